@@ -1,0 +1,30 @@
+# The words people type. Both make what they need: a bare clone and Python >= 3.11 with pip is enough.
+PYTHON ?= python3
+BIN = .venv/bin
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo test check bench clean
+
+demo: .venv/demo
+	$(BIN)/vidret demo
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+check: .venv/dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy --strict vidret tests tools
+
+bench: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_index.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_search.py
+
+# A mark a set of extras, renewed when pyproject.toml changes.
+.venv/demo .venv/dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(@F)]'
+	touch $@
+
+clean:
+	rm -rf .venv demo build *.egg-info

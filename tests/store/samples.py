@@ -1,0 +1,61 @@
+"""Made-up videos for the store's tests; run as a script it is the writer that gets killed."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vidret.store import Store
+from vidret.types import SegmentEmbedding
+
+DIM = 8
+NUM_SEGMENTS = 4
+
+
+def embedding(seed: int, *, dim: int = DIM, num_frames: int | None = None) -> SegmentEmbedding:
+    rng = np.random.default_rng(seed)
+    frames = rng.standard_normal((num_frames or 1 + seed % 4, dim)).astype(np.float32)
+    frames /= np.linalg.norm(frames, axis=1, keepdims=True)
+    video = frames.mean(axis=0)
+    return SegmentEmbedding(video / np.linalg.norm(video), frames, np.arange(len(frames), dtype=np.float64) + seed)
+
+
+def create(path: Path, *, fingerprint: str = "tower-1") -> Store:
+    return Store.create(path, encoder_name="tower", encoder_fingerprint=fingerprint, dim=DIM)
+
+
+def add_video(store: Store, name: str, *, seed: int, path: str | None = None, num_segments: int = NUM_SEGMENTS) -> int:
+    """Index one video as an engine would; what is stored already is skipped. Its content is its seed."""
+    video = store.begin_video(name, duration=10.0 * num_segments, facts={"codec": "grey"}, num_segments=num_segments)
+    store.set_file(path or f"/videos/{name}.mp4", state="running", video=video, num_bytes=seed, mtime_ns=seed)
+    for number in sorted(set(range(num_segments)) - store.stored_segments(video)):
+        store.add_segment(video, number, 10.0 * number, 10.0 * number + 10, embedding(100 * seed + number))
+    store.finish_video(video)
+    store.set_file(path or f"/videos/{name}.mp4", state="done")
+    return video
+
+
+def seeds(store: Store) -> list[int]:
+    """Say, by brute force, which contents a search can return: the seed of each searchable segment, sorted."""
+    _, ids = store.search(np.zeros((1, DIM), np.float32), max(1, len(store)))
+    found = [int(key) for key in ids[0] if key >= 0]
+    names = {video: store.video(video).fingerprint for video in {s.video for s in store.segments(found)}}
+    return sorted(100 * int(names[s.video].lstrip("v")) + s.number for s in store.segments(found))
+
+
+def index_all(store: Store, num_videos: int) -> None:
+    for seed in range(num_videos):
+        add_video(store, f"v{seed}", seed=seed)
+    store.save_vectors()
+
+
+def environment() -> dict[str, str]:
+    """Let a child process import what this one can, wherever it is started."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+if __name__ == "__main__":
+    with create(Path(sys.argv[1])) as opened:
+        print("ready", flush=True)
+        index_all(opened, int(sys.argv[2]))

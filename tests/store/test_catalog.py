@@ -1,0 +1,183 @@
+"""The catalog: formats, file rows, and what SQLite must never be asked to forget."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store.catalog import FORMAT, Catalog
+from vidret.store.records import Place
+from vidret.types import Segment
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    facts: dict[str, str | int] = {"encoder_name": "tower", "encoder_fingerprint": "1", "dim": 4}
+    return Catalog.create(tmp_path / "catalog.sqlite", facts)
+
+
+def add(catalog: Catalog, video: int, number: int, row: int = 0) -> int:
+    return catalog.add_segment(Segment(video, number, 0.0, 1.0), Place(row, 2 * row, 2, 7, 8), np.array([0.25, 0.75]))
+
+
+def set_format(path: Path, value: object) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (value,))
+    connection.close()
+
+
+def test_newer_format_is_refused_in_one_sentence(catalog: Catalog) -> None:
+    catalog.close()
+    set_format(catalog.path, FORMAT + 1)
+    with pytest.raises(
+        StoreError, match=rf"has format {FORMAT + 1}, this version of vidret reads up to {FORMAT}; update"
+    ):
+        Catalog(catalog.path, write=False)
+
+
+@pytest.mark.parametrize("damage", ["text", "header", "empty"])
+def test_what_is_no_catalog_is_named(catalog: Catalog, damage: str) -> None:
+    catalog.close()
+    whole = catalog.path.read_bytes()
+    catalog.path.write_bytes({"text": b"hello " * 999, "header": b"\xff" * 50 + whole[50:], "empty": b""}[damage])
+    with pytest.raises(StoreError, match=r"catalog\.sqlite: "):
+        Catalog(catalog.path, write=True)
+
+
+def test_unfinished_catalog_does_not_exist(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    assert not Catalog.exists(path)
+    path.touch()  # what a crash before the first commit leaves
+    assert not Catalog.exists(path)
+    Catalog.create(path, {}).close()
+    assert Catalog.exists(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/b.mp4",
+        "naïve 映画 🎬.mkv",
+        "two\nlines\t.mp4",
+        "not \udcff unicode\udc80",
+        " ",
+        "'; DROP TABLE files;--",
+        "%_?",
+    ],
+)
+def test_any_file_name_comes_back(catalog: Catalog, path: str) -> None:
+    catalog.set_file(path, "failed", f"cannot read {path}", None, 12, 2**62)
+    record = catalog.file(path)
+    assert record is not None
+    assert (record.path, record.state, record.num_bytes, record.mtime_ns) == (path, "failed", 12, 2**62)
+    assert [r.path for r in catalog.files("failed")] == [path]
+    assert catalog.files("done") == []
+
+
+def test_what_is_none_stays(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 1)
+    catalog.set_file("a", "pending", "", video, 5, 6)
+    catalog.set_file("a", "failed", "broken", None, None, None)
+    record = catalog.file("a")
+    assert record is not None
+    assert (record.state, record.reason, record.video, record.num_bytes, record.mtime_ns) == (
+        "failed",
+        "broken",
+        video,
+        5,
+        6,
+    )
+
+
+def test_generation_moves_only_when_a_search_changes(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 2)
+    seen = [catalog.meta("generation")]
+
+    def moved() -> bool:
+        seen.append(catalog.meta("generation"))
+        return bool(seen[-1] != seen[-2])
+
+    assert not moved()
+    catalog.set_file("a", "pending", "", None, 1, 1)
+    assert not moved()
+    catalog.set_file("a", "running", "", video, None, None)
+    assert moved()
+    add(catalog, video, 0)
+    assert moved()
+    catalog.set_file("a", "done", "", None, None, None)
+    catalog.finish_video(video, "")
+    assert not moved()
+    catalog.set_file("a", "missing", "", None, None, None)
+    assert moved()
+
+
+def test_segments_keep_the_order_asked(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 5)
+    ids = [add(catalog, video, number, number) for number in (3, 0, 4, 1, 2)]
+    assert [s.number for s in catalog.segments(ids)] == [3, 0, 4, 1, 2]
+    assert [s.number for s in catalog.segments(np.array([ids[2], ids[0], ids[2]]))] == [4, 3, 4]
+    assert list(catalog.video_segments(video)) == [0, 1, 2, 3, 4]
+    assert catalog.places(ids)[1][ids[2]] == Place(4, 8, 2, 7, 8)
+    np.testing.assert_array_equal(catalog.times(ids)[ids[0]], [0.25, 0.75])
+    with pytest.raises(StoreError, match="segment 99 is not in the index"):
+        catalog.segments([ids[0], 99])
+
+
+def test_searchable_is_what_a_live_path_holds(catalog: Catalog) -> None:
+    held, failed, orphan = (catalog.begin_video(name, 1.0, {}, 1) for name in "hfo")
+    ids = [add(catalog, video, 0, row) for row, video in enumerate((held, failed, orphan))]
+    assert len(catalog.searchable()) == 0
+    catalog.set_file("1", "pending", "", held, None, None)
+    catalog.set_file("2", "missing", "", held, None, None)
+    catalog.set_file("3", "failed", "no frames", failed, None, None)
+    assert catalog.searchable().tolist() == ids[:1]
+    assert catalog.paths([failed, held]) == {failed: [], held: ["1"]}
+
+
+def test_ids_are_never_used_twice(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {}, 2)
+    last = max(add(catalog, video, 0), add(catalog, video, 1, 1))
+    catalog.run("DELETE FROM segments")
+    assert add(catalog, video, 0, 2) > last
+
+
+def test_another_cut_starts_over(catalog: Catalog) -> None:
+    video = catalog.begin_video("f", 1.0, {"fps": 25}, 2)
+    add(catalog, video, 0)
+    catalog.finish_video(video, "the end is torn")
+    assert catalog.begin_video("f", 1.0, {"fps": 25}, 2) == video == catalog.complete_video("f")
+    assert catalog.begin_video("f", 2.0, {"fps": 30}, 3) == video
+    assert catalog.video_segments(video) == {}
+    record = catalog.video(video)
+    assert (record.complete, record.salvaged, record.facts, record.duration) == (False, "", {"fps": 30}, 2.0)
+
+
+def test_failed_transaction_leaves_nothing(catalog: Catalog) -> None:
+    def half() -> None:
+        with catalog.transaction():
+            catalog.set_file("a", "done", "", 12345, None, None)
+
+    with pytest.raises(StoreError):
+        half()
+    assert catalog.files(None) == []
+    catalog.set_file("a", "done", "", None, None, None)  # and the connection goes on
+
+
+def test_readers_cannot_write(catalog: Catalog) -> None:
+    reader = Catalog(catalog.path, write=False)
+    with pytest.raises(StoreError, match="readonly"):
+        reader.set_meta("key", "value")
+    reader.close()
+
+
+def test_finished_index_opens_on_a_read_only_disk(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog.close()
+    before = set(catalog.path.parent.iterdir())
+    monkeypatch.setattr("os.access", lambda *_: False)
+    reader = Catalog(catalog.path, write=False)
+    assert reader.meta("dim") == 4
+    assert set(catalog.path.parent.iterdir()) == before
+    reader.close()

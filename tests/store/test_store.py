@@ -1,0 +1,360 @@
+"""The store: what a search returns when files move, change, come and go, and who may write."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store import Store
+from vidret.store.catalog import Catalog
+from vidret.types import Segment, SegmentEmbedding
+
+from .samples import DIM, add_video, create, embedding, environment, index_all, seeds
+
+
+def stored(num_videos: int) -> dict[int, SegmentEmbedding]:
+    return {seed: embedding(seed) for v in range(num_videos) for seed in range(100 * v, 100 * v + 4)}
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    with create(tmp_path / "index") as store:
+        index_all(store, 5)
+    with Store.open(tmp_path / "index") as store:
+        assert (store.encoder_name, store.encoder_fingerprint, store.dim, len(store)) == ("tower", "tower-1", DIM, 20)
+        for v in range(5):
+            video = store.is_complete(f"v{v}")
+            assert video is not None
+            record = store.video(video)
+            assert (record.fingerprint, record.duration, record.facts) == (f"v{v}", 40.0, {"codec": "grey"})
+            ids = store.video_segments(video)
+            assert store.segments(ids) == [Segment(video, n, 10.0 * n, 10.0 * n + 10) for n in range(4)]
+            for number, (frames, times) in enumerate(store.frames(ids)):
+                expected = embedding(100 * v + number)
+                assert frames.dtype == np.float32
+                np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float32))
+                np.testing.assert_array_equal(times, expected.times)
+
+
+def test_search_is_the_naive_search(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 6)
+        vectors = np.stack([e.video.astype(np.float16) for e in stored(6).values()]).astype(np.float32)
+        np.testing.assert_array_equal(store.video_vectors(), vectors.astype(np.float16))
+        queries = np.random.default_rng(0).standard_normal((7, DIM)).astype(np.float32)
+        scores, ids = store.search(queries, 5)
+        exact = queries @ vectors.T
+        order = np.argsort(-exact, axis=1)[:, :5]
+        np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5)
+        found = [[100 * (s.video - 1) + s.number for s in store.segments(row)] for row in ids]
+        assert found == [[list(stored(6))[place] for place in row] for row in order]
+
+
+def test_frames_come_in_the_order_asked_also_twice(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        ids = store.video_segments(add_video(store, "v0", seed=0))
+        asked = [ids[2], ids[0], ids[2], ids[3]]
+        for (frames, times), key in zip(store.frames(asked), asked, strict=True):
+            np.testing.assert_array_equal(frames, store.frames([key])[0][0])
+            np.testing.assert_array_equal(times, store.frames([key])[0][1])
+        assert store.frames([]) == []
+        with pytest.raises(StoreError, match="segment -1 is not in the index"):
+            store.frames([ids[0], -1])
+
+
+def test_empty_index_answers(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        scores, ids = store.search(np.zeros((2, DIM), np.float32), 3)
+        assert (ids == -1).all()
+        assert np.isneginf(scores).all()
+        assert store.video_vectors().shape == (0, DIM)
+        store.save_vectors()
+    with Store.open(tmp_path) as store:
+        assert len(store) == 0
+        assert seeds(store) == []
+
+
+def test_interrupted_video_is_searchable_by_segment(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        video = store.begin_video("v3", duration=40.0, facts={}, num_segments=4)
+        store.set_file("a.mp4", state="running", video=video)
+        key = store.add_segment(video, 2, 20.0, 30.0, embedding(302))
+        assert seeds(store) == [302]
+        assert store.add_segment(video, 2, 20.0, 30.0, embedding(999)) == key  # stored already: stays as it is
+        np.testing.assert_allclose(store.frames([key])[0][0], embedding(302).frames, atol=1e-3)
+        assert store.stored_segments(video) == {2}
+        assert store.is_complete("v3") is None
+        with pytest.raises(StoreError, match="salvaged must say what was lost when 1 of 4 segments are stored"):
+            store.finish_video(video)
+        store.finish_video(video, salvaged="30 s to 40 s are torn")
+        assert store.is_complete("v3") == video
+        assert store.video(video).salvaged == "30 s to 40 s are torn"
+
+
+def test_moved_file_keeps_its_vectors(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        video = add_video(store, "v1", seed=1, path="old.mp4")
+        ids = store.video_segments(video)
+        store.set_file("old.mp4", state="missing")
+        assert seeds(store) == []
+        assert add_video(store, "v1", seed=1, path="new.mp4") == video
+        assert store.video_segments(video) == ids
+        assert seeds(store) == [100, 101, 102, 103]
+        assert store.paths([video]) == {video: ["new.mp4"]}
+
+
+def test_copy_is_stored_once_and_listed_twice(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        video = add_video(store, "v1", seed=1, path="b.mp4")
+        assert add_video(store, "v1", seed=1, path="a.mp4") == video
+        assert store.paths([video]) == {video: ["a.mp4", "b.mp4"]}
+        assert seeds(store) == [100, 101, 102, 103]
+        store.set_file("b.mp4", state="missing")
+        assert store.paths([video]) == {video: ["a.mp4"]}
+        assert seeds(store) == [100, 101, 102, 103]
+
+
+def test_changed_file_is_found_by_its_new_content_only(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        old = add_video(store, "v1", seed=1, path="a.mp4")
+        new = add_video(store, "v2", seed=2, path="a.mp4")
+        assert new != old
+        assert seeds(store) == [200, 201, 202, 203]
+        assert store.paths([old, new]) == {old: [], new: ["a.mp4"]}
+
+
+def test_failed_file_keeps_its_reason(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        store.set_file("a.mp4", state="failed", reason="no video stream", num_bytes=7)
+        record = store.file("a.mp4")
+        assert record is not None
+        assert (record.state, record.reason, record.video, record.num_bytes) == ("failed", "no video stream", None, 7)
+        assert store.files(state="failed") == [record] == store.files()
+        assert store.file("b.mp4") is None
+
+
+def test_reader_sees_what_a_writer_adds_and_takes_away(tmp_path: Path) -> None:
+    with create(tmp_path) as writer, Store.open(tmp_path) as reader:
+        assert seeds(reader) == []
+        for seed in range(3):
+            before = reader.generation
+            add_video(writer, f"v{seed}", seed=seed)
+            assert reader.generation > before
+            assert seeds(reader) == [100 * s + n for s in range(seed + 1) for n in range(4)]
+            reader.frames(reader.video_segments(seed + 1))
+        writer.set_file("/videos/v1.mp4", state="missing")
+        assert seeds(reader) == [0, 1, 2, 3, 200, 201, 202, 203]
+        with pytest.raises(StoreError, match="opened for reading, cannot be changed"):
+            reader.prune()
+
+
+def test_second_writer_is_refused_while_readers_go_on(tmp_path: Path) -> None:
+    with create(tmp_path) as writer:
+        index_all(writer, 1)
+        with pytest.raises(StoreError, match=f"process {os.getpid()} is writing this index"):
+            create(tmp_path)
+        with pytest.raises(StoreError, match=f"process {os.getpid()} is writing this index"):
+            Store.open(tmp_path, write=True)
+        code = f"from vidret.store import Store; Store.open({str(tmp_path)!r}, write=True)"
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+        assert f"process {os.getpid()} is writing this index" in run.stderr
+        with Store.open(tmp_path) as reader:
+            assert seeds(reader) == [0, 1, 2, 3]
+    with Store.open(tmp_path, write=True) as again:
+        assert seeds(again) == [0, 1, 2, 3]
+
+
+def test_other_encoder_is_refused_and_the_lock_given_back(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    with pytest.raises(StoreError, match=r"built with tower \(tower-1\), cannot be used with tower \(tower-2\)"):
+        create(tmp_path, fingerprint="tower-2")
+    with create(tmp_path) as store:
+        store.check_encoder("tower", "tower-1")
+
+
+def test_no_index_is_no_index(tmp_path: Path) -> None:
+    for write in (False, True):
+        with pytest.raises(StoreError, match="there is no index here"):
+            Store.open(tmp_path / "nowhere", write=write)
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made"):
+        create(tmp_path / "file")
+
+
+def test_missing_feature_files_are_named(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 1)
+    (tmp_path / "features" / "frames.f16").unlink()
+    with pytest.raises(StoreError, match=r"frames\.f16: No such file"):
+        Store.open(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "foreign", "older catalog"])
+def test_search_survives_any_vectors_file(tmp_path: Path, damage: str) -> None:
+    """The saved vectors are a convenience: right or not, the answers are those of the features."""
+    for name in ("index", "other"):
+        with create(tmp_path / name) as store:
+            add_video(store, f"v{len(name)}", seed=len(name))
+            store.save_vectors()
+    path = tmp_path / "index" / "vectors.faiss"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :: 7] = bytes(255 - b for b in data[len(data) // 2 :: 7])
+    if damage == "delete":
+        path.unlink()
+    elif damage == "older catalog":  # a catalog restored from before the vectors were saved
+        catalog = Catalog(tmp_path / "index" / "catalog.sqlite", write=True)
+        catalog.run("DELETE FROM meta WHERE key = 'vectors'")
+        catalog.close()
+    else:
+        other = (tmp_path / "other" / "vectors.faiss").read_bytes()  # the same ids, other vectors
+        path.write_bytes({"flip": bytes(data), "truncate": bytes(data[:99]), "foreign": other}[damage])
+    with Store.open(tmp_path / "index", write=True) as store:
+        assert seeds(store) == [500, 501, 502, 503]
+        for number, key in enumerate(store.video_segments(1)):
+            query = embedding(500 + number).video
+            scores, ids = store.search(query[None], 1)
+            assert ids[0, 0] == key
+            assert scores[0, 0] == pytest.approx(1, abs=1e-3)
+        store.save_vectors()
+    assert store_is_saved(tmp_path / "index")
+
+
+def store_is_saved(path: Path) -> bool:
+    """Say whether opening for a search needs no building: saving once more leaves the file alone."""
+    before = (path / "vectors.faiss").stat().st_mtime_ns
+    with Store.open(path, write=True) as store:
+        store.save_vectors()
+    return (path / "vectors.faiss").stat().st_mtime_ns == before
+
+
+def test_saved_vectors_are_brought_up_to_date(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 3)
+    with Store.open(tmp_path, write=True) as store:
+        store.set_file("/videos/v0.mp4", state="missing")
+        add_video(store, "v7", seed=7)
+        add_video(store, "v8", seed=8)
+        store.save_vectors()
+        store.set_file("/videos/v8.mp4", state="missing")
+    with Store.open(tmp_path) as store:
+        seal = store._candidates.seal()
+        assert seal is not None
+        assert seal.total == 16
+        assert seeds(store) == [100 * s + n for s in (1, 2, 7) for n in range(4)]
+
+
+def test_damaged_vector_is_left_out_of_searches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with create(tmp_path) as store:
+        add_video(store, "v0", seed=0)
+    path = tmp_path / "features" / "video.f16"
+    data = bytearray(path.read_bytes())
+    data[2 * DIM * 2] ^= 1  # the row of segment number 2
+    path.write_bytes(data)
+    with Store.open(tmp_path) as store:
+        assert seeds(store) == [0, 1, 3]
+    assert "segment 3 cannot be searched" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"video": np.full(DIM, np.nan, np.float32)}, "video must be finite, got nan"),
+        ({"video": np.zeros(DIM + 1, np.float32)}, r"video must have the shape \(8,\), got \(9,\)"),
+        ({"frames": np.zeros((2, DIM), np.float32)}, r"frames must have the shape \(1, 8\), got \(2, 8\)"),
+        ({"frames": np.full((1, DIM), np.inf, np.float32)}, "frames must be finite, got inf"),
+        ({"times": np.array([np.nan])}, "times must be finite"),
+        ({"number": 4}, r"number must be in 0\.\.3, got 4"),
+        ({"end": -1.0}, r"start and end must be finite and in order, got 0\.0 and -1\.0"),
+        ({"id": 77}, "video must be one of this index, got 77"),
+    ],
+)
+def test_bad_segments_are_refused_whole(tmp_path: Path, change: dict[str, object], rule: str) -> None:
+    with create(tmp_path) as store:
+        video = store.begin_video("v0", duration=1.0, facts={}, num_segments=4)
+        good = embedding(0)
+        values: dict[str, object] = {"video": good.video, "frames": good.frames, "times": good.times}
+        values |= {"id": video, "number": 0, "end": 1.0} | change
+        bad = SegmentEmbedding(values["video"], values["frames"], values["times"])  # type: ignore[arg-type]
+        with pytest.raises(StoreError, match=rule):
+            store.add_segment(values["id"], values["number"], 0.0, values["end"], bad)  # type: ignore[arg-type]
+        assert store.stored_segments(video) == set()
+        assert (tmp_path / "features" / "video.f16").stat().st_size == 0
+
+
+def test_bad_questions_are_refused(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        zeros = np.zeros((1, DIM), np.float32)
+        with pytest.raises(StoreError, match=r"queries must have the shape \(query, 8\), got \(1, 9\)"):
+            store.search(np.zeros((1, 9)), 1)
+        with pytest.raises(StoreError, match="queries must be finite, got inf"):
+            store.search(zeros + np.inf, 1)
+        with pytest.raises(StoreError, match="k must be at least 1, got 0"):
+            store.search(zeros, 0)
+        with pytest.raises(StoreError, match=r"state must be one of pending, running, .*, got 'lost'"):
+            store.set_file("a", state="lost")  # type: ignore[arg-type]
+        with pytest.raises(StoreError, match="num_segments must be at least 1, got 0"):
+            store.begin_video("f", duration=1.0, facts={}, num_segments=0)
+        with pytest.raises(StoreError, match="duration must be finite and not negative, got nan"):
+            store.begin_video("f", duration=float("nan"), facts={}, num_segments=1)
+
+
+def test_meta_keeps_text_and_bytes_apart_from_the_store_s_own(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        store.set_meta("dim", "wide")
+        store.set_meta("scores", b"\x00\xff")
+        assert (store.get_meta("dim"), store.get_meta("scores"), store.get_meta("other")) == ("wide", b"\x00\xff", None)
+    with Store.open(tmp_path) as store:
+        assert (store.dim, store.get_meta("dim")) == (DIM, "wide")
+
+
+def test_info_counts(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        store.set_file("x.mp4", state="failed", reason="broken")
+        store.set_file("/videos/v2.mp4", state="missing")
+        info = store.info()
+        assert info.files == {"done": 2, "failed": 1, "missing": 1}
+        assert (info.videos, info.complete_videos, info.segments, info.searchable) == (3, 3, 12, 8)
+        assert (info.frames, info.seconds, info.vectors, info.format) == (30, 120.0, "flat", 1)
+        assert info.num_bytes > 42 * DIM * 2
+
+
+def test_threads_share_a_store(tmp_path: Path) -> None:
+    wrong: list[BaseException] = []
+    with create(tmp_path) as store:
+        videos = [store.begin_video(f"v{v}", duration=1.0, facts={}, num_segments=10) for v in range(4)]
+        for video in videos:
+            store.set_file(f"{video}.mp4", state="running", video=video)
+
+        def write(video: int) -> None:
+            for number in range(10):
+                store.add_segment(video, number, 0.0, 1.0, embedding(100 * (video - 1) + number))
+
+        def read() -> None:
+            for _ in range(20):
+                _, ids = store.search(np.ones((1, DIM), np.float32), 50)
+                store.frames([int(key) for key in ids[0] if key >= 0])
+
+        def guarded(job: threading.Thread) -> None:
+            try:
+                job.run()
+            except BaseException as error:
+                wrong.append(error)
+
+        jobs = [threading.Thread(target=write, args=(video,)) for video in videos * 2] + [
+            threading.Thread(target=read) for _ in range(3)
+        ]
+        runners = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
+        for runner in runners:
+            runner.start()
+        for runner in runners:
+            runner.join()
+        assert wrong == []
+        assert seeds(store) == [100 * v + n for v in range(4) for n in range(10)]
+        assert store.verify() == []

@@ -1,0 +1,110 @@
+"""Write small videos whose every frame shows its own number, so that an answer can be checked by looking."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+ROWS, COLUMNS = 2, 4
+
+
+def draw(number: int, width: int = 64, height: int = 48) -> Picture:
+    """Draw a number as eight grey blocks, dark or bright, that survive a lossy codec."""
+    bits = np.array([(number >> bit) & 1 for bit in range(ROWS * COLUMNS)]).reshape(ROWS, COLUMNS)
+    rows = np.arange(height) * ROWS // height
+    columns = np.arange(width) * COLUMNS // width
+    grey = np.where(bits[rows][:, columns] == 1, 208, 48).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def read_number(picture: Picture) -> int:
+    """Read the number that ``draw`` drew."""
+    height, width = picture.shape[:2]
+    number = 0
+    for bit in range(ROWS * COLUMNS):
+        row, column = divmod(bit, COLUMNS)
+        y, x = int((row + 0.5) * height / ROWS), int((column + 0.5) * width / COLUMNS)
+        number |= int(picture[y - 3 : y + 3, x - 3 : x + 3].mean() > 128) << bit
+    return number
+
+
+def read_numbers(pixels: Picture) -> list[int]:
+    """Read the number of every frame."""
+    return [read_number(picture) for picture in pixels]
+
+
+def write_video(
+    path: Path,
+    numbers: Sequence[int],
+    *,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    size: tuple[int, int] = (64, 48),
+    rate: int = 25,
+    pts: Sequence[int] | None = None,
+    rotation: int = 0,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    shift: int = 0,
+    audio: bool = False,
+) -> Path:
+    """Encode one frame per number; ``pts`` in frame periods, ``shift`` moves the packets before muxing."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = cast(Any, container.add_stream(codec, rate=rate, options=options or {}))
+        stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.time_base = Fraction(1, rate)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if audio else None
+        packets = []
+        for position, number in enumerate(numbers):
+            picture = np.rot90(draw(number, *size), -rotation // 90)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts = pts[position] if pts else position
+            frame.time_base = Fraction(1, rate)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        for packet in packets:
+            packet.pts += shift
+            packet.dts += shift
+            container.mux(packet)
+        if sound is not None:
+            write_sound(container, sound, seconds=len(numbers) / rate)
+    return path
+
+
+def write_sound(container: Any, stream: Any, seconds: float) -> None:
+    """Encode silence."""
+    for position in range(0, int(seconds * 16000), 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, position, Fraction(1, 16000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def write_cover(path: Path) -> Path:
+    """Encode silence with a cover picture."""
+    with av.open(str(path), "w") as container:
+        sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono"))
+        cover = cast(Any, container.add_stream("mjpeg", rate=1))
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(draw(1), format="rgb24")))
+        container.mux(cover.encode(None))
+        write_sound(container, sound, seconds=1)
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """Encode silence only."""
+    with av.open(str(path), "w") as container:
+        write_sound(container, container.add_stream("aac", rate=16000, layout="mono"), seconds=1)
+    return path

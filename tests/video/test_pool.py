@@ -1,0 +1,220 @@
+"""Proof for vidret/video/pool.py, process.py and worker.py: what happens in a decoder stays in a decoder."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vidret.errors import DecodeError
+from vidret.types import Resize
+from vidret.video.decode import read_frames
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
+
+from .conftest import Film
+from .films import read_numbers, write_video
+
+
+@pytest.fixture
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(1, num_frames=12, fps=25.0) as pool:
+        yield pool
+
+
+def numbers_of(pool: DecodePool, path: Path) -> list[int]:
+    segments = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
+    return [number for segment in segments for number in read_numbers(segment.frames.pixels)]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def wait_until_gone(pid: int) -> bool:
+    for _ in range(100):
+        if not is_running(pid):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> None:
+    opened, *segments, finished = pool.stream(films["h264.mp4"].path)
+    assert isinstance(opened, Opened)
+    assert opened.duration == 4.0
+    assert opened.info_facts["codec"] == "h264"
+    assert opened.fingerprint == opened.info_facts["fingerprint"]
+    assert opened.decoder == "decord"
+    assert finished == Finished("")
+    read = [(segment.number, segment.start, segment.end) for segment in segments if isinstance(segment, DecodedSegment)]
+    assert read == opened.cuts
+    assert len(read) == 9
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "edit_list.mp4", "mpeg4.avi", "one.gif"])
+def test_every_frame_comes_through(films: dict[str, Film], pool: DecodePool, name: str) -> None:
+    assert numbers_of(pool, films[name].path) == films[name].numbers
+
+
+def test_known_segments_are_skipped(films: dict[str, Film], pool: DecodePool) -> None:
+    messages = pool.stream(films["h264.mp4"].path, skip=lambda opened: [number for number, _, _ in opened.cuts[:-2]])
+    numbers = [message.number for message in messages if isinstance(message, DecodedSegment)]
+    assert numbers == [7, 8]
+    assert len(list(pool.stream(films["h264.mp4"].path, skip=lambda opened: range(9)))) == 2
+
+
+def test_pictures_are_resized_on_the_way(films: dict[str, Film]) -> None:
+    path, resize = films["h264.mp4"].path, Resize(32, 32)
+    with DecodePool(1, resize=resize) as pool:
+        (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
+    expected = read_frames(str(path), times=segment.frames.times, resize=resize)
+    assert (segment.frames.pixels == expected.pixels).all()
+    assert (segment.frames.times == expected.times).all()
+
+
+def test_any_path_travels(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
+    link = tmp_path / os.fsdecode(b"caf\xe9\n.mp4")
+    link.symlink_to(films["h264.mp4"].path)
+    assert numbers_of(pool, link) == films["h264.mp4"].numbers
+
+
+def test_a_bad_file_costs_no_process(films: dict[str, Film], pool: DecodePool, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    numbers_of(pool, films["one.mp4"].path)
+    before = pool.pids()
+    with pytest.raises(DecodeError, match="is not a video"):
+        list(pool.stream(tmp_path / "text.mp4"))
+    assert numbers_of(pool, films["one.mp4"].path) == [5]
+    assert pool.pids() == before
+
+
+def test_a_truncated_file_ends_with_the_reason(pool: DecodePool, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "cut.mp4", range(100), container_options={"movflags": "faststart"})
+    os.truncate(path, int(path.stat().st_size * 0.9))
+    *_, finished = pool.stream(path)
+    assert isinstance(finished, Finished)
+    assert finished.salvaged.endswith("of 100 frames could be read: truncated")
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGSEGV, r"crashed \(signal 11\)"), (signal.SIGKILL, "memory")])
+def test_a_crash_costs_one_file(
+    films: dict[str, Film], long_film: Film, pool: DecodePool, number: signal.Signals, reason: str
+) -> None:
+    messages = pool.stream(long_film.path)
+    next(messages)
+    os.kill(pool.pids()[0], number)
+    with pytest.raises(DecodeError, match=reason) as caught:
+        list(messages)
+    assert caught.value.path == str(long_film.path)
+    assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+
+
+def test_a_crash_between_files_costs_none(films: dict[str, Film], pool: DecodePool) -> None:
+    numbers_of(pool, films["one.mp4"].path)
+    pid = pool.pids()[0]
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert numbers_of(pool, films["one.mp4"].path) == [5]
+
+
+def test_a_hang_costs_one_file(films: dict[str, Film], long_film: Film) -> None:
+    with DecodePool(1, fps=25.0, timeout=1.0) as pool:
+        messages = pool.stream(long_film.path)
+        next(messages)
+        pid = pool.pids()[0]
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(DecodeError, match="no answer from the decoder for 1 s"):
+            list(messages)
+        assert not is_running(pid)
+        assert numbers_of(pool, films["one.mp4"].path) == [5]
+
+
+def test_a_swollen_decoder_costs_one_file(films: dict[str, Film], tmp_path: Path) -> None:
+    huge = write_video(tmp_path / "huge.mp4", range(25), size=(1920, 1080), options={"preset": "ultrafast"})
+    with DecodePool(1, fps=25.0, memory=120 << 20) as pool:
+        with pytest.raises(DecodeError, match=r"memory|crashed"):
+            list(pool.stream(huge))
+        assert numbers_of(pool, films["one.mp4"].path) == [5]
+
+
+def test_a_dropped_stream_leaves_a_clean_pool(films: dict[str, Film], long_film: Film, pool: DecodePool) -> None:
+    messages = pool.stream(long_film.path)
+    next(messages)
+    next(messages)
+    pid = pool.pids()[0]
+    messages.close()  # type: ignore[attr-defined]
+    assert not is_running(pid)
+    assert numbers_of(pool, films["h264.mp4"].path) == films["h264.mp4"].numbers
+
+
+def test_threads_share_a_pool(films: dict[str, Film]) -> None:
+    names = ["h264.mp4", "hevc.mp4", "vp9.webm", "h264.ts", "av1.mp4", "edit_list.mp4"]
+    answers: dict[str, list[int]] = {}
+    with DecodePool(2, fps=25.0) as pool:
+        threads = [
+            threading.Thread(target=lambda name=name: answers.update({name: numbers_of(pool, films[name].path)}))
+            for name in names
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(pool.pids()) == 2
+    assert answers == {name: films[name].numbers for name in names}
+
+
+def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
+    total = 0
+    for message in pool.stream(long_film.path):
+        total += message.frames.pixels.nbytes if isinstance(message, DecodedSegment) else 0
+    status = Path(f"/proc/{pool.pids()[0]}/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) << 10
+    assert total == 1000 * 512 * 384 * 3
+    assert peak < 150 << 20 < total
+
+
+def test_a_closed_pool_runs_nothing(films: dict[str, Film], long_film: Film) -> None:
+    pool = DecodePool(1, fps=25.0)
+    messages = pool.stream(long_film.path)
+    next(messages)
+    (pid,) = pool.pids()
+    pool.close()
+    assert not is_running(pid)
+    with pytest.raises(RuntimeError, match="the pool is closed"):
+        list(messages)
+    with pytest.raises(RuntimeError, match="the pool is closed"):
+        list(pool.stream(films["one.mp4"].path))
+
+
+def test_a_worker_dies_with_its_parent(long_film: Film) -> None:
+    program = (
+        "import os, sys\n"
+        "from vidret.video.pool import DecodePool\n"
+        "pool = DecodePool(1, fps=25.0)\n"
+        "messages = pool.stream(sys.argv[1])\n"
+        "next(messages)\n"
+        "print(pool.pids()[0], flush=True)\n"
+        "os._exit(0)\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", program, str(long_film.path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, cwd=root)
+    assert wait_until_gone(int(answer.stdout))
+
+
+def test_a_worker_needs_no_torch() -> None:
+    program = "import sys, vidret.video.worker; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30, cwd=Path(__file__).parents[2])
+
+
+def test_wrong_numbers_are_named() -> None:
+    with pytest.raises(ValueError, match="num_workers must be positive, got 0"):
+        DecodePool(0)

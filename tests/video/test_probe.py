@@ -1,0 +1,117 @@
+"""Proof for vidret/video/probe.py: facts of films whose making is known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidret.errors import DecodeError
+from vidret.video.probe import probe
+
+from .conftest import KINDS, NAMES, NUM_FRAMES, Film
+from .films import draw, write_audio, write_cover, write_video
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_frame_is_counted_and_timed(films: dict[str, Film], name: str) -> None:
+    info = probe(films[name].path)
+    pts = KINDS.get(name, {}).get("pts", range(info.num_frames))
+    assert info.num_frames == films[name].num_frames
+    np.testing.assert_allclose(info.times, np.array(pts) / 25, atol=0.0011)
+    assert info.duration == pytest.approx(info.times[-1] + 0.04, abs=0.011)
+    assert info.damage == ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_are_ready_for_json(films: dict[str, Film], name: str) -> None:
+    facts = probe(films[name].path).facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert not {"times", "pts", "keyframes"} & set(facts)
+
+
+def test_what_is_special_about_a_file_is_seen(films: dict[str, Film]) -> None:
+    infos = {name: probe(film.path) for name, film in films.items()}
+    assert {name for name, info in infos.items() if info.variable_rate} == {"h264_uneven.mp4", "h264_uneven.mkv"}
+    assert {name for name, info in infos.items() if info.edit_list} == {"edit_list.mp4"}
+    assert {name for name, info in infos.items() if info.by_order} == {"h264.avi", "mpeg4.avi"}
+    assert {"h264_open.mp4", "hevc.mp4"} <= {name for name, info in infos.items() if info.open_gop}
+    assert not infos["h264.mp4"].open_gop
+    assert {info.codec for name, info in infos.items() if name.startswith("av1")} == {"av1"}
+    assert {info.average_rate for name, info in infos.items() if "uneven" not in name} == {25.0}
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_sizes_are_as_displayed(films: dict[str, Film], turn: int) -> None:
+    info = probe(films[f"turned_{turn}.mp4"].path)
+    assert info.rotation == -turn % 360  # films are turned the other way round: FFmpeg's angles go anticlockwise
+    assert (info.width, info.height) == ((64, 48) if turn == 180 else (48, 64))
+
+
+def test_long_work_shows_signs_of_life(films: dict[str, Film]) -> None:
+    signs: list[int] = []
+    probe(films["mpeg4.avi"].path, alive=lambda: signs.append(1))
+    assert signs
+
+
+def test_links_are_followed(films: dict[str, Film], tmp_path: Path) -> None:
+    link = tmp_path / "a:b link.mp4"
+    link.symlink_to(films["h264.mp4"].path)
+    assert probe(link).fingerprint == probe(films["h264.mp4"].path).fingerprint
+
+
+def test_what_is_no_video_is_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(5000)
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    (tmp_path / "text.txt").write_text("no video\n" * 100)
+    (tmp_path / "noise.mp4").write_bytes(noise)
+    (tmp_path / "zeros.mp4").write_bytes(bytes(5000))
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n#EXT-X-ENDLIST\n")
+    for kind in ("png", "jpeg", "webp"):
+        Image.fromarray(draw(3)).save(tmp_path / f"{kind}.mp4", kind)
+    write_audio(tmp_path / "sound.mp4")
+    write_cover(tmp_path / "cover.mp4")
+    reasons = {
+        "text.mp4": "is not a video",
+        "text.txt": "",
+        "noise.mp4": "",
+        "zeros.mp4": "",
+        "list.m3u8": "",
+        "png.mp4": "is a picture, not a video",
+        "jpeg.mp4": "is a picture, not a video",
+        "webp.mp4": "is a picture, not a video",
+        "sound.mp4": "holds no video",
+        "cover.mp4": "holds only a cover picture, no video",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(DecodeError) as caught:
+            probe(tmp_path / name)
+        assert caught.value.reason == reason or not reason, name
+        assert "Errno" not in caught.value.reason
+
+
+def cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    shorter = path.with_stem(f"{path.stem}_{share}")
+    shorter.write_bytes(data[: int(len(data) * share)])
+    return shorter
+
+
+def test_a_truncated_file_says_so(films: dict[str, Film], tmp_path: Path) -> None:
+    fast = write_video(tmp_path / "fast.mp4", range(NUM_FRAMES), container_options={"movflags": "faststart"})
+    info = probe(cut(fast, 0.9))
+    assert 2 < info.num_frames < NUM_FRAMES
+    assert info.damage == f"{info.num_frames} of 100 frames could be read: truncated"
+    for name in ("h264.mkv", "vp9.webm", "h264_fragments.mp4"):
+        info = probe(cut(films[name].path, 0.6))
+        assert info.damage == f"only the first {info.num_frames} frames could be read: truncated"
+    assert probe(cut(films["h264.ts"].path, 0.6)).num_frames < 70
+
+
+def test_a_file_cut_before_its_frames_is_refused(films: dict[str, Film], tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match="its index is missing"):
+        probe(cut(films["h264.mp4"].path, 0.6))
+    fast = write_video(tmp_path / "fast.mp4", range(NUM_FRAMES), container_options={"movflags": "faststart"})
+    with pytest.raises(DecodeError, match="no frame could be decoded"):
+        probe(cut(fast, (fast.read_bytes().index(b"mdat") + 20) / fast.stat().st_size))

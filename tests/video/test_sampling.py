@@ -1,0 +1,106 @@
+"""Proof for vidret/video/sampling.py."""
+
+import numpy as np
+import pytest
+
+from vidret.video.sampling import at_rate, clip4clip, cut_segments, nearest, segment_centre, uniform
+
+
+def nearest_naively(times: list[float], wanted: float) -> int:
+    best = 0
+    for index, time in enumerate(times):
+        if abs(time - wanted) < abs(times[best] - wanted):
+            best = index
+    return best
+
+
+def clip4clip_naively(num_frames: int, rate: float, count: int) -> list[int]:
+    seconds, candidates = 0, []
+    while seconds * int(rate) < num_frames:
+        candidates.append(seconds * int(rate))
+        seconds += 1
+    if len(candidates) <= count:
+        return candidates
+    return [candidates[int(i)] for i in np.linspace(0, len(candidates) - 1, num=count)]
+
+
+def test_nearest_equals_its_naive_twin() -> None:
+    generator = np.random.default_rng(0)
+    times = np.unique(generator.integers(0, 50, 20)) / 4.0
+    wanted = generator.integers(-8, 120, 200) / 8.0
+    assert nearest(times, wanted).tolist() == [nearest_naively(times.tolist(), float(time)) for time in wanted]
+
+
+def test_nearest_takes_the_earlier_of_two() -> None:
+    assert nearest(np.array([0.0, 1.0, 2.0]), np.array([0.5, 1.5])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 35, 36, 37, 90, 1000])
+@pytest.mark.parametrize("rate", [1.0, 3.0, 29.97])
+def test_clip4clip_equals_its_naive_twin(num_frames: int, rate: float) -> None:
+    assert clip4clip(num_frames, rate, 12).tolist() == clip4clip_naively(num_frames, rate, 12)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 12, 13, 500])
+def test_counts_are_kept_and_indices_lie_inside(num_frames: int) -> None:
+    for rule in (uniform, segment_centre):
+        indices = rule(num_frames, 12)
+        assert len(indices) == 12
+        assert 0 <= indices.min() <= indices.max() < num_frames
+        assert (np.diff(indices) >= 0).all()
+    assert (uniform(num_frames, 12)[[0, -1]] == [0, num_frames - 1]).all()
+
+
+def test_segment_centre_is_symmetric() -> None:
+    assert segment_centre(24, 12).tolist() == list(range(1, 24, 2))
+    assert segment_centre(4, 1).tolist() == [2]
+
+
+def test_at_rate_looks_at_the_middle_of_every_step() -> None:
+    assert at_rate(3.0, 1.0).tolist() == [0.5, 1.5, 2.5]
+    assert at_rate(3.4, 1.0).tolist() == [0.5, 1.5, 2.5]
+    assert at_rate(3.6, 1.0).tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert at_rate(0.1, 1.0).tolist() == [0.1]
+
+
+def test_a_short_video_is_one_segment() -> None:
+    (cut,) = cut_segments(6.0)
+    assert (cut.number, cut.start, cut.end) == (0, 0.0, 6.0)
+    assert cut.times == tuple((i + 0.5) / 2 for i in range(12))
+    assert len(cut_segments(12.0)) == 1
+
+
+def test_a_long_video_is_cut_on_a_fixed_grid() -> None:
+    cuts = cut_segments(30.0)
+    assert [(cut.start, cut.end) for cut in cuts] == [(0, 12), (12, 24), (24, 30)]
+    assert cuts[1].times == tuple(12.5 + i for i in range(12))
+    assert cuts[2].times == tuple(24.5 + i for i in range(6))
+
+
+def test_a_small_rest_joins_the_segment_before_it() -> None:
+    assert [(cut.start, cut.end) for cut in cut_segments(24.4)] == [(0, 12), (12, 24.4)]
+    assert [len(cut.times) for cut in cut_segments(24.5)] == [12, 12, 1]
+    assert [len(cut.times) for cut in cut_segments(12.2)] == [12]
+
+
+@pytest.mark.parametrize("duration", [0.0, 0.04, 11.99, 12.01, 12.6, 24.0, 24.000001, 35.999999, 7200.3])
+@pytest.mark.parametrize("fps", [0.5, 1.0, 3.0])
+def test_cuts_cover_a_video_without_gaps(duration: float, fps: float) -> None:
+    cuts = cut_segments(duration, num_frames=12, fps=fps)
+    assert cuts[0].start == 0
+    assert cuts[-1].end == duration
+    assert [cut.number for cut in cuts] == list(range(len(cuts)))
+    assert [cut.end for cut in cuts[:-1]] == [cut.start for cut in cuts[1:]]
+    for cut in cuts:
+        assert 1 <= len(cut.times) <= 12
+        assert cut.start <= cut.times[0] <= cut.times[-1] <= cut.end
+
+
+def test_appending_moves_no_full_segment() -> None:
+    assert cut_segments(40.0)[:3] == cut_segments(100.0)[:3]
+
+
+@pytest.mark.parametrize("call", [lambda: uniform(0, 12), lambda: uniform(5, 0), lambda: cut_segments(5, fps=0)])
+def test_wrong_numbers_are_named(call: object) -> None:
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        call()  # type: ignore[operator]

@@ -1,0 +1,29 @@
+"""Proof for vidret/video/wire.py."""
+
+import io
+
+import numpy as np
+
+from vidret.types import Frames
+from vidret.video import wire
+
+
+def reader(*parts: bytes | memoryview) -> tuple[wire.Header, memoryview]:
+    stream = io.BytesIO(b"".join(parts))
+    return wire.unpack(lambda size: memoryview(stream.read(size)))
+
+
+def test_messages_survive_the_journey() -> None:
+    header = {"path": "caf\udce9\n", "skip": [1, 2]}
+    again, payload = reader(*wire.pack(header, b"\0\xff"))
+    assert again == header
+    assert bytes(payload) == b"\0\xff"
+
+
+def test_frames_survive_the_journey() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)[:, ::-1]
+    header, payload = reader(*wire.pack_frames({"kind": "segment"}, Frames(pixels, np.array([0.1, 1 / 3]), "why")))
+    frames = wire.unpack_frames(header, payload)
+    assert (frames.pixels == pixels).all()
+    assert frames.times.tolist() == [0.1, 1 / 3]
+    assert (header["kind"], frames.salvaged) == ("segment", "why")

@@ -1,0 +1,45 @@
+"""Make vidret/encode/starter_classes.safetensors: one MiniLM vector for each ImageNet class.
+
+    python tools/build_starter.py [OUT]
+
+A class is read in three sentences, so that it is seen as pictures, videos and whole scenes speak of it; the definition
+in the third brings synonyms and hypernyms along ("tench, freshwater dace-like game fish of Europe ...").
+"""
+
+import sys
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from timm.data.imagenet_info import ImageNetInfo
+
+from vidret.encode import starter
+
+TEMPLATES = ("a photo of a {name}", "a video of a {name}", "a video of a scene with a {name}, {definition}")
+
+
+def read_classes() -> list[tuple[str, str]]:
+    """Read the curated name (open_clip) and the WordNet definition (timm) of each of the 1,000 classes, in order."""
+    info = ImageNetInfo("imagenet-1k")
+    definitions = [text.split(":", 1)[1].strip() for text in info.label_descriptions(detailed=True)]
+    return list(zip(open_clip.IMAGENET_CLASSNAMES, definitions, strict=True))
+
+
+@torch.inference_mode()
+def embed_classes(classes: list[tuple[str, str]]) -> torch.Tensor:
+    """Average the unit vectors of each class's sentences: (class, dim)."""
+    tokenizer, model = starter.load_sentence_model(starter.find_weights(*starter.SENTENCES))
+    total = torch.zeros(len(classes), starter.StarterEncoder.dim)
+    for template in TEMPLATES:
+        texts = [template.format(name=name, definition=definition) for name, definition in classes]
+        for start in range(0, len(texts), 50):
+            words, mask = starter.embed_words(tokenizer, model, texts[start : start + 50])
+            total[start : start + 50] += starter.pool_words(words, mask) / len(TEMPLATES)
+    return total
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else starter.CLASS_TEXTS
+    save_file({"classes": embed_classes(read_classes()).half()}, out, metadata={"templates": " | ".join(TEMPLATES)})
+    print(f"{out}: {out.stat().st_size} bytes")

@@ -1,0 +1,108 @@
+"""Measure search and locate on a folder of videos with captions and moments; print one JSON object.
+
+    python tools/measure_quality.py DATA --index INDEX [--model NAME]
+
+DATA holds captions.jsonl (video, captions, kind; files under videos/) and moments.jsonl (query, file, kind,
+relevant_windows in seconds). Each kind of caption is searched among the videos of its kind; the query is the first
+caption. Moments are looked for in their own video, and (corpus) in all videos with moments.
+"""
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidret import Engine
+from vidret.ground.spans import overlap
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def rank_captions(engine: Engine, data: Path, rows: list[dict[str, Any]], number: int) -> dict[str, float]:
+    """Search with one caption of each video; the rank counts the videos of these rows alone, ties by their average."""
+    names = {str((data / "videos" / row["video"]).absolute()) for row in rows}
+    ranks = []
+    for row in rows:
+        own = str((data / "videos" / row["video"]).absolute())
+        hits = engine.search(row["captions"][min(number, len(row["captions"]) - 1)], k=100_000, candidates=100_000)
+        scores = {path: hit.score for hit in hits for path in (hit.path, *hit.copies) if path in names}
+        higher = sum(score > scores[own] for score in scores.values())
+        equal = sum(score == scores[own] for score in scores.values())
+        ranks.append(1 + higher + (equal - 1) / 2)
+    array = np.array(ranks)
+    recalls = {f"R@{k}": round(100 * float((array <= k).mean()), 2) for k in (1, 5, 10)}
+    return {"queries": len(rows), **recalls, "MdR": float(np.median(array)), "MnR": round(float(array.mean()), 2)}
+
+
+def best_overlap(start: float, end: float, windows: list[list[float]]) -> float:
+    """Give the largest intersection over union of a span with the true windows."""
+    edges = np.array(windows)
+    return float(overlap(edges[:, 0], edges[:, 1], start, end).max())
+
+
+def locate_moments(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Locate each query in its own video: R1 at three overlaps, and the mean overlap."""
+    found = []
+    for row in rows:
+        moments = engine.locate(row["query"], 1, video=data / row["file"])
+        found.append(best_overlap(moments[0].start, moments[0].end, row["relevant_windows"]))
+    array = np.array(found)
+    recalls = {f"R1@{limit}": round(100 * float((array >= limit).mean()), 2) for limit in (0.3, 0.5, 0.7)}
+    return {"queries": len(rows), **recalls, "mIoU": round(100 * float(array.mean()), 2)}
+
+
+def locate_in_corpus(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Locate each query among all videos: R@1 and R@10 with the right video and an overlap of at least half."""
+    right = np.zeros((len(rows), 10), dtype=bool)
+    for number, row in enumerate(rows):
+        own = str((data / row["file"]).absolute())
+        for rank, moment in enumerate(engine.locate(row["query"], 10, videos=1000)):
+            good = moment.path == own and best_overlap(moment.start, moment.end, row["relevant_windows"]) >= 0.5
+            right[number, rank] = good
+    return {
+        "queries": len(rows),
+        "R@1,IoU=0.5": round(100 * float(right[:, 0].mean()), 2),
+        "R@10,IoU=0.5": round(100 * float(right.any(axis=1).mean()), 2),
+    }
+
+
+def main() -> None:
+    """Index what is missing, ask everything, print the numbers."""
+    parser = argparse.ArgumentParser(description="Measure search and locate on captioned videos.")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--index", type=Path, default=None)
+    parser.add_argument("--model", default="starter")
+    arguments = parser.parse_args()
+    data: Path = arguments.data
+    index = arguments.index or Path(tempfile.mkdtemp(prefix="vidret-quality-"))
+    captions, moments = read_rows(data / "captions.jsonl"), read_rows(data / "moments.jsonl")
+    report: dict[str, Any] = {"data": str(data), "model": arguments.model, "retrieval": {}, "moments": {}}
+
+    engine = Engine.open(index / "videos", encoder=arguments.model)
+    engine.index([data / "videos"])
+    by_kind: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in captions:
+        by_kind[row["kind"]].append(row)
+    for kind, rows in by_kind.items():
+        report["retrieval"][kind] = {f"caption {n}": rank_captions(engine, data, rows, n) for n in (0, 1)}
+
+    engine = Engine.open(index / "moments", encoder=engine.encoder)
+    engine.index(sorted({str(data / row["file"]) for row in moments}))
+    for kind in sorted({row["kind"] for row in moments}):
+        rows = [row for row in moments if row["kind"] == kind]
+        report["moments"][kind] = {
+            "one video": locate_moments(engine, data, rows),
+            "corpus": locate_in_corpus(engine, data, rows),
+        }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

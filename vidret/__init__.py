@@ -1,0 +1,51 @@
+"""Text-video retrieval and grounding: point it at videos, type what you are looking for, get videos and moments.
+
+    from vidret import Engine
+
+    engine = Engine.open("my-index")
+    engine.index(["~/Videos"])
+    for hit in engine.search("a dog on a beach"):
+        print(hit.path, hit.score)
+
+The rooms, in the order data meets them: ``vidret.video`` reads files, ``vidret.encode`` makes vectors, ``vidret.store``
+keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret.engine`` is the door to all of them.
+"""
+
+from typing import TYPE_CHECKING
+
+from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
+from vidret.types import Frames, Hit, Moment, Segment, SegmentEmbedding, TextEmbedding
+
+if TYPE_CHECKING:
+    from vidret.encode.encoder import Encoder, load_encoder
+    from vidret.engine import Engine
+    from vidret.indexing import IndexReport
+
+__all__ = [
+    "DecodeError",
+    "Encoder",
+    "EncoderError",
+    "Engine",
+    "Frames",
+    "Hit",
+    "IndexReport",
+    "MissingExtraError",
+    "Moment",
+    "Segment",
+    "SegmentEmbedding",
+    "StoreError",
+    "TextEmbedding",
+    "VidretError",
+    "load_encoder",
+]
+
+_LAZY = {"Encoder": "encode.encoder", "load_encoder": "encode.encoder", "Engine": "engine", "IndexReport": "indexing"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs torch only when it is asked for: decoding processes and ``--help`` start in no time."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vidret' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"vidret.{_LAZY[name]}"), name)

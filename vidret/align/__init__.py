@@ -1,0 +1,1 @@
+"""Candidates to reranked hits: similarities finer than one vector a video."""

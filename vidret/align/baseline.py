@@ -1,0 +1,78 @@
+"""What a score is worth: how many queries that have nothing to do with an index score as high in it."""
+
+from collections.abc import Sequence
+
+WEAK = 0.75  # of the unrelated queries
+
+# Everyday subjects, far apart: most of them are not in most collections.
+UNRELATED = (
+    "a penguin slides on the ice",
+    "a rocket lifts off into the sky",
+    "a surgeon operates on a patient",
+    "a submarine dives under the sea",
+    "two knights fight with swords",
+    "lava flows down a volcano",
+    "a violinist plays in an orchestra",
+    "elephants cross a river",
+    "a welder joins metal with sparks",
+    "someone knits a sweater",
+    "a tennis match on a clay court",
+    "a judge speaks in a courtroom",
+    "skydivers jump out of a plane",
+    "a camel caravan in the desert",
+    "a chemist mixes liquids in a flask",
+    "a surfer rides a big wave",
+    "a wedding in a church",
+    "horses race on a track",
+    "a cook rolls sushi",
+    "a train arrives at a station",
+    "a baby crawls on a carpet",
+    "a man shaves in front of a mirror",
+    "bees fly around a hive",
+    "a potter shapes clay on a wheel",
+    "fireworks over a harbour",
+    "a plane lands on a runway",
+    "children build a snowman",
+    "a fisherman pulls in a net",
+    "a dentist looks at teeth",
+    "a crowd cheers in a stadium",
+    "a cat plays with wool",
+    "a farmer drives a tractor",
+    "a woman paints a portrait",
+    "a robot arm assembles a car",
+    "a waterfall in a jungle",
+    "a boxer trains with a punching bag",
+    "a magician pulls a rabbit out of a hat",
+    "a goalkeeper catches the ball",
+    "a teacher writes on a blackboard",
+    "a ship breaks through ice",
+    "a bear catches salmon",
+    "a barber cuts hair",
+    "an astronaut floats in a space station",
+    "a pianist plays alone on a stage",
+    "a fire engine with flashing lights",
+    "a mechanic changes a tyre",
+    "a scuba diver above a coral reef",
+    "a market stall with vegetables",
+    "a skier jumps over a slope",
+    "a spider spins a web",
+    "a politician gives a speech",
+    "a couple dances the tango",
+    "a helicopter hovers over a city",
+    "a glass of wine is poured",
+    "a shepherd leads his sheep",
+    "a dog herds ducks",
+    "a carpenter saws a board",
+    "a screen shows computer code",
+    "a storm bends the palm trees",
+    "a climber hangs on a rock wall",
+    "a newsreader at a desk",
+    "pancakes are turned in a pan",
+    "a clown juggles balls",
+    "an old map is unrolled",
+)
+
+
+def unrelated_share(best_scores: Sequence[float], score: float) -> float:
+    """Give the share of unrelated queries whose best score in the index is at least ``score``."""
+    return sum(best >= score for best in best_scores) / len(best_scores) if best_scores else 0.0

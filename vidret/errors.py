@@ -1,0 +1,36 @@
+"""What can go wrong, in one small family: catch VidretError to catch them all."""
+
+
+class VidretError(Exception):
+    """Say in one sentence what is wrong: a rule and the value that broke it, or a path and the reason."""
+
+
+class DecodeError(VidretError):
+    """Name a file that cannot be read as video, and the reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        """Keep the path and the reason apart, so that a report can show each."""
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Read as one sentence."""
+        return f"{self.path}: {self.reason}"
+
+
+class EncoderError(VidretError):
+    """Say why an encoder cannot be loaded or trusted."""
+
+
+class StoreError(VidretError):
+    """Say why an index cannot be opened, read or written."""
+
+
+class MissingExtraError(VidretError):
+    """Name the optional dependency that the asked-for feature needs."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        """Give the command that installs it."""
+        super().__init__(f'{feature} needs the extra "{extra}": pip install "vidret[{extra}]"')
+        self.extra = extra

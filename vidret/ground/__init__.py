@@ -1,0 +1,1 @@
+"""Hits to moments: where in a video the answer starts and ends."""

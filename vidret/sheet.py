@@ -1,0 +1,94 @@
+"""Contact sheets: results as pictures, since people would rather look than read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vidret.errors import DecodeError
+from vidret.text import clock, printable
+from vidret.types import Hit, Moment
+from vidret.video.decode import read_frames
+
+TILE = (320, 180)
+LINE = 18
+GAP = 8
+COLUMNS = 4
+INK, FAINT, PAPER, TILE_PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248), (222, 222, 220)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture of a sheet: a frame of a video, and two lines below it."""
+
+    path: str
+    time: float
+    title: str
+    line: str
+
+
+def shots_of_hits(hits: Sequence[Hit]) -> list[Shot]:
+    """Show each hit by its best frame."""
+    return [
+        Shot(hit.path, hit.time, f"{rank}. {Path(hit.path).name}", f"{clock(hit.time)}   score {hit.score:.3f}")
+        for rank, hit in enumerate(hits, start=1)
+    ]
+
+
+def shots_of_moments(moments: Sequence[Moment]) -> list[Shot]:
+    """Show each moment by four frames along it: a row of the sheet."""
+    shots = []
+    for rank, moment in enumerate(moments, start=1):
+        for column in range(COLUMNS):
+            time = moment.start + (moment.end - moment.start) * (column + 0.5) / COLUMNS
+            span = f"{clock(moment.start)} to {clock(moment.end)}"
+            title = f"{rank}. {Path(moment.path).name}" if column == 0 else ""
+            line = f"{span}   score {moment.score:.3f}" if column == 0 else clock(time)
+            shots.append(Shot(moment.path, time, title, line))
+    return shots
+
+
+def draw_sheet(shots: Sequence[Shot], heading: str, out: str | Path) -> None:
+    """Write a sheet as a picture, in the format that the name of ``out`` asks for; an unreadable frame stays grey.
+
+    Raises:
+        OSError: ``out`` cannot be written.
+        ValueError: No picture format has the suffix of ``out``.
+    """
+    rows = max(1, -(-len(shots) // COLUMNS))
+    cell_height = TILE[1] + 2 * LINE + GAP
+    size = (GAP + COLUMNS * (TILE[0] + GAP), 2 * LINE + 2 * GAP + rows * cell_height)
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
+    pen.text((GAP, GAP), printable(heading), INK, bold)
+    for number, shot in enumerate(shots):
+        left = GAP + (number % COLUMNS) * (TILE[0] + GAP)
+        top = 2 * LINE + GAP + (number // COLUMNS) * cell_height
+        sheet.paste(read_tile(shot), (left, top))
+        pen.text((left, top + TILE[1] + 2), shorten(pen, printable(shot.title), small), INK, small)
+        pen.text((left, top + TILE[1] + 2 + LINE), printable(shot.line), FAINT, small)
+    sheet.save(out)
+
+
+def read_tile(shot: Shot) -> Image.Image:
+    """Read a frame, fitted into a tile."""
+    tile = Image.new("RGB", TILE, TILE_PAPER)
+    try:
+        frames = read_frames(shot.path, times=np.array([shot.time]))
+    except DecodeError as error:
+        ImageDraw.Draw(tile).text((GAP, GAP), printable(error.reason), FAINT, ImageFont.load_default(13))
+        return tile
+    picture = Image.fromarray(np.asarray(frames.pixels[0]))
+    picture.thumbnail(TILE)
+    tile.paste(picture, ((TILE[0] - picture.width) // 2, (TILE[1] - picture.height) // 2))
+    return tile
+
+
+def shorten(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Cut a text to the width of a tile."""
+    while text and pen.textlength(text, font) > TILE[0]:
+        text = text[:-2].removesuffix("...") + "..." if len(text) > 5 else ""
+    return text

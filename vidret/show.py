@@ -1,0 +1,149 @@
+"""Results for people: tables on stdout, progress and summaries on stderr."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from vidret.text import clock, printable
+
+if TYPE_CHECKING:
+    from vidret.indexing import IndexReport, Progress
+    from vidret.store.records import StoreInfo
+    from vidret.types import Hit, Moment
+
+SHOWN_FILES = 5
+NUMBERS = ("rank", "score", "start", "end", "best at")
+NOTHING_MATCHES = "Nothing in this index looks much like that: most unrelated queries score as high. The nearest are:"
+
+talk = Console(stderr=True)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
+    """Print columns to stdout, numbers to the right; the last column is never cut, so that it can be piped on."""
+    if not rows:
+        talk.print(empty)
+        return
+    lines = [list(columns), *rows] if any(columns) else [list(row) for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns) - 1)]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if name in NUMBERS else cell.ljust(width)
+            for cell, width, name in zip(line, widths, columns, strict=False)
+        ]
+        print("  ".join([*cells, line[-1]]))
+
+
+def show_hits(hits: "Sequence[Hit]") -> None:
+    """Print hits, best first, each copy below its video."""
+    if hits and all(hit.weak for hit in hits):
+        talk.print(NOTHING_MATCHES, style="yellow")
+    rows = []
+    for rank, hit in enumerate(hits, start=1):
+        rows.append((str(rank), f"{hit.score:.3f}", clock(hit.time), printable(hit.path)))
+        rows += [("", "", "", f"= {printable(copy)}") for copy in hit.copies]
+    show_table(("rank", "score", "best at", "video"), rows, "no videos in this index")
+
+
+def show_moments(moments: "Sequence[Moment]") -> None:
+    """Print moments, best first."""
+    if moments and all(moment.weak for moment in moments):
+        talk.print(NOTHING_MATCHES, style="yellow")
+    rows = [
+        (str(rank), f"{moment.score:.3f}", clock(moment.start), clock(moment.end), printable(moment.path))
+        for rank, moment in enumerate(moments, start=1)
+    ]
+    show_table(("rank", "score", "start", "end", "video"), rows, "no videos in this index")
+
+
+def show_info(info: "StoreInfo") -> None:
+    """Print an index's numbers."""
+    files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
+    rows = [
+        ("index", info.path),
+        ("files", files),
+        ("videos", f"{info.videos}, {info.complete_videos} whole; {info.seconds / 3600:.2f} hours stored"),
+        ("segments", f"{info.segments}, {info.searchable} searchable; {info.frames} frames"),
+        ("size", f"{info.num_bytes / 1e6:.1f} MB"),
+        ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
+        ("vectors", info.vectors),
+        ("format", str(info.format)),
+    ]
+    show_table(("", ""), rows)
+
+
+def as_row(result: "Hit | Moment") -> dict[str, Any]:
+    """Turn a result into what JSON can hold."""
+    row = dataclasses.asdict(result)
+    row["path"] = printable(row["path"])
+    if "copies" in row:
+        row["copies"] = [printable(copy) for copy in row["copies"]]
+    return row
+
+
+@contextlib.contextmanager
+def show_progress() -> "Iterator[Callable[[Progress], None]]":
+    """Draw a bar with files, speed, failures and the time left; on no terminal say the same once in a while."""
+    if not talk.is_terminal:
+        yield _Lines().advance
+        return
+    columns = (
+        TextColumn("indexing"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TextColumn("{task.fields[told]}"),
+    )
+    with Bar(*columns, TimeRemainingColumn(), console=talk, transient=True) as bar:
+        task = bar.add_task("indexing", total=1.0, told="")
+        yield lambda progress: bar.update(task, completed=progress.share, told=_tell(progress))
+
+
+class _Lines:
+    """Progress as lines, for logs."""
+
+    def __init__(self) -> None:
+        self._next = 10.0
+
+    def advance(self, progress: "Progress") -> None:
+        if progress.elapsed >= self._next:
+            left = progress.elapsed * (1 - progress.share) / progress.share if progress.share else 0.0
+            talk.print(f"{progress.share:4.0%} {_tell(progress)}, {clock(left)} left", highlight=False)
+            self._next = progress.elapsed * 1.2 + 10
+
+
+def _tell(progress: "Progress") -> str:
+    speed = progress.seconds / progress.elapsed if progress.elapsed else 0.0
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    return f"{progress.done}/{progress.num_files} files{failed}, {speed:.0f}x real time"
+
+
+def tell_report(report: "IndexReport", index: Path) -> None:
+    """Say what a run did, and what to do about what it could not."""
+    speed = f", {report.seconds / report.elapsed:.0f}x real time" if report.num_segments else ""
+    talk.print(
+        f"{'Interrupted: ' if report.interrupted else ''}{report.encoded} encoded, {report.linked} moved or copied, "
+        f"{report.unchanged} unchanged, {report.missing} gone, {len(report.failed)} failed; "
+        f"{report.num_segments} segments of {clock(report.seconds)} in {clock(report.elapsed)}{speed}.",
+        highlight=False,
+    )
+    for title, files in (("salvaged", report.salvaged), ("failed", report.failed)):
+        for path, reason in files[:SHOWN_FILES]:
+            talk.print(f"  {title}: {escape(printable(path))}: {escape(reason)}", highlight=False, soft_wrap=True)
+        if len(files) > SHOWN_FILES:
+            more = f"  and {len(files) - SHOWN_FILES} more {title}"
+            talk.print(f"{more}: vidret info --failed --index {index}" if title == "failed" else more, highlight=False)
+    if report.pruned is not None:
+        pruned = report.pruned
+        talk.print(
+            f"  pruned {pruned.files} files, {pruned.videos} videos, {pruned.segments} segments.", highlight=False
+        )
+    if report.interrupted:
+        talk.print("  The index is good; run the same again to go on.")
+    elif report.missing and report.pruned is None:
+        talk.print("  Files that are gone are not returned; --prune forgets them.")

@@ -1,0 +1,91 @@
+"""What the store says about itself: frozen rows and reports, free of SQLite and FAISS."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+FileState = Literal["pending", "running", "done", "failed", "missing"]
+FILE_STATES: tuple[str, ...] = get_args(FileState)
+DEAD_STATES: tuple[str, ...] = ("failed", "missing")  # a path in one of these makes no video searchable
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One path the index knows, what was found there, and the video (content) it holds, if that is known."""
+
+    path: str
+    state: str
+    reason: str = ""
+    video: int | None = None
+    num_bytes: int | None = None
+    mtime_ns: int | None = None
+
+    @property
+    def live(self) -> bool:
+        """Say whether this path makes its video searchable."""
+        return self.video is not None and self.state not in DEAD_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One content, however many paths hold it; ``num_segments`` are planned, and stored once ``complete``."""
+
+    id: int
+    fingerprint: str
+    duration: float
+    facts: dict[str, object]
+    num_segments: int
+    complete: bool
+    salvaged: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a segment's vectors lie in the feature files, and the checksums that prove it."""
+
+    row: int
+    frame_row: int
+    num_frames: int
+    row_sum: int
+    frames_sum: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadSegment:
+    """A stored segment whose bytes no longer match their checksum."""
+
+    id: int
+    video: int
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What ``Store.prune`` removed; ``freed_bytes`` is 0 when the dead rows were too few to rewrite the files."""
+
+    files: int
+    videos: int
+    segments: int
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """An index in numbers; ``files`` counts by state, ``searchable`` are the segments a search may return."""
+
+    path: str
+    format: int
+    encoder_name: str
+    encoder_fingerprint: str
+    dim: int
+    generation: int
+    files: Mapping[str, int]
+    videos: int
+    complete_videos: int
+    segments: int
+    searchable: int
+    frames: int
+    seconds: float
+    num_bytes: int
+    vectors: str

@@ -1,0 +1,351 @@
+"""Store: catalog, feature files and vectors behind one door, with one format number.
+
+The catalog decides what exists. Feature rows are on disk before the catalog names them, and the search's vectors are
+derived from both: kill the writer at any moment, and the next one goes on from the last segment that was committed.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from jaxtyping import Float, Float16, Float32, Float64, Int64
+
+from vidret.errors import StoreError
+from vidret.store import upkeep
+from vidret.store.candidates import Candidates
+from vidret.store.catalog import FORMAT, Catalog
+from vidret.store.epochs import Epochs
+from vidret.store.features import BYTES_PER_VALUE, half
+from vidret.store.lock import WriterLock
+from vidret.store.records import (
+    FILE_STATES,
+    BadSegment,
+    FileRecord,
+    FileState,
+    PruneReport,
+    StoreInfo,
+    VideoRecord,
+)
+from vidret.types import Segment, SegmentEmbedding
+
+Ids = Int64[np.ndarray, " id"]
+
+
+class Store:
+    """One index in one folder; any number of readers and one writer, in any threads and processes.
+
+    Made by ``Store.create`` or ``Store.open``; a context manager.
+    """
+
+    def __init__(self, path: Path, *, lock: WriterLock | None, device: str) -> None:
+        """Open the parts; ``create`` and ``open`` are the doors."""
+        self.path = path
+        self._lock = lock
+        self._writing = threading.Lock()
+        self._catalog = catalog = Catalog(path / "catalog.sqlite", write=lock is not None)
+        self.encoder_name, self.encoder_fingerprint, self.dim = catalog.encoder()
+        try:
+            self._epochs = Epochs(path / "features", self.dim, catalog, write=lock is not None)
+        except OSError as error:
+            catalog.close()
+            raise StoreError(f"{error.filename}: {error.strerror}") from error
+        self._candidates = Candidates(path / "vectors.faiss", self.dim, catalog, self._epochs, device=device)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], *, encoder_name: str, encoder_fingerprint: str, dim: int) -> "Store":
+        """Make an index, or go on with the one that is there, for writing.
+
+        Raises:
+            StoreError: another encoder made it, another process writes it, or it cannot be read.
+        """
+        folder = Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be made ({error.strerror})") from error
+        lock = WriterLock(folder / "writer.lock")
+        try:
+            if not Catalog.exists(folder / "catalog.sqlite"):
+                facts: dict[str, str | int] = {
+                    "encoder_name": encoder_name,
+                    "encoder_fingerprint": encoder_fingerprint,
+                    "dim": dim,
+                }
+                Catalog.create(folder / "catalog.sqlite", facts).close()
+            store = cls(folder, lock=lock, device="cpu")
+        except BaseException:
+            lock.release()
+            raise
+        try:
+            store.check_encoder(encoder_name, encoder_fingerprint)
+        except StoreError:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, write: bool = False, device: str = "cpu") -> "Store":
+        """Open an index; ``device="cuda"`` searches on the first GPU.
+
+        Raises:
+            StoreError: no index is there, another process writes it, or it cannot be read.
+        """
+        folder = Path(path)
+        if not Catalog.exists(folder / "catalog.sqlite"):
+            raise StoreError(f"{folder}: there is no index here")
+        lock = WriterLock(folder / "writer.lock") if write else None
+        try:
+            return cls(folder, lock=lock, device=device)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    def close(self) -> None:
+        """Give everything back; arrays handed out stay readable."""
+        self._catalog.close()
+        self._epochs.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Count the segments that a search may return."""
+        return self._catalog.count_searchable()
+
+    # What the index is
+
+    @property
+    def generation(self) -> int:
+        """Count the changes of what a search returns; the cheap way to see that something happened."""
+        return int(self._catalog.meta("generation"))
+
+    def check_encoder(self, name: str, fingerprint: str) -> None:
+        """Refuse vectors of another encoder: they live in another space.
+
+        Raises:
+            StoreError: this index was built with another one.
+        """
+        if fingerprint != self.encoder_fingerprint:
+            built = f"built with {self.encoder_name} ({self.encoder_fingerprint})"
+            raise StoreError(f"{self.path}: {built}, cannot be used with {name} ({fingerprint})")
+
+    def get_meta(self, key: str) -> str | bytes | None:
+        """Look up a small derived fact kept beside the index."""
+        value: str | bytes | None = self._catalog.meta(f"user.{key}")
+        return value
+
+    def set_meta(self, key: str, value: str | bytes) -> None:
+        """Keep a small derived fact beside the index."""
+        self._writable()
+        self._catalog.set_meta(f"user.{key}", value)
+
+    def info(self) -> StoreInfo:
+        """Describe the index in numbers."""
+        seal = self._candidates.seal()
+        return StoreInfo(
+            path=str(self.path),
+            format=FORMAT,
+            encoder_name=self.encoder_name,
+            encoder_fingerprint=self.encoder_fingerprint,
+            dim=self.dim,
+            generation=self.generation,
+            num_bytes=upkeep.folder_size(self.path),
+            vectors=seal.kind if seal else "none",
+            **upkeep.count(self._catalog),
+        )
+
+    # Files
+
+    def file(self, path: str) -> FileRecord | None:
+        """Look up one path, None when the index never saw it."""
+        return self._catalog.file(path)
+
+    def files(self, *, state: FileState | None = None) -> list[FileRecord]:
+        """List the paths in order, all or those in one state."""
+        return self._catalog.files(state)
+
+    def set_file(
+        self,
+        path: str,
+        *,
+        state: FileState,
+        reason: str = "",
+        video: int | None = None,
+        num_bytes: int | None = None,
+        mtime_ns: int | None = None,
+    ) -> None:
+        """Set a path's state and reason; what is None stays as it was.
+
+        A path has one video at a time: giving another one is how a changed file is told.
+        """
+        self._writable()
+        if state not in FILE_STATES:
+            raise StoreError(f"state must be one of {', '.join(FILE_STATES)}, got {state!r}")
+        if video is not None:
+            self._catalog.video(video)
+        self._catalog.set_file(path, state, reason, video, num_bytes, mtime_ns)
+
+    def paths(self, videos: Sequence[int]) -> dict[int, list[str]]:
+        """List the live paths of each video, in order: more than one when copies exist."""
+        return self._catalog.paths(videos)
+
+    # Writing videos
+
+    def begin_video(self, fingerprint: str, *, duration: float, facts: Mapping[str, object], num_segments: int) -> int:
+        """Find or add a content by its fingerprint; return its id.
+
+        One that was planned with another number of segments was cut differently: it starts over.
+        """
+        self._writable()
+        if not (np.isfinite(duration) and duration >= 0):
+            raise StoreError(f"duration must be finite and not negative, got {duration}")
+        if num_segments < 1:
+            raise StoreError(f"num_segments must be at least 1, got {num_segments}")
+        with self._writing:
+            return self._catalog.begin_video(fingerprint, float(duration), facts, int(num_segments))
+
+    def is_complete(self, fingerprint: str) -> int | None:
+        """Find a content of which everything is stored; return its id, or None."""
+        return self._catalog.complete_video(fingerprint)
+
+    def stored_segments(self, video: int) -> set[int]:
+        """Say which segments of a video are stored, by number."""
+        return set(self._catalog.video_segments(video))
+
+    def add_segment(self, video: int, number: int, start: float, end: float, embedding: SegmentEmbedding) -> int:
+        """Store one segment, searchable as soon as this returns; one that is stored already stays as it is.
+
+        Raises:
+            StoreError: a vector is of the wrong size or not finite, or the disk refuses.
+        """
+        self._writable()
+        planned = self._catalog.video(video).num_segments
+        if not 0 <= number < planned:
+            raise StoreError(f"number must be in 0..{planned - 1}, got {number}")
+        if not (np.isfinite([start, end]).all() and start <= end):
+            raise StoreError(f"start and end must be finite and in order, got {start} and {end}")
+        row = half("video", embedding.video, (self.dim,))[None]
+        frames = half("frames", embedding.frames, (len(embedding.times), self.dim))
+        times = np.ascontiguousarray(embedding.times, np.float64)
+        if not (len(times) and np.isfinite(times).all()):
+            raise StoreError(f"times must be finite and at least one, got {times}")
+        with self._writing:
+            known = self._catalog.segment_id(video, number)
+            if known is not None:
+                return known
+            place = self._epochs.current().append(row, frames)
+            return self._catalog.add_segment(Segment(int(video), int(number), float(start), float(end)), place, times)
+
+    def finish_video(self, video: int, *, salvaged: str = "") -> None:
+        """Mark a video as stored whole, or, saying in ``salvaged`` what was lost, as far as it could be read."""
+        self._writable()
+        planned, stored = self._catalog.video(video).num_segments, len(self._catalog.video_segments(video))
+        if stored < planned and not salvaged:
+            raise StoreError(f"salvaged must say what was lost when {stored} of {planned} segments are stored, got ''")
+        self._catalog.finish_video(video, salvaged)
+
+    def prune(self) -> PruneReport:
+        """Forget files in state missing, and contents no file has any more; give their space back when it is much."""
+        self._writable()
+        with self._writing:
+            report = upkeep.prune(self._catalog)
+            old = self._epochs.current()
+            fresh = upkeep.compact(self._catalog, old, self.path / "features")
+            if fresh is None:
+                return report
+            self._epochs.replace(fresh)
+            freed_rows = sum(old.tail) - sum(fresh.tail)
+            return replace(report, freed_bytes=freed_rows * self.dim * BYTES_PER_VALUE)
+
+    def save_vectors(self) -> None:
+        """Save the search index, so that the next open need not build it: the end of an indexing run."""
+        self._writable()
+        self._candidates.save()
+
+    def verify(self, *, repair: bool = False) -> list[BadSegment]:
+        """Read everything and list the segments whose bytes are damaged; ``repair`` has them encoded again.
+
+        Raises:
+            StoreError: the catalog itself is damaged.
+        """
+        if repair:
+            self._writable()
+        found = upkeep.find_damage(self._catalog, self._epochs.current())
+        if found and repair:
+            with self._writing:
+                upkeep.drop_segments(self._catalog, [bad.id for bad in found])
+        return found
+
+    # Reading
+
+    def search(
+        self, queries: Float[np.ndarray, "query dim"], k: int
+    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
+        """Find the k segments nearest each query among videos that have a live path.
+
+        Returns:
+            Inner products, best first, and segment ids; -inf and -1 where there are fewer than k.
+
+        Raises:
+            StoreError: the queries are of the wrong size or not finite.
+            MissingExtraError: FAISS is not installed.
+        """
+        queries = np.asarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise StoreError(f"queries must have the shape (query, {self.dim}), got {queries.shape}")
+        if not np.isfinite(queries).all():
+            raise StoreError(f"queries must be finite, got {queries[~np.isfinite(queries)][0]}")
+        if k < 1:
+            raise StoreError(f"k must be at least 1, got {k}")
+        return self._candidates.search(queries, k)
+
+    def segments(self, ids: Sequence[int] | Ids) -> list[Segment]:
+        """Look up segments, in the order asked."""
+        return self._catalog.segments(ids)
+
+    def frames(
+        self, ids: Sequence[int] | Ids
+    ) -> list[tuple[Float32[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"]]]:
+        """Read the frame vectors and frame times of segments, in the order asked.
+
+        Raises:
+            StoreError: a segment is unknown, or its bytes are damaged.
+        """
+        times = self._catalog.times(ids)
+        features, places = self._epochs.locate(ids)
+        missing = [key for key in map(int, ids) if key not in places or key not in times]
+        if missing:
+            raise StoreError(f"segment {missing[0]} is not in the index")
+        return [(features.read_frames(places[key]).astype(np.float32), times[key]) for key in map(int, ids)]
+
+    def video_segments(self, video: int) -> list[int]:
+        """List the ids of a video's segments, in time order."""
+        return list(self._catalog.video_segments(video).values())
+
+    def video_vectors(self) -> Float16[np.ndarray, "segment dim"]:
+        """Give the vectors of all searchable segments in id order, for statistics: not copied where none is dead."""
+        features, places = self._epochs.locate(self._catalog.searchable())
+        rows = np.fromiter((place.row for place in places.values()), np.int64)
+        stored = features.video.view(0, int(rows.max()) + 1 if len(rows) else 0)
+        return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]
+
+    def video(self, video: int) -> VideoRecord:
+        """Look up one content."""
+        return self._catalog.video(video)
+
+    def _writable(self) -> None:
+        if self._lock is None:
+            raise StoreError(f"{self.path}: opened for reading, cannot be changed")

@@ -1,0 +1,129 @@
+"""Keeping an index healthy: forget what no file holds, give the space back, find the damage."""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidret.errors import StoreError
+from vidret.store.catalog import ASKED, Catalog, as_json
+from vidret.store.features import Features, feature_paths
+from vidret.store.records import BadSegment, Place, PruneReport
+
+DEAD_SHARE = 0.3  # rewriting the files costs as much as the live rows, so it must free a good part
+BATCH = 1024
+
+
+def prune(catalog: Catalog) -> PruneReport:
+    """Forget missing files, then contents that no file has, with their segments."""
+    orphans = "(SELECT id FROM videos WHERE id NOT IN (SELECT video FROM files WHERE video IS NOT NULL))"
+    with catalog.transaction():
+        files = catalog.run("DELETE FROM files WHERE state = 'missing'")
+        segments = catalog.run(f"DELETE FROM segments WHERE video IN {orphans}")
+        videos = catalog.run(f"DELETE FROM videos WHERE id IN {orphans}")
+        if segments:
+            catalog.bump()
+    return PruneReport(files, videos, segments, freed_bytes=0)
+
+
+def compact(catalog: Catalog, features: Features, folder: Path) -> Features | None:
+    """Copy the live rows into the next epoch's files when too many are dead; return these files, or None.
+
+    Killed at any moment, the index is whole: the catalog points into the old files, or into the new ones, which are on
+    disk by then; the next writer removes the files it does not point into.
+    """
+    epoch, places = catalog.places()
+    num_live = sum(1 + place.num_frames for place in places.values())
+    if num_live >= (1 - DEAD_SHARE) * sum(features.tail):
+        return None
+    fresh = Features(folder, features.dim, epoch + 1, write=True)
+    fresh.resume(0, 0)
+    items, moved = list(places.items()), {}
+    for first in range(0, len(items), BATCH):
+        part = items[first : first + BATCH]
+        row, frame_row = fresh.tail
+        videos = [features.video.view(place.row, place.row + 1) for _, place in part]
+        frames = [features.frames.view(place.frame_row, place.frame_row + place.num_frames) for _, place in part]
+        fresh.append(np.concatenate(videos), np.concatenate(frames))
+        for key, place in part:
+            moved[key] = (row, frame_row)
+            row, frame_row = row + 1, frame_row + place.num_frames
+    _sync_folder(folder)
+    with catalog.transaction(durable=True):
+        sql = "UPDATE segments SET row = ?, frame_row = ? WHERE id = ?"
+        catalog.run_many(sql, ((*place, key) for key, place in moved.items()))
+        catalog.set_meta("epoch", fresh.epoch)
+        catalog.set_meta("tail", json.dumps(fresh.tail))
+    for path in feature_paths(folder, epoch):
+        path.unlink()
+    return fresh
+
+
+def find_damage(catalog: Catalog, features: Features) -> list[BadSegment]:
+    """Read every byte: SQLite's own check of the catalog, and each segment's checksums.
+
+    Raises:
+        StoreError: the catalog itself is damaged, which cannot be repaired here.
+    """
+    answer = catalog.value("PRAGMA quick_check(1)")
+    if answer != "ok":
+        raise StoreError(f"{catalog.path}: damaged ({answer})")
+    owners = {key: (video, number) for key, video, number in catalog.rows("SELECT id, video, number FROM segments")}
+    found = []
+    for key, place in catalog.places()[1].items():
+        reason = _damage(features, place)
+        if reason and key in owners:
+            found.append(BadSegment(key, *owners[key], reason))
+    return found
+
+
+def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
+    """Forget segments, and have the next run over their files encode them again."""
+    hurt = f"(SELECT video FROM segments WHERE id IN {ASKED})"
+    with catalog.transaction():
+        catalog.run(f"UPDATE videos SET complete = 0 WHERE id IN {hurt}", as_json(ids))
+        catalog.run(f"UPDATE files SET state = 'pending' WHERE state = 'done' AND video IN {hurt}", as_json(ids))
+        catalog.run(f"DELETE FROM segments WHERE id IN {ASKED}", as_json(ids))
+        catalog.bump()
+
+
+def count(catalog: Catalog) -> dict[str, Any]:
+    """Count what there is: files by state, videos, segments, frames, seconds."""
+    videos = catalog.rows("SELECT count(*), coalesce(sum(complete), 0), coalesce(sum(duration), 0.0) FROM videos")[0]
+    segments = catalog.rows("SELECT count(*), coalesce(sum(num_frames), 0) FROM segments")[0]
+    return {
+        "files": dict(catalog.rows("SELECT state, count(*) FROM files GROUP BY state ORDER BY state")),
+        **dict(zip(("videos", "complete_videos", "seconds"), videos, strict=True)),
+        **dict(zip(("segments", "frames"), segments, strict=True)),
+        "searchable": catalog.count_searchable(),
+    }
+
+
+def folder_size(path: Path) -> int:
+    """Add up the bytes of the files below a folder that others may be changing."""
+    total = 0
+    for entry in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += entry.stat().st_size if entry.is_file() else 0
+    return total
+
+
+def _damage(features: Features, place: Place) -> str:
+    try:
+        features.read_video(place)
+        features.read_frames(place)
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

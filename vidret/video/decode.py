@@ -1,0 +1,277 @@
+"""Read chosen frames, exactly: by Decord on the kinds of file it was measured exact on, else by PyAV.
+
+The only place that knows how Decord and PyAV decode. Both the PyPI ``decord2`` and the classic ``decord`` serve.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import av
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from vidret.errors import DecodeError
+from vidret.types import Frames, Resize
+from vidret.video.probe import VideoInfo, decode_all, open_container, probe
+from vidret.video.reader import GaveUpError, Picture, Reader
+from vidret.video.sampling import nearest
+
+Decoder = Literal["auto", "decord", "pyav"]
+Device = Literal["cpu", "cuda"]
+
+_log = logging.getLogger(__name__)
+
+# Measured frame by frame, rising and shuffled, with decord 0.6.0 and decord2 3.4.0.
+_EXACT_WITH_DECORD = {
+    ("mov", "h264"),
+    ("mov", "av1"),
+    ("mov", "prores"),
+    ("mov", "mjpeg"),
+    ("matroska", "h264"),
+    ("matroska", "vp8"),
+    ("matroska", "vp9"),
+    ("matroska", "av1"),
+    ("matroska", "ffv1"),
+}
+# Of these, in even sizes, Decord and PyAV make the same RGB, bit for bit; of 10-bit 4:2:0 they do not.
+_SAME_COLOURS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "gray", "bgr0"}
+_SAME_COLOURS |= {"yuv422p10le"}
+_SEEKABLE = {"mov", "matroska"}
+# Decord decodes in advance while its caller is busy, without a limit: in the worst case the whole file.
+_DECORD_BYTES = 512 << 20
+# Decoding a few frames more is cheaper than a jump.
+_WORTH_A_SEEK = 8
+
+
+def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, device: Device = "cpu") -> tuple[str, str]:
+    """Name the decoder for a file, and why: Decord where it is measured exact and stays small, PyAV everywhere else."""
+    if decoder != "auto":
+        return decoder, "asked for"
+    kind = info.container.split(",")[0]
+    version = _decord_version()
+    if not version:
+        return "pyav", "Decord is not installed"
+    if (kind, info.codec) not in _EXACT_WITH_DECORD:
+        return "pyav", f"Decord is not known to be exact on {info.codec} in {kind}"
+    if info.codec == "av1" and version.startswith("0."):
+        return "pyav", "this Decord knows no AV1"
+    num_bytes = info.num_frames * info.width * info.height * 3
+    doubts = {
+        "the frame rate varies": info.variable_rate,
+        "an edit list cuts frames": info.edit_list,
+        "groups of pictures are open": info.open_gop,
+        "frames are known by order only": info.by_order,
+        "timestamps start late": info.reordered and bool(info.pts[0] != 0),
+        f"Decord converts {info.pixel_format} colours otherwise": info.pixel_format not in _SAME_COLOURS,
+        "Decord converts odd sizes otherwise": (info.width | info.height) % 2 == 1,
+        "it is shown rotated": info.rotation != 0,
+        "it holds several video streams": info.num_streams > 1,
+        "it is damaged": info.damage != "",
+        "Decord might hold all of it in memory": device == "cpu" and num_bytes > _DECORD_BYTES,
+        "Decord takes no such path": not _is_text(info.path),
+    }
+    for why, doubtful in doubts.items():
+        if doubtful:
+            return "pyav", why
+    return "decord", f"Decord is exact on {info.codec} in {kind}"
+
+
+def open_reader(
+    info: VideoInfo, *, decoder: Decoder = "auto", device: Device = "cpu", resize: Resize | None = None
+) -> Reader:
+    """Open a probed file for reading.
+
+    Args:
+        info: What ``probe`` found.
+        decoder: ``"auto"`` decides by file; the others insist.
+        device: ``"cuda"`` asks Decord for its GPU decoder, and falls back to the CPU with a warning where the build has
+            none. Unproven: no GPU has run it.
+        resize: Make small square pictures of the frames; without it they are full-sized.
+
+    Raises:
+        DecodeError: The file cannot be opened, or not by the decoder insisted on.
+    """
+    name, why = choose_decoder(info, decoder, device=device)
+    if name == "decord":
+        try:
+            return Reader(info, _DecordSource(info, device), name, why, resize, spare=lambda: _PyavSource(info))
+        except GaveUpError as error:
+            if decoder == "decord":
+                raise DecodeError(info.path, f"Decord cannot read it: {error}") from error
+            name, why = "pyav", str(error)
+    return Reader(info, _PyavSource(info), name, why, resize)
+
+
+def read_frames(
+    path: str,
+    *,
+    times: Sequence[float] | Float64[np.ndarray, " time"] | None = None,
+    indices: Sequence[int] | Int64[np.ndarray, " index"] | None = None,
+    decoder: Decoder = "auto",
+    device: Device = "cpu",
+    resize: Resize | None = None,
+) -> Frames:
+    """Read the frames nearest to ``times``, or those of ``indices``; a truncated file says so in ``salvaged``.
+
+    Raises:
+        DecodeError: The file is no readable video, or none of these frames can be read.
+    """
+    if (times is None) == (indices is None):
+        raise ValueError("times or indices must be given, and not both")
+    info = probe(path)
+    with open_reader(info, decoder=decoder, device=device, resize=resize) as reader:
+        chosen = indices if times is None else nearest(info.times, np.asarray(times, dtype=np.float64))
+        frames = reader.read(chosen if chosen is not None else [])
+    if len(frames) == 0:
+        raise DecodeError(path, "no frame could be decoded")
+    return Frames(frames.pixels, frames.times, frames.salvaged or info.damage)
+
+
+class _PyavSource:
+    """Decode with PyAV: jump to keyframes while jumps prove exact, else walk through the file in order."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._info = info
+        self._can_seek = info.container.split(",")[0] in _SEEKABLE and not info.by_order
+        self._keys = np.flatnonzero(info.keyframes)
+        self._container: Any = None
+        self._restart()
+
+    def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+        for index in indices:
+            if self._reach(index):
+                yield index, self._convert(self._frame)
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._frames.close()
+            self._container.close()
+            self._container = None
+
+    def _restart(self) -> None:
+        self.close()
+        self._container = open_container(self._info.path)
+        self._stream = self._container.streams[self._info.stream]
+        self._stream.codec_context.thread_count = 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._frames: Any = decode_all(self._container, self._stream)
+        self._position = -1
+        self._frame: Any = None
+
+    def _reach(self, index: int) -> bool:
+        """Make ``index`` the current frame; say whether it is there."""
+        before = self._keys[self._keys <= index]
+        key = int(before[-1]) if len(before) else 0
+        if self._can_seek and (index < self._position or key > self._position + _WORTH_A_SEEK):
+            if self._jump(key) and self._walk(index) and not self._frame.is_corrupt:
+                return True
+            self._can_seek = False
+            self._restart()
+        elif index < self._position:
+            self._restart()
+        return self._walk(index)
+
+    def _jump(self, key: int) -> bool:
+        """Seek to a keyframe; say whether that led to it or before it."""
+        start = self._position
+        try:
+            self._container.seek(int(self._info.pts[key]), stream=self._stream)
+        except (av.FFmpegError, OSError, ValueError):
+            return False
+        self._begin()
+        self._walk(0)
+        # A file without an index sends every jump to its beginning: from there on, walk.
+        self._can_seek = self._position > start or start > key
+        return self._position <= key
+
+    def _walk(self, index: int) -> bool:
+        while self._position < index:
+            frame = next(self._frames, None)
+            if frame is None:
+                self._position, self._frame = self._info.num_frames, None
+                return False
+            position = self._position + 1 if self._info.by_order else self._place(frame.pts)
+            if position > self._position:
+                self._position, self._frame = position, frame
+        return self._position == index and self._frame is not None
+
+    def _place(self, pts: int | None) -> int:
+        """Find a frame by its timestamp; -1 for one that is not shown."""
+        place = int(np.searchsorted(self._info.pts, pts)) if pts is not None else len(self._info.pts)
+        return place if place < len(self._info.pts) and self._info.pts[place] == pts else -1
+
+    def _convert(self, frame: Any) -> Picture:
+        turns = self._info.rotation // 90
+        size = (self._info.height, self._info.width) if turns % 2 else (self._info.width, self._info.height)
+        picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+        return np.ascontiguousarray(np.rot90(picture, -turns))
+
+
+class _DecordSource:
+    """Decode with Decord, frame by frame: a batch would lie in memory at full size, and fails on rotated files."""
+
+    def __init__(self, info: VideoInfo, device: Device) -> None:
+        decord = _decord()
+        path = os.path.abspath(info.path)  # noqa: PTH100
+        self._shape = (info.height, info.width, 3)
+        self._reader: Any = self._open_on_gpu(decord, path) if device == "cuda" else None
+        try:
+            if self._reader is None:
+                self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+            count = len(self._reader)
+        except Exception as error:
+            raise GaveUpError(_first_line(error)) from error
+        if count != info.num_frames:
+            raise GaveUpError(f"Decord counts {count} frames, the container holds {info.num_frames}")
+
+    def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+        for index in indices:
+            try:
+                picture = self._reader[index].asnumpy()
+            except Exception as error:
+                raise GaveUpError(_first_line(error)) from error
+            if picture.shape != self._shape:
+                # Rotated by a quarter, at widths that swscale pads, Decord mistakes the padding for a fourth channel.
+                raise GaveUpError(f"Decord gives frames of shape {picture.shape}, not {self._shape}")
+            yield index, picture
+
+    def close(self) -> None:
+        self._reader = None
+
+    @staticmethod
+    def _open_on_gpu(decord: Any, path: str) -> Any:
+        try:
+            return decord.VideoReader(path, ctx=decord.gpu(0), num_threads=1)
+        except Exception as error:
+            _log.warning("Decord cannot decode on the GPU, the CPU does it: %s", _first_line(error))
+            return None
+
+
+def _decord() -> Any:
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+def _decord_version() -> str:
+    try:
+        return str(_decord().__version__)
+    except (ImportError, OSError, RuntimeError):
+        return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

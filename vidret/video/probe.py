@@ -1,0 +1,261 @@
+"""What a file is: its frames' exact times, rate, size, rotation and fingerprint.
+
+Times come from the packets' own timestamps, never from index / rate, so that uneven rates and edit lists are exact.
+Only the first frame is decoded, for its size and rotation; all frames only where timestamps do not tell them apart.
+"""
+
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from jaxtyping import Bool, Float64, Int64
+
+from vidret.errors import DecodeError
+from vidret.video import content, timeline
+from vidret.video.content import fingerprint as fingerprint
+from vidret.video.timeline import MISSING, Packets
+
+_PICTURES = {"image2", "tty"}
+_ONE_PICTURE = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
+_STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
+_PLAYLISTS = {"hls", "dash", "concat"}
+_IS_PICTURE = "is a picture, not a video"
+_NOT_DECODED = "no frame could be decoded"
+_CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
+_FALLBACK_RATE = 25.0
+_FRAMES_BETWEEN_SIGNS = 500
+_TOLERATED_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoInfo:
+    """What a video file is. Frame ``k`` is the k-th that a player shows, at ``times[k]`` seconds after the first.
+
+    ``width`` and ``height`` are as displayed, after ``rotation`` (clockwise degrees) was applied. ``pts`` (in ticks)
+    and ``keyframes`` serve the decoder, in the order of presentation. ``by_order`` says that the timestamps do not tell
+    frames apart, so that a frame is known by its place only. ``damage`` is empty for a sound file.
+    """
+
+    path: str
+    num_bytes: int
+    fingerprint: str
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rotation: int
+    duration: float
+    average_rate: float
+    real_rate: float
+    variable_rate: bool
+    edit_list: bool
+    open_gop: bool
+    reordered: bool
+    by_order: bool
+    num_frames: int
+    stream: int
+    num_streams: int
+    damage: str
+    times: Float64[np.ndarray, " frame"]
+    pts: Int64[np.ndarray, " frame"]
+    keyframes: Bool[np.ndarray, " frame"]
+
+    def facts(self) -> dict[str, str | int | float | bool]:
+        """Give everything but the arrays, ready for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
+
+
+def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> VideoInfo:
+    """Read what a video file is.
+
+    Args:
+        path: A regular file, or a link to one.
+        alive: Called now and then during long work, so that a caller's watchdog stays calm.
+
+    Raises:
+        DecodeError: Why this is no readable video, in a few words.
+    """
+    name = os.fspath(path)
+    alive = alive or (lambda: None)
+    digest, num_bytes = content.measure(name)
+    with open_container(name) as container:
+        stream = _choose_stream(name, container)
+        packets, frame, is_cut_short = _scan(container, stream, alive)
+        if frame is None:
+            raise DecodeError(name, _NOT_DECODED)
+        kind, brand = container.format.name, container.metadata.get("major_brand", "").strip()
+        average = float(stream.average_rate or 0)
+        real = float(stream.base_rate or 0) or average
+        tick, index = float(stream.time_base), int(stream.index)
+        declared, promised = int(stream.frames), _promised_seconds(container, stream)
+        codec, num_streams = (
+            _CODECS.get(stream.codec_context.name, stream.codec_context.name),
+            len(container.streams.video),
+        )
+    by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
+    pts, keyframes = _count_frames(name, index, alive) if by_order else timeline.order_frames(packets)
+    if len(pts) == 0:
+        raise DecodeError(name, _NOT_DECODED)
+    if len(pts) == 1 and (kind in _ONE_PICTURE or brand in _STILL_BRANDS):
+        raise DecodeError(name, _IS_PICTURE)
+    if by_order and (np.diff(pts) <= 0).any():
+        # Timestamps that do not rise are no times at all: only the rate is left.
+        pts, tick = np.arange(len(pts)), 1 / (average or _FALLBACK_RATE)
+    rotation = round(-frame.rotation / 90) * 90 % 360
+    width, height = (frame.width, frame.height)[:: -1 if rotation % 180 else 1]
+    times = (pts - pts[0]) * tick
+    duration = float(times[-1]) + (timeline.last_duration(packets, pts) * tick or 1 / (average or _FALLBACK_RATE))
+    missing = promised - (duration + float(pts[0]) * tick)
+    return VideoInfo(
+        path=name,
+        num_bytes=num_bytes,
+        fingerprint=digest,
+        container=kind,
+        codec=codec,
+        pixel_format=frame.format.name,
+        width=width,
+        height=height,
+        rotation=rotation,
+        duration=duration,
+        average_rate=average,
+        real_rate=real,
+        variable_rate=timeline.is_uneven(pts),
+        edit_list=bool(packets.discarded.any()),
+        open_gop=timeline.has_leading_frames(packets),
+        reordered=timeline.is_reordered(packets),
+        by_order=by_order,
+        num_frames=len(pts),
+        stream=index,
+        num_streams=num_streams,
+        damage=_describe_damage(len(pts), declared) if is_cut_short or missing > _TOLERATED_SECONDS else "",
+        times=times,
+        pts=pts,
+        keyframes=keyframes,
+    )
+
+
+def open_container(path: str) -> Any:
+    """Open a local file with PyAV: never a playlist, a device or an address.
+
+    Raises:
+        DecodeError: Why it cannot be opened, in a few words.
+    """
+    try:
+        # An absolute path cannot be taken for a protocol ("a:b.mp4"), nor can the file send us elsewhere.
+        absolute = os.path.abspath(path)  # noqa: PTH100  (a Path would resolve "..", and with it links)
+        container = av.open(absolute, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        unfinished = content.starts_like_mp4(path)
+        reason = "its index is missing: truncated, or never finished" if unfinished else "is not a video"
+        raise DecodeError(path, reason) from error
+    if container.format.name in _PLAYLISTS:
+        container.close()
+        raise DecodeError(path, "is a playlist, not a video")
+    return container
+
+
+def decode_all(container: Any, stream: Any, alive: Callable[[], None] = lambda: None) -> Iterator[Any]:
+    """Decode from where the container stands to its end, stepping over packets that do not decode."""
+    for number, packet in enumerate(read_packets(container, stream)):
+        if number % _FRAMES_BETWEEN_SIGNS == 0:
+            alive()
+        yield from _decode(stream, packet)
+    yield from _decode(stream, None)
+
+
+def read_packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Read a stream's packets as far as the file goes: where it breaks off, they end."""
+    try:
+        yield from (packet for packet in container.demux(stream) if packet.size)
+    except (av.FFmpegError, OSError, ValueError):
+        return
+
+
+def _decode(stream: Any, packet: Any) -> list[Any]:
+    try:
+        return list(stream.codec_context.decode(packet))
+    except (av.FFmpegError, ValueError):
+        return []
+
+
+def _choose_stream(path: str, container: Any) -> Any:
+    """Choose the stream a player would show; a cover picture is none."""
+    streams = list(container.streams.video)
+    kind = container.format.name
+    if streams and (kind in _PICTURES or kind.endswith("_pipe")):
+        raise DecodeError(path, _IS_PICTURE)
+    moving = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    if not moving:
+        raise DecodeError(path, "holds only a cover picture, no video" if streams else "holds no video")
+    best = container.streams.best("video")
+    return best if best in moving else moving[0]
+
+
+def _scan(container: Any, stream: Any, alive: Callable[[], None]) -> tuple[Packets, Any, bool]:
+    """Read all packets, and decode up to the first frame; say whether the file breaks off."""
+    stream.codec_context.thread_count = 1
+    columns = [array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
+    frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"
+    try:
+        for number, packet in enumerate(container.demux(stream)):
+            if number % _FRAMES_BETWEEN_SIGNS == 0:
+                alive()
+            if frame is None:
+                frame = next(iter(_decode(stream, packet if packet.size else None)), None)
+            # VP8 keeps its hidden reference pictures in packets of their own.
+            if packet.size and not (is_vp8 and not bytes(packet)[0] & 0x10):
+                pts = MISSING if packet.pts is None else packet.pts
+                dts = MISSING if packet.dts is None else packet.dts
+                flags = (packet.is_keyframe, packet.is_discard, packet.is_corrupt)
+                for column, value in zip(columns, (pts, dts, packet.duration or 0, *flags), strict=True):
+                    column.append(value)
+    except (av.FFmpegError, OSError, ValueError):
+        is_cut_short = True
+        if frame is None:
+            frame = next(iter(_decode(stream, None)), None)
+    pts, dts, durations = (np.array(column, dtype=np.int64) for column in columns[:3])
+    keyframes, discarded, corrupt = (np.array(column, dtype=bool) for column in columns[3:])
+    # A packet that the end of the file cut in two shows half a frame at best.
+    end = len(corrupt) - int(np.argmin(corrupt[::-1])) if not corrupt.all() else 0
+    packets = Packets(pts[:end], dts[:end], durations[:end], keyframes[:end], discarded[:end])
+    return packets, frame, is_cut_short or end < len(corrupt)
+
+
+def _count_frames(
+    path: str, index: int, alive: Callable[[], None]
+) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
+    """Decode everything to learn how many frames there are and when they are shown."""
+    with open_container(path) as container:
+        stream = container.streams[index]
+        stream.codec_context.thread_count = 1
+        stamps = [frame.pts for frame in decode_all(container, stream, alive)]
+    if None in stamps:
+        stamps = [0] * len(stamps)
+    return np.array(stamps, dtype=np.int64), np.arange(len(stamps)) == 0
+
+
+def _promised_seconds(container: Any, stream: Any) -> float:
+    """Say until when a Matroska header promises pictures, else 0: such a file breaks off without an error."""
+    if not container.format.name.startswith("matroska"):
+        return 0.0
+    clock = stream.metadata.get("DURATION", "").split(":")
+    if len(clock) == 3:
+        try:
+            return float(clock[0]) * 3600 + float(clock[1]) * 60 + float(clock[2])
+        except ValueError:
+            return 0.0
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+
+
+def _describe_damage(num_frames: int, declared: int) -> str:
+    if declared > num_frames:
+        return f"{num_frames} of {declared} frames could be read: truncated"
+    return f"only the first {num_frames} frames could be read: truncated"

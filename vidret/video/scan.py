@@ -1,0 +1,86 @@
+"""Which files a person means by the paths given: files, folders, globs, and manifests that list them."""
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vidret.errors import VidretError
+
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("3gp", "asf", "avi", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogv"),
+        *("ts", "vob", "webm", "wmv"),
+    )
+)
+MANIFEST_SUFFIXES = frozenset((".jsonl", ".csv"))
+COLUMNS = ("path", "video", "file")
+
+
+def scan(paths: Iterable[str]) -> list[str]:
+    """List the absolute paths of the files meant, each once, in the order given; folders are walked by name.
+
+    A folder gives its files with a video's suffix, those that are no videos after all included: whoever reads them says
+    why not. Links to files are followed, links to folders are not, so that no loop can trap a walk. A file given by
+    name is taken whatever its suffix; a .jsonl or .csv file is a manifest that names a file in each row.
+
+    Raises:
+        VidretError: A path does not exist or matches nothing, or a manifest cannot be read.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        for file in _expand(path):
+            found[os.path.abspath(file)] = None  # noqa: PTH100  keep links as they are: Path.resolve would follow them
+    return list(found)
+
+
+def _expand(path: str) -> Iterator[str]:
+    path = os.path.expanduser(path)  # noqa: PTH111
+    if os.path.isdir(path):  # noqa: PTH112  paths may hold any bytes: plain strings carry them
+        yield from _walk(path)
+    elif os.path.lexists(path):
+        if Path(path).suffix.lower() in MANIFEST_SUFFIXES:
+            yield from read_manifest(path)
+        else:
+            yield path
+    elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207
+        for match in matches:
+            yield from _expand(match)
+    else:
+        raise VidretError(f"{path}: no such file, folder or pattern")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    denied: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=denied.append):
+        folders.sort()
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._"):  # noqa: PTH122
+                yield os.path.join(root, name)  # noqa: PTH118
+    yield from (str(error.filename) for error in denied)  # listed, so that they fail with their reason
+
+
+def read_manifest(path: str) -> Iterator[str]:
+    """Read the files that a .jsonl or .csv manifest lists under path, video or file, relative to its own folder.
+
+    Raises:
+        VidretError: A row cannot be read or names no file; the message holds the line's number.
+    """
+    folder = Path(path).parent
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        try:
+            rows = (
+                csv.DictReader(file)
+                if Path(path).suffix.lower() == ".csv"
+                else map(json.loads, filter(str.strip, file))
+            )
+            for number, row in enumerate(rows, start=1):
+                named = next((row[column] for column in COLUMNS if isinstance(row, dict) and row.get(column)), None)
+                if not isinstance(named, str):
+                    raise VidretError(f"{path}: row {number} must name a file under {', '.join(COLUMNS)}, got {row}")
+                yield str(folder / named)
+        except (ValueError, csv.Error) as error:
+            raise VidretError(f"{path}: cannot be read as a manifest: {error}") from error
