@@ -49,6 +49,15 @@ class Curve:
     end: float
 
 
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The best scores of unrelated queries, as measured over ``segments`` and still held good at ``generation``."""
+
+    generation: int
+    segments: int
+    best: list[float]
+
+
 class Engine:
     """An index and the encoder it was made with: index, search, locate.
 
@@ -65,7 +74,7 @@ class Engine:
         self.encoder = encoder
         self._device = device
         self._reader: Store | None = None
-        self._baseline: tuple[int, list[float]] | None = None
+        self._baseline: Baseline | None = None
         if (self.path / "catalog.sqlite").exists():
             self._store.check_encoder(encoder.name, encoder.fingerprint)
 
@@ -179,16 +188,12 @@ class Engine:
             VidretError: The query is empty, k is below 1, or there is no index.
         """
         sentence = self._encode_query(query, k)
-        hits: list[Hit] = []
-        num_segments = len(self._store)
-        while num_segments:
-            candidates = min(candidates, num_segments)
+        while True:
             ranked = self._rank(sentence, candidates)
             hits = self._as_hits(ranked, k)
-            if len(hits) >= k or candidates == num_segments:
-                break
+            if len(hits) >= k or len(ranked) < candidates:
+                return hits
             candidates *= 4
-        return hits
 
     def locate(
         self, query: str, k: int = 5, *, video: str | os.PathLike[str] | int | None = None, videos: int = 10
@@ -219,7 +224,8 @@ class Engine:
             curve = self._curve(sentence, number)
             if curve is None:
                 continue
-            weak = self._is_weak(float(score_frames(sentence, self._frames(number))[0].max()))
+            best = float(score_frames(sentence, self._frames(number))[0].max())
+            weak = unrelated_share(self._baseline_scores(), best) >= WEAK
             spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
             moments += [Moment(number, path, span.start, span.end, span.score, weak) for span in spans]
         return sorted(moments, key=lambda moment: -moment.score)[:k]
@@ -266,11 +272,12 @@ class Engine:
         for each in ranked:
             best.setdefault(each.segment.video, each)
         paths = self._store.paths(list(best))
+        unrelated = self._baseline_scores()
         hits: list[Hit] = []
         for video, each in best.items():
             there = [path for path in paths.get(video, []) if os.path.exists(path)]  # noqa: PTH110
             if there:
-                weak = self._is_weak(each.score)
+                weak = unrelated_share(unrelated, each.score) >= WEAK
                 hits.append(Hit(video, there[0], each.segment, each.time, each.score, weak, tuple(there[1:])))
             else:
                 logger.warning("left out, its file is gone: %s", ", ".join(paths.get(video, [])))
@@ -302,19 +309,19 @@ class Engine:
 
     # What a score is worth
 
-    def _is_weak(self, score: float) -> bool:
-        return unrelated_share(self._baseline_scores(), score) >= WEAK
-
     def _baseline_scores(self) -> list[float]:
         """Give the unrelated queries' best scores: as stored, or measured here when the index has grown since."""
-        size = len(self._store)
-        if self._baseline is None or not size <= self._baseline[0] * BASELINE_DRIFT:
+        generation = self._store.generation
+        if self._baseline is None or self._baseline.generation != generation:
+            size = len(self._store)
             stored = self._store.get_meta(BASELINE)
             known: dict[str, Any] = json.loads(stored) if stored else {"segments": 0, "best": []}
+            if self._baseline is not None and self._baseline.segments > known["segments"]:
+                known = {"segments": self._baseline.segments, "best": self._baseline.best}
             if size > known["segments"] * BASELINE_DRIFT:
                 known = {"segments": size, "best": self._measure_baseline() or []}
-            self._baseline = (int(known["segments"]), list(known["best"]))
-        return self._baseline[1]
+            self._baseline = Baseline(generation, known["segments"], known["best"])
+        return self._baseline.best
 
     def _measure_baseline(self) -> list[float] | None:
         """Search for what has nothing to do with the index; None when the index is empty."""

@@ -8,7 +8,6 @@ to tune. On a GPU the lanes take turns on the device.
 import logging
 import os
 import queue
-import stat
 import threading
 import time
 from collections import defaultdict
@@ -22,7 +21,7 @@ from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError
 from vidret.store.records import FileRecord, PruneReport
 from vidret.store.store import Store
-from vidret.video.content import fingerprint
+from vidret.video.content import fingerprint, look_at
 from vidret.video.decode import Decoder, Device
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 from vidret.video.scan import scan
@@ -161,10 +160,11 @@ class IndexRun:
         for path in files:
             record = known.get(path)
             try:
-                job = look_at(path)
+                about = look_at(path)
             except DecodeError as error:
                 self._fail(path, error.reason)
                 continue
+            job = Job(path, about.st_size, about.st_mtime_ns)
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
                 self._plan(job)
             else:
@@ -329,19 +329,3 @@ class IndexRun:
             interrupted=self.interrupted,
             pruned=pruned,
         )
-
-
-def look_at(path: str) -> Job:
-    """Ask the file system about a file, following links.
-
-    Raises:
-        DecodeError: It is no regular file, or not to be reached.
-    """
-    try:
-        about = os.stat(path)  # noqa: PTH116  paths may hold any bytes: plain strings carry them
-    except OSError as error:
-        raise DecodeError(path, (error.strerror or str(error)).lower()) from error
-    if not stat.S_ISREG(about.st_mode):
-        kind = "a folder that cannot be read" if stat.S_ISDIR(about.st_mode) else "not a regular file"
-        raise DecodeError(path, kind)
-    return Job(path, about.st_size, about.st_mtime_ns)

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import huggingface_hub
@@ -36,6 +38,11 @@ class ClipSource:
     architecture: str
     weights: str
 
+    @property
+    def name(self) -> str:
+        """Name it so that it is found again from any folder."""
+        return f"{self.architecture}/{self.weights}" if self.weights else self.architecture
+
 
 class ClipEncoder:
     """Plain CLIP: a segment is the mean of its frames' class embeddings, its tokens the projected patches.
@@ -63,6 +70,7 @@ class ClipEncoder:
         self._mean, self._std = picture["mean"], picture["std"]
         self._model = model.to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
+        self._lock = Lock()
         self.dim = len(self.encode_text(["a video"])[0].sentence)
 
     @torch.inference_mode()
@@ -85,8 +93,9 @@ class ClipEncoder:
         pictures = normalise_pixels(pixels.to(self._device, non_blocking=True), self._mean, self._std, self._dtype)
         visual = self._model.visual
         if not tokens:
-            return functional.normalize(visual(pictures).float(), dim=-1).cpu(), torch.empty(0)
-        if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.proj is None:
+            return functional.normalize(self._model.encode_image(pictures).float(), dim=-1).cpu(), torch.empty(0)
+        plain = isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None
+        if not plain or visual.proj is None:
             raise EncoderError(f"tokens must come from a ViT with a projection, got {self.name}")
         states = visual.forward_intermediates(pictures, indices=1, output_fmt="NLC", normalize_intermediates=True)
         patches = functional.normalize((states["image_intermediates"][-1] @ visual.proj).float(), dim=-1)
@@ -98,25 +107,34 @@ class ClipEncoder:
         ids = self._tokenizer(list(texts)).to(self._device)
         states: list[torch.Tensor] = []
         text_tower = getattr(self._model, "text", self._model)
-        hook = text_tower.ln_final.register_forward_hook(lambda _module, _inputs, output: states.append(output))
-        try:
-            sentences = functional.normalize(self._model.encode_text(ids).float(), dim=-1).cpu().numpy()
-        finally:
-            hook.remove()
+        with self._lock:  # a hook hears every thread
+            hook = text_tower.transformer.register_forward_hook(lambda _module, _inputs, output: states.append(output))
+            try:
+                sentences = functional.normalize(self._model.encode_text(ids).float(), dim=-1).cpu().numpy()
+            finally:
+                hook.remove()
+        words = text_tower.ln_final(states[0])
         projection = text_tower.text_projection
-        words = projection(states[0]) if isinstance(projection, nn.Module) else states[0] @ projection
+        words = projection(words) if isinstance(projection, nn.Module) else words @ projection
         words = functional.normalize(words.float(), dim=-1).cpu().numpy()
-        # The end token has the highest id in CLIP's vocabulary; it and what precedes it are real, the rest padding.
-        ends = ids.argmax(dim=-1).tolist()
-        for text, end in zip(texts, ends, strict=True):
-            if end == ids.shape[1] - 1:
-                logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
-        return [TextEmbedding(*each) for each in zip(texts, sentences, _cut(words, ends), strict=True)]
+        stretches = self._find_words(ids.cpu().numpy())
+        for text, stretch in zip(texts, stretches, strict=True):
+            if stretch.stop >= ids.shape[1] - 1:
+                logger.warning("only the first %d tokens are read of: %.60s...", stretch.stop - stretch.start, text)
+        return [
+            TextEmbedding(text, sentence, row[stretch])
+            for text, sentence, row, stretch in zip(texts, sentences, words, stretches, strict=True)
+        ]
 
+    def _find_words(self, ids: np.ndarray) -> list[slice]:
+        """Find where each row's words are; an empty text has its end token instead.
 
-def _cut(words: np.ndarray, ends: Sequence[int]) -> list[np.ndarray]:
-    """Keep the words between the start token and the end token; an empty text keeps its end token."""
-    return [row[1 : max(end, 2)] for row, end in zip(words, ends, strict=True)]
+        CLIP's rows are start, words, end, zeros, and the end has the highest id. SigLIP's are words and padding.
+        """
+        inner = getattr(self._tokenizer, "tokenizer", None)
+        if inner is None:
+            return [slice(1, max(int(end), 2)) for end in ids.argmax(axis=1)]
+        return [slice(0, max(int((row != inner.pad_token_id).sum()), 1)) for row in ids]
 
 
 def read_resize(name: str, picture: dict[str, Any]) -> Resize:
@@ -138,31 +156,32 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto") -> Cl
     source = parse_name(name)
     model_name, weights = source.architecture, None if source.weights == RANDOM else source.weights
     _check_reachable(name, source)
+    if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
+        _read_shapes(Path(source.weights))
     try:
         model = open_clip.create_model(model_name, pretrained=weights or None, require_pretrained=bool(weights))
         tokenizer = open_clip.get_tokenizer(model_name)
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EncoderError(f"{name} cannot be loaded: {reason}") from error
+        raise EncoderError(f"{name} cannot be loaded: {_reason(error)}") from error
     if not hasattr(getattr(model, "text", model), "ln_final"):
         raise EncoderError(f"{name} must have open_clip's own text tower, got {type(model.text).__name__}")
-    return ClipEncoder(name, model, tokenizer, device=device, dtype=choose_dtype(precision, device))
+    return ClipEncoder(source.name, model, tokenizer, device=device, dtype=choose_dtype(precision, device))
 
 
 def parse_name(name: str) -> ClipSource:
-    """Split a model name into architecture and weights.
+    """Split a model name into architecture and weights; a file's path becomes absolute.
 
     >>> parse_name("ViT-B-32/laion2b_s34b_b79k")
     ClipSource(architecture='ViT-B-32', weights='laion2b_s34b_b79k')
-    >>> parse_name("ViT-B-32//models/mine.safetensors").weights
-    '/models/mine.safetensors'
     """
-    if name.startswith(("hf-hub:", "local-dir:")):
+    if name.startswith("hf-hub:"):
         return ClipSource(name, "")
+    if name.startswith("local-dir:"):
+        return ClipSource(f"local-dir:{Path(name.removeprefix('local-dir:')).absolute()}", "")
     if Path(name).suffix in FILE_SUFFIXES and name.split("/", 1)[0] not in open_clip.list_models():
         if not Path(name).is_file():
             raise EncoderError(f"{name}: no such file")
-        return ClipSource(infer_architecture(Path(name)), name)
+        return ClipSource(infer_architecture(Path(name)), str(Path(name).absolute()))
     architecture, _, weights = name.partition("/")
     if architecture not in open_clip.list_models():
         raise EncoderError(
@@ -173,8 +192,10 @@ def parse_name(name: str) -> ClipSource:
     if weights != RANDOM and weights not in tags and not Path(weights).is_file():
         if Path(weights).suffix in FILE_SUFFIXES:
             raise EncoderError(f"{name}: no such file: {weights}")
-        raise EncoderError(f"weights of {architecture} must be one of {', '.join(tags) or 'a file'}, got {weights!r}")
-    return ClipSource(architecture, weights)
+        known = f"one of {', '.join(tags)} or a file" if tags else "a file"
+        raise EncoderError(f"weights of {architecture} must be {known}, got {weights!r}")
+    is_file = weights != RANDOM and weights not in tags
+    return ClipSource(architecture, str(Path(weights).absolute()) if is_file else weights)
 
 
 def infer_architecture(path: Path) -> str:
@@ -224,12 +245,19 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             with safe_open(path, "pt") as file:
                 return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         state = torch.load(path, map_location="meta", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, TypeError) as error:
-        raise EncoderError(f"{path}: not a readable weights file: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # pickle.UnpicklingError and its relatives: torch.load gives no narrower promise
-        raise EncoderError(f"{path}: not a weights file of tensors alone: {str(error).splitlines()[0]}") from error
-    state = state.get("state_dict", state)
-    return {key.removeprefix("module."): tuple(weight.shape) for key, weight in state.items()}
+        state = state.get("state_dict", state)
+        return {key.removeprefix("module."): tuple(weight.shape) for key, weight in state.items()}
+    except Exception as error:  # what a foreign file can break has no end, and torch.load gives no narrower promise
+        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Cut an error down to a line: torch's fill a page, and advise to trust the file."""
+    text = str(error)
+    if refused := re.search(r"WeightsUnpickler error:\s*(.+?)(\. |\n|$)", text):
+        text = refused[1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()][:2]
+    return " ".join(lines)[:300] or type(error).__name__
 
 
 def _check_reachable(name: str, source: ClipSource) -> None:

@@ -70,6 +70,8 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise EncoderError(f"device must be auto, cpu, cuda or cuda:N, got {device}") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise EncoderError(f"device must be auto, cpu, cuda or cuda:N, got {device}")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise EncoderError(
             f"device must exist, got {device} on a machine with {torch.cuda.device_count()} CUDA devices"
@@ -99,10 +101,13 @@ def check_encoder(encoder: Encoder) -> None:
     pictures[1, :: max(side // 8, 1), :, 0] = 255
     embeddings = encoder.encode_frames([Frames(picture[None], np.zeros(1)) for picture in pictures])
     first, second = (embedding.video for embedding in embeddings)
-    if first.shape != (encoder.dim,):
+    if not first.shape == second.shape == (encoder.dim,):
         raise EncoderError(f"{encoder.name} must give vectors of dimension {encoder.dim}, got shape {first.shape}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise EncoderError(f"{encoder.name} must give finite vectors, got NaN or infinity: its weights are damaged")
+    for length in (float(np.linalg.norm(first)), float(np.linalg.norm(second))):
+        if abs(length - 1) > 1e-3:
+            raise EncoderError(f"{encoder.name} must give vectors of length 1, got {length:.4g}")
     if float(first @ second) > 0.9999:
         raise EncoderError(f"{encoder.name} must tell two pictures apart, got the same vector: its weights are damaged")
 

@@ -23,9 +23,9 @@ def find_spans(
 ) -> list[Span]:
     """Find the spans in which a score curve stands high, and above its surroundings.
 
-    Every stretch of frames, at all scales, is held against its flanks: its score is the mean inside, plus half the contrast
-    (mean inside less mean of the flanks) weighted by (inside * outside / (inside + outside)) ** RELIABILITY, where the
-    two are numbers of frames. A threshold is never taken, so that nothing but this video decides the boundaries.
+    Every stretch of frames, at all scales, is held against its flanks: its score is the mean inside, plus half the
+    contrast (mean inside less mean of the flanks) weighted by (inside * outside / (inside + outside)) ** RELIABILITY,
+    where the two are numbers of frames. No threshold is taken: nothing but this video decides the boundaries.
 
     Args:
         scores: Similarity of the query with each frame.

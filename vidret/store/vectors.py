@@ -67,6 +67,7 @@ class Vectors:
             StoreError: FAISS sees no GPU, and one was asked for.
         """
         self._faiss = load_faiss()
+        self._threads = self._faiss.omp_get_max_threads()
         if device != "cpu" and self._faiss.get_num_gpus() < 1:  # moving an index there would only fail later and worse
             raise StoreError(f"device must be 'cpu' where FAISS sees no GPU, got {device!r}")
         self.dim = dim
@@ -109,6 +110,8 @@ class Vectors:
         ids = np.full((len(queries), k), -1, np.int64)
         num_found = min(k, len(self._ids))
         if num_found and len(queries):
+            # FAISS's threads spin on after their work and slow torch's down: a lone query is 3 times faster on one.
+            self._faiss.omp_set_num_threads(1 if len(queries) == 1 else self._threads)
             found = self._searched().search(np.ascontiguousarray(queries), num_found, params=self._probes(num_found))
             scores[:, :num_found], ids[:, :num_found] = found
             scores[ids < 0] = -np.inf
@@ -125,6 +128,7 @@ class Vectors:
         else:
             due = num >= self._ivf_from
         if due:
+            self._faiss.omp_set_num_threads(self._threads)
             ids, vectors = self._stored_ids(self._index), self._stored_vectors(self._index)
             listed = num >= self._ivf_from
             index = self._ivf(vectors) if listed else self._flat()

@@ -44,19 +44,38 @@ def starts_like_mp4(path: str) -> bool:
         return file.read(12)[4:8] == b"ftyp"
 
 
+def look_at(path: str) -> os.stat_result:
+    """Ask the file system about a regular file, following links, without opening it.
+
+    Raises:
+        DecodeError: The file is missing, forbidden, or not a regular file.
+    """
+    try:
+        about = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise DecodeError(path, _reason(error)) from error
+    if stat.S_ISDIR(about.st_mode):
+        raise DecodeError(path, "is a directory")
+    if not stat.S_ISREG(about.st_mode):
+        raise DecodeError(path, "is not a regular file")
+    return about
+
+
 def _open_regular(path: str) -> BinaryIO:
     """Look before opening: a pipe or a device would block for ever."""
+    look_at(path)
     try:
-        mode = Path(path).stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise DecodeError(path, "is a directory")
-        if not stat.S_ISREG(mode):
-            raise DecodeError(path, "is not a regular file")
         return Path(path).open("rb")
-    except FileNotFoundError as error:
-        raise DecodeError(path, "does not exist") from error
-    except PermissionError as error:
-        raise DecodeError(path, "may not be read: permission denied") from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DecodeError(path, f"cannot be read: {reason}") from error
+    except OSError as error:
+        raise DecodeError(path, _reason(error)) from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "does not exist"
+        case PermissionError():
+            return "may not be read: permission denied"
+        case OSError():
+            return f"cannot be read: {(error.strerror or str(error)).lower()}"
+    return f"cannot be read: {error}"

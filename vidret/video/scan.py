@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from vidret.errors import VidretError
 
@@ -46,11 +47,25 @@ def _expand(path: str) -> Iterator[str]:
             yield from read_manifest(path)
         else:
             yield path
-    elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207
+    elif matches := sorted(set(_match(path))):
         for match in matches:
             yield from _expand(match)
     else:
         raise VidretError(f"{path}: no such file, folder or pattern")
+
+
+def _match(pattern: str) -> Iterator[str]:
+    """Match as a shell does; ``**`` goes down into folders, but not through links: two loops would never end."""
+    if pattern == "**" or pattern.endswith("/**"):
+        pattern += "/*"
+    head, deep, tail = pattern.partition("**/")
+    if not deep or (head and not head.endswith("/")):
+        yield from glob.glob(pattern)  # noqa: PTH207
+        return
+    for top in glob.glob(head) if head else [""]:  # noqa: PTH207
+        for root, folders, _ in os.walk(top or "."):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _match(os.path.join(glob.escape(root), tail))  # noqa: PTH118
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -70,17 +85,31 @@ def read_manifest(path: str) -> Iterator[str]:
         VidretError: A row cannot be read or names no file; the message holds the line's number.
     """
     folder = Path(path).parent
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        try:
-            rows = (
-                csv.DictReader(file)
-                if Path(path).suffix.lower() == ".csv"
-                else map(json.loads, filter(str.strip, file))
-            )
-            for number, row in enumerate(rows, start=1):
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            for number, row in _read_rows(path, file):
                 named = next((row[column] for column in COLUMNS if isinstance(row, dict) and row.get(column)), None)
                 if not isinstance(named, str):
-                    raise VidretError(f"{path}: row {number} must name a file under {', '.join(COLUMNS)}, got {row}")
+                    raise VidretError(f"{path}: line {number} must name a file under {', '.join(COLUMNS)}, got {row}")
                 yield str(folder / named)
-        except (ValueError, csv.Error) as error:
-            raise VidretError(f"{path}: cannot be read as a manifest: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise VidretError(f"{path}: cannot be read as a manifest: {error}") from error
+
+
+def _read_rows(path: str, file: TextIO) -> Iterator[tuple[int, object]]:
+    """Give each row with the number of its line; blank lines count and say nothing."""
+    if Path(path).suffix.lower() == ".csv":
+        table = csv.DictReader(file)
+        try:
+            for row in table:
+                yield table.line_num, row
+        except csv.Error as error:
+            raise VidretError(f"{path}: line {table.line_num + 1} cannot be read: {error}") from error
+        return
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise VidretError(f"{path}: line {number} cannot be read: {error}") from error
+            yield number, row

@@ -1,0 +1,72 @@
+"""Frames against a sentence: the mean of the best few, by loops and by what must not matter."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from vidret.align.similarity import TOP_FRAMES, score_frames
+
+DIM = 6
+
+
+def naive_scores(
+    sentence: np.ndarray, segments: Sequence[np.ndarray], top: int = TOP_FRAMES
+) -> tuple[list[float], list[int]]:
+    """Score each frame, sort, average the best ``top``: the definition."""
+    scores, best = [], []
+    for frames in segments:
+        products = [sum(float(x) * float(y) for x, y in zip(frame, sentence, strict=True)) for frame in frames]
+        highest = sorted(products, reverse=True)[:top]
+        scores.append(sum(highest) / len(highest))
+        best.append(products.index(max(products)))
+    return scores, best
+
+
+def sample(lengths: Sequence[int], seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    segments = [rng.standard_normal((length, DIM)).astype(np.float32) for length in lengths]
+    return rng.standard_normal(DIM).astype(np.float32), segments
+
+
+@pytest.mark.parametrize("top", [1, 2, 4, 50])
+@pytest.mark.parametrize("lengths", [[1], [3, 4, 5], [12, 1, 2, 30]])
+def test_scores_are_the_naive_ones(lengths: list[int], top: int) -> None:
+    sentence, segments = sample(lengths, seed=top)
+    scores, best = score_frames(sentence, segments, top=top)
+    expected, expected_best = naive_scores(sentence, segments, top)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+    assert best == expected_best
+    assert scores.dtype == np.float32
+
+
+def test_four_frames_count_unless_said_otherwise() -> None:
+    sentence, segments = sample([20, 9])
+    np.testing.assert_allclose(score_frames(sentence, segments)[0], naive_scores(sentence, segments, 4)[0], rtol=1e-5)
+
+
+def test_neither_order_nor_company_matters() -> None:
+    sentence, segments = sample([8, 5, 11])
+    together, best = score_frames(sentence, segments)
+    for number, frames in enumerate(segments):
+        alone, place = score_frames(sentence, [frames[::-1]])
+        np.testing.assert_allclose(alone[0], together[number], rtol=1e-5)
+        assert place[0] == len(frames) - 1 - best[number]
+
+
+def test_one_accident_does_not_beat_a_lasting_answer() -> None:
+    sentence = np.eye(DIM, dtype=np.float32)[0]
+    accident, lasting = np.zeros((12, DIM), np.float32), np.zeros((12, DIM), np.float32)
+    accident[3, 0], lasting[4:8, 0] = 1.0, 0.5
+    scores, best = score_frames(sentence, [accident, lasting])
+    np.testing.assert_allclose(scores, [0.25, 0.5])
+    assert best == [3, 4]
+
+
+def test_half_precision_frames_and_no_frames() -> None:
+    sentence, segments = sample([6])
+    halves = [frames.astype(np.float16) for frames in segments]
+    np.testing.assert_allclose(score_frames(sentence, halves)[0], score_frames(sentence, segments)[0], atol=5e-3)
+    scores, best = score_frames(sentence, [])
+    assert scores.shape == (0,)
+    assert best == []

