@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vidret.sheet import Shot
 
 DEFAULT_INDEX = "vidret-index"
+DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")
+DEMO_MOMENT = "a taxi in the traffic"
 
 app = typer.Typer(
     help="Search videos by text: index a folder, find videos, locate moments.",
@@ -197,12 +199,12 @@ def demo(
     with show_progress() as advance:
         report = engine.index([folder], on_progress=advance)
     tell_report(report, out / "index")
-    for number, query in enumerate(("people riding bicycles", "a cartoon rabbit", "a man talking in a car"), start=1):
+    for number, query in enumerate(DEMO_QUERIES, start=1):
         talk.rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
         write_sheet(shots_of_hits(hits), query, out / f"search-{number}.jpg")
-    query = "a rabbit and a butterfly"
+    query = DEMO_MOMENT
     talk.rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3)
     show_moments(moments)

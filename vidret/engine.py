@@ -20,6 +20,7 @@ from vidret.ground.curve import find_spans
 from vidret.indexing import IndexReport, Progress, index_paths
 from vidret.store.records import StoreInfo
 from vidret.store.store import Store
+from vidret.store.vectors import load_faiss
 from vidret.types import Hit, Moment, Segment
 from vidret.video.decode import Decoder
 
@@ -112,7 +113,8 @@ class Engine:
     @property
     def _store(self) -> Store:
         if self._reader is None:
-            self._reader = Store.open(self.path, device="cuda" if self._device.startswith("cuda") else "cpu")
+            on_gpu = self._device.startswith("cuda") and load_faiss().get_num_gpus() > 0
+            self._reader = Store.open(self.path, device="cuda" if on_gpu else "cpu")
         return self._reader
 
     def close(self) -> None:
@@ -148,6 +150,7 @@ class Engine:
             VidretError: A path does not exist, or the index cannot be written. Files that cannot be read raise nothing:
                 they are in the report, and in the index with their reasons.
         """
+        load_faiss()  # a missing extra is told before the work, not after it
         check_encoder(self.encoder)
         encoder = self.encoder
         with Store.create(

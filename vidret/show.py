@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from vidret.text import clock, printable
+from vidret.text import clock, printable, short
 
 if TYPE_CHECKING:
     from vidret.indexing import IndexReport, Progress
@@ -46,8 +46,8 @@ def show_hits(hits: "Sequence[Hit]") -> None:
         talk.print(NOTHING_MATCHES, style="yellow")
     rows = []
     for rank, hit in enumerate(hits, start=1):
-        rows.append((str(rank), f"{hit.score:.3f}", clock(hit.time), printable(hit.path)))
-        rows += [("", "", "", f"= {printable(copy)}") for copy in hit.copies]
+        rows.append((str(rank), f"{hit.score:.3f}", clock(hit.time), short(hit.path)))
+        rows += [("", "", "", f"= {short(copy)}") for copy in hit.copies]
     show_table(("rank", "score", "best at", "video"), rows, "no videos in this index")
 
 
@@ -56,7 +56,7 @@ def show_moments(moments: "Sequence[Moment]") -> None:
     if moments and all(moment.weak for moment in moments):
         talk.print(NOTHING_MATCHES, style="yellow")
     rows = [
-        (str(rank), f"{moment.score:.3f}", clock(moment.start), clock(moment.end), printable(moment.path))
+        (str(rank), f"{moment.score:.3f}", clock(moment.start), clock(moment.end), short(moment.path))
         for rank, moment in enumerate(moments, start=1)
     ]
     show_table(("rank", "score", "start", "end", "video"), rows, "no videos in this index")
@@ -134,7 +134,7 @@ def tell_report(report: "IndexReport", index: Path) -> None:
     )
     for title, files in (("salvaged", report.salvaged), ("failed", report.failed)):
         for path, reason in files[:SHOWN_FILES]:
-            talk.print(f"  {title}: {escape(printable(path))}: {escape(reason)}", highlight=False, soft_wrap=True)
+            talk.print(f"  {title}: {escape(short(path))}: {escape(reason)}", highlight=False, soft_wrap=True)
         if len(files) > SHOWN_FILES:
             more = f"  and {len(files) - SHOWN_FILES} more {title}"
             talk.print(f"{more}: vidret info --failed --index {index}" if title == "failed" else more, highlight=False)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from vidret.encode.clip import ClipEncoder, infer_architecture, parse_name, read_resize
-from vidret.encode.encoder import Encoder, check_encoder, load_encoder
+from vidret.encode.encoder import Encoder, check_encoder, digest_weights, load_encoder
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize
 
@@ -227,7 +227,7 @@ def test_bfloat16_is_close_to_float32_at_a_real_size() -> None:
     for precision in ("fp32", "bf16"):
         torch.manual_seed(1)
         encoders.append(load("ViT-B-32/random", precision))
-    exact, rough = (each.encode_frames([sample(2, side=224)], tokens=True)[0] for each in encoders)
+    exact, rough = (each.encode_frames([sample(1, side=224)], tokens=True)[0] for each in encoders)
     texts = [each.encode_text(["a dog on a beach"])[0] for each in encoders]
     assert exact.tokens is not None
     assert rough.tokens is not None
@@ -237,15 +237,16 @@ def test_bfloat16_is_close_to_float32_at_a_real_size() -> None:
     assert texts[0].sentence @ texts[1].sentence >= 0.999
 
 
-def test_random_weights_make_a_sound_encoder_and_their_seed_its_fingerprint() -> None:
+def test_random_weights_make_a_sound_encoder_and_are_the_same_each_time() -> None:
     encoders = []
-    for seed in (0, 0, 1):
+    for seed in (0, 1):
         torch.manual_seed(seed)
         encoders.append(load(f"{TINY}/random"))
+        assert torch.initial_seed() == seed, "nobody else's random numbers are touched"
     for each in encoders:
         check_encoder(each)
         assert (each.name, each.dim) == (f"{TINY}/random", 44)
-    assert encoders[0].fingerprint == encoders[1].fingerprint != encoders[2].fingerprint
+    assert encoders[0].fingerprint == encoders[1].fingerprint, "an index made with them can be opened again"
 
 
 @pytest.mark.parametrize(("suffix", "training"), [(".safetensors", False), (".pt", False), (".pt", True)])
@@ -290,7 +291,7 @@ def test_twins_in_shape_must_be_named(tmp_path: Path) -> None:
 def test_the_published_twins_are_known_as_twins(tmp_path: Path) -> None:
     path = tmp_path / "b32.pt"
     state = open_clip.create_model("ViT-B-32").state_dict()
-    torch.save({key: torch.zeros(1).expand(value.shape) for key, value in state.items()}, path)
+    torch.save({key: torch.zeros(()).expand(value.shape) for key, value in state.items()}, path)
     with pytest.raises(EncoderError, match=r"fits .*ViT-B-32, ViT-B-32-quickgelu"):
         infer_architecture(path)
 
@@ -447,3 +448,12 @@ def test_preprocessing_that_is_not_built_is_refused(picture: dict[str, Any]) -> 
 def test_an_encoder_knows_how_its_pictures_look(encoder: Encoder) -> None:
     assert encoder.resize == Resize(32, 32, "bicubic")
     assert (encoder.sampling.num_frames, encoder.sampling.fps) == (12, 1.0)
+
+
+def test_the_fingerprint_follows_weights_and_preprocessing() -> None:
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
+    first = digest_weights(weights.items(), {"size": 224})
+    assert digest_weights(weights.items(), {"size": 224}) == first
+    assert digest_weights(weights.items(), {"size": 256}) != first
+    assert digest_weights({**weights, "b": torch.tensor([1.0, 1.0, 1.0, 1.01])}.items(), {"size": 224}) != first
+    assert digest_weights({**weights, "a": weights["a"].reshape(3, 2)}.items(), {"size": 224}) != first

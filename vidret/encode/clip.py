@@ -159,7 +159,9 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto") -> Cl
     if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
         _read_shapes(Path(source.weights))
     try:
-        model = open_clip.create_model(model_name, pretrained=weights or None, require_pretrained=bool(weights))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # "random" gives the same weights each time: an index made with them can be opened
+            model = open_clip.create_model(model_name, pretrained=weights or None, require_pretrained=bool(weights))
         tokenizer = open_clip.get_tokenizer(model_name)
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError, SafetensorError) as error:
         raise EncoderError(f"{name} cannot be loaded: {_reason(error)}") from error
