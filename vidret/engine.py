@@ -277,7 +277,8 @@ class Engine:
         paths = self._store.paths(list(best))
         unrelated = self._baseline_scores()
         hits: list[Hit] = []
-        for video, each in best.items():
+        # Equal scores stand in the order of their names, whichever was indexed first.
+        for video, each in sorted(best.items(), key=lambda item: (-item[1].score, paths.get(item[0], []))):
             there = [path for path in paths.get(video, []) if os.path.exists(path)]  # noqa: PTH110
             if there:
                 weak = unrelated_share(unrelated, each.score) >= WEAK
