@@ -1,0 +1,358 @@
+"""The CLIP towers: our own forward over open_clip's parameters, with merging, prompts and token shift as arguments."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidret.encode.merging import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
+from vidret.encode.prompts import PromptCube, PromptShape, switch
+from vidret.layers import Attention, Block
+
+SHIFTED_BLOCKS = 2  # the last ones
+SHIFT_FOLD = 7
+SHIFT_BACK, SHIFT_AHEAD = 1, 4
+
+
+@dataclass(frozen=True, slots=True)
+class VisionShape:
+    """The size of a vision tower; ``image_size`` and ``patch`` in pixels, ``dim`` that of the joint space."""
+
+    image_size: int
+    patch: int
+    width: int
+    layers: int
+    heads: int
+    dim: int
+    quick_gelu: bool = False
+    mlp_ratio: float = 4.0
+
+    @property
+    def num_patches(self) -> int:
+        """Count the patches of a frame."""
+        return (self.image_size // self.patch) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class TextShape:
+    """The size of a text tower; ``context`` is the greatest number of tokens."""
+
+    context: int
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    dim: int
+    quick_gelu: bool = False
+    mlp_ratio: float = 4.0
+
+
+class VisionOutput(NamedTuple):
+    """What a vision tower sees in videos, projected into the joint space, not scaled to unit length.
+
+    ``frames`` are class tokens in time order. ``tokens`` are the patches that are left (of all sequences), with
+    ``sizes`` (how many original tokens each stands for) and ``mask`` (True = real). ``sources`` says, for each token of
+    each original frame (class token first), which of [``frames`` | ``tokens``] it is part of at the end.
+    """
+
+    frames: Float[Tensor, "video frame dim"]
+    tokens: Float[Tensor, "video token dim"] | None = None
+    sizes: Float[Tensor, "video token"] | None = None
+    mask: Bool[Tensor, "video token"] | None = None
+    sources: Int[Tensor, "video frame patch"] | None = None
+
+
+class Trunk(NamedTuple):
+    """The state between layers: sequences, their tokens' sizes, mask and where each original token went."""
+
+    x: Float[Tensor, "sequence token width"]
+    sizes: Float[Tensor, "sequence token"] | None
+    mask: Bool[Tensor, "sequence token"] | None
+    sources: Int[Tensor, "sequence source"] | None
+
+
+class VisionTower(nn.Module):
+    """A CLIP ViT over the frames of videos.
+
+    With nothing switched on it is open_clip's: each frame a sequence of its own. ``merging`` joins the sequences of a
+    video and merges tokens (TempMe); ``prompts`` lets frames see each other (Prompt Switch); ``token_shift`` moves some
+    patches in the last two blocks one frame on or back (TS2-Net, as UCoFiA's checkpoints need it).
+
+    Merging and prompts together are ours, no paper's: prompts never merge, the switch acts in the image stage, where a
+    sequence is a frame, and joined clips carry all their prompts along.
+    """
+
+    def __init__(
+        self,
+        shape: VisionShape,
+        *,
+        merging: MergeSchedule | None = None,
+        num_frames: int = 12,
+        prompts: PromptShape | None = None,
+        token_shift: bool = False,
+        lora_rank: int = 0,
+    ) -> None:
+        """Build a tower with random weights; ``num_frames`` is what the temporal positions are trained for."""
+        if token_shift and (merging is not None or prompts is not None):
+            raise ValueError("token_shift must be alone, got it with merging or prompts")
+        super().__init__()
+        width = shape.width
+        self.shape, self.merging, self.num_frames, self.token_shift = shape, merging, num_frames, token_shift
+        self.patches = nn.Conv2d(3, width, shape.patch, shape.patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.positions = nn.Parameter(torch.randn(1 + shape.num_patches, width) * width**-0.5)
+        self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(
+            Block(width, shape.heads, quick_gelu=shape.quick_gelu, mlp_ratio=shape.mlp_ratio, lora_rank=lora_rank)
+            for _ in range(shape.layers)
+        )
+        self.proj = nn.Parameter(torch.randn(width, shape.dim) * width**-0.5)
+        self.prompts = PromptCube(prompts, width, shape.heads) if prompts is not None else None
+        self.temporal = nn.ParameterDict()
+        if merging is not None:
+            clips = merging.padded(num_frames)
+            for layer, factor in zip(merging.layers, merging.factors, strict=True):
+                self.temporal[str(layer)] = nn.Parameter(torch.zeros(clips, width))
+                clips //= factor
+
+    def forward(
+        self,
+        pictures: Float[Tensor, "picture 3 height width"],
+        *,
+        num_frames: int,
+        mask: Bool[Tensor, "video frame"] | None = None,
+        tokens: bool = False,
+        trace: bool = False,
+    ) -> VisionOutput:
+        """Encode videos of ``num_frames`` frames each, the frames of a video in a row.
+
+        Args:
+            pictures: Standardised pixels.
+            num_frames: Frames a video; temporal positions are interpolated when it is not what they were trained for.
+            mask: False where a frame is padding: it changes nothing in the others.
+            tokens: Give the remaining patches too.
+            trace: Say which original patches each is made of.
+        """
+        if len(pictures) % num_frames:
+            raise ValueError(f"pictures must be whole videos of {num_frames} frames, got {len(pictures)}")
+        steps = self.plan(num_frames)
+        trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
+        for layer, step in enumerate(steps):
+            trunk = self._layer(layer, step, trunk, num_frames)
+        return self._project(trunk, steps[-1], num_frames, tokens=tokens)
+
+    def plan(self, num_frames: int) -> list[Step]:
+        """Say what every layer does to sequences; without merging they stay as they are."""
+        schedule = self.merging or MergeSchedule(layers=(), factors=(), r=0)
+        num_prompts = self.prompts.shape.num_prompts if self.prompts is not None else 0
+        return schedule.steps(num_frames, self.shape.num_patches, self.shape.layers, num_prompts=num_prompts)
+
+    def fold(self) -> None:
+        """Make the low-rank updates part of the weights."""
+        fold(self)
+
+    def _embed(
+        self,
+        pictures: Float[Tensor, "picture 3 height width"],
+        num_frames: int,
+        padded: int,
+        mask: Bool[Tensor, "video frame"] | None,
+        *,
+        trace: bool,
+    ) -> Trunk:
+        """Cut frames into patches, put class token and prompts to them, and pad to ``padded`` frames."""
+        x = rearrange(self.patches(pictures), "picture width row column -> picture (row column) width")
+        x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1) + self.positions.to(x.dtype)
+        x = self.ln_pre(x)
+        num_videos = len(pictures) // num_frames
+        if self.prompts is not None:
+            x = self.prompts.attach(x, num_frames)
+        if padded != num_frames:
+            empty = x.new_zeros(num_videos, padded - num_frames, *x.shape[1:])
+            x = torch.cat([rearrange(x, "(video frame) n d -> video frame n d", video=num_videos), empty], dim=1)
+            x = rearrange(x, "video frame n d -> (video frame) n d")
+            mask = torch.ones(num_videos, num_frames, dtype=torch.bool, device=x.device) if mask is None else mask
+            mask = functional.pad(mask, (0, padded - num_frames), value=False)
+        token_mask = repeat(mask, "video frame -> (video frame) n", n=x.shape[1]) if mask is not None else None
+        num_own = 1 + self.shape.num_patches
+        sources = torch.arange(num_own, device=x.device).expand(len(x), -1) if trace else None
+        return Trunk(x, None, token_mask, sources)
+
+    def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int) -> Trunk:
+        """Join and merge across clips, attend, merge within the clip, change each token."""
+        block = cast(Block, self.blocks[layer])
+        back = self._num_prompts(step)
+        if self.merging is not None and layer in self.merging.layers:
+            trunk = self._join(layer, step, trunk, back)
+        normed = block.ln_1(trunk.x)
+        if self.prompts is not None and step.front == 1:
+            normed = switch(normed, self.prompts.shape.num_prompts)
+        if self.token_shift and layer >= self.shape.layers - SHIFTED_BLOCKS:
+            normed = shift_tokens(normed, num_frames)
+        seen, keys = block.attn(normed, bias=self._bias(trunk))
+        trunk = trunk._replace(x=trunk.x + seen)
+        if step.intra:
+            trunk = merge(trunk, keys.detach().mean(dim=1), step.intra, step.front, back)
+        return trunk._replace(x=trunk.x + block.mlp(block.ln_2(trunk.x)))
+
+    def _join(self, layer: int, step: Step, trunk: Trunk, back: int) -> Trunk:
+        """Make one sequence of several, add when each was, and merge across them.
+
+        The match is made before the temporal positions are added, on the tokens themselves.
+        """
+        factor, length = step.join, trunk.x.shape[1]
+        order = join_order(factor, step.front // factor, back // factor, length).to(trunk.x.device)
+        x, sizes, mask = (
+            None if part is None else part.reshape(len(part) // factor, factor * length, *part.shape[2:])[:, order]
+            for part in trunk[:3]
+        )
+        assert x is not None
+        sources = trunk.sources
+        if sources is not None:
+            clip = rearrange(torch.arange(len(sources)).to(sources) % factor, "sequence -> sequence 1")
+            place = torch.argsort(order)[sources + clip * length]
+            sources = rearrange(place, "(joined clip) source -> joined (clip source)", clip=factor)
+        metric = x.detach()
+        table = self._positions_in_time(layer, step.clips * factor).to(x.dtype)
+        rows = repeat(table, "(joined clip) d -> joined (clip n) d", clip=factor, n=length)[:, order]
+        x = x + repeat(rows, "joined n d -> (video joined) n d", video=len(x) // len(rows))
+        trunk = Trunk(x, sizes, mask, sources)
+        return merge(trunk, metric, step.cross, step.front, back) if step.cross else trunk
+
+    def _positions_in_time(self, layer: int, clips: int) -> Float[Tensor, "clip width"]:
+        """Give a layer's temporal positions, stretched to a number of clips when it is not the trained one."""
+        table: Tensor = self.temporal[str(layer)]
+        if len(table) == clips:
+            return table
+        rows = rearrange(table, "clip width -> 1 width clip")
+        stretched: Tensor = functional.interpolate(rows, size=clips, mode="linear", align_corners=True)
+        return rearrange(stretched, "1 width clip -> clip width")
+
+    def _bias(self, trunk: Trunk) -> Float[Tensor, "sequence 1 1 token"] | None:
+        """Give what is added to attention's logits: the logarithm of sizes, and -inf where a key is padding."""
+        weighed = trunk.sizes is not None and self.merging is not None and self.merging.proportional
+        bias = trunk.sizes.log() if weighed and trunk.sizes is not None else None
+        if trunk.mask is not None:
+            real = trunk.mask | ~trunk.mask.any(dim=1, keepdim=True)  # all padding: whatever it sees, nobody sees it
+            bias = (torch.zeros_like(real, dtype=torch.float32) if bias is None else bias).masked_fill(
+                ~real, -torch.inf
+            )
+        return None if bias is None else rearrange(bias.to(trunk.x.dtype), "sequence token -> sequence 1 1 token")
+
+    def _num_prompts(self, step: Step) -> int:
+        return self.prompts.shape.num_prompts * step.front if self.prompts is not None else 0
+
+    def _project(self, trunk: Trunk, step: Step, num_frames: int, *, tokens: bool) -> VisionOutput:
+        """Bring class tokens, and on request patches, into the joint space."""
+        front, back, clips = step.front, self._num_prompts(step), step.clips
+        stop = trunk.x.shape[1] - back
+        classes = rearrange(trunk.x[:, :front], "(video clip) front d -> video (clip front) d", clip=clips)
+        classes = classes[:, :num_frames]
+        if self.prompts is not None:
+            prompts = rearrange(
+                trunk.x[:, stop:], "(video clip) (front slot) d -> video (clip front) slot d", clip=clips, front=front
+            )
+            classes = self.prompts.aggregate(classes, prompts[:, :num_frames])
+        frames = self.ln_post(classes) @ self.proj
+        if not (tokens or trunk.sources is not None):
+            return VisionOutput(frames)
+        patches = trunk.x[:, front:stop]
+        sizes = torch.ones_like(trunk.x[..., 0]) if trunk.sizes is None else trunk.sizes
+        mask = torch.ones_like(sizes, dtype=torch.bool) if trunk.mask is None else trunk.mask
+        sizes, mask = (
+            rearrange(part[:, front:stop], "(video clip) n -> video (clip n)", clip=clips) for part in (sizes, mask)
+        )
+        projected = self.ln_post(rearrange(patches, "(video clip) n d -> video (clip n) d", clip=clips)) @ self.proj
+        return VisionOutput(frames, projected, sizes, mask, self._name_sources(trunk, step, num_frames, stop))
+
+    def _name_sources(
+        self, trunk: Trunk, step: Step, num_frames: int, stop: int
+    ) -> Int[Tensor, "video frame patch"] | None:
+        """Count positions in the last sequences over [all frames | all tokens] of a video."""
+        if trunk.sources is None:
+            return None
+        num_classes, left = step.front * step.clips, stop - step.front
+        clip = rearrange(torch.arange(len(trunk.sources)).to(trunk.sources) % step.clips, "sequence -> sequence 1")
+        is_class = trunk.sources < step.front
+        place = torch.where(
+            is_class, trunk.sources + clip * step.front, num_classes + trunk.sources - step.front + clip * left
+        )
+        place = rearrange(
+            place, "(video clip) (front patch) -> video (clip front) patch", clip=step.clips, front=step.front
+        )[:, :num_frames]
+        return torch.where(place < num_classes, place, place - num_classes + num_frames)
+
+
+class TextTower(nn.Module):
+    """CLIP's causal text transformer: the whole text is the state at its end token, the words are the states before."""
+
+    def __init__(self, shape: TextShape, *, lora_rank: int = 0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.positions = nn.Parameter(torch.randn(shape.context, shape.width) * 0.01)
+        self.blocks = nn.ModuleList(
+            Block(shape.width, shape.heads, quick_gelu=shape.quick_gelu, mlp_ratio=shape.mlp_ratio, lora_rank=lora_rank)
+            for _ in range(shape.layers)
+        )
+        self.ln_final = nn.LayerNorm(shape.width)
+        self.proj = nn.Parameter(torch.randn(shape.width, shape.dim) * shape.width**-0.5)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(
+        self, ids: Int[Tensor, "text word"]
+    ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "text word dim"]]:
+        """Encode texts: start token, words, end token (the highest id), padding.
+
+        Nothing looks ahead, so that padding needs no mask, and what lies behind the last end token is not computed.
+
+        Returns:
+            The sentences, and all states up to the last end token of the batch; not scaled to unit length.
+        """
+        ends = ids.argmax(dim=-1)
+        ids = ids[:, : int(ends.max()) + 1]
+        x = self.embedding(ids) + self.positions[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, causal=True)
+        words = self.ln_final(x) @ self.proj
+        return words[torch.arange(len(words), device=words.device), ends], words
+
+    def fold(self) -> None:
+        """Make the low-rank updates part of the weights."""
+        fold(self)
+
+
+def merge(
+    trunk: Trunk, metric: Float[Tensor, "sequence token channel"], num_merged: int, front: int, back: int
+) -> Trunk:
+    """Plan a merge by a metric and apply it to everything that a sequence carries."""
+    plan = plan_merge(metric, num_merged, front=front, back=back, mask=trunk.mask)
+    sizes = trunk.x.new_ones(trunk.x.shape[:2], dtype=torch.float32) if trunk.sizes is None else trunk.sizes
+    x, sizes = apply_merge(plan, trunk.x, sizes)
+    mask = None if trunk.mask is None else move_mask(plan, trunk.mask)
+    sources = None if trunk.sources is None else plan.destinations().gather(1, trunk.sources)
+    return Trunk(x, sizes, mask, sources)
+
+
+def fold(tower: nn.Module) -> None:
+    """Make every low-rank update part of its weight."""
+    for module in tower.modules():
+        if isinstance(module, Attention):
+            module.fold()
+
+
+def shift_tokens(x: Float[Tensor, "sequence token width"], num_frames: int) -> Float[Tensor, "sequence token width"]:
+    """Replace every seventh-part token by the one of the frame before or after, at the video's ends by itself.
+
+    Reference: Liu et al. 2022, "TS2-Net", section 3.3, in the form that UCoFiA uses.
+    """
+    frames = rearrange(x, "(video frame) token width -> video frame token width", frame=num_frames)
+    fold = x.shape[1] // SHIFT_FOLD
+    shifted = frames.clone()
+    shifted[:, 1:, SHIFT_BACK::fold] = frames[:, :-1, SHIFT_BACK::fold]
+    shifted[:, :-1, SHIFT_AHEAD::fold] = frames[:, 1:, SHIFT_AHEAD::fold]
+    return rearrange(shifted, "video frame token width -> (video frame) token width")
