@@ -103,7 +103,12 @@ NEVER_LEFT = re.compile(r"(?!)")
 
 
 def convert(
-    weights: Weights, source: str, *, schedule: MergeSchedule | None = None, heads: Heads | None = None
+    weights: Weights,
+    source: str,
+    *,
+    schedule: MergeSchedule | None = None,
+    prompts: PromptShape | None = None,
+    heads: Heads | None = None,
 ) -> ClipModel:
     """Turn a published state dict into a model.
 
