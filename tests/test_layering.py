@@ -129,6 +129,20 @@ def test_bans_narrow_rooms_and_strangers_are_caught() -> None:
     assert "may import no other room only" in broken_rules("from vidret import errors", "vidret/types.py")[0]
 
 
+def test_layers_are_everyones_and_training_stands_above_the_engine() -> None:
+    layers = "import torch\nfrom vidret.layers import Block"
+    assert [broken_rules(layers, f"vidret/{room}.py") for room in ("encode/a", "ground/a", "train/a")] == [[], [], []]
+    assert "layers may import errors, text, types only" in broken_rules("import vidret.encode", "vidret/layers.py")[0]
+    assert broken_rules("from vidret.engine import Engine", "vidret/train/made_up.py") == []
+    for room in ("engine", "encode/made_up", "eval/made_up"):
+        assert "may import" in broken_rules("from vidret.train import captioner", f"vidret/{room}.py")[0]
+
+
+def test_layers_need_torch_and_shapes_alone() -> None:
+    names = read_imports((ROOT / "vidret/layers.py").read_text("utf-8"), "vidret/layers.py")
+    assert {name.split(".")[0] for _, name in names} <= {"torch", "einops", "jaxtyping"}
+
+
 def test_a_decoding_process_and_an_index_need_no_torch() -> None:
     code = "import sys, vidret.video.worker, vidret.store.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

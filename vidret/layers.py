@@ -55,22 +55,35 @@ class Attention(nn.Module):
         Returns:
             The new tokens, and the keys.
         """
-        projected = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
-        if self.lora is not None:
-            projected = projected + self.lora(x)
-        query, key, value = rearrange(projected, "b n (three h c) -> three b h n c", three=3, h=self.heads).unbind(0)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
-        return self.out_proj(rearrange(mixed, "b h n c -> b n (h c)")), key
+        query, key, value = self._split(self._project(x, 0, 3), 3)
+        return self._mix(query, key, value, bias, causal=causal), key
 
     def cross(
-        self, queries: Float[Tensor, "batch query width"], memory: Float[Tensor, "batch token width"]
+        self,
+        queries: Float[Tensor, "batch query width"],
+        memory: Float[Tensor, "batch token width"],
+        *,
+        bias: Float[Tensor, "batch 1 1 token"] | None = None,
     ) -> Float[Tensor, "batch query width"]:
-        """Attend from queries to a memory that gives keys and values; the low-rank update takes no part."""
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        sources = (queries, memory, memory)
-        projected = (functional.linear(x, w, b) for x, w, b in zip(sources, weights, biases, strict=True))
-        query, key, value = (rearrange(x, "b n (h c) -> b h n c", h=self.heads) for x in projected)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        """Attend from queries to a memory that gives keys and values."""
+        (query,) = self._split(self._project(queries, 0, 1), 1)
+        key, value = self._split(self._project(memory, 1, 3), 2)
+        return self._mix(query, key, value, bias, causal=False)
+
+    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Project to some of query, key and value, which lie packed in this order."""
+        rows = slice(first * x.shape[-1], last * x.shape[-1])
+        projected = functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        if self.lora is not None:
+            projected = projected + functional.linear(functional.linear(x, self.lora.a), self.lora.b[rows])
+        return projected
+
+    def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Cut a projection into its parts and heads."""
+        return rearrange(projected, "b n (part h c) -> part b h n c", part=parts, h=self.heads).unbind(0)
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, causal: bool) -> Tensor:
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
         out: Tensor = self.out_proj(rearrange(mixed, "b h n c -> b n (h c)"))
         return out
 
@@ -94,7 +107,12 @@ class Mlp(nn.Module):
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Change each token by itself."""
         hidden = self.c_fc(x)
-        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick_gelu else functional.gelu(hidden)
+        if self.quick_gelu:
+            hidden = hidden * torch.sigmoid(1.702 * hidden)
+        elif torch.is_grad_enabled():
+            hidden = functional.gelu(hidden)
+        else:  # the widest tensor of a block: a second one of its size costs more than the function
+            functional.gelu(hidden, out=hidden)  # type: ignore[call-arg]
         out: Tensor = self.c_proj(hidden)
         return out
 

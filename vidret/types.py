@@ -65,12 +65,16 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentEmbedding:
-    """One segment's vectors, coarse to fine; all of unit length. ``tokens`` is None unless they were asked for."""
+    """One segment's vectors, coarse to fine; all of unit length.
+
+    ``tokens`` is None unless they were asked for; ``sizes`` says of how many original ones each is the mean.
+    """
 
     video: Float[np.ndarray, " dim"]
     frames: Float[np.ndarray, "frame dim"]
     times: Float64[np.ndarray, " frame"]
     tokens: Float[np.ndarray, "token dim"] | None = None
+    sizes: Float[np.ndarray, " token"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,8 +19,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidret.encode.clip import ClipEncoder, infer_architecture, parse_name, read_resize
+from vidret.encode.clip import ClipEncoder, describe
 from vidret.encode.encoder import Encoder, check_encoder, digest_weights, load_encoder
+from vidret.encode.foreign import ForeignEncoder
+from vidret.encode.hub import infer_architecture, parse_name, read_resize
+from vidret.encode.model import ClipModel
+from vidret.encode.weights import from_open_clip
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize
 
@@ -72,6 +76,13 @@ def load(name: str, precision: str = "fp32") -> ClipEncoder:
     loaded = load_encoder(name, device="cpu", precision=precision)
     assert isinstance(loaded, ClipEncoder)
     return loaded
+
+
+def ours(model: Any) -> ClipModel:
+    """Take an open_clip model's weights into our towers."""
+    card = describe(model, TINY)
+    assert card is not None
+    return from_open_clip(model.state_dict(), card)
 
 
 def sample(num_frames: int, seed: int = 0, side: int = 32) -> Frames:
@@ -161,7 +172,8 @@ def test_everything_is_float32_of_unit_length(encoder: Encoder) -> None:
 
 
 def test_a_batch_is_its_parts(model: Any) -> None:
-    small = ClipEncoder("tiny", model, open_clip.get_tokenizer(TINY), device=CPU, dtype=torch.float32, batch_size=4)
+    tokenizer = open_clip.get_tokenizer(TINY)
+    small = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32, batch_size=4)
     batch = [sample(length, seed=length) for length in (1, 7, 2, 3)]
     for frames, embedding in zip(batch, small.encode_frames(batch, tokens=True), strict=True):
         (alone,) = small.encode_frames([frames], tokens=True)
@@ -204,7 +216,7 @@ class PaddedWords:
 
 
 def test_words_of_a_vocabulary_without_start_tokens_are_all_kept(model: Any, caplog: pytest.LogCaptureFixture) -> None:
-    other = ClipEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
+    other = ForeignEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
     with caplog.at_level(logging.WARNING, "vidret"):
         lengths = [len(each.words) for each in other.encode_text(["one two three", "", "much longer than these"])]
     assert lengths == [3, 1, 4]
@@ -213,7 +225,8 @@ def test_words_of_a_vocabulary_without_start_tokens_are_all_kept(model: Any, cap
 
 @torch.no_grad()
 def test_a_model_that_pools_by_attention_gives_frames_and_words_but_no_tokens() -> None:
-    pooled = load(f"{POOLED}/random")
+    pooled = load_encoder(f"{POOLED}/random", device="cpu", precision="fp32")
+    assert isinstance(pooled, ForeignEncoder)
     (embedding,) = pooled.encode_frames([sample(2)])
     expected = unit(pooled._model.encode_image(naive_pictures(sample(2))))
     np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
@@ -457,3 +470,21 @@ def test_the_fingerprint_follows_weights_and_preprocessing() -> None:
     assert digest_weights(weights.items(), {"size": 256}) != first
     assert digest_weights({**weights, "b": torch.tensor([1.0, 1.0, 1.0, 1.01])}.items(), {"size": 224}) != first
     assert digest_weights({**weights, "a": weights["a"].reshape(3, 2)}.items(), {"size": 224}) != first
+
+
+@torch.no_grad()
+def test_a_model_of_another_shape_gives_the_same_through_open_clip_itself(model: Any) -> None:
+    tokenizer = open_clip.get_tokenizer(TINY)
+    foreign = ForeignEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
+    own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
+    for first, second in zip(
+        foreign.encode_frames([sample(3)], tokens=True), own.encode_frames([sample(3)], tokens=True), strict=True
+    ):
+        np.testing.assert_allclose(first.video, second.video, atol=1e-5)
+        np.testing.assert_allclose(first.frames, second.frames, atol=1e-5)
+        assert first.tokens is not None
+        assert second.tokens is not None
+        np.testing.assert_allclose(first.tokens, second.tokens, atol=1e-5)
+    for text, other in zip(foreign.encode_text(TEXTS), own.encode_text(TEXTS), strict=True):
+        np.testing.assert_allclose(text.sentence, other.sentence, atol=1e-5)
+        np.testing.assert_allclose(text.words, other.words, atol=1e-5)

@@ -42,7 +42,8 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     Args:
         name: ``starter``; an open_clip model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip
             architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
-            .safetensors or .pt file alone; or ``ViT-B-32/random`` for random weights (for tests only).
+            .safetensors or .pt file alone, one that ``vidret convert`` made included; or ``ViT-B-32/random`` for random
+            weights (for tests only).
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` (for CLIP bfloat16 where the hardware has it), ``fp32`` or ``bf16``.
 

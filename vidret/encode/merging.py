@@ -116,8 +116,8 @@ class MergeSchedule:
         """
         size = {"width": width, "num_frames": num_frames, "num_patches": num_patches, "num_layers": num_layers}
         plain = cls(layers=(), factors=(), r=0).macs(**size)
-        scale = num_layers / 12
-        layers = tuple(round(layer * scale) for layer in (8, 9, 10))
+        stride = max(1, round(num_layers / 12))
+        layers = tuple(num_layers - stride * back for back in (4, 3, 2))
         ratio = 1.0
         for r in range(num_patches // 2 + 1):
             schedule = cls(layers=layers, r=r)
@@ -148,25 +148,28 @@ class MergePlan:
         odd = self.front % 2
         return self.front + odd, self.front + 1 - odd
 
-    @property
-    def num_targets(self) -> int:
-        """Count the tokens of B."""
-        return len(range(self.starts[1], self.length - self.back, 2))
+    def positions(
+        self,
+    ) -> tuple[Int[Tensor, "sequence left"], Int[Tensor, "sequence merged"], Int[Tensor, "sequence merged"]]:
+        """Give absolute positions: of the tokens that stay, in their new order, and of those that merge; then where to.
+
+        The last counts positions after the merge.
+        """
+        (start_a, start_b), stop, device = self.starts, self.length - self.back, self.src.device
+        num = len(self.src)
+        fixed = [
+            torch.arange(*bounds, device=device).expand(num, -1)
+            for bounds in ((0, self.front, 1), (start_b, stop, 2), (stop, self.length, 1))
+        ]
+        stay = torch.cat([fixed[0], start_a + 2 * self.kept, fixed[1], fixed[2]], dim=1)
+        return stay, start_a + 2 * self.src, self.front + self.kept.shape[1] + self.dst
 
     def destinations(self) -> Int[Tensor, "sequence token"]:
         """Say where each token is after the merge: the map that traces sources."""
-        num_kept = self.kept.shape[1]
-        first_target = self.front + num_kept
-        where = torch.empty(len(self.src), self.length, dtype=torch.long, device=self.src.device)
-        where[:, : self.front] = torch.arange(self.front, device=where.device)
-        start_a, start_b = self.starts
-        rank = torch.arange(num_kept, device=where.device).expand_as(self.kept)
-        where.scatter_(1, start_a + 2 * self.kept, self.front + rank)
-        where.scatter_(1, start_a + 2 * self.src, first_target + self.dst)
-        where[:, start_b : self.length - self.back : 2] = first_target + torch.arange(self.num_targets).to(where)
-        end = first_target + self.num_targets
-        where[:, self.length - self.back :] = torch.arange(end, end + self.back, device=where.device)
-        return where
+        stay, src, into = self.positions()
+        rank = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
+        where = torch.empty(len(stay), self.length, dtype=torch.long, device=stay.device)
+        return where.scatter_(1, stay, rank).scatter_(1, src, into)
 
 
 @torch.no_grad()
@@ -181,7 +184,7 @@ def plan_merge(
     """Choose the ``num_merged`` tokens of A that are most like a token of B, by cosine, in float32.
 
     Equal scores stand in the order of the tokens, on every device. Where ``mask`` is False a token is padding: it
-    merges with padding alone.
+    merges with padding, and with a real one only when nothing else is left to merge.
 
     Raises:
         ValueError: There are fewer tokens in A, or none in B.
@@ -211,27 +214,26 @@ def apply_merge(
     Returns:
         [front | kept of A | B | back] and the sizes; gradients flow through the tokens alone.
     """
-    (start_a, start_b), stop = plan.starts, plan.length - plan.back
-    rows_a, rows_b = tokens[:, start_a:stop:2], tokens[:, start_b:stop:2]
-    sizes_a, sizes_b = sizes[:, start_a:stop:2], sizes[:, start_b:stop:2]
-    size_src = sizes_a.gather(1, plan.src)
-    merged_sizes = sizes_b.scatter_add(1, plan.dst, size_src)
-    sources = _take(rows_a, plan.src) * size_src.unsqueeze(-1).to(tokens.dtype)
-    weighted = rows_b * sizes_b.unsqueeze(-1).to(tokens.dtype)
-    num, num_targets, width = weighted.shape
-    flat = plan.dst + num_targets * torch.arange(num, device=plan.dst.device).unsqueeze(1)
-    total = weighted.reshape(-1, width).index_add(0, flat.reshape(-1), sources.reshape(-1, width))
-    targets = total.view(num, num_targets, width) / merged_sizes.unsqueeze(-1).to(tokens.dtype)
-    parts = (tokens[:, : plan.front], _take(rows_a, plan.kept), targets, tokens[:, stop:])
-    return torch.cat(parts, dim=1), torch.cat(
-        (sizes[:, : plan.front], sizes_a.gather(1, plan.kept), merged_sizes, sizes[:, stop:]), dim=1
-    )
+    num, length, width = tokens.shape
+    stay, src, into = plan.positions()
+    left = stay.shape[1]
+    row = torch.arange(num, device=tokens.device).unsqueeze(1)
+    sizes_src, sizes_stay = sizes.gather(1, src), sizes.gather(1, stay)
+    merged_sizes = sizes_stay.scatter_add(1, into, sizes_src)
+    whole = merged_sizes.clamp(min=1)  # padding stands for nothing
+    share_stay, share_src = sizes_stay / whole, sizes_src / whole.gather(1, into)
+    flat = tokens.reshape(-1, width)
+    kept = flat.index_select(0, (stay + length * row).reshape(-1)) * share_stay.reshape(-1, 1).to(tokens.dtype)
+    moved = flat.index_select(0, (src + length * row).reshape(-1)) * share_src.reshape(-1, 1).to(tokens.dtype)
+    merged = kept.index_add(0, (into + left * row).reshape(-1), moved)
+    return merged.view(num, left, width), merged_sizes
 
 
 def move_mask(plan: MergePlan, mask: Bool[Tensor, "sequence token"]) -> Bool[Tensor, "sequence left"]:
-    """Give the mask of the merged tokens: padding and real ones never mix."""
+    """Give the mask of the merged tokens: real is what has anything real in it."""
     left = plan.length - plan.src.shape[1]
-    return torch.zeros(len(mask), left, dtype=torch.bool, device=mask.device).scatter(1, plan.destinations(), mask)
+    count = torch.zeros(len(mask), left, dtype=torch.long, device=mask.device)
+    return count.scatter_add(1, plan.destinations(), mask.long()).bool()
 
 
 def join_order(factor: int, front: int, back: int, length: int) -> Int[Tensor, " token"]:
@@ -241,11 +243,3 @@ def join_order(factor: int, front: int, back: int, length: int) -> Int[Tensor, "
     return torch.cat(
         [positions[:, :front].reshape(-1), positions[:, front:stop].reshape(-1), positions[:, stop:].reshape(-1)]
     )
-
-
-def _take(
-    rows: Float[Tensor, "sequence token width"], indices: Int[Tensor, "sequence chosen"]
-) -> Float[Tensor, "sequence chosen width"]:
-    num, length, width = rows.shape
-    flat = indices + length * torch.arange(num, device=indices.device).unsqueeze(1)
-    return rows.reshape(-1, width).index_select(0, flat.reshape(-1)).view(num, indices.shape[1], width)

@@ -59,11 +59,13 @@ class Card:
         Raises:
             ValueError: It is of a newer format, or not a card.
         """
-        facts: dict[str, Any] = json.loads(text)
+        facts: Any = json.loads(text)
+        if not isinstance(facts, dict):
+            raise ValueError(f"not a model card: {text[:80]}")
         if facts.pop("format", None) != FORMAT:
             raise ValueError(f"the card's format must be {FORMAT}, got another: a newer vidret wrote it")
-        merging, prompts = facts.pop("merging"), facts.pop("prompts")
         try:
+            merging, prompts = facts.pop("merging"), facts.pop("prompts")
             return cls(
                 vision=VisionShape(**facts.pop("vision")),
                 text=TextShape(**facts.pop("text")),
@@ -120,7 +122,7 @@ def read_card(path: Path) -> Card | None:
             text = (file.metadata() or {}).get(CARD)
         return Card.from_json(text) if text else None
     except (SafetensorError, OSError) as error:
-        raise EncoderError(f"{path}: not a readable weights file: {error}") from error
+        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {error}") from error
     except ValueError as error:
         raise EncoderError(f"{path}: {error}") from error
 

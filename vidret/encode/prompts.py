@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vidret.layers import Attention
@@ -54,14 +54,27 @@ class PromptCube(nn.Module):
         rows = repeat(self.cube, "frame slot width -> (times frame) slot width", times=len(tokens) // len(self.cube))
         return torch.cat([tokens, rows.to(tokens.dtype)], dim=1)
 
+    def mask(self, frames: Bool[Tensor, "video frame"]) -> Bool[Tensor, "sequence slot"]:
+        """Say which prompts are real: both frames that they are exchanged between are."""
+        chunks = rearrange(frames, "video (chunk frame) -> (video chunk) frame", frame=self.shape.num_prompts)
+        return rearrange(chunks[:, :, None] & chunks[:, None], "chunk frame slot -> (chunk frame) slot")
+
     def aggregate(
-        self, classes: Float[Tensor, "video frame width"], prompts: Float[Tensor, "video frame slot width"]
+        self,
+        classes: Float[Tensor, "video frame width"],
+        prompts: Float[Tensor, "video frame slot width"],
+        *,
+        mask: Bool[Tensor, "video frame slot"] | None = None,
     ) -> Float[Tensor, "video frame width"]:
-        """Let the class tokens of each clip attend to all prompts of the clip."""
+        """Let the class tokens of each clip attend to all prompts of the clip that are real."""
         num_videos, size = len(classes), self.shape.num_frames
         queries = rearrange(classes, "video (clip frame) width -> (video clip) frame width", frame=size)
         memory = rearrange(prompts, "video (clip frame) slot width -> (video clip) (frame slot) width", frame=size)
-        seen = queries + self.aggregation.cross(queries, memory)
+        bias = None
+        if mask is not None:
+            real = rearrange(mask, "video (clip frame) slot -> (video clip) 1 1 (frame slot)", frame=size)
+            bias = torch.zeros_like(real, dtype=memory.dtype).masked_fill(~real & real.any(-1, True), -torch.inf)
+        seen = queries + self.aggregation.cross(queries, memory, bias=bias)
         return rearrange(seen, "(video clip) frame width -> video (clip frame) width", video=num_videos)
 
 

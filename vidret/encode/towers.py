@@ -141,8 +141,10 @@ class VisionTower(nn.Module):
             raise ValueError(f"pictures must be whole videos of {num_frames} frames, got {len(pictures)}")
         steps = self.plan(num_frames)
         trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
+        classes_alone = not (tokens or trace or self.prompts is not None)
         for layer, step in enumerate(steps):
-            trunk = self._layer(layer, step, trunk, num_frames)
+            last = layer == len(steps) - 1
+            trunk = self._layer(layer, step, trunk, num_frames, classes_alone=last and classes_alone)
         return self._project(trunk, steps[-1], num_frames, tokens=tokens)
 
     def plan(self, num_frames: int) -> list[Step]:
@@ -171,19 +173,29 @@ class VisionTower(nn.Module):
         num_videos = len(pictures) // num_frames
         if self.prompts is not None:
             x = self.prompts.attach(x, num_frames)
+            if padded % self.prompts.shape.num_prompts:
+                raise ValueError(
+                    f"num_frames must fill chunks of {self.prompts.shape.num_prompts} prompts when joined clips are "
+                    f"filled up, got {num_frames} filled up to {padded}"
+                )
         if padded != num_frames:
             empty = x.new_zeros(num_videos, padded - num_frames, *x.shape[1:])
             x = torch.cat([rearrange(x, "(video frame) n d -> video frame n d", video=num_videos), empty], dim=1)
             x = rearrange(x, "video frame n d -> (video frame) n d")
             mask = torch.ones(num_videos, num_frames, dtype=torch.bool, device=x.device) if mask is None else mask
             mask = functional.pad(mask, (0, padded - num_frames), value=False)
-        token_mask = repeat(mask, "video frame -> (video frame) n", n=x.shape[1]) if mask is not None else None
         num_own = 1 + self.shape.num_patches
+        token_mask = repeat(mask, "video frame -> (video frame) n", n=num_own) if mask is not None else None
+        if self.prompts is not None and mask is not None and token_mask is not None:
+            token_mask = torch.cat([token_mask, self.prompts.mask(mask)], dim=1)
         sources = torch.arange(num_own, device=x.device).expand(len(x), -1) if trace else None
         return Trunk(x, None, token_mask, sources)
 
-    def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int) -> Trunk:
-        """Join and merge across clips, attend, merge within the clip, change each token."""
+    def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int, *, classes_alone: bool = False) -> Trunk:
+        """Join and merge across clips, attend, merge within the clip, change each token.
+
+        With ``classes_alone``, in a last layer, what no class token depends on any more is not computed.
+        """
         block = cast(Block, self.blocks[layer])
         back = self._num_prompts(step)
         if self.merging is not None and layer in self.merging.layers:
@@ -192,7 +204,10 @@ class VisionTower(nn.Module):
         if self.prompts is not None and step.front == 1:
             normed = switch(normed, self.prompts.shape.num_prompts)
         if self.token_shift and layer >= self.shape.layers - SHIFTED_BLOCKS:
-            normed = shift_tokens(normed, num_frames)
+            normed = shift_tokens(normed, num_frames, None if trunk.mask is None else trunk.mask[:, 0])
+        if classes_alone:
+            x = trunk.x[:, : step.front] + block.attn.cross(normed[:, : step.front], normed, bias=self._bias(trunk))
+            return trunk._replace(x=x + block.mlp(block.ln_2(x)))
         seen, keys = block.attn(normed, bias=self._bias(trunk))
         trunk = trunk._replace(x=trunk.x + seen)
         if step.intra:
@@ -224,7 +239,10 @@ class VisionTower(nn.Module):
         return merge(trunk, metric, step.cross, step.front, back) if step.cross else trunk
 
     def _positions_in_time(self, layer: int, clips: int) -> Float[Tensor, "clip width"]:
-        """Give a layer's temporal positions, stretched to a number of clips when it is not the trained one."""
+        """Give a layer's temporal positions, stretched to a number of clips when it is not the trained one.
+
+        Padding counts as clips, so that a video in a padded batch gets what it gets alone.
+        """
         table: Tensor = self.temporal[str(layer)]
         if len(table) == clips:
             return table
@@ -235,7 +253,7 @@ class VisionTower(nn.Module):
     def _bias(self, trunk: Trunk) -> Float[Tensor, "sequence 1 1 token"] | None:
         """Give what is added to attention's logits: the logarithm of sizes, and -inf where a key is padding."""
         weighed = trunk.sizes is not None and self.merging is not None and self.merging.proportional
-        bias = trunk.sizes.log() if weighed and trunk.sizes is not None else None
+        bias = trunk.sizes.clamp(min=1).log() if weighed and trunk.sizes is not None else None
         if trunk.mask is not None:
             real = trunk.mask | ~trunk.mask.any(dim=1, keepdim=True)  # all padding: whatever it sees, nobody sees it
             bias = (torch.zeros_like(real, dtype=torch.float32) if bias is None else bias).masked_fill(
@@ -253,10 +271,13 @@ class VisionTower(nn.Module):
         classes = rearrange(trunk.x[:, :front], "(video clip) front d -> video (clip front) d", clip=clips)
         classes = classes[:, :num_frames]
         if self.prompts is not None:
-            prompts = rearrange(
-                trunk.x[:, stop:], "(video clip) (front slot) d -> video (clip front) slot d", clip=clips, front=front
+            pattern = "(video clip) (front slot) ... -> video (clip front) slot ..."
+            prompts, real = (
+                None if part is None else rearrange(part[:, stop:], pattern, clip=clips, front=front)[:, :num_frames]
+                for part in (trunk.x, trunk.mask)
             )
-            classes = self.prompts.aggregate(classes, prompts[:, :num_frames])
+            assert prompts is not None
+            classes = self.prompts.aggregate(classes, prompts, mask=real)
         frames = self.ln_post(classes) @ self.proj
         if not (tokens or trunk.sources is not None):
             return VisionOutput(frames)
@@ -332,6 +353,8 @@ def merge(
     """Plan a merge by a metric and apply it to everything that a sequence carries."""
     plan = plan_merge(metric, num_merged, front=front, back=back, mask=trunk.mask)
     sizes = trunk.x.new_ones(trunk.x.shape[:2], dtype=torch.float32) if trunk.sizes is None else trunk.sizes
+    if trunk.mask is not None:
+        sizes = sizes * trunk.mask  # padding stands for nothing, should it have to merge with something real
     x, sizes = apply_merge(plan, trunk.x, sizes)
     mask = None if trunk.mask is None else move_mask(plan, trunk.mask)
     sources = None if trunk.sources is None else plan.destinations().gather(1, trunk.sources)
@@ -345,14 +368,21 @@ def fold(tower: nn.Module) -> None:
             module.fold()
 
 
-def shift_tokens(x: Float[Tensor, "sequence token width"], num_frames: int) -> Float[Tensor, "sequence token width"]:
+def shift_tokens(
+    x: Float[Tensor, "sequence token width"], num_frames: int, mask: Bool[Tensor, " sequence"] | None = None
+) -> Float[Tensor, "sequence token width"]:
     """Replace every seventh-part token by the one of the frame before or after, at the video's ends by itself.
 
+    The video ends where ``mask`` says that frames are padding.
     Reference: Liu et al. 2022, "TS2-Net", section 3.3, in the form that UCoFiA uses.
     """
     frames = rearrange(x, "(video frame) token width -> video frame token width", frame=num_frames)
     fold = x.shape[1] // SHIFT_FOLD
+    before, after = frames[:, :-1], frames[:, 1:]
+    if mask is not None:
+        real = rearrange(mask, "(video frame) -> video frame 1 1", frame=num_frames)
+        before, after = torch.where(real[:, :-1], before, after), torch.where(real[:, 1:], after, before)
     shifted = frames.clone()
-    shifted[:, 1:, SHIFT_BACK::fold] = frames[:, :-1, SHIFT_BACK::fold]
-    shifted[:, :-1, SHIFT_AHEAD::fold] = frames[:, 1:, SHIFT_AHEAD::fold]
+    shifted[:, 1:, SHIFT_BACK::fold] = before[:, :, SHIFT_BACK::fold]
+    shifted[:, :-1, SHIFT_AHEAD::fold] = after[:, :, SHIFT_AHEAD::fold]
     return rearrange(shifted, "video frame token width -> (video frame) token width")

@@ -4,7 +4,6 @@ A table a source, patterns of names on the left, ours on the right; ``*`` is a l
 named by a table, or be listed as one that is left behind on purpose: an unknown key is an error, never skipped.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,6 +26,7 @@ Weights = dict[str, Tensor]
 Names = Mapping[str, str]
 Heads = tuple[int, int]
 
+PROMPT_KEY = "clip.vision_model.encoder.prompt_embedding"
 SOURCES = ("tempme", "promptswitch", "ucofia")
 
 _OPEN_BLOCK = {
@@ -83,7 +83,7 @@ PROMPT_SWITCH: Names = {
     **{f"clip.vision_model.pre_layrnorm.{part}": f"vision.ln_pre.{part}" for part in ("weight", "bias")},
     **{f"clip.vision_model.post_layernorm.{part}": f"vision.ln_post.{part}" for part in ("weight", "bias")},
     **{f"clip.vision_model.encoder.layers.*.{key}": f"vision.blocks.*.{own}" for key, own in _HF_BLOCK.items()},
-    "clip.vision_model.encoder.prompt_embedding": "vision.prompts.cube",
+    PROMPT_KEY: "vision.prompts.cube",
     "clip.vision_model.attn.in_proj_weight": "vision.prompts.aggregation.in_proj_weight",
     "clip.vision_model.attn.in_proj_bias": "vision.prompts.aggregation.in_proj_bias",
     **{
@@ -134,23 +134,59 @@ def convert(
     return model.eval()
 
 
-def read_weights(path: Path) -> Weights:
+def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frames: int | None) -> ClipModel:
+    """Convert a checkpoint file; the schedule is taken for TempMe, the frames a clip for Prompt Switch.
+
+    Raises:
+        EncoderError: The file cannot be read, or its keys are not the source's; the message names the file.
+    """
+    weights = read_weights(path)
+    try:
+        prompts = None
+        if clip_frames is not None and PROMPT_KEY in weights:
+            prompts = PromptShape(len(weights[PROMPT_KEY]), clip_frames)
+        return convert(weights, source, schedule=schedule if source == "tempme" else None, prompts=prompts)
+    except (EncoderError, ValueError) as error:
+        raise EncoderError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path, *, device: str = "cpu") -> Weights:
     """Read a state dict without running anything that the file holds; what wraps it is taken off.
+
+    With ``device="meta"`` only the shapes are read.
 
     Raises:
         EncoderError: The file cannot be read, or holds more than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise EncoderError(f"{path}: not a file of tensors alone: {str(error).splitlines()[0]}") from error
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        state = state[wrapper] if isinstance(state, dict) and isinstance(state.get(wrapper), dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise EncoderError(f"{path}: must hold a state dict, got {type(state).__name__}")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+        state: Any = (
+            _read_safetensors(path, device)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location=device, weights_only=True)
+        )
+        for wrapper in ("state_dict", "model", "model_state_dict"):
+            state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
+        if not state or not all(isinstance(value, Tensor) for value in state.values()):
+            raise TypeError("it holds something else")
+        return {name.removeprefix("module."): value for name, value in state.items()}
+    except Exception as error:  # what a foreign file can break has no end, and torch.load gives no narrower promise
+        raise EncoderError(f"{path}: must be a readable file of named tensors alone: {first_line(error)}") from error
+
+
+def _read_safetensors(path: Path, device: str) -> Weights:
+    if device != "meta":
+        return load_file(path, device=device)
+    with safe_open(path, "pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device=device) for name in file.keys()}  # noqa: SIM118
+
+
+def first_line(error: Exception) -> str:
+    """Cut an error down to a line: torch's fill a page, and advise to trust the file."""
+    text = str(error)
+    if refused := re.search(r"WeightsUnpickler error:\s*(.+?)(\. |\n|$)", text):
+        text = refused[1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()][:2]
+    return " ".join(lines)[:300] or type(error).__name__
 
 
 def rename(weights: Weights, names: Names, *, left: re.Pattern[str] = NEVER_LEFT) -> Weights:
@@ -198,7 +234,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_ge
         patch=patch,
         width=width,
         layers=_depth(weights, "vision.blocks."),
-        heads=heads[0] if heads else width // 64,
+        heads=heads[0] if heads else max(1, width // 64),
         dim=weights["vision.proj"].shape[1],
         quick_gelu=quick_gelu,
     )
@@ -208,7 +244,7 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_ge
         vocabulary=vocabulary,
         width=text_width,
         layers=_depth(weights, "text.blocks."),
-        heads=heads[1] if heads else text_width // 64,
+        heads=heads[1] if heads else max(1, text_width // 64),
         dim=weights["text.proj"].shape[1],
         quick_gelu=quick_gelu,
     )
@@ -237,7 +273,7 @@ def _from_promptswitch(weights: Weights, prompts: PromptShape | None, heads: Hea
             own[name] = own[name].T
     card = measure_card(own, method="promptswitch", heads=heads, quick_gelu=True)
     if "vision.prompts.cube" not in own:
-        raise EncoderError("1 weights missing: clip.vision_model.encoder.prompt_embedding")
+        raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
     num_prompts = len(own["vision.prompts.cube"])
     return _fill(replace(card, prompts=prompts or PromptShape(num_prompts, num_prompts)), own)
 

@@ -1,0 +1,56 @@
+"""Towers small enough to run by the dozen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidret.encode.merging import MergeSchedule
+from vidret.encode.towers import TextShape, Trunk, VisionShape, VisionTower
+from vidret.layers import Block
+
+VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16)
+TEXT = TextShape(context=12, vocabulary=40, width=24, layers=2, heads=2, dim=16)
+MERGING = MergeSchedule(layers=(2, 3, 4), factors=(2, 2, 3), r=1)
+
+
+def stir(module: nn.Module, std: float = 0.1) -> None:
+    """Move every weight away from where it starts, zeros too."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(torch.randn_like(weight), alpha=std)
+
+
+def silence(tower: VisionTower, *, mlp: bool = True) -> None:
+    """Let blocks add nothing, or (without ``mlp``) let tokens not see each other; temporal positions are zero."""
+    with torch.no_grad():
+        for block in tower.blocks:
+            assert isinstance(block, Block)
+            for layer in (block.attn.out_proj, *([block.mlp.c_proj] if mlp else [])):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        for table in tower.temporal.values():
+            nn.init.zeros_(table)
+
+
+def make_pictures(num: int, seed: int = 0, side: int = 32) -> Tensor:
+    return torch.randn(num, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def recorded(tower: VisionTower) -> Iterator[list[Trunk]]:
+    """Collect the state after each layer of the forward that runs inside."""
+    trunks: list[Trunk] = []
+    original = tower._layer
+
+    def layer_and_note(*args: Any, **settings: Any) -> Trunk:
+        trunks.append(original(*args, **settings))
+        return trunks[-1]
+
+    tower._layer = layer_and_note  # type: ignore[method-assign]
+    try:
+        yield trunks
+    finally:
+        del tower._layer

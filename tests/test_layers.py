@@ -1,0 +1,169 @@
+"""The shared layers do what the papers write in sums over heads and tokens."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vidret.layers import Attention, Block, LowRank, Mlp
+
+
+def naive_low_rank(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Add up every product of x A^T B^T."""
+    out = torch.zeros(len(x), len(b))
+    for token in range(len(x)):
+        for channel in range(len(b)):
+            for rank in range(len(a)):
+                inner = sum(float(x[token, i] * a[rank, i]) for i in range(x.shape[1]))
+                out[token, channel] += b[channel, rank] * inner
+    return out
+
+
+def naive_attention(
+    attention: Attention, queries: Tensor, memory: Tensor, *, bias: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Attend for one sequence: a softmax over the keys for each query and head."""
+    width, heads = queries.shape[1], attention.heads
+    size = width // heads
+    weight: Tensor = attention.in_proj_weight
+    if attention.lora is not None:
+        weight = weight + attention.lora.b @ attention.lora.a
+    parts = zip(weight.chunk(3), attention.in_proj_bias.chunk(3), (queries, memory, memory), strict=True)
+    query, key, value = (source @ w.T + b for w, b, source in parts)
+    rows = []
+    for i in range(len(queries)):
+        channels = []
+        for head in range(heads):
+            own = slice(head * size, (head + 1) * size)
+            logits = [
+                float(query[i, own] @ key[j, own]) / math.sqrt(size) + (0.0 if bias is None else float(bias[j]))
+                for j in range(len(memory))
+                if not causal or j <= i
+            ]
+            highest = max(logits)
+            shares = [math.exp(logit - highest) for logit in logits]
+            seen = sum((share * value[j, own] for j, share in enumerate(shares)), torch.zeros(size))
+            channels.append(seen / sum(shares))
+        rows.append(attention.out_proj(torch.cat(channels)))
+    return torch.stack(rows)
+
+
+def make_attention(width: int = 12, heads: int = 3, lora_rank: int = 0) -> Attention:
+    attention = Attention(width, heads, lora_rank=lora_rank)
+    nn.init.normal_(attention.in_proj_bias)
+    nn.init.normal_(attention.out_proj.bias)
+    if attention.lora is not None:
+        nn.init.normal_(attention.lora.b, std=0.3)
+    return attention
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@torch.no_grad()
+def test_low_rank_is_its_sum_and_starts_at_nothing() -> None:
+    layer, x = LowRank(7, 5, 2), torch.randn(4, 7)
+    assert (layer(x) == 0).all()
+    assert layer.a.abs().max() <= (1 / 7) ** 0.5, "Kaiming's uniform bound with a = sqrt 5"
+    assert layer.a.abs().min() > 0
+    nn.init.normal_(layer.b)
+    torch.testing.assert_close(layer(x), naive_low_rank(x, layer.a, layer.b))
+    torch.testing.assert_close(layer(x.expand(2, 3, 4, 7))[1, 2], layer(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_attention_with_a_bias_on_the_keys_is_its_sum(lora_rank: int) -> None:
+    attention, x = make_attention(lora_rank=lora_rank), torch.randn(2, 5, 12)
+    bias = torch.randint(1, 9, (2, 5)).float().log()
+    found, _ = attention(x, bias=bias[:, None, None])
+    for number in range(2):
+        torch.testing.assert_close(found[number], naive_attention(attention, x[number], x[number], bias=bias[number]))
+
+
+@torch.no_grad()
+def test_causal_attention_is_its_sum_and_looks_back_only() -> None:
+    attention, x = make_attention(), torch.randn(2, 6, 12)
+    found, _ = attention(x, causal=True)
+    for number in range(2):
+        torch.testing.assert_close(found[number], naive_attention(attention, x[number], x[number], causal=True))
+    later = x.clone()
+    later[:, 4:] = torch.randn(2, 2, 12)
+    torch.testing.assert_close(attention(later, causal=True)[0][:, :4], found[:, :4])
+
+
+@torch.no_grad()
+def test_attention_across_is_its_sum() -> None:
+    attention, queries, memory = make_attention(), torch.randn(2, 3, 12), torch.randn(2, 7, 12)
+    found = attention.cross(queries, memory)
+    for number in range(2):
+        torch.testing.assert_close(found[number], naive_attention(attention, queries[number], memory[number]))
+
+
+@torch.no_grad()
+def test_a_key_hidden_from_attention_across_changes_nothing() -> None:
+    attention, queries, memory = make_attention(), torch.randn(2, 3, 12), torch.randn(2, 7, 12)
+    hidden = torch.zeros(2, 1, 1, 7)
+    hidden[..., 5:] = -torch.inf
+    torch.testing.assert_close(attention.cross(queries, memory, bias=hidden), attention.cross(queries, memory[:, :5]))
+
+
+@torch.no_grad()
+def test_the_parameters_mean_what_they_mean_in_torch() -> None:
+    attention, other = make_attention(), nn.MultiheadAttention(12, 3, batch_first=True)
+    other.load_state_dict(attention.state_dict())
+    x, memory = torch.randn(2, 5, 12), torch.randn(2, 4, 12)
+    torch.testing.assert_close(attention(x)[0], other(x, x, x, need_weights=False)[0])
+    torch.testing.assert_close(attention.cross(x, memory), other(x, memory, memory, need_weights=False)[0])
+
+
+@torch.no_grad()
+def test_the_keys_are_given_with_update_and_bias_unscaled() -> None:
+    attention, x = make_attention(lora_rank=2), torch.randn(2, 5, 12)
+    assert attention.lora is not None
+    weight = (attention.in_proj_weight + attention.lora.b @ attention.lora.a)[12:24]
+    _, keys = attention(x)
+    expected = (x @ weight.T + attention.in_proj_bias[12:24]).view(2, 5, 3, 4).transpose(1, 2)
+    torch.testing.assert_close(keys, expected)
+
+
+@torch.no_grad()
+def test_attention_does_not_care_for_order() -> None:
+    attention, x, order = make_attention(), torch.randn(2, 5, 12), torch.tensor([3, 1, 4, 0, 2])
+    torch.testing.assert_close(attention(x[:, order])[0], attention(x)[0][:, order])
+
+
+@torch.no_grad()
+def test_folded_is_unfolded() -> None:
+    attention, x = make_attention(lora_rank=3), torch.randn(2, 5, 12)
+    before = attention(x)[0]
+    attention.fold()
+    assert attention.lora is None
+    torch.testing.assert_close(attention(x)[0], before, atol=1e-5, rtol=0)
+    attention.fold()
+    torch.testing.assert_close(attention(x)[0], before, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_a_block_is_its_formula(quick_gelu: bool) -> None:
+    block, x = Block(12, 3, quick_gelu=quick_gelu, mlp_ratio=2.0), torch.randn(1, 5, 12)
+    between = x[0] + naive_attention(block.attn, block.ln_1(x[0]), block.ln_1(x[0]))
+    rows = []
+    for row in between:
+        hidden = block.mlp.c_fc(block.ln_2(row))
+        gates = [
+            1 / (1 + math.exp(-1.702 * float(h))) if quick_gelu else math.erfc(-float(h) / 2**0.5) / 2 for h in hidden
+        ]
+        rows.append(row + block.mlp.c_proj(hidden * torch.tensor(gates)))
+    torch.testing.assert_close(block(x)[0], torch.stack(rows))
+    assert isinstance(block.mlp, Mlp)
+    assert block.mlp.c_fc.out_features == 24
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="heads must divide width 10, got 3"):
+        Attention(10, 3)

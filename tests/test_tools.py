@@ -1,0 +1,100 @@
+"""The scripts under tools/: what they draw is what was merged."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vidret.encode.merging import MergeSchedule
+from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.towers import TextShape, VisionShape, VisionTower
+from vidret.types import Frames
+
+SHAPE = VisionShape(image_size=32, patch=8, width=24, layers=4, heads=2, dim=16)
+SCHEDULE = MergeSchedule(layers=(1, 2), factors=(2, 2), r=2)
+
+
+@pytest.fixture(scope="module")
+def tool() -> Any:
+    path = Path(__file__).parents[1] / "tools" / "draw_merging.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    rng = np.random.default_rng(0)
+    flat = rng.integers(0, 256, (7, 4, 4, 3)) // 64 * 64
+    return Frames(np.kron(flat, np.ones((1, 8, 8, 1))).astype(np.uint8), np.arange(7) / 2)
+
+
+@pytest.fixture(scope="module")
+def merged(tool: Any, frames: Frames) -> Any:
+    torch.manual_seed(0)
+    return tool.map_merging(VisionTower(SHAPE, merging=SCHEDULE, num_frames=7), frames.pixels)
+
+
+def test_every_patch_has_a_token_and_every_size_is_the_number_of_its_patches(merged: Any) -> None:
+    assert merged.sources.shape == (7, 4, 4)
+    assert np.array_equal(np.bincount(merged.sources.ravel(), minlength=len(merged.sizes)), merged.sizes)
+    assert merged.sizes.max() > 1
+
+
+def test_patches_of_one_token_get_one_colour_and_lone_ones_keep_theirs(tool: Any, merged: Any) -> None:
+    colours = tool.choose_colours(merged.sizes)
+    assert len(np.unique(colours, axis=0)) == len(merged.sizes)
+    grey = np.full((32, 32, 3), 120, np.uint8)
+    seen: dict[int, set[bytes]] = {}
+    for tokens in merged.sources:
+        tinted = tool.tint_frame(grey, tokens, merged.sizes, colours)
+        for (row, column), token in np.ndenumerate(tokens):
+            middle = tinted[8 * row + 4, 8 * column + 4]
+            assert np.array_equal(middle, grey[0, 0]) == (merged.sizes[token] == 1)
+            seen.setdefault(int(token), set()).add(middle.tobytes())
+    assert all(len(shades) == 1 for shades in seen.values())
+    of_merged = [next(iter(seen[token])) for token in seen if merged.sizes[token] > 1]
+    assert len(set(of_merged)) == len(of_merged)
+
+
+def test_tokens_are_parted_by_lines(tool: Any) -> None:
+    tokens, grey = np.array([[0, 0], [1, 2]]), np.full((16, 16, 3), 120, np.uint8)
+    sizes = np.array([2, 1, 1])
+    tinted = tool.tint_frame(grey, tokens, sizes, tool.choose_colours(sizes))
+    dark = (tinted == tool.BORDER).all(axis=-1)
+    expected = np.zeros((16, 16), bool)
+    expected[8] = expected[8:, 8] = True
+    assert np.array_equal(dark, expected)
+
+
+def test_the_picture_holds_every_frame_and_its_map(tool: Any, frames: Frames, merged: Any) -> None:
+    picture = tool.draw_map(frames, merged, "a video", "a note")
+    columns, rows, head = tool.COLUMNS, 2, tool.GAP + 4 * tool.LINE
+    height = head + rows * (2 * 32 + tool.LINE + tool.GAP)
+    assert picture.size == (max(tool.MIN_WIDTH, tool.GAP + columns * (32 + tool.GAP)), height)
+    pixels = np.asarray(picture)
+    top, left = head + 2 * 32 + tool.LINE + tool.GAP, tool.GAP
+    assert np.array_equal(pixels[top : top + 32, left : left + 32], frames.pixels[6])
+    below = tool.tint_frame(frames.pixels[6], merged.sources[6], merged.sizes, tool.choose_colours(merged.sizes))
+    assert np.array_equal(pixels[top + 32 : top + 64, left : left + 32], below)
+
+
+@pytest.mark.parametrize("merging", [SCHEDULE, None])
+def test_a_model_file_is_drawn_by_its_own_weights(tool: Any, tmp_path: Path, merging: MergeSchedule | None) -> None:
+    shape = VisionShape(image_size=32, patch=8, width=24, layers=12, heads=2, dim=16)
+    text = TextShape(context=8, vocabulary=20, width=16, layers=1, heads=2, dim=16)
+    model = ClipModel(Card("tempme", "tiny", shape, text, merging=merging, lora_rank=2))
+    save_model(model, tmp_path / "tiny.safetensors")
+    tower, resize, _, _ = tool.load_tower(str(tmp_path / "tiny.safetensors"), 12, 1)
+    assert torch.equal(tower.patches.weight, model.vision.patches.weight)
+    assert tower.merging.r == 1
+    assert tower.merging.layers == (merging or MergeSchedule()).layers
+    assert resize.crop == 32

@@ -1,0 +1,219 @@
+"""The captioner: its loss against loops, what may see what, and the numbers of the published code."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.goldens import Case, check_close, find_cases
+from vidret.encode.towers import TextShape, TextTower
+from vidret.encode.weights import convert
+from vidret.errors import EncoderError
+from vidret.train.captioner import (
+    FREQUENT_WORDS,
+    PROMPT_SWITCH,
+    Captioner,
+    caption_loss,
+    class_weights,
+    convert_captioner,
+    frequent_ids,
+)
+
+CASES = find_cases("promptswitch")
+VOCABULARY, START, END, WIDTH = 29, 27, 28, 16
+FREQUENT = [1, 4, START, END]
+
+
+def naive_loss(logits: Tensor, ids: Tensor, frequent: list[int], *, frequent_weight: float, weight: float) -> float:
+    """Walk along each caption until its end token has been foretold."""
+    total = weights = 0.0
+    for row, caption in zip(logits.tolist(), ids.tolist(), strict=True):
+        for place, scores in enumerate(row):
+            if caption[place] == END:
+                break
+            target = caption[place + 1]
+            surprise = math.log(sum(math.exp(score) for score in scores)) - scores[target]
+            share = frequent_weight if target in frequent else 1.0
+            total, weights = total + share * surprise, weights + share
+    return weight * total / weights if weights else 0.0
+
+
+def captions(*lengths: int, width: int = 9, padding: int = END) -> Tensor:
+    """Make captions of so many words between start and end."""
+    words = torch.Generator().manual_seed(len(lengths))
+    ids = torch.full((len(lengths), width), padding)
+    for row, length in zip(ids, lengths, strict=True):
+        row[: length + 2] = torch.cat(
+            [torch.tensor([START]), torch.randint(START, (length,), generator=words), torch.tensor([END])]
+        )
+    return ids
+
+
+@pytest.fixture
+def tower() -> TextTower:
+    torch.manual_seed(0)
+    return TextTower(TextShape(context=12, vocabulary=VOCABULARY, width=WIDTH, layers=1, heads=2, dim=WIDTH))
+
+
+@pytest.fixture
+def captioner(tower: TextTower) -> Captioner:
+    torch.manual_seed(1)
+    return Captioner(tower.embedding.weight, num_layers=2, heads=4, hidden=24)
+
+
+def loss_of(logits: Tensor, ids: Tensor) -> Tensor:
+    return caption_loss(logits, ids, end=END, frequent=FREQUENT)
+
+
+@pytest.mark.parametrize("padding", [END, 0, 5])
+@pytest.mark.parametrize(
+    ("frequent", "frequent_weight", "weight"), [(FREQUENT, 0.25, 0.5), ([], 0.25, 1.0), ([2], 0, 2)]
+)
+def test_the_loss_is_its_naive_twin(padding: int, frequent: list[int], frequent_weight: float, weight: float) -> None:
+    ids = captions(7, 3, 0, 5, padding=padding)
+    logits = 3 * torch.randn(4, 8, VOCABULARY, generator=torch.Generator().manual_seed(0))
+    got = caption_loss(logits, ids, end=END, frequent=frequent, frequent_weight=frequent_weight, weight=weight)
+    expected = naive_loss(logits, ids, frequent, frequent_weight=frequent_weight, weight=weight)
+    assert got.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_padding_after_the_end_changes_nothing() -> None:
+    ids, logits = captions(4, 2), torch.randn(2, 8, VOCABULARY, requires_grad=True)
+    loss = loss_of(logits, ids)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[0, 5:].any()
+    assert not gradient[1, 3:].any()
+    assert gradient[0, :5].any(dim=-1).all()
+    changed_logits = logits.detach().clone()
+    changed_logits[0, 5:], changed_logits[1, 3:] = 7.0, -3.0
+    assert torch.equal(loss_of(changed_logits, captions(4, 2, padding=3)), loss.detach())
+    longer = torch.cat([logits.detach(), torch.randn(2, 2, VOCABULARY)], dim=1)
+    torch.testing.assert_close(loss_of(longer, captions(4, 2, width=11)), loss.detach())
+
+
+def test_a_perfect_captioner_loses_nothing_and_a_blank_one_the_logarithm_of_the_vocabulary() -> None:
+    ids = captions(4, 2)
+    perfect = 100 * torch.nn.functional.one_hot(ids[:, 1:], VOCABULARY).float()
+    assert loss_of(perfect, ids).item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(torch.zeros_like(perfect), ids).item() == pytest.approx(0.5 * math.log(VOCABULARY), abs=1e-6)
+
+
+@pytest.mark.parametrize("ids", [torch.full((2, 4), END), torch.full((2, 1), START), torch.empty(0, 4).long()])
+def test_without_a_word_the_loss_is_zero_with_a_gradient(ids: Tensor) -> None:
+    logits = torch.randn(len(ids), ids.shape[1] - 1, VOCABULARY, requires_grad=True)
+    loss = loss_of(logits, ids)
+    torch.autograd.backward(loss)
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_weightless_words_alone_are_no_division_by_zero() -> None:
+    ids, logits = captions(0), torch.randn(1, 8, VOCABULARY, requires_grad=True)
+    loss = caption_loss(logits, ids, end=END, frequent=FREQUENT, frequent_weight=0.0)
+    torch.autograd.backward(loss)
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("place", [1, 4, 7])
+@torch.no_grad()
+def test_later_words_change_no_earlier_logits(captioner: Captioner, tower: TextTower, place: int) -> None:
+    ids, memory = captions(7), torch.randn(1, 3, WIDTH)
+    other = ids.clone()
+    other[:, place] = (ids[:, place] + 1) % START
+    before, after = captioner(ids, memory, tower), captioner(other, memory, tower)
+    torch.testing.assert_close(after[:, :place], before[:, :place], rtol=0, atol=1e-6)
+    assert (after[:, place:] - before[:, place:]).abs().amax(dim=-1).gt(1e-4).all()
+
+
+@torch.no_grad()
+def test_videos_are_strangers_and_the_order_of_frames_does_not_tell(captioner: Captioner, tower: TextTower) -> None:
+    ids, memory = captions(7, 3), torch.randn(2, 5, WIDTH)
+    logits = captioner(ids, memory, tower)
+    assert logits.shape == (2, 8, VOCABULARY)
+    torch.testing.assert_close(captioner(ids[1:], memory[1:], tower), logits[1:])
+    torch.testing.assert_close(captioner(ids, memory.flip(1), tower), logits)
+    assert not torch.allclose(captioner(ids, memory.flip(0), tower), logits, atol=1e-2)
+
+
+def test_gradients_reach_captioner_and_memory_but_not_the_text_tower(captioner: Captioner, tower: TextTower) -> None:
+    ids, memory = captions(5, 3), torch.randn(2, 3, WIDTH, requires_grad=True)
+    torch.autograd.backward(loss_of(captioner(ids, memory, tower), ids))
+    assert all(weight.grad is None for weight in tower.parameters())
+    assert memory.grad is not None
+    for grad in (memory.grad, *(weight.grad for weight in captioner.parameters())):
+        assert grad is not None
+        assert grad.isfinite().all()
+        assert grad.any()
+
+
+def test_the_head_starts_as_a_copy_of_the_embedding(captioner: Captioner, tower: TextTower) -> None:
+    assert torch.equal(captioner.head.weight, tower.embedding.weight)
+    assert captioner.head.weight.data_ptr() != tower.embedding.weight.data_ptr()
+    assert not captioner.head.bias.any()
+    with pytest.raises(ValueError, match="heads must divide dim 16, got 3"):
+        Captioner(tower.embedding.weight, heads=3)
+
+
+def test_the_published_words_become_tokens_with_start_and_end() -> None:
+    words = FREQUENT_WORDS.split()
+    spelled = {word: [10 * number, 10 * number + 1][: 1 + number % 2] for number, word in enumerate(words)}
+    ids = frequent_ids(lambda word: spelled[word], start=999, end=0)
+    assert ids == sorted({0, 999, *(piece for pieces in spelled.values() for piece in pieces)})
+    assert len(words) == len(set(words)) == 17
+
+
+def test_the_goldens_that_are_asked_for_are_there() -> None:
+    if elsewhere := os.environ.get("VIDRET_GOLDENS"):
+        assert Path(elsewhere) / "promptswitch" in {case.folder.parent for case in CASES}, f"none in {elsewhere}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.folder.parents[1].name}-{case.folder.name}")
+@torch.no_grad()
+def test_logits_weights_and_loss_are_the_published_ones(case: Case) -> None:
+    facts, ids = case.config, case.inputs["text_ids"].long()
+    captioner = convert_captioner(case.weights, heads=facts["captioner"]["heads"])
+    text = convert(case.weights, "promptswitch", heads=(facts["vh"], facts["th"])).text
+    logits = captioner(ids, case.outputs["frame_features_projected"][:, : facts["num_frames"]], text)
+    check_close(logits, case.outputs["caption_logits"], atol=1e-4)
+    frequent, share = facts["frequent_token_ids"], facts["frequent_word_weight"]
+    assert torch.equal(class_weights(facts["vocab"], frequent, share), case.outputs["caption_class_weight"])
+    loss = caption_loss(
+        logits,
+        ids,
+        end=facts["eos_token_id"],
+        frequent=frequent,
+        frequent_weight=share,
+        weight=facts["caption_loss_mult"],
+    )
+    check_close(loss, case.outputs["caption_loss_weighted"].squeeze())
+
+
+def published(captioner: Captioner) -> dict[str, Tensor]:
+    """Give a captioner's weights the published names."""
+    names = {own: name for name, own in PROMPT_SWITCH.items()}
+    weights = {}
+    for own, weight in captioner.state_dict().items():
+        number = next((part for part in own.split(".") if part.isdigit()), "")
+        pattern = own.replace(f"layers.{number}.", "layers.*.") if number else own
+        weights[names[pattern].replace("*", number)] = weight
+    return weights
+
+
+def test_a_checkpoint_is_read_exactly_or_not_at_all(captioner: Captioner, tower: TextTower) -> None:
+    weights = published(captioner)
+    ids, memory = captions(5), torch.randn(1, 3, WIDTH)
+    back = convert_captioner(weights | {"clip.logit_scale": torch.zeros(1)}, heads=4)
+    torch.testing.assert_close(back(ids, memory, tower), captioner(ids, memory, tower))
+    with pytest.raises(EncoderError, match=r"1 weights unknown: caption_tail\.weight$"):
+        convert_captioner(weights | {"caption_tail.weight": torch.zeros(1)}, heads=4)
+    for name in weights:
+        with pytest.raises(EncoderError, match="1 weights missing"):
+            convert_captioner({other: weight for other, weight in weights.items() if other != name}, heads=4)
+    with pytest.raises(EncoderError, match="2 weights missing"):
+        convert_captioner({"clip.logit_scale": torch.zeros(1)})

@@ -1,0 +1,169 @@
+"""Open_clip's models by name: from its hub, which may be out of reach, or from a file."""
+
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import open_clip
+import torch
+from safetensors import SafetensorError
+
+from vidret.encode.weights import first_line, read_weights
+from vidret.errors import EncoderError
+from vidret.types import Resize
+
+RANDOM = "random"
+FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+HUB_TIMEOUT = 3.0  # seconds; open_clip's own retries last most of a minute
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSource:
+    """Where a CLIP model comes from: an open_clip architecture (or hf-hub: name) and a tag, a file or ``random``."""
+
+    architecture: str
+    weights: str
+
+    @property
+    def name(self) -> str:
+        """Name it so that it is found again from any folder."""
+        return f"{self.architecture}/{self.weights}" if self.weights else self.architecture
+
+
+def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
+    """Load an open_clip model and its tokenizer by the names that ``load_encoder`` describes.
+
+    Raises:
+        EncoderError: The name is unknown; the weights are not here and the hub cannot be reached; they do not fit.
+    """
+    source = parse_name(name)
+    model_name, weights = source.architecture, None if source.weights == RANDOM else source.weights
+    _check_reachable(name, source)
+    if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
+        read_weights(Path(source.weights), device="meta")  # torch.load would say it in a page, or not at all
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # "random" gives the same weights each time: an index made with them can be opened
+            model = open_clip.create_model(model_name, pretrained=weights or None, require_pretrained=bool(weights))
+        tokenizer = open_clip.get_tokenizer(model_name)
+    except (RuntimeError, AssertionError, OSError, ValueError, KeyError, SafetensorError) as error:
+        raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
+    if not hasattr(getattr(model, "text", model), "ln_final"):
+        raise EncoderError(f"{name} must have open_clip's own text tower, got {type(model.text).__name__}")
+    return source, model, tokenizer
+
+
+def read_resize(name: str, picture: dict[str, Any]) -> Resize:
+    """Read an open_clip preprocessing description; say so when it is one that is not built here."""
+    size = picture["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    mode, interpolation = picture.get("resize_mode", "shortest"), picture.get("interpolation", "bicubic")
+    if height != width or mode not in ("shortest", "squash") or interpolation not in ("bilinear", "bicubic"):
+        raise EncoderError(f"{name}: pictures must be square crops, got {height}x{width}, {mode}, {interpolation}")
+    return Resize(shorter=height, crop=height, interpolation=interpolation, squash=mode == "squash")
+
+
+def parse_name(name: str) -> ClipSource:
+    """Split a model name into architecture and weights; a file's path becomes absolute.
+
+    >>> parse_name("ViT-B-32/laion2b_s34b_b79k")
+    ClipSource(architecture='ViT-B-32', weights='laion2b_s34b_b79k')
+    """
+    if name.startswith("hf-hub:"):
+        return ClipSource(name, "")
+    if name.startswith("local-dir:"):
+        return ClipSource(f"local-dir:{Path(name.removeprefix('local-dir:')).absolute()}", "")
+    if Path(name).suffix in FILE_SUFFIXES and name.split("/", 1)[0] not in open_clip.list_models():
+        if not Path(name).is_file():
+            raise EncoderError(f"{name}: no such file")
+        return ClipSource(infer_architecture(Path(name)), str(Path(name).absolute()))
+    architecture, _, weights = name.partition("/")
+    if architecture not in open_clip.list_models():
+        raise EncoderError(
+            f"model must be starter, an open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name or the path "
+            f"of a .safetensors or .pt file, got {name}"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if weights != RANDOM and weights not in tags and not Path(weights).is_file():
+        if Path(weights).suffix in FILE_SUFFIXES:
+            raise EncoderError(f"{name}: no such file: {weights}")
+        known = f"one of {', '.join(tags)} or a file" if tags else "a file"
+        raise EncoderError(f"weights of {architecture} must be {known}, got {weights!r}")
+    is_file = weights != RANDOM and weights not in tags
+    return ClipSource(architecture, str(Path(weights).absolute()) if is_file else weights)
+
+
+def infer_architecture(path: Path) -> str:
+    """Find the one open_clip ViT whose parameters have the shapes in a file.
+
+    Raises:
+        EncoderError: None fits, or several do (the QuickGELU twins have equal shapes and unequal answers).
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in read_weights(path, device="meta").items()}
+    wanted = {key: shapes.get(key) for key in ("visual.conv1.weight", "visual.positional_embedding", "text_projection")}
+    wanted |= {key: shapes.get(key) for key in ("token_embedding.weight", "positional_embedding")}
+    depth = sum(key.endswith("ln_1.weight") for key in shapes)
+    fitting = []
+    for architecture in open_clip.list_models():
+        config = open_clip.get_model_config(architecture)
+        if _shapes_of(config) == (wanted, depth):
+            fitting.append(architecture)
+    if len(fitting) == 1:
+        return str(fitting[0])
+    hint = f"write {fitting[0]}/{path} or the like" if fitting else "write ARCHITECTURE/PATH"
+    raise EncoderError(f"{path}: fits {', '.join(fitting) or 'no CLIP ViT that open_clip knows'}; {hint}")
+
+
+def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
+    """Predict the telling shapes of an open_clip ViT from its configuration; None for other architectures."""
+    vision, text, dim = config["vision_cfg"], config["text_cfg"], config["embed_dim"]
+    keys = ("layers", "width", "patch_size")
+    if any(not isinstance(vision.get(key), int) for key in keys) or "hf_model_name" in text:
+        return None
+    size, patch, width = vision.get("image_size", 224), vision["patch_size"], vision["width"]
+    if not isinstance(size, int) or not {"layers", "width", "context_length", "vocab_size"} <= text.keys():
+        return None
+    shapes = {
+        "visual.conv1.weight": (width, 3, patch, patch),
+        "visual.positional_embedding": ((size // patch) ** 2 + 1, width),
+        "text_projection": (text["width"], dim),
+        "token_embedding.weight": (text["vocab_size"], text["width"]),
+        "positional_embedding": (text["context_length"], text["width"]),
+    }
+    return shapes, vision["layers"] + text["layers"]
+
+
+def _check_reachable(name: str, source: ClipSource) -> None:
+    """Fail at once, not after a minute of retries, when weights must be fetched and the hub cannot be reached."""
+    if source.weights == RANDOM or Path(source.weights).is_file() or source.architecture.startswith("local-dir:"):
+        return
+    if source.architecture.startswith("hf-hub:"):
+        repository, files = source.architecture.removeprefix("hf-hub:"), ["open_clip_config.json"]
+    else:
+        config = open_clip.get_pretrained_cfg(source.architecture, source.weights)
+        repository, file = os.path.split(config.get("hf_hub", ""))
+        files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        if not repository:
+            return
+    cached = (huggingface_hub.try_to_load_from_cache(repository, file) for file in files)
+    if any(isinstance(path, str) for path in cached):
+        return
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    else:
+        try:
+            request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
+            with urllib.request.urlopen(request, timeout=HUB_TIMEOUT):
+                return
+        except urllib.error.HTTPError:
+            return  # it answers: whatever is wrong, the download says it better
+        except OSError as error:
+            reason = f"the model hub cannot be reached ({getattr(error, 'reason', error)})"
+    raise EncoderError(
+        f"{name}: its weights are not on this machine and {reason}; download them elsewhere and give the path of the "
+        f"file, or use --model starter"
+    )
