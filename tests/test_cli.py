@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import vidret.engine
 from tests.colours import ColourEncoder, write_film
 from vidret import cli
+from vidret.store.store import Store
 
 
 @pytest.fixture
@@ -164,3 +167,35 @@ def test_the_program_starts_without_torch() -> None:
 
     code = "import sys, vidret.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("source", "options"), [("tempme", ()), ("promptswitch", ("--clip-frames", "6"))])
+def test_a_converted_checkpoint_is_a_model(
+    source: str,
+    options: tuple[str, ...],
+    films: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weights = load_file(Path(__file__).parent / "goldens" / source / "case_a" / "state_dict.safetensors")
+    run = Runner(monkeypatch, capsys)
+    checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
+    save_file(weights, checkpoint)
+    assert run("convert", checkpoint, out, "--from", source, *options)[0] == 0
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out)
+    assert code == 1
+    assert "vocabulary must be CLIP's 49408 word pieces, got 512" in err
+
+    name = next(name for name in weights if name.endswith("token_embedding.weight"))
+    weights[name] = torch.randn(49408, weights[name].shape[1], generator=torch.Generator().manual_seed(0))
+    weights = {key: weight for key, weight in weights.items() if not key.startswith("caption_head")}
+    save_file(weights, checkpoint)
+    assert run("convert", checkpoint, out, "--from", source, *options)[0] == 0
+    assert run("index", films, "--index", tmp_path / "index", "--model", out)[0] == 0
+    with Store.open(tmp_path / "index") as store:
+        assert store.encoder_name == str(out)
+        assert store.info().searchable == 2
+    code, _, err = run("convert", checkpoint, out, "--from", "ucofia")
+    assert code == 1
+    assert "weights unknown" in err

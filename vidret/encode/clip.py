@@ -19,6 +19,7 @@ from vidret.encode.model import Card, ClipModel, load_model, read_card
 from vidret.encode.prompts import interleave
 from vidret.encode.towers import TextShape, VisionShape
 from vidret.encode.weights import from_open_clip
+from vidret.errors import EncoderError
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
@@ -138,8 +139,11 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto") -> En
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:
-        model = load_model(path, card)
         tokenizer = open_clip.SimpleTokenizer(context_length=card.text.context)
+        if card.text.vocabulary != tokenizer.vocab_size:
+            size, own = tokenizer.vocab_size, card.text.vocabulary
+            raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
+        model = load_model(path, card)
         return ClipEncoder(str(path), model, tokenizer, device=device, dtype=dtype)
     source, other, tokenizer = load_open_clip(name)
     card = describe(other, source.architecture)
