@@ -5,7 +5,8 @@
 All variants of a backbone run by turns in one process on one thread, with random weights (speed does not depend on
 them): open_clip itself, our plain tower, TempMe at several schedules (the last found by ``MergeSchedule.for_budget``
 for 49 % of the multiply-adds), Prompt Switch, both, and bfloat16 weights. CPU seconds are medians; the ratios are the
-seconds of open_clip's plain CLIP, and of our own, to the variant's. Memory is how far the peak rises while a variant
+seconds of open_clip's plain CLIP, and of our own (whose last layer computes class tokens alone), to the variant's.
+Memory is how far the peak rises while a variant
 first runs, in a process of its own.
 """
 
@@ -49,7 +50,7 @@ class Row:
 
 
 def variants(card: Card, num_frames: int) -> dict[str, Card]:
-    """Name the cards to measure."""
+    """Name the cards to measure; the budget is of all layers' multiply-adds, as the papers count."""
     size = {"width": card.vision.width, "num_patches": card.vision.num_patches, "num_layers": card.vision.layers}
     budget = MergeSchedule.for_budget(BUDGET, num_frames=num_frames, **size)
     prompts = PromptShape()
@@ -62,15 +63,20 @@ def variants(card: Card, num_frames: int) -> dict[str, Card]:
     return found
 
 
-def count_macs(card: Card, num_frames: int) -> float:
-    """Count multiply-adds of the layers and the patch embedding, as the layers are run."""
+def count_macs(card: Card, num_frames: int, *, whole: bool = False) -> float:
+    """Count the multiply-adds of a video as they are run: our last layer drops the patches unless ``whole``."""
     vision = card.vision
     schedule = card.merging or MergeSchedule(layers=(), factors=(), r=0)
     num_prompts = card.prompts.num_prompts if card.prompts else 0
-    total = float(num_frames * vision.num_patches * vision.width * 3 * vision.patch**2)
-    for step in schedule.steps(num_frames, vision.num_patches, vision.layers, num_prompts=num_prompts):
-        attention = 4 * step.attended * vision.width**2 + 2 * step.attended**2 * vision.width
-        total += step.clips * (attention + 8 * step.left * vision.width**2)
+    width = vision.width
+    total = float(num_frames * vision.num_patches * width * 3 * vision.patch**2)
+    steps = schedule.steps(num_frames, vision.num_patches, vision.layers, num_prompts=num_prompts)
+    for number, step in enumerate(steps):
+        queries, changed = step.attended, step.left
+        if number == len(steps) - 1 and not whole:
+            queries = changed = step.front * (1 + num_prompts)
+        attention = 2 * (queries + step.attended) * width**2 + 2 * queries * step.attended * width
+        total += step.clips * (attention + 8 * changed * width**2)
     return total
 
 
@@ -118,7 +124,7 @@ def peak_memory(card: Card, num_frames: int) -> float:
     return peak
 
 
-def bench(backbone: str, num_frames: int, repeats: int) -> list[Row]:
+def bench(backbone: str, num_frames: int, repeats: int, num_videos: int) -> list[Row]:
     """Time all variants of a backbone, by turns."""
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
@@ -131,7 +137,7 @@ def bench(backbone: str, num_frames: int, repeats: int) -> list[Row]:
     models["plain bf16"], cards["plain bf16"] = fill(card, state).bfloat16(), card
     models["TempMe r=2 bf16"] = fill(cards["TempMe r=2"], state).bfloat16()
     cards["TempMe r=2 bf16"] = cards["TempMe r=2"]
-    pictures = torch.randn(num_frames, 3, card.vision.image_size, card.vision.image_size)
+    pictures = torch.randn(num_videos * num_frames, 3, card.vision.image_size, card.vision.image_size)
     runs: dict[str, Any] = {"open_clip": lambda: other.encode_image(pictures)}
     for name, model in models.items():
         look = pictures.bfloat16() if name.endswith("bf16") else pictures
@@ -145,11 +151,11 @@ def bench(backbone: str, num_frames: int, repeats: int) -> list[Row]:
                 if turn:
                     seconds[name].append(time.process_time() - started)
     cards["open_clip"] = card
-    plain_macs = count_macs(card, num_frames)
+    plain_macs = count_macs(card, num_frames, whole=True)
     theirs, plain = statistics.median(seconds["open_clip"]), statistics.median(seconds["plain"])
     rows = []
     for name in runs:
-        cpu, macs = statistics.median(seconds[name]), count_macs(cards[name], num_frames)
+        cpu, macs = statistics.median(seconds[name]), count_macs(cards[name], num_frames, whole=name == "open_clip")
         peak = float("nan") if name == "open_clip" or name.endswith("bf16") else peak_memory(cards[name], num_frames)
         tokens = count_tokens(cards[name], num_frames)
         rows.append(Row(backbone, name, tokens, macs / 1e9, cpu, theirs / cpu, plain / cpu, plain_macs / macs, peak))
@@ -157,14 +163,14 @@ def bench(backbone: str, num_frames: int, repeats: int) -> list[Row]:
 
 
 def agreement(backbone: str, num_frames: int) -> float:
-    """Give the share of merge decisions that bfloat16 weights keep, layer by layer on equal inputs to the tower."""
+    """Give the share of tokens that bfloat16 weights merge as float32 ones do, each layer given the same tokens."""
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
     card = describe(other, backbone)
     assert card is not None
     state = from_open_clip(other.state_dict(), card).state_dict()
-    model = fill(replace(card, merging=MergeSchedule()), state)
-    pictures = smooth_pictures(num_frames, card.vision.image_size)
+    exact, rough = (fill(replace(card, merging=MergeSchedule()), state).vision for _ in range(2))
+    rough.bfloat16()
     plans: list[MergePlan] = []
 
     def record(*arguments: Any, **options: Any) -> MergePlan:
@@ -172,13 +178,26 @@ def agreement(backbone: str, num_frames: int) -> float:
         return plans[-1]
 
     with torch.inference_mode(), mock.patch("vidret.encode.towers.plan_merge", record):
-        model.vision(pictures, num_frames=num_frames, tokens=True)
-        model.bfloat16().vision(pictures.bfloat16(), num_frames=num_frames, tokens=True)
-    same = total = 0
-    for exact, rough in zip(plans[: len(plans) // 2], plans[len(plans) // 2 :], strict=True):
-        same += int((exact.destinations() == rough.destinations()).sum())
-        total += exact.destinations().numel()
+        trunk = exact._embed(
+            smooth_pictures(num_frames, card.vision.image_size), num_frames, num_frames, None, trace=False
+        )
+        same = total = 0
+        for layer, step in enumerate(exact.plan(num_frames)):
+            plans.clear()
+            rough._layer(layer, step, trunk._replace(x=trunk.x.bfloat16()), num_frames)
+            num_plans = len(plans)
+            trunk = exact._layer(layer, step, trunk, num_frames)
+            for ours, theirs in zip(plans[:num_plans], plans[num_plans:], strict=True):
+                same += int((partners(ours) == partners(theirs)).sum())
+                total += partners(ours).numel()
     return same / total
+
+
+def partners(plan: MergePlan) -> torch.Tensor:
+    """Give, for each token, the position of the token that it merges into, or its own."""
+    _, src, _ = plan.positions()
+    own = torch.arange(plan.length).repeat(len(src), 1)
+    return own.scatter(1, src, plan.starts[1] + 2 * plan.dst)
 
 
 def smooth_pictures(num_frames: int, side: int) -> torch.Tensor:
@@ -193,13 +212,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the video encoders against plain CLIP.")
     parser.add_argument("--backbone", action="append", default=None)
     parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--videos", type=int, default=1, help="how many at once")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows, kept = [], {}
     for backbone in arguments.backbone or ["ViT-B-32", "ViT-B-16"]:
-        rows += bench(backbone, arguments.frames, arguments.repeats)
+        rows += bench(backbone, arguments.frames, arguments.repeats, arguments.videos)
         kept[backbone] = agreement(backbone, arguments.frames)
     if arguments.json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "bf16_keeps_decisions": kept}, indent=2))

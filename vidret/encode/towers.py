@@ -141,10 +141,9 @@ class VisionTower(nn.Module):
             raise ValueError(f"pictures must be whole videos of {num_frames} frames, got {len(pictures)}")
         steps = self.plan(num_frames)
         trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
-        classes_alone = not (tokens or trace or self.prompts is not None)
         for layer, step in enumerate(steps):
-            last = layer == len(steps) - 1
-            trunk = self._layer(layer, step, trunk, num_frames, classes_alone=last and classes_alone)
+            drop_patches = layer == len(steps) - 1 and not (tokens or trace)
+            trunk = self._layer(layer, step, trunk, num_frames, drop_patches=drop_patches)
         return self._project(trunk, steps[-1], num_frames, tokens=tokens)
 
     def plan(self, num_frames: int) -> list[Step]:
@@ -191,10 +190,10 @@ class VisionTower(nn.Module):
         sources = torch.arange(num_own, device=x.device).expand(len(x), -1) if trace else None
         return Trunk(x, None, token_mask, sources)
 
-    def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int, *, classes_alone: bool = False) -> Trunk:
+    def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int, *, drop_patches: bool = False) -> Trunk:
         """Join and merge across clips, attend, merge within the clip, change each token.
 
-        With ``classes_alone``, in a last layer, what no class token depends on any more is not computed.
+        With ``drop_patches``, in a last layer, class tokens and prompts alone go on: nothing depends on patches any more.
         """
         block = cast(Block, self.blocks[layer])
         back = self._num_prompts(step)
@@ -205,9 +204,12 @@ class VisionTower(nn.Module):
             normed = switch(normed, self.prompts.shape.num_prompts)
         if self.token_shift and layer >= self.shape.layers - SHIFTED_BLOCKS:
             normed = shift_tokens(normed, num_frames, None if trunk.mask is None else trunk.mask[:, 0])
-        if classes_alone:
-            x = trunk.x[:, : step.front] + block.attn.cross(normed[:, : step.front], normed, bias=self._bias(trunk))
-            return trunk._replace(x=x + block.mlp(block.ln_2(x)))
+        if drop_patches:
+            num = trunk.x.shape[1]
+            stay = torch.cat([torch.arange(step.front), torch.arange(num - back, num)]).to(trunk.x.device)
+            x = trunk.x[:, stay] + block.attn.cross(normed[:, stay], normed, bias=self._bias(trunk))
+            mask = None if trunk.mask is None else trunk.mask[:, stay]
+            return Trunk(x + block.mlp(block.ln_2(x)), None, mask, None)
         seen, keys = block.attn(normed, bias=self._bias(trunk))
         trunk = trunk._replace(x=trunk.x + seen)
         if step.intra:

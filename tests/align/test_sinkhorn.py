@@ -1,0 +1,240 @@
+"""Sinkhorn by hand: the scaling of exp(scores) by loops, what must not matter, limits, and a published example."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from tests.goldens import check_close, find_cases
+from vidret.align.sinkhorn import Transport, sinkhorn
+
+
+def naive_sinkhorn(
+    scores: Tensor, temperature: float, num_iterations: int, row_weights: Tensor, column_weights: Tensor
+) -> tuple[list[list[float]], list[float], list[float]]:
+    """Scale a matrix of numbers, no logarithms: the plan and the logarithms of the two factors, times temperature."""
+    kernel = [[math.exp(value / temperature) for value in row] for row in scores.tolist()]
+    r = [weight / sum(row_weights.tolist()) for weight in row_weights.tolist()]
+    c = [weight / sum(column_weights.tolist()) for weight in column_weights.tolist()]
+    rows, columns = range(len(r)), range(len(c))
+    a = [1.0 for _ in rows]
+    b = [c[j] / sum(kernel[i][j] * a[i] for i in rows) for j in columns]
+    for _ in range(num_iterations):
+        a = [r[i] / sum(kernel[i][j] * b[j] for j in columns) for i in rows]
+        b = [c[j] / sum(kernel[i][j] * a[i] for i in rows) for j in columns]
+    plan = [[kernel[i][j] * a[i] * b[j] for j in columns] for i in rows]
+    return plan, [temperature * math.log(x) for x in a], [temperature * math.log(x) for x in b]
+
+
+def sample(rows: int, columns: int, seed: int = 0, scale: float = 3.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+
+
+def weights(count: int, seed: int) -> Tensor:
+    return 0.2 + torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def check_same(found: Transport, expected: Transport, atol: float = 1e-12) -> None:
+    for name in ("log_plan", "row_potentials", "column_potentials"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=atol, rtol=1e-12)
+    assert found.error == pytest.approx(expected.error, abs=1e-12)
+    assert found.num_iterations == expected.num_iterations
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("num_iterations", [0, 1, 4, 30])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (6, 1), (4, 4), (7, 3)])
+def test_it_is_the_naive_one(rows: int, columns: int, temperature: float, num_iterations: int, weighted: bool) -> None:
+    scores = sample(rows, columns, seed=rows)
+    r = weights(rows, 1) if weighted else torch.ones(rows).double()
+    c = weights(columns, 2) if weighted else torch.ones(columns).double()
+    plan, row_potentials, column_potentials = naive_sinkhorn(scores, temperature, num_iterations, r, c)
+    given = {"row_weights": r, "column_weights": c} if weighted else {}
+    found = sinkhorn(scores, temperature=temperature, num_iterations=num_iterations, **given)
+    torch.testing.assert_close(found.plan, torch.tensor(plan, dtype=torch.float64), atol=1e-12, rtol=1e-9)
+    if found.num_iterations == num_iterations:
+        assert found.row_potentials.tolist() == pytest.approx(row_potentials, abs=1e-10)
+        assert found.column_potentials.tolist() == pytest.approx(column_potentials, abs=1e-10)
+    else:
+        assert found.error == 0.0
+    violation = sum(abs(sum(plan[i]) - float(r[i] / r.sum())) for i in range(rows))
+    assert found.error == pytest.approx(violation, abs=1e-12)
+
+
+def test_in_the_limit_it_is_doubly_stochastic() -> None:
+    found = sinkhorn(sample(9, 9), num_iterations=5000, tolerance=1e-12)
+    assert found.num_iterations < 5000
+    assert found.error <= 1e-12
+    ones = torch.ones(9, dtype=torch.float64)
+    torch.testing.assert_close(9 * found.plan.sum(1), ones, atol=1e-10, rtol=0)
+    torch.testing.assert_close(9 * found.plan.sum(0), ones, atol=1e-10, rtol=0)
+
+
+def test_columns_are_exact_at_any_time_and_rows_get_there() -> None:
+    scores, r, c = sample(8, 5), weights(8, 3), weights(5, 4)
+    errors = []
+    for num_iterations in range(6):
+        found = sinkhorn(scores, num_iterations=num_iterations, row_weights=r, column_weights=c)
+        torch.testing.assert_close(found.plan.sum(0), c / c.sum(), atol=1e-12, rtol=0)
+        assert found.error == pytest.approx(float((found.plan.sum(1) - r / r.sum()).abs().sum()), abs=1e-12)
+        errors.append(found.error)
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_it_stops_as_soon_as_it_is_good_enough() -> None:
+    scores = sample(6, 6)
+    found = sinkhorn(scores, num_iterations=1000, tolerance=1e-3)
+    assert 0 < found.num_iterations < 1000
+    assert found.error <= 1e-3 < sinkhorn(scores, num_iterations=found.num_iterations - 1).error
+    check_same(found, sinkhorn(scores, num_iterations=found.num_iterations))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_the_plan_follows_from_scores_and_potentials(temperature: float) -> None:
+    scores = sample(5, 7)
+    found = sinkhorn(scores, temperature=temperature)
+    moved = (scores + found.row_potentials[:, None] + found.column_potentials) / temperature
+    torch.testing.assert_close(found.log_plan, moved, atol=1e-12, rtol=1e-12)
+
+
+def test_shifts_of_rows_and_columns_change_no_plan() -> None:
+    scores = sample(6, 4)
+    found = sinkhorn(scores, num_iterations=3)
+    shifted = sinkhorn(scores + 123.0, num_iterations=3)
+    torch.testing.assert_close(shifted.log_plan, found.log_plan, atol=1e-10, rtol=0)
+    torch.testing.assert_close(shifted.row_potentials, found.row_potentials, atol=1e-10, rtol=0)
+    columns = sinkhorn(scores + sample(1, 4, seed=5), num_iterations=3)
+    torch.testing.assert_close(columns.log_plan, found.log_plan, atol=1e-10, rtol=0)
+    long, rows = (sinkhorn(each, num_iterations=9999, tolerance=1e-13) for each in (scores, scores + sample(6, 1)))
+    torch.testing.assert_close(rows.plan, long.plan, atol=1e-10, rtol=0)  # rows: in the limit only
+
+
+def test_scores_and_temperature_may_share_a_scale() -> None:
+    scores = sample(5, 5)
+    found, scaled = sinkhorn(scores), sinkhorn(scores / 100, temperature=0.01)
+    torch.testing.assert_close(scaled.plan, found.plan)
+    torch.testing.assert_close(100 * scaled.column_potentials, found.column_potentials)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_as_the_temperature_falls_the_plan_is_the_optimal_assignment(seed: int) -> None:
+    scores = sample(10, 10, seed=seed, scale=1.0)
+    rows, columns = linear_sum_assignment(scores.numpy(), maximize=True)
+    best = float(scores[rows, columns].sum())
+    gaps = []
+    for temperature in (1.0, 0.1, 0.01, 0.002):
+        found = sinkhorn(scores, temperature=temperature, num_iterations=20000, tolerance=1e-5)
+        gaps.append(best - 10 * float((found.plan * scores).sum()))
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] == pytest.approx(0, abs=1e-3)
+    assert found.plan.argmax(1).tolist() == columns.tolist()
+    assert float(found.plan[rows, columns].sum()) > 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_of_a_thousand_do_not_overflow(dtype: torch.dtype) -> None:
+    signs = sample(12, 8).sign()
+    for scores in (1000 * signs, 1000 - 2000 * torch.eye(8), -1000 * torch.ones(3, 5), 1000 * torch.ones(3, 5)):
+        found = sinkhorn(scores.to(dtype), num_iterations=50)
+        assert found.plan.dtype == dtype
+        for values in (found.log_plan, found.row_potentials, found.column_potentials):
+            assert values.isfinite().all()
+        uniform = torch.full((scores.shape[1],), 1 / scores.shape[1], dtype=dtype)
+        torch.testing.assert_close(found.plan.sum(0), uniform, atol=1e-3 if dtype == torch.float32 else 1e-9, rtol=0)
+
+
+def test_single_precision_is_as_good_as_its_digits() -> None:
+    scores = sample(30, 20, scale=20.0)
+    exact, short = sinkhorn(scores), sinkhorn(scores.float())
+    torch.testing.assert_close(short.column_potentials.double(), exact.column_potentials, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e30, math.nan, math.inf, -math.inf])
+def test_padding_changes_nothing(garbage: float) -> None:
+    scores, r, c = sample(5, 6), weights(5, 1), weights(6, 2)
+    expected = sinkhorn(scores, row_weights=r, column_weights=c)
+    rows, columns = torch.tensor([0, 2, 3, 5, 6]), torch.tensor([1, 2, 4, 5, 6, 8])
+    row_mask, column_mask = torch.zeros(8, dtype=torch.bool), torch.zeros(9, dtype=torch.bool)
+    row_mask[rows], column_mask[columns] = True, True
+    padded = torch.full((8, 9), garbage, dtype=torch.float64)
+    padded[rows[:, None], columns] = scores
+    padded_r, padded_c = torch.full((8,), garbage).double(), torch.full((9,), garbage).double()
+    padded_r[rows], padded_c[columns] = r, c
+    found = sinkhorn(padded, row_weights=padded_r, column_weights=padded_c, row_mask=row_mask, column_mask=column_mask)
+    assert torch.equal(found.log_plan[rows[:, None], columns], expected.log_plan)
+    assert torch.equal(found.row_potentials[rows], expected.row_potentials)
+    assert torch.equal(found.column_potentials[columns], expected.column_potentials)
+    assert (found.error, found.num_iterations) == (expected.error, expected.num_iterations)
+    assert (found.plan[~row_mask] == 0).all()
+    assert (found.plan[:, ~column_mask] == 0).all()
+    assert (found.row_potentials[~row_mask] == -math.inf).all()
+    assert (found.column_potentials[~column_mask] == -math.inf).all()
+
+
+def test_masks_that_are_true_are_no_masks() -> None:
+    scores = sample(4, 3)
+    expected = sinkhorn(scores)
+    check_same(sinkhorn(scores, row_mask=torch.ones(4, dtype=torch.bool)), expected, atol=0)
+    check_same(sinkhorn(scores, column_mask=torch.ones(3, dtype=torch.bool)), expected, atol=0)
+
+
+def test_an_order_of_rows_and_columns_is_kept() -> None:
+    scores, r, c = sample(6, 5), weights(6, 1), weights(5, 2)
+    rows, columns = torch.randperm(6), torch.randperm(5)
+    expected = sinkhorn(scores, row_weights=r, column_weights=c)
+    found = sinkhorn(scores[rows][:, columns], row_weights=r[rows], column_weights=c[columns])
+    torch.testing.assert_close(found.log_plan, expected.log_plan[rows][:, columns])
+    torch.testing.assert_close(found.row_potentials, expected.row_potentials[rows])
+    torch.testing.assert_close(found.column_potentials, expected.column_potentials[columns])
+
+
+def test_gradients_pass_through_and_are_right() -> None:
+    scores = sample(4, 3).requires_grad_()
+    row_mask = torch.tensor([True, True, False, True])
+    assert torch.autograd.gradcheck(lambda x: sinkhorn(x).log_plan, scores)
+    assert torch.autograd.gradcheck(lambda x: sinkhorn(x, row_mask=row_mask).plan, scores)
+    far = (1000 * sample(4, 3).sign()).requires_grad_()
+    sinkhorn(far).plan.square().sum().backward()  # type: ignore[no-untyped-call]
+    assert far.grad is not None
+    assert far.grad.isfinite().all()
+
+
+def test_what_it_refuses() -> None:
+    scores = sample(2, 3)
+    no = torch.zeros(3, dtype=torch.bool)
+    holed = scores.clone()
+    holed[1, 2] = math.nan
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: sinkhorn(scores[0]), r"scores must be a float32 or float64 matrix, got torch.float64 \(3,\)"),
+        (lambda: sinkhorn(scores.half()), r"scores must be a float32 or float64 matrix, got torch.float16 \(2, 3\)"),
+        (lambda: sinkhorn(holed), r"scores must be finite, got nan at \[1, 2\]"),
+        (lambda: sinkhorn(scores, temperature=0), "temperature must be above 0 and finite, got 0"),
+        (lambda: sinkhorn(scores, temperature=math.nan), "temperature must be above 0 and finite, got nan"),
+        (lambda: sinkhorn(scores, num_iterations=-1), "must be at least 0, got -1 and 0.0"),
+        (lambda: sinkhorn(scores, tolerance=math.nan), "must be at least 0, got 4 and nan"),
+        (lambda: sinkhorn(scores, row_mask=no), r"row_mask must be 2 bools, got torch.bool \(3,\)"),
+        (lambda: sinkhorn(scores, column_mask=no.int()), r"column_mask must be 3 bools, got torch.int32 \(3,\)"),
+        (lambda: sinkhorn(scores, column_mask=no), "must have a row and a column that are real"),
+        (lambda: sinkhorn(scores[:0]), "must have a row and a column that are real"),
+        (lambda: sinkhorn(scores, row_weights=torch.ones(3)), r"row_weights must be 2 numbers, got \(3,\)"),
+        (lambda: sinkhorn(scores, column_weights=no.float()), r"column_weights must be above 0 and finite, got \[0.0"),
+    ]
+    for call, message in cases:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_the_published_code_scales_the_same() -> None:
+    outputs = [load_file(case.folder / "outputs_testtime.safetensors") for case in find_cases("ucofia")]
+    demos = [each for each in outputs if "sk_demo.input" in each]
+    assert demos
+    for demo in demos:
+        found = sinkhorn(demo["sk_demo.input"], num_iterations=4)
+        check_close(found.row_potentials.log_softmax(0), demo["sk_demo.row_bias"])
+        check_close(found.column_potentials.log_softmax(0), demo["sk_demo.col_bias"])
