@@ -23,6 +23,10 @@ class EncoderError(VidretError):
     """Say why an encoder cannot be loaded or trusted."""
 
 
+class AlignerError(VidretError):
+    """Say why an aligner cannot be loaded."""
+
+
 class StoreError(VidretError):
     """Say why an index cannot be opened, read or written."""
 

@@ -193,7 +193,7 @@ class VisionTower(nn.Module):
     def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int, *, drop_patches: bool = False) -> Trunk:
         """Join and merge across clips, attend, merge within the clip, change each token.
 
-        With ``drop_patches``, in a last layer, class tokens and prompts alone go on: nothing depends on patches any more.
+        With ``drop_patches``, in a last layer, class tokens and prompts alone go on: nothing needs patches any more.
         """
         block = cast(Block, self.blocks[layer])
         back = self._num_prompts(step)
