@@ -69,6 +69,15 @@ TEMPME: Names = {
     **{f"clip.transformer.resblocks.*.{key}": f"text.blocks.*.{own}" for key, own in _LORA.items()},
     "clip.visual.transformer.resblocks.*.TVPt_Video_Positional_embedding": "vision.temporal.*",
 }
+_SHIFTED = {key: own for key, own in _OPEN_BLOCK.items() if key.startswith("attn.")}
+UCOFIA: Names = {
+    **{f"clip.{key}": own for key, own in OPEN_CLIP.items()},
+    # The wrapper that shifts tokens renames the attention of the last two blocks.
+    **{
+        f"clip.visual.transformer.resblocks.*.{key.replace('attn.', 'attn.net.', 1)}": f"vision.blocks.*.{own}"
+        for key, own in _SHIFTED.items()
+    },
+}
 _HF_BLOCK = {
     **{f"self_attn.out_proj.{part}": f"attn.out_proj.{part}" for part in ("weight", "bias")},
     **{f"self_attn.qkv.{part}": f"attn.in_proj_{part}" for part in ("weight", "bias")},  # packed beforehand
@@ -281,7 +290,7 @@ def _from_promptswitch(weights: Weights, prompts: PromptShape | None, heads: Hea
 def _from_ucofia(weights: Weights, heads: Heads | None) -> ClipModel:
     # The aligner's own weights are the aligner's business; everything of CLIP has to be known.
     clip = {name: weight for name, weight in weights.items() if name.startswith("clip.")}
-    own = rename(clip, {f"clip.{key}": value for key, value in OPEN_CLIP.items()})
+    own = rename(clip, UCOFIA)
     card = measure_card(own, method="ucofia", heads=heads, quick_gelu=True)
     return _fill(replace(card, token_shift=True), own)
 
