@@ -11,7 +11,8 @@ import torch
 
 from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel, save_model
-from vidret.encode.towers import TextShape, VisionShape, VisionTower
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape, VisionTower
 from vidret.types import Frames
 
 SHAPE = VisionShape(image_size=32, patch=8, width=24, layers=4, heads=2, dim=16)

@@ -177,7 +177,7 @@ def agreement(backbone: str, num_frames: int) -> float:
         plans.append(plan_merge(*arguments, **options))
         return plans[-1]
 
-    with torch.inference_mode(), mock.patch("vidret.encode.towers.plan_merge", record):
+    with torch.inference_mode(), mock.patch("vidret.encode.vision.plan_merge", record):
         trunk = exact._embed(
             smooth_pictures(num_frames, card.vision.image_size), num_frames, num_frames, None, trace=False
         )

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidret.encode.encoder import normalise_pixels
 from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import CLIP_MEAN, CLIP_STD, load_model, read_card
-from vidret.encode.towers import VisionShape, VisionTower
+from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import VidretError
 from vidret.sheet import FAINT, GAP, INK, PAPER
 from vidret.text import clock, printable

@@ -138,3 +138,10 @@ class Block(nn.Module):
         x = x + self.attn(self.ln_1(x), bias=bias, causal=causal)[0]
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
+
+
+def fold(tower: nn.Module) -> None:
+    """Make every low-rank update part of its weight."""
+    for module in tower.modules():
+        if isinstance(module, Attention):
+            module.fold()

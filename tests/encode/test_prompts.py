@@ -11,7 +11,7 @@ from tests.encode.tiny import MERGING, VISION, make_pictures, recorded, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.model import ClipModel
 from vidret.encode.prompts import PromptCube, PromptShape, interleave, switch
-from vidret.encode.towers import VisionTower
+from vidret.encode.vision import VisionTower
 from vidret.encode.weights import convert
 from vidret.layers import Attention
 
@@ -254,7 +254,7 @@ def test_what_is_left_without_a_part_is_what_is_published(case: Case, monkeypatc
     assert model.vision.prompts is not None
     whole = case.outputs["frame_features_l2"]
     with monkeypatch.context() as patch:
-        patch.setattr("vidret.encode.towers.switch", lambda tokens, num_prompts: tokens)
+        patch.setattr("vidret.encode.vision.switch", lambda tokens, num_prompts: tokens)
         found = unit(model.vision(case.pictures, num_frames=num_frames).frames)
     check_close(found, case.outputs["ablation.no_switch.frame_features_l2"])
     assert (found - whole).abs().max() > 1e-4, "the part matters"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vidret.encode.merging import MergeSchedule
-from vidret.encode.towers import TextShape, Trunk, VisionShape, VisionTower
+from vidret.encode.text import TextShape
+from vidret.encode.vision import Trunk, VisionShape, VisionTower
 from vidret.layers import Block
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16)

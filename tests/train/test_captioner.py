@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.goldens import Case, check_close, find_cases
-from vidret.encode.towers import TextShape, TextTower
+from vidret.encode.text import TextShape, TextTower
 from vidret.encode.weights import convert
 from vidret.errors import EncoderError
 from vidret.train.captioner import (

@@ -12,7 +12,8 @@ from torch import nn
 
 from vidret.encode.merging import MergeSchedule
 from vidret.encode.prompts import PromptShape
-from vidret.encode.towers import TextShape, TextTower, VisionShape, VisionTower
+from vidret.encode.text import TextShape, TextTower
+from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import EncoderError
 from vidret.types import Resize, Sampling
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel, load_exactly
 from vidret.encode.prompts import PromptShape
-from vidret.encode.towers import TextShape, VisionShape
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape
 from vidret.errors import EncoderError
 from vidret.types import Sampling
 

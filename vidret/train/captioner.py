@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.encode.model import load_exactly
-from vidret.encode.towers import TextTower
+from vidret.encode.text import TextTower
 from vidret.encode.weights import Names, Weights, rename
 from vidret.errors import EncoderError
 

@@ -1,4 +1,4 @@
-"""The CLIP towers: our own forward over open_clip's parameters, with merging, prompts and token shift as arguments."""
+"""CLIP's vision tower: our own forward over open_clip's parameters; merging, prompts and token shift are arguments."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vidret.encode.merging import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
 from vidret.encode.prompts import PromptCube, PromptShape, switch
-from vidret.layers import Attention, Block
+from vidret.layers import Block, fold
 
 SHIFTED_BLOCKS = 2  # the last ones
 SHIFT_FOLD = 7
@@ -35,20 +35,6 @@ class VisionShape:
     def num_patches(self) -> int:
         """Count the patches of a frame."""
         return (self.image_size // self.patch) ** 2
-
-
-@dataclass(frozen=True, slots=True)
-class TextShape:
-    """The size of a text tower; ``context`` is the greatest number of tokens."""
-
-    context: int
-    vocabulary: int
-    width: int
-    layers: int
-    heads: int
-    dim: int
-    quick_gelu: bool = False
-    mlp_ratio: float = 4.0
 
 
 class VisionOutput(NamedTuple):
@@ -310,45 +296,6 @@ class VisionTower(nn.Module):
         return torch.where(place < num_classes, place, place - num_classes + num_frames)
 
 
-class TextTower(nn.Module):
-    """CLIP's causal text transformer: the whole text is the state at its end token, the words are the states before."""
-
-    def __init__(self, shape: TextShape, *, lora_rank: int = 0) -> None:
-        super().__init__()
-        self.shape = shape
-        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.positions = nn.Parameter(torch.randn(shape.context, shape.width) * 0.01)
-        self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, quick_gelu=shape.quick_gelu, mlp_ratio=shape.mlp_ratio, lora_rank=lora_rank)
-            for _ in range(shape.layers)
-        )
-        self.ln_final = nn.LayerNorm(shape.width)
-        self.proj = nn.Parameter(torch.randn(shape.width, shape.dim) * shape.width**-0.5)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-
-    def forward(
-        self, ids: Int[Tensor, "text word"]
-    ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "text word dim"]]:
-        """Encode texts: start token, words, end token (the highest id), padding.
-
-        Nothing looks ahead, so that padding needs no mask, and what lies behind the last end token is not computed.
-
-        Returns:
-            The sentences, and all states up to the last end token of the batch; not scaled to unit length.
-        """
-        ends = ids.argmax(dim=-1)
-        ids = ids[:, : int(ends.max()) + 1]
-        x = self.embedding(ids) + self.positions[: ids.shape[1]]
-        for block in self.blocks:
-            x = block(x, causal=True)
-        words = self.ln_final(x) @ self.proj
-        return words[torch.arange(len(words), device=words.device), ends], words
-
-    def fold(self) -> None:
-        """Make the low-rank updates part of the weights."""
-        fold(self)
-
-
 def merge(
     trunk: Trunk, metric: Float[Tensor, "sequence token channel"], num_merged: int, front: int, back: int
 ) -> Trunk:
@@ -361,13 +308,6 @@ def merge(
     mask = None if trunk.mask is None else move_mask(plan, trunk.mask)
     sources = None if trunk.sources is None else plan.destinations().gather(1, trunk.sources)
     return Trunk(x, sizes, mask, sources)
-
-
-def fold(tower: nn.Module) -> None:
-    """Make every low-rank update part of its weight."""
-    for module in tower.modules():
-        if isinstance(module, Attention):
-            module.fold()
 
 
 def shift_tokens(

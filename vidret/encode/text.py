@@ -1,0 +1,62 @@
+"""CLIP's text tower: our own forward over open_clip's parameters."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vidret.layers import Block, fold
+
+
+@dataclass(frozen=True, slots=True)
+class TextShape:
+    """The size of a text tower; ``context`` is the greatest number of tokens."""
+
+    context: int
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    dim: int
+    quick_gelu: bool = False
+    mlp_ratio: float = 4.0
+
+
+class TextTower(nn.Module):
+    """CLIP's causal text transformer: the whole text is the state at its end token, the words are the states before."""
+
+    def __init__(self, shape: TextShape, *, lora_rank: int = 0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.positions = nn.Parameter(torch.randn(shape.context, shape.width) * 0.01)
+        self.blocks = nn.ModuleList(
+            Block(shape.width, shape.heads, quick_gelu=shape.quick_gelu, mlp_ratio=shape.mlp_ratio, lora_rank=lora_rank)
+            for _ in range(shape.layers)
+        )
+        self.ln_final = nn.LayerNorm(shape.width)
+        self.proj = nn.Parameter(torch.randn(shape.width, shape.dim) * shape.width**-0.5)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(
+        self, ids: Int[Tensor, "text word"]
+    ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "text word dim"]]:
+        """Encode texts: start token, words, end token (the highest id), padding.
+
+        Nothing looks ahead, so that padding needs no mask, and what lies behind the last end token is not computed.
+
+        Returns:
+            The sentences, and all states up to the last end token of the batch; not scaled to unit length.
+        """
+        ends = ids.argmax(dim=-1)
+        ids = ids[:, : int(ends.max()) + 1]
+        x = self.embedding(ids) + self.positions[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, causal=True)
+        words = self.ln_final(x) @ self.proj
+        return words[torch.arange(len(words), device=words.device), ends], words
+
+    def fold(self) -> None:
+        """Make the low-rank updates part of the weights."""
+        fold(self)
