@@ -235,7 +235,8 @@ def test_a_text_is_its_mean_word_seen_from_the_middle_of_the_classes(encoder: St
     tokenizer, model = starter.load_sentence_model(find_weights(*SENTENCES))
     middle = load_file(CLASS_TEXTS)["classes"].double().mean(0)
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
-        states = model(input_ids=torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0].double()
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        states = model(ids, ids != tokenizer.token_to_id("[PAD]"))[0].double()
         mean = sum(states) / len(states)
         sentence = mean / mean.norm() - middle
         words = (states[1:-1] if len(states) > 2 else states) - middle

@@ -29,6 +29,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidret.encode.encoder import normalise_pixels
+from vidret.encode.minilm import MiniLM, load_minilm
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -129,7 +130,7 @@ class StarterEncoder:
         return trunk.forward_features, surprise
 
     @cached_property
-    def _sentence_model(self) -> tuple[Any, Any]:
+    def _sentence_model(self) -> tuple[Any, MiniLM]:
         return load_sentence_model(self._files[SENTENCES[0]])
 
 
@@ -208,21 +209,17 @@ def clipped_normal(mean: torch.Tensor, deviation: torch.Tensor, top: float) -> t
     return first, (second - first.square()).clamp(min=0)
 
 
-def load_sentence_model(path: Path) -> tuple[Any, Any]:
+def load_sentence_model(path: Path) -> tuple[Any, MiniLM]:
     """Load MiniLM and its tokenizer from the folder of its weights."""
     from tokenizers import Tokenizer
-    from transformers import BertModel
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = Tokenizer.from_file(str(path.with_name("tokenizer.json")))
     tokenizer.enable_truncation(CONTEXT_LENGTH)
     tokenizer.enable_padding()
-    model: Any = BertModel.from_pretrained(path.parent, local_files_only=True)
-    return tokenizer, model.eval()
+    return tokenizer, load_minilm(path.parent)
 
 
-def embed_words(tokenizer: Any, model: Any, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def embed_words(tokenizer: Any, model: MiniLM, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the last layer's states (text, word, dim) and a mask (text, word), True where a word is real."""
     encoded = tokenizer.encode_batch(texts)
     for text, each in zip(texts, encoded, strict=True):
@@ -230,7 +227,7 @@ def embed_words(tokenizer: Any, model: Any, texts: list[str]) -> tuple[torch.Ten
             logger.warning("only the first %d word pieces are read of: %.60s...", CONTEXT_LENGTH, text)
     ids = torch.tensor([each.ids for each in encoded])
     mask = torch.tensor([each.attention_mask for each in encoded])
-    return model(input_ids=ids, attention_mask=mask).last_hidden_state, mask.bool()
+    return model(ids, mask.bool()), mask.bool()
 
 
 def pool_words(words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
