@@ -4,6 +4,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 TAU = 0.01
 NEVER = -1e30  # a logit that no real one falls below; finite, so that an item of padding alone gives 0, not NaN
@@ -12,8 +13,8 @@ NEVER = -1e30  # a logit that no real one falls below; finite, so that an item o
 def resize_mixing(matrix: Float[Tensor, "n n"], size: int) -> Float[Tensor, "size size"]:
     """Fit a trained mixing matrix to another number of frames, words or tokens.
 
-    Fewer take the leading square: position i stays position i, which is what a longer, padded axis does anyway. For more,
-    the new positions are nobody in particular: the mean of the trained diagonal on theirs, the mean of the trained rest
+    Fewer take the leading square: position i stays position i, as it does on a longer, padded axis. For more, the new
+    positions are nobody in particular: the mean of the trained diagonal on theirs, the mean of the trained rest
     everywhere else; so a matrix that treats all positions alike (the identity, for one) still does. The trained size is
     returned untouched, the same tensor.
 
@@ -28,20 +29,20 @@ def resize_mixing(matrix: Float[Tensor, "n n"], size: int) -> Float[Tensor, "siz
     own = matrix.diagonal().mean()
     other = (matrix.sum() - matrix.diagonal().sum()) / max(1, trained * (trained - 1))
     eye = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
-    inside = torch.nn.functional.pad(torch.ones_like(matrix), (0, size - trained, 0, size - trained))
-    padded = torch.nn.functional.pad(matrix, (0, size - trained, 0, size - trained))
+    inside = functional.pad(torch.ones_like(matrix), (0, size - trained, 0, size - trained))
+    padded = functional.pad(matrix, (0, size - trained, 0, size - trained))
     return padded + (1 - inside) * (own * eye + other * (1 - eye))
 
 
 def aggregate(
-    similarities: Float[Tensor, "*before n *after"],
+    similarities: Float[Tensor, "first ..."],
     dim: int,
     *,
     mixing: Float[Tensor, "m m"] | None = None,
     mask: Bool[Tensor, "..."] | None = None,
     sizes: Float[Tensor, "..."] | None = None,
     tau: float = TAU,
-) -> Float[Tensor, "*before *after"]:
+) -> Float[Tensor, "first ..."]:
     """Sum similarities along one axis, weighed by softmax(softmax(s / tau) @ mixing / tau).
 
     Args:

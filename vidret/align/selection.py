@@ -9,7 +9,7 @@ from torch.nn import functional
 KEPT = 3
 SIGMA = 0.05
 NUM_DRAWS = 500
-NEVER = -1e30  # a logit that no real one falls below; finite, so that nothing becomes 0 * inf
+NEVER = -1e30  # a score that no real one falls below
 
 
 class ScoreNet(nn.Module):
@@ -83,7 +83,7 @@ def perturbed_top_k(
     Reference: Berthet et al. 2020, "Learning with Differentiable Perturbed Optimizers", proposition 3.1; Cordonnier et
     al. 2021, "Differentiable Patch Selection", section 3.1.
     """
-    shares: Tensor = _PerturbedTopK.apply(scores, noise, k, sigma)
+    shares: Tensor = _PerturbedTopK.apply(scores, noise, k, sigma)  # type: ignore[no-untyped-call]
     return shares
 
 
