@@ -219,6 +219,7 @@ def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
 def test_a_missing_path_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match="no such file"):
         Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "nowhere"])
+    assert not (tmp_path / "index").exists()
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:

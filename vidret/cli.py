@@ -58,9 +58,11 @@ def index(
     workers: Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")] = None,
     decoder: Annotated[str, typer.Option(help="auto (Decord where it is exact, else PyAV), decord or pyav.")] = "auto",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a decoder may stay silent.")] = 120.0,
-    prune: Annotated[bool, typer.Option(help="Forget files that are gone.")] = False,
-    retry_failed: Annotated[bool, typer.Option(help="Look again at files that failed and did not change.")] = False,
-    fail_on_error: Annotated[bool, typer.Option(help="Exit with 1 when any file failed.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Look again at failed files that did not change.")
+    ] = False,
+    fail_on_error: Annotated[bool, typer.Option("--fail-on-error", help="Exit with 1 when any file failed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Index videos: what is new or changed is encoded, the rest is skipped. Interrupt and run again at will."""
@@ -153,9 +155,11 @@ def locate(
 @app.command()
 def info(
     index: IndexOption = Path(DEFAULT_INDEX),
-    failed: Annotated[bool, typer.Option(help="List the files that failed, with their reasons.")] = False,
-    check: Annotated[bool, typer.Option(help="Read everything and look for damaged bytes.")] = False,
-    repair: Annotated[bool, typer.Option(help="As --check; what is damaged is encoded again by the next run.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="List the files that failed, with their reasons.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read everything and look for damaged bytes.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="As --check; the next run encodes anew what is damaged.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Describe an index."""

@@ -17,12 +17,13 @@ from vidret.align.similarity import score_frames
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import StoreError, VidretError
 from vidret.ground.curve import find_spans
-from vidret.indexing import IndexReport, Progress, index_paths
+from vidret.indexing import IndexReport, Progress, index_files
 from vidret.store.records import StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
 from vidret.types import Hit, Moment, Segment
 from vidret.video.decode import Decoder
+from vidret.video.scan import scan
 
 logger = logging.getLogger(__name__)
 
@@ -144,22 +145,25 @@ class Engine:
         prune: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> IndexReport:
-        """Bring the index up to date with files, folders, globs or manifests; see ``index_paths`` for the arguments.
+        """Bring the index up to date with files, folders, globs or manifests.
+
+        ``scan`` says what paths may be, ``index_files`` what the other arguments do.
 
         Raises:
             VidretError: A path does not exist, or the index cannot be written. Files that cannot be read raise nothing:
                 they are in the report, and in the index with their reasons.
         """
+        files = scan(os.fspath(path) for path in paths)
         load_faiss()  # a missing extra is told before the work, not after it
         check_encoder(self.encoder)
         encoder = self.encoder
         with Store.create(
             self.path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
         ) as store:
-            report = index_paths(
+            report = index_files(
                 store,
                 encoder,
-                [os.fspath(path) for path in paths],
+                files,
                 lanes=lanes,
                 decoder=decoder,
                 device="cuda" if self._device.startswith("cuda") else "cpu",

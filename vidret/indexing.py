@@ -24,7 +24,6 @@ from vidret.store.store import Store
 from vidret.video.content import fingerprint, look_at
 from vidret.video.decode import Decoder, Device
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
-from vidret.video.scan import scan
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +74,10 @@ class StopRun(Exception):  # noqa: N818  a request, not an error
     """Unwind a lane after a request to stop."""
 
 
-def index_paths(
+def index_files(
     store: Store,
     encoder: Encoder,
-    paths: Sequence[str],
+    files: Sequence[str],
     *,
     lanes: int | None = None,
     decoder: Decoder = "auto",
@@ -88,7 +87,7 @@ def index_paths(
     prune: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
-    """Bring an index up to date with files, folders, globs and manifests.
+    """Bring an index up to date with files.
 
     A file that cannot be read is kept with its reason and costs the run nothing. An interrupt (Ctrl-C) ends the run
     after the segments in flight; however a run ends, what was committed stays, and the next run goes on from there.
@@ -96,7 +95,7 @@ def index_paths(
     Args:
         store: The index, open for writing.
         encoder: The encoder that the index was made with.
-        paths: See ``scan``.
+        files: Absolute paths, each once, as ``scan`` lists them.
         lanes: Files worked on at once; the number of usable cores unless given.
         decoder: ``auto``, ``decord`` or ``pyav``.
         device: ``cuda`` decodes on the GPU where Decord was built for it.
@@ -106,10 +105,9 @@ def index_paths(
         on_progress: Called from this thread a few times a second.
 
     Raises:
-        VidretError: A path does not exist; the index cannot be written. Files that fail raise nothing.
+        VidretError: The index cannot be written. Files that fail raise nothing.
     """
     started = time.monotonic()
-    files = scan(paths)
     run = IndexRun(store, encoder, retry_failed=retry_failed)
     run.triage(files)
     run.note_missing(set(files))
