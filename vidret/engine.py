@@ -43,12 +43,16 @@ class RankedSegment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``."""
+    """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
+
+    ``best`` is the score of its best segment, as a search gives it.
+    """
 
     scores: Float[np.ndarray, " frame"]
     times: Float[np.ndarray, " frame"]
     start: float
     end: float
+    best: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +235,7 @@ class Engine:
             curve = self._curve(sentence, number)
             if curve is None:
                 continue
-            best = float(score_frames(sentence, self._frames(number))[0].max())
-            weak = unrelated_share(self._baseline_scores(), best) >= WEAK
+            weak = unrelated_share(self._baseline_scores(), curve.best) >= WEAK
             spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
             moments += [Moment(number, path, span.start, span.end, span.score, weak) for span in spans]
         return sorted(moments, key=lambda moment: -moment.score)[:k]
@@ -302,18 +305,16 @@ class Engine:
             raise StoreError(f"{os.fspath(video)}: not in the index{reason}")
         return record.video
 
-    def _frames(self, video: int) -> list[Float[np.ndarray, "frame dim"]]:
-        return [frames for frames, _ in self._store.frames(self._store.video_segments(video))]
-
     def _curve(self, sentence: Float[np.ndarray, " dim"], video: int) -> Curve | None:
         ids = self._store.video_segments(video)
         if not ids:
             return None
         stored = self._store.frames(ids)
         segments = self._store.segments(ids)
-        scores = np.concatenate([frames @ sentence for frames, _ in stored])
+        frames = [vectors for vectors, _ in stored]
+        best = float(score_frames(sentence, frames)[0].max())
         times = np.concatenate([times for _, times in stored])
-        return Curve(scores, times, segments[0].start, segments[-1].end)
+        return Curve(np.concatenate(frames) @ sentence, times, segments[0].start, segments[-1].end, best)
 
     # What a score is worth
 
