@@ -140,8 +140,8 @@ class Block(nn.Module):
         return out
 
 
-def fold(tower: nn.Module) -> None:
+def fold(model: nn.Module) -> None:
     """Make every low-rank update part of its weight."""
-    for module in tower.modules():
+    for module in model.modules():
         if isinstance(module, Attention):
             module.fold()

@@ -15,6 +15,7 @@ from vidret.encode.prompts import PromptShape
 from vidret.encode.text import TextShape, TextTower
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import EncoderError
+from vidret.layers import fold
 from vidret.types import Resize, Sampling
 
 FORMAT = 1
@@ -98,8 +99,7 @@ class ClipModel(nn.Module):
 
     def folded(self) -> "ClipModel":
         """Make the low-rank updates part of the weights, in place; the card follows."""
-        self.vision.fold()
-        self.text.fold()
+        fold(self)
         self.card = replace(self.card, lora_rank=0)
         return self
 

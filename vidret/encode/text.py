@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidret.layers import Block, fold
+from vidret.layers import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,3 @@ class TextTower(nn.Module):
             x = block(x, causal=True)
         words = self.ln_final(x) @ self.proj
         return words[torch.arange(len(words), device=words.device), ends], words
-
-    def fold(self) -> None:
-        """Make the low-rank updates part of the weights."""
-        fold(self)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vidret.encode.merging import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
 from vidret.encode.prompts import PromptCube, PromptShape, switch
-from vidret.layers import Block, fold
+from vidret.layers import Block
 
 SHIFTED_BLOCKS = 2  # the last ones
 SHIFT_FOLD = 7
@@ -137,10 +137,6 @@ class VisionTower(nn.Module):
         schedule = self.merging or MergeSchedule(layers=(), factors=(), r=0)
         num_prompts = self.prompts.shape.num_prompts if self.prompts is not None else 0
         return schedule.steps(num_frames, self.shape.num_patches, self.shape.layers, num_prompts=num_prompts)
-
-    def fold(self) -> None:
-        """Make the low-rank updates part of the weights."""
-        fold(self)
 
     def _embed(
         self,
