@@ -1,0 +1,232 @@
+"""The benchmarks' own files, where ``VIDRET_DATA`` names a folder of them: their licences keep them from lying here."""
+
+import json
+import os
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from vidret.data.files import read_names
+from vidret.data.records import Caption, LabelledQuery, Split
+from vidret.data.splits import read_split
+from vidret.data.videos import find_videos
+
+DATA = Path(os.environ.get("VIDRET_DATA", "/nowhere"))
+with_data = pytest.mark.skipif("VIDRET_DATA" not in os.environ, reason="VIDRET_DATA names no folder")
+
+read = cache(read_split)  # several tests look at the same split
+
+# name: videos, captions, queries
+COUNTS = {
+    "msrvtt-1k-a-test": (1_000, 1_000, 0),
+    "msvd-test": (670, 27_763, 0),
+    "msvd-val": (100, 4_290, 0),
+    "msvd-train": (1_200, 48_774, 0),
+    "didemo-test": (1_004, 1_004, 0),
+    "activitynet-val_1": (4_917, 4_917, 0),
+    "activitynet-moments-val_1": (4_917, 0, 17_505),
+    "qvhighlights-train": (7_100, 0, 7_218),
+    "qvhighlights-val": (1_519, 0, 1_550),
+    "qvhighlights-test": (1_529, 0, 1_542),
+    "charades-sta-train": (5_338, 0, 12_408),
+    "charades-sta-test": (1_334, 0, 3_720),
+    "tacos-test": (25, 0, 4_001),
+    "youtube-highlights-val": (152, 0, 152),
+    "tvsum-train": (40, 0, 40),
+    "tvsum-val": (10, 0, 10),
+}
+LISTS = {
+    "msrvtt-1k-a-train-9k": 9_000,
+    "msrvtt-1k-a-train-7k": 7_010,
+    "msrvtt-1k-b-train": 6_656,
+    "msrvtt-1k-b-test": 1_000,
+    "msrvtt-full-train": 6_513,
+    "msrvtt-full-val": 497,
+    "msrvtt-full-test": 2_990,
+}
+
+
+def spans_of(split: Split) -> list[tuple[float, float]]:
+    return [span for query in split.queries for span in query.spans]
+
+
+@with_data
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_counts_of_the_specification(name: str) -> None:
+    split = read(name, DATA)
+    assert (len(split.videos), len(split.captions), len(split.queries)) == COUNTS[name]
+    rows: list[Caption | LabelledQuery] = [*split.captions, *split.queries]
+    assert len({row.id for row in rows}) == len(rows)
+    assert {row.video for row in rows} == set(split.videos)
+
+
+@pytest.fixture(scope="module")
+def msrvtt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Put invented captions beside the real lists: the captions themselves are not at hand."""
+    folder = tmp_path_factory.mktemp("msrvtt")
+    (folder / "msrvtt").symlink_to(DATA / "msrvtt")
+    sentences = [{"video_id": f"video{n}", "caption": f"caption {k} of {n}"} for n in range(10_000) for k in range(2)]
+    (folder / "MSRVTT_data.json").write_text(json.dumps({"sentences": sentences}), "utf-8")
+    return folder
+
+
+@with_data
+def test_the_lists_of_msrvtt_and_what_they_share(msrvtt: Path) -> None:
+    splits = {name: read(name, msrvtt) for name in LISTS}
+    assert {name: len(split.videos) for name, split in splits.items()} == LISTS
+    videos = {name: set(split.videos) for name, split in splits.items()}
+    assert len(splits["msrvtt-full-test"].captions) == 2 * 2_990
+    assert len(splits["msrvtt-1k-b-test"].captions) == 1_000
+    one_k_a = set(read("msrvtt-1k-a", DATA).videos)
+    assert not one_k_a & (videos["msrvtt-1k-a-train-9k"] | videos["msrvtt-1k-a-train-7k"])
+    assert len(videos["msrvtt-1k-a-train-9k"] & videos["msrvtt-full-test"]) == 1_990
+    assert not videos["msrvtt-1k-a-train-7k"] & videos["msrvtt-full-test"]
+    assert len(one_k_a & videos["msrvtt-1k-b-test"]) == 296
+
+
+@with_data
+def test_shared_captions_bound_what_can_be_reached() -> None:
+    counts = Counter(caption.text for caption in read("msrvtt-1k-a", DATA).captions)
+    shared = [count for count in counts.values() if count > 1]
+    assert (sum(shared), len(shared)) == (9, 4)  # of 9 queries 5 must miss: R@1 ends at 99.5
+    by_text: dict[str, set[str]] = {}
+    split = read("msvd", DATA)
+    for caption in split.captions:
+        by_text.setdefault(caption.text, set()).add(caption.video)
+    assert sum(len(videos) > 1 for videos in by_text.values()) == 961
+    per_video = Counter(caption.video for caption in split.captions).values()
+    assert (min(per_video), max(per_video)) == (21, 81)
+
+
+@with_data
+def test_didemo_paragraphs_are_of_the_listed_videos() -> None:
+    split = read("didemo", DATA)
+    rows = json.loads((DATA / "didemo" / "test_data.json").read_text("utf-8"))
+    assert len({row["video"] for row in rows}) == 1_037
+    assert split.notes == ("described videos that are left out, since the list does not name them: 33",)
+    listed = set(split.videos)
+    texts: dict[str, str] = {}
+    for row in rows:
+        if row["video"] in listed:
+            texts[row["video"]] = " ".join(filter(None, (texts.get(row["video"]), row["description"])))
+    assert {caption.video: caption.text for caption in split.captions} == texts
+    assert sum(row["video"] in listed for row in rows) == 3_932
+    for name, count in (("train", 8_392), ("val", 1_065)):
+        others = set(read_names(DATA / "didemo" / f"{name}_list.txt"))
+        assert len(others) == count
+        assert not others & listed
+
+
+@with_data
+def test_activitynet_windows_pass_their_video_in_five_sentences() -> None:
+    split = read("activitynet-moments", DATA)
+    assert split.notes[1:] == ("windows that passed their video, cut at its ends: 5",)
+    assert all(0 <= start < end <= (query.duration or 0) for query in split.queries for start, end in query.spans)
+    paragraphs = {caption.video: caption.text for caption in read("activitynet", DATA).captions}
+    joined: dict[str, list[str]] = {}
+    for query in split.queries:
+        joined.setdefault(query.video, []).append(query.text)
+    assert {video: " ".join(texts) for video, texts in joined.items()} == paragraphs
+    assert read("activitynet", DATA).notes == (
+        "videos that bad_vids.txt calls unreadable and that stay in the gallery: 1",
+    )
+
+
+@with_data
+def test_qvhighlights_clips_are_those_of_the_windows() -> None:
+    for name in ("qvhighlights-train", "qvhighlights-val"):
+        split = read(name, DATA)
+        assert split.notes == ()
+        for query in split.queries:
+            clips = {clip for start, end in query.spans for clip in range(int(start // 2), int(end // 2))}
+            assert clips == set(query.clips)
+            assert {len(marks) for marks in query.saliency} == {3}
+    column = [max(marks) for query in split.queries for marks in zip(*query.saliency, strict=True)]
+    assert (len(column), sum(best < 4 for best in column)) == (4_650, 1_381)
+    test = read("qvhighlights-test", DATA)
+    assert not spans_of(test)
+    assert not any(query.clips for query in test.queries)
+    videos = [set(read(f"qvhighlights-{name}", DATA).videos) for name in ("train", "val", "test")]
+    assert len(set.union(*videos)) == sum(map(len, videos))
+
+
+@with_data
+def test_the_two_ground_truths_of_charades_differ_in_562_windows() -> None:
+    original = read("charades-sta-test", DATA)
+    derived = read("charades-sta", DATA / "charades_sta" / "charades_test_release.jsonl")
+    assert [(query.video, query.text) for query in original.queries] == [
+        (query.video, query.text) for query in derived.queries
+    ]
+    assert sum(a != b for a, b in zip(spans_of(original), spans_of(derived), strict=True)) == 562
+    assert all(end <= (query.duration or 0) for query in derived.queries for _, end in query.spans)
+    assert "windows that ended before they started, turned round: 4" in read("charades-sta-train", DATA).notes
+
+
+@with_data
+def test_charades_windows_that_pass_the_video_are_counted_when_lengths_are_known(tmp_path: Path) -> None:
+    derived = read("charades-sta", DATA / "charades_sta" / "charades_test_release.jsonl")
+    lengths = {query.video: query.duration for query in derived.queries}
+    (tmp_path / "charades_sta").symlink_to(DATA / "charades_sta")
+    table = "".join(f"{video},{length}\n" for video, length in lengths.items())
+    (tmp_path / "Charades_v1_test.csv").write_text(f"id,length\n{table}", "utf-8")
+    split = read("charades-sta", tmp_path)
+    passed = [end - (query.duration or 0) for query in split.queries for _, end in query.spans]
+    assert sum(seconds > 0 for seconds in passed) == 562
+    told = sum(seconds > 0.02 for seconds in passed)
+    assert split.notes == (f"windows that end after their video, kept as they are: {told}",)
+
+
+@with_data
+def test_both_forms_of_tacos_say_the_same() -> None:
+    frames = read("tacos", DATA)
+    seconds = read("tacos", DATA / "tacos" / "tacos_test_release.jsonl")
+    assert frames.notes == ("windows that passed their video, cut at its ends: 5",)
+    by_id = {query.id: query for query in seconds.queries}
+    assert by_id.keys() == {query.id for query in frames.queries}
+    for query in frames.queries:
+        other = by_id[query.id]
+        assert (query.video, query.text) == (other.video, other.text)
+        assert (query.duration, *query.spans[0]) == pytest.approx((other.duration, *other.spans[0]), abs=1e-9)
+
+
+@with_data
+def test_tvsum_and_youtube_have_their_domains_annotators_and_clips() -> None:
+    train, val = read("tvsum-train", DATA), read("tvsum", DATA)
+    assert Counter(Counter(query.domain for query in train.queries).values()) == {4: 10}
+    assert Counter(Counter(query.domain for query in val.queries).values()) == {1: 10}
+    assert not set(train.videos) & set(val.videos)
+    for query in (*train.queries, *val.queries):
+        assert query.duration == 2.0 * len(query.clips)
+        assert {len(marks) for marks in query.saliency} == {20}
+    youtube = read("youtube-highlights", DATA)
+    domains = Counter(query.domain for query in youtube.queries)
+    assert domains == {"skiing": 50, "surfing": 42, "gymnastics": 23, "dog": 16, "parkour": 11, "skating": 10}
+    for query in youtube.queries:
+        assert len(query.clip_spans) == len(query.saliency)
+        assert all(end <= (query.duration or 0) + 0.3 for _, end in query.clip_spans)
+
+
+@with_data
+def test_every_file_is_read(msrvtt: Path) -> None:
+    splits = [read(name, DATA) for name in COUNTS] + [read(name, msrvtt) for name in LISTS]
+    derived = ("charades-sta/charades_sta/charades_test_release.jsonl", "tacos/tacos/tacos_test_release.jsonl")
+    splits += [read(name, DATA / path) for name, _, path in (text.partition("/") for text in derived)]
+    seen = {Path(file).resolve() for split in splits for file in split.files}
+    alone = {DATA / "didemo" / f"{name}_list.txt" for name in ("train", "val")}  # their captions are not at hand
+    files = {path.resolve() for path in DATA.rglob("*") if path.is_file() and "LICENSE" not in path.name}
+    assert files - seen - {path.resolve() for path in alone} == set()
+
+
+@pytest.mark.skipif("VIDRET_REALSET" not in os.environ, reason="VIDRET_REALSET names no folder")
+def test_own_videos_captions_and_moments_are_found_together() -> None:
+    folder = Path(os.environ.get("VIDRET_REALSET", "/nowhere"))
+    captions, moments = read("captions", folder), read("moments", folder)
+    assert (len(captions.videos), len(captions.captions)) == (156, 412)
+    assert sum(caption.domain == "real" and caption.id.endswith("_0") for caption in captions.captions) == 135
+    assert (len(moments.videos), len(moments.queries), moments.notes) == (16, 148, ())
+    assert {query.domain for query in moments.queries} == {"concat", "real"}
+    for split in (captions, moments):
+        found, missing = find_videos(split.videos, folder)
+        assert (len(found), missing) == (len(split.videos), [])

@@ -1,0 +1,76 @@
+"""Names in annotations -> files: suffixes may differ, capitals and dots count, nothing is skipped in silence."""
+
+from pathlib import Path
+
+import pytest
+
+from vidret.data.videos import find_videos, video_stem
+from vidret.errors import VidretError
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def test_only_a_videos_suffix_comes_off_a_name() -> None:
+    names = {
+        "video7020": "video7020",
+        "s30-d41.avi": "s30-d41",
+        "a.MP4": "a",
+        "7585070382_5762149bfc.": "7585070382_5762149bfc",
+        "NUsG9BgSes0_210.0_360.0": "NUsG9BgSes0_210.0_360.0",
+        "1012_Film_00.05.16.065-00.05.21.941": "1012_Film_00.05.16.065-00.05.21.941",
+        "-4wsuPCjDBc_5_15": "-4wsuPCjDBc_5_15",
+    }
+    assert {name: video_stem(name) for name in names} == names
+
+
+def test_videos_are_found_by_stem_in_subfolders_with_any_suffix(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "a.mp4", "sub/deep/b.WEBM", "9_Film_00.05-00.09.941.avi", "c_0.0_9.0.mkv", "d.txt", "b.jpg", "e.mov"
+    )
+    wanted = ["c_0.0_9.0", "missing", "b.avi", "a", "9_Film_00.05-00.09.941", "d", "e."]
+    found, missing = find_videos(wanted, tmp_path)
+    assert {name: path.relative_to(tmp_path).as_posix() for name, path in found.items()} == {
+        "c_0.0_9.0": "c_0.0_9.0.mkv",
+        "b.avi": "sub/deep/b.WEBM",
+        "a": "a.mp4",
+        "9_Film_00.05-00.09.941": "9_Film_00.05-00.09.941.avi",
+        "e.": "e.mov",
+    }
+    assert list(found) == ["c_0.0_9.0", "b.avi", "a", "9_Film_00.05-00.09.941", "e."]
+    assert missing == ["missing", "d"]
+
+
+def test_capitals_count(tmp_path: Path) -> None:
+    found, missing = find_videos(["aBc", "ABC", "abc"], touch(tmp_path, "aBc.mp4", "ABC.mp4"))
+    assert (found["aBc"].name, found["ABC"].name, missing) == ("aBc.mp4", "ABC.mp4", ["abc"])
+
+
+def test_a_path_goes_before_a_name_and_a_name_before_a_stem(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.mp4", "y/a.mp4", "b.mp4", "x/b.webm", "c.mp4", "x/c.mp4")
+    found, missing = find_videos(["y/a.mp4", "b.mp4", "c.mp4", "z/a.mp4"], tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found.values()] == ["y/a.mp4", "b.mp4", "c.mp4"]
+    assert missing == ["z/a.mp4"]
+
+
+def test_what_fits_twice_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "x/a.webm", "b.mp4")
+    with pytest.raises(VidretError, match=r"^a must be one video, got .*a\.mp4, .*a\.webm \(2 files fit\)$"):
+        find_videos(["b", "a"], tmp_path)
+    with pytest.raises(VidretError, match=r"b\.mp4 must be one video, but both b\.avi and b\.mov name it$"):
+        find_videos(["b.avi", "b.mov"], tmp_path)
+    assert find_videos(["b"], tmp_path)[1] == []
+
+
+def test_the_folder_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(VidretError, match="nowhere: no such folder of videos"):
+        find_videos(["a"], tmp_path / "nowhere")
+    assert find_videos(["a"], tmp_path) == ({}, ["a"])
+    touch(tmp_path, "here/x/a.mp4")
+    monkeypatch.chdir(tmp_path / "here")
+    assert list(find_videos(["x/a.mp4"], "../here")[0]) == ["x/a.mp4"]
