@@ -1,0 +1,93 @@
+"""Small heads with weights that all matter, random layers, and what the published code was given."""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from tests.goldens import Case
+from vidret.ground.head import GroundingHead
+from vidret.ground.mapped import MappedVideos
+
+WIDTH, TEXT_WIDTH, DIM, NUM_LAYERS = 24, 16, 16, 3
+
+
+class Inputs(NamedTuple):
+    """Layers of videos and of queries, earliest first, with their masks."""
+
+    layers: list[Tensor]
+    query: Tensor
+    mask: Tensor | None = None
+    word_mask: Tensor | None = None
+
+    def take(self, video: int) -> "Inputs":
+        """Give one video and its query alone, without padding."""
+        assert self.mask is not None
+        assert self.word_mask is not None
+        frames, words = int(self.mask[video].sum()), int(self.word_mask[video].sum())
+        layers = [layer[video : video + 1, :frames] for layer in self.layers]
+        return Inputs(layers, self.query[video : video + 1, :, :words])
+
+
+def make_head(
+    *, strides: tuple[int, ...] = (1, 2, 4), tef: bool = True, boundaries: bool = True, as_published: bool = False
+) -> GroundingHead:
+    """Build a head in double precision whose gates, scales and biases have left where they start."""
+    torch.manual_seed(0)
+    head = GroundingHead(
+        WIDTH,
+        TEXT_WIDTH,
+        DIM,
+        num_layers=NUM_LAYERS,
+        strides=strides,
+        tef=tef,
+        boundaries=boundaries,
+        cosine=boundaries,
+        as_published=as_published,
+    ).double()
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.2)
+    return head.eval()
+
+
+def make_inputs(
+    lengths: tuple[int, ...] = (9, 5, 2),
+    num_words: tuple[int, ...] = (4, 2, 6),
+    *,
+    num_tokens: tuple[int, ...] = (5, 5, 5),
+    seed: int = 1,
+    garbage: float = 0.0,
+) -> Inputs:
+    """Draw a padded batch of videos and queries; padding holds ``garbage``."""
+    torch.manual_seed(seed)
+    num_videos = len(lengths)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    word_mask = torch.arange(max(num_words)) < torch.tensor(num_words)[:, None]
+    layers = [torch.randn(num_videos, max(lengths), tokens, WIDTH, dtype=torch.float64) for tokens in num_tokens]
+    query = torch.randn(num_videos, len(num_tokens), max(num_words), TEXT_WIDTH, dtype=torch.float64)
+    layers = [layer.masked_fill(~mask[..., None, None], garbage) for layer in layers]
+    return Inputs(layers, query.masked_fill(~word_mask[:, None, :, None], garbage), mask, word_mask)
+
+
+def read_single(case: Case, video: int) -> Inputs:
+    """Read one golden video and its query, without padding."""
+    frames, words = case.inputs[f"video_{video}"], case.inputs[f"query_{video}"]
+    layers = rearrange(frames, "frame layer token width -> layer 1 frame token width")
+    return Inputs(list(layers), rearrange(words, "word layer width -> 1 layer word width"))
+
+
+def read_batch(case: Case) -> Inputs:
+    """Read the golden batch; its padding holds inf."""
+    frames, words = case.inputs["video"], case.inputs["query"]
+    num_layers, num_tokens = case.config["case"]["k"], case.config["clip_dims"]["tokens"]
+    pattern = "video frame (layer token width) -> layer video frame token width"
+    layers = rearrange(frames, pattern, layer=num_layers, token=num_tokens)
+    query = rearrange(words, "video word (layer width) -> video layer word width", layer=num_layers)
+    return Inputs(list(layers), query, frames[..., 0].isfinite(), words[..., 0].isfinite())
+
+
+def prepare(head: GroundingHead, inputs: Inputs) -> MappedVideos:
+    """Map the videos."""
+    return head.prepare(inputs.layers, mask=inputs.mask)

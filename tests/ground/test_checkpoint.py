@@ -1,0 +1,190 @@
+"""R2-Tuning's names to ours, all of them, an error that lists whatever does not fit, and our own file with its card."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.goldens import Case, find_cases
+from tests.ground.samples import make_head, make_inputs
+from vidret.errors import VidretError
+from vidret.ground.checkpoint import HeadCard, convert_head, load_head, read_head_card, save_head
+from vidret.ground.head import GroundingHead
+
+CASES = find_cases("r2tuning")
+UNSEEN = ("adapter.v_map.bias", "loss._loss_sal.scale")
+
+
+def published() -> dict[str, Tensor]:
+    return dict(CASES[0].weights)
+
+
+def highlights_alone() -> dict[str, Tensor]:
+    """Give what is left of the weights of a head with one level, no times and no spans."""
+    left = ("pyramid.", "coord_head.")
+    state = {name: weight for name, weight in published().items() if not name.startswith(left)}
+    for name in ("adapter.video_map.0.weight", "adapter.video_map.0.bias"):
+        state[name] = state[name][:24]
+    state["adapter.video_map.2.weight"] = state["adapter.video_map.2.weight"][:, :24]
+    return state | {"coef": torch.ones(1)}
+
+
+def make_card(head: GroundingHead) -> HeadCard:
+    return HeadCard.describe(head, backbone="ViT-B/32", fps=0.5, suppression="hard", threshold=0.7, unit=2.0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+def test_every_weight_finds_a_place_of_its_own(case: Case) -> None:
+    config, head = case.config["case"], convert_head(case.weights)
+    own = list(head.state_dict().values())
+    taken = {name: weight for name, weight in case.weights.items() if name not in UNSEEN}
+    if head.boundaries is None:
+        taken.pop("coef", None)
+    assert len(own) == len(taken)
+    for name, weight in taken.items():
+        places = [place for place, each in enumerate(own) if torch.equal(each, weight)]
+        assert places, name
+    assert head.block.num_layers == config["k"]
+    assert head.block.dim == config["dims"]
+    assert head.block.tef == config["use_tef"]
+    assert head.pyramid.strides == tuple(config["strides"])
+    assert not head.training
+
+
+def test_half_precision_is_taken_and_what_nobody_sees_may_be_missing() -> None:
+    state = {name: weight.half() for name, weight in published().items() if name not in UNSEEN}
+    assert {weight.dtype for weight in convert_head(state).parameters()} == {torch.float32}
+
+
+def test_a_head_for_highlights_alone_is_seen_from_its_weights() -> None:
+    head = convert_head(highlights_alone())
+    assert head.boundaries is None
+    assert head.reach is None
+    assert (head.pyramid.strides, head.block.tef, head.cosine) == ((1,), False, False)
+    assert convert_head(highlights_alone(), cosine=True).cosine
+    state = highlights_alone()
+    del state["coef"]
+    assert convert_head(state).pyramid.strides == (1,)
+
+
+def test_what_does_not_fit_is_listed_at_once_by_published_names() -> None:
+    state = published()
+    for name in ("adapter.gate", "pyramid.blocks.3.6.bias", "adapter.tem.cross_att.m.weight"):
+        del state[name]
+    state |= {"extra": torch.zeros(1), "pyramid.blocks.2.2.weight": torch.zeros(1)}
+    state["coord_head.module.3.bias"] = torch.zeros(3)
+    with pytest.raises(VidretError) as error:
+        convert_head(state)
+    assert str(error.value) == (
+        "3 weights missing: adapter.gate, adapter.tem.cross_att.m.weight, pyramid.blocks.3.6.bias; "
+        "2 weights unknown: extra, pyramid.blocks.2.2.weight; "
+        "1 weights of another shape: coord_head.module.3.bias (3,) for (2,)"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES[0].weights) - set(UNSEEN)))
+def test_each_missing_weight_is_named(name: str) -> None:
+    state = published()
+    del state[name]
+    with pytest.raises(VidretError, match=rf"^1 weights missing: {name}$"):
+        convert_head(state)
+
+
+def test_a_level_without_any_weights_is_missing_and_a_level_more_is_unknown_to_its_factors() -> None:
+    state = {name: weight for name, weight in published().items() if not name.startswith("pyramid.blocks.2")}
+    with pytest.raises(
+        VidretError, match=r"8 weights missing: pyramid\.blocks\.2\.1\.bias, .*pyramid\.blocks\.2\.8\.weight$"
+    ):
+        convert_head(state)
+    with pytest.raises(VidretError, match=r"1 weights of another shape: coef \(3,\) for \(4,\)"):
+        convert_head(published() | {"coef": torch.ones(3)})
+
+
+def test_widths_and_heads_that_cannot_be_are_refused() -> None:
+    state = published()
+    state["adapter.video_map.0.weight"] = torch.zeros(27)
+    with pytest.raises(VidretError, match=r"adapter\.video_map\.0\.weight must be of CLIP's width.*got 27"):
+        convert_head(state)
+    with pytest.raises(VidretError, match="heads must divide dim 32, got 5"):
+        convert_head(published(), heads=5)
+    with pytest.raises(VidretError, match=r"weights of another shape: .*adapter\.query_map\.2\.weight \(16,\)"):
+        convert_head(published() | {"adapter.query_map.2.weight": torch.zeros(16)})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_what_is_saved_is_loaded(tmp_path: Path, boundaries: bool) -> None:
+    head = make_head(boundaries=boundaries, strides=(1, 2, 8) if boundaries else (1,)).float()
+    head.limit = 7
+    save_head(head, make_card(head), tmp_path / "head.safetensors")
+    again, card = load_head(tmp_path / "head.safetensors")
+    assert card == make_card(head) == read_head_card(tmp_path / "head.safetensors")
+    assert card.strides == ((1, 2, 8) if boundaries else (1,))
+    inputs = make_inputs((9,), (4,))
+    first, second = (each.decode(each(each.prepare(inputs.layers), inputs.query), fps=1.0)[0] for each in (head, again))
+    assert (first.spans == second.spans).all()
+    assert (first.saliency == second.saliency).all()
+    assert len(second.spans) == (7 if boundaries else 0)
+
+
+def test_the_card_says_what_a_reader_needs() -> None:
+    facts = json.loads(make_card(make_head()).to_json())
+    assert facts == {
+        "format": 1,
+        "method": "r2tuning",
+        "backbone": "ViT-B/32",
+        "fps": 0.5,
+        "strides": [1, 2, 4],
+        "num_layers": 3,
+        "heads": 8,
+        "limit": 50,
+        "tef": True,
+        "cosine": True,
+        "suppression": "hard",
+        "threshold": 0.7,
+        "unit": 2.0,
+    }
+
+
+def test_files_that_hold_no_head_are_refused_by_name(tmp_path: Path) -> None:
+    path, head = tmp_path / "head.safetensors", make_head().float()
+    for read in (read_head_card, load_head):
+        with pytest.raises(VidretError, match=str(path)):
+            read(path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(VidretError, match=str(path)):
+        load_head(path)
+    save_file({"one": torch.zeros(1)}, path)
+    with pytest.raises(VidretError, match="must be a file with the card of a grounding head, got one without a card"):
+        load_head(path)
+    texts = {
+        '{"format": 2}': "format must be 1, got 2",
+        '{"format": 1, "method": "tempme"}': "method must be r2tuning, got tempme",
+        '{"format": 1, "method": "r2tuning"}': "not a head's card: 'strides'",
+        '{"format": 1, "method": "r2tuning", "strides": [1], "odd": 1}': "not a head's card: .*odd",
+        "[1]": r"not a head's card: \[1\]",
+        "{": "Expecting",
+    }
+    for text, message in texts.items():
+        save_file({"one": torch.zeros(1)}, path, metadata={"vidret": text})
+        with pytest.raises(VidretError, match=message):
+            read_head_card(path)
+    save_head(head, make_card(head), path)
+    weights = load_file(path)
+    save_file({**weights, "odd": torch.zeros(1)}, path, metadata={"vidret": make_card(head).to_json()})
+    with pytest.raises(VidretError, match=f"{path}: 1 weights unknown: odd"):
+        load_head(path)
+    save_file(weights, path, metadata={"vidret": replace(make_card(head), strides=(1, 2)).to_json()})
+    with pytest.raises(VidretError, match="the card must be that of the weights"):
+        load_head(path)
+
+
+def test_a_card_of_another_head_is_not_saved(tmp_path: Path) -> None:
+    head = make_head()
+    with pytest.raises(ValueError, match="card must be the head's own"):
+        save_head(head, replace(make_card(head), limit=3), tmp_path / "head.safetensors")
+    assert not (tmp_path / "head.safetensors").exists()

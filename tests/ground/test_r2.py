@@ -1,0 +1,336 @@
+"""The recurrent block against loops written from its description, and against what the published code computed."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.goldens import Case, check_close, find_cases
+from tests.ground.samples import DIM, NUM_LAYERS, Inputs, make_head, make_inputs, prepare, read_batch, read_single
+from vidret.ground import r2
+from vidret.ground.checkpoint import convert_head
+from vidret.ground.head import GroundingHead
+from vidret.ground.r2 import Attention, R2Block, R2Output, Refine, cut_frames, encode_places
+
+
+def linear(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    bias = weights.get(f"{name}.bias")
+    rows = torch.stack([(row * x).sum() for row in weights[f"{name}.weight"]])
+    return rows if bias is None else rows + bias
+
+
+def norm(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    centred = x - x.mean()
+    unit = centred / (centred.square().mean() + 1e-5).sqrt()
+    return unit * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def naive_map(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    hidden = linear(weights, f"{name}.2", norm(weights, f"{name}.0", x)).clamp(min=0)
+    return linear(weights, f"{name}.6", norm(weights, f"{name}.4", hidden))
+
+
+def naive_attention(
+    weights: dict[str, Tensor], name: str, queries: list[Tensor], keys: list[Tensor], values: list[Tensor]
+) -> list[Tensor]:
+    heads, outputs = 8, []
+    width = DIM // heads
+    for each in queries:
+        query, mixed = linear(weights, f"{name}.query", each), []
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            logits = [
+                (query[part] * linear(weights, f"{name}.key", key)[part]).sum() / math.sqrt(width) for key in keys
+            ]
+            shares = torch.stack(logits).softmax(0)
+            seen = [linear(weights, f"{name}.value", value)[part] for value in values]
+            mixed.append(sum((share * each for share, each in zip(shares, seen, strict=True)), torch.zeros(width)))
+        outputs.append(linear(weights, f"{name}.out", torch.cat(mixed)))
+    return outputs
+
+
+def naive_places(num_frames: int) -> list[Tensor]:
+    rows = []
+    for frame in range(1, num_frames + 1):
+        angle = frame / (num_frames + 1e-6) * 2 * math.pi
+        angles = [angle / 10000 ** (2 * (j // 2) / DIM) for j in range(DIM)]
+        rows.append(torch.tensor([math.cos(a) if j % 2 else math.sin(a) for j, a in enumerate(angles)]).double())
+    return rows
+
+
+def naive_refine(weights: dict[str, Tensor], frames: list[Tensor], words: list[Tensor]) -> list[Tensor]:
+    places = naive_places(len(frames))
+    placed = [x + place for x, place in zip(frames, places, strict=True)]
+    seen = naive_attention(weights, "refine.cross", placed, words, words)
+    frames = [norm(weights, "refine.cross_norm", x + y) for x, y in zip(frames, seen, strict=True)]
+    placed = [x + place for x, place in zip(frames, places, strict=True)]
+    seen = naive_attention(weights, "refine.own", placed, placed, frames)
+    frames = [norm(weights, "refine.own_norm", x + y) for x, y in zip(frames, seen, strict=True)]
+    changed = [linear(weights, "refine.mlp.2", linear(weights, "refine.mlp.0", x).clamp(min=0)) for x in frames]
+    return [norm(weights, "refine.mlp_norm", x + y) for x, y in zip(frames, changed, strict=True)]
+
+
+def naive_pool(weights: dict[str, Tensor], tokens: list[Tensor], words: list[Tensor], key_bias: Tensor) -> Tensor:
+    """Let each word look at a frame's tokens; the keys have a bias here, which must not matter."""
+    found = []
+    for word in words:
+        query = linear(weights, "word_key", word)
+        keys = [linear(weights, "token_key", token) + key_bias for token in tokens]
+        shares = torch.stack([(query * key).sum() / math.sqrt(DIM) for key in keys]).softmax(0)
+        found.append(sum((s * t for s, t in zip(shares, tokens, strict=True)), word.clone()))
+    return torch.stack(found).amax(0)
+
+
+def naive_block(weights: dict[str, Tensor], inputs: Inputs, *, tef: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Walk one video without padding: the refined frames, each step's class tokens, and its words."""
+    key_bias = torch.randn(DIM).double()
+    before: list[Tensor] = []
+    classes, queries = [], []
+    for i in reversed(range(NUM_LAYERS)):
+        video, query = inputs.layers[i][0], inputs.query[0, i]
+        num_frames = len(video)
+        tokens = []
+        for t in range(num_frames):
+            told = torch.tensor([t / num_frames, (t + 1) / num_frames] if tef else []).double()
+            tokens.append([naive_map(weights, "video_map", torch.cat([token, told])) for token in video[t]])
+        words = [naive_map(weights, "query_map", word) for word in query]
+        frames = []
+        for t in range(num_frames):
+            x = tokens[t][0] + torch.tanh(weights["scales"][i]) * naive_pool(weights, tokens[t], words, key_bias)
+            if before:
+                gate = 1 / (1 + torch.exp(-weights["gates"][i]))
+                x = gate * x + (1 - gate) * before[t]
+            frames.append(x)
+        before = naive_refine(weights, frames, words)
+        classes.append(torch.stack([each[0] for each in tokens]))
+        queries.append(torch.stack(words))
+    return torch.stack(before), classes, queries
+
+
+def walk(head: GroundingHead, inputs: Inputs) -> R2Output:
+    output: R2Output = head.block(
+        prepare(head, inputs), inputs.query, word_mask=inputs.word_mask, as_published=head.as_published
+    )
+    return output
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tef", [True, False])
+def test_it_computes_what_loops_compute(tef: bool) -> None:
+    head = make_head(tef=tef)
+    inputs = make_inputs((3,), (2,), num_tokens=(2, 3, 2))._replace(mask=None, word_mask=None)
+    found = walk(head, inputs)
+    video, classes, words = naive_block(head.block.state_dict(), inputs, tef=tef)
+    torch.testing.assert_close(found.video[0], video)
+    torch.testing.assert_close(found.layer_videos[:, 0], torch.stack(classes))
+    torch.testing.assert_close(found.layer_words[:, 0], torch.stack(words))
+    assert torch.equal(found.words, found.layer_words[-1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("garbage", [0.0, 1e9, math.inf, math.nan])
+def test_padding_changes_nothing(garbage: float) -> None:
+    head, inputs = make_head(), make_inputs(garbage=garbage)
+    found = walk(head, inputs)
+    for row in range(3):
+        alone = inputs.take(row)
+        expected = walk(head, alone)
+        frames, words = alone.layers[0].shape[1], alone.query.shape[2]
+        torch.testing.assert_close(found.video[row, :frames], expected.video[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(found.words[row, :words], expected.words[0], atol=1e-12, rtol=0)
+        layer_videos = found.layer_videos[:, row, :frames]
+        torch.testing.assert_close(layer_videos, expected.layer_videos[:, 0], atol=1e-12, rtol=0)
+
+
+@torch.no_grad()
+def test_as_published_padding_matters_but_for_the_longest_and_alone_nothing_differs() -> None:
+    head, inputs = make_head(as_published=True), make_inputs((9, 5, 2), (6, 2, 4))
+    found = walk(head, inputs).video
+    for row in range(3):
+        alone = walk(head, inputs.take(row)).video[0]
+        head.as_published = False
+        assert torch.equal(walk(head, inputs.take(row)).video[0], alone)
+        head.as_published = True
+        worst = float((found[row, : len(alone)] - alone).abs().max())
+        assert (worst < 1e-12) == (row == 0)
+
+
+@torch.no_grad()
+def test_a_mask_that_is_true_is_no_mask() -> None:
+    head, inputs = make_head(), make_inputs((4, 4), (3, 3))
+    torch.testing.assert_close(
+        walk(head, inputs).video, walk(head, inputs._replace(mask=None, word_mask=None)).video, atol=1e-12, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_the_order_of_tokens_and_of_words_does_not_matter_but_the_class_token_comes_first() -> None:
+    head, inputs = make_head(), make_inputs((6,), (4,))._replace(mask=None, word_mask=None)
+    expected = walk(head, inputs).video
+    tokens, words = torch.tensor([0, 3, 1, 4, 2]), torch.tensor([2, 0, 3, 1])
+    moved = Inputs([layer[:, :, tokens] for layer in inputs.layers], inputs.query[:, :, words])
+    torch.testing.assert_close(walk(head, moved).video, expected)
+    swapped = Inputs([layer[:, :, [1, 0, 2, 3, 4]] for layer in inputs.layers], inputs.query)
+    assert float((walk(head, swapped).video - expected).abs().max()) > 1e-3
+
+
+@torch.no_grad()
+def test_chunks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, inputs = make_head(), make_inputs((9, 7), (4, 2), num_tokens=(5, 3, 4))
+    expected = walk(head, inputs).video
+    for tokens_at_once in (1, 20, 33):
+        monkeypatch.setattr(r2, "TOKENS_AT_ONCE", tokens_at_once)
+        torch.testing.assert_close(walk(head, inputs).video, expected, atol=1e-12, rtol=0)
+
+
+def test_chunks_cover_all_frames_once_and_gradients_take_them_whole() -> None:
+    assert cut_frames(7, 50) == [slice(0, 7)]
+    with torch.no_grad():
+        assert cut_frames(45, 50) == [slice(0, 20), slice(20, 40), slice(40, 45)]
+        assert cut_frames(2, 5000) == [slice(0, 1), slice(1, 2)]
+
+
+@torch.no_grad()
+def test_a_token_of_many_patches_counts_as_many_and_a_masked_one_not_at_all() -> None:
+    head, inputs = make_head(), make_inputs((4,), (3,), num_tokens=(4, 4, 4))._replace(mask=None, word_mask=None)
+    repeated = [layer[:, :, [0, 1, 1, 2, 2, 2, 3]] for layer in inputs.layers]
+    expected = head.block(head.prepare(repeated), inputs.query).video
+    sizes = torch.tensor([1.0, 2, 3, 1]).expand(1, 4, 4)
+    found = head.block(head.prepare(inputs.layers, sizes=[sizes] * 3), inputs.query).video
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)  # the logarithms of sizes are float32
+
+    masks = [None, torch.tensor([True, True, False, True]).expand(1, 4, 4), None]
+    spoilt = [layer.clone() for layer in inputs.layers]
+    spoilt[1][:, :, 2] = math.nan
+    left = [inputs.layers[0], inputs.layers[1][:, :, [0, 1, 3]], inputs.layers[2]]
+    found = head.block(head.prepare(spoilt, token_masks=masks), inputs.query).video
+    torch.testing.assert_close(found, head.block(head.prepare(left), inputs.query).video, atol=1e-12, rtol=0)
+
+
+@torch.no_grad()
+def test_at_first_class_tokens_alone_enter() -> None:
+    torch.manual_seed(0)
+    block = R2Block(24, 16, DIM, num_layers=2)
+    inputs = make_inputs((5,), (3,), num_tokens=(4, 4))
+    assert (block.gates == 0).all()
+    assert (block.scales == 0).all()
+    outputs = []
+    for change in (0.0, 5.0):
+        layers = [torch.cat([layer[:, :, :1], layer[:, :, 1:] + change], dim=2).float() for layer in inputs.layers]
+        mapped = block.eval().map_videos(layers, mask=None, biases=[None, None])
+        outputs.append(block(mapped, inputs.query.float()).video)
+    assert torch.equal(*outputs)
+
+
+def test_gradients_are_finite_in_padded_batches_and_reach_every_weight() -> None:
+    head = make_head()
+    inputs = make_inputs(garbage=math.nan)
+    found = walk(head, inputs)
+    assert inputs.mask is not None
+    (found.video[inputs.mask].square().sum() + found.layer_videos.square().sum()).backward()  # type: ignore[no-untyped-call]
+    for name, weight in head.block.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+        assert (weight.grad != 0).any(), name
+
+
+def test_gradients_are_right() -> None:
+    head, inputs = make_head(), make_inputs((3, 2), (2, 1), num_tokens=(2, 2, 2))
+    names = ["gates", "scales", "token_key.weight", "word_key.bias"]
+    parameters = dict(head.block.named_parameters())
+
+    def run(*values: Tensor) -> Tensor:
+        mapped = prepare(head, inputs)
+        weights = dict(zip(names, values, strict=True))
+        out = torch.func.functional_call(head.block, weights, (mapped, inputs.query), {"word_mask": inputs.word_mask})
+        video: Tensor = out.video[inputs.mask]
+        return video
+
+    values = [parameters[name].detach().requires_grad_() for name in names]
+    assert torch.autograd.gradcheck(run, values, fast_mode=True)
+
+
+def test_training_drops_inputs_and_whole_changes_and_evaluation_nothing() -> None:
+    inputs = make_inputs((4,), (3,))
+    head = make_head()
+    with torch.no_grad():
+        assert torch.equal(walk(head, inputs).video, walk(head, inputs).video)
+        head.train()
+        assert not torch.equal(walk(head, inputs).video, walk(head, inputs).video)
+        layer = Refine(DIM, 8, drop_path=0.25).train()
+        x, words, places = torch.randn(4000, 1, DIM), torch.randn(4000, 2, DIM), torch.zeros(1, 1, DIM)
+        changes = layer._drop(torch.ones_like(x))[:, 0, 0]
+        assert sorted(set(changes.tolist())) == [0, pytest.approx(4 / 3)]
+        assert float((changes == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+        assert not torch.equal(layer(x, words, places), layer(x, words, places))
+        layer.drop_path = 0.0
+        assert torch.equal(layer(x, words, places), layer(x, words, places))
+
+
+def test_attention_over_padding_alone_gives_no_nan_and_heads_must_divide() -> None:
+    attention = Attention(DIM, 8)
+    x = torch.randn(2, 3, DIM)
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    assert attention(x, x, x, mask=mask).isfinite().all()
+    with pytest.raises(ValueError, match="heads must divide dim 16, got 3"):
+        Attention(DIM, 3)
+
+
+def test_places_are_shares_of_the_length() -> None:
+    found = encode_places(6, DIM, torch.tensor([6.0, 3.0]).double())
+    torch.testing.assert_close(found[0], torch.stack(naive_places(6)))
+    torch.testing.assert_close(found[1, :3], torch.stack(naive_places(3)))
+    torch.testing.assert_close(found[0, 3], found[1, 1], atol=1e-5, rtol=0)  # two thirds of either
+
+
+Seen = dict[str, Tensor]
+
+
+def listen(head: GroundingHead) -> Seen:
+    """Keep what enters and leaves each step, by the golden's names."""
+    seen: Seen = {}
+    order = [*reversed(range(head.block.num_layers))]
+
+    def refined(_: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        step = order[len([name for name in seen if name.endswith("refined")])]
+        seen[f"step{step}.v_gated"], seen[f"step{step}.refined"], seen["pos_enc"] = inputs[0], output, inputs[2]
+
+    def mapped(_: object, __: object, output: Tensor) -> None:
+        seen.update({f"step{step}.q_emb": output[:, step] for step in order})
+
+    head.block.refine.register_forward_hook(refined)
+    head.block.query_map.register_forward_hook(mapped)
+    return seen
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", find_cases("r2tuning"), ids=lambda case: case.folder.name)
+def test_every_step_is_the_published_one(case: Case) -> None:
+    runs = [("batch", read_batch(case), True)]
+    for video in range(len(case.config["case"]["lens"])):
+        runs += [(f"single{video}", read_single(case, video), way) for way in (True, False)]
+    for name, inputs, as_published in runs:
+        head = convert_head(case.weights, as_published=as_published)
+        seen = listen(head)
+        output = walk(head, inputs)
+        assert len(seen) == 3 * head.block.num_layers + 1
+        for key, value in seen.items():
+            expected = case.outputs[f"{name}.{key}"]
+            check_close(value.expand_as(expected), expected)
+        check_close(output.video, case.outputs[f"{name}.r2_out_before_relu"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", find_cases("r2tuning"), ids=lambda case: case.folder.name)
+def test_words_find_what_they_find_in_the_published_code(case: Case) -> None:
+    head, inputs = convert_head(case.weights, as_published=True), read_batch(case)
+    mapped = prepare(head, inputs)
+    for layer in range(head.block.num_layers):
+        words = case.outputs[f"batch.step{layer}.q_emb"]
+        pooled = head.block.pool_tokens(mapped, layer, words)
+        check_close(pooled, case.outputs[f"batch.step{layer}.pooled_max"])
+        shares = case.outputs[f"batch.step{layer}.spatial_att"]
+        found = torch.einsum("b t l p, b t p c -> b t l c", shares, mapped.tokens(layer)) + words[:, None]
+        check_close(pooled, found.amax(dim=2))
+        check_close(mapped.class_tokens(layer), case.outputs[f"batch.coll_v_step{layer}"])
