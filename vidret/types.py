@@ -4,11 +4,12 @@ Inside an ``nn.Module`` plain tensors travel; the doors (``Encoder``, ``Store``)
 Nothing here imports torch, so that decoding processes start quickly and stay small.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -67,7 +68,9 @@ class Segment:
 class SegmentEmbedding:
     """One segment's vectors, coarse to fine; all of unit length.
 
-    ``tokens`` is None unless they were asked for; ``sizes`` says of how many original ones each is the mean.
+    ``tokens`` is None unless they were asked for; ``sizes`` says of how many original ones each is the mean. The
+    lengths are what frames and tokens had before they were scaled: trained aligners read that; None where an encoder
+    has none to tell.
     """
 
     video: Float[np.ndarray, " dim"]
@@ -75,15 +78,45 @@ class SegmentEmbedding:
     times: Float64[np.ndarray, " frame"]
     tokens: Float[np.ndarray, "token dim"] | None = None
     sizes: Float[np.ndarray, " token"] | None = None
+    frame_lengths: Float[np.ndarray, " frame"] | None = None
+    token_lengths: Float[np.ndarray, " token"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextEmbedding:
-    """One text's vectors, of unit length: the whole sentence, and its words with the padding already gone."""
+    """One text's vectors, of unit length: the whole sentence, and its words with padding and markers already gone.
+
+    ``states`` are what a trained aligner reads: all of a text tower's states from start to end token, the last of them
+    the sentence, not scaled to unit length; None where an encoder has none.
+    """
 
     text: str
     sentence: Float[np.ndarray, " dim"]
     words: Float[np.ndarray, "word dim"]
+    states: Float[np.ndarray, "state dim"] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerTokens:
+    """What the last layers of a vision tower hold of one segment: raw, earliest first, so that -1 is the last layer.
+
+    In each layer every frame has its own class token first, then the others that it sees; their number may differ by
+    layer. Where tokens merge, frames share them: ``sizes`` then says how many original tokens each stands for, and
+    ``masks`` (True = real) which are padding. Both are None when each token is one and real.
+    """
+
+    layers: tuple[Float[np.ndarray, "frame token width"], ...]
+    times: Float64[np.ndarray, " frame"]
+    sizes: tuple[Float[np.ndarray, "frame token"], ...] | None = None
+    masks: tuple[Bool[np.ndarray, "frame token"], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerWords:
+    """What the last layers of a text tower hold of one text: raw, earliest first, from start token to end token."""
+
+    text: str
+    layers: Float[np.ndarray, "layer word width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +124,7 @@ class Hit:
     """A video that answers a query: its best segment, the time of its best frame, the score (higher is better).
 
     ``weak`` says that most unrelated queries score as high in this index. ``copies`` are further paths of the content.
+    ``why`` gives the score of each level that the score is made of, by name, coarse to fine.
     """
 
     video: int
@@ -100,6 +134,7 @@ class Hit:
     score: float
     weak: bool = False
     copies: tuple[str, ...] = field(default=())
+    why: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

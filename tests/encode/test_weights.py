@@ -181,7 +181,7 @@ def test_an_attention_that_lacks_a_part_is_not_packed() -> None:
 
 
 def test_a_source_must_be_known() -> None:
-    with pytest.raises(EncoderError, match="source must be one of tempme, promptswitch, ucofia, got clip4clip"):
+    with pytest.raises(EncoderError, match="source must be one of tempme, promptswitch, ucofia, glscl, got clip4clip"):
         convert({}, "clip4clip")
 
 

@@ -10,18 +10,20 @@ import numpy as np
 import open_clip
 import torch
 from einops import rearrange
+from jaxtyping import Float32, UInt8
 from torch.nn import functional
 
 from vidret.encode.encoder import Encoder, choose_dtype, digest_weights, normalise_pixels
 from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import load_open_clip, read_resize
 from vidret.encode.model import Card, ClipModel, load_model, read_card
+from vidret.encode.outputs import FrameTokens
 from vidret.encode.prompts import interleave
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.encode.weights import from_open_clip
 from vidret.errors import EncoderError
-from vidret.types import Frames, SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
 
@@ -109,25 +111,101 @@ class ClipEncoder:
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; what lies beyond the model's context length is cut off."""
         ids = self._tokenizer(list(texts)).to(self._device)
-        sentences, words = (functional.normalize(part.float(), dim=-1).cpu().numpy() for part in self._model.text(ids))
+        states = self._model.text(ids)[1].float().cpu()
         embeddings = []
-        for text, sentence, row, end in zip(texts, sentences, words, ids.argmax(dim=-1).tolist(), strict=True):
+        for text, row, end in zip(texts, states, ids.argmax(dim=-1).tolist(), strict=True):
             if end == ids.shape[1] - 1:
                 logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
-            embeddings.append(TextEmbedding(text, sentence, row[1 : max(end, 2)]))  # an empty text has its end token
+            units = functional.normalize(row[: end + 1], dim=-1).numpy()
+            words = units[1 : max(end, 2)]  # an empty text has its end token
+            embeddings.append(TextEmbedding(text, units[end], words, row[: end + 1].numpy()))
         return embeddings
+
+    @torch.inference_mode()
+    def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
+        """Give what the last ``num_layers`` vision layers hold of one segment, in float32: no norm, no projection.
+
+        A model that looks over time takes the segment as one video, as ``encode_frames`` does; where it merges, a frame
+        has the tokens of the sequence that it was joined into. Prompts are left out.
+
+        Raises:
+            EncoderError: The model has fewer layers.
+        """
+        self._check_num_layers(num_layers, self.card.vision.layers)
+        if self._over_time:
+            return self._look_over_time(frames, num_layers)
+        vision = self.card.vision
+        layers = np.empty((num_layers, len(frames), 1 + vision.num_patches, vision.width), dtype=np.float32)
+        for start in range(0, len(frames), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            for layer, seen in zip(layers, self._look(frames.pixels[part], 1, num_layers), strict=True):
+                layer[part] = seen.tokens[:, 0].float().cpu().numpy()
+        return LayerTokens(tuple(layers), frames.times)
+
+    def _look_over_time(self, frames: Frames, num_layers: int) -> LayerTokens:
+        """Give the layers of a segment that is one video; frames that only fill it up are dropped again."""
+        order = self._order(len(frames))
+        places = [order.index(frame) for frame in range(len(frames))]
+        seen = self._look(frames.pixels[order], len(order), num_layers)
+        tokens = tuple(layer.tokens[0, places].float().cpu().numpy() for layer in seen)
+        if self.card.merging is None:
+            return LayerTokens(tokens, frames.times)
+        sizes = tuple(layer.sizes[0, places].cpu().numpy() for layer in seen)
+        return LayerTokens(tokens, frames.times, sizes, tuple(layer.mask[0, places].cpu().numpy() for layer in seen))
+
+    def _look(
+        self, pixels: UInt8[np.ndarray, "frame height width 3"], num_frames: int, num_layers: int
+    ) -> list[FrameTokens]:
+        """Give the tokens of videos' frames after each of the last layers."""
+        pictures = self._standardise(torch.tensor(pixels))
+        layers = self._model.vision.layers(pictures, num_frames=num_frames, num_layers=num_layers)
+        return [layer.by_frame() for layer in layers]
+
+    @torch.inference_mode()
+    def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
+        """Give what the last ``num_layers`` text layers hold of each text, in float32: from start token to end token.
+
+        What lies beyond the model's context length is cut off.
+
+        Raises:
+            EncoderError: The model has fewer layers.
+        """
+        self._check_num_layers(num_layers, self.card.text.layers)
+        found = []
+        for start in range(0, len(texts), self._batch_size):
+            part = list(texts[start : start + self._batch_size])
+            ids = self._tokenizer(part).to(self._device)
+            layers = self._model.text.layers(ids, num_layers=num_layers).float().cpu().numpy()
+            for number, (text, end) in enumerate(zip(part, ids.argmax(dim=-1).tolist(), strict=True)):
+                if end == ids.shape[1] - 1:
+                    logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
+                found.append(LayerWords(text, layers[:, number, : end + 1].copy()))  # a view would keep the whole batch
+        return found
+
+    def _check_num_layers(self, num_layers: int, own: int) -> None:
+        if not 1 <= num_layers <= own:
+            raise EncoderError(f"num_layers must be in 1..{own} for {self.name}, got {num_layers}")
 
 
 def as_embedding(
     rows: torch.Tensor, frames: Frames, tokens: torch.Tensor | None, sizes: torch.Tensor | None
 ) -> SegmentEmbedding:
     """Scale frames (frame, dim) and tokens (token, dim) to unit length; the segment is the mean of its frames."""
-    units = functional.normalize(rows.float(), dim=-1).cpu()
-    video = functional.normalize(units.mean(0), dim=0).numpy()
+    units, lengths = as_units(rows)
+    video = functional.normalize(torch.from_numpy(units).mean(0), dim=0).numpy()
     if tokens is None or sizes is None:
-        return SegmentEmbedding(video, units.numpy(), frames.times)
-    parts = functional.normalize(tokens.float(), dim=-1).cpu().numpy()
-    return SegmentEmbedding(video, units.numpy(), frames.times, parts, sizes.float().cpu().numpy())
+        return SegmentEmbedding(video, units, frames.times, frame_lengths=lengths)
+    parts, token_lengths = as_units(tokens)
+    return SegmentEmbedding(video, units, frames.times, parts, sizes.float().cpu().numpy(), lengths, token_lengths)
+
+
+def as_units(
+    rows: torch.Tensor,
+) -> tuple[Float32[np.ndarray, "row dim"], Float32[np.ndarray, " row"]]:
+    """Scale rows to unit length; give what their lengths were, too."""
+    rows = rows.float()
+    units = functional.normalize(rows, dim=-1)
+    return units.cpu().numpy(), rows.norm(dim=-1).cpu().numpy()
 
 
 def load_clip(name: str, *, device: torch.device, precision: str = "auto") -> Encoder:

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from vidret.errors import EncoderError
-from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 STARTER = "starter"
 
@@ -33,6 +33,19 @@ class Encoder(Protocol):
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each of several texts."""
+        ...
+
+
+@runtime_checkable
+class LayeredEncoder(Encoder, Protocol):
+    """An encoder that can also give what its last layers hold, as a grounding head reads it."""
+
+    def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
+        """Give the last ``num_layers`` layers of one segment."""
+        ...
+
+    def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
+        """Give the last ``num_layers`` layers of each of several texts."""
         ...
 
 

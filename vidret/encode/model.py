@@ -15,7 +15,7 @@ from vidret.encode.prompts import PromptShape
 from vidret.encode.text import TextShape, TextTower
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import EncoderError
-from vidret.layers import fold
+from vidret.layers import find_misfits, fold
 from vidret.types import Resize, Sampling
 
 FORMAT = 1
@@ -148,15 +148,10 @@ def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], source: str
         EncoderError: Lists what is.
     """
     own = model.state_dict()
-    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = [
-        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
-        for name in sorted(own.keys() & weights.keys())
-        if weights[name].shape != own[name].shape
-    ]
-    for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", wrong)):
-        if names:
-            raise EncoderError(f"{source}: {len(names)} weights {kind}: {', '.join(names)}")
+    for kind, names in find_misfits(own, weights).items():
+        if kind == "of another shape":
+            names = [f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}" for name in names]
+        raise EncoderError(f"{source}: {len(names)} weights {kind}: {', '.join(names)}")
     model.load_state_dict(weights)
 
 

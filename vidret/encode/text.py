@@ -49,10 +49,29 @@ class TextTower(nn.Module):
         Returns:
             The sentences, and all states up to the last end token of the batch; not scaled to unit length.
         """
-        ends = ids.argmax(dim=-1)
-        ids = ids[:, : int(ends.max()) + 1]
-        x = self.embedding(ids) + self.positions[: ids.shape[1]]
+        x, ends = self._embed(ids)
         for block in self.blocks:
             x = block(x, causal=True)
         words = self.ln_final(x) @ self.proj
         return words[torch.arange(len(words), device=words.device), ends], words
+
+    def layers(self, ids: Int[Tensor, "text word"], *, num_layers: int) -> Float[Tensor, "layer text word width"]:
+        """Give the residual stream after each of the last ``num_layers`` layers, earliest first: no norm follows.
+
+        Words are counted as in ``forward``: from the start token to the last end token of the batch.
+        """
+        if not 1 <= num_layers <= self.shape.layers:
+            raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
+        x, _ = self._embed(ids)
+        kept = []
+        for layer, block in enumerate(self.blocks):
+            x = block(x, causal=True)
+            if layer >= self.shape.layers - num_layers:
+                kept.append(x)
+        return torch.stack(kept)
+
+    def _embed(self, ids: Int[Tensor, "text word"]) -> tuple[Float[Tensor, "text word width"], Int[Tensor, " text"]]:
+        """Embed all words up to the last end token of the batch; say where each text's end token is."""
+        ends = ids.argmax(dim=-1)
+        ids = ids[:, : int(ends.max()) + 1]
+        return self.embedding(ids) + self.positions[: ids.shape[1]], ends

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.encode.merging import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
+from vidret.encode.outputs import LayerOutput, VisionOutput, join_sources, name_sources, place_frames
 from vidret.encode.prompts import PromptCube, PromptShape, switch
+from vidret.encode.shift import SHIFTED_BLOCKS
+from vidret.encode.shift import shift_tokens as shift_tokens
 from vidret.layers import Block
-
-SHIFTED_BLOCKS = 2  # the last ones
-SHIFT_FOLD = 7
-SHIFT_BACK, SHIFT_AHEAD = 1, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +36,6 @@ class VisionShape:
         return (self.image_size // self.patch) ** 2
 
 
-class VisionOutput(NamedTuple):
-    """What a vision tower sees in videos, projected into the joint space, not scaled to unit length.
-
-    ``frames`` are class tokens in time order. ``tokens`` are the patches that are left (of all sequences), with
-    ``sizes`` (how many original tokens each stands for) and ``mask`` (True = real). ``sources`` says, for each token of
-    each original frame (class token first), which of [``frames`` | ``tokens``] it is part of at the end.
-    """
-
-    frames: Float[Tensor, "video frame dim"]
-    tokens: Float[Tensor, "video token dim"] | None = None
-    sizes: Float[Tensor, "video token"] | None = None
-    mask: Bool[Tensor, "video token"] | None = None
-    sources: Int[Tensor, "video frame patch"] | None = None
-
-
 class Trunk(NamedTuple):
     """The state between layers: sequences, their tokens' sizes, mask and where each original token went."""
 
@@ -59,6 +43,12 @@ class Trunk(NamedTuple):
     sizes: Float[Tensor, "sequence token"] | None
     mask: Bool[Tensor, "sequence token"] | None
     sources: Int[Tensor, "sequence source"] | None
+
+    def cut(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Give tokens, sizes and mask between two places; the last two spelled out, with size 0 where it is padding."""
+        mask = torch.ones_like(self.x[..., 0], dtype=torch.bool) if self.mask is None else self.mask
+        sizes = mask.float() if self.sizes is None else self.sizes
+        return self.x[:, start:stop], sizes[:, start:stop], mask[:, start:stop]
 
 
 class VisionTower(nn.Module):
@@ -123,14 +113,37 @@ class VisionTower(nn.Module):
             tokens: Give the remaining patches too.
             trace: Say which original patches each is made of.
         """
-        if len(pictures) % num_frames:
-            raise ValueError(f"pictures must be whole videos of {num_frames} frames, got {len(pictures)}")
         steps = self.plan(num_frames)
         trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
         for layer, step in enumerate(steps):
             drop_patches = layer == len(steps) - 1 and not (tokens or trace)
             trunk = self._layer(layer, step, trunk, num_frames, drop_patches=drop_patches)
         return self._project(trunk, steps[-1], num_frames, tokens=tokens)
+
+    def layers(
+        self,
+        pictures: Float[Tensor, "picture 3 height width"],
+        *,
+        num_frames: int,
+        num_layers: int,
+        mask: Bool[Tensor, "video frame"] | None = None,
+    ) -> list[LayerOutput]:
+        """Give the residual stream after each of the last ``num_layers`` layers, earliest first.
+
+        The other arguments are those of ``forward``.
+        """
+        if not 1 <= num_layers <= self.shape.layers:
+            raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
+        steps = self.plan(num_frames)
+        trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=False)
+        kept = []
+        for layer, step in enumerate(steps):
+            trunk = self._layer(layer, step, trunk, num_frames)
+            if layer >= len(steps) - num_layers:
+                stop = trunk.x.shape[1] - self._num_prompts(step)
+                places = place_frames(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
+                kept.append(LayerOutput(*trunk.cut(0, stop), *places))
+        return kept
 
     def plan(self, num_frames: int) -> list[Step]:
         """Say what every layer does to sequences; without merging they stay as they are."""
@@ -148,6 +161,8 @@ class VisionTower(nn.Module):
         trace: bool,
     ) -> Trunk:
         """Cut frames into patches, put class token and prompts to them, and pad to ``padded`` frames."""
+        if len(pictures) % num_frames:
+            raise ValueError(f"pictures must be whole videos of {num_frames} frames, got {len(pictures)}")
         x = rearrange(self.patches(pictures), "picture width row column -> picture (row column) width")
         x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1) + self.positions.to(x.dtype)
         x = self.ln_pre(x)
@@ -210,11 +225,7 @@ class VisionTower(nn.Module):
             for part in trunk[:3]
         )
         assert x is not None
-        sources = trunk.sources
-        if sources is not None:
-            clip = rearrange(torch.arange(len(sources)).to(sources) % factor, "sequence -> sequence 1")
-            place = torch.argsort(order)[sources + clip * length]
-            sources = rearrange(place, "(joined clip) source -> joined (clip source)", clip=factor)
+        sources = None if trunk.sources is None else join_sources(trunk.sources, order, factor)
         metric = x.detach()
         table = self._positions_in_time(layer, step.clips * factor).to(x.dtype)
         rows = repeat(table, "(joined clip) d -> joined (clip n) d", clip=factor, n=length)[:, order]
@@ -265,31 +276,12 @@ class VisionTower(nn.Module):
         frames = self.ln_post(classes) @ self.proj
         if not (tokens or trunk.sources is not None):
             return VisionOutput(frames)
-        patches = trunk.x[:, front:stop]
-        sizes = torch.ones_like(trunk.x[..., 0]) if trunk.sizes is None else trunk.sizes
-        mask = torch.ones_like(sizes, dtype=torch.bool) if trunk.mask is None else trunk.mask
-        sizes, mask = (
-            rearrange(part[:, front:stop], "(video clip) n -> video (clip n)", clip=clips) for part in (sizes, mask)
+        patches, sizes, mask = (
+            rearrange(part, "(video clip) n ... -> video (clip n) ...", clip=clips) for part in trunk.cut(front, stop)
         )
-        projected = self.ln_post(rearrange(patches, "(video clip) n d -> video (clip n) d", clip=clips)) @ self.proj
-        return VisionOutput(frames, projected, sizes, mask, self._name_sources(trunk, step, num_frames, stop))
-
-    def _name_sources(
-        self, trunk: Trunk, step: Step, num_frames: int, stop: int
-    ) -> Int[Tensor, "video frame patch"] | None:
-        """Count positions in the last sequences over [all frames | all tokens] of a video."""
-        if trunk.sources is None:
-            return None
-        num_classes, left = step.front * step.clips, stop - step.front
-        clip = rearrange(torch.arange(len(trunk.sources)).to(trunk.sources) % step.clips, "sequence -> sequence 1")
-        is_class = trunk.sources < step.front
-        place = torch.where(
-            is_class, trunk.sources + clip * step.front, num_classes + trunk.sources - step.front + clip * left
-        )
-        place = rearrange(
-            place, "(video clip) (front patch) -> video (clip front) patch", clip=step.clips, front=step.front
-        )[:, :num_frames]
-        return torch.where(place < num_classes, place, place - num_classes + num_frames)
+        projected = self.ln_post(patches) @ self.proj
+        sources = None if trunk.sources is None else name_sources(trunk.sources, step, num_frames, stop)
+        return VisionOutput(frames, projected, sizes, mask, sources)
 
 
 def merge(
@@ -304,23 +296,3 @@ def merge(
     mask = None if trunk.mask is None else move_mask(plan, trunk.mask)
     sources = None if trunk.sources is None else plan.destinations().gather(1, trunk.sources)
     return Trunk(x, sizes, mask, sources)
-
-
-def shift_tokens(
-    x: Float[Tensor, "sequence token width"], num_frames: int, mask: Bool[Tensor, " sequence"] | None = None
-) -> Float[Tensor, "sequence token width"]:
-    """Replace every seventh-part token by the one of the frame before or after, at the video's ends by itself.
-
-    The video ends where ``mask`` says that frames are padding.
-    Reference: Liu et al. 2022, "TS2-Net", section 3.3, in the form that UCoFiA uses.
-    """
-    frames = rearrange(x, "(video frame) token width -> video frame token width", frame=num_frames)
-    fold = x.shape[1] // SHIFT_FOLD
-    before, after = frames[:, :-1], frames[:, 1:]
-    if mask is not None:
-        real = rearrange(mask, "(video frame) -> video frame 1 1", frame=num_frames)
-        before, after = torch.where(real[:, :-1], before, after), torch.where(real[:, 1:], after, before)
-    shifted = frames.clone()
-    shifted[:, 1:, SHIFT_BACK::fold] = before[:, :, SHIFT_BACK::fold]
-    shifted[:, :-1, SHIFT_AHEAD::fold] = after[:, :, SHIFT_AHEAD::fold]
-    return rearrange(shifted, "video frame token width -> (video frame) token width")

@@ -28,7 +28,7 @@ Names = Mapping[str, str]
 Heads = tuple[int, int]
 
 PROMPT_KEY = "clip.vision_model.encoder.prompt_embedding"
-SOURCES = ("tempme", "promptswitch", "ucofia")
+SOURCES = ("tempme", "promptswitch", "ucofia", "glscl")
 
 _OPEN_BLOCK = {
     "attn.in_proj_weight": "attn.in_proj_weight",
@@ -124,7 +124,7 @@ def convert(
 
     Args:
         weights: The state dict, with the names of the method's own code.
-        source: ``tempme``, ``promptswitch`` or ``ucofia``.
+        source: ``tempme``, ``promptswitch``, ``ucofia`` or ``glscl``.
         schedule: TempMe's, which its checkpoints do not hold; the published default unless given.
         prompts: Prompt Switch's, whose frames a clip are not in its checkpoints; as many as prompts unless given.
         heads: Attention heads of vision and text when they are not one for each 64 channels.
@@ -137,8 +137,8 @@ def convert(
             model = _from_tempme(weights, schedule or MergeSchedule(), heads)
         case "promptswitch":
             model = _from_promptswitch(weights, prompts, heads)
-        case "ucofia":
-            model = _from_ucofia(weights, heads)
+        case "ucofia" | "glscl":
+            model = _from_aligned(weights, source, heads)
         case _:
             raise EncoderError(f"source must be one of {', '.join(SOURCES)}, got {source}")
     return model.eval()
@@ -288,12 +288,12 @@ def _from_promptswitch(weights: Weights, prompts: PromptShape | None, heads: Hea
     return _fill(replace(card, prompts=prompts or PromptShape(num_prompts, num_prompts)), own)
 
 
-def _from_ucofia(weights: Weights, heads: Heads | None) -> ClipModel:
+def _from_aligned(weights: Weights, source: str, heads: Heads | None) -> ClipModel:
     # The aligner's own weights are the aligner's business; everything of CLIP has to be known.
     clip = {name: weight for name, weight in weights.items() if name.startswith("clip.")}
     own = rename(clip, UCOFIA)
-    card = measure_card(own, method="ucofia", heads=heads, quick_gelu=True)
-    return _fill(replace(card, token_shift=True), own)
+    card = measure_card(own, method=source, heads=heads, quick_gelu=True)
+    return _fill(replace(card, token_shift=source == "ucofia"), own)
 
 
 def from_open_clip(state: Weights, card: Card) -> ClipModel:
