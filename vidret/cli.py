@@ -17,6 +17,8 @@ from vidret.errors import MissingExtraError, VidretError
 from vidret.show import as_row, show_hits, show_info, show_moments, show_progress, show_table, talk, tell_report
 
 if TYPE_CHECKING:
+    from vidret.align.aligner import Aligner
+    from vidret.align.concepts import ConceptAligner
     from vidret.engine import Engine
     from vidret.sheet import Shot
 
@@ -44,6 +46,13 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (for CLIP bf16 where the hardware has it), fp32 or bf16.")]
+RerankOption = Annotated[
+    str,
+    typer.Option(
+        help="What orders the candidates of a search: none, ucofia or glscl (both need no training), the file of a "
+        "trained aligner, or auto: what the index was made for.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SheetOption = Annotated[Path | None, typer.Option(help="Write a contact sheet of the results (.jpg or .png).")]
 
@@ -55,6 +64,14 @@ def index(
     model: ModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    rerank: Annotated[
+        str,
+        typer.Option(
+            help="What a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or auto (the "
+            "aligner beside the model's file; ucofia for the starter; else none).",
+        ),
+    ] = "auto",
+    tokens: Annotated[str, typer.Option(help="How a new index stores UCoFiA's tokens: int8 or float16.")] = "int8",
     workers: Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")] = None,
     decoder: Annotated[str, typer.Option(help="auto (Decord where it is exact, else PyAV), decord or pyav.")] = "auto",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a decoder may stay silent.")] = 120.0,
@@ -68,8 +85,10 @@ def index(
     """Index videos: what is new or changed is encoded, the rest is skipped. Interrupt and run again at will."""
     if decoder not in ("auto", "decord", "pyav"):
         raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
-    fresh = not (index / "catalog.sqlite").exists()
-    engine = open_engine(index, model, device, precision)
+    from vidret.store.store import Store
+
+    fresh = not Store.exists(index)
+    engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens)
     if fresh and engine.encoder.name == "starter":
         talk.print(
             "Using the embedded starter encoder. For CLIP quality take another --index and "
@@ -102,6 +121,8 @@ def search(
     queries: Annotated[
         Path | None, typer.Option(help='A .jsonl file of {"query": ...}, or "-"; answers each in a line of JSON.')
     ] = None,
+    rerank: RerankOption = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each score is made of.")] = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     sheet: SheetOption = None,
@@ -113,19 +134,55 @@ def search(
     engine = open_engine(index, None, device, precision, must_exist=True)
     if queries is not None:
         for row in read_queries(queries):
-            answer = [as_row(hit) for hit in engine.search(row["query"], k)]
+            answer = [as_row(hit) for hit in engine.search(row["query"], k, rerank=rerank)]
             print(json.dumps({**row, "hits": answer}, ensure_ascii=False), flush=True)
         return
     assert query is not None
-    hits = engine.search(query, k)
+    hits = engine.search(query, k, rerank=rerank)
     if as_json:
         print(json.dumps([as_row(hit) for hit in hits], indent=2))
     else:
-        show_hits(hits)
+        show_hits(hits, explain=explain)
     if sheet is not None:
         from vidret.sheet import shots_of_hits
 
         write_sheet(shots_of_hits(hits), query, sheet)
+
+
+@app.command()
+def calibrate(
+    bank: Annotated[
+        Path,
+        typer.Option(help="Queries such as people ask: a text file, one a line, or .jsonl with query or captions."),
+    ],
+    index: IndexOption = Path(DEFAULT_INDEX),
+    limit: Annotated[int, typer.Option(min=1, help="Queries to take at most, evenly spread.")] = 2000,
+    temperature: Annotated[
+        float | None, typer.Option(help="The smaller, the stronger the correction; the ranker's own unless given.")
+    ] = None,
+    rerank: RerankOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Correct searches for videos that answer every query, as learned from a bank of queries (SK-norm)."""
+    queries = read_bank(bank)
+    taken = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
+    engine = open_engine(index, None, device, precision, must_exist=True)
+    with talk.status("calibrating") as status:
+        found = engine.calibrate(
+            taken,
+            name=bank.name,
+            rerank=rerank,
+            temperature=temperature,
+            on_progress=lambda done, total: status.update(f"calibrating: {done} of {total} segments"),
+        )
+    left = f" (of {len(queries)}; --limit takes more)" if len(taken) < len(queries) else ""
+    talk.print(
+        f"{index}: {len(found.ids)} segments calibrated with {len(taken)} queries{left} of {bank.name}, temperature "
+        f"{found.temperature:g}. Segments indexed later are not corrected: run this again.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -191,7 +248,7 @@ def info(
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .pth, .bin or .safetensors.")],
     out: Annotated[Path, typer.Argument(help="The file to write (.safetensors); it is then a --model.")],
-    source: Annotated[str, typer.Option("--from", help="Whose names it has: tempme, promptswitch or ucofia.")],
+    source: Annotated[str, typer.Option("--from", help="Whose names it has: tempme, promptswitch, ucofia or glscl.")],
     layers: Annotated[str, typer.Option(help="TempMe: the layers that join clips.")] = "8-9-10",
     factors: Annotated[str, typer.Option(help="TempMe: how many clips each of them joins.")] = "2-2-3",
     r: Annotated[int, typer.Option(help="TempMe: tokens merged in a frame by each layer before.")] = 2,
@@ -211,9 +268,19 @@ def convert(
     except ValueError as error:
         raise typer.BadParameter(f"--layers, --factors, --r, --shares: {error}") from error
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
+    aligner = convert_aligner_of(checkpoint, source)
     save_model(model, out)
     card = model.card
     talk.print(f"{out}: {card.method} on {card.backbone}; use it as --model {out}", highlight=False, soft_wrap=True)
+    if aligner is not None:
+        from vidret.align.files import save_aligner
+        from vidret.ranking import BESIDE
+
+        beside = out.with_suffix(BESIDE)
+        save_aligner(aligner, beside)
+        talk.print(
+            f"{beside}: its aligner, taken with the model when it lies beside it", highlight=False, soft_wrap=True
+        )
 
 
 @app.command()
@@ -260,14 +327,63 @@ def main() -> None:
 # The parts
 
 
-def open_engine(index: Path, model: str | None, device: str, precision: str, *, must_exist: bool = False) -> "Engine":
+def open_engine(
+    index: Path,
+    model: str | None,
+    device: str,
+    precision: str,
+    *,
+    rerank: str = "auto",
+    tokens: str = "int8",
+    must_exist: bool = False,
+) -> "Engine":
     """Open an engine, telling what takes a moment."""
-    if must_exist and not (index / "catalog.sqlite").exists():
+    from vidret.store.store import Store
+
+    if must_exist and not Store.exists(index):
         raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
     with talk.status("loading the encoder"):
         from vidret.engine import Engine
 
-        return Engine.open(index, encoder=model, device=device, precision=precision)
+        return Engine.open(index, encoder=model, rerank=rerank, tokens=tokens, device=device, precision=precision)
+
+
+def convert_aligner_of(checkpoint: Path, source: str) -> "Aligner | ConceptAligner | None":
+    """Convert the aligner that a checkpoint of a whole model holds, if its method has one."""
+    from vidret.align.checkpoint import convert_aligner
+    from vidret.align.concepts_checkpoint import convert_concepts
+    from vidret.encode.weights import read_weights
+    from vidret.errors import AlignerError
+
+    try:
+        match source:
+            case "ucofia":
+                return convert_aligner(read_weights(checkpoint))
+            case "glscl":
+                return convert_concepts(read_weights(checkpoint))
+            case _:
+                return None
+    except AlignerError as error:
+        raise AlignerError(f"{checkpoint}: {error}") from error
+
+
+def read_bank(path: Path) -> list[str]:
+    """Read queries: lines of text, or of JSON objects with "query", "caption" or "captions"."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        if path.suffix != ".jsonl":
+            return lines
+        queries: list[str] = []
+        for number, line in enumerate(lines, start=1):
+            row = json.loads(line)
+            found = row.get("query") or row.get("caption") or row.get("captions") if isinstance(row, dict) else None
+            texts = [found] if isinstance(found, str) else found
+            if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+                raise VidretError(f'{path}: line {number} must have "query", "caption" or "captions", got {line:.80}')
+            queries += texts
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+    return queries
 
 
 def read_queries(path: Path) -> Iterator[dict[str, Any]]:

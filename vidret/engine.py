@@ -1,44 +1,32 @@
 """Engine: the rooms, in order, behind one door."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float
 
-from vidret.align.baseline import UNRELATED, WEAK, unrelated_share
 from vidret.align.similarity import score_frames
+from vidret.calibrating import Calibration, measure_calibration, save_calibration
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import StoreError, VidretError
 from vidret.ground.curve import find_spans
 from vidret.indexing import IndexReport, Progress, index_files
+from vidret.ranking import AUTO, NONE, FrameRanker, load_ranker
+from vidret.searching import CANDIDATES, Searcher
 from vidret.store.records import StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
-from vidret.types import Hit, Moment, Segment
+from vidret.types import Hit, Moment, TextEmbedding
 from vidret.video.decode import Decoder
 from vidret.video.scan import scan
 
-logger = logging.getLogger(__name__)
-
-CANDIDATES = 200  # segments whose frames are looked at for a query
-BASELINE = "baseline"
-BASELINE_DRIFT = 1.25  # an index that has grown by more is measured again
-
-
-@dataclass(frozen=True, slots=True)
-class RankedSegment:
-    """A candidate segment after its frames were looked at: its score and the time of its best frame."""
-
-    segment: Segment
-    score: float
-    time: float
+RANKER = "ranker"  # under this key an index keeps what it was made for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,34 +43,41 @@ class Curve:
     best: float
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """The best scores of unrelated queries, as measured over ``segments`` and still held good at ``generation``."""
-
-    generation: int
-    segments: int
-    best: list[float]
-
-
 class Engine:
     """An index and the encoder it was made with: index, search, locate.
 
     Made by ``Engine.open``; a context manager. Any number of engines may search an index while one adds to it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], encoder: Encoder, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        encoder: Encoder,
+        *,
+        rerank: str = AUTO,
+        tokens: str = "int8",
+        device: str = "cpu",
+    ) -> None:
         """Join an index folder, which need not exist yet, with an encoder; ``Engine.open`` finds the right encoder.
 
         Raises:
-            StoreError: The index was made with another encoder.
+            StoreError: The index was made with another encoder or for another aligner.
         """
         self.path = Path(path)
         self.encoder = encoder
         self._device = device
-        self._reader: Store | None = None
-        self._baseline: Baseline | None = None
-        if (self.path / "catalog.sqlite").exists():
-            self._store.check_encoder(encoder.name, encoder.fingerprint)
+        self._opened: Searcher | None = None
+        made: dict[str, str] = {}
+        if Store.exists(self.path):
+            with Store.open(self.path) as store:
+                store.check_encoder(encoder.name, encoder.fingerprint)
+                made = json.loads(store.get_meta(RANKER) or "{}")
+        if made and rerank == AUTO:
+            rerank, tokens = made["name"], made["tokens"]
+        self.ranker = load_ranker(rerank, encoder, tokens=tokens)
+        self._tokens = tokens
+        if made and made["fingerprint"] != self.ranker.fingerprint:
+            raise StoreError(f"{self.path}: made with --rerank {made['name']}, cannot go on with {self.ranker.name}")
 
     @classmethod
     def open(
@@ -90,6 +85,8 @@ class Engine:
         path: str | os.PathLike[str],
         *,
         encoder: str | Encoder | None = None,
+        rerank: str = AUTO,
+        tokens: str = "int8",
         device: str = "auto",
         precision: str = "auto",
     ) -> Self:
@@ -99,6 +96,10 @@ class Engine:
             path: The folder.
             encoder: An encoder or a name for ``load_encoder``. Unless given it is the one that the index was made with,
                 and ``starter`` for a new index.
+            rerank: What a new index is prepared for, and orders the candidates of a search: ``none``, ``ucofia`` or
+                ``glscl`` (training-free), the file of a trained aligner, or ``auto``: the aligner that lies beside the
+                model's file, ``ucofia`` for the starter, else none.
+            tokens: How a new index stores what UCoFiA compares with words: ``int8`` or ``float16``.
             device: See ``load_encoder``.
             precision: See ``load_encoder``.
 
@@ -108,25 +109,30 @@ class Engine:
         """
         if encoder is None:
             encoder = STARTER
-            if (Path(path) / "catalog.sqlite").exists():
+            if Store.exists(path):
                 with Store.open(path) as store:
                     encoder = store.encoder_name
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device=device, precision=precision)
-        return cls(path, encoder, device=device)
+        return cls(path, encoder, rerank=rerank, tokens=tokens, device=device)
+
+    @property
+    def _searcher(self) -> Searcher:
+        if self._opened is None:
+            on_gpu = self._device.startswith("cuda") and load_faiss().get_num_gpus() > 0
+            store = Store.open(self.path, device="cuda" if on_gpu else "cpu")
+            self._opened = Searcher(store, self.encoder, self.ranker, tokens=self._tokens)
+        return self._opened
 
     @property
     def _store(self) -> Store:
-        if self._reader is None:
-            on_gpu = self._device.startswith("cuda") and load_faiss().get_num_gpus() > 0
-            self._reader = Store.open(self.path, device="cuda" if on_gpu else "cpu")
-        return self._reader
+        return self._searcher.store
 
     def close(self) -> None:
         """Close the index."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._opened is not None:
+            self._opened.store.close()
+            self._opened = None
 
     def __enter__(self) -> Self:
         return self
@@ -164,10 +170,14 @@ class Engine:
         with Store.create(
             self.path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
         ) as store:
+            if store.get_meta(RANKER) is None:
+                made = {"name": self.ranker.name, "fingerprint": self.ranker.fingerprint, "tokens": self._tokens}
+                store.set_meta(RANKER, json.dumps(made))
             report = index_files(
                 store,
                 encoder,
                 files,
+                pack=self.ranker.pack if self.ranker.fingerprint else None,
                 lanes=lanes,
                 decoder=decoder,
                 device="cuda" if self._device.startswith("cuda") else "cpu",
@@ -176,21 +186,67 @@ class Engine:
                 prune=prune,
                 on_progress=on_progress,
             )
-            best = self._measure_baseline()
-            if best is not None:
-                store.set_meta(BASELINE, json.dumps({"segments": len(store), "best": best}))
+            for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
+                self._searcher.baselines.save(store, self._searcher.choose(name))
         return report
+
+    def calibrate(
+        self,
+        bank: Sequence[str],
+        *,
+        name: str = "bank",
+        rerank: str | None = AUTO,
+        temperature: float | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Calibration:
+        """Learn from a bank of queries which segments answer everything, and correct searches for it (SK-norm).
+
+        The correction is one number a segment and level, kept in the index: a single query needs no other queries.
+
+        Args:
+            bank: Queries such as people ask; training captions in the published protocol.
+            name: What to call the bank in reports.
+            rerank: Whose scores are corrected, as in ``search``.
+            temperature: The smaller, the more strongly segments are held to equal shares; the ranker's own unless
+                given.
+            on_progress: Called with the number of segments done and of all.
+
+        Raises:
+            VidretError: The bank or the index is empty, or too large together.
+        """
+        texts = [text for text in bank if text.strip()]
+        if not texts:
+            raise VidretError("bank must hold a query, got none")
+        searcher = self._searcher
+        ranker = searcher.choose(rerank)
+        embeddings = self.encoder.encode_text(texts)
+        with Store.open(self.path, write=True) as store:
+            calibration = measure_calibration(
+                store,
+                ranker,
+                embeddings,
+                bank=name,
+                read=lambda ids: searcher.score(ranker, embeddings, ids)[0],
+                temperature=temperature,
+                on_progress=on_progress,
+            )
+            save_calibration(store, ranker, calibration)
+            searcher.forget_calibrations()
+            searcher.baselines.save(store, ranker)
+        return calibration
 
     # Asking
 
-    def search(self, query: str, k: int = 10, *, candidates: int = CANDIDATES) -> list[Hit]:
+    def search(self, query: str, k: int = 10, *, candidates: int = CANDIDATES, rerank: str | None = AUTO) -> list[Hit]:
         """Find the videos that answer a query.
 
         Args:
             query: What to look for, in words.
             k: How many videos to give at most.
-            candidates: How many segments of the coarse search have their frames looked at, at least; more are taken
-                when these hold fewer than ``k`` videos.
+            candidates: How many segments of the coarse search are looked at again, at least; more are taken when these
+                hold fewer than ``k`` videos.
+            rerank: What orders them: ``ucofia``, ``glscl``, None for the best frames alone, or what the index was made
+                for.
 
         Returns:
             Hits, best first; a video is there once, with its best segment. A file that is gone is left out at once.
@@ -198,13 +254,7 @@ class Engine:
         Raises:
             VidretError: The query is empty, k is below 1, or there is no index.
         """
-        sentence = self._encode_query(query, k)
-        while True:
-            ranked = self._rank(sentence, candidates)
-            hits = self._as_hits(ranked, k)
-            if len(hits) >= k or len(ranked) < candidates:
-                return hits
-            candidates *= 4
+        return self._searcher.search(self._encode_query(query, k), k, candidates, self._searcher.choose(rerank))
 
     def locate(
         self, query: str, k: int = 5, *, video: str | os.PathLike[str] | int | None = None, videos: int = 10
@@ -223,7 +273,7 @@ class Engine:
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
         """
-        sentence = self._encode_query(query, k)
+        sentence = self._encode_query(query, k).sentence
         if video is None:
             chosen = [(hit.video, hit.path) for hit in self.search(query, videos)]
         else:
@@ -235,14 +285,14 @@ class Engine:
             curve = self._curve(sentence, number)
             if curve is None:
                 continue
-            weak = unrelated_share(self._baseline_scores(), curve.best) >= WEAK
+            weak = self._searcher.is_weak(curve.best, FrameRanker())
             spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
             moments += [Moment(number, path, span.start, span.end, span.score, weak) for span in spans]
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
     def curve(self, query: str, video: str | os.PathLike[str] | int) -> Curve:
         """Score a query against every stored frame of one video."""
-        curve = self._curve(self._encode_query(query, 1), self._find_video(video))
+        curve = self._curve(self._encode_query(query, 1).sentence, self._find_video(video))
         if curve is None:
             raise StoreError(f"{video}: nothing of it is stored yet")
         return curve
@@ -257,44 +307,12 @@ class Engine:
 
     # The parts
 
-    def _encode_query(self, query: str, k: int) -> Float[np.ndarray, " dim"]:
+    def _encode_query(self, query: str, k: int) -> TextEmbedding:
         if not query.strip():
             raise VidretError(f"query must hold a word, got {query!r}")
         if k < 1:
             raise VidretError(f"k must be at least 1, got {k}")
-        return self.encoder.encode_text([query])[0].sentence
-
-    def _rank(self, sentence: Float[np.ndarray, " dim"], candidates: int) -> list[RankedSegment]:
-        """Let the vectors choose candidates, and order these by their frames."""
-        _, found = self._store.search(sentence[None], candidates)
-        ids = found[0][found[0] >= 0]
-        frames = self._store.frames(ids)
-        scores, best = score_frames(sentence, [vectors for vectors, _ in frames])
-        segments = self._store.segments(ids)
-        ranked = [
-            RankedSegment(segment, float(score), float(times[index]))
-            for segment, score, index, (_, times) in zip(segments, scores, best, frames, strict=True)
-        ]
-        return sorted(ranked, key=lambda each: -each.score)
-
-    def _as_hits(self, ranked: Sequence[RankedSegment], k: int) -> list[Hit]:
-        best: dict[int, RankedSegment] = {}
-        for each in ranked:
-            best.setdefault(each.segment.video, each)
-        paths = self._store.paths(list(best))
-        unrelated = self._baseline_scores()
-        hits: list[Hit] = []
-        # Equal scores stand in the order of their names, whichever was indexed first.
-        for video, each in sorted(best.items(), key=lambda item: (-item[1].score, paths.get(item[0], []))):
-            there = [path for path in paths.get(video, []) if os.path.exists(path)]  # noqa: PTH110
-            if there:
-                weak = unrelated_share(unrelated, each.score) >= WEAK
-                hits.append(Hit(video, there[0], each.segment, each.time, each.score, weak, tuple(there[1:])))
-            else:
-                logger.warning("left out, its file is gone: %s", ", ".join(paths.get(video, [])))
-            if len(hits) == k:
-                break
-        return hits
+        return self.encoder.encode_text([query])[0]
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
         if isinstance(video, int):
@@ -315,26 +333,3 @@ class Engine:
         best = float(score_frames(sentence, frames)[0].max())
         times = np.concatenate([times for _, times in stored])
         return Curve(np.concatenate(frames) @ sentence, times, segments[0].start, segments[-1].end, best)
-
-    # What a score is worth
-
-    def _baseline_scores(self) -> list[float]:
-        """Give the unrelated queries' best scores: as stored, or measured here when the index has grown since."""
-        generation = self._store.generation
-        if self._baseline is None or self._baseline.generation != generation:
-            size = len(self._store)
-            stored = self._store.get_meta(BASELINE)
-            known: dict[str, Any] = json.loads(stored) if stored else {"segments": 0, "best": []}
-            if self._baseline is not None and self._baseline.segments > known["segments"]:
-                known = {"segments": self._baseline.segments, "best": self._baseline.best}
-            if size > known["segments"] * BASELINE_DRIFT:
-                known = {"segments": size, "best": self._measure_baseline() or []}
-            self._baseline = Baseline(generation, known["segments"], known["best"])
-        return self._baseline.best
-
-    def _measure_baseline(self) -> list[float] | None:
-        """Search for what has nothing to do with the index; None when the index is empty."""
-        if not len(self._store):
-            return None
-        sentences = [each.sentence for each in self.encoder.encode_text(UNRELATED)]
-        return [self._rank(sentence, min(CANDIDATES, len(self._store)))[0].score for sentence in sentences]

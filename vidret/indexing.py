@@ -21,6 +21,7 @@ from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError
 from vidret.store.records import FileRecord, PruneReport
 from vidret.store.store import Store
+from vidret.types import SegmentEmbedding
 from vidret.video.content import fingerprint, look_at
 from vidret.video.decode import Decoder, Device
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
@@ -79,6 +80,7 @@ def index_files(
     encoder: Encoder,
     files: Sequence[str],
     *,
+    pack: Callable[[SegmentEmbedding], bytes] | None = None,
     lanes: int | None = None,
     decoder: Decoder = "auto",
     device: Device = "cpu",
@@ -96,6 +98,7 @@ def index_files(
         store: The index, open for writing.
         encoder: The encoder that the index was made with.
         files: Absolute paths, each once, as ``scan`` lists them.
+        pack: What makes of an embedding, tokens included, what is stored beside its vectors; nothing unless given.
         lanes: Files worked on at once; the number of usable cores unless given.
         decoder: ``auto``, ``decord`` or ``pyav``.
         device: ``cuda`` decodes on the GPU where Decord was built for it.
@@ -108,7 +111,7 @@ def index_files(
         VidretError: The index cannot be written. Files that fail raise nothing.
     """
     started = time.monotonic()
-    run = IndexRun(store, encoder, retry_failed=retry_failed)
+    run = IndexRun(store, encoder, pack=pack, retry_failed=retry_failed)
     run.triage(files)
     run.note_missing(set(files))
     lanes = max(1, min(lanes or count_cores(), MAX_LANES, len(run.jobs) or 1))
@@ -136,8 +139,10 @@ def count_cores() -> int:
 class IndexRun:
     """One run's jobs and counts; its lanes share it under one lock."""
 
-    def __init__(self, store: Store, encoder: Encoder, *, retry_failed: bool) -> None:
-        self.store, self.encoder, self.retry_failed = store, encoder, retry_failed
+    def __init__(
+        self, store: Store, encoder: Encoder, *, pack: Callable[[SegmentEmbedding], bytes] | None, retry_failed: bool
+    ) -> None:
+        self.store, self.encoder, self.pack, self.retry_failed = store, encoder, pack, retry_failed
         self.jobs: list[Job] = []
         self.interrupted = False
         self._stop = threading.Event()
@@ -276,8 +281,9 @@ class IndexRun:
                 case Opened():
                     num_segments = len(message.cuts)
                 case DecodedSegment():
-                    embedding = self.encoder.encode_frames([message.frames])[0]
-                    self.store.add_segment(video, message.number, message.start, message.end, embedding)
+                    embedding = self.encoder.encode_frames([message.frames], tokens=self.pack is not None)[0]
+                    tokens = b"" if self.pack is None else self.pack(embedding)
+                    self.store.add_segment(video, message.number, message.start, message.end, embedding, tokens=tokens)
                     with self._lock:
                         self._counts["segments"] += 1
                         self._seconds += message.end - message.start

@@ -1,5 +1,7 @@
 """Attention, MLP and transformer block, shared by the CLIP towers and the grounding head; batch first everywhere."""
 
+from collections.abc import Mapping
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -145,3 +147,14 @@ def fold(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             module.fold()
+
+
+def find_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """List the given weights that a state of ours has no exact place for, by what is wrong with them; empty if none."""
+    wrong = {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
+    found = {
+        "missing": sorted(own.keys() - given.keys()),
+        "unknown": sorted(given.keys() - own.keys()),
+        "of another shape": sorted(wrong),
+    }
+    return {kind: names for kind, names in found.items() if names}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidret.types import Hit, Moment
 
 SHOWN_FILES = 5
-NUMBERS = ("rank", "score", "start", "end", "best at")
+WORDS = ("", "video", "file", "reason")  # columns of text; the others are numbers, and stand to the right
 NOTHING_MATCHES = "Nothing in this index looks much like that: most unrelated queries score as high. The nearest are:"
 
 talk = Console(stderr=True)
@@ -34,21 +34,23 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns) - 1)]
     for line in lines:
         cells = [
-            cell.rjust(width) if name in NUMBERS else cell.ljust(width)
+            cell.ljust(width) if name in WORDS else cell.rjust(width)
             for cell, width, name in zip(line, widths, columns, strict=False)
         ]
         print("  ".join([*cells, line[-1]]))
 
 
-def show_hits(hits: "Sequence[Hit]") -> None:
-    """Print hits, best first, each copy below its video."""
+def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
+    """Print hits, best first, each copy below its video; ``explain`` adds what each score is made of."""
     if hits and all(hit.weak for hit in hits):
         talk.print(NOTHING_MATCHES, style="yellow")
+    levels = list(hits[0].why) if hits and explain else []
     rows = []
     for rank, hit in enumerate(hits, start=1):
-        rows.append((str(rank), f"{hit.score:.3f}", clock(hit.time), short(hit.path)))
-        rows += [("", "", "", f"= {short(copy)}") for copy in hit.copies]
-    show_table(("rank", "score", "best at", "video"), rows, "no videos in this index")
+        why = [f"{hit.why[level]:.3f}" for level in levels]
+        rows.append((str(rank), f"{hit.score:.3f}", *why, clock(hit.time), short(hit.path)))
+        rows += [("", "", *([""] * len(why)), "", f"= {short(copy)}") for copy in hit.copies]
+    show_table(("rank", "score", *levels, "best at", "video"), rows, "no videos in this index")
 
 
 def show_moments(moments: "Sequence[Moment]") -> None:
@@ -73,6 +75,7 @@ def show_info(info: "StoreInfo") -> None:
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
         ("vectors", info.vectors),
+        *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)

@@ -1,5 +1,6 @@
 """The aligner: what is prepared, tiles and their bound, and what must not matter."""
 
+import dataclasses
 import weakref
 from collections import Counter
 from typing import Any
@@ -11,16 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.align.test_aggregation import naive_both_ways
+from tests.align.test_aggregation import naive_aggregate
 from tests.align.test_levels import make_mixing, naive_frames
 from vidret.align import blocks
+from vidret.align.aggregation import aggregate
 from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
 from vidret.align.blocks import flushed_denormals
-from vidret.align.levels import LevelScores
+from vidret.align.levels import LevelScores, compare_words
+from vidret.align.packing import pack_arrays, pack_video, unpack_arrays, unpack_videos
 from vidret.align.prepared import PreparedVideos
 from vidret.align.selection import PatchSelector, ScoreNet
 from vidret.align.temporal import TemporalTransformer
+from vidret.errors import AlignerError
 from vidret.types import SegmentEmbedding, TextEmbedding
 
 DIM, FRAMES, PATCHES = 16, 4, 6
@@ -96,7 +100,8 @@ def test_training_free_scores_are_those_of_loops() -> None:
             tokens = [*frames, *(token / token.norm() for token in videos.tokens[video, : real * PATCHES])]
             mean = torch.stack(frames).mean(dim=0)
             middle, best = naive_frames(sentence, torch.stack(frames), None)
-            fine = naive_both_ways(words @ torch.stack(tokens).T, [None] * 4, 0.01)
+            each = [naive_aggregate((torch.stack(tokens) @ word).tolist(), None, 0.01) for word in words]
+            fine = sum(each) / len(each)
             expected = [100 * float(sentence @ mean / mean.norm()), 100 * middle, 100 * fine]
             found = [float(level[text, video]) for level in scores[:3]]
             assert found == pytest.approx(expected, abs=1e-3)
@@ -299,13 +304,18 @@ def test_a_trained_head_takes_any_number_of_frames_and_words(frames: int, words:
 
 
 @torch.no_grad()
-def test_identity_matrices_are_the_training_free_scores() -> None:
+def test_identity_matrices_are_the_training_free_scores_but_for_the_words() -> None:
     texts, videos = make_texts(), make_videos()
     trained = Aligner(mixing=make_mixing(DIM, num_frames=3, num_words=4, num_tokens=7))
     for matrix in trained.mixing.parameters() if trained.mixing is not None else []:
         nn.init.eye_(matrix)
     plain = Aligner()
-    check_same(trained.score(texts, trained.prepare(videos)), plain.score(texts, plain.prepare(videos)))
+    found, expected = (each.score(texts, each.prepare(videos)) for each in (trained, plain))
+    check_same(found._replace(patch_word=expected.patch_word), expected)
+    one = TextBatch(texts.sentences, texts.words[:, :1])  # of one word alone, the best is the mean
+    second = aggregate(compare_words(*(functional.normalize(x, dim=-1) for x in (one.words, videos.frames))), -1)
+    bare = plain.prepare(VideoBatch(videos.frames))
+    torch.testing.assert_close(plain.score(one, bare).patch_word, 100 * second[:, 0], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -360,3 +370,52 @@ def test_embeddings_are_padded_to_the_longest() -> None:
     assert texts.words.shape == (2, 4, DIM)
     assert texts.mask is not None
     assert texts.mask.sum(dim=1).tolist() == [2, 4]
+
+
+def test_raw_vectors_have_the_lengths_they_had_and_all_states() -> None:
+    whole = make_segment(3, 6)
+    with pytest.raises(AlignerError, match="a trained aligner must have"):
+        collate_segments([whole], raw=True)
+    told = dataclasses.replace(
+        whole, frame_lengths=np.array([1, 2, 3], np.float32), token_lengths=np.arange(6, dtype=np.float32)
+    )
+    videos = collate_segments([told], raw=True)
+    assert videos.tokens is not None
+    torch.testing.assert_close(videos.frames[0, 2], 3 * torch.from_numpy(whole.frames[2]))
+    assert (videos.tokens[0, 0] == 0).all()
+    row = np.ones((2, DIM), np.float32)
+    with pytest.raises(AlignerError, match="a trained aligner must have"):
+        collate_texts([TextEmbedding("", row[0], row)], raw=True)
+    texts = collate_texts([TextEmbedding("", row[0], row, np.concatenate([row, 5 * row]))], raw=True)
+    assert texts.words.shape == (1, 4, DIM)
+    assert (texts.sentences == 5).all()
+
+
+@torch.no_grad()
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_packed_videos_come_back(build: Any, make: Any, dtype: torch.dtype) -> None:
+    aligner, texts = build(), make_texts()
+    videos = aligner.prepare(make()).packed(dtype)
+    whole = build is make_head
+    packed = [pack_video(videos.take(slice(row, row + 1)), whole=whole) for row in range(6)]
+    frames = [
+        videos.frames[row] if videos.frame_mask is None else videos.frames[row, videos.frame_mask[row]]
+        for row in range(6)
+    ]
+    again = unpack_videos(packed, [each.numpy() for each in frames])
+    found, expected = aligner.score(texts, again), aligner.score(texts, videos)
+    assert torch.equal(found.patch_word, expected.patch_word)
+    assert torch.equal(found.best_frame, expected.best_frame)
+    torch.testing.assert_close(found.video_sentence, expected.video_sentence, atol=0.2 if whole else 1e-4, rtol=0)
+
+
+def test_arrays_come_back_as_they_were_and_strangers_are_refused() -> None:
+    arrays = [np.arange(7, dtype=np.int8).reshape(7, 1), np.ones((2, 3), "<f2"), np.zeros((0, 4), "<f4")]
+    again = unpack_arrays(pack_arrays(arrays))
+    for one, other in zip(arrays, again, strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+    for strange in (b"", b"\x09\x01\0\0", b"\x09"):
+        with pytest.raises(AlignerError, match="stored tokens must be of format 1"):
+            unpack_arrays(strange)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.goldens import find_cases
 from vidret.align.aligner import Aligner
-from vidret.align.checkpoint import UCOFIA, convert_aligner, load_aligner, save_aligner
+from vidret.align.checkpoint import UCOFIA, convert_aligner
+from vidret.align.files import load_aligner, save_aligner
 from vidret.errors import AlignerError
 
 CASE = find_cases("ucofia")[0]

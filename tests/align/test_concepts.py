@@ -1,5 +1,7 @@
 """GLSCL by hand, its properties, and the published code's numbers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,13 +13,16 @@ from vidret.align.concepts import (
     TEXTS,
     VIDEOS,
     ConceptAligner,
+    ConceptFinder,
     ConceptScores,
     ConceptTexts,
     ConceptVideos,
     consistency_loss,
-    convert_concepts,
     diversity_loss,
 )
+from vidret.align.concepts_checkpoint import convert_concepts
+from vidret.align.files import load_aligner, save_aligner
+from vidret.align.temporal import TemporalTransformer
 from vidret.errors import AlignerError
 
 DIM = 32
@@ -42,8 +47,9 @@ def naive_attend(attention: nn.MultiheadAttention, rows: list[Tensor], memory: l
 
 def naive_concepts(aligner: ConceptAligner, memory: list[Tensor]) -> list[Tensor]:
     """Send the seeds through the post-norm decoder, one by one; the memory holds what is real only."""
-    rows = list(aligner.seeds)
-    for layer in aligner.decoder:
+    assert aligner.finder is not None
+    rows = list(aligner.finder.seeds)
+    for layer in aligner.finder.decoder:
         assert isinstance(layer, nn.TransformerDecoderLayer)
         seen = naive_attend(layer.self_attn, rows, rows)
         rows = [layer.norm1(row + each) for row, each in zip(rows, seen, strict=True)]
@@ -84,7 +90,9 @@ def _seed() -> None:
 
 def make_aligner() -> ConceptAligner:
     aligner = ConceptAligner(
-        DIM, num_concepts=3, layers=2, heads=4, hidden=40, temporal_layers=2, num_positions=9
+        temporal=TemporalTransformer(DIM, layers=2, num_positions=9),
+        finder=ConceptFinder(DIM, num_concepts=3, layers=2, heads=4, hidden=40),
+        temperature=3.0,
     ).eval()
     with torch.no_grad():
         for weight in aligner.parameters():
@@ -126,6 +134,7 @@ def test_scores_are_the_loops() -> None:
     aligner, batch = make_aligner(), make_batch()
     found = run(aligner, batch)
     assert found.total.shape == (3, 4)
+    assert aligner.temporal is not None
     contexts = aligner.temporal(batch["frames"], batch["frame_mask"])
     for text in range(3):
         words = list(batch["words"][text][batch["word_mask"][text]])
@@ -255,7 +264,46 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.int64 \(1, 2\)"):
         aligner.read(TextBatch(torch.zeros(1, DIM), torch.zeros(1, 2, DIM), torch.ones(1, 2, dtype=torch.int64)))
     with pytest.raises(ValueError, match=r"temperature must be positive, got 0"):
-        ConceptAligner(DIM, temperature=0)
+        ConceptAligner(temperature=0)
+
+
+@torch.no_grad()
+def test_without_a_head_there_is_the_pooling_alone() -> None:
+    batch = make_batch()
+    trained = make_aligner()
+    trained.temperature = 0.3
+    found = run(ConceptAligner(temperature=0.3), batch)
+    assert torch.equal(found.total, found.pooled)
+    for text in range(3):
+        for video in range(4):
+            frames = list(batch["frames"][video, batch["frame_mask"][video]])
+            expected = naive_pair(trained, batch["sentences"][text], [batch["words"][text, 0]], frames)
+            assert float(found.pooled[text, video]) == pytest.approx(expected[1], abs=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    aligner, batch = make_aligner(), make_batch()
+    save_aligner(aligner, tmp_path / "aligner.safetensors")
+    again = load_aligner(tmp_path / "aligner.safetensors")
+    assert isinstance(again, ConceptAligner)
+    check_same(run(again, batch), run(aligner, batch))
+    with pytest.raises(ValueError, match="aligner must be trained"):
+        save_aligner(ConceptAligner(), tmp_path / "aligner.safetensors")
+
+
+@torch.no_grad()
+def test_packed_videos_come_back(tmp_path: Path) -> None:
+    aligner, batch = make_aligner(), make_batch()
+    texts, videos = prepare(aligner, batch)
+    packed = [videos.take(slice(row, row + 1)).pack() for row in range(4)]
+    found = aligner.score(texts, ConceptVideos.unpack(packed))
+    expected = aligner.score(texts, videos)
+    assert (found.total - expected.total).abs().max() < 2e-3
+    frames = [batch["frames"][row, batch["frame_mask"][row]].numpy() for row in range(4)]
+    bare = ConceptVideos.unpack([b""] * 4, frames)
+    plain = ConceptAligner()
+    check_close(plain.score(texts._replace(concepts=texts.concepts[:, :0]), bare).total, run(plain, batch).total, 1e-6)
 
 
 # The published code's numbers.
@@ -272,6 +320,7 @@ def run_case(case: Case, aligner: ConceptAligner) -> tuple[ConceptTexts, Concept
     """Prepare both sides; as in the published code, padding takes part in the concepts."""
     inputs = case.inputs
     mask, words = inputs["video_mask"].bool(), inputs["text_feat"]
+    assert aligner.temporal is not None
     frames = aligner.temporal(inputs["frame_feat"], mask)
     concepts = aligner.find_concepts(frames, torch.ones_like(mask))
     texts = ConceptTexts(

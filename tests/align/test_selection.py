@@ -121,3 +121,35 @@ def test_gradients_reach_every_weight_of_the_net() -> None:
 def test_too_few_patches_are_refused() -> None:
     with pytest.raises(ValueError, match="tokens must hold at least 3 patches a frame, got 2"):
         PatchSelector()(torch.randn(1, 3, 8))
+
+
+def naive_apart(tokens: Tensor, k: int) -> list[int]:
+    """Take, k times, the patch whose nearest among the class token and those taken is the furthest."""
+    units = [token / token.norm() for token in tokens]
+    taken: list[int] = []
+    for _ in range(k):
+        nearest = {
+            place: max(float(units[1 + place] @ other) for other in [units[0], *(units[1 + each] for each in taken)])
+            for place in range(len(tokens) - 1)
+            if place not in taken
+        }
+        taken.append(min(nearest, key=lambda place: nearest[place]))
+    return sorted(taken)
+
+
+def test_patches_apart_are_those_of_loops_and_padding_comes_last() -> None:
+    tokens = torch.randn(5, 9, 8)
+    selector = PatchSelector(apart=True)
+    chosen, real = selector(tokens)
+    assert real.all()
+    for frame in range(5):
+        expected = [0, *(1 + place for place in naive_apart(tokens[frame], 3))]
+        assert torch.equal(chosen[frame], tokens[frame, expected])
+    mask = torch.ones(5, 8, dtype=torch.bool)
+    mask[:, 2:6] = False
+    mask[0, 1:] = False
+    chosen, real = selector(tokens, mask)
+    assert real.sum(dim=1).tolist() == [1, 3, 3, 3, 3]
+    alone, _ = selector(tokens[1:, [0, 1, 2, 7, 8]])
+    assert torch.equal(chosen[1:], alone)
+    assert torch.equal(selector.train()(tokens)[0], PatchSelector(apart=True).eval()(tokens)[0])

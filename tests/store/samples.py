@@ -21,6 +21,11 @@ def embedding(seed: int, *, dim: int = DIM, num_frames: int | None = None) -> Se
     return SegmentEmbedding(video / np.linalg.norm(video), frames, np.arange(len(frames), dtype=np.float64) + seed)
 
 
+def tokens(seed: int) -> bytes:
+    """Make what an aligner could have packed: of any length, and nothing for one segment in seven."""
+    return np.random.default_rng(seed).bytes(seed % 7 * 13)
+
+
 def create(path: Path, *, fingerprint: str = "tower-1") -> Store:
     return Store.create(path, encoder_name="tower", encoder_fingerprint=fingerprint, dim=DIM)
 
@@ -30,7 +35,8 @@ def add_video(store: Store, name: str, *, seed: int, path: str | None = None, nu
     video = store.begin_video(name, duration=10.0 * num_segments, facts={"codec": "grey"}, num_segments=num_segments)
     store.set_file(path or f"/videos/{name}.mp4", state="running", video=video, num_bytes=seed, mtime_ns=seed)
     for number in sorted(set(range(num_segments)) - store.stored_segments(video)):
-        store.add_segment(video, number, 10.0 * number, 10.0 * number + 10, embedding(100 * seed + number))
+        start, content = 10.0 * number, 100 * seed + number
+        store.add_segment(video, number, start, start + 10, embedding(content), tokens=tokens(content))
     store.finish_video(video)
     store.set_file(path or f"/videos/{name}.mp4", state="done")
     return video
@@ -48,6 +54,13 @@ def index_all(store: Store, num_videos: int) -> None:
     for seed in range(num_videos):
         add_video(store, f"v{seed}", seed=seed)
     store.save_vectors()
+
+
+def damage(path: Path, offset: int, *, bits: int = 1) -> None:
+    """Flip bits of one byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[offset] ^= bits
+    path.write_bytes(data)
 
 
 def environment() -> dict[str, str]:

@@ -19,7 +19,11 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def add(catalog: Catalog, video: int, number: int, row: int = 0) -> int:
-    return catalog.add_segment(Segment(video, number, 0.0, 1.0), Place(row, 2 * row, 2, 7, 8), np.array([0.25, 0.75]))
+    return catalog.add_segment(Segment(video, number, 0.0, 1.0), place(row), np.array([0.25, 0.75]))
+
+
+def place(row: int) -> Place:
+    return Place(row, 2 * row, 2, token_byte=5 * row, num_bytes=5, row_sum=7, frames_sum=8, tokens_sum=9)
 
 
 def set_format(path: Path, value: object) -> None:
@@ -120,10 +124,17 @@ def test_segments_keep_the_order_asked(catalog: Catalog) -> None:
     assert [s.number for s in catalog.segments(ids)] == [3, 0, 4, 1, 2]
     assert [s.number for s in catalog.segments(np.array([ids[2], ids[0], ids[2]]))] == [4, 3, 4]
     assert list(catalog.video_segments(video)) == [0, 1, 2, 3, 4]
-    assert catalog.places(ids)[1][ids[2]] == Place(4, 8, 2, 7, 8)
-    np.testing.assert_array_equal(catalog.times(ids)[ids[0]], [0.25, 0.75])
-    with pytest.raises(StoreError, match="segment 99 is not in the index"):
-        catalog.segments([ids[0], 99])
+    assert catalog.places(ids)[1] == {key: place(number) for key, number in zip(ids, (3, 0, 4, 1, 2), strict=True)}
+    np.testing.assert_array_equal(catalog.times(ids), [[0.25, 0.75]] * 5)
+    for ask in (catalog.segments, catalog.times):
+        with pytest.raises(StoreError, match="segment 99 is not in the index"):
+            ask([ids[0], 99])
+
+
+def test_tail_is_the_end_of_what_was_added_last(catalog: Catalog) -> None:
+    assert catalog.tail() == (0, 0, 0)
+    add(catalog, catalog.begin_video("f", 1.0, {}, 1), 0, row=6)
+    assert catalog.tail() == (7, 14, 35)
 
 
 def test_searchable_is_what_a_live_path_holds(catalog: Catalog) -> None:

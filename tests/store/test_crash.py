@@ -8,21 +8,24 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from vidret.store import Store
 
 from . import samples
 
-NUM_VIDEOS = 60
+NUM_VIDEOS = 40
 ROUNDS = 6
 
 
-def content(store: Store) -> list[tuple[str, int, bytes, bytes]]:
-    """List every searchable segment with its vectors, found by searching, so that nothing can be there twice."""
+def content(store: Store) -> list[tuple[str, int, bytes, bytes, bytes]]:
+    """List every searchable segment with what it holds, found by searching, so that nothing can be there twice."""
     _, ids = store.search(np.zeros((1, samples.DIM), np.float32), 10 * NUM_VIDEOS)
     found = [int(key) for key in ids[0] if key >= 0]
-    rows = zip(store.segments(found), store.frames(found), strict=True)
-    return sorted((store.video(s.video).fingerprint, s.number, f.tobytes(), t.tobytes()) for s, (f, t) in rows)
+    rows = zip(store.segments(found), store.frames(found), store.tokens(found), strict=True)
+    return sorted(
+        (store.video(s.video).fingerprint, s.number, f.tobytes(), t.tobytes(), p.tobytes()) for s, (f, t), p in rows
+    )
 
 
 def test_killed_writer_is_continued(tmp_path: Path) -> None:
@@ -47,6 +50,44 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
             samples.index_all(whole, NUM_VIDEOS)
             assert content(store) == content(whole)
             assert len(store) == len(whole) == NUM_VIDEOS * samples.NUM_SEGMENTS
+
+
+FALLING_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from tests.store import samples
+left = int(sys.argv[2])
+def fall(handle):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.fdatasync = fall
+samples.index_all(samples.create(Path(sys.argv[1])), 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sync", "torn"), [(1, ["video"]), (4, ["frames", "video"]), (8, ["frames", "tokens", "video"])]
+)
+def test_each_file_s_torn_tail_is_cut(tmp_path: Path, sync: int, torn: list[str]) -> None:
+    """Killed at the n-th wait for the disk: the bytes are in the file, and no catalog knows of them."""
+    command = [sys.executable, "-c", FALLING_WRITER, str(tmp_path / "killed"), str(sync)]
+    run = subprocess.run(command, check=False, env=samples.environment())
+    assert run.returncode == -signal.SIGKILL
+    paths = sorted((tmp_path / "killed" / "features").iterdir())
+    with Store.open(tmp_path / "killed") as reader:
+        known = content(reader)
+        assert reader.verify() == []
+    before = {path.stem: path.stat().st_size for path in paths}
+    with samples.create(tmp_path / "killed") as store, samples.create(tmp_path / "whole") as whole:
+        assert [path.stem for path in paths if path.stat().st_size < before[path.stem]] == torn
+        assert content(store) == known
+        samples.index_all(store, 2)
+        samples.index_all(whole, 2)
+        assert content(store) == content(whole)
+        for path in paths:
+            assert path.read_bytes() == (tmp_path / "whole" / "features" / path.name).read_bytes()
 
 
 FORKING_WRITER = """

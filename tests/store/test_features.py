@@ -9,6 +9,8 @@ from vidret.errors import StoreError
 from vidret.store.features import Features, RowFile, feature_paths, half
 from vidret.store.records import Place
 
+from .samples import damage
+
 DIM = 4
 
 
@@ -16,15 +18,18 @@ def rows(seed: int, num: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((num, DIM)).astype(np.float16)
 
 
+def packed(seed: int, num: int) -> np.ndarray:
+    return np.frombuffer(np.random.default_rng(seed).bytes(num), np.uint8).reshape(-1, 1)
+
+
+def some_tokens(k: int) -> np.ndarray:
+    """Make the k-th segment's tokens: 5, none, 13, 3, none, 11, ... bytes."""
+    return packed(k, (5, 0, 13, 3, 0, 11)[k % 6])
+
+
 def filled(folder: Path, num: int) -> tuple[Features, list[Place]]:
     features = Features(folder, DIM, 0, write=True)
-    return features, [features.append(rows(k, 1), rows(k + 100, k % 3 + 1)) for k in range(num)]
-
-
-def flip(path: Path, offset: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
+    return features, [features.append(rows(k, 1), rows(k + 100, k % 3 + 1), some_tokens(k)) for k in range(num)]
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -34,34 +39,67 @@ def test_rows_come_back(tmp_path: Path) -> None:
         for k, place in enumerate(places):
             np.testing.assert_array_equal(opened.read_video(place), rows(k, 1))
             np.testing.assert_array_equal(opened.read_frames(place), rows(k + 100, k % 3 + 1))
+            assert opened.read_tokens(place) == some_tokens(k).tobytes()
+
+
+def test_tokens_are_plain_bytes_that_cannot_be_written(tmp_path: Path) -> None:
+    features, places = filled(tmp_path, 4)
+    view = features.read_tokens(places[2])
+    assert (view.format, view.ndim, view.nbytes, view.readonly) == ("B", 1, 13, True)
+    nothing = features.read_tokens(places[1])
+    assert (nothing.format, nothing.ndim, nothing.nbytes) == ("B", 1, 0)
+    assert [(place.token_byte, place.num_bytes) for place in places] == [(0, 5), (5, 0), (5, 13), (18, 3)]
+    assert features.num_bytes == (4 + 7) * DIM * 2 + 21 == sum(p.stat().st_size for p in feature_paths(tmp_path, 0))
 
 
 def test_reader_follows_a_growing_file(tmp_path: Path) -> None:
     features, places = filled(tmp_path, 1)
     reader = Features(tmp_path, DIM, 0)
     old = reader.read_video(places[0])
-    later = features.append(rows(50, 1), rows(51, 2))
+    old_tokens = reader.read_tokens(places[0])
+    later = features.append(rows(50, 1), rows(51, 2), packed(52, 9))
     np.testing.assert_array_equal(reader.read_frames(later), rows(51, 2))
+    assert reader.read_tokens(later) == packed(52, 9).tobytes()
     np.testing.assert_array_equal(old, rows(0, 1))
+    assert old_tokens == some_tokens(0).tobytes()
+
+
+class Contested(RowFile):
+    """A file whose maps are at once replaced by that of another thread, which looked before anything was written."""
+
+    @property
+    def _mapped(self) -> np.ndarray:
+        return np.empty((0, DIM), np.float16)
+
+    @_mapped.setter
+    def _mapped(self, rows: np.ndarray) -> None:
+        assert rows.shape[1] == DIM
+
+
+def test_threads_may_map_the_same_file(tmp_path: Path) -> None:
+    file = Contested(tmp_path / "rows.f16", DIM, write=True)
+    file.write(0, rows(0, 3))
+    np.testing.assert_array_equal(file.view(1, 3), rows(0, 3)[1:])
 
 
 def test_views_outlive_their_file(tmp_path: Path) -> None:
     features, places = filled(tmp_path, 3)
-    view = features.read_frames(places[2])
+    view, tokens = features.read_frames(places[2]), features.read_tokens(places[2])
     features.close()
     features.close()
     for path in feature_paths(tmp_path, 0):
         path.unlink()
     np.testing.assert_array_equal(view, rows(102, 3))
+    assert tokens == some_tokens(2).tobytes()
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     _, places = filled(tmp_path, 3)
-    video, frames = feature_paths(tmp_path, 0)
+    video, frames, _ = feature_paths(tmp_path, 0)
     place = places[1]
     for offset in range(DIM * 2):
-        flip(video, place.row * DIM * 2 + offset)
-        flip(frames, place.frame_row * DIM * 2 + offset)
+        damage(video, place.row * DIM * 2 + offset)
+        damage(frames, place.frame_row * DIM * 2 + offset)
         reader = Features(tmp_path, DIM, 0)
         with pytest.raises(StoreError, match=r"video\.f16: row 1 is damaged"):
             reader.read_video(place)
@@ -69,8 +107,22 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
             reader.read_frames(place)
         reader.read_video(places[0])
         reader.read_frames(places[2])
-        flip(video, place.row * DIM * 2 + offset)
-        flip(frames, place.frame_row * DIM * 2 + offset)
+        damage(video, place.row * DIM * 2 + offset)
+        damage(frames, place.frame_row * DIM * 2 + offset)
+
+
+def test_every_flipped_bit_of_tokens_is_found(tmp_path: Path) -> None:
+    _, places = filled(tmp_path, 4)
+    path = feature_paths(tmp_path, 0)[2]
+    place = places[2]
+    for bit in range(8 * place.num_bytes):
+        damage(path, place.token_byte + bit // 8, bits=1 << bit % 8)
+        reader = Features(tmp_path, DIM, 0)
+        with pytest.raises(StoreError, match=rf"^{path}: bytes from 5 are damaged \(checksum\); verify and repair"):
+            reader.read_tokens(place)
+        assert [len(reader.read_tokens(places[k])) for k in (0, 1, 3)] == [5, 0, 3]
+        reader.read_frames(place)
+        damage(path, place.token_byte + bit // 8, bits=1 << bit % 8)
 
 
 @pytest.mark.parametrize("torn", [1, DIM * 2, DIM * 2 + 3])
@@ -83,22 +135,50 @@ def test_torn_tail_is_cut(tmp_path: Path, torn: int) -> None:
     again = Features(tmp_path, DIM, 0, write=True)
     again.resume(*features.tail)
     assert [path.stat().st_size for path in feature_paths(tmp_path, 0)] == sizes
-    later = again.append(rows(7, 1), rows(8, 2))
+    later = again.append(rows(7, 1), rows(8, 2), packed(9, 6))
     np.testing.assert_array_equal(again.read_frames(later), rows(8, 2))
+    assert again.read_tokens(later) == packed(9, 6).tobytes()
     np.testing.assert_array_equal(again.read_video(places[3]), rows(3, 1))
+    assert again.read_tokens(places[3]) == some_tokens(3).tobytes()
 
 
 def test_lost_rows_are_named_then_damaged_but_never_reused(tmp_path: Path) -> None:
     features, places = filled(tmp_path, 4)
-    video, _ = feature_paths(tmp_path, 0)
+    video = feature_paths(tmp_path, 0)[0]
     video.write_bytes(video.read_bytes()[: 2 * DIM * 2 + 5])
-    with pytest.raises(StoreError, match="row 3 is lost, the file ends after 2 rows"):
+    with pytest.raises(StoreError, match=rf"^{video}: ends after 21 bytes, of 32 or more that were stored$"):
         Features(tmp_path, DIM, 0).read_video(places[3])
     again = Features(tmp_path, DIM, 0, write=True)
     again.resume(*features.tail)
     with pytest.raises(StoreError, match="row 3 is damaged"):
         again.read_video(places[3])
-    assert again.append(rows(1, 1), rows(2, 1)).row == 4
+    assert again.append(rows(1, 1), rows(2, 1), packed(3, 0)).row == 4
+
+
+def test_lost_tokens_are_named_and_hurt_nobody_else(tmp_path: Path) -> None:
+    features, places = filled(tmp_path, 6)
+    path = feature_paths(tmp_path, 0)[2]
+    path.write_bytes(path.read_bytes()[:12])
+    reader = Features(tmp_path, DIM, 0)
+    assert reader.read_tokens(places[0]) == some_tokens(0).tobytes()
+    for k in (2, 3, 5):
+        with pytest.raises(StoreError, match=rf"^{path}: ends after 12 bytes, of (18|21|32) or more that were stored$"):
+            reader.read_tokens(places[k])
+    for k in (1, 4):  # without tokens there is nothing to lose, though its place lies behind the end
+        assert bytes(Features(tmp_path, DIM, 0).read_tokens(places[k])) == b""
+    again = Features(tmp_path, DIM, 0, write=True)
+    again.resume(*features.tail)
+    for k in (2, 3, 5):
+        with pytest.raises(StoreError, match=rf"bytes from {places[k].token_byte} are damaged"):
+            again.read_tokens(places[k])
+    assert again.append(rows(1, 1), rows(2, 1), packed(3, 4)).token_byte == 32
+
+
+def test_files_of_other_epochs_are_removed(tmp_path: Path) -> None:
+    for epoch in range(3):
+        Features(tmp_path, DIM, epoch, write=True).close()
+    Features(tmp_path, DIM, 1).remove_others()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
 
 
 def test_half_refuses_what_would_poison_a_search() -> None:

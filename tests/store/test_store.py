@@ -14,7 +14,7 @@ from vidret.store import Store
 from vidret.store.catalog import Catalog
 from vidret.types import Segment, SegmentEmbedding
 
-from .samples import DIM, add_video, create, embedding, environment, index_all, seeds
+from .samples import DIM, add_video, create, damage, embedding, environment, index_all, seeds, tokens
 
 
 def stored(num_videos: int) -> dict[int, SegmentEmbedding]:
@@ -38,6 +38,10 @@ def test_everything_comes_back(tmp_path: Path) -> None:
                 assert frames.dtype == np.float32
                 np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float32))
                 np.testing.assert_array_equal(times, expected.times)
+            assert store.tokens(ids) == [tokens(100 * v + number) for number in range(4)]
+    with Store.open(tmp_path / "index") as store:
+        kept = store.tokens([3, 4])
+    assert kept == [tokens(2), tokens(3)]  # what was handed out stays readable
 
 
 def test_search_is_the_naive_search(tmp_path: Path) -> None:
@@ -64,6 +68,45 @@ def test_frames_come_in_the_order_asked_also_twice(tmp_path: Path) -> None:
         assert store.frames([]) == []
         with pytest.raises(StoreError, match="segment -1 is not in the index"):
             store.frames([ids[0], -1])
+
+
+def test_tokens_come_in_the_order_asked_also_twice(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        ids = store.video_segments(add_video(store, "v0", seed=0))
+        asked = [ids[2], ids[0], ids[2], ids[3]]
+        assert store.tokens(asked) == [tokens(2), b"", tokens(2), tokens(3)] == store.tokens(np.array(asked))
+        assert store.tokens([]) == []
+        for unknown in (-1, 99):
+            with pytest.raises(StoreError, match=f"segment {unknown} is not in the index"):
+                store.tokens([ids[0], unknown])
+
+
+def test_tokens_are_nobody_s_business_but_the_aligner_s(tmp_path: Path) -> None:
+    """Any bytes, beside segments without, and an index without any answers all the same."""
+    packed = [b"\0", b"", bytes(range(256)) * 999, b"\0\0\0", b"SQLite format 3", b""]
+    with create(tmp_path) as store:
+        video = store.begin_video("v0", duration=1.0, facts={}, num_segments=9)
+        store.set_file("a.mp4", state="running", video=video)
+        empty = [store.add_segment(video, number, 0.0, 1.0, embedding(number)) for number in (7, 8)]
+        assert store.tokens(empty) == [b"", b""]
+        assert (tmp_path / "features" / "tokens.bin").stat().st_size == 0
+        ids = [store.add_segment(video, n, 0.0, 1.0, embedding(n), tokens=packed[n]) for n in range(6)]
+        assert store.tokens(ids) == packed
+        assert store.add_segment(video, 0, 0.0, 1.0, embedding(0), tokens=b"late") == ids[0]
+    with Store.open(tmp_path) as store:
+        assert store.tokens([*ids, *empty]) == [*packed, b"", b""]
+        assert (tmp_path / "features" / "tokens.bin").stat().st_size == sum(map(len, packed))
+        np.testing.assert_array_equal(store.searchable(), [*empty, *ids])
+
+
+def test_searchable_lists_what_a_search_may_return(tmp_path: Path) -> None:
+    with create(tmp_path) as store, Store.open(tmp_path) as reader:
+        assert reader.searchable().tolist() == []
+        index_all(store, 3)
+        assert reader.searchable().tolist() == list(range(1, 13))
+        store.set_file("/videos/v1.mp4", state="missing")
+        assert reader.searchable().tolist() == [1, 2, 3, 4, 9, 10, 11, 12]
+        assert len(reader) == 8
 
 
 def test_empty_index_answers(tmp_path: Path) -> None:
@@ -146,6 +189,7 @@ def test_reader_sees_what_a_writer_adds_and_takes_away(tmp_path: Path) -> None:
             assert reader.generation > before
             assert seeds(reader) == [100 * s + n for s in range(seed + 1) for n in range(4)]
             reader.frames(reader.video_segments(seed + 1))
+            assert reader.tokens(reader.video_segments(seed + 1)) == [tokens(100 * seed + n) for n in range(4)]
         writer.set_file("/videos/v1.mp4", state="missing")
         assert seeds(reader) == [0, 1, 2, 3, 200, 201, 202, 203]
         with pytest.raises(StoreError, match="opened for reading, cannot be changed"):
@@ -187,11 +231,13 @@ def test_no_index_is_no_index(tmp_path: Path) -> None:
         create(tmp_path / "file")
 
 
-def test_missing_feature_files_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["video.f16", "frames.f16", "tokens.bin"])
+def test_missing_feature_files_are_named(tmp_path: Path, name: str) -> None:
     with create(tmp_path) as store:
         index_all(store, 1)
-    (tmp_path / "features" / "frames.f16").unlink()
-    with pytest.raises(StoreError, match=r"frames\.f16: No such file"):
+    path = tmp_path / "features" / name
+    path.unlink()
+    with pytest.raises(StoreError, match=f"^{path}: No such file"):
         Store.open(tmp_path)
 
 
@@ -252,10 +298,7 @@ def test_saved_vectors_are_brought_up_to_date(tmp_path: Path) -> None:
 def test_damaged_vector_is_left_out_of_searches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with create(tmp_path) as store:
         add_video(store, "v0", seed=0)
-    path = tmp_path / "features" / "video.f16"
-    data = bytearray(path.read_bytes())
-    data[2 * DIM * 2] ^= 1  # the row of segment number 2
-    path.write_bytes(data)
+    damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)  # the row of segment number 2
     with Store.open(tmp_path) as store:
         assert seeds(store) == [0, 1, 3]
     assert "segment 3 cannot be searched" in caplog.text
@@ -282,9 +325,9 @@ def test_bad_segments_are_refused_whole(tmp_path: Path, change: dict[str, object
         values |= {"id": video, "number": 0, "end": 1.0} | change
         bad = SegmentEmbedding(values["video"], values["frames"], values["times"])  # type: ignore[arg-type]
         with pytest.raises(StoreError, match=rule):
-            store.add_segment(values["id"], values["number"], 0.0, values["end"], bad)  # type: ignore[arg-type]
+            store.add_segment(values["id"], values["number"], 0.0, values["end"], bad, tokens=b"6")  # type: ignore[arg-type]
         assert store.stored_segments(video) == set()
-        assert (tmp_path / "features" / "video.f16").stat().st_size == 0
+        assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
 
 def test_bad_questions_are_refused(tmp_path: Path) -> None:
@@ -322,7 +365,8 @@ def test_info_counts(tmp_path: Path) -> None:
         assert info.files == {"done": 2, "failed": 1, "missing": 1}
         assert (info.videos, info.complete_videos, info.segments, info.searchable) == (3, 3, 12, 8)
         assert (info.frames, info.seconds, info.vectors, info.format) == (30, 120.0, "flat", 1)
-        assert info.num_bytes > 42 * DIM * 2
+        assert info.with_tokens == sum(tokens(seed) != b"" for seed in stored(3)) == 10
+        assert info.num_bytes > 42 * DIM * 2 + sum(len(tokens(seed)) for seed in stored(3))
 
 
 def test_threads_share_a_store(tmp_path: Path) -> None:
@@ -334,12 +378,16 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
 
         def write(video: int) -> None:
             for number in range(10):
-                store.add_segment(video, number, 0.0, 1.0, embedding(100 * (video - 1) + number))
+                content = 100 * (video - 1) + number
+                store.add_segment(video, number, 0.0, 1.0, embedding(content), tokens=tokens(content))
 
         def read() -> None:
             for _ in range(20):
                 _, ids = store.search(np.ones((1, DIM), np.float32), 50)
-                store.frames([int(key) for key in ids[0] if key >= 0])
+                found = [int(key) for key in ids[0] if key >= 0]
+                contents = [100 * (segment.video - 1) + segment.number for segment in store.segments(found)]
+                assert store.tokens(found) == [tokens(content) for content in contents]
+                store.frames(found)
 
         def guarded(job: threading.Thread) -> None:
             try:

@@ -22,9 +22,11 @@ MEMORY = 256 << 20
 class Aligner(nn.Module):
     """Score texts against videos at three levels and take the mean (UCoFiA).
 
-    Training-free as it is: no temporal transformer, identity matrices, tokens of unit length, all of them beside the
-    frames. The parts of a trained head are passed in. Frames, words and tokens come in any number; how a trained
-    matrix fits another number than its own is ``resize_mixing``'s business, and the trained number is left untouched.
+    Training-free as it is: no temporal transformer, no matrices, all words alike, tokens of unit length, all of them
+    beside the frames. The parts of a trained head are passed in; ``trained`` says that it wants vectors as the encoder
+    gave them, not scaled to unit length, and a text's markers among its words. Frames, words and tokens come in any
+    number; how a trained matrix fits another number than its own is ``resize_mixing``'s business, and the trained
+    number is left untouched.
 
     Padding changes nothing, at any level: with all masks True the scores are the published code's, which has none.
 
@@ -51,6 +53,11 @@ class Aligner(nn.Module):
         super().__init__()
         self.temporal, self.selector, self.mixing, self.unit_tokens = temporal, selector, mixing, unit_tokens
         self.logit_scale = nn.Parameter(torch.tensor(CLIP_SCALE))
+
+    @property
+    def trained(self) -> bool:
+        """Say whether there is a trained head, which reads raw vectors."""
+        return self.mixing is not None
 
     def prepare(self, videos: VideoBatch, *, noise: Float[Tensor, "item draw patch"] | None = None) -> PreparedVideos:
         """Compute what does not depend on the query; differentiable.

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vidret.errors import AlignerError
 from vidret.types import SegmentEmbedding, TextEmbedding
 
 
@@ -33,19 +34,34 @@ class VideoBatch(NamedTuple):
     sizes: Float[Tensor, "video token"] | None = None
 
 
-def collate_texts(texts: Sequence[TextEmbedding]) -> TextBatch:
-    """Pad texts to the words of the longest."""
-    words, mask = _pad([text.words for text in texts])
-    return TextBatch(torch.from_numpy(np.stack([text.sentence for text in texts])).float(), words, mask)
+def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextBatch:
+    """Pad texts to the words of the longest; ``raw`` gives what a text tower's states were, markers included.
+
+    Raises:
+        AlignerError: Raw states are asked for, and the encoder has none.
+    """
+    if not raw:
+        words, mask = _pad([text.words for text in texts])
+        return TextBatch(torch.from_numpy(np.stack([text.sentence for text in texts])).float(), words, mask)
+    states = [text.states for text in texts if text.states is not None]
+    if len(states) < len(texts):
+        raise AlignerError("a trained aligner must have a CLIP model of ours as encoder, got one without raw states")
+    words, mask = _pad(states)
+    return TextBatch(torch.from_numpy(np.stack([each[-1] for each in states])).float(), words, mask)
 
 
-def collate_segments(segments: Sequence[SegmentEmbedding]) -> VideoBatch:
-    """Pad segments to the frames and tokens of the longest.
+def collate_segments(segments: Sequence[SegmentEmbedding], *, raw: bool = False) -> VideoBatch:
+    """Pad segments to the frames and tokens of the longest; ``raw`` undoes the scaling to unit length.
 
     Tokens are left out unless all segments have some; sizes, where every token is one patch.
+
+    Raises:
+        AlignerError: Raw vectors are asked for, and the encoder told no lengths.
     """
-    frames, frame_mask = _pad([segment.frames for segment in segments])
-    parts = [segment.tokens for segment in segments if segment.tokens is not None]
+    frames, frame_mask = _pad([_stretch(segment.frames, segment.frame_lengths, raw=raw) for segment in segments])
+    parts = [
+        _stretch(segment.tokens, segment.token_lengths, raw=raw) for segment in segments if segment.tokens is not None
+    ]
     if len(parts) < len(segments):
         return VideoBatch(frames, frame_mask=frame_mask)
     tokens, token_mask = _pad(parts)
@@ -57,6 +73,18 @@ def collate_segments(segments: Sequence[SegmentEmbedding]) -> VideoBatch:
         return VideoBatch(frames, tokens, frame_mask, token_mask)
     sizes = _pad([count[:, None] for count in counts])[0].squeeze(-1).clamp(min=1)
     return VideoBatch(frames, tokens, frame_mask, token_mask, sizes)
+
+
+def _stretch(
+    units: Float[np.ndarray, "row dim"], lengths: Float[np.ndarray, " row"] | None, *, raw: bool
+) -> Float[np.ndarray, "row dim"]:
+    """Give rows the lengths they had."""
+    if not raw:
+        return units
+    if lengths is None:
+        raise AlignerError("a trained aligner must have a CLIP model of ours as encoder, got one that tells no lengths")
+    stretched: Float[np.ndarray, "row dim"] = units * lengths[:, None]
+    return stretched
 
 
 def _pad(rows: Sequence[Float[np.ndarray, "row dim"]]) -> tuple[Tensor, Tensor | None]:

@@ -1,11 +1,8 @@
-"""A published UCoFiA checkpoint's aligner to ours, and our own file: safetensors, whose shapes say what it is."""
+"""A published UCoFiA checkpoint's aligner to ours; shapes say what it is."""
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidret.align.aligner import Aligner
@@ -13,6 +10,7 @@ from vidret.align.levels import Mixing
 from vidret.align.selection import PatchSelector, ScoreNet
 from vidret.align.temporal import TemporalTransformer
 from vidret.errors import AlignerError
+from vidret.layers import find_misfits
 
 Weights = Mapping[str, Tensor]
 
@@ -60,27 +58,10 @@ def convert_aligner(weights: Weights) -> Aligner:
     _complain("unknown", unknown)
     if "logit_scale" in renamed:
         renamed["logit_scale"] = renamed["logit_scale"].reshape(())
-    return _build(renamed, {own: key for key, own in UCOFIA.items()} | names)
+    return build_aligner(renamed, {own: key for key, own in UCOFIA.items()} | names)
 
 
-def save_aligner(aligner: Aligner, path: Path) -> None:
-    """Write a trained aligner's weights; ``load_aligner`` takes the file."""
-    save_file({name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}, path)
-
-
-def load_aligner(path: Path) -> Aligner:
-    """Read a trained aligner.
-
-    Raises:
-        AlignerError: The file cannot be read, or does not hold exactly an aligner.
-    """
-    try:
-        return _build(load_file(path), {})
-    except (AlignerError, SafetensorError, OSError) as error:
-        raise AlignerError(f"{path}: {error}") from error
-
-
-def _build(weights: dict[str, Tensor], names: Mapping[str, str]) -> Aligner:
+def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Aligner:
     """Build an aligner of the shapes that weights with our names have; errors call them by ``names``."""
     telling = [own for own in UCOFIA.values() if "*" not in own]
     _complain("missing", [names.get(own, own) for own in telling if own not in weights])
@@ -97,13 +78,14 @@ def _build(weights: dict[str, Tensor], names: Mapping[str, str]) -> Aligner:
         unit_tokens=False,
     )
     state = aligner.state_dict()
-    _complain("missing", [_published(name, names) for name in state.keys() - weights.keys()])
-    _complain("unknown", [_published(name, names) for name in weights.keys() - state.keys()])
-    wrong = [name for name in state if weights[name].shape != state[name].shape]
-    shapes = [
-        f"{_published(name, names)} {tuple(weights[name].shape)} for {tuple(state[name].shape)}" for name in wrong
-    ]
-    _complain("of another shape", shapes)
+    for kind, found in find_misfits(state, weights).items():
+        called = [_published(name, names) for name in found]
+        if kind == "of another shape":
+            called = [
+                f"{_published(name, names)} {tuple(weights[name].shape)} for {tuple(state[name].shape)}"
+                for name in found
+            ]
+        _complain(kind, called)
     aligner.load_state_dict(weights)
     return aligner.eval()
 

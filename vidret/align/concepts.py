@@ -1,13 +1,15 @@
 """GLSCL, the fast aligner: frames pooled as a sentence weighs them, and concepts that texts and videos share.
 
 All that one side knows by itself is computed once: ``prepare`` for videos, ``read`` for texts. ``score`` is left with a
-few matrix products over all pairs. Features are the encoder's as they come, not of unit length: the softmax over
-frames (temperature 3) was trained with their norms.
+few matrix products over all pairs. A trained head reads features as they come, not of unit length: its softmax over
+frames (temperature 3) was trained with their norms. Without one, frames of unit length are pooled, and that is all.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from einops import einsum
 from jaxtyping import Bool, Float, Int
@@ -15,20 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.packing import pack_arrays, stack_rows, unpack_arrays
 from vidret.align.temporal import TemporalTransformer
-from vidret.errors import AlignerError
 
 EPS = 1e-12
+UNIT_TEMPERATURE = 0.03  # of cosines: what 3 is to products of CLIP's raw vectors, whose lengths are about 10
 TEXTS, VIDEOS = 64, 256  # of a block, whose frame weights fit a core's cache
-
-# Our names, or how they begin, to the published ones.
-GLSCL: Mapping[str, str] = {
-    "temporal.positions": "frame_position_embeddings.weight",
-    "temporal.blocks.": "transformerClip.resblocks.",
-    "seeds": "spatial_queries",
-    "decoder.": "transformer_decoder_noun.layers.",
-}
-LEFT = ("clip.", "noun_queries")  # the encoder's; and what idles where texts and videos share their queries
 
 
 class ConceptVideos(NamedTuple):
@@ -48,6 +42,20 @@ class ConceptVideos(NamedTuple):
         """Give some of the videos: candidates, in the order asked for."""
         return ConceptVideos(*(part[rows] for part in self))
 
+    def pack(self) -> bytes:
+        """Write the only video there is as float16: its real frames, and its concepts."""
+        return pack_arrays([self.frames[0, self.mask[0]].half().numpy(), self.concepts[0].half().numpy()])
+
+    @classmethod
+    def unpack(
+        cls, packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "frame dim"]] = ()
+    ) -> "ConceptVideos":
+        """Put stored videos together again; where nothing was packed, ``frames`` are all that there is."""
+        parts = [unpack_arrays(each) if len(each) else [own, own[:0]] for each, own in zip_longest(packed, frames)]
+        rows, mask = stack_rows([part[0] for part in parts])
+        mask = torch.ones(rows.shape[:2], dtype=torch.bool) if mask is None else mask
+        return cls.build(rows.float(), mask, stack_rows([part[1] for part in parts])[0].float())
+
 
 class ConceptTexts(NamedTuple):
     """What the aligner needs of texts: the sentences as the encoder gave them, and the concepts among their words."""
@@ -65,34 +73,54 @@ class ConceptScores(NamedTuple):
     best_frame: Int[Tensor, "text video"]
 
 
+class ConceptFinder(nn.Module):
+    """Find the same few concepts among frames and among words: a decoder whose seeds ask both alike."""
+
+    def __init__(self, dim: int, *, num_concepts: int = 8, layers: int = 3, heads: int = 8, hidden: int = 2048) -> None:
+        super().__init__()
+        self.seeds = nn.Parameter(torch.rand(num_concepts, dim))
+        self.decoder = nn.ModuleList(
+            nn.TransformerDecoderLayer(dim, heads, hidden, dropout=0.1, batch_first=True) for _ in range(layers)
+        )
+
+    def forward(
+        self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch concept dim"]:
+        """Give the concepts of frames or of words, of unit length; zeros where nothing is real."""
+        memory = memory.masked_fill(~mask[..., None], 0)
+        x, bias = self.seeds.expand(len(memory), -1, -1), _bias(memory, mask)
+        for layer in self.decoder:
+            x = layer(x, memory, memory_key_padding_mask=bias)
+        return functional.normalize(x, dim=-1) * mask.any(dim=1)[:, None, None]
+
+
 class ConceptAligner(nn.Module):
     """Score texts against videos: a frame pooling that the text steers, and concepts found on both sides alike.
+
+    Training-free as it is, which leaves the pooling, over vectors of unit length; the parts of a trained head are
+    passed in, and then all vectors must come as the encoder gave them.
 
     Reference: GLSCL (Zhang et al. 2025), global interaction and local interaction with shared queries and decoder.
     """
 
     def __init__(
         self,
-        dim: int = 512,
         *,
-        num_concepts: int = 8,
-        layers: int = 3,
-        heads: int = 8,
-        hidden: int = 2048,
-        temporal_layers: int = 4,
-        num_positions: int = 77,
-        temperature: float = 3.0,
+        temporal: TemporalTransformer | None = None,
+        finder: ConceptFinder | None = None,
+        temperature: float = UNIT_TEMPERATURE,
         share: float = 0.5,
     ) -> None:
+        """Compose an aligner; ``temperature`` is that of the softmax over frames, 3 for the published heads."""
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         super().__init__()
-        self.temperature, self.share = temperature, share
-        self.temporal = TemporalTransformer(dim, layers=temporal_layers, num_positions=num_positions)
-        self.seeds = nn.Parameter(torch.rand(num_concepts, dim))
-        self.decoder = nn.ModuleList(
-            nn.TransformerDecoderLayer(dim, heads, hidden, dropout=0.1, batch_first=True) for _ in range(layers)
-        )
+        self.temporal, self.finder, self.temperature, self.share = temporal, finder, temperature, share
+
+    @property
+    def trained(self) -> bool:
+        """Say whether there is a trained head, which reads raw vectors."""
+        return self.finder is not None
 
     def prepare(self, videos: VideoBatch) -> ConceptVideos:
         """Compute all about videos that no text changes; their tokens are not looked at.
@@ -101,7 +129,8 @@ class ConceptAligner(nn.Module):
             ValueError: The mask does not fit.
         """
         mask = _check(videos.frames, videos.frame_mask)
-        frames = self.temporal(videos.frames.masked_fill(~mask[..., None], 0), mask)
+        frames = videos.frames.masked_fill(~mask[..., None], 0)
+        frames = frames if self.temporal is None else self.temporal(frames, mask)
         return ConceptVideos.build(frames, mask, self.find_concepts(frames, mask))
 
     def read(self, texts: TextBatch) -> ConceptTexts:
@@ -115,12 +144,11 @@ class ConceptAligner(nn.Module):
     def find_concepts(
         self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
     ) -> Float[Tensor, "batch concept dim"]:
-        """Give the concepts of frames or of words, of unit length; zeros where nothing is real."""
-        memory = memory.masked_fill(~mask[..., None], 0)
-        x, bias = self.seeds.expand(len(memory), -1, -1), _bias(memory, mask)
-        for layer in self.decoder:
-            x = layer(x, memory, memory_key_padding_mask=bias)
-        return functional.normalize(x, dim=-1) * mask.any(dim=1)[:, None, None]
+        """Give the concepts of frames or of words; none without a trained head."""
+        if self.finder is None:
+            return memory.new_zeros(len(memory), 0, memory.shape[-1])
+        concepts: Tensor = self.finder(memory, mask)
+        return concepts
 
     @torch.no_grad()
     def score(self, texts: TextBatch | ConceptTexts, videos: ConceptVideos) -> ConceptScores:
@@ -152,7 +180,7 @@ class ConceptAligner(nn.Module):
         squares = ((weights @ videos.grams) * weights).sum(dim=-1).clamp_min(EPS)
         lengths = squares.sqrt() * texts.sentences.norm(dim=-1).clamp_min(EPS)
         pooled = ((weights * products).sum(dim=-1) / lengths).mT
-        shared = texts.concepts.flatten(1) @ videos.concepts.flatten(1).mT / len(self.seeds)
+        shared = texts.concepts.flatten(1) @ videos.concepts.flatten(1).mT / max(1, texts.concepts.shape[1])
         return ConceptScores(pooled + self.share * shared, pooled, shared, weights.argmax(dim=-1).mT)
 
 
@@ -184,39 +212,6 @@ def consistency_loss(
     return functional.mse_loss(videos.mean(dim=0), texts.mean(dim=0)) + beta * (products - target).square().sum()
 
 
-def convert_concepts(weights: Mapping[str, Tensor], *, temperature: float = 3.0, heads: int = 8) -> ConceptAligner:
-    """Build the aligner of a published state dict, whose CLIP part is passed over; shapes are read off the weights.
-
-    Raises:
-        AlignerError: Lists the weights that are missing, unknown or of another shape, by their published names.
-    """
-    tables = ("frame_position_embeddings.weight", "spatial_queries")
-    _refuse("missing", [name for name in (*tables, f"{GLSCL['decoder.']}0.linear1.weight") if name not in weights])
-    positions, seeds = (weights[name] for name in tables)
-    aligner = ConceptAligner(
-        seeds.shape[1],
-        num_concepts=len(seeds),
-        layers=_depth(weights, GLSCL["decoder."]),
-        heads=heads,
-        hidden=len(weights[f"{GLSCL['decoder.']}0.linear1.weight"]),
-        temporal_layers=_depth(weights, GLSCL["temporal.blocks."]),
-        num_positions=len(positions),
-        temperature=temperature,
-    )
-    own = aligner.state_dict()
-    names = {
-        theirs + name.removeprefix(ours): name
-        for ours, theirs in GLSCL.items()
-        for name in own
-        if name.startswith(ours)
-    }
-    _refuse("missing", names.keys() - weights.keys())
-    _refuse("unknown", [name for name in weights.keys() - names.keys() if not name.startswith(LEFT)])
-    _refuse("of another shape", [theirs for theirs, name in names.items() if weights[theirs].shape != own[name].shape])
-    aligner.load_state_dict({name: weights[theirs].float() for theirs, name in names.items()})
-    return aligner.eval()
-
-
 def _check(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """Give the mask, all true unless there is one."""
     if mask is None:
@@ -229,12 +224,3 @@ def _check(tokens: Tensor, mask: Tensor | None) -> Tensor:
 def _bias(tokens: Tensor, mask: Tensor) -> Tensor:
     """Give what hides padding from a softmax; finite, so that a row of nothing but padding has no NaN."""
     return torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, torch.finfo(tokens.dtype).min / 2)
-
-
-def _depth(weights: Mapping[str, Tensor], prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
-
-
-def _refuse(kind: str, names: Collection[str]) -> None:
-    if names:
-        raise AlignerError(f"glscl: {len(names)} weights {kind}: {', '.join(sorted(names))}")

@@ -83,11 +83,23 @@ def score_words(
     token_mask: Bool[Tensor, "video token"] | None = None,
     sizes: Float[Tensor, "video token"] | None = None,
 ) -> Float[Tensor, "text video"]:
-    """Compare every word with every token and aggregate both ways (Bi-ISA)."""
+    """Compare every word with every token, and aggregate.
+
+    With trained matrices both ways (Bi-ISA). Without any, each word finds its tokens and all words count alike: Bi-ISA
+    lets the best word decide alone, which takes training to be worth something (measured: on the starter the word level
+    alone falls from R@1 40 to 31, and takes the mean of the levels down with it).
+    """
+    similarities = compare_words(words, tokens)
+    if mixing is None:
+        found = aggregate(similarities, -1, mask=token_mask, sizes=sizes)
+        if word_mask is None:
+            return found.mean(dim=1)
+        real = word_mask[..., None]
+        return found.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
     return aggregate_both_ways(
-        compare_words(words, tokens),
-        words_then=(None, None) if mixing is None else (mixing.words_first, mixing.tokens_second),
-        tokens_then=(None, None) if mixing is None else (mixing.tokens_first, mixing.words_second),
+        similarities,
+        words_then=(mixing.words_first, mixing.tokens_second),
+        tokens_then=(mixing.tokens_first, mixing.words_second),
         word_mask=word_mask,
         token_mask=token_mask,
         sizes=sizes,

@@ -39,6 +39,24 @@ def score_by_agreement(tokens: Float[Tensor, "frame 1+patch dim"]) -> Float[Tens
     return torch.einsum("f p d, f d -> f p", units, units[:, 0])
 
 
+def choose_apart(tokens: Float[Tensor, "frame 1+patch dim"], k: int, mask: Tensor) -> Int[Tensor, "frame k"]:
+    """Choose k patches that say what the class token and those chosen before do not: the least similar one each time.
+
+    For tokens that mean something each by itself, as the regions of a picture do. Places are in the order of the frame.
+    """
+    units = functional.normalize(tokens, dim=-1)
+    patches = units[:, 1:]
+    nearest = torch.einsum("f p d, f d -> f p", patches, units[:, 0]).masked_fill(~mask, -NEVER)
+    places = torch.empty(len(tokens), k, dtype=torch.long, device=tokens.device)
+    for number in range(k):
+        place = nearest.argmin(dim=-1)
+        places[:, number] = place
+        chosen = patches[torch.arange(len(patches), device=tokens.device), place]
+        nearest = torch.maximum(nearest, torch.einsum("f p d, f d -> f p", patches, chosen))
+        nearest = nearest.scatter(-1, place[:, None], -2 * NEVER)
+    return places.sort(dim=-1).values
+
+
 def hard_top_k(scores: Float[Tensor, "frame patch"], k: int) -> Int[Tensor, "frame k"]:
     """Give the places of the k highest scores, in the order of the frame; of equals, the first."""
     return scores.sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(dim=-1).values
@@ -95,11 +113,20 @@ class PatchSelector(nn.Module):
     """
 
     def __init__(
-        self, score: nn.Module | None = None, *, kept: int = KEPT, sigma: float = SIGMA, num_draws: int = NUM_DRAWS
+        self,
+        score: nn.Module | None = None,
+        *,
+        kept: int = KEPT,
+        sigma: float = SIGMA,
+        num_draws: int = NUM_DRAWS,
+        apart: bool = False,
     ) -> None:
-        """Take a score net; without one patches are scored by their agreement with their frame."""
+        """Take a score net; without one patches are scored by their agreement with their frame.
+
+        With ``apart`` there is no score: patches are chosen by how little they repeat what is chosen already.
+        """
         super().__init__()
-        self.score, self.kept, self.sigma, self.num_draws = score, kept, sigma, num_draws
+        self.score, self.kept, self.sigma, self.num_draws, self.apart = score, kept, sigma, num_draws, apart
 
     def forward(
         self,
@@ -121,11 +148,12 @@ class PatchSelector(nn.Module):
         patches = tokens[:, 1:]
         if patches.shape[1] < self.kept:
             raise ValueError(f"tokens must hold at least {self.kept} patches a frame, got {patches.shape[1]}")
-        scores = (score_by_agreement(tokens) if self.score is None else self.score(tokens))[:, 1:]
-        real = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
-        scores = scores.masked_fill(~real, NEVER)
-        if noise is None and not self.training:
-            places = hard_top_k(scores, self.kept)
+        real = torch.ones(patches.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
+        if not self.apart:
+            scores = (score_by_agreement(tokens) if self.score is None else self.score(tokens))[:, 1:]
+            scores = scores.masked_fill(~real, NEVER)
+        if self.apart or (noise is None and not self.training):
+            places = choose_apart(tokens, self.kept, real) if self.apart else hard_top_k(scores, self.kept)
             chosen = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[-1]))
             return torch.cat([tokens[:, :1], chosen], dim=1), real.gather(1, places)
         if noise is None:

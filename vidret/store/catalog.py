@@ -9,8 +9,9 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -18,6 +19,8 @@ from jaxtyping import Float64, Int64
 from vidret.errors import StoreError
 from vidret.store.records import DEAD_STATES, FileRecord, Place, VideoRecord
 from vidret.types import Segment
+
+T = TypeVar("T")
 
 FORMAT = 1
 WAIT_SECONDS = 30.0
@@ -35,11 +38,12 @@ CREATE INDEX files_by_video ON files (video);
 CREATE TABLE segments (
     id INTEGER PRIMARY KEY AUTOINCREMENT, video INTEGER NOT NULL REFERENCES videos, number INTEGER NOT NULL,
     start REAL NOT NULL, "end" REAL NOT NULL, row INTEGER NOT NULL, frame_row INTEGER NOT NULL,
-    num_frames INTEGER NOT NULL, row_sum INTEGER NOT NULL, frames_sum INTEGER NOT NULL, times BLOB NOT NULL,
+    num_frames INTEGER NOT NULL, token_byte INTEGER NOT NULL, num_bytes INTEGER NOT NULL, row_sum INTEGER NOT NULL,
+    frames_sum INTEGER NOT NULL, tokens_sum INTEGER NOT NULL, times BLOB NOT NULL,
     UNIQUE (video, number));
 """
 FILE = "path, state, reason, video, num_bytes, mtime_ns"
-PLACE = "row, frame_row, num_frames, row_sum, frames_sum"
+PLACE = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
 LIVE = f"state NOT IN {DEAD_STATES}"
 LIVE_VIDEOS = f"(SELECT video FROM files WHERE video IS NOT NULL AND {LIVE})"
 ASKED = "(SELECT value FROM json_each(?))"  # one statement for any number of ids
@@ -69,7 +73,7 @@ class Catalog:
     @classmethod
     def create(cls, path: Path, facts: Mapping[str, str | int]) -> "Catalog":
         """Make an empty catalog in one transaction, so that a crash leaves all of it or none; then open it."""
-        rows = {**facts, "format": FORMAT, "generation": 0, "epoch": 0, "tail": "[0, 0]"}
+        rows = {**facts, "format": FORMAT, "generation": 0, "epoch": 0, "tail": "[0, 0, 0]"}
         connection = _connect(path, write=True, create=True)
         try:
             with _as_store_error(path):
@@ -132,10 +136,10 @@ class Catalog:
         """Give the name, fingerprint and dim of the encoder that the index is built with."""
         return str(self.meta("encoder_name")), str(self.meta("encoder_fingerprint")), int(self.meta("dim"))
 
-    def tail(self) -> tuple[int, int]:
-        """Give the first rows never used, in the video file and in the frame file."""
-        row, frame_row = json.loads(self.meta("tail"))
-        return row, frame_row
+    def tail(self) -> tuple[int, int, int]:
+        """Give the first rows never used, in the video file, in the frame file and in the token file."""
+        row, frame_row, token_byte = json.loads(self.meta("tail"))
+        return row, frame_row, token_byte
 
     # Files
 
@@ -212,14 +216,15 @@ class Catalog:
 
     def add_segment(self, segment: Segment, place: Place, times: Float64[np.ndarray, " frame"]) -> int:
         """Make a stored segment visible; return its id."""
-        where = (place.row, place.frame_row, place.num_frames, place.row_sum, place.frames_sum)
+        where = astuple(place)
         with self.transaction():
             found = self.value(
                 f'INSERT INTO segments (video, number, start, "end", {PLACE}, times)'
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+                f" VALUES (?, ?, ?, ?, {', '.join('?' * len(where))}, ?) RETURNING id",
                 *(segment.video, segment.number, segment.start, segment.end, *where, times.tobytes()),
             )
-            self.set_meta("tail", json.dumps([place.row + 1, place.frame_row + place.num_frames]))
+            tail = [place.row + 1, place.frame_row + place.num_frames, place.token_byte + place.num_bytes]
+            self.set_meta("tail", json.dumps(tail))
             self.bump()
             return int(found)
 
@@ -238,10 +243,7 @@ class Catalog:
         """Look up segments, in the order asked."""
         rows = self.rows(f'SELECT id, video, number, start, "end" FROM segments WHERE id IN {ASKED}', as_json(ids))
         found = {row[0]: Segment(*row[1:]) for row in rows}
-        try:
-            return [found[int(number)] for number in ids]
-        except KeyError as error:
-            raise StoreError(f"segment {error.args[0]} is not in the index") from None
+        return in_order(found, ids)
 
     def searchable(self) -> Ids:
         """List the ids a search may return, rising."""
@@ -262,10 +264,10 @@ class Catalog:
         )
         return (rows[0][0] if rows else self.meta("epoch")), {row[1]: Place(*row[2:]) for row in rows}
 
-    def times(self, ids: Sequence[int] | Ids) -> dict[int, Float64[np.ndarray, " frame"]]:
-        """Look up the times of segments' frames."""
+    def times(self, ids: Sequence[int] | Ids) -> list[Float64[np.ndarray, " frame"]]:
+        """Look up the times of segments' frames, in the order asked."""
         rows = self.rows(f"SELECT id, times FROM segments WHERE id IN {ASKED}", as_json(ids))
-        return {row[0]: np.frombuffer(row[1], np.float64) for row in rows}
+        return in_order({row[0]: np.frombuffer(row[1], np.float64) for row in rows}, ids)
 
     # Any statement
 
@@ -341,6 +343,18 @@ def _shown(record: FileRecord) -> int | None:
 def _clean(text: str) -> str:
     """Make any text storable: reasons may quote file names that are not valid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def in_order(found: Mapping[int, T], ids: Sequence[int] | Ids) -> list[T]:
+    """Give what was found of segments, in the order asked.
+
+    Raises:
+        StoreError: a segment is not among them.
+    """
+    try:
+        return [found[int(number)] for number in ids]
+    except KeyError as error:
+        raise StoreError(f"segment {error.args[0]} is not in the index") from None
 
 
 def as_json(ids: Sequence[int] | Ids) -> str:

@@ -34,8 +34,8 @@ class Epochs:
         """Give the files the catalog points into now."""
         return self._at(self._catalog.meta("epoch"))
 
-    def locate(self, ids: Sequence[int] | Int64[np.ndarray, " id"]) -> tuple[Features, dict[int, Place]]:
-        """Give segments' places, and the files these are places in."""
+    def locate(self, ids: Sequence[int] | Int64[np.ndarray, " id"] | None = None) -> tuple[Features, dict[int, Place]]:
+        """Give segments' places (all by default, in id order), and the files these are places in."""
         for _ in range(2):
             epoch, places = self._catalog.places(ids)
             try:

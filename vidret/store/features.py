@@ -1,4 +1,4 @@
-"""Append-only feature files, memory-mapped: float16 rows, written before the catalog says that they exist.
+"""Append-only feature files, memory-mapped: rows of vectors and runs of bytes, written before the catalog names them.
 
 A row never changes under its number: rows are not reused, and compaction writes new files under the next epoch. What
 the catalog does not know of is the tail of an interrupted append, and the next writer cuts it off.
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float16
+from jaxtyping import Float, Float16, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.records import Place
 
 Rows = Float16[np.ndarray, "row dim"]
+Bytes = UInt8[np.ndarray, "byte 1"]
 BYTES_PER_VALUE = 2
 
 
@@ -27,31 +28,36 @@ def checksum(rows: np.ndarray) -> int:
 
 
 class RowFile:
-    """Rows of ``dim`` float16 values in one file."""
+    """Rows of ``dim`` values in one file."""
 
-    def __init__(self, path: Path, dim: int, *, write: bool) -> None:
+    def __init__(self, path: Path, dim: int, dtype: type[np.float16 | np.uint8] = np.float16, *, write: bool) -> None:
         """Open the file, creating it when writing; readers map it on first use."""
         self.path = path
-        self._dim = dim
-        self._row_bytes = dim * BYTES_PER_VALUE
+        self._dim, self._dtype = dim, dtype
+        self._row_bytes = dim * np.dtype(dtype).itemsize
         self._handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o644)
         self._close = weakref.finalize(self, os.close, self._handle)  # also for files that a compaction left behind
-        self._mapped: Rows = np.empty((0, dim), np.float16)
+        self._mapped: Rows | Bytes = np.empty((0, dim), dtype)
 
-    def view(self, start: int, stop: int) -> Rows:
+    def view(self, start: int, stop: int) -> Rows | Bytes:
         """Look at rows ``start`` to ``stop`` without copying, mapping the file anew when it has grown."""
-        if stop > len(self._mapped):
-            num_rows = os.fstat(self._handle).st_size // self._row_bytes
+        mapped = self._mapped  # looked at once: another thread may put back its map of a time when less was written
+        if start < stop and stop > len(mapped):
+            num_bytes = os.fstat(self._handle).st_size
+            num_rows = num_bytes // self._row_bytes
             if num_rows < stop:
-                raise StoreError(f"{self.path}: row {stop - 1} is lost, the file ends after {num_rows} rows")
+                stored = stop * self._row_bytes
+                raise StoreError(f"{self.path}: ends after {num_bytes} bytes, of {stored} or more that were stored")
             # The handle stays open, so that a file deleted by a compaction can still be mapped by those who know it.
-            mapped: Any = mmap.mmap(self._handle, num_rows * self._row_bytes, prot=mmap.PROT_READ)
-            self._mapped = np.frombuffer(mapped, np.float16).reshape(num_rows, self._dim)
-        return self._mapped[start:stop]
+            pages: Any = mmap.mmap(self._handle, num_rows * self._row_bytes, prot=mmap.PROT_READ)
+            self._mapped = mapped = np.frombuffer(pages, self._dtype).reshape(num_rows, self._dim)
+        return mapped[start:stop]
 
-    def write(self, start: int, rows: Rows) -> None:
+    def write(self, start: int, rows: Rows | Bytes) -> None:
         """Put rows at ``start`` and wait until the disk has them."""
-        left, offset = memoryview(rows.tobytes()), start * self._row_bytes
+        if not len(rows):
+            return
+        left, offset = rows.reshape(-1).view(np.uint8).data, start * self._row_bytes
         try:
             while left:
                 written = os.pwrite(self._handle, left, offset)
@@ -72,39 +78,51 @@ class RowFile:
 
 
 class Features:
-    """The two feature files of one epoch: a row per segment, and a row per frame."""
+    """The feature files of one epoch: a row per segment, a row per frame, and the segments' tokens as packed bytes."""
 
     def __init__(self, folder: Path, dim: int, epoch: int, *, write: bool = False) -> None:
-        """Open both files."""
+        """Open the files."""
         self.epoch = epoch
         self.dim = dim
         self._folder = folder
-        self.video, self.frames = (RowFile(path, dim, write=write) for path in feature_paths(folder, epoch))
-        self._tail = (0, 0)
+        video, frames, tokens = feature_paths(folder, epoch)
+        self.video, self.frames = (RowFile(path, dim, write=write) for path in (video, frames))
+        self.tokens = RowFile(tokens, 1, np.uint8, write=write)
+        self._tail = (0, 0, 0)
 
-    def resume(self, num_rows: int, num_frame_rows: int) -> None:
+    def resume(self, num_rows: int, num_frame_rows: int, num_bytes: int) -> None:
         """Continue after the rows the catalog knows; cut off what an interrupted append left behind."""
         self.video.cut(num_rows)
         self.frames.cut(num_frame_rows)
-        self._tail = (num_rows, num_frame_rows)
+        self.tokens.cut(num_bytes)
+        self._tail = (num_rows, num_frame_rows, num_bytes)
 
     def remove_others(self) -> None:
         """Delete the files of other epochs, which an interrupted compaction left behind."""
-        for path in set(self._folder.glob("*.f16")) - set(feature_paths(self._folder, self.epoch)):
+        found = {path for pattern in ("*.f16", "*.bin") for path in self._folder.glob(pattern)}
+        for path in found - set(feature_paths(self._folder, self.epoch)):
             path.unlink()
 
     @property
-    def tail(self) -> tuple[int, int]:
-        """Give the numbers of the next free rows: in the video file, in the frame file."""
+    def tail(self) -> tuple[int, int, int]:
+        """Give the numbers of the next free rows: in the video file, in the frame file, and the next free byte."""
         return self._tail
 
-    def append(self, video: Rows, frames: Rows) -> Place:
-        """Write rows durably and say where; nobody sees them until the catalog does."""
-        row, frame_row = self._tail
+    @property
+    def num_bytes(self) -> int:
+        """Count the bytes in all files."""
+        row, frame_row, token_byte = self._tail
+        return (row + frame_row) * self.dim * BYTES_PER_VALUE + token_byte
+
+    def append(self, video: Rows, frames: Rows, tokens: Bytes) -> Place:
+        """Write rows and bytes durably and say where; nobody sees them until the catalog does."""
+        row, frame_row, token_byte = self._tail
         self.video.write(row, video)
         self.frames.write(frame_row, frames)
-        self._tail = (row + len(video), frame_row + len(frames))
-        return Place(row, frame_row, len(frames), checksum(video), checksum(frames))
+        self.tokens.write(token_byte, tokens)
+        self._tail = (row + len(video), frame_row + len(frames), token_byte + len(tokens))
+        sums = checksum(video), checksum(frames), checksum(tokens)
+        return Place(row, frame_row, len(frames), token_byte, len(tokens), *sums)
 
     def read_frames(self, place: Place) -> Rows:
         """Look at one segment's frame rows.
@@ -130,16 +148,30 @@ class Features:
             raise StoreError(f"{self.video.path}: row {place.row} is damaged (checksum); verify and repair")
         return rows
 
+    def read_tokens(self, place: Place) -> memoryview:
+        """Look at one segment's packed tokens; empty where none were stored.
+
+        Raises:
+            StoreError: the bytes are not the ones that were written.
+        """
+        packed = self.tokens.view(place.token_byte, place.token_byte + place.num_bytes)
+        if checksum(packed) != place.tokens_sum:
+            raise StoreError(
+                f"{self.tokens.path}: bytes from {place.token_byte} are damaged (checksum); verify and repair"
+            )
+        return packed.reshape(-1).data
+
     def close(self) -> None:
-        """Give both files back."""
+        """Give the files back."""
         self.video.close()
         self.frames.close()
+        self.tokens.close()
 
 
-def feature_paths(folder: Path, epoch: int) -> tuple[Path, Path]:
-    """Name an epoch's files: video.f16 and frames.f16 at first, video.2.f16 and frames.2.f16 after two compactions."""
-    suffix = f".{epoch}.f16" if epoch else ".f16"
-    return folder / f"video{suffix}", folder / f"frames{suffix}"
+def feature_paths(folder: Path, epoch: int) -> tuple[Path, Path, Path]:
+    """Name an epoch's files: video.f16, frames.f16 and tokens.bin at first, video.2.f16 ... after two compactions."""
+    number = f".{epoch}" if epoch else ""
+    return folder / f"video{number}.f16", folder / f"frames{number}.f16", folder / f"tokens{number}.bin"
 
 
 def half(name: str, values: Float[np.ndarray, "*shape"], shape: tuple[int, ...]) -> Float16[np.ndarray, "*shape"]:

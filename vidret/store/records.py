@@ -41,13 +41,16 @@ class VideoRecord:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a segment's vectors lie in the feature files, and the checksums that prove it."""
+    """Where a segment's vectors and tokens lie in the feature files, and the checksums that prove it."""
 
     row: int
     frame_row: int
     num_frames: int
+    token_byte: int
+    num_bytes: int
     row_sum: int
     frames_sum: int
+    tokens_sum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,10 @@ class PruneReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """An index in numbers; ``files`` counts by state, ``searchable`` are the segments a search may return."""
+    """An index in numbers; ``files`` counts by state, ``searchable`` are the segments a search may return.
+
+    ``with_tokens`` are the segments that have tokens for an aligner stored beside their vectors.
+    """
 
     path: str
     format: int
@@ -86,6 +92,7 @@ class StoreInfo:
     segments: int
     searchable: int
     frames: int
+    with_tokens: int
     seconds: float
     num_bytes: int
     vectors: str

@@ -17,15 +17,16 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64
 from vidret.errors import StoreError
 from vidret.store import upkeep
 from vidret.store.candidates import Candidates
-from vidret.store.catalog import FORMAT, Catalog
+from vidret.store.catalog import FORMAT, Catalog, in_order
 from vidret.store.epochs import Epochs
-from vidret.store.features import BYTES_PER_VALUE, half
+from vidret.store.features import Features, half
 from vidret.store.lock import WriterLock
 from vidret.store.records import (
     FILE_STATES,
     BadSegment,
     FileRecord,
     FileState,
+    Place,
     PruneReport,
     StoreInfo,
     VideoRecord,
@@ -87,6 +88,11 @@ class Store:
             raise
         return store
 
+    @staticmethod
+    def exists(path: str | os.PathLike[str]) -> bool:
+        """Say whether an index was ever made here; one whose making was killed is none yet."""
+        return Catalog.exists(Path(path) / "catalog.sqlite")
+
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False, device: str = "cpu") -> "Store":
         """Open an index; ``device="cuda"`` searches on the first GPU.
@@ -95,7 +101,7 @@ class Store:
             StoreError: no index is there, another process writes it, or it cannot be read.
         """
         folder = Path(path)
-        if not Catalog.exists(folder / "catalog.sqlite"):
+        if not cls.exists(folder):
             raise StoreError(f"{folder}: there is no index here")
         lock = WriterLock(folder / "writer.lock") if write else None
         try:
@@ -225,8 +231,12 @@ class Store:
         """Say which segments of a video are stored, by number."""
         return set(self._catalog.video_segments(video))
 
-    def add_segment(self, video: int, number: int, start: float, end: float, embedding: SegmentEmbedding) -> int:
+    def add_segment(
+        self, video: int, number: int, start: float, end: float, embedding: SegmentEmbedding, *, tokens: bytes = b""
+    ) -> int:
         """Store one segment, searchable as soon as this returns; one that is stored already stays as it is.
+
+        ``tokens`` are what an aligner packed for itself; nothing here looks into them.
 
         Raises:
             StoreError: a vector is of the wrong size or not finite, or the disk refuses.
@@ -246,7 +256,8 @@ class Store:
             known = self._catalog.segment_id(video, number)
             if known is not None:
                 return known
-            place = self._epochs.current().append(row, frames)
+            packed = np.frombuffer(tokens, np.uint8).reshape(-1, 1)
+            place = self._epochs.current().append(row, frames, packed)
             return self._catalog.add_segment(Segment(int(video), int(number), float(start), float(end)), place, times)
 
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
@@ -267,8 +278,7 @@ class Store:
             if fresh is None:
                 return report
             self._epochs.replace(fresh)
-            freed_rows = sum(old.tail) - sum(fresh.tail)
-            return replace(report, freed_bytes=freed_rows * self.dim * BYTES_PER_VALUE)
+            return replace(report, freed_bytes=old.num_bytes - fresh.num_bytes)
 
     def save_vectors(self) -> None:
         """Save the search index, so that the next open need not build it: the end of an indexing run."""
@@ -283,7 +293,7 @@ class Store:
         """
         if repair:
             self._writable()
-        found = upkeep.find_damage(self._catalog, self._epochs.current())
+        found = upkeep.find_damage(self._catalog, self._epochs)
         if found and repair:
             with self._writing:
                 upkeep.drop_segments(self._catalog, [bad.id for bad in found])
@@ -325,11 +335,22 @@ class Store:
             StoreError: a segment is unknown, or its bytes are damaged.
         """
         times = self._catalog.times(ids)
-        features, places = self._epochs.locate(ids)
-        missing = [key for key in map(int, ids) if key not in places or key not in times]
-        if missing:
-            raise StoreError(f"segment {missing[0]} is not in the index")
-        return [(features.read_frames(places[key]).astype(np.float32), times[key]) for key in map(int, ids)]
+        features, places = self._locate(ids)
+        frames = [features.read_frames(place).astype(np.float32) for place in places]
+        return list(zip(frames, times, strict=True))
+
+    def tokens(self, ids: Sequence[int] | Ids) -> list[memoryview]:
+        """Read what was stored as segments' tokens, in the order asked; empty for a segment that came without.
+
+        Raises:
+            StoreError: a segment is unknown, or its bytes are damaged.
+        """
+        features, places = self._locate(ids)
+        return [features.read_tokens(place) for place in places]
+
+    def searchable(self) -> Ids:
+        """List the ids of the segments a search may return, rising."""
+        return self._catalog.searchable()
 
     def video_segments(self, video: int) -> list[int]:
         """List the ids of a video's segments, in time order."""
@@ -345,6 +366,10 @@ class Store:
     def video(self, video: int) -> VideoRecord:
         """Look up one content."""
         return self._catalog.video(video)
+
+    def _locate(self, ids: Sequence[int] | Ids) -> tuple[Features, list[Place]]:
+        features, places = self._epochs.locate(ids)
+        return features, in_order(places, ids)
 
     def _writable(self) -> None:
         if self._lock is None:

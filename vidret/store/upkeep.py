@@ -11,7 +11,8 @@ import numpy as np
 
 from vidret.errors import StoreError
 from vidret.store.catalog import ASKED, Catalog, as_json
-from vidret.store.features import Features, feature_paths
+from vidret.store.epochs import Epochs
+from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
 from vidret.store.records import BadSegment, Place, PruneReport
 
 DEAD_SHARE = 0.3  # rewriting the files costs as much as the live rows, so it must free a good part
@@ -37,24 +38,26 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
     disk by then; the next writer removes the files it does not point into.
     """
     epoch, places = catalog.places()
-    num_live = sum(1 + place.num_frames for place in places.values())
-    if num_live >= (1 - DEAD_SHARE) * sum(features.tail):
+    bytes_per_row = features.dim * BYTES_PER_VALUE
+    num_live = sum((1 + place.num_frames) * bytes_per_row + place.num_bytes for place in places.values())
+    if num_live >= (1 - DEAD_SHARE) * features.num_bytes:
         return None
     fresh = Features(folder, features.dim, epoch + 1, write=True)
-    fresh.resume(0, 0)
+    fresh.resume(0, 0, 0)
     items, moved = list(places.items()), {}
     for first in range(0, len(items), BATCH):
         part = items[first : first + BATCH]
-        row, frame_row = fresh.tail
+        row, frame_row, token_byte = fresh.tail
         videos = [features.video.view(place.row, place.row + 1) for _, place in part]
         frames = [features.frames.view(place.frame_row, place.frame_row + place.num_frames) for _, place in part]
-        fresh.append(np.concatenate(videos), np.concatenate(frames))
+        tokens = [features.tokens.view(place.token_byte, place.token_byte + place.num_bytes) for _, place in part]
+        fresh.append(np.concatenate(videos), np.concatenate(frames), np.concatenate(tokens))
         for key, place in part:
-            moved[key] = (row, frame_row)
-            row, frame_row = row + 1, frame_row + place.num_frames
+            moved[key] = (row, frame_row, token_byte)
+            row, frame_row, token_byte = row + 1, frame_row + place.num_frames, token_byte + place.num_bytes
     _sync_folder(folder)
     with catalog.transaction(durable=True):
-        sql = "UPDATE segments SET row = ?, frame_row = ? WHERE id = ?"
+        sql = "UPDATE segments SET row = ?, frame_row = ?, token_byte = ? WHERE id = ?"
         catalog.run_many(sql, ((*place, key) for key, place in moved.items()))
         catalog.set_meta("epoch", fresh.epoch)
         catalog.set_meta("tail", json.dumps(fresh.tail))
@@ -63,7 +66,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
     return fresh
 
 
-def find_damage(catalog: Catalog, features: Features) -> list[BadSegment]:
+def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
     """Read every byte: SQLite's own check of the catalog, and each segment's checksums.
 
     Raises:
@@ -73,8 +76,9 @@ def find_damage(catalog: Catalog, features: Features) -> list[BadSegment]:
     if answer != "ok":
         raise StoreError(f"{catalog.path}: damaged ({answer})")
     owners = {key: (video, number) for key, video, number in catalog.rows("SELECT id, video, number FROM segments")}
+    features, places = epochs.locate()
     found = []
-    for key, place in catalog.places()[1].items():
+    for key, place in places.items():
         reason = _damage(features, place)
         if reason and key in owners:
             found.append(BadSegment(key, *owners[key], reason))
@@ -94,11 +98,12 @@ def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
 def count(catalog: Catalog) -> dict[str, Any]:
     """Count what there is: files by state, videos, segments, frames, seconds."""
     videos = catalog.rows("SELECT count(*), coalesce(sum(complete), 0), coalesce(sum(duration), 0.0) FROM videos")[0]
-    segments = catalog.rows("SELECT count(*), coalesce(sum(num_frames), 0) FROM segments")[0]
+    sums = "count(*), coalesce(sum(num_frames), 0), coalesce(sum(num_bytes > 0), 0)"
+    segments = catalog.rows(f"SELECT {sums} FROM segments")[0]
     return {
         "files": dict(catalog.rows("SELECT state, count(*) FROM files GROUP BY state ORDER BY state")),
         **dict(zip(("videos", "complete_videos", "seconds"), videos, strict=True)),
-        **dict(zip(("segments", "frames"), segments, strict=True)),
+        **dict(zip(("segments", "frames", "with_tokens"), segments, strict=True)),
         "searchable": catalog.count_searchable(),
     }
 
@@ -116,6 +121,7 @@ def _damage(features: Features, place: Place) -> str:
     try:
         features.read_video(place)
         features.read_frames(place)
+        features.read_tokens(place)
     except StoreError as error:
         return str(error)
     return ""

@@ -1,0 +1,193 @@
+"""The second look at candidates: what orders them, by levels, and what of a segment is stored for it at indexing."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from vidret.align.aligner import Aligner
+from vidret.align.batches import collate_segments, collate_texts
+from vidret.align.concepts import ConceptAligner, ConceptVideos
+from vidret.align.files import GLSCL, UCOFIA, load_aligner
+from vidret.align.packing import pack_video, unpack_videos
+from vidret.align.selection import PatchSelector
+from vidret.align.similarity import score_frames
+from vidret.encode.encoder import STARTER, Encoder
+from vidret.errors import AlignerError
+from vidret.types import SegmentEmbedding, TextEmbedding
+
+NONE = "none"
+AUTO = "auto"
+BESIDE = ".aligner.safetensors"  # what a model's aligner is called that lies beside it
+TOKENS = {"int8": torch.int8, "float16": torch.float16}
+
+Packed = Sequence[bytes | memoryview]
+FrameRows = Sequence[Float[np.ndarray, "frame dim"]]
+
+
+class Levels(NamedTuple):
+    """Scores of texts against segments, level by level, coarse to fine, and each text's best frame in each segment."""
+
+    scores: dict[str, Float[np.ndarray, "text segment"]]
+    best: Int[np.ndarray, "text segment"]
+
+
+class Ranker(Protocol):
+    """Order candidates.
+
+    ``name`` finds it again, ``fingerprint`` says with what a segment's tokens were packed. ``weights`` make the score
+    of the levels. ``temperature`` is what SK-norm takes these levels with, in their unit: about cosines.
+    """
+
+    name: str
+    fingerprint: str
+    weights: Mapping[str, float]
+    temperature: float
+    wants_tokens: bool
+
+    def pack(self, embedding: SegmentEmbedding) -> bytes:
+        """Compute what of a segment does not depend on the query, to be stored with it; empty if there is nothing."""
+        ...
+
+    def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
+        """Score texts against segments, of which what was packed and the frames were read back."""
+        ...
+
+
+class FrameRanker:
+    """The mean of the frames that fit best; nothing more is stored, nothing is trained."""
+
+    name, fingerprint = NONE, ""
+    weights: Mapping[str, float] = {"frames": 1.0}
+    temperature = 0.05
+    wants_tokens = False
+
+    def pack(self, embedding: SegmentEmbedding) -> bytes:
+        """Store nothing."""
+        return b""
+
+    def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
+        """Score texts against segments by their frames."""
+        found = [score_frames(text.sentence, frames) for text in texts]
+        return Levels({"frames": np.stack([scores for scores, _ in found])}, np.array([best for _, best in found]))
+
+
+class UcofiaRanker:
+    """UCoFiA's three levels, trained or not: the whole segment, its frames, its tokens with the words."""
+
+    weights: Mapping[str, float] = {"segment": 1 / 3, "frames": 1 / 3, "words": 1 / 3}
+    wants_tokens = True
+
+    def __init__(self, name: str, aligner: Aligner, *, tokens: str = "int8") -> None:
+        """Take an aligner; ``tokens`` says how they are stored: int8 or float16."""
+        if tokens not in TOKENS:
+            raise AlignerError(f"tokens must be {' or '.join(TOKENS)}, got {tokens}")
+        self.name, self._aligner, self._dtype = name, aligner.eval(), TOKENS[tokens]
+        self.fingerprint = _digest(UCOFIA, aligner)
+        # As published for a trained head, whose logits it is 1 of; measured without one, where cosines spread wider.
+        self.temperature = 1 / float(aligner.logit_scale.exp()) if aligner.trained else 0.05
+
+    @torch.no_grad()
+    def pack(self, embedding: SegmentEmbedding) -> bytes:
+        """Store the tokens that were chosen and, of a trained head, the vector of the whole segment."""
+        prepared = self._aligner.prepare(collate_segments([embedding], raw=self._aligner.trained))
+        return pack_video(prepared.packed(self._dtype), whole=self._aligner.trained)
+
+    @torch.no_grad()
+    def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
+        """Score texts against segments; without training, one that has no tokens stored has its frames instead."""
+        if self._aligner.trained:
+            _refuse_missing(self.name, packed)
+        videos = unpack_videos(packed, frames)
+        levels = self._aligner.score(collate_texts(texts, raw=self._aligner.trained), videos)
+        scale = float(self._aligner.logit_scale.exp())
+        scores = {name: (level / scale).numpy() for name, level in zip(self.weights, levels, strict=False)}
+        return Levels(scores, levels.best_frame.numpy())
+
+
+class GlsclRanker:
+    """GLSCL, trained or not: frames pooled as the sentence weighs them, and of a trained head, shared concepts."""
+
+    wants_tokens = False
+    temperature = 0.05
+
+    def __init__(self, name: str, aligner: ConceptAligner) -> None:
+        """Take an aligner."""
+        self.name, self._aligner = name, aligner.eval()
+        self.fingerprint = _digest(GLSCL, aligner)
+        self.weights: Mapping[str, float] = {"pooled": 1.0}
+        if aligner.trained:
+            self.weights = {"pooled": 1.0, "concepts": aligner.share}
+
+    @torch.no_grad()
+    def pack(self, embedding: SegmentEmbedding) -> bytes:
+        """Store, of a trained head, the frames that have seen each other and the concepts."""
+        if not self._aligner.trained:
+            return b""
+        return self._aligner.prepare(collate_segments([embedding], raw=True)).pack()
+
+    @torch.no_grad()
+    def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
+        """Score texts against segments."""
+        if self._aligner.trained:
+            _refuse_missing(self.name, packed)
+        videos = ConceptVideos.unpack(packed, frames)
+        found = self._aligner.score(collate_texts(texts, raw=self._aligner.trained), videos)
+        scores = dict(zip(self.weights, (found.pooled.numpy(), found.shared.numpy()), strict=False))
+        return Levels(scores, found.best_frame.numpy())
+
+
+def choose_ranker(encoder: Encoder) -> str:
+    """Name the ranker that a new index gets unless told: a model's own aligner, or what was measured to be better."""
+    beside = Path(encoder.name).with_suffix(BESIDE) if encoder.name.endswith(".safetensors") else None
+    if beside is not None and beside.is_file():
+        return str(beside)
+    return UCOFIA if encoder.name == STARTER else NONE
+
+
+def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
+    """Load what orders candidates.
+
+    Args:
+        name: ``none``, ``ucofia`` or ``glscl`` (training-free), ``auto``, or the file of a trained aligner.
+        encoder: Whose embeddings it is for.
+        tokens: How UCoFiA's tokens are stored, ``int8`` or ``float16``.
+
+    Raises:
+        AlignerError: There is no such aligner, or its file cannot be read.
+    """
+    if name == AUTO:
+        name = choose_ranker(encoder)
+    if name == NONE:
+        return FrameRanker()
+    if name == UCOFIA:
+        # The starter's regions are mixed as its frames are: the less they repeat each other, the more they say. CLIP's
+        # patches are not trained to be compared: the nearer to the class token, the more they can be trusted.
+        return UcofiaRanker(name, Aligner(selector=PatchSelector(apart=encoder.name == STARTER)), tokens=tokens)
+    if name == GLSCL:
+        return GlsclRanker(name, ConceptAligner())
+    path = Path(name)
+    if not path.is_file():
+        raise AlignerError(f"rerank must be auto, none, ucofia, glscl or the file of an aligner, got {name}")
+    aligner = load_aligner(path)
+    if isinstance(aligner, Aligner):
+        return UcofiaRanker(str(path.absolute()), aligner, tokens=tokens)
+    return GlsclRanker(str(path.absolute()), aligner)
+
+
+def _refuse_missing(name: str, packed: Packed) -> None:
+    if not all(map(len, packed)):
+        raise AlignerError(f"{name}: the index must be made with this aligner, got one that holds none of its tokens")
+
+
+def _digest(kind: str, aligner: torch.nn.Module) -> str:
+    """Name what an aligner packs: its kind alone when nothing in it is trained."""
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    for name, weight in aligner.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()

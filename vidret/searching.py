@@ -1,0 +1,141 @@
+"""Searching one index: the vectors choose candidates, a ranker orders them, and scores are told what they are worth."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from vidret.align.baseline import UNRELATED, WEAK, unrelated_share
+from vidret.baselines import Baselines
+from vidret.calibrating import Calibration, load_calibration
+from vidret.encode.encoder import Encoder
+from vidret.ranking import AUTO, NONE, Levels, Ranker, load_ranker
+from vidret.store.store import Store
+from vidret.types import Hit, Segment, TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = 200  # segments that are looked at again for a query
+Ids = Int64[np.ndarray, " id"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedSegment:
+    """A candidate after the second look: its score, the levels it is made of, and the time of its best frame."""
+
+    segment: Segment
+    score: float
+    time: float
+    levels: Mapping[str, float]
+
+
+class Searcher:
+    """One index open for reading, the encoder it was made with, and the ranker it was made for."""
+
+    def __init__(self, store: Store, encoder: Encoder, ranker: Ranker, *, tokens: str) -> None:
+        """Join them; ``tokens`` is how the index stores UCoFiA's."""
+        self.store, self.encoder, self.ranker = store, encoder, ranker
+        self._tokens = tokens
+        self._rankers = {ranker.name: ranker}
+        self.baselines = Baselines(self._measure_baseline)
+        self._calibrations: dict[str, tuple[int, Calibration | None]] = {}
+
+    def choose(self, rerank: str | None) -> Ranker:
+        """Give a ranker by name, each loaded once."""
+        name = NONE if rerank is None else self.ranker.name if rerank == AUTO else rerank
+        if name not in self._rankers:
+            self._rankers[name] = load_ranker(name, self.encoder, tokens=self._tokens)
+        return self._rankers[name]
+
+    def search(self, text: TextEmbedding, k: int, candidates: int, ranker: Ranker) -> list[Hit]:
+        """Find the k best videos; more candidates are taken when these hold fewer."""
+        while True:
+            ranked = self.rank(text, candidates, ranker)
+            hits = self.as_hits(ranked, k, ranker)
+            if len(hits) >= k or len(ranked) < candidates:
+                return hits
+            candidates *= 4
+
+    def is_weak(self, score: float, ranker: Ranker) -> bool:
+        """Say whether most unrelated queries score as high in this index."""
+        return unrelated_share(self.baselines.scores(self.store, ranker), score) >= WEAK
+
+    def forget_calibrations(self) -> None:
+        """Read them again, when they are next needed."""
+        self._calibrations.clear()
+
+    def rank(self, text: TextEmbedding, candidates: int, ranker: Ranker) -> list[RankedSegment]:
+        """Let the vectors choose candidates, and a ranker order them."""
+        _, found = self.store.search(text.sentence[None], candidates)
+        ids = found[0][found[0] >= 0]
+        if not len(ids):
+            return []
+        levels, times = self.score(ranker, [text], ids)
+        calibration = self.find_calibration(ranker)
+        if calibration is not None:
+            levels = calibration.correct(levels, ids)
+        scores = sum(weight * levels.scores[name][0] for name, weight in ranker.weights.items())
+        ranked = [
+            RankedSegment(
+                segment,
+                float(np.asarray(scores)[place]),
+                float(times[place][levels.best[0, place]]),
+                {name: float(level[0, place]) for name, level in levels.scores.items()},
+            )
+            for place, segment in enumerate(self.store.segments(ids))
+        ]
+        return sorted(ranked, key=lambda each: -each.score)
+
+    def score(
+        self, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Ids
+    ) -> tuple[Levels, list[Float[np.ndarray, " frame"]]]:
+        """Read what is stored of segments, and let a ranker score texts against them; give their frames' times, too."""
+        stored = self.store.frames(ids)
+        # What another aligner packed is not this one's to read.
+        own = ranker.fingerprint == self.ranker.fingerprint
+        packed = self.store.tokens(ids) if own and ranker.fingerprint else [b""] * len(ids)
+        return ranker.score(texts, packed, [frames for frames, _ in stored]), [times for _, times in stored]
+
+    def find_calibration(self, ranker: Ranker) -> Calibration | None:
+        """Give the index's calibration for a ranker, and say so when the index has grown since it was made."""
+        generation = self.store.generation
+        known = self._calibrations.get(ranker.name)
+        if known is None or known[0] != generation:
+            found = load_calibration(self.store, ranker)
+            if found is not None and (later := found.count_unknown(self.store.searchable())):
+                logger.warning(
+                    "%d of %d segments came after the calibration and are not corrected: run vidret calibrate again",
+                    later,
+                    len(self.store),
+                )
+            known = self._calibrations[ranker.name] = (generation, found)
+        return known[1]
+
+    def as_hits(self, ranked: Sequence[RankedSegment], k: int, ranker: Ranker) -> list[Hit]:
+        """Give each video once, with its best segment, where a file of it is there."""
+        best: dict[int, RankedSegment] = {}
+        for each in ranked:
+            best.setdefault(each.segment.video, each)
+        paths = self.store.paths(list(best))
+        hits: list[Hit] = []
+        # Equal scores stand in the order of their names, whichever was indexed first.
+        for video, each in sorted(best.items(), key=lambda item: (-item[1].score, paths.get(item[0], []))):
+            there = [path for path in paths.get(video, []) if os.path.exists(path)]  # noqa: PTH110
+            if there:
+                weak, copies = self.is_weak(each.score, ranker), tuple(there[1:])
+                hits.append(Hit(video, there[0], each.segment, each.time, each.score, weak, copies, each.levels))
+            else:
+                logger.warning("left out, its file is gone: %s", ", ".join(paths.get(video, [])))
+            if len(hits) == k:
+                break
+        return hits
+
+    def _measure_baseline(self, ranker: Ranker) -> list[float]:
+        """Search for what has nothing to do with the index, and give the best scores; none when it is empty."""
+        if not len(self.store):
+            return []
+        texts = self.encoder.encode_text(UNRELATED)
+        return [self.rank(text, min(CANDIDATES, len(self.store)), ranker)[0].score for text in texts]
