@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vidret.cli import sample_videos
+from vidret.cli.demo import sample_videos
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -23,7 +23,7 @@ import numpy as np
 import open_clip
 import torch
 
-from vidret.cli import sample_videos
+from vidret.cli.demo import sample_videos
 from vidret.encode.clip import load_clip
 from vidret.encode.encoder import Encoder, load_encoder, normalise_pixels
 from vidret.engine import Engine

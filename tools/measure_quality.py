@@ -1,10 +1,11 @@
 """Measure search and locate on a folder of videos with captions and moments; print one JSON object.
 
-    python tools/measure_quality.py DATA --index INDEX [--model NAME]
+    python tools/measure_quality.py DATA --index INDEX [--model NAME] [--rerank NAME ...]
 
 DATA holds captions.jsonl (video, captions, kind; files under videos/) and moments.jsonl (query, file, kind,
-relevant_windows in seconds). Each kind of caption is searched among the videos of its kind; the query is the first
-caption. Moments are looked for in their own video, and (corpus) in all videos with moments.
+relevant_windows in seconds). Each kind of caption is searched among the videos of its kind, with what is asked to order
+the candidates, and corrected (SK-norm) by a bank of the other captions. Moments are looked for in their own video, and
+(corpus) in all videos with moments.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from vidret import Engine
+from vidret import Engine, calibrating
 from vidret.ground.spans import overlap
+from vidret.ranking import load_ranker
+from vidret.store.store import Store
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -25,13 +28,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def rank_captions(engine: Engine, data: Path, rows: list[dict[str, Any]], number: int) -> dict[str, float]:
+def rank_captions(
+    engine: Engine, data: Path, rows: list[dict[str, Any]], number: int, rerank: str
+) -> dict[str, float]:
     """Search with one caption of each video; the rank counts the videos of these rows alone, ties by their average."""
     names = {str((data / "videos" / row["video"]).absolute()) for row in rows}
     ranks = []
     for row in rows:
         own = str((data / "videos" / row["video"]).absolute())
-        hits = engine.search(row["captions"][min(number, len(row["captions"]) - 1)], k=100_000, candidates=100_000)
+        hits = engine.search(pick_caption(row, number), k=100_000, candidates=100_000, rerank=rerank)
         scores = {path: hit.score for hit in hits for path in (hit.path, *hit.copies) if path in names}
         higher = sum(score > scores[own] for score in scores.values())
         equal = sum(score == scores[own] for score in scores.values())
@@ -39,6 +44,12 @@ def rank_captions(engine: Engine, data: Path, rows: list[dict[str, Any]], number
     array = np.array(ranks)
     recalls = {f"R@{k}": round(100 * float((array <= k).mean()), 2) for k in (1, 5, 10)}
     return {"queries": len(rows), **recalls, "MdR": float(np.median(array)), "MnR": round(float(array.mean()), 2)}
+
+
+def pick_caption(row: dict[str, Any], number: int) -> str:
+    """Give a video's caption by number, the last one where there are fewer."""
+    captions: list[str] = row["captions"]
+    return captions[min(number, len(captions) - 1)]
 
 
 def best_overlap(start: float, end: float, windows: list[list[float]]) -> float:
@@ -73,12 +84,19 @@ def locate_in_corpus(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> 
     }
 
 
+def forget_calibration(engine: Engine, rerank: str) -> None:
+    """Take a calibration back, so that the index can be measured again."""
+    with Store.open(engine.path, write=True) as store:
+        calibrating.forget_calibration(store, load_ranker(rerank, engine.encoder))
+
+
 def main() -> None:
     """Index what is missing, ask everything, print the numbers."""
     parser = argparse.ArgumentParser(description="Measure search and locate on captioned videos.")
     parser.add_argument("data", type=Path)
     parser.add_argument("--index", type=Path, default=None)
     parser.add_argument("--model", default="starter")
+    parser.add_argument("--rerank", nargs="+", default=["none", "ucofia", "glscl"])
     arguments = parser.parse_args()
     data: Path = arguments.data
     index = arguments.index or Path(tempfile.mkdtemp(prefix="vidret-quality-"))
@@ -90,8 +108,21 @@ def main() -> None:
     by_kind: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in captions:
         by_kind[row["kind"]].append(row)
-    for kind, rows in by_kind.items():
-        report["retrieval"][kind] = {f"caption {n}": rank_captions(engine, data, rows, n) for n in (0, 1)}
+    for rerank in arguments.rerank:
+        report["retrieval"][rerank] = {
+            f"{kind}, caption {n}": rank_captions(engine, data, rows, n, rerank)
+            for kind, rows in by_kind.items()
+            for n in (0, 1)
+        }
+    for rerank in arguments.rerank:
+        for n in (0, 1):  # each caption is corrected by a bank of the others
+            engine.calibrate([pick_caption(row, 1 - n) for row in captions], rerank=rerank)
+            for kind, rows in by_kind.items():
+                key = f"{rerank}, SK-norm"
+                report["retrieval"].setdefault(key, {})[f"{kind}, caption {n}"] = rank_captions(
+                    engine, data, rows, n, rerank
+                )
+        forget_calibration(engine, rerank)
 
     engine = Engine.open(index / "moments", encoder=engine.encoder)
     engine.index(sorted({str(data / row["file"]) for row in moments}))

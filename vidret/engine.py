@@ -1,23 +1,20 @@
 """Engine: the rooms, in order, behind one door."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-from jaxtyping import Float
-
-from vidret.align.similarity import score_frames
 from vidret.calibrating import Calibration, measure_calibration, save_calibration
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
-from vidret.errors import StoreError, VidretError
-from vidret.ground.curve import find_spans
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.grounding import Grounder
 from vidret.indexing import IndexReport, Progress, index_files
-from vidret.ranking import AUTO, NONE, FrameRanker, load_ranker
+from vidret.locating import Chosen, Curve, Locator
+from vidret.ranking import AUTO, NONE, load_ranker
 from vidret.searching import CANDIDATES, Searcher
 from vidret.store.records import StoreInfo
 from vidret.store.store import Store
@@ -26,21 +23,9 @@ from vidret.types import Hit, Moment, TextEmbedding
 from vidret.video.decode import Decoder
 from vidret.video.scan import scan
 
-RANKER = "ranker"  # under this key an index keeps what it was made for
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
-
-    ``best`` is the score of its best segment, as a search gives it.
-    """
-
-    scores: Float[np.ndarray, " frame"]
-    times: Float[np.ndarray, " frame"]
-    start: float
-    end: float
-    best: float
+RANKER, HEAD = "ranker", "head"  # under these keys an index keeps what it was made for
 
 
 class Engine:
@@ -56,6 +41,7 @@ class Engine:
         *,
         rerank: str = AUTO,
         tokens: str = "int8",
+        head: str | os.PathLike[str] = AUTO,
         device: str = "cpu",
     ) -> None:
         """Join an index folder, which need not exist yet, with an encoder; ``Engine.open`` finds the right encoder.
@@ -68,16 +54,22 @@ class Engine:
         self._device = device
         self._opened: Searcher | None = None
         made: dict[str, str] = {}
+        known_head = NONE
         if Store.exists(self.path):
             with Store.open(self.path) as store:
                 store.check_encoder(encoder.name, encoder.fingerprint)
                 made = json.loads(store.get_meta(RANKER) or "{}")
+                known_head = str(store.get_meta(HEAD) or NONE)
         if made and rerank == AUTO:
             rerank, tokens = made["name"], made["tokens"]
         self.ranker = load_ranker(rerank, encoder, tokens=tokens)
         self._tokens = tokens
         if made and made["fingerprint"] != self.ranker.fingerprint:
             raise StoreError(f"{self.path}: made with --rerank {made['name']}, cannot go on with {self.ranker.name}")
+        chosen = known_head if head == AUTO else os.fspath(head)
+        self.grounder = None
+        if chosen != NONE:
+            self.grounder = Grounder(Path(chosen), encoder, self.path / "moments", tokens=tokens, device=device)
 
     @classmethod
     def open(
@@ -87,6 +79,7 @@ class Engine:
         encoder: str | Encoder | None = None,
         rerank: str = AUTO,
         tokens: str = "int8",
+        head: str | os.PathLike[str] = AUTO,
         device: str = "auto",
         precision: str = "auto",
     ) -> Self:
@@ -99,7 +92,9 @@ class Engine:
             rerank: What a new index is prepared for, and orders the candidates of a search: ``none``, ``ucofia`` or
                 ``glscl`` (training-free), the file of a trained aligner, or ``auto``: the aligner that lies beside the
                 model's file, ``ucofia`` for the starter, else none.
-            tokens: How a new index stores what UCoFiA compares with words: ``int8`` or ``float16``.
+            tokens: How tokens are stored, for UCoFiA in a new index and for a grounding head: ``int8`` or ``float16``.
+            head: The file of a trained grounding head, which then locates moments; ``none``, or ``auto``: the one that
+                the index was prepared for.
             device: See ``load_encoder``.
             precision: See ``load_encoder``.
 
@@ -114,7 +109,7 @@ class Engine:
                     encoder = store.encoder_name
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device=device, precision=precision)
-        return cls(path, encoder, rerank=rerank, tokens=tokens, device=device)
+        return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device)
 
     @property
     def _searcher(self) -> Searcher:
@@ -188,7 +183,37 @@ class Engine:
             )
             for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
                 self._searcher.baselines.save(store, self._searcher.choose(name))
+            if self.grounder is not None:
+                store.set_meta(HEAD, str(self.grounder.path))
+        if self.grounder is not None and prune:
+            self.grounder.forget_others(set(self._store.contents()))
         return report
+
+    def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Compute what the grounding head needs of every video, and keep it; what is there already stays.
+
+        Without this, the first query that looks into a video does it, and the result is kept up to a size limit.
+
+        Args:
+            timeout: Seconds a decoder may stay silent.
+            on_progress: Called with the number of videos done and of all.
+
+        Raises:
+            VidretError: The engine has no head. Videos that cannot be read are logged.
+        """
+        if self.grounder is None:
+            raise VidretError("head must be given to prepare moments, got none")
+        on_prepared = on_progress or (lambda _done, _total: None)
+        contents = self._store.contents()
+        for done, (content, video) in enumerate(contents.items()):
+            on_prepared(done, len(contents))
+            path = next(iter(self._store.paths([video])[video]), None)
+            try:
+                if path is not None:
+                    self.grounder.prepare(path, content, keep=True, timeout=timeout)
+            except DecodeError as error:
+                logger.warning("%s: no moments prepared: %s", path, error.reason)
+        on_prepared(len(contents), len(contents))
 
     def calibrate(
         self,
@@ -268,31 +293,26 @@ class Engine:
             videos: Of all videos, how many of the best are looked into.
 
         Returns:
-            Moments, best first. Where a moment of a video lies depends on that video alone.
+            Moments, best first; each says whether the curve or a trained head found it. Where a moment of a video lies
+            depends on that video alone.
 
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
         """
-        sentence = self._encode_query(query, k).sentence
+        text = self._encode_query(query, k)
         if video is None:
-            chosen = [(hit.video, hit.path) for hit in self.search(query, videos)]
+            hits = self.search(query, videos)
+            chosen = [Chosen(hit.video, hit.path, hit.score, hit.weak) for hit in hits]
         else:
             number = self._find_video(video)
-            paths = self._store.paths([number]).get(number, [])
-            chosen = [(number, os.fspath(video) if isinstance(video, str | os.PathLike) else paths[0])]
-        moments = []
-        for number, path in chosen:
-            curve = self._curve(sentence, number)
-            if curve is None:
-                continue
-            weak = self._searcher.is_weak(curve.best, FrameRanker())
-            spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
-            moments += [Moment(number, path, span.start, span.end, span.score, weak) for span in spans]
-        return sorted(moments, key=lambda moment: -moment.score)[:k]
+            path = os.fspath(video) if isinstance(video, str | os.PathLike) else self._store.paths([number])[number][0]
+            chosen = [Chosen(number, path, 0.0, None)]
+        return Locator(self._searcher, self.grounder).locate(text, chosen, k)
 
     def curve(self, query: str, video: str | os.PathLike[str] | int) -> Curve:
         """Score a query against every stored frame of one video."""
-        curve = self._curve(self._encode_query(query, 1).sentence, self._find_video(video))
+        locator, number = Locator(self._searcher, self.grounder), self._find_video(video)
+        curve = locator.curve(self._encode_query(query, 1).sentence, number)
         if curve is None:
             raise StoreError(f"{video}: nothing of it is stored yet")
         return curve
@@ -322,14 +342,3 @@ class Engine:
             reason = f" ({record.reason})" if record is not None and record.reason else ""
             raise StoreError(f"{os.fspath(video)}: not in the index{reason}")
         return record.video
-
-    def _curve(self, sentence: Float[np.ndarray, " dim"], video: int) -> Curve | None:
-        ids = self._store.video_segments(video)
-        if not ids:
-            return None
-        stored = self._store.frames(ids)
-        segments = self._store.segments(ids)
-        frames = [vectors for vectors, _ in stored]
-        best = float(score_frames(sentence, frames)[0].max())
-        times = np.concatenate([times for _, times in stored])
-        return Curve(np.concatenate(frames) @ sentence, times, segments[0].start, segments[-1].end, best)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
     from vidret.types import Hit, Moment
 
 SHOWN_FILES = 5
+QUIET = 10.0  # seconds between lines of progress in a log
 WORDS = ("", "video", "file", "reason")  # columns of text; the others are numbers, and stand to the right
 NOTHING_MATCHES = "Nothing in this index looks much like that: most unrelated queries score as high. The nearest are:"
+
+FOUND_BY = {
+    "curve": "the curve of similarity (no trained head)",
+    "head": "the trained grounding head; scores are probabilities",
+}
 
 talk = Console(stderr=True)
 
@@ -57,6 +64,8 @@ def show_moments(moments: "Sequence[Moment]") -> None:
     """Print moments, best first."""
     if moments and all(moment.weak for moment in moments):
         talk.print(NOTHING_MATCHES, style="yellow")
+    if moments:
+        talk.print(f"found by {FOUND_BY[moments[0].by]}", style="dim", highlight=False)
     rows = [
         (str(rank), f"{moment.score:.3f}", clock(moment.start), clock(moment.end), short(moment.path))
         for rank, moment in enumerate(moments, start=1)
@@ -105,6 +114,26 @@ def show_progress() -> "Iterator[Callable[[Progress], None]]":
     with Bar(*columns, TimeRemainingColumn(), console=talk, transient=True) as bar:
         task = bar.add_task("indexing", total=1.0, told="")
         yield lambda progress: bar.update(task, completed=progress.share, told=_tell(progress))
+
+
+@contextlib.contextmanager
+def show_count(title: str, things: str) -> "Iterator[Callable[[int, int], None]]":
+    """Draw a bar of things done, with the time left; on no terminal say it once in a while."""
+    if not talk.is_terminal:
+        said = time.monotonic()
+
+        def say(done: int, total: int) -> None:
+            nonlocal said
+            if time.monotonic() - said >= QUIET:
+                said = time.monotonic()
+                talk.print(f"{title}: {done} of {total} {things}", highlight=False)
+
+        yield say
+        return
+    columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} " + things))
+    with Bar(*columns, TimeRemainingColumn(), console=talk, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class _Lines:

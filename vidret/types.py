@@ -139,7 +139,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A stretch of a video that answers a query: ``start`` < ``end`` in seconds, score (higher is better)."""
+    """A stretch of a video that answers a query: ``start`` < ``end`` in seconds, score (higher is better).
+
+    ``by`` says who found it: ``curve`` (no training, a similarity) or ``head`` (a trained one, a probability).
+    """
 
     video: int
     path: str
@@ -147,3 +150,4 @@ class Moment:
     end: float
     score: float
     weak: bool = False
+    by: str = "curve"

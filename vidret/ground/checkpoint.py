@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -51,6 +51,25 @@ LEFT = re.compile(r"adapter\.v_map\.bias$|loss\.")
 HALVING, PARTS = 5, {1: "conv", 3: "norm"}  # a published halving is five places long, of which these hold weights
 
 Weights = Mapping[str, Tensor]
+
+
+class Recipe(TypedDict, total=False):
+    """What a benchmark decides of a head's use, and no weight tells; see ``HeadCard``."""
+
+    fps: float | None
+    suppression: str | None
+    threshold: float | None
+    unit: float | None
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "qvhighlights": {"fps": 0.5, "suppression": "hard", "threshold": 0.7, "unit": 2.0},
+    "charades": {"fps": 1.0, "suppression": "linear", "unit": 0.1},
+    "ego4d": {"fps": 0.5, "suppression": "linear"},
+    "tacos": {"fps": 0.5, "suppression": "linear"},
+    "youtube": {"fps": None},
+    "tvsum": {"fps": 0.5},
+}
 
 
 @dataclass(frozen=True, slots=True)

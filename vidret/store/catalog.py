@@ -185,6 +185,10 @@ class Catalog:
         number, fingerprint, duration, facts, num_segments, complete, salvaged = rows[0]
         return VideoRecord(number, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
 
+    def contents(self) -> dict[str, int]:
+        """Map fingerprints to ids, of the contents that have a live path."""
+        return dict(self.rows(f"SELECT fingerprint, id FROM videos WHERE id IN {LIVE_VIDEOS} ORDER BY id"))
+
     def complete_video(self, fingerprint: str) -> int | None:
         """Find a content of which everything is stored."""
         found: int | None = self.value("SELECT id FROM videos WHERE fingerprint = ? AND complete", fingerprint)

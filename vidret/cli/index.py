@@ -1,0 +1,122 @@
+"""vidret index, vidret info: make an index, describe it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    HeadOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    PrecisionOption,
+    open_engine,
+)
+from vidret.show import show_count, show_info, show_progress, show_table, talk, tell_report
+
+
+@app.command()
+def index(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, or .jsonl/.csv manifests.")],
+    index: IndexOption = Path(DEFAULT_INDEX),
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    rerank: Annotated[
+        str,
+        typer.Option(
+            help="What a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or auto (the "
+            "aligner beside the model's file; ucofia for the starter; else none).",
+        ),
+    ] = "auto",
+    tokens: Annotated[str, typer.Option(help="How tokens are stored: int8 or float16.")] = "int8",
+    head: HeadOption = "auto",
+    prepare_moments: Annotated[
+        bool,
+        typer.Option(
+            "--prepare-moments", help="Compute now what the grounding head needs of every video, not when it is asked."
+        ),
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")] = None,
+    decoder: Annotated[str, typer.Option(help="auto (Decord where it is exact, else PyAV), decord or pyav.")] = "auto",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds a decoder may stay silent.")] = 120.0,
+    prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Look again at failed files that did not change.")
+    ] = False,
+    fail_on_error: Annotated[bool, typer.Option("--fail-on-error", help="Exit with 1 when any file failed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Index videos: what is new or changed is encoded, the rest is skipped. Interrupt and run again at will."""
+    if decoder not in ("auto", "decord", "pyav"):
+        raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
+    from vidret.store.store import Store
+
+    fresh = not Store.exists(index)
+    engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head)
+    if fresh and engine.encoder.name == "starter":
+        talk.print(
+            "Using the embedded starter encoder. For CLIP quality take another --index and "
+            "--model ViT-B-32/laion2b_s34b_b79k (downloads 600 MB once).",
+            highlight=False,
+        )
+    with show_progress() as advance:
+        report = engine.index(
+            paths,
+            lanes=workers,
+            decoder=decoder,  # type: ignore[arg-type]
+            timeout=timeout,
+            prune=prune,
+            retry_failed=retry_failed,
+            on_progress=advance,
+        )
+    if prepare_moments and not report.interrupted:
+        with show_count("preparing moments", "videos") as count:
+            engine.prepare_moments(timeout=timeout, on_progress=count)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+    else:
+        tell_report(report, index)
+    if report.interrupted or (fail_on_error and report.failed):
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    index: IndexOption = Path(DEFAULT_INDEX),
+    failed: Annotated[bool, typer.Option("--failed", help="List the files that failed, with their reasons.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read everything and look for damaged bytes.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="As --check; the next run encodes anew what is damaged.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe an index."""
+    from vidret.store.store import Store
+    from vidret.text import printable
+
+    with Store.open(index, write=repair) as store:
+        if failed:
+            rows = [(printable(record.path), record.reason) for record in store.files(state="failed")]
+            if as_json:
+                print(json.dumps([{"path": path, "reason": reason} for path, reason in rows], indent=2))
+            else:
+                show_table(("file", "reason"), rows, "no file failed")
+            return
+        if check or repair:
+            damaged = store.verify(repair=repair)
+            for bad in damaged:
+                print(f"segment {bad.number} of video {bad.video}: {bad.reason}")
+            talk.print(f"{len(damaged)} damaged segments{', to be encoded again' if repair and damaged else ''}")
+            raise typer.Exit(1 if damaged and not repair else 0)
+        facts = store.info()
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(facts), "files": dict(facts.files)}, indent=2))
+    else:
+        show_info(facts)

@@ -1,0 +1,103 @@
+"""vidret locate: find moments, draw their curve, hand them on to other programs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from vidret.cli.app import app
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    HeadOption,
+    IndexOption,
+    JsonOption,
+    PrecisionOption,
+    SheetOption,
+    open_engine,
+)
+from vidret.cli.sheets import write_sheet
+from vidret.errors import VidretError
+from vidret.show import as_row, show_count, show_moments, talk
+
+if TYPE_CHECKING:
+    from vidret.engine import Engine
+    from vidret.types import Moment
+
+FORMATS = ("table", "json", "csv", "edl", "chapters")
+
+
+@app.command()
+def locate(
+    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    video: Annotated[str | None, typer.Argument(help="One indexed video; all unless given.")] = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    k: Annotated[int, typer.Option("-k", min=1, help="How many moments.")] = 5,
+    videos: Annotated[int, typer.Option(min=1, help="Of all videos, how many of the best are looked into.")] = 10,
+    head: HeadOption = "auto",
+    form: Annotated[
+        str, typer.Option("--format", help="table, json, csv, edl (for editing programs) or chapters (for ffmpeg).")
+    ] = "table",
+    fps: Annotated[float, typer.Option(help="The frame rate that an edl counts in.")] = 25.0,
+    curve: Annotated[
+        Path | None, typer.Option(help="Draw the query's score over the (best) video with its moments (.png).")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Cut the moments out into this folder; needs ffmpeg.")] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the moments, with start and end, that answer a query."""
+    if form not in FORMATS:
+        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
+    engine = open_engine(index, None, device, precision, head=head, must_exist=True)
+    moments = engine.locate(query, k, video=video, videos=videos)
+    print_moments(moments, query, "json" if as_json else form, fps)
+    if sheet is not None:
+        from vidret.sheet import shots_of_moments
+
+        write_sheet(shots_of_moments(moments), query, sheet)
+    if curve is not None and moments:
+        draw_moments(engine, query, moments, curve)
+    if export is not None and moments:
+        from vidret.export import cut_moments
+
+        with show_count("cutting", "moments") as count:
+            pieces = cut_moments(moments, export, on_progress=count)
+        talk.print(f"{len(pieces)} pieces in {escape(str(export))}", highlight=False, soft_wrap=True)
+
+
+def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float) -> None:
+    """Print moments in the form asked for."""
+    from vidret.export import to_chapters, to_csv, to_edl
+
+    match form:
+        case "json":
+            print(json.dumps([as_row(moment) for moment in moments], indent=2))
+        case "csv":
+            print(to_csv(moments, query=query), end="")
+        case "edl":
+            print(to_edl(moments, query=query, fps=fps), end="")
+        case "chapters":
+            print(to_chapters(moments, query=query), end="")
+        case _:
+            show_moments(moments)
+
+
+def draw_moments(engine: "Engine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
+    """Draw the score curve of the best moment's video, with the moments of that video."""
+    from vidret.chart import draw_curve
+
+    best = moments[0]
+    found = engine.curve(query, best.video)
+    own = [(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.video == best.video]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_curve(found.times, found.scores, own, out, query=query, title=Path(best.path).name, end=found.end)
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{out}: cannot be written: {error}") from error
+    talk.print(f"score curve: {escape(str(out))}", highlight=False, soft_wrap=True)

@@ -1,0 +1,124 @@
+"""vidret search, vidret calibrate: find videos, and correct the scores of those that answer everything."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    PrecisionOption,
+    RerankOption,
+    SheetOption,
+    open_engine,
+)
+from vidret.cli.sheets import write_sheet
+from vidret.errors import VidretError
+from vidret.show import as_row, show_count, show_hits, talk
+
+
+@app.command()
+def search(
+    query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    k: Annotated[int, typer.Option("-k", min=1, help="How many videos.")] = 10,
+    queries: Annotated[
+        Path | None, typer.Option(help='A .jsonl file of {"query": ...}, or "-"; answers each in a line of JSON.')
+    ] = None,
+    rerank: RerankOption = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="Show what each score is made of.")] = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the videos that answer a query."""
+    if (query is None) == (queries is None):
+        raise typer.BadParameter("give either a query or --queries FILE", param_hint="QUERY")
+    engine = open_engine(index, None, device, precision, must_exist=True)
+    if queries is not None:
+        for row in read_queries(queries):
+            answer = [as_row(hit) for hit in engine.search(row["query"], k, rerank=rerank)]
+            print(json.dumps({**row, "hits": answer}, ensure_ascii=False), flush=True)
+        return
+    assert query is not None
+    hits = engine.search(query, k, rerank=rerank)
+    if as_json:
+        print(json.dumps([as_row(hit) for hit in hits], indent=2))
+    else:
+        show_hits(hits, explain=explain)
+    if sheet is not None:
+        from vidret.sheet import shots_of_hits
+
+        write_sheet(shots_of_hits(hits), query, sheet)
+
+
+@app.command()
+def calibrate(
+    bank: Annotated[
+        Path,
+        typer.Option(help="Queries such as people ask: a text file, one a line, or .jsonl with query or captions."),
+    ],
+    index: IndexOption = Path(DEFAULT_INDEX),
+    limit: Annotated[int, typer.Option(min=1, help="Queries to take at most, evenly spread.")] = 2000,
+    temperature: Annotated[
+        float | None, typer.Option(help="The smaller, the stronger the correction; the ranker's own unless given.")
+    ] = None,
+    rerank: RerankOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Correct searches for videos that answer every query, as learned from a bank of queries (SK-norm)."""
+    queries = read_bank(bank)
+    taken = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
+    engine = open_engine(index, None, device, precision, must_exist=True)
+    with show_count("calibrating", "segments") as count:
+        found = engine.calibrate(taken, name=bank.name, rerank=rerank, temperature=temperature, on_progress=count)
+    left = f" (of {len(queries)}; --limit takes more)" if len(taken) < len(queries) else ""
+    talk.print(
+        f"{index}: {len(found.ids)} segments calibrated with {len(taken)} queries{left} of {bank.name}, temperature "
+        f"{found.temperature:g}. Segments indexed later are not corrected: run this again.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def read_bank(path: Path) -> list[str]:
+    """Read queries: lines of text, or of JSON objects with "query", "caption" or "captions"."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        if path.suffix != ".jsonl":
+            return lines
+        queries: list[str] = []
+        for number, line in enumerate(lines, start=1):
+            row = json.loads(line)
+            found = row.get("query") or row.get("caption") or row.get("captions") if isinstance(row, dict) else None
+            texts = [found] if isinstance(found, str) else found
+            if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+                raise VidretError(f'{path}: line {number} must have "query", "caption" or "captions", got {line:.80}')
+            queries += texts
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+    return queries
+
+
+def read_queries(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the rows of a JSONL file, or of standard input for "-"."""
+    try:
+        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                row = json.loads(line)
+                if not (isinstance(row, dict) and isinstance(row.get("query"), str)):
+                    raise VidretError(f'{path}: line {number} must be an object with "query", got {line.strip()}')
+                yield row
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,110 @@
+"""Locating moments in chosen videos: by a trained head where there is one, else by the curve of a query's scores."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from vidret.align.similarity import score_frames
+from vidret.errors import DecodeError
+from vidret.ground.curve import find_spans
+from vidret.grounding import Grounder
+from vidret.ranking import FrameRanker
+from vidret.searching import Searcher
+from vidret.types import Moment, TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
+
+    ``best`` is the score of its best segment, as a search gives it.
+    """
+
+    scores: Float[np.ndarray, " frame"]
+    times: Float[np.ndarray, " frame"]
+    start: float
+    end: float
+    best: float
+
+
+class Chosen(NamedTuple):
+    """A video to look into, with its score and weakness where a search gave them."""
+
+    video: int
+    path: str
+    score: float
+    weak: bool | None
+
+
+class Locator:
+    """One index open for reading, and a trained head or none."""
+
+    def __init__(self, searcher: Searcher, grounder: Grounder | None) -> None:
+        """Join them."""
+        self._searcher, self._grounder = searcher, grounder
+
+    def locate(self, text: TextEmbedding, chosen: Sequence[Chosen], k: int) -> list[Moment]:
+        """Find the k best moments in videos."""
+        moments = self.ask_head(text, chosen) if self._grounder is not None else self.read_curves(text, chosen, k)
+        return sorted(moments, key=lambda moment: -moment.score)[:k]
+
+    def read_curves(self, text: TextEmbedding, chosen: Sequence[Chosen], k: int) -> list[Moment]:
+        """Find moments without training: where a query's scores stand out."""
+        moments = []
+        for each in chosen:
+            curve = self.curve(text.sentence, each.video)
+            if curve is None:
+                continue
+            weak = self._searcher.is_weak(curve.best, FrameRanker())
+            spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
+            moments += [Moment(each.video, each.path, *span, weak) for span in spans]
+        return moments
+
+    def ask_head(self, text: TextEmbedding, chosen: Sequence[Chosen]) -> list[Moment]:
+        """Find moments with the trained head.
+
+        Its scores are probabilities within a video. Across videos each is multiplied by the video's own: a softmax of
+        the videos' scores, so that the best moments of a doubtful video do not come before those of a sure one.
+        """
+        grounder = self._grounder
+        assert grounder is not None
+        words = grounder.read(text.text)
+        scores = np.array([each.score for each in chosen]) / self._searcher.ranker.temperature
+        shares = np.exp(scores - scores.max(initial=-np.inf))
+        moments = []
+        for each, share in zip(chosen, shares / shares.sum(), strict=True):
+            record = self._searcher.store.video(each.video)
+            try:
+                mapped = grounder.prepare(each.path, record.fingerprint)
+            except DecodeError as error:
+                logger.warning("left out: %s", error)
+                continue
+            weak = self._is_weak(text, each.video) if each.weak is None else each.weak
+            spans = grounder.answer(words, mapped, duration=record.duration)
+            moments += [
+                Moment(each.video, each.path, span.start, span.end, float(share) * span.score, weak, "head")
+                for span in spans
+            ]
+        return moments
+
+    def _is_weak(self, text: TextEmbedding, video: int) -> bool:
+        curve = self.curve(text.sentence, video)
+        return curve is not None and self._searcher.is_weak(curve.best, FrameRanker())
+
+    def curve(self, sentence: Float[np.ndarray, " dim"], video: int) -> Curve | None:
+        """Score a query against every stored frame of one video; None when nothing of it is stored yet."""
+        ids = self._searcher.store.video_segments(video)
+        if not ids:
+            return None
+        stored = self._searcher.store.frames(ids)
+        segments = self._searcher.store.segments(ids)
+        frames = [vectors for vectors, _ in stored]
+        best = float(score_frames(sentence, frames)[0].max())
+        times = np.concatenate([times for _, times in stored])
+        return Curve(np.concatenate(frames) @ sentence, times, segments[0].start, segments[-1].end, best)
