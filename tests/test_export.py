@@ -316,7 +316,9 @@ def test_a_piece_has_exactly_its_frames(
     with av.open(str(piece)) as container:
         assert [stream.type for stream in container.streams] == ["video"] + ["audio"] * (name == "plain.mp4")
         lengths = [float((stream.duration or 0) * (stream.time_base or 0)) for stream in container.streams]
+        packets = [float(each.pts * each.time_base) for each in container.demux() if each.pts is not None]
     assert lengths == pytest.approx([end - start] * len(lengths), abs=0.08)
+    assert min(packets) > -0.2  # nothing of what lies before goes along unseen
 
 
 def test_uneven_frames_keep_their_distances(ffmpeg: str, films: Path, tmp_path: Path) -> None:
