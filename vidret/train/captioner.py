@@ -115,7 +115,10 @@ def caption_loss(
     is_word = (ids[:, :-1] == end).cumsum(dim=1) == 0
     weights = class_weights(logits.shape[-1], frequent, frequent_weight, device=logits.device)
     total = functional.cross_entropy(
-        rearrange(logits.float(), "video word vocabulary -> (video word) vocabulary"),
+        rearrange(
+            logits.to(torch.promote_types(logits.dtype, torch.float32)),
+            "video word vocabulary -> (video word) vocabulary",
+        ),
         rearrange(targets.masked_fill(~is_word, IGNORED), "video word -> (video word)"),
         weight=weights,
         ignore_index=IGNORED,

@@ -1,0 +1,125 @@
+"""The gradient of every loss against finite differences, in double precision."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.train.test_captioner import END, FREQUENT, VOCABULARY, captions, loss_of, naive_loss
+from vidret.align.concepts import consistency_loss, diversity_loss
+from vidret.train.grounding_losses import (
+    boundary_loss,
+    contrast,
+    focal_loss,
+    saliency_loss,
+    soft_saliency_loss,
+    take_positive,
+)
+from vidret.train.losses import concept_losses, find_same_videos, mixed_loss, pair_losses, retrieval_loss
+from vidret.train.mixup import mix
+from vidret.train.targets import PointTargets
+
+SAME = find_same_videos(torch.tensor([0, 1, 0, 2]))
+SHARES = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+MASK = torch.tensor([[True, True, True, True], [True, True, False, False], [True, True, True, False]])
+POSITIVE = torch.tensor([2, 0, -1])
+
+
+def sample(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def units(*shape: int, seed: int = 0) -> Tensor:
+    return functional.normalize(sample(*shape, seed=seed), dim=-1)
+
+
+# So near each other that the hinges of their diversity are not flat.
+CONCEPTS = functional.normalize(sample(4, 3, 5, seed=2) + 4, dim=-1)
+SCALE = torch.tensor(0.7, dtype=torch.float64)
+SALIENCY = sample(3, 4, seed=5).sigmoid()
+TARGETS = PointTargets(sample(3, 4, seed=6) > 0, sample(3, 4, 2, seed=7).abs())
+
+CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
+    "retrieval": (retrieval_loss, (3 * sample(4, 4),)),
+    "retrieval, same videos": (lambda logits: retrieval_loss(logits, same=SAME), (3 * sample(4, 4),)),
+    "pairs": (
+        lambda texts, videos, scale: pair_losses(texts, videos, scale).total,
+        (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE),
+    ),
+    "pairs, mixed, same videos": (
+        lambda texts, videos, scale: (
+            pair_losses(texts, videos, scale, same=SAME, shares=SHARES, mixed_weight=0.6).total
+        ),
+        (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE),
+    ),
+    "mixed": (
+        lambda texts, videos, scale, shares: mixed_loss(
+            functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1), scale, shares
+        ),
+        (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE, 0.1 + 0.8 * SHARES),
+    ),
+    "mixtures": (mix, (sample(4, 5, seed=1), sample(4, 5, seed=2), SHARES)),
+    "mixtures of near pairs": (
+        lambda texts, change: mix(texts, texts + 1e-3 * change, SHARES),
+        (sample(4, 5, seed=1), sample(4, 5, seed=2)),
+    ),
+    "mixtures of one vector": (lambda texts: mix(texts, texts, SHARES), (sample(4, 5, seed=1),)),
+    "concepts": (
+        lambda logits, texts, videos: concept_losses(logits, texts, videos, diversity_weight=0.3, beta=0.2).total,
+        (3 * sample(4, 4), units(4, 3, 5, seed=1), CONCEPTS),
+    ),
+    "diversity": (diversity_loss, (CONCEPTS,)),
+    "consistency": (consistency_loss, (units(4, 3, 5, seed=1), CONCEPTS)),
+    "focal": (lambda logits: focal_loss(logits, TARGETS.positive, MASK), (3 * sample(3, 4),)),
+    "boundaries": (lambda distances: boundary_loss(distances, TARGETS, MASK), (sample(3, 4, 2).abs(),)),
+    "soft saliency": (
+        lambda logits, saliency: soft_saliency_loss(logits, saliency, MASK),
+        (3 * sample(3, 4), SALIENCY),
+    ),
+    "saliency": (
+        lambda video, query: saliency_loss(video, query, SALIENCY, MASK, POSITIVE, temperature=0.5),
+        (sample(3, 4, 5, seed=1), sample(3, 5, seed=2)),
+    ),
+    "saliency, one video alone": (
+        lambda video, query: saliency_loss(video, query, SALIENCY, MASK, POSITIVE, across_samples=False),
+        (sample(3, 4, 5, seed=1), sample(3, 5, seed=2)),
+    ),
+    "calibration among samples": (
+        lambda videos, queries: contrast(*take_positive(videos, queries, MASK, POSITIVE), temperature=0.5),
+        (sample(2, 3, 4, 5, seed=1), sample(2, 3, 5, seed=2)),
+    ),
+    "calibration among layers": (
+        lambda videos, queries: contrast(
+            *(part.transpose(0, 1) for part in take_positive(videos, queries, MASK, POSITIVE)), temperature=0.5
+        ),
+        (sample(2, 3, 4, 5, seed=1), sample(2, 3, 5, seed=2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_differences(name: str) -> None:
+    lose, values = CASES[name]
+    inputs = [value.clone().requires_grad_() for value in values]
+    slopes = torch.autograd.grad(lose(*inputs).sum(), inputs)
+    if "of one vector" not in name:
+        assert all(slope.any() for slope in slopes), "a loss that is flat proves nothing"
+    assert torch.autograd.gradcheck(lose, inputs)
+
+
+def test_the_captioners_gradient_is_that_of_its_loops() -> None:
+    """Computed in single precision whatever comes in, so the differences are those of the naive twin, in doubles."""
+    ids, logits = captions(4, 2), sample(2, 8, VOCABULARY)
+    exact = logits.clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss_of(exact, ids), exact)
+    step = 1e-5
+    for place in [(0, 0, 1), (0, 2, 3), (0, 4, END), (1, 0, 0), (1, 2, END), (1, 1, VOCABULARY - 1), (1, 6, 2)]:
+        ends = []
+        for sign in (1, -1):
+            moved = logits.clone()
+            moved[place] += sign * step
+            ends.append(naive_loss(moved, ids, FREQUENT, frequent_weight=0.25, weight=0.5))
+        expected = (ends[0] - ends[1]) / (2 * step)
+        assert found[place].item() == pytest.approx(expected, abs=1e-7), place

@@ -1,0 +1,129 @@
+"""Mixing on the sphere: the formula by hand, the geometry of arcs, and the shares that are drawn."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidret.train.mixup import NEAR, draw_shares, mix, weigh
+
+
+def naive_mix(text: list[float], video: list[float], share: float) -> list[float]:
+    """Give the point of the arc by sines, in doubles, for one pair."""
+    lengths = [math.sqrt(sum(value * value for value in vector)) for vector in (text, video)]
+    one, other = ([value / length for value in vector] for vector, length in zip((text, video), lengths, strict=True))
+    angle = math.acos(sum(a * b for a, b in zip(one, other, strict=True)))
+    first, second = math.sin(share * angle) / math.sin(angle), math.sin((1 - share) * angle) / math.sin(angle)
+    return [first * a + second * b for a, b in zip(one, other, strict=True)]
+
+
+def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def turn(vectors: Tensor, angle: float, seed: int = 9) -> Tensor:
+    """Give vectors of unit length at an angle from those given, each in a direction of its own."""
+    units, other = functional.normalize(vectors, dim=-1), sample(*vectors.shape, seed=seed)
+    across = functional.normalize(other - (other * units).sum(dim=-1, keepdim=True) * units, dim=-1)
+    return math.cos(angle) * units + math.sin(angle) * across
+
+
+def find_angles(one: Tensor, other: Tensor) -> Tensor:
+    """Measure angles between vectors of unit length in a way that is exact near 0 and near pi."""
+    return 2 * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))
+
+
+SHARES = torch.tensor([0.0, 0.1, 0.37, 0.5, 0.8, 1.0], dtype=torch.float64)
+
+
+def test_it_is_the_naive_one() -> None:
+    texts, videos = sample(6, 5, seed=1), 3 * sample(6, 5, seed=2)
+    expected = [naive_mix(*pair) for pair in zip(texts.tolist(), videos.tolist(), SHARES.tolist(), strict=True)]
+    torch.testing.assert_close(mix(texts, videos, SHARES), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("angle", [1e-7, 1e-4, 0.0141, 0.0142, 0.1, 1.0, math.pi / 2, 2.5, 3.1])
+def test_mixtures_divide_the_angle_by_their_share(angle: float) -> None:
+    texts = functional.normalize(sample(6, 5), dim=-1)
+    videos = turn(texts, angle)
+    mixtures = mix(texts, videos, SHARES)
+    torch.testing.assert_close(mixtures.norm(dim=-1), torch.ones(6).double(), atol=1e-8, rtol=0)
+    torch.testing.assert_close(find_angles(mixtures, videos), SHARES * angle, atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(find_angles(mixtures, texts), (1 - SHARES) * angle, atol=1e-7, rtol=1e-7)
+
+
+def test_the_ends_are_the_vectors_themselves() -> None:
+    texts, videos = sample(4, 5, seed=1), sample(4, 5, seed=2)
+    torch.testing.assert_close(mix(texts, videos, torch.ones(4)), functional.normalize(texts, dim=-1))
+    torch.testing.assert_close(mix(texts, videos, torch.zeros(4)), functional.normalize(videos, dim=-1))
+    torch.testing.assert_close(mix(texts, texts, SHARES[:4]), functional.normalize(texts, dim=-1))
+
+
+def test_halfway_is_the_mean_direction() -> None:
+    texts, videos = (functional.normalize(sample(4, 5, seed=seed), dim=-1) for seed in (1, 2))
+    expected = functional.normalize(texts + videos, dim=-1)
+    torch.testing.assert_close(mix(texts, videos, torch.full((4,), 0.5)), expected)
+
+
+def test_sides_may_be_exchanged_and_lengths_do_not_matter() -> None:
+    texts, videos = sample(6, 5, seed=1), sample(6, 5, seed=2)
+    expected = mix(texts, videos, SHARES)
+    torch.testing.assert_close(mix(videos, texts, 1 - SHARES), expected)
+    torch.testing.assert_close(mix(0.01 * texts, 500 * videos, SHARES), expected)
+
+
+def test_it_turns_with_the_space() -> None:
+    texts, videos = sample(6, 5, seed=1), sample(6, 5, seed=2)
+    rotation, _ = torch.linalg.qr(sample(5, 5, seed=3))
+    torch.testing.assert_close(mix(texts @ rotation, videos @ rotation, SHARES), mix(texts, videos, SHARES) @ rotation)
+
+
+def test_series_and_sines_meet() -> None:
+    shares = torch.full((2,), 0.3, dtype=torch.float64)
+    cosines = torch.tensor([1 - NEAR * (1 - 1e-9), 1 - NEAR * (1 + 1e-9)], dtype=torch.float64, requires_grad=True)
+    below, above = found = weigh(shares, cosines)
+    assert below.item() == pytest.approx(above.item(), abs=1e-9)
+    (slopes,) = torch.autograd.grad(found.sum(), cosines)
+    assert slopes[0].item() == pytest.approx(slopes[1].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 1e-3, 0.3, 3.0, math.pi - 1e-7, math.pi])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_and_gradients_are_finite(dtype: torch.dtype, angle: float) -> None:
+    texts = sample(6, 5).to(dtype).requires_grad_()
+    videos = turn(texts.detach().double(), angle).to(dtype).requires_grad_()
+    mixtures = mix(texts, videos, SHARES.to(dtype))
+    assert mixtures.dtype == dtype
+    assert mixtures.isfinite().all()
+    for gradient in torch.autograd.grad(mixtures.sum(), (texts, videos)):
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-3, 0.014, 0.0143, 0.5, 2.0])
+def test_single_precision_is_as_good_as_its_digits(angle: float) -> None:
+    texts = functional.normalize(sample(6, 5), dim=-1)
+    videos = turn(texts, angle)
+    found = mix(texts.float(), videos.float(), SHARES.float())
+    torch.testing.assert_close(found.double(), mix(texts, videos, SHARES), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
+def test_shares_are_beta_distributed(alpha: float) -> None:
+    shares = draw_shares(20000, torch.Generator().manual_seed(1), alpha=alpha).double()
+    assert shares.min() >= 0
+    assert shares.max() <= 1
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert shares.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
+
+
+def test_a_seed_decides_the_shares() -> None:
+    one, other = (torch.Generator().manual_seed(seed) for seed in (7, 7))
+    first, second = draw_shares(5, one), draw_shares(5, one)
+    assert first.dtype == torch.float32
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.stack([draw_shares(5, other), draw_shares(5, other)]), torch.stack([first, second]))
+    for alpha in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"alpha must be above 0, got {alpha}"):
+            draw_shares(5, one, alpha=alpha)

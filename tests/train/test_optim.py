@@ -1,0 +1,471 @@
+"""Recipes' optimisers: who is trained how, the step by hand, the schedules, and going on from a saved state."""
+
+import io
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from tests.encode.tiny import stir
+from vidret.align.aligner import Aligner
+from vidret.align.concepts import ConceptAligner, ConceptFinder
+from vidret.align.levels import Mixing
+from vidret.align.selection import PatchSelector, ScoreNet
+from vidret.align.temporal import TemporalTransformer
+from vidret.encode.merging import MergeSchedule
+from vidret.encode.model import Card, ClipModel
+from vidret.encode.prompts import PromptShape
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape
+from vidret.ground.head import GroundingHead
+from vidret.train.captioner import Captioner
+from vidret.train.losses import pair_losses
+from vidret.train.optim import (
+    BertAdam,
+    Rule,
+    adamw_optimizer,
+    bert_optimizer,
+    clamp_scale,
+    clip4clip,
+    glscl,
+    parameter_groups,
+    prompt_switch,
+    r2_optimizer,
+    r2_tuning,
+    tempme,
+    ucofia,
+    warm_then_cosine,
+    warm_then_drop,
+)
+
+VISION = VisionShape(224, 32, 768, 12, 12, 512, quick_gelu=True)
+TEXT = TextShape(77, 49408, 512, 12, 8, 512, quick_gelu=True)
+PLAIN = 151_277_313  # all weights of CLIP ViT-B/32
+INPUTS = {
+    "encoder.text.embedding.weight": 49408 * 512,
+    "encoder.text.positions": 77 * 512,
+    "encoder.vision.class_embedding": 768,
+    "encoder.vision.positions": 50 * 768,
+    "encoder.vision.patches.weight": 768 * 3 * 32 * 32,
+    "encoder.vision.ln_pre.weight": 768,
+    "encoder.vision.ln_pre.bias": 768,
+}
+
+
+def build(**parts: Callable[[], nn.Module]) -> nn.ModuleDict:
+    """Build a model of its true size that takes no memory."""
+    with torch.device("meta"):
+        return nn.ModuleDict({name: make() for name, make in parts.items()})
+
+
+def make_clip(**settings: Any) -> ClipModel:
+    return ClipModel(Card("any", "ViT-B-32", VISION, TEXT, **settings))
+
+
+def make_aligner() -> Aligner:
+    return Aligner(
+        temporal=TemporalTransformer(512),
+        selector=PatchSelector(ScoreNet(512)),
+        mixing=Mixing(512, num_frames=12, num_words=32, num_tokens=48),
+        unit_tokens=False,
+    )
+
+
+def print_groups(model: nn.Module, groups: list[dict[str, Any]]) -> dict[str, tuple[float, float, int]]:
+    """Print every weight by name under its group, and what is frozen; give rate, decay and size of each group."""
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    table = {}
+    for group in groups:
+        table[group["name"]] = (group["lr"], group["weight_decay"], sum(sizes[name] for name in group["names"]))
+        print(
+            f"{group['name']}: lr {group['lr']:g}, weight decay {group['weight_decay']:g}",
+            *group["names"],
+            sep="\n    ",
+        )
+    print("frozen:", *(name for name, weight in model.named_parameters() if not weight.requires_grad), sep="\n    ")
+    return table
+
+
+def check_groups(model: nn.Module, groups: list[dict[str, Any]]) -> None:
+    """Hold that every weight that takes gradients is in one group, under its own name, and no other is."""
+    named = dict(model.named_parameters())
+    listed = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
+    assert len(listed) == len({name for name, _ in listed})
+    assert all(named[name] is weight for name, weight in listed)
+    assert {name for name, _ in listed} == {name for name, weight in named.items() if weight.requires_grad}
+
+
+def group(model: nn.Module, rule: Rule) -> dict[str, tuple[float, float, int]]:
+    groups = parameter_groups(model, rule)
+    check_groups(model, groups)
+    return print_groups(model, groups)
+
+
+def test_tempme_trains_half_a_million_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
+    table = group(model, tempme)
+    assert table == {"temporal": (6e-4, 0.2, 16_128), "lora": (6e-4, 0.2, 294_912 + 196_608)}
+    assert sum(size for _, _, size in table.values()) == 507_648
+    trained, frozen = capsys.readouterr().out.split("frozen:")
+    assert "encoder.vision.temporal.8\n" in trained
+    assert "encoder.vision.blocks.0.attn.lora.a\n" in trained
+    assert "encoder.text.blocks.11.attn.lora.b\n" in trained
+    assert "encoder.logit_scale\n" in frozen
+    assert "lora" not in frozen
+    assert sum(weight.numel() for weight in model.parameters() if not weight.requires_grad) == PLAIN
+
+
+def test_prompt_switch_trains_all() -> None:
+    model = build(
+        encoder=partial(make_clip, prompts=PromptShape()), captioner=lambda: Captioner(torch.empty(49408, 512))
+    )
+    captioner = sum(weight.numel() for weight in model["captioner"].parameters())
+    assert group(model, prompt_switch) == {
+        "clip": (1e-6, 0.2, PLAIN),
+        "new": (1e-5, 0.2, 27_648 + captioner),
+        "aggregation": (1e-6, 0.2, 2_362_368),
+    }
+    faster = group(model, partial(prompt_switch, aggregation_lr=1e-5))
+    assert faster["aggregation"] == (1e-5, 0.2, 2_362_368)
+
+
+def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFixture[str]) -> None:
+    model = build(encoder=partial(make_clip, token_shift=True), aligner=make_aligner)
+    table = group(model, ucofia)
+    assert {name: facts[:2] for name, facts in table.items()} == {
+        "clip": (pytest.approx(1e-7), 0.2),
+        "clip bias": (pytest.approx(1e-7), 0.0),
+        "new": (1e-4, 0.2),
+        "new bias": (1e-4, 0.0),
+    }
+    aligner = sum(weight.numel() for weight in model["aligner"].parameters())
+    # The aligner's scale is CLIP's.
+    assert table["new"][2] + table["new bias"][2] == aligner - 1
+    assert table["clip"][2] + table["clip bias"][2] == PLAIN - sum(INPUTS.values())
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    assert frozen == {*INPUTS, "encoder.logit_scale"}
+    groups = {each["name"]: set(each["names"]) for each in parameter_groups(model, ucofia)}
+    assert "aligner.logit_scale" in groups["clip"]
+    assert "encoder.vision.blocks.0.attn.in_proj_bias" in groups["clip bias"]
+    assert "encoder.vision.blocks.0.ln_1.weight" in groups["clip"], "norms decay, as published"
+    assert {"aligner.temporal.positions", "aligner.mixing.frames"} <= groups["new"]
+    assert all(name.endswith("bias") for name in groups["clip bias"] | groups["new bias"])
+    assert not any("bias" in name for name in groups["clip"] | groups["new"])
+
+
+def test_glscl_and_clip4clip() -> None:
+    finder = partial(ConceptAligner, temporal=None, finder=None)
+    model = build(
+        encoder=make_clip,
+        aligner=lambda: finder(temporal=TemporalTransformer(512), finder=ConceptFinder(512)),
+    )
+    table = group(model, glscl)
+    assert table["clip"][2] + table["clip bias"][2] == PLAIN
+    assert all(weight.requires_grad for weight in model.parameters())
+    assert table["new"][:2] == (1e-4, 0.2)
+    frozen = build(encoder=make_clip)
+    table = group(frozen, partial(clip4clip, lr=2e-4))
+    assert table.keys() == {"clip", "clip bias"}
+    assert table["clip"][0] == pytest.approx(2e-7)
+    assert {name for name, weight in frozen.named_parameters() if not weight.requires_grad} == INPUTS.keys()
+
+
+def test_r2_tuning_trains_its_head_alone() -> None:
+    model = build(encoder=make_clip, head=GroundingHead)
+    # Published are 2 836 242: 256 more, a bias that changes nothing.
+    assert group(model, r2_tuning) == {"head": (5e-4, 1e-4, 2_836_242 - 256)}
+    assert group(build(head=GroundingHead), partial(r2_tuning, lr=2.5e-4))["head"][0] == 2.5e-4
+
+
+def test_grouping_again_thaws_what_another_recipe_trains() -> None:
+    model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
+    parameter_groups(model, tempme)
+    parameter_groups(model, glscl)
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+def test_what_cannot_be_grouped_is_said() -> None:
+    with pytest.raises(ValueError, match="model must have weights that the recipe trains, got none"):
+        parameter_groups(build(encoder=make_clip), tempme)
+    with pytest.raises(
+        ValueError, match="weights must be of a part called encoder, aligner, captioner, head, got reach"
+    ):
+        parameter_groups(build(head=GroundingHead)["head"], r2_tuning)
+
+
+# BertAdam's step.
+
+
+def naive_steps(
+    weight: list[float],
+    grads: list[list[float]],
+    *,
+    lrs: list[float],
+    weight_decay: float = 0.2,
+    max_norm: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-6,
+) -> list[float]:
+    """Change one weight, number by number."""
+    mean, square = [0.0] * len(weight), [0.0] * len(weight)
+    for grad, lr in zip(grads, lrs, strict=True):
+        norm = math.sqrt(sum(value * value for value in grad))
+        cut = min(1.0, max_norm / (norm + 1e-6))
+        for i, value in enumerate(grad):
+            mean[i] = betas[0] * mean[i] + (1 - betas[0]) * cut * value
+            square[i] = betas[1] * square[i] + (1 - betas[1]) * (cut * value) ** 2
+            change = mean[i] / (math.sqrt(square[i]) + eps) + weight_decay * weight[i]
+            weight[i] -= lr * change
+    return weight
+
+
+def sample(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1.0, math.inf])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.2])
+@pytest.mark.parametrize("size", [1e-7, 0.1, 3.0])
+def test_steps_are_the_naive_ones(size: float, weight_decay: float, max_norm: float) -> None:
+    weights = [nn.Parameter(sample(2, 3, seed=seed)) for seed in (1, 2)]
+    grads = size * sample(5, 2, 2, 3, seed=3)
+    expected = [
+        naive_steps(
+            weight.detach().flatten().tolist(),
+            grads[:, number].flatten(1).tolist(),
+            lrs=[0.1 / (step + 1) for step in range(5)],
+            weight_decay=weight_decay,
+            max_norm=max_norm,
+        )
+        for number, weight in enumerate(weights)
+    ]
+    optimizer = BertAdam([{"params": weights}], weight_decay=weight_decay, max_norm=max_norm)
+    for step in range(5):
+        optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+        for number, weight in enumerate(weights):
+            weight.grad = grads[step, number].clone()
+        optimizer.step()
+        assert all(
+            torch.equal(weight.grad, grads[step, n]) for n, weight in enumerate(weights) if weight.grad is not None
+        )
+    for weight, values in zip(weights, expected, strict=True):
+        assert weight.flatten().tolist() == pytest.approx(values, abs=1e-12)
+
+
+def test_the_first_step_is_not_corrected() -> None:
+    """Without correction it is 0.1 / sqrt(0.02) of the rate, whatever the gradient's size."""
+    weight = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    optimizer = BertAdam([{"params": [weight]}], lr=1.0, weight_decay=0.0)
+    weight.grad = torch.tensor([0.5, -0.01], dtype=torch.float64)
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5)], rel=1e-3)
+
+
+def test_what_has_no_gradient_stays() -> None:
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = BertAdam([{"params": weights}], lr=0.1)
+    weights[0].grad = torch.zeros(2)
+    optimizer.step()
+    assert weights[0].tolist() == pytest.approx([0.98, 0.98])
+    assert weights[1].tolist() == [1.0, 1.0]
+    assert len(optimizer.state) == 1
+
+
+def test_it_can_compute_the_loss_itself() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = BertAdam([{"params": [weight]}], lr=0.1, weight_decay=0.0)
+
+    def lose() -> float:
+        optimizer.zero_grad()
+        loss = weight.square().sum()
+        torch.autograd.backward(loss)
+        return float(loss.detach())
+
+    assert optimizer.step(lose) == 2.0
+    first = weight.detach().clone()
+    assert (first < 1).all()
+    assert optimizer.step(lose) == pytest.approx(float(first.square().sum()))
+
+
+def test_it_finds_a_minimum() -> None:
+    weight, target = nn.Parameter(torch.zeros(4)), torch.tensor([1.0, -2.0, 0.5, 3.0])
+    optimizer = BertAdam([{"params": [weight]}], lr=0.1, weight_decay=0.0)
+    schedule = LambdaLR(optimizer, partial(warm_then_cosine, num_steps=300, rescaled=False))
+    for _ in range(300):
+        weight.grad = weight.detach() - target
+        optimizer.step()
+        schedule.step()
+    torch.testing.assert_close(weight.detach(), target, atol=1e-3, rtol=0)
+
+
+def test_what_bert_adam_refuses() -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    cases: list[dict[str, Any]] = [
+        {"lr": -1.0},
+        {"eps": 0.0},
+        {"weight_decay": -0.1},
+        {"max_norm": 0.0},
+        {"betas": (1.0, 0.9)},
+        {"betas": (0.9, math.nan)},
+    ]
+    for case in cases:
+        with pytest.raises(ValueError, match="lr and weight_decay must be at least 0"):
+            BertAdam([{"params": [weight]}], **case)
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ValueError, match=f"weights must be float32 or float64, got {dtype}"):
+            BertAdam([{"params": [nn.Parameter(torch.zeros(2, dtype=dtype))]}])
+
+
+# Schedules.
+
+
+def test_a_bert_schedule_drops_a_little_where_warming_up_ends() -> None:
+    rate = partial(warm_then_cosine, num_steps=1000, rescaled=False)
+    assert [rate(step) for step in (0, 50, 99)] == pytest.approx([0, 0.5, 0.99])
+    for step in (100, 101, 500, 999, 1000):
+        assert rate(step) == pytest.approx(0.5 * (1 + math.cos(math.pi * step / 1000)), abs=1e-12)
+    assert rate(100) == pytest.approx(0.97553, abs=1e-5)
+    assert rate(1001) == 0, "beyond the last step it stays at 0"
+
+
+def test_a_rescaled_schedule_has_no_jump() -> None:
+    rate = partial(warm_then_cosine, num_steps=1000, rescaled=True)
+    assert [rate(step) for step in (0, 50, 100, 550, 1000, 2000)] == pytest.approx([0, 0.5, 1, 0.5, 0, 0], abs=1e-12)
+    assert max(abs(rate(step + 1) - rate(step)) for step in range(1000)) == pytest.approx(0.01)
+    assert warm_then_cosine(0, num_steps=10, warm_up=0.0, rescaled=True) == 1
+
+
+def test_r2_tunings_schedule() -> None:
+    rate = partial(warm_then_drop, warm_up=500, drop_at=2000)
+    steps = [0, 250, 499, 500, 1999, 2000, 9999]
+    assert [rate(step) for step in steps] == pytest.approx([0.001, 0.5005, 0.998002, 1, 1, 0.1, 0.1])
+    assert [warm_then_drop(step, warm_up=0, drop_at=None) for step in (0, 9999)] == [1, 1]
+    assert warm_then_drop(10, warm_up=20, drop_at=5) == pytest.approx(0.1 * 0.5005)
+
+
+def test_a_scale_is_kept_at_a_hundred() -> None:
+    scale = nn.Parameter(torch.tensor(5.0))
+    clamp_scale(scale)
+    assert scale.item() == pytest.approx(math.log(100))
+    low = nn.Parameter(torch.tensor(-3.0))
+    clamp_scale(low)
+    assert low.item() == -3
+
+
+# Whole recipes, on a model small enough to be stepped.
+
+
+class Small(nn.Module):
+    """What the rules tell apart, a weight or two each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        shape = VisionShape(16, 8, 32, 2, 2, 16)
+        card = Card(
+            "tempme", "tiny", shape, TextShape(6, 20, 16, 1, 2, 16), merging=MergeSchedule((1,), (2,), r=0), lora_rank=2
+        )
+        self.encoder = ClipModel(card)
+        self.head = nn.Linear(16, 16)
+        stir(self)
+        # Low enough that CLIP's small steps are not lost in float32's digits, as they are at 4.6.
+        nn.init.constant_(self.encoder.logit_scale, 0.5)
+
+    def forward(self, pictures: Tensor, ids: Tensor) -> Tensor:
+        videos = self.encoder.vision(pictures, num_frames=2).frames.mean(dim=1)
+        sentences, _ = self.encoder.text(ids)
+        return pair_losses(self.head(sentences), videos, self.encoder.logit_scale).total
+
+
+def train_a_step(model: Small, optimizer: Optimizer, schedule: LambdaLR, number: int) -> None:
+    generator = torch.Generator().manual_seed(number)
+    pictures, ids = torch.randn(8, 3, 16, 16, generator=generator), torch.randint(1, 19, (4, 6), generator=generator)
+    optimizer.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(pictures, ids)
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_([weight for weight in model.parameters() if weight.requires_grad], 1.0)
+    optimizer.step()
+    schedule.step()
+    clamp_scale(model.encoder.logit_scale)
+
+
+Recipe = Callable[[nn.Module], tuple[Optimizer, LambdaLR]]
+RECIPES: dict[str, Recipe] = {
+    "tempme": lambda model: adamw_optimizer(model, tempme, num_steps=6),
+    "prompt switch": lambda model: adamw_optimizer(model, prompt_switch, num_steps=6),
+    "clip4clip": lambda model: bert_optimizer(model, clip4clip, num_steps=6, warm_up=0.3),
+    "glscl": lambda model: bert_optimizer(model, glscl, num_steps=6, warm_up=0.3),
+    "r2": lambda model: r2_optimizer(model, drop_at=4, warm_up=2),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_going_on_from_a_saved_state_is_going_on(recipe: str) -> None:
+    model = Small()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    optimizer, schedule = RECIPES[recipe](model)
+    saved = io.BytesIO()
+    for number in range(6):
+        if number == 3:
+            torch.save([part.state_dict() for part in (model, optimizer, schedule)], saved)
+        train_a_step(model, optimizer, schedule, number)
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    for name, weight in model.named_parameters():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, before[name]) == (name in frozen), name
+    saved.seek(0)
+    weights, steps, rates = torch.load(saved)
+    again = Small()
+    again.load_state_dict(weights)
+    optimizer_again, schedule_again = RECIPES[recipe](again)
+    optimizer_again.load_state_dict(steps)
+    schedule_again.load_state_dict(rates)
+    for number in range(3, 6):
+        train_a_step(again, optimizer_again, schedule_again, number)
+    for name, weight in again.named_parameters():
+        assert torch.equal(weight, dict(model.named_parameters())[name]), name
+    for one, other in zip(optimizer.param_groups, optimizer_again.param_groups, strict=True):
+        assert {key: one[key] for key in one if key != "params"} == {
+            key: other[key] for key in other if key != "params"
+        }
+    for kept, found in zip(optimizer.state.values(), optimizer_again.state.values(), strict=True):
+        assert all(torch.equal(kept[key], found[key]) for key in kept)
+
+
+def test_the_first_rate_is_nothing_and_the_rates_follow_the_schedule() -> None:
+    model = Small()
+    optimizer, schedule = RECIPES["glscl"](model)
+    assert isinstance(optimizer, BertAdam)
+    seen = []
+    for number in range(6):
+        seen.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+        train_a_step(model, optimizer, schedule, number)
+    factors = [warm_then_cosine(step, num_steps=6, warm_up=0.3, rescaled=False) for step in range(6)]
+    assert factors[0] == 0
+    for rates, factor in zip(seen, factors, strict=True):
+        assert rates["new"] == pytest.approx(1e-4 * factor)
+        assert rates["clip"] == pytest.approx(1e-7 * factor)
+
+
+def test_recipes_have_their_numbers() -> None:
+    adamw, _ = RECIPES["tempme"](Small())
+    assert {(group["betas"], group["eps"], group["weight_decay"]) for group in adamw.param_groups} == {
+        ((0.9, 0.999), 1e-6, 0.2)
+    }
+    bert, _ = RECIPES["glscl"](Small())
+    assert {(each["betas"], each["eps"], each["max_norm"]) for each in bert.param_groups} == {((0.9, 0.98), 1e-6, 1.0)}
+    r2, schedule = RECIPES["r2"](Small())
+    assert [(each["betas"], each["eps"], each["weight_decay"]) for each in r2.param_groups] == [
+        ((0.9, 0.999), 1e-8, 1e-4)
+    ]
+    assert schedule.get_last_lr() == pytest.approx([5e-4 * 0.001])
+    for settings in ({"num_steps": 0}, {"num_steps": 5, "warm_up": 1.0}):
+        with pytest.raises(ValueError, match="num_steps must be at least 1 and warm_up in"):
+            adamw_optimizer(Small(), tempme, **settings)

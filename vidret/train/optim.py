@@ -1,0 +1,245 @@
+"""Each recipe's optimiser: which weights it trains and how fast, the step it makes, and the schedule of its rate.
+
+A rule says of a weight, by its name, how it is trained: None is frozen. Names are those of a module whose parts are
+called ``encoder`` (a ``ClipModel``), ``aligner``, ``captioner`` and ``head``, as far as it has them. The gradient's
+norm is limited by whoever steps: to 1 for all recipes but R2-Tuning's, which has 35.
+
+    optimizer, schedule = bert_optimizer(model, ucofia, num_steps=7000)
+    # after each step: schedule.step(); clamp_scale(model.aligner.logit_scale)
+"""
+
+import math
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+PARTS = ("encoder", "aligner", "captioner", "head")
+MAX_SCALE = 100.0
+# What turns pixels and ids into tokens: the first layers, which CLIP4Clip and UCoFiA leave as CLIP made them.
+INPUTS = re.compile(r"encoder\.(text\.(embedding|positions)|vision\.(class_embedding|positions|patches|ln_pre))\b")
+
+
+class Setting(NamedTuple):
+    """How a group of weights is trained; the decay is per unit of the rate."""
+
+    group: str
+    lr: float
+    weight_decay: float
+
+
+Rule = Callable[[str], Setting | None]
+
+
+def tempme(name: str, *, lr: float = 6e-4, weight_decay: float = 0.2) -> Setting | None:
+    """Train TempMe's low-rank updates and temporal positions; CLIP stays as it is, the scale too."""
+    if ".lora." in name:
+        return Setting("lora", lr, weight_decay)
+    return Setting("temporal", lr, weight_decay) if name.startswith("encoder.vision.temporal.") else None
+
+
+def prompt_switch(
+    name: str,
+    *,
+    lr: float = 1e-5,
+    clip_lr: float = 1e-6,
+    aggregation_lr: float = 1e-6,
+    weight_decay: float = 0.2,
+) -> Setting | None:
+    """Train all, CLIP slowly; the aggregation of prompts is new, but was published with CLIP's rate."""
+    if name.startswith("encoder.vision.prompts.aggregation."):
+        return Setting("aggregation", aggregation_lr, weight_decay)
+    if name.startswith(("encoder.vision.prompts.", "captioner.")):
+        return Setting("new", lr, weight_decay)
+    return Setting("clip", clip_lr, weight_decay)
+
+
+def clip4clip(
+    name: str,
+    *,
+    lr: float = 1e-4,
+    clip_factor: float = 1e-3,
+    weight_decay: float = 0.2,
+    freeze_inputs: bool = True,
+) -> Setting | None:
+    """Train what is new, and CLIP a thousand times slower but for its first layers; biases do not decay."""
+    if freeze_inputs and INPUTS.match(name):
+        return None
+    is_clip, is_bias = name.startswith("encoder.") or name.endswith("logit_scale"), "bias" in name
+    group = ("clip" if is_clip else "new") + (" bias" if is_bias else "")
+    return Setting(group, lr * clip_factor if is_clip else lr, 0.0 if is_bias else weight_decay)
+
+
+def ucofia(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> Setting | None:
+    """Train as CLIP4Clip; the scale that is learned is the aligner's, which took over CLIP's."""
+    if name == "encoder.logit_scale":
+        return None
+    return clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
+
+
+def glscl(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> Setting | None:
+    """Train as CLIP4Clip, CLIP's first layers too."""
+    return clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay, freeze_inputs=False)
+
+
+def r2_tuning(name: str, *, lr: float = 5e-4, weight_decay: float = 1e-4) -> Setting | None:
+    """Train R2-Tuning's head alone."""
+    return Setting("head", lr, weight_decay) if name.startswith("head.") else None
+
+
+def parameter_groups(model: nn.Module, rule: Rule) -> list[dict[str, Any]]:
+    """Freeze what a rule leaves out, and group the rest, for an optimiser to take.
+
+    Returns:
+        Groups in the order in which they come up, with ``name``, ``names``, ``params``, ``lr`` and ``weight_decay``.
+
+    Raises:
+        ValueError: A weight is of a part that no recipe knows, or nothing is left to train.
+    """
+    groups: dict[Setting, dict[str, Any]] = {}
+    for name, weight in model.named_parameters():
+        if name.split(".")[0] not in PARTS:
+            raise ValueError(f"weights must be of a part called {', '.join(PARTS)}, got {name}")
+        setting = rule(name)
+        weight.requires_grad_(setting is not None)
+        if setting is None:
+            continue
+        empty = {"name": setting.group, "names": [], "params": []}
+        group = groups.setdefault(setting, empty | {"lr": setting.lr, "weight_decay": setting.weight_decay})
+        group["names"].append(name)
+        group["params"].append(weight)
+    if not groups:
+        raise ValueError("model must have weights that the recipe trains, got none")
+    return list(groups.values())
+
+
+class BertAdam(Optimizer):
+    """Adam as BERT was trained with: no correction of the first steps, decay apart, each weight's gradient limited.
+
+    mean <- b1 mean + (1 - b1) gradient, square <- b2 square + (1 - b2) gradient^2,
+    weight <- weight - lr (mean / (sqrt(square) + eps) + weight_decay weight).
+
+    Reference: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", without the bias correction.
+    """
+
+    def __init__(
+        self,
+        params: list[dict[str, Any]],
+        *,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        weight_decay: float = 0.2,
+        max_norm: float = 1.0,
+    ) -> None:
+        """Take groups; what they do not say themselves is the same for all.
+
+        Args:
+            params: From ``parameter_groups``.
+            lr: Rate, before a schedule.
+            betas: How much of mean and square stays at each step.
+            eps: Added to the root of the square.
+            weight_decay: Share of a weight that is taken off, times the rate.
+            max_norm: Limit of the norm of each weight's gradient by itself; inf for none.
+
+        Raises:
+            ValueError: A number breaks its rule, or a weight is of half precision.
+        """
+        if not (lr >= 0 and eps > 0 and weight_decay >= 0 and max_norm > 0 and all(0 <= beta < 1 for beta in betas)):
+            raise ValueError(
+                "lr and weight_decay must be at least 0, eps and max_norm above 0, betas in 0..1, got "
+                f"{lr}, {weight_decay}, {eps}, {max_norm} and {betas}"
+            )
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "max_norm": max_norm}
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take a group whose weights are precise enough for small steps: autocast needs no half weights."""
+        super().add_param_group(param_group)
+        for weight in self.param_groups[-1]["params"]:
+            if weight.dtype not in (torch.float32, torch.float64):
+                raise ValueError(f"weights must be float32 or float64, got {weight.dtype}: a small step would be lost")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Change all weights that have a gradient; gradients stay as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._move(weight, weight.grad, group)
+        return loss
+
+    def _move(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        first, second = group["betas"]
+        grad = grad * (group["max_norm"] / (torch.linalg.vector_norm(grad) + 1e-6)).clamp(max=1)
+        state["mean"].lerp_(grad, 1 - first)
+        state["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
+        change = state["mean"] / state["square"].sqrt().add_(group["eps"])
+        weight.add_(change.add_(weight, alpha=group["weight_decay"]), alpha=-group["lr"])
+
+
+def warm_then_cosine(step: int, *, num_steps: int, warm_up: float = 0.1, rescaled: bool) -> float:
+    """Rise linearly over the share ``warm_up`` of all steps, then fall along half a cosine to 0.
+
+    The cosine starts where warming up ends (``rescaled``), or has run from the first step on: then the rate drops at
+    that point, to 0.976 after a tenth.
+    """
+    done = min(step / num_steps, 1.0)
+    if done < warm_up:
+        return done / warm_up
+    if rescaled:
+        done = (done - warm_up) / (1 - warm_up)
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None, start: float = 0.001, factor: float = 0.1) -> float:
+    """Rise linearly from ``start`` over ``warm_up`` steps; from step ``drop_at`` on multiply by ``factor``."""
+    risen = 1.0 if step >= warm_up else 1 - (1 - step / warm_up) * (1 - start)
+    return risen * (factor if drop_at is not None and step >= drop_at else 1.0)
+
+
+def adamw_optimizer(
+    model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1
+) -> tuple[Optimizer, LambdaLR]:
+    """Give the optimiser and the schedule, over all steps, of TempMe and Prompt Switch, whose rules are here."""
+    optimizer = AdamW(parameter_groups(model, rule), betas=(0.9, 0.999), eps=1e-6)
+    return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=True)
+
+
+def bert_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1) -> tuple[Optimizer, LambdaLR]:
+    """Give the optimiser and the schedule, over all steps, of CLIP4Clip, UCoFiA and GLSCL, whose rules are here."""
+    optimizer = BertAdam(parameter_groups(model, rule))
+    return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=False)
+
+
+def r2_optimizer(
+    model: nn.Module, *, drop_at: int | None, rule: Rule = r2_tuning, warm_up: int = 500
+) -> tuple[Optimizer, LambdaLR]:
+    """Give R2-Tuning's AdamW and its schedule; ``drop_at`` is the step at which the rate falls to a tenth."""
+    optimizer = AdamW(parameter_groups(model, rule))
+    return optimizer, LambdaLR(optimizer, partial(warm_then_drop, warm_up=warm_up, drop_at=drop_at))
+
+
+def _cosine(optimizer: Optimizer, num_steps: int, warm_up: float, *, rescaled: bool) -> LambdaLR:
+    if num_steps < 1 or not 0 <= warm_up < 1:
+        raise ValueError(f"num_steps must be at least 1 and warm_up in 0..1, got {num_steps} and {warm_up}")
+    factor = partial(warm_then_cosine, num_steps=num_steps, warm_up=warm_up, rescaled=rescaled)
+    return LambdaLR(optimizer, factor)
+
+
+@torch.no_grad()
+def clamp_scale(logit_scale: Tensor) -> None:
+    """Keep a learned scale at most 100, as all recipes do after each step that may have changed it."""
+    logit_scale.clamp_(max=math.log(MAX_SCALE))
