@@ -9,7 +9,7 @@ demo: .venv/demo
 	$(BIN)/vidret demo
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 check: .venv/dev
 	$(BIN)/ruff format --check
@@ -19,11 +19,16 @@ check: .venv/dev
 bench: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_index.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_search.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_aligner.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_grounding.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_eval.py
 
 # A mark a set of extras, renewed when pyproject.toml changes.
+.venv/demo: EXTRAS = demo
+.venv/dev: EXTRAS = train,dev
 .venv/demo .venv/dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(@F)]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(EXTRAS)]'
 	touch $@
 
 clean:

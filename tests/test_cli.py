@@ -1,6 +1,10 @@
 """The command line: what goes to stdout, what to stderr, and the exit codes."""
 
+import csv
+import io
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +15,13 @@ from safetensors.torch import load_file, save_file
 
 import vidret.engine
 from tests.colours import ColourEncoder, write_film
+from tests.goldens import check_close, find_cases
+from tests.grounded import make_encoder, write_head, write_numbers
+from tests.test_ranking import PatchEncoder, make_ranker, published
 from vidret import cli
+from vidret.engine import Engine
+from vidret.export import find_ffmpeg
+from vidret.ground.checkpoint import RECIPES, load_head, read_head_card
 from vidret.store.store import Store
 
 
@@ -199,3 +209,397 @@ def test_a_converted_checkpoint_is_a_model(
     code, _, err = run("convert", checkpoint, out, "--from", "ucofia")
     assert code == 1
     assert "weights unknown" in err
+
+
+# The second look.
+
+
+@pytest.fixture
+def encoder(run: Runner, monkeypatch: pytest.MonkeyPatch) -> PatchEncoder:
+    """Give the encoder that every command finds."""
+    encoder = PatchEncoder()
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: encoder)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an index made for UCoFiA, and beside it its films; ``patched`` is a copy to do as one likes with."""
+    folder = tmp_path_factory.mktemp("indexed")
+    write_film(folder / "films" / "red.mp4", ("red", 3), ("black", 3))
+    write_film(folder / "films" / "blue.mp4", ("blue", 3))
+    Engine(folder / "index", PatchEncoder(), rerank="ucofia").index([folder / "films"])
+    return folder / "index"
+
+
+@pytest.fixture
+def patched(indexed: Path, encoder: PatchEncoder, tmp_path: Path) -> Path:
+    return shutil.copytree(indexed, tmp_path / "patched")
+
+
+def test_explain_shows_what_json_holds(run: Runner, patched: Path, tmp_path: Path) -> None:
+    hits = json.loads(run("search", "a dog", "--index", patched, "--json")[1])
+    assert [list(hit["why"]) for hit in hits] == [["segment", "frames", "words"]] * 2
+    for hit in hits:
+        assert hit["score"] == pytest.approx(sum(hit["why"].values()) / 3, abs=1e-6)
+    lines = run("search", "a dog", "--index", patched, "--explain")[1].splitlines()
+    assert lines[0].split() == ["rank", "score", "segment", "frames", "words", "best", "at", "video"]
+    for rank, (line, hit) in enumerate(zip(lines[1:], hits, strict=True), start=1):
+        numbers = [str(rank), *(f"{value:.3f}" for value in (hit["score"], *hit["why"].values()))]
+        assert line.split()[:5] == numbers
+    plain = run("search", "a dog", "--index", patched)[1].splitlines()
+    assert plain[0].split() == ["rank", "score", "best", "at", "video"]
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query": "a dog"}\n')
+    assert json.loads(run("search", "--queries", queries, "--index", patched)[1])["hits"] == hits
+
+
+def test_what_orders_can_be_chosen_for_a_search(run: Runner, patched: Path) -> None:
+    for rerank, levels in (("none", ["frames"]), ("mean", ["segment"]), ("glscl", ["pooled"])):
+        hits = json.loads(run("search", "a dog", "--index", patched, "--rerank", rerank, "--json")[1])
+        assert [list(hit["why"]) for hit in hits] == [levels] * 2
+        assert run("search", "a dog", "--index", patched, "--rerank", rerank, "--explain")[1].split()[2] == levels[0]
+
+
+def test_an_index_is_made_for_what_was_asked(run: Runner, encoder: PatchEncoder, films: Path, tmp_path: Path) -> None:
+    patched = tmp_path / "index"
+    code, _, err = run("index", films, "--index", patched, "--rerank", "ucofia", "--tokens", "float16")
+    assert (code, "2 encoded" in err) == (0, True)
+    assert json.loads(run("info", "--index", patched, "--json")[1])["with_tokens"] == 3
+    assert "tokens of 3 segments" in " ".join(run("info", "--index", patched)[1].split())
+    assert list(json.loads(run("search", "a dog", "--index", patched, "--json")[1])[0]["why"])[-1] == "words"
+
+
+def test_a_calibrated_index_answers_by_what_it_learned(
+    run: Runner, encoder: PatchEncoder, patched: Path, tmp_path: Path
+) -> None:
+    def ask() -> list[float]:
+        return [hit["score"] for hit in json.loads(run("search", "rain", "--index", patched, "--json")[1])]
+
+    before = ask()
+    lines, rows = tmp_path / "bank.txt", tmp_path / "bank.jsonl"
+    lines.write_text("\ufeffa dog\n\n  a cat \nthe sea\u2028at night\ncartoon", encoding="utf-8")
+    rows.write_text(
+        '{"query": "a dog"}\n\n{"caption": "a cat", "video": 3}\n{"captions": ["the sea\u2028at night", "cartoon"]}\n',
+        encoding="utf-8",
+    )
+    found = []
+    for bank in (lines, rows):
+        encoder.asked.clear()
+        code, out, err = run("calibrate", "--bank", bank, "--index", patched)
+        assert (code, out) == (0, "")
+        assert f"3 segments calibrated with 4 queries of {bank.name}, temperature 0.05" in err
+        assert encoder.asked[:4] == ["a dog", "a cat", "the sea\u2028at night", "cartoon"]
+        found.append(ask())
+    assert found[0] == found[1] != before
+    assert "temperature 0.2" in run("calibrate", "--bank", lines, "--index", patched, "--temperature", "0.2")[2]
+    assert ask() not in (found[0], before)
+
+
+@pytest.mark.parametrize(("limit", "taken"), [(1, [0]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, list(range(10)))])
+def test_a_limit_takes_queries_evenly(
+    run: Runner, encoder: PatchEncoder, patched: Path, tmp_path: Path, limit: int, taken: list[int]
+) -> None:
+    bank = tmp_path / "bank.txt"
+    bank.write_text("\n".join(f"query {number}" for number in range(10)))
+    encoder.asked.clear()
+    _, _, err = run("calibrate", "--bank", bank, "--index", patched, "--limit", limit)
+    assert encoder.asked[: len(taken)] == [f"query {number}" for number in taken]
+    assert (f"with {limit} queries (of 10; --limit takes more) of" in err) == (limit < 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"query": "red"}\n\n{"text": "blue"}\n', 'line 3 must have "query", "caption" or "captions", got {"text": '),
+        ('\n{"query": "red"\n', 'line 2 must have "query", "caption" or "captions", got {"query": "red"'),
+        ('["red"]\n', "line 1 must have"),
+        ('{"query": 3}\n', "line 1 must have"),
+        ('{"captions": ["red", 3]}\n', "line 1 must have"),
+        ('{"captions": []}\n', "line 1 must have"),
+        ("", "bank must hold a query, got none"),
+        ('{"query": " "}\n', "bank must hold a query, got none"),
+    ],
+)
+def test_a_bad_bank_names_the_line(run: Runner, patched: Path, tmp_path: Path, text: str, sentence: str) -> None:
+    bank = tmp_path / "bank.jsonl"
+    bank.write_text(text)
+    code, out, err = run("calibrate", "--bank", bank, "--index", patched)
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_a_bad_line_of_queries_is_named_whatever_is_wrong_with_it(run: Runner, patched: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query": "red"}\n{"query": \n')
+    code, _, err = run("search", "--queries", queries, "--index", patched)
+    assert code == 1
+    assert 'line 2 must be an object with "query", got {"query":' in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("index", "films", "--rerank", "glscl"), 1, "patched: made with --rerank ucofia, cannot go on with glscl"),
+        (
+            ("index", "films", "--rerank", "colbert"),
+            1,
+            "rerank must be auto, none, mean, ucofia, glscl or the file of an",
+        ),
+        (
+            ("index", "films", "--index", "new", "--rerank", "none", "--tokens", "int4"),
+            1,
+            "tokens must be int8 or float16",
+        ),
+        (
+            ("index", "films", "--index", "new", "--rerank", "odd.safetensors"),
+            1,
+            "odd.safetensors: not an aligner that",
+        ),
+        (("search", "rain", "--rerank", "colbert"), 1, "or the file of an aligner, got colbert"),
+        (("search", "rain", "--rerank", "glscl.safetensors"), 1, "glscl.safetensors: the index must be made with this"),
+        (("calibrate", "--bank", "bank.txt", "--rerank", "colbert"), 1, "got colbert"),
+        (("calibrate", "--bank", "bank.txt", "--temperature", "0"), 1, "temperature must be at least 1e-06 and finite"),
+        (("calibrate", "--bank", "bank.txt", "--index", "nowhere"), 1, "there is no index here"),
+        (("calibrate", "--bank", "nothing.txt"), 1, "nothing.txt: cannot be read: "),
+        (("calibrate", "--bank", "bank.txt", "--limit", "0"), 2, "--limit"),
+        (("calibrate",), 2, "--bank"),
+    ],
+)
+def test_wrong_use_of_the_second_look(
+    run: Runner,
+    patched: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDRET_INDEX", str(patched))
+    make_ranker("trained glscl", tmp_path)
+    save_file({"a": torch.ones(1)}, tmp_path / "odd.safetensors")
+    (tmp_path / "bank.txt").write_text("a dog\n")
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("method", ["ucofia", "glscl"])
+def test_a_converted_checkpoint_has_its_aligner_beside_it(
+    method: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Runner(monkeypatch, capsys)
+    checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
+    weights = published(method)
+    save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
+    code, _, err = run("convert", checkpoint, out, "--from", method)
+    assert code == 1
+    assert "published.safetensors: " in err
+    assert "1 weights unknown: extra.weight" in err
+    assert not out.exists(), "all is well, or nothing is written"
+    save_file(weights, checkpoint)
+    code, _, err = run("convert", checkpoint, out, "--from", method)
+    assert code == 0
+    assert f"{tmp_path / 'model.aligner.safetensors'}: its aligner, taken with the model" in err
+    run("index", films, "--index", tmp_path / "index", "--model", out)
+    levels = {"ucofia": ["segment", "frames", "words"], "glscl": ["pooled", "concepts"]}[method]
+    hits = json.loads(run("search", "a dog", "--index", tmp_path / "index", "--json")[1])
+    assert [list(hit["why"]) for hit in hits] == [levels] * 2
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out, "--rerank", "none")
+    assert code == 1
+    assert "model.aligner.safetensors, cannot go on with none" in err
+
+
+# Trained moments.
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give films, a head for a tiny CLIP, and an index that was made with both."""
+    folder = tmp_path_factory.mktemp("shelf")
+    write_numbers(folder / "films" / "first.mp4", range(16))
+    write_numbers(folder / "films" / "second.mp4", range(100, 130))
+    head = write_head(folder / "head.safetensors")
+    with Engine(folder / "index", make_encoder(), head=head) as engine:
+        engine.index([folder / "films"])
+        engine.prepare_moments()
+    return folder
+
+
+@pytest.fixture
+def ask(run: Runner, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: make_encoder())
+    monkeypatch.setenv("VIDRET_INDEX", str(shelf / "index"))
+    return run
+
+
+def test_moments_are_prepared_when_asked_for(ask: Runner, shelf: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    head = write_head(tmp_path / "head.safetensors")
+    code, out, err = ask("index", shelf / "films", "--index", index, "--head", head, "--prepare-moments")
+    assert (code, out) == (0, "")
+    assert "2 encoded" in err
+    kept = list(index.glob("moments/*/kept/*"))
+    assert len(kept) == 2
+    assert ask("locate", "rain", "--index", index)[0] == 0
+    assert sorted(index.glob("moments/*/*/*")) == sorted(kept), "nothing is left to compute"
+    _, out, _ = ask("index", shelf / "films", "--index", index, "--prepare-moments", "--json")
+    assert json.loads(out)["unchanged"] == 2
+
+
+def test_a_table_says_who_found_the_moments(ask: Runner) -> None:
+    code, out, err = ask("locate", "rain", "-k", 4)
+    assert code == 0
+    assert out.splitlines()[0].split() == ["rank", "score", "start", "end", "video"]
+    assert len(out.splitlines()) == 5
+    assert "found by the trained grounding head; scores are probabilities" in err
+    _, out, err = ask("locate", "rain", "--head", "none", "-k", 4)
+    assert len(out.splitlines()) == 5
+    assert "found by the curve of similarity (no trained head)" in err
+
+
+def test_moments_in_every_form(ask: Runner, shelf: Path) -> None:
+    code, out, _ = ask("locate", "rain", "--json", "-k", 3)
+    rows = json.loads(out)
+    assert (code, len(rows)) == (0, 3)
+    assert {row["by"] for row in rows} == {"head"}
+    assert ask("locate", "rain", "--format", "json", "-k", 3)[1] == out
+    _, text, _ = ask("locate", "rain", "--format", "csv", "-k", 3)
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["path"], row["by"], row["query"]) for row in table] == [(row["path"], "head", "rain") for row in rows]
+    starts = [row["start"] for row in rows]
+    assert [float(row["start"]) for row in table] == pytest.approx(starts, abs=1e-6)
+    _, text, _ = ask("locate", "rain", "--format", "edl", "--fps", 50, "-k", 3)
+    assert text.startswith("TITLE: rain\nFCM: NON-DROP FRAME\n")
+    codes = [line.split()[4] for line in text.splitlines() if line[:3].isdigit()]
+    clocks = [[int(part) for part in code.split(":")] for code in codes]
+    seconds = [60 * minute + second + frame / 50 for _, minute, second, frame in clocks]
+    assert seconds == pytest.approx(starts, abs=0.011)
+    _, text, _ = ask("locate", "rain", shelf / "films" / "first.mp4", "--format", "chapters", "-k", 3)
+    assert text.startswith(";FFMETADATA1\n")
+    assert text.count("title=rain\n") == 3
+
+
+def test_a_name_that_is_no_text_goes_out_as_it_is(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(shelf / "films" / "first.mp4", odd)
+    with Engine(tmp_path / "index", make_encoder(), head=shelf / "head.safetensors") as engine:
+        engine.index([odd])
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: make_encoder())
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "index"))
+    monkeypatch.setattr(sys, "argv", ["vidret", "locate", "rain", "--format", "csv"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert b"caf\xe9.mp4" in capsysbinary.readouterr().out
+
+
+def test_fewer_videos_are_looked_into_when_asked(ask: Runner) -> None:
+    for count in (1, 2):
+        rows = json.loads(ask("locate", "rain", "--videos", count, "-k", 100, "--json")[1])
+        assert len({row["path"] for row in rows}) == count
+
+
+def test_the_curve_is_drawn(ask: Runner, tmp_path: Path) -> None:
+    plain = ask("locate", "rain", "--json")[1]
+    for options in ((), ("--head", "none")):
+        picture = tmp_path / "new" / "curve.png"
+        code, out, err = ask("locate", "rain", "--json", "--curve", picture, *options)
+        assert code == 0
+        assert (out == plain) == (not options), "data alone"
+        assert "score curve:" in err
+        with Image.open(picture) as chart:
+            assert min(chart.size) > 100
+        picture.unlink()
+    code, out, err = ask("locate", "rain", "--curve", tmp_path / "curve.unknown")
+    assert code == 1
+    assert "curve.unknown: cannot be written" in err
+
+
+def test_moments_are_cut_out(ask: Runner, shelf: Path, tmp_path: Path) -> None:
+    try:
+        find_ffmpeg()
+    except vidret.errors.VidretError:
+        pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
+    command = ("locate", "rain", shelf / "films" / "first.mp4", "-k", 2, "--json", "--export", tmp_path / "pieces")
+    code, out, err = ask(*command)
+    assert code == 0
+    assert len(json.loads(out)) == 2
+    assert "2 pieces in" in err
+    pieces = sorted((tmp_path / "pieces").iterdir())
+    assert [piece.name[:8] for piece in pieces] == ["01_first", "02_first"]
+    code, _, err = ask(*command)
+    assert code == 1
+    assert "is there already" in err
+    assert ask(*command, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("locate", "rain", "--format", "xml"), 2, "must be one of table, json, csv, edl"),
+        (("locate", "rain", "--videos", "0"), 2, "--videos"),
+        (("locate", "rain", "--format", "edl", "--fps", "23.5"), 1, "fps must be a whole number in 1..100"),
+        (("locate", "rain", "--format", "chapters", "-k", "100"), 1, "chapters must be of one video, got 2"),
+        (("locate", "rain", "nowhere.mp4"), 1, "not in the index"),
+        (("locate", "rain", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
+        (("locate", "rain", "--head", "text.txt"), 1, "text.txt: "),
+        (("index", "films", "--index", "new", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
+        (("index", "films", "--index", "new", "--prepare-moments"), 2, "needs a --head, got none"),
+        (("convert", "text.txt", "out.pt", "--from", "r2tuning"), 2, "must end in .safetensors, got out.pt"),
+        (("convert", "text.txt", "out.safetensors", "--from", "r2tuning", "--recipe", "msrvtt"), 2, "got msrvtt"),
+        (("convert", "text.txt", "out.safetensors", "--from", "r2tuning"), 1, "text.txt: "),
+    ],
+)
+def test_wrong_use_of_moments(
+    ask: Runner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "text.txt").write_text("nothing of ours")
+    found, out, err = ask(*arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_encoder_without_layers_takes_no_head(run: Runner, index: Path, films: Path, tmp_path: Path) -> None:
+    head = write_head(tmp_path / "head.safetensors")
+    for command in (("index", films), ("locate", "red")):
+        code, out, err = run(*command, "--index", index, "--head", head)
+        assert (code, out) == (1, "")
+        assert "head.safetensors: must have a CLIP model of ours as encoder, got colours" in err
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_converted_head_is_used_as_its_benchmark_does(run: Runner, tmp_path: Path, recipe: str) -> None:
+    weights = find_cases("r2tuning")[0].weights
+    checkpoint, out = tmp_path / "published.safetensors", tmp_path / "head.safetensors"
+    save_file(weights, checkpoint)
+    code, data, err = run(
+        "convert", checkpoint, out, "--from", "r2tuning", "--recipe", recipe, "--backbone", "tiny/random"
+    )
+    assert (code, data) == (0, "")
+    assert "head.safetensors: a grounding head for tiny/random; use it as --head" in err
+    card = read_head_card(out)
+    assert card.backbone == "tiny/random"
+    facts = {name: getattr(card, name) for name in ("fps", "suppression", "threshold", "unit")}
+    assert facts == {"fps": None, "suppression": None, "threshold": None, "unit": None} | RECIPES[recipe]
+    check_close(load_head(out)[0].block.gates, weights["adapter.gate"].flatten())
+    save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
+    code, _, err = run("convert", checkpoint, tmp_path / "no.safetensors", "--from", "r2tuning")
+    assert code == 1
+    assert "1 weights unknown: extra.weight" in err
+    assert not (tmp_path / "no.safetensors").exists()

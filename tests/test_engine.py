@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,8 +11,23 @@ import numpy as np
 import pytest
 
 from tests.colours import ColourEncoder, write_film
+from tests.grounded import make_encoder, write_head, write_numbers
+from tests.test_ranking import (
+    PatchEncoder,
+    convert_golden,
+    make_ranker,
+    published,
+    read_film,
+    score_directly,
+    write_mosaic,
+)
+from vidret.align.files import save_aligner
+from vidret.encode.encoder import load_encoder
+from vidret.encode.model import save_model
+from vidret.encode.weights import convert
 from vidret.engine import Engine
-from vidret.errors import StoreError, VidretError
+from vidret.errors import AlignerError, StoreError, VidretError
+from vidret.types import Hit
 
 
 @pytest.fixture
@@ -180,3 +197,309 @@ def test_any_file_name_can_be_indexed_and_found(library: Path, tmp_path: Path) -
     assert (report.failed, report.encoded + report.linked) == ([], 4)
     hit = engine.search("red")[0]
     assert {hit.path, *hit.copies} == {str(path) for path in odd}
+
+
+# The second look.
+
+SECONDS = (3, 6, 15, 9)  # of films, of which none shows what another does
+QUERIES = ("a dog", "two men ride red bicycles along the river", "cartoon")
+
+
+@pytest.fixture(scope="module")
+def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    films = tmp_path_factory.mktemp("mosaics")
+    for seed, seconds in enumerate(SECONDS):
+        write_mosaic(films / f"{seed}.mp4", seconds, seed)
+    return films
+
+
+@pytest.fixture(scope="module")
+def patched(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an index made for UCoFiA without training; tests that change it take a copy."""
+    index = tmp_path_factory.mktemp("patched") / "index"
+    Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics])
+    return index
+
+
+def told(hits: list[Hit]) -> list[tuple[str, int, float, float]]:
+    return [(Path(hit.path).name, hit.segment.number, hit.time, hit.score) for hit in hits]
+
+
+def check_alike(hits: list[Hit], others: list[Hit]) -> None:
+    """Hold two answers against each other: the same, but for what blocks of another shape do to the last bits."""
+    assert [each[:3] for each in told(hits)] == [each[:3] for each in told(others)]
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in others], abs=2e-6)
+
+
+@pytest.mark.parametrize("method", ["ucofia", "glscl"])
+def test_a_converted_model_answers_as_its_aligner_does_without_an_index(
+    method: str, mosaics: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model.safetensors"
+    save_model(convert(published(method), method), model)
+    save_aligner(convert_golden(method), tmp_path / "model.aligner.safetensors")
+    encoder = load_encoder(str(model), device="cpu", precision="fp32")
+    engine = Engine(tmp_path / "index", encoder, tokens="float16")
+    assert engine.ranker.name == str(tmp_path / "model.aligner.safetensors")
+    engine.index([mosaics])
+    films = {path.name: encoder.encode_frames(read_film(path, encoder), tokens=True) for path in mosaics.iterdir()}
+    places = [(name, number) for name, segments in films.items() for number in range(len(segments))]
+    segments = [films[name][number] for name, number in places]
+    assert len(places) == engine.info().searchable == 5
+    levels, best = score_directly(f"trained {method}", encoder.encode_text(QUERIES), segments)
+    weights = (1 / 3, 1 / 3, 1 / 3) if method == "ucofia" else (1.0, 0.5)
+    totals = sum(weight * level for weight, level in zip(weights, levels, strict=True))
+    for row, query in enumerate(QUERIES):
+        expected: dict[str, tuple[str, int, float, float]] = {}
+        for column in np.argsort(-np.asarray(totals)[row]):
+            name, number = places[column]
+            time = float(segments[column].times[int(best[row, column])])
+            expected.setdefault(name, (name, number, time, float(np.asarray(totals)[row, column])))
+        found = told(engine.search(query, candidates=len(places)))
+        assert [each[:3] for each in found] == [each[:3] for each in expected.values()]
+        assert [each[3] for each in found] == pytest.approx([each[3] for each in expected.values()], abs=1e-4)
+    assert engine.locate("cartoon", 1)[0].score <= 1, "moments need no aligner"
+
+
+@pytest.mark.parametrize("kind", ["none", "mean", "ucofia", "trained glscl"])
+def test_a_hit_says_what_its_score_is_made_of(kind: str, mosaics: Path, tmp_path: Path) -> None:
+    encoder, ranker = PatchEncoder(), make_ranker(kind, tmp_path)
+    engine = Engine(tmp_path / "index", encoder, rerank=ranker.name)
+    engine.index([mosaics])
+    for query in QUERIES:
+        for hit in engine.search(query):
+            assert tuple(hit.why) == tuple(ranker.weights)
+            assert hit.score == pytest.approx(sum(ranker.weights[name] * hit.why[name] for name in hit.why), abs=1e-6)
+            if kind != "trained glscl":  # whose frames have seen each other
+                frames = encoder.encode_frames(read_film(Path(hit.path), encoder))[hit.segment.number]
+                cosines = frames.frames @ encoder.encode_text([query])[0].sentence
+                assert hit.time == frames.times[cosines.argmax()]
+            assert hit.segment.start <= hit.time < hit.segment.end
+
+
+def test_an_index_remembers_what_it_was_made_for(patched: Path) -> None:
+    with Engine(patched, PatchEncoder()) as engine:
+        assert engine.ranker.name == "ucofia"
+        assert engine.info().with_tokens == engine.info().segments == 10
+        by_default, asked = engine.search("a dog"), engine.search("a dog", rerank="ucofia")
+        assert told(by_default) == told(asked)
+        plain, named = engine.search("a dog", rerank=None), engine.search("a dog", rerank="none")
+        assert told(plain) == told(named)
+        assert [hit.score for hit in plain] != [hit.score for hit in asked]
+        assert {name for hit in engine.search("a dog", rerank="glscl") for name in hit.why} == {"pooled"}
+
+
+def test_the_same_question_has_the_same_answer(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+    Engine(tmp_path / "other", PatchEncoder(), rerank="ucofia").index([mosaics], lanes=1)
+    engines = [Engine(index, PatchEncoder()) for index in (patched, patched, tmp_path / "other")]
+    for query in QUERIES:
+        hits, again, other = (engine.search(query) for engine in engines)
+        assert len(hits) == len(SECONDS)
+        assert told(hits) == told(again) == told(engines[0].search(query))
+        check_alike(hits, other)
+        check_alike(hits[:2], engines[0].search(query, 2, candidates=9))
+
+
+def test_copies_and_moves_change_no_score(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+    films, index = tmp_path / "films", tmp_path / "index"
+    shutil.copytree(mosaics, films)
+    shutil.copytree(patched, index)
+    engine = Engine(index, PatchEncoder())
+    before = {query: engine.search(query) for query in QUERIES}
+    shutil.copy(films / "1.mp4", films / "9 a copy.mp4")
+    engine.index([mosaics, films])
+    for query, hits in before.items():
+        found = engine.search(query)
+        check_alike(found, hits)
+        assert sorted(len(hit.copies) for hit in found) == [1, 1, 1, 2]
+    alone = Engine(tmp_path / "alone", PatchEncoder(), rerank="ucofia")
+    alone.index([films])
+    (films / "9 a copy.mp4").unlink()
+    (films / "deeper").mkdir()
+    for seed in (0, 2):
+        (films / f"{seed}.mp4").rename(films / "deeper" / f"{seed}.mp4")
+    assert alone.index([films]).encoded == 0
+    for query, hits in before.items():
+        check_alike(alone.search(query), hits)
+
+
+INDEX_SCRIPT = """
+import sys
+from tests.test_ranking import PatchEncoder
+from vidret.engine import Engine
+Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]])
+"""
+
+
+def test_answers_stay_right_while_another_process_indexes(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+    films, index = tmp_path / "films", tmp_path / "index"
+    shutil.copytree(patched, index)
+    for seed in range(10, 13):
+        write_mosaic(films / f"{seed}.mp4", 12, seed)
+    with Engine(index, PatchEncoder()) as engine:
+        before = engine.search("a dog", candidates=10)
+        known = {hit.video: told([hit])[0] for hit in before}
+        writer = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)])
+        sizes = set()
+        while writer.poll() is None:
+            hits = engine.search("a dog", 100)
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            found = {hit.video: told([hit])[0] for hit in hits if hit.video in known}
+            assert {video: each[:3] for video, each in found.items()} == {v: each[:3] for v, each in known.items()}
+            assert [found[video][3] for video in known] == pytest.approx([known[v][3] for v in known], abs=2e-6)
+            sizes.add(engine.info().searchable)
+        assert writer.returncode == 0
+        assert len(sizes) > 1, "the index grew under the questions"
+        assert engine.info().searchable == 10 + 3 * 3
+        assert len(engine.search("a dog", 100)) == len(SECONDS) + 3
+
+
+# Wrong use of it.
+
+
+def test_an_index_goes_on_only_with_what_it_was_made_for(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    Engine(plain, PatchEncoder(), rerank="none").index([mosaics / "0.mp4"])
+    for index, made in ((patched, "ucofia"), (plain, "none")):
+        for other in {"none", "ucofia", "glscl"} - {made}:
+            with pytest.raises(StoreError, match=f"made with --rerank {made}, cannot go on with {other}$"):
+                Engine(index, PatchEncoder(), rerank=other)
+    trained = make_ranker("trained ucofia", tmp_path).name
+    with pytest.raises(StoreError, match="plain: made with --rerank none, cannot go on with"):
+        Engine(plain, PatchEncoder(), rerank=trained)
+    with Engine(plain, PatchEncoder()) as engine:
+        with pytest.raises(AlignerError, match=r"ucofia\.safetensors: the index must be made with this aligner"):
+            engine.search("a dog", rerank=trained)
+        with pytest.raises(
+            AlignerError, match=r"^rerank must be auto, none, .* or the file of an aligner, got colbert$"
+        ):
+            engine.search("a dog", rerank="colbert")
+        assert engine.search("a dog", rerank="ucofia"), "what needs no training needs no tokens"
+
+
+@pytest.mark.parametrize("kind", ["trained ucofia", "trained glscl"])
+def test_a_trained_aligner_needs_what_its_encoder_saw(kind: str, mosaics: Path, tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "index", PatchEncoder(raw=False), rerank=make_ranker(kind, tmp_path).name)
+    with pytest.raises(AlignerError, match="a trained aligner must have a CLIP model of ours as encoder"):
+        engine.index([mosaics / "0.mp4"])
+    assert not (tmp_path / "index").exists(), "what cannot work binds nobody to it"
+
+
+def test_an_index_keeps_its_kind_of_tokens_whatever_is_asked_later(mosaics: Path, tmp_path: Path) -> None:
+    for name in ("index", "whole"):
+        engine = Engine(tmp_path / name, PatchEncoder(), rerank="ucofia", tokens="float16")
+        engine.index([mosaics / "0.mp4"] if name == "index" else [mosaics])
+    later = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia", tokens="int8")
+    later.index([mosaics])
+    check_alike(later.search("a dog"), engine.search("a dog"))
+
+
+def test_of_two_engines_the_first_to_index_decides(mosaics: Path, tmp_path: Path) -> None:
+    slow, quick = (Engine(tmp_path / "index", PatchEncoder(), rerank=rerank) for rerank in ("none", "ucofia"))
+    quick.index([mosaics / "0.mp4"])
+    with pytest.raises(StoreError, match="made with --rerank ucofia, cannot go on with none"):
+        slow.index([mosaics])
+    assert quick.info().segments == 1
+
+
+# A trained head.
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    folder = tmp_path / "numbered"
+    write_numbers(folder / "first.mp4", range(14))
+    write_numbers(folder / "second.mp4", range(100, 120))
+    return folder
+
+
+def kept(index: Path) -> list[str]:
+    return sorted(path.stem for path in index.glob("moments/*/kept/*"))
+
+
+def test_an_index_remembers_its_head_until_it_is_told_another(numbered: Path, tmp_path: Path) -> None:
+    head, other = write_head(tmp_path / "head.safetensors"), write_head(tmp_path / "other.safetensors", seed=3)
+    index, film = tmp_path / "index", numbered / "first.mp4"
+
+    def ask(**settings: Path | str) -> list[tuple[str, float]]:
+        with Engine(index, make_encoder(), **settings) as engine:  # type: ignore[arg-type]
+            return [(moment.by, moment.score) for moment in engine.locate("rain", 3, video=film)]
+
+    Engine(index, make_encoder()).index([numbered])
+    by_curve = ask()
+    assert {by for by, _ in by_curve} == {"curve"}
+    by_head = ask(head=head)
+    assert {by for by, _ in by_head} == {"head"}
+    assert ask() == by_curve, "asking is not indexing"
+    Engine(index, make_encoder(), head=head).index([numbered])
+    assert ask() == by_head
+    assert ask(head="none") == by_curve
+    assert ask(head=other) not in (by_head, by_curve)
+    Engine(index, make_encoder()).index([numbered])
+    assert ask() == by_head
+    Engine(index, make_encoder(), head=other).index([numbered])
+    assert ask() == ask(head=other)
+    Engine(index, make_encoder(), head="none").index([numbered])
+    assert ask() == by_curve
+
+
+def test_a_lost_head_stops_what_needs_it_and_nothing_else(numbered: Path, tmp_path: Path) -> None:
+    head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
+    Engine(index, make_encoder(), head=head).index([numbered])
+    head.unlink()
+    with Engine(index, make_encoder()) as engine:
+        assert len(engine.search("rain")) == 2
+        assert engine.index([numbered]).unchanged == 2
+        for ask in (lambda: engine.locate("rain"), engine.prepare_moments):
+            with pytest.raises(VidretError, match=r"head\.safetensors: .*No such file"):
+                ask()
+    with Engine(index, make_encoder(), head="none") as engine:
+        assert engine.locate("rain")
+    with pytest.raises(VidretError, match=r"head\.safetensors: .*No such file"):
+        Engine(tmp_path / "new", make_encoder(), head=head)
+    with pytest.raises(VidretError, match="must have a CLIP model of ours as encoder, got colours"):
+        Engine(tmp_path / "new", ColourEncoder(), head=write_head(head))
+    assert not (tmp_path / "new").exists()
+
+
+def test_moments_are_prepared_once_and_found_after_a_move(numbered: Path, tmp_path: Path) -> None:
+    head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
+    shutil.copy(numbered / "first.mp4", numbered / "a copy.mp4")
+    with Engine(index, make_encoder(), head=head) as engine:
+        engine.index([numbered])
+        (numbered / "a copy.mp4").unlink()  # the first path of its content: the other is read
+        steps: list[tuple[int, int]] = []
+        engine.prepare_moments(on_progress=lambda done, total: steps.append((done, total)))
+        assert steps == [(0, 2), (1, 2), (2, 2)]
+        contents = engine._store.contents()
+    files = {path: path.stat().st_ino for path in index.glob("moments/*/*/*")}
+    assert kept(index) == sorted(contents)
+    assert len(files) == 2
+    moved = numbered / "moved.mp4"
+    (numbered / "first.mp4").rename(moved)
+    with Engine(index, make_encoder()) as engine:
+        assert engine.index([numbered]).linked == 1
+        engine.prepare_moments()
+        assert [moment.path for moment in engine.locate("rain", 1, video=moved)] == [str(moved)]
+    assert {path: path.stat().st_ino for path in index.glob("moments/*/*/*")} == files, "nothing was computed again"
+
+
+def test_pruning_forgets_the_moments_of_what_is_gone(numbered: Path, tmp_path: Path) -> None:
+    head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
+    with Engine(index, make_encoder(), head=head) as engine:
+        engine.index([numbered])
+        engine.prepare_moments()
+        both = kept(index)
+        (numbered / "second.mp4").unlink()
+        engine.index([numbered])
+        assert kept(index) == both
+    with Engine(index, make_encoder(), head="none") as engine:
+        engine.index([numbered], prune=True)
+        assert kept(index) == list(engine._store.contents())
+    assert len(both) == 2
+    assert len(kept(index)) == 1
+
+
+def test_without_a_head_there_is_nothing_to_prepare(engine: Engine) -> None:
+    with pytest.raises(VidretError, match="head must be given to prepare moments, got none"):
+        engine.prepare_moments()

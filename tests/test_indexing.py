@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.colours import ColourEncoder, write_film
+from tests.test_ranking import PatchEncoder, make_ranker, read_film, write_mosaic
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.indexing import Progress
@@ -33,6 +34,16 @@ def contents(index: Path) -> dict[tuple[str, int], bytes]:
                 assert key not in found, "nothing twice"
                 found[key] = frames.tobytes() + times.tobytes() + np.array([segment.start, segment.end]).tobytes()
     return found
+
+
+def stored_tokens(index: Path) -> dict[tuple[str, int], bytes]:
+    """Read the tokens of each segment, by the name of its first path and its number."""
+    with Store.open(index) as store:
+        ids = store.searchable()
+        segments = store.segments(ids)
+        names = [Path(store.paths([each.video])[each.video][0]).name for each in segments]
+        tokens = [bytes(each) for each in store.tokens(ids)]
+    return {(name, each.number): own for name, each, own in zip(names, segments, tokens, strict=True)}
 
 
 def states(index: Path) -> dict[str, str]:
@@ -273,3 +284,74 @@ def test_killed_at_any_instant_an_index_is_resumed_without_loss(tmp_path: Path, 
     Engine(index, ColourEncoder()).index([films])
     assert contents(index) == expected
     assert set(states(index).values()) == {"done"}
+
+
+# What a ranker packs.
+
+
+@pytest.mark.parametrize("kind", ["ucofia", "trained ucofia", "trained glscl"])
+def test_every_segment_gets_what_its_ranker_packs(kind: str, tmp_path: Path) -> None:
+    films, encoder, ranker = tmp_path / "films", PatchEncoder(), make_ranker(kind, tmp_path)
+    for seed, seconds in enumerate((2, 9)):
+        write_mosaic(films / f"{seed}.mp4", seconds, seed)
+    Engine(tmp_path / "index", encoder, rerank=ranker.name, tokens="float16").index([films])
+    expected = {}
+    for path in films.iterdir():
+        for number, embedding in enumerate(encoder.encode_frames(read_film(path, encoder), tokens=True)):
+            expected[path.name, number] = ranker.pack(embedding)
+    found = stored_tokens(tmp_path / "index")
+    assert found == expected
+    assert len(found) == 4
+    assert all(found.values())
+
+
+def test_an_interrupted_run_goes_on_with_the_same_tokens(tmp_path: Path) -> None:
+    write_mosaic(tmp_path / "films" / "long.mp4", 60, seed=0)
+    whole = Engine(tmp_path / "whole", PatchEncoder(), rerank="ucofia", tokens="float16")
+    assert whole.index([tmp_path / "films"]).num_segments == 15
+    calls: list[int] = []
+
+    class Tired(PatchEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            calls.append(len(batch))
+            if len(calls) > 6:
+                raise RuntimeError("out of memory")
+            return super().encode_frames(batch, tokens=tokens)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Engine(tmp_path / "index", Tired(), rerank="ucofia", tokens="float16").index([tmp_path / "films"])
+    assert 0 < len(stored_tokens(tmp_path / "index")) < 15
+    engine = Engine(tmp_path / "index", PatchEncoder())
+    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert stored_tokens(tmp_path / "index") == stored_tokens(tmp_path / "whole")
+    assert [hit.score for hit in engine.search("rain")] == [hit.score for hit in whole.search("rain")]
+
+
+@pytest.mark.parametrize("rerank", ["none", "glscl"])
+def test_for_a_ranker_that_packs_none_no_tokens_are_computed(rerank: str, tmp_path: Path) -> None:
+    write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
+
+    class Thrifty(PatchEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            assert not tokens
+            return super().encode_frames(batch)
+
+    engine = Engine(tmp_path / "index", Thrifty(), rerank=rerank)
+    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert engine.info().with_tokens == 0
+    assert set(stored_tokens(tmp_path / "index").values()) == {b""}
+
+
+def test_damaged_tokens_are_found_and_packed_again(tmp_path: Path) -> None:
+    write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
+    engine = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia")
+    engine.index([tmp_path / "films"])
+    before = stored_tokens(tmp_path / "index")
+    file = tmp_path / "index" / "features" / "tokens.bin"
+    damaged = bytearray(file.read_bytes())
+    damaged[40] ^= 1
+    file.write_bytes(damaged)
+    with Store.open(tmp_path / "index", write=True) as store:
+        assert len(store.verify(repair=True)) == 1
+    assert engine.index([tmp_path / "films"]).num_segments == 1
+    assert stored_tokens(tmp_path / "index") == before

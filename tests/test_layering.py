@@ -22,7 +22,7 @@ RUNGS = (
     {"searching", "grounding"},
     {"locating"},
     {"engine", "sheet", "show", "export", "chart"},
-    {"train", "scale"},
+    {"train", "scale", "evaluating"},
     {"cli", "serve"},
 )
 # These import less than their rung allows.

@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,7 @@ from vidret.types import TextEmbedding
 BATCH = 256  # segments read and scored at a time
 MEMORY = 4 << 30  # bytes that the bank's scores may take with what Sinkhorn makes of them
 COPIES = 4  # arrays of the size of one level that live at once
+COLDEST = 1e-6  # a temperature below drowns the differences of float32 scores
 
 Ids = Int64[np.ndarray, " id"]
 
@@ -71,8 +74,11 @@ def measure_calibration(
         on_progress: Called with the number of segments done and of all.
 
     Raises:
-        VidretError: The index is empty, or bank times index is beyond what fits into memory.
+        VidretError: The index is empty, bank times index is beyond what fits into memory, or the temperature is no use.
     """
+    temperature = ranker.temperature if temperature is None else temperature
+    if not COLDEST <= temperature < math.inf:
+        raise VidretError(f"temperature must be at least {COLDEST:g} and finite, got {temperature:g}")
     ids = store.searchable()
     if not len(ids):
         raise VidretError(f"{store.path}: there must be a segment to calibrate, got an empty index")
@@ -86,7 +92,6 @@ def measure_calibration(
             scores[name][:, part] = level
         if on_progress is not None:
             on_progress(min(start + BATCH, len(ids)), len(ids))
-    temperature = ranker.temperature if temperature is None else temperature
     potentials, errors = {}, []
     for name in ranker.weights:
         found = sk_norm(torch.from_numpy(scores.pop(name)), temperature=temperature)
@@ -108,6 +113,12 @@ def save_calibration(store: Store, ranker: Ranker, calibration: Calibration) -> 
     file = io.BytesIO()
     np.savez(file, facts=np.array(json.dumps(facts)), ids=calibration.ids, **_prefixed(calibration.potentials))
     store.set_meta(_key(ranker), file.getvalue())
+    store.set_meta(f"{_key(ranker)}.edition", uuid.uuid4().hex)
+
+
+def find_edition(store: Store, ranker: Ranker) -> str:
+    """Tell calibrations of an index apart without reading them: each that is saved has another edition."""
+    return str(store.get_meta(f"{_key(ranker)}.edition") or "")
 
 
 def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:

@@ -3,18 +3,22 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from jaxtyping import Float, Float32
+
 from vidret.calibrating import Calibration, measure_calibration, save_calibration
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.grounding import Grounder
+from vidret.grounding import Grounder, forget_others
 from vidret.indexing import IndexReport, Progress, index_files
 from vidret.locating import Chosen, Curve, Locator
-from vidret.ranking import AUTO, NONE, load_ranker
+from vidret.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
 from vidret.searching import CANDIDATES, Searcher
 from vidret.store.records import StoreInfo
 from vidret.store.store import Store
@@ -26,6 +30,7 @@ from vidret.video.scan import scan
 logger = logging.getLogger(__name__)
 
 RANKER, HEAD = "ranker", "head"  # under these keys an index keeps what it was made for
+MOMENTS = "moments"  # the folder of an index that holds what grounding heads keep of its videos
 
 
 class Engine:
@@ -60,16 +65,16 @@ class Engine:
                 store.check_encoder(encoder.name, encoder.fingerprint)
                 made = json.loads(store.get_meta(RANKER) or "{}")
                 known_head = str(store.get_meta(HEAD) or NONE)
-        if made and rerank == AUTO:
-            rerank, tokens = made["name"], made["tokens"]
+        if made:  # how tokens are stored is settled, whatever is asked now
+            rerank, tokens = made["name"] if rerank == AUTO else rerank, made["tokens"]
         self.ranker = load_ranker(rerank, encoder, tokens=tokens)
         self._tokens = tokens
-        if made and made["fingerprint"] != self.ranker.fingerprint:
-            raise StoreError(f"{self.path}: made with --rerank {made['name']}, cannot go on with {self.ranker.name}")
-        chosen = known_head if head == AUTO else os.fspath(head)
-        self.grounder = None
-        if chosen != NONE:
-            self.grounder = Grounder(Path(chosen), encoder, self.path / "moments", tokens=tokens, device=device)
+        if made:
+            self._check_made(made)
+        self._told_head = head != AUTO
+        self._head = os.fspath(head) if self._told_head else known_head
+        if self._told_head:
+            _ = self.grounder  # a wrong file is told at once; one that only the index knows must not stop a search
 
     @classmethod
     def open(
@@ -110,6 +115,18 @@ class Engine:
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device=device, precision=precision)
         return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device)
+
+    @cached_property
+    def grounder(self) -> Grounder | None:
+        """The trained grounding head, loaded when it is first needed; None when there is none.
+
+        Raises:
+            VidretError: Its file is gone or cannot be read, or it is not for the encoder.
+        """
+        if self._head == NONE:
+            return None
+        folder = self.path / MOMENTS
+        return Grounder(Path(self._head), self.encoder, folder, tokens=self._tokens, device=self._device)
 
     @property
     def _searcher(self) -> Searcher:
@@ -161,18 +178,22 @@ class Engine:
         files = scan(os.fspath(path) for path in paths)
         load_faiss()  # a missing extra is told before the work, not after it
         check_encoder(self.encoder)
+        check_ranker(self.ranker, self.encoder)
         encoder = self.encoder
         with Store.create(
             self.path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
         ) as store:
-            if store.get_meta(RANKER) is None:
-                made = {"name": self.ranker.name, "fingerprint": self.ranker.fingerprint, "tokens": self._tokens}
-                store.set_meta(RANKER, json.dumps(made))
+            known = store.get_meta(RANKER)
+            if known is not None:  # another engine may have made it since this one was
+                self._check_made(json.loads(known))
+            made = {"name": self.ranker.name, "fingerprint": self.ranker.fingerprint, "tokens": self._tokens}
+            store.set_meta(RANKER, json.dumps(made) if known is None else known)
             report = index_files(
                 store,
                 encoder,
                 files,
                 pack=self.ranker.pack if self.ranker.fingerprint else None,
+                tokens=self.ranker.wants_tokens,
                 lanes=lanes,
                 decoder=decoder,
                 device="cuda" if self._device.startswith("cuda") else "cpu",
@@ -183,10 +204,10 @@ class Engine:
             )
             for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
                 self._searcher.baselines.save(store, self._searcher.choose(name))
-            if self.grounder is not None:
-                store.set_meta(HEAD, str(self.grounder.path))
-        if self.grounder is not None and prune:
-            self.grounder.forget_others(set(self._store.contents()))
+            if self._told_head:
+                store.set_meta(HEAD, NONE if self.grounder is None else str(self.grounder.path))
+        if report.pruned is not None:
+            forget_others(self.path / MOMENTS, self._store.contents())
         return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -207,10 +228,9 @@ class Engine:
         contents = self._store.contents()
         for done, (content, video) in enumerate(contents.items()):
             on_prepared(done, len(contents))
-            path = next(iter(self._store.paths([video])[video]), None)
+            path = self._choose_path(video)
             try:
-                if path is not None:
-                    self.grounder.prepare(path, content, keep=True, timeout=timeout)
+                self.grounder.prepare(path, content, keep=True, timeout=timeout)
             except DecodeError as error:
                 logger.warning("%s: no moments prepared: %s", path, error.reason)
         on_prepared(len(contents), len(contents))
@@ -256,11 +276,14 @@ class Engine:
                 on_progress=on_progress,
             )
             save_calibration(store, ranker, calibration)
-            searcher.forget_calibrations()
             searcher.baselines.save(store, ranker)
         return calibration
 
     # Asking
+
+    def choose_ranker(self, rerank: str | None = AUTO) -> Ranker:
+        """Give what orders candidates, by the name that ``search`` takes."""
+        return self._searcher.choose(rerank)
 
     def search(self, query: str, k: int = 10, *, candidates: int = CANDIDATES, rerank: str | None = AUTO) -> list[Hit]:
         """Find the videos that answer a query.
@@ -280,6 +303,30 @@ class Engine:
             VidretError: The query is empty, k is below 1, or there is no index.
         """
         return self._searcher.search(self._encode_query(query, k), k, candidates, self._searcher.choose(rerank))
+
+    def score_videos(
+        self,
+        queries: Sequence[str],
+        videos: Sequence[str | os.PathLike[str] | int],
+        *,
+        rerank: str | None = AUTO,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Float32[np.ndarray, "text video"]]:
+        """Score queries against videos, all with all: for evaluation.
+
+        Args:
+            queries: In words.
+            videos: Paths or ids.
+            rerank: As in ``search``.
+            on_progress: Called with the number of segments done and of all.
+
+        Returns:
+            A matrix for each level, and ``total``, which is what ``search`` would order by, uncorrected by any bank.
+        """
+        searcher = self._searcher
+        numbers = [self._find_video(video) for video in videos]
+        texts = self.encoder.encode_text(list(queries))
+        return searcher.score_videos(texts, numbers, searcher.choose(rerank), on_progress=on_progress)
 
     def locate(
         self, query: str, k: int = 5, *, video: str | os.PathLike[str] | int | None = None, videos: int = 10
@@ -304,10 +351,15 @@ class Engine:
             hits = self.search(query, videos)
             chosen = [Chosen(hit.video, hit.path, hit.score, hit.weak) for hit in hits]
         else:
-            number = self._find_video(video)
-            path = os.fspath(video) if isinstance(video, str | os.PathLike) else self._store.paths([number])[number][0]
-            chosen = [Chosen(number, path, 0.0, None)]
+            chosen = [self._choose_video(video)]
         return Locator(self._searcher, self.grounder).locate(text, chosen, k)
+
+    def rate(
+        self, query: str, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
+    ) -> Float[np.ndarray, " time"]:
+        """Say how well a video fits a query at certain times, in seconds: its saliency, by the head or the curve."""
+        locator = Locator(self._searcher, self.grounder)
+        return locator.rate(self._encode_query(query, 1), self._choose_video(video), times)
 
     def curve(self, query: str, video: str | os.PathLike[str] | int) -> Curve:
         """Score a query against every stored frame of one video."""
@@ -327,12 +379,28 @@ class Engine:
 
     # The parts
 
+    def _check_made(self, made: Mapping[str, str]) -> None:
+        if made["fingerprint"] != self.ranker.fingerprint or made["tokens"] != self._tokens:
+            raise StoreError(f"{self.path}: made with --rerank {made['name']}, cannot go on with {self.ranker.name}")
+
     def _encode_query(self, query: str, k: int) -> TextEmbedding:
         if not query.strip():
             raise VidretError(f"query must hold a word, got {query!r}")
         if k < 1:
             raise VidretError(f"k must be at least 1, got {k}")
         return self.encoder.encode_text([query])[0]
+
+    def _choose_video(self, video: str | os.PathLike[str] | int) -> Chosen:
+        number = self._find_video(video)
+        path = os.fspath(video) if isinstance(video, str | os.PathLike) else self._choose_path(number)
+        return Chosen(number, path, 0.0, None)
+
+    def _choose_path(self, video: int) -> str:
+        """Give a video's first path that is there; where none is, the first, for an error to name."""
+        paths = self._store.paths([video])[video]
+        if not paths:
+            raise StoreError(f"video must have a file that is there, got {video}, whose files are all gone")
+        return next((path for path in paths if os.path.exists(path)), paths[0])  # noqa: PTH110
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
         if isinstance(video, int):

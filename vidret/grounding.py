@@ -1,20 +1,26 @@
 """Trained moments: a grounding head over an index's videos, what it keeps of each on disk, and what it answers."""
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import nn
 from torch.nn import functional
 
-from vidret.encode.encoder import Encoder, LayeredEncoder
-from vidret.errors import DecodeError, VidretError
+from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.ground import curve
 from vidret.ground.checkpoint import HeadCard, load_head
 from vidret.ground.head import Answer
 from vidret.ground.mapped import MappedVideos
-from vidret.ground.mapped_files import load_mapped, load_windows, save_mapped
+from vidret.ground.mapped_files import load_mapped, save_mapped
 from vidret.ground.spans import Span
 from vidret.ground.suppression import Fade, gaussian, hard, linear, lower_scores, settle_spans
 from vidret.ground.windows import Window, cut_windows, join_answers
@@ -25,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FPS = 0.5  # for a head whose card names no rate
 LIMIT = 2 << 30  # bytes of what was computed for queries; what was asked for at indexing is never dropped
+ABANDONED = 3600.0  # seconds after which a file that nobody goes on writing is left over from a run that was killed
+SUFFIX, KEPT, CACHE = ".zip", "kept", "cache"
 TOKENS = {"int8": torch.int8, "float16": torch.float16}
 FADES: dict[str | None, Fade | None] = {"linear": linear, None: None}
 
@@ -62,6 +70,13 @@ class Grounder:
         self._device = torch.device("cuda" if device.startswith("cuda") else "cpu")
         self._head.to(self._device)
         self.fps = self.card.fps or FPS
+        try:
+            choose_fade(self.card)  # what is wrong is told now, not after the first video
+        except ValueError as error:
+            raise VidretError(f"{head}: {error}") from error
+        self._check_width("text", self.read("").layers, _count_inputs(self._head.block.query_map))
+        if self.card.backbone != encoder.name.removesuffix(WHOLE):
+            logger.warning("%s: was made for %s, and reads %s", head, self.card.backbone, encoder.name)
         self.fingerprint = hashlib.blake2b(
             head.read_bytes() + f"{encoder.fingerprint} {tokens}".encode(), digest_size=16
         ).hexdigest()
@@ -69,9 +84,9 @@ class Grounder:
 
     # What is kept of videos
 
-    def find(self, content: str) -> Path | None:
-        """Find the mapped tokens of a content, by its fingerprint."""
-        return next((path for path in (self._place(content, keep) for keep in (True, False)) if path.exists()), None)
+    def place(self, content: str, *, keep: bool) -> Path:
+        """Say where a content's mapped tokens are, or would be."""
+        return self._folder / (KEPT if keep else CACHE) / f"{content}{SUFFIX}"
 
     def prepare(self, path: str, content: str, *, keep: bool = False, timeout: float = 120.0) -> Path:
         """Compute a video's mapped tokens, unless they are there, and keep them; ``keep`` protects them.
@@ -79,46 +94,43 @@ class Grounder:
         Memory does not grow with the video's length.
 
         Raises:
-            DecodeError: The video cannot be read.
-            VidretError: The folder cannot be written.
+            DecodeError: The video cannot be read, or is not the content any more.
+            VidretError: The folder cannot be written, or the head is not for this encoder.
         """
-        found, place = self.find(content), self._place(content, keep)
-        if found is not None and keep and found != place:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            found.replace(place)
-        elif found is not None:
-            found.touch()
-            return found
-        else:
-            save_mapped(place, self._map(path, timeout))
+        kept, cached = self.place(content, keep=True), self.place(content, keep=False)
+        place = kept if keep else cached
+        if keep and cached.exists():
+            with contextlib.suppress(FileNotFoundError):  # another process has dropped it just now
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                cached.replace(kept)
+        for found in (kept, place):
+            if found.exists():
+                with contextlib.suppress(OSError):  # who may only read an index does without
+                    os.utime(found)
+                return found
+        save_mapped(place, self._map(path, content, timeout))
         if not keep:
             self._drop_oldest(place)
         return place
 
-    def forget_others(self, contents: set[str]) -> None:
-        """Drop what is kept of contents that are not among these."""
-        for path in self._folder.glob("*/*.safetensors"):
-            if path.stem not in contents:
-                path.unlink(missing_ok=True)
-
-    def _place(self, content: str, keep: bool) -> Path:
-        return self._folder / ("kept" if keep else "cache") / f"{content}.safetensors"
-
     def _drop_oldest(self, newest: Path) -> None:
-        files = sorted(newest.parent.glob("*.safetensors"), key=lambda path: -path.stat().st_mtime_ns)
+        files = []
+        for path in newest.parent.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # another process drops, too
+                files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
         total = 0
-        for path in files:
-            total += path.stat().st_size
+        for _, size, path in sorted(files, reverse=True):
+            total += size
             if total > self._limit and path != newest:
                 path.unlink(missing_ok=True)
 
     @torch.inference_mode()
-    def _map(self, path: str, timeout: float) -> Iterator[tuple[Window, MappedVideos]]:
+    def _map(self, path: str, content: str, timeout: float) -> Iterator[tuple[Window, MappedVideos]]:
         """Decode, encode and map a video, window after window."""
         seen: list[LayerTokens] = []
         first = 0  # the index of the frame that ``seen`` begins with
         windows: list[Window] | None = None
-        for item in self._encode(path, timeout):
+        for item in self._encode(path, content, timeout):
             if isinstance(item, int):
                 windows = cut_windows(item)
                 continue
@@ -132,6 +144,8 @@ class Grounder:
 
     def _map_window(self, parts: list[LayerTokens], frames: slice) -> MappedVideos:
         """Map the frames of one window; tokens merge differently from part to part, and are padded to the most."""
+        wanted = _count_inputs(self._head.block.video_map) - 2 * self._head.block.tef
+        self._check_width("video", parts[0].layers[0], wanted)
         layers, masks, sizes = [], [], []
         for layer in range(self._head.block.num_layers):
             rows = [torch.from_numpy(part.layers[layer]) for part in parts]
@@ -146,28 +160,30 @@ class Grounder:
         mapped = self._head.prepare(layers, token_masks=masks or None, sizes=sizes or None, dtype=self._tokens)
         return MappedVideos(*(tuple(None if x is None else x.cpu() for x in part) for part in mapped[:3]))  # type: ignore[arg-type]
 
-    def _encode(self, path: str, timeout: float) -> Iterator[int | LayerTokens]:
+    def _encode(self, path: str, content: str, timeout: float) -> Iterator[int | LayerTokens]:
         """Give how many frames there are, then their layers, some at a time."""
         at_once = self._encoder.sampling.num_frames
         pictures: list[np.ndarray] = []
+        last: np.ndarray | None = None  # what a frame that could not be read looks like: the one before it
         with DecodePool(1, resize=self._encoder.resize, num_frames=1, fps=self.fps, timeout=timeout) as pool:
             total = given = 0
             for message in pool.stream(path):
                 match message:
                     case Opened():
+                        if message.fingerprint != content:
+                            raise DecodeError(path, "has changed since it was indexed")
                         total = len(message.cuts)
                         yield total
                     case DecodedSegment():
-                        # A frame that could not be read looks like the one before it.
+                        picture = message.frames.pixels[0]
                         missing = message.number - given - len(pictures)
-                        pictures += [pictures[-1] if pictures else message.frames.pixels[0]] * missing
-                        pictures.append(message.frames.pixels[0])
+                        pictures += [picture if last is None else last] * missing + [picture]
+                        last = picture
                     case Finished():
                         if message.salvaged:
                             logger.warning("%s: %s", path, message.salvaged)
-                        if not given and not pictures:
+                        if last is None:
                             raise DecodeError(path, "no frame of it can be read")
-                        last = pictures[-1] if pictures else np.zeros((1, 1, 3), np.uint8)
                         pictures += [last] * (total - given - len(pictures))
                 while len(pictures) >= at_once or (pictures and given + len(pictures) >= total):
                     part, pictures = pictures[:at_once], pictures[at_once:]
@@ -182,17 +198,78 @@ class Grounder:
         return self._encoder.encode_text_layers([query], self._head.block.num_layers)[0]
 
     @torch.inference_mode()
-    def answer(self, text: LayerWords, mapped: Path, *, duration: float) -> list[Span]:
-        """Find a query's spans in one video: clamped, rounded and suppressed as the head's card says, best first.
+    def answer(self, text: LayerWords, path: str, content: str, *, duration: float) -> list[Span]:
+        """Find a query's spans in one video, best first.
+
+        They are clamped, rounded and suppressed as the head's card says. Of a head that finds highlights alone they
+        are where its saliency stands out, with the mean of their frames' as score.
 
         Raises:
-            VidretError: The file of mapped tokens cannot be read.
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
         """
+        found = self._ask(text, path, content)
+        if self._head.boundaries is None:
+            return find_highlights(found.saliency, fps=self.fps, duration=duration, limit=self.card.limit)
+        return settle(found, self.card, duration=duration)
+
+    @torch.inference_mode()
+    def rate_frames(self, text: LayerWords, path: str, content: str) -> Float[np.ndarray, " frame"]:
+        """Say how well each frame of a video fits a query; frame n is at (n + 0.5) / fps seconds.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
+        """
+        return self._ask(text, path, content).saliency
+
+    def _ask(self, text: LayerWords, path: str, content: str) -> Answer:
+        mapped = self.prepare(path, content)
+        try:
+            return self._ask_file(text, mapped)
+        except StoreError as error:  # damaged, or dropped since by another process
+            logger.warning("%s; computed again", error)
+            mapped.unlink(missing_ok=True)
+            return self._ask_file(text, self.prepare(path, content, keep=mapped.parent.name == KEPT))
+
+    def _ask_file(self, text: LayerWords, mapped: Path) -> Answer:
         query = torch.from_numpy(text.layers)[None].to(self._device)
-        windows = load_windows(mapped)
-        parts = load_mapped(mapped, num_layers=self._head.block.num_layers, device=self._device)
-        answers = (self._head.decode(self._head(part, query), fps=self.fps)[0] for part in parts)
-        return settle(join_answers(windows, answers, fps=self.fps), self.card, duration=duration)
+        windows, answers = [], []
+        for window, part in load_mapped(mapped, device=self._device):
+            windows.append(window)
+            answers += self._head.decode(self._head(part, query), fps=self.fps)
+        return join_answers(windows, answers, fps=self.fps)
+
+    def _check_width(self, tower: str, layers: Float[np.ndarray, "*any width"], wanted: int) -> None:
+        if layers.shape[-1] != wanted:
+            name, found = self._encoder.name, layers.shape[-1]
+            raise VidretError(f"{self.path}: {tower} layers must be {wanted} wide, got {found} of {name}")
+
+
+def forget_others(folder: Path, contents: Container[str]) -> None:
+    """Drop what any head keeps in a folder of contents that are not among these, and what killed runs left."""
+    for path in folder.glob("*/*/*"):
+        with contextlib.suppress(FileNotFoundError):
+            if (path.suffix == SUFFIX and path.stem not in contents) or (
+                path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
+            ):
+                path.unlink()
+
+
+def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, duration: float, limit: int) -> list[Span]:
+    """Give spans where frames' probabilities stand out, best first.
+
+    The score is the mean of those inside, lowered by the share that a better span has of it.
+    """
+    times = (np.arange(len(saliency)) + 0.5) / fps
+    edges = np.concatenate([[0.0], (times[1:] + times[:-1]) / 2, [duration]])
+    found = curve.find_spans(saliency, times, start=0.0, end=duration, k=limit)
+    starts, ends = np.array([span.start for span in found]), np.array([span.end for span in found])
+    means = [saliency[(edges[:-1] >= span.start) & (edges[1:] <= span.end)].mean() for span in found]
+    order, scores = lower_scores(starts, ends, np.array(means, np.float64), linear)
+    return [
+        Span(found[place].start, found[place].end, float(score)) for place, score in zip(order, scores, strict=True)
+    ]
 
 
 def settle(answer: Answer, card: HeadCard, *, duration: float) -> list[Span]:
@@ -218,15 +295,20 @@ def choose_fade(card: HeadCard) -> Fade | None:
     """Give the suppression that a head's card names.
 
     Raises:
-        VidretError: It names an unknown one.
+        ValueError: It names an unknown one, or a wrong threshold.
     """
     if card.suppression == "hard":
         return hard(0.7 if card.threshold is None else card.threshold)
     if card.suppression == "gaussian":
         return gaussian(0.5 if card.threshold is None else card.threshold)
     if card.suppression not in FADES:
-        raise VidretError(f"suppression must be hard, linear or gaussian, got {card.suppression}")
+        raise ValueError(f"suppression must be hard, linear or gaussian, got {card.suppression}")
     return FADES[card.suppression]
+
+
+def _count_inputs(mapping: nn.Sequential) -> int:
+    """Give the width of what a mapping takes: that of its first norm."""
+    return next(mapping.parameters()).numel()
 
 
 def _pad(rows: torch.Tensor, num_tokens: int) -> torch.Tensor:

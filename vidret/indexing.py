@@ -81,6 +81,7 @@ def index_files(
     files: Sequence[str],
     *,
     pack: Callable[[SegmentEmbedding], bytes] | None = None,
+    tokens: bool = True,
     lanes: int | None = None,
     decoder: Decoder = "auto",
     device: Device = "cpu",
@@ -98,7 +99,8 @@ def index_files(
         store: The index, open for writing.
         encoder: The encoder that the index was made with.
         files: Absolute paths, each once, as ``scan`` lists them.
-        pack: What makes of an embedding, tokens included, what is stored beside its vectors; nothing unless given.
+        pack: What makes of an embedding what is stored beside its vectors; nothing unless given.
+        tokens: Have embeddings hold their tokens for ``pack``.
         lanes: Files worked on at once; the number of usable cores unless given.
         decoder: ``auto``, ``decord`` or ``pyav``.
         device: ``cuda`` decodes on the GPU where Decord was built for it.
@@ -111,7 +113,7 @@ def index_files(
         VidretError: The index cannot be written. Files that fail raise nothing.
     """
     started = time.monotonic()
-    run = IndexRun(store, encoder, pack=pack, retry_failed=retry_failed)
+    run = IndexRun(store, encoder, pack=pack, tokens=tokens, retry_failed=retry_failed)
     run.triage(files)
     run.note_missing(set(files))
     lanes = max(1, min(lanes or count_cores(), MAX_LANES, len(run.jobs) or 1))
@@ -123,6 +125,7 @@ def index_files(
         resize=encoder.resize,
         num_frames=sampling.num_frames,
         fps=sampling.fps,
+        whole=sampling.whole,
         timeout=timeout,
     ) as pool:
         run.work(pool, lanes, on_progress or (lambda _: None), started)
@@ -140,9 +143,16 @@ class IndexRun:
     """One run's jobs and counts; its lanes share it under one lock."""
 
     def __init__(
-        self, store: Store, encoder: Encoder, *, pack: Callable[[SegmentEmbedding], bytes] | None, retry_failed: bool
+        self,
+        store: Store,
+        encoder: Encoder,
+        *,
+        pack: Callable[[SegmentEmbedding], bytes] | None,
+        tokens: bool,
+        retry_failed: bool,
     ) -> None:
         self.store, self.encoder, self.pack, self.retry_failed = store, encoder, pack, retry_failed
+        self.tokens = tokens and pack is not None
         self.jobs: list[Job] = []
         self.interrupted = False
         self._stop = threading.Event()
@@ -281,7 +291,7 @@ class IndexRun:
                 case Opened():
                     num_segments = len(message.cuts)
                 case DecodedSegment():
-                    embedding = self.encoder.encode_frames([message.frames], tokens=self.pack is not None)[0]
+                    embedding = self.encoder.encode_frames([message.frames], tokens=self.tokens)[0]
                     tokens = b"" if self.pack is None else self.pack(embedding)
                     self.store.add_segment(video, message.number, message.start, message.end, embedding, tokens=tokens)
                     with self._lock:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vidret.align.similarity import score_frames
-from vidret.errors import DecodeError
+from vidret.align.similarity import score_top_frames
+from vidret.errors import DecodeError, StoreError
 from vidret.ground.curve import find_spans
 from vidret.grounding import Grounder
 from vidret.ranking import FrameRanker
@@ -81,17 +81,35 @@ class Locator:
         for each, share in zip(chosen, shares / shares.sum(), strict=True):
             record = self._searcher.store.video(each.video)
             try:
-                mapped = grounder.prepare(each.path, record.fingerprint)
+                spans = grounder.answer(words, each.path, record.fingerprint, duration=record.duration)
             except DecodeError as error:
                 logger.warning("left out: %s", error)
                 continue
             weak = self._is_weak(text, each.video) if each.weak is None else each.weak
-            spans = grounder.answer(words, mapped, duration=record.duration)
             moments += [
                 Moment(each.video, each.path, span.start, span.end, float(share) * span.score, weak, "head")
                 for span in spans
             ]
         return moments
+
+    def rate(self, text: TextEmbedding, video: Chosen, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
+        """Say how well a video fits a query at certain times: as the head rates its frames, else by the curve.
+
+        Raises:
+            DecodeError: The head has not seen the video, and it cannot be read.
+            StoreError: Nothing of the video is stored.
+        """
+        if self._grounder is not None:
+            content = self._searcher.store.video(video.video).fingerprint
+            scores = self._grounder.rate_frames(self._grounder.read(text.text), video.path, content)
+            places = (np.arange(len(scores)) + 0.5) / self._grounder.fps
+        else:
+            curve = self.curve(text.sentence, video.video)
+            if curve is None:
+                raise StoreError(f"{video.path}: nothing of it is stored yet")
+            scores, places = curve.scores, curve.times
+        found: Float[np.ndarray, " time"] = np.interp(times, places, scores)
+        return found
 
     def _is_weak(self, text: TextEmbedding, video: int) -> bool:
         curve = self.curve(text.sentence, video)
@@ -105,6 +123,6 @@ class Locator:
         stored = self._searcher.store.frames(ids)
         segments = self._searcher.store.segments(ids)
         frames = [vectors for vectors, _ in stored]
-        best = float(score_frames(sentence, frames)[0].max())
+        best = float(score_top_frames(sentence, frames)[0].max())
         times = np.concatenate([times for _, times in stored])
         return Curve(np.concatenate(frames) @ sentence, times, segments[0].start, segments[-1].end, best)

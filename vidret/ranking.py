@@ -13,14 +13,17 @@ from vidret.align.aligner import Aligner
 from vidret.align.batches import collate_segments, collate_texts
 from vidret.align.concepts import ConceptAligner, ConceptVideos
 from vidret.align.files import GLSCL, UCOFIA, load_aligner
-from vidret.align.packing import pack_video, unpack_videos
+from vidret.align.levels import score_frames
+from vidret.align.packing import pack_video, stack_rows, unpack_videos
 from vidret.align.selection import PatchSelector
-from vidret.align.similarity import score_frames
-from vidret.encode.encoder import STARTER, Encoder
+from vidret.align.similarity import score_top_frames
+from vidret.align.temporal import pool_frames
+from vidret.encode.encoder import STARTER, WHOLE, Encoder
 from vidret.errors import AlignerError
-from vidret.types import SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 NONE = "none"
+MEAN = "mean"
 AUTO = "auto"
 BESIDE = ".aligner.safetensors"  # what a model's aligner is called that lies beside it
 TOKENS = {"int8": torch.int8, "float16": torch.float16}
@@ -72,8 +75,23 @@ class FrameRanker:
 
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
         """Score texts against segments by their frames."""
-        found = [score_frames(text.sentence, frames) for text in texts]
+        found = [score_top_frames(text.sentence, frames) for text in texts]
         return Levels({"frames": np.stack([scores for scores, _ in found])}, np.array([best for _, best in found]))
+
+
+class MeanRanker(FrameRanker):
+    """The mean of all frames: mean pooling, the baseline of papers."""
+
+    name = MEAN
+    weights: Mapping[str, float] = {"segment": 1.0}
+
+    def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
+        """Score texts against the mean of each segment's frames."""
+        rows, mask = stack_rows(frames)
+        rows = rows.float()
+        sentences = torch.from_numpy(np.stack([text.sentence for text in texts])).float()
+        best = score_frames(sentences, rows, mask=mask)[1]
+        return Levels({"segment": (sentences @ pool_frames(rows, mask).T).numpy()}, best.numpy())
 
 
 class UcofiaRanker:
@@ -84,12 +102,10 @@ class UcofiaRanker:
 
     def __init__(self, name: str, aligner: Aligner, *, tokens: str = "int8") -> None:
         """Take an aligner; ``tokens`` says how they are stored: int8 or float16."""
-        if tokens not in TOKENS:
-            raise AlignerError(f"tokens must be {' or '.join(TOKENS)}, got {tokens}")
         self.name, self._aligner, self._dtype = name, aligner.eval(), TOKENS[tokens]
         self.fingerprint = _digest(UCOFIA, aligner)
         # As published for a trained head, whose logits it is 1 of; measured without one, where cosines spread wider.
-        self.temperature = 1 / float(aligner.logit_scale.exp()) if aligner.trained else 0.05
+        self.temperature = 1 / float(aligner.logit_scale.detach().exp()) if aligner.trained else 0.05
 
     @torch.no_grad()
     def pack(self, embedding: SegmentEmbedding) -> bytes:
@@ -143,40 +159,62 @@ class GlsclRanker:
 
 def choose_ranker(encoder: Encoder) -> str:
     """Name the ranker that a new index gets unless told: a model's own aligner, or what was measured to be better."""
-    beside = Path(encoder.name).with_suffix(BESIDE) if encoder.name.endswith(".safetensors") else None
+    name = encoder.name.removesuffix(WHOLE)
+    beside = Path(name).with_suffix(BESIDE) if name.endswith(".safetensors") else None
     if beside is not None and beside.is_file():
         return str(beside)
-    return UCOFIA if encoder.name == STARTER else NONE
+    return UCOFIA if name == STARTER else NONE
 
 
 def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
     """Load what orders candidates.
 
     Args:
-        name: ``none``, ``ucofia`` or ``glscl`` (training-free), ``auto``, or the file of a trained aligner.
+        name: ``none`` (the frames that fit best), ``mean`` (of all frames), ``ucofia`` or ``glscl`` (training-free),
+            ``auto``, or the file of a trained aligner.
         encoder: Whose embeddings it is for.
         tokens: How UCoFiA's tokens are stored, ``int8`` or ``float16``.
 
     Raises:
-        AlignerError: There is no such aligner, or its file cannot be read.
+        AlignerError: There is no such aligner, its file cannot be read, or it is for an encoder of another dimension.
     """
+    if tokens not in TOKENS:
+        raise AlignerError(f"tokens must be {' or '.join(TOKENS)}, got {tokens}")
     if name == AUTO:
         name = choose_ranker(encoder)
-    if name == NONE:
-        return FrameRanker()
+    if name in (NONE, MEAN):
+        return FrameRanker() if name == NONE else MeanRanker()
     if name == UCOFIA:
         # The starter's regions are mixed as its frames are: the less they repeat each other, the more they say. CLIP's
         # patches are not trained to be compared: the nearer to the class token, the more they can be trusted.
-        return UcofiaRanker(name, Aligner(selector=PatchSelector(apart=encoder.name == STARTER)), tokens=tokens)
+        return UcofiaRanker(
+            name, Aligner(selector=PatchSelector(apart=encoder.name.removesuffix(WHOLE) == STARTER)), tokens=tokens
+        )
     if name == GLSCL:
         return GlsclRanker(name, ConceptAligner())
     path = Path(name)
     if not path.is_file():
-        raise AlignerError(f"rerank must be auto, none, ucofia, glscl or the file of an aligner, got {name}")
+        raise AlignerError(f"rerank must be auto, none, mean, ucofia, glscl or the file of an aligner, got {name}")
     aligner = load_aligner(path)
+    if aligner.temporal is not None and (dim := aligner.temporal.positions.shape[1]) != encoder.dim:
+        raise AlignerError(f"{path}: the encoder must have {dim} dimensions, got {encoder.name} of {encoder.dim}")
     if isinstance(aligner, Aligner):
         return UcofiaRanker(str(path.absolute()), aligner, tokens=tokens)
     return GlsclRanker(str(path.absolute()), aligner)
+
+
+def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
+    """Refuse an aligner that cannot read what an encoder gives, before anything is made for the two.
+
+    Raises:
+        AlignerError: It was trained, and the encoder does not tell what a trained aligner reads.
+    """
+    if not ranker.fingerprint:
+        return
+    side = encoder.resize.crop
+    frames = Frames(np.zeros((1, side, side, 3), np.uint8), np.zeros(1))
+    embedding = encoder.encode_frames([frames], tokens=ranker.wants_tokens)[0]
+    ranker.score(encoder.encode_text([""]), [ranker.pack(embedding)], [embedding.frames])
 
 
 def _refuse_missing(name: str, packed: Packed) -> None:

@@ -2,15 +2,15 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 
 from vidret.align.baseline import UNRELATED, WEAK, unrelated_share
 from vidret.baselines import Baselines
-from vidret.calibrating import Calibration, load_calibration
+from vidret.calibrating import Calibration, find_edition, load_calibration
 from vidret.encode.encoder import Encoder
 from vidret.ranking import AUTO, NONE, Levels, Ranker, load_ranker
 from vidret.store.store import Store
@@ -19,6 +19,8 @@ from vidret.types import Hit, Segment, TextEmbedding
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 200  # segments that are looked at again for a query
+AT_ONCE = 256  # segments that whole matrices are scored against at a time
+TOTAL = "total"
 Ids = Int64[np.ndarray, " id"]
 
 
@@ -32,6 +34,15 @@ class RankedSegment:
     levels: Mapping[str, float]
 
 
+def sum_levels(
+    scores: Mapping[str, Float[np.ndarray, "text segment"]], ranker: Ranker
+) -> Float[np.ndarray, "text segment"]:
+    """Weigh levels to one score."""
+    parts = [weight * scores[name] for name, weight in ranker.weights.items()]
+    total: Float[np.ndarray, "text segment"] = np.sum(parts, axis=0)
+    return total
+
+
 class Searcher:
     """One index open for reading, the encoder it was made with, and the ranker it was made for."""
 
@@ -41,7 +52,7 @@ class Searcher:
         self._tokens = tokens
         self._rankers = {ranker.name: ranker}
         self.baselines = Baselines(self._measure_baseline)
-        self._calibrations: dict[str, tuple[int, Calibration | None]] = {}
+        self._calibrations: dict[str, tuple[tuple[int, str], Calibration | None]] = {}
 
     def choose(self, rerank: str | None) -> Ranker:
         """Give a ranker by name, each loaded once."""
@@ -63,10 +74,6 @@ class Searcher:
         """Say whether most unrelated queries score as high in this index."""
         return unrelated_share(self.baselines.scores(self.store, ranker), score) >= WEAK
 
-    def forget_calibrations(self) -> None:
-        """Read them again, when they are next needed."""
-        self._calibrations.clear()
-
     def rank(self, text: TextEmbedding, candidates: int, ranker: Ranker) -> list[RankedSegment]:
         """Let the vectors choose candidates, and a ranker order them."""
         _, found = self.store.search(text.sentence[None], candidates)
@@ -77,11 +84,11 @@ class Searcher:
         calibration = self.find_calibration(ranker)
         if calibration is not None:
             levels = calibration.correct(levels, ids)
-        scores = sum(weight * levels.scores[name][0] for name, weight in ranker.weights.items())
+        scores = sum_levels(levels.scores, ranker)[0]
         ranked = [
             RankedSegment(
                 segment,
-                float(np.asarray(scores)[place]),
+                float(scores[place]),
                 float(times[place][levels.best[0, place]]),
                 {name: float(level[0, place]) for name, level in levels.scores.items()},
             )
@@ -99,11 +106,39 @@ class Searcher:
         packed = self.store.tokens(ids) if own and ranker.fingerprint else [b""] * len(ids)
         return ranker.score(texts, packed, [frames for frames, _ in stored]), [times for _, times in stored]
 
+    def score_videos(
+        self,
+        texts: Sequence[TextEmbedding],
+        videos: Sequence[int],
+        ranker: Ranker,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Float32[np.ndarray, "text video"]]:
+        """Score texts against whole videos, level by level and together under ``TOTAL``, without any correction.
+
+        A video has the score of its best segment, at each level by itself; nothing is left to the coarse search.
+        """
+        ids = [self.store.video_segments(video) for video in videos]
+        owners = np.repeat(np.arange(len(videos)), [len(each) for each in ids])
+        flat = np.array([key for each in ids for key in each], dtype=np.int64)
+        names = [TOTAL, *ranker.weights]
+        scores = {name: np.full((len(texts), len(videos)), -np.inf, np.float32) for name in names}
+        for start in range(0, len(flat), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            levels = self.score(ranker, texts, flat[part])[0].scores
+            levels[TOTAL] = sum_levels(levels, ranker)
+            for name, whole in scores.items():
+                for column, owner in enumerate(owners[part]):
+                    np.maximum(whole[:, owner], levels[name][:, column], out=whole[:, owner])
+            if on_progress is not None:
+                on_progress(min(start + AT_ONCE, len(flat)), len(flat))
+        return scores
+
     def find_calibration(self, ranker: Ranker) -> Calibration | None:
         """Give the index's calibration for a ranker, and say so when the index has grown since it was made."""
-        generation = self.store.generation
+        edition = self.store.generation, find_edition(self.store, ranker)
         known = self._calibrations.get(ranker.name)
-        if known is None or known[0] != generation:
+        if known is None or known[0] != edition:
             found = load_calibration(self.store, ranker)
             if found is not None and (later := found.count_unknown(self.store.searchable())):
                 logger.warning(
@@ -111,7 +146,7 @@ class Searcher:
                     later,
                     len(self.store),
                 )
-            known = self._calibrations[ranker.name] = (generation, found)
+            known = self._calibrations[ranker.name] = (edition, found)
         return known[1]
 
     def as_hits(self, ranked: Sequence[RankedSegment], k: int, ranker: Ranker) -> list[Hit]:

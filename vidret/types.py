@@ -31,10 +31,14 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How many frames of a video an encoder looks at: segments of ``num_frames`` frames at ``fps`` frames a second."""
+    """How many frames of a video an encoder looks at: segments of ``num_frames`` frames at ``fps`` frames a second.
+
+    With ``whole`` a video is one segment, however long: what benchmarks of retrieval do.
+    """
 
     num_frames: int = 12
     fps: float = 1.0
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

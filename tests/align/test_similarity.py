@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from vidret.align.similarity import TOP_FRAMES, score_frames
+from vidret.align.similarity import TOP_FRAMES, score_top_frames
 
 DIM = 6
 
@@ -33,7 +33,7 @@ def sample(lengths: Sequence[int], seed: int = 0) -> tuple[np.ndarray, list[np.n
 @pytest.mark.parametrize("lengths", [[1], [3, 4, 5], [12, 1, 2, 30]])
 def test_scores_are_the_naive_ones(lengths: list[int], top: int) -> None:
     sentence, segments = sample(lengths, seed=top)
-    scores, best = score_frames(sentence, segments, top=top)
+    scores, best = score_top_frames(sentence, segments, top=top)
     expected, expected_best = naive_scores(sentence, segments, top)
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
     assert best == expected_best
@@ -42,14 +42,14 @@ def test_scores_are_the_naive_ones(lengths: list[int], top: int) -> None:
 
 def test_four_frames_count_unless_said_otherwise() -> None:
     sentence, segments = sample([20, 9])
-    np.testing.assert_allclose(score_frames(sentence, segments)[0], naive_scores(sentence, segments, 4)[0], rtol=1e-5)
+    np.testing.assert_allclose(score_top_frames(sentence, segments)[0], naive_scores(sentence, segments, 4)[0], rtol=1e-5)
 
 
 def test_neither_order_nor_company_matters() -> None:
     sentence, segments = sample([8, 5, 11])
-    together, best = score_frames(sentence, segments)
+    together, best = score_top_frames(sentence, segments)
     for number, frames in enumerate(segments):
-        alone, place = score_frames(sentence, [frames[::-1]])
+        alone, place = score_top_frames(sentence, [frames[::-1]])
         np.testing.assert_allclose(alone[0], together[number], rtol=1e-5)
         assert place[0] == len(frames) - 1 - best[number]
 
@@ -58,7 +58,7 @@ def test_one_accident_does_not_beat_a_lasting_answer() -> None:
     sentence = np.eye(DIM, dtype=np.float32)[0]
     accident, lasting = np.zeros((12, DIM), np.float32), np.zeros((12, DIM), np.float32)
     accident[3, 0], lasting[4:8, 0] = 1.0, 0.5
-    scores, best = score_frames(sentence, [accident, lasting])
+    scores, best = score_top_frames(sentence, [accident, lasting])
     np.testing.assert_allclose(scores, [0.25, 0.5])
     assert best == [3, 4]
 
@@ -66,7 +66,7 @@ def test_one_accident_does_not_beat_a_lasting_answer() -> None:
 def test_half_precision_frames_and_no_frames() -> None:
     sentence, segments = sample([6])
     halves = [frames.astype(np.float16) for frames in segments]
-    np.testing.assert_allclose(score_frames(sentence, halves)[0], score_frames(sentence, segments)[0], atol=5e-3)
-    scores, best = score_frames(sentence, [])
+    np.testing.assert_allclose(score_top_frames(sentence, halves)[0], score_top_frames(sentence, segments)[0], atol=5e-3)
+    scores, best = score_top_frames(sentence, [])
     assert scores.shape == (0,)
     assert best == []

@@ -44,6 +44,20 @@ def make_ucofia() -> tuple[dict[str, Tensor], ClipModel]:
     return {**state, **aligner}, model
 
 
+def make_glscl() -> tuple[dict[str, Tensor], ClipModel]:
+    """Give a checkpoint as GLSCL writes it: CLIP with nothing changed, beside the aligner's own."""
+    state, shifted = make_ucofia()
+    card = replace(shifted.card, method="glscl", token_shift=False)
+    model = ClipModel(card).eval()
+    model.load_state_dict(shifted.state_dict())
+    clip = {name: weight for name, weight in state.items() if name.startswith("clip.")}
+    aligner = {"spatial_queries": torch.zeros(3, 2), "noun_queries": torch.zeros(3, 2)}
+    return {**clip, **aligner, "transformerClip.resblocks.0.ln_1.bias": torch.zeros(2)}, model
+
+
+ALIGNED = {"ucofia": make_ucofia, "glscl": make_glscl}
+
+
 def convert_tempme(weights: dict[str, Tensor], schedule: MergeSchedule | None = None) -> ClipModel:
     return convert(weights, "tempme", schedule=schedule, heads=(2, 1))
 
@@ -102,16 +116,22 @@ def test_packing_leaves_what_is_not_attention_of_clip() -> None:
 
 
 @torch.no_grad()
-def test_ucofias_clip_is_taken_and_its_aligner_left() -> None:
-    state, expected = make_ucofia()
-    model = convert(state, "ucofia", heads=HEADS)
+@pytest.mark.parametrize("source", ["ucofia", "glscl"])
+def test_the_clip_of_what_comes_with_an_aligner_is_taken_and_the_aligner_left(source: str) -> None:
+    state, expected = ALIGNED[source]()
+    model = convert(state, source, heads=HEADS)
     assert model.card == expected.card
+    assert model.vision.token_shift == (source == "ucofia")
     own = model.state_dict()
     assert own.keys() == expected.state_dict().keys()
     for name, weight in expected.state_dict().items():
         assert torch.equal(own[name], weight.half().float()), name
-    assert model.vision.token_shift
-    assert model.vision(make_pictures(6), num_frames=3).frames.dtype == torch.float32
+    pictures = make_pictures(6)
+    seen = model.vision(pictures, num_frames=3).frames
+    assert seen.dtype == torch.float32
+    # Frames see each other exactly where tokens are shifted between them.
+    alone = model.vision(pictures, num_frames=1).frames
+    assert torch.allclose(seen.flatten(0, 1), alone.flatten(0, 1), atol=1e-5) == (source == "glscl")
 
 
 @torch.no_grad()
@@ -134,10 +154,12 @@ def test_open_clips_own_state_is_read_for_a_card() -> None:
         ("promptswitch", "clip.vision_model.encoder.layers.1.self_attn.o_proj.weight"),
         ("promptswitch", "pool.weight"),
         ("ucofia", "clip.visual.extra"),
+        ("glscl", "clip.visual.extra"),
     ],
 )
 def test_a_key_without_a_place_is_named(source: str, key: str) -> None:
-    states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights, "ucofia": make_ucofia()[0]}
+    states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
+    states |= {aligned: make()[0] for aligned, make in ALIGNED.items()}
     with pytest.raises(EncoderError) as caught:
         convert({**states[source], key: torch.zeros(1)}, source, heads=HEADS)
     assert str(caught.value) == f"1 weights unknown: {key}"
@@ -158,11 +180,13 @@ def test_a_key_without_a_place_is_named(source: str, key: str) -> None:
         ),
         ("ucofia", "clip.positional_embedding", "text.positions"),
         ("ucofia", "clip.visual.ln_pre.weight", "vision.ln_pre.weight"),
+        ("glscl", "clip.visual.ln_post.bias", "vision.ln_post.bias"),
     ],
 )
 def test_a_key_that_is_missing_is_named(source: str, key: str, named: str) -> None:
-    state = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights, "ucofia": make_ucofia()[0]}[source]
-    heads = {"tempme": (2, 1), "promptswitch": (3, 2), "ucofia": HEADS}[source]
+    states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
+    state = states[source] if source in states else ALIGNED[source]()[0]
+    heads = {"tempme": (2, 1), "promptswitch": (3, 2)}.get(source, HEADS)
     with pytest.raises(EncoderError, match="1 weights missing: ") as caught:
         convert({name: weight for name, weight in state.items() if name != key}, source, heads=heads)
     assert str(caught.value).endswith(f"1 weights missing: {named}")
@@ -185,7 +209,7 @@ def test_a_source_must_be_known() -> None:
         convert({}, "clip4clip")
 
 
-@pytest.mark.parametrize("source", ["tempme", "promptswitch", "ucofia"])
+@pytest.mark.parametrize("source", ["tempme", "promptswitch", "ucofia", "glscl"])
 def test_nothing_at_all_is_refused(source: str) -> None:
     with pytest.raises(EncoderError, match=r"6 weights missing: vision.patches.weight, "):
         convert({}, source)

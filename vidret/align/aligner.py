@@ -108,8 +108,10 @@ class Aligner(nn.Module):
         best = torch.empty(num_texts, num_videos, dtype=torch.long, device=levels[0].device)
         with flushed_denormals():
             for tile in slices(num_videos, plan.tile):
-                unpacked = videos.take(tile).unpacked()
-                blocks = [(part, unpacked.take(part).trimmed()) for part in slices(len(unpacked.videos), plan.videos)]
+                taken = videos.take(tile)
+                if num_texts > plan.texts:  # looked at again and again: unpacked once; else in passing
+                    taken = taken.unpacked()
+                blocks = [(part, taken.take(part).trimmed()) for part in slices(len(taken.videos), plan.videos)]
                 for rows in torch.split(order, plan.texts) if num_texts else ():
                     queries = self._prepare_texts(take_texts(texts, rows))
                     for part, block in blocks:
@@ -171,6 +173,7 @@ class Aligner(nn.Module):
             word_mask=texts.mask,
             token_mask=videos.token_mask,
             sizes=videos.sizes,
+            scales=videos.token_scales,
         )
         return LevelScores(scale * coarse, scale * middle, scale * fine if self.unit_tokens else fine, best)
 

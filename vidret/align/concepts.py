@@ -6,7 +6,6 @@ frames (temperature 3) was trained with their norms. Without one, frames of unit
 """
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.packing import pack_arrays, stack_rows, unpack_arrays
+from vidret.align.packing import pack_arrays, stack_rows, unpack_stacked
 from vidret.align.temporal import TemporalTransformer
 
 EPS = 1e-12
@@ -26,12 +25,15 @@ TEXTS, VIDEOS = 64, 256  # of a block, whose frame weights fit a core's cache
 
 
 class ConceptVideos(NamedTuple):
-    """What the aligner keeps of videos; ``grams`` are the products among a video's frames, and follow from them."""
+    """What the aligner keeps of videos.
+
+    ``grams`` are the products among a video's frames. They follow from them, and are None where few texts ask.
+    """
 
     frames: Float[Tensor, "video frame dim"]
     mask: Bool[Tensor, "video frame"]
     concepts: Float[Tensor, "video concept dim"]
-    grams: Float[Tensor, "video frame frame"]
+    grams: Float[Tensor, "video frame frame"] | None = None
 
     @classmethod
     def build(cls, frames: Tensor, mask: Tensor, concepts: Tensor) -> "ConceptVideos":
@@ -40,7 +42,7 @@ class ConceptVideos(NamedTuple):
 
     def take(self, rows: Tensor | slice) -> "ConceptVideos":
         """Give some of the videos: candidates, in the order asked for."""
-        return ConceptVideos(*(part[rows] for part in self))
+        return ConceptVideos(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
     def pack(self) -> bytes:
         """Write the only video there is as float16: its real frames, and its concepts."""
@@ -51,10 +53,13 @@ class ConceptVideos(NamedTuple):
         cls, packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "frame dim"]] = ()
     ) -> "ConceptVideos":
         """Put stored videos together again; where nothing was packed, ``frames`` are all that there is."""
-        parts = [unpack_arrays(each) if len(each) else [own, own[:0]] for each, own in zip_longest(packed, frames)]
-        rows, mask = stack_rows([part[0] for part in parts])
+        if any(map(len, packed)):
+            (rows, mask), (concepts, _) = unpack_stacked(packed)
+        else:
+            rows, mask = stack_rows(frames)
+            concepts = rows[:, :0]
         mask = torch.ones(rows.shape[:2], dtype=torch.bool) if mask is None else mask
-        return cls.build(rows.float(), mask, stack_rows([part[1] for part in parts])[0].float())
+        return cls(rows.float(), mask, concepts.float())
 
 
 class ConceptTexts(NamedTuple):
@@ -154,6 +159,8 @@ class ConceptAligner(nn.Module):
     def score(self, texts: TextBatch | ConceptTexts, videos: ConceptVideos) -> ConceptScores:
         """Score every text against every video, block by block: the working memory does not grow with their numbers."""
         queries = self.read(texts) if isinstance(texts, TextBatch) else texts
+        if videos.grams is None and len(queries.sentences) >= videos.frames.shape[1]:
+            videos = ConceptVideos.build(videos.frames, videos.mask, videos.concepts)
         shape = len(queries.sentences), len(videos.frames)
         total, pooled, shared = (videos.frames.new_empty(shape) for _ in range(3))
         found = ConceptScores(total, pooled, shared, total.new_empty(shape, dtype=torch.long))
@@ -171,14 +178,18 @@ class ConceptAligner(nn.Module):
         """Score every text against every video at once, with gradients.
 
         With w the frames' weights and l their products with the sentence c, the pooled frame g = sum_f w_f v_f is
-        never built: c.g = sum_f w_f l_f, and |g|^2 = w^T (v v^T) w. The published code masks after the softmax and
-        does not divide anew; a cosine does not see that.
+        not built where there are grams: c.g = sum_f w_f l_f, and |g|^2 = w^T (v v^T) w. They pay off from as many
+        texts on as a video has frames. The published code masks after the softmax and does not divide anew; a cosine
+        does not see that.
         """
         products = einsum(texts.sentences, videos.frames, "t d, v f d -> v t f")
         logits = products / self.temperature + _bias(videos.frames, videos.mask)[:, None]
         weights = logits.softmax(dim=-1) * videos.mask[:, None]
-        squares = ((weights @ videos.grams) * weights).sum(dim=-1).clamp_min(EPS)
-        lengths = squares.sqrt() * texts.sentences.norm(dim=-1).clamp_min(EPS)
+        if videos.grams is None:
+            squares = (weights @ videos.frames).square().sum(dim=-1)
+        else:
+            squares = ((weights @ videos.grams) * weights).sum(dim=-1)
+        lengths = squares.clamp_min(EPS).sqrt() * texts.sentences.norm(dim=-1).clamp_min(EPS)
         pooled = ((weights * products).sum(dim=-1) / lengths).mT
         shared = texts.concepts.flatten(1) @ videos.concepts.flatten(1).mT / max(1, texts.concepts.shape[1])
         return ConceptScores(pooled + self.share * shared, pooled, shared, weights.argmax(dim=-1).mT)

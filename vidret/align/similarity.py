@@ -8,7 +8,7 @@ from jaxtyping import Float
 TOP_FRAMES = 4
 
 
-def score_frames(
+def score_top_frames(
     sentence: Float[np.ndarray, " dim"], frames: Sequence[Float[np.ndarray, "frame dim"]], *, top: int = TOP_FRAMES
 ) -> tuple[Float[np.ndarray, " segment"], list[int]]:
     """Score segments by the mean similarity of the ``top`` frames that fit a query best.

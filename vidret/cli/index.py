@@ -60,6 +60,8 @@ def index(
 
     fresh = not Store.exists(index)
     engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head)
+    if prepare_moments and engine.grounder is None:
+        raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if fresh and engine.encoder.name == "starter":
         talk.print(
             "Using the embedded starter encoder. For CLIP quality take another --index and "

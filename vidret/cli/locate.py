@@ -1,6 +1,7 @@
 """vidret locate: find moments, draw their curve, hand them on to other programs."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +47,7 @@ def locate(
         Path | None, typer.Option(help="Draw the query's score over the (best) video with its moments (.png).")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Cut the moments out into this folder; needs ffmpeg.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pieces that are in that folder.")] = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     sheet: SheetOption = None,
@@ -67,7 +69,7 @@ def locate(
         from vidret.export import cut_moments
 
         with show_count("cutting", "moments") as count:
-            pieces = cut_moments(moments, export, on_progress=count)
+            pieces = cut_moments(moments, export, overwrite=overwrite, on_progress=count)
         talk.print(f"{len(pieces)} pieces in {escape(str(export))}", highlight=False, soft_wrap=True)
 
 
@@ -79,13 +81,20 @@ def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float
         case "json":
             print(json.dumps([as_row(moment) for moment in moments], indent=2))
         case "csv":
-            print(to_csv(moments, query=query), end="")
+            put(to_csv(moments, query=query))
         case "edl":
-            print(to_edl(moments, query=query, fps=fps), end="")
+            put(to_edl(moments, query=query, fps=fps))
         case "chapters":
-            print(to_chapters(moments, query=query), end="")
+            put(to_chapters(moments, query=query))
         case _:
             show_moments(moments)
+
+
+def put(text: str) -> None:
+    """Write to stdout as it stands: a path that is no text goes out as the bytes that it has on disk."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
 
 
 def draw_moments(engine: "Engine", query: str, moments: "Sequence[Moment]", out: Path) -> None:

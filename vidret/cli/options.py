@@ -1,7 +1,8 @@
 """What several commands take, and how they open an index."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,3 +67,31 @@ def open_engine(
         return Engine.open(
             index, encoder=model, rerank=rerank, tokens=tokens, head=head, device=device, precision=precision
         )
+
+
+def parse_json(line: str) -> Any:
+    """Read a line of JSON; None if it is none."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def read_bank(path: Path) -> list[str]:
+    """Read queries: lines of text, or of JSON objects with "query", "caption" or "captions"."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
+        if path.suffix != ".jsonl":
+            return [line for _, line in lines]
+        queries: list[str] = []
+        for number, line in lines:
+            row = parse_json(line)
+            found = row.get("query") or row.get("caption") or row.get("captions") if isinstance(row, dict) else None
+            texts = [found] if isinstance(found, str) else found
+            if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+                raise VidretError(f'{path}: line {number} must have "query", "caption" or "captions", got {line:.80}')
+            queries += texts
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+    return queries

@@ -18,6 +18,8 @@ from vidret.cli.options import (
     RerankOption,
     SheetOption,
     open_engine,
+    parse_json,
+    read_bank,
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
@@ -83,30 +85,11 @@ def calibrate(
         found = engine.calibrate(taken, name=bank.name, rerank=rerank, temperature=temperature, on_progress=count)
     left = f" (of {len(queries)}; --limit takes more)" if len(taken) < len(queries) else ""
     talk.print(
-        f"{index}: {len(found.ids)} segments calibrated with {len(taken)} queries{left} of {bank.name}, temperature "
-        f"{found.temperature:g}. Segments indexed later are not corrected: run this again.",
+        f"{index}: {len(found.ids)} segments calibrated with {found.num_queries} queries{left} of {bank.name}, "
+        f"temperature {found.temperature:g}. Segments indexed later are not corrected: run this again.",
         highlight=False,
         soft_wrap=True,
     )
-
-
-def read_bank(path: Path) -> list[str]:
-    """Read queries: lines of text, or of JSON objects with "query", "caption" or "captions"."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        if path.suffix != ".jsonl":
-            return lines
-        queries: list[str] = []
-        for number, line in enumerate(lines, start=1):
-            row = json.loads(line)
-            found = row.get("query") or row.get("caption") or row.get("captions") if isinstance(row, dict) else None
-            texts = [found] if isinstance(found, str) else found
-            if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
-                raise VidretError(f'{path}: line {number} must have "query", "caption" or "captions", got {line:.80}')
-            queries += texts
-    except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
-    return queries
 
 
 def read_queries(path: Path) -> Iterator[dict[str, Any]]:
@@ -116,7 +99,7 @@ def read_queries(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                row = json.loads(line)
+                row = parse_json(line)
                 if not (isinstance(row, dict) and isinstance(row.get("query"), str)):
                     raise VidretError(f'{path}: line {number} must be an object with "query", got {line.strip()}')
                 yield row

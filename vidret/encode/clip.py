@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float32, UInt8
 from torch.nn import functional
 
-from vidret.encode.encoder import Encoder, choose_dtype, digest_weights, normalise_pixels
+from vidret.encode.encoder import WHOLE, Encoder, choose_dtype, digest_weights, normalise_pixels
 from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import load_open_clip, read_resize
 from vidret.encode.model import Card, ClipModel, load_model, read_card
@@ -23,7 +24,7 @@ from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.encode.weights import from_open_clip
 from vidret.errors import EncoderError
-from vidret.types import Frames, LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, LayerTokens, LayerWords, Sampling, SegmentEmbedding, TextEmbedding
 
 logger = logging.getLogger(__name__)
 
@@ -208,13 +209,13 @@ def as_units(
     return units.cpu().numpy(), rows.norm(dim=-1).cpu().numpy()
 
 
-def load_clip(name: str, *, device: torch.device, precision: str = "auto") -> Encoder:
+def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole: bool = False) -> Encoder:
     """Load a model by the names that ``load_encoder`` describes: our own file, or whatever open_clip knows.
 
     Raises:
         EncoderError: The name is unknown; the weights are not here and the hub cannot be reached; they do not fit.
     """
-    dtype = choose_dtype(precision, device)
+    dtype, suffix = choose_dtype(precision, device), WHOLE if whole else ""
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:
@@ -222,13 +223,32 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto") -> En
         if card.text.vocabulary != tokenizer.vocab_size:
             size, own = tokenizer.vocab_size, card.text.vocabulary
             raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
-        model = load_model(path, card)
-        return ClipEncoder(str(path), model, tokenizer, device=device, dtype=dtype)
+        model = load_model(path, replace(card, sampling=replace(card.sampling, whole=whole)))
+        return ClipEncoder(f"{path}{suffix}", model, tokenizer, device=device, dtype=dtype)
     source, other, tokenizer = load_open_clip(name)
-    card = describe(other, source.architecture)
+    card, full_name = describe(other, source.architecture), source.name + suffix
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        return ForeignEncoder(source.name, other, tokenizer, device=device, dtype=dtype)
-    return ClipEncoder(source.name, from_open_clip(other.state_dict(), card), tokenizer, device=device, dtype=dtype)
+        sampling = Sampling(whole=whole)
+        return ForeignEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
+    card = replace(card, sampling=replace(card.sampling, whole=whole))
+    return ClipEncoder(full_name, from_open_clip(other.state_dict(), card), tokenizer, device=device, dtype=dtype)
+
+
+def load_towers(name: str) -> ClipModel:
+    """Load the towers of a model alone, in float32, low-rank updates apart: where training starts.
+
+    Raises:
+        EncoderError: As ``load_clip``; or the model is of another shape of blocks than CLIP's own.
+    """
+    path = Path(name).absolute()
+    card = read_card(path) if path.is_file() else None
+    if card is not None:
+        return load_model(path, card)
+    source, other, _ = load_open_clip(name)
+    card = describe(other, source.architecture)
+    if card is None:
+        raise EncoderError(f"{name}: must be a ViT with the blocks of CLIP's own to be trained, got another")
+    return from_open_clip(other.float().state_dict(), card)
 
 
 def describe(model: Any, architecture: str) -> Card | None:

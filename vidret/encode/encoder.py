@@ -11,6 +11,7 @@ from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 STARTER = "starter"
+WHOLE = "#whole"
 
 
 class Encoder(Protocol):
@@ -56,7 +57,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         name: ``starter``; an open_clip model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip
             architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
             .safetensors or .pt file alone, one that ``vidret convert`` made included; or ``ViT-B-32/random`` for random
-            weights (for tests only).
+            weights (for tests only). ``#whole`` at the end has it look at every video as one segment, as benchmarks do.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` (for CLIP bfloat16 where the hardware has it), ``fp32`` or ``bf16``.
 
@@ -66,14 +67,15 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise EncoderError(f"precision must be auto, fp32 or bf16, got {precision}")
-    if name == STARTER:
+    whole, plain = name.endswith(WHOLE), name.removesuffix(WHOLE)
+    if plain == STARTER:
         from vidret.encode.starter import StarterEncoder
 
-        chosen = choose_device(device)
-        return StarterEncoder(device=chosen, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return StarterEncoder(device=choose_device(device), dtype=dtype, whole=whole)
     from vidret.encode.clip import load_clip
 
-    return load_clip(name, device=choose_device(device), precision=precision)
+    return load_clip(plain, device=choose_device(device), precision=precision, whole=whole)
 
 
 def choose_device(device: str) -> torch.device:

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
-from vidret.encode.encoder import digest_weights, normalise_pixels
+from vidret.encode.encoder import WHOLE, digest_weights, normalise_pixels
 from vidret.encode.hub import read_resize
 from vidret.errors import EncoderError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
@@ -40,7 +40,7 @@ class ForeignEncoder:
         """Take an open_clip model with its weights loaded, and the tokenizer that belongs to it."""
         picture = open_clip.get_model_preprocess_cfg(model)
         self.name = name
-        self.resize = read_resize(name, picture)
+        self.resize = read_resize(name.removesuffix(WHOLE), picture)
         self.sampling = sampling or Sampling()
         self.fingerprint = digest_weights(model.state_dict().items(), picture, self.sampling)
         self._mean, self._std = picture["mean"], picture["std"]

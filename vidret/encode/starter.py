@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vidret.encode.encoder import normalise_pixels
+from vidret.encode.encoder import STARTER, WHOLE, normalise_pixels
 from vidret.encode.minilm import MiniLM, load_minilm
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -53,19 +53,23 @@ class StarterEncoder:
     Tokens are the 7 x 7 regions of each frame, mixed as the frames are.
     """
 
-    name = "starter"
     dim = 384
     resize = Resize(shorter=224, crop=224)
 
     def __init__(
-        self, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32, batch_size: int = 32
+        self,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 32,
+        whole: bool = False,
     ) -> None:
         """Check that the two wheels are what they should be; each tower is loaded when it is first used.
 
         ``dtype`` is that of the frames' trunk alone. bfloat16 is 1.5 times faster, but the square in the mixture makes
         some dark frames differ (cosine 0.97), so that it is taken only when asked for.
         """
-        self.sampling = Sampling()
+        self.name, self.sampling = STARTER + (WHOLE if whole else ""), Sampling(whole=whole)
         self._device, self._dtype, self._batch_size = device or torch.device("cpu"), dtype, batch_size
         self._lock = Lock()
         self._files = {package: find_weights(package, file) for package, file in (CLASSIFIER, SENTENCES)}

@@ -8,6 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from vidret.encode.merging import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
 from vidret.encode.outputs import LayerOutput, VisionOutput, join_sources, name_sources, place_frames
@@ -76,6 +77,9 @@ class VisionTower(nn.Module):
         if token_shift and (merging is not None or prompts is not None):
             raise ValueError("token_shift must be alone, got it with merging or prompts")
         super().__init__()
+        self.checkpointing = (
+            False  # in training: compute layers again on the way back instead of keeping what is inside
+        )
         width = shape.width
         self.shape, self.merging, self.num_frames, self.token_shift = shape, merging, num_frames, token_shift
         self.patches = nn.Conv2d(3, width, shape.patch, shape.patch, bias=False)
@@ -117,7 +121,12 @@ class VisionTower(nn.Module):
         trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
         for layer, step in enumerate(steps):
             drop_patches = layer == len(steps) - 1 and not (tokens or trace)
-            trunk = self._layer(layer, step, trunk, num_frames, drop_patches=drop_patches)
+            if self.checkpointing and self.training:
+                trunk = checkpoint(
+                    self._layer, layer, step, trunk, num_frames, drop_patches=drop_patches, use_reentrant=False
+                )
+            else:
+                trunk = self._layer(layer, step, trunk, num_frames, drop_patches=drop_patches)
         return self._project(trunk, steps[-1], num_frames, tokens=tokens)
 
     def layers(

@@ -1,82 +1,81 @@
-"""One video's mapped tokens in one file: window after window, each read when it is asked for."""
+"""One video's mapped tokens in one file: each window is written as it comes, and read when it is asked for.
 
-import json
+The file is a zip that compresses nothing, with one safetensors file a window: its check sums tell damage.
+"""
+
+import contextlib
 import os
+import threading
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from vidret.errors import VidretError
+from vidret.errors import StoreError
 from vidret.ground.mapped import MappedVideos
 from vidret.ground.windows import Window
 
-FORMAT = 1
-KEY = "vidret-mapped"
+MARK = b"vidret mapped tokens, format 1"
+KINDS = ("layers", "scales", "biases")
+# What reading a file raises that is gone, torn, or whose bytes have changed: its flags, too.
+DAMAGE = (OSError, BadZipFile, SafetensorError, ValueError, EOFError, RuntimeError, zlib.error)
 
 
 def save_mapped(path: Path, parts: Iterable[tuple[Window, MappedVideos]]) -> None:
-    """Write the windows of one video; the file is there whole, or not at all.
+    """Write the windows of one video, holding one at a time; the file is there whole, or not at all.
 
     Raises:
-        VidretError: It cannot be written.
+        StoreError: It cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
-    windows = []
-    for number, (window, mapped) in enumerate(parts):
-        windows.append([window.first, window.last])
-        for name, part in zip(("layers", "scales", "biases"), mapped[:3], strict=True):
-            tensors.update(
-                {f"{number}.{name}.{layer}": each.contiguous() for layer, each in enumerate(part) if each is not None}
-            )
-    waiting = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # A name of our own: another process or thread may be at work on the same video.
+    waiting = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, waiting, metadata={KEY: json.dumps({"format": FORMAT, "windows": windows})})
+        with ZipFile(waiting, "w") as archive:
+            archive.comment = MARK
+            for window, mapped in parts:
+                archive.writestr(f"{window.first}-{window.last}", save(_name_tensors(mapped)))
         waiting.replace(path)
-    except (OSError, SafetensorError) as error:
-        waiting.unlink(missing_ok=True)
-        raise VidretError(f"{path}: cannot be written ({error})") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            waiting.unlink()
 
 
-def load_windows(path: Path) -> list[Window]:
-    """Say which windows a file holds.
+def load_mapped(path: Path, *, device: torch.device) -> Iterator[tuple[Window, MappedVideos]]:
+    """Read one window at a time, in order; dropping the file meanwhile does no harm.
 
     Raises:
-        VidretError: The file cannot be read, or holds something else.
+        StoreError: The file is gone or damaged, or holds something else.
     """
     try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get(KEY, "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise VidretError(f"{path}: {error}") from error
-    if facts.get("format") != FORMAT:
-        raise VidretError(f"{path}: must be mapped tokens of format {FORMAT}, got {facts.get('format')}")
-    return [Window(first, last) for first, last in facts["windows"]]
+        with ZipFile(path) as archive:
+            if archive.comment != MARK:
+                raise StoreError(f"{path}: must hold {MARK.decode()}, got something else")
+            for name in archive.namelist():
+                first, last = name.split("-")
+                yield Window(int(first), int(last)), _read_tensors(load(archive.read(name)), device)
+    except DAMAGE as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
 
 
-def load_mapped(path: Path, *, num_layers: int, device: torch.device) -> Iterator[MappedVideos]:
-    """Read one window at a time, in order.
+def _name_tensors(mapped: MappedVideos) -> dict[str, Tensor]:
+    return {
+        f"{kind}.{layer}": each.contiguous()
+        for kind, part in zip(KINDS, mapped[:3], strict=True)
+        for layer, each in enumerate(part)
+        if each is not None
+    }
 
-    Raises:
-        VidretError: The file cannot be read.
-    """
-    for number in range(len(load_windows(path))):
-        try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                names = set(file.keys())
-                parts = (
-                    tuple(
-                        file.get_tensor(name) if (name := f"{number}.{kind}.{layer}") in names else None
-                        for layer in range(num_layers)
-                    )
-                    for kind in ("layers", "scales", "biases")
-                )
-                layers, scales, biases = parts
-        except (OSError, SafetensorError) as error:
-            raise VidretError(f"{path}: {error}") from error
-        whole = tuple(layer for layer in layers if layer is not None)
-        yield MappedVideos(whole, scales, biases)
+
+def _read_tensors(tensors: dict[str, Tensor], device: torch.device) -> MappedVideos:
+    num_layers = sum(name.startswith("layers.") for name in tensors)
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    scales, biases = (tuple(placed.get(f"{kind}.{layer}") for layer in range(num_layers)) for kind in KINDS[1:])
+    return MappedVideos(tuple(placed[f"layers.{layer}"] for layer in range(num_layers)), scales, biases)

@@ -63,6 +63,7 @@ class DecodePool:
         resize: Resize | None = None,
         num_frames: int = 12,
         fps: float = 1.0,
+        whole: bool = False,
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
     ) -> None:
@@ -75,6 +76,7 @@ class DecodePool:
             resize: What to make of the frames before they travel; None keeps them full-sized.
             num_frames: Frames of a whole segment.
             fps: Frames per second inside a long video's segments.
+            whole: A video is one segment; see ``cut_segments``.
             timeout: Seconds a decoder may stay silent.
             memory: Bytes a decoder may take; 0 sets no limit. A GPU's driver maps too much for one.
         """
@@ -89,6 +91,7 @@ class DecodePool:
             "resize": asdict(resize) if resize else None,
             "num_frames": num_frames,
             "fps": fps,
+            "whole": whole,
         }
         self._processes = [Process(memory if device == "cpu" else 0) for _ in range(num_workers)]
         self._idle: queue.LifoQueue[Process] = queue.LifoQueue()

@@ -74,14 +74,28 @@ def nearest(times: Float64[np.ndarray, " frame"], wanted: Float64[np.ndarray, " 
     return indices
 
 
-def cut_segments(duration: float, *, num_frames: int = 12, fps: float = 1.0) -> list[Cut]:
-    """Cut a video into the segments that are encoded as one.
+def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, " at_most_count"]:
+    """Look as CLIP4Clip does, by the clock: at the start of every ``1 / fps`` seconds, thinned to ``count``.
+
+    ``clip4clip`` does the same by frame numbers, and there steps by whole frames.
+    """
+    _check(fps=fps, count=count)
+    times = np.arange(max(1, math.ceil(duration * fps - _TIE))) / fps
+    if len(times) <= count:
+        return times
+    return times[np.linspace(0, len(times) - 1, num=count, dtype=np.int64)]
+
+
+def cut_segments(duration: float, *, num_frames: int = 12, fps: float = 1.0, whole: bool = False) -> list[Cut]:
+    """Cut a video into the segments that are encoded as one; with ``whole`` it is one, seen as ``at_seconds`` says.
 
     A video no longer than ``num_frames / fps`` seconds is one segment, with ``num_frames`` times at the centres of its
     equal parts. A longer one is cut on the fixed grid of that span, so that appending to a video never moves a segment;
     its times keep the rate. A rest shorter than half a frame step joins the segment before it.
     """
     _check(num_frames=num_frames, fps=fps)
+    if whole:
+        return [Cut(0, 0.0, max(duration, 0.0), tuple(float(time) for time in at_seconds(duration, fps, num_frames)))]
     span = num_frames / fps
     if duration <= span:
         end = max(duration, 0.0)

@@ -88,7 +88,7 @@ def _serve(parent: _Parent, request: wire.Header, path: str) -> str:
     """Decode one file; give the reason if that fails."""
     try:
         info = probe(path, alive=parent.show_life)
-        cuts = cut_segments(info.duration, num_frames=request["num_frames"], fps=request["fps"])
+        cuts = cut_segments(info.duration, num_frames=request["num_frames"], fps=request["fps"], whole=request["whole"])
         resize = Resize(**request["resize"]) if request["resize"] else None
         with open_reader(info, decoder=request["decoder"], device=request["device"], resize=resize) as reader:
             return _send_segments(parent, info, cuts, reader)

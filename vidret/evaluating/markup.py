@@ -1,0 +1,62 @@
+"""What pages are made of: text that stands as it is, and how it looks."""
+
+from html import escape
+
+from vidret.text import printable
+
+# Light or dark as the reader's machine is, and for narrow screens too.
+STYLE = """
+:root { color-scheme: light dark; --paper: #fafaf8; --card: #ffffff; --ink: #18181c; --faint: #5f5f69;
+  --line: #dededb; --first: #2654a0; --second: #b4510e; --right: #1c7c4a; --found: #d08a12; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #151518; --card: #1e1e23; --ink: #ececee; --faint: #a2a2ad;
+    --line: #35353d; --first: #7ba7f0; --second: #f0a066; --right: #58c48b; --found: #e6b04a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 24px 16px 64px; }
+h1 { font-size: 1.6rem; margin: 0 0 12px; }
+h2 { font-size: 1.15rem; margin: 36px 0 10px; }
+h3 { font-size: 1rem; margin: 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; }
+dt { color: var(--faint); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.note { border-left: 4px solid var(--found); padding: 4px 12px; margin: 12px 0 0; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); white-space: pre; }
+th { color: var(--faint); font-weight: 500; }
+.number { text-align: right; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px;
+  margin-top: 36px; }
+.plots figure { margin: 0; max-width: 540px; }
+figcaption { color: var(--faint); font-size: 0.85rem; }
+svg { display: block; width: 100%; height: auto; }
+.timeline { max-width: 720px; margin-bottom: 8px; }
+svg text { fill: var(--faint); font: 12px system-ui, sans-serif; }
+.grid, .tick { stroke: var(--line); }
+.axis { stroke: var(--faint); }
+.curve { fill: none; stroke-width: 2.5; stroke-linejoin: round; stroke: var(--first); }
+.curve-1 { stroke: var(--second); }
+.bar { fill: var(--first); }
+.lane { fill: var(--line); opacity: 0.5; }
+.true { fill: var(--right); }
+.found { fill: var(--found); }
+article { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px;
+  margin: 0 0 14px; }
+.facts { color: var(--faint); font-size: 0.9rem; margin: 0 0 8px; overflow-wrap: anywhere; }
+.shots { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; }
+.shot { margin: 0; overflow-wrap: anywhere; line-height: 1.3; }
+.shot b { font-weight: 500; color: var(--ink); }
+.shot img, .unread { display: block; width: 100%; height: auto; aspect-ratio: 16 / 9; object-fit: contain;
+  margin: 0 0 4px; background: #000 padding-box; border-radius: 4px; border: 3px solid transparent; }
+.unread { background: var(--line); padding: 8px; font-size: 0.85rem; }
+.right img { border-color: var(--right); }
+details { margin: 4px 0; }
+summary { cursor: pointer; }
+li { overflow-wrap: anywhere; }
+"""
+
+
+def say(text: object) -> str:
+    """Write any text so that it stands in a page as it is."""
+    return escape(printable(str(text)))

@@ -1,0 +1,170 @@
+"""What is trained for retrieval, as one module of named parts: towers, an aligner or a captioner where one is."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidret.align.aligner import Aligner
+from vidret.align.concepts import ConceptAligner, ConceptFinder
+from vidret.align.files import save_aligner
+from vidret.align.levels import Mixing
+from vidret.align.selection import KEPT, PatchSelector, ScoreNet
+from vidret.align.temporal import TemporalTransformer
+from vidret.encode.encoder import normalise_pixels
+from vidret.encode.merging import MergeSchedule
+from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.prompts import PromptShape, interleave
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape
+from vidret.ranking import BESIDE
+from vidret.train.captioner import Captioner
+from vidret.types import Sampling
+
+Method = Literal["clip", "tempme", "promptswitch", "ucofia", "glscl"]
+
+
+class EncodedVideos(NamedTuple):
+    """A batch of videos after the tower: raw vectors of frames, of tokens where a method reads them, and masks."""
+
+    frames: Float[Tensor, "video frame dim"]
+    tokens: Float[Tensor, "video token dim"] | None
+    frame_mask: Bool[Tensor, "video frame"]
+
+
+class EncodedTexts(NamedTuple):
+    """A batch of texts after the tower: raw sentences, and all states with a mask."""
+
+    sentences: Float[Tensor, "text dim"]
+    words: Float[Tensor, "text word dim"]
+    mask: Bool[Tensor, "text word"]
+
+
+class RetrievalModel(nn.Module):
+    """The towers of one card, and the parts that one method adds.
+
+    The parts are called as the recipes of ``vidret.train.optim`` know them.
+    """
+
+    def __init__(
+        self, encoder: ClipModel, *, aligner: Aligner | ConceptAligner | None = None, captioner: Captioner | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder, self.aligner, self.captioner = encoder, aligner, captioner
+
+    def encode_videos(
+        self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"]
+    ) -> EncodedVideos:
+        """Look at videos, whose frames come in the order of time.
+
+        Prompt Switch sees clips that each cover the whole video; where it sees several, frames are dealt to them and
+        stay in that order, which no pooling minds.
+        """
+        card, num_frames = self.encoder.card, pixels.shape[1]
+        if card.prompts is not None:
+            order = interleave(num_frames, card.prompts.num_frames)
+            pixels, mask = pixels[:, order], mask[:, order]
+        flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
+        pictures = normalise_pixels(flat, card.mean, card.std, torch.float32)
+        seen = self.encoder.vision(
+            pictures,
+            num_frames=num_frames,
+            mask=None if bool(mask.all()) else mask,
+            tokens=isinstance(self.aligner, Aligner),
+        )
+        return EncodedVideos(seen.frames, seen.tokens, mask)
+
+    def encode_texts(self, ids: Int[Tensor, "text word"]) -> EncodedTexts:
+        """Read texts: start token, words, end token (the highest id), zeros."""
+        sentences, words = self.encoder.text(ids)
+        places = torch.arange(words.shape[1], device=ids.device)
+        return EncodedTexts(sentences, words, places <= ids.argmax(dim=-1)[:, None])
+
+
+def pool(frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"]) -> Float[Tensor, "video dim"]:
+    """Give the mean of a video's real frames, each of unit length."""
+    units = functional.normalize(frames.float(), dim=-1) * mask[..., None]
+    return units.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def build_model(encoder: ClipModel, method: Method, *, num_words: int = 32, captions: bool = True) -> RetrievalModel:
+    """Add to towers what a method trains beside them, initialised as its paper says.
+
+    UCoFiA's and GLSCL's temporal transformers start as the first blocks of the text tower, where their widths agree,
+    and all of UCoFiA's matrices as the identity.
+    """
+    card = encoder.card
+    dim, num_frames = card.vision.dim, card.sampling.num_frames
+    if method == "ucofia":
+        aligner = Aligner(
+            temporal=_start_temporal(encoder),
+            selector=PatchSelector(ScoreNet(dim)),
+            mixing=Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_frames * (1 + KEPT)),
+            unit_tokens=False,
+        )
+        return RetrievalModel(encoder, aligner=aligner)
+    if method == "glscl":
+        finder = ConceptFinder(dim, heads=max(1, dim // 64), hidden=4 * dim)
+        return RetrievalModel(
+            encoder, aligner=ConceptAligner(temporal=_start_temporal(encoder), finder=finder, temperature=3.0)
+        )
+    if method == "promptswitch" and captions:
+        return RetrievalModel(encoder, captioner=_start_captioner(encoder))
+    return RetrievalModel(encoder)
+
+
+def build_card(
+    method: Method,
+    vision: VisionShape,
+    text: TextShape,
+    *,
+    num_frames: int = 12,
+    fps: float = 1.0,
+    merging: MergeSchedule | None = None,
+    prompts: PromptShape | None = None,
+    lora_rank: int = 0,
+) -> Card:
+    """Write the card of towers that start from random weights."""
+    return Card(
+        method,
+        "own",
+        vision,
+        text,
+        merging=merging,
+        prompts=prompts,
+        token_shift=method == "ucofia",
+        lora_rank=lora_rank,
+        sampling=Sampling(num_frames=num_frames, fps=fps),
+    )
+
+
+def save_parts(model: RetrievalModel, path: Path) -> None:
+    """Write the towers with their card, and the aligner beside them: what ``vidret index --model`` takes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(model.encoder, path)
+    if model.aligner is not None:
+        save_aligner(model.aligner, path.with_suffix(BESIDE))
+
+
+def _start_temporal(encoder: ClipModel) -> TemporalTransformer:
+    """Build a temporal transformer that starts as the text tower's first blocks and positions, where they fit."""
+    text, dim = encoder.text, encoder.card.vision.dim
+    layers = min(4, encoder.card.text.layers)
+    temporal = TemporalTransformer(dim, layers=layers, num_positions=encoder.card.text.context)
+    if encoder.card.text.width == dim and encoder.card.lora_rank == 0:
+        with torch.no_grad():
+            temporal.positions.copy_(text.positions)
+        for own, theirs in zip(temporal.blocks, text.blocks, strict=False):
+            own.load_state_dict(theirs.state_dict())
+    return temporal
+
+
+def _start_captioner(encoder: ClipModel) -> Captioner:
+    width = encoder.card.text.width
+    if width != encoder.card.vision.dim:
+        raise ValueError(f"text width must be the joint dim for a captioner, got {width} and {encoder.card.vision.dim}")
+    return Captioner(encoder.text.embedding.weight.detach(), heads=max(1, width // 64), hidden=4 * width)

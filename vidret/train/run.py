@@ -1,0 +1,42 @@
+"""vidret train: Lightning's own command line over our modules, and the chosen weights written as a model at the end."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.cli import LightningCLI
+
+logger = logging.getLogger(__name__)
+
+
+class ExportBest(Callback):
+    """Write the chosen weights to the module's ``out`` when fitting ends: the best by validation, else the last."""
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Load the best checkpoint, where one was kept, and write it."""
+        out = getattr(module, "out", None)
+        if out is None or not trainer.is_global_zero:
+            return
+        best = next((each.best_model_path for each in trainer.callbacks if isinstance(each, ModelCheckpoint)), "")  # type: ignore[attr-defined]
+        if best:
+            state = torch.load(best, map_location="cpu", weights_only=True)
+            module.load_state_dict(state["state_dict"])
+        module.export(Path(out))
+        logger.warning("written: %s (from %s)", out, best or "the last step")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``fit``, ``validate`` or ``test`` with the arguments of LightningCLI; ``--config FILE`` first of all."""
+    LightningCLI(
+        lightning.LightningModule,
+        lightning.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": [ExportBest()]},
+        args=list(arguments),
+    )
