@@ -9,7 +9,8 @@ from torch import Tensor
 from tests.ground.samples import DIM, NUM_LAYERS, make_head, make_inputs, prepare
 from vidret.ground import r2
 from vidret.ground.head import GroundingHead
-from vidret.ground.mapped import MappedVideos, find_bias, pack_rows
+from vidret.ground.mapped import MappedVideos, find_bias
+from vidret.int8 import pack_rows
 
 DTYPES = (torch.float16, torch.int8)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int8, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-INT8_MAX = 127
+from vidret.int8 import pack_rows
 
 
 class PreparedVideos(NamedTuple):
@@ -56,16 +56,6 @@ class PreparedVideos(NamedTuple):
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "PreparedVideos":
         return PreparedVideos(*(None if part is None else change(part) for part in self))  # type: ignore[arg-type]
-
-
-def pack_rows(rows: Float[Tensor, "*row dim"]) -> tuple[Int8[Tensor, "*row dim"], Float[Tensor, "*row"]]:
-    """Round each row to 8 bits, its greatest magnitude to 127.
-
-    Returns:
-        The rounded rows, and what to multiply each by.
-    """
-    scales = rows.abs().amax(dim=-1) / INT8_MAX
-    return (rows / scales.clamp(min=torch.finfo(rows.dtype).tiny)[..., None]).round().to(torch.int8), scales
 
 
 def trim(mask: Bool[Tensor, "item n"] | None) -> tuple[int | None, Bool[Tensor, "item m"] | None]:

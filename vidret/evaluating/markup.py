@@ -48,9 +48,9 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .shot { margin: 0; overflow-wrap: anywhere; line-height: 1.3; }
 .shot b { font-weight: 500; color: var(--ink); }
 .shot img, .unread { display: block; width: 100%; height: auto; aspect-ratio: 16 / 9; object-fit: contain;
-  margin: 0 0 4px; background: #000 padding-box; border-radius: 4px; border: 3px solid transparent; }
+  margin: 0 0 4px; background: #000 padding-box; border-radius: 4px; }
 .unread { background: var(--line); padding: 8px; font-size: 0.85rem; }
-.right img { border-color: var(--right); }
+.right img { box-shadow: 0 0 0 3px var(--right); }
 details { margin: 4px 0; }
 summary { cursor: pointer; }
 li { overflow-wrap: anywhere; }

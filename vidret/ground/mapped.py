@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int, Int8, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-INT8_MAX = 127
+from vidret.int8 import pack_rows
 
 
 class MappedVideos(NamedTuple):
@@ -95,16 +95,6 @@ def pack(
 ) -> tuple[Shaped[Tensor, "*row dim"], Float[Tensor, "*row"] | None]:
     """Give rows in a type, their own when None, and what to multiply each by; None when nothing."""
     return pack_rows(rows) if dtype == torch.int8 else (rows if dtype is None else rows.to(dtype), None)
-
-
-def pack_rows(rows: Float[Tensor, "*row dim"]) -> tuple[Int8[Tensor, "*row dim"], Float[Tensor, "*row"]]:
-    """Round each row to 8 bits, its greatest magnitude to 127.
-
-    Returns:
-        The rounded rows, and what to multiply each by.
-    """
-    scales = rows.abs().amax(dim=-1) / INT8_MAX
-    return (rows / scales.clamp(min=torch.finfo(rows.dtype).tiny)[..., None]).round().to(torch.int8), scales
 
 
 def _unpack(rows: Tensor, scales: Tensor | None) -> Tensor:
