@@ -1,0 +1,165 @@
+"""A tiny CLIP, small grounding heads for it, films whose frames tell their number, and the whole way written out."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import open_clip
+import torch
+
+import vidret.grounding
+from tests.encode.tiny import MERGING, TEXT, VISION, stir
+from tests.video.films import write_video
+from vidret.encode.clip import ClipEncoder
+from vidret.encode.model import Card, ClipModel
+from vidret.ground.checkpoint import RECIPES, HeadCard, load_head, save_head
+from vidret.ground.head import Answer, GroundingHead
+from vidret.ground.mapped import MappedVideos
+from vidret.ground.windows import Window
+from vidret.types import Frames, LayerTokens, Sampling
+from vidret.video.decode import open_reader
+from vidret.video.pool import DecodePool
+from vidret.video.probe import probe
+from vidret.video.sampling import nearest
+
+NAME = "tiny"
+NUM_LAYERS = 3
+AT_ONCE = 12
+
+
+@cache
+def make_encoder(*, merging: bool = False, seed: int = 1) -> ClipEncoder:
+    """Give a CLIP with random weights; with ``merging`` one that joins frames as TempMe does."""
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    text = replace(TEXT, context=77, vocabulary=49408, layers=NUM_LAYERS)
+    model = ClipModel(Card(NAME, NAME, VISION, text, merging=MERGING if merging else None, sampling=Sampling(AT_ONCE)))
+    stir(model)
+    torch.set_rng_state(state)
+    tokenizer: Any = open_clip.SimpleTokenizer(context_length=77)
+    return ClipEncoder(NAME, model, tokenizer, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def write_head(
+    path: Path,
+    recipe: str = "charades",
+    *,
+    boundaries: bool = True,
+    seed: int = 0,
+    width: int = VISION.width,
+    text_width: int = TEXT.width,
+    num_layers: int = NUM_LAYERS,
+    backbone: str = NAME,
+    **changes: Any,
+) -> Path:
+    """Write a head with random weights that all matter, for a benchmark's use; ``changes`` are of the recipe."""
+    torch.manual_seed(seed)
+    head = GroundingHead(
+        width,
+        text_width,
+        16,
+        num_layers=num_layers,
+        heads=2,
+        strides=(1, 2, 4) if boundaries else (1,),
+        boundaries=boundaries,
+        cosine=boundaries,
+        tef=boundaries,
+    ).eval()
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.3)
+    facts: Any = {"fps": None, **RECIPES[recipe], **changes}
+    save_head(head, HeadCard.describe(head, backbone=backbone, **facts), path)
+    return path
+
+
+def write_numbers(path: Path, numbers: Sequence[int], rate: int = 1, **how: Any) -> Path:
+    """Write a film of numbered frames, ``rate`` a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"preset": "ultrafast", "g": "10"}
+    return write_video(path, [number % 251 for number in numbers], rate=rate, options=options, **how)
+
+
+@contextmanager
+def lasting_pools() -> Iterator[None]:
+    """Let decoding processes outlive the video that they were started for: starting one takes longer than its work."""
+    pools: dict[str, DecodePool] = {}
+
+    @contextmanager
+    def lend(num_workers: int, **settings: Any) -> Iterator[DecodePool]:
+        if str(settings) not in pools:
+            pools[str(settings)] = DecodePool(num_workers, **settings)
+        yield pools[str(settings)]
+
+    with mock.patch.object(vidret.grounding, "DecodePool", lend):
+        yield
+    for pool in pools.values():
+        pool.close()
+
+
+def look(path: Path, encoder: ClipEncoder, fps: float, picture_of: Callable[[int], int] = int) -> list[LayerTokens]:
+    """Decode the middle of every 1 / fps seconds, each by itself, and give the layers of twelve at a time.
+
+    ``picture_of`` says which of them stands for the n-th.
+    """
+    info = probe(path)
+    num_frames = max(1, math.ceil(info.duration * fps - 0.5))
+    pixels = []
+    with open_reader(info, resize=encoder.resize) as reader:
+        for number in range(num_frames):
+            time = (picture_of(number) + 0.5) / fps if num_frames > 1 else min(info.duration, 1 / fps) / 2
+            pixels.append(reader.read(nearest(info.times, np.array([time]))).pixels[0])
+    groups = [range(first, min(first + AT_ONCE, num_frames)) for first in range(0, num_frames, AT_ONCE)]
+    return [
+        encoder.encode_layers(Frames(np.stack([pixels[n] for n in group]), np.array(group) + 0.0), NUM_LAYERS)
+        for group in groups
+    ]
+
+
+def gather(parts: Sequence[LayerTokens], window: Window) -> tuple[list[Any], list[Any] | None, list[Any] | None]:
+    """Collect the tokens, masks and sizes of a window's frames one by one, filled up where frames have fewer."""
+    rows = [(part, row) for part in parts for row in range(len(part.times))]
+    layers, masks, sizes = [], [], []
+    for layer in range(NUM_LAYERS):
+        most = max(part.layers[layer].shape[1] for part in parts)
+        tokens = np.zeros((1, window.last - window.first, most, VISION.width), np.float32)
+        mask, size = np.zeros(tokens.shape[:3], bool), np.zeros(tokens.shape[:3], np.float32)
+        for place, (part, row) in enumerate(rows[window.first : window.last]):
+            own = part.layers[layer][row]
+            tokens[0, place, : len(own)] = own
+            mask[0, place, : len(own)] = True if part.masks is None else part.masks[layer][row]
+            size[0, place, : len(own)] = 1 if part.sizes is None else part.sizes[layer][row]
+        layers.append(torch.from_numpy(tokens))
+        masks.append(torch.from_numpy(mask))
+        sizes.append(torch.from_numpy(size))
+    plain = parts[0].masks is None
+    return layers, None if plain else masks, None if plain else sizes
+
+
+@torch.no_grad()
+def answer_directly(
+    path: Path, query: str, head: Path, encoder: ClipEncoder, windows: Sequence[Window], dtype: torch.dtype | None
+) -> tuple[list[MappedVideos], Answer]:
+    """Give each window's mapped tokens, and the spans and saliency of the whole, joined by loops; no file between."""
+    module, card = load_head(head)
+    fps = card.fps or 0.5
+    words = torch.from_numpy(encoder.encode_text_layers([query], NUM_LAYERS)[0].layers)[None]
+    parts = look(path, encoder, fps)
+    mapped, spans = [], []
+    said: dict[int, list[float]] = {}
+    for window in windows:
+        layers, masks, sizes = gather(parts, window)
+        mapped.append(module.prepare(layers, token_masks=masks, sizes=sizes, dtype=dtype))
+        found = module.decode(module(mapped[-1], words), fps=fps)[0]
+        spans += [[start + window.first / fps, end + window.first / fps, score] for start, end, score in found.spans]
+        for place, value in enumerate(found.saliency, start=window.first):
+            said.setdefault(place, []).append(float(value))
+    spans.sort(key=lambda span: -span[2])
+    saliency = np.array([np.mean(said[place]) for place in sorted(said)], np.float32)
+    return mapped, Answer(np.array(spans, np.float32).reshape(-1, 3), saliency)
