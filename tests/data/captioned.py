@@ -1,0 +1,52 @@
+"""Small captioned videos whose every frame shows its own number, and labelled queries into them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.video.films import write_video
+from vidret.types import Resize
+
+RESIZE = Resize(32, 32)
+RATE = 5
+FAST = {"preset": "ultrafast", "g": "5"}
+
+
+def write_numbered(path: Path, num_frames: int, *, first: int = 0, rate: int = RATE) -> Path:
+    """Write a square film of numbered frames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = [(first + frame) % 256 for frame in range(num_frames)]
+    return write_video(path, numbers, size=(48, 48), rate=rate, options=FAST)
+
+
+def write_captioned(folder: Path, captions: Sequence[int], *, num_frames: int = 15) -> Path:
+    """Write films v0, v1... with so many captions each, into ``videos``, and ``captions.jsonl`` beside it."""
+    lines = []
+    for video, count in enumerate(captions):
+        write_numbered(folder / "videos" / f"v{video}.mp4", num_frames + video, first=10 * video)
+        lines.append({"video": f"v{video}", "captions": [f"caption {number} of {video}" for number in range(count)]})
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return folder
+
+
+def write_moments(folder: Path, queries: Sequence[int], *, num_frames: int = 40) -> Path:
+    """Write films v0, v1... with so many queries each, into ``videos``, and ``moments.jsonl`` beside it."""
+    lines = []
+    for video, count in enumerate(queries):
+        length = num_frames + 10 * video
+        write_numbered(folder / "videos" / f"v{video}.mp4", length, first=10 * video)
+        for number in range(count):
+            line = {
+                "qid": 10 * video + number,
+                "query": f"query {number}",
+                "vid": f"v{video}",
+                "duration": length / RATE,
+            }
+            line |= {
+                "relevant_windows": [[2, 6]],
+                "relevant_clip_ids": [1, 2],
+                "saliency_scores": [[4, 2, 3], [1, 0, 2]],
+            }
+            lines.append(line)
+    (folder / "moments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return folder

@@ -1,0 +1,102 @@
+"""Batches of captioned videos: padding is told, texts end, and chance follows from seed, epoch and row alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from vidret.data.augment import Augmentation
+from vidret.data.dataset import CaptionedVideos, Collate, Gallery, read_frames
+from vidret.data.records import Caption, Split
+from vidret.errors import DecodeError, VidretError
+
+END = 49407
+SPLIT = Split(
+    "own",
+    (),
+    ("a", "b", "c", "d"),
+    (
+        Caption("0", "b", "a dog"),
+        Caption("1", "a", "a cat"),
+        Caption("2", "b", "the same dog " * 20),
+        Caption("3", "d", "fog"),
+    ),
+)
+AS_IT_IS = Augmentation()
+LENGTHS = {"a": 2, "b": 4, "c": 1, "d": 3}
+
+
+class Numbered:
+    """Frames whose pixels hold the number of the video, and what chance gave."""
+
+    def __init__(self) -> None:
+        self.unreadable: dict[str, str] = {}
+        self.salvaged: dict[str, str] = {}
+
+    def read(self, video: str, rng: np.random.Generator) -> np.ndarray:
+        pixels = np.full((LENGTHS[video], 6, 8, 3), 1 + ord(video) - ord("a"), np.uint8)
+        pixels[:, :, :, 1] = rng.integers(256)
+        return pixels
+
+
+def train(seed: int = 0, augmentation: Augmentation = AS_IT_IS) -> CaptionedVideos:
+    return CaptionedVideos(SPLIT, Numbered(), augmentation=augmentation, seed=seed)
+
+
+def test_in_training_each_caption_has_its_video() -> None:
+    samples = [train()[0, row] for row in (2, 1, 3)]
+    batch = Collate(SPLIT, num_frames=4, num_words=8)(samples)
+    assert batch.pixels.shape == (3, 4, 6, 8, 3)
+    assert batch.pixels.dtype == torch.uint8
+    assert batch.videos.tolist() == batch.text_videos.tolist() == [1, 0, 3]
+    assert batch.captions.tolist() == [2, 1, 3]
+    assert batch.pixels[:, 0, 3, 3, 0].tolist() == [2, 1, 4]
+
+
+def test_padding_comes_last_is_black_and_told() -> None:
+    batch = Collate(SPLIT, num_frames=5, num_words=8)([train()[0, row] for row in (0, 1)])
+    assert batch.frame_mask.tolist() == [[True] * 4 + [False], [True] * 2 + [False] * 3]
+    assert (batch.pixels[~batch.frame_mask] == 0).all()
+    assert (batch.pixels[batch.frame_mask][..., 0] > 0).all()
+
+
+def test_texts_are_cut_to_their_length_and_end() -> None:
+    batch = Collate(SPLIT, num_frames=4, num_words=8)([train()[0, row] for row in range(4)])
+    assert batch.ids.shape == (4, 8)
+    assert batch.ids.argmax(dim=1).tolist() == [3, 3, 7, 2]
+    assert batch.ids.amax(dim=1).tolist() == [END] * 4
+
+
+def test_in_evaluation_each_video_has_all_its_captions_or_none() -> None:
+    gallery = Gallery(SPLIT, Numbered())
+    assert len(gallery) == 4
+    batch = Collate(SPLIT, num_frames=4, num_words=8)([gallery[number] for number in (1, 2, 3)])
+    assert batch.videos.tolist() == [1, 2, 3]
+    assert batch.captions.tolist() == [0, 2, 3]
+    assert batch.text_videos.tolist() == [1, 1, 3]
+    assert batch.ids.shape == (3, 8)
+    bare = Collate(SPLIT, num_frames=4, num_words=8)([gallery[2]])
+    assert (bare.ids.shape, bare.captions.tolist(), bare.videos.tolist()) == ((0, 8), [], [2])
+    np.testing.assert_array_equal(gallery[1].pixels, gallery[1].pixels)
+
+
+def test_chance_follows_from_seed_epoch_and_row_alone() -> None:
+    def look(dataset: CaptionedVideos, epoch: int, row: int) -> bytes:
+        return dataset[epoch, row].pixels.tobytes()
+
+    augmentation = Augmentation(crop=0.5, colour=0.3)
+    first, second = train(augmentation=augmentation), train(augmentation=augmentation)
+    there = {(epoch, row): look(first, epoch, row) for epoch in range(3) for row in range(4)}
+    back = {(epoch, row): look(second, epoch, row) for epoch in (2, 0, 1) for row in (3, 1, 0, 2)}
+    assert there == back
+    assert len(set(there.values())) == 12
+    assert look(train(seed=1, augmentation=augmentation), 0, 0) != there[0, 0]
+
+
+def test_an_error_is_one_sentence_that_crosses_processes() -> None:
+    class Broken(Numbered):
+        def read(self, video: str, rng: np.random.Generator) -> np.ndarray:
+            raise DecodeError(f"{video}.mp4", "is empty")
+
+    with pytest.raises(VidretError, match=r"^a\.mp4: is empty$") as caught:
+        read_frames(Broken(), "a", np.random.default_rng(0))
+    assert caught.value.args == ("a.mp4: is empty",)

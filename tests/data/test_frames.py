@@ -1,0 +1,142 @@
+"""Which frames are looked at: the published rules by loops, what is left to chance, and frames that cannot be read."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.captioned import RESIZE, write_numbered
+from tests.video.films import read_numbers
+from vidret.data.frames import FrameSampling, Part, find_candidates, read_indices
+from vidret.errors import DecodeError, VidretError
+from vidret.types import Frames
+from vidret.video.probe import probe
+from vidret.video.reader import Reader
+
+
+def naive_spread(values: list[int], count: int) -> list[int]:
+    """Take ``count`` of a list's values from the first to the last, cutting places down to whole numbers."""
+    if count == 1:
+        return [values[0]]
+    return [values[int(place * (len(values) - 1) / (count - 1))] for place in range(count)]
+
+
+def naive_tempme(num_frames: int, rate: float, count: int) -> list[int]:
+    step = max(1, round(rate))
+    seconds = [index for index in range(num_frames) if index % step == 0]
+    return naive_spread(seconds if len(seconds) >= count else list(range(num_frames)), count)
+
+
+def naive_segments(num_frames: int, segments: int, chunks: int) -> list[int]:
+    """List the frames of Prompt Switch's test sampler, in order of time."""
+    segments_there = min(segments, num_frames)
+    edges = [int(num_frames * edge / segments_there) for edge in range(segments_there + 1)]
+    chosen = []
+    for low, next_low in pairwise(edges):
+        high = next_low - 1
+        chosen += [low + (chunk + 1) * ((high - low) // (chunks + 1)) for chunk in range(chunks)]
+    return chosen + chosen[-1:] * (segments * chunks - len(chosen))
+
+
+@pytest.mark.parametrize("rate", [0.4, 5, 24.6, 25, 29.97])
+@pytest.mark.parametrize("num_frames", [1, 2, 11, 12, 13, 300, 301, 375, 1000])
+@pytest.mark.parametrize("count", [1, 12, 64])
+def test_tempme_takes_a_frame_a_second_or_spreads_over_a_short_video(num_frames: int, rate: float, count: int) -> None:
+    found = FrameSampling("tempme", count).candidates(num_frames, rate)
+    assert found.tolist() == naive_tempme(num_frames, rate, count)
+
+
+@pytest.mark.parametrize(("segments", "count"), [(6, 6), (6, 12), (4, 12), (1, 3)])
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 6, 7, 12, 31, 100, 999])
+def test_segments_are_looked_at_in_fixed_places(num_frames: int, segments: int, count: int) -> None:
+    found = FrameSampling("segments", count, segments).candidates(num_frames, 25)
+    assert found.tolist() == naive_segments(num_frames, segments, count // segments)
+
+
+def test_clip4clip_has_fewer_frames_of_a_short_video() -> None:
+    sampling = FrameSampling("clip4clip", 12)
+    assert sampling.candidates(100, 29.97).tolist() == [0, 29, 58, 87]  # the whole part of the rate
+    assert len(sampling.candidates(10_000, 25)) == 12
+
+
+@pytest.mark.parametrize("count", [6, 12])
+def test_training_draws_from_each_segment_but_its_last_frame(count: int) -> None:
+    sampling = FrameSampling("segments", count, 6, num_candidates=30)
+    candidates = sampling.candidates(60, 25)
+    assert set(candidates.tolist()) == {index for index in range(60) if index % 10 != 9}
+    seen = set()
+    for seed in range(200):
+        drawn = candidates[sampling.draw(len(candidates), np.random.default_rng(seed))]
+        assert np.bincount(drawn // 10, minlength=6).tolist() == [count // 6] * 6
+        assert (np.diff(drawn) >= 0).all()
+        seen |= set(drawn.tolist())
+    assert seen == set(candidates.tolist())
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 6, 8])
+def test_draws_from_a_video_with_few_frames_repeat_the_last(num_frames: int) -> None:
+    sampling = FrameSampling("segments", 12, 6, num_candidates=4)
+    candidates = sampling.candidates(num_frames, 25)
+    drawn = candidates[sampling.draw(len(candidates), np.random.default_rng(0))]
+    assert len(drawn) == 12
+    assert (np.diff(drawn) >= 0).all()
+    assert drawn.max() < num_frames
+
+
+def test_fixed_rules_leave_nothing_to_chance() -> None:
+    for sampling in (FrameSampling("tempme"), FrameSampling("clip4clip"), FrameSampling("segments")):
+        assert not sampling.is_random
+        assert sampling.draw(7, np.random.default_rng(1)).tolist() == list(range(7))
+    assert not FrameSampling("tempme", num_candidates=9).is_random
+
+
+def test_what_is_kept_is_known_by_what_it_depends_on() -> None:
+    assert FrameSampling("tempme", 12, 6).about == FrameSampling("tempme", 12, 4, 9).about
+    assert FrameSampling("segments", 6, 6, 4).about == FrameSampling("segments", 12, 6, 4).about
+    abouts = [FrameSampling("segments", 12, 6), FrameSampling("segments", 12, 6, 4), FrameSampling("tempme", 12)]
+    assert len({str(sampling.about) for sampling in abouts}) == 3
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(VidretError, match="num_frames must be a multiple of num_segments 6, got 8"):
+        FrameSampling("segments", 8, 6)
+    with pytest.raises(VidretError, match="num_frames must be at least 1 and num_candidates at least 0, got 0 and 0"):
+        FrameSampling("tempme", 0)
+    assert FrameSampling("tempme", 8, 6).num_frames == 8
+
+
+def test_a_part_of_a_file_is_all_that_is_looked_at(tmp_path: Path) -> None:
+    info = probe(write_numbered(tmp_path / "a.mp4", 50))
+    sampling = FrameSampling("tempme", 4)
+    for start, end, expected in [
+        (0.0, 4.0, [0, 5, 10, 15]),
+        (2.0, 5.0, [10, 14, 19, 24]),
+        (9.0, 99.0, [45, 46, 47, 49]),
+    ]:
+        indices = find_candidates(info, Part(info.path, start, end), sampling)
+        assert indices.tolist() == expected
+        assert read_numbers(read_indices(info, indices, RESIZE).pixels) == expected
+    assert find_candidates(info, Part(info.path), sampling).tolist() == [0, 15, 30, 45]
+    with pytest.raises(DecodeError, match=r"a\.mp4: shows no frame from 10 to 12 s"):
+        find_candidates(info, Part(info.path, 10, 12), sampling)
+    assert [str(Part("a")), str(Part("a", 0, 31)), str(Part("a", 1.5))] == ["a", "a 0..31 s", "a 1.5..inf s"]
+
+
+def test_frames_may_repeat_and_a_lost_one_gives_its_place_to_its_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = probe(write_numbered(tmp_path / "a.mp4", 20))
+    frames = read_indices(info, np.array([3, 3, 8, 12]), RESIZE)
+    assert (read_numbers(frames.pixels), frames.salvaged) == ([3, 3, 8, 12], "")
+    read = Reader.read
+
+    def lose(reader: Reader, indices: np.ndarray) -> Frames:
+        kept = read(reader, [index for index in indices.tolist() if index != 8])
+        return Frames(kept.pixels, kept.times, "1 of 4 frames could be read")
+
+    monkeypatch.setattr(Reader, "read", lose)
+    frames = read_indices(info, np.array([3, 8, 9, 12]), RESIZE)
+    assert (read_numbers(frames.pixels), frames.salvaged) == ([3, 9, 9, 12], "1 of 4 frames could be read")
+    with pytest.raises(DecodeError, match="no frame could be decoded"):
+        read_indices(info, np.array([8]), RESIZE)

@@ -1,0 +1,224 @@
+"""Labels of frames by loops, and batches whose padding is told and changes nothing for the head."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.captioned import RESIZE, write_moments
+from vidret.data.frames import Part
+from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
+from vidret.data.layers_cache import LayersCache, VideoLayers, as_half
+from vidret.data.records import LabelledQuery
+from vidret.data.splits import read_split
+from vidret.errors import VidretError
+from vidret.ground.head import GroundingHead, HeadOutput
+from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.video.decode import read_frames
+
+WIDTH, TEXT_WIDTH, NUM_LAYERS = 6, 5, 2
+
+
+class Layered:
+    """An encoder whose layers are the mean colours of a picture's quarters; with ``merging``, fewer in the last."""
+
+    name, dim, resize, sampling = "layered", WIDTH, RESIZE, Sampling()
+
+    def __init__(self, fingerprint: str = "one", *, merging: bool = False) -> None:
+        self.fingerprint, self._merging = fingerprint, merging
+        self.num_frames = self.num_texts = 0
+
+    def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
+        self.num_frames += len(frames)
+        quarters = (
+            frames.pixels.reshape(len(frames), 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(len(frames), 4, 3) / 256
+        )
+        tokens = np.concatenate([quarters, 1 - quarters], axis=2).astype(np.float32)
+        layers = tuple(tokens[:, : 4 - self._merging * layer] * (layer + 1) for layer in range(num_layers))
+        if not self._merging:
+            return LayerTokens(layers, frames.times)
+        masks = tuple(np.ones(layer.shape[:2], bool) for layer in layers)
+        masks[-1][:, -1] = False
+        return LayerTokens(layers, frames.times, tuple(mask * np.float32(2) for mask in masks), masks)
+
+    def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
+        self.num_texts += len(texts)
+        return [LayerWords(text, word_layers(text, num_layers)) for text in texts]
+
+    def encode_frames(self, batch: object, *, tokens: bool = False) -> list[SegmentEmbedding]:
+        raise NotImplementedError
+
+    def encode_text(self, texts: object) -> list[TextEmbedding]:
+        raise NotImplementedError
+
+
+def word_layers(text: str, num_layers: int = NUM_LAYERS) -> np.ndarray:
+    rng = np.random.default_rng(len(text))
+    return rng.standard_normal((num_layers, 2 + len(text.split()), TEXT_WIDTH)).astype(np.float32)
+
+
+def naive_labels(query: LabelledQuery, num_frames: int, fps: float, low: float, high: float) -> list[float]:
+    labels = []
+    for frame in range(num_frames):
+        if query.saliency:
+            middle, marks = (frame + 0.5) / fps, []
+            for clip, given in zip(query.clips, query.saliency, strict=True):
+                start, end = 2.0 * clip, 2.0 * clip + 2.0
+                if query.clip_spans:
+                    start, end = query.clip_spans[query.clips.index(clip)]
+                if start <= middle < end:
+                    marks.append(sum((mark - low) / (high - low) for mark in given) / len(given))
+            labels.append(sum(marks) / len(marks) if marks else 0.0)
+        else:
+            inside = [math.ceil(start * fps) <= frame <= math.ceil(end * fps) - 1 for start, end in query.spans]
+            labels.append(float(any(inside)))
+    return labels
+
+
+QUERIES = {
+    "marked": LabelledQuery(
+        "1", "v", "t", 20.0, ((2.0, 6.0),), (1, 2, 7), ((4.0, 2.0, 3.0), (0.0, 1.0, 0.0), (4.0,) * 3)
+    ),
+    "spans": LabelledQuery("2", "v", "t", 20.0, ((0.3, 3.1), (8.0, 12.0), (19.0, 25.0))),
+    "short span": LabelledQuery("3", "v", "t", 20.0, ((4.2, 4.6),)),
+    "overlapping clips": LabelledQuery(
+        "4", "v", "t", 20.0, (), (0, 1, 2), ((4.0,), (0.0,), (2.0,)), clip_spans=((0.0, 4.0), (2.0, 6.0), (4.0, 8.0))
+    ),
+    "nothing": LabelledQuery("5", "v", "t", 20.0),
+}
+
+
+@pytest.mark.parametrize("fps", [0.5, 1.0, 1.7])
+@pytest.mark.parametrize("name", QUERIES)
+def test_labels_of_frames_are_the_naive_ones(name: str, fps: float) -> None:
+    num_frames = math.ceil(20 * fps)
+    found = label_frames(QUERIES[name], num_frames, fps, 0.0, 4.0)
+    assert found.dtype == np.float32
+    assert found.tolist() == pytest.approx(naive_labels(QUERIES[name], num_frames, fps, 0.0, 4.0))
+
+
+def test_clips_of_two_seconds_are_frames_at_half_a_frame_a_second() -> None:
+    found = label_frames(QUERIES["marked"], 10, 0.5, 0.0, 4.0)
+    assert found.tolist() == pytest.approx([0, 9 / 12, 1 / 12, 0, 0, 0, 0, 1, 0, 0])
+    assert label_frames(QUERIES["marked"], 5, 0.5, 0.0, 4.0).tolist() == pytest.approx([0, 9 / 12, 1 / 12, 0, 0])
+
+
+def test_marks_outside_their_range_are_refused() -> None:
+    for low, high in ((1.0, 4.0), (0.0, 3.0)):
+        with pytest.raises(
+            VidretError, match=rf"query 1: saliency must be in {low:g}\.\.{high:g} \(saliency_range\), got"
+        ):
+            label_frames(QUERIES["marked"], 10, 0.5, low, high)
+
+
+def draw(num_frames: int, num_words: int, *, tokens: tuple[int, int] = (4, 4), masked: bool = False) -> GroundingSample:
+    rng = np.random.default_rng(num_frames)
+    layers = tuple(rng.standard_normal((num_frames, count, WIDTH)).astype(np.float16) for count in tokens)
+    sizes = tuple(rng.integers(1, 4, layer.shape[:2]).astype(np.float32) for layer in layers) if masked else None
+    masks = tuple(np.arange(count) < count - 1 for count in tokens) if masked else None
+    if masks is not None:
+        masks = tuple(np.tile(mask, (num_frames, 1)) for mask in masks)
+    words = rng.standard_normal((NUM_LAYERS, num_words, TEXT_WIDTH)).astype(np.float16)
+    spans = np.arange(2 * (num_frames % 3), dtype=np.float32).reshape(-1, 2)
+    video = VideoLayers(layers, 2.0 * num_frames, sizes, masks)
+    return GroundingSample(num_frames, video, words, spans, np.ones(num_frames, np.float32))
+
+
+def test_padding_comes_last_is_zeros_and_told() -> None:
+    batch = collate([draw(5, 3), draw(7, 6), draw(3, 4)])
+    assert [layer.shape for layer in batch.layers] == [(3, 7, 4, WIDTH)] * 2
+    assert batch.words.shape == (3, NUM_LAYERS, 6, TEXT_WIDTH)
+    assert {batch.layers[0].dtype, batch.words.dtype} == {torch.float16}
+    assert batch.frame_mask.sum(dim=1).tolist() == [5, 7, 3]
+    assert batch.word_mask.sum(dim=1).tolist() == [3, 6, 4]
+    assert batch.span_mask.tolist() == [[True, True], [True, False], [False, False]]
+    assert batch.spans[1].tolist() == [[0, 1], [0, 0]]
+    assert (batch.queries.tolist(), batch.durations.tolist()) == ([5, 7, 3], [10, 14, 6])
+    assert batch.saliency.tolist() == batch.frame_mask.float().tolist()
+    assert (batch.layers[0][~batch.frame_mask] == 0).all()
+    assert (batch.token_masks, batch.sizes) == (None, None)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_head_sees_a_padded_query_as_it_sees_it_alone(masked: bool) -> None:
+    torch.manual_seed(0)
+    head = GroundingHead(WIDTH, TEXT_WIDTH, 8, num_layers=NUM_LAYERS, heads=2, strides=(1, 2)).double().eval()
+    samples = [draw(5, 3, tokens=(4, 3), masked=masked), draw(7, 6, tokens=(4, 4), masked=masked)]
+
+    def look(chosen: list[GroundingSample]) -> torch.Tensor:
+        batch = collate(chosen)
+        mapped = head.prepare(batch.layers, mask=batch.frame_mask, token_masks=batch.token_masks, sizes=batch.sizes)
+        seen: HeadOutput = head(mapped, batch.words, word_mask=batch.word_mask)
+        return seen.video
+
+    assert (collate(samples).token_masks is None, collate(samples).sizes is None) == (False, not masked)
+    together = look(samples)
+    for row, sample in enumerate(samples):
+        alone = look([sample])[0]
+        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("merging", [False, True])
+def test_layers_from_the_disk_are_the_encoders_rounded(tmp_path: Path, merging: bool) -> None:
+    write_moments(tmp_path, [1, 2])
+    split = read_split("moments", tmp_path)
+    parts = {video: Part(str(tmp_path / "videos" / f"{video}.mp4")) for video in split.videos}
+    texts = [query.text for query in split.queries]
+    encoder = Layered(merging=merging)
+    cache = LayersCache(tmp_path / "cache", encoder, num_layers=NUM_LAYERS, fps=0.5)
+    cache.build(encoder, list(parts.values()), texts, num_workers=0)
+    assert (encoder.num_frames, encoder.num_texts) == (4 + 5, 2)  # 8 and 10 seconds; two texts are the same
+
+    keys = {video: cache.known.find(part).key for video, part in parts.items()}
+    samples = LabelledVideos(split, cache, keys, fps=0.5, saliency_range=(0.0, 4.0))
+    assert len(samples) == 3
+    sample = samples[3, 1]  # epoch and row
+    frames = read_frames(parts["v1"].path, times=[1, 3, 5, 7, 9], resize=RESIZE)
+    expected = encoder.encode_layers(frames, NUM_LAYERS)
+    for layer in range(NUM_LAYERS):
+        np.testing.assert_array_equal(sample.video.layers[layer], expected.layers[layer].astype(np.float16))
+        if merging:
+            assert sample.video.sizes is not None
+            assert sample.video.masks is not None
+            assert expected.sizes is not None
+            assert expected.masks is not None
+            np.testing.assert_array_equal(sample.video.sizes[layer], expected.sizes[layer])
+            np.testing.assert_array_equal(sample.video.masks[layer], expected.masks[layer])
+    np.testing.assert_array_equal(sample.words, word_layers("query 0").astype(np.float16))
+    assert (sample.query, sample.video.duration, sample.spans.tolist()) == (1, 10.0, [[2, 6]])
+    assert sample.saliency.tolist() == pytest.approx([0, 9 / 12, 3 / 12, 0, 0])
+    assert samples[1].saliency.tolist() == sample.saliency.tolist()
+
+
+def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: Path) -> None:
+    write_moments(tmp_path, [1])
+    part = Part(str(tmp_path / "videos" / "v0.mp4"))
+
+    def build(*texts: str, fingerprint: str = "one", num_layers: int = 2, fps: float = 0.5) -> tuple[int, int]:
+        encoder = Layered(fingerprint)
+        cache = LayersCache(tmp_path / "cache", encoder, num_layers=num_layers, fps=fps)
+        cache.build(encoder, [part], texts, num_workers=0)
+        assert cache.words("a").shape[0] == num_layers
+        return encoder.num_frames, encoder.num_texts
+
+    assert build("a", "b") == (4, 2)
+    assert build("a", "b", "c", "a") == (0, 1)
+    assert build("a") == (0, 0)
+    assert build("a", fingerprint="two") == (4, 1)
+    assert build("a", num_layers=1) == (4, 1)
+    assert build("a", fps=1.0) == (8, 1)
+    encoder = Layered()
+    encoder.resize = Resize(32, 32, "bilinear")
+    LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5).build(encoder, [part], [], num_workers=0)
+    assert encoder.num_frames == 4
+    with pytest.raises(VidretError, match="must hold the layers of every query, got none of 'z'"):
+        LayersCache(tmp_path / "cache", Layered(), num_layers=2, fps=0.5).words("z")
+
+
+def test_what_float16_cannot_hold_is_refused() -> None:
+    for value in (1e5, math.nan, -math.inf):
+        with pytest.raises(VidretError, match=r"a\.mp4: layers must be finite and below 65,504, got"):
+            as_half(np.array([1.0, value], np.float32), "a.mp4")
