@@ -113,7 +113,8 @@ def caption_loss(
     """
     targets = ids[:, 1:].long()
     is_word = (ids[:, :-1] == end).cumsum(dim=1) == 0
-    weights = class_weights(logits.shape[-1], frequent, frequent_weight, device=logits.device)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    weights = class_weights(logits.shape[-1], frequent, frequent_weight, device=logits.device).to(logits)
     total = functional.cross_entropy(
         rearrange(
             logits.to(torch.promote_types(logits.dtype, torch.float32)),
