@@ -110,14 +110,17 @@ def look(path: Path, encoder: ClipEncoder, fps: float, picture_of: Callable[[int
     """
     info = probe(path)
     num_frames = max(1, math.ceil(info.duration * fps - 0.5))
-    pixels = []
-    with open_reader(info, resize=encoder.resize) as reader:
-        for number in range(num_frames):
-            time = (picture_of(number) + 0.5) / fps if num_frames > 1 else min(info.duration, 1 / fps) / 2
-            pixels.append(reader.read(nearest(info.times, np.array([time]))).pixels[0])
+    pixels: dict[int, np.ndarray] = {}
+    # Decord, asked twice for the frame before a damage, gives another one time in a hundred.
+    with open_reader(info, decoder="pyav", resize=encoder.resize) as reader:
+        for number in {picture_of(number): None for number in range(num_frames)}:
+            time = (number + 0.5) / fps if num_frames > 1 else min(info.duration, 1 / fps) / 2
+            pixels[number] = reader.read(nearest(info.times, np.array([time]))).pixels[0]
     groups = [range(first, min(first + AT_ONCE, num_frames)) for first in range(0, num_frames, AT_ONCE)]
     return [
-        encoder.encode_layers(Frames(np.stack([pixels[n] for n in group]), np.array(group) + 0.0), NUM_LAYERS)
+        encoder.encode_layers(
+            Frames(np.stack([pixels[picture_of(n)] for n in group]), np.array(group) + 0.0), NUM_LAYERS
+        )
         for group in groups
     ]
 

@@ -487,7 +487,7 @@ def test_frames_that_cannot_be_read_look_like_the_one_before(
     ((window, found),) = load_mapped(videos.grounder.prepare(str(film), fingerprint(film)), device=CPU)
     assert window == (0, 60)
     for own, other in zip(found.layers, exact.layers, strict=True):
-        assert (own.int() - other.int()).abs().max() <= 1, "encoded in other batches, a value may round the other way"
+        assert torch.equal(own, other)
     assert f"{60 - num_lost} of 60 chosen frames could be read: damaged" in caplog.text
 
 

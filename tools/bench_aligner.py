@@ -33,6 +33,7 @@ from vidret.align.temporal import TemporalTransformer
 from vidret.calibrating import measure_calibration
 from vidret.encode.encoder import load_encoder
 from vidret.ranking import TOKENS, GlsclRanker, Levels, Packed, Ranker, UcofiaRanker
+from vidret.searching import widen
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextEmbedding
 
@@ -230,7 +231,7 @@ def fill_store(path: Path, ranker: Ranker, pool: Pool, num_segments: int) -> Non
 
 def read_segments(store: Store, ids: np.ndarray) -> tuple[list[np.ndarray], Packed, dict[str, np.ndarray]]:
     """Read candidates as the engine does, and say how long it took."""
-    frames, of_frames = timed(lambda: [rows for rows, _ in store.frames(ids)])
+    frames, of_frames = timed(lambda: widen([rows for rows, _ in store.frames(ids)]))
     packed, of_tokens = timed(lambda: store.tokens(ids))
     return frames, packed, {"read frames": of_frames, "read tokens": of_tokens}
 

@@ -120,9 +120,9 @@ class Locator:
         ids = self._searcher.store.video_segments(video)
         if not ids:
             return None
-        stored = self._searcher.store.frames(ids)
+        frames, times = self._searcher.read_frames(ids)
         segments = self._searcher.store.segments(ids)
-        frames = [vectors for vectors, _ in stored]
         best = float(score_top_frames(sentence, frames)[0].max())
-        times = np.concatenate([times for _, times in stored])
-        return Curve(np.concatenate(frames) @ sentence, times, segments[0].start, segments[-1].end, best)
+        return Curve(
+            np.concatenate(frames) @ sentence, np.concatenate(times), segments[0].start, segments[-1].end, best
+        )

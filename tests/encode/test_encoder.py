@@ -1,13 +1,19 @@
 """What every encoder shares: choices of device and precision, the check of broken weights, digests, pixels."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 
+from tests.encode.tiny import TEXT, VISION
 from vidret.encode.encoder import (
     STARTER,
+    WHOLE,
     check_encoder,
     choose_device,
     choose_dtype,
@@ -15,6 +21,8 @@ from vidret.encode.encoder import (
     load_encoder,
     normalise_pixels,
 )
+from vidret.encode.foreign import ForeignEncoder
+from vidret.encode.model import Card, ClipModel, save_model
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -143,3 +151,30 @@ def test_an_unknown_precision_is_refused_before_anything_is_loaded() -> None:
     for name in (STARTER, "ViT-B-32/random"):
         with pytest.raises(EncoderError, match="precision must be auto, fp32 or bf16, got fp16"):
             load_encoder(name, precision="fp16")
+
+
+def test_a_name_that_ends_in_whole_looks_at_videos_whole_and_is_an_encoder_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    sampling = Sampling(num_frames=6, fps=0.5)
+    card = Card("plain", "odd", VISION, replace(TEXT, context=77, vocabulary=49408), sampling=sampling)
+    save_model(ClipModel(card), path)
+    for name, cut_sampling in ((STARTER, Sampling()), (str(path), sampling)):
+        cut, whole = (load_encoder(f"{name}{end}", device="cpu", precision="fp32") for end in ("", WHOLE))
+        assert (cut.name, whole.name) == (name, f"{name}#whole")
+        assert (cut.sampling, whole.sampling) == (cut_sampling, replace(cut_sampling, whole=True))
+        assert cut.fingerprint != whole.fingerprint, "so that no index mixes the two"
+        assert load_encoder(whole.name, device="cpu", precision="fp32").fingerprint == whole.fingerprint
+        assert (cut.dim, cut.resize) == (whole.dim, whole.resize)
+
+
+def test_a_foreign_model_can_look_at_videos_whole(tmp_path: Path) -> None:
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}  # no ViT: not one of ours
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    (tmp_path / "vidret-rows.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(tmp_path)
+    cut, whole = (load_encoder(f"vidret-rows/random{end}", device="cpu", precision="fp32") for end in ("", WHOLE))
+    assert isinstance(whole, ForeignEncoder)
+    assert (cut.sampling.whole, whole.sampling.whole) == (False, True)
+    assert whole.name == "vidret-rows/random#whole"
+    assert cut.fingerprint != whole.fingerprint
+    assert cut.resize == whole.resize

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vidret.video.sampling import at_rate, clip4clip, cut_segments, nearest, segment_centre, uniform
+from vidret.video.sampling import at_rate, at_seconds, clip4clip, cut_segments, nearest, segment_centre, uniform
 
 
 def nearest_naively(times: list[float], wanted: float) -> int:
@@ -22,6 +22,18 @@ def clip4clip_naively(num_frames: int, rate: float, count: int) -> list[int]:
     if len(candidates) <= count:
         return candidates
     return [candidates[int(i)] for i in np.linspace(0, len(candidates) - 1, num=count)]
+
+
+def read_whole_naively(num_frames: int, rate: int, count: int) -> list[int]:
+    """Read as the benchmark's reader does: in each second its first frame, until there is none; then thin them out."""
+    read = []
+    for second in range(num_frames + 1):
+        if second * rate >= num_frames:
+            break
+        read.append(second * rate)
+    if len(read) > count:
+        read = [read[int(place * (len(read) - 1) / (count - 1))] for place in range(count)]
+    return read
 
 
 def test_nearest_equals_its_naive_twin() -> None:
@@ -98,6 +110,37 @@ def test_cuts_cover_a_video_without_gaps(duration: float, fps: float) -> None:
 
 def test_appending_moves_no_full_segment() -> None:
     assert cut_segments(40.0)[:3] == cut_segments(100.0)[:3]
+
+
+@pytest.mark.parametrize("rate", [1, 3, 25, 30])
+@pytest.mark.parametrize("seconds", [1, 2, 11, 12, 13, 30, 117])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_whole_video_is_seen_in_the_frames_that_clip4clip_reads(rate: int, seconds: int, more: int) -> None:
+    num_frames = max(1, seconds * rate + more)
+    times = np.arange(num_frames) / rate
+    (cut,) = cut_segments(num_frames / rate, num_frames=12, whole=True)
+    seen = nearest(times, np.array(cut.times)).tolist()
+    assert seen == read_whole_naively(num_frames, rate, 12) == clip4clip(num_frames, rate, 12).tolist()
+    assert (cut.number, cut.start, cut.end) == (0, 0.0, num_frames / rate)
+
+
+def test_a_whole_video_is_one_segment_however_long() -> None:
+    (cut,) = cut_segments(7200.3, num_frames=12, whole=True)
+    assert cut.times[0] == 0
+    assert cut.times[-1] == 7200
+    assert len(cut.times) == 12
+    assert len(cut_segments(7200.3, num_frames=12)) == 600
+    (cut,) = cut_segments(0.0, whole=True)
+    assert (cut.end, cut.times) == (0.0, (0.0,))
+
+
+def test_at_seconds_looks_at_the_start_of_every_step() -> None:
+    assert at_seconds(3.0, 1.0, 12).tolist() == [0, 1, 2]
+    assert at_seconds(3.01, 1.0, 12).tolist() == [0, 1, 2, 3]
+    assert at_seconds(3.0, 2.0, 12).tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert at_seconds(100.0, 1.0, 3).tolist() == [0, 49, 99]
+    with pytest.raises(ValueError, match="count must be positive, got 0"):
+        at_seconds(3.0, 1.0, 0)
 
 
 @pytest.mark.parametrize("call", [lambda: uniform(0, 12), lambda: uniform(5, 0), lambda: cut_segments(5, fps=0)])

@@ -64,6 +64,8 @@ SegmentsOption = Annotated[
     ),
 ]
 SEGMENTS = ("auto", "whole", "cut")
+# OpenAI's weights were trained with QuickGELU: under the plain name open_clip takes another activation, and is worse.
+ZERO_SHOT = "ViT-B-32-quickgelu/openai"
 OWN = ("captions", "moments")  # data of one's own, that lie with their videos
 
 
@@ -110,7 +112,7 @@ def retrieval(
 @group.command()
 def msrvtt(
     videos: VideosOption,
-    model: Annotated[str, typer.Option(help="The encoder, as in vidret index.")] = "ViT-B-32/openai",
+    model: Annotated[str, typer.Option(help="The encoder, as in vidret index.")] = ZERO_SHOT,
     annotations: AnnotationsOption = None,
     rerank: RerankOption = "mean",
     out: OutOption = None,

@@ -328,15 +328,15 @@ class Store:
 
     def frames(
         self, ids: Sequence[int] | Ids
-    ) -> list[tuple[Float32[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"]]]:
-        """Read the frame vectors and frame times of segments, in the order asked.
+    ) -> list[tuple[Float16[np.ndarray, "frame dim"], Float64[np.ndarray, " frame"]]]:
+        """Read the frame vectors, as they are stored, and frame times of segments, in the order asked.
 
         Raises:
             StoreError: a segment is unknown, or its bytes are damaged.
         """
         times = self._catalog.times(ids)
         features, places = self._locate(ids)
-        frames = [features.read_frames(place).astype(np.float32) for place in places]
+        frames = [features.read_frames(place) for place in places]
         return list(zip(frames, times, strict=True))
 
     def tokens(self, ids: Sequence[int] | Ids) -> list[memoryview]:
