@@ -35,8 +35,8 @@ def test_everything_comes_back(tmp_path: Path) -> None:
             assert store.segments(ids) == [Segment(video, n, 10.0 * n, 10.0 * n + 10) for n in range(4)]
             for number, (frames, times) in enumerate(store.frames(ids)):
                 expected = embedding(100 * v + number)
-                assert frames.dtype == np.float32
-                np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float32))
+                assert frames.dtype == np.float16
+                np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float16))
                 np.testing.assert_array_equal(times, expected.times)
             assert store.tokens(ids) == [tokens(100 * v + number) for number in range(4)]
     with Store.open(tmp_path / "index") as store:

@@ -1,0 +1,1 @@
+"""Proofs for vidret/evaluating/ and vidret eval."""
