@@ -188,7 +188,9 @@ class Poor:
 def test_an_encoder_without_layers_searches_but_does_not_ask_a_head(made: Path) -> None:
     with Engine(made / "index", Poor(make_encoder())) as engine:  # type: ignore[arg-type]
         assert engine.search("rain")
-        with pytest.raises(VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got tiny"):
+        with pytest.raises(
+            VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got tiny"
+        ):
             engine.locate("rain")
 
 

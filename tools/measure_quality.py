@@ -28,9 +28,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def rank_captions(
-    engine: Engine, data: Path, rows: list[dict[str, Any]], number: int, rerank: str
-) -> dict[str, float]:
+def rank_captions(engine: Engine, data: Path, rows: list[dict[str, Any]], number: int, rerank: str) -> dict[str, float]:
     """Search with one caption of each video; the rank counts the videos of these rows alone, ties by their average."""
     names = {str((data / "videos" / row["video"]).absolute()) for row in rows}
     ranks = []

@@ -42,7 +42,9 @@ def test_scores_are_the_naive_ones(lengths: list[int], top: int) -> None:
 
 def test_four_frames_count_unless_said_otherwise() -> None:
     sentence, segments = sample([20, 9])
-    np.testing.assert_allclose(score_top_frames(sentence, segments)[0], naive_scores(sentence, segments, 4)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        score_top_frames(sentence, segments)[0], naive_scores(sentence, segments, 4)[0], rtol=1e-5
+    )
 
 
 def test_neither_order_nor_company_matters() -> None:
@@ -66,7 +68,9 @@ def test_one_accident_does_not_beat_a_lasting_answer() -> None:
 def test_half_precision_frames_and_no_frames() -> None:
     sentence, segments = sample([6])
     halves = [frames.astype(np.float16) for frames in segments]
-    np.testing.assert_allclose(score_top_frames(sentence, halves)[0], score_top_frames(sentence, segments)[0], atol=5e-3)
+    np.testing.assert_allclose(
+        score_top_frames(sentence, halves)[0], score_top_frames(sentence, segments)[0], atol=5e-3
+    )
     scores, best = score_top_frames(sentence, [])
     assert scores.shape == (0,)
     assert best == []
