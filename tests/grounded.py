@@ -82,7 +82,7 @@ def write_head(
 def write_numbers(path: Path, numbers: Sequence[int], rate: int = 1, **how: Any) -> Path:
     """Write a film of numbered frames, ``rate`` a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"preset": "ultrafast", "g": "10"}
+    options = {"g": "10"} | ({"preset": "ultrafast"} if how.get("codec", "libx264") == "libx264" else {})
     return write_video(path, [number % 251 for number in numbers], rate=rate, options=options, **how)
 
 
@@ -104,19 +104,19 @@ def lasting_pools() -> Iterator[None]:
 
 
 def look(path: Path, encoder: ClipEncoder, fps: float, picture_of: Callable[[int], int] = int) -> list[LayerTokens]:
-    """Decode the middle of every 1 / fps seconds, each by itself, and give the layers of twelve at a time.
+    """Decode the middle of every 1 / fps seconds, and give the layers of as many at a time as the encoder samples.
 
     ``picture_of`` says which of them stands for the n-th.
     """
     info = probe(path)
     num_frames = max(1, math.ceil(info.duration * fps - 0.5))
     pixels: dict[int, np.ndarray] = {}
-    # Decord, asked twice for the frame before a damage, gives another one time in a hundred.
-    with open_reader(info, decoder="pyav", resize=encoder.resize) as reader:
+    with open_reader(info, resize=encoder.resize) as reader:
         for number in {picture_of(number): None for number in range(num_frames)}:
             time = (number + 0.5) / fps if num_frames > 1 else min(info.duration, 1 / fps) / 2
             pixels[number] = reader.read(nearest(info.times, np.array([time]))).pixels[0]
-    groups = [range(first, min(first + AT_ONCE, num_frames)) for first in range(0, num_frames, AT_ONCE)]
+    at_once = encoder.sampling.num_frames
+    groups = [range(first, min(first + at_once, num_frames)) for first in range(0, num_frames, at_once)]
     return [
         encoder.encode_layers(
             Frames(np.stack([pixels[picture_of(n)] for n in group]), np.array(group) + 0.0), NUM_LAYERS

@@ -1,5 +1,6 @@
 """Trained moments of one video: files give what the modules give, what is kept and how long, and how spans settle."""
 
+import copy
 import logging
 import os
 import shutil
@@ -35,7 +36,7 @@ from vidret.ground.mapped import MappedVideos
 from vidret.ground.mapped_files import load_mapped
 from vidret.ground.windows import Window
 from vidret.grounding import Grounder, find_highlights, forget_others, settle
-from vidret.types import Frames, LayerTokens
+from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.content import fingerprint
 
 CPU = torch.device("cpu")
@@ -458,11 +459,13 @@ def test_a_file_that_has_changed_is_not_taken_for_what_it_was(
     assert list_files(tmp_path / "moments") == []
 
 
+@pytest.mark.parametrize("at_once", [1, AT_ONCE])
 @pytest.mark.parametrize("lost", ["middle", "end"])
 def test_frames_that_cannot_be_read_look_like_the_one_before(
-    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: str
+    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: str, at_once: int
 ) -> None:
-    film = write_numbers(tmp_path / "torn.mp4", range(60))
+    # Read by PyAV: what Decord gives for the last frame before a damage is not always the same.
+    film = write_numbers(tmp_path / "torn.mp4", range(60), codec="mpeg4")
     data = bytearray(film.read_bytes())
     start = data.index(b"mdat")
     size = int.from_bytes(data[start - 4 : start], "big")
@@ -472,13 +475,15 @@ def test_frames_that_cannot_be_read_look_like_the_one_before(
     film.write_bytes(data)
     reader_says = readable(film)
     num_lost = 60 - len(reader_says)
-    assert 5 < num_lost < 50
+    assert 3 < num_lost < 50
     assert (59 in reader_says) == (lost == "middle")
 
     def stand_in(number: int) -> int:
         return max(each for each in reader_says if each <= number)
 
-    encoder, videos = make_encoder(), open_videos()
+    encoder = copy.copy(make_encoder())
+    encoder.sampling = Sampling(at_once)
+    videos = open_videos(encoder=encoder)
     parts = look(film, encoder, 1.0, stand_in)
     exact = videos.grounder._head.prepare(
         [torch.from_numpy(np.concatenate([part.layers[layer] for part in parts]))[None] for layer in range(NUM_LAYERS)],

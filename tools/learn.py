@@ -210,7 +210,8 @@ def best_overlap(engine: Engine, query: Any, world: Path) -> float:
     if not moments:
         return 0.0
     start, end = moments[0].start, moments[0].end
-    return max(max(0.0, min(e, end) - max(s, start)) / (max(e, end) - min(s, start)) for s, e in query.spans)
+    shares = [max(0.0, min(e, end) - max(s, start)) / (max(e, end) - min(s, start)) for s, e in query.spans]
+    return float(max(shares))
 
 
 def main() -> None:
