@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHOWN_FILES = 5
 QUIET = 10.0  # seconds between lines of progress in a log
 # Columns of text; the others are numbers, and stand to the right.
-WORDS = frozenset("video file reason direction scores bank metric what level domain".split()) | {"", "true spans"}
+WORDS = frozenset(["video", "file", "reason", "direction", "scores", "bank", "metric", "what", "level", "domain"]) | {"", "true spans"}
 NOTHING_MATCHES = "Nothing in this index looks much like that: most unrelated queries score as high. The nearest are:"
 
 FOUND_BY = {
