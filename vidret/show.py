@@ -22,7 +22,20 @@ if TYPE_CHECKING:
 SHOWN_FILES = 5
 QUIET = 10.0  # seconds between lines of progress in a log
 # Columns of text; the others are numbers, and stand to the right.
-WORDS = frozenset(["video", "file", "reason", "direction", "scores", "bank", "metric", "what", "level", "domain"]) | {"", "true spans"}
+TEXTS = {
+    "",
+    "video",
+    "file",
+    "reason",
+    "direction",
+    "scores",
+    "bank",
+    "true spans",
+    "metric",
+    "what",
+    "level",
+    "domain",
+}
 NOTHING_MATCHES = "Nothing in this index looks much like that: most unrelated queries score as high. The nearest are:"
 
 FOUND_BY = {
@@ -42,7 +55,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns) - 1)]
     for line in lines:
         cells = [
-            cell.ljust(width) if name in WORDS else cell.rjust(width)
+            cell.ljust(width) if name in TEXTS else cell.rjust(width)
             for cell, width, name in zip(line, widths, columns, strict=False)
         ]
         print("  ".join([*cells, line[-1]]))
