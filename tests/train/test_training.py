@@ -1,0 +1,140 @@
+"""Training on a small synthetic world: every method learns, stops and goes on, and leaves a model that loads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as lightning
+import torch
+
+from vidret.data.module import RetrievalData
+from vidret.data.synthetic import write_retrieval_world
+from vidret.encode.encoder import load_encoder
+from vidret.encode.merging import MergeSchedule
+from vidret.encode.prompts import PromptShape
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape
+from vidret.errors import VidretError
+from vidret.ranking import choose_ranker, load_ranker
+from vidret.train.retrieval import RetrievalModule
+
+VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
+TEXT = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
+METHODS: dict[str, dict[str, Any]] = {
+    "clip": {},
+    "tempme": {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)},
+    "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
+    "ucofia": {},
+    "glscl": {},
+}
+# Lightning warns of its own use of torch, and of what it would do on a larger machine.
+lightnings_own = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_retrieval_world(folder, num_train=40, num_val=10, num_test=20, num_captions=2, size=32)
+    return folder
+
+
+def open_data(world: Path, **settings: Any) -> RetrievalData:
+    chosen: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0, "cache": str(world / "cache")}
+    chosen |= {"sampling": "tempme", "image_size": 32, "val_share": 0.2, "train_split": "train-9k"}
+    return RetrievalData("msrvtt-1k-a", str(world), str(world), **(chosen | settings))
+
+
+def make_module(method: str, **settings: Any) -> RetrievalModule:
+    torch.manual_seed(0)
+    chosen: dict[str, Any] = {"vision": VISION, "text": TEXT, "fps": 3.0, "train_all": True, "lr": 2e-3}
+    return RetrievalModule(method, **(chosen | METHODS[method] | settings))  # type: ignore[arg-type]
+
+
+def make_trainer(folder: Path, **settings: Any) -> lightning.Trainer:
+    chosen: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    chosen |= {"enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0, "gradient_clip_val": 1.0}
+    return lightning.Trainer(default_root_dir=folder, **(chosen | settings))
+
+
+@each_method
+@lightnings_own
+def test_a_method_trains_measures_itself_and_leaves_a_model(method: str, world: Path, tmp_path: Path) -> None:
+    module, data = make_module(method), open_data(world)
+    before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    trainer = make_trainer(tmp_path, max_steps=3, limit_val_batches=1.0, val_check_interval=3)
+    trainer.fit(module, datamodule=data)
+    assert all(value.isfinite() for value in trainer.callback_metrics.values())
+    assert 0 <= float(trainer.callback_metrics["val/R@1"]) <= 100
+    moved = {name for name, weight in module.named_parameters() if not torch.equal(weight, before[name])}
+    assert {name.split(".")[1] for name in moved} == {name.split(".")[1] for name in before}, "every part learns"
+    module.export(tmp_path / "model.safetensors")
+    encoder = load_encoder(str(tmp_path / "model.safetensors"))
+    assert encoder.sampling.num_frames == 12
+    ranker = load_ranker(choose_ranker(encoder), encoder)
+    assert ranker.name == "none" if module.model.aligner is None else ranker.name.endswith("model.aligner.safetensors")
+
+
+@lightnings_own
+def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> None:
+    module, data = make_module("clip"), open_data(world, val_share=0.0, batch_size=20)
+    losses: list[float] = []
+
+    class Keep(lightning.Callback):
+        def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+            losses.append(float(trainer.callback_metrics["loss"]))
+
+    make_trainer(tmp_path, max_steps=100, limit_val_batches=0, callbacks=[Keep()]).fit(module, datamodule=data)
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+    module.eval()
+    with torch.no_grad():
+        for batch in data.train_dataloader():
+            module.validation_step(batch, 0)
+            break
+        scores, truth = module.score(module._seen)
+    found = scores.argmax(axis=1) == truth
+    assert found.mean() > 5 / len(found), "five times what chance gives, on what was trained"
+
+
+@lightnings_own
+def test_a_resumed_run_is_the_uninterrupted_one(world: Path, tmp_path: Path) -> None:
+    whole, data = make_module("clip", mixup_weight=0.5), open_data(world)
+    make_trainer(tmp_path, max_steps=12, limit_val_batches=0).fit(whole, datamodule=data)
+    first, data = make_module("clip", mixup_weight=0.5), open_data(world)
+    trainer = make_trainer(tmp_path, max_steps=12, limit_val_batches=0, callbacks=[StopAt(5, tmp_path / "mid.ckpt")])
+    trainer.fit(first, datamodule=data)
+    second, data = make_module("clip", mixup_weight=0.5), open_data(world)
+    make_trainer(tmp_path, max_steps=12, limit_val_batches=0).fit(
+        second, datamodule=data, ckpt_path=str(tmp_path / "mid.ckpt"), weights_only=False
+    )
+    for (name, one), other in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+class StopAt(lightning.Callback):
+    """Save a checkpoint after some steps, and stop."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    pixels = torch.randint(0, 255, (2, 6, 32, 32, 3), dtype=torch.uint8)
+    found = []
+    for checkpointing in (False, True):
+        module = make_module("clip", num_frames=6, checkpointing=checkpointing).train()
+        seen = module.model.encode_videos(pixels, torch.ones(2, 6, dtype=torch.bool))
+        torch.autograd.backward(seen.frames.square().sum())
+        found.append([weight.grad for weight in module.model.encoder.vision.parameters() if weight.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_towers_must_come_from_somewhere() -> None:
+    with pytest.raises(VidretError, match="weights or both of vision and text must be given"):
+        RetrievalModule("clip")
