@@ -35,7 +35,7 @@ from vidret.train.retrieval import RetrievalModule
 
 GALLERY = 200
 SIZE, FRAMES = 64, 12
-VISION = VisionShape(image_size=SIZE, patch=16, width=192, layers=4, heads=6, dim=128)
+VISION = VisionShape(image_size=SIZE, patch=16, width=128, layers=4, heads=4, dim=128)
 TEXT = TextShape(context=32, vocabulary=49408, width=128, layers=3, heads=4, dim=128)
 EXTRA: dict[str, dict[str, Any]] = {
     "clip": {},
