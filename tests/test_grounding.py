@@ -34,8 +34,9 @@ from vidret.ground.checkpoint import RECIPES, HeadCard
 from vidret.ground.head import Answer
 from vidret.ground.mapped import MappedVideos
 from vidret.ground.mapped_files import load_mapped
+from vidret.ground.settling import find_highlights, settle
 from vidret.ground.windows import Window
-from vidret.grounding import Grounder, find_highlights, forget_others, settle
+from vidret.grounding import Grounder, forget_others
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.content import fingerprint
 

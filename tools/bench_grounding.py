@@ -34,8 +34,8 @@ from vidret.ground.checkpoint import RECIPES, HeadCard, save_head
 from vidret.ground.head import GroundingHead
 from vidret.ground.mapped import MappedVideos
 from vidret.ground.mapped_files import load_mapped, save_mapped
+from vidret.ground.settling import settle
 from vidret.ground.windows import Window, cut_windows, join_answers
-from vidret.grounding import settle
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
 

@@ -34,12 +34,12 @@ from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 
 GALLERY = 200
-SIZE, FRAMES = 64, 12
-VISION = VisionShape(image_size=SIZE, patch=16, width=128, layers=4, heads=4, dim=128)
+SIZE, FRAMES = 64, 6
+VISION = VisionShape(image_size=SIZE, patch=16, width=96, layers=4, heads=3, dim=128)
 TEXT = TextShape(context=32, vocabulary=49408, width=128, layers=3, heads=4, dim=128)
 EXTRA: dict[str, dict[str, Any]] = {
     "clip": {},
-    "tempme": {"merging": MergeSchedule(layers=(1, 2, 3), factors=(2, 2, 3), r=0, cross=0.3, intra=0.1)},
+    "tempme": {"merging": MergeSchedule(layers=(1, 2), factors=(2, 3), r=0, cross=0.3, intra=0.1)},
     "promptswitch": {"prompts": PromptShape(num_prompts=FRAMES, num_frames=FRAMES), "captions": True},
     "ucofia": {"num_words": 32},
     "glscl": {},
@@ -91,7 +91,7 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
         vision=VISION,
         text=TEXT,
         num_frames=FRAMES,
-        fps=3.0,
+        fps=1.5,
         train_all=True,
         lr=arguments.lr,
         **EXTRA[method],
@@ -105,6 +105,7 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
         val_share=0.0,
         cache=str(world / "cache"),
         sampling="tempme",
+        num_frames=FRAMES,
         image_size=SIZE,
         batch_size=arguments.batch,
         eval_batch_size=50,

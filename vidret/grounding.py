@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,12 @@ from torch.nn import functional
 
 from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
 from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.ground import curve
-from vidret.ground.checkpoint import HeadCard, load_head
+from vidret.ground.checkpoint import load_head
 from vidret.ground.head import Answer
 from vidret.ground.mapped import MappedVideos
 from vidret.ground.mapped_files import load_mapped, save_mapped
+from vidret.ground.settling import choose_fade, find_highlights, settle
 from vidret.ground.spans import Span
-from vidret.ground.suppression import Fade, gaussian, hard, linear, lower_scores, settle_spans
 from vidret.ground.windows import Window, cut_windows, join_answers
 from vidret.types import Frames, LayerTokens, LayerWords
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
@@ -34,7 +34,6 @@ LIMIT = 2 << 30  # bytes of what was computed for queries; what was asked for at
 ABANDONED = 3600.0  # seconds after which a file that nobody goes on writing is left over from a run that was killed
 SUFFIX, KEPT, CACHE = ".zip", "kept", "cache"
 TOKENS = {"int8": torch.int8, "float16": torch.float16}
-FADES: dict[str | None, Fade | None] = {"linear": linear, None: None}
 
 
 class Grounder:
@@ -235,15 +234,30 @@ class Grounder:
     def _ask_file(self, text: LayerWords, mapped: Path) -> Answer:
         query = torch.from_numpy(text.layers)[None].to(self._device)
         windows, answers = [], []
-        for window, part in load_mapped(mapped, device=self._device):
-            windows.append(window)
-            answers += self._head.decode(self._head(part, query), fps=self.fps)
+        with one_thread():
+            for window, part in load_mapped(mapped, device=self._device):
+                windows.append(window)
+                answers += self._head.decode(self._head(part, query), fps=self.fps)
         return join_answers(windows, answers, fps=self.fps)
 
     def _check_width(self, tower: str, layers: Float[np.ndarray, "*any width"], wanted: int) -> None:
         if layers.shape[-1] != wanted:
             name, found = self._encoder.name, layers.shape[-1]
             raise VidretError(f"{self.path}: {tower} layers must be {wanted} wide, got {found} of {name}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside: the head's many small steps lose more by waiting for threads than they gain.
+
+    Where other work keeps the cores busy, waiting threads made ten videos take 17 s instead of 0.5.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def forget_others(folder: Path, contents: Container[str]) -> None:
@@ -254,56 +268,6 @@ def forget_others(folder: Path, contents: Container[str]) -> None:
                 path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
             ):
                 path.unlink()
-
-
-def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, duration: float, limit: int) -> list[Span]:
-    """Give spans where frames' probabilities stand out, best first.
-
-    The score is the mean of those inside, lowered by the share that a better span has of it.
-    """
-    times = (np.arange(len(saliency)) + 0.5) / fps
-    edges = np.concatenate([[0.0], (times[1:] + times[:-1]) / 2, [duration]])
-    found = curve.find_spans(saliency, times, start=0.0, end=duration, k=limit)
-    starts, ends = np.array([span.start for span in found]), np.array([span.end for span in found])
-    means = [saliency[(edges[:-1] >= span.start) & (edges[1:] <= span.end)].mean() for span in found]
-    order, scores = lower_scores(starts, ends, np.array(means, np.float64), linear)
-    return [
-        Span(found[place].start, found[place].end, float(score)) for place, score in zip(order, scores, strict=True)
-    ]
-
-
-def settle(answer: Answer, card: HeadCard, *, duration: float) -> list[Span]:
-    """Clamp, round and suppress a head's spans as its card says; empty and fully suppressed ones are left out."""
-    starts, ends, scores = answer.spans.T
-    starts, ends = settle_spans(
-        starts, ends, duration=duration, unit=card.unit or None, spare_overrun=card.unit is not None
-    )
-    real = ends > starts
-    starts, ends, scores = starts[real], ends[real], scores[real]
-    fade = choose_fade(card)
-    order = np.arange(len(scores))
-    if fade is not None:
-        order, scores = lower_scores(starts, ends, scores, fade)
-    return [
-        Span(float(starts[place]), float(ends[place]), float(score))
-        for place, score in zip(order, scores, strict=True)
-        if score > 0
-    ]
-
-
-def choose_fade(card: HeadCard) -> Fade | None:
-    """Give the suppression that a head's card names.
-
-    Raises:
-        ValueError: It names an unknown one, or a wrong threshold.
-    """
-    if card.suppression == "hard":
-        return hard(0.7 if card.threshold is None else card.threshold)
-    if card.suppression == "gaussian":
-        return gaussian(0.5 if card.threshold is None else card.threshold)
-    if card.suppression not in FADES:
-        raise ValueError(f"suppression must be hard, linear or gaussian, got {card.suppression}")
-    return FADES[card.suppression]
 
 
 def _count_inputs(mapping: nn.Sequential) -> int:

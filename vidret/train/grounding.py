@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vidret.data.grounding import GroundingBatch
 from vidret.ground.checkpoint import RECIPES, HeadCard, Recipe, save_head
 from vidret.ground.head import GroundingHead
-from vidret.grounding import settle
+from vidret.ground.settling import settle
 from vidret.train import optim
 from vidret.train.grounding_losses import grounding_loss
 from vidret.train.targets import draw_positive, find_targets
