@@ -28,7 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "glscl": {},
 }
 # Lightning warns of its own use of torch, and of what it would do on a larger machine.
-lightnings_own = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+lightnings_own = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
 each_method = pytest.mark.parametrize("method", METHODS)
 
 
