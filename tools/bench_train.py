@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from vidret.align.temporal import pool_frames
 from vidret.encode.merging import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.train import optim
 from vidret.train.losses import pair_losses
-from vidret.train.model import pool
 from vidret.train.retrieval import RetrievalModule
 
 VISION = VisionShape(image_size=224, patch=32, width=768, layers=12, heads=12, dim=512, quick_gelu=True)
@@ -53,7 +53,7 @@ class Step:
         started = self._now()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             videos, texts = self.model.encode_videos(self.pixels, self.mask), self.model.encode_texts(self.ids)
-            whole = pool(videos.frames, videos.frame_mask)
+            whole = pool_frames(videos.frames.float(), videos.frame_mask)
         losses = pair_losses(texts.sentences.float(), whole, self.model.encoder.logit_scale)
         torch.autograd.backward(losses.total)
         self.optimizer.step()

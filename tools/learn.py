@@ -30,6 +30,7 @@ from vidret.encode.merging import MergeSchedule
 from vidret.encode.prompts import PromptShape
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
+from vidret.ground.spans import overlap
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 
@@ -216,9 +217,8 @@ def best_overlap(engine: Engine, query: Any, world: Path) -> float:
     moments = engine.locate(query.text, 1, video=world / "videos" / f"{query.video}.mp4")
     if not moments:
         return 0.0
-    start, end = moments[0].start, moments[0].end
-    shares = [max(0.0, min(e, end) - max(s, start)) / (max(e, end) - min(s, start)) for s, e in query.spans]
-    return float(max(shares))
+    starts, ends = np.array(query.spans).T
+    return float(overlap(starts, ends, moments[0].start, moments[0].end).max())
 
 
 def main() -> None:

@@ -348,7 +348,7 @@ class Engine:
         """
         text = self._encode_query(query, k)
         if video is None:
-            hits = self.search(query, videos)
+            hits = self._searcher.search(text, videos, CANDIDATES, self.ranker)
             chosen = [Chosen(hit.video, hit.path, hit.score, hit.weak) for hit in hits]
         else:
             chosen = [self._choose_video(video)]

@@ -24,6 +24,7 @@ from vidret.ground.mapped_files import load_mapped, save_mapped
 from vidret.ground.settling import choose_fade, find_highlights, settle
 from vidret.ground.spans import Span
 from vidret.ground.windows import Window, cut_windows, join_answers
+from vidret.ranking import TOKENS
 from vidret.types import Frames, LayerTokens, LayerWords
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 
@@ -33,7 +34,6 @@ FPS = 0.5  # for a head whose card names no rate
 LIMIT = 2 << 30  # bytes of what was computed for queries; what was asked for at indexing is never dropped
 ABANDONED = 3600.0  # seconds after which a file that nobody goes on writing is left over from a run that was killed
 SUFFIX, KEPT, CACHE = ".zip", "kept", "cache"
-TOKENS = {"int8": torch.int8, "float16": torch.float16}
 
 
 class Grounder:

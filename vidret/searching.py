@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -171,12 +172,13 @@ class Searcher:
         for each in ranked:
             best.setdefault(each.segment.video, each)
         paths = self.store.paths(list(best))
+        unrelated = self.baselines.scores(self.store, ranker)
         hits: list[Hit] = []
         # Equal scores stand in the order of their names, whichever was indexed first.
         for video, each in sorted(best.items(), key=lambda item: (-item[1].score, paths.get(item[0], []))):
             there = [path for path in paths.get(video, []) if os.path.exists(path)]  # noqa: PTH110
             if there:
-                weak, copies = self.is_weak(each.score, ranker), tuple(there[1:])
+                weak, copies = unrelated_share(unrelated, each.score) >= WEAK, tuple(there[1:])
                 hits.append(Hit(video, there[0], each.segment, each.time, each.score, weak, copies, each.levels))
             else:
                 logger.warning("left out, its file is gone: %s", ", ".join(paths.get(video, [])))
@@ -188,5 +190,8 @@ class Searcher:
         """Search for what has nothing to do with the index, and give the best scores; none when it is empty."""
         if not len(self.store):
             return []
-        texts = self.encoder.encode_text(UNRELATED)
-        return [self.rank(text, min(CANDIDATES, len(self.store)), ranker)[0].score for text in texts]
+        return [self.rank(text, min(CANDIDATES, len(self.store)), ranker)[0].score for text in self._unrelated]
+
+    @cached_property
+    def _unrelated(self) -> list[TextEmbedding]:
+        return self.encoder.encode_text(UNRELATED)

@@ -20,7 +20,7 @@ from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
 from vidret.align.blocks import flushed_denormals
 from vidret.align.levels import LevelScores, compare_words
-from vidret.align.packing import pack_arrays, pack_video, unpack_arrays, unpack_videos
+from vidret.align.packing import pack_arrays, pack_video, unpack_stacked, unpack_videos
 from vidret.align.prepared import PreparedVideos
 from vidret.align.selection import PatchSelector, ScoreNet
 from vidret.align.temporal import TemporalTransformer
@@ -412,10 +412,10 @@ def test_packed_videos_come_back(build: Any, make: Any, dtype: torch.dtype) -> N
 
 def test_arrays_come_back_as_they_were_and_strangers_are_refused() -> None:
     arrays = [np.arange(7, dtype=np.int8).reshape(7, 1), np.ones((2, 3), "<f2"), np.zeros((0, 4), "<f4")]
-    again = unpack_arrays(pack_arrays(arrays))
+    again = [stack[0].numpy() for stack, _ in unpack_stacked([pack_arrays(arrays)])]
     for one, other in zip(arrays, again, strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
     for strange in (b"", b"\x09\x01\0\0", b"\x09"):
         with pytest.raises(AlignerError, match="stored tokens must be of format 1"):
-            unpack_arrays(strange)
+            unpack_stacked([strange])

@@ -18,8 +18,9 @@ from vidret.encode import vision
 from vidret.encode.merging import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompts import PromptShape
+from vidret.encode.shift import shift_tokens
 from vidret.encode.text import TextShape, TextTower
-from vidret.encode.vision import VisionShape, VisionTower, shift_tokens
+from vidret.encode.vision import VisionShape, VisionTower
 from vidret.encode.weights import convert, from_open_clip
 from vidret.layers import Block
 from vidret.types import Sampling

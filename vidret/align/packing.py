@@ -25,7 +25,7 @@ def pack_arrays(arrays: Sequence[Array]) -> bytes:
     """Write arrays (row) or (row, column) of int8, float16 or float32 one after the other; small ones first align best.
 
     Returns:
-        The bytes that ``unpack_arrays`` reads; a vector comes back with one column.
+        The bytes that ``unpack_stacked`` reads; a vector comes back with one column.
     """
     parts = [_HEAD.pack(FORMAT, len(arrays))]
     for array in arrays:
@@ -35,15 +35,6 @@ def pack_arrays(arrays: Sequence[Array]) -> bytes:
         parts.append(np.ascontiguousarray(array).tobytes())
         parts.append(b"\0" * (-len(parts[-1]) % 4))
     return b"".join(parts)
-
-
-def unpack_arrays(packed: bytes | memoryview) -> list[Array]:
-    """Read what ``pack_arrays`` wrote.
-
-    Raises:
-        AlignerError: The bytes are of another format.
-    """
-    return [array[0] for array in _unpack_alike(_read_head(packed), [packed])]
 
 
 def unpack_stacked(packed: Sequence[bytes | memoryview]) -> list[Stacked]:

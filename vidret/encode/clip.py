@@ -11,7 +11,7 @@ import numpy as np
 import open_clip
 import torch
 from einops import rearrange
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int, UInt8
 from torch.nn import functional
 
 from vidret.encode.encoder import WHOLE, Encoder, choose_dtype, digest_weights, normalise_pixels
@@ -114,9 +114,7 @@ class ClipEncoder:
         ids = self._tokenizer(list(texts)).to(self._device)
         states = self._model.text(ids)[1].float().cpu()
         embeddings = []
-        for text, row, end in zip(texts, states, ids.argmax(dim=-1).tolist(), strict=True):
-            if end == ids.shape[1] - 1:
-                logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
+        for text, row, end in zip(texts, states, find_ends(texts, ids), strict=True):
             units = functional.normalize(row[: end + 1], dim=-1).numpy()
             words = units[1 : max(end, 2)]  # an empty text has its end token
             embeddings.append(TextEmbedding(text, units[end], words, row[: end + 1].numpy()))
@@ -177,15 +175,22 @@ class ClipEncoder:
             part = list(texts[start : start + self._batch_size])
             ids = self._tokenizer(part).to(self._device)
             layers = self._model.text.layers(ids, num_layers=num_layers).float().cpu().numpy()
-            for number, (text, end) in enumerate(zip(part, ids.argmax(dim=-1).tolist(), strict=True)):
-                if end == ids.shape[1] - 1:
-                    logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
+            for number, (text, end) in enumerate(zip(part, find_ends(part, ids), strict=True)):
                 found.append(LayerWords(text, layers[:, number, : end + 1].copy()))  # a view would keep the whole batch
         return found
 
     def _check_num_layers(self, num_layers: int, own: int) -> None:
         if not 1 <= num_layers <= own:
             raise EncoderError(f"num_layers must be in 1..{own} for {self.name}, got {num_layers}")
+
+
+def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list[int]:
+    """Find each text's end token, which has the highest id; say of which texts the end was cut off."""
+    ends: list[int] = ids.argmax(dim=-1).tolist()
+    for text, end in zip(texts, ends, strict=True):
+        if end == ids.shape[1] - 1:
+            logger.warning("only the first %d tokens are read of: %.60s...", end - 1, text)
+    return ends
 
 
 def as_embedding(

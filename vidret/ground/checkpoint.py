@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
+from vidret.layers import find_misfits
 
 FORMAT = 1
 METHOD = "r2tuning"
@@ -257,19 +258,13 @@ def _build(
         )
     except ValueError as error:
         raise VidretError(str(error)) from error
-    state, sizes = head.state_dict(), {name: tuple(weight.shape) for name, weight in weights.items()}
-    shapes = [
-        f"{name_of(name)} {sizes[name]} for {tuple(state[name].shape)}"
-        for name in state.keys() & sizes.keys()
-        if sizes[name] != state[name].shape
-    ]
-    wrong = {
-        "missing": [name_of(name) for name in state.keys() - sizes.keys()],
-        "unknown": [name_of(name) for name in sizes.keys() - state.keys()],
-        "of another shape": shapes,
-    }
-    if any(wrong.values()):
-        lists = [f"{len(names)} weights {what}: {', '.join(sorted(names))}" for what, names in wrong.items() if names]
+    state, lists = head.state_dict(), []
+    for what, names in find_misfits(state, weights).items():
+        called = [name_of(name) for name in names]
+        if what == "of another shape":
+            called = [f"{name_of(name)} {tuple(weights[name].shape)} for {tuple(state[name].shape)}" for name in names]
+        lists.append(f"{len(called)} weights {what}: {', '.join(sorted(called))}")
+    if lists:
         raise VidretError("; ".join(lists))
     head.load_state_dict(weights)
     return head.eval()

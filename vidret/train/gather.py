@@ -6,11 +6,15 @@ Either every process computes the loss of the whole gathered batch, or each that
 whenever the mean over processes is the loss that one process would have computed alone, so is the gradient.
 """
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+Item = TypeVar("Item")
 
 
 def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
@@ -20,7 +24,7 @@ def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
     most that there are (False, in a mask). Every process must call this for the same tensors in the same order, and go
     back through it where one does.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not is_shared():
         return x
     shapes = _gather_equal(torch.tensor(x.shape, device=x.device))
     most = shapes.amax(dim=0).tolist()
@@ -30,6 +34,20 @@ def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
         x = filled
     parts: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
     return torch.cat([part[:num] for part, num in zip(parts, shapes[:, 0].tolist(), strict=True)])
+
+
+def gather_objects(own: list[Item]) -> list[Item]:
+    """Put the lists of all processes together, in their order; for what has no gradient, as results are."""
+    if not is_shared():
+        return own
+    found: list[list[Item]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(found, own)
+    return [item for part in found for item in part]
+
+
+def is_shared() -> bool:
+    """Say whether there are other processes to gather from."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Gather(torch.autograd.Function):

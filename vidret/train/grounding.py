@@ -6,14 +6,15 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from vidret.data.grounding import GroundingBatch
 from vidret.ground.checkpoint import RECIPES, HeadCard, Recipe, save_head
 from vidret.ground.head import GroundingHead
 from vidret.ground.settling import settle
+from vidret.ground.spans import overlap
 from vidret.train import optim
+from vidret.train.gather import gather_objects
 from vidret.train.grounding_losses import grounding_loss
 from vidret.train.targets import draw_positive, find_targets
 
@@ -161,9 +162,7 @@ class GroundingModule(lightning.LightningModule):
             true = batch.spans[row, batch.span_mask[row]].cpu().numpy()
             best = 0.0
             if spans and len(true):
-                shared = np.minimum(true[:, 1], spans[0].end) - np.maximum(true[:, 0], spans[0].start)
-                joined = np.maximum(true[:, 1], spans[0].end) - np.minimum(true[:, 0], spans[0].start)
-                best = float(np.max(np.maximum(shared, 0) / np.maximum(joined, 1e-9)))
+                best = float(overlap(true[:, 0], true[:, 1], spans[0].start, spans[0].end).max())
             self._overlaps.append(best)
 
     test_step = validation_step
@@ -177,11 +176,7 @@ class GroundingModule(lightning.LightningModule):
         self._measure("test")
 
     def _measure(self, stage: str) -> None:
-        overlaps = self._overlaps
-        if dist.is_available() and dist.is_initialized():
-            found: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(found, overlaps)
-            overlaps = [each for part in found for each in part]
+        overlaps = gather_objects(self._overlaps)
         self._overlaps = []
         if overlaps:
             array = np.array(overlaps)

@@ -1,47 +1,27 @@
 """What is trained for retrieval, as one module of named parts: towers, an aligner or a captioner where one is."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vidret.align.aligner import Aligner
+from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.concepts import ConceptAligner, ConceptFinder
 from vidret.align.files import save_aligner
 from vidret.align.levels import Mixing
 from vidret.align.selection import KEPT, PatchSelector, ScoreNet
 from vidret.align.temporal import TemporalTransformer
 from vidret.encode.encoder import normalise_pixels
-from vidret.encode.merging import MergeSchedule
-from vidret.encode.model import Card, ClipModel, save_model
-from vidret.encode.prompts import PromptShape, interleave
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
+from vidret.encode.model import ClipModel, save_model
+from vidret.encode.prompts import interleave
 from vidret.ranking import BESIDE
 from vidret.train.captioner import Captioner
-from vidret.types import Sampling
 
 Method = Literal["clip", "tempme", "promptswitch", "ucofia", "glscl"]
-
-
-class EncodedVideos(NamedTuple):
-    """A batch of videos after the tower: raw vectors of frames, of tokens where a method reads them, and masks."""
-
-    frames: Float[Tensor, "video frame dim"]
-    tokens: Float[Tensor, "video token dim"] | None
-    frame_mask: Bool[Tensor, "video frame"]
-
-
-class EncodedTexts(NamedTuple):
-    """A batch of texts after the tower: raw sentences, and all states with a mask."""
-
-    sentences: Float[Tensor, "text dim"]
-    words: Float[Tensor, "text word dim"]
-    mask: Bool[Tensor, "text word"]
 
 
 class RetrievalModel(nn.Module):
@@ -58,8 +38,8 @@ class RetrievalModel(nn.Module):
 
     def encode_videos(
         self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"]
-    ) -> EncodedVideos:
-        """Look at videos, whose frames come in the order of time.
+    ) -> VideoBatch:
+        """Look at videos, whose frames come in the order of time; vectors are not scaled to unit length.
 
         Prompt Switch sees clips that each cover the whole video; where it sees several, frames are dealt to them and
         stay in that order, which no pooling minds.
@@ -76,19 +56,13 @@ class RetrievalModel(nn.Module):
             mask=None if bool(mask.all()) else mask,
             tokens=isinstance(self.aligner, Aligner),
         )
-        return EncodedVideos(seen.frames, seen.tokens, mask)
+        return VideoBatch(seen.frames, seen.tokens, mask)
 
-    def encode_texts(self, ids: Int[Tensor, "text word"]) -> EncodedTexts:
+    def encode_texts(self, ids: Int[Tensor, "text word"]) -> TextBatch:
         """Read texts: start token, words, end token (the highest id), zeros."""
         sentences, words = self.encoder.text(ids)
         places = torch.arange(words.shape[1], device=ids.device)
-        return EncodedTexts(sentences, words, places <= ids.argmax(dim=-1)[:, None])
-
-
-def pool(frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"]) -> Float[Tensor, "video dim"]:
-    """Give the mean of a video's real frames, each of unit length."""
-    units = functional.normalize(frames.float(), dim=-1) * mask[..., None]
-    return units.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return TextBatch(sentences, words, places <= ids.argmax(dim=-1)[:, None])
 
 
 def build_model(encoder: ClipModel, method: Method, *, num_words: int = 32, captions: bool = True) -> RetrievalModel:
@@ -115,31 +89,6 @@ def build_model(encoder: ClipModel, method: Method, *, num_words: int = 32, capt
     if method == "promptswitch" and captions:
         return RetrievalModel(encoder, captioner=_start_captioner(encoder))
     return RetrievalModel(encoder)
-
-
-def build_card(
-    method: Method,
-    vision: VisionShape,
-    text: TextShape,
-    *,
-    num_frames: int = 12,
-    fps: float = 1.0,
-    merging: MergeSchedule | None = None,
-    prompts: PromptShape | None = None,
-    lora_rank: int = 0,
-) -> Card:
-    """Write the card of towers that start from random weights."""
-    return Card(
-        method,
-        "own",
-        vision,
-        text,
-        merging=merging,
-        prompts=prompts,
-        token_shift=method == "ucofia",
-        lora_rank=lora_rank,
-        sampling=Sampling(num_frames=num_frames, fps=fps),
-    )
 
 
 def save_parts(model: RetrievalModel, path: Path) -> None:

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
 from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.align.concepts import ConceptAligner
+from vidret.align.temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip import load_towers
 from vidret.encode.merging import MergeSchedule
-from vidret.encode.model import ClipModel
+from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompts import PromptShape
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
@@ -26,10 +26,10 @@ from vidret.errors import VidretError
 from vidret.eval.retrieval import evaluate
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, frequent_ids
-from vidret.train.gather import gather
+from vidret.train.gather import gather, gather_objects
 from vidret.train.losses import concept_losses, find_same_videos, pair_losses, retrieval_loss
 from vidret.train.mixup import draw_shares
-from vidret.train.model import Method, build_card, build_model, pool, save_parts
+from vidret.train.model import Method, build_model, save_parts
 from vidret.types import Sampling
 
 RULES: dict[str, Any] = {
@@ -121,22 +121,20 @@ class RetrievalModule(lightning.LightningModule):
         videos, texts = model.encode_videos(batch.pixels, batch.frame_mask), model.encode_texts(batch.ids)
         same = find_same_videos(gather(batch.videos))
         terms: dict[str, Tensor]
+        if model.aligner is not None:
+            videos = VideoBatch(gather(videos.frames.float()), _gather(videos.tokens), _gather(videos.frame_mask))
+            texts = TextBatch(gather(texts.sentences.float()), gather(texts.words.float()), _gather(texts.mask))
         if isinstance(model.aligner, Aligner):
-            prepared = model.aligner.prepare(
-                VideoBatch(gather(videos.frames.float()), _gather(videos.tokens), gather(videos.frame_mask))
-            )
-            read = TextBatch(gather(texts.sentences.float()), gather(texts.words.float()), gather(texts.mask))
-            terms = {"contrast": retrieval_loss(model.aligner(read, prepared).mean, same=same)}
+            scores = model.aligner(texts, model.aligner.prepare(videos)).mean
+            terms = {"contrast": retrieval_loss(scores, same=same)}
         elif isinstance(model.aligner, ConceptAligner):
-            found = model.aligner.prepare(VideoBatch(gather(videos.frames.float()), None, gather(videos.frame_mask)))
-            asked = model.aligner.read(
-                TextBatch(gather(texts.sentences.float()), gather(texts.words.float()), gather(texts.mask))
-            )
+            found, asked = model.aligner.prepare(videos), model.aligner.read(texts)
             scores = model.encoder.logit_scale.exp() * model.aligner(asked, found).total
             losses = concept_losses(scores, asked.concepts, found.concepts, same=same, beta=self._beta)
             terms = {"contrast": losses.contrast, "diversity": losses.diversity, "consistency": losses.consistency}
         else:
-            whole, sentences = gather(pool(videos.frames, videos.frame_mask)), gather(texts.sentences.float())
+            whole = gather(pool_frames(videos.frames.float(), videos.frame_mask))
+            sentences = gather(texts.sentences.float())
             shares = draw_shares(len(whole), self._generator).to(whole) if self._mixup_weight else None
             pair = pair_losses(
                 sentences, whole, model.encoder.logit_scale, same=same, shares=shares, mixed_weight=self._mixup_weight
@@ -183,14 +181,13 @@ class RetrievalModule(lightning.LightningModule):
         """Keep what the scores are made of; every process has its own videos, none twice."""
         videos = self.model.encode_videos(batch.pixels, batch.frame_mask)
         texts = self.model.encode_texts(batch.ids) if len(batch.ids) else None
-        seen = {"frames": videos.frames, "frame_mask": videos.frame_mask, "videos": batch.videos}
-        if videos.tokens is not None:
-            seen["tokens"] = videos.tokens
+        seen: dict[str, Tensor | None] = {**videos._asdict(), "videos": batch.videos}
         if texts is not None:
             seen |= {"sentences": texts.sentences, "words": texts.words, "word_mask": texts.mask}
             seen["text_videos"] = batch.text_videos
+        kept = {name: part for name, part in seen.items() if part is not None}
         self._seen.append(
-            {name: part.float().cpu() if part.is_floating_point() else part.cpu() for name, part in seen.items()}
+            {name: part.float().cpu() if part.is_floating_point() else part.cpu() for name, part in kept.items()}
         )
 
     test_step = validation_step
@@ -204,7 +201,7 @@ class RetrievalModule(lightning.LightningModule):
         self._measure("test")
 
     def _measure(self, stage: str) -> None:
-        parts = _gather_objects(self._seen)
+        parts = gather_objects(self._seen)
         self._seen = []
         if not parts:
             return
@@ -231,7 +228,7 @@ class RetrievalModule(lightning.LightningModule):
         elif isinstance(self.model.aligner, ConceptAligner):
             scores = self.model.aligner.score(texts, self.model.aligner.prepare(VideoBatch(frames, None, mask))).total
         else:
-            scores = functional.normalize(sentences, dim=-1) @ functional.normalize(pool(frames, mask), dim=-1).T
+            scores = functional.normalize(sentences, dim=-1) @ pool_frames(frames, mask).T
         videos = torch.cat([part["videos"] for part in parts]).tolist()
         place = {video: number for number, video in enumerate(videos)}
         truth = [place[video] for part in with_texts for video in part["text_videos"].tolist()]
@@ -264,23 +261,15 @@ def _load_towers(
     lora_rank: int,
 ) -> ClipModel:
     """Build the towers of a method: pretrained ones with what the method adds at its start, or random ones."""
-    if weights is None:
-        if vision is None or text is None:
-            raise VidretError("weights or both of vision and text must be given, got none")
-        card = build_card(
-            method,
-            vision,
-            text,
-            num_frames=sampling.num_frames,
-            fps=sampling.fps,
-            merging=merging,
-            prompts=prompts,
-            lora_rank=lora_rank,
-        )
-        return ClipModel(card)
-    plain = load_towers(weights)
+    plain = None if weights is None else load_towers(weights)
+    if plain is not None:
+        start = plain.card
+    elif vision is not None and text is not None:
+        start = Card(method, "own", vision, text)
+    else:
+        raise VidretError("weights or both of vision and text must be given, got none")
     card = replace(
-        plain.card,
+        start,
         method=method,
         merging=merging,
         prompts=prompts,
@@ -289,6 +278,8 @@ def _load_towers(
         sampling=sampling,
     )
     model = ClipModel(card)
+    if plain is None:
+        return model
     missing = model.load_state_dict(plain.state_dict(), strict=False)
     if missing.unexpected_keys:
         raise VidretError(f"{weights}: must be plain towers, got {', '.join(missing.unexpected_keys[:3])}")
@@ -311,15 +302,7 @@ def _read_tokens() -> tuple[list[int], int]:
 
 
 def _gather(part: Tensor | None) -> Tensor | None:
-    return None if part is None else gather(part.float())
-
-
-def _gather_objects(parts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    if not (dist.is_available() and dist.is_initialized()):
-        return parts
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, parts)
-    return [part for each in found for part in each]
+    return None if part is None else gather(part.float() if part.is_floating_point() else part)
 
 
 def _pad_all(parts: list[Tensor]) -> Tensor:
