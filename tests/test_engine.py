@@ -27,7 +27,7 @@ from vidret.encode.model import save_model
 from vidret.encode.weights import convert
 from vidret.engine import Engine
 from vidret.errors import AlignerError, StoreError, VidretError
-from vidret.types import Hit
+from vidret.types import Asked, Filters, Hit
 
 
 @pytest.fixture
@@ -123,6 +123,78 @@ def test_nothing_matches_well_is_said(tmp_path: Path) -> None:
     assert not engine.locate("red")[0].weak
     assert engine.search("blue green")[0].weak, "the opposite of red is nearer to no unrelated query"
     assert engine.locate("blue green")[0].weak
+
+
+def test_what_must_not_fit_comes_last(engine: Engine, library: Path) -> None:
+    engine.index([write_film(library / "sea.mp4", ("blue", 2), ("yellow", 2))])
+    plain, without = engine.search("blue"), engine.search("blue -yellow")
+    assert Path(without[0].path).name == "blue.mp4"
+    gap = {hit.path: hit.score - {each.path: each.score for each in plain}[hit.path] for hit in without}
+    assert gap[str(library / "sea.mp4")] < -0.1
+    assert gap[str(library / "blue.mp4")] == 0, "what does not show it loses nothing"
+    for hit in without:
+        assert hit.why["unwanted"] == pytest.approx(gap[hit.path], abs=1e-6)
+        assert hit.weak == {each.path: each.weak for each in plain}[hit.path]
+    assert engine.locate("yellow -blue", video=library / "sea.mp4")[0].start == pytest.approx(2, abs=0.5)
+
+
+def test_a_picture_finds_what_looks_like_it(engine: Engine, library: Path) -> None:
+    picture = np.full((30, 50, 3), (20, 20, 190), np.uint8)
+    hits = engine.search(picture, 2)
+    assert [Path(hit.path).name for hit in hits] == ["blue.mp4", "both.mp4"]
+    assert not any(hit.weak for hit in hits)
+    moment = engine.locate(picture, video=library / "both.mp4")[0]
+    assert (moment.start, moment.end) == pytest.approx((9, 16), abs=0.5)
+    assert engine.curve(picture, library / "both.mp4").best == pytest.approx(hits[1].score)
+    for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(VidretError, match=r"picture must be uint8 \(height, width, 3\), got"):
+            engine.search(wrong)
+
+
+def test_filters_say_which_videos_are_meant(engine: Engine, library: Path) -> None:
+    engine.index([write_film(library / "more" / "long.mp4", ("red", 8))])
+    shutil.copy(library / "red.mp4", library / "more" / "copy.mp4")
+    engine.index([library])
+
+    def found(**filters: object) -> list[str]:
+        hits = engine.search("red", filters=Filters(**filters))  # type: ignore[arg-type]
+        return [Path(hit.path).name for hit in hits]
+
+    assert sorted(found(folder=str(library / "more"))) == ["copy.mp4", "long.mp4"], "the path that matches is named"
+    assert sorted(found(min_seconds=5)) == ["both.mp4", "long.mp4"]
+    assert found(max_seconds=1) == []
+    os.utime(library / "both.mp4", (0, 1000))
+    engine.index([library])
+    assert found(before=2000) == ["both.mp4"]
+    moments = engine.locate("red", filters=Filters(folder=str(library / "more")))
+    assert {Path(moment.path).name for moment in moments} == {"copy.mp4", "long.mp4"}
+    assert [Path(video.paths[0]).name for video in engine.videos()] == ["blue.mp4", "both.mp4", "copy.mp4", "long.mp4"]
+    video = engine.videos(Filters(before=2000))[0]
+    assert (video, video.changed) == (engine.video(video.id), 1000)
+    with pytest.raises(StoreError, match="video must be one of this index, got 99"):
+        engine.video(99)
+
+
+def test_many_searches_at_once_are_each_alone(engine: Engine, library: Path) -> None:
+    picture = np.full((30, 50, 3), 220, np.uint8)
+    asked = [
+        Asked("red", 2),
+        Asked(picture, 1),
+        Asked("blue -green", 3, None),
+        Asked("green", 3, "glscl", Filters(min_seconds=5)),
+        Asked("white", 3, "auto", Filters(max_seconds=1)),
+        Asked("blue", 3, candidates=1),
+        *(Asked(f"thing {number}") for number in range(20)),
+    ]
+    together = engine.search_many(asked)
+    for each, hits in zip(asked, together, strict=True):
+        alone = engine.search(each.query, each.k, candidates=each.candidates, rerank=each.rerank, filters=each.filters)
+        assert [(hit.video, hit.path, hit.weak, hit.time) for hit in hits] == [
+            (hit.video, hit.path, hit.weak, hit.time) for hit in alone
+        ]
+        np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in alone], rtol=1e-5)
+    assert [len(hits) for hits in together[:6]] == [2, 1, 3, 1, 0, 3]
+    assert engine.search_many([]) == []
 
 
 def test_a_reader_sees_what_a_writer_adds(engine: Engine, library: Path, tmp_path: Path) -> None:

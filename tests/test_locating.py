@@ -13,6 +13,7 @@ from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.locating import Chosen, Locator
+from vidret.queries import encode_queries
 from vidret.ranking import FrameRanker
 from vidret.types import Hit, Moment, TextEmbedding
 
@@ -76,7 +77,7 @@ def test_a_score_is_the_chance_of_the_span_times_the_share_of_the_video(engine: 
 def test_the_best_moments_of_a_doubtful_video_come_after_those_of_a_sure_one(
     engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = engine.encoder.encode_text(["rain"])[0]
+    text = encode_queries(["rain"], engine.encoder)[0]
     locator = Locator(engine._searcher, engine.grounder)
     paths = [str(made / "films" / name) for name in FIRSTS]
     numbers = [engine._find_video(path) for path in paths]
@@ -125,11 +126,11 @@ def test_weak_is_what_the_search_said_and_for_one_video_what_its_frames_say(
     engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searcher, path = engine._searcher, str(made / "films" / "b.mp4")
-    text = engine.encoder.encode_text(["rain"])[0]
+    text = encode_queries(["rain"], engine.encoder)[0]
     locator, number = Locator(searcher, engine.grounder), engine._find_video(path)
     for weak in (False, True):
         assert {m.weak for m in locator.locate(text, [Chosen(number, path, 1.0, weak)], 50)} == {weak}
-    curve = locator.curve(text.sentence, number)
+    curve = locator.curve(text, number)
     assert curve is not None
     for highest, weak in ((curve.best - 1e-4, False), (curve.best + 1e-4, True)):
         monkeypatch.setattr(searcher.baselines, "scores", lambda _store, _ranker, highest=highest: [highest] * 4)

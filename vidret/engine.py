@@ -12,18 +12,20 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float, Float32
 
+from vidret.align.baseline import WEAK
 from vidret.calibrating import Calibration, measure_calibration, save_calibration
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.grounding import Grounder, forget_others
 from vidret.indexing import IndexReport, Progress, index_files
 from vidret.locating import Chosen, Curve, Locator
-from vidret.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
-from vidret.searching import CANDIDATES, Searcher
-from vidret.store.records import StoreInfo
+from vidret.queries import Wanted, encode_queries
+from vidret.ranking import AUTO, NONE, FrameRanker, Ranker, check_ranker, load_ranker
+from vidret.searching import CANDIDATES, Search, Searcher
+from vidret.store.records import StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
-from vidret.types import Hit, Moment, TextEmbedding
+from vidret.types import ALL_VIDEOS, Asked, Filters, Hit, Moment, Query
 from vidret.video.decode import Decoder
 from vidret.video.scan import scan
 
@@ -271,7 +273,7 @@ class Engine:
                 ranker,
                 embeddings,
                 bank=name,
-                read=lambda ids: searcher.score(ranker, embeddings, ids)[0],
+                read=lambda ids: searcher.score(ranker, embeddings, ids),
                 temperature=temperature,
                 on_progress=on_progress,
             )
@@ -285,24 +287,60 @@ class Engine:
         """Give what orders candidates, by the name that ``search`` takes."""
         return self._searcher.choose(rerank)
 
-    def search(self, query: str, k: int = 10, *, candidates: int = CANDIDATES, rerank: str | None = AUTO) -> list[Hit]:
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        candidates: int = CANDIDATES,
+        rerank: str | None = AUTO,
+        filters: Filters = ALL_VIDEOS,
+    ) -> list[Hit]:
         """Find the videos that answer a query.
 
         Args:
-            query: What to look for, in words.
+            query: What to look for: words, of which ``-word`` and ``-"some words"`` must not fit; or a picture, uint8
+                (height, width, 3), for videos with a frame like it.
             k: How many videos to give at most.
             candidates: How many segments of the coarse search are looked at again, at least; more are taken when these
                 hold fewer than ``k`` videos.
             rerank: What orders them: ``ucofia``, ``glscl``, None for the best frames alone, or what the index was made
-                for.
+                for. A picture is answered by the best frames whatever this says.
+            filters: Which videos the search is about.
 
         Returns:
-            Hits, best first; a video is there once, with its best segment. A file that is gone is left out at once.
+            Hits, best first; a video is there once, with its best segment. A file that is gone is left out at once. How
+            weak a hit is says the part of the query that is wanted; the hits of a picture are never called weak, since
+            there is nothing to compare them with.
 
         Raises:
             VidretError: The query is empty, k is below 1, or there is no index.
         """
-        return self._searcher.search(self._encode_query(query, k), k, candidates, self._searcher.choose(rerank))
+        return self.search_many([Asked(query, k, rerank, filters, candidates)])[0]
+
+    def search_many(self, asked: Sequence[Asked]) -> list[list[Hit]]:
+        """Answer several searches together, which is quicker than one by one and gives the same.
+
+        Raises:
+            VidretError: As in ``search``; the first that is wrong ends all.
+        """
+        for each in asked:
+            if each.k < 1 or each.candidates < 1:
+                raise VidretError(f"k and candidates must be at least 1, got {each.k} and {each.candidates}")
+        searcher = self._searcher
+        wanted = encode_queries([each.query for each in asked], self.encoder)
+        return searcher.search(
+            [
+                Search(
+                    what,
+                    each.k,
+                    searcher.choose(None if what.is_picture else each.rerank),
+                    each.candidates,
+                    each.filters,
+                )
+                for what, each in zip(wanted, asked, strict=True)
+            ]
+        )
 
     def score_videos(
         self,
@@ -329,15 +367,22 @@ class Engine:
         return searcher.score_videos(texts, numbers, searcher.choose(rerank), on_progress=on_progress)
 
     def locate(
-        self, query: str, k: int = 5, *, video: str | os.PathLike[str] | int | None = None, videos: int = 10
+        self,
+        query: Query,
+        k: int = 5,
+        *,
+        video: str | os.PathLike[str] | int | None = None,
+        videos: int = 10,
+        filters: Filters = ALL_VIDEOS,
     ) -> list[Moment]:
         """Find the moments that answer a query, in one video or in all.
 
         Args:
-            query: What to look for, in words.
+            query: As in ``search``.
             k: How many moments to give at most.
             video: The path or id of the one video to look into; all unless given.
             videos: Of all videos, how many of the best are looked into.
+            filters: Which of all videos.
 
         Returns:
             Moments, best first; each says whether the curve or a trained head found it. Where a moment of a video lies
@@ -346,28 +391,51 @@ class Engine:
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
         """
-        text = self._encode_query(query, k)
+        wanted = self._encode_query(query, k)
         if video is None:
-            hits = self._searcher.search(text, videos, CANDIDATES, self.ranker)
+            ranker = self._searcher.choose(None if wanted.is_picture else AUTO)
+            hits = self._searcher.search([Search(wanted, videos, ranker, filters=filters)])[0]
             chosen = [Chosen(hit.video, hit.path, hit.score, hit.weak) for hit in hits]
         else:
             chosen = [self._choose_video(video)]
-        return Locator(self._searcher, self.grounder).locate(text, chosen, k)
+        return Locator(self._searcher, self.grounder).locate(wanted, chosen, k)
 
     def rate(
-        self, query: str, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
+        self, query: Query, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
     ) -> Float[np.ndarray, " time"]:
         """Say how well a video fits a query at certain times, in seconds: its saliency, by the head or the curve."""
         locator = Locator(self._searcher, self.grounder)
         return locator.rate(self._encode_query(query, 1), self._choose_video(video), times)
 
-    def curve(self, query: str, video: str | os.PathLike[str] | int) -> Curve:
+    def curve(self, query: Query, video: str | os.PathLike[str] | int) -> Curve:
         """Score a query against every stored frame of one video."""
         locator, number = Locator(self._searcher, self.grounder), self._find_video(video)
-        curve = locator.curve(self._encode_query(query, 1).sentence, number)
+        curve = locator.curve(self._encode_query(query, 1), number)
         if curve is None:
             raise StoreError(f"{video}: nothing of it is stored yet")
         return curve
+
+    def typical_score(self, share: float = 1 - WEAK) -> float | None:
+        """Give the score of best frames that only this share of unrelated queries reach; None in an empty index."""
+        best = self._searcher.baselines.scores(self._store, FrameRanker())
+        return float(np.quantile(best, 1 - share)) if best else None
+
+    # What there is
+
+    def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
+        """List the videos that a search may find, in the order of their paths."""
+        return self._store.videos(filters)
+
+    def video(self, video: int) -> StoredVideo:
+        """Give one of them by its id.
+
+        Raises:
+            StoreError: There is no such video, or none of its files is there any more.
+        """
+        found = self._store.videos(video=video)
+        if not found:
+            raise StoreError(f"video must be one of this index, got {video}")
+        return found[0]
 
     def info(self) -> StoreInfo:
         """Describe the index in numbers."""
@@ -383,12 +451,10 @@ class Engine:
         if made["fingerprint"] != self.ranker.fingerprint or made["tokens"] != self._tokens:
             raise StoreError(f"{self.path}: made with --rerank {made['name']}, cannot go on with {self.ranker.name}")
 
-    def _encode_query(self, query: str, k: int) -> TextEmbedding:
-        if not query.strip():
-            raise VidretError(f"query must hold a word, got {query!r}")
+    def _encode_query(self, query: Query, k: int) -> Wanted:
         if k < 1:
             raise VidretError(f"k must be at least 1, got {k}")
-        return self.encoder.encode_text([query])[0]
+        return encode_queries([query], self.encoder)[0]
 
     def _choose_video(self, video: str | os.PathLike[str] | int) -> Chosen:
         number = self._find_video(video)

@@ -12,9 +12,10 @@ from vidret.align.similarity import score_top_frames
 from vidret.errors import DecodeError, StoreError
 from vidret.ground.curve import find_spans
 from vidret.grounding import Grounder
+from vidret.queries import Wanted
 from vidret.ranking import FrameRanker
 from vidret.searching import Searcher
-from vidret.types import Moment, TextEmbedding
+from vidret.types import Moment
 
 logger = logging.getLogger(__name__)
 
@@ -49,32 +50,34 @@ class Locator:
         """Join them."""
         self._searcher, self._grounder = searcher, grounder
 
-    def locate(self, text: TextEmbedding, chosen: Sequence[Chosen], k: int) -> list[Moment]:
-        """Find the k best moments in videos."""
-        moments = self.ask_head(text, chosen) if self._grounder is not None else self.read_curves(text, chosen, k)
+    def locate(self, wanted: Wanted, chosen: Sequence[Chosen], k: int) -> list[Moment]:
+        """Find the k best moments in videos: by the head, which knows no pictures, or by curves."""
+        by_head = self._grounder is not None and not wanted.is_picture
+        moments = self.ask_head(wanted, chosen) if by_head else self.read_curves(wanted, chosen, k)
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
-    def read_curves(self, text: TextEmbedding, chosen: Sequence[Chosen], k: int) -> list[Moment]:
+    def read_curves(self, wanted: Wanted, chosen: Sequence[Chosen], k: int) -> list[Moment]:
         """Find moments without training: where a query's scores stand out."""
         moments = []
         for each in chosen:
-            curve = self.curve(text.sentence, each.video)
+            curve = self.curve(wanted, each.video)
             if curve is None:
                 continue
-            weak = self._searcher.is_weak(curve.best, FrameRanker())
+            weak = not wanted.is_picture and self._searcher.is_weak(curve.best, FrameRanker())
             spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
             moments += [Moment(each.video, each.path, *span, weak) for span in spans]
         return moments
 
-    def ask_head(self, text: TextEmbedding, chosen: Sequence[Chosen]) -> list[Moment]:
+    def ask_head(self, wanted: Wanted, chosen: Sequence[Chosen]) -> list[Moment]:
         """Find moments with the trained head.
 
         Its scores are probabilities within a video. Across videos each is multiplied by the video's own: a softmax of
-        the videos' scores, so that the best moments of a doubtful video do not come before those of a sure one.
+        the videos' scores, so that the best moments of a doubtful video do not come before those of a sure one. What
+        must not fit has its say in which videos are chosen, not here.
         """
         grounder = self._grounder
         assert grounder is not None
-        words = grounder.read(text.text)
+        words = grounder.read(wanted.text.text)
         scores = np.array([each.score for each in chosen]) / self._searcher.ranker.temperature
         shares = np.exp(scores - scores.max(initial=-np.inf))
         moments = []
@@ -85,44 +88,50 @@ class Locator:
             except DecodeError as error:
                 logger.warning("left out: %s", error)
                 continue
-            weak = self._is_weak(text, each.video) if each.weak is None else each.weak
+            weak = self._is_weak(wanted, each.video) if each.weak is None else each.weak
             moments += [
                 Moment(each.video, each.path, span.start, span.end, float(share) * span.score, weak, "head")
                 for span in spans
             ]
         return moments
 
-    def rate(self, text: TextEmbedding, video: Chosen, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
+    def rate(self, wanted: Wanted, video: Chosen, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
         """Say how well a video fits a query at certain times: as the head rates its frames, else by the curve.
 
         Raises:
             DecodeError: The head has not seen the video, and it cannot be read.
             StoreError: Nothing of the video is stored.
         """
-        if self._grounder is not None:
+        if self._grounder is not None and not wanted.is_picture:
             content = self._searcher.store.video(video.video).fingerprint
-            scores = self._grounder.rate_frames(self._grounder.read(text.text), video.path, content)
+            scores = self._grounder.rate_frames(self._grounder.read(wanted.text.text), video.path, content)
             places = (np.arange(len(scores)) + 0.5) / self._grounder.fps
         else:
-            curve = self.curve(text.sentence, video.video)
+            curve = self.curve(wanted, video.video)
             if curve is None:
                 raise StoreError(f"{video.path}: nothing of it is stored yet")
             scores, places = curve.scores, curve.times
         found: Float[np.ndarray, " time"] = np.interp(times, places, scores)
         return found
 
-    def _is_weak(self, text: TextEmbedding, video: int) -> bool:
-        curve = self.curve(text.sentence, video)
+    def _is_weak(self, wanted: Wanted, video: int) -> bool:
+        curve = self.curve(wanted, video)
         return curve is not None and self._searcher.is_weak(curve.best, FrameRanker())
 
-    def curve(self, sentence: Float[np.ndarray, " dim"], video: int) -> Curve | None:
-        """Score a query against every stored frame of one video; None when nothing of it is stored yet."""
+    def curve(self, wanted: Wanted, video: int) -> Curve | None:
+        """Score a query against every stored frame of one video; None when nothing of it is stored yet.
+
+        What must not fit takes away where it fits better than on average.
+        """
         ids = self._searcher.store.video_segments(video)
         if not ids:
             return None
         frames, times = self._searcher.read_frames(ids)
         segments = self._searcher.store.segments(ids)
-        best = float(score_top_frames(sentence, frames)[0].max())
-        return Curve(
-            np.concatenate(frames) @ sentence, np.concatenate(times), segments[0].start, segments[-1].end, best
-        )
+        rows = np.concatenate(frames)
+        scores = rows @ wanted.text.sentence
+        for text in wanted.unwanted:
+            fits = rows @ text.sentence
+            scores = scores - np.maximum(0, fits - fits.mean())
+        best = float(score_top_frames(wanted.text.sentence, frames)[0].max())
+        return Curve(scores, np.concatenate(times), segments[0].start, segments[-1].end, best)

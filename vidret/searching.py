@@ -2,9 +2,11 @@
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,26 +16,55 @@ from vidret.align.baseline import UNRELATED, WEAK, unrelated_share
 from vidret.baselines import Baselines
 from vidret.calibrating import Calibration, find_edition, load_calibration
 from vidret.encode.encoder import Encoder
+from vidret.queries import Wanted
 from vidret.ranking import AUTO, NONE, Levels, Ranker, load_ranker
 from vidret.store.store import Store
-from vidret.types import Hit, Segment, TextEmbedding
+from vidret.types import ALL_VIDEOS, Filters, Hit, Segment, TextEmbedding
 
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 200  # segments that are looked at again for a query
+TOGETHER = 16  # searches whose candidates are read at once: about 60 MB
 AT_ONCE = 256  # segments that whole matrices are scored against at a time
 TOTAL = "total"
 Ids = Int64[np.ndarray, " id"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """One search: what for, for how many videos, among which, out of how many candidates, ordered by whom."""
+
+    wanted: Wanted
+    k: int
+    ranker: Ranker
+    candidates: int = CANDIDATES
+    filters: Filters = ALL_VIDEOS
+
+
 @dataclass(frozen=True, slots=True)
 class RankedSegment:
-    """A candidate after the second look: its score, the levels it is made of, and the time of its best frame."""
+    """A candidate after the second look: its score, the levels it is made of, and the time of its best frame.
+
+    ``fit`` is the score of what is wanted alone, before what must not fit was held against it.
+    """
 
     segment: Segment
     score: float
+    fit: float
     time: float
     levels: Mapping[str, float]
+
+
+class Stored(NamedTuple):
+    """What is stored of some segments for a ranker: what it packed, and frames with their times."""
+
+    packed: Sequence[bytes | memoryview]
+    frames: Sequence[Float32[np.ndarray, "frame dim"]]
+    times: Sequence[Float64[np.ndarray, " frame"]]
+
+    def take(self, places: Int64[np.ndarray, " place"]) -> "Stored":
+        """Give some of them."""
+        return Stored(*([part[place] for place in places] for part in self))
 
 
 def sum_levels(
@@ -71,50 +102,97 @@ class Searcher:
             self._rankers[name] = load_ranker(name, self.encoder, tokens=self._tokens)
         return self._rankers[name]
 
-    def search(self, text: TextEmbedding, k: int, candidates: int, ranker: Ranker) -> list[Hit]:
-        """Find the k best videos; more candidates are taken when these hold fewer."""
-        while True:
-            ranked = self.rank(text, candidates, ranker)
-            hits = self.as_hits(ranked, k, ranker)
-            if len(hits) >= k or len(ranked) < candidates:
-                return hits
-            candidates *= 4
+    def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Find the best videos of each search; more candidates are taken when these hold fewer than it asks for."""
+        found: dict[int, list[Hit]] = {}
+        left = dict(enumerate(searches))
+        while left:
+            ranked = dict(zip(left, self.rank(list(left.values())), strict=True))
+            for number, segments in ranked.items():
+                search = left[number]
+                found[number] = self.as_hits(segments, search)
+                if len(found[number]) >= search.k or len(segments) < search.candidates:
+                    del left[number]
+                else:
+                    left[number] = replace(search, candidates=4 * search.candidates)
+        return [found[number] for number in range(len(searches))]
 
     def is_weak(self, score: float, ranker: Ranker) -> bool:
         """Say whether most unrelated queries score as high in this index."""
         return unrelated_share(self.baselines.scores(self.store, ranker), score) >= WEAK
 
-    def rank(self, text: TextEmbedding, candidates: int, ranker: Ranker) -> list[RankedSegment]:
-        """Let the vectors choose candidates, and a ranker order them."""
-        _, found = self.store.search(text.sentence[None], candidates)
-        ids = found[0][found[0] >= 0]
-        if not len(ids):
-            return []
-        levels, times = self.score(ranker, [text], ids)
-        calibration = self.find_calibration(ranker)
+    def rank(self, searches: Sequence[Search]) -> list[list[RankedSegment]]:
+        """Let the vectors choose candidates, and each search's ranker order them."""
+        candidates = self._choose_candidates(searches)
+        ranked: dict[int, list[RankedSegment]] = {}
+        by_ranker = defaultdict[str, list[int]](list)
+        for number, search in enumerate(searches):
+            by_ranker[search.ranker.name].append(number)
+        for numbers in by_ranker.values():
+            for first in range(0, len(numbers), TOGETHER):
+                part = numbers[first : first + TOGETHER]
+                union = np.unique(np.concatenate([candidates[number] for number in part]))
+                stored = self.read(searches[part[0]].ranker, union)
+                for number in part:
+                    ids = candidates[number]
+                    own = stored.take(np.searchsorted(union, ids))
+                    ranked[number] = self._order(searches[number], ids, own) if len(ids) else []
+        return [ranked[number] for number in range(len(searches))]
+
+    def _choose_candidates(self, searches: Sequence[Search]) -> list[Ids]:
+        """Find the segments nearest what each search wants, among those it is about."""
+        chosen: dict[int, Ids] = {}
+        by_filters = defaultdict[Filters, list[int]](list)
+        for number, search in enumerate(searches):
+            by_filters[search.filters].append(number)
+        for filters, numbers in by_filters.items():
+            sentences = np.stack([searches[number].wanted.text.sentence for number in numbers])
+            most = max(searches[number].candidates for number in numbers)
+            _, found = self.store.search(sentences, most, filters)
+            for number, ids in zip(numbers, found, strict=True):
+                chosen[number] = ids[: searches[number].candidates][ids[: searches[number].candidates] >= 0]
+        return [chosen[number] for number in range(len(searches))]
+
+    def _order(self, search: Search, ids: Ids, stored: Stored) -> list[RankedSegment]:
+        """Order candidates, best first.
+
+        Each thing that must not fit takes away by how much it fits better than it fits the candidates on average.
+        """
+        ranker, wanted = search.ranker, search.wanted
+        levels = ranker.score([wanted.text, *wanted.unwanted], stored.packed, stored.frames)
+        calibration = None if wanted.is_picture else self.find_calibration(ranker)
         if calibration is not None:
             levels = calibration.correct(levels, ids)
-        scores = sum_levels(levels.scores, ranker)[0]
+        fits, *unwanted = sum_levels(levels.scores, ranker)
+        penalties = np.sum([np.maximum(0, each - each.mean()) for each in unwanted], axis=0)
+        scores = fits - penalties
+        told: dict[str, Float[np.ndarray, " segment"]] = {name: level[0] for name, level in levels.scores.items()}
+        if unwanted:
+            told["unwanted"] = -penalties
         ranked = [
             RankedSegment(
                 segment,
                 float(scores[place]),
-                float(times[place][levels.best[0, place]]),
-                {name: float(level[0, place]) for name, level in levels.scores.items()},
+                float(fits[place]),
+                float(stored.times[place][levels.best[0, place]]),
+                {name: float(level[place]) for name, level in told.items()},
             )
             for place, segment in enumerate(self.store.segments(ids))
         ]
         return sorted(ranked, key=lambda each: -each.score)
 
-    def score(
-        self, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Ids
-    ) -> tuple[Levels, list[Float[np.ndarray, " frame"]]]:
-        """Read what is stored of segments, and let a ranker score texts against them; give their frames' times, too."""
+    def score(self, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Ids) -> Levels:
+        """Read what is stored of segments, and let a ranker score texts against them."""
+        stored = self.read(ranker, ids)
+        return ranker.score(texts, stored.packed, stored.frames)
+
+    def read(self, ranker: Ranker, ids: Ids) -> Stored:
+        """Read what is stored of segments for a ranker."""
         frames, times = self.read_frames(ids)
         # What another aligner packed is not this one's to read.
         own = ranker.fingerprint == self.ranker.fingerprint
         packed = self.store.tokens(ids) if own and ranker.fingerprint else [b""] * len(ids)
-        return ranker.score(texts, packed, frames), times
+        return Stored(packed, frames, times)
 
     def read_frames(
         self, ids: Sequence[int] | Ids
@@ -142,7 +220,7 @@ class Searcher:
         scores = {name: np.full((len(texts), len(videos)), -np.inf, np.float32) for name in names}
         for start in range(0, len(flat), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            levels = self.score(ranker, texts, flat[part])[0].scores
+            levels = self.score(ranker, texts, flat[part]).scores
             levels[TOTAL] = sum_levels(levels, ranker)
             for name, whole in scores.items():
                 for column, owner in enumerate(owners[part]):
@@ -166,23 +244,24 @@ class Searcher:
             known = self._calibrations[ranker.name] = (edition, found)
         return known[1]
 
-    def as_hits(self, ranked: Sequence[RankedSegment], k: int, ranker: Ranker) -> list[Hit]:
-        """Give each video once, with its best segment, where a file of it is there."""
+    def as_hits(self, ranked: Sequence[RankedSegment], search: Search) -> list[Hit]:
+        """Give each video once, with its best segment, where a file of it that matches is there."""
         best: dict[int, RankedSegment] = {}
         for each in ranked:
             best.setdefault(each.segment.video, each)
-        paths = self.store.paths(list(best))
-        unrelated = self.baselines.scores(self.store, ranker)
+        paths = self.store.paths(list(best), search.filters)
+        # How well a picture fits is no measure for texts, nor theirs for it.
+        unrelated = [] if search.wanted.is_picture else self.baselines.scores(self.store, search.ranker)
         hits: list[Hit] = []
         # Equal scores stand in the order of their names, whichever was indexed first.
         for video, each in sorted(best.items(), key=lambda item: (-item[1].score, paths.get(item[0], []))):
             there = [path for path in paths.get(video, []) if os.path.exists(path)]  # noqa: PTH110
             if there:
-                weak, copies = unrelated_share(unrelated, each.score) >= WEAK, tuple(there[1:])
+                weak, copies = unrelated_share(unrelated, each.fit) >= WEAK, tuple(there[1:])
                 hits.append(Hit(video, there[0], each.segment, each.time, each.score, weak, copies, each.levels))
             else:
                 logger.warning("left out, its file is gone: %s", ", ".join(paths.get(video, [])))
-            if len(hits) == k:
+            if len(hits) == search.k:
                 break
         return hits
 
@@ -190,7 +269,8 @@ class Searcher:
         """Search for what has nothing to do with the index, and give the best scores; none when it is empty."""
         if not len(self.store):
             return []
-        return [self.rank(text, min(CANDIDATES, len(self.store)), ranker)[0].score for text in self._unrelated]
+        searches = [Search(Wanted(text), 1, ranker) for text in self._unrelated]
+        return [ranked[0].score for ranked in self.rank(searches)]
 
     @cached_property
     def _unrelated(self) -> list[TextEmbedding]:

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
 Interpolation = Literal["bilinear", "bicubic"]
+Picture = UInt8[np.ndarray, "height width 3"]  # RGB
+Query = str | Picture  # words, in which -word and -"some words" must not fit; or what a video should look like
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +157,32 @@ class Moment:
     score: float
     weak: bool = False
     by: str = "curve"
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which videos a search is about; None asks for nothing.
+
+    ``folder`` holds a file of the video, at any depth, ``min_seconds`` and ``max_seconds`` bound its duration, and that
+    file was changed at ``after`` or later and before ``before``, in seconds since 1970.
+    """
+
+    folder: str | None = None
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+    after: float | None = None
+    before: float | None = None
+
+
+ALL_VIDEOS = Filters()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One search of several that are answered together; see ``Engine.search`` for what each means."""
+
+    query: Query
+    k: int = 10
+    rerank: str | None = "auto"
+    filters: Filters = ALL_VIDEOS
+    candidates: int = 200

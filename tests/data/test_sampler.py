@@ -128,6 +128,31 @@ def test_processes_share_each_batch_in_equal_parts(num_rows: int, num_ranks: int
     assert len(out) >= (num_rows % num_ranks > 0) * 2  # others each time
 
 
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_neighbours_come_in_one_batch_and_in_one_process(num_ranks: int) -> None:
+    videos = np.repeat(np.arange(21), [3, 5] * 10 + [4]).tolist()  # the last has no neighbour
+    parts = [TrainBatches(videos, 8, neighbours=2, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    used: Counter[int] = Counter()
+    for step in zip(*(rows(part) for part in parts), strict=True):
+        assert len({len(part) for part in step}) == 1
+        for part in step:
+            seen = [videos[row] for row in part]
+            used.update(seen)
+            assert seen[1::2] == [video + 1 for video in seen[::2]]
+            assert all(video % 2 == 0 for video in seen[::2])
+        assert len({videos[row] for part in step for row in part}) == sum(map(len, step)) <= 8
+    assert used == dict.fromkeys(range(20), 3)
+
+
+def test_neighbours_must_fit_into_a_batch() -> None:
+    with pytest.raises(VidretError, match=r"batch_size must be a multiple of the 2 processes .*, times 3 neighbours"):
+        TrainBatches([0, 1, 2], 8, neighbours=3, num_ranks=2)
+    with pytest.raises(VidretError, match="neighbours must be at least 1, got 0"):
+        TrainBatches([0, 1, 2], 8, neighbours=0)
+    with pytest.raises(VidretError, match="rows must be at least one"):
+        TrainBatches([0, 2, 4], 4, neighbours=2)
+
+
 def test_one_video_with_most_of_the_rows_makes_small_batches_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         batches = TrainBatches(own(9, 1, 1, 1), 4)
@@ -188,7 +213,7 @@ def test_a_bookmark_of_other_data_is_refused_in_the_middle_of_an_epoch() -> None
 
 
 def test_what_cannot_be_dealt_is_refused() -> None:
-    with pytest.raises(VidretError, match="batch_size must be a multiple of the 2 processes that share a batch, got 7"):
+    with pytest.raises(VidretError, match=r"batch_size must be a multiple of the 2 processes that share a batch, got 7"):
         TrainBatches([0, 1, 2], 7, num_ranks=2)
     with pytest.raises(VidretError, match="batch_size must be a multiple of the 1 processes that share a batch, got 0"):
         TrainBatches([0, 1, 2], 0)

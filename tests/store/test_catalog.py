@@ -9,7 +9,7 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store.catalog import FORMAT, Catalog
 from vidret.store.records import Place
-from vidret.types import Segment
+from vidret.types import ALL_VIDEOS, Segment
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_searchable_is_what_a_live_path_holds(catalog: Catalog) -> None:
     catalog.set_file("2", "missing", "", held, None, None)
     catalog.set_file("3", "failed", "no frames", failed, None, None)
     assert catalog.searchable().tolist() == ids[:1]
-    assert catalog.paths([failed, held]) == {failed: [], held: ["1"]}
+    assert catalog.paths([failed, held], ALL_VIDEOS) == {failed: [], held: ["1"]}
 
 
 def test_ids_are_never_used_twice(catalog: Catalog) -> None:

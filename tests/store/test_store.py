@@ -12,9 +12,10 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.catalog import Catalog
-from vidret.types import Segment, SegmentEmbedding
+from vidret.store.records import StoredVideo
+from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
 
-from .samples import DIM, add_video, create, damage, embedding, environment, index_all, seeds, tokens
+from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, environment, index_all, seeds, tokens
 
 
 def stored(num_videos: int) -> dict[int, SegmentEmbedding]:
@@ -406,3 +407,55 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
         assert wrong == []
         assert seeds(store) == [100 * v + n for v in range(4) for n in range(10)]
         assert store.verify() == []
+
+
+FILES = {  # path, seconds, changed
+    "/films/cats/a.mp4": (10.0, 100),
+    "/films/cats/old/b.mp4": (20.0, 200),
+    "/films/cats2/c.mp4": (30.0, 300),
+    "/films/%_/d.mp4": (40.0, 400),
+}
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (ALL_VIDEOS, "dabc"),
+        (Filters(folder="/films/cats"), "ab"),
+        (Filters(folder="/films/cats/"), "ab"),
+        (Filters(folder="/films/cats/a.mp4"), "a"),
+        (Filters(folder="/"), "dabc"),
+        (Filters(folder="/films/%"), ""),
+        (Filters(folder="/films/%_"), "d"),
+        (Filters(min_seconds=20, max_seconds=30), "bc"),
+        (Filters(after=200, before=400), "bc"),
+        (Filters(folder="/films/cats", after=150), "b"),
+    ],
+)
+def test_filters_choose_by_folder_duration_and_date(tmp_path: Path, filters: Filters, names: str) -> None:
+    with create(tmp_path / "index") as store:
+        owners = {}
+        for seed, (path, (seconds, changed)) in enumerate(FILES.items()):
+            video = store.begin_video(path, duration=seconds, facts={"width": 64}, num_segments=1)
+            store.set_file(path, state="done", video=video, num_bytes=1, mtime_ns=changed * 10**9)
+            store.add_segment(video, 0, 0.0, seconds, embedding(seed))
+            owners[video] = Path(path).stem
+        found = store.videos(filters)
+        assert "".join(owners[each.id] for each in found) == names
+        _, ids = store.search(np.ones((1, DIM)), 9, filters)
+        searched = {segment.video for segment in store.segments(ids[ids >= 0])}
+        assert searched == {each.id for each in found}
+        assert {video for video, paths in store.paths(list(owners), filters).items() if paths} == searched
+
+
+def test_a_video_is_told_with_its_copies(tmp_path: Path) -> None:
+    with create(tmp_path / "index") as store:
+        video = add_video(store, "v1", seed=1)
+        store.set_file("/videos/a.mp4", state="done", video=video, num_bytes=1, mtime_ns=5 * 10**9)
+        store.set_file("/videos/gone.mp4", state="missing", video=video)
+        expected = StoredVideo(
+            video, ("/videos/a.mp4", "/videos/v1.mp4"), 40.0, {"codec": "grey"}, True, "", NUM_SEGMENTS, 5.0
+        )
+        assert store.videos() == store.videos(video=video) == [expected]
+        assert store.videos(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
+        assert store.videos(video=video + 1) == []

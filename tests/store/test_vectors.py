@@ -56,6 +56,20 @@ def test_flat_is_the_naive_search(num: int, k: int) -> None:
     assert index.search(queries(0), k)[1].shape == (0, k)
 
 
+@pytest.mark.parametrize("ivf_from", [10_000, 300])
+@pytest.mark.parametrize("num_within", [0, 1, 7, 150])
+def test_a_search_within_some_ids_is_the_naive_search_among_them(ivf_from: int, num_within: int) -> None:
+    ids, vectors = sample(600)
+    index = Vectors(DIM, ivf_from=ivf_from)
+    index.add(ids, vectors)
+    assert index.train() == (ivf_from < 600)
+    chosen = np.sort(np.random.default_rng(3).choice(600, num_within, replace=False))
+    scores, found = index.search(queries(), 10, ids[chosen])
+    expected_scores, expected = naive_search(queries(), ids[chosen], vectors[chosen], 10)
+    assert found.tolist() == expected
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)
+
+
 def test_removed_ids_are_gone_and_the_rest_stays() -> None:
     ids, vectors = sample(100)
     index = Vectors(DIM)

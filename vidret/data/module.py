@@ -54,6 +54,7 @@ class RetrievalData(SplitData):
         colour: float = 0.0,
         policy: bool = False,
         batch_size: int = 128,
+        neighbours: int = 1,
         eval_batch_size: int = 32,
         num_workers: int = 8,
         seed: int = 0,
@@ -84,6 +85,8 @@ class RetrievalData(SplitData):
             colour: See ``Augmentation``.
             policy: See ``Augmentation``.
             batch_size: Videos of a training batch, all processes together.
+            neighbours: How many videos that follow each other in the annotations come in one batch: each other's
+                hardest negatives. See ``TrainBatches``.
             eval_batch_size: Videos of an evaluation batch, in each process.
             num_workers: Processes that read, for each process that trains. What they read does not depend on it.
             seed: Decides what is held out, the batches, the frames drawn and the augmentation.
@@ -104,6 +107,7 @@ class RetrievalData(SplitData):
             num_workers=num_workers,
             seed=seed,
             allow_missing=allow_missing,
+            neighbours=neighbours,
         )
         if num_words < 3 or image_size < 1:
             raise VidretError(

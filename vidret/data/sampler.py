@@ -6,6 +6,7 @@ else needs to share out the data; what a loader yields depends on neither worker
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -27,18 +28,30 @@ class TrainBatches:
     part of each batch, so of N rows the rest of N / ``num_ranks`` sits out; other rows in each epoch. Where one video
     has more rows than there are batches, there are as many batches as it has rows, and they are smaller.
 
+    With ``neighbours`` above 1 the videos numbered 0 to ``neighbours`` - 1, and so on, come in one batch, each with a
+    row of its own: the hardest negatives, where neighbours are cut from one film or are made to differ in little. The one
+    with the fewest rows says how many of each are dealt in an epoch; who has too few neighbours sits out.
+
     ``epoch`` and ``position`` say where one is: the deal follows from the seed and the epoch alone. Iterating starts at
     ``position`` and does not move it, as workers fetch ahead; ``advance`` does.
     """
 
     def __init__(
-        self, videos: Sequence[int], batch_size: int, *, seed: int = 0, rank: int = 0, num_ranks: int = 1
+        self,
+        videos: Sequence[int],
+        batch_size: int,
+        *,
+        neighbours: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         """Take the video of each row.
 
         Args:
             videos: By row.
             batch_size: Rows of a batch, all processes together.
+            neighbours: How many videos that follow each other come in one batch, always in one process.
             seed: Decides the deal.
             rank: The process that this is for.
             num_ranks: How many processes there are.
@@ -46,21 +59,23 @@ class TrainBatches:
         Raises:
             VidretError: Rows cannot be dealt so, or not to so many processes.
         """
-        if batch_size < 1 or batch_size % num_ranks:
-            raise VidretError(
-                f"batch_size must be a multiple of the {num_ranks} processes that share a batch, got {batch_size}"
-            )
-        if len(videos) < num_ranks:
-            raise VidretError(f"rows must be at least one for each of {num_ranks} processes, got {len(videos)}")
-        _, self._videos = np.unique(np.asarray(videos, dtype=np.int64), return_inverse=True)
-        self._seed, self._rank, self._num_ranks = seed, rank, num_ranks
-        self._of = [len(videos), batch_size, num_ranks, seed]
-        counts = np.bincount(self._videos)
-        self._sizes = plan_sizes(counts, batch_size, num_ranks)
-        if len(self._sizes) > -(-len(videos) // batch_size):
+        if neighbours < 1:
+            raise VidretError(f"neighbours must be at least 1, got {neighbours}")
+        if batch_size < 1 or batch_size % (num_ranks * neighbours):
+            shared = f"the {num_ranks} processes that share a batch"
+            shared += f", times {neighbours} neighbours" if neighbours > 1 else ""
+            raise VidretError(f"batch_size must be a multiple of {shared}, got {batch_size}")
+        self._videos = np.asarray(videos, dtype=np.int64)
+        self._neighbours, self._seed, self._rank, self._num_ranks = neighbours, seed, rank, num_ranks
+        self._of = [len(videos), batch_size, num_ranks, seed, neighbours]
+        counts = np.bincount(join_neighbours(self._videos, neighbours, np.random.default_rng(seed))[0])
+        if counts.sum() < num_ranks:
+            raise VidretError(f"rows must be at least one for each of {num_ranks} processes, got {counts.sum()}")
+        self._sizes = plan_sizes(counts, batch_size // neighbours, num_ranks)
+        if len(self._sizes) > -(-int(counts.sum()) // (batch_size // neighbours)):
             logger.warning(
                 "batches hold %d rows, not %d: one video has %d of the %d rows",
-                *(self._sizes.max(), batch_size, counts.max(), len(videos)),
+                *(self._sizes.max() * neighbours, batch_size, counts.max(), len(videos)),
             )
         self.epoch = self.position = 0
 
@@ -73,7 +88,7 @@ class TrainBatches:
         epoch = self.epoch
         for batch in self._deal(epoch)[self.position :]:
             part = np.array_split(batch, self._num_ranks)[self._rank]
-            yield [(epoch, row) for row in part.tolist()]
+            yield [(epoch, row) for row in part.ravel().tolist()]
 
     def advance(self) -> None:
         """Move on by one batch, and from the last one into the next epoch."""
@@ -92,24 +107,45 @@ class TrainBatches:
             VidretError: It lies in the middle of an epoch that would be dealt differently now.
         """
         if state["position"] and state["of"] != self._of:
-            names = ("rows", "batch_size", "processes", "seed")
+            names = ("rows", "batch_size", "processes", "seed", "neighbours")
             had, now = (", ".join(map("{} {}".format, names, of)) for of in (state["of"], self._of))
             raise VidretError(f"what stopped in the middle of an epoch must go on the same: it had {had}, got {now}")
         self.epoch, self.position = state["epoch"], state["position"]
 
-    def _deal(self, epoch: int) -> list[Int64[np.ndarray, " row"]]:
+    def _deal(self, epoch: int) -> list[Int64[np.ndarray, "unit neighbour"]]:
         """Give the rows of each batch."""
         rng = np.random.default_rng((self._seed, epoch))
+        groups, rows = join_neighbours(self._videos, self._neighbours, rng)
         sizes = rng.permutation(self._sizes)
-        num_out = len(self._videos) - int(sizes.sum())
-        taken = np.sort(rng.permutation(len(self._videos))[num_out:])
-        counts = np.bincount(self._videos[taken], minlength=int(self._videos.max()) + 1)
+        num_out = len(groups) - int(sizes.sum())
+        taken = np.sort(rng.permutation(len(groups))[num_out:])
+        counts = np.bincount(groups[taken], minlength=int(groups.max()) + 1)
         order = rng.permutation(len(counts))
         hands = deal(counts[order], sizes, rng)
-        by_video = taken[np.lexsort((rng.random(len(taken)), np.argsort(order)[self._videos[taken]]))]
+        by_group = taken[np.lexsort((rng.random(len(taken)), np.argsort(order)[groups[taken]]))]
         # Which process gets which part of a batch must be chance, too.
         shuffled = np.lexsort((rng.random(len(hands)), hands))
-        return np.split(by_video[shuffled], np.cumsum(sizes)[:-1])
+        return np.split(rows[by_group[shuffled]], np.cumsum(sizes)[:-1])
+
+
+def join_neighbours(
+    videos: Int64[np.ndarray, " row"], neighbours: int, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarray, "unit neighbour"]]:
+    """Join a row of each of ``neighbours`` videos to a unit, which rows by chance, as often as each has one left.
+
+    Returns:
+        The group of neighbours that each unit is of, numbered from 0 without gaps, and the rows of each unit.
+    """
+    order = np.lexsort((rng.random(len(videos)), videos))
+    by_video = np.split(order, np.flatnonzero(np.diff(videos[order])) + 1)
+    units: list[Int64[np.ndarray, "unit neighbour"]] = []
+    for _, members in groupby(by_video, key=lambda rows: videos[rows[0]] // neighbours):
+        hands = list(members)
+        if len(hands) == neighbours:
+            shortest = min(len(rows) for rows in hands)
+            units.append(np.stack([rows[:shortest] for rows in hands], axis=1))
+    groups = np.repeat(np.arange(len(units)), [len(each) for each in units])
+    return groups, np.concatenate([np.empty((0, neighbours), dtype=np.int64), *units])
 
 
 def plan_sizes(counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int) -> Int64[np.ndarray, " batch"]:

@@ -48,6 +48,7 @@ class SplitData(lightning.LightningDataModule):
         num_workers: int,
         seed: int,
         allow_missing: bool,
+        neighbours: int = 1,
     ) -> None:
         """Keep the settings; nothing is read yet."""
         super().__init__()
@@ -56,7 +57,7 @@ class SplitData(lightning.LightningDataModule):
         self._name, self._annotations, self._allow_missing = name, annotations, allow_missing
         self._train_split, self._val_split, self._test_split = train_split, val_split, test_split
         self._val_share, self._batch_size, self._eval_batch_size = val_share, batch_size, eval_batch_size
-        self._num_workers, self._seed = num_workers, seed
+        self._num_workers, self._seed, self._neighbours = num_workers, seed, neighbours
         self._opened: dict[str, Opened] = {}
         self._loader: TrainLoader[Any] | None = None
         self._bookmark: dict[str, Any] | None = None
@@ -110,7 +111,12 @@ class SplitData(lightning.LightningDataModule):
         rows = opened.split.captions or opened.split.queries
         rank, num_ranks = self._find_rank()
         batches = TrainBatches(
-            [number[row.video] for row in rows], self._batch_size, seed=self._seed, rank=rank, num_ranks=num_ranks
+            [number[row.video] for row in rows],
+            self._batch_size,
+            neighbours=self._neighbours,
+            seed=self._seed,
+            rank=rank,
+            num_ranks=num_ranks,
         )
         if self._bookmark is not None:
             batches.load_state_dict(self._bookmark)

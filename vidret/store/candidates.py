@@ -17,6 +17,7 @@ from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.vectors import BATCH, Seal, Vectors
+from vidret.types import ALL_VIDEOS, Filters
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,13 @@ class Candidates:
         self._saved = False  # whether the file holds just these vectors
 
     def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int
+        self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Find the k best segments per query among those searchable now."""
+        """Find the k best segments per query among those searchable now, of videos that match."""
         with self._lock:
-            return self._fresh().search(queries, k)
+            vectors = self._fresh()
+            within = None if filters == ALL_VIDEOS else self._catalog.matching(filters)
+            return vectors.search(queries, k, within)
 
     def save(self) -> None:
         """Write the vectors, then have the catalog believe the file: between the two steps it would be built anew."""

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from vidret.errors import StoreError
-from vidret.store.records import DEAD_STATES, FileRecord, Place, VideoRecord
-from vidret.types import Segment
+from vidret.store.records import DEAD_STATES, FileRecord, Place, StoredVideo, VideoRecord
+from vidret.types import Filters, Segment
 
 T = TypeVar("T")
 
@@ -46,6 +46,12 @@ FILE = "path, state, reason, video, num_bytes, mtime_ns"
 PLACE = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
 LIVE = f"state NOT IN {DEAD_STATES}"
 LIVE_VIDEOS = f"(SELECT video FROM files WHERE video IS NOT NULL AND {LIVE})"
+# Files that make a video findable, as ``_values`` of filters ask for it; NULL asks for nothing.
+MATCHING = f"""
+    FROM files JOIN videos ON videos.id = files.video WHERE {LIVE}
+    AND (?1 IS NULL OR path = ?1 OR substr(path, 1, length(?2)) = ?2)
+    AND (?3 IS NULL OR duration >= ?3) AND (?4 IS NULL OR duration <= ?4)
+    AND (?5 IS NULL OR mtime_ns >= ?5) AND (?6 IS NULL OR mtime_ns < ?6)"""
 ASKED = "(SELECT value FROM json_each(?))"  # one statement for any number of ids
 
 
@@ -167,11 +173,11 @@ class Catalog:
             if _shown(old) != _shown(new):
                 self.bump()
 
-    def paths(self, videos: Sequence[int]) -> dict[int, list[str]]:
-        """List the live paths of each video, in order."""
+    def paths(self, videos: Sequence[int], filters: Filters) -> dict[int, list[str]]:
+        """List the live paths of each video that match, in order."""
         found: dict[int, list[str]] = {int(video): [] for video in videos}
-        sql = f"SELECT video, path FROM files WHERE video IN {ASKED} AND {LIVE} ORDER BY path"
-        for video, path in self.rows(sql, as_json(videos)):
+        sql = f"SELECT video, path {MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
+        for video, path in self.rows(sql, *_values(filters), as_json(videos)):
             found[video].append(os.fsdecode(path))
         return found
 
@@ -184,6 +190,22 @@ class Catalog:
             raise StoreError(f"video must be one of this index, got {video}")
         number, fingerprint, duration, facts, num_segments, complete, salvaged = rows[0]
         return VideoRecord(number, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
+
+    def stored_videos(self, filters: Filters, video: int | None) -> list[StoredVideo]:
+        """List contents with the live paths that match, all or one, in the order of their first paths."""
+        columns = "videos.id, path, duration, facts, complete, salvaged, num_segments, mtime_ns"
+        sql = f"SELECT {columns} {MATCHING} AND (?7 IS NULL OR video = ?7) ORDER BY path"
+        found: dict[int, StoredVideo] = {}
+        for number, path, duration, facts, complete, salvaged, num_segments, mtime_ns in self.rows(
+            sql, *_values(filters), video
+        ):
+            if (known := found.get(number)) is not None:
+                found[number] = replace(known, paths=(*known.paths, os.fsdecode(path)))
+                continue
+            changed = None if mtime_ns is None else mtime_ns / 1e9
+            about = json.loads(facts), bool(complete), salvaged, num_segments, changed
+            found[number] = StoredVideo(number, (os.fsdecode(path),), duration, *about)
+        return list(found.values())
 
     def contents(self) -> dict[str, int]:
         """Map fingerprints to ids, of the contents that have a live path."""
@@ -254,6 +276,11 @@ class Catalog:
         with self._lock, _as_store_error(self.path):
             rows = self._connection.execute(f"SELECT id FROM segments WHERE video IN {LIVE_VIDEOS}")
             return np.sort(np.fromiter((row[0] for row in rows), np.int64))
+
+    def matching(self, filters: Filters) -> Ids:
+        """List the ids of the searchable segments of videos that match, rising."""
+        sql = f"SELECT id FROM segments WHERE video IN (SELECT files.video {MATCHING}) ORDER BY id"
+        return np.array([row[0] for row in self.rows(sql, *_values(filters))], np.int64)
 
     def count_searchable(self) -> int:
         """Count the segments a search may return."""
@@ -333,6 +360,14 @@ def _as_store_error(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {error}") from error
+
+
+def _values(filters: Filters) -> tuple[object, ...]:
+    """Give what ``MATCHING`` asks for."""
+    folder = None if filters.folder is None else os.fsencode(filters.folder.rstrip("/") or "/")
+    inside = None if folder is None else folder.rstrip(b"/") + b"/"
+    after, before = (None if each is None else int(each * 1e9) for each in (filters.after, filters.before))
+    return folder, inside, filters.min_seconds, filters.max_seconds, after, before
 
 
 def _file(row: Sequence[Any]) -> FileRecord:

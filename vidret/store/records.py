@@ -40,6 +40,24 @@ class VideoRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredVideo:
+    """One content as a search may find it: its live paths, in order, and when the first of them changed.
+
+    ``changed`` is in seconds since 1970, None where it is not known; ``facts`` are what the file says of itself, such
+    as width, height and fps.
+    """
+
+    id: int
+    paths: tuple[str, ...]
+    duration: float
+    facts: dict[str, object]
+    complete: bool
+    salvaged: str
+    num_segments: int
+    changed: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a segment's vectors and tokens lie in the feature files, and the checksums that prove it."""
 

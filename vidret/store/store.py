@@ -28,10 +28,11 @@ from vidret.store.records import (
     FileState,
     Place,
     PruneReport,
+    StoredVideo,
     StoreInfo,
     VideoRecord,
 )
-from vidret.types import Segment, SegmentEmbedding
+from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
 
 Ids = Int64[np.ndarray, " id"]
 
@@ -204,9 +205,13 @@ class Store:
             self._catalog.video(video)
         self._catalog.set_file(path, state, reason, video, num_bytes, mtime_ns)
 
-    def paths(self, videos: Sequence[int]) -> dict[int, list[str]]:
-        """List the live paths of each video, in order: more than one when copies exist."""
-        return self._catalog.paths(videos)
+    def paths(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
+        """List the live paths of each video that match, in order: more than one when copies exist."""
+        return self._catalog.paths(videos, filters)
+
+    def videos(self, filters: Filters = ALL_VIDEOS, *, video: int | None = None) -> list[StoredVideo]:
+        """List contents that have a live path that matches, all or one, in the order of their first paths."""
+        return self._catalog.stored_videos(filters, video)
 
     # Writing videos
 
@@ -302,9 +307,9 @@ class Store:
     # Reading
 
     def search(
-        self, queries: Float[np.ndarray, "query dim"], k: int
+        self, queries: Float[np.ndarray, "query dim"], k: int, filters: Filters = ALL_VIDEOS
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Find the k segments nearest each query among videos that have a live path.
+        """Find the k segments nearest each query among videos that have a live path, and one that matches.
 
         Returns:
             Inner products, best first, and segment ids; -inf and -1 where there are fewer than k.
@@ -320,7 +325,7 @@ class Store:
             raise StoreError(f"queries must be finite, got {queries[~np.isfinite(queries)][0]}")
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
-        return self._candidates.search(queries, k)
+        return self._candidates.search(queries, k, filters)
 
     def segments(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Look up segments, in the order asked."""

@@ -103,16 +103,18 @@ class Vectors:
             self._copy = None
 
     def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int
+        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Ids | None = None
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Find the k best per query, best first; where there are fewer, id -1 and score -inf."""
+        """Find the k best per query, best first, among all or ``within``; for fewer, id -1 and score -inf."""
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
-        num_found = min(k, len(self._ids))
+        num_found = min(k, len(self._ids) if within is None else len(within))
         if num_found and len(queries):
             # FAISS's threads spin on after their work and slow torch's down: a lone query is 3 times faster on one.
             self._faiss.omp_set_num_threads(1 if len(queries) == 1 else self._threads)
-            found = self._searched().search(np.ascontiguousarray(queries), num_found, params=self._probes(num_found))
+            found = self._searched().search(
+                np.ascontiguousarray(queries), num_found, params=self._how(num_found, within)
+            )
             scores[:, :num_found], ids[:, :num_found] = found
             scores[ids < 0] = -np.inf
         return scores, ids
@@ -212,12 +214,15 @@ class Vectors:
             )
         return np.asarray(codes.view(np.float16).reshape(-1, self.dim))
 
-    def _probes(self, k: int) -> Any:
-        """Look into enough lists to find k, also where k is a good part of everything."""
+    def _how(self, k: int, within: Ids | None) -> Any:
+        """Look into enough lists to find k, also where k is a good part of everything that may be found."""
+        f = self._faiss
+        selected = {} if within is None else {"sel": f.IDSelectorBatch(np.ascontiguousarray(within))}
         if not self._trained:
-            return None
-        num_probes = max(IVF_PROBES, -(-4 * k * self._index.nlist // len(self._ids)))
-        return self._faiss.SearchParametersIVF(nprobe=min(num_probes, self._index.nlist))
+            return f.SearchParameters(**selected) if selected else None
+        num_may = len(self._ids) if within is None else len(within)
+        num_probes = max(IVF_PROBES * len(self._ids) // num_may, -(-4 * k * self._index.nlist // num_may))
+        return f.SearchParametersIVF(nprobe=min(num_probes, self._index.nlist), **selected)
 
     def _searched(self) -> Any:
         if self._device == "cpu":
