@@ -26,6 +26,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
     "ucofia": {},
     "glscl": {},
+    "all": {
+        "method": "ucofia",
+        "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),
+        "prompts": PromptShape(num_prompts=6, num_frames=6),
+    },
 }
 # Lightning warns of its own use of torch, and of what it would do on a larger machine.
 lightnings_own = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
@@ -47,8 +52,15 @@ def open_data(world: Path, **settings: Any) -> RetrievalData:
 
 def make_module(method: str, **settings: Any) -> RetrievalModule:
     torch.manual_seed(0)
-    chosen: dict[str, Any] = {"vision": VISION, "text": TEXT, "fps": 3.0, "train_all": True, "lr": 2e-3}
-    return RetrievalModule(method, **(chosen | METHODS[method] | settings))  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {
+        "method": method,
+        "vision": VISION,
+        "text": TEXT,
+        "fps": 3.0,
+        "train_all": True,
+        "lr": 2e-3,
+    }
+    return RetrievalModule(**(chosen | METHODS[method] | settings))
 
 
 def make_trainer(folder: Path, **settings: Any) -> lightning.Trainer:

@@ -62,8 +62,12 @@ def convert_aligner(weights: Weights) -> Aligner:
 
 
 def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Aligner:
-    """Build an aligner of the shapes that weights with our names have; errors call them by ``names``."""
-    telling = [own for own in UCOFIA.values() if "*" not in own]
+    """Build an aligner of the shapes that weights with our names have; errors call them by ``names``.
+
+    One of ours that compares merged tokens has no selector; a published one, which comes with names, always has.
+    """
+    selects = bool(names) or any(name.startswith("selector.") for name in weights)
+    telling = [own for own in UCOFIA.values() if "*" not in own and (selects or not own.startswith("selector."))]
     _complain("missing", [names.get(own, own) for own in telling if own not in weights])
     for own in telling:
         if own.startswith("mixing.") and (weights[own].ndim != 2 or len(set(weights[own].shape)) > 1):
@@ -73,7 +77,7 @@ def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Al
     num_frames, num_tokens = len(weights["mixing.frames"]), len(weights["mixing.tokens_first"])
     aligner = Aligner(
         temporal=TemporalTransformer(dim, layers=layers, num_positions=num_positions),
-        selector=PatchSelector(ScoreNet(dim), kept=num_tokens // num_frames - 1),
+        selector=PatchSelector(ScoreNet(dim), kept=num_tokens // num_frames - 1) if selects else None,
         mixing=Mixing(dim, num_frames=num_frames, num_words=len(weights["mixing.words_first"]), num_tokens=num_tokens),
         unit_tokens=False,
     )

@@ -56,7 +56,8 @@ class RetrievalModel(nn.Module):
             mask=None if bool(mask.all()) else mask,
             tokens=isinstance(self.aligner, Aligner),
         )
-        return VideoBatch(seen.frames, seen.tokens, mask)
+        merged = card.merging is not None
+        return VideoBatch(seen.frames, seen.tokens, mask, seen.mask if merged else None, seen.sizes if merged else None)
 
     def encode_texts(self, ids: Int[Tensor, "text word"]) -> TextBatch:
         """Read texts: start token, words, end token (the highest id), zeros."""
@@ -74,10 +75,12 @@ def build_model(encoder: ClipModel, method: Method, *, num_words: int = 32, capt
     card = encoder.card
     dim, num_frames = card.vision.dim, card.sampling.num_frames
     if method == "ucofia":
+        merged = card.merging is not None  # then the tokens that are left are all compared
+        num_tokens = num_frames + (_count_tokens(encoder) if merged else num_frames * KEPT)
         aligner = Aligner(
             temporal=_start_temporal(encoder),
-            selector=PatchSelector(ScoreNet(dim)),
-            mixing=Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_frames * (1 + KEPT)),
+            selector=None if merged else PatchSelector(ScoreNet(dim)),
+            mixing=Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_tokens),
             unit_tokens=False,
         )
         return RetrievalModel(encoder, aligner=aligner)
@@ -97,6 +100,15 @@ def save_parts(model: RetrievalModel, path: Path) -> None:
     save_model(model.encoder, path)
     if model.aligner is not None:
         save_aligner(model.aligner, path.with_suffix(BESIDE))
+
+
+@torch.no_grad()
+def _count_tokens(encoder: ClipModel) -> int:
+    """Count the tokens that merging leaves of a video, by looking at a black one."""
+    size, num_frames = encoder.card.vision.image_size, encoder.card.sampling.num_frames
+    seen = encoder.vision(torch.zeros(num_frames, 3, size, size), num_frames=num_frames, tokens=True)
+    assert seen.tokens is not None
+    return int(seen.tokens.shape[1])
 
 
 def _start_temporal(encoder: ClipModel) -> TemporalTransformer:

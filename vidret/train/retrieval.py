@@ -70,7 +70,8 @@ class RetrievalModule(lightning.LightningModule):
         """Build the model.
 
         Args:
-            method: Which method; ``clip`` is mean pooling of frames (CLIP4Clip's meanP).
+            method: Which method; ``clip`` is mean pooling of frames (CLIP4Clip's meanP). UCoFiA's towers shift tokens
+                in time, as published, unless they merge tokens or have prompts.
             weights: An open_clip model or a file, as ``load_encoder`` takes them; random towers without.
             vision: The vision tower of random towers.
             text: Their text tower.
@@ -122,7 +123,7 @@ class RetrievalModule(lightning.LightningModule):
         same = find_same_videos(gather(batch.videos))
         terms: dict[str, Tensor]
         if model.aligner is not None:
-            videos = VideoBatch(gather(videos.frames.float()), _gather(videos.tokens), _gather(videos.frame_mask))
+            videos = VideoBatch(gather(videos.frames.float()), *map(_gather, videos[1:]))
             texts = TextBatch(gather(texts.sentences.float()), gather(texts.words.float()), _gather(texts.mask))
         if isinstance(model.aligner, Aligner):
             scores = model.aligner(texts, model.aligner.prepare(videos)).mean
@@ -222,8 +223,12 @@ class RetrievalModule(lightning.LightningModule):
         words, word_mask = (_pad_all([part[name] for part in with_texts]).to(device) for name in ("words", "word_mask"))
         texts = TextBatch(sentences, words, word_mask)
         if isinstance(self.model.aligner, Aligner):
-            tokens = _pad_all([part["tokens"] for part in parts]).to(device)
-            found = self.model.aligner.prepare(VideoBatch(frames, tokens, mask))
+            more = {
+                name: _pad_all([part[name] for part in parts]).to(device)
+                for name in ("tokens", "token_mask", "sizes")
+                if name in parts[0]
+            }
+            found = self.model.aligner.prepare(VideoBatch(frames, frame_mask=mask, **more))
             scores = self.model.aligner.score(texts, found).mean
         elif isinstance(self.model.aligner, ConceptAligner):
             scores = self.model.aligner.score(texts, self.model.aligner.prepare(VideoBatch(frames, None, mask))).total
@@ -273,7 +278,7 @@ def _load_towers(
         method=method,
         merging=merging,
         prompts=prompts,
-        token_shift=method == "ucofia",
+        token_shift=method == "ucofia" and merging is None and prompts is None,
         lora_rank=lora_rank,
         sampling=sampling,
     )
