@@ -9,7 +9,7 @@ demo: .venv/demo
 	$(BIN)/vidret demo
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
 check: .venv/dev
 	$(BIN)/ruff format --check
@@ -25,7 +25,7 @@ bench: .venv/dev
 
 # A mark a set of extras, renewed when pyproject.toml changes.
 .venv/demo: EXTRAS = demo
-.venv/dev: EXTRAS = train,dev
+.venv/dev: EXTRAS = train,serve,dev
 .venv/demo .venv/dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(EXTRAS)]'

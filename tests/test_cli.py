@@ -5,7 +5,10 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ import vidret.engine
 from tests.colours import ColourEncoder, write_film
 from tests.goldens import check_close, find_cases
 from tests.grounded import make_encoder, write_head, write_numbers
+from tests.served import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
 from tests.test_ranking import PatchEncoder, make_ranker, published
 from vidret import cli
 from vidret.engine import Engine
@@ -156,7 +160,18 @@ def test_damage_is_found_and_repaired(run: Runner, index: Path, films: Path) -> 
     [
         (("search", "red", "--index", "nowhere"), 1, "there is no index here; make one with"),
         (("index", "nowhere.mp4"), 1, "no such file"),
-        (("search",), 2, "give either a query or --queries"),
+        (("search",), 2, "give either a query, --image FILE or --queries FILE"),
+        (("search", "red", "--image", "red.png"), 2, "give either a query, --image FILE or --queries FILE"),
+        (("search", "--image", "nowhere.png"), 1, "nowhere.png: cannot be read as a picture"),
+        (("search", "red", "--after", "tomorrow"), 2, "--after"),
+        (("locate", "red", "--min-seconds", "-1"), 2, "--min-seconds"),
+        (("search", "red", "--engine", "here:80"), 1, "url must be like http://127.0.0.1:8000, got here:80"),
+        (("search", "red", "--token", "T"), 2, "goes with --engine URL, got none"),
+        (("search", "red", "--engine", "http://here", "--index", "a"), 2, "--index: is for an index of this machine"),
+        (("search", "red", "--engine", "http://here", "--device", "cpu"), 2, "--device: is for an index of this"),
+        (("search", "red", "--engine", "http://here", "--sheet", "a.png"), 2, "--sheet: is for an index of this"),
+        (("locate", "red", "--engine", "http://here", "--head", "none"), 2, "--head: is for an index of this"),
+        (("locate", "red", "--engine", "http://here", "--export", "a"), 2, "--export: is for an index of this"),
         (("index",), 2, "Missing argument"),
         (("index", ".", "--decoder", "magic"), 2, "must be auto, decord or pyav"),
         (("search", "red", "-k", "0"), 2, "-k"),
@@ -173,10 +188,108 @@ def test_wrong_use_gets_one_sentence_and_a_code(
 
 
 def test_the_program_starts_without_torch() -> None:
-    import subprocess
-
     code = "import sys, vidret.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# What is asked for, and where.
+
+
+def names(out: str) -> list[str]:
+    return [Path(row["path"]).name for row in json.loads(out)]
+
+
+def test_a_picture_finds_what_looks_like_it(run: Runner, index: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (40, 30), (30, 30, 200, 255)).save(tmp_path / "blue.png")
+    code, out, _ = run("search", "--image", tmp_path / "blue.png", "--index", index, "--json")
+    assert (code, names(out)[0]) == (0, "blue.mp4")
+    command = ("search", "--image", tmp_path / "blue.png", "--index", index, "--sheet", tmp_path / "hits.png")
+    assert "contact sheet:" in run(*command)[2]
+
+
+def test_filters_say_which_videos(run: Runner, index: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(films.parent)
+    (films / "old").mkdir()
+    (films / "blue.mp4").rename(films / "old" / "blue.mp4")
+    changed = datetime(2026, 1, 31, 12).timestamp()
+    os.utime(films / "old" / "blue.mp4", (changed, changed))
+    run("index", films, "--index", index)
+    both, red, blue = {"red.mp4", "blue.mp4"}, {"red.mp4"}, {"blue.mp4"}
+    for options, found in (
+        (("--folder", "films"), both),
+        (("--folder", "films/old/"), blue),
+        (("--folder", "fil"), set()),
+        (("--min-seconds", 4), red),
+        (("--max-seconds", 4), blue),
+        (("--after", "2026-01-31", "--before", "2026-02-01"), blue),
+        (("--after", "2026-01-31T12:00:01"), red),
+        (("--before", "2026-01-31"), set()),
+    ):
+        for command in ("search", "locate"):
+            code, out, _ = run(command, "red", "--index", index, "--json", *options)
+            assert (code, set(names(out))) == (0, found), (command, options)
+
+
+def test_a_query_may_begin_with_what_must_not_fit(run: Runner, index: Path) -> None:
+    for command in ("search", "locate"):
+        assert names(run(command, "--index", index, "--json", "--", "-red blue")[1])[0] == "blue.mp4"
+        assert "-- '-beach dog'" in run(command, "--help")[1]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
+    """Run a server where there is no index."""
+    monkeypatch.chdir(tmp_path)
+    with serve() as served:
+        yield served
+
+
+def test_a_server_is_asked_in_place_of_an_index(
+    run: Runner, server: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server.replies = [Reply({"hits": [HIT]})]
+    code, out, _ = run("search", "dog", "--engine", server.url, "-k", 3, "--rerank", "none", "--after", "2026-01-31")
+    assert (code, out.splitlines()[1].split()) == (0, ["1", "0.750", "0:30.5", "/films/red.mp4"])
+    body = server.asked[0].body
+    assert (body["query"], body["k"], body["rerank"]) == ("dog", 3, "none")
+    assert datetime.fromisoformat(body["after"]) == datetime(2026, 1, 31).astimezone()
+    monkeypatch.setenv("VIDRET_TOKEN", "secret")
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "nowhere"))
+    Image.new("RGB", (4, 3)).save(tmp_path / "black.png")
+    hit = json.loads(run("search", "--image", "black.png", "--engine", server.url, "--json")[1])[0]
+    assert (hit["segment"]["number"], hit["copies"], hit["why"]) == (2, ["/films/copy.mp4"], {"frames": 0.75})
+    assert server.asked[1].headers["authorization"] == "Bearer secret"
+    assert list(server.asked[1].body) == ["image", "k", "rerank"]
+    (tmp_path / "queries.jsonl").write_text('{"query": "red"}\n{"query": "blue"}\n')
+    assert len(run("search", "--queries", "queries.jsonl", "--engine", server.url)[1].splitlines()) == 2
+
+
+def test_a_server_locates_moments(run: Runner, server: Served, tmp_path: Path) -> None:
+    server.replies = [Reply({"videos": [VIDEO]}), Reply({"moments": [MOMENT]}), Reply(CURVE)]
+    command = ("locate", "dog", "/films/red.mp4", "--engine", server.url, "--json", "--curve", "curve.png")
+    code, out, err = run(*command)
+    assert code == 0
+    assert json.loads(out) == [{name: MOMENT[name] for name in json.loads(out)[0]}]
+    assert "score curve:" in err
+    with Image.open(tmp_path / "curve.png") as chart:
+        assert min(chart.size) > 100
+    server.replies = [problem(401, "a token is needed")]
+    code, out, err = run("locate", "dog", "--engine", server.url)
+    assert (code, out) == (1, "")
+    assert "wants the token it was started with, got none" in err
+
+
+@pytest.mark.parametrize("command", [("search", "dog"), ("locate", "dog", "--curve", "curve.png")])
+def test_a_server_is_asked_without_torch(server: Served, tmp_path: Path, command: tuple[str, ...]) -> None:
+    server.replies = [Reply({"hits": [HIT], "moments": [MOMENT]}), Reply(CURVE)]
+    arguments = ["vidret", *command, "--engine", server.url]
+    code = f"import sys; from vidret import cli; sys.argv = {arguments}; cli.app(standalone_mode=False)"
+    code += "; sys.exit(3 * ('torch' in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.returncode, "/films/red.mp4" in ran.stdout) == (0, True), ran.stderr
+
+
+# Checkpoints.
 
 
 @pytest.mark.parametrize(("source", "options"), [("tempme", ()), ("promptswitch", ("--clip-frames", "6"))])

@@ -17,6 +17,7 @@ from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreErr
 from vidret.types import Frames, Hit, Moment, Segment, SegmentEmbedding, TextEmbedding
 
 if TYPE_CHECKING:
+    from vidret.client import RemoteEngine, RemoteError
     from vidret.encode.encoder import Encoder, load_encoder
     from vidret.engine import Engine
     from vidret.indexing import IndexReport
@@ -31,6 +32,8 @@ __all__ = [
     "IndexReport",
     "MissingExtraError",
     "Moment",
+    "RemoteEngine",
+    "RemoteError",
     "Segment",
     "SegmentEmbedding",
     "StoreError",
@@ -39,7 +42,14 @@ __all__ = [
     "load_encoder",
 ]
 
-_LAZY = {"Encoder": "encode.encoder", "load_encoder": "encode.encoder", "Engine": "engine", "IndexReport": "indexing"}
+_LAZY = {
+    "Encoder": "encode.encoder",
+    "Engine": "engine",
+    "IndexReport": "indexing",
+    "RemoteEngine": "client",
+    "RemoteError": "client",
+    "load_encoder": "encode.encoder",
+}
 
 
 def __getattr__(name: str) -> object:

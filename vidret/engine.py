@@ -18,14 +18,14 @@ from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.grounding import Grounder, forget_others
 from vidret.indexing import IndexReport, Progress, index_files
-from vidret.locating import Chosen, Curve, Locator
+from vidret.locating import Chosen, Locator
 from vidret.queries import Wanted, encode_queries
 from vidret.ranking import AUTO, NONE, FrameRanker, Ranker, check_ranker, load_ranker
 from vidret.searching import CANDIDATES, Search, Searcher
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
-from vidret.types import ALL_VIDEOS, Asked, Filters, Hit, Moment, Query
+from vidret.types import ALL_VIDEOS, Asked, Curve, Filters, Hit, Moment, Query
 from vidret.video.decode import Decoder
 from vidret.video.scan import scan
 

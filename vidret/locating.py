@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,23 +14,9 @@ from vidret.grounding import Grounder
 from vidret.queries import Wanted
 from vidret.ranking import FrameRanker
 from vidret.searching import Searcher
-from vidret.types import Moment
+from vidret.types import Curve, Moment
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
-
-    ``best`` is the score of its best segment, as a search gives it.
-    """
-
-    scores: Float[np.ndarray, " frame"]
-    times: Float[np.ndarray, " frame"]
-    start: float
-    end: float
-    best: float
 
 
 class Chosen(NamedTuple):

@@ -3,9 +3,10 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -41,23 +42,23 @@ class Search:
     filters: Filters = ALL_VIDEOS
 
 
-@dataclass(frozen=True, slots=True)
-class RankedSegment:
-    """A candidate after the second look: its score, the levels it is made of, and the time of its best frame.
+class Ranked(NamedTuple):
+    """Candidates after the second look, best first: scores, the times of their best frames, and what scores are of.
 
-    ``fit`` is the score of what is wanted alone, before what must not fit was held against it.
+    ``fits`` are the scores of what is wanted alone, before what must not fit was held against it.
     """
 
-    segment: Segment
-    score: float
-    fit: float
-    time: float
-    levels: Mapping[str, float]
+    segments: Sequence[Segment]
+    scores: Float[np.ndarray, " segment"]
+    fits: Float[np.ndarray, " segment"]
+    times: Float[np.ndarray, " segment"]
+    levels: Mapping[str, Float[np.ndarray, " segment"]]
 
 
 class Stored(NamedTuple):
-    """What is stored of some segments for a ranker: what it packed, and frames with their times."""
+    """What is stored of some segments, for a ranker: what it packed, and frames with their times."""
 
+    segments: Sequence[Segment]
     packed: Sequence[bytes | memoryview]
     frames: Sequence[Float32[np.ndarray, "frame dim"]]
     times: Sequence[Float64[np.ndarray, " frame"]]
@@ -93,6 +94,7 @@ class Searcher:
         self._tokens = tokens
         self._rankers = {ranker.name: ranker}
         self.baselines = Baselines(self._measure_baseline)
+        self._told_gone: set[str] = set()
         self._calibrations: dict[str, tuple[tuple[int, str], Calibration | None]] = {}
 
     def choose(self, rerank: str | None) -> Ranker:
@@ -108,10 +110,10 @@ class Searcher:
         left = dict(enumerate(searches))
         while left:
             ranked = dict(zip(left, self.rank(list(left.values())), strict=True))
-            for number, segments in ranked.items():
+            for number, candidates in ranked.items():
                 search = left[number]
-                found[number] = self.as_hits(segments, search)
-                if len(found[number]) >= search.k or len(segments) < search.candidates:
+                found[number] = self.as_hits(candidates, search)
+                if len(found[number]) >= search.k or len(candidates.segments) < search.candidates:
                     del left[number]
                 else:
                     left[number] = replace(search, candidates=4 * search.candidates)
@@ -121,10 +123,10 @@ class Searcher:
         """Say whether most unrelated queries score as high in this index."""
         return unrelated_share(self.baselines.scores(self.store, ranker), score) >= WEAK
 
-    def rank(self, searches: Sequence[Search]) -> list[list[RankedSegment]]:
+    def rank(self, searches: Sequence[Search]) -> list[Ranked]:
         """Let the vectors choose candidates, and each search's ranker order them."""
         candidates = self._choose_candidates(searches)
-        ranked: dict[int, list[RankedSegment]] = {}
+        ranked: dict[int, Ranked] = {}
         by_ranker = defaultdict[str, list[int]](list)
         for number, search in enumerate(searches):
             by_ranker[search.ranker.name].append(number)
@@ -136,7 +138,7 @@ class Searcher:
                 for number in part:
                     ids = candidates[number]
                     own = stored.take(np.searchsorted(union, ids))
-                    ranked[number] = self._order(searches[number], ids, own) if len(ids) else []
+                    ranked[number] = self._order(searches[number], ids, own)
         return [ranked[number] for number in range(len(searches))]
 
     def _choose_candidates(self, searches: Sequence[Search]) -> list[Ids]:
@@ -153,12 +155,14 @@ class Searcher:
                 chosen[number] = ids[: searches[number].candidates][ids[: searches[number].candidates] >= 0]
         return [chosen[number] for number in range(len(searches))]
 
-    def _order(self, search: Search, ids: Ids, stored: Stored) -> list[RankedSegment]:
-        """Order candidates, best first.
+    def _order(self, search: Search, ids: Ids, stored: Stored) -> Ranked:
+        """Order candidates.
 
         Each thing that must not fit takes away by how much it fits better than it fits the candidates on average.
         """
         ranker, wanted = search.ranker, search.wanted
+        if not len(ids):
+            return Ranked([], np.empty(0), np.empty(0), np.empty(0), {})
         levels = ranker.score([wanted.text, *wanted.unwanted], stored.packed, stored.frames)
         calibration = None if wanted.is_picture else self.find_calibration(ranker)
         if calibration is not None:
@@ -169,17 +173,15 @@ class Searcher:
         told: dict[str, Float[np.ndarray, " segment"]] = {name: level[0] for name, level in levels.scores.items()}
         if unwanted:
             told["unwanted"] = -penalties
-        ranked = [
-            RankedSegment(
-                segment,
-                float(scores[place]),
-                float(fits[place]),
-                float(stored.times[place][levels.best[0, place]]),
-                {name: float(level[place]) for name, level in told.items()},
-            )
-            for place, segment in enumerate(self.store.segments(ids))
-        ]
-        return sorted(ranked, key=lambda each: -each.score)
+        times = np.array([times[best] for times, best in zip(stored.times, levels.best[0], strict=True)])
+        order = np.argsort(-scores, kind="stable")
+        return Ranked(
+            [stored.segments[place] for place in order],
+            scores[order],
+            fits[order],
+            times[order],
+            {name: level[order] for name, level in told.items()},
+        )
 
     def score(self, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Ids) -> Levels:
         """Read what is stored of segments, and let a ranker score texts against them."""
@@ -192,7 +194,7 @@ class Searcher:
         # What another aligner packed is not this one's to read.
         own = ranker.fingerprint == self.ranker.fingerprint
         packed = self.store.tokens(ids) if own and ranker.fingerprint else [b""] * len(ids)
-        return Stored(packed, frames, times)
+        return Stored(self.store.segments(ids), packed, frames, times)
 
     def read_frames(
         self, ids: Sequence[int] | Ids
@@ -244,33 +246,49 @@ class Searcher:
             known = self._calibrations[ranker.name] = (edition, found)
         return known[1]
 
-    def as_hits(self, ranked: Sequence[RankedSegment], search: Search) -> list[Hit]:
+    def as_hits(self, ranked: Ranked, search: Search) -> list[Hit]:
         """Give each video once, with its best segment, where a file of it that matches is there."""
-        best: dict[int, RankedSegment] = {}
-        for each in ranked:
-            best.setdefault(each.segment.video, each)
-        paths = self.store.paths(list(best), search.filters)
         # How well a picture fits is no measure for texts, nor theirs for it.
         unrelated = [] if search.wanted.is_picture else self.baselines.scores(self.store, search.ranker)
         hits: list[Hit] = []
-        # Equal scores stand in the order of their names, whichever was indexed first.
-        for video, each in sorted(best.items(), key=lambda item: (-item[1].score, paths.get(item[0], []))):
-            there = [path for path in paths.get(video, []) if os.path.exists(path)]  # noqa: PTH110
+        for place, paths in self._name(ranked, search.filters):
+            there = [path for path in paths if os.path.exists(path)]  # noqa: PTH110
             if there:
-                weak, copies = unrelated_share(unrelated, each.fit) >= WEAK, tuple(there[1:])
-                hits.append(Hit(video, there[0], each.segment, each.time, each.score, weak, copies, each.levels))
+                segment, time, score = ranked.segments[place], float(ranked.times[place]), float(ranked.scores[place])
+                weak = unrelated_share(unrelated, float(ranked.fits[place])) >= WEAK
+                why = {name: float(level[place]) for name, level in ranked.levels.items()}
+                hits.append(Hit(segment.video, there[0], segment, time, score, weak, tuple(there[1:]), why))
             else:
-                logger.warning("left out, its file is gone: %s", ", ".join(paths.get(video, [])))
+                self._tell_gone(paths)
             if len(hits) == search.k:
                 break
         return hits
+
+    def _name(self, ranked: Ranked, filters: Filters) -> Iterator[tuple[int, list[str]]]:
+        """Give the place of each video's best segment, best first, and its paths, read only as far as they are asked.
+
+        Equal scores stand in the order of their names, whichever was indexed first.
+        """
+        best: dict[int, int] = {}
+        for place, segment in enumerate(ranked.segments):
+            best.setdefault(segment.video, place)
+        for _, equal in groupby(best.items(), key=lambda item: ranked.scores[item[1]]):
+            places = dict(equal)
+            paths = self.store.paths(list(places), filters)
+            yield from sorted(((places[video], paths[video]) for video in places), key=lambda each: each[1])
+
+    def _tell_gone(self, paths: Sequence[str]) -> None:
+        """Say once that files are gone."""
+        if not self._told_gone.issuperset(paths):
+            self._told_gone.update(paths)
+            logger.warning("left out, its file is gone: %s", ", ".join(paths))
 
     def _measure_baseline(self, ranker: Ranker) -> list[float]:
         """Search for what has nothing to do with the index, and give the best scores; none when it is empty."""
         if not len(self.store):
             return []
         searches = [Search(Wanted(text), 1, ranker) for text in self._unrelated]
-        return [ranked[0].score for ranked in self.rank(searches)]
+        return [float(ranked.scores[0]) for ranked in self.rank(searches)]
 
     @cached_property
     def _unrelated(self) -> list[TextEmbedding]:

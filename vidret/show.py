@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 SHOWN_FILES = 5
 QUIET = 10.0  # seconds between lines of progress in a log
+PACE = 1.0  # and in what a program reads
 # Columns of text; the others are numbers, and stand to the right.
 TEXTS = {
     "",
@@ -71,7 +74,7 @@ def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
         why = [f"{hit.why[level]:.3f}" for level in levels]
         rows.append((str(rank), f"{hit.score:.3f}", *why, clock(hit.time), short(hit.path)))
         rows += [("", "", *([""] * len(why)), "", f"= {short(copy)}") for copy in hit.copies]
-    show_table(("rank", "score", *levels, "best at", "video"), rows, "no videos in this index")
+    show_table(("rank", "score", *levels, "best at", "video"), rows, "no such videos in this index")
 
 
 def show_moments(moments: "Sequence[Moment]") -> None:
@@ -84,7 +87,7 @@ def show_moments(moments: "Sequence[Moment]") -> None:
         (str(rank), f"{moment.score:.3f}", clock(moment.start), clock(moment.end), short(moment.path))
         for rank, moment in enumerate(moments, start=1)
     ]
-    show_table(("rank", "score", "start", "end", "video"), rows, "no videos in this index")
+    show_table(("rank", "score", "start", "end", "video"), rows, "no such videos in this index")
 
 
 def show_info(info: "StoreInfo") -> None:
@@ -114,8 +117,14 @@ def as_row(result: "Hit | Moment") -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def show_progress() -> "Iterator[Callable[[Progress], None]]":
-    """Draw a bar with files, speed, failures and the time left; on no terminal say the same once in a while."""
+def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], None]]":
+    """Draw a bar with files, speed, failures and the time left; on no terminal say the same once in a while.
+
+    ``as_json`` says it in a line of JSON a second instead, for programs.
+    """
+    if as_json:
+        yield _JsonLines().advance
+        return
     if not talk.is_terminal:
         yield _Lines().advance
         return
@@ -158,9 +167,35 @@ class _Lines:
 
     def advance(self, progress: "Progress") -> None:
         if progress.elapsed >= self._next:
-            left = progress.elapsed * (1 - progress.share) / progress.share if progress.share else 0.0
-            talk.print(f"{progress.share:4.0%} {_tell(progress)}, {clock(left)} left", highlight=False)
+            talk.print(
+                f"{progress.share:4.0%} {_tell(progress)}, {clock(_left(progress) or 0.0)} left", highlight=False
+            )
             self._next = progress.elapsed * 1.2 + 10
+
+
+class _JsonLines:
+    """Progress as lines of JSON, for programs."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def advance(self, progress: "Progress") -> None:
+        if progress.elapsed >= self._next:
+            row = {
+                "share": progress.share,
+                "done": progress.done,
+                "files": progress.num_files,
+                "failed": progress.failed,
+                "elapsed": progress.elapsed,
+                "left": _left(progress),
+            }
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            self._next = progress.elapsed + PACE
+
+
+def _left(progress: "Progress") -> float | None:
+    """Guess the seconds left; None as long as nothing tells."""
+    return progress.elapsed * (1 - progress.share) / progress.share if progress.share else None
 
 
 def _tell(progress: "Progress") -> str:

@@ -159,6 +159,20 @@ class Moment:
     by: str = "curve"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
+
+    ``best`` is the score of its best segment, as a search gives it.
+    """
+
+    scores: Float[np.ndarray, " frame"]
+    times: Float[np.ndarray, " frame"]
+    start: float
+    end: float
+    best: float
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which videos a search is about; None asks for nothing.

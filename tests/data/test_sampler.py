@@ -213,7 +213,9 @@ def test_a_bookmark_of_other_data_is_refused_in_the_middle_of_an_epoch() -> None
 
 
 def test_what_cannot_be_dealt_is_refused() -> None:
-    with pytest.raises(VidretError, match=r"batch_size must be a multiple of the 2 processes that share a batch, got 7"):
+    with pytest.raises(
+        VidretError, match=r"batch_size must be a multiple of the 2 processes that share a batch, got 7"
+    ):
         TrainBatches([0, 1, 2], 7, num_ranks=2)
     with pytest.raises(VidretError, match="batch_size must be a multiple of the 1 processes that share a batch, got 0"):
         TrainBatches([0, 1, 2], 0)

@@ -51,6 +51,9 @@ def index(
         bool, typer.Option("--retry-failed", help="Look again at failed files that did not change.")
     ] = False,
     fail_on_error: Annotated[bool, typer.Option("--fail-on-error", help="Exit with 1 when any file failed.")] = False,
+    progress_json: Annotated[
+        bool, typer.Option("--progress-json", help="Print progress as a line of JSON a second, to stderr.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Index videos: what is new or changed is encoded, the rest is skipped. Interrupt and run again at will."""
@@ -68,7 +71,7 @@ def index(
             "--model ViT-B-32/laion2b_s34b_b79k (downloads 600 MB once).",
             highlight=False,
         )
-    with show_progress() as advance:
+    with show_progress(as_json=progress_json) as advance:
         report = engine.index(
             paths,
             lanes=workers,

@@ -12,19 +12,29 @@ from rich.markup import escape
 from vidret.cli.app import app
 from vidret.cli.options import (
     DEFAULT_INDEX,
+    QUERY_HELP,
+    AfterOption,
+    BeforeOption,
     DeviceOption,
+    FolderOption,
     HeadOption,
     IndexOption,
     JsonOption,
+    MaxSecondsOption,
+    MinSecondsOption,
     PrecisionOption,
     SheetOption,
-    open_engine,
+    TokenOption,
+    UrlOption,
+    open_asked,
+    read_filters,
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
 from vidret.show import as_row, show_count, show_moments, talk
 
 if TYPE_CHECKING:
+    from vidret.client import RemoteEngine
     from vidret.engine import Engine
     from vidret.types import Moment
 
@@ -33,11 +43,17 @@ FORMATS = ("table", "json", "csv", "edl", "chapters")
 
 @app.command()
 def locate(
-    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help=QUERY_HELP)],
     video: Annotated[str | None, typer.Argument(help="One indexed video; all unless given.")] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     k: Annotated[int, typer.Option("-k", min=1, help="How many moments.")] = 5,
     videos: Annotated[int, typer.Option(min=1, help="Of all videos, how many of the best are looked into.")] = 10,
+    folder: FolderOption = None,
+    min_seconds: MinSecondsOption = None,
+    max_seconds: MaxSecondsOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
     head: HeadOption = "auto",
     form: Annotated[
         str, typer.Option("--format", help="table, json, csv, edl (for editing programs) or chapters (for ffmpeg).")
@@ -52,12 +68,15 @@ def locate(
     precision: PrecisionOption = "auto",
     sheet: SheetOption = None,
     as_json: JsonOption = False,
+    url: UrlOption = None,
+    token: TokenOption = None,
 ) -> None:
     """Find the moments, with start and end, that answer a query."""
     if form not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
-    engine = open_engine(index, None, device, precision, head=head, must_exist=True)
-    moments = engine.locate(query, k, video=video, videos=videos)
+    filters = read_filters(folder, min_seconds, max_seconds, after, before)
+    engine = open_asked(context, url, token, index, device, precision, head=head)
+    moments = engine.locate(query, k, video=video, videos=videos, filters=filters)
     print_moments(moments, query, "json" if as_json else form, fps)
     if sheet is not None:
         from vidret.sheet import shots_of_moments
@@ -97,7 +116,7 @@ def put(text: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def draw_moments(engine: "Engine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
+def draw_moments(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
     """Draw the score curve of the best moment's video, with the moments of that video."""
     from vidret.chart import draw_curve
 

@@ -1,6 +1,8 @@
 """What several commands take, and how they open an index."""
 
 import json
+import os
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,11 +10,18 @@ import typer
 
 from vidret.errors import VidretError
 from vidret.show import talk
+from vidret.types import Filters
 
 if TYPE_CHECKING:
+    from vidret.client import RemoteEngine
     from vidret.engine import Engine
+    from vidret.types import Picture
 
 DEFAULT_INDEX = "vidret-index"
+QUERY_HELP = (
+    "What to look for, in words; -word and -\"some words\" must not fit: 'dog -beach'. "
+    "A query that begins with - goes last, after --: vidret search -- '-beach dog'."
+)
 
 IndexOption = Annotated[
     Path, typer.Option("--index", envvar="VIDRET_INDEX", help="The folder that holds the index.", show_default=True)
@@ -43,6 +52,24 @@ HeadOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SheetOption = Annotated[Path | None, typer.Option(help="Write a contact sheet of the results (.jpg or .png).")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="URL", help="Ask a vidret serve, such as http://127.0.0.1:8000, not an index."),
+]
+TokenOption = Annotated[
+    str | None, typer.Option("--token", envvar="VIDRET_TOKEN", help="What that server was started with as --token.")
+]
+FolderOption = Annotated[str | None, typer.Option(help="Only videos in this folder, at any depth.")]
+MinSecondsOption = Annotated[float | None, typer.Option(min=0, help="Only videos that last so long or longer.")]
+MaxSecondsOption = Annotated[float | None, typer.Option(min=0, help="Only videos that last so long or less.")]
+AfterOption = Annotated[
+    datetime | None,
+    typer.Option(metavar="DATE", help="Only files changed then or later, such as 2026-01-31 or 2026-01-31T18:30:00."),
+]
+BeforeOption = Annotated[datetime | None, typer.Option(metavar="DATE", help="Only files changed earlier than that.")]
+
+# What an engine elsewhere has settled, or what needs the videos at hand.
+LOCAL_ONLY = ("index", "device", "precision", "head", "sheet", "export")
 
 
 def open_engine(
@@ -67,6 +94,68 @@ def open_engine(
         return Engine.open(
             index, encoder=model, rerank=rerank, tokens=tokens, head=head, device=device, precision=precision
         )
+
+
+def open_asked(
+    context: typer.Context,
+    url: str | None,
+    token: str | None,
+    index: Path,
+    device: str,
+    precision: str,
+    *,
+    head: str = "auto",
+) -> "Engine | RemoteEngine":
+    """Open an index until the command ends, or where a URL is given a server: then no index, no model is touched."""
+    if url is None:
+        if is_given(context, "token"):
+            raise typer.BadParameter("goes with --engine URL, got none", param_hint="--token")
+        return context.with_resource(open_engine(index, None, device, precision, head=head, must_exist=True))
+    for name in LOCAL_ONLY:
+        if is_given(context, name):
+            raise typer.BadParameter("is for an index of this machine, not for --engine URL", param_hint=f"--{name}")
+    from vidret.client import RemoteEngine
+
+    return context.with_resource(RemoteEngine(url, token))
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Say whether an option stands in the command line itself; one from the environment may be meant for others."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def read_filters(
+    folder: str | None,
+    min_seconds: float | None,
+    max_seconds: float | None,
+    after: datetime | None,
+    before: datetime | None,
+) -> Filters:
+    """Turn options into filters; dates without a zone are local, as people mean them."""
+    return Filters(
+        None if folder is None else os.path.abspath(Path(folder).expanduser()),  # noqa: PTH100  as scan names files
+        min_seconds,
+        max_seconds,
+        None if after is None else after.timestamp(),
+        None if before is None else before.timestamp(),
+    )
+
+
+def read_picture(path: Path) -> "Picture":
+    """Read a picture file as RGB, the way up that it says.
+
+    Raises:
+        VidretError: It is none.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VidretError(f"{path}: cannot be read as a picture: {error}") from error
 
 
 def parse_json(line: str) -> Any:

@@ -11,15 +11,26 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.options import (
     DEFAULT_INDEX,
+    QUERY_HELP,
+    AfterOption,
+    BeforeOption,
     DeviceOption,
+    FolderOption,
     IndexOption,
     JsonOption,
+    MaxSecondsOption,
+    MinSecondsOption,
     PrecisionOption,
     RerankOption,
     SheetOption,
+    TokenOption,
+    UrlOption,
+    open_asked,
     open_engine,
     parse_json,
     read_bank,
+    read_filters,
+    read_picture,
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
@@ -28,30 +39,43 @@ from vidret.show import as_row, show_count, show_hits, talk
 
 @app.command()
 def search(
-    query: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    context: typer.Context,
+    query: Annotated[str | None, typer.Argument(help=QUERY_HELP)] = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     k: Annotated[int, typer.Option("-k", min=1, help="How many videos.")] = 10,
     queries: Annotated[
         Path | None, typer.Option(help='A .jsonl file of {"query": ...}, or "-"; answers each in a line of JSON.')
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture in place of words: find videos with a frame like it.")
+    ] = None,
+    folder: FolderOption = None,
+    min_seconds: MinSecondsOption = None,
+    max_seconds: MaxSecondsOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
     rerank: RerankOption = "auto",
     explain: Annotated[bool, typer.Option("--explain", help="Show what each score is made of.")] = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     sheet: SheetOption = None,
     as_json: JsonOption = False,
+    url: UrlOption = None,
+    token: TokenOption = None,
 ) -> None:
     """Find the videos that answer a query."""
-    if (query is None) == (queries is None):
-        raise typer.BadParameter("give either a query or --queries FILE", param_hint="QUERY")
-    engine = open_engine(index, None, device, precision, must_exist=True)
+    if sum(each is not None for each in (query, image, queries)) != 1:
+        raise typer.BadParameter("give either a query, --image FILE or --queries FILE", param_hint="QUERY")
+    filters = read_filters(folder, min_seconds, max_seconds, after, before)
+    asked = query if image is None else read_picture(image)
+    engine = open_asked(context, url, token, index, device, precision)
     if queries is not None:
         for row in read_queries(queries):
-            answer = [as_row(hit) for hit in engine.search(row["query"], k, rerank=rerank)]
+            answer = [as_row(hit) for hit in engine.search(row["query"], k, rerank=rerank, filters=filters)]
             print(json.dumps({**row, "hits": answer}, ensure_ascii=False), flush=True)
         return
-    assert query is not None
-    hits = engine.search(query, k, rerank=rerank)
+    assert asked is not None
+    hits = engine.search(asked, k, rerank=rerank, filters=filters)
     if as_json:
         print(json.dumps([as_row(hit) for hit in hits], indent=2))
     else:
@@ -59,7 +83,7 @@ def search(
     if sheet is not None:
         from vidret.sheet import shots_of_hits
 
-        write_sheet(shots_of_hits(hits), query, sheet)
+        write_sheet(shots_of_hits(hits), query or f"like {image}", sheet)
 
 
 @app.command()

@@ -29,8 +29,8 @@ class TrainBatches:
     has more rows than there are batches, there are as many batches as it has rows, and they are smaller.
 
     With ``neighbours`` above 1 the videos numbered 0 to ``neighbours`` - 1, and so on, come in one batch, each with a
-    row of its own: the hardest negatives, where neighbours are cut from one film or are made to differ in little. The one
-    with the fewest rows says how many of each are dealt in an epoch; who has too few neighbours sits out.
+    row of its own: the hardest negatives, where neighbours are cut from one film or are made to differ in little. The
+    one with the fewest rows says how many of each are dealt in an epoch; who has too few neighbours sits out.
 
     ``epoch`` and ``position`` say where one is: the deal follows from the seed and the epoch alone. Iterating starts at
     ``position`` and does not move it, as workers fetch ahead; ``advance`` does.

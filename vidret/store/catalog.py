@@ -194,11 +194,10 @@ class Catalog:
     def stored_videos(self, filters: Filters, video: int | None) -> list[StoredVideo]:
         """List contents with the live paths that match, all or one, in the order of their first paths."""
         columns = "videos.id, path, duration, facts, complete, salvaged, num_segments, mtime_ns"
-        sql = f"SELECT {columns} {MATCHING} AND (?7 IS NULL OR video = ?7) ORDER BY path"
+        one, values = ("", _values(filters)) if video is None else ("AND video = ?7", (*_values(filters), video))
         found: dict[int, StoredVideo] = {}
-        for number, path, duration, facts, complete, salvaged, num_segments, mtime_ns in self.rows(
-            sql, *_values(filters), video
-        ):
+        sql = f"SELECT {columns} {MATCHING} {one} ORDER BY path"
+        for number, path, duration, facts, complete, salvaged, num_segments, mtime_ns in self.rows(sql, *values):
             if (known := found.get(number)) is not None:
                 found[number] = replace(known, paths=(*known.paths, os.fsdecode(path)))
                 continue

@@ -1,0 +1,1 @@
+"""Proofs of the HTTP server: through its own doors, over an index of plain colours."""

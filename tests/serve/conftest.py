@@ -1,0 +1,76 @@
+"""A library of plain colours, its index, and clients of apps over it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.colours import ColourEncoder, write_film
+from vidret.engine import Engine
+from vidret.serve.app import create_app
+from vidret.serve.indexing import Indexer
+
+URL = "http://localhost"
+
+
+def make_library(folder: Path) -> None:
+    """Write ``films`` and their ``index``."""
+    write_film(folder / "films" / "red.mp4", ("red", 3))
+    write_film(folder / "films" / "blue.mp4", ("blue", 3))
+    write_film(folder / "films" / "both.mp4", ("green", 5), ("red", 4), ("blue", 7))
+    with Engine(folder / "index", ColourEncoder()) as engine:
+        engine.index([folder / "films"])
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with ``films`` and their ``index``; nobody changes them."""
+    folder = tmp_path_factory.mktemp("library")
+    make_library(folder)
+    return folder
+
+
+@pytest.fixture
+def engine(library: Path, tmp_path: Path) -> Iterator[Engine]:
+    """Open an index of one's own, whose films are everyone's."""
+    shutil.copytree(library / "index", tmp_path / "index")
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        yield engine
+
+
+@pytest.fixture
+def own_engine(tmp_path: Path) -> Iterator[Engine]:
+    """Open an index of films that may be changed: they lie beside it."""
+    make_library(tmp_path / "own")
+    with Engine(tmp_path / "own" / "index", ColourEncoder()) as engine:
+        yield engine
+
+
+Serve = Callable[..., TestClient]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start apps; what is given goes to ``create_app``."""
+    with ExitStack() as stack:
+
+        def start(engine: Engine, indexer: Indexer | None = None, **given: Any) -> TestClient:
+            app = create_app(engine, indexer or Indexer([]), **given)
+            return stack.enter_context(TestClient(app, base_url=URL, raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def client(serve: Serve, engine: Engine) -> TestClient:
+    """Start the app as it is by default."""
+    return serve(engine)
+
+
+def find_id(engine: Engine, name: str) -> int:
+    """Give the id of a film by its file's name."""
+    return next(video.id for video in engine.videos() if Path(video.paths[0]).name == name)

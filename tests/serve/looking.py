@@ -1,0 +1,123 @@
+"""What is done with the page of ``vidret serve`` in a browser, and how it is waited for."""
+
+import base64
+import json
+import os
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.sync_api import Locator, Page, expect
+
+# The lowest contrast of a text to its ground (WCAG 2), and the text.
+CONTRASTS = """() => {
+    const number = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = (colour) => {
+        const [r, g, b] = colour.map((value) => value / 255)
+            .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        const [r, g, b, alpha = 1] = number(getComputedStyle(element).backgroundColor);
+        if (alpha === 1) return [r, g, b];
+        return ground(element.parentElement).map((value, at) => value * (1 - alpha) + [r, g, b][at] * alpha);
+    };
+    const contrast = (element) => {
+        const lights = [light(number(getComputedStyle(element).color)), light(ground(element))];
+        return (Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05);
+    };
+    const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    return [...document.querySelectorAll("body *")]
+        .filter((element) => element.checkVisibility() && hasText(element))
+        .map((element) => [contrast(element), element.textContent.slice(0, 40)])
+        .sort((one, other) => one[0] - other[0])[0];
+}"""
+
+
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture for people to look at, in the folder VIDRET_SHOTS where that is set."""
+    if folder := os.environ.get("VIDRET_SHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def cards(page: Page) -> Locator:
+    """Find the results."""
+    return page.locator("#results .card a")
+
+
+def titles(page: Page) -> Locator:
+    """Find the titles of the results."""
+    return page.locator("#results .title")
+
+
+def place_of(page: Page) -> dict[str, str]:
+    """Read what the address says."""
+    return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def search(page: Page, query: str) -> None:
+    """Type a query and press Enter."""
+    page.get_by_role("searchbox", name="Search your videos").fill(query)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda _: place_of(page).get("q") == query)
+
+
+def ask(page: Page, query: str) -> None:
+    """Search, and wait for the answer."""
+    search(page, query)
+    expect(page.locator("#status")).to_contain_text("ms.")
+
+
+def time_of(page: Page) -> float:
+    """Tell where the open video is."""
+    return float(page.evaluate("document.getElementById('film').currentTime"))
+
+
+def wait_until(page: Page, condition: str) -> None:
+    """Wait until JavaScript is true; the page's policy forbids the eval that playwright's own waiting takes."""
+    page.evaluate(
+        f"""() => new Promise((resolve, reject) => {{
+            const late = Date.now() + 10_000;
+            const check = () => {{
+                if ({condition}) resolve();
+                else if (Date.now() > late) reject(new Error({json.dumps(condition)}));
+                else setTimeout(check, 20);
+            }};
+            check();
+        }})"""
+    )
+
+
+def wait_for_time(page: Page, time: float, *, tolerance: float = 0.3) -> None:
+    """Wait until the open video is there."""
+    wait_until(page, f"Math.abs(document.getElementById('film').currentTime - {time}) < {tolerance}")
+
+
+def wait_for_film(page: Page) -> None:
+    """Wait until the open video shows a frame."""
+    wait_until(page, "document.getElementById('film').readyState >= 2")
+
+
+def give_by_file(page: Page, picture: Path) -> None:
+    """Choose a picture."""
+    with page.expect_file_chooser() as choosing:
+        page.get_by_role("button", name="Search by a picture").click()
+    choosing.value.set_files(picture)
+
+
+def give_by_event(page: Page, picture: Path, event: str) -> None:
+    """Drop or paste a picture."""
+    content = base64.b64encode(picture.read_bytes()).decode()
+    page.evaluate(
+        """async ([content, event]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "bikes.png", { type: "image/png" }));
+            const send = (name, given) => document.body.dispatchEvent(
+                Object.assign(new (name === "paste" ? ClipboardEvent : DragEvent)(name, {
+                    bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data, ...given })));
+            if (event === "drop") send("dragover", {});
+            window.veiled = !document.getElementById("drop").hidden;
+            send(event, {});
+        }""",
+        [content, event],
+    )

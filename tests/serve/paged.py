@@ -1,0 +1,110 @@
+"""Real films and their index, a server of them that listens, and a browser to look at its page."""
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.colours import write_film
+from vidret.cli.demo import sample_videos
+from vidret.cli.serve import address, listen
+from vidret.encode.encoder import Encoder
+from vidret.engine import Engine
+from vidret.indexing import IndexReport
+from vidret.serve.app import create_app
+from vidret.serve.indexing import Indexer
+
+FLAGS = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
+MARKUP = '<i>tilted & "quoted"'
+TOUR = (("bigbuckbunny", 5), ("bikes", 8), ("carphone_pristine", 4))  # sample films in a row, and their seconds
+OLD = 1_500_000_000.0  # when the tour was changed last: the 14th of July, 2017
+REPORT = asdict(IndexReport(encoded=1, failed=[("a", "b")], elapsed=3.0, interrupted=True))
+PROGRESS = {"share": 0.25, "done": 1, "files": 4, "failed": 1, "elapsed": 20.0, "left": 60.0}
+# A run of ``vidret index`` that says how far it is, and ends when it is interrupted.
+STEADY_RUN = f"""
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print({json.dumps(PROGRESS)!r}, file=sys.stderr, flush=True)
+signal.sigwait([signal.SIGINT])
+print({json.dumps(REPORT)!r})
+"""
+
+
+def write_library(folder: Path) -> Path:
+    """Write films: real ones, one that no browser plays, one of a strange name, a broken one, and one to be deleted."""
+    films, samples = folder / "films", sample_videos()
+    (films / "people").mkdir(parents=True)
+    shutil.copy(samples / "bikes.mp4", films)
+    shutil.copy(samples / "carphone_pristine.mp4", films / "people" / "phone.mp4")
+    shutil.copy(samples / "carphone_distorted.mp4", films / "gone.mp4")
+    join_films([(samples / f"{name}.mp4", seconds) for name, seconds in TOUR], films / "tour.mp4")
+    join_films([(samples / "bigbuckbunny.mp4", 3)], films / "old.avi", codec="mpeg4")
+    write_film(films / f"{MARKUP}.mp4", ("blue", 3))
+    (films / "broken.mp4").write_bytes(b"no film at all" * 100)
+    os.utime(films / "tour.mp4", (OLD, OLD))
+    return films
+
+
+def join_films(parts: list[tuple[Path, float]], out: Path, *, codec: str = "libx264", rate: int = 12) -> None:
+    """Write the beginnings of films as one small film."""
+    with av.open(str(out), "w") as container:
+        stream = cast(Any, container.add_stream(codec, rate=rate))
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 320, 180, "yuv420p", rate
+        number = 0
+        for path, seconds in parts:
+            with av.open(str(path)) as film:
+                due = 0.0
+                for frame in film.decode(video=0):
+                    if frame.time is None or frame.time < due or due >= seconds:
+                        continue
+                    small = frame.reformat(320, 180, "yuv420p")
+                    small.pts, small.time_base = number, Fraction(1, rate)
+                    container.mux(stream.encode(small))
+                    number, due = number + 1, due + 1 / rate
+        container.mux(stream.encode())
+
+
+@contextlib.contextmanager
+def serve_page(engine: Engine, *, roots: tuple[Path, ...] = (), token: str | None = None) -> Iterator[str]:
+    """Serve an engine on a free port, and give the address of its page."""
+    app = create_app(engine, Indexer([], roots, program=STEADY_RUN), token=token)
+    config = uvicorn.Config(app, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield address(listening, token)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def make_index(folder: Path, encoder: Encoder, films: Path | None = None) -> Engine:
+    """Open an engine over an index of films, or over an empty one."""
+    engine = Engine.open(folder, encoder=encoder)
+    engine.index([films] if films else [])
+    return engine
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Start the browser; without one the tests fail, and say what to install."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("chromium must be there to test the page: apt-get install -y --no-install-recommends chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[f"--{flag}" for flag in FLAGS.split()])
+        yield browser
+        browser.close()

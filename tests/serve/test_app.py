@@ -1,0 +1,108 @@
+"""The app as a whole: its page, its health, and that every route keeps to the document that describes it."""
+
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from jsonschema_rs import validator_for
+from schemathesis import GenerationMode
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.testclient import TestClient
+
+from tests.colours import ColourEncoder
+from tests.serve.conftest import URL, Serve
+from vidret.engine import Engine
+from vidret.serve.app import PAGE, create_app
+from vidret.serve.indexing import Indexer
+
+EXAMPLES = settings(
+    max_examples=15,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
+    page = client.get("/")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    for name in ("main.js", "style.css", "icon.svg"):
+        answer = client.get(f"/page/{name}")
+        assert answer.content == (PAGE / name).read_bytes()
+        known = client.get(f"/page/{name}", headers={"If-None-Match": answer.headers["etag"]})
+        assert (known.status_code, known.headers["cache-control"]) == (304, "no-cache")
+    assert client.get("/page/main.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_health(client: TestClient) -> None:
+    told = client.get("/healthz").json()
+    assert (told["status"], told["videos"]) == ("ok", 3)
+    assert told["version"]
+
+
+def test_documents_that_load_from_elsewhere_are_off(client: TestClient) -> None:
+    assert [client.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404]
+
+
+def test_a_full_queue_is_told_over_http(serve: Serve, engine: Engine) -> None:
+    answer = serve(engine, queue=0).post("/api/search", json={"query": "red"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.fixture(scope="module")
+def document(library: Any) -> Any:
+    with Engine(library / "index", ColourEncoder()) as engine:
+        client = TestClient(create_app(engine, Indexer([])), base_url=URL)
+        return client.get("/openapi.json").json()
+
+
+def test_every_example_is_true_to_its_schema(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    assert len(schemas) > 15
+    for name, schema in schemas.items():
+        whole = {**schema, "components": document["components"]}
+        for example in schema.get("examples", []):
+            assert validator_for(whole).is_valid(example), name
+        for field, part in schema.get("properties", {}).items():
+            for example in part.get("examples", []):
+                assert validator_for({**part, "components": document["components"]}).is_valid(example), (name, field)
+
+
+def test_every_request_has_an_example(document: Any) -> None:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                named = document["components"]["schemas"][media["schema"]["$ref"].rsplit("/", 1)[1]]
+                fields = named["properties"].values()
+                assert "examples" in named or all("examples" in field for field in fields), f"{method} {path}"
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_every_route_is_as_described(engine: Engine, mode: GenerationMode) -> None:
+    app = create_app(engine, Indexer([]))
+    described = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"Host": "localhost"})
+    known, seen = engine.videos()[0].id, set()
+    for found in described.get_all_operations():
+        assert isinstance(found, Ok)
+        operation = found.ok()
+        seen.add(operation.label)
+
+        @settings(EXAMPLES)
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def keeps_to_it(case: schemathesis.Case[Any]) -> None:
+            if mode.is_positive and case.path_parameters:
+                case.path_parameters["id"] = known
+            # No schema can say what a whole picture is, or that one of two fields must be there.
+            case.call_and_validate(base_url=URL, excluded_checks=[positive_data_acceptance])
+
+        # A route that takes nothing cannot be asked wrongly.
+        with suppress(Unsatisfiable) if mode.is_negative else nullcontext():
+            keeps_to_it()
+    assert {"POST /api/search", "GET /api/videos/{id}/stream", "DELETE /api/index", "GET /metrics"} <= seen

@@ -1,0 +1,211 @@
+"""``vidret serve``: what it refuses, what it says, and the whole of it over real sockets."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+import vidret.engine
+from tests.colours import ColourEncoder
+from tests.serve.conftest import find_id
+from tests.serve.test_search import BLUE
+from vidret import cli
+from vidret.cli.serve import address, has_screen, listen
+from vidret.client import RemoteEngine, RemoteError
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.serve.app import create_app
+from vidret.serve.indexing import Indexer
+from vidret.serve.pictures import decode_picture
+from vidret.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+COLOURED = """
+import vidret.engine
+from tests.colours import ColourEncoder
+vidret.engine.load_encoder = lambda *_, **__: ColourEncoder()
+from vidret.cli import main
+main()
+"""
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``vidret serve`` in this process, without serving; give its exit code and what it says."""
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _server, sockets: None)
+    monkeypatch.delenv("VIDRET_TOKEN", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["vidret", "serve", "--port", "0", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), " ".join(capsys.readouterr().err.split())
+
+    return call
+
+
+def test_it_says_where_it_is(run: Run, engine: Engine) -> None:
+    code, told = run("--index", engine.path)
+    assert code == 0
+    assert re.search(rf"{engine.path} is served at http://127.0.0.1:\d+/ \(Ctrl-C ends it\)", told)
+
+
+def test_the_link_holds_the_token(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "token" not in run("--index", engine.path)[1].split(" is served at ")[1]
+    assert "/?token=a%2Btoken%2F " in run("--index", engine.path, "--token", "a+token/")[1]
+    monkeypatch.setenv("VIDRET_TOKEN", "from-the-environment")
+    assert "/?token=from-the-environment " in run("--index", engine.path)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--host", "0.0.0.0"], "token must be given to listen on 0.0.0.0, which others may reach, got none"),
+        (["--token", "short"], "token must be 8 or more letters"),
+        (["--allow-index", "/no/such/folder"], "/no/such/folder: must be a folder to be indexed from, got none"),
+        (["--index", "/no/such/index"], "/no/such/index: there is no index here"),
+        (["--host", "no.such.host.invalid", "--token", "long-enough"], "no.such.host.invalid:0: cannot be listened on"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_sentence(run: Run, engine: Engine, arguments: list[str], sentence: str) -> None:
+    code, told = run("--index", engine.path, *arguments)
+    assert code == 1
+    assert told.startswith(f"error: {sentence}")
+
+
+def test_an_index_may_begin_empty(run: Run, tmp_path: Path) -> None:
+    assert run("--index", tmp_path / "new", "--allow-index", tmp_path)[0] == 0
+    assert Store.exists(tmp_path / "new")
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with (
+        listen("127.0.0.1", 0) as taken,
+        pytest.raises(VidretError, match="cannot be listened on: Address already in use"),
+    ):
+        listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_addresses_can_be_opened() -> None:
+    with listen("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        assert address(listening, None) == f"http://127.0.0.1:{port}/"
+        assert address(listening, "a/b=") == f"http://127.0.0.1:{port}/?token=a%2Fb%3D"
+    with listen("0.0.0.0", 0) as everywhere:
+        assert address(everywhere, None).startswith(f"http://{socket.gethostname()}:")
+
+
+def test_nobody_sits_at_a_test() -> None:
+    assert not has_screen()
+
+
+# Over real sockets
+
+
+@pytest.fixture
+def url(engine: Engine) -> Iterator[str]:
+    """Run a server; give where."""
+    with listen("127.0.0.1", 0) as listening:
+        config = uvicorn.Config(create_app(engine, Indexer([])), log_level="warning", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield address(listening, None).rstrip("/")
+        server.should_exit = True
+        thread.join()
+
+
+def ask(url: str, query: str = "red") -> Any:
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{url}/api/search", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def test_slow_clients_keep_nobody_waiting(url: str, engine: Engine) -> None:
+    film = Path(engine.video(find_id(engine, "red.mp4")).paths[0])
+    whole, about = film.read_bytes(), film.stat()
+    port = int(url.rsplit(":", 1)[1])
+    stream = f"GET /api/videos/{find_id(engine, 'red.mp4')}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    lines = [
+        b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{",  # the rest never comes
+        b"GET /api/videos HTTP/1.1\r\nHost: loc",
+        stream.encode(),  # the answer is never read
+    ]
+    os.truncate(film, 1 << 30)  # no end in sight, and no room on the disk either
+    slow = []
+    try:
+        for number in range(90):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(lines[number % 3])
+            slow.append(client)
+        assert ask(url)["hits"][0]["title"] == "red"
+        with urllib.request.urlopen(f"{url}/api/videos", timeout=20) as answer:
+            assert answer.status == 200
+    finally:
+        for client in slow:
+            client.close()
+        film.write_bytes(whole)
+        os.utime(film, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def test_a_body_without_a_length_is_cut_off(url: str) -> None:
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as client:
+        client.settimeout(20)
+        client.sendall(
+            b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        chunk = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
+        sent = 0
+        try:
+            while sent < 64:
+                client.sendall(chunk)
+                sent += 1
+        except OSError:
+            pass  # the server has hung up
+        assert sent < 64
+
+
+def test_the_remote_engine_gives_what_the_engine_gives(url: str, engine: Engine, library: Path) -> None:
+    number = find_id(engine, "both.mp4")
+    picture = decode_picture(BLUE)
+    with RemoteEngine(url) as remote:
+        for query in ("red", "dog -red", picture):
+            assert remote.search(query, 3) == engine.search(query, 3)
+            assert remote.locate(query, 2) == engine.locate(query, 2)
+            mine, its = engine.curve(query, number), remote.curve(query, library / "films" / "both.mp4")
+            assert [its.start, its.end, its.best] == [mine.start, mine.end, mine.best]
+            assert its.scores.tolist() == mine.scores.tolist()
+        assert [each.paths for each in remote.videos()] == [each.paths for each in engine.videos()]
+        assert remote.info().videos == 3
+        assert remote.failed() == []
+        with pytest.raises(RemoteError, match="query must hold a word"):
+            remote.search(" ")
+
+
+def test_the_whole_command(engine: Engine) -> None:
+    command = [sys.executable, "-c", COLOURED, "serve", "--index", str(engine.path), "--port", "0", "--no-open"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"http://\S+:\d+", line)
+        assert found is not None, line
+        assert ask(found[0])["hits"][0]["title"] == "red"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""

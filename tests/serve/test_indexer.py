@@ -1,0 +1,144 @@
+"""The process that indexes: how it is started, listened to and ended, with programs that stand in for the real one."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.colours import ColourEncoder
+from vidret.engine import Engine
+from vidret.serve.indexing import PROGRAM, Indexer
+
+ECHO = "import json, sys; print(json.dumps({'argv': sys.argv[1:]}))"
+# It says that it is there, and then does as it is told by an interrupt.
+OBEDIENT = """
+import json, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    print(json.dumps({'share': 0.5}), file=sys.stderr, flush=True)
+    time.sleep(600)
+except KeyboardInterrupt:
+    print(json.dumps({'interrupted': True}))
+"""
+DEAF = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print('{}', file=sys.stderr, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def run(program: str, root: Path, **given: Any) -> dict[str, Any]:
+    """Run a program to its end, and give its report."""
+    indexer = Indexer(["--index", "here"], [root], program=program)
+    indexer.start([str(root)], **given)
+    indexer.wait()
+    assert not indexer.running
+    assert indexer.last is not None
+    return indexer.last
+
+
+def begin(program: str, root: Path) -> Indexer:
+    """Start a program, and wait until it says something."""
+    indexer = Indexer([], [root], program=program)
+    indexer.start([str(root)])
+    while indexer.progress is None:
+        indexer.wait(0.01)
+        assert indexer.running
+    return indexer
+
+
+def test_the_command_line(root: Path) -> None:
+    told = ["--index", "here", "--progress-json", "--json"]
+    assert run(ECHO, root) == {"argv": ["index", *told, "--", str(root)]}
+    assert run(ECHO, root, retry_failed=True) == {"argv": ["index", *told, "--retry-failed", "--", str(root)]}
+
+
+def test_files_are_named_as_their_owner_names_them(root: Path) -> None:
+    (root.parent / "videos").symlink_to(root)
+    (root / "film.mp4").touch()
+    indexer = Indexer([], [root.parent / "videos"], program=ECHO)
+    for path in ("videos/film.mp4", "root/film.mp4", "videos/../videos"):
+        indexer.start([f"{root.parent}/{path}"])
+        indexer.wait()
+        assert indexer.last is not None
+        assert indexer.last["argv"][-1] == str(root.parent / path.removeprefix("videos/../"))
+
+
+def test_the_same_code_is_run_whatever_the_folder_holds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "vidret.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(root)
+    program = "import json, vidret.cli; print(json.dumps({'file': vidret.cli.__file__}))"
+    assert run(program, root) == {"file": sys.modules["vidret"].__path__[0] + "/cli/__init__.py"}
+
+
+def test_a_long_report_fits(root: Path) -> None:
+    program = "import json; print(json.dumps({'failed': [['/a/film.mp4', 'is not a video']] * 100_000}))"
+    assert len(run(program, root)["failed"]) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        (
+            "import sys; print('WARNING: odd\\nerror: the disk is full', file=sys.stderr); sys.exit(1)",
+            "the disk is full",
+        ),
+        ("import os; os.kill(os.getpid(), 9)", "it ended with status -9"),
+        ("import sys; sys.stderr.buffer.write(b'error: \\xff\\n'); sys.exit(1)", "\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_why_a_run_failed_is_kept(root: Path, program: str, error: str) -> None:
+    assert run(program, root) == {"error": error}
+
+
+def test_the_real_program_says_why_it_fails(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "catalog.sqlite").write_text("no catalog at all")
+    indexer = Indexer(["--index", str(tmp_path / "here")], [root], program=PROGRAM)
+    indexer.start([str(root)])
+    indexer.wait()
+    assert indexer.last == {"error": f"{tmp_path}/here/catalog.sqlite: file is not a database"}
+
+
+def test_an_interrupted_run_reports(root: Path) -> None:
+    indexer = begin(OBEDIENT, root)
+    indexer.interrupt()
+    indexer.wait()
+    assert indexer.last == {"interrupted": True}
+
+
+def test_a_run_ends_with_the_server(root: Path) -> None:
+    indexer = begin(OBEDIENT, root)
+    indexer.close()
+    assert (indexer.running, indexer.last) == (False, {"interrupted": True})
+    indexer.close()
+
+
+def test_a_run_that_does_not_end_is_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.serve.indexing.PATIENCE", 0.1)
+    indexer = begin(DEAF, root)
+    indexer.close()
+    assert indexer.last == {"error": "it ended with status -9"}
+
+
+def test_progress_in_json(root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidret import cli
+
+    monkeypatch.setattr("vidret.engine.load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    monkeypatch.setattr(sys, "argv", ["vidret", "index", str(root), "--index", str(root / "index"), "--progress-json"])
+    (root / "bad.mp4").write_text("no film")
+    with pytest.raises(SystemExit):
+        cli.main()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    assert lines[0] == {**lines[0], "files": 1, "done": 0, "share": pytest.approx(lines[0]["share"])}
+    assert set(lines[0]) == {"share", "done", "files", "failed", "elapsed", "left"}
+    assert Engine(root / "index", ColourEncoder()).failed() == [(str(root / "bad.mp4"), "is not a video")]

@@ -1,0 +1,197 @@
+"""Indexing from the page: only where it is allowed, one run at a time, and no search ever waits for it."""
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.colours import write_film
+from tests.serve.conftest import Serve
+from vidret.engine import Engine
+from vidret.serve.indexing import Indexer
+
+# The command line with an encoder that knows colours; its lanes wait for somebody at the gate before each segment.
+COLOURED = """
+import signal, threading; signal.signal(signal.SIGINT, signal.default_int_handler)
+import vidret.engine
+from tests.colours import ColourEncoder
+class Gated(ColourEncoder):
+    def encode_frames(self, batch, *, tokens=False):
+        if threading.current_thread() is not threading.main_thread():
+            open({gate!r}).close()
+        return super().encode_frames(batch, tokens=tokens)
+vidret.engine.load_encoder = lambda *_, **__: Gated()
+from vidret.cli import main
+main()
+"""
+
+
+class Gate:
+    """A pipe that whoever reads it waits at until somebody writes."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+
+    def open(self) -> None:
+        """Let one through; wait until it is there."""
+        self.path.open("w").close()
+
+    def open_until_end(self, indexer: Indexer) -> None:
+        """Let all through until the run has ended."""
+        while indexer.running:
+            try:
+                os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:  # nobody is there
+                indexer.wait(0.01)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def indexer(engine: Engine, gate: Gate, root: Path) -> Iterator[Indexer]:
+    options = ["--index", str(engine.path), "--workers", "1"]
+    indexer = Indexer(options, [root], program=COLOURED.format(gate=str(gate.path)))
+    yield indexer
+    indexer.close()
+
+
+@pytest.fixture
+def allowed(serve: Serve, engine: Engine, indexer: Indexer) -> TestClient:
+    return serve(engine, indexer)
+
+
+def test_the_index_is_described(client: TestClient, engine: Engine) -> None:
+    told = client.get("/api/index").json()
+    info = told.pop("info")
+    assert told == {
+        "running": False,
+        "progress": None,
+        "last": None,
+        "failures": [],
+        "allow_index": False,
+        "roots": [],
+    }
+    assert (info["path"], info["videos"], info["files"]["done"]) == (str(engine.path), 3, 3)
+
+
+def test_it_must_be_allowed(client: TestClient, library: Path) -> None:
+    answer = client.post("/api/index", json={"paths": [str(library)]})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+    assert "--allow-index" in answer.json()["detail"]
+
+
+def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Gate, root: Path) -> None:
+    write_film(root / "yellow.mp4", ("yellow", 6))
+    (root / "bad.mp4").write_text("no film")
+    answer = allowed.post("/api/index", json={"paths": [str(root)]})
+    assert (answer.status_code, answer.json()["running"]) == (202, True)
+    gate.open()  # the first segment is at the gate: the run is under way
+    again = allowed.post("/api/index", json={"paths": [str(root)]})
+    assert (again.status_code, again.json()["detail"]) == (409, "a run is under way already")
+    gate.open_until_end(indexer)
+    assert indexer.progress is not None, "the first line comes with the first look"
+    assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
+    told = allowed.get("/api/index").json()
+    assert (told["running"], told["progress"], told["roots"]) == (False, None, [str(root)])
+    assert (told["last"]["encoded"], told["last"]["interrupted"]) == (1, False)
+    assert told["failures"] == [{"path": str(root / "bad.mp4"), "reason": "is not a video"}]
+    best = allowed.post("/api/search", json={"query": "yellow", "k": 1}).json()["hits"][0]
+    assert best["path"] == str(root / "yellow.mp4"), "it is found without a restart"
+
+
+def test_a_run_is_interrupted_and_the_next_goes_on(
+    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path
+) -> None:
+    write_film(root / "long.mp4", ("yellow", 20), ("white", 20))
+    assert allowed.delete("/api/index").json()["detail"] == "no run is under way"
+    allowed.post("/api/index", json={"paths": [str(root)]})
+    gate.open()
+    assert allowed.delete("/api/index").status_code == 202
+    gate.open_until_end(indexer)
+    stopped = allowed.get("/api/index").json()["last"]
+    assert stopped["interrupted"] is True
+    assert stopped["num_segments"] < 10
+    assert allowed.delete("/api/index").status_code == 409
+    allowed.post("/api/index", json={"paths": [str(root)]})
+    gate.open_until_end(indexer)
+    told = allowed.get("/api/index").json()["last"]
+    assert (told["encoded"], told["interrupted"]) == (1, False)
+    assert told["num_segments"] + stopped["num_segments"] == 10
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "sentence"),
+    [
+        ("outside.mp4", 403, "must lie under"),
+        ("root/../outside.mp4", 403, "must lie under"),
+        ("", 403, "must lie under"),
+        ("root/link.mp4", 403, "must lie under"),
+        ("root/folder/outside.mp4", 403, "must lie under"),
+        ("root-and-more", 403, "must lie under"),
+        ("root/films.csv", 403, "must be a folder or a video"),
+        ("root/films.mp4", 403, "must be a folder or a video"),
+        ("root/gone", 422, "no such file or folder"),
+        ("root/*.mp4", 422, "no such file or folder"),
+        ("root/\0", 422, "no such file or folder"),
+        ("root/" + "x" * 5000, 422, "no such file or folder"),
+    ],
+)
+def test_nothing_outside_the_roots_is_read(
+    allowed: TestClient, indexer: Indexer, tmp_path: Path, root: Path, path: str, status: int, sentence: str
+) -> None:
+    (tmp_path / "outside.mp4").write_text("secret")
+    (tmp_path / "root-and-more").mkdir()
+    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    (root / "folder").symlink_to(tmp_path)
+    (root / "films.csv").write_text(f"path\n{tmp_path / 'outside.mp4'}\n")
+    (root / "films.mp4").symlink_to(root / "films.csv")
+    answer = allowed.post("/api/index", json={"paths": [str(root), f"{tmp_path}/{path}"]})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert sentence in answer.json()["detail"]
+    assert indexer.running is False, "not even what was allowed"
+
+
+@pytest.mark.parametrize("path", ["root", ".", "", "~", "--prune", "file:///"])
+def test_paths_are_whole(allowed: TestClient, root: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    assert allowed.post("/api/index", json={"paths": [path]}).status_code in (403, 422)
+
+
+def test_searches_go_on_while_it_indexes(
+    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path, library: Path
+) -> None:
+    for number in range(4):
+        write_film(root / f"{number}.mp4", ("yellow", 12), salt=number)
+    allowed.post("/api/index", json={"paths": [str(root)]})
+    gate.open()  # it is under way
+    releasing = threading.Thread(target=gate.open_until_end, args=(indexer,))
+    releasing.start()
+
+    def ask(number: int) -> Any:
+        query = ("red", "blue", "green")[number % 3]
+        body = {"query": query, "folder": str(library), "k": 1}
+        return query, allowed.post("/api/search", json=body)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(ask, range(50)))
+    releasing.join()
+    assert {answer.status_code for _, answer in answers} == {200}
+    best = {"red": "red", "blue": "blue", "green": "both"}
+    assert [answer.json()["hits"][0]["title"] for _, answer in answers] == [best[query] for query, _ in answers]
+    assert indexer.last is not None
+    assert indexer.last["encoded"] == 4

@@ -1,0 +1,78 @@
+"""What clip-retrieval's ClipClient says, word for word, and what it expects."""
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serve.test_search import BLUE
+from vidret.engine import Engine
+
+# As ClipClient 2.45 sends it: every field, the unused ones null.
+PAYLOAD = {
+    "text": None,
+    "image": None,
+    "image_url": None,
+    "embedding_input": None,
+    "deduplicate": True,
+    "use_safety_model": True,
+    "use_violence_detector": True,
+    "indice_name": "index",
+    "use_mclip": False,
+    "aesthetic_score": 9,
+    "aesthetic_weight": 0.5,
+    "modality": "image",
+    "num_images": 40,
+    "num_result_ids": 40,
+}
+
+
+def ask(client: TestClient, **asked: Any) -> Any:
+    """Ask as the requests library does with ``data=``: without a Content-Type."""
+    answer = client.post("/knn-service", content=json.dumps({**PAYLOAD, **asked}))
+    assert "content-type" not in answer.request.headers
+    return answer
+
+
+def test_words_are_answered_as_clip_retrieval_does(client: TestClient, engine: Engine) -> None:
+    found, hits = ask(client, text="red").json(), engine.search("red")
+    assert [row["id"] for row in found] == [hit.video for hit in hits]
+    assert [row["similarity"] for row in found] == [hit.score for hit in hits]
+    best = hits[0]
+    assert set(found[0]) == {"id", "similarity", "url", "caption"}
+    assert found[0]["url"] == f"http://localhost/api/videos/{best.video}/stream#t={best.time:g}"
+    assert found[0]["caption"] == "red"
+    assert client.get(found[0]["url"]).headers["content-type"] == "video/mp4"
+
+
+def test_a_picture_is_answered(client: TestClient) -> None:
+    assert ask(client, image=BLUE).json()[0]["caption"] == "blue"
+
+
+def test_only_the_first_have_captions(client: TestClient) -> None:
+    found = ask(client, text="red", num_images=1, num_result_ids=3).json()
+    assert [set(row) for row in found] == [{"id", "similarity", "url", "caption"}, *[{"id", "similarity"}] * 2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "sentence"),
+    [
+        ({"image_url": "http://169.254.169.254/"}, 400, "got image_url, which this server does not take"),
+        ({"embedding_input": [0.1, 0.2]}, 400, "got embedding_input, which this server does not take"),
+        ({}, 400, "text or image must be given, got neither"),
+        ({"text": ""}, 400, "text or image must be given, got neither"),
+        ({"text": "red", "modality": "text"}, 400, "modality must be image, got text"),
+        ({"text": "red", "indice_name": "laion5B"}, 404, "indice_name must be index, got laion5B"),
+        ({"text": "red", "num_result_ids": 0}, 422, "num_result_ids: "),
+        ({"image": "%"}, 422, "image must be base64"),
+    ],
+)
+def test_what_it_cannot_do_is_told(client: TestClient, asked: dict[str, Any], status: int, sentence: str) -> None:
+    answer = ask(client, **asked)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert sentence in answer.json()["detail"]
+
+
+def test_its_index_is_named(client: TestClient) -> None:
+    assert client.get("/indices-list").json() == ["index"]

@@ -1,0 +1,161 @@
+"""Files and frames: of videos in the index, and of nothing else on this machine."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.colours import COLOURS
+from tests.serve.conftest import Serve, find_id
+from vidret.engine import Engine
+from vidret.serve.media import guess_kind
+
+
+@pytest.fixture
+def red(engine: Engine) -> Path:
+    return Path(engine.video(find_id(engine, "red.mp4")).paths[0])
+
+
+@pytest.fixture
+def url(engine: Engine) -> str:
+    return f"/api/videos/{find_id(engine, 'red.mp4')}/stream"
+
+
+def test_a_file_is_sent_whole(client: TestClient, url: str, red: Path) -> None:
+    answer = client.get(url)
+    assert (answer.status_code, answer.content) == (200, red.read_bytes())
+    assert answer.headers["content-type"] == "video/mp4"
+    assert answer.headers["accept-ranges"] == "bytes"
+    head = client.head(url)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(red.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [("0-9", slice(0, 10)), ("100-", slice(100, None)), ("-7", slice(-7, None)), ("5-5", slice(5, 6))],
+)
+def test_a_range_is_sent(client: TestClient, url: str, red: Path, asked: str, part: slice) -> None:
+    whole = red.read_bytes()
+    answer = client.get(url, headers={"Range": f"bytes={asked}"})
+    assert (answer.status_code, answer.content) == (206, whole[part])
+    first = range(len(whole))[part].start
+    assert answer.headers["content-range"] == f"bytes {first}-{first + len(answer.content) - 1}/{len(whole)}"
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert client.head(url, headers={"Range": f"bytes={asked}"}).status_code == 206
+
+
+def test_several_ranges_are_sent(client: TestClient, url: str, red: Path) -> None:
+    answer = client.get(url, headers={"Range": "bytes=0-1,10-11"})
+    assert answer.status_code == 206
+    assert answer.headers["content-type"].startswith("multipart/byteranges")
+    assert red.read_bytes()[10:12] in answer.content
+
+
+def test_a_range_beyond_the_end_is_refused(client: TestClient, url: str, red: Path) -> None:
+    size = red.stat().st_size
+    answer = client.get(url, headers={"Range": f"bytes={size}-"})
+    assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{size}")
+
+
+def test_a_range_of_an_older_file_is_not_mixed_into_a_newer(client: TestClient, url: str) -> None:
+    answer = client.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
+    assert answer.status_code == 200
+    known = client.get(url, headers={"Range": "bytes=0-9", "If-Range": answer.headers["etag"]})
+    assert known.status_code == 206
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/../app.py",
+        "/page/%2e%2e/app.py",
+        "/page/..%2fapp.py",
+        "/page/%2e%2e%2f%2e%2e%2f%2e%2e%2fpyproject.toml",
+        "/page//etc/passwd",
+        "/page/%2fetc/passwd",
+        "/page/..\\app.py",
+        "/page/%00",
+        "/page/",
+        "/api/videos/../../etc/passwd/stream",
+        "/api/videos/..%2f..%2fetc%2fpasswd/stream",
+        "/api/thumbnails/%2fetc%2fpasswd",
+    ],
+)
+def test_no_address_leads_elsewhere(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code in (404, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_file_that_is_gone_is_told(serve: Serve, own_engine: Engine) -> None:
+    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
+    path = Path(own_engine.video(number).paths[0])
+    path.unlink()
+    answer = client.get(f"/api/videos/{number}/stream")
+    assert (answer.status_code, answer.json()["detail"]) == (404, f"{path}: its file is gone")
+    path.mkdir()
+    assert client.get(f"/api/videos/{number}/stream").status_code == 404, "a folder is no file"
+
+
+def test_a_copy_stands_in(serve: Serve, own_engine: Engine) -> None:
+    films = own_engine.path.parent / "films"
+    shutil.copy(films / "red.mp4", films / "zzz.mp4")
+    own_engine.index([films])
+    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
+    (films / "red.mp4").unlink()
+    assert client.get(f"/api/videos/{number}/stream").content == (films / "zzz.mp4").read_bytes()
+    assert "x-vidret-reason" not in client.get(f"/api/thumbnails/{number}").headers
+
+
+def test_only_videos_are_called_so() -> None:
+    assert guess_kind("/a/film.webm") == "video/webm"
+    for name in ("page.html", "picture.svg", "film.unknown", "film", "film.gif"):
+        assert guess_kind(f"/a/{name}") == "application/octet-stream"
+
+
+def colour(content: bytes) -> tuple[int, int, int]:
+    with Image.open(io.BytesIO(content)) as picture:
+        found = picture.convert("RGB").getpixel((picture.width // 2, picture.height - 8))
+    assert isinstance(found, tuple)
+    return found[0], found[1], found[2]
+
+
+@pytest.mark.parametrize(("time", "name"), [(0, "green"), (6, "red"), (15.9, "blue"), (1e6, "blue")])
+def test_a_thumbnail_shows_the_frame(client: TestClient, engine: Engine, time: float, name: str) -> None:
+    answer = client.get(f"/api/thumbnails/{find_id(engine, 'both.mp4')}", params={"t": time})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert answer.headers["cache-control"] == "private, max-age=3600"
+    assert colour(answer.content) == pytest.approx(COLOURS[name], abs=12)
+
+
+def test_thumbnails_are_as_wide_as_asked_and_no_wider_than_the_film(client: TestClient, engine: Engine) -> None:
+    for width, expected in ((32, (32, 24)), (320, (64, 48))):
+        answer = client.get(f"/api/thumbnails/{find_id(engine, 'red.mp4')}", params={"w": width})
+        with Image.open(io.BytesIO(answer.content)) as picture:
+            assert picture.size == expected
+    for wrong in ({"w": 10_000}, {"w": 1}, {"t": -1}, {"t": "nan"}, {"t": "inf"}):
+        assert client.get("/api/thumbnails/1", params=wrong).status_code == 422
+    assert client.get("/api/thumbnails/99").status_code == 404
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "its file is gone"), (b"no film any more", "is not a video")])
+def test_a_grey_tile_says_why(serve: Serve, own_engine: Engine, content: bytes | None, reason: str) -> None:
+    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
+    path = Path(own_engine.video(number).paths[0])
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    answer = client.get(f"/api/thumbnails/{number}", params={"w": 200})
+    assert (answer.status_code, answer.headers["x-vidret-reason"]) == (200, reason)
+    assert answer.headers["cache-control"] == "no-cache", "it may come back"
+    red, green, blue = colour(answer.content)
+    assert max(red, green, blue) - min(red, green, blue) < 8
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        assert picture.size == (200, 112)
+        darkest = int(np.asarray(picture.convert("L")).min())
+    assert darkest < 140, "something is written on it"

@@ -1,0 +1,638 @@
+"""The page of ``vidret serve``, in a browser, over real films."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
+
+from tests.serve.conftest import find_id
+from tests.serve.looking import (
+    CONTRASTS,
+    ask,
+    cards,
+    give_by_event,
+    give_by_file,
+    place_of,
+    search,
+    shoot,
+    time_of,
+    titles,
+    wait_for_film,
+    wait_for_time,
+    wait_until,
+)
+from tests.serve.paged import MARKUP, TOUR, make_index, open_browser, serve_page, write_library
+from vidret.encode.encoder import load_encoder
+from vidret.engine import Engine
+from vidret.serve.app import PAGE
+from vidret.video.decode import read_frames
+
+pytestmark = pytest.mark.xdist_group("page")  # one browser and one index, also where tests run side by side
+
+BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
+LARGEST_PAGE = 60_000  # bytes, all files together
+TOKEN = "a-token-of-tests"
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+FILLED = "#results .title, #moments button, #numbers div"  # of which one is there once the answers came
+ROLES = "button|link|textbox|searchbox|combobox|checkbox|slider|dialog|progressbar"
+Look = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_library(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="module")
+def indexed(films: Path) -> Iterator[Engine]:
+    with make_index(films.parent / "index", load_encoder("starter"), films) as engine:
+        (films / "gone.mp4").unlink()
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def bikes(indexed: Engine) -> int:
+    """Give the id of the film of the bikes."""
+    return find_id(indexed, "bikes.mp4")
+
+
+@pytest.fixture(scope="module")
+def url(indexed: Engine, films: Path) -> Iterator[str]:
+    with serve_page(indexed, roots=(films,)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def empty_url(indexed: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("empty") / "index"
+    with make_index(folder, indexed.encoder) as engine, serve_page(engine, token=TOKEN) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def refusals() -> list[str]:
+    """List the refusals that a test asks for: the browser's console notes them as errors."""
+    return []
+
+
+@pytest.fixture
+def look(browser: Browser, url: str, refusals: list[str]) -> Iterator[Look]:
+    """Open a place of the page in a browser that was never there; other complaints of its console fail the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(place: str = "/", *, at: str = url, width: int = 1280, height: int = 860, **given: Any) -> Page:
+        context = browser.new_context(base_url=at, viewport={"width": width, "height": height}, **given)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: complaints.extend(note_complaint(message)))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(place or at)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [text for text in complaints if not any(refusal in text for refusal in refusals)] == []
+
+
+def note_complaint(message: ConsoleMessage) -> list[str]:
+    return [message.text] if message.type in ("error", "warning") else []
+
+
+# Searching
+
+
+def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
+    page = look()
+    expect(page.locator("#query")).to_be_focused()
+    expect(titles(page)).to_have_count(6)
+    shoot(page, "home")
+    ask(page, BIKES)
+    expect(titles(page).first).to_have_text("bikes")
+    assert re.fullmatch(r"0:10\s*bikes\s*at 0:\d\d\s*0\.\d{3}", cards(page).first.inner_text())
+    assert "segment" in str(cards(page).first.locator("[title^=score]").get_attribute("title"))
+    assert place_of(page) == {"q": BIKES}
+    assert page.title() == f"{BIKES} - vidret"
+    shoot(page, "results")
+
+
+def test_typing_searches_by_itself_and_leaves_one_entry_in_the_history(look: Look) -> None:
+    page = look()
+    expect(titles(page)).to_have_count(6)
+    page.locator("#query").press_sequentially(BUNNY, delay=30)
+    expect(titles(page).first).to_have_text("old")
+    page.locator("#query").press_sequentially(" in a meadow", delay=30)
+    page.wait_for_url("**meadow")
+    page.go_back()
+    expect(page.locator("#query")).to_have_value("")
+
+
+def test_names_are_text_and_never_markup(look: Look) -> None:
+    page = look()
+    expect(titles(page).filter(has_text="tilted")).to_have_text(MARKUP)
+    page.get_by_role("link", name=MARKUP).click()
+    expect(page.locator("#viewer-title")).to_have_text(MARKUP)
+    expect(page.locator("#viewer-path")).to_contain_text(MARKUP)
+    assert page.locator("i").count() == 0
+
+
+def test_a_card_plays_its_segment_while_it_is_looked_at(look: Look) -> None:
+    page = look(f"/?q={BIKES}")
+    cards(page).first.hover()
+    film = page.locator("#results video.seen")
+    expect(film).to_have_count(1)
+    wait_until(page, "document.querySelector('#results video').currentTime > 0.3")
+    assert film.evaluate("film => film.muted && !film.paused")
+    page.evaluate("document.querySelector('#results video').currentTime = 9.9")
+    wait_until(page, "document.querySelector('#results video').currentTime < 5")  # it begins again
+    page.locator("#status").hover()
+    expect(film).to_have_count(0)
+    page.locator("#query").press("ArrowDown")
+    expect(page.locator("#results .card:first-child video")).to_have_count(1)
+
+
+def test_with_less_motion_nothing_plays_by_itself(look: Look) -> None:
+    page = look(f"/?q={BIKES}", reduced_motion="reduce")
+    page.locator("#query").press("ArrowDown")
+    cards(page).first.click()
+    wait_for_film(page)
+    assert page.locator("#results video").count() == 0
+    assert page.evaluate("document.getElementById('film').paused")
+
+
+def test_negative_words_leave_out(look: Look) -> None:
+    page = look("/?q=people")
+    expect(titles(page).first).to_have_text("bikes")
+    ask(page, "people -bicycles")
+    expect(titles(page).first).to_have_text("phone")
+    expect(titles(page).last).to_have_text("bikes")
+
+
+def test_the_hint_explains_negative_words_and_a_query_of_them_alone_is_told(look: Look, refusals: list[str]) -> None:
+    refusals.append("422")
+    page = look()
+    expect(page.locator("#hint")).to_contain_text("A minus leaves something out: dog -beach")
+    page.locator("#query").fill("-dog")
+    expect(page.get_by_role("alert")).to_have_text("query must hold a word that is wanted, got '-dog'")
+    expect(cards(page)).to_have_count(0)
+    shoot(page, "error")
+
+
+def test_when_nothing_matches_the_page_says_so_and_dims_the_nearest(look: Look) -> None:
+    page = look("/?q=quarterly tax regulations")
+    expect(page.get_by_role("alert")).to_contain_text("Nothing here matches that well")
+    assert page.locator(".card.weak").count() == cards(page).count() > 0
+    assert float(page.locator(".weak img").first.evaluate("img => getComputedStyle(img).opacity")) < 1
+    shoot(page, "weak")
+
+
+def test_filters_narrow_and_are_part_of_the_address(look: Look, films: Path) -> None:
+    page = look(f"/?q={BIKES}")
+    page.get_by_role("combobox", name="Folder").focus()
+    expect(page.locator("#folders option")).to_have_count(2)
+    page.get_by_role("combobox", name="Folder").fill(str(films / "people"))
+    page.keyboard.press("Enter")
+    expect(titles(page)).to_have_text(["phone"])
+    page.get_by_role("button", name="Clear filters").click()
+    page.get_by_label("Shortest length").fill("0:08")
+    page.get_by_label("Shortest length").blur()
+    expect(titles(page)).to_have_text(["bikes", "tour"])
+    page.get_by_label("Greatest length").fill("12")
+    page.get_by_label("Greatest length").blur()
+    expect(titles(page)).to_have_text(["bikes"])
+    expect(page.get_by_label("Greatest length")).to_have_value("0:12")
+    assert place_of(page) == {"q": BIKES, "min_seconds": "8", "max_seconds": "12"}
+    shoot(page, "filters")
+    page.get_by_role("button", name="Clear filters").click()
+    page.get_by_label("Changed on this day or earlier").fill("2017-07-14")
+    expect(titles(page)).to_have_text(["tour"])
+    page.get_by_label("Changed on this day or later").fill("2017-07-16")
+    expect(page.get_by_role("alert")).to_have_text("No video passes these filters.")
+    page.get_by_label("Shortest length").fill("long")
+    page.get_by_label("Shortest length").blur()
+    assert page.get_by_label("Shortest length").evaluate("field => !field.validity.valid")
+    assert "min_seconds" not in place_of(page)
+
+
+def test_more_results_are_a_press_away(look: Look) -> None:
+    page = look(f"/?q={BIKES}&k=2")
+    expect(cards(page)).to_have_count(2)
+    page.get_by_role("button", name="Show more").click()
+    expect(cards(page)).to_have_count(5)
+    expect(cards(page).nth(2)).to_be_focused()
+    expect(page.locator("#more")).to_be_hidden()
+
+
+# The viewer
+
+
+def test_a_hit_opens_where_it_matches_and_the_timeline_jumps(look: Look) -> None:
+    page = look(f"/?q={BIKES}")
+    page.get_by_role("link", name="tour").click()
+    expect(page.get_by_role("dialog", name="tour")).to_be_visible()
+    wait_for_film(page)
+    found, (_, before), (_, bikes) = time_of(page), *TOUR[:2]
+    assert before - 1 < found < before + bikes + 1
+    wait_until(page, f"document.getElementById('film').currentTime > {found + 0.2}")  # it plays
+    expect(page.locator("#curve path.score-line")).to_have_count(1)
+    expect(page.get_by_text("typical of other queries")).to_be_visible()
+    page.keyboard.press("Space")
+    shoot(page, "viewer")
+    box = page.locator("#timeline").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + 30)
+    duration = sum(seconds for _, seconds in TOUR)
+    wait_for_time(page, 0.9 * duration)
+    page.wait_for_url(re.compile(r"t=15\.\d"))
+    expect(page.locator("#reading")).to_have_text(re.compile(r"0:15\.\d  -?0\.\d{3}"))
+    page.mouse.move(box["x"] + 5, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30, steps=3)
+    page.mouse.up()
+    wait_for_time(page, duration / 2)
+
+
+def test_moments_are_marked_and_jumped_to(look: Look) -> None:
+    page = look(f"/?q={BIKES}")
+    page.get_by_role("link", name="tour").click()
+    marks, moments = page.locator(".mark"), page.get_by_role("list", name="Moments found").get_by_role("button")
+    expect(moments).not_to_have_count(0)
+    assert marks.count() == moments.count()
+    best = page.locator("#moments .best")
+    start, end = (float(part) for part in re.findall(r"0:(\d\d\.\d)", best.inner_text()))
+    first, last = TOUR[0][1], TOUR[0][1] + TOUR[1][1]
+    assert min(end, last) - max(start, first) > 0.7 * (end - start), "the bikes are what was asked for"
+    wait_for_film(page)
+    page.keyboard.press("Space")
+    page.keyboard.press("End")
+    best.click()
+    wait_for_time(page, start)
+    page.keyboard.press("Home")
+    wait_for_time(page, 0.0)
+    page.keyboard.press("n")
+    first_start = float(str(marks.first.get_attribute("data-start")))
+    wait_for_time(page, first_start)
+    page.keyboard.press("End")
+    page.keyboard.press("p")
+    wait_for_time(page, float(str(marks.last.get_attribute("data-start"))))
+    page.keyboard.press("End")
+    marks.first.click()
+    wait_for_time(page, first_start)
+
+
+def test_keys_do_everything(look: Look) -> None:
+    page = look(f"/?q={BIKES}")
+    expect(cards(page)).to_have_count(5)
+    page.locator("#query").blur()
+    page.keyboard.press("/")
+    expect(page.locator("#query")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(cards(page).nth(0)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(cards(page).nth(1)).to_be_focused()
+    page.keyboard.press("ArrowDown")  # four in a row: below the second there is none, so the last
+    expect(cards(page).nth(4)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(cards(page).nth(0)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#query")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="bikes")).to_be_visible()
+    wait_for_film(page)
+    page.keyboard.press("Space")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    wait_for_time(page, 0.5, tolerance=0.05)
+    page.keyboard.press("ArrowLeft")
+    wait_for_time(page, 0.0, tolerance=0.05)
+    page.keyboard.press("m")
+    expect(page.locator("#mute")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(cards(page).nth(0)).to_be_focused()
+    assert place_of(page) == {"q": BIKES}
+
+
+def test_an_address_can_be_shared(look: Look) -> None:
+    page = look(f"/?q={BIKES}")
+    page.get_by_role("link", name="tour").click()
+    wait_for_film(page)
+    page.keyboard.press("Space")
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(re.compile(r"t=16\."))
+    other = look("/?" + urlsplit(page.url).query)
+    expect(other.locator("#query")).to_have_value(BIKES)
+    expect(other.get_by_role("dialog", name="tour")).to_be_visible()
+    expect(other.locator("#curve path.score-line")).to_have_count(1)
+    wait_for_time(other, float(place_of(page)["t"]))
+    assert other.evaluate("document.getElementById('film').paused"), "nobody asked it to make a noise"
+    other.keyboard.press("Escape")
+    expect(other.locator("#viewer")).to_be_hidden()
+    expect(titles(other).first).to_have_text("bikes")
+
+
+def test_an_address_may_hold_nonsense(look: Look) -> None:
+    page = look(f"/?q={BIKES}&k=many&min_seconds=long&v=../7&t=now&tab=other")
+    expect(titles(page)).to_have_count(5)
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator("#clear")).to_be_hidden()
+
+
+def test_back_and_forward_go_through_searches_and_videos(look: Look) -> None:
+    page = look()
+    ask(page, BIKES)
+    ask(page, BUNNY)
+    cards(page).first.click()
+    expect(page.locator("#viewer")).to_be_visible()
+    page.go_back()
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(page.locator("#query")).to_have_value(BUNNY)
+    page.go_back()
+    expect(page.locator("#query")).to_have_value(BIKES)
+    expect(titles(page).first).to_have_text("bikes")
+    page.go_back()
+    expect(page.locator("#query")).to_have_value("")
+    page.go_forward()
+    page.go_forward()
+    page.go_forward()
+    expect(page.locator("#viewer")).to_be_visible()
+
+
+def test_a_film_that_the_browser_cannot_play_is_shown_in_stills(look: Look) -> None:
+    page = look()
+    page.get_by_role("link", name="old").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("This browser cannot play this file")
+    still = page.get_by_role("img", name="The video at the time chosen")
+    expect(still).to_be_visible()
+    page.keyboard.press("End")
+    expect(still).to_have_attribute("src", re.compile(r"t=3\.0"))
+    page.wait_for_url(re.compile(r"t=3\.0"))
+    expect(page.get_by_role("button", name="Play")).to_be_disabled()
+    shoot(page, "stills")
+
+
+def test_a_file_that_is_gone_is_a_grey_tile_and_says_so(look: Look, films: Path, refusals: list[str]) -> None:
+    refusals.append("404")
+    page = look()
+    card = page.get_by_role("link", name="gone")
+    expect(card).to_contain_text("the file is gone")
+    wait_until(page, "[...document.querySelectorAll('#results img')].every(img => img.complete)")
+    pixels = card.locator(".shot").screenshot()
+    grey = np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB")).reshape(-1, 3)
+    assert np.ptp(np.median(grey, axis=0)) <= 4
+    card.click()
+    alert = page.get_by_role("dialog").get_by_role("alert")
+    expect(alert).to_have_text(f"{films / 'gone.mp4'}: its file is gone")
+    shoot(page, "gone")
+
+
+# Pictures
+
+
+@pytest.fixture(scope="module")
+def picture(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a frame of the bikes, larger than the page sends."""
+    frame = read_frames(str(films / "bikes.mp4"), times=np.array([4.0])).pixels[0]
+    path = tmp_path_factory.mktemp("pictures") / "bikes.png"
+    Image.fromarray(np.asarray(frame)).resize((2048, 870)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("way", ["file", "drop", "paste"])
+def test_a_picture_is_a_query(look: Look, picture: Path, way: str) -> None:
+    page = look()
+    expect(titles(page)).to_have_count(6)
+    with page.expect_request("**/api/search") as asking:
+        if way == "file":
+            give_by_file(page, picture)
+        else:
+            give_by_event(page, picture, way)
+            assert page.evaluate("window.veiled") == (way == "drop")
+    sent = json.loads(asking.value.post_data or "")
+    with Image.open(io.BytesIO(base64.b64decode(sent["image"].partition(",")[2]))) as small:
+        assert (small.format, small.size) == ("JPEG", (1024, 435))
+    expect(page.locator("#status")).to_contain_text("A picture cannot be shared by address.")
+    expect(titles(page).first).to_have_text("bikes")
+    expect(page.locator("#drop")).to_be_hidden()
+    assert place_of(page) == {}
+    cards(page).first.click()
+    expect(page.locator("#curve path.score-line")).to_have_count(1)
+    shoot(page, f"picture-{way}")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(page.locator("#chip")).to_be_hidden()
+    expect(titles(page)).to_have_count(6)
+    page.go_back()
+    expect(page.get_by_role("img", name="The picture you search by")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("The picture is no longer here")
+
+
+def test_what_is_no_picture_is_refused_in_a_sentence(look: Look, films: Path, tmp_path: Path) -> None:
+    page = look()
+    give_by_file(page, films / "bikes.mp4")
+    expect(page.get_by_role("alert")).to_have_text("Only a picture can be searched by, and this is none.")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    give_by_file(page, broken)
+    expect(page.get_by_role("alert")).to_have_text("broken.png cannot be read as a picture by this browser.")
+
+
+# The index
+
+
+def test_the_index_is_told_with_what_failed_and_why(look: Look, indexed: Engine, films: Path) -> None:
+    page = look("/?tab=index")
+    expect(page.locator("#numbers div").first).to_have_text(re.compile(r"videos\s*6"))
+    expect(page.locator("#index-path")).to_have_text(str(indexed.path))
+    rows = page.locator("#failures-rows tr")
+    expect(rows).to_have_text([re.compile(r"broken\.mp4\s*is not a video")])
+    page.get_by_label("Filter", exact=True).fill("nothing like it")
+    expect(rows).to_have_count(0)
+    expect(page.locator("#failures-told")).to_have_text("No failed file has that in its path or reason.")
+    page.get_by_label("Filter", exact=True).fill("BROKEN")
+    expect(rows).to_have_count(1)
+    expect(page.locator("#roots")).to_have_text(f"They must lie under {films}.")
+    shoot(page, "index")
+    page.get_by_role("link", name="Search").click()
+    expect(titles(page)).to_have_count(6)
+
+
+def test_a_run_is_begun_watched_and_stopped(look: Look, films: Path, refusals: list[str]) -> None:
+    refusals.append("422")
+    page = look("/?tab=index")
+    paths = page.get_by_label("Files or folders on the server, one a line")
+    paths.fill("/nowhere/at/all")
+    page.get_by_role("button", name="Start indexing").click()
+    expect(page.locator("#index-notice")).to_have_text("/nowhere/at/all: no such file or folder")
+    paths.fill(str(films))
+    page.get_by_role("button", name="Start indexing").click()
+    told = page.locator("#progress-told")
+    expect(told).to_have_text("25 %, 1 of 4 files, 1 failed, after 0:20, about 1:00 left")
+    expect(page.get_by_role("progressbar")).to_have_js_property("value", 0.25)
+    expect(page.get_by_role("img", name="indexing now")).to_be_visible()
+    expect(page.locator("#add")).to_be_hidden()
+    shoot(page, "indexing")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#last")).to_have_text(
+        "The last run was stopped: 1 file encoded, 0 unchanged, 1 failed, in 0:03."
+    )
+    expect(page.locator("#add")).to_be_visible()
+
+
+def test_an_empty_index_says_what_to_run_and_a_lost_token_what_to_open(
+    look: Look, empty_url: str, refusals: list[str]
+) -> None:
+    refusals.append("401")
+    page = look("", at=empty_url)
+    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"no video in this index yet.*vidret index ~/Videos"))
+    assert TOKEN not in page.url
+    shoot(page, "empty")
+    page.get_by_role("link", name="Index").click()
+    expect(page.locator("#how")).to_contain_text("--allow-index FOLDER")
+    expect(page.locator("#add")).to_be_hidden()
+    page.context.clear_cookies()
+    search(page, BIKES)
+    expect(page.locator("#notice")).to_contain_text("open the page by the link that vidret serve printed")
+
+
+# What goes wrong on the way
+
+
+def test_answers_that_come_too_late_are_dropped(look: Look) -> None:
+    page = look()
+    held: list[Route] = []
+    dropped: list[str] = []
+    page.on("requestfailed", lambda request: dropped.append(request.url))
+    page.route("**/api/search", lambda route: held.append(route) if not held else route.continue_())
+    search(page, BUNNY)
+    ask(page, BIKES)
+    expect(titles(page).first).to_have_text("bikes")
+    assert len(held) == len(dropped) == 1
+
+
+def test_a_busy_server_is_asked_once_more_and_then_told_of(look: Look, refusals: list[str]) -> None:
+    refusals += ["503", "ERR_FAILED"]
+    page = look()
+    problem = json.dumps({"title": "busy", "status": 503, "detail": "the server is busy, ask again"})
+    asked: list[str] = []
+
+    def refuse_all_but_the_second(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 2:
+            route.continue_()
+        else:
+            route.fulfill(status=503, body=problem, headers={"Retry-After": "0.1"})
+
+    page.route("**/api/search", refuse_all_but_the_second)
+    ask(page, BIKES)
+    assert len(asked) == 2
+    search(page, BUNNY)
+    expect(page.get_by_role("alert")).to_have_text("the server is busy, ask again")
+    assert len(asked) == 4
+    page.unroute("**/api/search")
+    page.route("**/api/search", lambda route: route.abort())
+    search(page, BIKES)
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
+
+
+# How it looks
+
+
+def test_what_comes_takes_the_place_that_was_kept_for_it(look: Look) -> None:
+    page = look()
+    held: list[Route] = []
+    page.route("**/api/search", lambda route: held.append(route))
+    page.goto(f"/?q={BIKES}")
+    skeleton = page.locator(".skeleton").first
+    expect(skeleton).to_be_visible()
+    shoot(page, "skeletons")
+    before = [skeleton.bounding_box(), skeleton.locator(".title").bounding_box()]
+    held[0].continue_()
+    expect(titles(page).first).to_have_text("bikes")
+    after = [page.locator(".card").first.bounding_box(), titles(page).first.bounding_box()]
+    for one, other in zip(before, after, strict=True):
+        assert one is not None
+        assert other is not None
+        assert (one["x"], one["y"], one["height"]) == pytest.approx((other["x"], other["y"], other["height"]), abs=1)
+
+
+@pytest.mark.parametrize("place", ["/", f"/?q={BIKES}&min_seconds=2", f"/?q={BIKES}&v={{bikes}}&t=2", "/?tab=index"])
+def test_nothing_is_cut_off_on_a_narrow_screen(look: Look, bikes: int, place: str) -> None:
+    page = look(place.format(bikes=bikes), width=320, height=640)
+    expect(page.locator(FILLED).first).to_be_visible()
+    if "min_seconds" in place:
+        page.get_by_role("button", name="Filters").click()
+        expect(page.get_by_role("combobox", name="Folder")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.evaluate("document.getElementById('viewer').scrollWidth") <= 320
+    if "v=" in place:
+        path = page.locator("#viewer-path").bounding_box()
+        last = page.locator("#moments li").last.bounding_box()
+        assert path is not None
+        assert last is not None
+        assert last["y"] + last["height"] <= path["y"], "nothing lies over anything else"
+    shoot(page, "narrow-" + re.sub(r"\W+", "-", place))
+
+
+def test_text_is_readable_in_light_and_dark(look: Look, bikes: int) -> None:
+    page = look()
+    for place in ("/", f"/?q={BIKES}", "/?q=quarterly tax regulations", f"/?q={BIKES}&v={bikes}", "/?tab=index"):
+        page.goto(place)
+        expect(page.locator(FILLED).first).to_be_visible()
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            contrast, text = page.evaluate(CONTRASTS)
+            assert contrast >= 4.5, f"{text}, {scheme}"
+            ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
+            shoot(page, f"{scheme}-" + re.sub(r"\W+", "-", place))
+
+
+def test_everything_that_can_be_used_has_a_name_and_a_role(look: Look, bikes: int) -> None:
+    for place in (f"/?q={BIKES}", f"/?q={BIKES}&v={bikes}&t=2", "/?tab=index"):
+        page = look(place)
+        expect(page.locator(FILLED).first).to_be_visible()
+        lines = page.locator("body").aria_snapshot().splitlines()
+        used = [line for line in lines if re.match(rf"\s*- '?({ROLES})\b", line)]
+        assert len(used) > 5
+        assert [line for line in used if not re.search(r'"[^"]*\w', line)] == []
+        unlabelled = "[...document.querySelectorAll('input, textarea')].filter((e) => !e.labels.length && !e.ariaLabel)"
+        assert page.evaluate(f"{unlabelled}.length") == 0
+        for role in ("search", "navigation", "main"):
+            expect(page.get_by_role(role, include_hidden=True)).to_have_count(1)
+        if "t=2" in place:
+            slider = page.get_by_role("slider", name="Position in the video")
+            expect(slider).to_have_attribute("aria-valuetext", "0:02 of 0:10")
+
+
+def test_the_page_is_small_and_brings_everything_along() -> None:
+    texts = {path.name: path.read_text() for path in PAGE.iterdir()}
+    assert sum(len(text.encode()) for text in texts.values()) <= LARGEST_PAGE
+    markup = texts["index.html"]
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", markup), (
+        "the policy forbids what is inline"
+    )
+    for name, text in texts.items():
+        assert not re.search(r"https?://(?!www\.w3\.org/)", text), f"{name} leads elsewhere"
+        assert "innerHTML" not in text

@@ -1,0 +1,52 @@
+"""Whatever goes wrong is one problem document with one sentence; what is our fault says nothing of our insides."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serve.conftest import Serve
+from vidret.engine import Engine
+from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
+from vidret.serve.problems import BROKEN, SHOWN, tell_invalid
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (VidretError("k must be at least 1, got 0"), 422, "k must be at least 1, got 0"),
+        (EncoderError("no such words"), 422, "no such words"),
+        (DecodeError("/a/film.mp4", "is empty"), 422, "/a/film.mp4: is empty"),
+        (StoreError("/a: database is locked"), 503, "/a: database is locked"),
+        (MissingExtraError("searching", "cpu"), 503, 'searching needs the extra "cpu": pip install "vidret[cpu]"'),
+        (
+            StoreError("/a/\udcff\n.mp4: is damaged"),
+            503,
+            "/a/\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.mp4: is damaged",
+        ),
+        (RuntimeError("the password is hunter2"), 500, BROKEN),
+    ],
+)
+def test_errors_of_the_engine_are_told(
+    serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, sentence: str
+) -> None:
+    def fail(*_asked: object) -> None:
+        raise error
+
+    client = serve(engine)
+    monkeypatch.setattr(engine, "search_many", fail)
+    answer = client.post("/api/search", json={"query": "red"})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.json()["detail"] == sentence
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_has_no_route_or_method_is_a_problem_too(client: TestClient) -> None:
+    for method, path, status in (("GET", "/nothing", 404), ("PUT", "/api/search", 405), ("POST", "/", 405)):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.json()["status"]) == (status, status)
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_long_values_are_not_said_in_full() -> None:
+    told = tell_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
+    assert told.startswith("image: is wrong, got 'xxx")
+    assert len(told) < SHOWN + 40

@@ -1,0 +1,149 @@
+"""Who is let in, and how much of what they send."""
+
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serve.conftest import Serve
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.serve.app import create_app
+from vidret.serve.indexing import Indexer
+from vidret.serve.safety import MAX_BYTES, check_door, is_loopback
+
+TOKEN = "a+token/of=16~chars"
+READS = (
+    "/",
+    "/page/main.js",
+    "/api/videos",
+    "/api/videos/1/stream",
+    "/metrics",
+    "/healthz",
+    "/openapi.json",
+    "/nothing",
+)
+
+
+@pytest.fixture
+def guarded(serve: Serve, engine: Engine) -> TestClient:
+    return serve(engine, token=TOKEN)
+
+
+@pytest.mark.parametrize("path", READS)
+def test_nothing_is_given_without_the_token(guarded: TestClient, path: str) -> None:
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Cookie": "vidret=no"},
+    ):
+        answer = guarded.get(path, headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert TOKEN not in answer.text
+
+
+def test_the_token_opens_as_a_header(guarded: TestClient) -> None:
+    for scheme in ("Bearer", "bearer"):
+        assert guarded.get("/api/videos", headers={"Authorization": f"{scheme} {TOKEN}"}).status_code == 200
+
+
+def test_the_token_in_the_address_becomes_a_cookie(guarded: TestClient) -> None:
+    answer = guarded.get("/", params={"token": TOKEN, "q": "a dog"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?q=a+dog")
+    told = answer.headers["set-cookie"].lower()
+    assert "httponly" in told
+    assert "samesite=strict" in told
+    assert guarded.get("/").status_code == 200, "the client keeps cookies"
+    assert guarded.get("/api/videos").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/?token=wrong", f"/api/videos?token={TOKEN}", f"/nothing?token={TOKEN}"])
+def test_addresses_open_only_the_page_and_only_rightly(guarded: TestClient, path: str) -> None:
+    answer = guarded.get(path, follow_redirects=False)
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LocalHost"])
+def test_this_machine_may_be_named(client: TestClient, host: str) -> None:
+    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:8000", "127.0.0.1@evil", ""])
+def test_another_name_for_this_machine_is_refused(client: TestClient, host: str) -> None:
+    answer = client.get("/healthz", headers={"Host": host})
+    assert (answer.status_code, answer.headers["content-type"]) == (421, "application/problem+json")
+
+
+def test_elsewhere_any_name_will_do(serve: Serve, engine: Engine) -> None:
+    client = serve(engine, host="0.0.0.0", token=TOKEN)
+    headers = {"Host": "videos.example", "Authorization": f"Bearer {TOKEN}"}
+    assert client.get("/healthz", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:9000", "null", "http://[", ""])
+def test_pages_of_others_change_and_ask_nothing(client: TestClient, origin: str) -> None:
+    headers = {"Origin": origin}
+    for answer in (
+        client.post("/api/search", json={"query": "red"}, headers=headers),
+        client.post("/knn-service", json={"text": "red"}, headers=headers),
+        client.post("/api/index", json={"paths": ["/"]}, headers=headers),
+        client.delete("/api/index", headers=headers),
+    ):
+        assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+        assert answer.json()["detail"] == f"origin must be this server, got {origin}"
+    assert client.post("/api/search", json={"query": "red"}, headers={"Origin": "http://localhost"}).status_code == 200
+
+
+def test_a_body_is_as_large_as_it_says_and_not_too_large(client: TestClient) -> None:
+    answer = client.post(
+        "/api/search", content=b'"' + b"x" * MAX_BYTES + b'"', headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+    assert answer.json()["detail"] == "the body must have at most 16 MiB, got more"
+
+
+def test_a_body_that_does_not_say_its_size_is_counted(client: TestClient) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(MAX_BYTES // 1024 + 1):
+            yield b"x" * 1024
+
+    answer = client.post("/api/search", content=endless(), headers={"Content-Type": "application/json"})
+    assert "content-length" not in answer.request.headers
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize("path", ["/", "/page/style.css", "/api/videos", "/api/videos/99", "/api/videos/1/stream"])
+def test_browsers_are_told_to_be_careful(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'; img-src 'self' data: blob:; media-src 'self'")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_the_page_needs_nothing_that_the_policy_forbids(client: TestClient) -> None:
+    page = client.get("/").text
+    assert "<style" not in page
+    assert " style=" not in page
+    assert " onclick=" not in page
+    assert page.count("<script") == page.count('<script type="module" src="/page/')
+
+
+def test_the_network_is_served_with_a_token_only(engine: Engine) -> None:
+    for host in ("0.0.0.0", "192.168.1.7", "::", "videos.example"):
+        with pytest.raises(VidretError, match=rf"token must be given to listen on {host}, which others may reach"):
+            create_app(engine, Indexer([]), host=host)
+        check_door(host, TOKEN)
+    for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
+        assert is_loopback(host)
+        check_door(host, None)
+
+
+@pytest.mark.parametrize("token", ["", "short", "with a space", "with;semicolon", "with\nline", "ümlauts!"])
+def test_a_token_must_be_fit_to_be_sent(token: str) -> None:
+    with pytest.raises(VidretError, match="token must be 8 or more letters") as told:
+        check_door("localhost", token)
+    assert not token or token not in str(told.value)

@@ -1,0 +1,170 @@
+"""Searching over HTTP gives what the engine gives, and says in one sentence what is wrong with a question."""
+
+import base64
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.colours import COLOURS, ColourEncoder
+from tests.serve.conftest import Serve, find_id
+from vidret.engine import Engine
+
+
+def encode(picture: Image.Image, kind: str = "PNG") -> str:
+    out = io.BytesIO()
+    picture.save(out, kind)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+BLUE = encode(Image.new("RGB", (60, 40), COLOURS["blue"]))
+
+
+def names(answer: Any) -> list[str]:
+    return [hit["title"] for hit in answer.json()["hits"]]
+
+
+def test_hits_are_the_engines(client: TestClient, engine: Engine) -> None:
+    answer = client.post("/api/search", json={"query": "red", "k": 2})
+    hits = engine.search("red", 2)
+    assert answer.status_code == 200
+    assert [hit["score"] for hit in answer.json()["hits"]] == [hit.score for hit in hits]
+    best, told = hits[0], answer.json()["hits"][0]
+    assert (told["video"], told["path"], told["time"], told["why"]) == (
+        best.video,
+        best.path,
+        best.time,
+        dict(best.why),
+    )
+    assert (told["segment"], told["start"], told["end"]) == (0, best.segment.start, best.segment.end)
+    assert told["duration"] == pytest.approx(3.0)
+    assert told["stream"] == f"/api/videos/{best.video}/stream"
+    assert client.get(told["thumbnail"]).headers["content-type"] == "image/jpeg"
+    assert answer.json()["query"] == "red"
+    assert answer.json()["took_ms"] > 0
+
+
+def test_weak_answers_say_so(client: TestClient) -> None:
+    assert client.post("/api/search", json={"query": "red"}).json()["weak"] is False
+    assert client.post("/api/search", json={"query": "yellow"}).json()["weak"] is True
+
+
+def test_a_picture_is_a_query(client: TestClient) -> None:
+    answer = client.post("/api/search", json={"image": BLUE, "k": 1})
+    assert names(answer) == ["blue"]
+    assert answer.json()["query"] is None
+    assert names(client.post("/api/search", json={"image": f"data:image/png;base64,{BLUE}", "k": 1})) == ["blue"]
+
+
+def test_filters_narrow(client: TestClient, library: Path) -> None:
+    def found(**filters: Any) -> set[str]:
+        return set(names(client.post("/api/search", json={"query": "red", **filters})))
+
+    assert found() == {"red", "blue", "both"}
+    assert found(min_seconds=10) == {"both"}
+    assert found(max_seconds=10) == {"red", "blue"}
+    assert found(folder=str(library / "films")) == {"red", "blue", "both"}
+    assert found(folder=str(library / "elsewhere")) == set()
+    assert found(after="2020-01-31", before="2199-01-31T12:00:00+02:00") == {"red", "blue", "both"}
+    assert found(before="2020-01-31") == set()
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+def test_dates_without_a_zone_are_the_servers(own_engine: Engine, serve: Serve) -> None:
+    for video in own_engine.videos():
+        os.utime(video.paths[0], (1_700_000_000, 1_700_000_000))  # 2023-11-14 22:13:20 in UTC
+    own_engine.index([own_engine.path.parent / "films"])
+    client = serve(own_engine)
+
+    def count(before: str) -> int:
+        return len(names(client.post("/api/search", json={"query": "red", "before": before})))
+
+    assert [count("2023-11-14T22:13:21Z"), count("2023-11-14T22:13:20Z")] == [3, 0]
+    assert [count("2023-11-15T07:13:21"), count("2023-11-15T07:13:20")] == [3, 0]
+    assert [count("2023-11-16"), count("2023-11-15")] == [3, 0]
+
+
+def test_moments_are_the_engines(client: TestClient, engine: Engine) -> None:
+    answer = client.post("/api/locate", json={"query": "green", "k": 1}).json()
+    moment = engine.locate("green", 1)[0]
+    told = answer["moments"][0]
+    assert [told["start"], told["end"], told["score"]] == [moment.start, moment.end, moment.score]
+    assert (told["title"], told["by"], answer["weak"]) == ("both", "curve", False)
+
+
+def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
+    number = find_id(engine, "both.mp4")
+    for asked in ({"query": "blue"}, {"image": BLUE}):
+        moment = client.post("/api/locate", json={**asked, "video": number, "k": 1}).json()["moments"][0]
+        assert [moment["start"], moment["end"]] == pytest.approx([9, 16], abs=0.11)
+    missing = client.post("/api/locate", json={"query": "blue", "video": 99})
+    assert (missing.status_code, missing.json()["detail"]) == (404, "video must be one of this index, got 99")
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, "query or image must be given, and not both"),
+        ({"query": "red", "image": BLUE}, "query or image must be given, and not both"),
+        ({"query": ""}, "query: String should have at least 1 character, got ''"),
+        ({"query": " "}, "query must hold a word, got ' '"),
+        ({"query": "-red"}, "query must hold a word that is wanted, got '-red'"),
+        ({"query": "x" * 1001}, "query: String should have at most 1000 characters, got 'xxx"),
+        ({"query": "red", "k": 201}, "k: Input should be less than or equal to 200, got 201"),
+        ({"query": "red", "rerank": "/etc/passwd"}, "rerank: Input should be 'auto', 'none', 'ucofia' or 'glscl'"),
+        ({"query": "red", "min_secs": 5}, "min_secs: Extra inputs are not permitted, got 5"),
+        ({"query": "red", "after": "yesterday"}, "after: Input should be a valid datetime"),
+        ({"query": "red", "before": "9999-01-01"}, "before: must lie in the years 1700 to 2200, got '9999-01-01'"),
+        ({"query": "\ud800"}, "query: Input should be a valid string"),
+        ({"query": "red", "folder": "\udcff"}, "folder: Input should be a valid string"),
+    ],
+)
+def test_wrong_questions_are_told_in_a_sentence(client: TestClient, body: dict[str, Any], sentence: str) -> None:
+    answer = client.post("/api/search", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert sentence in problem.pop("detail")
+    assert problem == {"type": "about:blank", "title": "Unprocessable Entity", "status": 422}
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b""])
+def test_what_is_no_json_is_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_video_forgotten_meanwhile_is_left_out(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, hits = serve(engine), engine.search("red")
+    monkeypatch.setattr(engine, "search_many", lambda asked: [hits for _ in asked])
+    lost = find_id(engine, "red.mp4")
+    everything = type(engine).video
+    monkeypatch.setattr(engine, "video", lambda number: everything(engine, 99 if number == lost else number))
+    assert "red" not in names(client.post("/api/search", json={"query": "red"}))
+
+
+def test_an_empty_index_has_no_hits(serve: Serve, tmp_path: Path) -> None:
+    with Engine(tmp_path / "empty", ColourEncoder()) as empty:
+        empty.index([])
+        client = serve(empty)
+        assert client.post("/api/search", json={"query": "red"}).json()["hits"] == []
+        assert client.post("/api/locate", json={"query": "red"}).json()["moments"] == []
+        assert client.get("/api/videos").json() == {"total": 0, "videos": []}
+        assert client.get("/healthz").json()["videos"] == 0

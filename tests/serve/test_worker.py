@@ -1,0 +1,170 @@
+"""One thread answers: together what waits together, each by itself where one is wrong, and never more than it may."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.serve.problems import RefusedError
+from vidret.serve.worker import AT_ONCE, Worker
+from vidret.types import Asked, Hit
+
+
+class GatedEngine:
+    """An engine that answers when its gate is open, with as many hits as asked for: none that could be mistaken."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.entered = threading.Semaphore(0)
+        self.batches: list[list[str]] = []
+        self.threads: set[int] = set()
+
+    def search_many(self, asked: Sequence[Asked]) -> list[list[Hit]]:
+        self.batches.append([str(each.query) for each in asked])
+        self.threads.add(threading.get_ident())
+        self.entered.release()
+        self.gate.acquire()
+        if any(each.query == "wrong" for each in asked):
+            raise VidretError("query must be right, got wrong")
+        return [cast(list[Hit], [each.query] * each.k) for each in asked]
+
+
+@contextmanager
+def working(engine: GatedEngine, **given: Any) -> Iterator[Worker]:
+    worker = Worker(cast(Engine, engine), **given)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        engine.gate.release(1000)
+        worker.close()
+
+
+async def occupy(worker: Worker, engine: GatedEngine) -> "asyncio.Task[list[Hit]]":
+    """Have the worker hang at the gate with a search, so that everything after waits."""
+    task = asyncio.create_task(worker.search(Asked("first")))
+    await asyncio.to_thread(engine.entered.acquire)
+    return task
+
+
+async def put(*questions: Coroutine[Any, Any, Any]) -> "list[asyncio.Task[Any]]":
+    """Have each question wait in the queue."""
+    tasks = [asyncio.create_task(question) for question in questions]
+    await asyncio.sleep(0)  # one turn of the loop: each is in the queue now
+    return tasks
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+def test_what_waits_is_answered_together() -> None:
+    engine, sizes = GatedEngine(), list[int]()
+    with working(engine, size=200, on_batch=sizes.append) as worker:
+
+        async def test() -> None:
+            first = await occupy(worker, engine)
+            waiting = await put(*(worker.search(Asked(str(number), number)) for number in range(AT_ONCE + 3)))
+            assert len(worker) == AT_ONCE + 3
+            engine.gate.release(3)
+            assert len(await first) == 10
+            answers = await asyncio.gather(*waiting)
+            assert answers == [[str(number)] * number for number in range(AT_ONCE + 3)]
+
+        run(test)
+    assert sizes == [1, AT_ONCE, 3]
+    assert [len(batch) for batch in engine.batches] == sizes
+    assert len(engine.threads) == 1
+
+
+def test_one_that_fails_spoils_no_other() -> None:
+    engine = GatedEngine()
+    with working(engine) as worker:
+
+        async def test() -> None:
+            await occupy(worker, engine)
+            waiting = await put(*(worker.search(Asked(query, 1)) for query in ("red", "wrong", "blue")))
+            engine.gate.release(5)
+            red, wrong, blue = await asyncio.gather(*waiting, return_exceptions=True)
+            assert [red, blue] == [["red"], ["blue"]]
+            assert isinstance(wrong, VidretError)
+            assert str(wrong) == "query must be right, got wrong"
+
+        run(test)
+    assert engine.batches == [["first"], ["red", "wrong", "blue"], ["red"], ["wrong"], ["blue"]]
+
+
+def test_other_questions_take_their_turn() -> None:
+    engine, order = GatedEngine(), list[str]()
+    with working(engine) as worker:
+
+        async def test() -> None:
+            await occupy(worker, engine)
+            waiting = await put(
+                worker.ask(lambda _: order.append("one")),
+                worker.search(Asked("red")),
+                worker.ask(lambda _: order.append(str(len(engine.batches)))),
+                worker.search(Asked("blue")),
+                worker.ask(lambda _: 1 // 0),
+            )
+            engine.gate.release(2)
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+            assert isinstance(answers[4], ZeroDivisionError)
+
+        run(test)
+    assert order == ["one", "2"], "before the searches, and after both"
+    assert engine.batches == [["first"], ["red", "blue"]]
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    engine = GatedEngine()
+    with working(engine, size=2) as worker:
+
+        async def test() -> None:
+            await occupy(worker, engine)
+            waiting = await put(worker.search(Asked("a")), worker.search(Asked("b")))
+            with pytest.raises(RefusedError, match="the server is busy: 2 questions wait already") as refused:
+                await worker.search(Asked("c"))
+            assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+            engine.gate.release(2)
+            assert len(await asyncio.gather(*waiting)) == 2
+
+        run(test)
+
+
+def test_who_waits_too_long_is_told_and_left_out() -> None:
+    engine = GatedEngine()
+    with working(engine, timeout=0.05) as worker:
+
+        async def test() -> None:
+            first = await occupy(worker, engine)
+            waiting = await put(worker.search(Asked("late")), worker.ask(lambda _: engine.batches.append(["late"])))
+            for task in (first, *waiting):
+                with pytest.raises(RefusedError, match=r"no answer within 0.05 s") as refused:
+                    await task
+                assert (refused.value.status, refused.value.headers) == (503, None)
+
+        run(test)
+    assert engine.batches == [["first"]], "nothing was done for those who had gone"
+
+
+def test_closing_answers_what_waits_and_takes_no_more() -> None:
+    engine = GatedEngine()
+    worker = Worker(cast(Engine, engine))
+    worker.start()
+
+    async def test() -> None:
+        await occupy(worker, engine)
+        waiting = await put(worker.search(Asked("red", 1)))
+        engine.gate.release(2)
+        await asyncio.to_thread(worker.close)
+        assert await waiting[0] == ["red"]
+        with pytest.raises(RefusedError):
+            await worker.search(Asked("late"))
+
+    run(test)

@@ -1,0 +1,37 @@
+// The address says what the page shows: the query, the filters, the open video and the time in it.
+
+export const FILTERS = ["folder", "min_seconds", "max_seconds", "after", "before"];
+const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
+const NAMES = ["tab", "q", ...FILTERS, "k", "v", "t"];
+
+/** Read the place that an address names; what it does not say is "". A picture has no address. */
+export function readPlace(search, picture = "") {
+  const given = new URLSearchParams(search);
+  const isOdd = (name) => NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name));
+  return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
+}
+
+/** Write the address of a place. */
+export function writePlace(place) {
+  const said = String(new URLSearchParams(NAMES.filter((name) => place[name]).map((name) => [name, place[name]])));
+  return said ? `/?${said}` : "/";
+}
+
+/** Say whether two places differ in any of these names. */
+export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
+
+/** Give the filters of a place as the server takes them: days become moments of the reader's own time zone. */
+export function readFilters(place) {
+  const filters = {};
+  if (place.folder) filters.folder = place.folder;
+  if (place.min_seconds) filters.min_seconds = Number(place.min_seconds);
+  if (place.max_seconds) filters.max_seconds = Number(place.max_seconds);
+  if (place.after) filters.after = toInstant(place.after, "T00:00:00");
+  if (place.before) filters.before = toInstant(place.before, "T23:59:59");
+  return filters;
+}
+
+function toInstant(day, time) {
+  const instant = new Date(day + time);
+  return isNaN(instant) ? day : instant.toISOString();
+}

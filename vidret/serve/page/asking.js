@@ -1,0 +1,88 @@
+// The search box and the filters: what is typed becomes a place, a place is shown in the fields.
+
+import { FILTERS } from "./address.js";
+import { ask } from "./api.js";
+import { clock, find, readClock } from "./dom.js";
+import { recall } from "./picture.js";
+
+const TYPING_PAUSE = 300; // milliseconds without a key before a search starts by itself
+const LENGTHS = ["min_seconds", "max_seconds"];
+const MOST_FOLDERS = 500; // videos that are asked for the folders they lie in
+
+/** Hear what is asked: `go(change, how)` is called with what changes of the place. */
+export function listenToForm(go) {
+  const query = find("query");
+  let timer = 0;
+  let typing = false; // further letters of one query replace its entry in the history
+  const search = () => {
+    clearTimeout(timer);
+    const q = query.value.trim();
+    if (!q && !find("chip").hidden) return;
+    go({ tab: "", q, picture: "", k: "", v: "", t: "" }, { replace: typing });
+    typing = true;
+  };
+  query.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(search, TYPING_PAUSE);
+  });
+  query.addEventListener("blur", () => (typing = false));
+  find("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    search();
+    typing = false;
+  });
+  for (const name of FILTERS) find(name).addEventListener("change", () => changeFilter(name, go));
+  find("clear").addEventListener("click", () => {
+    go({ ...Object.fromEntries(FILTERS.map((name) => [name, ""])), k: "" });
+    query.focus();
+  });
+  find("chip-remove").addEventListener("click", () => {
+    go({ picture: "", k: "" });
+    query.focus();
+  });
+  find("unfold").addEventListener("click", () => {
+    find("unfold").ariaExpanded = find("filters").classList.toggle("open");
+  });
+  find("folder").addEventListener("focus", offerFolders, { once: true });
+}
+
+/** Show a place in the fields; what is being typed is left alone. */
+export function showForm(place) {
+  const query = find("query");
+  const picture = recall(place.picture);
+  if (query.value.trim() !== place.q) query.value = place.q;
+  query.placeholder = picture ? "or say what to look for" : "Search videos";
+  find("chip").hidden = !picture;
+  if (picture) find("chip-picture").src = picture;
+  find("hint").hidden = Boolean(place.q || picture);
+  find("filters").hidden = find("unfold").hidden = place.tab === "index";
+  for (const name of FILTERS) {
+    const said = place[name];
+    find(name).value = LENGTHS.includes(name) && said ? clock(Number(said)) : said;
+    find(name).classList.toggle("used", Boolean(said));
+    find(name).setCustomValidity("");
+  }
+  const used = FILTERS.filter((name) => place[name]).length;
+  find("clear").hidden = !used;
+  find("unfold").classList.toggle("used", used > 0);
+  find("unfold").title = used ? `Filters, ${used} in use` : "Filters";
+}
+
+function changeFilter(name, go) {
+  const field = find(name);
+  let said = field.value.trim();
+  if (LENGTHS.includes(name) && said) {
+    const seconds = readClock(said);
+    field.setCustomValidity(isNaN(seconds) ? "A length is seconds, or minutes:seconds such as 1:30." : "");
+    field.reportValidity();
+    said = String(seconds);
+  }
+  if (!field.validity.valid) return; // half a year is typed, or what was told above
+  go({ [name]: said, k: "" });
+}
+
+async function offerFolders() {
+  const { videos } = await ask(`/api/videos?limit=${MOST_FOLDERS}`).catch(() => ({ videos: [] })); // a mere offer
+  const folders = new Set(videos.map(({ path }) => path.slice(0, path.lastIndexOf("/"))));
+  find("folders").replaceChildren(...[...folders].sort().map((folder) => new Option(folder, folder)));
+}

@@ -1,0 +1,119 @@
+// The "Index" tab: what the index holds, a run under way, what failed and why, and a form to add more.
+
+import { ask, isDropped, latest } from "./api.js";
+import { clock, count, find, make, tell } from "./dom.js";
+
+const BUSY_PAUSE = 1000; // milliseconds between looks while a run is under way
+const CALM_PAUSE = 15000;
+
+const askIndex = latest((signal) => ask("/api/index", { signal }));
+let known = null; // the latest answer
+let looked = null; // and the promise of it
+let visible = false;
+let timer = 0;
+let onEnd = null;
+
+/** Give the folder of the index, once it is known. */
+export async function findIndexPath() {
+  await looked;
+  return known?.info.path ?? "DIR";
+}
+
+/** Show or leave the tab; while it is shown, or a run is under way, it looks again and again. */
+export function showIndexTab(shown) {
+  visible = shown;
+  looked = look();
+}
+
+/** Hear the tab's forms; `whenDone` is called when a run ended. */
+export function listenToIndexTab(whenDone) {
+  onEnd = whenDone;
+  find("add").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const paths = find("paths").value.split("\n").map((path) => path.trim()).filter(Boolean);
+    if (await change("POST", { paths, retry_failed: find("retry").checked })) find("add").reset();
+  });
+  find("stop").addEventListener("click", () => change("DELETE"));
+  find("failures-filter").addEventListener("input", showFailures);
+}
+
+async function change(method, body) {
+  try {
+    await ask("/api/index", { method, body });
+  } catch (error) {
+    tell(find("index-notice"), error.message);
+    return false;
+  }
+  await look();
+  return true;
+}
+
+async function look() {
+  clearTimeout(timer);
+  const wasRunning = known?.running;
+  try {
+    known = await askIndex();
+    tell(find("index-notice"));
+    show();
+  } catch (error) {
+    if (isDropped(error)) return;
+    tell(find("index-notice"), error.message);
+  }
+  if (wasRunning && !known.running) onEnd();
+  if (visible || known?.running) timer = setTimeout(look, known?.running ? BUSY_PAUSE : CALM_PAUSE);
+}
+
+function show() {
+  const { info, running, progress, last, allow_index: allowed, roots } = known;
+  find("at-work").hidden = !running;
+  find("index-path").textContent = info.path;
+  find("numbers").replaceChildren(...listNumbers(info).map(([name, value]) => make("div", {}, make("dt", { className: "soft" }, name), make("dd", {}, value))));
+  find("progress").hidden = !running;
+  find("stop").hidden = !allowed;
+  if (running) showProgress(progress);
+  tell(find("last"), ...(last && !running ? [describeRun(last)] : []));
+  find("add").hidden = !allowed || running;
+  find("roots").textContent = `They must lie under ${roots.join(" or ")}.`;
+  const command = make("code", {}, `vidret index PATH --index ${info.path}`);
+  const option = make("code", {}, "--allow-index FOLDER");
+  tell(find("how"), ...(allowed ? [] : ["To add videos run ", command, ", or start the server with ", option, " to do it from here."]));
+  showFailures();
+}
+
+function listNumbers({ videos, seconds, segments, num_bytes: bytes, encoder_name: encoder, files }) {
+  const size = bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+  const numbers = { videos, hours: (seconds / 3600).toFixed(seconds < 36000 ? 2 : 0), segments, "on disk": size, encoder };
+  Object.assign(numbers, { "failed files": files.failed, "files gone": files.missing, "files waiting": files.pending });
+  return Object.entries(numbers).filter(([, value]) => value).map(([name, value]) => [name, value.toLocaleString("en")]);
+}
+
+function showProgress(progress) {
+  const bar = find("share");
+  if (!progress) {
+    bar.removeAttribute("value"); // under way, but nothing is known yet
+    return tell(find("progress-told"), "Looking for files");
+  }
+  const { share, done, files, failed, elapsed, left } = progress;
+  bar.value = share;
+  const told = [`${Math.floor(share * 100)} %`, `${done} of ${count(files, "file")}`, failed && `${failed} failed`, `after ${clock(elapsed)}`];
+  told.push(left !== null && `about ${clock(left)} left`);
+  tell(find("progress-told"), told.filter(Boolean).join(", "));
+}
+
+function describeRun({ error, interrupted, encoded, unchanged, failed, elapsed }) {
+  if (error) return `The last run failed: ${error}`;
+  const name = interrupted ? "The last run was stopped" : "The last run";
+  return `${name}: ${count(encoded, "file")} encoded, ${unchanged} unchanged, ${failed.length} failed, in ${clock(elapsed)}.`;
+}
+
+function showFailures() {
+  const { failures, info } = known;
+  const all = info.files.failed ?? 0;
+  const wanted = find("failures-filter").value.trim().toLowerCase();
+  const found = failures.filter(({ path, reason }) => `${path} ${reason}`.toLowerCase().includes(wanted));
+  const makeRow = ({ path, reason }) => make("tr", {}, make("td", {}, path), make("td", {}, reason));
+  find("failures").hidden = !failures.length;
+  find("failures-title").textContent = `Failed files (${failures.length < all ? `the first ${failures.length} of ` : ""}${all})`;
+  find("failures-rows").replaceChildren(...found.map(makeRow));
+  find("failures-told").textContent = found.length ? "" : "No failed file has that in its path or reason.";
+}

@@ -1,0 +1,157 @@
+// The page: a place (see address.js) is what it shows, and what is done on it leads to another.
+
+import { differ, FILTERS, readFilters, readPlace, writePlace } from "./address.js";
+import { ask, isDropped, latest } from "./api.js";
+import { listenToForm, showForm } from "./asking.js";
+import { count, find, isModified, make, tell } from "./dom.js";
+import { findIndexPath, listenToIndexTab, showIndexTab } from "./indexing.js";
+import { listenForPictures, recall } from "./picture.js";
+import { focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
+import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
+
+const PAGE = 24; // results at first, and more at a time
+const MOST = 200;
+const ASKED = ["q", "picture", ...FILTERS];
+const LOST_PICTURE = "The picture is no longer here, since a picture has no address: choose it again.";
+const NOTHING_MATCHES = "Nothing here matches that well: most unrelated queries score as high. The nearest are:";
+
+let place = readPlace("");
+
+// From place to place
+
+function go(change, { replace = false, opened = false } = {}) {
+  const next = { ...place, ...change };
+  if (!differ(next, place)) return;
+  const entry = { picture: next.picture, opened: opened || (replace && history.state?.opened) };
+  history[replace ? "replaceState" : "pushState"](entry, "", writePlace(next));
+  show(next);
+}
+
+/** Show a place: only what differs from the one before is done, all of it at first. */
+function show(next, { travelled = false, first = false } = {}) {
+  const before = place;
+  const changes = (names) => first || differ(next, before, names);
+  place = next;
+  const onIndex = place.tab === "index";
+  document.title = onIndex ? "Index - vidret" : place.q ? `${place.q} - vidret` : "vidret";
+  showForm(place);
+  showTabs(onIndex);
+  if (changes(["tab"])) showIndexTab(onIndex);
+  if (!onIndex && changes(["tab", "k", ...ASKED])) search({ more: !changes(["tab", ...ASKED]) });
+  if (differ(place, before, ["v"]) || (place.v && changes(["q", "picture"]))) showVideo(travelled);
+  else if (travelled && place.v) seek(Number(place.t));
+}
+
+function showTabs(onIndex) {
+  find("search-tab").hidden = onIndex;
+  find("index-tab").hidden = !onIndex;
+  for (const [name, tab] of [["to-search", ""], ["to-index", "index"]]) {
+    find(name).href = writePlace({ ...place, tab, v: "", t: "" });
+    find(name).ariaCurrent = tab === place.tab ? "page" : null;
+  }
+}
+
+function showVideo(travelled) {
+  if (!place.v) return closeViewer();
+  openViewer(place.v, {
+    time: Number(place.t),
+    query: { q: place.q, image: recall(place.picture) },
+    title: document.querySelector("#results a:focus .title")?.textContent ?? "",
+    playing: !travelled,
+  });
+}
+
+// Searching
+
+const numberAsked = ({ k }) => Number(k) || PAGE;
+
+const askHits = latest((signal, asked) => {
+  const k = numberAsked(asked);
+  const filters = readFilters(asked);
+  const image = recall(asked.picture);
+  if (!asked.q && !image) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
+  return ask("/api/search", { method: "POST", body: { ...(image ? { image } : { query: asked.q }), k, ...filters }, signal });
+});
+
+async function search({ more }) {
+  const grid = find("results");
+  const number = grid.children.length;
+  tell(find("notice"));
+  find("status").textContent = "Searching";
+  if (!number) showSkeletons();
+  grid.ariaBusy = true;
+  try {
+    showAnswer(await askHits(place));
+    if (more) focusCard(number);
+  } catch (error) {
+    if (isDropped(error)) return;
+    grid.replaceChildren();
+    find("status").textContent = "";
+    find("more").hidden = true;
+    tell(find("notice"), error.message);
+  }
+  grid.ariaBusy = null;
+}
+
+function showAnswer({ hits, weak, took_ms: took, videos, total = MOST }) {
+  const found = hits ?? videos;
+  const number = count(found.length, "video");
+  if (hits) showHits(hits, place);
+  else showVideos(videos, place);
+  const note = place.picture ? " A picture cannot be shared by address." : "";
+  const library = found.length < total ? `The first ${found.length} of ${count(total, "video")}.` : `${number}.`;
+  find("status").textContent = !found.length ? "" : hits ? `${number} in ${Math.round(took)} ms.${note}` : library;
+  find("more").hidden = found.length < numberAsked(place) || found.length >= Math.min(total, MOST);
+  if (!found.length) tellNothing();
+  else if (weak) tell(find("notice"), NOTHING_MATCHES);
+}
+
+async function tellNothing() {
+  if (FILTERS.some((name) => place[name])) return tell(find("notice"), "No video passes these filters.");
+  const command = make("code", {}, `vidret index ~/Videos --index ${await findIndexPath()}`);
+  if (find("results").children.length) return; // something came in the meantime
+  tell(find("notice"), "There is no video in this index yet. Add some with ", command, " and search them at once.");
+}
+
+// What is done on the page
+
+function onLink(event) {
+  const link = event.target.closest("a");
+  if (link?.origin !== location.origin || link.pathname !== "/" || link.hash) return;
+  if (event.button || event.shiftKey || isModified(event)) return;
+  event.preventDefault();
+  const next = readPlace(link.search, link.className === "name" ? "" : place.picture);
+  go(next, { opened: Boolean(next.v) });
+}
+
+function onKey(event) {
+  if (find("viewer").open || isModified(event)) return;
+  const query = find("query");
+  if (event.key === "/" && !event.target.closest("input, textarea")) query.select();
+  else if (event.key === "ArrowDown" && event.target === query) focusCard(0);
+  else return;
+  event.preventDefault();
+}
+
+function begin() {
+  listenToForm(go);
+  listenToGrid();
+  listenToViewer(
+    (time) => go({ t: time.toFixed(1) }, { replace: true }),
+    () => (history.state?.opened ? history.back() : go({ v: "", t: "" })),
+  );
+  listenToIndexTab(() => place.tab || search({ more: false }));
+  listenForPictures(
+    (name) => go({ tab: "", q: "", picture: name, k: "", v: "", t: "" }),
+    (sentence) => tell(find("notice"), sentence),
+  );
+  find("more").addEventListener("click", () => go({ k: String(Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));
+  addEventListener("click", onLink);
+  addEventListener("keydown", onKey);
+  addEventListener("popstate", () => show(readPlace(location.search, history.state?.picture), { travelled: true }));
+  const picture = history.state?.picture; // after a reload: the page forgot it
+  show(readPlace(location.search), { travelled: true, first: true });
+  if (picture) tell(find("notice"), LOST_PICTURE);
+}
+
+begin();

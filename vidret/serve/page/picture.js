@@ -1,0 +1,66 @@
+// Pictures as queries: chosen, dropped or pasted, made small here, kept for as long as the page is open.
+
+import { find } from "./dom.js";
+
+const LONGEST_SIDE = 1024;
+const QUALITY = 0.9;
+const kept = new Map();
+
+/** Give the picture that was kept under a name as a data URL; undefined when there is none. */
+export const recall = (name) => kept.get(name);
+
+/** Hear of pictures: `onPicture(name)` says under which name one is kept, `onError(sentence)` why it is not. */
+export function listenForPictures(onPicture, onError) {
+  const take = async (files) => {
+    const file = [...files].find((each) => each.type.startsWith("image/"));
+    if (!file) return onError("Only a picture can be searched by, and this is none.");
+    try {
+      onPicture(await keep(file));
+    } catch {
+      onError(`${file.name} cannot be read as a picture by this browser.`);
+    }
+  };
+  const input = find("file");
+  find("choose").addEventListener("click", () => input.click());
+  input.addEventListener("change", () => {
+    take([...input.files]);
+    input.value = ""; // so that the same file can be chosen again
+  });
+  addEventListener("paste", (event) => {
+    if (!event.clipboardData.files.length) return;
+    event.preventDefault();
+    take(event.clipboardData.files);
+  });
+  listenForDrops(take);
+}
+
+function listenForDrops(take) {
+  const veil = find("drop");
+  const onFiles = (name, act) =>
+    addEventListener(name, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      act(event);
+    });
+  onFiles("dragover", () => (veil.hidden = false));
+  onFiles("dragleave", (event) => (veil.hidden = !event.relatedTarget)); // null once it is out of the window
+  onFiles("drop", (event) => {
+    veil.hidden = true;
+    take(event.dataTransfer.files);
+  });
+}
+
+async function keep(file) {
+  const bitmap = await createImageBitmap(file);
+  const scale = Math.min(1, LONGEST_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.ceil(bitmap.width * scale);
+  canvas.height = Math.ceil(bitmap.height * scale);
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "white"; // behind what is transparent: a JPEG would have it black
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const name = String(kept.size + 1);
+  kept.set(name, canvas.toDataURL("image/jpeg", QUALITY));
+  return name;
+}

@@ -1,0 +1,114 @@
+// Results as a grid of cards: a link each, which plays its stretch of the video while it is looked at.
+
+import { writePlace } from "./address.js";
+import { clock, find, isCalm, isModified, make } from "./dom.js";
+
+const PREVIEW_DELAY = 150; // milliseconds on a card before it plays: crossing the grid starts nothing
+const PREVIEW_LENGTH = 10; // seconds, where no segment says more
+
+const grid = find("results");
+const listCards = () => [...grid.querySelectorAll("a")];
+
+/** Show the hits of a query. */
+export function showHits(hits, place) {
+  grid.replaceChildren(...hits.map((hit) => makeHit(hit, place)));
+}
+
+/** Show videos that nobody asked for: what the index holds. */
+export function showVideos(videos, place) {
+  grid.replaceChildren(...videos.map((video) => makeVideo(video, place)));
+}
+
+/** Show empty cards of the same size, so that nothing moves when the answer comes. */
+export function showSkeletons() {
+  const makeSkeleton = () =>
+    make("li", { className: "card skeleton", ariaHidden: true },
+      make("span", { className: "shot" }), make("span", { className: "title" }), make("span", { className: "line" }));
+  grid.replaceChildren(...Array.from({ length: 12 }, makeSkeleton));
+}
+
+/** Put the focus on the number-th card. */
+export const focusCard = (number) => listCards()[number]?.focus();
+
+/** Move the focus with the arrow keys; above the first row is the search box. */
+export function listenToGrid() {
+  grid.addEventListener("keydown", (event) => {
+    const cards = listCards();
+    const at = cards.indexOf(document.activeElement);
+    if (at < 0 || isModified(event)) return;
+    const columns = cards.filter((card) => card.offsetTop === cards[0].offsetTop).length;
+    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    if (event.key === "ArrowUp" && to < 0) find("query").focus();
+    else focusCard(event.key === "ArrowDown" ? Math.min(to, cards.length - 1) : to);
+  });
+}
+
+function makeHit(hit, place) {
+  const copies = hit.copies.length ? `, ${hit.copies.length + 1} copies` : "";
+  const why = Object.entries(hit.why).map(([level, score]) => `${level} ${score.toFixed(3)}`);
+  const score = make("span", { title: ["score", ...why].join(", ") }, hit.score.toFixed(3));
+  return makeCard({
+    ...hit,
+    href: writePlace({ ...place, v: hit.video, t: hit.time.toFixed(1) }),
+    about: [make("span", {}, `at ${clock(hit.time)}${copies}`), score],
+  });
+}
+
+function makeVideo(video, place) {
+  const { id, duration, missing, salvaged, complete } = video;
+  const state = missing ? "the file is gone" : salvaged ? "damaged, read in part" : complete ? "" : "not indexed to its end";
+  return makeCard({
+    ...video,
+    href: writePlace({ ...place, v: id }),
+    thumbnail: `/api/thumbnails/${id}?t=${(duration / 3).toFixed(1)}`,
+    stream: `/api/videos/${id}/stream`,
+    start: 0,
+    end: Math.min(duration, PREVIEW_LENGTH),
+    about: [state || (video.width ? `${video.width} × ${video.height}` : "")],
+  });
+}
+
+function makeCard({ href, title, path, duration, thumbnail, stream, start, end, about, weak = false }) {
+  const picture = make("img", { loading: "lazy", decoding: "async", alt: "", src: thumbnail });
+  const shot = make("span", { className: "shot" }, picture, make("span", { className: "badge" }, clock(duration)));
+  const link = make("a", { href, title: path }, shot, make("span", { className: "title" }, title), make("span", { className: "line soft" }, ...about));
+  playWhileLookedAt(link, shot, () => makeFilm(stream, start, end));
+  return make("li", { className: weak ? "card weak" : "card" }, link);
+}
+
+function playWhileLookedAt(link, shot, makePreview) {
+  let timer = 0;
+  let film = null;
+  const begin = () => {
+    clearTimeout(timer);
+    if (isCalm() || film) return;
+    timer = setTimeout(() => shot.append((film = makePreview())), PREVIEW_DELAY);
+  };
+  const stop = () => {
+    if (link.matches(":hover, :focus-visible")) return;
+    clearTimeout(timer);
+    film?.removeAttribute("src"); // ends the download
+    film?.load();
+    film?.remove();
+    film = null;
+  };
+  link.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && begin());
+  link.addEventListener("pointerleave", stop);
+  link.addEventListener("focus", () => link.matches(":focus-visible") && begin());
+  link.addEventListener("blur", stop);
+}
+
+function makeFilm(stream, start, end) {
+  const film = make("video", { src: stream, muted: true, playsInline: true, tabIndex: -1, ariaHidden: true });
+  const restart = () => {
+    film.currentTime = start;
+    film.play().catch(() => {}); // left in the meantime, or nothing the browser can play: the picture stays
+  };
+  film.addEventListener("loadedmetadata", restart);
+  film.addEventListener("playing", () => film.classList.add("seen"));
+  film.addEventListener("timeupdate", () => film.currentTime >= end && restart());
+  film.addEventListener("ended", restart);
+  return film;
+}

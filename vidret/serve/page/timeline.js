@@ -1,0 +1,89 @@
+// The timeline under a video: the curve of the query's scores, the moments as marks, and the head that moves.
+
+import { clock, draw, find, make } from "./dom.js";
+
+const WIDTH = 1000; // of the SVG's own units, whatever its size on the screen
+const HEIGHT = 100;
+const ROOM = 8; // above and below the curve
+const MOST_POINTS = 800;
+
+const timeline = find("timeline");
+const reading = find("reading");
+
+/** Draw what is known of a query in a video; without a curve the timeline is empty. */
+export function drawTimeline(curve, duration) {
+  const typical = curve?.typical ?? null;
+  find("typical").hidden = typical === null;
+  find("marks").replaceChildren(...(curve?.moments ?? []).map((moment) => makeMark(moment, duration)));
+  if (!curve) return find("curve").replaceChildren();
+
+  const points = thin(curve);
+  const known = [...points.map(([, score]) => score), ...(typical === null ? [] : [typical])];
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const x = (time) => Number(((time / duration) * WIDTH).toFixed(1));
+  const y = (score) => Number((HEIGHT - ROOM - ((score - low) / (high - low || 1)) * (HEIGHT - 2 * ROOM)).toFixed(1));
+  const line = [[curve.start, points[0][1]], ...points, [curve.end, points.at(-1)[1]]].map(([time, score]) => `${x(time)},${y(score)}`).join("L");
+  find("curve").replaceChildren(
+    draw("path", { class: "area", d: `M${x(curve.start)},${HEIGHT}L${line}L${x(curve.end)},${HEIGHT}Z` }),
+    ...curve.moments.map(({ start, end }) => draw("rect", { class: "moment", x: x(start), width: x(end) - x(start), height: HEIGHT })),
+    ...(typical === null ? [] : [draw("path", { class: "typical-line", d: `M0,${y(typical)}H${WIDTH}` })]),
+    draw("path", { class: "score-line", d: `M${line}` }),
+  );
+  find("typical").style.top = `${y(typical)}%`;
+  find("typical").classList.toggle("below", y(typical) < HEIGHT / 4);
+}
+
+/** Show where the video is. */
+export function moveHead(time, duration) {
+  find("head").style.left = share(time, duration);
+  timeline.ariaValueMax = Math.round(duration);
+  timeline.ariaValueNow = Math.round(time);
+  timeline.ariaValueText = `${clock(time)} of ${clock(duration)}`;
+}
+
+/** Hear where the timeline is pressed or dragged to; `look()` gives the curve and the duration. */
+export function listenToTimeline(look, onSeek) {
+  const timeAt = (event) => {
+    const box = timeline.getBoundingClientRect();
+    return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * look().duration;
+  };
+  timeline.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    if (event.target.className === "mark") return onSeek(Number(event.target.dataset.start));
+    timeline.setPointerCapture(event.pointerId);
+    onSeek(timeAt(event));
+  });
+  timeline.addEventListener("pointermove", (event) => {
+    tellReading(timeAt(event), look());
+    if (timeline.hasPointerCapture(event.pointerId)) onSeek(timeAt(event));
+  });
+  timeline.addEventListener("pointerleave", () => (reading.hidden = true));
+}
+
+const share = (time, duration) => `${duration ? (time / duration) * 100 : 0}%`;
+
+function makeMark({ start, end }, duration) {
+  const mark = make("div", { className: "mark", title: `${clock(start, true)} to ${clock(end, true)}` });
+  mark.dataset.start = start;
+  mark.style.left = share(start, duration);
+  mark.style.width = share(end - start, duration);
+  return mark;
+}
+
+/** Tell time and score beside the pointer. */
+function tellReading(time, { curve, duration }) {
+  const nearer = (best, each, at) => (Math.abs(each - time) < Math.abs(curve.times[best] - time) ? at : best);
+  const score = curve ? `  ${curve.scores[curve.times.reduce(nearer, 0)].toFixed(3)}` : "";
+  reading.textContent = clock(time, true) + score;
+  reading.style.left = share(time, duration);
+  reading.classList.toggle("left", time > duration / 2);
+  reading.hidden = false;
+}
+
+/** Keep the highest score of each stretch of a long video: peaks are what is looked for. */
+function thin({ times, scores }) {
+  const step = Math.ceil(times.length / MOST_POINTS);
+  const points = times.map((time, at) => [time, scores[at]]);
+  const highest = (from) => points.slice(from, from + step).reduce((best, point) => (point[1] > best[1] ? point : best));
+  return Array.from({ length: Math.ceil(times.length / step) }, (_, part) => highest(part * step));
+}

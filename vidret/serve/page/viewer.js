@@ -1,0 +1,217 @@
+// One video, opened: the film, the timeline with the query's scores, and the moments found.
+
+import { ask, isDropped, latest, readProblem } from "./api.js";
+import { clock, draw, find, isCalm, isModified, make, tell } from "./dom.js";
+import { drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
+
+const LEAST_SHARE = 0.5; // of the best moment's score
+const ADDRESS_PAUSE = 300; // milliseconds before a new time is told
+const UNPLAYABLE = "This browser cannot play this file: stills are shown instead, and the file can be downloaded.";
+const WEAK = "Nothing in this video matches that well.";
+
+const dialog = find("viewer");
+const film = find("film");
+const still = find("still"); // stands in for a film that cannot be played
+const nothing = { id: "", duration: 0, curve: null, time: 0 }; // `time` is where a film begins, or a still stands
+let shown = nothing;
+
+const askVideo = latest((signal, id) => ask(`/api/videos/${id}`, { signal }));
+const askCurve = latest((signal, id, { q, image }) =>
+  image
+    ? ask(`/api/videos/${id}/curve`, { method: "POST", body: { image }, signal })
+    : ask(`/api/videos/${id}/curve?${new URLSearchParams({ q })}`, { signal }),
+);
+
+/** Open a video at a time, with the scores of a query: its words `q` or its `image`, or neither. */
+export async function openViewer(id, { time, query, title, playing }) {
+  const asked = Boolean(query.q || query.image);
+  shown = { ...nothing, id, time };
+  dialog.classList.toggle("plain", !asked);
+  find("viewer-title").textContent = title;
+  for (const part of ["viewer-path", "facts", "moments"]) find(part).replaceChildren();
+  tell(find("viewer-notice"));
+  drawTimeline(null, 0);
+  showFilm(playing && !isCalm());
+  follow();
+  if (!dialog.open) {
+    dialog.showModal();
+    find("viewer-title").focus();
+  }
+  try {
+    await Promise.all([describe(id), asked && search(id, query)]);
+  } catch (error) {
+    if (!isDropped(error)) tell(find("viewer-notice"), error.message);
+  }
+}
+
+/** Close what is open, and end its download. */
+export function closeViewer() {
+  dialog.close();
+  film.removeAttribute("src");
+  film.load();
+  shown = nothing;
+}
+
+/** Go to a time in the open video. */
+export function seek(time) {
+  shown.time = Math.min(Math.max(0, time), getDuration());
+  if (film.hidden) showStill();
+  else film.currentTime = shown.time;
+  follow();
+}
+
+/** Hear what is done in the viewer: `onTime(seconds)` when it rests somewhere else, `onClose()` when it is to close. */
+export function listenToViewer(onTime, onClose) {
+  let timer = 0;
+  const tellTime = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => dialog.open && onTime(now()), ADDRESS_PAUSE);
+  };
+  const on = (element, names, act) => names.split(" ").forEach((name) => element.addEventListener(name, act));
+  on(film, "loadedmetadata", () => seek(shown.time));
+  on(film, "seeked pause", tellTime);
+  on(still, "load", tellTime);
+  on(film, "timeupdate seeking", follow);
+  on(film, "play pause volumechange", showState);
+  on(film, "error", () => film.hasAttribute("src") && giveUpFilm());
+  on(film, "click", togglePlay);
+  on(find("play"), "click", togglePlay);
+  on(find("mute"), "click", toggleSound);
+  on(find("fill"), "click", toggleFullScreen);
+  on(find("next"), "click", goToNext);
+  on(find("previous"), "click", goToPrevious);
+  on(find("close"), "click", onClose);
+  on(dialog, "keydown", onKey);
+  on(dialog, "cancel", (event) => {
+    event.preventDefault();
+    onClose();
+  });
+  listenToTimeline(() => ({ curve: shown.curve, duration: getDuration() }), seek);
+  showState();
+}
+
+// What is shown
+
+async function describe(id) {
+  const video = await askVideo(id);
+  shown.duration = video.duration;
+  find("viewer-title").textContent = video.title;
+  find("viewer-path").textContent = [video.path, ...video.copies].join("  =  ");
+  const { width, height, fps, duration, changed, salvaged } = video;
+  const facts = [width && `${width} × ${height}`, fps && `${fps.toFixed(2) * 1} fps`, clock(duration)];
+  facts.push(changed && `changed ${changed.slice(0, 10)}`, salvaged && `damaged: ${salvaged}`);
+  const download = make("a", { href: film.src, download: video.path.split("/").at(-1) }, "Download");
+  find("facts").replaceChildren(`${facts.filter(Boolean).join(" · ")} · `, download);
+  drawTimeline(shown.curve, getDuration());
+  follow();
+}
+
+async function search(id, query) {
+  const curve = await askCurve(id, query);
+  if (!curve.times.length) return;
+  const best = curve.moments[0];
+  curve.moments = pickMoments(curve.moments).sort((one, other) => one.start - other.start); // as the timeline has them
+  shown.curve = curve;
+  if (getDuration()) drawTimeline(curve, getDuration());
+  if (curve.weak) tell(find("viewer-notice"), WEAK);
+  find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
+}
+
+/** Leave out moments that a better one overlaps or outshines: on one timeline they say nothing more. */
+function pickMoments(moments) {
+  const picked = [];
+  for (const moment of moments) {
+    const apart = picked.every(({ start, end }) => moment.end <= start || end <= moment.start);
+    if (apart && moment.score >= moments[0].score * LEAST_SHARE) picked.push(moment);
+  }
+  return picked;
+}
+
+function makeMoment({ start, end, score }, best) {
+  const told = make("span", { className: "soft" }, score.toFixed(3));
+  const button = make("button", { type: "button", className: best ? "best" : "" }, `${clock(start, true)} – ${clock(end, true)}`, told);
+  button.addEventListener("click", () => seek(start));
+  return make("li", {}, button);
+}
+
+function showFilm(playing) {
+  setPlayable(true);
+  film.poster = thumbnail();
+  film.src = `/api/videos/${shown.id}/stream`;
+  if (playing) film.play().catch(() => {}); // not allowed without a gesture, or closed in the meantime
+}
+
+async function giveUpFilm() {
+  const { id } = shown;
+  setPlayable(false);
+  showStill();
+  const response = await fetch(film.src, { headers: { Range: "bytes=0-0" } }).catch(() => null);
+  const sentence = response && !response.ok ? await readProblem(response) : UNPLAYABLE;
+  if (shown.id === id) tell(find("viewer-notice"), sentence);
+}
+
+function setPlayable(playable) {
+  film.hidden = !playable;
+  still.hidden = playable;
+  for (const name of ["play", "mute"]) find(name).disabled = !playable;
+}
+
+function showStill() {
+  still.src = thumbnail();
+}
+
+const thumbnail = () => `/api/thumbnails/${shown.id}?t=${shown.time.toFixed(1)}&w=960`;
+const getDuration = () => shown.duration || film.duration || 0;
+const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTime);
+
+function follow() {
+  moveHead(now(), getDuration());
+  find("clock").textContent = `${clock(now())} / ${clock(getDuration())}`;
+}
+
+function showState() {
+  const showIcon = (name, icon) => find(name).replaceChildren(draw("svg", { class: "icon" }, draw("use", { href: `#icon-${icon}` })));
+  showIcon("play", film.paused ? "play" : "pause");
+  showIcon("mute", film.muted ? "silent" : "sound");
+  find("play").ariaLabel = film.paused ? "Play" : "Pause";
+  find("mute").ariaPressed = film.muted;
+}
+
+// What is done
+
+function togglePlay() {
+  if (film.paused) film.play().catch(() => {}); // what cannot be played says so by its error
+  else film.pause();
+}
+
+function toggleSound() {
+  film.muted = !film.muted;
+}
+
+function toggleFullScreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else find("stage").requestFullscreen();
+}
+
+const listStarts = () => shown.curve?.moments.map((moment) => moment.start) ?? [];
+const goToNext = () => seek(listStarts().find((start) => start > now() + 0.2) ?? now());
+const goToPrevious = () => seek(listStarts().findLast((start) => start < now() - 0.5) ?? now());
+
+function onKey(event) {
+  if (isModified(event)) return;
+  const step = Math.min(5, Math.max(0.5, getDuration() / 20));
+  const act = {
+    ArrowLeft: () => seek(now() - step),
+    ArrowRight: () => seek(now() + step),
+    Home: () => seek(0),
+    End: () => seek(getDuration()),
+    n: goToNext,
+    p: goToPrevious,
+    m: toggleSound,
+    f: toggleFullScreen,
+    " ": togglePlay,
+  }[event.key];
+  if (!act || (event.key === " " && event.target.closest("button"))) return;
+  event.preventDefault();
+  act();
+}

@@ -1,0 +1,147 @@
+"""Who may ask: token, host, origin and size of a request, before anything else looks at it."""
+
+import hmac
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vidret.errors import VidretError
+from vidret.serve.problems import answer_problem
+
+MAX_BYTES = 16 << 20  # of a body
+TOO_LARGE = f"the body must have at most {MAX_BYTES >> 20} MiB, got more"
+HANG_UP = {"Connection": "close"}  # else the server would take in the rest, however much, to throw it away
+COOKIE = "vidret"
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}")  # fits a header, a cookie and, quoted, an address
+READS = ("GET", "HEAD", "OPTIONS")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-cache",
+}
+
+
+def check_door(host: str, token: str | None) -> None:
+    """Refuse to open to the network without a token, and a token that cannot be sent.
+
+    Raises:
+        VidretError: Which of the two it is.
+    """
+    if token is None and not is_loopback(host):
+        raise VidretError(f"token must be given to listen on {host}, which others may reach, got none")
+    if token is not None and not TOKEN.fullmatch(token):
+        raise VidretError("token must be 8 or more letters, digits or any of . _ ~ + / = -, got something else")
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guarded:
+    """An app that only those reach who may; every answer has the headers that browsers heed."""
+
+    def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
+        """Wrap an app that listens on ``host``; see ``check_door``."""
+        check_door(host, token)
+        self._app, self._token = app, token
+        own = "|".join(re.escape(name) for name in ("localhost", "127.0.0.1", "[::1]", host))
+        # Elsewhere any name may be ours. There the token stops a page that has its own name lead here.
+        self._hosts = re.compile(rf"({own})(:\d+)?", re.IGNORECASE) if is_loopback(host) else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, or pass it on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        answer = self._refuse(request) or self._welcome(request)
+        if answer is not None:
+            await answer(scope, receive, add_headers(send))
+        else:
+            await self._app(scope, limit_body(receive), add_headers(send))
+
+    def _refuse(self, request: Request) -> Response | None:
+        headers = request.headers
+        host = headers.get("host", "")
+        if self._hosts is not None and not self._hosts.fullmatch(host):
+            return answer_problem(421, f"host must be localhost or a loopback address, got {host or 'none'}")
+        if request.method not in READS and is_foreign(headers):
+            return answer_problem(403, f"origin must be this server, got {headers['origin']}")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > MAX_BYTES:
+            return answer_problem(413, TOO_LARGE, HANG_UP)
+        return None
+
+    def _welcome(self, request: Request) -> Response | None:
+        """Let in who knows the token; the page's address may hold it once, from then on a cookie does."""
+        if self._token is None:
+            return None
+        if request.method == "GET" and request.url.path == "/" and self._is_token(request.query_params.get("token")):
+            query = request.url.remove_query_params("token").query
+            answer = RedirectResponse(f"/?{query}" if query else "/", 303)
+            secure = request.url.scheme == "https"
+            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", secure=secure)
+            return answer
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        if (scheme.lower() == "bearer" and self._is_token(bearer)) or self._is_token(request.cookies.get(COOKIE)):
+            return None
+        sentence = "the token is missing or wrong: send it as Authorization: Bearer TOKEN, or open /?token=TOKEN"
+        return answer_problem(401, sentence, {"WWW-Authenticate": "Bearer"})
+
+    def _is_token(self, given: str | None) -> bool:
+        assert self._token is not None
+        return given is not None and hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def is_foreign(headers: Headers) -> bool:
+    """Say whether a page of another server sends this; what is no browser says nothing of origins."""
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    except ValueError:  # no address at all
+        return True
+
+
+def limit_body(receive: Receive) -> Receive:
+    """Count what comes in, whatever its headers promised."""
+    size = 0
+
+    async def count() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BYTES:
+            raise HTTPException(413, TOO_LARGE, HANG_UP)
+        return message
+
+    return count
+
+
+def add_headers(send: Send) -> Send:
+    """Add the headers that an answer does not have yet."""
+
+    async def add(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return add
