@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 CANDIDATES = 200  # segments that are looked at again for a query
 TOGETHER = 16  # searches whose candidates are read at once: about 60 MB
+SHARED = 1.5  # a matrix of searches by all candidates of theirs may be this much larger than their own rows together
 AT_ONCE = 256  # segments that whole matrices are scored against at a time
 TOTAL = "total"
 Ids = Int64[np.ndarray, " id"]
@@ -133,13 +134,34 @@ class Searcher:
         for numbers in by_ranker.values():
             for first in range(0, len(numbers), TOGETHER):
                 part = numbers[first : first + TOGETHER]
-                union = np.unique(np.concatenate([candidates[number] for number in part]))
-                stored = self.read(searches[part[0]].ranker, union)
-                for number in part:
-                    ids = candidates[number]
-                    own = stored.take(np.searchsorted(union, ids))
-                    ranked[number] = self._order(searches[number], ids, own)
+                found = self._look_again([searches[number] for number in part], [candidates[number] for number in part])
+                ranked |= zip(part, found, strict=True)
         return [ranked[number] for number in range(len(searches))]
+
+    def _look_again(self, searches: Sequence[Search], candidates: Sequence[Ids]) -> list[Ranked]:
+        """Read what is stored of all candidates once, and order each search's by the ranker that they share."""
+        ranker = searches[0].ranker
+        union = np.unique(np.concatenate(candidates))
+        if not len(union):
+            return [Ranked([], np.empty(0), np.empty(0), np.empty(0), {}) for _ in searches]
+        stored = self.read(ranker, union)
+        texts = [[search.wanted.text, *search.wanted.unwanted] for search in searches]
+        places = [np.searchsorted(union, ids) for ids in candidates]
+        # Where searches have much the same candidates, as in a small index, one matrix is quicker than many rows.
+        whole = None
+        if len(searches) > 1 and len(union) * len(searches) <= SHARED * sum(map(len, candidates)):
+            whole = ranker.score([text for each in texts for text in each], stored.packed, stored.frames)
+        ends = np.cumsum([len(each) for each in texts])
+        ranked = []
+        for number, (search, own) in enumerate(zip(searches, places, strict=True)):
+            taken = stored.take(own)
+            if whole is None:
+                levels = ranker.score(texts[number], taken.packed, taken.frames) if len(own) else None
+            else:
+                rows = slice(ends[number] - len(texts[number]), ends[number])
+                levels = Levels({name: level[rows, own] for name, level in whole.scores.items()}, whole.best[rows, own])
+            ranked.append(self._order(search, candidates[number], taken, levels))
+        return ranked
 
     def _choose_candidates(self, searches: Sequence[Search]) -> list[Ids]:
         """Find the segments nearest what each search wants, among those it is about."""
@@ -155,15 +177,14 @@ class Searcher:
                 chosen[number] = ids[: searches[number].candidates][ids[: searches[number].candidates] >= 0]
         return [chosen[number] for number in range(len(searches))]
 
-    def _order(self, search: Search, ids: Ids, stored: Stored) -> Ranked:
+    def _order(self, search: Search, ids: Ids, stored: Stored, levels: Levels | None) -> Ranked:
         """Order candidates.
 
         Each thing that must not fit takes away by how much it fits better than it fits the candidates on average.
         """
         ranker, wanted = search.ranker, search.wanted
-        if not len(ids):
+        if levels is None or not len(ids):
             return Ranked([], np.empty(0), np.empty(0), np.empty(0), {})
-        levels = ranker.score([wanted.text, *wanted.unwanted], stored.packed, stored.frames)
         calibration = None if wanted.is_picture else self.find_calibration(ranker)
         if calibration is not None:
             levels = calibration.correct(levels, ids)
