@@ -151,6 +151,16 @@ def test_a_picture_finds_what_looks_like_it(engine: Engine, library: Path) -> No
             engine.search(wrong)
 
 
+def test_a_vector_is_a_query_too(engine: Engine) -> None:
+    blue = engine.encoder.encode_text(["blue"])[0].sentence
+    found, expected = engine.search(7 * blue, 3), engine.search("blue", 3, rerank=None)
+    assert [(hit.path, hit.time) for hit in found] == [(hit.path, hit.time) for hit in expected]
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected])
+    for wrong in (blue[:2], 0 * blue, np.full(3, np.nan)):
+        with pytest.raises(VidretError, match="vector must have 3 numbers and a finite length above 0, got"):
+            engine.search(wrong)
+
+
 def test_filters_say_which_videos_are_meant(engine: Engine, library: Path) -> None:
     engine.index([write_film(library / "more" / "long.mp4", ("red", 8))])
     shutil.copy(library / "red.mp4", library / "more" / "copy.mp4")

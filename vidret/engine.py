@@ -300,17 +300,17 @@ class Engine:
 
         Args:
             query: What to look for: words, of which ``-word`` and ``-"some words"`` must not fit; or a picture, uint8
-                (height, width, 3), for videos with a frame like it.
+                (height, width, 3), for videos with a frame like it; or a vector of the encoder's, of any length.
             k: How many videos to give at most.
             candidates: How many segments of the coarse search are looked at again, at least; more are taken when these
                 hold fewer than ``k`` videos.
             rerank: What orders them: ``ucofia``, ``glscl``, None for the best frames alone, or what the index was made
-                for. A picture is answered by the best frames whatever this says.
+                for. What comes without words is answered by the best frames whatever this says.
             filters: Which videos the search is about.
 
         Returns:
             Hits, best first; a video is there once, with its best segment. A file that is gone is left out at once. How
-            weak a hit is says the part of the query that is wanted; the hits of a picture are never called weak, since
+            weak a hit is says the part of the query that is wanted; without words hits are never called weak, since
             there is nothing to compare them with.
 
         Raises:
@@ -334,7 +334,7 @@ class Engine:
                 Search(
                     what,
                     each.k,
-                    searcher.choose(None if what.is_picture else each.rerank),
+                    searcher.choose(None if what.wordless else each.rerank),
                     each.candidates,
                     each.filters,
                 )
@@ -393,7 +393,7 @@ class Engine:
         """
         wanted = self._encode_query(query, k)
         if video is None:
-            ranker = self._searcher.choose(None if wanted.is_picture else AUTO)
+            ranker = self._searcher.choose(None if wanted.wordless else AUTO)
             hits = self._searcher.search([Search(wanted, videos, ranker, filters=filters)])[0]
             chosen = [Chosen(hit.video, hit.path, hit.score, hit.weak) for hit in hits]
         else:

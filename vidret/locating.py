@@ -37,7 +37,7 @@ class Locator:
 
     def locate(self, wanted: Wanted, chosen: Sequence[Chosen], k: int) -> list[Moment]:
         """Find the k best moments in videos: by the head, which knows no pictures, or by curves."""
-        by_head = self._grounder is not None and not wanted.is_picture
+        by_head = self._grounder is not None and not wanted.wordless
         moments = self.ask_head(wanted, chosen) if by_head else self.read_curves(wanted, chosen, k)
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
@@ -48,7 +48,7 @@ class Locator:
             curve = self.curve(wanted, each.video)
             if curve is None:
                 continue
-            weak = not wanted.is_picture and self._searcher.is_weak(curve.best, FrameRanker())
+            weak = not wanted.wordless and self._searcher.is_weak(curve.best, FrameRanker())
             spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
             moments += [Moment(each.video, each.path, *span, weak) for span in spans]
         return moments
@@ -87,7 +87,7 @@ class Locator:
             DecodeError: The head has not seen the video, and it cannot be read.
             StoreError: Nothing of the video is stored.
         """
-        if self._grounder is not None and not wanted.is_picture:
+        if self._grounder is not None and not wanted.wordless:
             content = self._searcher.store.video(video.video).fingerprint
             scores = self._grounder.rate_frames(self._grounder.read(wanted.text.text), video.path, content)
             places = (np.arange(len(scores)) + 0.5) / self._grounder.fps

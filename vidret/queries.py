@@ -8,7 +8,7 @@ import numpy as np
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.types import Frames, Picture, Query, TextEmbedding
+from vidret.types import Frames, Picture, Query, TextEmbedding, Vector
 from vidret.video.resize import resize_picture
 
 UNWANTED = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=\w)(\S+))')
@@ -16,18 +16,21 @@ UNWANTED = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=\w)(\S+))')
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """An encoded query: what must fit, and what must not. A picture stands in for a text, as its only word."""
+    """An encoded query: what must fit, and what must not.
+
+    What comes without words, a picture or a vector, stands in for a text as its only word.
+    """
 
     text: TextEmbedding
     unwanted: tuple[TextEmbedding, ...] = ()
-    is_picture: bool = False
+    wordless: bool = False
 
 
 def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[Wanted]:
     """Encode queries, all texts at once.
 
     Raises:
-        VidretError: A query holds no word that is wanted, or a picture is none.
+        VidretError: A query holds no word that is wanted, or a picture or vector is none.
     """
     parsed = [parse_query(query) if isinstance(query, str) else None for query in queries]
     texts = [text for parts in parsed if parts is not None for text in parts]
@@ -38,7 +41,8 @@ def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[Wanted]:
             text, *unwanted = (next(encoded) for _ in parts)
             wanted.append(Wanted(text, tuple(unwanted)))
         elif not isinstance(query, str):
-            wanted.append(Wanted(encode_picture(query, encoder), is_picture=True))
+            text = take_vector(query, encoder) if query.ndim == 1 else encode_picture(query, encoder)
+            wanted.append(Wanted(text, wordless=True))
     return wanted
 
 
@@ -58,6 +62,21 @@ def parse_query(query: str) -> tuple[str, ...]:
     if not all(unwanted):
         raise VidretError(f'query must hold a word between -" and ", got {query!r}')
     return text, *unwanted
+
+
+def take_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:
+    """Take a vector of the encoder's space, at unit length.
+
+    Raises:
+        VidretError: It is of another dimension, or has no direction.
+    """
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if vector.shape != (encoder.dim,) or not 0 < length < np.inf:
+        raise VidretError(
+            f"vector must have {encoder.dim} numbers and a finite length above 0, got {len(vector)} and {length:g}"
+        )
+    unit = (vector / length).astype(np.float32)
+    return TextEmbedding("a vector", unit, unit[None])
 
 
 def encode_picture(picture: Picture, encoder: Encoder) -> TextEmbedding:

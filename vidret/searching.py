@@ -185,7 +185,7 @@ class Searcher:
         ranker, wanted = search.ranker, search.wanted
         if levels is None or not len(ids):
             return Ranked([], np.empty(0), np.empty(0), np.empty(0), {})
-        calibration = None if wanted.is_picture else self.find_calibration(ranker)
+        calibration = None if wanted.wordless else self.find_calibration(ranker)
         if calibration is not None:
             levels = calibration.correct(levels, ids)
         fits, *unwanted = sum_levels(levels.scores, ranker)
@@ -270,7 +270,7 @@ class Searcher:
     def as_hits(self, ranked: Ranked, search: Search) -> list[Hit]:
         """Give each video once, with its best segment, where a file of it that matches is there."""
         # How well a picture fits is no measure for texts, nor theirs for it.
-        unrelated = [] if search.wanted.is_picture else self.baselines.scores(self.store, search.ranker)
+        unrelated = [] if search.wanted.wordless else self.baselines.scores(self.store, search.ranker)
         hits: list[Hit] = []
         for place, paths in self._name(ranked, search.filters):
             there = [path for path in paths if os.path.exists(path)]  # noqa: PTH110

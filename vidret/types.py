@@ -13,7 +13,9 @@ from jaxtyping import Bool, Float, Float64, UInt8
 
 Interpolation = Literal["bilinear", "bicubic"]
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
-Query = str | Picture  # words, in which -word and -"some words" must not fit; or what a video should look like
+Vector = Float[np.ndarray, " dim"]
+# Words, in which -word and -"some words" must not fit; what a video should look like; or a vector of the encoder's.
+Query = str | Picture | Vector
 
 
 @dataclass(frozen=True, slots=True)

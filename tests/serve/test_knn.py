@@ -58,10 +58,11 @@ def test_only_the_first_have_captions(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("asked", "status", "sentence"),
     [
-        ({"image_url": "http://169.254.169.254/"}, 400, "got image_url, which this server does not take"),
-        ({"embedding_input": [0.1, 0.2]}, 400, "got embedding_input, which this server does not take"),
-        ({}, 400, "text or image must be given, got neither"),
-        ({"text": ""}, 400, "text or image must be given, got neither"),
+        ({"image_url": "http://169.254.169.254/"}, 400, "got image_url: nothing is fetched from elsewhere"),
+        ({"embedding_input": [0.1, 0.2]}, 422, "vector must have 3 numbers and a finite length above 0, got 2"),
+        ({"embedding_input": [0, 0, 0]}, 422, "vector must have 3 numbers and a finite length above 0, got 3 and 0"),
+        ({}, 400, "text, image or embedding_input must be given, got none"),
+        ({"text": ""}, 400, "text, image or embedding_input must be given, got none"),
         ({"text": "red", "modality": "text"}, 400, "modality must be image, got text"),
         ({"text": "red", "indice_name": "laion5B"}, 404, "indice_name must be index, got laion5B"),
         ({"text": "red", "num_result_ids": 0}, 422, "num_result_ids: "),

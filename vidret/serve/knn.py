@@ -4,6 +4,7 @@ A video is one result, by its best frame; copies are one, so that ``deduplicate`
 beauty or harm are not here: what a request says of them changes nothing.
 """
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -28,10 +29,10 @@ def knn_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRo
             return asked.text
         if asked.image is not None:
             return await pictures.read(asked.image)
-        refused = "image_url" if asked.image_url is not None else "embedding_input"
-        if getattr(asked, refused) is None:
-            raise RefusedError(400, "text or image must be given, got neither")
-        raise RefusedError(400, f"text or image must be given, got {refused}, which this server does not take")
+        if asked.embedding_input is not None:
+            return np.array(asked.embedding_input, np.float32)
+        got = "none" if asked.image_url is None else "image_url: nothing is fetched from elsewhere"
+        raise RefusedError(400, f"text, image or embedding_input must be given, got {got}")
 
     @router.get("/indices-list")
     def list_indices() -> list[str]:

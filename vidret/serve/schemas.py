@@ -244,7 +244,7 @@ class KnnRequest(BaseModel):
     text: str | None = Field(None, max_length=LONGEST_QUERY)
     image: str | None = Field(None, description="Base64.")
     image_url: str | None = Field(None, description="Refused: nothing is fetched from elsewhere.")
-    embedding_input: list[float] | None = Field(None, description="Refused: a query is words or a picture.")
+    embedding_input: list[float] | None = Field(None, max_length=8192, description="A vector of the index's encoder.")
     modality: Literal["image", "text"] = "image"
     num_images: int = Field(40, ge=1, le=1000, description="How many results have a URL and a caption.")
     num_result_ids: int | None = Field(None, ge=1, le=1000, description="How many results; num_images unless given.")
