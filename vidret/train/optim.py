@@ -214,7 +214,10 @@ def adamw_optimizer(
     model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1
 ) -> tuple[Optimizer, LambdaLR]:
     """Give the optimiser and the schedule, over all steps, of TempMe and Prompt Switch, whose rules are here."""
-    optimizer = AdamW(parameter_groups(model, rule), betas=(0.9, 0.999), eps=1e-6)
+    groups = parameter_groups(model, rule)
+    # One pass over the weights; a GPU's mixed float16 could not limit the gradient's norm any more.
+    fused = all(weight.device.type == "cpu" for group in groups for weight in group["params"])
+    optimizer = AdamW(groups, betas=(0.9, 0.999), eps=1e-6, fused=fused)
     return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=True)
 
 

@@ -297,7 +297,12 @@ def _at_rate(rule: Any, lr: float) -> Any:
 
 def _train_all(lr: float) -> optim.Rule:
     """Train every weight at one rate; biases, norms and scales do not decay."""
-    return lambda name: optim.Setting("all", lr, 0.0 if name.endswith(("bias", "logit_scale")) else 0.05)
+
+    def rule(name: str) -> optim.Setting:
+        decays = not (".ln_" in name or name.endswith(("bias", "logit_scale")))
+        return optim.Setting("all", lr, 0.05 if decays else 0.0)
+
+    return rule
 
 
 def _read_tokens() -> tuple[list[int], int]:
