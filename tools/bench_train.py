@@ -1,6 +1,6 @@
 """Measure a training step of TempMe against full fine-tuning of plain CLIP; print one JSON object.
 
-    python tools/bench_train.py [--batch 4] [--repeats 3] [--device cpu|cuda] [--precision fp32|bf16]
+    python tools/bench_train.py [--batch 4] [--repeats 3] [--device cpu|cuda] [--precision fp32|bf16] [--compile]
 
 ViT-B/32 and its text tower with random weights, 12 frames at 224, 32 words. Steps take turns in one process; the peak
 of memory is that of a process of its own for each. On a GPU the peak is what torch allocated. Unproven there.
@@ -35,11 +35,12 @@ KINDS: dict[str, dict[str, Any]] = {
 class Step:
     """One kind's model, optimiser and batch."""
 
-    def __init__(self, kind: str, batch: int, device: str, precision: str) -> None:
+    def __init__(self, kind: str, batch: int, device: str, precision: str, compiled: str | None) -> None:
         """Build all of it."""
         torch.manual_seed(0)
         self.device, self.precision = torch.device(device), precision
-        self.model = RetrievalModule(vision=VISION, text=TEXT, **KINDS[kind]).model.to(self.device).train()
+        module = RetrievalModule(vision=VISION, text=TEXT, compiled=compiled, **KINDS[kind])
+        self.model = module.model.to(self.device).train()
         rule: Any = optim.tempme if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
         self.optimizer = torch.optim.AdamW(optim.parameter_groups(self.model, rule))
         self.trained = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
@@ -66,11 +67,11 @@ class Step:
         return time.perf_counter()
 
 
-def measure_peak(kind: str, batch: int, device: str, precision: str, threads: int) -> float:
+def measure_peak(kind: str, batch: int, device: str, precision: str, compiled: str | None, threads: int) -> float:
     """Give the peak of two steps in MB, above what the process had before: to be called in a process of its own."""
     torch.set_num_threads(threads)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = Step(kind, batch, device, precision)
+    step = Step(kind, batch, device, precision, compiled)
     for _ in range(2):
         step.run()
     if device == "cuda":
@@ -85,8 +86,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--compile", action="store_true", help="both, with inductor")
     arguments = parser.parse_args()
-    settings = (arguments.batch, arguments.device, arguments.precision)
+    settings = (arguments.batch, arguments.device, arguments.precision, "inductor" if arguments.compile else None)
     peaks = {}
     for kind in KINDS:  # first, while this process is small: a child starts from its parent's peak
         with multiprocessing.get_context("spawn").Pool(1) as pool_of_one:

@@ -16,6 +16,7 @@ from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.errors import VidretError
 from vidret.ranking import choose_ranker, load_ranker
+from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
@@ -145,6 +146,28 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         found.append([weight.grad for weight in module.model.encoder.vision.parameters() if weight.grad is not None])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, of what it traces
+@pytest.mark.parametrize("method", ["clip", "tempme"])
+def test_compiled_towers_say_the_same_and_save_as_others_do(method: str) -> None:
+    pixels, mask = torch.randint(0, 255, (2, 6, 32, 32, 3), dtype=torch.uint8), torch.ones(2, 6, dtype=torch.bool)
+    plain = make_module(method, num_frames=6).eval()
+    compiled = make_module(method, num_frames=6, compiled="eager").eval()
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    ids = torch.tensor([[1, 5, 49407], [1, 49407, 0]])
+    for one, other in zip(
+        *((m.model.encode_videos(pixels, mask).frames, m.model.encode_texts(ids).words) for m in (plain, compiled)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_rate_that_drops_at_an_epoch_needs_a_number_of_epochs(tmp_path: Path) -> None:
+    module = GroundingModule(width=32, text_width=32, dim=32, drop_at=3)
+    module.trainer = make_trainer(tmp_path, max_steps=10)
+    with pytest.raises(VidretError, match="max_epochs must be given where drop_at is, got drop_at 3 alone"):
+        module.configure_optimizers()
 
 
 def test_towers_must_come_from_somewhere() -> None:

@@ -1,6 +1,7 @@
 """A CLIP model as one thing: its card says what it is, its file is safetensors with the card inside."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class ClipModel(nn.Module):
             lora_rank=card.lora_rank,
         )
         self.text = TextTower(card.text, lora_rank=card.lora_rank)
-        self.logit_scale = nn.Parameter(torch.tensor(4.6052))
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(0.07)))  # where CLIP's own training starts
 
     def folded(self) -> "ClipModel":
         """Make the low-rank updates part of the weights, in place; the card follows."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vidret.data.grounding import GroundingBatch
+from vidret.errors import VidretError
 from vidret.ground.checkpoint import RECIPES, HeadCard, Recipe, save_head
 from vidret.ground.head import GroundingHead
 from vidret.ground.settling import settle
@@ -77,7 +78,7 @@ class GroundingModule(lightning.LightningModule):
             fps: Another frame rate than the recipe's.
             unit: Another rounding; 0 for none.
             lr: The rate.
-            drop_at: The epoch from which on the rate is a tenth.
+            drop_at: The epoch from which on the rate is a tenth; the trainer must know how many there will be.
             warm_up: Steps in which it rises.
             saliency_weight: Of the saliency loss: 0.1, for Charades-STA 0.01, for TACoS 0.05.
             across_samples: Whether that loss also compares samples; off for YouTube Highlights and TVSum.
@@ -140,8 +141,14 @@ class GroundingModule(lightning.LightningModule):
         return losses.total
 
     def configure_optimizers(self) -> Any:
-        """Give the recipe's optimiser and schedule."""
-        epochs = self.trainer.max_epochs or 1
+        """Give the recipe's optimiser and schedule.
+
+        Raises:
+            VidretError: The rate drops at an epoch, and how many there are is not given.
+        """
+        epochs = self.trainer.max_epochs or -1
+        if self._drop_at is not None and epochs < 1:
+            raise VidretError(f"max_epochs must be given where drop_at is, got drop_at {self._drop_at} alone")
         steps = int(self.trainer.estimated_stepping_batches)
         drop_at = None if self._drop_at is None else steps * self._drop_at // epochs
 

@@ -83,6 +83,8 @@ def build_model(encoder: ClipModel, method: Method, *, num_words: int = 32, capt
             mixing=Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_tokens),
             unit_tokens=False,
         )
+        with torch.no_grad():
+            aligner.logit_scale.copy_(encoder.logit_scale)
         return RetrievalModel(encoder, aligner=aligner)
     if method == "glscl":
         finder = ConceptFinder(dim, heads=max(1, dim // 64), hidden=4 * dim)

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 PARTS = ("encoder", "aligner", "captioner", "head")
 MAX_SCALE = 100.0
+FROM_NOTHING = (0.9, 0.98)  # the betas of CLIP's own training (Radford et al. 2021, table 18)
 # What turns pixels and ids into tokens: the first layers, which CLIP4Clip and UCoFiA leave as CLIP made them.
 INPUTS = re.compile(r"encoder\.(text\.(embedding|positions)|vision\.(class_embedding|positions|patches|ln_pre))\b")
 
@@ -211,13 +212,13 @@ def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None, start: float
 
 
 def adamw_optimizer(
-    model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1
+    model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1, betas: tuple[float, float] = (0.9, 0.999)
 ) -> tuple[Optimizer, LambdaLR]:
     """Give the optimiser and the schedule, over all steps, of TempMe and Prompt Switch, whose rules are here."""
     groups = parameter_groups(model, rule)
     # One pass over the weights; a GPU's mixed float16 could not limit the gradient's norm any more.
     fused = all(weight.device.type == "cpu" for group in groups for weight in group["params"])
-    optimizer = AdamW(groups, betas=(0.9, 0.999), eps=1e-6, fused=fused)
+    optimizer = AdamW(groups, betas=betas, eps=1e-6, fused=fused)
     return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=True)
 
 

@@ -64,6 +64,7 @@ class RetrievalModule(lightning.LightningModule):
         mixup_weight: float = 0.0,
         beta: float = 0.005,
         checkpointing: bool = False,
+        compiled: str | None = None,
         seed: int = 0,
         out: str | None = None,
     ) -> None:
@@ -88,6 +89,7 @@ class RetrievalModule(lightning.LightningModule):
             mixup_weight: What geodesic mixtures as hard negatives count (m2-Mix); 0 leaves them out.
             beta: GLSCL's weight of consistency, which belongs to a batch size.
             checkpointing: Compute the vision tower's layers again on the way back, which saves memory.
+            compiled: What ``torch.compile`` makes the towers with, such as ``inductor``; not compiled unless given.
             seed: Of what is drawn for mixtures.
             out: Where the chosen model is written at the end, as a .safetensors file with its card.
 
@@ -106,6 +108,9 @@ class RetrievalModule(lightning.LightningModule):
             lora_rank=lora_rank,
         )
         encoder.vision.checkpointing = checkpointing
+        if compiled is not None:
+            encoder.vision.compile(backend=compiled)
+            encoder.text.compile(backend=compiled)
         self.model = build_model(encoder, method, num_words=num_words, captions=captions)
         self.method, self.out = method, out
         self._train_all, self._lr, self._warm_up = train_all, lr, warm_up
@@ -165,15 +170,19 @@ class RetrievalModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Give the recipe's optimiser and schedule."""
+        num_steps, warm_up = int(self.trainer.estimated_stepping_batches), self._warm_up
         rule = RULES[self.method]
         if self._lr is not None:
             rule = _at_rate(rule, self._lr)
         if self._train_all:
             rule = _train_all(self._lr or 5e-4)
-        steps = int(self.trainer.estimated_stepping_batches)
-        bert = self.method in ("clip", "ucofia", "glscl") and not self._train_all
-        build = optim.bert_optimizer if bert else optim.adamw_optimizer
-        optimizer, schedule = build(self.model, rule, num_steps=steps, warm_up=self._warm_up)
+            optimizer, schedule = optim.adamw_optimizer(
+                self.model, rule, num_steps=num_steps, warm_up=warm_up, betas=optim.FROM_NOTHING
+            )
+        elif self.method in ("clip", "ucofia", "glscl"):
+            optimizer, schedule = optim.bert_optimizer(self.model, rule, num_steps=num_steps, warm_up=warm_up)
+        else:
+            optimizer, schedule = optim.adamw_optimizer(self.model, rule, num_steps=num_steps, warm_up=warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Measuring
