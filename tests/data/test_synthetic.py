@@ -80,6 +80,11 @@ def test_pairs_are_those_of_the_test_split(short: Path) -> None:
     assert [caption for pair in pairs for caption in pair.captions] == list(texts.values())
 
 
+def test_pairs_of_val_are_apart(short: Path) -> None:
+    shown = [video for pair in synthetic.read_pairs(short, "val") for video in pair.videos]
+    assert shown == list(read_split("msrvtt-full-val", short).videos)
+
+
 def test_decoded_frames_tell_neither_direction_nor_order_unless_their_own_order_is_known(short: Path) -> None:
     """So a model that forgets the order of frames is at chance there, bit for bit, and not elsewhere."""
     for pair in synthetic.read_pairs(short):

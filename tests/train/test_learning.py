@@ -1,4 +1,4 @@
-"""A few minutes of tools/learn.py: what it prints is far from chance. The whole table takes hours."""
+"""A few minutes of tools/learn.py a method: what it prints is far from chance. The whole table takes hours."""
 
 import json
 import subprocess
@@ -21,11 +21,11 @@ def learn(world: Path, *settings: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_retrieval_learns_what_things_look_like_and_grounding_beats_the_curve(tmp_path: Path) -> None:
-    found = learn(tmp_path, "--methods", "clip", "tempme", "r2", "--train", "3000", "--steps", "600")
-    for method in ("clip", "tempme"):
-        assert found[method]["R@1"] > 10, "chance is 0.5"
-        assert found[method]["look"] > 65, "chance is 50"
+def test_every_method_learns_what_things_look_like_and_grounding_beats_the_curve(tmp_path: Path) -> None:
+    found = learn(tmp_path, "--train", "3000", "--steps", "400", "--films", "200")
+    for method in ("clip", "tempme", "promptswitch", "ucofia", "glscl", "all"):
+        assert found[method]["test"]["R@1"] > 4, "chance is 0.5"
+        assert found[method]["test"]["look"] > 60, "chance is 50"
     for kind in ("direction", "order"):
-        assert found["clip"][kind] == pytest.approx(50, abs=3), "mean pooling does not know an order"
-    assert found["r2"]["head R1@0.5"] > found["r2"]["curve R1@0.5"]
+        assert found["clip"]["test"][kind] == 50, "mean pooling does not know an order"
+    assert found["r2"]["test"]["head R1@0.7"] > found["r2"]["test"]["curve R1@0.7"]

@@ -6,9 +6,11 @@ in which order. Its readers are those of MSR-VTT and QVHighlights.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vidret.data.files import read_jsonl
 from vidret.data.synthetic_annotations import (
+    PAIRS,
     Entry,
     QueryRow,
     list_entries,
@@ -53,8 +55,8 @@ def write_retrieval_world(
     direction or of order have the same frames in another order. No combination of a shape with a colour or with a kind
     of action is in two splits. In val and test each caption is true of one video alone, taken to tell all there is.
 
-    Writes videos/, MSRVTT_data.json, MSRVTT_train.9k.csv and MSRVTT_JSFUSION_test.csv, and of the test split
-    captions.jsonl (the videos with the kinds of their pairs) and pairs.jsonl (see ``read_pairs``). Videos that are
+    Writes videos/, MSRVTT_data.json, MSRVTT_train.9k.csv and MSRVTT_JSFUSION_test.csv, the pairs of val and test (see
+    ``read_pairs``), and captions.jsonl (the videos of test with the kinds of their pairs). Videos that are
     there already are not drawn again; a world may be made larger later on, and its first videos stay.
 
     Args:
@@ -154,8 +156,8 @@ def write_grounding_world(
     return num_drawn
 
 
-def read_pairs(folder: str | Path) -> list[CaptionPair]:
-    """Read the pairs of a retrieval world's test split.
+def read_pairs(folder: str | Path, split: Literal["val", "test"] = "test") -> list[CaptionPair]:
+    """Read the pairs of a retrieval world's test split, or of val.
 
     On each pair a model is right that scores both captions higher with their own video than with the other. By
     construction, one that forgets the order of frames cannot do better than chance where ``kind`` is direction or
@@ -165,7 +167,7 @@ def read_pairs(folder: str | Path) -> list[CaptionPair]:
         VidretError: The file is not there, or breaks its rule.
     """
     pairs = []
-    for row in read_jsonl(Path(folder) / "pairs.jsonl"):
+    for row in read_jsonl(Path(folder) / PAIRS[split]):
         videos, captions = row.texts("videos"), row.texts("captions")
         if len(videos) != 2 or len(captions) != 2:
             raise row.refuse(f"videos and captions must be two each, got {len(videos)} and {len(captions)}")

@@ -21,6 +21,7 @@ NUM_ANNOTATORS = 3
 QIDS_A_SPLIT = 100_000_000
 QIDS_A_VIDEO = 1_000
 
+PAIRS: dict[SplitName, str] = {"val": "pairs_val.jsonl", "test": "pairs.jsonl"}
 UNLABELLED = ("qid", "query", "duration", "vid")
 WORDS, MARKS, QUESTIONS = 2, 3, 4  # what chance is asked for beside scenes; 0 and 1 are theirs
 
@@ -58,7 +59,7 @@ def list_entries(split: SplitName, pairs: Sequence[ScenePair], *, seed: int, num
 
 
 def write_msrvtt(folder: Path, entries: Sequence[Entry], *, seconds: float) -> None:
-    """Write the files of MSR-VTT, and of the test split one's own captions and the pairs."""
+    """Write the files of MSR-VTT, of val and test the pairs, and of test one's own captions."""
     videos = [
         {
             "category": PAIR_KINDS.index(entry.kind),
@@ -85,11 +86,13 @@ def write_msrvtt(folder: Path, entries: Sequence[Entry], *, seconds: float) -> N
         folder / "captions.jsonl",
         [{"video": each.video, "captions": list(each.captions), "kind": each.kind} for each in test],
     )
-    pairs = [
-        {"kind": one.kind, "videos": [one.video, two.video], "captions": [one.captions[0], two.captions[0]]}
-        for one, two in zip(test[::2], test[1::2], strict=True)
-    ]
-    _write_lines(folder / "pairs.jsonl", pairs)
+    for split, name in PAIRS.items():
+        shown = [entry for entry in entries if entry.split == split]
+        pairs = [
+            {"kind": one.kind, "videos": [one.video, two.video], "captions": [one.captions[0], two.captions[0]]}
+            for one, two in zip(shown[::2], shown[1::2], strict=True)
+        ]
+        _write_lines(folder / name, pairs)
 
 
 def list_queries(
