@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN = .venv/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test scale check bench clean
 
 demo: .venv/demo
 	$(BIN)/vidret demo
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+
+# What needs Ray, Milvus and addresses: minutes more, and their extras.
+scale: .venv/scale
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m scale
 
 check: .venv/dev
 	$(BIN)/ruff format --check
@@ -27,7 +31,8 @@ bench: .venv/dev
 # A mark a set of extras, renewed when pyproject.toml changes.
 .venv/demo: EXTRAS = demo
 .venv/dev: EXTRAS = train,serve,dev
-.venv/demo .venv/dev: pyproject.toml
+.venv/scale: EXTRAS = train,serve,dev,ray,milvus,remote
+.venv/demo .venv/dev .venv/scale: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(EXTRAS)]'
 	touch $@
