@@ -19,7 +19,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def add(catalog: Catalog, video: int, number: int, row: int = 0) -> int:
-    return catalog.add_segment(Segment(video, number, 0.0, 1.0), place(row), np.array([0.25, 0.75]))
+    return catalog.add_segments([(Segment(video, number, 0.0, 1.0), place(row), np.array([0.25, 0.75]))])[0]
 
 
 def place(row: int) -> Place:

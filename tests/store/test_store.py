@@ -12,7 +12,7 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.catalog import Catalog
-from vidret.store.records import StoredVideo
+from vidret.store.records import NewSegment, StoredVideo
 from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
 
 from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, environment, index_all, seeds, tokens
@@ -303,6 +303,52 @@ def test_damaged_vector_is_left_out_of_searches(tmp_path: Path, caplog: pytest.L
     with Store.open(tmp_path) as store:
         assert seeds(store) == [0, 1, 3]
     assert "segment 3 cannot be searched" in caplog.text
+
+
+def test_many_segments_at_once_are_what_they_are_one_by_one(tmp_path: Path) -> None:
+    with create(tmp_path / "one") as one, create(tmp_path / "many") as many:
+        index_all(one, 3)
+        segments = []
+        for seed in range(3):
+            video = many.begin_video(f"v{seed}", duration=40.0, facts={"codec": "grey"}, num_segments=NUM_SEGMENTS)
+            many.set_file(f"/videos/v{seed}.mp4", state="done", video=video)
+            for number in range(NUM_SEGMENTS):
+                content = 100 * seed + number
+                start = 10.0 * number
+                segments.append(NewSegment(video, number, start, start + 10, embedding(content), tokens(content)))
+        assert many.add_segments(segments) == list(range(1, 13))
+        assert many.segments(range(1, 13)) == one.segments(range(1, 13))
+        assert many.tokens(range(1, 13)) == one.tokens(range(1, 13))
+        for path in (tmp_path / "one" / "features").iterdir():
+            assert path.read_bytes() == (tmp_path / "many" / "features" / path.name).read_bytes()
+        assert seeds(many) == seeds(one)
+        assert many.verify() == []
+        assert many.add_segments([]) == []
+
+
+def test_what_is_stored_or_comes_twice_stays_as_it_came_first(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        video = store.begin_video("v3", duration=40.0, facts={}, num_segments=4)
+        store.set_file("a.mp4", state="running", video=video)
+        first = store.add_segment(video, 2, 0.0, 1.0, embedding(302))
+        before = store.generation
+        ids = store.add_segments([NewSegment(video, n, 0.0, 1.0, embedding(s)) for n, s in ((2, 7), (0, 300), (0, 8))])
+        assert ids == [first, first + 1, first + 1]
+        assert store.generation == before + 1
+        assert seeds(store) == [300, 302]
+        np.testing.assert_array_equal(store.frames(ids[1:2])[0][0], embedding(300).frames.astype(np.float16))
+
+
+def test_one_bad_segment_among_many_refuses_them_all(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        video = store.begin_video("v0", duration=40.0, facts={}, num_segments=4)
+        good = NewSegment(video, 0, 0.0, 1.0, embedding(0))
+        with pytest.raises(StoreError, match=r"number must be in 0\.\.3, got 4"):
+            store.add_segments([good, good._replace(number=4)])
+        with pytest.raises(StoreError, match="video must be one of this index, got 77"):
+            store.add_segments([good, good._replace(video=77)])
+        assert store.stored_segments(video) == set()
+        assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -239,19 +239,24 @@ class Catalog:
 
     # Segments
 
-    def add_segment(self, segment: Segment, place: Place, times: Float64[np.ndarray, " frame"]) -> int:
-        """Make a stored segment visible; return its id."""
-        where = astuple(place)
+    def add_segments(self, stored: Sequence[tuple[Segment, Place, Float64[np.ndarray, " frame"]]]) -> list[int]:
+        """Make stored segments visible, all at once; return their ids."""
+        if not stored:
+            return []
+        ids = []
         with self.transaction():
-            found = self.value(
-                f'INSERT INTO segments (video, number, start, "end", {PLACE}, times)'
-                f" VALUES (?, ?, ?, ?, {', '.join('?' * len(where))}, ?) RETURNING id",
-                *(segment.video, segment.number, segment.start, segment.end, *where, times.tobytes()),
-            )
+            for segment, place, times in stored:
+                where = astuple(place)
+                found = self.value(
+                    f'INSERT INTO segments (video, number, start, "end", {PLACE}, times)'
+                    f" VALUES (?, ?, ?, ?, {', '.join('?' * len(where))}, ?) RETURNING id",
+                    *(segment.video, segment.number, segment.start, segment.end, *where, times.tobytes()),
+                )
+                ids.append(int(found))
             tail = [place.row + 1, place.frame_row + place.num_frames, place.token_byte + place.num_bytes]
             self.set_meta("tail", json.dumps(tail))
             self.bump()
-            return int(found)
+        return ids
 
     def video_segments(self, video: int) -> dict[int, int]:
         """Map the numbers of a video's stored segments to their ids, in time order."""

@@ -8,6 +8,7 @@ import mmap
 import os
 import weakref
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,24 @@ class Features:
         return (row + frame_row) * self.dim * BYTES_PER_VALUE + token_byte
 
     def append(self, video: Rows, frames: Rows, tokens: Bytes) -> Place:
-        """Write rows and bytes durably and say where; nobody sees them until the catalog does."""
+        """Write one segment's rows and bytes durably and say where; nobody sees them until the catalog does."""
+        return self.append_all([(video, frames, tokens)])[0]
+
+    def append_all(self, segments: Sequence[tuple[Rows, Rows, Bytes]]) -> list[Place]:
+        """Write segments as ``append`` does, waiting once for the disk, not once for each."""
+        if not segments:
+            return []
         row, frame_row, token_byte = self._tail
-        self.video.write(row, video)
-        self.frames.write(frame_row, frames)
-        self.tokens.write(token_byte, tokens)
-        self._tail = (row + len(video), frame_row + len(frames), token_byte + len(tokens))
-        sums = checksum(video), checksum(frames), checksum(tokens)
-        return Place(row, frame_row, len(frames), token_byte, len(tokens), *sums)
+        files = (self.video, row), (self.frames, frame_row), (self.tokens, token_byte)
+        for (file, start), parts in zip(files, zip(*segments, strict=True), strict=True):
+            file.write(start, parts[0] if len(parts) == 1 else np.concatenate(parts))
+        places = []
+        for video, frames, tokens in segments:
+            sums = checksum(video), checksum(frames), checksum(tokens)
+            places.append(Place(row, frame_row, len(frames), token_byte, len(tokens), *sums))
+            row, frame_row, token_byte = row + 1, frame_row + len(frames), token_byte + len(tokens)
+        self._tail = (row, frame_row, token_byte)
+        return places
 
     def read_frames(self, place: Place) -> Rows:
         """Look at one segment's frame rows.

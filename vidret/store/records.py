@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
+
+from vidret.types import SegmentEmbedding
 
 FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
@@ -55,6 +57,17 @@ class StoredVideo:
     salvaged: str
     num_segments: int
     changed: float | None
+
+
+class NewSegment(NamedTuple):
+    """A segment to be stored: the ``number``-th of a video that was begun, from ``start`` to ``end`` in seconds."""
+
+    video: int
+    number: int
+    start: float
+    end: float
+    embedding: SegmentEmbedding
+    tokens: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,14 @@ from vidret.store import upkeep
 from vidret.store.candidates import Candidates
 from vidret.store.catalog import FORMAT, Catalog, in_order
 from vidret.store.epochs import Epochs
-from vidret.store.features import Features, half
+from vidret.store.features import Bytes, Features, Rows, half
 from vidret.store.lock import WriterLock
 from vidret.store.records import (
     FILE_STATES,
     BadSegment,
     FileRecord,
     FileState,
+    NewSegment,
     Place,
     PruneReport,
     StoredVideo,
@@ -35,6 +36,7 @@ from vidret.store.records import (
 from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
 
 Ids = Int64[np.ndarray, " id"]
+Checked = tuple[Segment, Rows, Rows, Bytes, Float64[np.ndarray, " frame"]]  # a segment's rows, tokens and frame times
 
 
 class Store:
@@ -246,24 +248,47 @@ class Store:
         Raises:
             StoreError: a vector is of the wrong size or not finite, or the disk refuses.
         """
+        return self.add_segments([NewSegment(video, number, start, end, embedding, tokens)])[0]
+
+    def add_segments(self, segments: Sequence[NewSegment]) -> list[int]:
+        """Store many segments as ``add_segment`` does, but all or none, with one wait for the disk: the bulk door.
+
+        They may be of several videos, each of which ``begin_video`` knows, in any order, and some may be stored
+        already; one that comes twice is stored as it came first. All of them pass through memory at once, so a large
+        corpus comes in parts, of thousands.
+
+        Returns:
+            Their ids, in the order given.
+
+        Raises:
+            StoreError: a vector is of the wrong size or not finite, or the disk refuses; then none is stored.
+        """
         self._writable()
-        planned = self._catalog.video(video).num_segments
-        if not 0 <= number < planned:
-            raise StoreError(f"number must be in 0..{planned - 1}, got {number}")
-        if not (np.isfinite([start, end]).all() and start <= end):
-            raise StoreError(f"start and end must be finite and in order, got {start} and {end}")
-        row = half("video", embedding.video, (self.dim,))[None]
-        frames = half("frames", embedding.frames, (len(embedding.times), self.dim))
-        times = np.ascontiguousarray(embedding.times, np.float64)
+        planned = {video: self._catalog.video(video).num_segments for video in {each.video for each in segments}}
+        rows: dict[tuple[int, int], Checked] = {}
+        for each in segments:
+            rows.setdefault((int(each.video), int(each.number)), self._check(each, planned[each.video]))
+        with self._writing:
+            ids = {key: found for key in rows if (found := self._catalog.segment_id(*key)) is not None}
+            new = [key for key in rows if key not in ids]
+            places = self._epochs.current().append_all([rows[key][1:4] for key in new])
+            stored = [(rows[key][0], place, rows[key][4]) for key, place in zip(new, places, strict=True)]
+            ids |= zip(new, self._catalog.add_segments(stored), strict=True)
+        return [ids[int(each.video), int(each.number)] for each in segments]
+
+    def _check(self, new: NewSegment, planned: int) -> Checked:
+        """Turn what came into what is stored, refusing what breaks a rule."""
+        if not 0 <= new.number < planned:
+            raise StoreError(f"number must be in 0..{planned - 1}, got {new.number}")
+        if not (np.isfinite([new.start, new.end]).all() and new.start <= new.end):
+            raise StoreError(f"start and end must be finite and in order, got {new.start} and {new.end}")
+        row = half("video", new.embedding.video, (self.dim,))[None]
+        times = np.ascontiguousarray(new.embedding.times, np.float64)
+        frames = half("frames", new.embedding.frames, (len(times), self.dim))
         if not (len(times) and np.isfinite(times).all()):
             raise StoreError(f"times must be finite and at least one, got {times}")
-        with self._writing:
-            known = self._catalog.segment_id(video, number)
-            if known is not None:
-                return known
-            packed = np.frombuffer(tokens, np.uint8).reshape(-1, 1)
-            place = self._epochs.current().append(row, frames, packed)
-            return self._catalog.add_segment(Segment(int(video), int(number), float(start), float(end)), place, times)
+        segment = Segment(int(new.video), int(new.number), float(new.start), float(new.end))
+        return segment, row, frames, np.frombuffer(new.tokens, np.uint8).reshape(-1, 1), times
 
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
         """Mark a video as stored whole, or, saying in ``salvaged`` what was lost, as far as it could be read."""

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vidret.errors import StoreError
 from vidret.store.catalog import ASKED, Catalog, as_json
 from vidret.store.epochs import Epochs
@@ -47,14 +45,12 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
     items, moved = list(places.items()), {}
     for first in range(0, len(items), BATCH):
         part = items[first : first + BATCH]
-        row, frame_row, token_byte = fresh.tail
         videos = [features.video.view(place.row, place.row + 1) for _, place in part]
         frames = [features.frames.view(place.frame_row, place.frame_row + place.num_frames) for _, place in part]
         tokens = [features.tokens.view(place.token_byte, place.token_byte + place.num_bytes) for _, place in part]
-        fresh.append(np.concatenate(videos), np.concatenate(frames), np.concatenate(tokens))
-        for key, place in part:
-            moved[key] = (row, frame_row, token_byte)
-            row, frame_row, token_byte = row + 1, frame_row + place.num_frames, token_byte + place.num_bytes
+        written = fresh.append_all(list(zip(videos, frames, tokens, strict=True)))
+        for (key, _), place in zip(part, written, strict=True):
+            moved[key] = (place.row, place.frame_row, place.token_byte)
     _sync_folder(folder)
     with catalog.transaction(durable=True):
         sql = "UPDATE segments SET row = ?, frame_row = ?, token_byte = ? WHERE id = ?"
