@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int64
 from vidret.align.calibration import sk_norm
 from vidret.errors import VidretError
 from vidret.ranking import Levels, Ranker
+from vidret.store.records import CALIBRATION
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
@@ -144,4 +145,4 @@ def _prefixed(potentials: Mapping[str, Float32[np.ndarray, " id"]]) -> dict[str,
 
 
 def _key(ranker: Ranker) -> str:
-    return f"calibration.{ranker.name}"
+    return f"{CALIBRATION}.{ranker.name}"

@@ -22,7 +22,7 @@ from vidret.locating import Chosen, Locator
 from vidret.queries import Wanted, encode_queries
 from vidret.ranking import AUTO, NONE, FrameRanker, Ranker, check_ranker, load_ranker
 from vidret.searching import CANDIDATES, Search, Searcher
-from vidret.store.records import StoredVideo, StoreInfo
+from vidret.store.records import HEAD, MOMENTS, RANKER, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
 from vidret.types import ALL_VIDEOS, Asked, Curve, Filters, Hit, Moment, Query
@@ -30,9 +30,6 @@ from vidret.video.decode import Decoder
 from vidret.video.scan import scan
 
 logger = logging.getLogger(__name__)
-
-RANKER, HEAD = "ranker", "head"  # under these keys an index keeps what it was made for
-MOMENTS = "moments"  # the folder of an index that holds what grounding heads keep of its videos
 
 
 class Engine:

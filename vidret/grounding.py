@@ -25,6 +25,7 @@ from vidret.ground.settling import choose_fade, find_highlights, settle
 from vidret.ground.spans import Span
 from vidret.ground.windows import Window, cut_windows, join_answers
 from vidret.ranking import TOKENS
+from vidret.store.records import KEPT, MAPPED
 from vidret.types import Frames, LayerTokens, LayerWords
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 FPS = 0.5  # for a head whose card names no rate
 LIMIT = 2 << 30  # bytes of what was computed for queries; what was asked for at indexing is never dropped
 ABANDONED = 3600.0  # seconds after which a file that nobody goes on writing is left over from a run that was killed
-SUFFIX, KEPT, CACHE = ".zip", "kept", "cache"
+CACHE = "cache"
 
 
 class Grounder:
@@ -85,7 +86,7 @@ class Grounder:
 
     def place(self, content: str, *, keep: bool) -> Path:
         """Say where a content's mapped tokens are, or would be."""
-        return self._folder / (KEPT if keep else CACHE) / f"{content}{SUFFIX}"
+        return self._folder / (KEPT if keep else CACHE) / f"{content}{MAPPED}"
 
     def prepare(self, path: str, content: str, *, keep: bool = False, timeout: float = 120.0) -> Path:
         """Compute a video's mapped tokens, unless they are there, and keep them; ``keep`` protects them.
@@ -114,7 +115,7 @@ class Grounder:
 
     def _drop_oldest(self, newest: Path) -> None:
         files = []
-        for path in newest.parent.glob(f"*{SUFFIX}"):
+        for path in newest.parent.glob(f"*{MAPPED}"):
             with contextlib.suppress(FileNotFoundError):  # another process drops, too
                 files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
         total = 0
@@ -264,7 +265,7 @@ def forget_others(folder: Path, contents: Container[str]) -> None:
     """Drop what any head keeps in a folder of contents that are not among these, and what killed runs left."""
     for path in folder.glob("*/*/*"):
         with contextlib.suppress(FileNotFoundError):
-            if (path.suffix == SUFFIX and path.stem not in contents) or (
+            if (path.suffix == MAPPED and path.stem not in contents) or (
                 path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
             ):
                 path.unlink()

@@ -18,6 +18,7 @@ from vidret.text import clock, printable, short
 
 if TYPE_CHECKING:
     from vidret.indexing import IndexReport, Progress
+    from vidret.merging import MergeReport
     from vidret.store.records import StoreInfo
     from vidret.types import Hit, Moment
 
@@ -143,13 +144,14 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
 def show_count(title: str, things: str) -> "Iterator[Callable[[int, int], None]]":
     """Draw a bar of things done, with the time left; on no terminal say it once in a while."""
     if not talk.is_terminal:
-        said = time.monotonic()
+        said = started = time.monotonic()
 
         def say(done: int, total: int) -> None:
             nonlocal said
-            if time.monotonic() - said >= QUIET:
-                said = time.monotonic()
-                talk.print(f"{title}: {done} of {total} {things}", highlight=False)
+            if (now := time.monotonic()) - said >= QUIET:
+                said = now
+                left = f", {clock((now - started) * (total - done) / done)} left" if done else ""
+                talk.print(f"{title}: {done} of {total} {things}{left}", highlight=False)
 
         yield say
         return
@@ -228,3 +230,27 @@ def tell_report(report: "IndexReport", index: Path) -> None:
         talk.print("  The index is good; run the same again to go on.")
     elif report.missing and report.pruned is None:
         talk.print("  Files that are gone are not returned; --prune forgets them.")
+
+
+def tell_merge(report: "MergeReport", index: Path) -> None:
+    """Say what a merge did, and what is not in the merged index as it was in the others."""
+    talk.print(
+        f"{'Interrupted: ' if report.interrupted else ''}{report.copied} videos copied, {report.completed} completed, "
+        f"{report.known} there already; {report.num_segments} segments, {report.added} files added, {report.changed} "
+        f"changed, {report.moments} kept moments, in {clock(report.elapsed)}.",
+        highlight=False,
+    )
+    for title, files in (("not copied", report.damaged), ("told differently", report.disagreed)):
+        for path, reason in files[:SHOWN_FILES]:
+            talk.print(f"  {title}: {escape(short(path))}: {escape(reason)}", highlight=False, soft_wrap=True)
+        if len(files) > SHOWN_FILES:
+            talk.print(f"  and {len(files) - SHOWN_FILES} more {title}; --json names them all", highlight=False)
+    if report.damaged:
+        talk.print(
+            f"  What was not copied is encoded again by: vidret index PATH... --index {escape(str(index))}",
+            soft_wrap=True,
+        )
+    for note in report.notes:
+        talk.print(f"  {escape(note)}", highlight=False, soft_wrap=True)
+    if report.interrupted:
+        talk.print("  The index is good; run the same again to go on.")

@@ -6,16 +6,16 @@ import sys
 
 from rich.markup import escape
 
-from vidret.cli import convert, demo, evaluate, index, locate, search, serve, train
+from vidret.cli import convert, demo, evaluate, index, locate, merge, search, serve, train
 from vidret.cli.app import app
 from vidret.errors import VidretError
 from vidret.show import talk
 
-__all__ = ["app", "convert", "demo", "evaluate", "index", "locate", "main", "search", "serve", "train"]
+__all__ = ["app", "convert", "demo", "evaluate", "index", "locate", "main", "merge", "search", "serve", "train"]
 
 
 # The order in which people meet them.
-COMMANDS = ("index", "search", "locate", "serve", "calibrate", "info", "convert", "train", "demo")
+COMMANDS = ("index", "search", "locate", "serve", "calibrate", "info", "merge", "convert", "train", "demo")
 app.registered_commands.sort(key=lambda command: COMMANDS.index(getattr(command.callback, "__name__", "")))
 
 

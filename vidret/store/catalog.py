@@ -138,6 +138,11 @@ class Catalog:
         """Set one fact about the index."""
         self.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", key, value)
 
+    def meta_keys(self, prefix: str, *, skip: int) -> list[str]:
+        """List the keys that begin with a prefix, in order, without their first characters."""
+        sql = "SELECT substr(key, ?2 + 1) FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key"
+        return [key for (key,) in self.rows(sql, prefix, skip)]
+
     def encoder(self) -> tuple[str, str, int]:
         """Give the name, fingerprint and dim of the encoder that the index is built with."""
         return str(self.meta("encoder_name")), str(self.meta("encoder_fingerprint")), int(self.meta("dim"))
@@ -209,6 +214,10 @@ class Catalog:
     def contents(self) -> dict[str, int]:
         """Map fingerprints to ids, of the contents that have a live path."""
         return dict(self.rows(f"SELECT fingerprint, id FROM videos WHERE id IN {LIVE_VIDEOS} ORDER BY id"))
+
+    def fingerprints(self) -> dict[int, str]:
+        """Map ids to fingerprints, of all contents."""
+        return dict(self.rows("SELECT id, fingerprint FROM videos ORDER BY id"))
 
     def complete_video(self, fingerprint: str) -> int | None:
         """Find a content of which everything is stored."""

@@ -10,6 +10,11 @@ FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
 DEAD_STATES: tuple[str, ...] = ("failed", "missing")  # a path in one of these makes no video searchable
 
+# What others keep with an index, by names that more than one room knows. Facts say what it was made for; below the
+# folder of moments lies a folder a grounding head, and in it what was kept of contents on request: a file each.
+RANKER, HEAD, CALIBRATION = "ranker", "head", "calibration"
+MOMENTS, KEPT, MAPPED = "moments", "kept", ".zip"
+
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:

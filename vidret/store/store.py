@@ -161,6 +161,10 @@ class Store:
         self._writable()
         self._catalog.set_meta(f"user.{key}", value)
 
+    def meta_keys(self, prefix: str) -> list[str]:
+        """List the keys of such facts that begin with a prefix, in order."""
+        return self._catalog.meta_keys(f"user.{prefix}", skip=len("user."))
+
     def info(self) -> StoreInfo:
         """Describe the index in numbers."""
         seal = self._candidates.seal()
@@ -378,6 +382,15 @@ class Store:
         features, places = self._locate(ids)
         return [features.read_tokens(place) for place in places]
 
+    def vectors(self, ids: Sequence[int] | Ids) -> Float16[np.ndarray, "segment dim"]:
+        """Read segments' own vectors, as they are stored, in the order asked.
+
+        Raises:
+            StoreError: a segment is unknown, or its bytes are damaged.
+        """
+        features, places = self._locate(ids)
+        return np.concatenate([np.empty((0, self.dim), np.float16), *map(features.read_video, places)])
+
     def searchable(self) -> Ids:
         """List the ids of the segments a search may return, rising."""
         return self._catalog.searchable()
@@ -396,6 +409,10 @@ class Store:
     def contents(self) -> dict[str, int]:
         """Map the fingerprints of the contents that have a live path to their videos' ids, in order of these."""
         return self._catalog.contents()
+
+    def fingerprints(self) -> dict[int, str]:
+        """Map the ids of all contents to their fingerprints, also of those whose files are gone or failed."""
+        return self._catalog.fingerprints()
 
     def video(self, video: int) -> VideoRecord:
         """Look up one content."""
