@@ -100,12 +100,31 @@ def info(
     repair: Annotated[
         bool, typer.Option("--repair", help="As --check; the next run encodes anew what is damaged.")
     ] = False,
+    recall: Annotated[
+        bool,
+        typer.Option(
+            "--recall",
+            help="Measure how many of the nearest segments searches for candidates find, against exact ones.",
+        ),
+    ] = False,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="With --recall: queries of yours, as for vidret calibrate; else a built-in list is taken."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --recall: of the sample of stored vectors.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Describe an index."""
     from vidret.store.store import Store
     from vidret.text import printable
 
+    if recall:
+        from vidret.cli.recalls import tell_recall
+
+        tell_recall(index, queries, seed, as_json=as_json)
+        return
+    if queries is not None:
+        raise typer.BadParameter("goes with --recall, got none", param_hint="--queries")
     with Store.open(index, write=repair) as store:
         if failed:
             rows = [(printable(record.path), record.reason) for record in store.files(state="failed")]

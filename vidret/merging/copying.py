@@ -214,17 +214,17 @@ class Merge:
 
         None where nothing is to be done: it is whole by now, or was cut differently and is whole in neither.
         """
-        if self.target.is_complete(job.content) is not None:
-            return None
-        number = self._numbers.get(job.content)
-        if number is not None and not job.complete and self.target.video(number).num_segments != job.num_segments:
-            return None
+        known = self._numbers.get(job.content)
+        if known is not None:
+            there = self.target.video(known)
+            if there.complete or (not job.complete and there.num_segments != job.num_segments):
+                return None
         about = job.source.video(job.video)
         number = self._numbers[job.content] = self.target.begin_video(
             job.content, duration=about.duration, facts=about.facts, num_segments=job.num_segments
         )
-        ids, stored = job.source.video_segments(job.video), self.target.stored_segments(number)
-        if stored:
+        ids = job.source.video_segments(job.video)
+        if known is not None and (stored := self.target.stored_segments(number)):
             ids = [key for key, each in zip(ids, job.source.segments(ids), strict=True) if each.number not in stored]
         return ids
 
