@@ -1,0 +1,275 @@
+"""What an indexing run does whoever does the work: which files need it, its two stages, what is stored, and the report.
+
+A run on threads (``indexing``) and a run on Ray (``scale``) differ in where the stages run and in nothing else: both
+decode and encode by the functions here, and both keep this book, which is the only one that writes to the store.
+"""
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vidret.errors import DecodeError
+from vidret.store.records import FileRecord, PruneReport
+from vidret.store.store import Store
+from vidret.types import Resize, Sampling, SegmentEmbedding
+from vidret.video.content import look_at
+from vidret.video.decode import Decoder, Device
+from vidret.video.pool import DecodedSegment, DecodePool, Opened
+
+if TYPE_CHECKING:  # a process that only decodes shall not wait for torch
+    from vidret.encode.encoder import Encoder
+
+POLL = 0.1  # seconds between looks at the progress
+
+Pack = Callable[[SegmentEmbedding], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: files, video seconds and segments encoded, and ``share`` (0..1) of the bytes to read."""
+
+    num_files: int
+    done: int
+    failed: int
+    num_segments: int
+    seconds: float
+    share: float
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What a run did. ``linked`` files hold content that was stored already: moved, renamed or copied ones.
+
+    ``speeds`` are what a run on Ray measured of its stages, by what is counted.
+    """
+
+    encoded: int = 0
+    linked: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    salvaged: list[tuple[str, str]] = field(default_factory=list)
+    num_segments: int = 0
+    seconds: float = 0.0
+    elapsed: float = 0.0
+    interrupted: bool = False
+    pruned: PruneReport | None = None
+    speeds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to look into, and what the file system says of it."""
+
+    path: str
+    num_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedSegment:
+    """One segment as it is stored: its vectors, and the bytes that a ranker packed of its tokens."""
+
+    number: int
+    start: float
+    end: float
+    embedding: SegmentEmbedding
+    packed: bytes
+
+
+def open_decoders(
+    num_workers: int, resize: Resize, sampling: Sampling, *, decoder: Decoder, device: Device, timeout: float
+) -> DecodePool:
+    """Prepare the first stage: processes that decode what an encoder looks at."""
+    return DecodePool(
+        num_workers,
+        decoder=decoder,
+        device=device,
+        resize=resize,
+        num_frames=sampling.num_frames,
+        fps=sampling.fps,
+        whole=sampling.whole,
+        timeout=timeout,
+    )
+
+
+def encode_segments(
+    encoder: "Encoder", segments: Sequence[DecodedSegment], *, pack: Pack | None, tokens: bool
+) -> list[EncodedSegment]:
+    """Do the second stage: encode segments, and have ``pack`` make of each what is stored beside its vectors."""
+    wanted = tokens and pack is not None
+    embeddings = encoder.encode_frames([segment.frames for segment in segments], tokens=wanted)
+    return [
+        EncodedSegment(segment.number, segment.start, segment.end, embedding, b"" if pack is None else pack(embedding))
+        for segment, embedding in zip(segments, embeddings, strict=True)
+    ]
+
+
+class Ledger:
+    """One run's jobs, what came of them, and the requests to end it; threads share it under one lock."""
+
+    def __init__(self, store: Store, *, retry_failed: bool) -> None:
+        """Begin a run; ``started`` is now."""
+        self.store, self.retry_failed = store, retry_failed
+        self.jobs: list[Job] = []
+        self.interrupted = False
+        self.stop = threading.Event()
+        self.started = time.monotonic()
+        self._broken: BaseException | None = None
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = defaultdict(int)
+        self._failed: list[tuple[str, str]] = []
+        self._salvaged: list[tuple[str, str]] = []
+        self._shares: dict[str, float] = defaultdict(float)
+        self._seconds = 0.0
+
+    # What is to be done
+
+    def plan(self, files: Sequence[str]) -> None:
+        """Sort the files into jobs and such that need none; the largest come first, so that the work ends together."""
+        self._note_missing(set(files))
+        known = {record.path: record for record in self.store.files()}
+        for path in files:
+            record = known.get(path)
+            try:
+                about = look_at(path)
+            except DecodeError as error:
+                self.fail(path, error.reason)
+                continue
+            job = Job(path, about.st_size, about.st_mtime_ns)
+            if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
+                self._plan(job)
+            else:
+                self._plan_unchanged(job, record)
+        self.jobs.sort(key=lambda job: -job.num_bytes)
+
+    def _plan_unchanged(self, job: Job, record: FileRecord) -> None:
+        whole = record.video is not None and self.store.video(record.video).complete
+        if record.state in ("done", "missing") and whole:
+            self._counts["unchanged"] += 1
+            if record.state == "missing":  # it came back
+                self.store.set_file(job.path, state="done")
+        elif record.state == "failed" and not self.retry_failed:
+            self._failed.append((job.path, record.reason))
+        else:
+            self._plan(job)
+
+    def _plan(self, job: Job) -> None:
+        self.jobs.append(job)
+        self.store.set_file(job.path, state="pending")
+
+    def _note_missing(self, listed: set[str]) -> None:
+        """Mark the files that the index knows and the disk no longer has; one that is back is found by its scan."""
+        for record in self.store.files():
+            if record.path not in listed and not os.path.lexists(record.path):
+                self._counts["missing"] += 1
+                if record.state != "missing":
+                    self.store.set_file(record.path, state="missing", reason="the file is gone")
+
+    # What came of it
+
+    def begin(self, job: Job, opened: Opened) -> int:
+        """Begin to store what a file turned out to be, or go on with it; give the video's id."""
+        facts = {**opened.info_facts, "decoder": opened.decoder}
+        video = self.store.begin_video(
+            opened.fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts)
+        )
+        self.store.set_file(job.path, state="running", video=video)
+        return video
+
+    def add(self, job: Job, video: int, segment: EncodedSegment, num_segments: int) -> None:
+        """Store one segment."""
+        embedding, packed = segment.embedding, segment.packed
+        self.store.add_segment(video, segment.number, segment.start, segment.end, embedding, tokens=packed)
+        with self._lock:
+            self._counts["segments"] += 1
+            self._seconds += segment.end - segment.start
+            self._shares[job.path] = max(self._shares[job.path], (segment.number + 1) / num_segments)
+
+    def link(self, job: Job, video: int, *, encoded: bool) -> None:
+        """Note that all of a file's content is stored: ``encoded`` in this run from this file, or known before."""
+        self.store.set_file(
+            job.path, state="done", reason="", video=video, num_bytes=job.num_bytes, mtime_ns=job.mtime_ns
+        )
+        salvaged = self.store.video(video).salvaged
+        with self._lock:
+            self._counts["encoded" if encoded else "linked"] += 1
+            self._shares[job.path] = 1.0
+            if salvaged:
+                self._salvaged.append((job.path, salvaged))
+
+    def fail(self, path: str, reason: str, job: Job | None = None) -> None:
+        """Keep a file's failure, with what it looked like, so that it is tried again only once it changed."""
+        num_bytes, mtime_ns = (job.num_bytes, job.mtime_ns) if job else (None, None)
+        self.store.set_file(path, state="failed", reason=reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
+        with self._lock:
+            self._failed.append((path, reason))
+            self._shares[path] = 1.0
+
+    # How it ends
+
+    def end(self, error: BaseException) -> None:
+        """End the run for what no next file would mend: the disk is full, the model broke."""
+        self._broken = self._broken or error
+        self.stop.set()
+
+    def watch(self, threads: Sequence[threading.Thread], on_progress: Callable[[Progress], None] | None) -> None:
+        """Run threads to their end, telling the progress; an interrupt sets ``stop``, a second one is raised.
+
+        Raises:
+            BaseException: What ended the run.
+        """
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                try:
+                    time.sleep(POLL)
+                    if on_progress is not None:
+                        on_progress(self._progress())
+                except KeyboardInterrupt:
+                    if self.interrupted:
+                        raise
+                    self.interrupted = True
+                    self.stop.set()
+        finally:
+            self.stop.set()
+        if self._broken is not None:
+            raise self._broken
+
+    def close(self, *, prune: bool) -> IndexReport:
+        """Save what a search needs, and sum the run up."""
+        pruned = self.store.prune() if prune and not self.interrupted else None
+        self.store.save_vectors()
+        return IndexReport(
+            encoded=self._counts["encoded"],
+            linked=self._counts["linked"],
+            unchanged=self._counts["unchanged"],
+            missing=self._counts["missing"],
+            failed=sorted(self._failed),
+            salvaged=sorted(self._salvaged),
+            num_segments=self._counts["segments"],
+            seconds=self._seconds,
+            elapsed=time.monotonic() - self.started,
+            interrupted=self.interrupted,
+            pruned=pruned,
+        )
+
+    def _progress(self) -> Progress:
+        with self._lock:
+            total = sum(job.num_bytes for job in self.jobs)
+            read = sum(job.num_bytes * self._shares.get(job.path, 0.0) for job in self.jobs)
+            return Progress(
+                num_files=len(self.jobs),
+                done=self._counts["encoded"] + self._counts["linked"],
+                failed=len(self._failed),
+                num_segments=self._counts["segments"],
+                seconds=self._seconds,
+                share=read / total if total else 1.0,
+                elapsed=time.monotonic() - self.started,
+            )
