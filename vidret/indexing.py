@@ -16,6 +16,7 @@ import torch
 from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError
 from vidret.ledger import IndexReport, Job, Ledger, Pack, Progress, encode_segments, open_decoders
+from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.video.content import fingerprint
 from vidret.video.decode import Decoder, Device
@@ -142,8 +143,10 @@ class Lanes:
                 case Opened():
                     num_segments = len(message.cuts)
                 case DecodedSegment():
-                    [segment] = encode_segments(self._encoder, [message], pack=self._pack, tokens=self._tokens)
-                    ledger.add(job, video, segment, num_segments)
+                    frames = [message.frames]
+                    [(embedding, packed)] = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
+                    segment = NewSegment(video, message.number, message.start, message.end, embedding, packed)
+                    ledger.add([(job, num_segments, segment)])
                 case Finished():
                     ledger.store.finish_video(video, salvaged=message.salvaged)
             if ledger.stop.is_set() and not isinstance(message, Finished):

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vidret.errors import DecodeError
-from vidret.store.records import FileRecord, PruneReport
+from vidret.store.records import FileRecord, NewSegment, PruneReport
 from vidret.store.store import Store
-from vidret.types import Resize, Sampling, SegmentEmbedding
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.content import look_at
 from vidret.video.decode import Decoder, Device
-from vidret.video.pool import DecodedSegment, DecodePool, Opened
+from vidret.video.pool import DecodePool, Opened
 
 if TYPE_CHECKING:  # a process that only decodes shall not wait for torch
     from vidret.encode.encoder import Encoder
@@ -71,17 +71,6 @@ class Job:
     mtime_ns: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedSegment:
-    """One segment as it is stored: its vectors, and the bytes that a ranker packed of its tokens."""
-
-    number: int
-    start: float
-    end: float
-    embedding: SegmentEmbedding
-    packed: bytes
-
-
 def open_decoders(
     num_workers: int, resize: Resize, sampling: Sampling, *, decoder: Decoder, device: Device, timeout: float
 ) -> DecodePool:
@@ -99,15 +88,11 @@ def open_decoders(
 
 
 def encode_segments(
-    encoder: "Encoder", segments: Sequence[DecodedSegment], *, pack: Pack | None, tokens: bool
-) -> list[EncodedSegment]:
+    encoder: "Encoder", segments: Sequence[Frames], *, pack: Pack | None, tokens: bool
+) -> list[tuple[SegmentEmbedding, bytes]]:
     """Do the second stage: encode segments, and have ``pack`` make of each what is stored beside its vectors."""
-    wanted = tokens and pack is not None
-    embeddings = encoder.encode_frames([segment.frames for segment in segments], tokens=wanted)
-    return [
-        EncodedSegment(segment.number, segment.start, segment.end, embedding, b"" if pack is None else pack(embedding))
-        for segment, embedding in zip(segments, embeddings, strict=True)
-    ]
+    embeddings = encoder.encode_frames(segments, tokens=tokens and pack is not None)
+    return [(embedding, b"" if pack is None else pack(embedding)) for embedding in embeddings]
 
 
 class Ledger:
@@ -182,14 +167,14 @@ class Ledger:
         self.store.set_file(job.path, state="running", video=video)
         return video
 
-    def add(self, job: Job, video: int, segment: EncodedSegment, num_segments: int) -> None:
-        """Store one segment."""
-        embedding, packed = segment.embedding, segment.packed
-        self.store.add_segment(video, segment.number, segment.start, segment.end, embedding, tokens=packed)
+    def add(self, found: Sequence[tuple[Job, int, NewSegment]]) -> None:
+        """Store segments in one transaction, each with the file it is of and the number of segments of that."""
+        self.store.add_segments([segment for _, _, segment in found])
         with self._lock:
-            self._counts["segments"] += 1
-            self._seconds += segment.end - segment.start
-            self._shares[job.path] = max(self._shares[job.path], (segment.number + 1) / num_segments)
+            for job, num_segments, segment in found:
+                self._counts["segments"] += 1
+                self._seconds += segment.end - segment.start
+                self._shares[job.path] = max(self._shares[job.path], (segment.number + 1) / num_segments)
 
     def link(self, job: Job, video: int, *, encoded: bool) -> None:
         """Note that all of a file's content is stored: ``encoded`` in this run from this file, or known before."""

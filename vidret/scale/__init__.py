@@ -1,0 +1,1 @@
+"""The stages of indexing on Ray, for corpora that outgrow one machine."""

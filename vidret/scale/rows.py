@@ -1,0 +1,138 @@
+"""What travels between the stages: rows of an Arrow table, so that pixels cross the object store without being copied.
+
+A row holds a small value, pickled, and bytes beside it. The values are frozen and say all that their reader needs, for
+rows come in any order, and after the loss of a worker more than once.
+"""
+
+import pickle
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+from vidret.types import Frames, SegmentEmbedding
+from vidret.video.pool import Opened
+
+Bytes = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A file to be looked into: its number among the jobs."""
+
+    file: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a file holds, by its fingerprint, or the reason why that cannot be said."""
+
+    file: int
+    fingerprint: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A content to be decoded, from the first of its files that can be read.
+
+    ``stored`` are the numbers of the segments that need no decoding, if it is still cut into ``num_segments``.
+    """
+
+    number: int
+    fingerprint: str
+    files: tuple[tuple[int, str], ...]
+    stored: frozenset[int] = frozenset()
+    num_segments: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One segment of a content; ``seconds`` is how long its decoding took, and then its encoding."""
+
+    content: int
+    file: int
+    opened: Opened
+    number: int
+    start: float
+    end: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """A segment's frames, whose pixels are the bytes beside it."""
+
+    part: Part
+    shape: tuple[int, ...]
+    times: np.ndarray
+    salvaged: str
+
+    @classmethod
+    def of(cls, part: Part, frames: Frames) -> "tuple[Decoded, Bytes]":
+        """Make a row of frames."""
+        pixels = np.ascontiguousarray(frames.pixels)
+        return cls(part, pixels.shape, frames.times, frames.salvaged), pixels.reshape(-1).data
+
+    def frames(self, pixels: Any) -> Frames:
+        """Make frames of a row; its pixels cannot be written to."""
+        return Frames(np.frombuffer(pixels, np.uint8).reshape(self.shape), self.times, self.salvaged)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A segment's vectors; the tokens that a ranker packed are the bytes beside it."""
+
+    part: Part
+    embedding: SegmentEmbedding
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A content was decoded to its end; ``num_parts`` segments of it are on their way or arrived."""
+
+    content: int
+    file: int
+    opened: Opened
+    salvaged: str
+    num_parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One file cannot be read."""
+
+    content: int
+    file: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """What ends the run, in one sentence."""
+
+    reason: str
+
+
+def to_table(rows: Iterable[tuple[object, Bytes]]) -> Any:
+    """Make a table of rows."""
+    several = list(rows)
+    abouts = [pickle.dumps(about, pickle.HIGHEST_PROTOCOL) for about, _ in several]
+    payloads = [payload for _, payload in several]
+    return pa.table({"about": pa.array(abouts, pa.large_binary()), "payload": pa.array(payloads, pa.large_binary())})
+
+
+def read_rows(table: Any) -> Iterator[tuple[Any, Any]]:
+    """Give a table's rows; what lies beside a value is looked at where it lies."""
+    for about, payload in zip(table["about"], table["payload"], strict=True):
+        yield pickle.loads(about.as_buffer()), payload.as_buffer()
+
+
+def deal(items: "list[Any]", num_tables: int) -> "list[Any]":
+    """Deal values into tables like cards, so that the large ones that come first do not end up in one."""
+    hands = [items[start::num_tables] for start in range(num_tables)]
+    return [to_table((item, b"") for item in hand) for hand in hands if hand]
