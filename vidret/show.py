@@ -215,6 +215,8 @@ def tell_report(report: "IndexReport", index: Path) -> None:
         f"{report.num_segments} segments of {clock(report.seconds)} in {clock(report.elapsed)}{speed}.",
         highlight=False,
     )
+    for what, rate in report.speeds.items():
+        talk.print(f"  {what}: {rate:.3g}", highlight=False)
     for title, files in (("salvaged", report.salvaged), ("failed", report.failed)):
         for path, reason in files[:SHOWN_FILES]:
             talk.print(f"  {title}: {escape(short(path))}: {escape(reason)}", highlight=False, soft_wrap=True)

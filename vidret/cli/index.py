@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +21,9 @@ from vidret.cli.options import (
     open_engine,
 )
 from vidret.show import show_count, show_info, show_progress, show_table, talk, tell_report
+
+if TYPE_CHECKING:
+    from vidret.indexing import IndexReport
 
 
 @app.command()
@@ -44,6 +49,14 @@ def index(
         ),
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")] = None,
+    engine: Annotated[str, typer.Option(help="Where the work is done: local, or ray (many machines).")] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; one of this machine unless given."),
+    ] = None,
+    num_gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="With --engine ray: GPUs of each model that encodes, such as 1 or 0.5.")
+    ] = None,
     decoder: Annotated[str, typer.Option(help="auto (Decord where it is exact, else PyAV), decord or pyav.")] = "auto",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a decoder may stay silent.")] = 120.0,
     prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone.")] = False,
@@ -59,20 +72,21 @@ def index(
     """Index videos: what is new or changed is encoded, the rest is skipped. Interrupt and run again at will."""
     if decoder not in ("auto", "decord", "pyav"):
         raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
+    run = choose_run(engine, address, num_gpus_per_worker, precision)
     from vidret.store.store import Store
 
     fresh = not Store.exists(index)
-    engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head)
-    if prepare_moments and engine.grounder is None:
+    opened = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head)
+    if prepare_moments and opened.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
-    if fresh and engine.encoder.name == "starter":
+    if fresh and opened.encoder.name == "starter":
         talk.print(
             "Using the embedded starter encoder. For CLIP quality take another --index and "
             "--model ViT-B-32/laion2b_s34b_b79k (downloads 600 MB once).",
             highlight=False,
         )
     with show_progress(as_json=progress_json) as advance:
-        report = engine.index(
+        report = opened.index(
             paths,
             lanes=workers,
             decoder=decoder,  # type: ignore[arg-type]
@@ -80,16 +94,36 @@ def index(
             prune=prune,
             retry_failed=retry_failed,
             on_progress=advance,
+            run=run,
         )
     if prepare_moments and not report.interrupted:
         with show_count("preparing moments", "videos") as count:
-            engine.prepare_moments(timeout=timeout, on_progress=count)
+            opened.prepare_moments(timeout=timeout, on_progress=count)
     if as_json:
         print(json.dumps(dataclasses.asdict(report), indent=2))
     else:
         tell_report(report, index)
     if report.interrupted or (fail_on_error and report.failed):
         raise typer.Exit(1)
+
+
+def choose_run(
+    engine: str, address: str | None, num_gpus_per_worker: float | None, precision: str
+) -> "Callable[..., IndexReport]":
+    """Give what indexes files here, or on Ray."""
+    if engine == "ray":
+        from vidret.scale.run import index_on_ray
+
+        gpus = num_gpus_per_worker or 0.0
+        return partial(index_on_ray, address=address, num_gpus_per_worker=gpus, precision=precision)
+    if engine != "local":
+        raise typer.BadParameter(f"must be local or ray, got {engine}", param_hint="--engine")
+    for hint, value in (("--address", address), ("--num-gpus-per-worker", num_gpus_per_worker)):
+        if value is not None:
+            raise typer.BadParameter("goes with --engine ray, got --engine local", param_hint=hint)
+    from vidret.indexing import index_files
+
+    return index_files
 
 
 @app.command()

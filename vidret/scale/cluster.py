@@ -14,6 +14,7 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_enable_metrics_collection": "0",
 }
 os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})

@@ -38,7 +38,8 @@ from vidret.video.decode import Decoder, Device
 DECODER_CPUS = 0.5
 ENCODER_CPUS = 0.1
 BLOCK_BYTES = 8 << 20  # segments that leave a decoder together
-SEGMENTS_AT_ONCE = {"cpu": 2, "cuda": 32}  # a larger batch gains nothing on a core, and others wait for it
+SEGMENTS_AT_ONCE = 32  # on a GPU, of whatever videos; on a core each alone, which is as fast, and as it is without Ray
+START = "seconds until Ray and the encoders were ready"
 FILES_A_TASK = 32  # at most: what a lost worker has done is done again
 
 
@@ -168,7 +169,7 @@ class RayRun:
             "segments stored, a second of the driver": ("segments", "store"),
         }
         told = {name: seconds[what] / seconds[by] for name, (what, by) in rates.items() if seconds[by]}
-        return told | {"seconds until the encoders were ready": seconds["start"]}
+        return told | {START: seconds["start"]}
 
     # The two data sets
 
@@ -221,7 +222,7 @@ class RayRun:
             )
             .map_batches(
                 EncodeStage,
-                batch_size=SEGMENTS_AT_ONCE[kind],
+                batch_size=SEGMENTS_AT_ONCE if self._gpus else None,  # None: blocks as they come
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=min(self._num_encoders, num), max_tasks_in_flight_per_actor=2),
                 num_cpus=ENCODER_CPUS,
@@ -249,6 +250,9 @@ class RayRun:
     def _store_all(self, data: Any) -> None:
         for rows in self._batches(data):
             since = time.monotonic()
+            if not self._spent["start"]:  # what its own rows took was work already
+                work = sum(about.part.seconds + about.seconds for about, _ in rows if isinstance(about, Encoded))
+                self._spent["start"] = since - self._ledger.started - work
             segments: list[tuple[Job, int, NewSegment]] = []
             for about, payload in rows:
                 match about:

@@ -6,7 +6,7 @@ no exception of ours, and runs a task again for one reason alone, that the proce
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ import ray
 from vidret.errors import DecodeError, VidretError
 from vidret.ledger import Pack, encode_segments, open_decoders
 from vidret.scale.rows import Broken, Bytes, Content, Decoded, Encoded, Ended, Failed, Named, Part, read_rows, to_table
-from vidret.types import Resize, Sampling, SegmentEmbedding
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.content import fingerprint
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
@@ -137,7 +137,7 @@ class EncodeStage:
         from vidret.encode.encoder import load_encoder
 
         torch.set_num_threads(1)  # actors share a node's cores: threads within would fight over them
-        self._pack, self._tokens, self._broken = pack, tokens, ""
+        self._pack, self._tokens, self._together, self._broken = pack, tokens, device != "cpu", ""
         host = socket.gethostname()
         try:
             self._encoder = load_encoder(name, device=device, precision=precision)
@@ -149,29 +149,32 @@ class EncodeStage:
             self._broken = f"{name} must have the fingerprint {fingerprint}, {found}"
 
     def __call__(self, table: Any) -> Any:
-        """Encode a table's segments together; its other rows pass."""
+        """Encode a table's segments, together on a GPU; its other rows pass."""
         if self._broken:
             return to_table([(Broken(self._broken), b"")])
-        rows = list(read_rows(table))
-        decoded = [(about, about.frames(pixels)) for about, pixels in rows if isinstance(about, Decoded)]
-        passed: list[Row] = [(about, b"") for about, _ in rows if not isinstance(about, Decoded)]
-        if not decoded:
-            return to_table(passed)
-        since = time.monotonic()
+        rows: list[Row] = []
+        segments: list[tuple[Part, Frames]] = []
+        for about, pixels in read_rows(table):
+            if isinstance(about, Decoded):
+                segments.append((about.part, about.frames(pixels)))
+            else:
+                rows.append((about, b""))
         try:
-            frames = [frames for _, frames in decoded]
-            encoded = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
+            size = len(segments) if self._together else 1
+            for start in range(0, len(segments), size or 1):
+                rows += self._encode(segments[start : start + size])
         except Exception as error:  # out of memory, a broken model: no other segment would fare better
             reason = f"{socket.gethostname()}: the encoder broke: {type(error).__name__}: {error}".splitlines()[0]
-            return to_table([(Broken(reason), b"")])
-        seconds = (time.monotonic() - since) / len(decoded)
-        return to_table(
-            passed
-            + [
-                (Encoded(about.part, _as_stored(embedding), seconds), packed)
-                for (about, _), (embedding, packed) in zip(decoded, encoded, strict=True)
-            ]
-        )
+            rows.append((Broken(reason), b""))
+        return to_table(rows)
+
+    def _encode(self, segments: Sequence[tuple[Part, Frames]]) -> Iterator[Row]:
+        since = time.monotonic()
+        frames = [frames for _, frames in segments]
+        encoded = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
+        seconds = (time.monotonic() - since) / len(segments)
+        for (part, _), (embedding, packed) in zip(segments, encoded, strict=True):
+            yield Encoded(part, _as_stored(embedding), seconds), packed
 
 
 def _as_stored(embedding: SegmentEmbedding) -> SegmentEmbedding:

@@ -1,0 +1,83 @@
+"""Two Ray nodes on this machine, one core each, and a model that their workers can load by its name."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.encode.tiny import TEXT, VISION, stir
+from vidret.encode.clip import ClipEncoder
+from vidret.encode.encoder import load_encoder
+from vidret.encode.model import Card, ClipModel, save_model
+from vidret.types import Sampling
+
+
+class Nodes:
+    """A cluster of which the driver's node stays and the other may be lost."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        self.address = str(self._cluster.address)
+        self._other: Any = None
+
+    def fill(self) -> None:
+        """Have two nodes, whatever was lost."""
+        if self._other is None:
+            self._other = self._cluster.add_node(num_cpus=1)
+
+    def lose_one(self) -> None:
+        """Kill every process of the node that is not the driver's."""
+        self._cluster.remove_node(self._other, allow_graceful=False)
+        self._other = None
+
+    def workers(self) -> dict[int, str]:
+        """Give the worker processes of both nodes and what each does, by process id."""
+        found = {}
+        for node in (self._cluster.head_node, self._other):
+            raylet = node.all_processes["raylet"][0].process.pid
+            for task in Path(f"/proc/{raylet}/task").iterdir():
+                for pid in map(int, (task / "children").read_text().split()):
+                    found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        return found
+
+    def close(self) -> None:
+        """End all of it."""
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Nodes]:
+    pytest.importorskip("ray")
+    nodes = Nodes()
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def nodes(two_nodes: Nodes) -> Nodes:
+    two_nodes.fill()
+    return two_nodes
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a CLIP with random weights."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    torch.manual_seed(1)
+    text = replace(TEXT, context=77, vocabulary=49408, layers=1)
+    model = ClipModel(Card("tiny", "tiny", VISION, text, sampling=Sampling(num_frames=4)))
+    stir(model)
+    save_model(model, path)
+    return path
+
+
+@pytest.fixture
+def encoder(model: Path) -> ClipEncoder:
+    encoder = load_encoder(str(model), device="cpu", precision="fp32")
+    assert isinstance(encoder, ClipEncoder)
+    return encoder
