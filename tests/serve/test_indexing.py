@@ -100,12 +100,12 @@ def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Ga
     (root / "bad.mp4").write_text("no film")
     answer = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (answer.status_code, answer.json()["running"]) == (202, True)
-    gate.open()  # the first segment is at the gate: the run is under way
+    while indexer.progress is None:  # the run waits at the gate, and tells how far it is meanwhile
+        indexer.wait(0.01)
+    assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
     again = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (again.status_code, again.json()["detail"]) == (409, "a run is under way already")
     gate.open_until_end(indexer)
-    assert indexer.progress is not None, "the first line comes with the first look"
-    assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
     told = allowed.get("/api/index").json()
     assert (told["running"], told["progress"], told["roots"]) == (False, None, [str(root)])
     assert (told["last"]["encoded"], told["last"]["interrupted"]) == (1, False)
