@@ -32,7 +32,7 @@ def read_index(path: Path) -> tuple[dict[str, object], dict[str, object]]:
                 for each, vector, (frames, times), packed in segments
             ]
             contents[name] = (replace(store.video(number), id=0), rows)
-        paths = {
+        paths: dict[str, object] = {
             record.path: (replace(record, video=None), None if record.video is None else names[record.video])
             for record in store.files()
         }
@@ -54,10 +54,10 @@ def counts(report: MergeReport) -> tuple[int, ...]:
     return (report.copied, report.completed, report.known, report.num_segments, report.added, report.changed)
 
 
-def build(path: Path, seeds: Sequence[int], **settings: int) -> Path:
+def build(path: Path, seeds: Sequence[int]) -> Path:
     with create(path) as store:
         for seed in seeds:
-            add_video(store, f"v{seed}", seed=seed, **settings)
+            add_video(store, f"v{seed}", seed=seed)
         store.save_vectors()
     return path
 

@@ -56,7 +56,8 @@ def build(path: Path, rows: Float[np.ndarray, "segment dim"]) -> Path:
 
 def unit(num: int, seed: int = 0) -> Float32[np.ndarray, "row dim"]:
     rows = np.random.default_rng(seed).standard_normal((num, DIM))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    scaled: Float32[np.ndarray, "row dim"] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
 
 
 def naive_recall(store: Store, queries: Float32[np.ndarray, "query dim"], k: int, within: int) -> float:

@@ -14,7 +14,7 @@ from vidret.show import show_count, tell_merge
 
 @app.command()
 def merge(
-    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX...", help="The folders of indexes; only read.")],
+    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="The folders of indexes; only read.")],
     index: IndexOption = Path(DEFAULT_INDEX),
     as_json: JsonOption = False,
 ) -> None:

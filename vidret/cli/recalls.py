@@ -74,9 +74,9 @@ def show_recall(facts: "StoreInfo", found: "dict[str, Recall]") -> None:
         worst = min((found[name] for name in low), key=lambda each: each.searched)
         talk.print(
             f"Low for {' and '.join(low)}: {1 - worst.searched:.0%} of the nearest segments are missed, and "
-            f"{1 - worst.within:.0%} are not even candidates, so that no search finds them. The vectors of this index lie "
-            f"too close together for how it is searched ({escape(facts.vectors)}): let it have more memory, so that they "
-            "are compressed less, or look at more candidates.",
+            f"{1 - worst.within:.0%} are not even candidates, so that no search finds them. The vectors of this index "
+            f"are too close together for how it is searched ({escape(facts.vectors)}): give it more memory, so that "
+            "they are compressed less, or look at more candidates.",
             style="yellow",
             highlight=False,
         )

@@ -163,7 +163,7 @@ class Merge:
                 self._told[record.path] = better
                 if contradict(new, old):
                     why = "its file changed later" if changed(better) > changed(worse) else "it was named first"
-                    self._disagreed[record.path] = f"{better.index.path} is believed, not {worse.index.path}: {why}"
+                    self._disagreed[record.path] = f"{better.origin.path} is believed, not {worse.origin.path}: {why}"
 
     def _list_jobs(self, wanted: Container[str]) -> list[Job]:
         """List the contents that the target has not whole, those that an index has whole first."""

@@ -40,7 +40,7 @@ class Made(NamedTuple):
 class Told(NamedTuple):
     """What an index says of a path; ``content`` is the fingerprint of what it holds, empty where that is not known."""
 
-    index: Store
+    origin: Store
     record: FileRecord
     content: str
 
@@ -55,16 +55,23 @@ def settle_making(indexes: Sequence[Store]) -> Settled:
     first, *others = indexes
     for other in others:
         if other.encoder_fingerprint != first.encoder_fingerprint:
-            mine, its = (f"{each.encoder_name} ({each.encoder_fingerprint})" for each in (first, other))
-            raise StoreError(f"{other.path}: built with {its}, cannot be merged with {first.path}, built with {mine}")
+            one, another = (f"{each.encoder_name} ({each.encoder_fingerprint})" for each in (first, other))
+            raise StoreError(
+                f"{other.path}: built with {another}, cannot be merged with {first.path}, built with {one}"
+            )
         if other.encoder_name != first.encoder_name:
             notes.append(f"{other.path}: its encoder {other.encoder_name} is {first.encoder_name} in the merged index")
-    rankers = [(index, text) for index in indexes if (text := get_fact(index, RANKER)) or index.fingerprints()]
-    for other, text in rankers[1:]:  # an index that nothing was put into yet, nor prepared, goes with all
-        (one, known), its = rankers[0], Made.read(text)
-        mine = Made.read(known)
+    ranker = next(filter(None, (get_fact(index, RANKER) for index in indexes)), "")
+    # An index that nothing was put into yet, nor prepared, goes with all.
+    made = [
+        (each, Made.read(get_fact(each, RANKER))) for each in indexes if get_fact(each, RANKER) or each.fingerprints()
+    ]
+    for other, its in made[1:]:
+        first, mine = made[0]
         if its[1:] != mine[1:]:
-            raise StoreError(f"{other.path}: prepared for {its}, cannot be merged with {one.path}, prepared for {mine}")
+            raise StoreError(
+                f"{other.path}: prepared for {its}, cannot be merged with {first.path}, prepared for {mine}"
+            )
         if its.name != mine.name:
             notes.append(f"{other.path}: its aligner {its.name} is {mine.name} in the merged index")
     head = next(filter(None, (get_fact(index, HEAD) for index in indexes)), "")
@@ -72,7 +79,7 @@ def settle_making(indexes: Sequence[Store]) -> Settled:
     notes += [
         f"{each.path}: its grounding head {own} is {head} in the merged index" for each, own in heads if own != head
     ]
-    return Settled(rankers[0][1] if rankers else "", head, notes)
+    return Settled(ranker, head, notes)
 
 
 def knows_better(new: Told, old: Told) -> bool:
