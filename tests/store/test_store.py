@@ -505,3 +505,32 @@ def test_a_video_is_told_with_its_copies(tmp_path: Path) -> None:
         assert store.videos() == store.videos(video=video) == [expected]
         assert store.videos(Filters(folder="/videos/v1.mp4"))[0].paths == ("/videos/v1.mp4",)
         assert store.videos(video=video + 1) == []
+
+
+def test_vectors_are_read_in_the_order_asked_and_damage_is_told(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 2)
+        expected = np.stack([embedding(content).video for content in (101, 0)]).astype(np.float16)
+        np.testing.assert_array_equal(store.vectors([6, 1]), expected)
+        assert store.vectors([]).shape == (0, DIM)
+        with pytest.raises(StoreError, match="segment 99 is not in the index"):
+            store.vectors([1, 99])
+    damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)
+    with Store.open(tmp_path) as store, pytest.raises(StoreError, match="row 2 is damaged"):
+        store.vectors([1, 2, 3])
+
+
+def test_facts_are_listed_by_how_their_keys_begin(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        for key in ("kind.b", "kind_", "kind.a", "other"):
+            store.set_meta(key, "x")
+        assert store.meta_keys("kind.") == ["kind.a", "kind.b"]
+        assert store.meta_keys("") == ["kind.a", "kind.b", "kind_", "other"]
+
+
+def test_contents_are_listed_whatever_became_of_their_files(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        store.set_file("/videos/v1.mp4", state="missing")
+        assert store.fingerprints() == {1: "v0", 2: "v1", 3: "v2"}
+        assert list(store.contents()) == ["v0", "v2"]

@@ -75,8 +75,8 @@ def show_recall(facts: "StoreInfo", found: "dict[str, Recall]") -> None:
         talk.print(
             f"Low for {' and '.join(low)}: {1 - worst.searched:.0%} of the nearest segments are missed, and "
             f"{1 - worst.within:.0%} are not even candidates, so that no search finds them. The vectors of this index "
-            f"are too close together for how it is searched ({escape(facts.vectors)}): give it more memory, so that "
-            "they are compressed less, or look at more candidates.",
+            f"are too close together for how it is searched ({escape(facts.vectors)}): look at more candidates "
+            "(Engine.search takes their number) and, where its vectors are compressed, let it have more memory.",
             style="yellow",
             highlight=False,
         )
