@@ -23,6 +23,7 @@ from tests.grounded import make_encoder, write_head, write_numbers
 from tests.served import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
 from tests.test_ranking import PatchEncoder, make_ranker, published
 from vidret import cli
+from vidret.cli.options import parse_memory
 from vidret.engine import Engine
 from vidret.export import find_ffmpeg
 from vidret.ground.checkpoint import RECIPES, load_head, read_head_card
@@ -153,6 +154,43 @@ def test_damage_is_found_and_repaired(run: Runner, index: Path, films: Path) -> 
     assert run("info", "--index", index, "--repair")[0] == 0
     run("index", films, "--index", index)
     assert run("info", "--index", index, "--check")[0] == 0
+
+
+def test_damaged_vectors_are_found_and_dropped(run: Runner, index: Path) -> None:
+    (file,) = (index / "vectors").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    code, out, _ = run("info", "--index", index, "--check")
+    assert code == 1
+    assert out.startswith(f"{file}: it has not the ")
+    _, _, err = run("info", "--index", index, "--repair")
+    assert "1 damaged files of vectors, dropped, to be built anew" in err
+    assert run("info", "--index", index, "--check")[0] == 0
+    assert run("search", "red", "--index", index)[0] == 0
+
+
+def test_memory_is_told_and_remembered(run: Runner, films: Path, index: Path) -> None:
+    assert run("index", films, "--index", index, "--memory", "1.5GiB")[0] == 0
+    assert json.loads(run("info", "--index", index, "--json")[1])["memory"] == 1.5 * 2**30
+    run("index", films, "--index", index)
+    assert "flat, to fit 1.61 GB" in " ".join(run("info", "--index", index)[1].split())
+    run("index", films, "--index", index, "--memory", "none")
+    assert json.loads(run("info", "--index", index, "--json")[1])["memory"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("8GB", 8 * 10**9), ("500 kb", 500_000), ("1.5MiB", 3 * 2**19), ("2tib", 2**41), ("none", 0)],
+)
+def test_sizes_are_read(text: str, num_bytes: int) -> None:
+    assert parse_memory(text) == num_bytes
+
+
+@pytest.mark.parametrize("text", ["8", "GB", "-1GB", "0GB", "8G", "8 gigs", "1e3MB", "", "nan GB"])
+def test_a_size_that_is_none_is_refused_in_a_sentence(run: Runner, films: Path, tmp_path: Path, text: str) -> None:
+    code, _, err = run("index", films, "--index", tmp_path / "index", f"--memory={text}")
+    assert code == 2
+    assert "must be a number with KB, MB, GB or TB" in err
+    assert not (tmp_path / "index").exists()
 
 
 @pytest.mark.parametrize(

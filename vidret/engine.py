@@ -164,13 +164,15 @@ class Engine:
         timeout: float = 120.0,
         retry_failed: bool = False,
         prune: bool = False,
+        memory: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         run: Callable[..., IndexReport] = index_files,
     ) -> IndexReport:
         """Bring the index up to date with files, folders, globs or manifests.
 
-        ``scan`` says what paths may be, ``index_files`` what the other arguments do. ``run`` is what takes these and
-        does the work: threads here, unless ``vidret.scale`` gives one that does it on Ray.
+        ``scan`` says what paths may be, ``Store.set_memory`` what ``memory`` is (None leaves it as it was), and
+        ``index_files`` what the other arguments do. ``run`` is what takes these and does the work: threads here, unless
+        ``vidret.scale`` gives one that does it on Ray.
 
         Raises:
             VidretError: A path does not exist, or the index cannot be written. Files that cannot be read raise nothing:
@@ -189,6 +191,8 @@ class Engine:
                 self._check_made(json.loads(known))
             made = {"name": self.ranker.name, "fingerprint": self.ranker.fingerprint, "tokens": self._tokens}
             store.set_meta(RANKER, json.dumps(made) if known is None else known)
+            if memory is not None:
+                store.set_memory(memory)
             report = run(
                 store,
                 encoder,

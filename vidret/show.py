@@ -101,7 +101,7 @@ def show_info(info: "StoreInfo") -> None:
         ("segments", f"{info.segments}, {info.searchable} searchable; {info.frames} frames"),
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
-        ("vectors", info.vectors),
+        ("vectors", info.vectors + ("" if info.memory is None else f", to fit {info.memory / 1e9:.3g} GB")),
         *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
         ("format", str(info.format)),
     ]

@@ -93,7 +93,7 @@ def test_interrupted_compaction_is_whole(tmp_path: Path, monkeypatch: pytest.Mon
         for video in (0, 1):
             store.set_file(f"/videos/v{video}.mp4", state="missing")
         if moment == "before the switch":
-            monkeypatch.setattr("vidret.store.upkeep._sync_folder", stop)
+            monkeypatch.setattr("vidret.store.upkeep.sync_folder", stop)
         else:
             monkeypatch.setattr(Path, "unlink", stop)
         with pytest.raises(KeyboardInterrupt):

@@ -19,6 +19,7 @@ from vidret.cli.options import (
     ModelOption,
     PrecisionOption,
     open_engine,
+    parse_memory,
 )
 from vidret.show import show_count, show_info, show_progress, show_table, talk, tell_report
 
@@ -48,6 +49,13 @@ def index(
             "--prepare-moments", help="Compute now what the grounding head needs of every video, not when it is asked."
         ),
     ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="What the search's vectors may take, such as 8GB or 512MiB: from 200,000 segments on the finest kind "
+            "that fits is kept. The index remembers it; none: no limit."
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")] = None,
     engine: Annotated[str, typer.Option(help="Where the work is done: local, or ray (many machines).")] = "local",
     address: Annotated[
@@ -73,6 +81,7 @@ def index(
     if decoder not in ("auto", "decord", "pyav"):
         raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
     run = choose_run(engine, address, num_gpus_per_worker, precision)
+    num_bytes = None if memory is None else parse_memory(memory)
     from vidret.store.store import Store
 
     fresh = not Store.exists(index)
@@ -93,6 +102,7 @@ def index(
             timeout=timeout,
             prune=prune,
             retry_failed=retry_failed,
+            memory=num_bytes,
             on_progress=advance,
             run=run,
         )
@@ -172,7 +182,12 @@ def info(
             for bad in damaged:
                 print(f"segment {bad.number} of video {bad.video}: {bad.reason}")
             talk.print(f"{len(damaged)} damaged segments{', to be encoded again' if repair and damaged else ''}")
-            raise typer.Exit(1 if damaged and not repair else 0)
+            files = store.verify_vectors(repair=repair)
+            for file in files:
+                print(f"{printable(file.path)}: {file.reason}")
+            if files:
+                talk.print(f"{len(files)} damaged files of vectors{', dropped, to be built anew' if repair else ''}")
+            raise typer.Exit(1 if (damaged or files) and not repair else 0)
         facts = store.info()
     if as_json:
         print(json.dumps({**dataclasses.asdict(facts), "files": dict(facts.files)}, indent=2))

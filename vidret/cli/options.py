@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -156,6 +157,21 @@ def read_picture(path: Path) -> "Picture":
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VidretError(f"{path}: cannot be read as a picture: {error}") from error
+
+
+def parse_memory(text: str) -> int:
+    """Read a size such as 8GB, 500 MB or 4GiB as bytes; 0 of ``none``: no limit."""
+    if text.strip().lower() == "none":
+        return 0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b", text.strip(), re.IGNORECASE)
+    num_bytes = 0
+    if found:
+        number, unit, binary = found.groups()
+        num_bytes = round(float(number) * (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1))
+    if num_bytes < 1:
+        rule = "must be a number with KB, MB, GB or TB (or KiB, MiB, GiB, TiB), or none"
+        raise typer.BadParameter(f"{rule}, got {text!r}", param_hint="--memory")
+    return num_bytes
 
 
 def parse_json(line: str) -> Any:

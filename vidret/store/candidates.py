@@ -1,93 +1,108 @@
-"""The search over an index: vectors kept in step with the catalog, loaded from disk where that saves building them.
+"""The search over an index: vectors kept in step with the catalog, mapped from disk where that saves building them."""
 
-Ids are never reused and a vector never changes under its id, so holding the right *set of ids* is holding the right
-vectors: that one comparison covers every way of being out of date.
-"""
-
-import json
 import logging
 import threading
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float16, Float32, Int64
+from jaxtyping import Float32, Int64
 
-from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
-from vidret.store.vectors import BATCH, Seal, Vectors
+from vidret.store.seals import SEAL, SEAL_DEAD, Seal, remove_others
+from vidret.store.shards import IVF_FROM, Shards, choose_kind, name_kinds
 from vidret.types import ALL_VIDEOS, Filters
 
 logger = logging.getLogger(__name__)
 
 Ids = Int64[np.ndarray, " id"]
+MEMORY = "memory"
 
 
 class Candidates:
     """Vectors that follow a catalog; nothing is loaded before the first search."""
 
-    def __init__(self, path: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str) -> None:
-        """Remember where everything is; ``path`` is the file to load from and save to."""
-        self._path = path
+    def __init__(
+        self, path: Path, dim: int, catalog: Catalog, epochs: Epochs, *, device: str, ivf_from: int = IVF_FROM
+    ) -> None:
+        """Remember where everything is: ``path`` is the index's folder; with ``ivf_from`` vectors shards begin."""
+        self._folder = path / "vectors"
+        self._old = path / "vectors.faiss"  # the one file of earlier versions
         self._dim = dim
         self._catalog = catalog
         self._epochs = epochs
         self._device = device
+        self._ivf_from = ivf_from
         self._lock = threading.Lock()
-        self._vectors: Vectors | None = None
-        self._seen = -1  # the generation that the vectors follow
-        self._saved = False  # whether the file holds just these vectors
+        self._shards: Shards | None = None
+        self._text: str | None = None  # the seal that they were loaded from
+        self._seen = -1  # the generation that they follow
+
+    @property
+    def kinds(self) -> str:
+        """Name what was saved: ``flat``, or kinds of shards."""
+        return name_kinds(Seal.from_json(self._catalog.meta(SEAL)))
 
     def search(
         self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
         """Find the k best segments per query among those searchable now, of videos that match."""
         with self._lock:
-            vectors = self._fresh()
+            shards, generation, new = self._follow()
+            shards.fill(new)
+            self._seen = generation
             within = None if filters == ALL_VIDEOS else self._catalog.matching(filters)
-            return vectors.search(queries, k, within)
+            return shards.search(queries, k, within)
 
     def save(self) -> None:
-        """Write the vectors, then have the catalog believe the file: between the two steps it would be built anew."""
+        """Write the vectors, then have the catalog believe the files; until then it believes those of before."""
         with self._lock:
-            vectors = self._fresh()
-            if vectors.train() or not self._saved:
-                seal = vectors.save(self._path)
-                with self._catalog.transaction(durable=True):
-                    self._catalog.set_meta("vectors", json.dumps(asdict(seal)))
-                self._saved = True
-
-    def seal(self) -> Seal | None:
-        """Describe the saved vectors, None where none were saved."""
-        text = self._catalog.meta("vectors")
-        return Seal(**json.loads(text)) if text else None
-
-    def _fresh(self) -> Vectors:
-        """Bring the vectors to the catalog's set of searchable ids."""
-        generation = self._catalog.meta("generation")  # read first: the next search sees a change in between
-        if self._vectors is None:
-            self._vectors, seal = Vectors(self._dim, device=self._device), self.seal()
-            self._saved = seal is not None and self._vectors.load(self._path, seal)
-        if generation != self._seen:
-            wanted = self._catalog.searchable()
-            gone = np.setdiff1d(self._vectors.ids, wanted, assume_unique=True)
-            new = np.setdiff1d(wanted, self._vectors.ids, assume_unique=True)
-            self._vectors.remove(gone)
-            for first in range(0, len(new), BATCH):
-                self._vectors.add(*self._read(new[first : first + BATCH]))
-            self._saved = self._saved and not len(gone) and not len(new)
+            shards, generation, new = self._follow()
+            num = len(shards) + len(new)
+            memory = self._catalog.meta(MEMORY) if num >= self._ivf_from else None
+            shards.arrange(self._folder, choose_kind(num, self._dim, memory or None), new)
             self._seen = generation
-        return self._vectors
+            seal, dead = shards.save(self._folder, generation), shards.dead.tobytes()
+            text = seal.to_json()
+            if (text, dead) != self._saved():
+                with self._catalog.transaction(durable=True):
+                    self._catalog.set_meta(SEAL, text)
+                    self._catalog.set_meta(SEAL_DEAD, dead)
+            self._text = text
+            remove_others(self._folder, seal)
+            self._old.unlink(missing_ok=True)
 
-    def _read(self, ids: Ids) -> tuple[Ids, Float16[np.ndarray, "id dim"]]:
-        """Read segments' own vectors; a damaged one is left out, since one bad row must not end all searching."""
-        features, places = self._epochs.locate(ids)
-        kept, rows = [], [np.empty((0, self._dim), np.float16)]
-        for key, place in places.items():
-            try:
-                rows.append(features.read_video(place))
-                kept.append(key)
-            except StoreError as error:
-                logger.warning("segment %d cannot be searched: %s", key, error)
-        return np.asarray(kept, np.int64), np.concatenate(rows)
+    def _saved(self) -> tuple[str | None, bytes]:
+        """Give the seal and the dead ids that the catalog keeps, of one moment."""
+        rows = self._catalog.rows("SELECT key, value FROM meta WHERE key IN (?, ?)", SEAL, SEAL_DEAD)
+        found = dict(rows)
+        return found.get(SEAL), found.get(SEAL_DEAD) or b""
+
+    def _follow(self) -> tuple[Shards, int, Ids]:
+        """Bring the vectors to the catalog's searchable ids; return its generation, and ids that are still to be read.
+
+        Where what was saved is of the catalog's generation it is taken as it is: no id is listed.
+        """
+        if self._shards is None:
+            self._shards = Shards(self._dim, self._epochs.vectors, device=self._device, ivf_from=self._ivf_from)
+        generation = self._catalog.meta("generation")  # read first: the next search sees a change in between
+        new: Ids = np.empty(0, np.int64)
+        if generation != self._seen and self._load(self._shards) != generation:
+            new = self._shards.follow(self._catalog.searchable())
+        return self._shards, generation, new
+
+    def _load(self, shards: Shards) -> int:
+        """Take over what was saved since the last time; return the generation it holds, -1 where that is not known."""
+        for _ in range(2):
+            text, dead = self._saved()
+            if text == self._text:
+                return -1
+            self._text, seal = text, Seal.from_json(text)
+            if seal is None or seal.dim != self._dim:
+                logger.info("%s: building it anew (it was saved by another version)", self._old)
+                return -1
+            if shards.load(self._folder, seal, np.frombuffer(dead, np.int64)):
+                return seal.generation
+            if self._saved()[0] == text:
+                break  # else a writer saved again this very moment, and removed these files
+        return -1

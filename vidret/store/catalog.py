@@ -308,6 +308,18 @@ class Catalog:
         )
         return (rows[0][0] if rows else self.meta("epoch")), {row[1]: Place(*row[2:]) for row in rows}
 
+    def video_rows(self, ids: Ids) -> tuple[int, Int64[np.ndarray, "segment 3"]]:
+        """Give segments' ids, video rows and their checksums, in id order, with the epoch; unknown ones are left out.
+
+        What ``places`` does, for thousands of segments in milliseconds.
+        """
+        epoch = "(SELECT value FROM meta WHERE key = 'epoch')"
+        rows = self.rows(
+            f"SELECT {epoch}, id, row, row_sum FROM segments WHERE id IN {ASKED} ORDER BY id", as_json(ids)
+        )
+        table = np.array(rows, np.int64).reshape(-1, 4)
+        return (int(table[0, 0]) if len(table) else self.meta("epoch")), table[:, 1:]
+
     def times(self, ids: Sequence[int] | Ids) -> list[Float64[np.ndarray, " frame"]]:
         """Look up the times of segments' frames, in the order asked."""
         rows = self.rows(f"SELECT id, times FROM segments WHERE id IN {ASKED}", as_json(ids))

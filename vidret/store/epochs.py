@@ -1,16 +1,23 @@
 """The feature files that the catalog points into, followed across compactions."""
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
-from vidret.store.features import Features
+from vidret.store.features import Features, Rows
 from vidret.store.records import Place
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Ids = Int64[np.ndarray, " id"]
 
 
 class Epochs:
@@ -36,13 +43,18 @@ class Epochs:
 
     def locate(self, ids: Sequence[int] | Int64[np.ndarray, " id"] | None = None) -> tuple[Features, dict[int, Place]]:
         """Give segments' places (all by default, in id order), and the files these are places in."""
-        for _ in range(2):
-            epoch, places = self._catalog.places(ids)
-            try:
-                return self._at(epoch), places
-            except FileNotFoundError:  # a compaction ended this very moment and deleted them: ask the catalog again
-                continue
-        raise StoreError(f"{self._folder}: the feature files of epoch {epoch} are missing")
+        return self._follow(lambda: self._catalog.places(ids))
+
+    def vectors(self, ids: Ids) -> tuple[Ids, Rows]:
+        """Read segments' own vectors, in id order: of those that the catalog knows and whose bytes are whole.
+
+        A damaged one is left out, with a warning, since one bad row must not end all searching.
+        """
+        features, table = self._follow(lambda: self._catalog.video_rows(ids))
+        rows, whole = features.read_videos(table[:, 1], table[:, 2])
+        for key, row in table[~whole, :2].tolist():
+            logger.warning("segment %d cannot be searched: %s: row %d is damaged", key, features.video.path, row)
+        return (table[:, 0], rows) if whole.all() else (table[whole, 0], rows[whole])
 
     def replace(self, fresh: Features) -> None:
         """Go on with the files a compaction wrote; who still reads the old ones keeps them mapped."""
@@ -52,6 +64,16 @@ class Epochs:
     def close(self) -> None:
         """Give the files back."""
         self._features.close()
+
+    def _follow(self, ask: Callable[[], tuple[int, T]]) -> tuple[Features, T]:
+        """Ask the catalog for something of its epoch, and give that with the epoch's files."""
+        for _ in range(2):
+            epoch, found = ask()
+            try:
+                return self._at(epoch), found
+            except FileNotFoundError:  # a compaction ended this very moment and deleted them: ask the catalog again
+                continue
+        raise StoreError(f"{self._folder}: the feature files of epoch {epoch} are missing")
 
     def _at(self, epoch: int) -> Features:
         with self._lock:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float16, UInt8
+from jaxtyping import Bool, Float, Float16, Int64, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.records import Place
@@ -53,6 +53,14 @@ class RowFile:
             pages: Any = mmap.mmap(self._handle, num_rows * self._row_bytes, prot=mmap.PROT_READ)
             self._mapped = mapped = np.frombuffer(pages, self._dtype).reshape(num_rows, self._dim)
         return mapped[start:stop]
+
+    def take(self, numbers: Int64[np.ndarray, " row"]) -> tuple[Rows, Bool[np.ndarray, " row"]]:
+        """Copy some rows, and say which of them the file holds; the others are zeros."""
+        there = numbers < os.fstat(self._handle).st_size // self._row_bytes
+        rows = np.zeros((len(numbers), self._dim), self._dtype)
+        if there.any():
+            rows[there] = self.view(0, int(numbers[there].max()) + 1)[numbers[there]]
+        return rows, there
 
     def write(self, start: int, rows: Rows | Bytes) -> None:
         """Put rows at ``start`` and wait until the disk has them."""
@@ -158,6 +166,13 @@ class Features:
         if checksum(rows) != place.row_sum:
             raise StoreError(f"{self.video.path}: row {place.row} is damaged (checksum); verify and repair")
         return rows
+
+    def read_videos(
+        self, numbers: Int64[np.ndarray, " row"], sums: Int64[np.ndarray, " row"]
+    ) -> tuple[Rows, Bool[np.ndarray, " row"]]:
+        """Copy many segments' own rows, and say which of them are what was written."""
+        rows, there = self.video.take(numbers)
+        return rows, there & (np.fromiter(map(zlib.crc32, rows), np.int64, len(rows)) == sums)
 
     def read_tokens(self, place: Place) -> memoryview:
         """Look at one segment's packed tokens; empty where none were stored.

@@ -100,6 +100,14 @@ class BadSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class BadFile:
+    """A file of saved vectors that is not what was saved; it costs the time to build it anew, never an answer."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PruneReport:
     """What ``Store.prune`` removed; ``freed_bytes`` is 0 when the dead rows were too few to rewrite the files."""
 
@@ -113,7 +121,8 @@ class PruneReport:
 class StoreInfo:
     """An index in numbers; ``files`` counts by state, ``searchable`` are the segments a search may return.
 
-    ``with_tokens`` are the segments that have tokens for an aligner stored beside their vectors.
+    ``with_tokens`` are the segments that have tokens for an aligner stored beside their vectors. ``vectors`` names the
+    kinds of the saved search index, and ``memory`` the bytes it was told to fit.
     """
 
     path: str
@@ -132,3 +141,4 @@ class StoreInfo:
     seconds: float
     num_bytes: int
     vectors: str
+    memory: int | None = None

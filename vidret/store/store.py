@@ -16,13 +16,14 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64
 
 from vidret.errors import StoreError
 from vidret.store import upkeep
-from vidret.store.candidates import Candidates
+from vidret.store.candidates import MEMORY, Candidates
 from vidret.store.catalog import FORMAT, Catalog, in_order
 from vidret.store.epochs import Epochs
 from vidret.store.features import Bytes, Features, Rows, half
 from vidret.store.lock import WriterLock
 from vidret.store.records import (
     FILE_STATES,
+    BadFile,
     BadSegment,
     FileRecord,
     FileState,
@@ -57,7 +58,7 @@ class Store:
         except OSError as error:
             catalog.close()
             raise StoreError(f"{error.filename}: {error.strerror}") from error
-        self._candidates = Candidates(path / "vectors.faiss", self.dim, catalog, self._epochs, device=device)
+        self._candidates = Candidates(path, self.dim, catalog, self._epochs, device=device)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, encoder_name: str, encoder_fingerprint: str, dim: int) -> "Store":
@@ -167,7 +168,6 @@ class Store:
 
     def info(self) -> StoreInfo:
         """Describe the index in numbers."""
-        seal = self._candidates.seal()
         return StoreInfo(
             path=str(self.path),
             format=FORMAT,
@@ -176,7 +176,8 @@ class Store:
             dim=self.dim,
             generation=self.generation,
             num_bytes=upkeep.folder_size(self.path),
-            vectors=seal.kind if seal else "none",
+            vectors=self._candidates.kinds,
+            memory=self._catalog.meta(MEMORY) or None,
             **upkeep.count(self._catalog),
         )
 
@@ -314,13 +315,30 @@ class Store:
             self._epochs.replace(fresh)
             return replace(report, freed_bytes=old.num_bytes - fresh.num_bytes)
 
+    def set_memory(self, num_bytes: int) -> None:
+        """Say how many bytes the search's vectors may take from the next ``save_vectors`` on, 0 for no limit.
+
+        Indexes too large for a flat scan then have the finest kind of vectors that fits: float16 values, or 2 or 1 bits
+        a value, which a search refines from the feature files.
+        """
+        self._writable()
+        if num_bytes < 0:
+            raise StoreError(f"memory must not be negative, got {num_bytes}")
+        self._catalog.set_meta(MEMORY, num_bytes)
+
     def save_vectors(self) -> None:
         """Save the search index, so that the next open need not build it: the end of an indexing run."""
         self._writable()
         self._candidates.save()
 
+    def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:
+        """Read every byte of the saved vectors and list the damaged files; ``repair`` drops them, to be built anew."""
+        if repair:
+            self._writable()
+        return upkeep.find_bad_files(self._catalog, self.path / "vectors", repair=repair)
+
     def verify(self, *, repair: bool = False) -> list[BadSegment]:
-        """Read everything and list the segments whose bytes are damaged; ``repair`` has them encoded again.
+        """Read all segments and list those whose bytes are damaged; ``repair`` has them encoded again.
 
         Raises:
             StoreError: the catalog itself is damaged.

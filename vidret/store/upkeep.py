@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from vidret.errors import StoreError
 from vidret.store.catalog import ASKED, Catalog, as_json
 from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
-from vidret.store.records import BadSegment, Place, PruneReport
+from vidret.store.records import BadFile, BadSegment, Place, PruneReport
+from vidret.store.seals import SEAL, Seal, doubt, sync_folder
 
 DEAD_SHARE = 0.3  # rewriting the files costs as much as the live rows, so it must free a good part
 BATCH = 1024
@@ -51,7 +52,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
         written = fresh.append_all(list(zip(videos, frames, tokens, strict=True)))
         for (key, _), place in zip(part, written, strict=True):
             moved[key] = (place.row, place.frame_row, place.token_byte)
-    _sync_folder(folder)
+    sync_folder(folder)
     with catalog.transaction(durable=True):
         sql = "UPDATE segments SET row = ?, frame_row = ?, token_byte = ? WHERE id = ?"
         catalog.run_many(sql, ((*place, key) for key, place in moved.items()))
@@ -79,6 +80,24 @@ def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
         if reason and key in owners:
             found.append(BadSegment(key, *owners[key], reason))
     return found
+
+
+def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadFile]:
+    """Read every byte of the saved vectors; ``repair`` drops files that are not what was saved."""
+    seal = Seal.from_json(catalog.meta(SEAL))
+    if seal is None:
+        return []
+    reasons = {each: doubt(folder, each, whole=True) for each in seal.files}
+    bad = {each: reason for each, reason in reasons.items() if reason}
+    if bad and repair:
+        shards = tuple(each for each in seal.shards if each not in bad)
+        left = replace(seal, generation=-1, shards=shards, flat=None if seal.flat in bad else seal.flat)
+        with catalog.transaction(durable=True):  # whoever has the index open sees a change, and looks what is left
+            catalog.set_meta(SEAL, left.to_json())
+            catalog.bump()
+        for each in bad:
+            (folder / each.name).unlink(missing_ok=True)
+    return [BadFile(str(folder / each.name), reason) for each, reason in bad.items()]
 
 
 def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
@@ -121,11 +140,3 @@ def _damage(features: Features, place: Place) -> str:
     except StoreError as error:
         return str(error)
     return ""
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,31 +1,58 @@
-"""The candidates' index: inner products over (id, float16 vector), kept by FAISS. Nothing else here knows FAISS.
+"""Inner products over (id, float16 vector): a flat set in memory, and shards on disk. Nothing else knows FAISS.
 
 Every index is derived: it can be built again from the feature files at any time, so a damaged or outdated file costs
-seconds, never an answer. FAISS itself loads flipped bytes without a word; hence the seal, which the catalog keeps.
+seconds, never an answer.
 """
 
-import hashlib
-import logging
-import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float16, Float32, Int64
+from jaxtyping import Float, Float16, Float32, Int64, UInt8
 
 from vidret.errors import MissingExtraError, StoreError
-
-logger = logging.getLogger(__name__)
+from vidret.store.seals import FileSeal, write_file
 
 Ids = Int64[np.ndarray, " id"]
-IVF_FROM = 200_000  # below, a flat scan answers in tens of milliseconds and misses nothing
-IVF_PROBES = 32
-RETRAIN_GROWTH = 4
-SAMPLES_PER_LIST = 64
+Rows = Float16[np.ndarray, "id dim"]
+Read = Callable[[Ids], tuple[Ids, Rows]]  # gives the vectors of these ids that can be read, in id order
+
+FLAT, IVF = "flat", "ivf"
+BITS = {"ivf-rabitq2": 2, "ivf-rabitq1": 1}  # per value, of shards that must be refined
+KINDS = (IVF, *BITS)  # of shards, from fine to coarse
+ID_BYTES = 8
+LISTS = 2  # times the root of the number of vectors
+PROBES = 1 / 16  # of the lists are looked into
+FILTERED = 4  # times as many where a filter chooses, since what matches it may lie far from the query
+SAMPLES_PER_LIST = 32
+ROUNDS = 10
+QUERY_BITS = 8
 SEED = 1234
 BATCH = 16_384
+
+
+class Found(NamedTuple):
+    """The best per query: best first, id -1 and score -inf where there are fewer."""
+
+    scores: Float32[np.ndarray, "query k"]
+    ids: Int64[np.ndarray, "query k"]
+
+
+class Only(NamedTuple):
+    """Which ids a search may find: those of a map of bits, or all but those; ``share`` is about how many these are."""
+
+    bits: UInt8[np.ndarray, " byte"]
+    inside: bool
+    share: float
+
+    def selector(self) -> Any:
+        """Say it to FAISS."""
+        f = load_faiss()
+        chosen = f.IDSelectorBitmap(self.bits)
+        return chosen if self.inside else f.IDSelectorNot(chosen)
 
 
 def load_faiss() -> Any:
@@ -44,195 +71,205 @@ def load_faiss() -> Any:
     return faiss
 
 
-@dataclass(frozen=True, slots=True)
-class Seal:
-    """What a saved index must be, to be believed; ``trained`` is the number of vectors its lists were made for."""
+class Flat:
+    """Vectors in memory, all of which are looked at: exact, and quick to fill."""
 
-    sha256: str
-    kind: str
-    dim: int
-    total: int
-    trained: int
-
-
-class Vectors:
-    """A searchable set of vectors by id: ids are never reused, and a vector never changes under its id."""
-
-    def __init__(self, dim: int, *, device: str = "cpu", ivf_from: int = IVF_FROM) -> None:
-        """Start empty and flat: exact, and quick to fill.
+    def __init__(self, dim: int, *, device: str = "cpu") -> None:
+        """Start empty.
 
         ``device="cuda"`` searches a copy on the first GPU; unproven on a real one.
 
         Raises:
             StoreError: FAISS sees no GPU, and one was asked for.
         """
-        self._faiss = load_faiss()
-        self._threads = self._faiss.omp_get_max_threads()
-        if device != "cpu" and self._faiss.get_num_gpus() < 1:  # moving an index there would only fail later and worse
+        self._faiss = f = load_faiss()
+        if device != "cpu" and f.get_num_gpus() < 1:  # moving an index there would only fail later and worse
             raise StoreError(f"device must be 'cpu' where FAISS sees no GPU, got {device!r}")
         self.dim = dim
-        self._device = device
-        self._ivf_from = ivf_from
-        self._index = self._flat()
-        self._trained = 0
-        self._ids: Ids = np.empty(0, np.int64)
-        self._copy: Any = None
-
-    @property
-    def ids(self) -> Ids:
-        """Give the ids held, rising."""
-        return self._ids
-
-    @property
-    def kind(self) -> str:
-        """Say how a search goes: ``flat`` looks at everything, ``ivf`` at the nearest lists."""
-        return "ivf" if self._trained else "flat"
+        self.ids: Ids = np.empty(0, np.int64)  # rising
+        self._index = f.IndexIDMap(f.IndexScalarQuantizer(dim, f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT))
+        self._searched = _Searched(device)
 
     def add(self, ids: Ids, vectors: Float[np.ndarray, "id dim"]) -> None:
         """Add vectors under new ids; float16 values are kept without loss."""
         if len(ids):
             self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
-            self._ids = np.union1d(self._ids, ids)
-            self._copy = None
+            self.ids = np.union1d(self.ids, ids)
+            self._searched.forget()
 
     def remove(self, ids: Ids) -> None:
         """Forget ids."""
         if len(ids):
             self._index.remove_ids(np.ascontiguousarray(ids))
-            self._ids = np.setdiff1d(self._ids, ids, assume_unique=True)
-            self._copy = None
+            self.ids = np.setdiff1d(self.ids, ids, assume_unique=True)
+            self._searched.forget()
+
+    def search(self, queries: Float32[np.ndarray, "query dim"], k: int, only: Only | None = None) -> Found:
+        """Find the k best per query."""
+        params = None if only is None else self._faiss.SearchParameters(sel=only.selector())
+        return search(self._searched.give(self._index), queries, k, min(k, len(self.ids)), params)
+
+    def save(self, folder: Path) -> FileSeal:
+        """Write all of it."""
+        total = len(self.ids)
+        return write_file(folder, FLAT, total, total * 2 * self.dim, _writing(self._index))
+
+    def load(self, path: Path, total: int) -> None:
+        """Take over a saved set.
+
+        Raises:
+            ValueError: It is not what it should be.
+        """
+        with path.open("rb") as file:
+            index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
+        ids = np.unique(np.asarray(self._faiss.vector_to_array(index.id_map), np.int64))
+        if (index.d, index.ntotal, len(ids)) != (self.dim, total, total):
+            raise ValueError("it does not hold what was saved")
+        self._index, self.ids = index, ids
+        self._searched.forget()
+
+
+class Shard:
+    """Vectors in lists of near ones, in one file that is mapped, not read: immutable.
+
+    Made by ``build_shard``. Kind ``ivf`` has exact values; of the others a search gives estimates to be refined.
+    """
+
+    def __init__(self, folder: Path, seal: FileSeal, dim: int, *, device: str = "cpu") -> None:
+        """Map a file that was found to be what was sealed.
+
+        Raises:
+            ValueError: It is not what it should be.
+            RuntimeError: FAISS cannot read it.
+        """
+        self._faiss = f = load_faiss()
+        self.seal, self.coarse = seal, seal.kind in BITS
+        self._index = f.read_index(str(folder / seal.name), f.IO_FLAG_MMAP)
+        self._lists = f.downcast_index(self._index.index) if self.coarse else self._index
+        if (self._index.d, self._index.ntotal) != (dim, seal.total):
+            raise ValueError("it does not hold what was saved")
+        self._searched = _Searched("cpu" if self.coarse else device)
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The ids held, rising."""
+        lists, f = self._lists.invlists, self._faiss
+        sizes = [(number, lists.list_size(number)) for number in range(self._lists.nlist)]
+        parts = [f.rev_swig_ptr(lists.get_ids(number), size).copy() for number, size in sizes if size]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
 
     def search(
-        self, queries: Float32[np.ndarray, "query dim"], k: int, within: Ids | None = None
-    ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:
-        """Find the k best per query, best first, among all or ``within``; for fewer, id -1 and score -inf."""
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), -1, np.int64)
-        num_found = min(k, len(self._ids) if within is None else len(within))
-        if num_found and len(queries):
-            # FAISS's threads spin on after their work and slow torch's down: a lone query is 3 times faster on one.
-            self._faiss.omp_set_num_threads(1 if len(queries) == 1 else self._threads)
-            found = self._searched().search(
-                np.ascontiguousarray(queries), num_found, params=self._how(num_found, within)
-            )
-            scores[:, :num_found], ids[:, :num_found] = found
-            scores[ids < 0] = -np.inf
-        return scores, ids
-
-    def train(self) -> bool:
-        """Change to the kind of index this many vectors call for; return whether anything changed.
-
-        It takes seconds to minutes, so it belongs at the end of an indexing run, never into a search.
-        """
-        num = len(self._ids)
-        if self._trained:
-            due = num > RETRAIN_GROWTH * self._trained or num < self._ivf_from // 2  # no to and fro at the threshold
+        self, queries: Float32[np.ndarray, "query dim"], k: int, only: Only | None = None, *, everywhere: bool = False
+    ) -> Found:
+        """Find about the k best per query, in lists enough to find so many, or ``everywhere``."""
+        f, num_lists = self._faiss, self._lists.nlist
+        num_may = max(1.0, self.seal.total * (1 if only is None else only.share))
+        wide = 1 if only is None or not only.inside else FILTERED
+        share = max(wide * PROBES * self.seal.total, 4 * k) / num_may
+        how: dict[str, Any] = {"nprobe": num_lists if everywhere else min(num_lists, int(share * num_lists) + 1)}
+        if only is not None:
+            how["sel"] = only.selector()
+        if self.coarse:
+            inner = f.IVFRaBitQSearchParameters(qb=QUERY_BITS, **how)
+            params = f.SearchParametersPreTransform(index_params=inner)
         else:
-            due = num >= self._ivf_from
-        if due:
-            self._faiss.omp_set_num_threads(self._threads)
-            ids, vectors = self._stored_ids(self._index), self._stored_vectors(self._index)
-            listed = num >= self._ivf_from
-            index = self._ivf(vectors) if listed else self._flat()
-            for part in np.array_split(np.arange(num), num // BATCH + 1):
-                index.add_with_ids(vectors[part].astype(np.float32), ids[part])
-            self._index, self._trained, self._copy = index, num if listed else 0, None
-        return due
+            params = f.SearchParametersIVF(**how)
+        return search(self._searched.give(self._index), queries, k, min(k, self.seal.total), params)
 
-    def save(self, path: Path) -> Seal:
-        """Write the index in one step, so that a reader finds the old file or the new one; return its seal."""
-        temporary = path.with_name(path.name + ".new")
-        digest = hashlib.sha256()
 
-        def write(chunk: bytes) -> None:
-            digest.update(chunk)
-            file.write(chunk)
+def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> FileSeal:
+    """Put the vectors of these ids into lists and write them: minutes for a million, so never a part of a search.
 
+    All of the shard is in memory meanwhile; vectors pass through in batches.
+
+    Raises:
+        StoreError: The disk refuses.
+    """
+    f = load_faiss()
+    num_lists = max(1, round(LISTS * len(ids) ** 0.5))
+    quantizer, metric = f.IndexFlatIP(dim), f.METRIC_INNER_PRODUCT
+    if kind == IVF:  # residuals would be rounded once more; without them the float16 values stay what they are
+        index = lists = f.IndexIVFScalarQuantizer(quantizer, dim, num_lists, f.ScalarQuantizer.QT_fp16, metric, False)
+    else:
+        lists = f.IndexIVFRaBitQ(quantizer, dim, num_lists, metric, True, BITS[kind])
+        # Bits are worth the same only where all directions vary alike: unturned, a fifth to a half of recall is lost.
+        turn = f.RandomRotationMatrix(dim, dim)
+        turn.init(SEED)
+        index = f.IndexPreTransform(turn, lists)
+    lists.cp.seed, lists.cp.min_points_per_centroid, lists.cp.niter = SEED, 1, ROUNDS
+    lists.cp.spherical = True  # else the largest list is ten times as long as most, and all searches look into it
+    num_samples = min(len(ids), num_lists * SAMPLES_PER_LIST)
+    sample = np.random.default_rng(SEED).choice(len(ids), num_samples, replace=False)
+    index.train(np.concatenate([read(part)[1] for part in batches(ids[np.sort(sample)])]).astype(np.float32))
+    for part in batches(ids):
+        kept, vectors = read(part)
+        index.add_with_ids(vectors.astype(np.float32), kept)
+    payload_bytes = index.ntotal * (lists.code_size + ID_BYTES)
+    return write_file(folder, kind, index.ntotal, payload_bytes, _writing(index))
+
+
+def search(index: Any, queries: Float32[np.ndarray, "query dim"], k: int, num_found: int, params: Any) -> Found:
+    """Have FAISS find ``num_found``, and fill up to k."""
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    ids = np.full((len(queries), k), -1, np.int64)
+    if num_found and len(queries):
+        f = load_faiss()
+        threads = f.omp_get_max_threads()
+        # FAISS's threads spin on after their work and slow torch's down: a lone query is 3 times faster on one.
+        f.omp_set_num_threads(1 if len(queries) == 1 else threads)
         try:
-            with temporary.open("wb") as file:
-                writer = self._faiss.PyCallbackIOWriter(write)
-                self._faiss.write_index(self._index, writer)
-                del writer  # flushes its own buffer
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)  # a full disk needs the space
-            raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
-        return Seal(digest.hexdigest(), self.kind, self.dim, len(self._ids), self._trained)
+            found = index.search(np.ascontiguousarray(queries), num_found, params=params)
+        finally:
+            f.omp_set_num_threads(threads)
+        scores[:, :num_found], ids[:, :num_found] = found
+        scores[ids < 0] = -np.inf
+    return Found(scores, ids)
 
-    def load(self, path: Path, seal: Seal) -> bool:
-        """Take over a saved index if it is exactly what was sealed; else stay as before and return False."""
-        try:
-            with path.open("rb") as file:  # one handle for both passes: a file replaced in between stays unseen
-                if hashlib.file_digest(file, "sha256").hexdigest() != seal.sha256:
-                    raise ValueError("it is not the file that was saved")
-                file.seek(0)
-                index = self._faiss.read_index(self._faiss.PyCallbackIOReader(file.read))
-            ids = np.unique(self._stored_ids(index))
-            if (index.d, index.ntotal, len(ids)) != (self.dim, seal.total, seal.total) or seal.dim != self.dim:
-                raise ValueError("it does not hold what was saved")
-        except (OSError, RuntimeError, ValueError) as error:
-            logger.info("%s: building it anew (%s)", path, error)
-            return False
-        self._index, self._ids, self._trained, self._copy = index, ids, seal.trained, None
-        return True
 
-    def _flat(self) -> Any:
-        f = self._faiss
-        return f.IndexIDMap(f.IndexScalarQuantizer(self.dim, f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT))
+def score_exactly(queries: Float32[np.ndarray, "query dim"], vectors: Rows) -> Float32[np.ndarray, "query id"]:
+    """Give inner products with stored vectors, which FAISS widens four times faster than numpy."""
+    f = load_faiss()
+    widener = f.IndexScalarQuantizer(vectors.shape[1], f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT)
+    wide = widener.sa_decode(np.ascontiguousarray(vectors).view(np.uint8))
+    return np.asarray(queries @ wide.T, np.float32)
 
-    def _ivf(self, vectors: Float16[np.ndarray, "id dim"]) -> Any:
-        f = self._faiss
-        num_lists = round(4 * len(vectors) ** 0.5)
-        # Residuals would be rounded once more; without them the float16 values stay what they are.
-        index = f.IndexIVFScalarQuantizer(
-            f.IndexFlatIP(self.dim), self.dim, num_lists, f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT, False
-        )
-        index.cp.seed, index.cp.min_points_per_centroid = SEED, 1
-        num_samples = min(len(vectors), num_lists * SAMPLES_PER_LIST)
-        sample = np.random.default_rng(SEED).choice(len(vectors), num_samples, replace=False)
-        index.train(vectors[np.sort(sample)].astype(np.float32))
-        return index
 
-    def _stored_ids(self, index: Any) -> Ids:
-        f = self._faiss
-        if isinstance(index, f.IndexIDMap):
-            return np.asarray(f.vector_to_array(index.id_map), np.int64)
-        parts = [f.rev_swig_ptr(index.invlists.get_ids(i), size).copy() for i, size in _filled_lists(index)]
-        return np.concatenate([np.empty(0, np.int64), *parts])
+def vector_bytes(kind: str, dim: int) -> int:
+    """Count the bytes of a vector and its id in a shard."""
+    f = load_faiss()
+    return ID_BYTES + (2 * dim if kind == IVF else f.RaBitQuantizer(dim, f.METRIC_INNER_PRODUCT, BITS[kind]).code_size)
 
-    def _stored_vectors(self, index: Any) -> Float16[np.ndarray, "id dim"]:
-        """Read the vectors back, in the order of the stored ids: the codes are the float16 values themselves."""
-        f = self._faiss
-        if isinstance(index, f.IndexIDMap):
-            codes = f.vector_to_array(f.downcast_index(index.index).codes)
-        else:
-            width = index.invlists.code_size
-            codes = np.concatenate(
-                [f.rev_swig_ptr(index.invlists.get_codes(i), size * width) for i, size in _filled_lists(index)]
-            )
-        return np.asarray(codes.view(np.float16).reshape(-1, self.dim))
 
-    def _how(self, k: int, within: Ids | None) -> Any:
-        """Look into enough lists to find k, also where k is a good part of everything that may be found."""
-        f = self._faiss
-        selected = {} if within is None else {"sel": f.IDSelectorBatch(np.ascontiguousarray(within))}
-        if not self._trained:
-            return f.SearchParameters(**selected) if selected else None
-        num_may = len(self._ids) if within is None else len(within)
-        num_probes = max(IVF_PROBES * len(self._ids) // num_may, -(-4 * k * self._index.nlist // num_may))
-        return f.SearchParametersIVF(nprobe=min(num_probes, self._index.nlist), **selected)
+def batches(ids: Ids) -> list[Ids]:
+    """Cut ids into what is read at once."""
+    return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
 
-    def _searched(self) -> Any:
+
+class _Searched:
+    """What is searched for an index: itself, or its copy on the first GPU; unproven on a real one."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._copy: Any = None
+
+    def give(self, index: Any) -> Any:
         if self._device == "cpu":
-            return self._index
+            return index
         if self._copy is None:  # on a GPU ids cannot be removed, so the copy is made again when the set changes
-            resources = self._faiss.StandardGpuResources()
-            self._copy = (resources, self._faiss.index_cpu_to_gpu(resources, 0, self._index))
+            f = load_faiss()
+            resources = f.StandardGpuResources()
+            self._copy = (resources, f.index_cpu_to_gpu(resources, 0, index))
         return self._copy[1]
 
+    def forget(self) -> None:
+        self._copy = None
 
-def _filled_lists(index: Any) -> list[tuple[int, int]]:
-    sizes = [(number, index.invlists.list_size(number)) for number in range(index.nlist)]
-    return [(number, size) for number, size in sizes if size]
+
+def _writing(index: Any) -> Callable[[Callable[[bytes], None]], None]:
+    def write(put: Callable[[bytes], None]) -> None:
+        f = load_faiss()
+        writer = f.PyCallbackIOWriter(put)
+        f.write_index(index, writer)
+        del writer  # flushes its own buffer
+
+    return write
