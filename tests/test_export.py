@@ -45,6 +45,17 @@ def refuses(call: Callable[[], object], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_lies_at_an_address_is_not_cut_but_named(tmp_path: Path) -> None:
+    remote = moment("https://host/My film.mp4?signature=5f")
+    refuses(
+        lambda: cut_moments([moment(), remote], tmp_path / "pieces"), "film.mp4: lies at an address, and only files"
+    )
+    assert not (tmp_path / "pieces").exists()
+    text = to_edl([remote], query="", fps=25)
+    assert "* FROM CLIP NAME: My film.mp4\n" in text
+    assert "MYFILM " in text
+
+
 # JSON and CSV
 
 

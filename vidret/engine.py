@@ -25,7 +25,9 @@ from vidret.searching import CANDIDATES, Search, Searcher
 from vidret.store.records import HEAD, MOMENTS, RANKER, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
+from vidret.text import absolute, as_path, tellable
 from vidret.types import ALL_VIDEOS, Asked, Curve, Filters, Hit, Moment, Query
+from vidret.video.content import seems_there
 from vidret.video.decode import Decoder
 from vidret.video.scan import scan
 
@@ -168,7 +170,7 @@ class Engine:
         on_progress: Callable[[Progress], None] | None = None,
         run: Callable[..., IndexReport] = index_files,
     ) -> IndexReport:
-        """Bring the index up to date with files, folders, globs or manifests.
+        """Bring the index up to date with files, folders, globs or manifests, at paths or at addresses.
 
         ``scan`` says what paths may be, ``Store.set_memory`` what ``memory`` is (None leaves it as it was), and
         ``index_files`` what the other arguments do. ``run`` is what takes these and does the work: threads here, unless
@@ -237,7 +239,7 @@ class Engine:
             try:
                 self.grounder.prepare(path, content, keep=True, timeout=timeout)
             except DecodeError as error:
-                logger.warning("%s: no moments prepared: %s", path, error.reason)
+                logger.warning("%s: no moments prepared: %s", tellable(path), error.reason)
         on_prepared(len(contents), len(contents))
 
     def calibrate(
@@ -415,7 +417,7 @@ class Engine:
         locator, number = Locator(self._searcher, self.grounder), self._find_video(video)
         curve = locator.curve(self._encode_query(query, 1), number)
         if curve is None:
-            raise StoreError(f"{video}: nothing of it is stored yet")
+            raise StoreError(f"{tellable(str(video))}: nothing of it is stored yet")
         return curve
 
     def typical_score(self, share: float = 1 - WEAK) -> float | None:
@@ -461,7 +463,7 @@ class Engine:
 
     def _choose_video(self, video: str | os.PathLike[str] | int) -> Chosen:
         number = self._find_video(video)
-        path = os.fspath(video) if isinstance(video, str | os.PathLike) else self._choose_path(number)
+        path = as_path(os.fspath(video)) if isinstance(video, str | os.PathLike) else self._choose_path(number)
         return Chosen(number, path, 0.0, None)
 
     def _choose_path(self, video: int) -> str:
@@ -469,13 +471,13 @@ class Engine:
         paths = self._store.paths([video])[video]
         if not paths:
             raise StoreError(f"video must have a file that is there, got {video}, whose files are all gone")
-        return next((path for path in paths if os.path.exists(path)), paths[0])  # noqa: PTH110
+        return next((path for path in paths if seems_there(path)), paths[0])
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
         if isinstance(video, int):
             return self._store.video(video).id
-        record = self._store.file(os.path.abspath(video))  # noqa: PTH100  as scan names files: links stay links
+        record = self._store.file(absolute(video))
         if record is None or record.video is None or not record.live:
             reason = f" ({record.reason})" if record is not None and record.reason else ""
-            raise StoreError(f"{os.fspath(video)}: not in the index{reason}")
+            raise StoreError(f"{tellable(os.fspath(video))}: not in the index{reason}")
         return record.video

@@ -15,8 +15,17 @@ class DecodeError(VidretError):
         self.reason = reason
 
     def __str__(self) -> str:
-        """Read as one sentence."""
-        return f"{self.path}: {self.reason}"
+        """Read as one sentence, without the query string of an address: it may hold a signature."""
+        return f"{self.path.partition('?')[0] if '://' in self.path else self.path}: {self.reason}"
+
+
+class UnreachableError(DecodeError):
+    """Name a file at an address that could not be had now, though it may well be there."""
+
+    def __init__(self, path: str, reason: str, *, answered: bool = True) -> None:
+        """Keep whether its store gave an answer at all."""
+        super().__init__(path, reason)
+        self.answered = answered
 
 
 class EncoderError(VidretError):

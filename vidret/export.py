@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import VidretError
-from vidret.text import clock, printable
+from vidret.text import clock, file_name, is_address, printable, tellable
 from vidret.types import Moment
 
 COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by")
@@ -97,9 +97,8 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
     check_moments(moments)
     paths = sorted({moment.path for moment in moments})
     if len(paths) > 1:
-        raise VidretError(
-            f"chapters must be of one video, got {len(paths)}, {printable(paths[0])} among them; locate in one of them"
-        )
+        first = printable(tellable(paths[0]))
+        raise VidretError(f"chapters must be of one video, got {len(paths)}, {first} among them; locate in one of them")
     lines = [";FFMETADATA1"]
     for moment in sorted(moments, key=lambda moment: (moment.start, moment.end)):
         start = round(moment.start * 1000)
@@ -151,7 +150,7 @@ def to_edl(moments: Sequence[Moment], *, query: str, fps: float) -> str:
         end = max(nearest_frame(moment.end, rate), start + 1)
         codes = [timecode(frame, rate) for frame in (start, end, record, record + end - start)]
         record += end - start
-        name = printable(Path(moment.path).name)
+        name = printable(file_name(moment.path))
         lines.append(f"{number:03}  {reels[moment.path]:<{REEL_LETTERS}} V     C        {' '.join(codes)}")
         lines.append(f"* FROM CLIP NAME: {name}")
         lines.append(f"* COMMENT: SCORE {moment.score:.3f}{', WEAK' if moment.weak else ''}")
@@ -190,7 +189,10 @@ def name_reels(paths: Sequence[str]) -> dict[str, str]:
     reels: dict[str, str] = {}
     taken = {"BL", "AX"}  # black, and no reel at all
     for path in dict.fromkeys(paths):
-        stem = "".join(letter for letter in Path(path).stem.upper() if letter.isascii() and letter.isalnum()) or "REEL"
+        stem = (
+            "".join(letter for letter in Path(file_name(path)).stem.upper() if letter.isascii() and letter.isalnum())
+            or "REEL"
+        )
         reel, number = stem[:REEL_LETTERS], 1
         while reel in taken:
             number += 1
@@ -229,9 +231,15 @@ def cut_moments(
         The pieces' paths, in the order of the moments.
 
     Raises:
-        VidretError: There is no ffmpeg, a piece is there already, or one cannot be cut; those before it stay.
+        VidretError: There is no ffmpeg, a video lies at an address, a piece is there already, or one cannot be cut;
+            those before it stay.
     """
     check_moments(moments)
+    for moment in moments:
+        if is_address(moment.path):
+            raise VidretError(
+                f"{printable(tellable(moment.path))}: lies at an address, and only files here are cut: copy it here"
+            )
     folder = Path(folder)
     ffmpeg = find_ffmpeg()
     pieces = [folder / name for name in name_pieces(moments, copy=copy)]

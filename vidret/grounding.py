@@ -26,6 +26,7 @@ from vidret.ground.spans import Span
 from vidret.ground.windows import Window, cut_windows, join_answers
 from vidret.ranking import TOKENS
 from vidret.store.records import KEPT, MAPPED
+from vidret.text import tellable
 from vidret.types import Frames, LayerTokens, LayerWords
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 
@@ -181,7 +182,7 @@ class Grounder:
                         last = picture
                     case Finished():
                         if message.salvaged:
-                            logger.warning("%s: %s", path, message.salvaged)
+                            logger.warning("%s: %s", tellable(path), message.salvaged)
                         if last is None:
                             raise DecodeError(path, "no frame of it can be read")
                         pictures += [last] * (total - given - len(pictures))

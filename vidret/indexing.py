@@ -54,7 +54,7 @@ def index_files(
     Args:
         store: The index, open for writing.
         encoder: The encoder that the index was made with.
-        files: Absolute paths, each once, as ``scan`` lists them.
+        files: Absolute paths and addresses, each once, as ``scan`` lists them.
         pack: What makes of an embedding what is stored beside its vectors; nothing unless given.
         tokens: Have embeddings hold their tokens for ``pack``.
         lanes: Files worked on at once; the number of usable cores unless given.
@@ -113,7 +113,7 @@ class Lanes:
                 try:
                     self._index_file(job)
                 except DecodeError as error:
-                    self._ledger.fail(job.path, error.reason, job)
+                    self._ledger.fail(job.path, error, job)
         except StopRun:
             return
         except BaseException as error:

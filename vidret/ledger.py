@@ -4,7 +4,6 @@ A run on threads (``indexing``) and a run on Ray (``scale``) differ in where the
 decode and encode by the functions here, and both keep this book, which is the only one that writes to the store.
 """
 
-import os
 import threading
 import time
 from collections import defaultdict
@@ -12,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vidret.errors import DecodeError
-from vidret.store.records import FileRecord, NewSegment, PruneReport
+from vidret.errors import DecodeError, UnreachableError
+from vidret.store.records import FileRecord, FileState, NewSegment, PruneReport
 from vidret.store.store import Store
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
-from vidret.video.content import look_at
+from vidret.video.content import find_gone, look_at_all
 from vidret.video.decode import Decoder, Device
 from vidret.video.pool import DecodePool, Opened
 
@@ -119,12 +118,13 @@ class Ledger:
         """Sort the files into jobs and such that need none; the largest come first, so that the work ends together."""
         self._note_missing(set(files))
         known = {record.path: record for record in self.store.files()}
-        for path in files:
+        for path, about in look_at_all(files):
             record = known.get(path)
-            try:
-                about = look_at(path)
-            except DecodeError as error:
-                self.fail(path, error.reason)
+            if isinstance(about, UnreachableError) and record is not None:
+                self._failed.append((path, about.reason))  # what is known of it stays, and the next run looks again
+                continue
+            if isinstance(about, DecodeError):
+                self.fail(path, about)
                 continue
             job = Job(path, about.st_size, about.st_mtime_ns)
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
@@ -150,8 +150,10 @@ class Ledger:
 
     def _note_missing(self, listed: set[str]) -> None:
         """Mark the files that the index knows and the disk no longer has; one that is back is found by its scan."""
-        for record in self.store.files():
-            if record.path not in listed and not os.path.lexists(record.path):
+        others = [record for record in self.store.files() if record.path not in listed]
+        gone = find_gone(record.path for record in others)
+        for record in others:
+            if record.path in gone:
                 self._counts["missing"] += 1
                 if record.state != "missing":
                     self.store.set_file(record.path, state="missing", reason="the file is gone")
@@ -188,12 +190,16 @@ class Ledger:
             if salvaged:
                 self._salvaged.append((job.path, salvaged))
 
-    def fail(self, path: str, reason: str, job: Job | None = None) -> None:
-        """Keep a file's failure, with what it looked like, so that it is tried again only once it changed."""
+    def fail(self, path: str, error: DecodeError, job: Job | None = None) -> None:
+        """Keep a file's failure, with what it looked like, so that it is tried again only once it changed.
+
+        One that could not be reached is tried again in any case.
+        """
         num_bytes, mtime_ns = (job.num_bytes, job.mtime_ns) if job else (None, None)
-        self.store.set_file(path, state="failed", reason=reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
+        state: FileState = "pending" if isinstance(error, UnreachableError) else "failed"
+        self.store.set_file(path, state=state, reason=error.reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
         with self._lock:
-            self._failed.append((path, reason))
+            self._failed.append((path, error.reason))
             self._shares[path] = 1.0
 
     # How it ends

@@ -14,6 +14,7 @@ from vidret.grounding import Grounder
 from vidret.queries import Wanted
 from vidret.ranking import FrameRanker
 from vidret.searching import Searcher
+from vidret.text import tellable
 from vidret.types import Curve, Moment
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Locator:
         else:
             curve = self.curve(wanted, video.video)
             if curve is None:
-                raise StoreError(f"{video.path}: nothing of it is stored yet")
+                raise StoreError(f"{tellable(video.path)}: nothing of it is stored yet")
             scores, places = curve.scores, curve.times
         found: Float[np.ndarray, " time"] = np.interp(times, places, scores)
         return found

@@ -1,7 +1,6 @@
 """Searching one index: the vectors choose candidates, a ranker orders them, and scores are told what they are worth."""
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from vidret.queries import Wanted
 from vidret.ranking import AUTO, NONE, Levels, Ranker, load_ranker
 from vidret.store.store import Store
 from vidret.types import ALL_VIDEOS, Filters, Hit, Segment, TextEmbedding
+from vidret.video.content import seems_there
 
 logger = logging.getLogger(__name__)
 
@@ -273,7 +273,7 @@ class Searcher:
         unrelated = [] if search.wanted.wordless else self.baselines.scores(self.store, search.ranker)
         hits: list[Hit] = []
         for place, paths in self._name(ranked, search.filters):
-            there = [path for path in paths if os.path.exists(path)]  # noqa: PTH110
+            there = [path for path in paths if seems_there(path)]
             if there:
                 segment, time, score = ranked.segments[place], float(ranked.times[place]), float(ranked.scores[place])
                 weak = unrelated_share(unrelated, float(ranked.fits[place])) >= WEAK

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
-from vidret.text import clock, printable
+from vidret.text import clock, file_name, printable
 from vidret.types import Hit, Moment
 from vidret.video.decode import read_frames
 
@@ -32,7 +32,7 @@ class Shot:
 def shots_of_hits(hits: Sequence[Hit]) -> list[Shot]:
     """Show each hit by its best frame."""
     return [
-        Shot(hit.path, hit.time, f"{rank}. {Path(hit.path).name}", f"{clock(hit.time)}   score {hit.score:.3f}")
+        Shot(hit.path, hit.time, f"{rank}. {file_name(hit.path)}", f"{clock(hit.time)}   score {hit.score:.3f}")
         for rank, hit in enumerate(hits, start=1)
     ]
 
@@ -44,7 +44,7 @@ def shots_of_moments(moments: Sequence[Moment]) -> list[Shot]:
         for column in range(COLUMNS):
             time = moment.start + (moment.end - moment.start) * (column + 0.5) / COLUMNS
             span = f"{clock(moment.start)} to {clock(moment.end)}"
-            title = f"{rank}. {Path(moment.path).name}" if column == 0 else ""
+            title = f"{rank}. {file_name(moment.path)}" if column == 0 else ""
             line = f"{span}   score {moment.score:.3f}" if column == 0 else clock(time)
             shots.append(Shot(moment.path, time, title, line))
     return shots

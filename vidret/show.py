@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from vidret.text import clock, printable, short
+from vidret.text import clock, printable, short, tellable
 
 if TYPE_CHECKING:
     from vidret.indexing import IndexReport, Progress
@@ -219,7 +219,11 @@ def tell_report(report: "IndexReport", index: Path) -> None:
         talk.print(f"  {what}: {rate:.3g}", highlight=False)
     for title, files in (("salvaged", report.salvaged), ("failed", report.failed)):
         for path, reason in files[:SHOWN_FILES]:
-            talk.print(f"  {title}: {escape(short(path))}: {escape(reason)}", highlight=False, soft_wrap=True)
+            talk.print(
+                f"  {title}: {escape(short(tellable(path)))}: {escape(reason)}",
+                highlight=False,
+                soft_wrap=True,
+            )
         if len(files) > SHOWN_FILES:
             more = f"  and {len(files) - SHOWN_FILES} more {title}"
             talk.print(f"{more}: vidret info --failed --index {index}" if title == "failed" else more, highlight=False)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float64, UInt8
 Interpolation = Literal["bilinear", "bicubic"]
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
+NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is no time: it marks a content, or says nothing
 # Words, in which -word and -"some words" must not fit; what a video should look like; or a vector of the encoder's.
 Query = str | Picture | Vector
 

@@ -13,7 +13,7 @@ from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.catalog import Catalog
 from vidret.store.records import NewSegment, StoredVideo
-from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
+from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
 
 from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, environment, index_all, seeds, tokens
 
@@ -220,6 +220,39 @@ def test_other_encoder_is_refused_and_the_lock_given_back(tmp_path: Path) -> Non
         create(tmp_path, fingerprint="tower-2")
     with create(tmp_path) as store:
         store.check_encoder("tower", "tower-1")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/index", "https://host/a//b", "file:///index"])
+def test_an_index_lies_on_a_file_system(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (address, Path(address)):
+        for door in (
+            Store.exists,
+            Store.open,
+            lambda path: Store.create(path, encoder_name="", encoder_fingerprint="", dim=3),
+        ):
+            with pytest.raises(
+                StoreError, match="an index must be a folder of a file system, got an address"
+            ) as caught:
+                door(place)
+            assert str(caught.value).startswith(address.partition("//")[0] + "//")
+    assert list(tmp_path.iterdir()) == []
+    for odd in ("a:b", "C:/index", "s3:"):
+        assert not Store.exists(odd)
+    (tmp_path / "s3:").mkdir()
+    assert not Store.exists("s3:/index"), "there is such a folder here"
+
+
+def test_what_marks_a_content_is_no_time(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        add_video(store, "v1", seed=1)
+        for mark in (NO_TIME, NO_TIME - 5):
+            store.set_file("/videos/v1.mp4", state="done", mtime_ns=mark)
+            assert store.videos()[0].changed is None
+            assert store.videos(Filters(after=0)) == store.videos(Filters(before=2e9)) == []
+            record = store.file("/videos/v1.mp4")
+            assert record is not None
+            assert record.mtime_ns == mark
 
 
 def test_no_index_is_no_index(tmp_path: Path) -> None:

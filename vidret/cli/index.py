@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def index(
-    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, or .jsonl/.csv manifests.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, globs, or .jsonl/.csv manifests; also addresses: s3://, gs://, https://."),
+    ],
     index: IndexOption = Path(DEFAULT_INDEX),
     model: ModelOption = None,
     device: DeviceOption = "auto",

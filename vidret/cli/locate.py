@@ -32,6 +32,7 @@ from vidret.cli.options import (
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
 from vidret.show import as_row, show_count, show_moments, talk
+from vidret.text import file_name
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -125,7 +126,7 @@ def draw_moments(engine: "Engine | RemoteEngine", query: str, moments: "Sequence
     own = [(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.video == best.video]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw_curve(found.times, found.scores, own, out, query=query, title=Path(best.path).name, end=found.end)
+        draw_curve(found.times, found.scores, own, out, query=query, title=file_name(best.path), end=found.end)
     except (OSError, ValueError) as error:
         raise VidretError(f"{out}: cannot be written: {error}") from error
     talk.print(f"score curve: {escape(str(out))}", highlight=False, soft_wrap=True)

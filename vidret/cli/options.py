@@ -11,6 +11,7 @@ import typer
 
 from vidret.errors import VidretError
 from vidret.show import talk
+from vidret.text import absolute
 from vidret.types import Filters
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ UrlOption = Annotated[
 TokenOption = Annotated[
     str | None, typer.Option("--token", envvar="VIDRET_TOKEN", help="What that server was started with as --token.")
 ]
-FolderOption = Annotated[str | None, typer.Option(help="Only videos in this folder, at any depth.")]
+FolderOption = Annotated[
+    str | None, typer.Option(help="Only videos in this folder or below this address, at any depth.")
+]
 MinSecondsOption = Annotated[float | None, typer.Option(min=0, help="Only videos that last so long or longer.")]
 MaxSecondsOption = Annotated[float | None, typer.Option(min=0, help="Only videos that last so long or less.")]
 AfterOption = Annotated[
@@ -135,7 +138,7 @@ def read_filters(
 ) -> Filters:
     """Turn options into filters; dates without a zone are local, as people mean them."""
     return Filters(
-        None if folder is None else os.path.abspath(Path(folder).expanduser()),  # noqa: PTH100  as scan names files
+        None if folder is None else absolute(os.path.expanduser(folder)),  # noqa: PTH111  a Path would spoil an address
         min_seconds,
         max_seconds,
         None if after is None else after.timestamp(),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
+from vidret.errors import DecodeError
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.pool import Opened
 
@@ -28,11 +29,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a file holds, by its fingerprint, or the reason why that cannot be said."""
+    """What a file holds, by its fingerprint, or why that cannot be said."""
 
     file: int
     fingerprint: str
-    reason: str = ""
+    error: DecodeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Failed:
 
     content: int
     file: int
-    reason: str
+    error: DecodeError
 
 
 @dataclass(frozen=True, slots=True)

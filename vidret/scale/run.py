@@ -187,8 +187,8 @@ class RayRun:
         )
         by_name: defaultdict[str, list[int]] = defaultdict(list)
         for row in self._rows(names):
-            if row.reason:
-                self._ledger.fail(jobs[row.file].path, row.reason, jobs[row.file])
+            if row.error is not None:
+                self._ledger.fail(jobs[row.file].path, row.error, jobs[row.file])
             else:
                 by_name[row.fingerprint].append(row.file)
         begun = store.contents()
@@ -296,7 +296,7 @@ class RayRun:
         if failed.file not in self._failed:
             self._failed.add(failed.file)
             job = self._ledger.jobs[failed.file]
-            self._ledger.fail(job.path, failed.reason, job)
+            self._ledger.fail(job.path, failed.error, job)
 
     def _close(self, number: int) -> None:
         """Finish a content of which everything arrived, and link its copies to it."""

@@ -60,7 +60,7 @@ def name_contents(table: Any, *, brake: Any) -> Any:
         try:
             rows.append((Named(look.file, fingerprint(look.path)), b""))
         except DecodeError as error:
-            rows.append((Named(look.file, "", error.reason), b""))
+            rows.append((Named(look.file, "", error), b""))
     return to_table(rows)
 
 
@@ -119,7 +119,7 @@ def _decode_content(content: Content, pool: DecodePool, stopped: Callable[[], bo
                         yield Ended(content.number, file, opened, message.salvaged, len(sent)), b""
                         return
         except DecodeError as error:
-            yield Failed(content.number, file, error.reason), b""
+            yield Failed(content.number, file, error), b""
         except VidretError as error:
             yield Broken(f"{socket.gethostname()}: {error}"), b""
             return

@@ -14,6 +14,7 @@ from vidret.serve import schemas
 from vidret.serve.problems import Described, RefusedError, refusals
 from vidret.serve.rows import find_file, find_video
 from vidret.serve.thumbnails import Thumbnails, draw_reason
+from vidret.text import is_address, tellable
 
 WIDTH = 320
 KEEP = "private, max-age=3600"
@@ -67,7 +68,9 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
         video = find_video(engine, number)
         path = find_file(video)
         if path is None:
-            raise RefusedError(404, f"{video.paths[0]}: {GONE}")
+            raise RefusedError(404, f"{tellable(video.paths[0])}: {GONE}")
+        if is_address(path):
+            raise RefusedError(404, f"{tellable(path)}: lies at an address, and this server plays files here only")
         return FileResponse(path, media_type=guess_kind(path), stat_result=os.stat(path))  # noqa: PTH116
 
     return router

@@ -12,7 +12,7 @@ from vidret.errors import StoreError
 from vidret.serve.problems import RefusedError
 from vidret.serve.schemas import HitRow, MomentRow, VideoRow
 from vidret.store.records import StoredVideo
-from vidret.text import printable
+from vidret.text import file_name, is_address, printable
 from vidret.types import Hit, Moment
 
 
@@ -29,8 +29,8 @@ def find_video(engine: Engine, number: int) -> StoredVideo:
 
 
 def find_file(video: StoredVideo) -> str | None:
-    """Give the first path of a video that is there; None when its file is gone."""
-    return next((path for path in video.paths if os.path.isfile(path)), None)  # noqa: PTH113
+    """Give the first path of a video that is there, as an address always seems; None when its file is gone."""
+    return next((path for path in video.paths if is_address(path) or os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
@@ -93,7 +93,7 @@ def video_row(video: StoredVideo) -> VideoRow:
 
 def title(path: str) -> str:
     """Give a file's name without its suffix."""
-    return printable(Path(path).stem)
+    return printable(Path(file_name(path)).stem)
 
 
 def thumbnail(video: int, time: float) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
-from vidret.text import printable
+from vidret.text import is_address, printable
+from vidret.video.content import Look, look_at
 from vidret.video.decode import open_reader
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.sampling import nearest
@@ -45,7 +46,7 @@ class Thumbnails:
             DecodeError: Why there is none.
         """
         try:
-            about = os.stat(path)  # noqa: PTH116
+            about = await anyio.to_thread.run_sync(look_at, path) if is_address(path) else os.stat(path)  # noqa: PTH116
         except OSError as error:
             raise DecodeError(path, "its file is gone") from error
         name = "\n".join((path, str(about.st_size), str(about.st_mtime_ns), f"{time:.2f}", str(width)))
@@ -56,7 +57,7 @@ class Thumbnails:
             task.add_done_callback(lambda _: self._making.pop(key))
         return await asyncio.shield(self._making[key])  # others may wait for it when this one no longer does
 
-    def _make(self, key: str, path: str, about: os.stat_result, time: float, width: int) -> bytes:
+    def _make(self, key: str, path: str, about: Look, time: float, width: int) -> bytes:
         content = self._kept.get(key)
         if content is None:
             content = draw_frame(_probe(path, about.st_size, about.st_mtime_ns), time, width)

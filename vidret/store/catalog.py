@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64
 
 from vidret.errors import StoreError
 from vidret.store.records import DEAD_STATES, FileRecord, Place, StoredVideo, VideoRecord
-from vidret.types import Filters, Segment
+from vidret.types import NO_TIME, Filters, Segment
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ MATCHING = f"""
     FROM files JOIN videos ON videos.id = files.video WHERE {LIVE}
     AND (?1 IS NULL OR path = ?1 OR substr(path, 1, length(?2)) = ?2)
     AND (?3 IS NULL OR duration >= ?3) AND (?4 IS NULL OR duration <= ?4)
-    AND (?5 IS NULL OR mtime_ns >= ?5) AND (?6 IS NULL OR mtime_ns < ?6)"""
+    AND (?5 IS NULL OR mtime_ns >= ?5) AND (?6 IS NULL OR mtime_ns > {NO_TIME} AND mtime_ns < ?6)"""
 ASKED = "(SELECT value FROM json_each(?))"  # one statement for any number of ids
 
 
@@ -206,7 +206,7 @@ class Catalog:
             if (known := found.get(number)) is not None:
                 found[number] = replace(known, paths=(*known.paths, os.fsdecode(path)))
                 continue
-            changed = None if mtime_ns is None else mtime_ns / 1e9
+            changed = None if mtime_ns is None or mtime_ns <= NO_TIME else mtime_ns / 1e9
             about = json.loads(facts), bool(complete), salvaged, num_segments, changed
             found[number] = StoredVideo(number, (os.fsdecode(path),), duration, *about)
         return list(found.values())

@@ -5,6 +5,7 @@ derived from both: kill the writer at any moment, and the next one goes on from 
 """
 
 import os
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,7 @@ from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
 
 Ids = Int64[np.ndarray, " id"]
 Checked = tuple[Segment, Rows, Rows, Bytes, Float64[np.ndarray, " frame"]]  # a segment's rows, tokens and frame times
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # of two slashes a Path keeps one
 
 
 class Store:
@@ -67,7 +69,7 @@ class Store:
         Raises:
             StoreError: another encoder made it, another process writes it, or it cannot be read.
         """
-        folder = Path(path)
+        folder = find_folder(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -95,7 +97,7 @@ class Store:
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
         """Say whether an index was ever made here; one whose making was killed is none yet."""
-        return Catalog.exists(Path(path) / "catalog.sqlite")
+        return Catalog.exists(find_folder(path) / "catalog.sqlite")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False, device: str = "cpu") -> "Store":
@@ -443,3 +445,18 @@ class Store:
     def _writable(self) -> None:
         if self._lock is None:
             raise StoreError(f"{self.path}: opened for reading, cannot be changed")
+
+
+def find_folder(path: str | os.PathLike[str]) -> Path:
+    """Give the folder of an index.
+
+    Raises:
+        StoreError: it is an address: SQLite and mapped files need a file system.
+    """
+    folder = Path(path)
+    if ADDRESS.match(str(folder)) and not Path(folder.parts[0]).exists():
+        address = ADDRESS.sub(lambda found: found[0].rstrip("/") + "//", str(folder), count=1)
+        raise StoreError(
+            f"{address}: an index must be a folder of a file system, got an address: only videos may be at one"
+        )
+    return folder

@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from vidret.errors import DecodeError
+from vidret.text import is_address
 from vidret.types import Frames, Resize
+from vidret.video.content import open_remote
 from vidret.video.probe import VideoInfo, decode_all, open_container, probe
 from vidret.video.reader import GaveUpError, Picture, Reader
 from vidret.video.sampling import nearest
@@ -49,6 +51,8 @@ def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, device: Device
     """Name the decoder for a file, and why: Decord where it is measured exact and stays small, PyAV everywhere else."""
     if decoder != "auto":
         return decoder, "asked for"
+    if is_address(info.path):
+        return "pyav", "Decord reads files here only, not addresses"
     kind = info.container.split(",")[0]
     version = _decord_version()
     if not version:
@@ -137,11 +141,15 @@ class _PyavSource:
         self._can_seek = info.container.split(",")[0] in _SEEKABLE and not info.by_order
         self._keys = np.flatnonzero(info.keyframes)
         self._container: Any = None
+        self._remote = open_remote(info.path)
         self._restart()
 
     def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         for index in indices:
-            if self._reach(index):
+            is_there = self._reach(index)
+            if self._remote is not None:
+                self._remote.check()  # what could not be fetched must not pass for the end of the file
+            if is_there:
                 yield index, self._convert(self._frame)
 
     def close(self) -> None:
@@ -152,7 +160,7 @@ class _PyavSource:
 
     def _restart(self) -> None:
         self.close()
-        self._container = open_container(self._info.path)
+        self._container = open_container(self._info.path, self._remote)
         self._stream = self._container.streams[self._info.stream]
         self._stream.codec_context.thread_count = 1
         self._begin()
@@ -215,6 +223,8 @@ class _DecordSource:
     """Decode with Decord, frame by frame: a batch would lie in memory at full size, and fails on rotated files."""
 
     def __init__(self, info: VideoInfo, device: Device) -> None:
+        if is_address(info.path):
+            raise GaveUpError("it reads files here only, not addresses")
         decord = _decord()
         path = os.path.abspath(info.path)  # noqa: PTH100
         self._shape = (info.height, info.width, 3)

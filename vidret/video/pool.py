@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, UnreachableError
 from vidret.types import Frames, Resize
 from vidret.video import wire
 from vidret.video.decode import Decoder, Device
@@ -107,11 +107,12 @@ class DecodePool:
         The decoder works at most about one segment ahead of the caller. Dropping the iterator ends the work.
 
         Args:
-            path: The file.
+            path: The file's path or address.
             skip: Given ``Opened``, the numbers of the segments not to decode.
 
         Raises:
-            DecodeError: The file is no readable video, or its decoder crashed or fell silent.
+            DecodeError: The file is no readable video, or its decoder crashed or fell silent; an ``UnreachableError``
+                where the store of an address gives nothing for now.
         """
         name = os.fspath(path)
         process, clean = self._idle.get(), False
@@ -139,7 +140,7 @@ class DecodePool:
                         return
                     case "failed":
                         clean = True
-                        raise DecodeError(name, header["reason"])
+                        raise (UnreachableError if header["unreachable"] else DecodeError)(name, header["reason"])
         except ProcessGoneError as error:
             if self._closed:
                 raise RuntimeError("the pool is closed") from error

@@ -18,7 +18,9 @@ from jaxtyping import Bool, Float64, Int64
 
 from vidret.errors import DecodeError
 from vidret.video import content, timeline
+from vidret.video.boxes import find_payload
 from vidret.video.content import fingerprint as fingerprint
+from vidret.video.ranges import RemoteFile
 from vidret.video.timeline import MISSING, Packets
 
 _PICTURES = {"image2", "tty"}
@@ -27,6 +29,8 @@ _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 _PLAYLISTS = {"hls", "dash", "concat"}
 _IS_PICTURE = "is a picture, not a video"
 _NOT_DECODED = "no frame could be decoded"
+# In MP4 and MOV the times of these do not depend on what packets hold: measured, field by field.
+_TIMED = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"}
 _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
 _FALLBACK_RATE = 25.0
 _FRAMES_BETWEEN_SIGNS = 500
@@ -77,7 +81,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     """Read what a video file is.
 
     Args:
-        path: A regular file, or a link to one.
+        path: A regular file, a link to one, or an address. There MP4 and MOV are not read through, others are.
         alive: Called now and then during long work, so that a caller's watchdog stays calm.
 
     Raises:
@@ -85,10 +89,18 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     """
     name = os.fspath(path)
     alive = alive or (lambda: None)
-    digest, num_bytes = content.measure(name)
-    with open_container(name) as container:
+    remote = content.open_remote(name)
+    digest, num_bytes = content.measure(name, remote)
+    payload = find_payload(remote, num_bytes) if remote else []
+    with open_container(name, remote) as container:
         stream = _choose_stream(name, container)
-        packets, frame, is_cut_short = _scan(container, stream, alive)
+        if remote and payload and _name_codec(stream) in _TIMED:
+            frame = _decode_first(container, stream)
+            packets, is_cut_short = _scan_times(name, remote, payload, int(stream.index), alive)
+        else:
+            packets, frame, is_cut_short = _scan(container, stream, alive)
+        if remote:
+            remote.check()
         if frame is None:
             raise DecodeError(name, _NOT_DECODED)
         kind, brand = container.format.name, container.metadata.get("major_brand", "").strip()
@@ -96,12 +108,9 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         real = float(stream.base_rate or 0) or average
         tick, index = float(stream.time_base), int(stream.index)
         declared, promised = int(stream.frames), _promised_seconds(container, stream)
-        codec, num_streams = (
-            _CODECS.get(stream.codec_context.name, stream.codec_context.name),
-            len(container.streams.video),
-        )
+        codec, num_streams = _name_codec(stream), len(container.streams.video)
     by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
-    pts, keyframes = _count_frames(name, index, alive) if by_order else timeline.order_frames(packets)
+    pts, keyframes = _count_frames(name, index, alive, remote) if by_order else timeline.order_frames(packets)
     if len(pts) == 0:
         raise DecodeError(name, _NOT_DECODED)
     if len(pts) == 1 and (kind in _ONE_PICTURE or brand in _STILL_BRANDS):
@@ -142,18 +151,32 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     )
 
 
-def open_container(path: str) -> Any:
-    """Open a local file with PyAV: never a playlist, a device or an address.
+def open_container(path: str, remote: RemoteFile | None = None, *, parse: bool = True) -> Any:
+    """Open a local file, or one at an address that is open already, with PyAV: never a playlist or a device.
+
+    Args:
+        path: The path or address.
+        remote: The file at the address.
+        parse: Look into packets for what the container does not say of them; for files at addresses alone.
 
     Raises:
         DecodeError: Why it cannot be opened, in a few words.
     """
     try:
-        # An absolute path cannot be taken for a protocol ("a:b.mp4"), nor can the file send us elsewhere.
-        absolute = os.path.abspath(path)  # noqa: PTH100  (a Path would resolve "..", and with it links)
-        container = av.open(absolute, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        if remote is not None:
+            remote.seek(0)
+            # No protocol has this name: what is read here leads nowhere else.
+            options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
+            container = av.open(remote, options=options, metadata_errors="replace")
+            remote.check()
+        else:
+            # An absolute path cannot be taken for a protocol ("a:b.mp4"), nor can the file send us elsewhere.
+            absolute = os.path.abspath(path)  # noqa: PTH100  (a Path would resolve "..", and with it links)
+            container = av.open(absolute, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
-        unfinished = content.starts_like_mp4(path)
+        if remote is not None:
+            remote.check()
+        unfinished = content.starts_like_mp4(path, remote)
         reason = "its index is missing: truncated, or never finished" if unfinished else "is not a video"
         raise DecodeError(path, reason) from error
     if container.format.name in _PLAYLISTS:
@@ -199,7 +222,29 @@ def _choose_stream(path: str, container: Any) -> Any:
     return best if best in moving else moving[0]
 
 
-def _scan(container: Any, stream: Any, alive: Callable[[], None]) -> tuple[Packets, Any, bool]:
+def _name_codec(stream: Any) -> str:
+    name = str(stream.codec_context.name)
+    return _CODECS.get(name, name)
+
+
+def _decode_first(container: Any, stream: Any) -> Any:
+    """Decode the first frame; None where there is none."""
+    stream.codec_context.thread_count = 1
+    return next(decode_all(container, stream), None)
+
+
+def _scan_times(
+    path: str, remote: RemoteFile, payload: list[tuple[int, int]], index: int, alive: Callable[[], None]
+) -> tuple[Packets, bool]:
+    """Read all packets' times without what they hold, so that the payload is not fetched."""
+    remote.leave_out(payload)
+    with open_container(path, remote, parse=False) as container:
+        packets, _, is_cut_short = _scan(container, container.streams[index], alive, decode=False)
+    remote.leave_out([])
+    return packets, is_cut_short
+
+
+def _scan(container: Any, stream: Any, alive: Callable[[], None], *, decode: bool = True) -> tuple[Packets, Any, bool]:
     """Read all packets, and decode up to the first frame; say whether the file breaks off."""
     stream.codec_context.thread_count = 1
     columns = [array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
@@ -208,7 +253,7 @@ def _scan(container: Any, stream: Any, alive: Callable[[], None]) -> tuple[Packe
         for number, packet in enumerate(container.demux(stream)):
             if number % _FRAMES_BETWEEN_SIGNS == 0:
                 alive()
-            if frame is None:
+            if frame is None and decode:
                 frame = next(iter(_decode(stream, packet if packet.size else None)), None)
             # VP8 keeps its hidden reference pictures in packets of their own.
             if packet.size and not (is_vp8 and not bytes(packet)[0] & 0x10):
@@ -219,7 +264,7 @@ def _scan(container: Any, stream: Any, alive: Callable[[], None]) -> tuple[Packe
                     column.append(value)
     except (av.FFmpegError, OSError, ValueError):
         is_cut_short = True
-        if frame is None:
+        if frame is None and decode:
             frame = next(iter(_decode(stream, None)), None)
     pts, dts, durations = (np.array(column, dtype=np.int64) for column in columns[:3])
     keyframes, discarded, corrupt = (np.array(column, dtype=bool) for column in columns[3:])
@@ -230,13 +275,15 @@ def _scan(container: Any, stream: Any, alive: Callable[[], None]) -> tuple[Packe
 
 
 def _count_frames(
-    path: str, index: int, alive: Callable[[], None]
+    path: str, index: int, alive: Callable[[], None], remote: RemoteFile | None
 ) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Decode everything to learn how many frames there are and when they are shown."""
-    with open_container(path) as container:
+    with open_container(path, remote) as container:
         stream = container.streams[index]
         stream.codec_context.thread_count = 1
         stamps = [frame.pts for frame in decode_all(container, stream, alive)]
+    if remote is not None:
+        remote.check()
     if None in stamps:
         stamps = [0] * len(stamps)
     return np.array(stamps, dtype=np.int64), np.arange(len(stamps)) == 0

@@ -1,4 +1,4 @@
-"""Which files a person means by the paths given: files, folders, globs, and manifests that list them."""
+"""Which files a person means by the paths and addresses given: files, folders, globs, manifests that list them."""
 
 import csv
 import glob
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TextIO
 
 from vidret.errors import VidretError
+from vidret.text import absolute, as_path, is_address, tellable
+from vidret.video import addresses
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -22,20 +24,30 @@ COLUMNS = ("path", "video", "file")
 
 
 def scan(paths: Iterable[str]) -> list[str]:
-    """List the absolute paths of the files meant, each once, in the order given; folders are walked by name.
+    """List the absolute paths or addresses of the files meant, each once, in the order given; folders go by name.
 
     A folder gives its files with a video's suffix, those that are no videos after all included: whoever reads them says
     why not. Links to files are followed, links to folders are not, so that no loop can trap a walk. A file given by
-    name is taken whatever its suffix; a .jsonl or .csv file is a manifest that names a file in each row.
+    name is taken whatever its suffix; a .jsonl or .csv file is a manifest that names a file in each row. Of addresses
+    folders and globs give what has a video's suffix.
 
     Raises:
-        VidretError: A path does not exist or matches nothing, or a manifest cannot be read.
+        VidretError: A path does not exist or matches nothing, a manifest cannot be read, or a store cannot be asked.
     """
     found: dict[str, None] = {}
     for path in paths:
-        for file in _expand(path):
-            found[os.path.abspath(file)] = None  # noqa: PTH100  keep links as they are: Path.resolve would follow them
+        for file in _expand_address(path) if is_address(path) else _expand(as_path(path)):
+            name = absolute(file)
+            if is_address(name):
+                addresses.check_address(name)
+            found[name] = None
     return list(found)
+
+
+def _expand_address(address: str) -> Iterator[str]:
+    if os.path.splitext(tellable(address))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
+        raise VidretError(f"{tellable(address)}: a manifest must be a file here, got an address")
+    yield from addresses.expand(address, VIDEO_SUFFIXES)
 
 
 def _expand(path: str) -> Iterator[str]:
@@ -81,6 +93,8 @@ def _walk(folder: str) -> Iterator[str]:
 def read_manifest(path: str) -> Iterator[str]:
     """Read the files that a .jsonl or .csv manifest lists under path, video or file, relative to its own folder.
 
+    An address stands for itself.
+
     Raises:
         VidretError: A row cannot be read or names no file; the message holds the line's number.
     """
@@ -91,7 +105,7 @@ def read_manifest(path: str) -> Iterator[str]:
                 named = next((row[column] for column in COLUMNS if isinstance(row, dict) and row.get(column)), None)
                 if not isinstance(named, str):
                     raise VidretError(f"{path}: line {number} must name a file under {', '.join(COLUMNS)}, got {row}")
-                yield str(folder / named)
+                yield named if is_address(as_path(named)) else str(folder / as_path(named))
     except (OSError, UnicodeDecodeError) as error:
         raise VidretError(f"{path}: cannot be read as a manifest: {error}") from error
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.errors import DecodeError
+from vidret.errors import DecodeError, UnreachableError, VidretError
 from vidret.types import Resize
 from vidret.video import wire
 from vidret.video.decode import open_reader
@@ -79,21 +79,30 @@ def main(memory: int) -> None:
     parent.send(*wire.pack({"kind": "ready"}))
     while True:
         header, payload = parent.next()
-        reason = _serve(parent, header, os.fsdecode(payload))
+        try:
+            reason, unreachable = _serve(parent, header, os.fsdecode(payload)), False
+        except UnreachableError as error:
+            reason, unreachable = error.reason, True
         if reason:
-            parent.send(*wire.pack({"kind": "failed", "reason": reason}))
+            parent.send(*wire.pack({"kind": "failed", "reason": reason, "unreachable": unreachable}))
 
 
 def _serve(parent: _Parent, request: wire.Header, path: str) -> str:
-    """Decode one file; give the reason if that fails."""
+    """Decode one file; give the reason if that fails.
+
+    Raises:
+        UnreachableError: It fails for now.
+    """
     try:
         info = probe(path, alive=parent.show_life)
         cuts = cut_segments(info.duration, num_frames=request["num_frames"], fps=request["fps"], whole=request["whole"])
         resize = Resize(**request["resize"]) if request["resize"] else None
         with open_reader(info, decoder=request["decoder"], device=request["device"], resize=resize) as reader:
             return _send_segments(parent, info, cuts, reader)
-    except DecodeError as error:
-        return error.reason
+    except UnreachableError:
+        raise
+    except VidretError as error:
+        return error.reason if isinstance(error, DecodeError) else str(error)
     except MemoryError:
         return "needs more memory than a decoder may take"
     except BrokenPipeError:

@@ -1,0 +1,344 @@
+"""Videos at addresses: the same frames and facts as of files, in few ranges, and a sentence for all that goes wrong."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+
+from tests.stores import FileServer, serve_files
+from vidret.errors import DecodeError, MissingExtraError, UnreachableError, VidretError
+from vidret.types import NO_TIME
+from vidret.video import addresses, ranges
+from vidret.video.addresses import check_address, find_store, join, look, read_info
+from vidret.video.content import BLOCK, fingerprint, look_at_all
+from vidret.video.decode import choose_decoder, open_reader, read_frames
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.scan import scan
+
+from .conftest import NAMES, Film
+from .films import draw, read_numbers
+
+needs_fsspec = pytest.mark.scale
+SIZE = (320, 240)
+
+
+def put(name: str, data: bytes) -> str:
+    """Put a file into fsspec's memory; give its address."""
+    address = f"memory://{name}"
+    store, path = find_store(address)
+    store.pipe_file(path, data)
+    return address
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin with nothing kept and nothing stored, and do not wait before asking again."""
+    monkeypatch.setattr(ranges, "_BLOCKS", ranges._Blocks())
+    monkeypatch.setattr(addresses, "PAUSES", (0.01, 0.01))
+    yield
+    if "fsspec" in sys.modules:
+        store, _ = find_store("memory://")
+        store.store.clear()
+        store.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture(scope="session")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a film of 6 seconds and some 10 MB whose times stand at its end, and the same with them at its start."""
+    folder = tmp_path_factory.mktemp("heavy")
+    random = np.random.default_rng(0)
+    for name, options in {"end.mp4": {}, "start.mp4": {"movflags": "faststart"}}.items():
+        with av.open(str(folder / name), "w", options=options) as container:
+            settings = {"g": "5", "preset": "ultrafast", "crf": "4"}
+            stream = cast(Any, container.add_stream("libx264", rate=25, options=settings))
+            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+            for number in range(160):
+                noise = random.integers(-40, 40, (SIZE[1], SIZE[0], 1))
+                picture = np.clip(draw(number, *SIZE).astype(np.int16) + noise, 0, 255).astype(np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        assert (folder / name).stat().st_size > 8 << 20
+    return folder
+
+
+@pytest.fixture
+def served(heavy: Path) -> Iterator[FileServer]:
+    with serve_files(heavy) as server:
+        yield server
+
+
+def differences(one: VideoInfo, other: VideoInfo) -> list[str]:
+    names = [field.name for field in fields(one) if field.name != "path"]
+    return [name for name in names if not np.array_equal(getattr(one, name), getattr(other, name))]
+
+
+# The same as a file
+
+
+@needs_fsspec
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_and_frames_are_those_of_the_file(films: dict[str, Film], name: str) -> None:
+    path = films[name].path
+    address = put(name, path.read_bytes())
+    assert differences(probe(path), probe(address)) == []
+    whole = read_frames(str(path), indices=range(films[name].num_frames), decoder="pyav")
+    assert (read_frames(address, indices=range(films[name].num_frames)).pixels == whole.pixels).all()
+    with open_reader(probe(address)) as reader:
+        for index in (77, 3, 41, 99):
+            index %= films[name].num_frames
+            assert (reader.read([index]).pixels[0] == whole.pixels[index]).all()
+
+
+@needs_fsspec
+@pytest.mark.parametrize("size", [1, BLOCK - 1, 3 * BLOCK, 3 * BLOCK + 1, 5 * BLOCK + 17])
+def test_copies_share_a_fingerprint(tmp_path: Path, size: int) -> None:
+    data = np.random.default_rng(size).bytes(size)
+    (tmp_path / "file").write_bytes(data)
+    assert fingerprint(put("file", data)) == fingerprint(tmp_path / "file")
+
+
+@needs_fsspec
+def test_what_is_no_video_has_the_same_reasons(films: dict[str, Film], tmp_path: Path) -> None:
+    film = films["h264.mp4"].path.read_bytes()
+    contents = {
+        "text.mp4": b"no video\n" * 100,
+        "empty.mp4": b"",
+        "cut.mp4": film[: len(film) // 2],
+        "cut.mkv": films["h264.mkv"].path.read_bytes()[:3000],
+    }
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+        told = []
+        for place in (str(tmp_path / name), put(name, data)):
+            try:
+                told.append(probe(place).damage)
+            except DecodeError as error:
+                told.append(error.reason)
+        assert told[0] == told[1], name
+    with pytest.raises(DecodeError, match=r"^memory://none.mp4: does not exist in this process"):
+        probe("memory://none.mp4")
+
+
+@needs_fsspec
+def test_what_is_read_leads_nowhere_else(films: dict[str, Film]) -> None:
+    film = films["h264.ts"].path
+    lists = {
+        "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:4,\nfile://{film}\n#EXT-X-ENDLIST\n",
+        "list.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:4,\n{film}\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile {film}\n",
+    }
+    for name, text in lists.items():
+        with pytest.raises(DecodeError, match=r"is not a video|is a playlist"):
+            probe(put(name, text.encode()))
+
+
+@needs_fsspec
+def test_decord_is_for_files(films: dict[str, Film]) -> None:
+    info = probe(put("a.mp4", films["h264.mp4"].path.read_bytes()))
+    assert choose_decoder(info) == ("pyav", "Decord reads files here only, not addresses")
+    with pytest.raises(DecodeError, match="Decord cannot read it: it reads files here only, not addresses"):
+        open_reader(info, decoder="decord")
+
+
+# Ranges
+
+
+@needs_fsspec
+@pytest.mark.parametrize("name", ["end.mp4", "start.mp4"])
+def test_a_frame_costs_its_neighbours_not_the_file(heavy: Path, served: FileServer, name: str) -> None:
+    size = (heavy / name).stat().st_size
+    frames = read_frames(f"{served.url}/{name}", indices=[60])
+    assert read_numbers(frames.pixels) == [60]
+    assert served.num_bytes < 5 * BLOCK + 2 * ranges.BLOCK < 0.75 * size, "most of it for the fingerprint"
+    assert len(served.sent) <= 6
+    before = served.num_bytes
+    assert read_numbers(read_frames(f"{served.url}/{name}", indices=[65]).pixels) == [65]
+    assert served.num_bytes - before <= ranges.BLOCK, "what was read lately is kept"
+
+
+@needs_fsspec
+def test_reading_through_takes_few_requests_and_each_byte_once(heavy: Path, served: FileServer) -> None:
+    file = ranges.RemoteFile(f"{served.url}/end.mp4")
+    assert file.read(10) + file.readall() == (heavy / "end.mp4").read_bytes()
+    assert served.num_bytes == file.num_bytes
+    assert len(served.sent) <= 8
+    assert file.read(1) == b""
+    file.seek(-3, 2)
+    assert (file.tell(), len(file.read())) == (file.num_bytes - 3, 3)
+
+
+@needs_fsspec
+def test_a_server_without_ranges_is_read_whole_up_to_a_size(
+    heavy: Path, served: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.ranges = False
+    assert read_numbers(read_frames(f"{served.url}/end.mp4", indices=[60]).pixels) == [60]
+    monkeypatch.setattr(ranges, "WHOLE_BYTES", 1 << 20)
+    with pytest.raises(DecodeError, match=r"start.mp4: its server gives no ranges, and it is larger than 1 MiB: copy"):
+        probe(f"{served.url}/start.mp4")
+
+
+# What goes wrong
+
+
+@needs_fsspec
+@pytest.mark.parametrize("name", ["end.mp4", "start.mp4"])
+def test_a_server_that_breaks_is_no_damage_of_the_file(served: FileServer, name: str) -> None:
+    address = f"{served.url}/{name}?signature=5f"
+    info = probe(address)
+    served.most_bytes = served.num_bytes + ranges.BLOCK
+    with open_reader(info) as reader, pytest.raises(UnreachableError) as caught:
+        reader.read(range(160))
+    assert str(caught.value).startswith(f"{served.url}/{name}: its store cannot be reached: ")
+    assert "5f" not in str(caught.value)
+    served.most_bytes = 0
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        probe(f"{served.url}/{name}?other")
+
+
+@needs_fsspec
+@pytest.mark.parametrize(
+    ("statuses", "reason"),
+    [
+        ([404] * 9, "does not exist"),
+        ([410] * 9, "does not exist"),
+        ([403] * 9, "its store refuses: permission denied"),
+        ([400] * 9, "its store answers with status 400"),
+        ([500] * 9, "its store answers with status 500"),
+    ],
+)
+def test_only_what_is_said_to_be_gone_is_gone(served: FileServer, statuses: list[int], reason: str) -> None:
+    served.statuses = statuses
+    with pytest.raises(DecodeError) as caught:
+        look(f"{served.url}/end.mp4")
+    assert caught.value.reason == reason
+    assert isinstance(caught.value, UnreachableError) == (reason != "does not exist")
+
+
+@needs_fsspec
+def test_a_busy_server_is_asked_again(served: FileServer) -> None:
+    served.statuses = [503, 503]
+    assert look(f"{served.url}/end.mp4").st_size > 0
+
+
+@needs_fsspec
+def test_a_silent_server_does_not_hang(served: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "SILENCE", 0.3)
+    served.silent = threading.Event()
+    paths = [f"{served.url}/{number}.mp4" for number in range(200)]
+    looks = dict(look_at_all(paths))
+    assert {str(look).rpartition(": ")[2] for look in looks.values()} == {"no answer from its store for 0.3 s"}
+    assert list(looks) == paths
+
+
+def test_without_fsspec_an_address_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    for place in (lambda: scan(["s3://bucket/films"]), lambda: probe("https://host/a.mp4")):
+        with pytest.raises(MissingExtraError, match=r'^reading (s3|https):// needs the extra "remote": pip install'):
+            place()
+    monkeypatch.undo()
+
+
+@needs_fsspec
+def test_a_store_that_needs_another_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(VidretError, match=r"^s3://b/a.mp4: s3:// needs a package that is not installed: Install s3fs"):
+        scan(["s3://b/a.mp4"])
+    with pytest.raises(VidretError, match=r"^foo://b/a.mp4: fsspec knows no foo://$"):
+        scan(["foo://b/a.mp4?secret"])
+    with pytest.raises(VidretError, match=r"^zip://a.mp4::/b.zip: zip:// cannot be opened: "):
+        scan(["zip://a.mp4::/b.zip"])
+
+
+def test_no_password_is_taken() -> None:
+    for address in ("https://me:secret@host/a.mp4?x", "s3://key:secret@bucket/a.mp4"):
+        with pytest.raises(VidretError, match=r"^[a-z0-9]+://\w+/a.mp4: an address must hold no password") as caught:
+            scan([address])
+        assert "secret" not in str(caught.value)
+    check_address("sftp://me@host/a.mp4")
+    check_address("https://host/a:b@c.mp4")
+
+
+def test_a_manifest_may_name_addresses_but_lies_here(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path\ns3://a//b.mp4\nb.mp4\nfile:///c.mp4\ns3://a//b.mp4\n")
+    assert scan([manifest.as_uri()]) == ["s3://a//b.mp4", str(tmp_path / "b.mp4"), "/c.mp4"]
+    manifest.write_text("path\nhttps://me:secret@host/b.mp4\n")
+    with pytest.raises(VidretError, match="must hold no password"):
+        scan([str(manifest)])
+    with pytest.raises(VidretError, match=r"^s3://b/m.jsonl: a manifest must be a file here, got an address$"):
+        scan(["s3://b/m.jsonl?sig=5f"])
+
+
+# Looking and listing
+
+
+def test_times_are_read_as_stores_write_them() -> None:
+    moment = 1_700_000_000
+    for told in (
+        {"mtime": float(moment)},
+        {"LastModified": datetime.fromtimestamp(moment, UTC)},
+        {"Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT"},
+        {"updated": "2023-11-14T22:13:20.000Z"},
+        {"updated": "2023-11-14T22:13:20", "etag": "5f"},
+        {"mtime": "soon", "created": moment},
+    ):
+        assert read_info("s3://b/a", {"size": 3, **told}).st_mtime_ns == moment * 10**9, told
+
+
+def test_a_tag_stands_in_for_a_time() -> None:
+    tagged = [read_info("s3://b/a", {"size": 3, "ETag": tag}).st_mtime_ns for tag in ("5f", "5f", "60")]
+    assert tagged[0] == tagged[1] != tagged[2]
+    assert -(1 << 63) < min(tagged) < max(tagged) < NO_TIME
+    assert read_info("s3://b/a", {"size": None}).st_mtime_ns == NO_TIME
+    with pytest.raises(DecodeError, match="is a folder"):
+        read_info("s3://b/a", {"type": "directory"})
+
+
+def test_names_in_a_store_become_addresses_again() -> None:
+    assert join("s3://bucket/films/", "bucket/films", "bucket/films/a/b.mp4") == "s3://bucket/films/a/b.mp4"
+    assert join("memory://", "", "/a.mp4") == "memory://a.mp4"
+    assert join("sftp://me@host/films", "/films", "/films/a.mp4") == "sftp://me@host/films/a.mp4"
+    assert join("http://h/films", "http://h/films", "http://h/films/a.mp4") == "http://h/films/a.mp4"
+
+
+NAMES_STORED = ("b.mp4", "a.MKV", "._a.mp4", "notes.txt", "sub/d.webm", "sub/deep/c.mov")
+
+
+@needs_fsspec
+def test_folders_and_globs_of_a_store() -> None:
+    for name in NAMES_STORED:
+        put(f"films/{name}", b"x")
+    found = [f"memory://films/{name}" for name in ("a.MKV", "b.mp4", "sub/d.webm", "sub/deep/c.mov")]
+    assert scan(["memory://films"]) == scan(["memory://films/"]) == scan(["memory://films/**"]) == found
+    assert scan(["memory://films/sub"]) == scan(["memory://films/s*"]) == found[2:]
+    assert scan(["memory://films/*.mp4"]) == scan(["memory://films/?.mp4"]) == found[1:2]
+    assert scan(["memory://"]) == found
+    assert scan(["memory://films/notes.txt"]) == ["memory://films/notes.txt"], "what is named is taken"
+    for nothing in ("memory://films/*.avi", "memory://other", "memory://films/none.mp4"):
+        with pytest.raises(VidretError, match=r"does not exist|no such files"):
+            scan([nothing])
+
+
+@needs_fsspec
+def test_folders_and_globs_of_a_web_server(tmp_path: Path) -> None:
+    for name in (*NAMES_STORED, "two words.mp4"):
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "films" / name).write_bytes(b"x" * 7)
+    with serve_files(tmp_path) as server:
+        url = f"{server.url}/films"
+        names = ("a.MKV", "b.mp4", "sub/d.webm", "sub/deep/c.mov", "two%20words.mp4")
+        found = [f"{url}/{name}" for name in names]
+        assert scan([url]) == scan([f"{url}/"]) == found
+        assert scan([f"{url}/*.mp4"]) == [found[1], found[4]]
+        assert look(found[4]).st_size == 7
+        assert scan([f"{url}/b.mp4?v=1*"]) == [f"{url}/b.mp4?v=1*"]
+        with pytest.raises(VidretError, match=r"none\.mp4: does not exist"):
+            scan([f"{url}/none.mp4"])
