@@ -72,6 +72,32 @@ def test_index_sums_up_on_stderr_and_lists_failures(run: Runner, films: Path, tm
     assert run("index", films, "--index", tmp_path / "index", "--fail-on-error")[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--engine", "spark"], "must be local or ray, got spark"),
+        (["--address", "auto"], "goes with --engine ray, got --engine local"),
+        (["--num-gpus-per-worker", "1"], "goes with --engine ray, got --engine local"),
+    ],
+)
+def test_options_of_ray_need_ray(options: list[str], told: str, run: Runner, films: Path, tmp_path: Path) -> None:
+    code, _, err = run("index", films, "--index", tmp_path / "index", *options)
+    assert code == 2
+    assert told in err.replace("│ ", "")
+    assert not (tmp_path / "index").exists()
+
+
+def test_without_ray_its_extra_is_named(
+    run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("vidret.scale")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--engine", "ray")
+    assert code == 1
+    assert 'indexing on Ray needs the extra "ray": pip install "vidret[ray]"' in err
+
+
 def test_index_in_json(run: Runner, films: Path, tmp_path: Path) -> None:
     _, out, _ = run("index", films, "--index", tmp_path / "index", "--json")
     report = json.loads(out)

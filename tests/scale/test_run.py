@@ -139,7 +139,7 @@ def test_killed_workers_cost_nothing(
     assert everything(tmp_path / "index") == everything(whole)
 
 
-# Indexes on a Ray of its own, and ends it from within after so many commits: index, films, model, signal, commits.
+# Indexes on a Ray of its own and ends it from within after some commits: argv are index, films, model, signal, commits.
 SCRIPT = """
 import os, signal, sys
 from functools import partial

@@ -1,1 +1,20 @@
-"""The stages of indexing on Ray, for corpora that outgrow one machine."""
+"""The stages of indexing on Ray, for corpora that outgrow one machine: ``run.index_on_ray``."""
+
+import os
+
+from vidret.errors import MissingExtraError
+
+# Read while Ray is imported. What a run has to say, it says itself; nobody is told that it ran.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_enable_metrics_collection": "0",
+}
+os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+try:
+    import ray  # noqa: F401
+except ModuleNotFoundError:
+    raise MissingExtraError("indexing on Ray", "ray") from None

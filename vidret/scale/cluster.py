@@ -5,23 +5,11 @@ import logging
 import os
 from collections.abc import Iterator
 
-from vidret.errors import MissingExtraError, VidretError
-from vidret.indexing import count_cores
+import ray
+from ray.exceptions import UnserializableException
 
-# Read while Ray is imported. What a run has to say, it says itself; nobody is told that it ran.
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_enable_metrics_collection": "0",
-}
-os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-try:
-    import ray
-except ModuleNotFoundError:
-    raise MissingExtraError("indexing on Ray", "ray") from None
+from vidret.errors import VidretError
+from vidret.indexing import count_cores
 
 STORE_BYTES = 1 << 30  # decoded segments that wait for an encoder, where the machine is ours
 # What a node of a cluster must be told; a worker on this machine inherits it.
@@ -60,6 +48,7 @@ def join_cluster(address: str | None) -> Iterator[None]:
         raise VidretError(
             f"{address or 'Ray'}: {'cannot be reached' if address else 'cannot start'} ({reason})"
         ) from error
+    ray._private.worker._worker_logs_enabled = False  # no public switch keeps it from writing to our stdout
     try:
         yield
     finally:
@@ -70,5 +59,7 @@ def tell_error(error: BaseException) -> str:
     """Say in one sentence what Ray wraps in many: what went wrong first, where a worker ran our code."""
     while (cause := getattr(error, "cause", None) or error.__cause__) is not None and cause is not error:
         error = cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    if isinstance(error, UnserializableException):  # a traceback, whose last line says it
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0]}"

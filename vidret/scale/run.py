@@ -40,6 +40,7 @@ ENCODER_CPUS = 0.1
 BLOCK_BYTES = 8 << 20  # segments that leave a decoder together
 SEGMENTS_AT_ONCE = 32  # on a GPU, of whatever videos; on a core each alone, which is as fast, and as it is without Ray
 START = "seconds until Ray and the encoders were ready"
+LOSSES = 100  # of a task's or an actor's process that Ray makes good; a model that crashes its process ends the run
 FILES_A_TASK = 32  # at most: what a lost worker has done is done again
 
 
@@ -92,8 +93,9 @@ def index_on_ray(
     ledger.plan(files)
     if not ledger.jobs:
         return ledger.close(prune=prune)
+    began = time.monotonic()
     with join_cluster(address):
-        run = RayRun(ledger, lanes=lanes, num_gpus_per_worker=num_gpus_per_worker)
+        run = RayRun(ledger, began, lanes=lanes, num_gpus_per_worker=num_gpus_per_worker)
         stage = {"pack": pack, "tokens": tokens, "precision": precision}
         decoding = Decoding(encoder.resize, encoder.sampling, decoder, timeout)
         run.work(encoder, decoding, stage, on_progress)
@@ -103,8 +105,8 @@ def index_on_ray(
 class RayRun:
     """One run: a thread of its own takes what comes from Ray and stores it, so that an interrupt disturbs neither."""
 
-    def __init__(self, ledger: Ledger, *, lanes: int | None, num_gpus_per_worker: float) -> None:
-        """Look at what the cluster has.
+    def __init__(self, ledger: Ledger, began: float, *, lanes: int | None, num_gpus_per_worker: float) -> None:
+        """Look at what the cluster has; Ray began to start at ``began``.
 
         Raises:
             VidretError: It is less than what is asked for.
@@ -119,7 +121,8 @@ class RayRun:
         self._gpus = num_gpus_per_worker
         self._num_decoders = max(1, lanes or num_cores)
         self._num_encoders = int(num_gpus / num_gpus_per_worker) if num_gpus_per_worker else self._num_decoders
-        self._brake = ray.remote(num_cpus=0)(Brake).remote()
+        # Where its node is lost it begins again elsewhere, and is pulled again.
+        self._brake = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Brake).remote()
         self._left = threading.Event()
         self._contents: list[Content] = []
         self._videos: dict[int, int] = {}  # of a content
@@ -127,7 +130,7 @@ class RayRun:
         self._ended: dict[int, Ended] = {}
         self._failed: set[int] = set()
         self._closed: set[int] = set()
-        self._spent: defaultdict[str, float] = defaultdict(float)
+        self._spent: defaultdict[str, float] = defaultdict(float, start=time.monotonic() - began)
 
     def work(
         self,
@@ -218,6 +221,7 @@ class RayRun:
                 batch_format="pyarrow",
                 compute=ray.data.TaskPoolStrategy(self._num_decoders),
                 num_cpus=DECODER_CPUS,
+                max_retries=LOSSES,
                 fn_kwargs={"decoding": decoding, "brake": self._brake},
             )
             .map_batches(
@@ -227,6 +231,8 @@ class RayRun:
                 compute=ray.data.ActorPoolStrategy(size=min(self._num_encoders, num), max_tasks_in_flight_per_actor=2),
                 num_cpus=ENCODER_CPUS,
                 num_gpus=self._gpus or None,
+                max_restarts=LOSSES,
+                max_task_retries=LOSSES,
                 fn_constructor_args=(encoder.name, encoder.fingerprint),
                 fn_constructor_kwargs={**stage, "device": kind},
             )
@@ -239,20 +245,23 @@ class RayRun:
 
     def _batches(self, data: Any) -> Iterator[list[tuple[Any, Any]]]:
         """Give rows as they come, those of a block together."""
+        began, first = time.monotonic(), True
         with contextlib.closing(iter(data.iter_batches(batch_size=None, batch_format="pyarrow"))) as tables:
             for table in tables:
                 if self._left.is_set():
                     return
-                yield list(read_rows(table))
+                rows = list(read_rows(table))
+                if first:  # what its own rows took was work already
+                    work = sum(about.part.seconds + about.seconds for about, _ in rows if isinstance(about, Encoded))
+                    self._spent["start"] += time.monotonic() - began - work
+                first = False
+                yield rows
 
     # What is stored
 
     def _store_all(self, data: Any) -> None:
         for rows in self._batches(data):
             since = time.monotonic()
-            if not self._spent["start"]:  # what its own rows took was work already
-                work = sum(about.part.seconds + about.seconds for about, _ in rows if isinstance(about, Encoded))
-                self._spent["start"] = since - self._ledger.started - work
             segments: list[tuple[Job, int, NewSegment]] = []
             for about, payload in rows:
                 match about:
@@ -273,7 +282,7 @@ class RayRun:
     def _take(self, encoded: Encoded, packed: bytes) -> list[tuple[Job, int, NewSegment]]:
         """Make of a segment what is stored, unless it came before."""
         part = encoded.part
-        if part.number in self._arrived[part.content]:
+        if part.content in self._closed or part.number in self._arrived[part.content]:
             return []
         self._arrived[part.content].add(part.number)
         self._spent["video"] += part.end - part.start
@@ -304,6 +313,7 @@ class RayRun:
         if ended is None or number in self._closed or len(self._arrived[number]) < ended.num_parts:
             return
         self._closed.add(number)
+        del self._arrived[number]
         jobs = self._ledger.jobs
         video = self._videos.get(number)
         if video is None:  # all of it was stored before
