@@ -3,8 +3,8 @@
 Feature rows travel back to the driver, which is the one writer of the index. That is a deliberate difference from
 workers that write files of their own: rows are small (a thousandth of their video), and one durable writer is what
 makes "exactly once" simple. A segment is stored when its transaction is committed, by content, number and encoder;
-whatever comes late or again changes nothing. So a lost worker or node costs the work it had in hand, which Ray does
-again elsewhere, and a lost driver costs what it had not committed, which the next run does.
+whatever comes late or again changes nothing. So a lost worker or node costs the work it had in hand, which Ray Data
+does again elsewhere, however often, and a lost driver costs what it had not committed, which the next run does.
 
 Two data sets run after each other. The first names every file's content, so that copies are decoded once and nothing
 that is stored is decoded again. The second decodes (tasks, each with a decoding process that its worker keeps) and
@@ -40,7 +40,6 @@ ENCODER_CPUS = 0.1
 BLOCK_BYTES = 8 << 20  # segments that leave a decoder together
 SEGMENTS_AT_ONCE = 32  # on a GPU, of whatever videos; on a core each alone, which is as fast, and as it is without Ray
 START = "seconds until Ray and the encoders were ready"
-LOSSES = 100  # of a task's or an actor's process that Ray makes good; a model that crashes its process ends the run
 FILES_A_TASK = 32  # at most: what a lost worker has done is done again
 
 
@@ -221,7 +220,6 @@ class RayRun:
                 batch_format="pyarrow",
                 compute=ray.data.TaskPoolStrategy(self._num_decoders),
                 num_cpus=DECODER_CPUS,
-                max_retries=LOSSES,
                 fn_kwargs={"decoding": decoding, "brake": self._brake},
             )
             .map_batches(
@@ -231,8 +229,6 @@ class RayRun:
                 compute=ray.data.ActorPoolStrategy(size=min(self._num_encoders, num), max_tasks_in_flight_per_actor=2),
                 num_cpus=ENCODER_CPUS,
                 num_gpus=self._gpus or None,
-                max_restarts=LOSSES,
-                max_task_retries=LOSSES,
                 fn_constructor_args=(encoder.name, encoder.fingerprint),
                 fn_constructor_kwargs={**stage, "device": kind},
             )
