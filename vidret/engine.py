@@ -49,6 +49,7 @@ class Engine:
         tokens: str = "int8",
         head: str | os.PathLike[str] = AUTO,
         device: str = "cpu",
+        store: str | None = None,
     ) -> None:
         """Join an index folder, which need not exist yet, with an encoder; ``Engine.open`` finds the right encoder.
 
@@ -57,15 +58,16 @@ class Engine:
         """
         self.path = Path(path)
         self.encoder = encoder
+        self._vectors = store
         self._device = device
         self._opened: Searcher | None = None
         made: dict[str, str] = {}
         known_head = NONE
         if Store.exists(self.path):
-            with Store.open(self.path) as store:
-                store.check_encoder(encoder.name, encoder.fingerprint)
-                made = json.loads(store.get_meta(RANKER) or "{}")
-                known_head = str(store.get_meta(HEAD) or NONE)
+            with Store.open(self.path) as opened:
+                opened.check_encoder(encoder.name, encoder.fingerprint)
+                made = json.loads(opened.get_meta(RANKER) or "{}")
+                known_head = str(opened.get_meta(HEAD) or NONE)
         if made:  # how tokens are stored is settled, whatever is asked now
             rerank, tokens = made["name"] if rerank == AUTO else rerank, made["tokens"]
         self.ranker = load_ranker(rerank, encoder, tokens=tokens)
@@ -88,6 +90,7 @@ class Engine:
         head: str | os.PathLike[str] = AUTO,
         device: str = "auto",
         precision: str = "auto",
+        store: str | None = None,
     ) -> Self:
         """Open an index folder, or name the folder of one to be made.
 
@@ -103,6 +106,8 @@ class Engine:
                 the index was prepared for.
             device: See ``load_encoder``.
             precision: See ``load_encoder``.
+            store: Where the vectors of a new index go: ``faiss``, which is embedded and taken unless given, or the
+                address of a Milvus, ``milvus://...``. The index remembers it, and refuses to be given another.
 
         Raises:
             StoreError: The index cannot be read, or was made with another encoder.
@@ -111,11 +116,11 @@ class Engine:
         if encoder is None:
             encoder = STARTER
             if Store.exists(path):
-                with Store.open(path) as store:
-                    encoder = store.encoder_name
+                with Store.open(path) as opened:
+                    encoder = opened.encoder_name
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device=device, precision=precision)
-        return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device)
+        return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
 
     @cached_property
     def grounder(self) -> Grounder | None:
@@ -181,12 +186,15 @@ class Engine:
                 they are in the report, and in the index with their reasons.
         """
         files = scan(os.fspath(path) for path in paths)
-        load_faiss()  # a missing extra is told before the work, not after it
         check_encoder(self.encoder)
         check_ranker(self.ranker, self.encoder)
         encoder = self.encoder
         with Store.create(
-            self.path, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
+            self.path,
+            encoder_name=encoder.name,
+            encoder_fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            vectors=self._vectors,
         ) as store:
             known = store.get_meta(RANKER)
             if known is not None:  # another engine may have made it since this one was

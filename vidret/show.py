@@ -91,6 +91,13 @@ def show_moments(moments: "Sequence[Moment]") -> None:
     show_table(("rank", "score", "start", "end", "video"), rows, "no such videos in this index")
 
 
+def tell_vectors(info: "StoreInfo") -> str:
+    """Say where an index's vectors are, of what kind, and what they were told to fit."""
+    if info.store != "faiss":
+        return info.store
+    return info.vectors + ("" if info.memory is None else f", to fit {info.memory / 1e9:.3g} GB")
+
+
 def show_info(info: "StoreInfo") -> None:
     """Print an index's numbers."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
@@ -101,7 +108,7 @@ def show_info(info: "StoreInfo") -> None:
         ("segments", f"{info.segments}, {info.searchable} searchable; {info.frames} frames"),
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
-        ("vectors", info.vectors + ("" if info.memory is None else f", to fit {info.memory / 1e9:.3g} GB")),
+        ("vectors", tell_vectors(info)),
         *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
         ("format", str(info.format)),
     ]

@@ -6,12 +6,25 @@ import sys
 
 from rich.markup import escape
 
-from vidret.cli import convert, demo, evaluate, index, locate, merge, search, serve, train
+from vidret.cli import convert, demo, evaluate, index, locate, merge, search, serve, store, train
 from vidret.cli.app import app
 from vidret.errors import VidretError
 from vidret.show import talk
 
-__all__ = ["app", "convert", "demo", "evaluate", "index", "locate", "main", "merge", "search", "serve", "train"]
+__all__ = [
+    "app",
+    "convert",
+    "demo",
+    "evaluate",
+    "index",
+    "locate",
+    "main",
+    "merge",
+    "search",
+    "serve",
+    "store",
+    "train",
+]
 
 
 # The order in which people meet them.

@@ -46,6 +46,15 @@ def index(
     ] = "auto",
     tokens: Annotated[str, typer.Option(help="How tokens are stored: int8 or float16.")] = "int8",
     head: HeadOption = "auto",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the vectors of a new index go: faiss (embedded), milvus:// (milvus-lite, in the index folder), "
+            "milvus://FILE.db (milvus-lite, from the current folder), milvus://HOST:PORT or "
+            "milvus://https://HOST:PORT/DATABASE. A server's token comes from MILVUS_TOKEN. The index remembers it; "
+            "vidret store move changes it.",
+        ),
+    ] = None,
     prepare_moments: Annotated[
         bool,
         typer.Option(
@@ -88,7 +97,7 @@ def index(
     from vidret.store.store import Store
 
     fresh = not Store.exists(index)
-    opened = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head)
+    opened = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
     if prepare_moments and opened.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if fresh and opened.encoder.name == "starter":

@@ -85,6 +85,7 @@ def open_engine(
     rerank: str = "auto",
     tokens: str = "int8",
     head: str = "auto",
+    store: str | None = None,
     must_exist: bool = False,
 ) -> "Engine":
     """Open an engine, telling what takes a moment."""
@@ -96,7 +97,14 @@ def open_engine(
         from vidret.engine import Engine
 
         return Engine.open(
-            index, encoder=model, rerank=rerank, tokens=tokens, head=head, device=device, precision=precision
+            index,
+            encoder=model,
+            rerank=rerank,
+            tokens=tokens,
+            head=head,
+            device=device,
+            precision=precision,
+            store=store,
         )
 
 

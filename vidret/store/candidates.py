@@ -1,6 +1,7 @@
 """The search over an index: vectors kept in step with the catalog, mapped from disk where that saves building them."""
 
 import logging
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.seals import SEAL, SEAL_DEAD, Seal, remove_others
 from vidret.store.shards import IVF_FROM, Shards, choose_kind, name_kinds
+from vidret.store.vectors import load_faiss
 from vidret.types import ALL_VIDEOS, Filters
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class Candidates:
         self._seen = -1  # the generation that they follow
 
     @property
-    def kinds(self) -> str:
+    def kind(self) -> str:
         """Name what was saved: ``flat``, or kinds of shards."""
         return name_kinds(Seal.from_json(self._catalog.meta(SEAL)))
 
@@ -77,6 +79,23 @@ class Candidates:
         rows = self._catalog.rows("SELECT key, value FROM meta WHERE key IN (?, ?)", SEAL, SEAL_DEAD)
         found = dict(rows)
         return found.get(SEAL), found.get(SEAL_DEAD) or b""
+
+    def prepare(self) -> None:
+        """Tell a writer now that FAISS is missing."""
+        load_faiss()
+
+    def keep_up(self, num_changes: int = 1) -> None:
+        """Wait for the next search: adding what is new takes it no time to speak of."""
+
+    def drop(self) -> None:
+        """Delete the files: they are no longer this index's way to search."""
+        with self._catalog.transaction(durable=True):
+            self._catalog.run("DELETE FROM meta WHERE key IN (?, ?)", SEAL, SEAL_DEAD)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._old.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give everything back: nothing but memory."""
 
     def _follow(self) -> tuple[Shards, int, Ids]:
         """Bring the vectors to the catalog's searchable ids; return its generation, and ids that are still to be read.

@@ -46,7 +46,7 @@ FILE = "path, state, reason, video, num_bytes, mtime_ns"
 PLACE = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
 LIVE = f"state NOT IN {DEAD_STATES}"
 LIVE_VIDEOS = f"(SELECT video FROM files WHERE video IS NOT NULL AND {LIVE})"
-# Files that make a video findable, as ``_values`` of filters ask for it; NULL asks for nothing.
+# Files that make a video findable, as ``as_values`` of filters ask for it; NULL asks for nothing.
 MATCHING = f"""
     FROM files JOIN videos ON videos.id = files.video WHERE {LIVE}
     AND (?1 IS NULL OR path = ?1 OR substr(path, 1, length(?2)) = ?2)
@@ -182,7 +182,7 @@ class Catalog:
         """List the live paths of each video that match, in order."""
         found: dict[int, list[str]] = {int(video): [] for video in videos}
         sql = f"SELECT video, path {MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
-        for video, path in self.rows(sql, *_values(filters), as_json(videos)):
+        for video, path in self.rows(sql, *as_values(filters), as_json(videos)):
             found[video].append(os.fsdecode(path))
         return found
 
@@ -199,7 +199,7 @@ class Catalog:
     def stored_videos(self, filters: Filters, video: int | None) -> list[StoredVideo]:
         """List contents with the live paths that match, all or one, in the order of their first paths."""
         columns = "videos.id, path, duration, facts, complete, salvaged, num_segments, mtime_ns"
-        one, values = ("", _values(filters)) if video is None else ("AND video = ?7", (*_values(filters), video))
+        one, values = ("", as_values(filters)) if video is None else ("AND video = ?7", (*as_values(filters), video))
         found: dict[int, StoredVideo] = {}
         sql = f"SELECT {columns} {MATCHING} {one} ORDER BY path"
         for number, path, duration, facts, complete, salvaged, num_segments, mtime_ns in self.rows(sql, *values):
@@ -293,7 +293,7 @@ class Catalog:
     def matching(self, filters: Filters) -> Ids:
         """List the ids of the searchable segments of videos that match, rising."""
         sql = f"SELECT id FROM segments WHERE video IN (SELECT files.video {MATCHING}) ORDER BY id"
-        return np.array([row[0] for row in self.rows(sql, *_values(filters))], np.int64)
+        return np.array([row[0] for row in self.rows(sql, *as_values(filters))], np.int64)
 
     def count_searchable(self) -> int:
         """Count the segments a search may return."""
@@ -387,7 +387,9 @@ def _as_store_error(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}") from error
 
 
-def _values(filters: Filters) -> tuple[object, ...]:
+def as_values(
+    filters: Filters,
+) -> tuple[bytes | None, bytes | None, float | None, float | None, int | None, int | None]:
     """Give what ``MATCHING`` asks for."""
     folder = None if filters.folder is None else os.fsencode(filters.folder.rstrip("/") or "/")
     inside = None if folder is None else folder.rstrip(b"/") + b"/"

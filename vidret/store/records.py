@@ -122,7 +122,8 @@ class StoreInfo:
     """An index in numbers; ``files`` counts by state, ``searchable`` are the segments a search may return.
 
     ``with_tokens`` are the segments that have tokens for an aligner stored beside their vectors. ``vectors`` names the
-    kinds of the saved search index, and ``memory`` the bytes it was told to fit.
+    kinds of the saved search index, and ``memory`` the bytes it was told to fit. ``store`` says where the vectors are:
+    ``faiss`` or the address of a Milvus.
     """
 
     path: str
@@ -142,3 +143,4 @@ class StoreInfo:
     num_bytes: int
     vectors: str
     memory: int | None = None
+    store: str = "faiss"

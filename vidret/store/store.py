@@ -7,7 +7,7 @@ derived from both: kill the writer at any moment, and the next one goes on from 
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +15,14 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Float64, Int64
 
-from vidret.errors import StoreError
-from vidret.store import upkeep
-from vidret.store.candidates import MEMORY, Candidates
+from vidret.errors import StoreError, VidretError
+from vidret.store import moving, upkeep
+from vidret.store.address import settle
+from vidret.store.candidates import MEMORY
 from vidret.store.catalog import FORMAT, Catalog, in_order
 from vidret.store.epochs import Epochs
 from vidret.store.features import Bytes, Features, Rows, half
+from vidret.store.finder import Finder, Home, open_finder
 from vidret.store.lock import WriterLock
 from vidret.store.records import (
     FILE_STATES,
@@ -60,16 +62,33 @@ class Store:
         except OSError as error:
             catalog.close()
             raise StoreError(f"{error.filename}: {error.strerror}") from error
-        self._candidates = Candidates(path, self.dim, catalog, self._epochs, device=device)
+        self._device = device
+        self._home = Home.read(catalog.meta(moving.HOME))
+        self._candidates: Finder = self._open_finder(self._home)
+        self._opening = threading.Lock()
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], *, encoder_name: str, encoder_fingerprint: str, dim: int) -> "Store":
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder_name: str,
+        encoder_fingerprint: str,
+        dim: int,
+        vectors: str | None = None,
+    ) -> "Store":
         """Make an index, or go on with the one that is there, for writing.
 
+        ``vectors`` says where its vectors go: ``faiss`` or the address of a Milvus. Unless given that is where the
+        index has them, and ``faiss`` for a new one.
+
         Raises:
-            StoreError: another encoder made it, another process writes it, or it cannot be read.
+            StoreError: another encoder made it, another process writes it, it cannot be read, its vectors are elsewhere
+                or cannot be reached.
+            MissingExtraError: what finds the vectors is not installed.
         """
         folder = find_folder(path)
+        asked = None if vectors is None else settle(vectors, folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -82,6 +101,9 @@ class Store:
                     "encoder_fingerprint": encoder_fingerprint,
                     "dim": dim,
                 }
+                if asked is not None:
+                    moving.check(asked, folder, dim)
+                    facts[moving.HOME] = Home.new(asked).write()
                 Catalog.create(folder / "catalog.sqlite", facts).close()
             store = cls(folder, lock=lock, device="cpu")
         except BaseException:
@@ -89,7 +111,11 @@ class Store:
             raise
         try:
             store.check_encoder(encoder_name, encoder_fingerprint)
-        except StoreError:
+            if asked not in (None, store.home):
+                there = f"the vectors are in {store.home}, not in {asked}"
+                raise StoreError(f"{folder}: {there}; vidret store move {store.home} {asked} takes them there")
+            store._candidates.prepare()
+        except VidretError:
             store.close()
             raise
         return store
@@ -119,6 +145,7 @@ class Store:
 
     def close(self) -> None:
         """Give everything back; arrays handed out stay readable."""
+        self._candidates.close()
         self._catalog.close()
         self._epochs.close()
         if self._lock is not None:
@@ -154,6 +181,11 @@ class Store:
             built = f"built with {self.encoder_name} ({self.encoder_fingerprint})"
             raise StoreError(f"{self.path}: {built}, cannot be used with {name} ({fingerprint})")
 
+    @property
+    def home(self) -> str:
+        """Say where the vectors are: ``faiss`` or the address of a Milvus."""
+        return self._home.address
+
     def get_meta(self, key: str) -> str | bytes | None:
         """Look up a small derived fact kept beside the index."""
         value: str | bytes | None = self._catalog.meta(f"user.{key}")
@@ -178,8 +210,9 @@ class Store:
             dim=self.dim,
             generation=self.generation,
             num_bytes=upkeep.folder_size(self.path),
-            vectors=self._candidates.kinds,
+            vectors=self._current().kind,
             memory=self._catalog.meta(MEMORY) or None,
+            store=self.home,
             **upkeep.count(self._catalog),
         )
 
@@ -213,6 +246,7 @@ class Store:
         if video is not None:
             self._catalog.video(video)
         self._catalog.set_file(path, state, reason, video, num_bytes, mtime_ns)
+        self._candidates.keep_up()
 
     def paths(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
         """List the live paths of each video that match, in order: more than one when copies exist."""
@@ -281,6 +315,7 @@ class Store:
             places = self._epochs.current().append_all([rows[key][1:4] for key in new])
             stored = [(rows[key][0], place, rows[key][4]) for key, place in zip(new, places, strict=True)]
             ids |= zip(new, self._catalog.add_segments(stored), strict=True)
+        self._candidates.keep_up(len(new))
         return [ids[int(each.video), int(each.number)] for each in segments]
 
     def _check(self, new: NewSegment, planned: int) -> Checked:
@@ -331,7 +366,26 @@ class Store:
     def save_vectors(self) -> None:
         """Save the search index, so that the next open need not build it: the end of an indexing run."""
         self._writable()
-        self._candidates.save()
+        self._current().save()
+
+    def move_vectors(self, source: str, target: str, *, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Take the vectors from where they are to ``target``: both ``faiss`` or an address, as in ``create``.
+
+        Killed at any moment, the same call goes on. Searches use the old place to the last moment, the new one from
+        then on; the old copy is deleted. ``on_progress`` hears of videos done, and of all.
+
+        Raises:
+            StoreError: they are not in ``source``, or one of both cannot be reached.
+        """
+        self._writable()
+
+        def open_home(home: Home, told: Callable[[int, int], None] | None = None) -> Finder:
+            return open_finder(home, self.path, self.dim, self._catalog, self._epochs, device="cpu", on_progress=told)
+
+        with self._writing:
+            self._candidates.close()  # or a file that is deleted would stay open
+            moving.move(self.path, self._catalog, open_home, source, target, on_progress)
+            self._current()
 
     def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:
         """Read every byte of the saved vectors and list the damaged files; ``repair`` drops them, to be built anew."""
@@ -365,7 +419,7 @@ class Store:
 
         Raises:
             StoreError: the queries are of the wrong size or not finite.
-            MissingExtraError: FAISS is not installed.
+            MissingExtraError: what finds the vectors is not installed.
         """
         queries = np.asarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
@@ -374,7 +428,13 @@ class Store:
             raise StoreError(f"queries must be finite, got {queries[~np.isfinite(queries)][0]}")
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
-        return self._candidates.search(queries, k, filters)
+        while True:
+            finder, home = self._current(), self._home
+            try:
+                return finder.search(queries, k, filters)
+            except StoreError:
+                if Home.read(self._catalog.meta(moving.HOME)) == home:
+                    raise  # else the vectors were moved under this search
 
     def segments(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Look up segments, in the order asked."""
@@ -437,6 +497,18 @@ class Store:
     def video(self, video: int) -> VideoRecord:
         """Look up one content."""
         return self._catalog.video(video)
+
+    def _open_finder(self, home: Home) -> Finder:
+        return open_finder(home, self.path, self.dim, self._catalog, self._epochs, device=self._device)
+
+    def _current(self) -> Finder:
+        """Give what finds the vectors where they are now: another process may have moved them."""
+        home = Home.read(self._catalog.meta(moving.HOME))
+        with self._opening:
+            if home != self._home:
+                self._candidates.close()
+                self._home, self._candidates = home, self._open_finder(home)
+            return self._candidates
 
     def _locate(self, ids: Sequence[int] | Ids) -> tuple[Features, list[Place]]:
         features, places = self._epochs.locate(ids)

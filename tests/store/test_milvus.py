@@ -1,0 +1,484 @@
+"""Vectors in Milvus: as FAISS finds them, also after a kill, a loss, a move; and what is said where there is none."""
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store import Store
+from vidret.store.features import checksum
+from vidret.store.milvus import Collection
+from vidret.store.mirror import express
+from vidret.store.mirrored import Mirrored
+from vidret.store.vectors import Flat
+from vidret.types import ALL_VIDEOS, Filters
+
+from .samples import DIM, add_video, embedding, environment, index_all, seeds
+
+pytestmark = pytest.mark.scale
+QUERY = np.ones((1, DIM), np.float32)
+
+
+def create(folder: Path, vectors: str | None = "milvus://", *, dim: int = DIM) -> Store:
+    return Store.create(folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=dim, vectors=vectors)
+
+
+def mirrored(store: Store) -> Mirrored:
+    assert isinstance(store._candidates, Mirrored)
+    return store._candidates
+
+
+def count(store: Store, expression: str = "") -> int:
+    """Count what Milvus itself holds."""
+    return mirrored(store)._opened().count(expression)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Serve at an address: milvus-lite in a thread, which cannot be told from others."""
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+    serving, database, port = start_server_in_thread(str(tmp_path / "server"))
+    yield f"milvus://127.0.0.1:{port}"
+    serving.stop(grace=None).wait()
+    database.close()
+
+
+# The same answers
+
+
+def fill(store: Store, vectors: np.ndarray) -> None:
+    """Store vectors as videos of ten segments, all at once."""
+    catalog, num_videos = store._catalog, len(vectors) // 10
+    place = store._epochs.current().append(vectors, vectors[:1], np.empty((0, 1), np.uint8))
+    with catalog.transaction():
+        names = [f"/films/{video % 7}/{video}.mp4" for video in range(num_videos)]
+        catalog.run_many(
+            "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, 1.0, '{}', 10)",
+            ((name,) for name in names),
+        )
+        catalog.run_many(
+            "INSERT INTO files VALUES (?, 'done', '', ?, 1, 1)",
+            ((name.encode(), video) for video, name in enumerate(names, start=1)),
+        )
+        catalog.run_many(
+            "INSERT INTO segments VALUES (NULL, ?, ?, 0, 1, ?, ?, 1, 0, 0, ?, ?, 0, x'')",
+            (
+                (row // 10 + 1, row % 10, row, place.frame_row, checksum(vectors[row : row + 1]), place.frames_sum)
+                for row in range(len(vectors))
+            ),
+        )
+        catalog.bump()
+
+
+def test_the_best_hundred_of_many_are_those_of_faiss(tmp_path: Path) -> None:
+    """Vectors as encoders give them, all of them near one direction, where exactness is hardest."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20_000, 64)) * np.linspace(0.1, 1, 64) + 3 * rng.standard_normal(64)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    queries = vectors[::4000].astype(np.float32) + 0.1 * rng.standard_normal((5, 64)).astype(np.float32)
+    flat = Flat(64)
+    flat.add(np.arange(1, 20_001), vectors)
+    with create(tmp_path, dim=64) as store:
+        fill(store, vectors)
+        store.save_vectors()
+        assert count(store) == 20_000
+        scores, ids = store.search(queries, 100)
+        expected_scores, expected = flat.search(queries, 100)
+        np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+        differ = ids != expected
+        assert (np.abs(scores - expected_scores)[differ] < 1e-6).all()  # nothing but equals in another order
+        assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
+        inside = Filters(folder="/films/3")
+        within = store._catalog.matching(inside)
+        assert set(store.search(queries, 100, inside)[1][0]) == set(flat.search(queries, 100, within)[1][0])
+        with pytest.raises(StoreError, match="k must be at most 16384 with vectors in Milvus, got 16385"):
+            store.search(queries, 16_385)
+        assert len(np.unique(store.search(queries[:1], 16_384)[1])) == 16_384
+
+
+def test_filters_are_those_of_the_catalog_whatever_happens(tmp_path: Path) -> None:
+    """Also what is asked of Milvus itself, before the catalog looks over it, where all was pushed."""
+    rng = random.Random(1)
+    folders = ["/a", "/a/b", "/a/b c", "/a0", '/a/"q"', "/a/%41", "/a/\udcff", "/Ä/ö", "/a/b/c/d"]
+
+    def some_path() -> str:
+        return f"{rng.choice(folders)}/{rng.randrange(6)}.mp4"
+
+    def some_filters() -> Filters:
+        day = [None, *range(0, 50, 5)]
+        seconds = [None, 0, 3.3, 7, 20]
+        folder = rng.choice([None, *folders, some_path(), "/"])
+        return Filters(folder, rng.choice(seconds), rng.choice(seconds), rng.choice(day), rng.choice(day))
+
+    with create(tmp_path) as store:
+        for number in range(40):
+            video = store.begin_video(f"v{number}", duration=number / 3, facts={}, num_segments=1)
+            store.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, number * 10**9]))
+            store.add_segment(video, 0, 0.0, 1.0, embedding(number))
+        for round_number in range(4):
+            for _ in range(12):
+                video, path = rng.randrange(1, 41), some_path()
+                state = rng.choice(["done", "done", "missing", "failed", "pending"])
+                changed = rng.choice([None, rng.randrange(50) * 10**9])
+                store.set_file(path, state=state, video=rng.choice([None, video]), mtime_ns=changed)  # type: ignore[arg-type]
+            pushed = bool(round_number % 2)
+            if pushed:
+                store.save_vectors()
+            for _ in range(40):
+                filters = some_filters()
+                expected = store._catalog.matching(filters).tolist()
+                ids = store.search(QUERY, 60, filters)[1][0]
+                assert sorted(ids[ids >= 0].tolist()) == expected, filters
+                if pushed:
+                    by_id = mirrored(store)._mirror.matched_by_id(filters)
+                    assert count(store, express(filters, by_id, [])) == len(expected), filters
+
+
+# In step
+
+
+def test_what_changed_is_pushed_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.mirrored.EVERY", 6)
+    with create(tmp_path) as store:
+        add_video(store, "v0", seed=0)  # six changes: two of the file, four segments
+        assert count(store) == 4
+        monkeypatch.setattr("vidret.store.mirrored.EVERY", 10**6)
+        add_video(store, "v1", seed=1)
+        assert count(store) == 4
+        monkeypatch.setattr("vidret.store.mirrored.SECONDS", 0.0)
+        store.set_file("/videos/v0.mp4", state="missing")
+        assert count(store) == 4
+        assert seeds(store) == [100, 101, 102, 103]
+
+
+FALLING_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from tests.store.samples import add_video
+from tests.store.test_milvus import create
+from vidret.store import mirrored
+place, left = sys.argv[2], int(sys.argv[3])
+owner = mirrored.Mirror if place == "record" else mirrored.Collection
+kept = getattr(owner, place)
+def fall(*args):
+    global left
+    left -= 1
+    if place == "record" and not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    kept(*args)
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+mirrored.BATCH, mirrored.EVERY = 2, 10
+setattr(owner, place, fall)
+store = create(Path(sys.argv[1]))
+for seed in range(5):
+    add_video(store, f"v{seed}", seed=seed)
+store.set_file("/videos/v0.mp4", state="missing")
+add_video(store, "v1", seed=1, path="/videos/v1 moved.mp4")
+store.set_file("/videos/v1.mp4", state="missing")
+store.save_vectors()
+store.begin_video("v3", duration=9.0, facts={}, num_segments=2)
+add_video(store, "v3", seed=3, num_segments=2)
+store.save_vectors()
+raise SystemExit("never fell")
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "number"), [("upsert", 1), ("upsert", 3), ("delete", 1), ("record", 2), ("flush", 2)]
+)
+def test_a_killed_writer_is_continued_and_nothing_is_there_twice(tmp_path: Path, place: str, number: int) -> None:
+    command = [sys.executable, "-c", FALLING_WRITER, str(tmp_path), place, str(number)]
+    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
+    with Store.open(tmp_path) as reader:
+        known = reader.searchable().tolist()
+        assert sorted(key for key in reader.search(QUERY, 99)[1][0].tolist() if key >= 0) == known
+    with create(tmp_path, None) as store:
+        index_all(store, 5)
+        store.set_file("/videos/v2.mp4", state="missing")
+        store.save_vectors()
+        searchable = store.searchable()
+        assert count(store) == len(searchable)
+        assert count(store, f"id in {searchable.tolist()}") == len(searchable)
+        assert seeds(store) == sorted(100 * s + n for s in (0, 1, 3, 4) for n in range(4))
+
+
+def test_a_dropped_collection_is_told_by_a_reader_and_filled_anew_by_the_next_writer(tmp_path: Path) -> None:
+    with create(tmp_path) as store, Store.open(tmp_path) as reader:
+        index_all(store, 3)
+        assert len(seeds(reader)) == 12
+        mirrored(store)._opened().drop()
+        gone = "^milvus://: the collection vidret_[0-9a-f]{16} of this index is gone; vidret index fills a new one$"
+        with pytest.raises(StoreError, match=gone):
+            reader.search(QUERY, 1)
+    with Store.open(tmp_path) as reader, pytest.raises(StoreError, match=gone):
+        reader.search(QUERY, 1)
+    with create(tmp_path, None) as store:
+        assert len(seeds(store)) == 12
+        store.save_vectors()
+        assert count(store) == 12
+
+
+def test_rows_that_got_lost_are_noticed_by_the_next_writer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        mirrored(store)._opened().delete("video == 2")
+        add_video(store, "v5", seed=5)
+    with create(tmp_path) as store:
+        assert "8 vectors are there where 12 should be; filling it anew" in caplog.text
+        store.save_vectors()
+        assert count(store) == 16
+        assert len(seeds(store)) == 16
+
+
+def test_a_collection_that_lags_behind_gives_no_dead_video(tmp_path: Path) -> None:
+    """Not even where rows came in that the marks know nothing of, and more of them than were asked for."""
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        best = embedding(0).video.astype(np.float32)
+        about = {"video": 99, "seconds": 1.0, "path": "/", "changed": 1}
+        rows = [{"id": 1000 + number, **about} for number in range(50)]
+        mirrored(store)._opened().upsert(rows, np.repeat(best[None], 50, axis=0))
+        scores, ids = store.search(best[None], 3)
+        assert ids[0, 0] == 1
+        assert (ids < 13).all()
+        assert np.isfinite(scores).all()
+
+
+# Who else is there
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tests.store.test_milvus import create
+create(Path(sys.argv[1]) / "held", "milvus://" + sys.argv[1] + "/shared.db")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_that_another_process_has_open_is_one_sentence(tmp_path: Path) -> None:
+    pipe, told = subprocess.PIPE, "another process has it open, and milvus-lite serves one at a time"
+    address = f"milvus://{tmp_path}/shared.db"
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        with Store.open(tmp_path / "held") as reader:
+            assert len(reader) == 0  # what the catalog knows needs no Milvus
+            assert reader.info().store == address
+            with pytest.raises(StoreError, match=f"^{address}: {told}"):
+                reader.search(QUERY, 1)
+            with pytest.raises(StoreError, match=told):
+                create(tmp_path / "other", address)
+            assert not Store.exists(tmp_path / "other")
+            holder.kill()
+            holder.wait()
+            assert seeds(reader) == []
+    with create(tmp_path / "other", address) as store:  # in one process they share it
+        index_all(store, 1)
+        with create(tmp_path / "held", None) as held:
+            index_all(held, 2)
+        assert count(store) == 4
+    with Store.open(tmp_path / "held") as held:
+        assert len(seeds(held)) == 8
+
+
+def test_indexes_share_a_server_and_moves_go_there_and_back(tmp_path: Path, server: str) -> None:
+    settled = server.replace("://", "://http://")
+    with create(tmp_path / "a", server) as first, create(tmp_path / "b", server) as second:
+        index_all(first, 3)
+        index_all(second, 1)
+        assert (count(first), count(second)) == (12, 4)
+        assert (first.home, len(seeds(second))) == (settled, 4)
+        with Store.open(tmp_path / "a") as reader:
+            for source, target in itertools.pairwise((server, "milvus://", "faiss", "milvus://", server, "faiss")):
+                calls: list[tuple[int, int]] = []
+                first.move_vectors(source, target, on_progress=lambda *call: calls.append(call))  # noqa: B023
+                assert first.info().store == reader.info().store == target.replace(server, settled)
+                assert seeds(first) == seeds(reader) == [*range(4), *range(100, 104), *range(200, 204)]
+                assert calls == ([] if target == "faiss" else [(0, 3), (3, 3)])
+                assert (tmp_path / "a" / "vectors.milvus.db").exists() == (target == "milvus://")
+                assert (tmp_path / "a" / "vectors.faiss").exists() == (target == "faiss")
+        assert first._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
+        assert mirrored(second)._opened()._client.list_collections() == [mirrored(second)._name]
+
+
+def test_another_store_for_an_index_is_refused_and_so_is_a_wrong_move(tmp_path: Path) -> None:
+    create(tmp_path).close()
+    create(tmp_path).close()
+    with pytest.raises(
+        StoreError, match="the vectors are in milvus://, not in faiss; vidret store move milvus:// faiss"
+    ):
+        create(tmp_path, "faiss")
+    with create(tmp_path, None) as store:
+        with pytest.raises(StoreError, match="the vectors are in milvus://, not in faiss"):
+            store.move_vectors("faiss", "milvus://")
+        with pytest.raises(StoreError, match="the vectors are in milvus:// already"):
+            store.move_vectors("milvus://", "milvus://")
+        with pytest.raises(StoreError, match="cannot be reached"):
+            store.move_vectors("milvus://", "milvus://127.0.0.1:9")
+        assert seeds(store) == []
+
+
+FALLING_MOVER = """
+import os, signal, sys
+from pathlib import Path
+from vidret.store import Store, mirrored
+place, left = sys.argv[2], int(sys.argv[3])
+owner = getattr(mirrored, place.split(".")[0])
+kept = getattr(owner, place.split(".")[1])
+def fall(*args):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return kept(*args)
+mirrored.BATCH = 2
+setattr(owner, place.split(".")[1], fall)
+Store.open(sys.argv[1], write=True).move_vectors(sys.argv[4], sys.argv[5])
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "there"),
+    [("Collection.upsert", 2, "faiss"), ("Mirror.record", 2, "faiss"), ("Collection.flush", 1, "faiss")],
+)
+def test_a_move_that_was_killed_goes_on(tmp_path: Path, place: str, number: int, there: str) -> None:
+    with create(tmp_path, "faiss") as store:
+        index_all(store, 5)
+    fall(tmp_path, place, number, "faiss", "milvus://")
+    with Store.open(tmp_path) as reader:
+        assert (reader.home, len(seeds(reader))) == (there, 20)
+    with create(tmp_path, None) as store:  # a run in between is not lost
+        store.set_file("/videos/v0.mp4", state="missing")
+        add_video(store, "v7", seed=7)
+        store.save_vectors()
+        expected = seeds(store)
+        calls: list[tuple[int, int]] = []
+        store.move_vectors("faiss", "milvus://", on_progress=lambda *call: calls.append(call))
+        assert calls[0][0] >= 1  # it does not start over
+        assert store.home == "milvus://"
+        assert seeds(store) == expected
+        assert count(store) == len(expected)
+
+
+def fall(folder: Path, place: str, number: int, source: str, target: str) -> None:
+    command = [sys.executable, "-c", FALLING_MOVER, str(folder), place, str(number), source, target]
+    assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("target", ["faiss", "milvus://"])
+def test_a_move_that_was_killed_after_the_switch_deletes_the_old_copy_later(tmp_path: Path, target: str) -> None:
+    folder, address = tmp_path / "index", f"milvus://{tmp_path}/a.db"
+    with create(folder, address) as store:
+        index_all(store, 2)
+        name = mirrored(store)._name
+    fall(folder, "Collection.drop", 1, address, target)
+    with Store.open(folder, write=True) as store:
+        assert (store.home, len(seeds(store))) == (target, 8)
+        store.move_vectors(address, target)  # the same again
+        assert store._catalog.meta("leaving") is None
+        old = Collection(address, name, DIM, folder)
+        assert not old.exists()
+        old.close()
+
+
+def test_a_move_given_up_for_another_leaves_nothing(tmp_path: Path) -> None:
+    folder, other = tmp_path / "index", f"milvus://{tmp_path}/other.db"
+    with create(folder, "faiss") as store:
+        index_all(store, 3)
+    fall(folder, "Collection.flush", 1, "faiss", other)
+    with Store.open(folder, write=True) as store:
+        store.move_vectors("faiss", "milvus://")
+        tables = store._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%' AND type = 'table'")
+        assert len(tables) == 1
+        old = Collection(other, "any", DIM, folder)
+        assert old._client.list_collections() == []
+        old.close()
+
+
+# What is said
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_server_out_of_reach_is_one_sentence_and_no_index(
+    tmp_path: Path, existing: bool, server: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    address, started = server if existing else "milvus://127.0.0.1:9", time.monotonic()
+    if existing:
+        with create(tmp_path / "index", address) as store:
+            index_all(store, 1)
+            store._catalog.run(
+                "UPDATE meta SET value = replace(value, ?, '127.0.0.1:9') WHERE key = 'store'", address[9:]
+            )
+    with pytest.raises(StoreError, match=r"^milvus://http://127.0.0.1:9: cannot be reached \(.*\)$"):
+        create(tmp_path / "index", None if existing else address)
+    if existing:
+        with Store.open(tmp_path / "index") as store, pytest.raises(StoreError, match="cannot be reached"):
+            store.search(QUERY, 1)
+    assert Store.exists(tmp_path / "index") == existing
+    assert time.monotonic() - started < 60
+    assert capfd.readouterr() == ("", "")
+    assert caplog.text == ""
+
+
+def test_a_refused_token_is_told_but_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import grpc
+
+    shown: list[Any] = []
+
+    class Doorkeeper(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, call: Any) -> Any:
+            shown.extend(value for key, value in call.invocation_metadata if key == "authorization")
+
+            def refuse(_request: bytes, context: Any) -> None:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
+
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    monkeypatch.setenv("MILVUS_TOKEN", "hunter2")
+    serving = grpc.server(ThreadPoolExecutor(1))
+    serving.add_generic_rpc_handlers((Doorkeeper(),))
+    port = serving.add_insecure_port("127.0.0.1:0")
+    serving.start()
+    with pytest.raises(StoreError, match=r"the token in MILVUS_TOKEN is refused \(auth check failure\)$") as refused:
+        create(tmp_path, f"milvus://127.0.0.1:{port}")
+    serving.stop(grace=None).wait()
+    assert len(shown) == 1
+    assert "hunter2" not in f"{refused.value}{capfd.readouterr()}"
+
+
+def test_the_token_is_kept_nowhere(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILVUS_TOKEN", "hunter2")
+    with create(tmp_path / "index", server) as store:
+        index_all(store, 1)
+        assert "hunter2" not in repr(store.info())
+    assert all(b"hunter2" not in file.read_bytes() for file in (tmp_path / "index").rglob("*") if file.is_file())
+
+
+def test_without_pymilvus_the_extra_is_named_before_there_is_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(Exception, match='vectors in Milvus needs the extra "milvus"'):
+        create(tmp_path / "index")
+    assert not Store.exists(tmp_path / "index")
+    assert os.listdir(tmp_path / "index") in ([], ["writer.lock"])  # noqa: PTH208
+    assert Filters() == ALL_VIDEOS
