@@ -160,13 +160,17 @@ class Ledger:
 
     # What came of it
 
-    def begin(self, job: Job, opened: Opened) -> int:
-        """Begin to store what a file turned out to be, or go on with it; give the video's id."""
+    def begin(self, job: Job | None, opened: Opened) -> int:
+        """Begin to store what a file turned out to be, or go on with it; give the video's id.
+
+        The file may be None: one that failed in the meantime stays so.
+        """
         facts = {**opened.info_facts, "decoder": opened.decoder}
         video = self.store.begin_video(
             opened.fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts)
         )
-        self.store.set_file(job.path, state="running", video=video)
+        if job is not None:
+            self.store.set_file(job.path, state="running", video=video)
         return video
 
     def add(self, found: Sequence[tuple[Job, int, NewSegment]]) -> None:

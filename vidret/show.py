@@ -176,9 +176,9 @@ class _Lines:
 
     def advance(self, progress: "Progress") -> None:
         if progress.elapsed >= self._next:
-            talk.print(
-                f"{progress.share:4.0%} {_tell(progress)}, {clock(_left(progress) or 0.0)} left", highlight=False
-            )
+            left = _left(progress)
+            rest = "" if left is None else f", {clock(left)} left"
+            talk.print(f"{progress.share:4.0%} {_tell(progress)}{rest}", highlight=False, soft_wrap=True)
             self._next = progress.elapsed * 1.2 + 10
 
 

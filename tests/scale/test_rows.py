@@ -12,13 +12,13 @@ rows = pytest.importorskip("vidret.scale.rows")
 def test_frames_come_out_as_they_went_in_without_a_copy() -> None:
     rng = np.random.default_rng(0)
     frames = Frames(rng.integers(0, 256, (3, 4, 5, 3), dtype=np.uint8), np.array([0.0, 0.5, 1.0]), "a frame is lost")
-    table = rows.to_table([rows.Decoded.of(None, frames)])
-    [(decoded, pixels)] = rows.read_rows(table)
+    table = rows.to_table([("first", b"12345"), rows.Decoded.of(None, frames)])
+    [(decoded, pixels)] = rows.read_rows(table.slice(1))
     found = decoded.frames(pixels)
     assert np.array_equal(found.pixels, frames.pixels)
     assert np.array_equal(found.times, frames.times)
     assert found.salvaged == frames.salvaged
-    assert found.pixels.__array_interface__["data"][0] == table["payload"].chunk(0).buffers()[2].address
+    assert found.pixels.__array_interface__["data"][0] == table["payload"].chunk(0).buffers()[2].address + 5
 
 
 def test_a_name_that_is_no_text_travels() -> None:

@@ -7,6 +7,7 @@ rows come in any order, and after the loss of a worker more than once.
 import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -127,10 +128,20 @@ def to_table(rows: Iterable[tuple[object, Bytes]]) -> Any:
     return pa.table({"about": pa.array(abouts, pa.large_binary()), "payload": pa.array(payloads, pa.large_binary())})
 
 
-def read_rows(table: Any) -> Iterator[tuple[Any, Any]]:
+def read_rows(table: Any) -> Iterator[tuple[Any, Bytes]]:
     """Give a table's rows; what lies beside a value is looked at where it lies."""
-    for about, payload in zip(table["about"], table["payload"], strict=True):
-        yield pickle.loads(about.as_buffer()), payload.as_buffer()
+    for about, payload in zip(_look_into(table["about"]), _look_into(table["payload"]), strict=True):
+        yield pickle.loads(about), payload
+
+
+def _look_into(column: Any) -> Iterator[memoryview]:
+    """Give each of a column's values without a copy, which ``as_buffer`` of a value is not."""
+    for chunk in column.chunks:
+        _, offsets, values = chunk.buffers()
+        if len(chunk):
+            edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+            whole = memoryview(values if values is not None else b"")
+            yield from (whole[start:stop] for start, stop in pairwise(edges))
 
 
 def deal(items: "list[Any]", num_tables: int) -> "list[Any]":

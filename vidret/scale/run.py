@@ -25,11 +25,11 @@ import ray.data
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.ledger import IndexReport, Job, Ledger, Pack, Progress
+from vidret.ledger import IndexReport, Ledger, Pack, Progress
+from vidret.scale.arrivals import Arrivals
 from vidret.scale.cluster import join_cluster, tell_error
-from vidret.scale.rows import Broken, Content, Encoded, Ended, Failed, Look, deal, read_rows
+from vidret.scale.rows import Content, Encoded, Look, deal, read_rows
 from vidret.scale.workers import Brake, Decoding, EncodeStage, decode_contents, name_contents
-from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.video.decode import Decoder, Device
 
@@ -124,12 +124,7 @@ class RayRun:
         self._brake = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Brake).remote()
         self._left = threading.Event()
         self._contents: list[Content] = []
-        self._videos: dict[int, int] = {}  # of a content
-        self._arrived: defaultdict[int, set[int]] = defaultdict(set)
-        self._ended: dict[int, Ended] = {}
-        self._failed: set[int] = set()
-        self._closed: set[int] = set()
-        self._spent: defaultdict[str, float] = defaultdict(float, start=time.monotonic() - began)
+        self._spent: dict[str, float] = {"start": time.monotonic() - began}
 
     def work(
         self,
@@ -164,14 +159,14 @@ class RayRun:
 
     def speeds(self) -> dict[str, float]:
         """Say how fast each stage was on what it ran on."""
-        seconds = self._spent
+        spent = self._spent
         rates = {
             "video seconds decoded, a second of a decoder": ("video", "decode"),
             "segments encoded, a second of an encoder": ("segments", "encode"),
             "segments stored, a second of the driver": ("segments", "store"),
         }
-        told = {name: seconds[what] / seconds[by] for name, (what, by) in rates.items() if seconds[by]}
-        return told | {START: seconds["start"]}
+        told = {name: spent[what] / spent[by] for name, (what, by) in rates.items() if spent.get(by)}
+        return told | {START: spent["start"]}
 
     # The two data sets
 
@@ -233,7 +228,12 @@ class RayRun:
                 fn_constructor_kwargs={**stage, "device": kind},
             )
         )
-        self._store_all(data)
+        arrivals = Arrivals(self._ledger, self._contents)
+        try:
+            for rows in self._batches(data):
+                arrivals.take(rows)
+        finally:
+            self._spent = {**arrivals.spent, "start": self._spent["start"]}
 
     def _rows(self, data: Any) -> Iterator[Any]:
         for rows in self._batches(data):
@@ -252,72 +252,6 @@ class RayRun:
                     self._spent["start"] += time.monotonic() - began - work
                 first = False
                 yield rows
-
-    # What is stored
-
-    def _store_all(self, data: Any) -> None:
-        for rows in self._batches(data):
-            since = time.monotonic()
-            segments: list[tuple[Job, int, NewSegment]] = []
-            for about, payload in rows:
-                match about:
-                    case Broken():
-                        raise VidretError(about.reason)
-                    case Encoded():
-                        segments += self._take(about, bytes(payload))
-                    case Ended():
-                        self._ended.setdefault(about.content, about)
-                    case Failed():
-                        self._fail(about)
-            if segments:
-                self._ledger.add(segments)
-            for content in {about.part.content if isinstance(about, Encoded) else about.content for about, _ in rows}:
-                self._close(content)
-            self._spent["store"] += time.monotonic() - since
-
-    def _take(self, encoded: Encoded, packed: bytes) -> list[tuple[Job, int, NewSegment]]:
-        """Make of a segment what is stored, unless it came before."""
-        part = encoded.part
-        if part.content in self._closed or part.number in self._arrived[part.content]:
-            return []
-        self._arrived[part.content].add(part.number)
-        self._spent["video"] += part.end - part.start
-        self._spent["decode"] += part.seconds
-        self._spent["encode"] += encoded.seconds
-        self._spent["segments"] += 1
-        job = self._ledger.jobs[part.file]
-        if part.content not in self._videos:
-            self._videos[part.content] = self._ledger.begin(job, part.opened)
-        video = self._videos[part.content]
-        return [
-            (
-                job,
-                len(part.opened.cuts),
-                NewSegment(video, part.number, part.start, part.end, encoded.embedding, packed),
-            )
-        ]
-
-    def _fail(self, failed: Failed) -> None:
-        if failed.file not in self._failed:
-            self._failed.add(failed.file)
-            job = self._ledger.jobs[failed.file]
-            self._ledger.fail(job.path, failed.error, job)
-
-    def _close(self, number: int) -> None:
-        """Finish a content of which everything arrived, and link its copies to it."""
-        ended = self._ended.get(number)
-        if ended is None or number in self._closed or len(self._arrived[number]) < ended.num_parts:
-            return
-        self._closed.add(number)
-        del self._arrived[number]
-        jobs = self._ledger.jobs
-        video = self._videos.get(number)
-        if video is None:  # all of it was stored before
-            video = self._ledger.begin(jobs[ended.file], ended.opened)
-        self._ledger.store.finish_video(video, salvaged=ended.salvaged)
-        for file, _ in self._contents[number].files:
-            if file not in self._failed:
-                self._ledger.link(jobs[file], video, encoded=file == ended.file)
 
 
 def _quietly(data: Any) -> Any:
