@@ -1,4 +1,4 @@
-"""The scripts under tools/: what they draw is what was merged."""
+"""The scripts under tools/: what they draw is what was merged or measured."""
 
 import importlib.util
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel, save_model
@@ -21,7 +22,11 @@ SCHEDULE = MergeSchedule(layers=(1, 2), factors=(2, 2), r=2)
 
 @pytest.fixture(scope="module")
 def tool() -> Any:
-    path = Path(__file__).parents[1] / "tools" / "draw_merging.py"
+    return load_tool("draw_merging")
+
+
+def load_tool(name: str) -> Any:
+    path = Path(__file__).parents[1] / "tools" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -99,3 +104,31 @@ def test_a_model_file_is_drawn_by_its_own_weights(tool: Any, tmp_path: Path, mer
     assert tower.merging.r == 1
     assert tower.merging.layers == (merging or MergeSchedule()).layers
     assert resize.crop == 32
+
+
+KEYS = (
+    "build_seconds",
+    "p50_ms_at_10",
+    "p50_ms_at_200",
+    "p99_ms_at_10",
+    "recall_at_10",
+    "ram_mb",
+    "disk_mb",
+    "open_ms",
+)
+
+
+def test_stores_are_drawn_as_far_as_they_were_measured(tmp_path: Path) -> None:
+    bench = load_tool("bench_scale")
+    cells = {"1000/flat": dict.fromkeys(KEYS, 1.0), "100000/ivf": dict.fromkeys(KEYS, 0.5)}
+    bench.draw_curves(cells, tmp_path / "curves.png")
+    picture = np.asarray(Image.open(tmp_path / "curves.png"))
+    shown = [tuple(colour) in {tuple(pixel) for pixel in picture.reshape(-1, 3)} for colour in bench.COLOURS.values()]
+    assert shown == [True, True, False, False, False]
+    assert list(bench.cells_to_do([100_000, 1000], ["flat", "ivf"], cells)) == [(1000, "ivf"), (100_000, "flat")]
+
+
+def test_a_scale_places_values_by_their_logarithm() -> None:
+    scale = load_tool("bench_scale").Scale(10.0, 1000.0, 0.0, 100.0, log=True)
+    assert [round(scale(value)) for value in (10, 100, 1000, 5000)] == [0, 50, 100, 100]
+    assert scale.ticks() == [10, 100, 1000]

@@ -78,7 +78,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
 def test_what_no_seal_names_is_removed(tmp_path: Path) -> None:
     first, second = write(tmp_path), write(tmp_path, 1)
     (tmp_path / "unfinished").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("somebody's")
     remove_others(tmp_path, Seal(8, 1, (second,), None))
-    assert [path.name for path in tmp_path.iterdir()] == [second.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [second.name, "notes.txt"]
     assert first != second
     remove_others(tmp_path / "nowhere", Seal(8, 1, (), None))

@@ -66,12 +66,15 @@ def test_shards_of_any_kind_and_a_flat_set_are_the_naive_search(world: World, tm
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_usual_search_finds_nearly_all_with_exact_scores(world: World, tmp_path: Path, kind: str) -> None:
+def test_a_usual_search_finds_nearly_all_with_exact_scores(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("vidret.store.vectors.PROBES", 60)
     shards = world.shards()
     bring(shards, tmp_path, world.ids[:2000], kind)
     bring(shards, tmp_path, world.ids[:2400], kind)
     found = shards.search(queries(), 10)
-    assert recall(found.ids, naive_search(queries(), world.ids[:2400], world.of(world.ids[:2400]), 10)[1]) > 0.5
+    assert recall(found.ids, naive_search(queries(), world.ids[:2400], world.of(world.ids[:2400]), 10)[1]) > 0.9
     for query, scores, ids in zip(queries(), found.scores, found.ids, strict=True):
         np.testing.assert_allclose(scores, world.of(ids).astype(np.float32) @ query, rtol=1e-5, atol=1e-6)
     for number, query in enumerate(queries()):  # alone as in company
@@ -97,6 +100,7 @@ def test_what_matches_far_from_the_query_is_found(
 ) -> None:
     """A fifth of all may be found, but it lies in the lists that are looked into last."""
     monkeypatch.setattr("vidret.store.shards.SCANNED", 0)
+    monkeypatch.setattr("vidret.store.vectors.PROBES", 11)  # of 219 lists
     shards = world.shards()
     bring(shards, tmp_path, world.ids)
     query = queries(1)
@@ -185,6 +189,14 @@ def test_vectors_that_cannot_be_read_are_left_out_and_looked_for_again(
     shards.fill(shards.follow(world.ids[:1000]))
     assert shards.save(tmp_path, 8).generation == 8
     assert_is(world, shards, world.ids[:1000])
+
+
+@pytest.mark.parametrize("num", [0, 3])
+def test_few_that_can_be_read_make_a_shard_all_the_same(world: World, tmp_path: Path, num: int) -> None:
+    world.broken = set(world.ids[num:].tolist())
+    shards = world.shards()
+    assert bring(shards, tmp_path, world.ids) == ([("ivf", num)] if num else [])
+    assert_is(world, shards, world.ids[:num])
 
 
 def test_a_candidate_that_cannot_be_read_is_left_out(world: World, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def doubt(folder: Path, seal: FileSeal, *, whole: bool) -> str:
 def remove_others(folder: Path, seal: Seal) -> None:
     """Delete what no seal names any more; who has a file open keeps it."""
     known = {each.name for each in seal.files}
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in (*folder.glob("*.faiss"), *folder.glob(UNFINISHED)):
         if path.name not in known:
             path.unlink()
 

@@ -133,7 +133,8 @@ class Shards:
             for part in np.array_split(pool, -(-len(pool) // FULL)):
                 logger.info("building a shard of %d vectors, %s", len(part), kind)
                 seal = build_shard(folder, kind, self._dim, part, self._read)
-                fresh.append(Shard(folder, seal, self._dim, device=self._device))
+                if seal is not None:
+                    fresh.append(Shard(folder, seal, self._dim, device=self._device))
             self._flat, self._flat_seal = Flat(self._dim, device=self._device), None
         else:
             self.fill(loose)

@@ -24,8 +24,8 @@ FLAT, IVF = "flat", "ivf"
 BITS = {"ivf-rabitq2": 2, "ivf-rabitq1": 1}  # per value, of shards that must be refined
 KINDS = (IVF, *BITS)  # of shards, from fine to coarse
 ID_BYTES = 8
-LISTS = 2  # times the root of the number of vectors
-PROBES = 1 / 16  # of the lists are looked into
+LISTS = 4  # times the root of the number of vectors
+PROBES = 256  # lists that are looked into, of 4,000 at a million: texts lie farther from all videos than these apart
 FILTERED = 4  # times as many where a filter chooses, since what matches it may lie far from the query
 SAMPLES_PER_LIST = 32
 ROUNDS = 10
@@ -163,10 +163,10 @@ class Shard:
     ) -> Found:
         """Find about the k best per query, in lists enough to find so many, or ``everywhere``."""
         f, num_lists = self._faiss, self._lists.nlist
-        num_may = max(1.0, self.seal.total * (1 if only is None else only.share))
-        wide = 1 if only is None or not only.inside else FILTERED
-        share = max(wide * PROBES * self.seal.total, 4 * k) / num_may
-        how: dict[str, Any] = {"nprobe": num_lists if everywhere else min(num_lists, int(share * num_lists) + 1)}
+        share = 1.0 if only is None else max(only.share, 1 / self.seal.total)
+        usual = PROBES if only is None or not only.inside else FILTERED * PROBES
+        num_probes = max(usual, 4 * k * num_lists / self.seal.total) / share
+        how: dict[str, Any] = {"nprobe": num_lists if everywhere else min(num_lists, int(num_probes) + 1)}
         if only is not None:
             how["sel"] = only.selector()
         if self.coarse:
@@ -177,16 +177,22 @@ class Shard:
         return search(self._searched.give(self._index), queries, k, min(k, self.seal.total), params)
 
 
-def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> FileSeal:
+def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> FileSeal | None:
     """Put the vectors of these ids into lists and write them: minutes for a million, so never a part of a search.
 
-    All of the shard is in memory meanwhile; vectors pass through in batches.
+    All of the shard is in memory meanwhile; vectors pass through in batches. None where none can be read.
 
     Raises:
         StoreError: The disk refuses.
     """
     f = load_faiss()
-    num_lists = max(1, round(LISTS * len(ids) ** 0.5))
+    num_lists = round(LISTS * len(ids) ** 0.5)
+    num_samples = min(len(ids), num_lists * SAMPLES_PER_LIST)
+    chosen = np.random.default_rng(SEED).choice(len(ids), num_samples, replace=False)
+    sample = np.concatenate([read(part)[1] for part in batches(ids[np.sort(chosen)])]).astype(np.float32)
+    num_lists = min(num_lists, len(sample))  # most may be damaged
+    if not num_lists:
+        return None
     quantizer, metric = f.IndexFlatIP(dim), f.METRIC_INNER_PRODUCT
     if kind == IVF:  # residuals would be rounded once more; without them the float16 values stay what they are
         index = lists = f.IndexIVFScalarQuantizer(quantizer, dim, num_lists, f.ScalarQuantizer.QT_fp16, metric, False)
@@ -198,9 +204,7 @@ def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> File
         index = f.IndexPreTransform(turn, lists)
     lists.cp.seed, lists.cp.min_points_per_centroid, lists.cp.niter = SEED, 1, ROUNDS
     lists.cp.spherical = True  # else the largest list is ten times as long as most, and all searches look into it
-    num_samples = min(len(ids), num_lists * SAMPLES_PER_LIST)
-    sample = np.random.default_rng(SEED).choice(len(ids), num_samples, replace=False)
-    index.train(np.concatenate([read(part)[1] for part in batches(ids[np.sort(sample)])]).astype(np.float32))
+    index.train(sample)
     for part in batches(ids):
         kept, vectors = read(part)
         index.add_with_ids(vectors.astype(np.float32), kept)

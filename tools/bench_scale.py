@@ -1,0 +1,401 @@
+"""Measure stores of growing size, kind by kind: one JSON with every number, one PNG with their curves.
+
+    python tools/bench_scale.py --like INDEX [--sizes 1000 10000 100000 1000000] [--kinds flat ivf ...] [--work DIR]
+
+Vectors are drawn like real ones: as normals with the mean and covariance of the frames that ``vidret index`` stored in
+INDEX, each scaled to unit length. Where --dim is not its own, the spectrum keeps its shape and is stretched: direction
+j of the drawn ones varies as direction j * own / dim of the real ones, and all of it together as much as before. A
+third of the queries are drawn alike, a third are stored vectors moved by half of a deviation, and a third are vectors
+of real texts, by INDEX's encoder, put through the same stretching.
+
+Each number is of a fresh process. ``open_ms`` is from Store.open to the first answer, modules imported before; the
+files are in the page cache, since no process may empty it. RAM is the growth of that process over all its searches;
+``mapped`` of it are pages of files, which the system takes back at need. On a busy machine the CPU's milliseconds tell
+more than the clock's, so both are there. Finished cells of the JSON are kept: interrupt
+and run again at will.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vidret.store import NewSegment, Store
+from vidret.store.candidates import Candidates
+from vidret.store.upkeep import folder_size
+from vidret.store.vectors import KINDS, load_faiss, vector_bytes
+from vidret.types import SegmentEmbedding
+
+ALL_KINDS = ("flat", *KINDS, "milvus")
+SIZES = (1000, 10_000, 100_000, 1_000_000)
+SEGMENTS_PER_VIDEO = 1000
+NUM_QUERIES = 300
+NUM_WARM = 20
+TOP, CANDIDATES = 10, 200  # what people see; what an engine looks at again
+MOVED = 0.5
+SHRINK = 0.02  # of the variance goes to all directions alike: few real frames leave most of them unseen
+WHO = {"encoder_name": "made", "encoder_fingerprint": "made"}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Where vectors are, in the basis of their own axes: a mean, deviations, and the real texts."""
+
+    mean: np.ndarray
+    deviations: np.ndarray
+    texts: np.ndarray
+
+    def draw(self, num: int, seed: int) -> np.ndarray:
+        """Draw unit vectors."""
+        noise = np.random.default_rng(seed).standard_normal((num, len(self.mean)), dtype=np.float32)
+        return unit(self.mean + noise * self.deviations)
+
+    def queries(self, stored: np.ndarray) -> np.ndarray:
+        """Make the queries, one kind after another."""
+        third = NUM_QUERIES // 3
+        rng = np.random.default_rng(1)
+        members = stored[rng.integers(0, len(stored), third)].astype(np.float32)
+        moved = unit(members + MOVED * rng.standard_normal(members.shape) * self.deviations)
+        return np.concatenate([self.draw(third, 2**40), moved, np.resize(self.texts, (third, len(self.mean)))])
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale to unit length."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def fit_cloud(like: Path, dim: int, texts: Path | None) -> tuple[Cloud, dict[str, Any]]:
+    """Measure the frames of a real index; say what was measured."""
+    from vidret.align.baseline import UNRELATED
+    from vidret.encode.encoder import load_encoder
+
+    with Store.open(like) as store:
+        frames = np.concatenate([each for each, _ in store.frames(store.searchable())]).astype(np.float32)
+        encoder = load_encoder(store.encoder_name)
+    lines = [*(texts.read_text("utf-8").splitlines() if texts else []), *UNRELATED][: NUM_QUERIES // 3]
+    sentences = np.stack([each.sentence for each in encoder.encode_text(lines)])
+    own = frames.shape[1]
+    spread, axes = np.linalg.eigh(np.cov(frames.T, dtype=np.float64))
+    spread, axes = np.maximum(spread[::-1], 0), axes[:, ::-1]
+    spread = (1 - SHRINK) * spread + SHRINK * spread.mean()
+    taken, scale = np.arange(dim) * own // dim, (own / dim) ** 0.5
+    cloud = Cloud(
+        (scale * (frames.mean(0) @ axes)[taken]).astype(np.float32),
+        (scale * np.sqrt(spread)[taken]).astype(np.float32),
+        unit((sentences @ axes)[:, taken]),
+    )
+    told = {
+        "frames": len(frames),
+        "encoder": encoder.name,
+        "own_dim": own,
+        "mean_length": round(float(np.linalg.norm(cloud.mean)), 3),
+        "effective_dimensions": round(float(spread.sum() ** 2 / (spread**2).sum()), 1),
+        "texts": len(lines),
+    }
+    return cloud, told
+
+
+# Building
+
+
+def build_store(kind: str, size: int, work: Path, cloud: Cloud) -> tuple[Path, float, float]:
+    """Make a store of this kind and size; give its folder, and the seconds for its segments and for its vectors.
+
+    Kinds on this machine share one folder a size, filled once. Milvus has its own, since vectors go there as they come.
+    """
+    dim = len(cloud.mean)
+    if kind == "milvus":
+        path = work / f"{size}-milvus"
+        store = Store.create(path, **WHO, dim=dim, vectors=f"milvus://{path / 'milvus.db'}")  # type: ignore[call-arg]
+    else:
+        path = work / str(size)
+        store = Store.create(path, **WHO, dim=dim)
+    with store:
+        started = time.perf_counter()
+        fill(store, size, cloud)
+        filled = time.perf_counter()
+        if kind != "milvus":
+            have(store, kind)
+            store.set_memory(0 if kind == "flat" else size * vector_bytes(kind, dim))
+        store.save_vectors()
+        return path, filled - started, time.perf_counter() - filled
+
+
+def fill(store: Store, size: int, cloud: Cloud) -> None:
+    """Store segments as an index run would, a video at a time; what is stored already is skipped."""
+    for first in range(0, size, SEGMENTS_PER_VIDEO):
+        name, count = f"made-{first}", min(SEGMENTS_PER_VIDEO, size - first)
+        if store.is_complete(name) is not None:
+            continue
+        video = store.begin_video(name, duration=float(count), facts={}, num_segments=count)
+        store.set_file(f"/made/{first}.mp4", state="running", video=video)
+        vectors, times = cloud.draw(count, first), np.array([0.5])
+        made = (SegmentEmbedding(vector, vector[None], times) for vector in vectors)
+        store.add_segments([NewSegment(video, n, n, n + 1.0, each) for n, each in enumerate(made)])
+        store.finish_video(video)
+        store.set_file(f"/made/{first}.mp4", state="done", num_bytes=0, mtime_ns=0)
+        tell(f"{first + count:,} of {size:,} segments stored", end="\r")
+
+
+def have(store: Store, kind: str) -> None:
+    """Make a store search flat, or by shards, whatever its size: only here, to compare them."""
+    ivf_from = sys.maxsize if kind == "flat" else 1
+    store._candidates = Candidates(
+        store.path, store.dim, store._catalog, store._epochs, device="cpu", ivf_from=ivf_from
+    )
+
+
+def find_truth(path: Path, queries: np.ndarray) -> np.ndarray:
+    """Find the ids that an exact search of the stored float16 values gives, by numpy."""
+    with Store.open(path) as store:
+        ids, vectors = store.searchable(), store.video_vectors()
+        best, scores = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+        for first in range(0, len(ids), 16_384):
+            part = slice(first, first + 16_384)
+            scores = np.concatenate([scores, queries @ vectors[part].astype(np.float32).T], axis=1)
+            best = np.concatenate([best, np.broadcast_to(ids[part], (len(queries), len(ids[part])))], axis=1)
+            kept = np.argsort(-scores, axis=1, kind="stable")[:, :CANDIDATES]
+            scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
+    return best
+
+
+# Measuring, in a process of its own
+
+
+def measure(path: Path, kind: str, asked: Path) -> dict[str, Any]:
+    """Open a store and search it, one query at a time."""
+    load_faiss()
+    with np.load(asked) as arrays:
+        queries, truth = arrays["queries"], arrays["truth"]
+    before = read_memory()
+    started, worked = time.perf_counter(), time.process_time()
+    with Store.open(path) as store:
+        if kind != "milvus":
+            have(store, kind)
+        store.search(queries[:1], TOP)
+        told: dict[str, Any] = {"open_ms": round(1e3 * (time.perf_counter() - started), 1)}
+        told["open_cpu_ms"] = round(1e3 * (time.process_time() - worked), 1)
+        for k in (TOP, CANDIDATES):
+            for query in queries[-NUM_WARM:]:
+                store.search(query[None], k)
+            seconds, busy, recalls = [], [], []
+            for query, expected in zip(queries, truth[:, :k], strict=True):
+                started, worked = time.perf_counter(), time.process_time()
+                _, ids = store.search(query[None], k)
+                seconds.append(time.perf_counter() - started)
+                busy.append(time.process_time() - worked)
+                recalls.append(len(set(ids[0].tolist()) & set(expected.tolist())) / len(expected))
+            told[f"p50_ms_at_{k}"] = round(1e3 * statistics.median(seconds), 2)
+            told[f"p99_ms_at_{k}"] = round(1e3 * float(np.percentile(seconds, 99)), 2)
+            told[f"p50_cpu_ms_at_{k}"] = round(1e3 * statistics.median(busy), 2)
+            told[f"recall_at_{k}"] = round(statistics.mean(recalls), 4)
+            for name, part in zip(("drawn", "moved", "texts"), np.array_split(recalls, 3), strict=True):
+                told[f"recall_at_{k}_{name}"] = round(float(np.mean(part)), 4)
+    after = read_memory()
+    told["ram_mb"], told["mapped_mb"] = (round((after[key] - before[key]) / 1e3, 1) for key in ("VmRSS", "RssFile"))
+    return told
+
+
+def read_memory() -> dict[str, int]:
+    """Read what the system says of this process, in kB."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if words[0] in ("VmRSS:", "RssFile:")}
+
+
+def run_cell(kind: str, size: int, work: Path, cloud: Cloud) -> dict[str, Any]:
+    """Build and measure one kind at one size."""
+    path, fill_seconds, build_seconds = build_store(kind, size, work, cloud)
+    asked = work / f"{size}.npz"
+    if not asked.exists():
+        with Store.open(path) as store:
+            queries = cloud.queries(store.video_vectors())
+        np.savez(asked, queries=queries, truth=find_truth(path, queries))
+    command = [sys.executable, __file__, "--measure", str(path), kind, str(asked)]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    features = path / "features"
+    return {
+        "fill_seconds": round(fill_seconds, 1),
+        "build_seconds": round(build_seconds, 2),
+        **json.loads(ran.stdout),
+        "disk_mb": round((folder_size(path) - folder_size(features)) / 1e6, 2),  # the catalog and the vectors
+        "features_mb": round(folder_size(features) / 1e6, 2),
+        "load": round(os.getloadavg()[0], 1),  # of the machine: above its cores, times tell little
+    }
+
+
+# Drawing
+
+PANELS = (
+    ("build_seconds", "vectors built, seconds"),
+    ("p50_ms_at_10", "search for 10, median ms"),
+    ("p50_ms_at_200", "search for 200, median ms"),
+    ("recall_at_10", "recall at 10"),
+    ("ram_mb", "RAM of a searching process, MB"),
+    ("disk_mb", "disk without features, MB"),
+    ("open_ms", "open to first answer, ms"),
+    ("p99_ms_at_10", "search for 10, 99th percentile ms"),
+)
+COLOURS = {
+    "flat": (110, 110, 120),
+    "ivf": (38, 84, 160),
+    "ivf-rabitq2": (226, 130, 30),
+    "ivf-rabitq1": (190, 50, 60),
+    "milvus": (40, 140, 90),
+}
+INK, FAINT, PAPER, GRID = (24, 24, 28), (110, 110, 120), (250, 250, 248), (226, 226, 224)
+WIDTH, HEIGHT, COLUMNS, MARGIN, HEAD, FINE = 360, 280, 4, 46, 64, 3
+
+
+def draw_curves(cells: dict[str, dict[str, Any]], out: Path) -> None:
+    """Draw each number over the size, both by their logarithms; recall as it is."""
+    size = (COLUMNS * WIDTH, HEAD + -(-len(PANELS) // COLUMNS) * HEIGHT)
+    picture = Image.new("RGB", (FINE * size[0], FINE * size[1]), PAPER)
+    for number, (key, _) in enumerate(PANELS):
+        draw_panel(ImageDraw.Draw(picture), cells, key, place(number))
+    picture = picture.resize(size, Image.Resampling.BOX)
+    pen, small, bold = ImageDraw.Draw(picture), ImageFont.load_default(12), ImageFont.load_default(16)
+    pen.text((MARGIN, 10), "What a store takes as it grows", INK, bold)
+    left = float(MARGIN)
+    for kind in kinds(cells):
+        pen.line((left, 46, left + 18, 46), COLOURS[kind], 3)
+        pen.text((left + 24, 46), kind, INK, small, anchor="lm")
+        left += 44 + pen.textlength(kind, small)
+    for number, (key, title) in enumerate(PANELS):
+        box = place(number)
+        pen.text((box[0], box[1] - 20), title, INK, small)
+        across, up = scales(cells, key, box)
+        for value in across.ticks():
+            pen.text((across(value), box[3] + 6), brief(value), FAINT, small, anchor="mt")
+        for value in up.ticks():
+            pen.text((box[0] - 6, up(value)), brief(value), FAINT, small, anchor="rm")
+    picture.save(out)
+
+
+def draw_panel(pen: ImageDraw.ImageDraw, cells: dict[str, dict[str, Any]], key: str, box: tuple[int, ...]) -> None:
+    """Draw the grid and the curves of one number, ``FINE`` times as large."""
+    across, up = scales(cells, key, tuple(FINE * side for side in box))
+    for value in across.ticks():
+        pen.line((across(value), FINE * box[1], across(value), FINE * box[3]), GRID, FINE)
+    for value in up.ticks():
+        pen.line((FINE * box[0], up(value), FINE * box[2], up(value)), GRID, FINE)
+    for kind in kinds(cells):
+        named = {int(name.split("/")[0]): cell for name, cell in cells.items() if name.split("/")[1] == kind}
+        points, colour = [(across(size), up(named[size][key])) for size in sorted(named)], COLOURS[kind]
+        pen.line(points, colour, 2 * FINE, joint="curve")
+        for point in points:
+            pen.circle(point, 3 * FINE, colour)
+
+
+def kinds(cells: dict[str, dict[str, Any]]) -> list[str]:
+    """List the kinds that were measured, always in one order."""
+    measured = {name.split("/")[1] for name in cells}
+    return [kind for kind in COLOURS if kind in measured]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where values are between two places, by their logarithm or, of recall, as they are."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+
+    def __call__(self, value: float) -> float:
+        """Place a value; one beyond an end is at it."""
+        value = min(max(value, self.low), self.high)
+        share = np.log(value / self.low) / np.log(self.high / self.low) if self.log else (value - self.low)
+        return float(self.start + (self.end - self.start) * (share if self.log else share / (self.high - self.low)))
+
+    def ticks(self) -> list[float]:
+        """List the values that have a line."""
+        if not self.log:
+            return [float(each) for each in np.linspace(self.low, self.high, 6)]
+        powers = range(round(np.log10(self.low)), round(np.log10(self.high)) + 1)
+        return [10.0**power for power in powers]
+
+
+def scales(cells: dict[str, dict[str, Any]], key: str, box: tuple[int, ...]) -> tuple[Scale, Scale]:
+    """Make the scales of a panel."""
+    sizes = [int(name.split("/")[0]) for name in cells]
+    across = Scale(*decades(sizes), box[0], box[2], log=True)
+    values = [cell[key] for cell in cells.values()]
+    if key.startswith("recall"):
+        return across, Scale(np.floor(10 * min(*values, 0.9)) / 10, 1.0, box[3], box[1], log=False)
+    return across, Scale(*decades([max(value, 0.01) for value in values]), box[3], box[1], log=True)
+
+
+def decades(values: list[int] | list[float]) -> tuple[float, float]:
+    """Give the powers of ten around some values."""
+    low, high = np.floor(np.log10(min(values)) + 1e-9), np.ceil(np.log10(max(values)) - 1e-9)
+    return float(10.0**low), float(10.0 ** max(high, low + 1))
+
+
+def place(number: int) -> tuple[int, ...]:
+    """Give a panel's box: left, top, right, bottom."""
+    left, top = number % COLUMNS * WIDTH + MARGIN, HEAD + number // COLUMNS * HEIGHT + 26
+    return left, top, left + WIDTH - MARGIN - 20, top + HEIGHT - 70
+
+
+def brief(value: float) -> str:
+    """Write a tick's value shortly."""
+    for unit_value, name in ((1e6, "M"), (1e3, "k")):
+        if value >= unit_value:
+            return f"{value / unit_value:g}{name}"
+    return f"{value:g}"
+
+
+def tell(line: str, *, end: str = "\n") -> None:
+    """Say how far it is."""
+    print(f"{line:<60}", end=end, file=sys.stderr, flush=True)
+
+
+def cells_to_do(sizes: list[int], kinds: list[str], cells: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """Give what is not in the JSON yet, small before large."""
+    for size in sorted(sizes):
+        yield from ((size, kind) for kind in kinds if f"{size}/{kind}" not in cells)
+
+
+def main() -> None:
+    """Build, measure, draw."""
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))))
+        return
+    parser = argparse.ArgumentParser(description="Measure stores of growing size, kind by kind.")
+    parser.add_argument("--like", type=Path, required=True, metavar="INDEX")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--kinds", nargs="+", choices=ALL_KINDS, default=ALL_KINDS[:-1])
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--texts", type=Path, help="real queries, a line each; unrelated ones follow")
+    parser.add_argument("--work", type=Path, default=Path("bench-scale"), help="where the stores are made, and kept")
+    parser.add_argument("--out", type=Path, default=Path("bench-scale.json"), help="the PNG goes beside it")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    cloud, told = fit_cloud(arguments.like, arguments.dim, arguments.texts)
+    setting = {"dim": arguments.dim, "like": told, "cores": os.cpu_count(), "queries": NUM_QUERIES}
+    report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {**setting, "cells": {}}
+    if {key: report[key] for key in setting} != setting:
+        parser.error(f"{arguments.out} was measured with other settings: {report}")
+    for size, kind in cells_to_do(arguments.sizes, arguments.kinds, report["cells"]):
+        tell(f"{size:,} {kind} ...")
+        report["cells"][f"{size}/{kind}"] = cell = run_cell(kind, size, arguments.work, cloud)
+        tell(f"\r{size:,} {kind}: {json.dumps(cell)}")
+        unfinished = arguments.out.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(report, indent=2) + "\n")
+        unfinished.replace(arguments.out)
+        draw_curves(report["cells"], arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
