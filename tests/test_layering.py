@@ -44,6 +44,8 @@ FENCES = {
     "prometheus_client": ("vidret/serve/metrics.py",),
     "uvicorn": ("vidret/cli/serve.py",),
     "pymilvus": ("vidret/store/milvus.py",),
+    "milvus_lite": ("vidret/store/milvus.py",),
+    "grpc": ("vidret/store/milvus.py",),
     "fsspec": ("vidret/video/addresses.py",),
     "ray": ("vidret/scale/*",),
 }

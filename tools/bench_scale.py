@@ -116,7 +116,7 @@ def build_store(kind: str, size: int, work: Path, cloud: Cloud) -> tuple[Path, f
     dim = len(cloud.mean)
     if kind == "milvus":
         path = work / f"{size}-milvus"
-        store = Store.create(path, **WHO, dim=dim, vectors=f"milvus://{path / 'milvus.db'}")  # type: ignore[call-arg]
+        store = Store.create(path, **WHO, dim=dim, vectors=f"milvus://{path / 'milvus.db'}")
     else:
         path = work / str(size)
         store = Store.create(path, **WHO, dim=dim)

@@ -79,7 +79,8 @@ def everything(index: Path) -> tuple[Any, ...]:
 
 def at_segment(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
     """Do something once, right after so many segments of a run were committed."""
-    add, stored = Ledger.add, []
+    add = Ledger.add
+    stored: list[object] = []
 
     def add_and_act(self: Ledger, found: Found) -> None:
         add(self, found)

@@ -13,6 +13,7 @@ from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.candidates import Candidates
 from vidret.store.catalog import Catalog
+from vidret.store.seals import FileSeal
 from vidret.types import Filters
 
 from .samples import DIM, add_video, create, damage, embedding, environment, index_all, seeds
@@ -43,6 +44,17 @@ def assert_answers(store: Store, wanted: list[int]) -> None:
         (key,) = store.search(embedding(seed).video[None], 1)[1][0]
         segment = store.segments([key])[0]
         assert (store.video(segment.video).fingerprint, segment.number) == (f"v{seed // 100}", seed % 100)
+
+
+def candidates(store: Store) -> Candidates:
+    assert isinstance(store._candidates, Candidates)
+    return store._candidates
+
+
+def seals(store: Store) -> list[FileSeal]:
+    shards = candidates(store)._shards
+    assert shards is not None
+    return [shard.seal for shard in shards._shards]
 
 
 def test_a_growing_index_goes_from_flat_to_shards(tmp_path: Path) -> None:
@@ -90,10 +102,7 @@ def test_a_reader_takes_over_what_a_writer_saves(tmp_path: Path) -> None:
             assert_answers(reader, of(*range(num)))
         add_video(writer, "v30", seed=30)
         assert_answers(reader, of(*range(24), 30))
-        assert [shard.seal for shard in reader._candidates._shards._shards] == [  # type: ignore[union-attr]
-            shard.seal
-            for shard in writer._candidates._shards._shards  # type: ignore[union-attr]
-        ]
+        assert seals(reader) == seals(writer)
         for video in range(22):
             writer.set_file(f"/videos/v{video}.mp4", state="missing")
         writer.prune()
@@ -198,7 +207,7 @@ def test_vectors_of_an_earlier_version_are_built_anew(tmp_path: Path) -> None:
 def test_a_reader_that_meets_a_save_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as writer, sharded(Store.open(tmp_path)) as reader:
         index_all(writer, 12)
-        asked = reader._candidates._saved
+        asked = candidates(reader)._saved
         answers = [asked()]
         index_all(writer, 24)  # its shard takes the place of the one that the reader was told of
         monkeypatch.setattr(reader._candidates, "_saved", lambda: answers.pop() if answers else asked())

@@ -3,7 +3,7 @@
 One parameter per kind. The naive twin reads what the catalog says is searchable and scores all of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ ALL = [pytest.param(name, marks=pytest.mark.scale if name.startswith("milvus") e
 
 
 @pytest.fixture(params=ALL)
-def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     return Kind(tmp_path / "index", KINDS[request.param](tmp_path))
 
 

@@ -20,7 +20,8 @@ from vidret.store.features import checksum
 from vidret.store.milvus import Collection
 from vidret.store.mirror import express
 from vidret.store.mirrored import Mirrored
-from vidret.store.vectors import Flat
+from vidret.store.shards import as_bits
+from vidret.store.vectors import Flat, Only
 from vidret.types import ALL_VIDEOS, Filters
 
 from .samples import DIM, add_video, embedding, environment, index_all, seeds
@@ -100,7 +101,7 @@ def test_the_best_hundred_of_many_are_those_of_faiss(tmp_path: Path) -> None:
         assert (np.abs(scores - expected_scores)[differ] < 1e-6).all()  # nothing but equals in another order
         assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
         inside = Filters(folder="/films/3")
-        within = store._catalog.matching(inside)
+        within = Only(as_bits(store._catalog.matching(inside)), inside=True, share=0.1)
         assert set(store.search(queries, 100, inside)[1][0]) == set(flat.search(queries, 100, within)[1][0])
         with pytest.raises(StoreError, match="k must be at most 16384 with vectors in Milvus, got 16385"):
             store.search(queries, 16_385)
@@ -320,7 +321,7 @@ def test_another_store_for_an_index_is_refused_and_so_is_a_wrong_move(tmp_path: 
     create(tmp_path).close()
     create(tmp_path).close()
     with pytest.raises(
-        StoreError, match="the vectors are in milvus://, not in faiss; vidret store move milvus:// faiss"
+        StoreError, match="the vectors are in milvus://, not in faiss; to move them: vidret store move milvus:// faiss"
     ):
         create(tmp_path, "faiss")
     with create(tmp_path, None) as store:
@@ -438,11 +439,10 @@ def test_a_server_out_of_reach_is_one_sentence_and_no_index(
 def test_a_refused_token_is_told_but_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import grpc
-
+    grpc = pytest.importorskip("grpc")
     shown: list[Any] = []
 
-    class Doorkeeper(grpc.GenericRpcHandler):  # type: ignore[misc]
+    class Doorkeeper(grpc.GenericRpcHandler):  # type: ignore[misc,name-defined]
         def service(self, call: Any) -> Any:
             shown.extend(value for key, value in call.invocation_metadata if key == "authorization")
 

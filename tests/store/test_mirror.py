@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_copies_and_long_paths_are_matched_by_their_number(store: Store, mirror:
     assert mirror.matched_by_id(ALL_VIDEOS) == [4]
 
 
-ABOUT = {"duration": 1.0, "facts": {}, "num_segments": 1}
+ABOUT: dict[str, Any] = {"duration": 1.0, "facts": {}, "num_segments": 1}
 
 
 def test_two_mirrors_of_an_index_do_not_meddle(store: Store, mirror: Mirror) -> None:

@@ -159,16 +159,14 @@ class Collection:
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Turn what pymilvus raises into one sentence."""
-        import grpc
-
         try:
             yield
-        except (self._pymilvus.MilvusException, grpc.RpcError) as error:
-            if getattr(error, "code", None) == NOT_FOUND:
+        except self._pymilvus.MilvusException as error:
+            if error.code == NOT_FOUND:
                 raise missing(self._address, self.name) from error
-            cause = error if isinstance(error, grpc.RpcError) else error.__cause__
-            if isinstance(cause, grpc.RpcError):  # pymilvus calls every failure to connect the same
-                refused = cause.code() is grpc.StatusCode.UNAUTHENTICATED
+            cause: Any = error.__cause__
+            if hasattr(cause, "details"):  # gRPC's; pymilvus says the same of every failure to connect
+                refused = cause.code().name == "UNAUTHENTICATED"
                 what = "the token in MILVUS_TOKEN is refused" if refused else "cannot be reached"
                 raise StoreError(f"{self._address}: {what} ({_first_line(cause.details() or '')})") from error
             raise StoreError(f"{self._address}: {_first_line(error.message)}") from error

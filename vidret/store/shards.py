@@ -243,9 +243,11 @@ def choose_molten(shards: Sequence[Size], num_loose: int, kind: str, ivf_from: i
 
 def choose_kind(num: int, dim: int, memory: int | None) -> str:
     """Choose the finest kind of shard whose vectors fit a memory; the coarsest, with a warning, where none does."""
+    if memory is None:
+        return KINDS[0]
     for kind in KINDS:
         num_bytes = num * vector_bytes(kind, dim)
-        if memory is None or num_bytes <= memory:
+        if num_bytes <= memory:
             return kind
     logger.warning(
         "%d vectors take %.3g GB even as %s, more than the memory of %.3g GB", num, num_bytes / 1e9, kind, memory / 1e9

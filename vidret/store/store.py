@@ -47,6 +47,8 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # of two slashes a Path kee
 class Store:
     """One index in one folder; any number of readers and one writer, in any threads and processes.
 
+    With its vectors in a file of milvus-lite one process at a time can search or write it: see ``milvus``.
+
     Made by ``Store.create`` or ``Store.open``; a context manager.
     """
 
@@ -113,7 +115,8 @@ class Store:
             store.check_encoder(encoder_name, encoder_fingerprint)
             if asked not in (None, store.home):
                 there = f"the vectors are in {store.home}, not in {asked}"
-                raise StoreError(f"{folder}: {there}; vidret store move {store.home} {asked} takes them there")
+                command = f"vidret store move {store.home} {asked} --index {folder}"
+                raise StoreError(f"{folder}: {there}; to move them: {command}")
             store._candidates.prepare()
         except VidretError:
             store.close()
