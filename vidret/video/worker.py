@@ -103,7 +103,7 @@ def _serve(parent: _Parent, request: wire.Header, path: str) -> str:
         raise
     except VidretError as error:
         return error.reason if isinstance(error, DecodeError) else str(error)
-    except MemoryError:
+    except (MemoryError, BlockingIOError):  # the latter where no thread could be started for want of it
         return "needs more memory than a decoder may take"
     except BrokenPipeError:
         os._exit(0)
