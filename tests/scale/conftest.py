@@ -1,6 +1,6 @@
 """Two Ray nodes on this machine, one core each, and a model that their workers can load by its name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        head = {"num_cpus": 1, "include_dashboard": False}
+        self._cluster: Any = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.address = str(self._cluster.address)
         self._other: Any = None
 
     def fill(self) -> None:
         """Have two nodes, whatever was lost."""
         if self._other is None:
-            self._other = self._cluster.add_node(num_cpus=1)
+            self._other = patiently(lambda: self._cluster.add_node(num_cpus=1))
 
     def lose_one(self) -> None:
         """Kill every process of the node that is not the driver's."""
@@ -48,6 +49,17 @@ class Nodes:
     def close(self) -> None:
         """End all of it."""
         self._cluster.shutdown()
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node; Ray itself gives up after 30 seconds, which are not enough where the machine is busy."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,11 @@ def join_cluster(address: str | None) -> Iterator[None]:
         else:
             told = {name: os.environ[name] for name in TOLD if name in os.environ}
             ray.init(address, runtime_env={"env_vars": told}, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        reason = str(error).splitlines()[0]
-        raise VidretError(
-            f"{address or 'Ray'}: {'cannot be reached' if address else 'cannot start'} ({reason})"
-        ) from error
+    except Exception as error:  # Ray raises plain ones, too
+        ray.shutdown()
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        what = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
+        raise VidretError(f"{what} ({reason})") from error
     ray._private.worker._worker_logs_enabled = False  # no public switch keeps it from writing to our stdout
     try:
         yield
