@@ -4,9 +4,11 @@ Every index is derived: it can be built again from the feature files at any time
 seconds, never an answer.
 """
 
+import os
 import warnings
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ ROUNDS = 10
 QUERY_BITS = 8
 SEED = 1234
 BATCH = 16_384
+THREADS = min(4, os.cpu_count() or 1)  # that share one query's lists: reading them is what takes time
 
 
 class Found(NamedTuple):
@@ -169,12 +172,15 @@ class Shard:
         how: dict[str, Any] = {"nprobe": num_lists if everywhere else min(num_lists, int(num_probes) + 1)}
         if only is not None:
             how["sel"] = only.selector()
+        num_found = min(k, self.seal.total)
+        if len(queries) == 1 and self._searched.on_cpu and not self.coarse:
+            return search_lists(self._lists, queries, k, num_found, how)
         if self.coarse:
             inner = f.IVFRaBitQSearchParameters(qb=QUERY_BITS, **how)
             params = f.SearchParametersPreTransform(index_params=inner)
         else:
             params = f.SearchParametersIVF(**how)
-        return search(self._searched.give(self._index), queries, k, min(k, self.seal.total), params)
+        return search(self._searched.give(self._index), queries, k, num_found, params)
 
 
 def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> FileSeal | None:
@@ -230,6 +236,43 @@ def search(index: Any, queries: Float32[np.ndarray, "query dim"], k: int, num_fo
     return Found(scores, ids)
 
 
+def search_lists(
+    lists: Any, query: Float32[np.ndarray, "1 dim"], k: int, num_found: int, how: Mapping[str, Any]
+) -> Found:
+    """Have FAISS look for one query into its lists, a part of them in each of a few threads.
+
+    They are ours, since FAISS's own would spin on after their work.
+    """
+    f = load_faiss()
+    query = np.ascontiguousarray(query)
+    nearness, numbers = lists.quantizer.search(query, how["nprobe"])
+
+    def look(part: slice) -> Found:
+        f.omp_set_num_threads(1)  # of this thread's own
+        own, near = np.ascontiguousarray(numbers[:, part]), np.ascontiguousarray(nearness[:, part])
+        params = f.SearchParametersIVF(**{**how, "nprobe": own.shape[1]})
+        found = Found(np.empty((1, num_found), np.float32), np.empty((1, num_found), np.int64))
+        # The method of this name without the c takes no parameters.
+        places = (f.swig_ptr(each) for each in (own, near, *found))
+        lists.search_preassigned_c(1, f.swig_ptr(query), num_found, *places, False, params)
+        return found
+
+    num_parts = min(THREADS, how["nprobe"])
+    parts = list(_threads().map(look, (slice(first, None, num_parts) for first in range(num_parts))))
+    scores, ids = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+    best = np.lexsort((ids, -scores), axis=1)[:, :k]
+    found = Found(np.full((1, k), -np.inf, np.float32), np.full((1, k), -1, np.int64))
+    found.scores[:, : best.shape[1]] = np.take_along_axis(scores, best, axis=1)
+    found.ids[:, : best.shape[1]] = np.take_along_axis(ids, best, axis=1)
+    found.scores[found.ids < 0] = -np.inf
+    return found
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="lists")
+
+
 def score_exactly(queries: Float32[np.ndarray, "query dim"], vectors: Rows) -> Float32[np.ndarray, "query id"]:
     """Give inner products with stored vectors, which FAISS widens four times faster than numpy."""
     f = load_faiss()
@@ -256,8 +299,13 @@ class _Searched:
         self._device = device
         self._copy: Any = None
 
+    @property
+    def on_cpu(self) -> bool:
+        """Say whether it is searched here."""
+        return self._device == "cpu"
+
     def give(self, index: Any) -> Any:
-        if self._device == "cpu":
+        if self.on_cpu:
             return index
         if self._copy is None:  # on a GPU ids cannot be removed, so the copy is made again when the set changes
             f = load_faiss()
