@@ -312,7 +312,7 @@ def test_indexes_share_a_server_and_moves_go_there_and_back(tmp_path: Path, serv
                 assert seeds(first) == seeds(reader) == [*range(4), *range(100, 104), *range(200, 204)]
                 assert calls == ([] if target == "faiss" else [(0, 3), (3, 3)])
                 assert (tmp_path / "a" / "vectors.milvus.db").exists() == (target == "milvus://")
-                assert (tmp_path / "a" / "vectors.faiss").exists() == (target == "faiss")
+                assert (tmp_path / "a" / "vectors").exists() == (target == "faiss")
         assert first._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
         assert mirrored(second)._opened()._client.list_collections() == [mirrored(second)._name]
 
