@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.scale,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::UserWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -222,7 +223,7 @@ def test_hostile_files_fail_as_they_do_on_threads_and_copies_are_stored_once(
 
 
 def test_what_ends_a_run_is_told_in_one_sentence(
-    nodes: Nodes, films: Path, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, films: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder.fingerprint = "another"
     with pytest.raises(VidretError, match=r"must have the fingerprint another, got \w+ on .*same model's files$"):
@@ -238,7 +239,7 @@ def test_what_ends_a_run_is_told_in_one_sentence(
 
     monkeypatch.setattr(Store, "add_segments", refuse)
     with pytest.raises(StoreError, match="the disk is full"):
-        Engine(tmp_path / "full", encoder).index([films / "0.mp4"], run=on_ray(nodes))
+        open_engine(tmp_path / "full", model).index([films / "0.mp4"], run=on_ray(nodes))
 
 
 def test_the_command_starts_a_ray_of_its_own_and_is_quiet(films: Path, model: Path, tmp_path: Path) -> None:
@@ -250,8 +251,8 @@ def test_the_command_starts_a_ray_of_its_own_and_is_quiet(films: Path, model: Pa
     assert json.loads(ended.stdout)["encoded"] == 1
     for line in ended.stderr.splitlines():
         assert set(json.loads(line)) == {"share", "done", "files", "failed", "elapsed", "left"}
-    told = subprocess.run(
-        [*command, "--engine", "ray", "--address", "127.0.0.1:1"], capture_output=True, text=True, check=False
-    )
+    options += ["--index", str(tmp_path / "none"), "--address", "127.0.0.1:1"]
+    told = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert told.returncode == 1
-    assert "127.0.0.1:1: cannot be reached" in " ".join(told.stderr.split())
+    assert told.stderr.startswith("error: 127.0.0.1:1: cannot be reached (")
+    assert len(told.stderr.splitlines()) == 1

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray.exceptions import UnserializableException
@@ -30,19 +32,10 @@ def join_cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")  # advice on sizes, to programmers
     try:
-        if address is None:
-            ray.init(
-                "local",
-                num_cpus=count_cores(),
-                object_store_memory=STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
-        else:
-            told = {name: os.environ[name] for name in TOLD if name in os.environ}
-            ray.init(address, runtime_env={"env_vars": told}, log_to_driver=False, logging_level=logging.CRITICAL)
+        with _silent():
+            _start(address)
     except Exception as error:  # Ray raises plain ones, too
         ray.shutdown()
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -55,9 +48,31 @@ def join_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def _start(address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        ray.init("local", num_cpus=count_cores(), object_store_memory=STORE_BYTES, include_dashboard=False, **quiet)
+    else:
+        told = {name: os.environ[name] for name in TOLD if name in os.environ}
+        ray.init(address, runtime_env={"env_vars": told}, **quiet)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what native code writes off stderr: among it is a line which says that it was told to write less."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
 def tell_error(error: BaseException) -> str:
     """Say in one sentence what Ray wraps in many: what went wrong first, where a worker ran our code."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None and cause is not error:
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     if isinstance(error, UnserializableException):  # a traceback, whose last line says it

@@ -213,7 +213,7 @@ class RayRun:
                 decode_contents,
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=ray.data.TaskPoolStrategy(self._num_decoders),
+                compute=ray.data.TaskPoolStrategy(min(self._num_decoders, len(tables))),
                 num_cpus=DECODER_CPUS,
                 fn_kwargs={"decoding": decoding, "brake": self._brake},
             )
