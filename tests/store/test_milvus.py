@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidret.errors import StoreError
+from vidret.errors import MissingExtraError, StoreError
 from vidret.store import Store
 from vidret.store.features import checksum
 from vidret.store.milvus import Collection
@@ -22,7 +22,7 @@ from vidret.store.mirror import express
 from vidret.store.mirrored import Mirrored
 from vidret.store.shards import as_bits
 from vidret.store.vectors import Flat, Only
-from vidret.types import ALL_VIDEOS, Filters
+from vidret.types import Filters
 
 from .samples import DIM, add_video, embedding, environment, index_all, seeds
 
@@ -477,8 +477,7 @@ def test_without_pymilvus_the_extra_is_named_before_there_is_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(Exception, match='vectors in Milvus needs the extra "milvus"'):
+    with pytest.raises(MissingExtraError, match='vectors in Milvus needs the extra "milvus"'):
         create(tmp_path / "index")
     assert not Store.exists(tmp_path / "index")
     assert os.listdir(tmp_path / "index") in ([], ["writer.lock"])  # noqa: PTH208
-    assert Filters() == ALL_VIDEOS
