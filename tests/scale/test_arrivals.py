@@ -15,6 +15,7 @@ from vidret.types import SegmentEmbedding
 from vidret.video.pool import Opened
 
 pytestmark = pytest.mark.scale
+pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.scale.rows")
 arrivals = pytest.importorskip("vidret.scale.arrivals")
 

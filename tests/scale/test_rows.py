@@ -6,6 +6,7 @@ import pytest
 from vidret.types import Frames
 
 pytestmark = pytest.mark.scale
+pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.scale.rows")
 
 
