@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from ray.exceptions import UnserializableException
 from vidret.errors import VidretError
 from vidret.indexing import count_cores
 
+CONNECT_SECONDS = 10.0
 STORE_BYTES = 1 << 30  # decoded segments that wait for an encoder, where the machine is ours
 # What a node of a cluster must be told; a worker on this machine inherits it.
 TOLD = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
@@ -53,8 +55,16 @@ def _start(address: str | None) -> None:
     if address is None:
         ray.init("local", num_cpus=count_cores(), object_store_memory=STORE_BYTES, include_dashboard=False, **quiet)
     else:
+        _knock(address)
         told = {name: os.environ[name] for name in TOLD if name in os.environ}
         ray.init(address, runtime_env={"env_vars": told}, **quiet)
+
+
+def _knock(address: str) -> None:
+    """Tell soon where nobody answers: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager
