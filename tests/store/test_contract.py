@@ -3,14 +3,16 @@
 One parameter per kind. The naive twin reads what the catalog says is searchable and scores all of it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vidret.store import Store
+from vidret.store.candidates import Candidates
+from vidret.store.vectors import KINDS as SHARDS
 from vidret.types import ALL_VIDEOS, Filters
 
 from .samples import DIM, add_video, damage, embedding, index_all, seeds
@@ -32,16 +34,16 @@ class Kind:
         return Store.open(self.folder)
 
 
-KINDS: dict[str, Callable[[Path], str]] = {
-    "faiss": lambda _: "faiss",
-    "milvus-lite": lambda _: "milvus://",
-}
+KINDS = {"faiss": "faiss", **dict.fromkeys(SHARDS, "faiss"), "milvus-lite": "milvus://"}
 ALL = [pytest.param(name, marks=pytest.mark.scale if name.startswith("milvus") else ()) for name in KINDS]
 
 
 @pytest.fixture(params=ALL)
-def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
-    return Kind(tmp_path / "index", KINDS[request.param](tmp_path))
+def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    if request.param in SHARDS:  # of every index, however small
+        monkeypatch.setattr("vidret.store.finder.Candidates", partial(Candidates, ivf_from=1))
+        monkeypatch.setattr("vidret.store.candidates.choose_kind", lambda *_: request.param)
+    return Kind(tmp_path / "index", KINDS[request.param])
 
 
 def stored_vectors(store: Store, filters: Filters = ALL_VIDEOS) -> dict[int, np.ndarray]:
