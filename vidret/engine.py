@@ -315,8 +315,8 @@ class Engine:
             query: What to look for: words, of which ``-word`` and ``-"some words"`` must not fit; or a picture, uint8
                 (height, width, 3), for videos with a frame like it; or a vector of the encoder's, of any length.
             k: How many videos to give at most.
-            candidates: How many segments of the coarse search are looked at again, at least; more are taken when these
-                hold fewer than ``k`` videos.
+            candidates: Number of nearest segments that are reranked. Where these hold fewer than ``k`` videos, the best
+                few segments of each further video are added.
             rerank: What orders them: ``ucofia``, ``glscl``, None for the best frames alone, or what the index was made
                 for. What comes without words is answered by the best frames whatever this says.
             filters: Which videos the search is about.

@@ -1,7 +1,7 @@
 """Searching one index: the vectors choose candidates, a ranker orders them, and scores are told what they are worth."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +25,8 @@ from vidret.video.content import seems_there
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 200  # segments that are looked at again for a query
+DEEPER = 4  # times as many segments are asked of the coarse search where its first ones hold too few videos
+PER_VIDEO = 8  # segments that are looked at again of each video found only there
 TOGETHER = 16  # searches whose candidates are read at once: about 60 MB
 SHARED = 1.5  # a matrix of searches by all candidates of theirs may be this much larger than their own rows together
 AT_ONCE = 256  # segments that whole matrices are scored against at a time
@@ -34,13 +36,22 @@ Ids = Int64[np.ndarray, " id"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
-    """One search: what for, for how many videos, among which, out of how many candidates, ordered by whom."""
+    """One search: what for, for how many videos, among which, out of how many candidates, ordered by whom.
+
+    ``depth`` is the number of segments asked of the coarse search. The first ``candidates`` of them are all reranked;
+    of those beyond, the best ``PER_VIDEO`` of each further video.
+    """
 
     wanted: Wanted
     k: int
     ranker: Ranker
     candidates: int = CANDIDATES
     filters: Filters = ALL_VIDEOS
+    depth: int = 0
+
+    def __post_init__(self) -> None:
+        """Ask for all candidates at least."""
+        object.__setattr__(self, "depth", max(self.depth, self.candidates))
 
 
 class Ranked(NamedTuple):
@@ -106,19 +117,35 @@ class Searcher:
         return self._rankers[name]
 
     def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        """Find the best videos of each search; more candidates are taken when these hold fewer than it asks for."""
+        """Find the best videos of each search; the coarse search goes deeper where its segments hold too few videos."""
         found: dict[int, list[Hit]] = {}
         left = dict(enumerate(searches))
         while left:
             ranked = dict(zip(left, self.rank(list(left.values())), strict=True))
             for number, candidates in ranked.items():
-                search = left[number]
+                search = left.pop(number)
                 found[number] = self.as_hits(candidates, search)
-                if len(found[number]) >= search.k or len(candidates.segments) < search.candidates:
-                    del left[number]
-                else:
-                    left[number] = replace(search, candidates=4 * search.candidates)
+                deeper = self._deepen(search, candidates) if len(found[number]) < search.k else None
+                if deeper is not None:
+                    left[number] = deeper
         return [found[number] for number in range(len(searches))]
+
+    def _deepen(self, search: Search, ranked: Ranked) -> Search | None:
+        """Return a search that goes deeper, None where no further video can be found."""
+        num_videos = len({segment.video for segment in ranked.segments})
+        if search.depth >= len(self.store) or num_videos >= self.store.count_videos(search.filters):
+            return None
+        most = self.store.max_k
+        if most is not None and search.depth >= most:
+            logger.warning(
+                "only %d videos are among the %d nearest segments, and no more can be asked of %s, got k = %d",
+                num_videos,
+                search.depth,
+                self.store.home,
+                search.k,
+            )
+            return None
+        return replace(search, depth=min(DEEPER * search.depth, most or len(self.store)))
 
     def is_weak(self, score: float, ranker: Ranker) -> bool:
         """Say whether most unrelated queries score as high in this index."""
@@ -171,11 +198,25 @@ class Searcher:
             by_filters[search.filters].append(number)
         for filters, numbers in by_filters.items():
             sentences = np.stack([searches[number].wanted.text.sentence for number in numbers])
-            most = max(searches[number].candidates for number in numbers)
+            most = max(searches[number].depth for number in numbers)
             _, found = self.store.search(sentences, most, filters)
             for number, ids in zip(numbers, found, strict=True):
-                chosen[number] = ids[: searches[number].candidates][ids[: searches[number].candidates] >= 0]
+                near = ids[: searches[number].depth]
+                chosen[number] = self._thin_out(near[near >= 0], searches[number].candidates)
         return [chosen[number] for number in range(len(searches))]
+
+    def _thin_out(self, ids: Ids, num_whole: int) -> Ids:
+        """Keep the first segments, and of each video that comes only later the best few."""
+        if len(ids) <= num_whole:
+            return ids
+        videos = [segment.video for segment in self.store.segments(ids)]
+        counts = Counter(dict.fromkeys(videos[:num_whole], PER_VIDEO))
+        kept = list(range(num_whole))
+        for place, video in enumerate(videos[num_whole:], start=num_whole):
+            if counts[video] < PER_VIDEO:
+                counts[video] += 1
+                kept.append(place)
+        return ids[kept]
 
     def _order(self, search: Search, ids: Ids, stored: Stored, levels: Levels | None) -> Ranked:
         """Order candidates.

@@ -45,6 +45,11 @@ class Candidates:
         """Name what was saved: ``flat``, or kinds of shards."""
         return name_kinds(Seal.from_json(self._catalog.meta(SEAL)))
 
+    @property
+    def max_k(self) -> int | None:
+        """The largest ``k`` that ``search`` takes: no limit."""
+        return None
+
     def search(
         self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:

@@ -295,6 +295,12 @@ class Catalog:
         sql = f"SELECT id FROM segments WHERE video IN (SELECT files.video {MATCHING}) ORDER BY id"
         return np.array([row[0] for row in self.rows(sql, *as_values(filters))], np.int64)
 
+    def count_videos(self, filters: Filters) -> int:
+        """Count the videos that match and have a searchable segment."""
+        sql = f"SELECT count(*) FROM videos WHERE id IN (SELECT files.video {MATCHING})"
+        stored = "EXISTS (SELECT 1 FROM segments WHERE segments.video = videos.id)"
+        return int(self.value(f"{sql} AND {stored}", *as_values(filters)))
+
     def count_searchable(self) -> int:
         """Count the segments a search may return."""
         return int(self.value(f"SELECT count(*) FROM segments WHERE video IN {LIVE_VIDEOS}"))

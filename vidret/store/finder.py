@@ -25,6 +25,10 @@ class Finder(Protocol):
     def kind(self) -> str:
         """Say how a search goes, ``none`` where nothing is there yet."""
 
+    @property
+    def max_k(self) -> int | None:
+        """The largest ``k`` that ``search`` takes, None for no limit."""
+
     def search(
         self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:

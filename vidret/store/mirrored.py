@@ -65,6 +65,11 @@ class Mirrored:
 
     # Reading
 
+    @property
+    def max_k(self) -> int | None:
+        """The largest ``k`` that ``search`` takes in a larger index: what Milvus returns at most for one request."""
+        return LIMIT
+
     def search(
         self, queries: Float32[np.ndarray, "query dim"], k: int, filters: Filters
     ) -> tuple[Float32[np.ndarray, "query k"], Int64[np.ndarray, "query k"]]:

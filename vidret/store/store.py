@@ -170,6 +170,15 @@ class Store:
     # What the index is
 
     @property
+    def max_k(self) -> int | None:
+        """The largest ``k`` that ``search`` takes, None for no limit."""
+        return self._current().max_k
+
+    def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
+        """Count the videos that match and have a segment that a search may return."""
+        return self._catalog.count_videos(filters)
+
+    @property
     def generation(self) -> int:
         """Count the changes of what a search returns; the cheap way to see that something happened."""
         return int(self._catalog.meta("generation"))
