@@ -1,6 +1,7 @@
 """Merging indexes: what was built apart is what it would have been in one, whatever is damaged, old or interrupted."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -352,3 +353,13 @@ def test_a_search_finds_what_it_would_have_found(tmp_path: Path) -> None:
     assert merged.failed() == built.failed()
     again = merged.index([films])
     assert (again.encoded, again.unchanged, len(again.failed)) == (0, 6, 1), "nothing is encoded again"
+
+
+def test_an_index_whose_first_writer_was_killed_at_once_merges_as_an_empty_one(tmp_path: Path) -> None:
+    with create(tmp_path / "whole") as store:
+        add_video(store, "v0", seed=0)
+    for name in ("source", "target"):
+        create(tmp_path / name).close()
+        shutil.rmtree(tmp_path / name / "features")
+    report = merge_indexes([tmp_path / "source", tmp_path / "whole"], tmp_path / "target")
+    assert (report.copied, report.num_segments, report.damaged) == (1, 4, [])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vidret.store import Store
+from vidret.store.catalog import Catalog
 
 from . import samples
 
@@ -93,6 +94,7 @@ def test_each_file_s_torn_tail_is_cut(tmp_path: Path, sync: int, torn: list[str]
 FORKING_WRITER = """
 import os, signal, sys
 from vidret.store import Store
+from vidret.store.catalog import Catalog
 store = Store.create(sys.argv[1], encoder_name="tower", encoder_fingerprint="tower-1", dim=8)
 if os.fork() == 0:
     print("ready", flush=True)
@@ -111,3 +113,18 @@ def test_child_of_a_killed_writer_does_not_keep_the_lock(tmp_path: Path) -> None
         writer.kill()
         writer.wait()
         samples.create(tmp_path).close()
+
+
+def test_killed_between_catalog_and_feature_files_is_an_empty_index(tmp_path: Path) -> None:
+    facts: dict[str, str | int] = {"encoder_name": "tower", "encoder_fingerprint": "tower-1", "dim": samples.DIM}
+    Catalog.create(tmp_path / "catalog.sqlite", facts).close()
+    assert Store.exists(tmp_path)
+    with Store.open(tmp_path) as reader:
+        assert reader.verify() == []
+        assert reader.verify_vectors() == []
+        assert content(reader) == []
+        assert reader.video_vectors().shape == (0, samples.DIM)
+        with samples.create(tmp_path) as store:
+            samples.index_all(store, 2)
+            assert content(reader) == content(store)
+            assert len(content(reader)) == 2 * samples.NUM_SEGMENTS

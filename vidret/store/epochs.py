@@ -1,8 +1,9 @@
 """The feature files that the catalog points into, followed across compactions."""
 
 import logging
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,8 +17,9 @@ from vidret.store.records import Place
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Sized)
 Ids = Int64[np.ndarray, " id"]
+NO_FILES = (Path(os.devnull),) * 3
 
 
 class Epochs:
@@ -29,13 +31,14 @@ class Epochs:
         self._dim = dim
         self._catalog = catalog
         self._lock = threading.Lock()
+        self._features: Features | None = None
         if write:
             folder.mkdir(exist_ok=True)
             self._features = Features(folder, dim, catalog.meta("epoch"), write=True)
             self._features.resume(*catalog.tail())
             self._features.remove_others()
         else:
-            self._features = self._open(catalog.meta("epoch"))
+            self._features = self._open()
 
     def current(self) -> Features:
         """Give the files the catalog points into now."""
@@ -63,7 +66,8 @@ class Epochs:
 
     def close(self) -> None:
         """Give the files back."""
-        self._features.close()
+        if self._features is not None:
+            self._features.close()
 
     def _follow(self, ask: Callable[[], tuple[int, T]]) -> tuple[Features, T]:
         """Ask the catalog for something of its epoch, and give that with the epoch's files."""
@@ -73,16 +77,21 @@ class Epochs:
                 return self._at(epoch), found
             except FileNotFoundError:  # a compaction ended this very moment and deleted them: ask the catalog again
                 continue
+        if not len(found):  # nothing was stored yet: the writer may have been killed before it made the files
+            return Features(self._folder, self._dim, epoch, paths=NO_FILES), found
         raise StoreError(f"{self._folder}: the feature files of epoch {epoch} are missing")
 
     def _at(self, epoch: int) -> Features:
         with self._lock:
-            if self._features.epoch != epoch:
+            if self._features is None or self._features.epoch != epoch:
                 self._features = Features(self._folder, self._dim, epoch)
             return self._features
 
-    def _open(self, epoch: int) -> Features:
+    def _open(self) -> Features | None:
+        """Open the files of now; None where a writer was killed before it made them, so that nothing is stored."""
         try:
-            return Features(self._folder, self._dim, epoch)
-        except FileNotFoundError:
             return Features(self._folder, self._dim, self._catalog.meta("epoch"))
+        except FileNotFoundError:
+            if self._catalog.tail() == (0, 0, 0):
+                return None
+            return Features(self._folder, self._dim, self._catalog.meta("epoch"))  # a compaction may have just ended

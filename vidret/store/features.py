@@ -89,12 +89,14 @@ class RowFile:
 class Features:
     """The feature files of one epoch: a row per segment, a row per frame, and the segments' tokens as packed bytes."""
 
-    def __init__(self, folder: Path, dim: int, epoch: int, *, write: bool = False) -> None:
-        """Open the files."""
+    def __init__(
+        self, folder: Path, dim: int, epoch: int, *, write: bool = False, paths: tuple[Path, Path, Path] | None = None
+    ) -> None:
+        """Open the files of an epoch, or those at ``paths``: video rows, frame rows, tokens."""
         self.epoch = epoch
         self.dim = dim
         self._folder = folder
-        video, frames, tokens = feature_paths(folder, epoch)
+        video, frames, tokens = paths or feature_paths(folder, epoch)
         self.video, self.frames = (RowFile(path, dim, write=write) for path in (video, frames))
         self.tokens = RowFile(tokens, 1, np.uint8, write=write)
         self._tail = (0, 0, 0)
