@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from vidret.errors import DecodeError
 from vidret.types import Resize
+from vidret.video import wire, worker
 from vidret.video.decode import read_frames
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 
@@ -69,6 +71,33 @@ def test_known_segments_are_skipped(films: dict[str, Film], pool: DecodePool) ->
     numbers = [message.number for message in messages if isinstance(message, DecodedSegment)]
     assert numbers == [7, 8]
     assert len(list(pool.stream(films["h264.mp4"].path, skip=lambda opened: range(9)))) == 2
+
+
+class Listener:
+    """Stand in for the worker's parent: skip some segments, and count the signs of life before each message."""
+
+    def __init__(self, skip: list[int]) -> None:
+        self.skip = skip
+        self.signs: list[int] = [0]
+
+    def next(self) -> tuple[wire.Header, bytes]:
+        return {"skip": self.skip}, b""
+
+    def send(self, *parts: bytes | memoryview) -> None:
+        self.signs.append(0)
+
+    def show_life(self) -> None:
+        self.signs[-1] += 1
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "mpeg4.avi", "mpeg2.mpg", "h264.flv", "hevc.mp4"])
+def test_decoding_skipped_segments_shows_signs_of_life(films: dict[str, Film], name: str) -> None:
+    listener = Listener(skip=list(range(8)))
+    request = {"num_frames": 12, "fps": 25.0, "whole": False, "decoder": "auto", "device": "cpu", "resize": None}
+    assert worker._serve(cast(Any, listener), request, str(films[name].path)) == ""
+    before_opening, before_the_segment = listener.signs[:2]
+    assert before_opening >= 100
+    assert before_the_segment >= (4 if name == "hevc.mp4" else 90)  # an MP4 is read from the last keyframe on
 
 
 def test_pictures_are_resized_on_the_way(films: dict[str, Film]) -> None:

@@ -5,7 +5,7 @@ The only place that knows how Decord and PyAV decode. Both the PyPI ``decord2`` 
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import av
@@ -83,7 +83,12 @@ def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, device: Device
 
 
 def open_reader(
-    info: VideoInfo, *, decoder: Decoder = "auto", device: Device = "cpu", resize: Resize | None = None
+    info: VideoInfo,
+    *,
+    decoder: Decoder = "auto",
+    device: Device = "cpu",
+    resize: Resize | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Reader:
     """Open a probed file for reading.
 
@@ -93,6 +98,8 @@ def open_reader(
         device: ``"cuda"`` asks Decord for its GPU decoder, and falls back to the CPU with a warning where the build has
             none. Unproven: no GPU has run it.
         resize: Make small square pictures of the frames; without it they are full-sized.
+        alive: Called for every packet that PyAV decodes, so that a caller's watchdog stays calm where hours lie between
+            two frames. Decord reads only files that it decodes in seconds.
 
     Raises:
         DecodeError: The file cannot be opened, or not by the decoder insisted on.
@@ -100,12 +107,12 @@ def open_reader(
     name, why = choose_decoder(info, decoder, device=device)
     if name == "decord":
         try:
-            return Reader(info, _DecordSource(info, device), name, why, resize, spare=lambda: _PyavSource(info))
+            return Reader(info, _DecordSource(info, device), name, why, resize, spare=lambda: _PyavSource(info, alive))
         except GaveUpError as error:
             if decoder == "decord":
                 raise DecodeError(info.path, f"Decord cannot read it: {error}") from error
             name, why = "pyav", str(error)
-    return Reader(info, _PyavSource(info), name, why, resize)
+    return Reader(info, _PyavSource(info, alive), name, why, resize)
 
 
 def read_frames(
@@ -136,8 +143,8 @@ def read_frames(
 class _PyavSource:
     """Decode with PyAV: jump to keyframes while jumps prove exact, else walk through the file in order."""
 
-    def __init__(self, info: VideoInfo) -> None:
-        self._info = info
+    def __init__(self, info: VideoInfo, alive: Callable[[], None]) -> None:
+        self._info, self._alive = info, alive
         self._can_seek = info.container.split(",")[0] in _SEEKABLE and not info.by_order
         self._keys = np.flatnonzero(info.keyframes)
         self._container: Any = None
@@ -166,7 +173,7 @@ class _PyavSource:
         self._begin()
 
     def _begin(self) -> None:
-        self._frames: Any = decode_all(self._container, self._stream)
+        self._frames: Any = decode_all(self._container, self._stream, self._alive)
         self._position = -1
         self._frame: Any = None
 

@@ -33,7 +33,6 @@ _NOT_DECODED = "no frame could be decoded"
 _TIMED = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"}
 _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
 _FALLBACK_RATE = 25.0
-_FRAMES_BETWEEN_SIGNS = 500
 _TOLERATED_SECONDS = 1.0
 
 
@@ -82,7 +81,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
 
     Args:
         path: A regular file, a link to one, or an address. There MP4 and MOV are not read through, others are.
-        alive: Called now and then during long work, so that a caller's watchdog stays calm.
+        alive: Called for every packet, so that a caller's watchdog stays calm during long work.
 
     Raises:
         DecodeError: Why this is no readable video, in a few words.
@@ -187,9 +186,8 @@ def open_container(path: str, remote: RemoteFile | None = None, *, parse: bool =
 
 def decode_all(container: Any, stream: Any, alive: Callable[[], None] = lambda: None) -> Iterator[Any]:
     """Decode from where the container stands to its end, stepping over packets that do not decode."""
-    for number, packet in enumerate(read_packets(container, stream)):
-        if number % _FRAMES_BETWEEN_SIGNS == 0:
-            alive()
+    for packet in read_packets(container, stream):
+        alive()
         yield from _decode(stream, packet)
     yield from _decode(stream, None)
 
@@ -250,9 +248,8 @@ def _scan(container: Any, stream: Any, alive: Callable[[], None], *, decode: boo
     columns = [array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
     frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"
     try:
-        for number, packet in enumerate(container.demux(stream)):
-            if number % _FRAMES_BETWEEN_SIGNS == 0:
-                alive()
+        for packet in container.demux(stream):
+            alive()
             if frame is None and decode:
                 frame = next(iter(_decode(stream, packet if packet.size else None)), None)
             # VP8 keeps its hidden reference pictures in packets of their own.

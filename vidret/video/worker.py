@@ -97,7 +97,8 @@ def _serve(parent: _Parent, request: wire.Header, path: str) -> str:
         info = probe(path, alive=parent.show_life)
         cuts = cut_segments(info.duration, num_frames=request["num_frames"], fps=request["fps"], whole=request["whole"])
         resize = Resize(**request["resize"]) if request["resize"] else None
-        with open_reader(info, decoder=request["decoder"], device=request["device"], resize=resize) as reader:
+        decoder, device = request["decoder"], request["device"]
+        with open_reader(info, decoder=decoder, device=device, resize=resize, alive=parent.show_life) as reader:
             return _send_segments(parent, info, cuts, reader)
     except UnreachableError:
         raise
