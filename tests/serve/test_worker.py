@@ -1,4 +1,4 @@
-"""One thread answers: together what waits together, each by itself where one is wrong, and never more than it may."""
+"""Searches that wait are answered together, a wrong one alone, and no search waits for another kind of question."""
 
 import asyncio
 import threading
@@ -52,6 +52,19 @@ async def occupy(worker: Worker, engine: GatedEngine) -> "asyncio.Task[list[Hit]
     return task
 
 
+async def hold(worker: Worker, wait: Callable[[], object]) -> "asyncio.Task[None]":
+    """Have the worker hang with a question, so that every other question waits."""
+    entered = threading.Event()
+
+    def question(_engine: Engine) -> None:
+        entered.set()
+        wait()
+
+    task = asyncio.create_task(worker.ask(question))
+    await asyncio.to_thread(entered.wait)
+    return task
+
+
 async def put(*questions: Coroutine[Any, Any, Any]) -> "list[asyncio.Task[Any]]":
     """Have each question wait in the queue."""
     tasks = [asyncio.create_task(question) for question in questions]
@@ -99,26 +112,66 @@ def test_one_that_fails_spoils_no_other() -> None:
     assert engine.batches == [["first"], ["red", "wrong", "blue"], ["red"], ["wrong"], ["blue"]]
 
 
-def test_other_questions_take_their_turn() -> None:
+def test_a_slow_question_holds_up_no_search() -> None:
+    engine, gate = GatedEngine(), threading.Event()
+    engine.gate.release(2)
+    with working(engine, timeout=5.0) as worker:
+
+        async def test() -> None:
+            slow = await hold(worker, lambda: gate.wait(10))
+            assert len(await worker.search(Asked("red", 1))) == 1
+            assert len(await worker.search(Asked("blue", 2))) == 2
+            assert not slow.done()
+            gate.set()
+            await slow
+
+        run(test)
+
+
+def test_a_slow_search_holds_up_no_question() -> None:
+    engine = GatedEngine()
+    with working(engine, timeout=5.0) as worker:
+
+        async def test() -> None:
+            slow = await occupy(worker, engine)
+            assert await worker.ask(lambda _: "a moment") == "a moment"
+            assert not slow.done()
+
+        run(test)
+
+
+def test_many_questions_leave_room_for_searches() -> None:
+    engine, gate = GatedEngine(), threading.Event()
+    engine.gate.release(1)
+    with working(engine, size=1) as worker:
+
+        async def test() -> None:
+            first = await hold(worker, lambda: gate.wait(10))
+            (second,) = await put(worker.ask(lambda _: None))
+            with pytest.raises(RefusedError, match="the server is busy: 1 questions wait already"):
+                await worker.ask(lambda _: None)
+            assert len(await worker.search(Asked("red", 1))) == 1
+            gate.set()
+            await asyncio.gather(first, second)
+
+        run(test)
+
+
+def test_questions_are_answered_in_turn_and_fail_alone() -> None:
     engine, order = GatedEngine(), list[str]()
     with working(engine) as worker:
 
         async def test() -> None:
-            await occupy(worker, engine)
             waiting = await put(
                 worker.ask(lambda _: order.append("one")),
-                worker.search(Asked("red")),
-                worker.ask(lambda _: order.append(str(len(engine.batches)))),
-                worker.search(Asked("blue")),
                 worker.ask(lambda _: 1 // 0),
+                worker.ask(lambda _: order.append("three")),
             )
-            engine.gate.release(2)
             answers = await asyncio.gather(*waiting, return_exceptions=True)
-            assert isinstance(answers[4], ZeroDivisionError)
+            assert isinstance(answers[1], ZeroDivisionError)
 
         run(test)
-    assert order == ["one", "2"], "before the searches, and after both"
-    assert engine.batches == [["first"], ["red", "blue"]]
+    assert order == ["one", "three"]
 
 
 def test_a_full_queue_refuses_at_once() -> None:
@@ -143,8 +196,9 @@ def test_who_waits_too_long_is_told_and_left_out() -> None:
 
         async def test() -> None:
             first = await occupy(worker, engine)
+            slow = await hold(worker, engine.gate.acquire)
             waiting = await put(worker.search(Asked("late")), worker.ask(lambda _: engine.batches.append(["late"])))
-            for task in (first, *waiting):
+            for task in (first, slow, *waiting):
                 with pytest.raises(RefusedError, match=r"no answer within 0.05 s") as refused:
                     await task
                 assert (refused.value.status, refused.value.headers) == (503, None)
@@ -168,3 +222,18 @@ def test_closing_answers_what_waits_and_takes_no_more() -> None:
             await worker.search(Asked("late"))
 
     run(test)
+
+
+def test_both_threads_get_what_the_engine_gives(engine: Engine) -> None:
+    hits, moments = engine.search("red", 2), engine.locate("green", 2)
+    worker = Worker(engine)
+    worker.start()
+
+    async def test() -> None:
+        searches = asyncio.gather(*(worker.search(Asked("red", 2)) for _ in range(20)))
+        questions = asyncio.gather(*(worker.ask(lambda engine: engine.locate("green", 2)) for _ in range(20)))
+        assert await searches == [hits] * 20
+        assert await questions == [moments] * 20
+
+    run(test)
+    worker.close()

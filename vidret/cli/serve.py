@@ -33,7 +33,7 @@ def serve(
         typer.Option(metavar="FOLDER", help="Let the page index what lies under it; may be repeated."),
     ] = None,
     queue: Annotated[
-        int, typer.Option(min=1, help="Questions that may wait; further ones are told to come back.")
+        int, typer.Option(min=1, help="Searches that may wait, and other questions; further ones must come back.")
     ] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait for its answer.")] = 30.0,
     device: DeviceOption = "auto",

@@ -46,7 +46,7 @@ def create_app(
         indexer: What indexes more, where it is allowed to.
         host: What the app is listened to on; see ``check_door`` for what that asks of ``token``.
         token: What requests must show.
-        queue: How many questions may wait for the engine.
+        queue: How many searches may wait for the engine, and how many other questions.
         timeout: Seconds that a request may wait for its answer.
 
     Raises:
