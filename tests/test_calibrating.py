@@ -1,9 +1,11 @@
 """Calibration: the stored potentials are those of loops over the whole matrix, and a single query needs no more."""
 
+import itertools
 import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from vidret.calibrating import Calibration, load_calibration, measure_calibratio
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.ranking import Levels, Ranker
+from vidret.store.catalog import Catalog
 from vidret.store.store import Store
 from vidret.types import Hit, TextEmbedding
 
@@ -313,6 +316,42 @@ def test_a_bank_must_hold_a_query(index: Path) -> None:
         with pytest.raises(VidretError, match="temperature must be"):
             engine.calibrate(BANK, temperature=0)
         assert scores(engine.search("rain")) == before
+
+
+def test_a_killed_calibration_leaves_the_one_before_with_its_baseline(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_facts() -> dict[str, object]:
+        with Store.open(index) as store:
+            return {key: store.get_meta(key) for key in store.meta_keys("")}
+
+    with Engine(index, PatchEncoder()) as engine:
+        engine.calibrate(BANK[:2])
+        before = read_facts()
+        for num_writes in range(3):
+            writes = itertools.count()
+            write = Catalog.set_meta
+
+            def fall(*given: Any, limit: int = num_writes) -> None:
+                if next(writes) == limit:  # noqa: B023
+                    raise KeyboardInterrupt
+                write(*given)  # noqa: B023
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Catalog, "set_meta", fall)
+                with pytest.raises(KeyboardInterrupt):
+                    engine.calibrate(BANK)
+            assert read_facts() == before
+        engine.calibrate(BANK)
+        assert all(read_facts()[key] != before[key] for key in before if "ucofia" in key)
+
+
+def test_an_open_engine_takes_over_the_baseline_of_a_calibration(index: Path) -> None:
+    with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
+        before = fresh._searcher.baselines.scores(fresh._store, fresh.ranker)
+        engine.calibrate(BANK)
+        after = fresh._searcher.baselines.scores(fresh._store, fresh.ranker)
+        assert after == engine._searcher.baselines.scores(engine._store, engine.ranker) != before
 
 
 def test_one_writer_at_a_time(index: Path) -> None:

@@ -13,9 +13,13 @@ DRIFT = 1.25  # an index that has grown by more is measured again
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The best scores of unrelated queries, as measured over ``segments`` and still held good at ``generation``."""
+    """The best scores of unrelated queries, as measured over ``segments`` and still held good at ``generation``.
+
+    ``stored`` is what the index held then: a calibration replaces that without another generation.
+    """
 
     generation: int
+    stored: str | bytes | None
     segments: int
     best: list[float]
 
@@ -30,22 +34,27 @@ class Baselines:
 
     def scores(self, store: Store, ranker: Ranker) -> list[float]:
         """Give the unrelated queries' best scores: as stored, or measured now when the index has grown since."""
-        generation, known = store.generation, self._known.get(ranker.name)
-        if known is None or known.generation != generation:
-            size, stored = len(store), store.get_meta(_key(ranker))
+        generation, stored = store.generation, store.get_meta(_key(ranker))
+        known = self._known.get(ranker.name)
+        if known is None or (known.generation, known.stored) != (generation, stored):
+            size = len(store)
             facts: dict[str, Any] = json.loads(stored) if stored else {"segments": 0, "best": []}
-            if known is not None and known.segments > facts["segments"]:
+            if known is not None and known.stored == stored and known.segments > facts["segments"]:
                 facts = {"segments": known.segments, "best": known.best}
             if size > facts["segments"] * DRIFT:
                 facts = {"segments": size, "best": self._measure(ranker)}
-            known = self._known[ranker.name] = Baseline(generation, facts["segments"], facts["best"])
+            known = self._known[ranker.name] = Baseline(generation, stored, facts["segments"], facts["best"])
         return known.best
 
     def save(self, store: Store, ranker: Ranker) -> None:
         """Measure, and store it."""
+        store.set_metas(self.measure(store, ranker))
+
+    def measure(self, store: Store, ranker: Ranker) -> dict[str, str]:
+        """Measure now, and return what to store, by key; nothing for an empty index."""
         self._known.pop(ranker.name, None)
-        if best := self._measure(ranker):
-            store.set_meta(_key(ranker), json.dumps({"segments": len(store), "best": best}))
+        best = self._measure(ranker)
+        return {_key(ranker): json.dumps({"segments": len(store), "best": best})} if best else {}
 
 
 def _key(ranker: Ranker) -> str:

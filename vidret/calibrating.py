@@ -102,8 +102,10 @@ def measure_calibration(
     return Calibration(bank, len(texts), temperature, ids, potentials, max(errors))
 
 
-def save_calibration(store: Store, ranker: Ranker, calibration: Calibration) -> None:
-    """Keep a calibration in its index."""
+def save_calibration(
+    store: Store, ranker: Ranker, calibration: Calibration, baseline: Mapping[str, str] | None = None
+) -> None:
+    """Store a calibration in its index, in one transaction with the baseline that was measured under it."""
     facts = {
         "bank": calibration.bank,
         "num_queries": calibration.num_queries,
@@ -113,8 +115,8 @@ def save_calibration(store: Store, ranker: Ranker, calibration: Calibration) -> 
     }
     file = io.BytesIO()
     np.savez(file, facts=np.array(json.dumps(facts)), ids=calibration.ids, **_prefixed(calibration.potentials))
-    store.set_meta(_key(ranker), file.getvalue())
-    store.set_meta(f"{_key(ranker)}.edition", uuid.uuid4().hex)
+    own: dict[str, str | bytes] = {_key(ranker): file.getvalue(), f"{_key(ranker)}.edition": uuid.uuid4().hex}
+    store.set_metas({**own, **(baseline or {})})
 
 
 def find_edition(store: Store, ranker: Ranker) -> str:
@@ -137,7 +139,7 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
 
 def forget_calibration(store: Store, ranker: Ranker) -> None:
     """Search without correction again."""
-    store.set_meta(_key(ranker), "")
+    store.set_metas({_key(ranker): "", f"{_key(ranker)}.edition": ""})
 
 
 def _prefixed(potentials: Mapping[str, Float32[np.ndarray, " id"]]) -> dict[str, Any]:

@@ -290,8 +290,9 @@ class Engine:
                 temperature=temperature,
                 on_progress=on_progress,
             )
-            save_calibration(store, ranker, calibration)
-            searcher.baselines.save(store, ranker)
+            with searcher.corrected_by(ranker, calibration):
+                baseline = searcher.baselines.measure(store, ranker)
+            save_calibration(store, ranker, calibration, baseline)
         return calibration
 
     # Asking

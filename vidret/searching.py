@@ -3,6 +3,7 @@
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -307,6 +308,15 @@ class Searcher:
                 )
             known = self._calibrations[ranker.name] = (edition, found)
         return known[1]
+
+    @contextmanager
+    def corrected_by(self, ranker: Ranker, calibration: Calibration) -> Iterator[None]:
+        """Search with a calibration that is not stored yet."""
+        self._calibrations[ranker.name] = (self.store.generation, find_edition(self.store, ranker)), calibration
+        try:
+            yield
+        finally:
+            self._calibrations.pop(ranker.name, None)
 
     def as_hits(self, ranked: Ranked, search: Search) -> list[Hit]:
         """Give each video once, with its best segment, where a file of it that matches is there."""

@@ -397,6 +397,18 @@ def test_a_move_that_was_killed_after_the_switch_deletes_the_old_copy_later(tmp_
         old.close()
 
 
+def test_a_move_that_is_done_may_be_run_again(tmp_path: Path) -> None:
+    """Killed after its last step, a move cannot know that it reported nothing."""
+    with create(tmp_path, "faiss") as store:
+        index_all(store, 2)
+        for source, target in (("faiss", "milvus://"), ("milvus://", "faiss")):
+            for _ in range(2):
+                store.move_vectors(source, target)
+                assert (store.home, len(seeds(store))) == (target, 8)
+        with pytest.raises(StoreError, match="the vectors are in faiss, not in milvus://"):
+            store.move_vectors("milvus://", f"milvus://{tmp_path}/other.db")
+
+
 def test_a_move_given_up_for_another_leaves_nothing(tmp_path: Path) -> None:
     folder, other = tmp_path / "index", f"milvus://{tmp_path}/other.db"
     with create(folder, "faiss") as store:

@@ -19,6 +19,7 @@ from vidret.store.vectors import load_faiss
 logger = logging.getLogger(__name__)
 
 HOME, MOVING, LEAVING = "store", "moving", "leaving"  # under these keys a catalog keeps places
+CAME_FROM = "came_from"  # and under this the address that the last move began at
 OnProgress = Callable[[int, int], None]
 
 
@@ -47,11 +48,11 @@ def move(
     """Move the vectors; ``Store.move_vectors`` is the door."""
     source, target = settle(source, folder), settle(target, folder)
     now, leaving = Home.read(catalog.meta(HOME)), catalog.meta(LEAVING)
-    ended = bool(leaving) and (Home.read(leaving).address, now.address) == (source, target)
+    came_from = Home.read(leaving).address if leaving else catalog.meta(CAME_FROM)
     if leaving:
         _leave(catalog, open_home, LEAVING)
-    if ended:
-        return
+    if source != target and (came_from, now.address) == (source, target):
+        return  # the same move again, after it had switched
     if source != now.address:
         raise StoreError(f"{folder}: the vectors are in {now.address}, not in {source}")
     if target == source:
@@ -72,6 +73,7 @@ def move(
     with catalog.transaction(durable=True):
         catalog.set_meta(HOME, new.write())
         catalog.set_meta(LEAVING, now.write())
+        catalog.set_meta(CAME_FROM, now.address)
         catalog.run("DELETE FROM meta WHERE key = ?", MOVING)
     _leave(catalog, open_home, LEAVING)
 

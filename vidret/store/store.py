@@ -205,8 +205,14 @@ class Store:
 
     def set_meta(self, key: str, value: str | bytes) -> None:
         """Keep a small derived fact beside the index."""
+        self.set_metas({key: value})
+
+    def set_metas(self, facts: Mapping[str, str | bytes]) -> None:
+        """Store several such facts in one transaction: all of them or none."""
         self._writable()
-        self._catalog.set_meta(f"user.{key}", value)
+        with self._catalog.transaction():
+            for key, value in facts.items():
+                self._catalog.set_meta(f"user.{key}", value)
 
     def meta_keys(self, prefix: str) -> list[str]:
         """List the keys of such facts that begin with a prefix, in order."""
@@ -383,8 +389,9 @@ class Store:
     def move_vectors(self, source: str, target: str, *, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Take the vectors from where they are to ``target``: both ``faiss`` or an address, as in ``create``.
 
-        Killed at any moment, the same call goes on. Searches use the old place to the last moment, the new one from
-        then on; the old copy is deleted. ``on_progress`` hears of videos done, and of all.
+        Killed at any moment, the same call goes on; once the move is done it does nothing. Searches use the old place
+        to the last moment, the new one from then on; the old copy is deleted. ``on_progress`` hears of videos done, and
+        of all.
 
         Raises:
             StoreError: they are not in ``source``, or one of both cannot be reached.
