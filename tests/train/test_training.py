@@ -7,32 +7,13 @@ import pytest
 import pytorch_lightning as lightning
 import torch
 
-from vidret.data.module import RetrievalData
-from vidret.data.synthetic import write_retrieval_world
+from tests.train.small import METHODS, make_module, make_trainer, open_data, write_world
 from vidret.encode.encoder import load_encoder
-from vidret.encode.merging import MergeSchedule
-from vidret.encode.prompts import PromptShape
-from vidret.encode.text import TextShape
-from vidret.encode.vision import VisionShape
 from vidret.errors import VidretError
 from vidret.ranking import choose_ranker, load_ranker
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 
-VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
-TEXT = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
-METHODS: dict[str, dict[str, Any]] = {
-    "clip": {},
-    "tempme": {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)},
-    "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
-    "ucofia": {},
-    "glscl": {},
-    "all": {
-        "method": "ucofia",
-        "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),
-        "prompts": PromptShape(num_prompts=6, num_frames=6),
-    },
-}
 # Lightning warns of its own use of torch, and of what it would do on a larger machine.
 lightnings_own = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -41,33 +22,8 @@ each_method = pytest.mark.parametrize("method", METHODS)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    write_retrieval_world(folder, num_train=40, num_val=10, num_test=20, num_captions=2, size=32)
+    write_world(folder)
     return folder
-
-
-def open_data(world: Path, **settings: Any) -> RetrievalData:
-    chosen: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0, "cache": str(world / "cache")}
-    chosen |= {"sampling": "tempme", "image_size": 32, "val_share": 0.2, "train_split": "train-9k"}
-    return RetrievalData("msrvtt-1k-a", str(world), str(world), **(chosen | settings))
-
-
-def make_module(method: str, **settings: Any) -> RetrievalModule:
-    torch.manual_seed(0)
-    chosen: dict[str, Any] = {
-        "method": method,
-        "vision": VISION,
-        "text": TEXT,
-        "fps": 3.0,
-        "train_all": True,
-        "lr": 2e-3,
-    }
-    return RetrievalModule(**(chosen | METHODS[method] | settings))
-
-
-def make_trainer(folder: Path, **settings: Any) -> lightning.Trainer:
-    chosen: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    chosen |= {"enable_model_summary": False, "accelerator": "cpu", "num_sanity_val_steps": 0, "gradient_clip_val": 1.0}
-    return lightning.Trainer(default_root_dir=folder, **(chosen | settings))
 
 
 @each_method

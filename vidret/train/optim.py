@@ -93,6 +93,25 @@ def r2_tuning(name: str, *, lr: float = 5e-4, weight_decay: float = 1e-4) -> Set
     return Setting("head", lr, weight_decay) if name.startswith("head.") else None
 
 
+def freeze(model: nn.Module, rule: Rule) -> None:
+    """Freeze the weights that a rule leaves out, and thaw all others.
+
+    Data-parallel training waits for a gradient of every weight that was thawed when the model was wrapped: freeze
+    before that, not when the optimiser is made.
+
+    Raises:
+        ValueError: A weight is of a part that no recipe knows, or nothing is left to train.
+    """
+    settings = {}
+    for name, weight in model.named_parameters():
+        if name.split(".")[0] not in PARTS:
+            raise ValueError(f"weights must be of a part called {', '.join(PARTS)}, got {name}")
+        settings[name] = rule(name)
+        weight.requires_grad_(settings[name] is not None)
+    if not any(settings.values()):
+        raise ValueError("model must have weights that the recipe trains, got none")
+
+
 def parameter_groups(model: nn.Module, rule: Rule) -> list[dict[str, Any]]:
     """Freeze what a rule leaves out, and group the rest, for an optimiser to take.
 
@@ -102,20 +121,16 @@ def parameter_groups(model: nn.Module, rule: Rule) -> list[dict[str, Any]]:
     Raises:
         ValueError: A weight is of a part that no recipe knows, or nothing is left to train.
     """
+    freeze(model, rule)
     groups: dict[Setting, dict[str, Any]] = {}
     for name, weight in model.named_parameters():
-        if name.split(".")[0] not in PARTS:
-            raise ValueError(f"weights must be of a part called {', '.join(PARTS)}, got {name}")
         setting = rule(name)
-        weight.requires_grad_(setting is not None)
         if setting is None:
             continue
         empty = {"name": setting.group, "names": [], "params": []}
         group = groups.setdefault(setting, empty | {"lr": setting.lr, "weight_decay": setting.weight_decay})
         group["names"].append(name)
         group["params"].append(weight)
-    if not groups:
-        raise ValueError("model must have weights that the recipe trains, got none")
     return list(groups.values())
 
 

@@ -1,6 +1,7 @@
 """Training for retrieval: a model, the loss of its method, the recipe's optimiser, and the recall it is chosen by."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ RULES: dict[str, Any] = {
     "ucofia": optim.ucofia,
     "glscl": optim.glscl,
 }
+UNUSED = {"ucofia": "encoder.logit_scale"}  # its aligner has the scale that the loss depends on
 
 
 class RetrievalModule(lightning.LightningModule):
@@ -113,7 +115,9 @@ class RetrievalModule(lightning.LightningModule):
             encoder.text.compile(backend=compiled)
         self.model = build_model(encoder, method, num_words=num_words, captions=captions)
         self.method, self.out = method, out
-        self._train_all, self._lr, self._warm_up = train_all, lr, warm_up
+        self._train_all, self._warm_up = train_all, warm_up
+        self._rule = _choose_rule(method, lr, train_all=train_all)
+        optim.freeze(self.model, self._rule)
         self._mixup_weight, self._beta = mixup_weight, beta
         self._generator = torch.Generator().manual_seed(seed)
         self._frequent, self._end = _read_tokens() if self.model.captioner is not None else ([], 0)
@@ -171,18 +175,14 @@ class RetrievalModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Give the recipe's optimiser and schedule."""
         num_steps, warm_up = int(self.trainer.estimated_stepping_batches), self._warm_up
-        rule = RULES[self.method]
-        if self._lr is not None:
-            rule = _at_rate(rule, self._lr)
         if self._train_all:
-            rule = _train_all(self._lr or 5e-4)
             optimizer, schedule = optim.adamw_optimizer(
-                self.model, rule, num_steps=num_steps, warm_up=warm_up, betas=optim.FROM_NOTHING
+                self.model, self._rule, num_steps=num_steps, warm_up=warm_up, betas=optim.FROM_NOTHING
             )
         elif self.method in ("clip", "ucofia", "glscl"):
-            optimizer, schedule = optim.bert_optimizer(self.model, rule, num_steps=num_steps, warm_up=warm_up)
+            optimizer, schedule = optim.bert_optimizer(self.model, self._rule, num_steps=num_steps, warm_up=warm_up)
         else:
-            optimizer, schedule = optim.adamw_optimizer(self.model, rule, num_steps=num_steps, warm_up=warm_up)
+            optimizer, schedule = optim.adamw_optimizer(self.model, self._rule, num_steps=num_steps, warm_up=warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Measuring
@@ -300,18 +300,20 @@ def _load_towers(
     return model
 
 
-def _at_rate(rule: Any, lr: float) -> Any:
-    return lambda name: rule(name, lr=lr)
-
-
-def _train_all(lr: float) -> optim.Rule:
-    """Train every weight at one rate; biases, norms and scales do not decay."""
-
-    def rule(name: str) -> optim.Setting:
-        decays = not (".ln_" in name or name.endswith(("bias", "logit_scale")))
-        return optim.Setting("all", lr, 0.05 if decays else 0.0)
-
+def _choose_rule(method: Method, lr: float | None, *, train_all: bool) -> optim.Rule:
+    """Return the recipe's rule at its own rate or another; with ``train_all``, one rate for every weight."""
+    if train_all:
+        return partial(_train_all, lr=lr or 5e-4, unused=UNUSED.get(method))
+    rule: optim.Rule = RULES[method] if lr is None else partial(RULES[method], lr=lr)
     return rule
+
+
+def _train_all(name: str, *, lr: float, unused: str | None) -> optim.Setting | None:
+    """Train every weight that the loss depends on at one rate; biases, norms and scales do not decay."""
+    if name == unused:
+        return None
+    decays = not (".ln_" in name or name.endswith(("bias", "logit_scale")))
+    return optim.Setting("all", lr, 0.05 if decays else 0.0)
 
 
 def _read_tokens() -> tuple[list[int], int]:

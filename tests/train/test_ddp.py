@@ -1,0 +1,93 @@
+"""Two processes train every recipe together: no weight waits for a gradient that never comes, and both end equal."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from pytorch_lightning.strategies import DDPStrategy
+from torch import multiprocessing
+
+from tests.train.small import METHODS, make_module, make_trainer, open_data, write_world
+
+NUM_PROCESSES = 2
+RECIPES: dict[str, dict[str, Any]] = {
+    **{
+        f"{method}, {'all' if train_all else 'recipe'}": {"train_all": train_all}
+        for method in METHODS
+        for train_all in (False, True)
+    },
+    "tempme, recipe": {"train_all": False, "lora_rank": 2},
+    "clip, mixed": {"train_all": False, "mixup_weight": 0.5},
+}
+
+
+def fit(folder: Path, recipe: str) -> dict[str, Any]:
+    """Train two steps and validate; return the final weights, which of them moved, and the recall."""
+    module = make_module(recipe.split(",")[0], lr=2e-3, **RECIPES[recipe])
+    before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    trainer = make_trainer(
+        folder,
+        max_steps=2,
+        val_check_interval=2,
+        devices=NUM_PROCESSES,
+        strategy=DDPStrategy(process_group_backend="gloo"),
+    )
+    trainer.fit(module, datamodule=open_data(folder))
+    after = {name: weight.detach() for name, weight in module.named_parameters()}
+    return {
+        "weights": after,
+        "trained": {name for name, weight in module.named_parameters() if weight.requires_grad},
+        "moved": {name for name in after if not torch.equal(after[name], before[name])},
+        "recall": float(trainer.callback_metrics["val/R@1"]),
+    }
+
+
+def work(rank: int, folder: str, recipes: list[str]) -> None:
+    """Act as one of two processes, and save what came of each recipe, or the error."""
+    warnings.simplefilter("ignore")  # Lightning's own, of its use of torch
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that the processes are there
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=NUM_PROCESSES)
+    try:
+        torch.save({recipe: fit(Path(folder), recipe) for recipe in recipes}, f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def train_together(folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
+    """Train recipes in two processes, one after the other, and return what each process saved."""
+    write_world(folder)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(rank, str(folder), recipes)) for rank in range(NUM_PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(180)
+        if process.is_alive():
+            process.kill()
+    assert [process.exitcode for process in processes] == [0] * NUM_PROCESSES
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(NUM_PROCESSES)]
+
+
+def check(found: list[dict[str, Any]], recipes: list[str]) -> None:
+    for recipe in recipes:
+        first, second = (each[recipe] for each in found)
+        assert first["recall"] == second["recall"], recipe
+        for name, weight in first["weights"].items():
+            assert torch.equal(weight, second["weights"][name]), f"{recipe}: {name}"
+        assert first["moved"] <= first["trained"], f"{recipe}: what is frozen stays"
+        assert first["moved"], recipe
+
+
+def test_frozen_weights_hold_nobody_up(tmp_path: Path) -> None:
+    recipes = ["clip, recipe", "ucofia, all"]
+    check(train_together(tmp_path, recipes), recipes)
+
+
+@pytest.mark.slow
+def test_every_recipe_trains_in_two_processes(tmp_path: Path) -> None:
+    check(train_together(tmp_path, list(RECIPES)), list(RECIPES))
