@@ -22,6 +22,7 @@ from vidret import export
 from vidret.errors import VidretError
 from vidret.export import cut_moments, find_ffmpeg, to_chapters, to_csv, to_edl, to_json, write_moments
 from vidret.types import Moment
+from vidret.video.probe import probe
 
 ODD_PATHS = (
     "/films/plain.mp4",
@@ -332,6 +333,25 @@ def test_a_piece_has_exactly_its_frames(
     assert min(packets) > -0.2  # nothing of what lies before goes along unseen
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("audio", [False, True])
+def test_a_piece_of_a_late_start_has_exactly_its_frames(
+    suffix: str, ffmpeg: str, tmp_path: Path, *, audio: bool
+) -> None:
+    film = write_video(tmp_path / f"late.{suffix}", range(200), options={"g": "30"}, shift=125, audio=audio)
+    times = probe(film).times
+    (piece,) = cut_moments([moment(str(film), times[37], times[158])], tmp_path / "out")
+    assert read_piece(piece) == list(range(37, 158))
+
+
+def test_a_frame_that_ffmpeg_rounds_to_before_its_time_is_not_lost(ffmpeg: str, tmp_path: Path) -> None:
+    # The clock starts at 4.9360625 s, which is no whole number of the video's ticks.
+    film = write_video(tmp_path / "film.mp4", range(60), shift=125, audio=True, sound_start=80_001)
+    times = probe(film).times
+    (piece,) = cut_moments([moment(str(film), times[33], times[50])], tmp_path / "out")
+    assert read_piece(piece) == list(range(33, 50))
+
+
 def test_uneven_frames_keep_their_distances(ffmpeg: str, films: Path, tmp_path: Path) -> None:
     times = [(k + 3 * (k // 7)) / 25 for k in range(NUM_FRAMES)]
     (piece,) = cut_moments([moment(str(films / "uneven.mkv"), times[60], times[90])], tmp_path)
@@ -478,7 +498,7 @@ def test_the_command_line_names_whole_paths_and_exact_times(tmp_path: Path, monk
     assert words[words.index("-i") + 1] == f"file:{tmp_path}/-i.mp4"
     assert words[-1] == f"file:{tmp_path}/-out.mp4"
     assert words[words.index("-ss") + 1] == "1666666us"
-    assert "trim=start=5000000us:end=6333334us" in words[words.index("-vf") + 1]
+    assert "trim=start=4999500us:end=6332834us" in words[words.index("-vf") + 1]
     copied = export.list_arguments(moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), copy=True)
     assert copied[copied.index("-ss") + 1] == "6666666us"
     assert copied[copied.index("-t") + 1] == "1333334us"

@@ -173,6 +173,24 @@ def test_times_are_rated_between_frames(engine: Engine, made: Path) -> None:
         np.testing.assert_allclose(plain.rate("rain", path, curve.times), curve.scores, rtol=1e-6)
 
 
+@pytest.mark.parametrize("head", ["none", "head", "highlights"])
+def test_times_are_those_of_a_player_where_sound_comes_first(made: Path, tmp_path: Path, head: str) -> None:
+    write_numbers(tmp_path / "films" / "early.mp4", range(25), shift=0, audio=True)
+    write_numbers(tmp_path / "films" / "late.mp4", range(25), shift=7, audio=True)
+    chosen = head if head == "none" else made / f"{head}.safetensors"
+    with Engine(tmp_path / "index", make_encoder(), head=chosen) as engine:
+        engine.index([tmp_path / "films"])
+        films = [tmp_path / "films" / f"{name}.mp4" for name in ("early", "late")]
+        early, late = (engine.locate("rain", 1000, video=film) for film in films)
+        assert early
+        np.testing.assert_allclose([(m.start, m.end) for m in late], [(7 + m.start, 7 + m.end) for m in early])
+        np.testing.assert_allclose([m.score for m in late], [m.score for m in early], rtol=1e-5)
+        times = np.array([0.5, 3.25, 24.5])
+        np.testing.assert_allclose(
+            engine.rate("rain", films[1], 7 + times), engine.rate("rain", films[0], times), rtol=1e-5
+        )
+
+
 class Poor:
     """An encoder that has no layers to give."""
 

@@ -25,6 +25,8 @@ REEL_LETTERS = 8
 DAY = 24 * 3600
 STEM_LETTERS = 50
 RUN_UP = 5_000_000  # microseconds
+# Microseconds that a frame may come early: ffmpeg subtracts the start of the container in whole ticks of the stream.
+OFF_BEAT = 500
 NO_FFMPEG = "cutting needs ffmpeg 5.1 or later: install it, or the Python package imageio-ffmpeg, which brings one"
 
 # Texts
@@ -126,8 +128,8 @@ def check_moments(moments: Sequence[Moment]) -> None:
 def to_edl(moments: Sequence[Moment], *, query: str, fps: float) -> str:
     """Write an edit of the moments, one after another, best first: a CMX 3600 list, whose timecodes drop no frame.
 
-    Boundaries go to the nearest frame, and a moment has a frame at least. Source times count from 0 at a video's first
-    frame. Each video has a reel of its own, and each event names the file, for editing programs find it by that.
+    Boundaries go to the nearest frame, and a moment has a frame at least. Source times count from 0 where a player's
+    clock does. Each video has a reel of its own, and each event names the file, for editing programs find it by that.
 
     Args:
         moments: At most 999.
@@ -215,8 +217,7 @@ def cut_moments(
 ) -> list[Path]:
     """Cut each moment out of its video with ffmpeg, into a file of its own named by rank, video and times.
 
-    A piece appears under its name once it is whole. Times count from where a file's clock starts: at its first frame,
-    unless sound comes before that, or it is an AVI, whose pieces may begin and end a frame or two early.
+    A piece appears under its name once it is whole. Pieces of an AVI may begin and end a frame or two early.
 
     Args:
         moments: What to cut, best first.
@@ -310,11 +311,14 @@ def list_arguments(moment: Moment, out: Path, *, copy: bool) -> list[str]:
     # Encoding, a jump goes well before the start, and the filters drop what comes until then: right after a jump into
     # an open group of pictures some frames cannot be decoded.
     jump = start if copy else max(start - RUN_UP, 0)
-    trim = f"trim=start={start - jump}us:end={max(end, start + 1) - jump}us"
+    first = max(start - jump - OFF_BEAT, 0)
+    trim = f"trim=start={first}us:end={max(end - jump - OFF_BEAT, first + 1)}us"
+    # A frame that came early begins the piece: before its beginning a player would not show it.
+    begin = f"setpts='max(PTS,ceil({start - jump}/1000000/TB))'"
     # Frames keep their own times, to 1/90000 s, which all usual rates divide; picture and sound move back together.
     timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{jump - start}us"]
     # H.264 in its common form wants even sides.
-    picture = ["-vf", f"{trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", "-pix_fmt", "yuv420p", "-c:v", "libx264"]
+    picture = ["-vf", f"{trim},{begin},crop=trunc(iw/2)*2:trunc(ih/2)*2", "-pix_fmt", "yuv420p", "-c:v", "libx264"]
     quality = ["-preset", "veryfast", "-crf", "18", "-movflags", "+faststart"]
     encode = [*timing, *picture, *quality, "-af", f"a{trim}", "-c:a", "aac"]
     source, target = (f"file:{os.path.abspath(path)}" for path in (moment.path, out))  # noqa: PTH100 keeps links

@@ -199,8 +199,8 @@ class Grounder:
         return self._encoder.encode_text_layers([query], self._head.block.num_layers)[0]
 
     @torch.inference_mode()
-    def answer(self, text: LayerWords, path: str, content: str, *, duration: float) -> list[Span]:
-        """Find a query's spans in one video, best first.
+    def answer(self, text: LayerWords, path: str, content: str, *, duration: float, start: float = 0.0) -> list[Span]:
+        """Find a query's spans in one video, whose frames are shown from ``start`` to ``duration`` seconds, best first.
 
         They are clamped, rounded and suppressed as the head's card says. Of a head that finds highlights alone they
         are where its saliency stands out, with the mean of their frames' as score.
@@ -211,12 +211,14 @@ class Grounder:
         """
         found = self._ask(text, path, content)
         if self._head.boundaries is None:
-            return find_highlights(found.saliency, fps=self.fps, duration=duration, limit=self.card.limit)
-        return settle(found, self.card, duration=duration)
+            spans = find_highlights(found.saliency, fps=self.fps, duration=duration - start, limit=self.card.limit)
+        else:
+            spans = settle(found, self.card, duration=duration - start)
+        return [Span(start + span.start, start + span.end, span.score) for span in spans]
 
     @torch.inference_mode()
     def rate_frames(self, text: LayerWords, path: str, content: str) -> Float[np.ndarray, " frame"]:
-        """Say how well each frame of a video fits a query; frame n is at (n + 0.5) / fps seconds.
+        """Say how well each frame of a video fits a query; frame n is at (n + 0.5) / fps seconds after the first.
 
         Raises:
             DecodeError: The video must be read, and cannot be.

@@ -70,7 +70,9 @@ class Locator:
         for each, share in zip(chosen, shares / shares.sum(), strict=True):
             record = self._searcher.store.video(each.video)
             try:
-                spans = grounder.answer(words, each.path, record.fingerprint, duration=record.duration)
+                spans = grounder.answer(
+                    words, each.path, record.fingerprint, start=record.start, duration=record.duration
+                )
             except DecodeError as error:
                 logger.warning("left out: %s", error)
                 continue
@@ -89,9 +91,10 @@ class Locator:
             StoreError: Nothing of the video is stored.
         """
         if self._grounder is not None and not wanted.wordless:
-            content = self._searcher.store.video(video.video).fingerprint
-            scores = self._grounder.rate_frames(self._grounder.read(wanted.text.text), video.path, content)
-            places = (np.arange(len(scores)) + 0.5) / self._grounder.fps
+            record = self._searcher.store.video(video.video)
+            words = self._grounder.read(wanted.text.text)
+            scores = self._grounder.rate_frames(words, video.path, record.fingerprint)
+            places = record.start + (np.arange(len(scores)) + 0.5) / self._grounder.fps
         else:
             curve = self.curve(wanted, video.video)
             if curve is None:

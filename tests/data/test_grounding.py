@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.data.captioned import RESIZE, write_moments
+from tests.video.films import write_video
 from vidret.data.frames import Part
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
 from vidret.data.layers_cache import LayersCache, VideoLayers, as_half
@@ -191,6 +192,16 @@ def test_layers_from_the_disk_are_the_encoders_rounded(tmp_path: Path, merging: 
     assert (sample.query, sample.video.duration, sample.spans.tolist()) == (1, 10.0, [[2, 6]])
     assert sample.saliency.tolist() == pytest.approx([0, 9 / 12, 3 / 12, 0, 0])
     assert samples[1].saliency.tolist() == sample.saliency.tolist()
+
+
+def test_layers_are_of_the_same_frames_where_sound_comes_first(tmp_path: Path) -> None:
+    encoder = Layered()
+    cache = LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5)
+    parts = [Part(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
+    cache.build(encoder, parts, [], num_workers=0)
+    early, late = (cache.video(cache.known.find(part).key) for part in parts)
+    assert early.duration == late.duration == 10.0
+    np.testing.assert_array_equal(late.layers, early.layers)
 
 
 def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: Path) -> None:

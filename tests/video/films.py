@@ -54,8 +54,12 @@ def write_video(
     container_options: dict[str, str] | None = None,
     shift: int = 0,
     audio: bool = False,
+    sound_start: int = 0,
 ) -> Path:
-    """Encode one frame per number; ``pts`` in frame periods, ``shift`` moves the packets before muxing."""
+    """Encode one frame per number; ``pts`` in frame periods, ``shift`` moves the packets before muxing.
+
+    ``sound_start`` is in samples, 16,000 a second.
+    """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = cast(Any, container.add_stream(codec, rate=rate, options=options or {}))
         stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
@@ -77,13 +81,13 @@ def write_video(
             packet.dts += shift
             container.mux(packet)
         if sound is not None:
-            write_sound(container, sound, seconds=len(numbers) / rate)
+            write_sound(container, sound, seconds=len(numbers) / rate, start=sound_start)
     return path
 
 
-def write_sound(container: Any, stream: Any, seconds: float) -> None:
-    """Encode silence."""
-    for position in range(0, int(seconds * 16000), 1024):
+def write_sound(container: Any, stream: Any, seconds: float, start: int = 0) -> None:
+    """Encode silence that starts at a sample."""
+    for position in range(start, start + int(seconds * 16000), 1024):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 16000, position, Fraction(1, 16000)
         container.mux(stream.encode(frame))

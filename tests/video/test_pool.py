@@ -66,6 +66,20 @@ def test_every_frame_comes_through(films: dict[str, Film], pool: DecodePool, nam
     assert numbers_of(pool, films[name].path) == films[name].numbers
 
 
+@pytest.mark.parametrize("audio", [False, True])
+def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path, *, audio: bool) -> None:
+    film = write_video(tmp_path / "late.mp4", range(20), shift=125, audio=audio)
+    start = 5.0 if audio else 0.0  # with no other stream the clock starts with the frames
+    opened, *segments, _ = pool.stream(film)
+    assert isinstance(opened, Opened)
+    assert opened.cuts == [(0, start, start + 0.48), (1, start + 0.48, start + 0.8)]
+    for segment in segments:
+        assert isinstance(segment, DecodedSegment)
+        numbers = read_numbers(segment.frames.pixels)
+        assert segment.frames.times == pytest.approx([start + number / 25 for number in numbers])
+    assert numbers_of(pool, film) == list(range(20))
+
+
 def test_known_segments_are_skipped(films: dict[str, Film], pool: DecodePool) -> None:
     messages = pool.stream(films["h264.mp4"].path, skip=lambda opened: [number for number, _, _ in opened.cuts[:-2]])
     numbers = [message.number for message in messages if isinstance(message, DecodedSegment)]

@@ -24,6 +24,23 @@ def test_every_frame_is_counted_and_timed(films: dict[str, Film], name: str) -> 
     assert info.damage == ""
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("reordered", [False, True])
+def test_times_count_from_the_earliest_stream(tmp_path: Path, suffix: str, *, reordered: bool) -> None:
+    options = {"bf": "2" if reordered else "0"}
+    film = write_video(tmp_path / f"late.{suffix}", range(75), options=options, shift=125, audio=True)
+    info = probe(film)
+    assert info.start == pytest.approx(5.0, abs=0.07)  # silence may come a packet before the sound
+    np.testing.assert_allclose(info.times, info.start + np.arange(75) / 25, atol=0.0011)
+    assert info.duration == pytest.approx(info.start + 3.0, abs=0.011)
+    assert info.shown_seconds == pytest.approx(3.0, abs=0.011)
+    assert info.facts()["start"] == info.start
+
+
+def test_a_clock_starts_with_frames_where_nothing_comes_before_them(films: dict[str, Film]) -> None:
+    assert {probe(film.path).start for name, film in films.items() if name != "edit_list.mp4"} == {0.0}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_facts_are_ready_for_json(films: dict[str, Film], name: str) -> None:
     facts = probe(films[name].path).facts()

@@ -108,6 +108,16 @@ def test_cuts_cover_a_video_without_gaps(duration: float, fps: float) -> None:
         assert cut.start <= cut.times[0] <= cut.times[-1] <= cut.end
 
 
+@pytest.mark.parametrize("duration", [0.0, 0.04, 12.0, 24.4, 24.6, 100.0])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_late_start_moves_all_segments_and_changes_no_choice(duration: float, *, whole: bool) -> None:
+    late = cut_segments(5.0 + duration, start=5.0, whole=whole)
+    for cut, early in zip(late, cut_segments(duration, whole=whole), strict=True):
+        assert (cut.number, cut.start) == (early.number, 5.0 + early.start)
+        assert cut.end == pytest.approx(5.0 + early.end)
+        assert cut.times == pytest.approx([5.0 + time for time in early.times])
+
+
 def test_appending_moves_no_full_segment() -> None:
     assert cut_segments(40.0)[:3] == cut_segments(100.0)[:3]
 

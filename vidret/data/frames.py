@@ -114,7 +114,7 @@ def find_candidates(info: VideoInfo, part: Part, sampling: FrameSampling) -> Int
     first, last = np.searchsorted(info.times, [part.start, part.end])
     if first == last:
         raise DecodeError(part.path, f"shows no frame from {part.start:g} to {part.end:g} s")
-    rate = info.average_rate or info.num_frames / info.duration
+    rate = info.average_rate or info.num_frames / info.shown_seconds
     indices: Int64[np.ndarray, " candidate"] = first + sampling.candidates(int(last - first), rate)
     return indices
 

@@ -96,8 +96,10 @@ class Pictures:
     def _read(self, name: str, time: float | None) -> str:
         path = str(self._files[name])
         try:
-            at = probe(path).duration / 2 if time is None else time
-            pixels = read_frames(path, times=[at]).pixels[0]
+            if time is None:
+                info = probe(path)
+                time = info.start + info.shown_seconds / 2
+            pixels = read_frames(path, times=[time]).pixels[0]
         except DecodeError as error:
             return f'<p class="unread">{say(error.reason)}</p>'
         picture = Image.fromarray(np.asarray(pixels))

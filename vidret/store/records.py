@@ -45,6 +45,12 @@ class VideoRecord:
     complete: bool
     salvaged: str
 
+    @property
+    def start(self) -> float:
+        """Return when the first frame is shown, in seconds on a player's clock; 0 where an older index does not say."""
+        start = self.facts.get("start")
+        return float(start) if isinstance(start, int | float) else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:

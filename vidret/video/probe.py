@@ -34,11 +34,15 @@ _TIMED = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"
 _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
 _FALLBACK_RATE = 25.0
 _TOLERATED_SECONDS = 1.0
+_CLOCK_STEP = 1e-6  # seconds; FFmpeg rounds a container's start to it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoInfo:
-    """What a video file is. Frame ``k`` is the k-th that a player shows, at ``times[k]`` seconds after the first.
+    """What a video file is. Frame ``k`` is the k-th that a player shows, at ``times[k]`` seconds on the player's clock.
+
+    That clock starts with the container's earliest stream. ``start`` is when the first frame is shown, above 0 where
+    sound comes before it, and ``duration`` when the last one ends.
 
     ``width`` and ``height`` are as displayed, after ``rotation`` (clockwise degrees) was applied. ``pts`` (in ticks)
     and ``keyframes`` serve the decoder, in the order of presentation. ``by_order`` says that the timestamps do not tell
@@ -54,6 +58,7 @@ class VideoInfo:
     width: int
     height: int
     rotation: int
+    start: float
     duration: float
     average_rate: float
     real_rate: float
@@ -69,6 +74,11 @@ class VideoInfo:
     times: Float64[np.ndarray, " frame"]
     pts: Int64[np.ndarray, " frame"]
     keyframes: Bool[np.ndarray, " frame"]
+
+    @property
+    def shown_seconds(self) -> float:
+        """Return how long frames are shown: from the start of the first to the end of the last."""
+        return self.duration - self.start
 
     def facts(self) -> dict[str, str | int | float | bool]:
         """Give everything but the arrays, ready for JSON."""
@@ -106,6 +116,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         average = float(stream.average_rate or 0)
         real = float(stream.base_rate or 0) or average
         tick, index = float(stream.time_base), int(stream.index)
+        zero, begins = _read_clock(container, stream)
         declared, promised = int(stream.frames), _promised_seconds(container, stream)
         codec, num_streams = _name_codec(stream), len(container.streams.video)
     by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
@@ -119,9 +130,12 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         pts, tick = np.arange(len(pts)), 1 / (average or _FALLBACK_RATE)
     rotation = round(-frame.rotation / 90) * 90 % 360
     width, height = (frame.width, frame.height)[:: -1 if rotation % 180 else 1]
-    times = (pts - pts[0]) * tick
+    first = float(pts[0]) * tick
+    start = begins - zero if by_order else first - zero
+    start = start if start > _CLOCK_STEP else 0.0
+    times = (pts - pts[0]) * tick + start
     duration = float(times[-1]) + (timeline.last_duration(packets, pts) * tick or 1 / (average or _FALLBACK_RATE))
-    missing = promised - (duration + float(pts[0]) * tick)
+    missing = promised - (first + duration - start)
     return VideoInfo(
         path=name,
         num_bytes=num_bytes,
@@ -132,6 +146,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         width=width,
         height=height,
         rotation=rotation,
+        start=start,
         duration=duration,
         average_rate=average,
         real_rate=real,
@@ -284,6 +299,12 @@ def _count_frames(
     if None in stamps:
         stamps = [0] * len(stamps)
     return np.array(stamps, dtype=np.int64), np.arange(len(stamps)) == 0
+
+
+def _read_clock(container: Any, stream: Any) -> tuple[float, float]:
+    """Return where a player's clock starts, and where the stream does, in seconds of the container's own timestamps."""
+    begins = float((stream.start_time or 0) * stream.time_base)
+    return begins if container.start_time is None else container.start_time / av.time_base, begins
 
 
 def _promised_seconds(container: Any, stream: Any) -> float:

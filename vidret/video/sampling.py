@@ -86,20 +86,31 @@ def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, "
     return times[np.linspace(0, len(times) - 1, num=count, dtype=np.int64)]
 
 
-def cut_segments(duration: float, *, num_frames: int = 12, fps: float = 1.0, whole: bool = False) -> list[Cut]:
+def cut_segments(
+    duration: float, *, start: float = 0.0, num_frames: int = 12, fps: float = 1.0, whole: bool = False
+) -> list[Cut]:
     """Cut a video into the segments that are encoded as one; with ``whole`` it is one, seen as ``at_seconds`` says.
 
-    A video no longer than ``num_frames / fps`` seconds is one segment, with ``num_frames`` times at the centres of its
-    equal parts. A longer one is cut on the fixed grid of that span, so that appending to a video never moves a segment;
-    its times keep the rate. A rest shorter than half a frame step joins the segment before it.
+    Frames are shown from ``start`` to ``duration``; the first segment starts there, so that a late start changes no
+    choice of frames. A video shown no longer than ``num_frames / fps`` seconds is one segment, with ``num_frames``
+    times at the centres of its equal parts. A longer one is cut on the fixed grid of that span, so that appending to a
+    video never moves a segment; its times keep the rate. A rest shorter than half a frame step joins the segment before
+    it.
     """
+    cuts = _cut_shown(max(duration - start, 0.0), num_frames=num_frames, fps=fps, whole=whole)
+    return [
+        Cut(cut.number, start + cut.start, start + cut.end, tuple(start + time for time in cut.times)) for cut in cuts
+    ]
+
+
+def _cut_shown(duration: float, *, num_frames: int, fps: float, whole: bool) -> list[Cut]:
+    """Cut what is shown from 0 to ``duration``."""
     _check(num_frames=num_frames, fps=fps)
     if whole:
-        return [Cut(0, 0.0, max(duration, 0.0), tuple(float(time) for time in at_seconds(duration, fps, num_frames)))]
+        return [Cut(0, 0.0, duration, tuple(float(time) for time in at_seconds(duration, fps, num_frames)))]
     span = num_frames / fps
     if duration <= span:
-        end = max(duration, 0.0)
-        return [Cut(0, 0.0, end, tuple((i + 0.5) * end / num_frames for i in range(num_frames)))]
+        return [Cut(0, 0.0, duration, tuple((i + 0.5) * duration / num_frames for i in range(num_frames)))]
     num_full = math.floor(duration / span)
     rest = duration - num_full * span
     grid = tuple(float(time) for time in at_rate(span, fps))

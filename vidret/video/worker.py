@@ -95,7 +95,8 @@ def _serve(parent: _Parent, request: wire.Header, path: str) -> str:
     """
     try:
         info = probe(path, alive=parent.show_life)
-        cuts = cut_segments(info.duration, num_frames=request["num_frames"], fps=request["fps"], whole=request["whole"])
+        how = {name: request[name] for name in ("num_frames", "fps", "whole")}
+        cuts = cut_segments(info.duration, start=info.start, **how)
         resize = Resize(**request["resize"]) if request["resize"] else None
         decoder, device = request["decoder"], request["device"]
         with open_reader(info, decoder=decoder, device=device, resize=resize, alive=parent.show_life) as reader:
