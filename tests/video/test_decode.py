@@ -133,6 +133,33 @@ def test_a_damaged_middle_costs_its_frames_only(films: dict[str, Film], tmp_path
     assert frames.salvaged == f"{len(frames)} of 100 frames could be read: damaged"
 
 
+def join(path: Path, *parts: Path) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts", "mpeg2.mpg"])
+@pytest.mark.parametrize("shift", [0, 25 * 3600])
+def test_joined_recordings_are_read_one_after_the_other(
+    films: dict[str, Film], tmp_path: Path, name: str, shift: int
+) -> None:
+    second = write_video(tmp_path / f"second_{name}", range(100, 200), **KINDS[name], shift=shift)
+    for first, parts in ((0, (films[name].path, second)), (100, (second, films[name].path))):
+        path = join(tmp_path / name, *parts)
+        info = probe(path)
+        assert info.clock_restarts == 1
+        np.testing.assert_allclose(info.times, np.arange(200) / 25, atol=1e-6)
+        numbers = read_numbers(read_frames(str(path), indices=range(200)).pixels)
+        assert numbers == [(first + index) % 200 for index in range(200)]
+        for offset in (0.0, 0.1, 0.3, 0.5):
+            times = np.arange(offset, 8, 1.0)
+            chosen = read_frames(str(path), times=times)
+            assert chosen.salvaged == ""
+            np.testing.assert_allclose(chosen.times, times, atol=0.021)
+    joined = join(tmp_path / f"film_{name}", films[name].path, second)
+    check_random_reads(Film(joined, 0, 2 * NUM_FRAMES), "auto")
+
+
 def test_any_path_can_be_read(films: dict[str, Film], tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9\n%d.mp4")
     (tmp_path / name).symlink_to(films["h264.mp4"].path)

@@ -1,11 +1,15 @@
 """Proof for vidret/video/timeline.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vidret.video.timeline import (
     MISSING,
     Packets,
+    find_restarts,
+    follow_restarts,
     has_leading_frames,
     is_reordered,
     is_uneven,
@@ -65,3 +69,49 @@ def test_the_last_frame_stays_as_long_as_its_packet_says() -> None:
     assert last_duration(packets([0, 2, 1], duration=7), np.array([0, 1, 2])) == 7
     assert last_duration(packets([0, 40, 80]), np.array([0, 40, 80])) == 40
     assert last_duration(packets([0]), np.array([0])) == 0
+
+
+def test_a_clock_restarts_where_it_steps_back_or_far_ahead() -> None:
+    tick = 0.04
+    assert find_restarts(np.arange(10), tick).tolist() == []
+    assert find_restarts(np.array([50, 51, 52, 0, 10, 20, 0, 1]), tick).tolist() == [3, 6]
+    assert find_restarts(np.array([0, 1, 20_000, 20_001]), tick).tolist() == [2]
+    assert find_restarts(np.array([0, 1, 10_000, 10_001]), tick).tolist() == []
+    assert find_restarts(np.array([5, 4, 5, 3, 6]), tick).tolist() == []
+    assert find_restarts(np.array([50, MISSING, 51, MISSING, 0, 1]), tick).tolist() == [4]
+    assert find_restarts(np.zeros(0, dtype=np.int64), tick).tolist() == []
+
+
+@pytest.mark.parametrize("wrong", [0, 70, 1_000_000])
+def test_one_wrong_timestamp_is_no_restart(wrong: int) -> None:
+    dts = np.arange(50, 60)
+    dts[4] = wrong
+    assert find_restarts(dts, 0.04).tolist() == []
+
+
+def test_time_goes_on_after_a_restart() -> None:
+    joined = Packets(
+        pts=np.array([52, 55, 53, 54, 2, 3, 1, MISSING, 100_002, 100_001]),
+        dts=np.array([50, 51, 52, 53, 0, 1, MISSING, 3, 100_000, 100_001]),
+        durations=np.ones(10, dtype=np.int64),
+        keyframes=np.zeros(10, dtype=bool),
+        discarded=np.zeros(10, dtype=bool),
+    )
+    moved, offsets = follow_restarts(joined, 0.04)
+    assert moved.pts.tolist() == [52, 55, 53, 54, 57, 58, 56, MISSING, 60, 59]
+    assert moved.dts.tolist() == [50, 51, 52, 53, 55, 56, MISSING, 58, 58, 59]
+    assert offsets.tolist() == [0] * 4 + [55] * 4 + [-99_942] * 2
+
+
+def test_a_steady_clock_is_left_alone() -> None:
+    steady = packets([0, 2, 1, 3])
+    moved, offsets = follow_restarts(steady, 0.04)
+    assert moved is steady
+    assert len(offsets) == 0
+
+
+def test_a_frame_dated_by_the_next_clock_loses_its_time() -> None:
+    joined = packets([0, 1, 90_000, 3, 90_000, 90_001])
+    joined = replace(joined, dts=np.array([0, 1, 2, 3, 90_000, 90_001]))
+    moved, _ = follow_restarts(joined, 0.04)
+    assert moved.pts.tolist() == [0, 1, MISSING, 3, 4, 5]

@@ -173,7 +173,7 @@ class _PyavSource:
         self._begin()
 
     def _begin(self) -> None:
-        self._frames: Any = decode_all(self._container, self._stream, self._alive)
+        self._frames: Any = decode_all(self._container, self._stream, self._alive, self._info.clock_offsets)
         self._position = -1
         self._frame: Any = None
 

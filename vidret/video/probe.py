@@ -31,10 +31,13 @@ _IS_PICTURE = "is a picture, not a video"
 _NOT_DECODED = "no frame could be decoded"
 # In MP4 and MOV the times of these do not depend on what packets hold: measured, field by field.
 _TIMED = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"}
+# Their clock may restart, so that recordings can be joined byte by byte.
+_RESTARTING = {"mpegts", "mpeg"}
 _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
 _FALLBACK_RATE = 25.0
 _TOLERATED_SECONDS = 1.0
 _CLOCK_STEP = 1e-6  # seconds; FFmpeg rounds a container's start to it
+_NO_OFFSETS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +50,9 @@ class VideoInfo:
     ``width`` and ``height`` are as displayed, after ``rotation`` (clockwise degrees) was applied. ``pts`` (in ticks)
     and ``keyframes`` serve the decoder, in the order of presentation. ``by_order`` says that the timestamps do not tell
     frames apart, so that a frame is known by its place only. ``damage`` is empty for a sound file.
+
+    Where the clock restarts within a file, ``times`` and ``pts`` go on, as in what FFmpeg converts: ``clock_offsets``
+    are the ticks added to the timestamps of each packet, in the order of the file; there are none in other files.
     """
 
     path: str
@@ -67,6 +73,7 @@ class VideoInfo:
     open_gop: bool
     reordered: bool
     by_order: bool
+    clock_restarts: int
     num_frames: int
     stream: int
     num_streams: int
@@ -74,6 +81,7 @@ class VideoInfo:
     times: Float64[np.ndarray, " frame"]
     pts: Int64[np.ndarray, " frame"]
     keyframes: Bool[np.ndarray, " frame"]
+    clock_offsets: Int64[np.ndarray, " packet"]
 
     @property
     def shown_seconds(self) -> float:
@@ -119,8 +127,9 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         zero, begins = _read_clock(container, stream)
         declared, promised = int(stream.frames), _promised_seconds(container, stream)
         codec, num_streams = _name_codec(stream), len(container.streams.video)
+    packets, offsets = timeline.follow_restarts(packets, tick) if kind in _RESTARTING else (packets, _NO_OFFSETS)
     by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
-    pts, keyframes = _count_frames(name, index, alive, remote) if by_order else timeline.order_frames(packets)
+    pts, keyframes = _count_frames(name, index, alive, remote, offsets) if by_order else timeline.order_frames(packets)
     if len(pts) == 0:
         raise DecodeError(name, _NOT_DECODED)
     if len(pts) == 1 and (kind in _ONE_PICTURE or brand in _STILL_BRANDS):
@@ -155,6 +164,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         open_gop=timeline.has_leading_frames(packets),
         reordered=timeline.is_reordered(packets),
         by_order=by_order,
+        clock_restarts=int(np.count_nonzero(np.diff(offsets))),
         num_frames=len(pts),
         stream=index,
         num_streams=num_streams,
@@ -162,6 +172,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         times=times,
         pts=pts,
         keyframes=keyframes,
+        clock_offsets=offsets,
     )
 
 
@@ -199,18 +210,29 @@ def open_container(path: str, remote: RemoteFile | None = None, *, parse: bool =
     return container
 
 
-def decode_all(container: Any, stream: Any, alive: Callable[[], None] = lambda: None) -> Iterator[Any]:
-    """Decode from where the container stands to its end, stepping over packets that do not decode."""
-    for packet in read_packets(container, stream):
+def decode_all(
+    container: Any,
+    stream: Any,
+    alive: Callable[[], None] = lambda: None,
+    offsets: Int64[np.ndarray, " packet"] = _NO_OFFSETS,
+) -> Iterator[Any]:
+    """Decode from where the container stands to its end, stepping over packets that do not decode.
+
+    With ``offsets``, as ``VideoInfo.clock_offsets`` has them, it must stand at its beginning.
+    """
+    for packet in read_packets(container, stream, offsets):
         alive()
         yield from _decode(stream, packet)
     yield from _decode(stream, None)
 
 
-def read_packets(container: Any, stream: Any) -> Iterator[Any]:
+def read_packets(container: Any, stream: Any, offsets: Int64[np.ndarray, " packet"] = _NO_OFFSETS) -> Iterator[Any]:
     """Read a stream's packets as far as the file goes: where it breaks off, they end."""
     try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+            if len(offsets) and packet.pts is not None:
+                packet.pts += int(offsets[min(number, len(offsets) - 1)])
+            yield packet
     except (av.FFmpegError, OSError, ValueError):
         return
 
@@ -287,13 +309,17 @@ def _scan(container: Any, stream: Any, alive: Callable[[], None], *, decode: boo
 
 
 def _count_frames(
-    path: str, index: int, alive: Callable[[], None], remote: RemoteFile | None
+    path: str,
+    index: int,
+    alive: Callable[[], None],
+    remote: RemoteFile | None,
+    offsets: Int64[np.ndarray, " packet"],
 ) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Decode everything to learn how many frames there are and when they are shown."""
     with open_container(path, remote) as container:
         stream = container.streams[index]
         stream.codec_context.thread_count = 1
-        stamps = [frame.pts for frame in decode_all(container, stream, alive)]
+        stamps = [frame.pts for frame in decode_all(container, stream, alive, offsets)]
     if remote is not None:
         remote.check()
     if None in stamps:

@@ -1,11 +1,14 @@
 """From packets to the frames a player shows: arithmetic on timestamps, without any decoder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 MISSING = np.iinfo(np.int64).min
+# FFmpeg takes a step back by more than this for a restart of the clock.
+_STEP_BACK_S = 0.1
+LONGEST_STILL_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +23,57 @@ class Packets:
     durations: Int64[np.ndarray, " packet"]
     keyframes: Bool[np.ndarray, " packet"]
     discarded: Bool[np.ndarray, " packet"]
+
+
+def find_restarts(dts: Int64[np.ndarray, " packet"], tick: float) -> Int64[np.ndarray, " restart"]:
+    """Return the indices of the packets at which the clock starts anew, as in recordings joined byte by byte.
+
+    There decoding times step back, or ahead by more than ``LONGEST_STILL_S``. One packet alone that is off is none: the
+    two before a restart must both lie beyond the two from it on.
+
+    Args:
+        dts: Decoding times in ticks, in the order of the file; ``MISSING`` ones are passed over.
+        tick: Seconds.
+    """
+    known = np.flatnonzero(dts != MISSING)
+    if len(known) < 2:
+        return known[:0]
+    stamps = dts[known].astype(np.float64) * tick
+    padded = np.pad(stamps, 1, mode="edge")
+    before = np.stack([padded[:-3], stamps[:-1]])
+    after = np.stack([stamps[1:], padded[3:]])
+    is_back = after.max(axis=0) < before.min(axis=0) - _STEP_BACK_S
+    is_ahead = after.min(axis=0) > before.max(axis=0) + LONGEST_STILL_S
+    restarts: Int64[np.ndarray, " restart"] = known[1:][is_back | is_ahead]
+    return restarts
+
+
+def follow_restarts(packets: Packets, tick: float) -> tuple[Packets, Int64[np.ndarray, " packet"]]:
+    """Return the packets on one clock, and the ticks added to the timestamps of each; none where no clock restarts.
+
+    After a restart time goes on: each part begins where the frames before it end, as in what FFmpeg converts. A frame
+    that a demuxer dated by the clock of the next part loses its presentation time.
+
+    Args:
+        packets: As the file has them.
+        tick: Seconds.
+    """
+    restarts = find_restarts(packets.dts, tick)
+    if len(restarts) == 0:
+        return packets, np.zeros(0, dtype=np.int64)
+    lag = np.where(packets.dts == MISSING, 0, packets.pts - packets.dts.astype(np.float64))
+    is_dated = (packets.pts != MISSING) & (np.abs(lag) * tick < LONGEST_STILL_S)
+    offsets = np.zeros(len(packets.pts), dtype=np.int64)
+    offset, end = 0, MISSING
+    for part in np.split(np.arange(len(offsets)), restarts):
+        pts = np.sort(packets.pts[part][is_dated[part]])
+        if len(pts):
+            offset = 0 if end == MISSING else end - int(pts[0])
+            end = int(pts[-1]) + offset + (int(np.median(np.diff(pts))) if len(pts) > 1 else 1)
+        offsets[part] = offset
+    pts = np.where(is_dated, packets.pts + offsets, MISSING)
+    dts = np.where(packets.dts != MISSING, packets.dts + offsets, MISSING)
+    return replace(packets, pts=pts, dts=dts), offsets
 
 
 def names_frames(packets: Packets) -> bool:
