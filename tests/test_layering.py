@@ -21,7 +21,7 @@ RUNGS = (
     {"indexing", "merging", "ranking", "queries", "recall"},
     {"baselines", "calibrating"},
     {"searching", "grounding"},
-    {"locating"},
+    {"locating", "terminal"},
     {"engine", "client", "sheet", "show", "export", "chart"},
     {"train", "scale", "evaluating"},
     {"serve"},

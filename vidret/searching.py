@@ -20,6 +20,7 @@ from vidret.encode.encoder import Encoder
 from vidret.queries import Wanted
 from vidret.ranking import AUTO, NONE, Levels, Ranker, load_ranker
 from vidret.store.store import Store
+from vidret.text import short, tellable
 from vidret.types import ALL_VIDEOS, Filters, Hit, Segment, TextEmbedding
 from vidret.video.content import seems_there
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 CANDIDATES = 200  # segments that are looked at again for a query
 DEEPER = 4  # times as many segments are asked of the coarse search where its first ones hold too few videos
+NAMED_GONE = 2  # files, in a warning of many
 PER_VIDEO = 8  # segments that are looked at again of each video found only there
 TOGETHER = 16  # searches whose candidates are read at once: about 60 MB
 SHARED = 1.5  # a matrix of searches by all candidates of theirs may be this much larger than their own rows together
@@ -120,15 +122,18 @@ class Searcher:
     def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Find the best videos of each search; the coarse search goes deeper where its segments hold too few videos."""
         found: dict[int, list[Hit]] = {}
+        gone: list[str] = []
         left = dict(enumerate(searches))
         while left:
             ranked = dict(zip(left, self.rank(list(left.values())), strict=True))
             for number, candidates in ranked.items():
                 search = left.pop(number)
-                found[number] = self.as_hits(candidates, search)
+                found[number], missing = self.as_hits(candidates, search)
+                gone += missing
                 deeper = self._deepen(search, candidates) if len(found[number]) < search.k else None
                 if deeper is not None:
                     left[number] = deeper
+        self._warn_gone(gone)
         return [found[number] for number in range(len(searches))]
 
     def _deepen(self, search: Search, ranked: Ranked) -> Search | None:
@@ -318,11 +323,12 @@ class Searcher:
         finally:
             self._calibrations.pop(ranker.name, None)
 
-    def as_hits(self, ranked: Ranked, search: Search) -> list[Hit]:
-        """Give each video once, with its best segment, where a file of it that matches is there."""
+    def as_hits(self, ranked: Ranked, search: Search) -> tuple[list[Hit], list[str]]:
+        """Return each video once, with its best segment, and the paths of those left out since no file is there."""
         # How well a picture fits is no measure for texts, nor theirs for it.
         unrelated = [] if search.wanted.wordless else self.baselines.scores(self.store, search.ranker)
         hits: list[Hit] = []
+        gone: list[str] = []
         for place, paths in self._name(ranked, search.filters):
             there = [path for path in paths if seems_there(path)]
             if there:
@@ -331,10 +337,10 @@ class Searcher:
                 why = {name: float(level[place]) for name, level in ranked.levels.items()}
                 hits.append(Hit(segment.video, there[0], segment, time, score, weak, tuple(there[1:]), why))
             else:
-                self._tell_gone(paths)
+                gone += paths
             if len(hits) == search.k:
                 break
-        return hits
+        return hits, gone
 
     def _name(self, ranked: Ranked, filters: Filters) -> Iterator[tuple[int, list[str]]]:
         """Give the place of each video's best segment, best first, and its paths, read only as far as they are asked.
@@ -349,11 +355,16 @@ class Searcher:
             paths = self.store.paths(list(places), filters)
             yield from sorted(((places[video], paths[video]) for video in places), key=lambda each: each[1])
 
-    def _tell_gone(self, paths: Sequence[str]) -> None:
-        """Say once that files are gone."""
-        if not self._told_gone.issuperset(paths):
-            self._told_gone.update(paths)
-            logger.warning("left out, its file is gone: %s", ", ".join(paths))
+    def _warn_gone(self, gone: Sequence[str]) -> None:
+        """Name files that are gone in one warning, each file once in a searcher's life."""
+        new = [path for path in dict.fromkeys(gone) if path not in self._told_gone]
+        self._told_gone.update(new)
+        names = ", ".join(short(tellable(path)) for path in new[:NAMED_GONE])
+        if len(new) == 1:
+            logger.warning("left out, its file is gone: %s", names)
+        elif new:
+            rest = f" and {len(new) - NAMED_GONE} more" if len(new) > NAMED_GONE else ""
+            logger.warning("left out, %d files are gone: %s%s", len(new), names, rest)
 
     def _measure_baseline(self, ranker: Ranker) -> list[float]:
         """Search for what has nothing to do with the index, and give the best scores; none when it is empty."""

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from vidret.terminal import console, say
 from vidret.text import clock, printable, short, tellable
 
 if TYPE_CHECKING:
@@ -47,15 +46,13 @@ FOUND_BY = {
     "head": "the trained grounding head; scores are probabilities",
 }
 
-talk = Console(stderr=True)
-
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
     """Print columns to stdout, numbers to the right; the last column is never cut, so that it can be piped on."""
     if not rows:
-        talk.print(empty)
+        say(empty)
         return
-    lines = [list(columns), *rows] if any(columns) else [list(row) for row in rows]
+    lines = [[printable(cell) for cell in row] for row in ([columns, *rows] if any(columns) else rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns) - 1)]
     for line in lines:
         cells = [
@@ -68,7 +65,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
 def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
     """Print hits, best first, each copy below its video; ``explain`` adds what each score is made of."""
     if hits and all(hit.weak for hit in hits):
-        talk.print(NOTHING_MATCHES, style="yellow")
+        say(NOTHING_MATCHES, style="yellow")
     levels = list(hits[0].why) if hits and explain else []
     rows = []
     for rank, hit in enumerate(hits, start=1):
@@ -81,9 +78,9 @@ def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
 def show_moments(moments: "Sequence[Moment]") -> None:
     """Print moments, best first."""
     if moments and all(moment.weak for moment in moments):
-        talk.print(NOTHING_MATCHES, style="yellow")
+        say(NOTHING_MATCHES, style="yellow")
     if moments:
-        talk.print(f"found by {FOUND_BY[moments[0].by]}", style="dim", highlight=False)
+        say(f"found by {FOUND_BY[moments[0].by]}", style="dim")
     rows = [
         (str(rank), f"{moment.score:.3f}", clock(moment.start), clock(moment.end), short(moment.path))
         for rank, moment in enumerate(moments, start=1)
@@ -133,7 +130,7 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
     if as_json:
         yield _JsonLines().advance
         return
-    if not talk.is_terminal:
+    if not console.is_terminal:
         yield _Lines().advance
         return
     columns = (
@@ -142,7 +139,7 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[told]}"),
     )
-    with Bar(*columns, TimeRemainingColumn(), console=talk, transient=True) as bar:
+    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("indexing", total=1.0, told="")
         yield lambda progress: bar.update(task, completed=progress.share, told=_tell(progress))
 
@@ -150,20 +147,20 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
 @contextlib.contextmanager
 def show_count(title: str, things: str) -> "Iterator[Callable[[int, int], None]]":
     """Draw a bar of things done, with the time left; on no terminal say it once in a while."""
-    if not talk.is_terminal:
+    if not console.is_terminal:
         said = started = time.monotonic()
 
-        def say(done: int, total: int) -> None:
+        def advance(done: int, total: int) -> None:
             nonlocal said
             if (now := time.monotonic()) - said >= QUIET:
                 said = now
                 left = f", {clock((now - started) * (total - done) / done)} left" if done else ""
-                talk.print(f"{title}: {done} of {total} {things}{left}", highlight=False)
+                say(f"{title}: {done} of {total} {things}{left}")
 
-        yield say
+        yield advance
         return
     columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} " + things))
-    with Bar(*columns, TimeRemainingColumn(), console=talk, transient=True) as bar:
+    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -178,7 +175,7 @@ class _Lines:
         if progress.elapsed >= self._next:
             left = _left(progress)
             rest = "" if left is None else f", {clock(left)} left"
-            talk.print(f"{progress.share:4.0%} {_tell(progress)}{rest}", highlight=False, soft_wrap=True)
+            say(f"{progress.share:4.0%} {_tell(progress)}{rest}")
             self._next = progress.elapsed * 1.2 + 10
 
 
@@ -216,54 +213,43 @@ def _tell(progress: "Progress") -> str:
 def tell_report(report: "IndexReport", index: Path) -> None:
     """Say what a run did, and what to do about what it could not."""
     speed = f", {report.seconds / report.elapsed:.0f}x real time" if report.num_segments else ""
-    talk.print(
+    say(
         f"{'Interrupted: ' if report.interrupted else ''}{report.encoded} encoded, {report.linked} moved or copied, "
         f"{report.unchanged} unchanged, {report.missing} gone, {len(report.failed)} failed; "
-        f"{report.num_segments} segments of {clock(report.seconds)} in {clock(report.elapsed)}{speed}.",
-        highlight=False,
+        f"{report.num_segments} segments of {clock(report.seconds)} in {clock(report.elapsed)}{speed}."
     )
     for what, rate in report.speeds.items():
-        talk.print(f"  {what}: {rate:.3g}", highlight=False)
+        say(f"  {what}: {rate:.3g}")
     for title, files in (("salvaged", report.salvaged), ("failed", report.failed)):
         for path, reason in files[:SHOWN_FILES]:
-            talk.print(
-                f"  {title}: {escape(short(tellable(path)))}: {escape(reason)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(f"  {title}: {short(tellable(path))}: {reason}")
         if len(files) > SHOWN_FILES:
             more = f"  and {len(files) - SHOWN_FILES} more {title}"
-            talk.print(f"{more}: vidret info --failed --index {index}" if title == "failed" else more, highlight=False)
+            say(f"{more}: vidret info --failed --index {index}" if title == "failed" else more)
     if report.pruned is not None:
         pruned = report.pruned
-        talk.print(
-            f"  pruned {pruned.files} files, {pruned.videos} videos, {pruned.segments} segments.", highlight=False
-        )
+        say(f"  pruned {pruned.files} files, {pruned.videos} videos, {pruned.segments} segments.")
     if report.interrupted:
-        talk.print("  The index is good; run the same again to go on.")
+        say("  The index is good; run the same again to go on.")
     elif report.missing and report.pruned is None:
-        talk.print("  Files that are gone are not returned; --prune forgets them.")
+        say("  Files that are gone are not returned; --prune forgets them.")
 
 
 def tell_merge(report: "MergeReport", index: Path) -> None:
     """Say what a merge did, and what is not in the merged index as it was in the others."""
-    talk.print(
+    say(
         f"{'Interrupted: ' if report.interrupted else ''}{report.copied} videos copied, {report.completed} completed, "
         f"{report.known} there already; {report.num_segments} segments, {report.added} files added, {report.changed} "
-        f"changed, {report.moments} kept moments, in {clock(report.elapsed)}.",
-        highlight=False,
+        f"changed, {report.moments} kept moments, in {clock(report.elapsed)}."
     )
     for title, files in (("not copied", report.damaged), ("told differently", report.disagreed)):
         for path, reason in files[:SHOWN_FILES]:
-            talk.print(f"  {title}: {escape(short(path))}: {escape(reason)}", highlight=False, soft_wrap=True)
+            say(f"  {title}: {short(path)}: {reason}")
         if len(files) > SHOWN_FILES:
-            talk.print(f"  and {len(files) - SHOWN_FILES} more {title}; --json names them all", highlight=False)
+            say(f"  and {len(files) - SHOWN_FILES} more {title}; --json names them all")
     if report.damaged:
-        talk.print(
-            f"  What was not copied is encoded again by: vidret index PATH... --index {escape(str(index))}",
-            soft_wrap=True,
-        )
+        say(f"  What was not copied is encoded again by: vidret index PATH... --index {index}")
     for note in report.notes:
-        talk.print(f"  {escape(note)}", highlight=False, soft_wrap=True)
+        say(f"  {note}")
     if report.interrupted:
-        talk.print("  The index is good; run the same again to go on.")
+        say("  The index is good; run the same again to go on.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.show import talk
+from vidret.terminal import say
 
 if TYPE_CHECKING:
     from vidret.align.aligner import Aligner
@@ -55,16 +55,14 @@ def convert(
     aligner = convert_aligner_of(checkpoint, source)
     save_model(model, out)
     card = model.card
-    talk.print(f"{out}: {card.method} on {card.backbone}; use it as --model {out}", highlight=False, soft_wrap=True)
+    say(f"{out}: {card.method} on {card.backbone}; use it as --model {out}")
     if aligner is not None:
         from vidret.align.files import save_aligner
         from vidret.ranking import BESIDE
 
         beside = out.with_suffix(BESIDE)
         save_aligner(aligner, beside)
-        talk.print(
-            f"{beside}: its aligner, taken with the model when it lies beside it", highlight=False, soft_wrap=True
-        )
+        say(f"{beside}: its aligner, taken with the model when it lies beside it")
 
 
 def convert_grounding(checkpoint: Path, out: Path, recipe: str, backbone: str) -> None:
@@ -80,11 +78,7 @@ def convert_grounding(checkpoint: Path, out: Path, recipe: str, backbone: str) -
     except VidretError as error:
         raise VidretError(f"{checkpoint}: {error}") from error
     save_head(head, HeadCard.describe(head, backbone=backbone, **RECIPES[recipe]), out)
-    talk.print(
-        f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model")
 
 
 def convert_aligner_of(checkpoint: Path, source: str) -> "Aligner | ConceptAligner | None":

@@ -10,7 +10,8 @@ from vidret.cli.app import app
 from vidret.cli.options import open_engine
 from vidret.cli.sheets import write_sheet
 from vidret.errors import MissingExtraError, VidretError
-from vidret.show import show_hits, show_moments, show_progress, talk, tell_report
+from vidret.show import show_hits, show_moments, show_progress, tell_report
+from vidret.terminal import console
 
 DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")
 DEMO_MOMENT = "a taxi in the traffic"
@@ -28,17 +29,17 @@ def demo(
 
     folder = videos or sample_videos()
     engine = open_engine(out / "index", None, "auto", "auto")
-    talk.rule("[bold]vidret index")
+    console.rule("[bold]vidret index")
     with show_progress() as advance:
         report = engine.index([folder], on_progress=advance)
     tell_report(report, out / "index")
     for number, query in enumerate(DEMO_QUERIES, start=1):
-        talk.rule(f'[bold]vidret search "{query}"')
+        console.rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
         write_sheet(shots_of_hits(hits), query, out / f"search-{number}.jpg")
     query = DEMO_MOMENT
-    talk.rule(f'[bold]vidret locate "{query}"')
+    console.rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3)
     show_moments(moments)
     write_sheet(shots_of_moments(moments), query, out / "locate.jpg")

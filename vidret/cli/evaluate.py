@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from vidret.cli.app import app
 from vidret.cli.options import DeviceOption, HeadOption, PrecisionOption, open_engine, read_bank
 from vidret.cli.scores import compare, print_tables, read_data, score
 from vidret.errors import VidretError
-from vidret.show import show_count, show_progress, talk
+from vidret.show import show_count, show_progress
+from vidret.terminal import say
 
 if TYPE_CHECKING:
     from vidret.data.records import Split
@@ -291,7 +291,7 @@ def finish(
     report = replace(report, seconds={"indexing": indexing, **report.seconds})
     facts = report.to_dict()
     for line in tell_report(facts):
-        talk.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
     print_tables(facts)
     written = ["report.json"]
     report.save(out / "report.json")
@@ -305,4 +305,4 @@ def finish(
 
         write_page(report, out / "report.html")
         written.append("report.html")
-    talk.print(f"written to {escape(str(out))}: {', '.join(written)}", highlight=False, soft_wrap=True)
+    say(f"written to {out}: {', '.join(written)}")

@@ -21,7 +21,8 @@ from vidret.cli.options import (
     open_engine,
     parse_memory,
 )
-from vidret.show import show_count, show_info, show_progress, show_table, talk, tell_report
+from vidret.show import show_count, show_info, show_progress, show_table, tell_report
+from vidret.terminal import say
 
 if TYPE_CHECKING:
     from vidret.indexing import IndexReport
@@ -101,10 +102,9 @@ def index(
     if prepare_moments and opened.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if fresh and opened.encoder.name == "starter":
-        talk.print(
+        say(
             "Using the embedded starter encoder. For CLIP quality take another --index and "
-            "--model ViT-B-32/laion2b_s34b_b79k (downloads 600 MB once).",
-            highlight=False,
+            "--model ViT-B-32/laion2b_s34b_b79k (downloads 600 MB once)."
         )
     with show_progress(as_json=progress_json) as advance:
         report = opened.index(
@@ -192,13 +192,13 @@ def info(
         if check or repair:
             damaged = store.verify(repair=repair)
             for bad in damaged:
-                print(f"segment {bad.number} of video {bad.video}: {bad.reason}")
-            talk.print(f"{len(damaged)} damaged segments{', to be encoded again' if repair and damaged else ''}")
+                print(printable(f"segment {bad.number} of video {bad.video}: {bad.reason}"))
+            say(f"{len(damaged)} damaged segments{', to be encoded again' if repair and damaged else ''}")
             files = store.verify_vectors(repair=repair)
             for file in files:
-                print(f"{printable(file.path)}: {file.reason}")
+                print(printable(f"{file.path}: {file.reason}"))
             if files:
-                talk.print(f"{len(files)} damaged files of vectors{', dropped, to be built anew' if repair else ''}")
+                say(f"{len(files)} damaged files of vectors{', dropped, to be built anew' if repair else ''}")
             raise typer.Exit(1 if (damaged or files) and not repair else 0)
         facts = store.info()
     if as_json:

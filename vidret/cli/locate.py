@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from vidret.cli.app import app
 from vidret.cli.options import (
@@ -31,7 +30,8 @@ from vidret.cli.options import (
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
-from vidret.show import as_row, show_count, show_moments, talk
+from vidret.show import as_row, show_count, show_moments
+from vidret.terminal import say
 from vidret.text import file_name
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def locate(
 
         with show_count("cutting", "moments") as count:
             pieces = cut_moments(moments, export, overwrite=overwrite, on_progress=count)
-        talk.print(f"{len(pieces)} pieces in {escape(str(export))}", highlight=False, soft_wrap=True)
+        say(f"{len(pieces)} pieces in {export}")
 
 
 def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float) -> None:
@@ -129,4 +129,4 @@ def draw_moments(engine: "Engine | RemoteEngine", query: str, moments: "Sequence
         draw_curve(found.times, found.scores, own, out, query=query, title=file_name(best.path), end=found.end)
     except (OSError, ValueError) as error:
         raise VidretError(f"{out}: cannot be written: {error}") from error
-    talk.print(f"score curve: {escape(str(out))}", highlight=False, soft_wrap=True)
+    say(f"score curve: {out}")

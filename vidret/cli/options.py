@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidret.errors import VidretError
-from vidret.show import talk
+from vidret.terminal import console
 from vidret.text import absolute
 from vidret.types import Filters
 
@@ -93,7 +93,7 @@ def open_engine(
 
     if must_exist and not Store.exists(index):
         raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
-    with talk.status("loading the encoder"):
+    with console.status("loading the encoder"):
         from vidret.engine import Engine
 
         return Engine.open(

@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from vidret.cli.options import open_engine, read_bank
 from vidret.errors import VidretError
-from vidret.show import show_count, show_table, talk
+from vidret.show import show_count, show_table
+from vidret.terminal import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +33,7 @@ def tell_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) -> 
         except VidretError as error:
             if bank is not None:
                 raise
-            talk.print(f"queries in words are not measured: {escape(str(error))}", highlight=False, soft_wrap=True)
+            say(f"queries in words are not measured: {error}")
         with show_count("measuring", "queries and segments") as count:
             found = measure_recall(store, queries, candidates=CANDIDATES, on_progress=count)
         facts = store.info()
@@ -72,11 +71,10 @@ def show_recall(facts: "StoreInfo", found: "dict[str, Recall]") -> None:
     show_table(columns, lines)
     if low := [name for name, each in found.items() if each.low]:
         worst = min((found[name] for name in low), key=lambda each: each.searched)
-        talk.print(
+        say(
             f"Low for {' and '.join(low)}: {1 - worst.searched:.0%} of the nearest segments are missed, and "
             f"{1 - worst.within:.0%} are not even candidates, so that no search finds them. The vectors of this index "
-            f"are too close together for how it is searched ({escape(facts.vectors)}): look at more candidates "
+            f"are too close together for how it is searched ({facts.vectors}): look at more candidates "
             "(Engine.search takes their number) and, where its vectors are compressed, let it have more memory.",
             style="yellow",
-            highlight=False,
         )

@@ -34,7 +34,8 @@ from vidret.cli.options import (
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
-from vidret.show import as_row, show_count, show_hits, talk
+from vidret.show import as_row, show_count, show_hits
+from vidret.terminal import say
 
 
 @app.command()
@@ -108,11 +109,9 @@ def calibrate(
     with show_count("calibrating", "segments") as count:
         found = engine.calibrate(taken, name=bank.name, rerank=rerank, temperature=temperature, on_progress=count)
     left = f" (of {len(queries)}; --limit takes more)" if len(taken) < len(queries) else ""
-    talk.print(
+    say(
         f"{index}: {len(found.ids)} segments calibrated with {found.num_queries} queries{left} of {bank.name}, "
-        f"temperature {found.temperature:g}. Segments indexed later are not corrected: run this again.",
-        highlight=False,
-        soft_wrap=True,
+        f"temperature {found.temperature:g}. Segments indexed later are not corrected: run this again."
     )
 
 

@@ -10,12 +10,11 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.markup import escape
 
 from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption, PrecisionOption, open_engine
 from vidret.errors import MissingExtraError, VidretError
-from vidret.show import talk
+from vidret.terminal import console, say
 
 
 @app.command()
@@ -64,12 +63,17 @@ def serve(
             engine.index([])  # the page begins with an empty one
         served = create_app(engine, Indexer(options, roots), host=host, token=token, queue=queue, timeout=timeout)
         url = address(listening, token)
-        talk.print(f"{escape(str(index))} is served at {escape(url)} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+        say(f"{index} is served at {url} (Ctrl-C ends it)")
         if open_page and has_screen():
             webbrowser.open(url)
         # No access log: an address may hold the token.
         config = uvicorn.Config(
-            served, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
+            served,
+            log_config=None,  # its messages go where all others go
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
         )
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
@@ -103,4 +107,4 @@ def address(listening: socket.socket, token: str | None) -> str:
 def has_screen() -> bool:
     """Say whether somebody sits here who could look at a page."""
     desktop = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
-    return desktop and talk.is_terminal
+    return desktop and console.is_terminal

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from vidret.errors import VidretError
-from vidret.show import talk
+from vidret.terminal import say
 
 if TYPE_CHECKING:
     from vidret.sheet import Shot
@@ -21,4 +19,4 @@ def write_sheet(shots: "list[Shot]", heading: str, out: Path) -> None:
         draw_sheet(shots, heading, out)
     except (OSError, ValueError) as error:
         raise VidretError(f"{out}: cannot be written: {error}") from error
-    talk.print(f"contact sheet: {escape(str(out))}", highlight=False, soft_wrap=True)
+    say(f"contact sheet: {out}")

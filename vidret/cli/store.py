@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, IndexOption
-from vidret.show import show_count, talk
+from vidret.show import show_count
+from vidret.terminal import say
 
 group = typer.Typer(help="Change where an index has its vectors: in FAISS or in Milvus.", no_args_is_help=True)
 app.add_typer(group, name="store")
@@ -31,4 +31,4 @@ def move(
     with Store.open(index, write=True) as store, show_count("moving", "videos") as count:
         store.move_vectors(source, target, on_progress=count)
         now = store.info().store
-    talk.print(f"The vectors of {escape(str(index))} are in {escape(now)}.", highlight=False, soft_wrap=True)
+    say(f"The vectors of {index} are in {now}.")
