@@ -3,13 +3,21 @@ PYTHON ?= python3
 BIN = .venv/bin
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test scale check bench clean
+.PHONY: demo test browser matrix scale check bench clean
 
 demo: .venv/demo
 	$(BIN)/vidret demo
 
-test: check
+test: check browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+
+# The page's tests need a browser; without one they are skipped, and the run says so.
+browser: .venv/dev
+	$(BIN)/python -m tests.browser
+
+# The quick tests with the oldest and the newest dependencies, on each Python from 3.11 on: by hand, before a release.
+matrix: .venv/dev
+	$(BIN)/python tools/matrix.py
 
 # What needs Ray, Milvus and addresses: minutes more, and their extras.
 scale: .venv/scale

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
-import pytest
 import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.colours import write_film
 from vidret.cli.demo import sample_videos
 from vidret.cli.serve import address, listen
@@ -25,7 +25,6 @@ from vidret.indexing import IndexReport
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 
-FLAGS = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
 MARKUP = '<i>tilted & "quoted"'
 TOUR = (("bigbuckbunny", 5), ("bikes", 8), ("carphone_pristine", 4))  # sample films in a row, and their seconds
 OLD = 1_500_000_000.0  # when the tour was changed last: the 14th of July, 2017
@@ -100,10 +99,9 @@ def make_index(folder: Path, encoder: Encoder, films: Path | None = None) -> Eng
 
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Start the browser; without one the tests fail, and say what to install."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("chromium must be there to test the page: apt-get install -y --no-install-recommends chromium")
+    """Start the browser that was found for these tests."""
+    path = find_browser()
+    assert path is not None, HOW_TO_INSTALL
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=[f"--{flag}" for flag in FLAGS.split()])
         yield browser

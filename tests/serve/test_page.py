@@ -36,7 +36,10 @@ from vidret.engine import Engine
 from vidret.serve.app import PAGE
 from vidret.video.decode import read_frames
 
-pytestmark = pytest.mark.xdist_group("page")  # one browser and one index, also where tests run side by side
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("page"),  # one browser and one index, also where tests run side by side
+]
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
 LARGEST_PAGE = 60_000  # bytes, all files together

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +178,19 @@ def test_a_build_without_gpu_falls_back(films: dict[str, Film], caplog: pytest.L
 def test_decord_says_why_it_cannot(films: dict[str, Film]) -> None:
     with pytest.raises(DecodeError, match="Decord counts"):
         read_frames(str(films["edit_list.mp4"].path), indices=[0], decoder="decord")
+
+
+def test_decord_on_the_cpu_does_not_load_cuda_libraries() -> None:
+    """Where torch was installed with CUDA, decord2 would load its libraries into each worker: 800 MB."""
+    script = """
+import sys
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        assert name != "nvidia", "Decord looks for CUDA's libraries"
+sys.meta_path.insert(0, Spy())
+from vidret.video.decode import _decord_version
+assert _decord_version("cpu")
+assert "nvidia" not in sys.modules
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr

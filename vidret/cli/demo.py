@@ -1,4 +1,4 @@
-"""vidret demo: the whole of it on real sample videos."""
+"""The command ``vidret demo``: index, search and locate on real sample videos."""
 
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +33,9 @@ def demo(
     with show_progress() as advance:
         report = engine.index([folder], on_progress=advance)
     tell_report(report, out / "index")
+    if engine.info().searchable == 0:
+        index = out / "index"
+        raise VidretError(f"{folder}: no video here could be indexed; see vidret info --failed --index {index}")
     for number, query in enumerate(DEMO_QUERIES, start=1):
         console.rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)

@@ -11,9 +11,16 @@ if TYPE_CHECKING:
 
 
 def write_sheet(shots: "list[Shot]", heading: str, out: Path) -> None:
-    """Write a contact sheet, and say where it is."""
+    """Write a contact sheet and print its path to stderr; without results there is none.
+
+    Raises:
+        VidretError: ``out`` cannot be written.
+    """
     from vidret.sheet import draw_sheet
 
+    if not shots:
+        say("no contact sheet: there are no results")
+        return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_sheet(shots, heading, out)

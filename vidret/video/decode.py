@@ -5,6 +5,7 @@ The only place that knows how Decord and PyAV decode. Both the PyPI ``decord2`` 
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from vidret.text import is_address
 from vidret.types import Frames, Resize
 from vidret.video.content import open_remote
 from vidret.video.probe import VideoInfo, decode_all, open_container, probe
+from vidret.video.pyav import ONE_THREAD
 from vidret.video.reader import GaveUpError, Picture, Reader
 from vidret.video.sampling import nearest
 
@@ -54,7 +56,7 @@ def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, device: Device
     if is_address(info.path):
         return "pyav", "Decord reads files here only, not addresses"
     kind = info.container.split(",")[0]
-    version = _decord_version()
+    version = _decord_version(device)
     if not version:
         return "pyav", "Decord is not installed"
     if (kind, info.codec) not in _EXACT_WITH_DECORD:
@@ -222,7 +224,7 @@ class _PyavSource:
     def _convert(self, frame: Any) -> Picture:
         turns = self._info.rotation // 90
         size = (self._info.height, self._info.width) if turns % 2 else (self._info.width, self._info.height)
-        picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+        picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], **ONE_THREAD)
         return np.ascontiguousarray(np.rot90(picture, -turns))
 
 
@@ -232,7 +234,7 @@ class _DecordSource:
     def __init__(self, info: VideoInfo, device: Device) -> None:
         if is_address(info.path):
             raise GaveUpError("it reads files here only, not addresses")
-        decord = _decord()
+        decord = _decord(device)
         path = os.path.abspath(info.path)  # noqa: PTH100
         self._shape = (info.height, info.width, 3)
         self._reader: Any = self._open_on_gpu(decord, path) if device == "cuda" else None
@@ -268,16 +270,23 @@ class _DecordSource:
             return None
 
 
-def _decord() -> Any:
-    import decord
-
+def _decord(device: Device) -> Any:
+    """Import Decord; for the CPU without CUDA's libraries, of which decord2 would load 800 MB where they lie."""
+    hidden = device == "cpu" and "nvidia" not in sys.modules
+    if hidden:
+        sys.modules["nvidia"] = None  # type: ignore[assignment]
+    try:
+        import decord
+    finally:
+        if hidden:
+            del sys.modules["nvidia"]
     decord.logging.set_level(decord.logging.QUIET)
     return decord
 
 
-def _decord_version() -> str:
+def _decord_version(device: Device) -> str:
     try:
-        return str(_decord().__version__)
+        return str(_decord(device).__version__)
     except (ImportError, OSError, RuntimeError):
         return ""
 

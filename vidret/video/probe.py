@@ -20,6 +20,7 @@ from vidret.errors import DecodeError
 from vidret.video import content, timeline
 from vidret.video.boxes import find_payload
 from vidret.video.content import fingerprint as fingerprint
+from vidret.video.pyav import LENIENT_METADATA
 from vidret.video.ranges import RemoteFile
 from vidret.video.timeline import MISSING, Packets
 
@@ -192,12 +193,12 @@ def open_container(path: str, remote: RemoteFile | None = None, *, parse: bool =
             remote.seek(0)
             # No protocol has this name: what is read here leads nowhere else.
             options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
-            container = av.open(remote, options=options, metadata_errors="replace")
+            container = av.open(remote, options=options, **LENIENT_METADATA)
             remote.check()
         else:
             # An absolute path cannot be taken for a protocol ("a:b.mp4"), nor can the file send us elsewhere.
             absolute = os.path.abspath(path)  # noqa: PTH100  (a Path would resolve "..", and with it links)
-            container = av.open(absolute, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+            container = av.open(absolute, options={"protocol_whitelist": "file"}, **LENIENT_METADATA)
     except (av.FFmpegError, OSError, ValueError) as error:
         if remote is not None:
             remote.check()
