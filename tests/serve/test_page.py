@@ -31,6 +31,7 @@ from tests.serve.looking import (
     wait_until,
 )
 from tests.serve.paged import MARKUP, TOUR, make_index, open_browser, serve_page, write_library
+from tests.video.films import write_video
 from vidret.encode.encoder import load_encoder
 from vidret.engine import Engine
 from vidret.serve.app import PAGE
@@ -270,6 +271,21 @@ def test_a_hit_opens_where_it_matches_and_the_timeline_jumps(look: Look) -> None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 30, steps=3)
     page.mouse.up()
     wait_for_time(page, duration / 2)
+
+
+def test_a_film_with_a_clock_of_its_own_is_shown_at_the_times_found(
+    look: Look, indexed: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "films").mkdir()
+    film = write_video(tmp_path / "films" / "late.mp4", range(40), rate=5, options={"g": "5"}, shift=10)
+    with make_index(tmp_path / "index", indexed.encoder, film) as engine, serve_page(engine) as url:
+        page = look(f"{url}?v={find_id(engine, 'late.mp4')}&t=3.0", at=url)
+        wait_for_time(page, 2 + 3.0, tolerance=0.01)  # the file's clock starts at 2 s, and the browser keeps it
+        expect(page.locator("#clock")).to_have_text("0:03 / 0:08")
+        page.keyboard.press("Home")
+        wait_for_time(page, 2 + 0.0, tolerance=0.01)
+        page.wait_for_url(re.compile(r"t=0\.0"))
+        expect(page.locator("#clock")).to_have_text("0:00 / 0:08")
 
 
 def test_moments_are_marked_and_jumped_to(look: Look) -> None:

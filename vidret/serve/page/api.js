@@ -14,7 +14,7 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
   if (response.status === 503) {
     const wait = Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST_WAIT);
     await new Promise((resolve) => setTimeout(resolve, wait * 1000));
-    response = await send(path, request); // throws when it was dropped in the meantime
+    response = await send(path, request); // throws if dropped
   }
   if (!response.ok) throw new Error(await readProblem(response));
   return response.json();

@@ -77,7 +77,7 @@ function changeFilter(name, go) {
     field.reportValidity();
     said = String(seconds);
   }
-  if (!field.validity.valid) return; // half a year is typed, or what was told above
+  if (!field.validity.valid) return; // unfinished, or refused above
   go({ [name]: said, k: "" });
 }
 

@@ -1,4 +1,4 @@
-// Elements, and numbers as people read them. What comes from a file name or a server enters as text, never as markup.
+// Elements and numbers. File names and answers enter as text, never as markup.
 
 /** Find an element of the page by its id. */
 export const find = (id) => document.getElementById(id);

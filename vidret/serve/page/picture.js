@@ -1,4 +1,4 @@
-// Pictures as queries: chosen, dropped or pasted, made small here, kept for as long as the page is open.
+// Images as queries: chosen, dropped or pasted, made small here, kept while the page is open.
 
 import { find } from "./dom.js";
 

@@ -102,13 +102,17 @@ function playWhileLookedAt(link, shot, makePreview) {
 
 function makeFilm(stream, start, end) {
   const film = make("video", { src: stream, muted: true, playsInline: true, tabIndex: -1, ariaHidden: true });
+  let zero = 0;
   const restart = () => {
-    film.currentTime = start;
-    film.play().catch(() => {}); // left in the meantime, or nothing the browser can play: the picture stays
+    film.currentTime = zero + start;
+    film.play().catch(() => {}); // unplayable or removed: the picture stays
   };
-  film.addEventListener("loadedmetadata", restart);
+  film.addEventListener("loadedmetadata", () => {
+    zero = film.currentTime; // as in the viewer
+    restart();
+  });
   film.addEventListener("playing", () => film.classList.add("seen"));
-  film.addEventListener("timeupdate", () => film.currentTime >= end && restart());
+  film.addEventListener("timeupdate", () => film.currentTime >= zero + end && restart());
   film.addEventListener("ended", restart);
   return film;
 }

@@ -80,7 +80,7 @@ function tellReading(time, { curve, duration }) {
   reading.hidden = false;
 }
 
-/** Keep the highest score of each stretch of a long video: peaks are what is looked for. */
+/** Keep the highest score of each stretch of a long video. */
 function thin({ times, scores }) {
   const step = Math.ceil(times.length / MOST_POINTS);
   const points = times.map((time, at) => [time, scores[at]]);

@@ -14,6 +14,7 @@ const film = find("film");
 const still = find("still"); // stands in for a film that cannot be played
 const nothing = { id: "", duration: 0, curve: null, time: 0 }; // `time` is where a film begins, or a still stands
 let shown = nothing;
+let zero = 0; // where the film's own clock starts: Chromium keeps it
 
 const askVideo = latest((signal, id) => ask(`/api/videos/${id}`, { signal }));
 const askCurve = latest((signal, id, { q, image }) =>
@@ -56,7 +57,7 @@ export function closeViewer() {
 export function seek(time) {
   shown.time = Math.min(Math.max(0, time), getDuration());
   if (film.hidden) showStill();
-  else film.currentTime = shown.time;
+  else if (film.readyState) film.currentTime = zero + shown.time;
   follow();
 }
 
@@ -68,7 +69,10 @@ export function listenToViewer(onTime, onClose) {
     timer = setTimeout(() => dialog.open && onTime(now()), ADDRESS_PAUSE);
   };
   const on = (element, names, act) => names.split(" ").forEach((name) => element.addEventListener(name, act));
-  on(film, "loadedmetadata", () => seek(shown.time));
+  on(film, "loadedmetadata", () => {
+    zero = film.currentTime;
+    seek(shown.time);
+  });
   on(film, "seeked pause", tellTime);
   on(still, "load", tellTime);
   on(film, "timeupdate seeking", follow);
@@ -138,7 +142,7 @@ function showFilm(playing) {
   setPlayable(true);
   film.poster = thumbnail();
   film.src = `/api/videos/${shown.id}/stream`;
-  if (playing) film.play().catch(() => {}); // not allowed without a gesture, or closed in the meantime
+  if (playing) film.play().catch(() => {}); // refused, or closed
 }
 
 async function giveUpFilm() {
@@ -162,7 +166,7 @@ function showStill() {
 
 const thumbnail = () => `/api/thumbnails/${shown.id}?t=${shown.time.toFixed(1)}&w=960`;
 const getDuration = () => shown.duration || film.duration || 0;
-const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTime);
+const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTime - zero);
 
 function follow() {
   moveHead(now(), getDuration());
@@ -180,7 +184,7 @@ function showState() {
 // What is done
 
 function togglePlay() {
-  if (film.paused) film.play().catch(() => {}); // what cannot be played says so by its error
+  if (film.paused) film.play().catch(() => {}); // "error" says so
   else film.pause();
 }
 
