@@ -27,8 +27,9 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
-from vidret.serve.pictures import decode_picture
+from vidret.serve.pictures import decode_base64
 from vidret.store.store import Store
+from vidret.video.images import read_image
 
 ROOT = Path(__file__).parents[2]
 COLOURED = """
@@ -183,7 +184,7 @@ def test_a_body_without_a_length_is_cut_off(url: str) -> None:
 
 def test_the_remote_engine_gives_what_the_engine_gives(url: str, engine: Engine, library: Path) -> None:
     number = find_id(engine, "both.mp4")
-    picture = decode_picture(BLUE)
+    picture = read_image(decode_base64(BLUE))
     with RemoteEngine(url) as remote:
         for query in ("red", "dog -red", picture):
             assert remote.search(query, 3) == engine.search(query, 3)

@@ -4,6 +4,7 @@ import io
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 
 from tests.colours import COLOURS
 from tests.serve.conftest import Serve, find_id
+from tests.serve.test_search import BLUE
 from vidret.engine import Engine
 from vidret.serve.media import guess_kind
 
@@ -131,6 +133,20 @@ def test_a_thumbnail_shows_the_frame(client: TestClient, engine: Engine, time: f
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     assert answer.headers["cache-control"] == "private, max-age=3600"
     assert colour(answer.content) == pytest.approx(COLOURS[name], abs=12)
+
+
+def test_no_video_and_no_picture_is_decoded_in_the_servers_own_process(
+    client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_given: object) -> None:
+        raise AssertionError("decoded here")
+
+    monkeypatch.setattr(av, "open", refuse)
+    monkeypatch.setattr(Image, "open", refuse)
+    answer = client.get(f"/api/thumbnails/{find_id(engine, 'red.mp4')}")
+    assert answer.content.startswith(b"\xff\xd8")
+    assert "x-vidret-reason" not in answer.headers
+    assert client.post("/api/search", json={"image": BLUE, "k": 1}).json()["hits"][0]["title"] == "blue"
 
 
 def test_thumbnails_are_as_wide_as_asked_and_no_wider_than_the_film(client: TestClient, engine: Engine) -> None:

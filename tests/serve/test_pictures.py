@@ -1,5 +1,6 @@
 """Pictures that come from anywhere: whole ones are read, the others cost nothing."""
 
+import asyncio
 import base64
 import io
 import struct
@@ -11,7 +12,13 @@ from PIL import Image
 
 from tests.serve.test_search import BLUE, encode
 from vidret.errors import VidretError
-from vidret.serve.pictures import KINDS, LONGEST_SIDE, decode_picture
+from vidret.serve.pictures import PictureReader, decode_base64
+from vidret.types import Picture
+from vidret.video.images import KINDS, LONGEST_SIDE, read_image
+
+
+def decode_picture(text: str) -> Picture:
+    return read_image(decode_base64(text))
 
 
 def noise(*size: int) -> Image.Image:
@@ -81,3 +88,28 @@ def test_what_is_no_whole_picture_is_told(name: str) -> None:
 def test_what_is_no_base64_is_told(text: str) -> None:
     with pytest.raises(VidretError, match="image must be base64, got something else"):
         decode_picture(text)
+
+
+def test_the_reader_gives_the_same_from_a_process_of_its_own() -> None:
+    text = encode(noise(40, 60))
+    reader = PictureReader()
+    try:
+        assert (asyncio.run(reader.read(text)) == decode_picture(text)).all()
+        for wrong, sentence in (
+            (bomb(10_000, 10_000), "image must have at most 40 megapixels, got more"),
+            (OTHER["damaged"], "image must be a whole picture"),
+            ("%", "image must be base64, got something else"),
+        ):
+            with pytest.raises(VidretError, match=sentence):
+                asyncio.run(reader.read(wrong))
+    finally:
+        reader.close()
+
+
+def test_a_picture_that_takes_too_long_is_given_up() -> None:
+    reader = PictureReader(timeout_s=0.001)
+    try:
+        with pytest.raises(VidretError, match=r"image cannot be decoded: no answer from the decoder for 0.001 s"):
+            asyncio.run(reader.read(encode(noise(1000, 1000))))
+    finally:
+        reader.close()

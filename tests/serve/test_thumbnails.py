@@ -10,8 +10,40 @@ import pytest
 from tests.colours import write_film
 from vidret.errors import DecodeError
 from vidret.serve import thumbnails
-from vidret.serve.thumbnails import Kept, Thumbnails, draw_frame
-from vidret.video.probe import VideoInfo
+from vidret.serve.problems import RefusedError
+from vidret.serve.thumbnails import Kept, Thumbnails
+from vidret.video.content import Look
+from vidret.video.image_pool import ImagePool
+from vidret.video.images import draw_frame
+from vidret.video.probe import probe
+
+Drawn = list[tuple[float, int]]
+
+
+class LocalPool(ImagePool):
+    """Draw in this process, and note times and widths."""
+
+    def __init__(self, drawn: Drawn) -> None:
+        super().__init__(1)
+        self.drawn = drawn
+
+    def draw_frame(self, path: str, about: Look, time_s: float, width: int) -> bytes:
+        self.drawn.append((time_s, width))
+        return draw_frame(probe(path), time_s, width)
+
+
+class SlowPool(ImagePool):
+    """Wait at a gate instead of drawing."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.gate, self.begun, self.times = threading.Event(), threading.Semaphore(0), list[float]()
+
+    def draw_frame(self, path: str, about: Look, time_s: float, width: int) -> bytes:
+        self.times.append(time_s)
+        self.begun.release()
+        assert self.gate.wait(10)
+        return b"a picture"
 
 
 @pytest.fixture
@@ -20,63 +52,102 @@ def film(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+def drawn() -> Drawn:
     """Note what is drawn: time and width."""
-    seen: list[tuple[float, int]] = []
-
-    def draw(info: VideoInfo, time: float, width: int) -> bytes:
-        seen.append((time, width))
-        return draw_frame(info, time, width)
-
-    monkeypatch.setattr(thumbnails, "draw_frame", draw)
-    return seen
+    return []
 
 
-def get(folder: Path, film: Path, time: float = 1.0, width: int = 64) -> bytes:
-    return asyncio.run(Thumbnails(folder).get(str(film), time, width))
+def get(folder: Path, film: Path, time: float = 1.0, width: int = 64, drawn: Drawn | None = None) -> bytes:
+    pool = LocalPool([] if drawn is None else drawn)
+    return asyncio.run(Thumbnails(folder, pool=pool).get(str(film), time, width))
 
 
-def test_each_is_made_once(tmp_path: Path, film: Path, drawn: list[tuple[float, int]]) -> None:
-    first = get(tmp_path / "kept", film)
-    assert get(tmp_path / "kept", film) == first, "by another server, too"
+def test_each_is_made_once(tmp_path: Path, film: Path, drawn: Drawn) -> None:
+    first = get(tmp_path / "kept", film, drawn=drawn)
+    assert get(tmp_path / "kept", film, drawn=drawn) == first, "by another server, too"
     assert drawn == [(1.0, 64)]
-    get(tmp_path / "kept", film, 2.0)
-    get(tmp_path / "kept", film, 1.0, 32)
+    get(tmp_path / "kept", film, 2.0, drawn=drawn)
+    get(tmp_path / "kept", film, 1.0, 32, drawn=drawn)
     assert drawn[1:] == [(2.0, 64), (1.0, 32)]
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
-def test_a_changed_file_has_new_ones(tmp_path: Path, film: Path, drawn: list[tuple[float, int]]) -> None:
-    old = get(tmp_path / "kept", film)
+def test_a_changed_file_has_new_ones(tmp_path: Path, film: Path, drawn: Drawn) -> None:
+    old = get(tmp_path / "kept", film, drawn=drawn)
     write_film(film, ("blue", 3))
     os.utime(film, (1e9, 1e9))
-    assert get(tmp_path / "kept", film) != old
+    assert get(tmp_path / "kept", film, drawn=drawn) != old
     assert len(drawn) == 2
 
 
-def test_those_who_ask_together_wait_for_one(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, begun, seen = threading.Event(), threading.Semaphore(0), list[float]()
-
-    def draw(_info: VideoInfo, time: float, _width: int) -> bytes:
-        seen.append(time)
-        begun.release()
-        assert gate.wait(10)
-        return b"a picture"
-
-    monkeypatch.setattr(thumbnails, "draw_frame", draw)
+def test_those_who_ask_together_wait_for_one(tmp_path: Path, film: Path) -> None:
+    pool = SlowPool()
 
     async def ask() -> list[bytes]:
-        made = Thumbnails(tmp_path / "kept")
+        made = Thumbnails(tmp_path / "kept", pool=pool)
         hurried = asyncio.create_task(made.get(str(film), 1.0, 64))
-        await asyncio.to_thread(begun.acquire)
+        await asyncio.to_thread(pool.begun.acquire)
         others = [asyncio.create_task(made.get(str(film), 1.0, 64)) for _ in range(5)]
-        await asyncio.sleep(0)  # one turn of the loop: they wait now
+        await asyncio.sleep(0.1)  # they wait now
         hurried.cancel()  # who asked first has gone; the others still get it
-        gate.set()
+        pool.gate.set()
         return await asyncio.gather(*others)
 
     assert asyncio.run(ask()) == [b"a picture"] * 5
-    assert seen == [1.0]
+    assert pool.times == [1.0]
+
+
+def test_what_is_kept_waits_for_no_decoding(tmp_path: Path, film: Path) -> None:
+    kept, pool = get(tmp_path / "kept", film), SlowPool()
+
+    async def ask() -> bytes:
+        made = Thumbnails(tmp_path / "kept", pool=pool)
+        slow = [asyncio.create_task(made.get(str(film), float(time), 64)) for time in range(2, 7)]
+        await asyncio.to_thread(pool.begun.acquire)
+        found = await made.get(str(film), 1.0, 64)
+        assert not any(task.done() for task in slow)
+        pool.gate.set()
+        await asyncio.gather(*slow)
+        return found
+
+    assert asyncio.run(ask()) == kept
+
+
+def test_no_more_than_so_many_wait(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnails, "MOST_WAITING", 3)
+    pool = SlowPool()
+
+    async def ask() -> None:
+        made = Thumbnails(tmp_path / "kept", pool=pool)
+        waiting = [asyncio.create_task(made.get(str(film), float(time), 64)) for time in range(3)]
+        await asyncio.to_thread(pool.begun.acquire)
+        await asyncio.to_thread(pool.begun.acquire)
+        await asyncio.sleep(0.1)
+        with pytest.raises(RefusedError, match="3 frames wait already"):
+            await made.get(str(film), 9.0, 64)
+        pool.gate.set()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(ask())
+
+
+def test_a_file_that_failed_at_a_cost_is_not_tried_again_while_it_stays(
+    tmp_path: Path, film: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thumbnails, "COSTLY_S", 0.0)
+    whole = film.read_bytes()
+
+    async def ask() -> None:
+        made = Thumbnails(tmp_path / "kept", pool=LocalPool(drawn))
+        film.write_bytes(b"no film")
+        for time in (1.0, 2.0):
+            with pytest.raises(DecodeError, match="is not a video"):
+                await made.get(str(film), time, 64)
+        assert drawn == [(1.0, 64)]
+        film.write_bytes(whole)
+        assert (await made.get(str(film), 2.0, 64)).startswith(b"\xff\xd8")
+
+    asyncio.run(ask())
 
 
 def test_failures_are_not_kept(tmp_path: Path, film: Path) -> None:

@@ -56,7 +56,7 @@ def create_app(
     metrics = Metrics()
     worker = Worker(engine, size=queue, timeout=timeout, on_batch=metrics.count_batch)
     metrics.queue.set_function(worker.__len__)
-    pictures = PictureReader()
+    pictures, thumbnails = PictureReader(), Thumbnails(engine.path / THUMBNAILS)
 
     @asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
@@ -64,6 +64,8 @@ def create_app(
         yield
         indexer.close()
         worker.close()
+        pictures.close()
+        thumbnails.close()
 
     version = metadata.version("vidret")
     app = FastAPI(
@@ -78,7 +80,7 @@ def create_app(
     answer_errors(app)
     app.include_router(search_routes(engine, worker, pictures))
     app.include_router(video_routes(engine, worker, pictures))
-    app.include_router(media_routes(engine, Thumbnails(engine.path / THUMBNAILS)))
+    app.include_router(media_routes(engine, thumbnails))
     app.include_router(index_routes(engine, indexer))
     app.include_router(knn_routes(engine, worker, pictures))
 

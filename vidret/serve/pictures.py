@@ -1,53 +1,49 @@
-"""Pictures that come as text: base64 to RGB, within limits."""
+"""Images that come as text: base64 to RGB, within limits."""
 
 import base64
-import io
 
 import anyio
 import anyio.to_thread
-import numpy as np
-from PIL import Image, ImageOps
 
 from vidret.errors import VidretError
 from vidret.types import Picture
+from vidret.video.image_pool import ImagePool
 
-KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-MAX_PIXELS = 40_000_000
-LONGEST_SIDE = 1024  # no encoder looks at more, and what waits for the engine stays small
-AT_ONCE = 2  # pictures decoded at a time: each may take 160 MB while it is
+AT_ONCE = 2  # images decoded at a time, each in a process
+TIMEOUT_S = 10.0
 
 
 class PictureReader:
-    """Decode pictures aside from what else the server does, few at a time."""
+    """Decode images in processes of their own, few at a time: whoever sends them may mean harm."""
 
-    def __init__(self) -> None:
-        """Share one reader among all that read."""
+    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Share one reader among all that read; the processes start with the first image."""
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
+        self._pool = ImagePool(AT_ONCE, timeout_s=timeout_s)
 
     async def read(self, text: str) -> Picture:
-        """Decode a picture; see ``decode_picture``."""
-        return await anyio.to_thread.run_sync(decode_picture, text, limiter=self._limiter)
+        """Decode base64 or a data URL; see ``vidret.video.images.read_image``.
+
+        Raises:
+            VidretError: It is no base64, or no readable image.
+        """
+        return await anyio.to_thread.run_sync(self._read, text, limiter=self._limiter)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    def _read(self, text: str) -> Picture:
+        return self._pool.read_image(decode_base64(text))
 
 
-def decode_picture(text: str) -> Picture:
-    """Turn base64 (or a data URL) into RGB, the way up that the picture says, made smaller where it is large.
+def decode_base64(text: str) -> bytes:
+    """Decode base64 or a data URL.
 
     Raises:
-        VidretError: It is no base64, no picture, a broken one or too large a one.
+        VidretError: It is neither.
     """
     try:
-        content = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except ValueError:
         raise VidretError("image must be base64, got something else") from None
-    try:
-        with Image.open(io.BytesIO(content), formats=KINDS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            picture.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise VidretError(f"image must have at most {MAX_PIXELS // 10**6} megapixels, got more") from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise VidretError(f"image must be a whole picture ({', '.join(KINDS)}), got none or a broken one") from error
-    upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    return np.asarray(upright)

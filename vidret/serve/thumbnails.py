@@ -2,48 +2,62 @@
 
 import asyncio
 import hashlib
-import io
 import logging
+import math
 import os
 import textwrap
 import threading
-from functools import lru_cache
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 
 import anyio
 import anyio.to_thread
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
+from vidret.serve.problems import RefusedError
 from vidret.text import is_address, printable
 from vidret.video.content import Look, look_at
-from vidret.video.decode import open_reader
-from vidret.video.probe import VideoInfo, probe
-from vidret.video.sampling import nearest
+from vidret.video.image_pool import ImagePool
+from vidret.video.images import encode_jpeg
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 256 << 20
-AT_ONCE = 2  # frames decoded at a time
-QUALITY = 82
+AT_ONCE = 2  # frames decoded at a time, each in a process
+MOST_WAITING = 256
+COSTLY_S = 1.0
+RETRY_AFTER_S = 600.0  # before a file that failed at such a cost is tried again, unless it changes
 GREY, FAINT = (222, 222, 220), (90, 90, 96)
 
 
 class Thumbnails:
-    """Frames of files as JPEG. A file that changed has new ones, since its size and time are part of their names."""
+    """Frames of files as JPEG, decoded in processes of their own: a video may be broken, or mean harm.
 
-    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
-        """Keep them in a folder, which is made when the first is."""
+    A file that changed has new ones, since its size and time are part of their names.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, pool: ImagePool | None = None) -> None:
+        """Keep them in a folder, which is made when the first is.
+
+        Args:
+            folder: The folder.
+            max_bytes: Its size.
+            pool: What decodes; one of ``AT_ONCE`` processes unless given.
+        """
         self._kept = Kept(folder, max_bytes)
+        self._pool = pool or ImagePool(AT_ONCE)
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
         self._making: dict[str, asyncio.Task[bytes]] = {}
+        self._costly: dict[tuple[str, int, int], tuple[float, str]] = {}  # when each failed, and why
 
     async def get(self, path: str, time: float, width: int) -> bytes:
-        """Give the frame nearest to a time; whoever asks for one that is being made waits for that.
+        """Return the frame nearest to a time; whoever asks for one that is being made waits for that.
 
         Raises:
             DecodeError: Why there is none.
+            RefusedError: Too many are waited for already.
         """
         try:
             about = await anyio.to_thread.run_sync(look_at, path) if is_address(path) else os.stat(path)  # noqa: PTH116
@@ -51,17 +65,41 @@ class Thumbnails:
             raise DecodeError(path, "its file is gone") from error
         name = "\n".join((path, str(about.st_size), str(about.st_mtime_ns), f"{time:.2f}", str(width)))
         key = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+        content = await anyio.to_thread.run_sync(self._kept.get, key)
+        if content is not None:
+            return content
         if key not in self._making:
+            if len(self._making) >= MOST_WAITING:
+                raise RefusedError(503, f"the server is busy: {MOST_WAITING} frames wait already", {"Retry-After": "1"})
             make = anyio.to_thread.run_sync(self._make, key, path, about, time, width, limiter=self._limiter)
             self._making[key] = task = asyncio.ensure_future(make)
-            task.add_done_callback(lambda _: self._making.pop(key))
+            task.add_done_callback(lambda task: self._forget(key, task))
         return await asyncio.shield(self._making[key])  # others may wait for it when this one no longer does
 
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    def _forget(self, key: str, task: "asyncio.Task[bytes]") -> None:
+        del self._making[key]
+        if not task.cancelled():
+            task.exception()  # perhaps nobody waits any more who would take it
+
     def _make(self, key: str, path: str, about: Look, time: float, width: int) -> bytes:
-        content = self._kept.get(key)
-        if content is None:
-            content = draw_frame(_probe(path, about.st_size, about.st_mtime_ns), time, width)
-            self._kept.put(key, content)
+        version = (path, about.st_size, about.st_mtime_ns)
+        started = monotonic()
+        failed, reason = self._costly.get(version, (-math.inf, ""))
+        if started - failed < RETRY_AFTER_S:
+            raise DecodeError(path, reason)
+        try:
+            content = self._pool.draw_frame(path, about, time, width)
+        except DecodeError as error:
+            if monotonic() - started > COSTLY_S:  # its other frames would cost as much, and keep others waiting
+                if len(self._costly) >= MOST_WAITING:
+                    self._costly.clear()
+                self._costly[version] = monotonic(), error.reason
+            raise
+        self._kept.put(key, content)
         return content
 
 
@@ -110,28 +148,11 @@ class Kept:
             self._num_bytes -= about.st_size
 
     def _list(self) -> list[tuple[Path, os.stat_result]]:
-        return [(path, path.stat()) for path in self._folder.glob("*.jpg")]
-
-
-@lru_cache(maxsize=32)
-def _probe(path: str, _num_bytes: int, _mtime_ns: int) -> VideoInfo:
-    """Read what a file is, which means all its packets: once for all thumbnails of a film."""
-    return probe(path)
-
-
-def draw_frame(info: VideoInfo, time: float, width: int) -> bytes:
-    """Make a JPEG of the frame nearest to a time, no wider than ``width``.
-
-    Raises:
-        DecodeError: It cannot be read.
-    """
-    with open_reader(info) as reader:
-        frames = reader.read(nearest(info.times, np.array([time])))
-    if not len(frames):
-        raise DecodeError(info.path, "no frame could be decoded")
-    picture = Image.fromarray(np.asarray(frames.pixels[0]))
-    picture.thumbnail((width, picture.height))
-    return _encode(picture)
+        found = []
+        for path in self._folder.glob("*.jpg"):
+            with suppress(FileNotFoundError):  # another server of this index has just dropped it
+                found.append((path, path.stat()))
+        return found
 
 
 def draw_reason(reason: str, width: int) -> bytes:
@@ -139,10 +160,4 @@ def draw_reason(reason: str, width: int) -> bytes:
     tile = Image.new("RGB", (width, width * 9 // 16), GREY)
     text = "\n".join(textwrap.wrap(printable(reason), max(8, width // 8)))
     ImageDraw.Draw(tile).multiline_text((8, 8), text, FAINT, ImageFont.load_default(13))
-    return _encode(tile)
-
-
-def _encode(picture: Image.Image) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=QUALITY)
-    return out.getvalue()
+    return encode_jpeg(tile)

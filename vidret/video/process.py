@@ -80,7 +80,9 @@ class Process:
         if process is None or process.stdin is None:
             raise ProcessGoneError(self._epitaph())
         try:
-            process.stdin.write(b"".join(wire.pack(header, payload)))
+            left = memoryview(b"".join(wire.pack(header, payload)))
+            while left:  # a signal may end a write early
+                left = left[os.write(process.stdin.fileno(), left) :]
         except (OSError, ValueError) as error:
             raise ProcessGoneError(self._epitaph()) from error
 

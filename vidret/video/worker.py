@@ -20,6 +20,7 @@ from vidret.errors import DecodeError, UnreachableError, VidretError
 from vidret.types import Resize
 from vidret.video import wire
 from vidret.video.decode import open_reader
+from vidret.video.images import answer_request
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.reader import Reader
 from vidret.video.sampling import Cut, cut_segments, nearest
@@ -80,20 +81,24 @@ def main(memory: int) -> None:
     while True:
         header, payload = parent.next()
         try:
-            reason, unreachable = _serve(parent, header, os.fsdecode(payload)), False
+            reason, unreachable = _serve(parent, header, payload), False
         except UnreachableError as error:
             reason, unreachable = error.reason, True
         if reason:
             parent.send(*wire.pack({"kind": "failed", "reason": reason, "unreachable": unreachable}))
 
 
-def _serve(parent: _Parent, request: wire.Header, path: str) -> str:
-    """Decode one file; give the reason if that fails.
+def _serve(parent: _Parent, request: wire.Header, payload: bytes) -> str:
+    """Decode one file, or a single image; give the reason if that fails.
 
     Raises:
         UnreachableError: It fails for now.
     """
     try:
+        if "image" in request:
+            parent.send(*wire.pack(*answer_request(request, payload)))
+            return ""
+        path = os.fsdecode(payload)
         info = probe(path, alive=parent.show_life)
         how = {name: request[name] for name in ("num_frames", "fps", "whole")}
         cuts = cut_segments(info.duration, start=info.start, **how)

@@ -1,0 +1,87 @@
+"""Single images, as a decoding process makes them: a frame of a video as JPEG, the bytes of an image file as RGB."""
+
+import io
+import os
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vidret.errors import DecodeError, VidretError
+from vidret.types import Picture
+from vidret.video import wire
+from vidret.video.decode import open_reader
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.sampling import nearest
+
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 40_000_000
+LONGEST_SIDE = 1024  # no encoder looks at more
+_QUALITY = 82
+
+
+def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, bytes | memoryview]:
+    """Return the message that answers an ``ImagePool``: JPEG for a ``frame``, else RGB with its shape.
+
+    Raises:
+        VidretError: The video or the image cannot be read.
+    """
+    try:
+        if request["image"] == "frame":
+            info = _probe(os.fsdecode(payload), *request["version"])
+            return {"kind": "image"}, draw_frame(info, request["time_s"], request["width"])
+        image = read_image(payload)
+        return {"kind": "image", "shape": image.shape}, np.ascontiguousarray(image).reshape(-1).data
+    except MemoryError:
+        _probe.cache_clear()
+        raise
+
+
+@lru_cache(maxsize=16)
+def _probe(path: str, _num_bytes: int, _mtime_ns: int) -> VideoInfo:
+    """Read what a file is, which takes all its packets: once for all frames of a video."""
+    return probe(path)
+
+
+def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
+    """Return a JPEG, at most ``width`` pixels wide, of the frame nearest to a time.
+
+    Raises:
+        DecodeError: The frame cannot be decoded.
+    """
+    with open_reader(info) as reader:
+        frames = reader.read(nearest(info.times, np.array([time_s])))
+    if not len(frames):
+        raise DecodeError(info.path, "no frame could be decoded")
+    image = Image.fromarray(np.asarray(frames.pixels[0]))
+    image.thumbnail((width, image.height))
+    return encode_jpeg(image)
+
+
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Return an image as JPEG."""
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=_QUALITY)
+    return out.getvalue()
+
+
+def read_image(content: bytes) -> Picture:
+    """Decode an image file to RGB, turned as its EXIF says and made smaller where a side exceeds ``LONGEST_SIDE``.
+
+    The size in its header is checked before any pixel is decoded.
+
+    Raises:
+        VidretError: It is no image of these kinds, a broken one, or too large a one.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=KINDS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise VidretError(f"image must have at most {MAX_PIXELS // 10**6} megapixels, got more") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise VidretError(f"image must be a whole picture ({', '.join(KINDS)}), got none or a broken one") from error
+    upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return np.asarray(upright)
