@@ -4,12 +4,16 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
+import av
 import numpy as np
 import pytest
 
@@ -19,7 +23,8 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.indexing import Progress
 from vidret.store.store import Store
-from vidret.types import Frames, SegmentEmbedding
+from vidret.types import Frames, Sampling, SegmentEmbedding
+from vidret.video.content import fingerprint, sample
 
 
 def contents(index: Path) -> dict[tuple[str, int], bytes]:
@@ -100,6 +105,134 @@ def test_a_file_that_comes_back_needs_no_encoding(tmp_path: Path) -> None:
     report = engine.index([films])
     assert (report.unchanged, report.encoded, report.linked) == (1, 0, 0)
     assert len(engine.search("red")) == 1
+
+
+# What a file holds
+
+
+def write_noise(path: Path, num_frames: int) -> Path:
+    """Write a film of grey noise that nothing compresses, 4.5 kB a frame, 5 frames a second."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("rawvideo", rate=5))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(num_frames):
+            picture = rng.integers(0, 256, (72, 64), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+    return path
+
+
+def pad(path: Path, num_bytes: int, changed: int | None = None) -> None:
+    """Append an MP4 box that no player looks into, of zeros and one byte that is changed."""
+    box = bytearray(struct.pack(">I4s", num_bytes, b"free").ljust(num_bytes, b"\0"))
+    if changed is not None:
+        box[changed] = 1
+    with path.open("ab") as file:
+        file.write(box)
+
+
+def test_large_files_that_differ_anywhere_are_two_contents(tmp_path: Path) -> None:
+    for number in (0, 1):
+        film = write_film(tmp_path / "films" / f"{number}.mp4", ("red", 2))
+        pad(film, 8 << 20, changed=(3 << 19) + number)
+    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], lanes=1)
+    assert (report.encoded, report.linked) == (2, 0)
+
+
+def test_a_download_that_completed_is_read_again(tmp_path: Path) -> None:
+    film = write_noise(tmp_path / "whole.mkv", 800)
+    whole = film.read_bytes()
+    mib, middle = 1 << 20, (len(whole) - (1 << 20)) // 2
+    part = bytearray(whole)  # head, tail and a piece of the middle have come, space for the rest is allocated
+    part[mib:middle] = bytes(middle - mib)
+    part[middle + mib : -mib] = bytes(len(whole) - middle - 2 * mib)
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "film.mkv").write_bytes(part)
+    encoder = ColourEncoder()
+    encoder.sampling = Sampling(num_frames=40, whole=True)
+    engine = Engine(tmp_path / "index", encoder)
+    engine.index([folder])
+    before = set(contents(tmp_path / "index").values())
+    (folder / "film.mkv").write_bytes(whole)
+    report = engine.index([folder])
+    assert (report.encoded, report.linked) == (1, 0)
+    assert set(contents(tmp_path / "index").values()).isdisjoint(before)
+
+
+class Meddling(ColourEncoder):
+    """Do something to a file once, when the first segments of it have been decoded."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act: Callable[[], object] | None = act
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        found = super().encode_frames(batch, tokens=tokens)
+        if self._act is not None and len(batch) == 1:  # the start-up check has two
+            self._act()
+            self._act = None
+        return found
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_stored_as_what_it_was(tmp_path: Path) -> None:
+    red = write_film(tmp_path / "films" / "a.mp4", ("red", 30))
+    blue = write_film(tmp_path / "blue.mp4", ("blue", 30))
+    size = max(red.stat().st_size, blue.stat().st_size) + 8
+    for film in (red, blue):
+        pad(film, size - film.stat().st_size)
+    shutil.copystat(red, blue)  # size and time are those of the other
+
+    report = Engine(tmp_path / "index", Meddling(lambda: blue.replace(red))).index([tmp_path / "films"])
+    assert (report.encoded, report.failed) == (0, [(str(red), "changed while it was read")])
+    with Store.open(tmp_path / "index") as store:
+        (name,) = store.fingerprints().values()
+        assert store.is_complete(name) is None
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert engine.search("red") == []
+    assert (engine.index([tmp_path / "films"]).encoded, engine.index([tmp_path / "films"]).unchanged) == (1, 1)
+    assert engine.search("blue", 1)[0].score > 0.99
+    assert engine.search("red", 1)[0].score < 0.9
+
+
+def test_a_file_that_is_touched_while_it_is_read_is_stored(tmp_path: Path) -> None:
+    red = write_film(tmp_path / "films" / "a.mp4", ("red", 30))
+    report = Engine(tmp_path / "index", Meddling(red.touch)).index([tmp_path / "films"])
+    assert (report.encoded, report.failed) == (1, [])
+
+
+def name_by_sample(index: Path, *films: Path) -> None:
+    """Make an index one of an earlier version, which named contents by a sample."""
+    names = {fingerprint(film): sample(str(film)) for film in films}
+    connection = sqlite3.connect(index / "catalog.sqlite")
+    with connection:
+        connection.executemany(
+            "UPDATE videos SET fingerprint = ? WHERE fingerprint = ?", [(old, new) for new, old in names.items()]
+        )
+    connection.close()
+
+
+def test_an_index_of_an_earlier_version_encodes_nothing_again(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    a, b = (write_film(films / f"{name}.mp4", (name, 2)) for name in ("red", "blue"))
+    whole = write_film(tmp_path / "whole.mkv", *[("red", 3), ("blue", 3), ("green", 3)] * 3)
+    half = films / "half.mkv"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([films])
+    name_by_sample(tmp_path / "index", a, b, half)
+    report = engine.index([films])
+    assert (report.unchanged, report.encoded) == (3, 0)
+
+    moved = a.rename(films / "moved.mp4")
+    os.utime(b, (10**9, 10**9))  # nothing but the sample says that it is the same
+    half.rename(films / "moved.mkv")  # and what was lost may be there by now
+    report = engine.index([films])
+    assert (report.linked, report.encoded, report.missing) == (1, 2, 2)
+    assert engine.search("red", 1)[0].path == str(moved)
+
+
+# What is no good video
 
 
 def make_hostile(folder: Path, good: Path) -> dict[str, str]:

@@ -28,6 +28,10 @@ class UnreachableError(DecodeError):
         self.answered = answered
 
 
+class ChangedError(DecodeError):
+    """Name a file that holds another content than it did."""
+
+
 class EncoderError(VidretError):
     """Say why an encoder cannot be loaded or trusted."""
 

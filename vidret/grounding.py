@@ -28,6 +28,7 @@ from vidret.ranking import TOKENS
 from vidret.store.records import KEPT, MAPPED
 from vidret.text import tellable
 from vidret.types import Frames, LayerTokens, LayerWords
+from vidret.video.content import Identity, check_unchanged
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 
 logger = logging.getLogger(__name__)
@@ -163,6 +164,8 @@ class Grounder:
 
     def _encode(self, path: str, content: str, timeout: float) -> Iterator[int | LayerTokens]:
         """Give how many frames there are, then their layers, some at a time."""
+        changed = "has changed since it was indexed"
+        seen = check_unchanged(path, Identity(content), changed)
         at_once = self._encoder.sampling.num_frames
         pictures: list[np.ndarray] = []
         last: np.ndarray | None = None  # what a frame that could not be read looks like: the one before it
@@ -171,8 +174,6 @@ class Grounder:
             for message in pool.stream(path):
                 match message:
                     case Opened():
-                        if message.fingerprint != content:
-                            raise DecodeError(path, "has changed since it was indexed")
                         total = len(message.cuts)
                         yield total
                     case DecodedSegment():
@@ -181,6 +182,7 @@ class Grounder:
                         pictures += [picture if last is None else last] * missing + [picture]
                         last = picture
                     case Finished():
+                        check_unchanged(path, seen, changed)
                         if message.salvaged:
                             logger.warning("%s: %s", tellable(path), message.salvaged)
                         if last is None:

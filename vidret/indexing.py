@@ -10,6 +10,7 @@ import queue
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -18,7 +19,7 @@ from vidret.errors import DecodeError
 from vidret.ledger import IndexReport, Job, Ledger, Pack, Progress, encode_segments, open_decoders
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
-from vidret.video.content import fingerprint
+from vidret.video.content import Identity, check_unchanged, identify
 from vidret.video.decode import Decoder, Device
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 
@@ -120,22 +121,29 @@ class Lanes:
             self._ledger.end(error)
 
     def _index_file(self, job: Job) -> None:
-        name = fingerprint(job.path)
-        with self._claim(name):  # a copy of a file under way waits, and then finds everything stored
-            known = self._ledger.store.is_complete(name)
-            video = self._index_content(job) if known is None else known
+        seen = identify(job.path, alive=self._go_on)
+        job = replace(job, num_bytes=seen.num_bytes, mtime_ns=seen.mtime_ns)
+        with self._claim(seen.fingerprint):  # a copy of a file under way waits, and then finds everything stored
+            known = self._ledger.find_stored(job, seen.fingerprint)
+            video = self._index_content(job, seen) if known is None else known
             self._ledger.link(job, video, encoded=known is None)
+
+    def _go_on(self) -> None:
+        if self._ledger.stop.is_set():
+            raise StopRun
 
     def _claim(self, name: str) -> threading.Lock:
         with self._lock:
             return self._claims[name]
 
-    def _index_content(self, job: Job) -> int:
+    def _index_content(self, job: Job, seen: Identity) -> int:
+        """Decode and store a file; before anything is stored, its content must still be what was seen."""
         ledger, video, num_segments = self._ledger, -1, 1
 
         def begin(opened: Opened) -> set[int]:
-            nonlocal video
-            video = ledger.begin(job, opened)
+            nonlocal seen, video
+            seen = check_unchanged(job.path, seen)
+            video = ledger.begin(job, seen.fingerprint, opened)
             return ledger.store.stored_segments(video)
 
         for message in self._pool.stream(job.path, skip=begin):
@@ -143,12 +151,14 @@ class Lanes:
                 case Opened():
                     num_segments = len(message.cuts)
                 case DecodedSegment():
+                    seen = check_unchanged(job.path, seen)
                     frames = [message.frames]
                     [(embedding, packed)] = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
                     segment = NewSegment(video, message.number, message.start, message.end, embedding, packed)
                     ledger.add([(job, num_segments, segment)])
                 case Finished():
+                    seen = check_unchanged(job.path, seen)
                     ledger.store.finish_video(video, salvaged=message.salvaged)
-            if ledger.stop.is_set() and not isinstance(message, Finished):
-                raise StopRun
+            if not isinstance(message, Finished):
+                self._go_on()
         return video

@@ -7,15 +7,15 @@ decode and encode by the functions here, and both keep this book, which is the o
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vidret.errors import DecodeError, UnreachableError
+from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.store.records import FileRecord, FileState, NewSegment, PruneReport
 from vidret.store.store import Store
-from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
-from vidret.video.content import find_gone, look_at_all
+from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
+from vidret.video.content import find_gone, look_at_all, sample
 from vidret.video.decode import Decoder, Device
 from vidret.video.pool import DecodePool, Opened
 
@@ -106,6 +106,7 @@ class Ledger:
         self.started = time.monotonic()
         self._broken: BaseException | None = None
         self._lock = threading.Lock()
+        self._sampled: dict[tuple[int | None, int | None], set[int]] = defaultdict(set)
         self._counts: dict[str, int] = defaultdict(int)
         self._failed: list[tuple[str, str]] = []
         self._salvaged: list[tuple[str, str]] = []
@@ -118,6 +119,7 @@ class Ledger:
         """Sort the files into jobs and such that need none; the largest come first, so that the work ends together."""
         self._note_missing(set(files))
         known = {record.path: record for record in self.store.files()}
+        self._note_sampled(known.values())
         for path, about in look_at_all(files):
             record = known.get(path)
             if isinstance(about, UnreachableError) and record is not None:
@@ -160,15 +162,34 @@ class Ledger:
 
     # What came of it
 
-    def begin(self, job: Job | None, opened: Opened) -> int:
-        """Begin to store what a file turned out to be, or go on with it; give the video's id.
+    def find_stored(self, job: Job, name: str) -> int | None:
+        """Return the video that holds all of a file's content by its fingerprint, or None."""
+        video = self.store.is_complete(name)
+        if video is not None:
+            return video
+        for earlier in self._sampled.get((job.num_bytes, job.mtime_ns), ()):
+            record = self.store.video(earlier)
+            if record.complete and not record.salvaged and record.fingerprint == sample(job.path):
+                return earlier
+        return None
+
+    def _note_sampled(self, records: Iterable[FileRecord]) -> None:
+        """Note the contents that an earlier version named by a sample alone, by size and modification time.
+
+        A moved file keeps these. With them the sample is proof enough, without them it is not.
+        """
+        names = self.store.fingerprints()
+        for record in records:
+            if record.video is not None and "-" not in names[record.video]:
+                self._sampled[record.num_bytes, record.mtime_ns].add(record.video)
+
+    def begin(self, job: Job | None, name: str, opened: Opened) -> int:
+        """Begin to store a content by its fingerprint, or go on with it, and return the video's id.
 
         The file may be None: one that failed in the meantime stays so.
         """
         facts = {**opened.info_facts, "decoder": opened.decoder}
-        video = self.store.begin_video(
-            opened.fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts)
-        )
+        video = self.store.begin_video(name, duration=opened.duration, facts=facts, num_segments=len(opened.cuts))
         if job is not None:
             self.store.set_file(job.path, state="running", video=video)
         return video
@@ -197,9 +218,11 @@ class Ledger:
     def fail(self, path: str, error: DecodeError, job: Job | None = None) -> None:
         """Keep a file's failure, with what it looked like, so that it is tried again only once it changed.
 
-        One that could not be reached is tried again in any case.
+        One that could not be reached, or changed during this run, is tried again in any case.
         """
         num_bytes, mtime_ns = (job.num_bytes, job.mtime_ns) if job else (None, None)
+        if isinstance(error, ChangedError):
+            num_bytes, mtime_ns = -1, NO_TIME
         state: FileState = "pending" if isinstance(error, UnreachableError) else "failed"
         self.store.set_file(path, state=state, reason=error.reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
         with self._lock:

@@ -38,21 +38,20 @@ CONTENTS = [
 ]
 
 
-def opened(name: str) -> Opened:
+def opened() -> Opened:
     cuts = [(number, float(number), number + 1.0) for number in range(NUM_SEGMENTS)]
-    return Opened({}, name, float(NUM_SEGMENTS), cuts, "pyav", "")
+    return Opened({}, float(NUM_SEGMENTS), cuts, "pyav", "")
 
 
 def encoded(content: int, file: int, number: int) -> tuple[Any, bytes]:
-    name = CONTENTS[content].fingerprint
-    part = rows.Part(content, file, opened(name), number, float(number), number + 1.0, seconds=0.5)
+    part = rows.Part(content, file, opened(), number, float(number), number + 1.0, seconds=0.5)
     vector = np.array([content + 1, number], np.float16)
     embedding = SegmentEmbedding(vector, vector[None], np.array([number + 0.5]))
     return rows.Encoded(part, embedding, 0.25), bytes([content, number])
 
 
 def whole(content: int, file: int) -> Rows:
-    ended = rows.Ended(content, file, opened(CONTENTS[content].fingerprint), "", NUM_SEGMENTS)
+    ended = rows.Ended(content, file, opened(), "", NUM_SEGMENTS)
     return [*(encoded(content, file, number) for number in range(NUM_SEGMENTS)), (ended, b"")]
 
 

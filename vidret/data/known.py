@@ -10,7 +10,7 @@ from vidret.data.frames import Part, read_indices
 from vidret.data.shards import Shards
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
-from vidret.video.content import look_at
+from vidret.video.content import fingerprint, look_at
 from vidret.video.probe import VideoInfo, probe
 
 Choose = Callable[[VideoInfo, Part], Int64[np.ndarray, " frame"]]
@@ -55,10 +55,11 @@ def read_part(part: Part, *, choose: Choose, resize: Resize) -> Reading:
         num_bytes, mtime_ns = about.st_size, about.st_mtime_ns
         info = probe(part.path)
         frames = read_indices(info, choose(info, part), resize)
+        content = fingerprint(part.path)
     except DecodeError as error:
         return Reading(part, num_bytes, mtime_ns, error.reason)
     lost = frames.salvaged or info.damage
-    return Reading(part, num_bytes, mtime_ns, "", info.fingerprint, info.shown_seconds, frames, lost)
+    return Reading(part, num_bytes, mtime_ns, "", content, info.shown_seconds, frames, lost)
 
 
 class KnownFiles:

@@ -62,7 +62,9 @@ class Arrivals:
         job = self._ledger.jobs[part.file]
         if part.content not in self._videos:
             alive = None if part.file in self._failed else job
-            self._videos[part.content] = self._ledger.begin(alive, part.opened)
+            self._videos[part.content] = self._ledger.begin(
+                alive, self._contents[part.content].fingerprint, part.opened
+            )
         video = self._videos[part.content]
         segment = NewSegment(video, part.number, part.start, part.end, encoded.embedding, packed)
         return job, len(part.opened.cuts), segment
@@ -83,7 +85,7 @@ class Arrivals:
         jobs = self._ledger.jobs
         video = self._videos.get(number)
         if video is None:  # all of it was stored before
-            video = self._ledger.begin(jobs[ended.file], ended.opened)
+            video = self._ledger.begin(jobs[ended.file], self._contents[number].fingerprint, ended.opened)
         self._ledger.store.finish_video(video, salvaged=ended.salvaged)
         for file, _ in self._contents[number].files:
             if file not in self._failed:

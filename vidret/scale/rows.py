@@ -15,6 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ig
 
 from vidret.errors import DecodeError
 from vidret.types import Frames, SegmentEmbedding
+from vidret.video.content import Identity
 from vidret.video.pool import Opened
 
 Bytes = bytes | memoryview
@@ -30,10 +31,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a file holds, by its fingerprint, or why that cannot be said."""
+    """What a file holds, or why that cannot be said."""
 
     file: int
-    fingerprint: str
+    identity: Identity | None
     error: DecodeError | None = None
 
 
@@ -41,12 +42,14 @@ class Named:
 class Content:
     """A content to be decoded, from the first of its files that can be read.
 
-    ``stored`` are the numbers of the segments that need no decoding, if it is still cut into ``num_segments``.
+    ``stamps`` are what the files bore when they were named, as ``Identity`` has them. ``stored`` are the numbers of the
+    segments that need no decoding, if it is still cut into ``num_segments``.
     """
 
     number: int
     fingerprint: str
     files: tuple[tuple[int, str], ...]
+    stamps: tuple[tuple[int, ...], ...] = ()
     stored: frozenset[int] = frozenset()
     num_segments: int = 0
 

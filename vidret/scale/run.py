@@ -183,19 +183,25 @@ class RayRun:
             fn_kwargs={"brake": self._brake},
         )
         by_name: defaultdict[str, list[int]] = defaultdict(list)
+        stamps: dict[int, tuple[int, ...]] = {}
         for row in self._rows(names):
             if row.error is not None:
                 self._ledger.fail(jobs[row.file].path, row.error, jobs[row.file])
             else:
-                by_name[row.fingerprint].append(row.file)
+                by_name[row.identity.fingerprint].append(row.file)
+                stamps[row.file] = row.identity.stamp
         begun = store.contents()
         for name, numbers in sorted(by_name.items(), key=lambda item: min(item[1])):
-            if (video := store.is_complete(name)) is not None:
+            numbers.sort()
+            if (video := self._ledger.find_stored(jobs[numbers[0]], name)) is not None:
                 for number in numbers:
                     self._ledger.link(jobs[number], video, encoded=False)
                 continue
             content = Content(
-                len(self._contents), name, tuple((number, jobs[number].path) for number in sorted(numbers))
+                len(self._contents),
+                name,
+                tuple((number, jobs[number].path) for number in numbers),
+                tuple(stamps[number] for number in numbers),
             )
             if (video := begun.get(name)) is not None:
                 stored, planned = frozenset(store.stored_segments(video)), store.video(video).num_segments

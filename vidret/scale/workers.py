@@ -18,7 +18,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.ledger import Pack, encode_segments, open_decoders
 from vidret.scale.rows import Broken, Bytes, Content, Decoded, Encoded, Ended, Failed, Named, Part, read_rows, to_table
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
-from vidret.video.content import fingerprint
+from vidret.video.content import Identity, check_unchanged, identify
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
 
@@ -58,9 +58,9 @@ def name_contents(table: Any, *, brake: Any) -> Any:
         if stopped():
             break
         try:
-            rows.append((Named(look.file, fingerprint(look.path)), b""))
+            rows.append((Named(look.file, identify(look.path)), b""))
         except DecodeError as error:
-            rows.append((Named(look.file, "", error), b""))
+            rows.append((Named(look.file, None, error), b""))
     return to_table(rows)
 
 
@@ -96,16 +96,16 @@ def _decode_content(content: Content, pool: DecodePool, stopped: Callable[[], bo
         same_cuts = len(opened.cuts) == content.num_segments
         return sent | content.stored if same_cuts else sent
 
-    for file, path in content.files:
+    for (file, path), stamp in zip(content.files, content.stamps, strict=True):
         try:
+            seen = Identity(content.fingerprint, stamp)
             opened, since = None, time.monotonic()
             for message in pool.stream(path, skip=skip):
                 if stopped():
                     return
+                seen = check_unchanged(path, seen)
                 match message:
                     case Opened():
-                        if message.fingerprint != content.fingerprint:
-                            raise DecodeError(path, "changed while it was indexed")
                         opened = message
                     case DecodedSegment():
                         assert opened is not None

@@ -40,11 +40,13 @@ TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest")
 class About:
     """What a store says of a file, under the names that ``os.stat`` has.
 
-    A size of 0 is not known; a time of ``NO_TIME`` or less is none, though another one means another content.
+    A size of 0 is not known; a time of ``NO_TIME`` or less is none, though another one means another content. ``tag``
+    is a checksum or a version of the content, where the store gives one.
     """
 
     st_size: int
     st_mtime_ns: int
+    tag: str = ""
 
 
 class NoRangesError(Exception):
@@ -54,13 +56,15 @@ class NoRangesError(Exception):
 # Looking
 
 
-def look(address: str) -> About:
-    """Ask a store about a file; it may answer from the listing that this process had of it.
+def look(address: str, *, fresh: bool = False) -> About:
+    """Ask a store about a file; unless ``fresh``, it may answer from the listing that this process had of it.
 
     Raises:
         DecodeError: It is not there, or an ``UnreachableError``: nobody can tell.
     """
     store, path = find_store(address)
+    if fresh:
+        store.invalidate_cache(path)
     return read_info(address, ask(address, lambda: store.info(path)))
 
 
@@ -74,12 +78,12 @@ def read_info(address: str, info: dict[str, Any]) -> About:
         raise DecodeError(address, "is a folder")
     told = (_read_time(info[name]) for name in TIMES if info.get(name))
     seconds = next((each for each in told if each is not None), None)
-    tag = next((str(info[name]) for name in TAGS if info.get(name)), None)
+    tag = next((str(info[name]) for name in TAGS if info.get(name)), "")
     if seconds is not None:
         changed = round(seconds * 1e9)
     else:
         changed = NO_TIME - (int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=7).digest()) if tag else 0)
-    return About(info.get("size") or 0, changed)
+    return About(info.get("size") or 0, changed, tag)
 
 
 def _read_time(told: Any) -> float | None:

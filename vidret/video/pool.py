@@ -23,7 +23,6 @@ class Opened:
     """What a file is, and how it will be cut: (number, start, end) of every segment, in seconds."""
 
     info_facts: dict[str, str | int | float | bool]
-    fingerprint: str
     duration: float
     cuts: list[tuple[int, float, float]]
     decoder: str
@@ -176,4 +175,4 @@ class DecodePool:
 def _read_opened(header: wire.Header) -> Opened:
     facts = header["facts"]
     cuts = [(number, start, end) for number, start, end in header["cuts"]]
-    return Opened(facts, facts["fingerprint"], facts["duration"], cuts, header["decoder"], header["why"])
+    return Opened(facts, facts["duration"], cuts, header["decoder"], header["why"])

@@ -1,4 +1,4 @@
-"""What a file is: its frames' exact times, rate, size, rotation and fingerprint.
+"""What a file is: its frames' exact times, rate, size and rotation.
 
 Times come from the packets' own timestamps, never from index / rate, so that uneven rates and edit lists are exact.
 Only the first frame is decoded, for its size and rotation; all frames only where timestamps do not tell them apart.
@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float64, Int64
 from vidret.errors import DecodeError
 from vidret.video import content, timeline
 from vidret.video.boxes import find_payload
-from vidret.video.content import fingerprint as fingerprint
 from vidret.video.pyav import LENIENT_METADATA
 from vidret.video.ranges import RemoteFile
 from vidret.video.timeline import MISSING, Packets
@@ -58,7 +57,6 @@ class VideoInfo:
 
     path: str
     num_bytes: int
-    fingerprint: str
     container: str
     codec: str
     pixel_format: str
@@ -108,7 +106,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     name = os.fspath(path)
     alive = alive or (lambda: None)
     remote = content.open_remote(name)
-    digest, num_bytes = content.measure(name, remote)
+    num_bytes = content.count_bytes(name, remote)
     payload = find_payload(remote, num_bytes) if remote else []
     with open_container(name, remote) as container:
         stream = _choose_stream(name, container)
@@ -149,7 +147,6 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     return VideoInfo(
         path=name,
         num_bytes=num_bytes,
-        fingerprint=digest,
         container=kind,
         codec=codec,
         pixel_format=frame.format.name,

@@ -38,7 +38,7 @@ class RemoteFile(io.RawIOBase):
         self._failure: DecodeError | None = None
         self._store.invalidate_cache(self._path)
         info = ask(address, lambda: self._store.info(self._path))
-        about = read_info(address, info)
+        self.about = about = read_info(address, info)
         self.num_bytes = about.st_size
         # Of a file whose changes nobody can see nothing is kept.
         self._key = (address, about if about.st_mtime_ns != NO_TIME else object())
