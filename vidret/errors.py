@@ -36,6 +36,10 @@ class EncoderError(VidretError):
     """Say why an encoder cannot be loaded or trusted."""
 
 
+class DeviceError(VidretError):
+    """Say why a device cannot be computed on."""
+
+
 class AlignerError(VidretError):
     """Say why an aligner cannot be loaded."""
 

@@ -199,5 +199,6 @@ def test_gpu_is_refused_where_there_is_none() -> None:
 
     if faiss.get_num_gpus():
         pytest.skip("FAISS sees a GPU")
-    with pytest.raises(StoreError, match=r"device must be 'cpu' where FAISS sees no GPU, got 'cuda'"):
-        Flat(DIM, device="cuda")
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(StoreError, match=f"device must be cpu or one of the 0 GPUs that FAISS sees, got {device}"):
+            Flat(DIM, device=device)

@@ -54,7 +54,7 @@ class Shards:
         """Start empty; ``read`` gives vectors by id.
 
         Raises:
-            StoreError: FAISS sees no GPU, and one was asked for.
+            StoreError: FAISS does not see the GPU that is asked for.
         """
         self._dim, self._read, self._device, self._ivf_from = dim, read, device, ivf_from
         self._shards: list[Shard] = []

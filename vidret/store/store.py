@@ -130,7 +130,7 @@ class Store:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False, device: str = "cpu") -> "Store":
-        """Open an index; ``device="cuda"`` searches on the first GPU.
+        """Open an index; the device ``cuda:N`` has FAISS search on that GPU where it can.
 
         Raises:
             StoreError: no index is there, another process writes it, or it cannot be read.

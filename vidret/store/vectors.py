@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64, UInt8
 
+from vidret.devices import CPU
 from vidret.errors import MissingExtraError, StoreError
+from vidret.store.gpu import Copies, choose_faiss_device
 from vidret.store.seals import FileSeal, write_file
 
 Ids = Int64[np.ndarray, " id"]
@@ -80,37 +82,39 @@ class Flat:
     def __init__(self, dim: int, *, device: str = "cpu") -> None:
         """Start empty.
 
-        ``device="cuda"`` searches a copy on the first GPU; unproven on a real one.
+        With the device ``cuda:N`` a copy on that GPU is searched where it can; see ``Copies``.
 
         Raises:
-            StoreError: FAISS sees no GPU, and one was asked for.
+            StoreError: FAISS does not see the GPU that is asked for.
         """
         self._faiss = f = load_faiss()
-        if device != "cpu" and f.get_num_gpus() < 1:  # moving an index there would only fail later and worse
-            raise StoreError(f"device must be 'cpu' where FAISS sees no GPU, got {device!r}")
+        if choose_faiss_device(f, device) != device:  # copying an index there would only fail later and worse
+            raise StoreError(f"device must be cpu or one of the {f.get_num_gpus()} GPUs that FAISS sees, got {device}")
         self.dim = dim
         self.ids: Ids = np.empty(0, np.int64)  # rising
         self._index = f.IndexIDMap(f.IndexScalarQuantizer(dim, f.ScalarQuantizer.QT_fp16, f.METRIC_INNER_PRODUCT))
-        self._searched = _Searched(device)
+        self._copies = Copies(f, device)
 
     def add(self, ids: Ids, vectors: Float[np.ndarray, "id dim"]) -> None:
         """Add vectors under new ids; float16 values are kept without loss."""
         if len(ids):
             self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
             self.ids = np.union1d(self.ids, ids)
-            self._searched.forget()
+            self._copies.forget()
 
     def remove(self, ids: Ids) -> None:
         """Forget ids."""
         if len(ids):
             self._index.remove_ids(np.ascontiguousarray(ids))
             self.ids = np.setdiff1d(self.ids, ids, assume_unique=True)
-            self._searched.forget()
+            self._copies.forget()
 
     def search(self, queries: Float32[np.ndarray, "query dim"], k: int, only: Only | None = None) -> Found:
         """Find the k best per query."""
         params = None if only is None else self._faiss.SearchParameters(sel=only.selector())
-        return search(self._searched.give(self._index), queries, k, min(k, len(self.ids)), params)
+        num_found = min(k, len(self.ids))
+        index = self._copies.choose(self._index, num_found, filtered=only is not None)
+        return search(index, queries, k, num_found, params)
 
     def save(self, folder: Path) -> FileSeal:
         """Write all of it."""
@@ -129,7 +133,7 @@ class Flat:
         if (index.d, index.ntotal, len(ids)) != (self.dim, total, total):
             raise ValueError("it does not hold what was saved")
         self._index, self.ids = index, ids
-        self._searched.forget()
+        self._copies.forget()
 
 
 class Shard:
@@ -151,7 +155,7 @@ class Shard:
         self._lists = f.downcast_index(self._index.index) if self.coarse else self._index
         if (self._index.d, self._index.ntotal) != (dim, seal.total):
             raise ValueError("it does not hold what was saved")
-        self._searched = _Searched("cpu" if self.coarse else device)
+        self._copies = Copies(f, CPU if self.coarse else device)
 
     @cached_property
     def ids(self) -> Ids:
@@ -173,14 +177,15 @@ class Shard:
         if only is not None:
             how["sel"] = only.selector()
         num_found = min(k, self.seal.total)
-        if len(queries) == 1 and self._searched.on_cpu and not self.coarse:
+        index = self._copies.choose(self._index, max(num_found, how["nprobe"]), filtered=only is not None)
+        if len(queries) == 1 and index is self._index and not self.coarse:
             return search_lists(self._lists, queries, k, num_found, how)
         if self.coarse:
             inner = f.IVFRaBitQSearchParameters(qb=QUERY_BITS, **how)
             params = f.SearchParametersPreTransform(index_params=inner)
         else:
             params = f.SearchParametersIVF(**how)
-        return search(self._searched.give(self._index), queries, k, num_found, params)
+        return search(index, queries, k, num_found, params)
 
 
 def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> FileSeal | None:
@@ -290,31 +295,6 @@ def vector_bytes(kind: str, dim: int) -> int:
 def batches(ids: Ids) -> list[Ids]:
     """Cut ids into what is read at once."""
     return [ids[first : first + BATCH] for first in range(0, len(ids), BATCH)]
-
-
-class _Searched:
-    """What is searched for an index: itself, or its copy on the first GPU; unproven on a real one."""
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._copy: Any = None
-
-    @property
-    def on_cpu(self) -> bool:
-        """Say whether it is searched here."""
-        return self._device == "cpu"
-
-    def give(self, index: Any) -> Any:
-        if self.on_cpu:
-            return index
-        if self._copy is None:  # on a GPU ids cannot be removed, so the copy is made again when the set changes
-            f = load_faiss()
-            resources = f.StandardGpuResources()
-            self._copy = (resources, f.index_cpu_to_gpu(resources, 0, index))
-        return self._copy[1]
-
-    def forget(self) -> None:
-        self._copy = None
 
 
 def _writing(index: Any) -> Callable[[Callable[[bytes], None]], None]:
