@@ -14,6 +14,8 @@ from jaxtyping import Float, Float32
 
 from vidret.align.baseline import WEAK
 from vidret.calibrating import Calibration, measure_calibration, save_calibration
+from vidret.devices import AUTO as AUTO_DEVICE
+from vidret.devices import CPU, choose_device, cuda_index
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.grounding import Grounder, forget_others
@@ -22,6 +24,7 @@ from vidret.locating import Chosen, Locator
 from vidret.queries import Wanted, encode_queries
 from vidret.ranking import AUTO, NONE, FrameRanker, Ranker, check_ranker, load_ranker
 from vidret.searching import CANDIDATES, Search, Searcher
+from vidret.store.gpu import choose_faiss_device
 from vidret.store.records import HEAD, MOMENTS, RANKER, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
@@ -48,18 +51,20 @@ class Engine:
         rerank: str = AUTO,
         tokens: str = "int8",
         head: str | os.PathLike[str] = AUTO,
-        device: str = "cpu",
+        device: str = AUTO_DEVICE,
         store: str | None = None,
     ) -> None:
         """Join an index folder, which need not exist yet, with an encoder; ``Engine.open`` finds the right encoder.
 
         Raises:
+            DeviceError: There is no such device.
             StoreError: The index was made with another encoder or for another aligner.
         """
+        self._device_named = device != AUTO_DEVICE
+        self.device = choose_device(device if self._device_named else getattr(encoder, "device", CPU))
         self.path = Path(path)
         self.encoder = encoder
         self._vectors = store
-        self._device = device
         self._opened: Searcher | None = None
         made: dict[str, str] = {}
         known_head = NONE
@@ -104,22 +109,26 @@ class Engine:
             tokens: How tokens are stored, for UCoFiA in a new index and for a grounding head: ``int8`` or ``float16``.
             head: The file of a trained grounding head, which then locates moments; ``none``, or ``auto``: the one that
                 the index was prepared for.
-            device: See ``load_encoder``.
+            device: Where the encoder, a head, decoding and FAISS run; see ``load_encoder`` for its names. Decoding and
+                FAISS run on the CPU where the device is not CUDA, or where their builds have no GPU code. An encoder
+                that is loaded already runs where it is, which ``auto`` then means.
             precision: See ``load_encoder``.
             store: Where the vectors of a new index go: ``faiss``, which is embedded and taken unless given, or the
                 address of a Milvus, ``milvus://...``. The index remembers it, and refuses to be given another.
 
         Raises:
+            DeviceError: There is no such device; nothing is loaded before that is known.
             StoreError: The index cannot be read, or was made with another encoder.
             EncoderError: The encoder cannot be loaded.
         """
+        chosen = choose_device(device)
         if encoder is None:
             encoder = STARTER
             if Store.exists(path):
                 with Store.open(path) as opened:
                     encoder = opened.encoder_name
         if isinstance(encoder, str):
-            encoder = load_encoder(encoder, device=device, precision=precision)
+            encoder = load_encoder(encoder, device=chosen, precision=precision)
         return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
 
     @cached_property
@@ -132,15 +141,23 @@ class Engine:
         if self._head == NONE:
             return None
         folder = self.path / MOMENTS
-        return Grounder(Path(self._head), self.encoder, folder, tokens=self._tokens, device=self._device)
+        return Grounder(Path(self._head), self.encoder, folder, tokens=self._tokens, device=self.device)
 
     @property
     def _searcher(self) -> Searcher:
         if self._opened is None:
-            on_gpu = self._device.startswith("cuda") and load_faiss().get_num_gpus() > 0
-            store = Store.open(self.path, device="cuda" if on_gpu else "cpu")
+            store = Store.open(self.path, device=self._choose_faiss_device())
             self._opened = Searcher(store, self.encoder, self.ranker, tokens=self._tokens)
         return self._opened
+
+    def _choose_faiss_device(self) -> str:
+        if cuda_index(self.device) is None:
+            return CPU
+        chosen = choose_faiss_device(load_faiss(), self.device)
+        if chosen != self.device:  # with auto it is no surprise: the extra "cpu" has no GPU code
+            level = logging.WARNING if self._device_named else logging.INFO
+            logger.log(level, "FAISS does not see %s, so it searches on the CPU", self.device)
+        return chosen
 
     @property
     def _store(self) -> Store:
@@ -211,7 +228,7 @@ class Engine:
                 tokens=self.ranker.wants_tokens,
                 lanes=lanes,
                 decoder=decoder,
-                device="cuda" if self._device.startswith("cuda") else "cpu",
+                device=self.device,
                 timeout=timeout,
                 retry_failed=retry_failed,
                 prune=prune,

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn import functional
 
+from vidret.devices import choose_device
 from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.checkpoint import load_head
@@ -69,7 +70,7 @@ class Grounder:
         if not isinstance(encoder, LayeredEncoder):
             raise VidretError(f"{head}: must have a CLIP model of ours as encoder, got {encoder.name}")
         self._encoder, self._tokens, self._limit = encoder, TOKENS[tokens], limit
-        self._device = torch.device("cuda" if device.startswith("cuda") else "cpu")
+        self._device = torch.device(choose_device(device))
         self._head.to(self._device)
         self.fps = self.card.fps or FPS
         try:

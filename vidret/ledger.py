@@ -16,12 +16,13 @@ from vidret.store.records import FileRecord, FileState, NewSegment, PruneReport
 from vidret.store.store import Store
 from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.content import find_gone, look_at_all, sample
-from vidret.video.decode import Decoder, Device
+from vidret.video.decode import Decoder
 from vidret.video.pool import DecodePool, Opened
 
 if TYPE_CHECKING:  # a process that only decodes shall not wait for torch
     from vidret.encode.encoder import Encoder
 
+SEGMENTS_AT_ONCE = 32  # through an encoder on an accelerator; on a core each alone, which is as fast
 POLL = 0.1  # seconds between looks at the progress
 
 Pack = Callable[[SegmentEmbedding], bytes]
@@ -71,7 +72,7 @@ class Job:
 
 
 def open_decoders(
-    num_workers: int, resize: Resize, sampling: Sampling, *, decoder: Decoder, device: Device, timeout: float
+    num_workers: int, resize: Resize, sampling: Sampling, *, decoder: Decoder, device: str, timeout: float
 ) -> DecodePool:
     """Prepare the first stage: processes that decode what an encoder looks at."""
     return DecodePool(
@@ -88,10 +89,9 @@ def open_decoders(
 
 def encode_segments(
     encoder: "Encoder", segments: Sequence[Frames], *, pack: Pack | None, tokens: bool
-) -> list[tuple[SegmentEmbedding, bytes]]:
-    """Do the second stage: encode segments, and have ``pack`` make of each what is stored beside its vectors."""
-    embeddings = encoder.encode_frames(segments, tokens=tokens and pack is not None)
-    return [(embedding, b"" if pack is None else pack(embedding)) for embedding in embeddings]
+) -> list[SegmentEmbedding]:
+    """Do the second stage: encode segments, with the tokens that ``pack`` reads of each if it wants any."""
+    return encoder.encode_frames(segments, tokens=tokens and pack is not None)
 
 
 class Ledger:

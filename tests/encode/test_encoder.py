@@ -15,7 +15,6 @@ from vidret.encode.encoder import (
     STARTER,
     WHOLE,
     check_encoder,
-    choose_device,
     choose_dtype,
     digest_weights,
     load_encoder,
@@ -23,7 +22,7 @@ from vidret.encode.encoder import (
 )
 from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.model import Card, ClipModel, save_model
-from vidret.errors import EncoderError
+from vidret.errors import DeviceError, EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
 MEAN, STD = (0.48, 0.45, 0.40), (0.26, 0.25, 0.27)
@@ -114,30 +113,13 @@ def test_a_digest_reads_odd_weights() -> None:
     assert len(digest_weights([*weights, ("half", torch.ones(3).half())])) == 32
 
 
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    for name in ("banana", "mps", "meta", "cuda:x", ""):
-        with pytest.raises(EncoderError, match=f"device must be auto, cpu, cuda or cuda:N, got {name}"):
-            choose_device(name)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto").type == "cpu"
-    with pytest.raises(EncoderError, match="device must exist, got cuda on a machine with 0 CUDA devices"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto").type == "cuda"
-    assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(EncoderError, match="got cuda:2 on a machine with 2"):
-        choose_device("cuda:2")
-
-
 def test_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert choose_dtype("fp32", cuda) == torch.float32
     assert choose_dtype("bf16", cpu) == torch.bfloat16
     for supported, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda answer=supported: answer)
+        capability = (8, 0) if supported else (7, 5)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device, answer=capability: answer)
         assert choose_dtype("auto", cuda) == dtype
         for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
             monkeypatch.setattr(torch.cpu, probe, lambda answer=supported: answer, raising=False)
@@ -145,6 +127,25 @@ def test_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, probe)
     assert choose_dtype("auto", cpu) == torch.float32
+    assert choose_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_a_gpu_that_only_emulates_bfloat16_keeps_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch says of a T4 (7.5) that it supports bfloat16, which it emulates; of two cards each counts for itself."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    capabilities = {torch.device("cuda:0"): (7, 5), torch.device("cuda:1"): (9, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert choose_dtype("auto", torch.device("cuda:0")) == torch.float32
+    assert choose_dtype("auto", torch.device("cuda:1")) == torch.bfloat16
+    assert choose_dtype("bf16", torch.device("cuda:0")) == torch.bfloat16, "who asks for it gets it"
+
+
+def test_a_missing_device_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in (STARTER, "ViT-B-32/random", "no model at all"):
+        with pytest.raises(DeviceError, match="device must exist, got cuda:1 on a machine with 1 CUDA devices"):
+            load_encoder(name, device="cuda:1")
 
 
 def test_an_unknown_precision_is_refused_before_anything_is_loaded() -> None:

@@ -189,8 +189,26 @@ class Spy:
         assert name != "nvidia", "Decord looks for CUDA's libraries"
 sys.meta_path.insert(0, Spy())
 from vidret.video.decode import _decord_version
-assert _decord_version("cpu")
+assert _decord_version(gpu=False)
 assert "nvidia" not in sys.modules
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_decord_with_gpu_code_gets_cuda_libraries_on_the_cpu_too(tmp_path: Path) -> None:
+    """Such a build cannot be loaded without them."""
+    (tmp_path / "decord").mkdir()
+    (tmp_path / "decord" / "__init__.py").write_text(
+        "try:\n    import nvidia\nexcept ImportError:\n    raise OSError('libcudart.so')\n"
+        "import types\nlogging = types.SimpleNamespace(set_level=print, QUIET=0)\n__version__ = '3.4.0+cu130'\n"
+    )
+    (tmp_path / "nvidia").mkdir()
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from vidret.video.decode import _decord_version
+assert _decord_version(gpu=False) == "3.4.0+cu130"
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr

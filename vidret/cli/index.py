@@ -76,7 +76,12 @@ def index(
         typer.Option(help="Of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; one of this machine unless given."),
     ] = None,
     num_gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="With --engine ray: GPUs of each model that encodes, such as 1 or 0.5.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="With --engine ray: GPUs of each model that encodes, such as 1 or 0.5; 0 encodes on CPUs. "
+            "Unless given, 1 where --device is CUDA and Ray has a GPU.",
+        ),
     ] = None,
     decoder: Annotated[str, typer.Option(help="auto (Decord where it is exact, else PyAV), decord or pyav.")] = "auto",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a decoder may stay silent.")] = 120.0,
@@ -136,8 +141,7 @@ def choose_run(
     if engine == "ray":
         from vidret.scale.run import index_on_ray
 
-        gpus = num_gpus_per_worker or 0.0
-        return partial(index_on_ray, address=address, num_gpus_per_worker=gpus, precision=precision)
+        return partial(index_on_ray, address=address, num_gpus_per_worker=num_gpus_per_worker, precision=precision)
     if engine != "local":
         raise typer.BadParameter(f"must be local or ray, got {engine}", param_hint="--engine")
     for hint, value in (("--address", address), ("--num-gpus-per-worker", num_gpus_per_worker)):

@@ -36,7 +36,10 @@ ModelOption = Annotated[
         "of a .safetensors or .pt file. The index remembers it. New indexes take starter.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(help="Where to compute: auto (an accelerator if there is one), cpu, cuda, cuda:N, xpu, xpu:N or mps."),
+]
 PrecisionOption = Annotated[str, typer.Option(help="auto (for CLIP bf16 where the hardware has it), fp32 or bf16.")]
 RerankOption = Annotated[
     str,

@@ -33,7 +33,8 @@ class ClipEncoder:
     """A CLIP model of our own towers: a segment is the mean of its frames' class embeddings.
 
     Its tokens are the patches that are left, with the number of original ones that each stands for. Attributes as in
-    ``Encoder``. The model is kept in ``dtype``, low-rank updates folded in; vectors come out as float32 of unit length.
+    ``Encoder``, and ``device``. The model is kept in ``dtype``, low-rank updates folded in; vectors come out as float32
+    of unit length.
 
     A model that looks over time takes each segment as one video. For Prompt Switch, a segment that makes no whole clips
     is filled up with its last frame, which is dropped again afterwards, and every clip covers the whole segment.
@@ -51,7 +52,7 @@ class ClipEncoder:
     ) -> None:
         """Take a model with its weights loaded, and the tokenizer that belongs to it; ``batch_size`` in frames."""
         card = model.card
-        self.name, self.card = name, card
+        self.name, self.card, self.device = name, card, str(device)
         self.dim, self.resize, self.sampling = card.vision.dim, card.resize, card.sampling
         self.fingerprint = digest_weights(model.state_dict().items(), card.to_json())
         self._model = model.folded().to(device, dtype).eval()
@@ -106,7 +107,7 @@ class ClipEncoder:
         return [min(frame, num_frames - 1) for frame in interleave(padded, prompts.num_frames)]
 
     def _standardise(self, pixels: torch.Tensor) -> torch.Tensor:
-        return normalise_pixels(pixels.to(self._device, non_blocking=True), self.card.mean, self.card.std, self._dtype)
+        return normalise_pixels(pixels.to(self._device), self.card.mean, self.card.std, self._dtype)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from vidret.devices import choose_device
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -58,49 +59,44 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
             .safetensors or .pt file alone, one that ``vidret convert`` made included; or ``ViT-B-32/random`` for random
             weights (for tests only). ``#whole`` at the end has it look at every video as one segment, as benchmarks do.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto`` (the accelerator that PyTorch sees, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
+            ``xpu:N`` or ``mps``.
         precision: ``auto`` (for CLIP bfloat16 where the hardware has it), ``fp32`` or ``bf16``.
 
     Raises:
+        DeviceError: There is no such device; nothing is loaded before that is known.
         EncoderError: The name is unknown, or its weights cannot be had or do not fit.
         MissingExtraError: The starter's packages are not installed.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise EncoderError(f"precision must be auto, fp32 or bf16, got {precision}")
+    chosen = torch.device(choose_device(device))
     whole, plain = name.endswith(WHOLE), name.removesuffix(WHOLE)
     if plain == STARTER:
         from vidret.encode.starter import StarterEncoder
 
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        return StarterEncoder(device=choose_device(device), dtype=dtype, whole=whole)
+        return StarterEncoder(device=chosen, dtype=dtype, whole=whole)
     from vidret.encode.clip import load_clip
 
-    return load_clip(plain, device=choose_device(device), precision=precision, whole=whole)
-
-
-def choose_device(device: str) -> torch.device:
-    """Resolve ``auto``, and refuse a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise EncoderError(f"device must be auto, cpu, cuda or cuda:N, got {device}") from None
-    if chosen.type not in ("cpu", "cuda"):
-        raise EncoderError(f"device must be auto, cpu, cuda or cuda:N, got {device}")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise EncoderError(
-            f"device must exist, got {device} on a machine with {torch.cuda.device_count()} CUDA devices"
-        )
-    return chosen
+    return load_clip(plain, device=chosen, precision=precision, whole=whole)
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve ``auto``: bfloat16 where the hardware computes in it (twice as fast, cosine 0.999), else float32."""
+    """Resolve ``auto``: bfloat16 where the device computes in it (twice as fast, cosine 0.999), else float32.
+
+    A GPU that only emulates bfloat16, as NVIDIA's before compute capability 8.0 do, is slower in it.
+    """
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        native = bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native else torch.float32
+    if device.type == "xpu":
+        native = getattr(torch.xpu.get_device_properties(device), "has_bfloat16_conversions", False)
+        return torch.bfloat16 if native else torch.float32
+    if device.type == "mps":  # Apple's first chips only emulate it
+        return torch.float32
     supports = (getattr(torch.cpu, probe, None) for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return torch.bfloat16 if any(probe() for probe in supports if probe is not None) else torch.float32
 

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 class ForeignEncoder:
     """Whatever open_clip loads: a segment is the mean of its frames' vectors, its tokens a ViT's projected patches.
 
-    Attributes as in ``Encoder``. The model is kept in ``dtype``; vectors come out as float32 of unit length.
+    Attributes as in ``Encoder``, and ``device``. The model is kept in ``dtype``; vectors come out as float32 of unit
+    length.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class ForeignEncoder:
     ) -> None:
         """Take an open_clip model with its weights loaded, and the tokenizer that belongs to it."""
         picture = open_clip.get_model_preprocess_cfg(model)
-        self.name = name
+        self.name, self.device = name, str(device)
         self.resize = read_resize(name.removesuffix(WHOLE), picture)
         self.sampling = sampling or Sampling()
         self.fingerprint = digest_weights(model.state_dict().items(), picture, self.sampling)
@@ -66,7 +67,7 @@ class ForeignEncoder:
 
     def _encode_pictures(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode uint8 (frame, height, width, 3): class embeddings (frame, dim), patch tokens (frame, token, dim)."""
-        pictures = normalise_pixels(pixels.to(self._device, non_blocking=True), self._mean, self._std, self._dtype)
+        pictures = normalise_pixels(pixels.to(self._device), self._mean, self._std, self._dtype)
         visual = self._model.visual
         if not tokens:
             return functional.normalize(self._model.encode_image(pictures).float(), dim=-1).cpu(), torch.empty(0)

@@ -48,9 +48,9 @@ RELU6 = 6.0
 
 
 class StarterEncoder:
-    """EfficientNet-Lite0 and MiniLM joined by their class names; 384 dimensions. Attributes as in ``Encoder``.
+    """EfficientNet-Lite0 and MiniLM joined by their class names; 384 dimensions.
 
-    Tokens are the 7 x 7 regions of each frame, mixed as the frames are.
+    Attributes as in ``Encoder``, and ``device``. Tokens are the 7 x 7 regions of each frame, mixed as the frames are.
     """
 
     dim = 384
@@ -71,6 +71,7 @@ class StarterEncoder:
         """
         self.name, self.sampling = STARTER + (WHOLE if whole else ""), Sampling(whole=whole)
         self._device, self._dtype, self._batch_size = device or torch.device("cpu"), dtype, batch_size
+        self.device = str(self._device)
         self._lock = Lock()
         self._files = {package: find_weights(package, file) for package, file in (CLASSIFIER, SENTENCES)}
         classes = load_file(CLASS_TEXTS)["classes"].float()

@@ -11,18 +11,22 @@ from typing import Any
 import ray
 from ray.exceptions import UnserializableException
 
+from vidret.devices import CPU, cuda_index
 from vidret.errors import VidretError
 from vidret.indexing import count_cores
 
 CONNECT_SECONDS = 10.0
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 STORE_BYTES = 1 << 30  # decoded segments that wait for an encoder, where the machine is ours
 # What a node of a cluster must be told; a worker on this machine inherits it.
 TOLD = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
 
 
 @contextlib.contextmanager
-def join_cluster(address: str | None) -> Iterator[None]:
+def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
     """Be connected to Ray: to what runs at ``address`` or, unless one is given, to a Ray of this machine's own.
+
+    With the device ``cuda:N`` the latter has that GPU and no other.
 
     Where this process is connected already, that stays; a Ray that was started here ends with the block.
 
@@ -37,7 +41,7 @@ def join_cluster(address: str | None) -> Iterator[None]:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")  # advice on sizes, to programmers
     try:
         with _silent():
-            _start(address)
+            _start(address, device)
     except Exception as error:  # Ray raises plain ones, too
         ray.shutdown()
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -50,14 +54,33 @@ def join_cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start(address: str | None) -> None:
+def _start(address: str | None, device: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
-        ray.init("local", num_cpus=count_cores(), object_store_memory=STORE_BYTES, include_dashboard=False, **quiet)
+        own: dict[str, Any] = {"num_cpus": count_cores(), "object_store_memory": STORE_BYTES}
+        if cuda_index(device) is not None:
+            own["num_gpus"] = 1
+        with _showing(cuda_index(device)):
+            ray.init("local", include_dashboard=False, **own, **quiet)
     else:
         _knock(address)
         told = {name: os.environ[name] for name in TOLD if name in os.environ}
         ray.init(address, runtime_env={"env_vars": told}, **quiet)
+
+
+@contextlib.contextmanager
+def _showing(gpu: int | None) -> Iterator[None]:
+    """Let processes that start inside see one GPU alone, of which this process has the number; None changes nothing."""
+    before = os.environ.get(VISIBLE)
+    if gpu is not None:
+        os.environ[VISIBLE] = before.split(",")[gpu].strip() if before else str(gpu)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[VISIBLE] = before
+        elif gpu is not None:
+            del os.environ[VISIBLE]
 
 
 def _knock(address: str) -> None:

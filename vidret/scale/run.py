@@ -13,6 +13,7 @@ too many lie in the object store: a long film never lies there whole.
 """
 
 import contextlib
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -23,22 +24,24 @@ from typing import Any
 import ray
 import ray.data
 
+from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.ledger import IndexReport, Ledger, Pack, Progress
+from vidret.ledger import SEGMENTS_AT_ONCE, IndexReport, Ledger, Pack, Progress
 from vidret.scale.arrivals import Arrivals
 from vidret.scale.cluster import join_cluster, tell_error
 from vidret.scale.rows import Content, Encoded, Look, deal, read_rows
 from vidret.scale.workers import Brake, Decoding, EncodeStage, decode_contents, name_contents
 from vidret.store.store import Store
-from vidret.video.decode import Decoder, Device
+from vidret.video.decode import Decoder
+
+logger = logging.getLogger(__name__)
 
 # Shares of a core, for Ray to count with. Together they fill a core, and where nodes are lost the actors that come back
 # on the others leave room for decoding: the operating system shares the cores, as it does between lanes.
 DECODER_CPUS = 0.5
 ENCODER_CPUS = 0.1
 BLOCK_BYTES = 8 << 20  # segments that leave a decoder together
-SEGMENTS_AT_ONCE = 32  # on a GPU, of whatever videos; on a core each alone, which is as fast, and as it is without Ray
 START = "seconds until Ray and the encoders were ready"
 FILES_A_TASK = 32  # at most: what a lost worker has done is done again
 
@@ -52,13 +55,13 @@ def index_on_ray(
     tokens: bool = True,
     lanes: int | None = None,
     decoder: Decoder = "auto",
-    device: Device = "cpu",
+    device: str = CPU,
     timeout: float = 120.0,
     retry_failed: bool = False,
     prune: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     address: str | None = None,
-    num_gpus_per_worker: float = 0.0,
+    num_gpus_per_worker: float | None = None,
     precision: str = "auto",
 ) -> IndexReport:
     """Bring an index up to date with files, as ``index_files`` does, its stages on Ray.
@@ -74,14 +77,16 @@ def index_on_ray(
         tokens: See ``index_files``.
         lanes: Files decoded at once, and on CPUs models that encode; the number of the cluster's cores unless given.
         decoder: See ``index_files``.
-        device: Where the engine computes here; it says nothing of the workers.
+        device: Where the engine computes. With ``cuda:N`` a Ray of this machine's own has that GPU alone; on a cluster
+            Ray deals its GPUs out.
         timeout: See ``index_files``.
         retry_failed: See ``index_files``.
         prune: See ``index_files``.
         on_progress: See ``index_files``.
         address: Of a Ray cluster: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; unless given, Ray is started on this
             machine and ended again.
-        num_gpus_per_worker: GPUs of each model that encodes, such as 1 or 0.5; 0 encodes on CPUs.
+        num_gpus_per_worker: GPUs of each model that encodes, such as 1 or 0.5; 0 encodes on CPUs. Unless given, 1 where
+            the device is CUDA and the cluster has a GPU, else 0.
         precision: See ``load_encoder``.
 
     Raises:
@@ -93,8 +98,10 @@ def index_on_ray(
     if not ledger.jobs:
         return ledger.close(prune=prune)
     began = time.monotonic()
-    with join_cluster(address):
-        run = RayRun(ledger, began, lanes=lanes, num_gpus_per_worker=num_gpus_per_worker)
+    if device != CPU and cuda_index(device) is None:
+        logger.warning("Ray's workers cannot use %s, so they encode on the CPU", device)
+    with join_cluster(address, device):
+        run = RayRun(ledger, began, lanes=lanes, device=device, num_gpus_per_worker=num_gpus_per_worker)
         stage = {"pack": pack, "tokens": tokens, "precision": precision}
         decoding = Decoding(encoder.resize, encoder.sampling, decoder, timeout)
         run.work(encoder, decoding, stage, on_progress)
@@ -104,7 +111,9 @@ def index_on_ray(
 class RayRun:
     """One run: a thread of its own takes what comes from Ray and stores it, so that an interrupt disturbs neither."""
 
-    def __init__(self, ledger: Ledger, began: float, *, lanes: int | None, num_gpus_per_worker: float) -> None:
+    def __init__(
+        self, ledger: Ledger, began: float, *, lanes: int | None, device: str, num_gpus_per_worker: float | None
+    ) -> None:
         """Look at what the cluster has; Ray began to start at ``began``.
 
         Raises:
@@ -113,6 +122,8 @@ class RayRun:
         self._ledger = ledger
         has = ray.cluster_resources()
         num_cores, num_gpus = int(has.get("CPU", 0)), has.get("GPU", 0.0)
+        if num_gpus_per_worker is None:
+            num_gpus_per_worker = 1.0 if cuda_index(device) is not None and num_gpus >= 1 else 0.0
         if num_gpus_per_worker > num_gpus:
             raise VidretError(
                 f"num_gpus_per_worker must be at most what the cluster has ({num_gpus:g}), got {num_gpus_per_worker:g}"
@@ -212,7 +223,7 @@ class RayRun:
         """Decode and encode the contents, and store what comes."""
         num = len(self._contents)
         tables = deal(self._contents, max(min(num, 16 * self._num_decoders), num // FILES_A_TASK))
-        kind = "cuda" if self._gpus else "cpu"
+        kind = "cuda" if self._gpus else CPU  # Ray shows an actor its own GPU alone
         data = (
             _quietly(ray.data.from_arrow(tables))
             .map_batches(

@@ -171,7 +171,8 @@ class EncodeStage:
     def _encode(self, segments: Sequence[tuple[Part, Frames]]) -> Iterator[Row]:
         since = time.monotonic()
         frames = [frames for _, frames in segments]
-        encoded = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
+        embeddings = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
+        encoded = [(each, b"" if self._pack is None else self._pack(each)) for each in embeddings]
         seconds = (time.monotonic() - since) / len(segments)
         for (part, _), (embedding, packed) in zip(segments, encoded, strict=True):
             yield Encoded(part, _as_stored(embedding), seconds), packed

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import is_address
 from vidret.types import Frames, Resize
@@ -23,7 +24,6 @@ from vidret.video.reader import GaveUpError, Picture, Reader
 from vidret.video.sampling import nearest
 
 Decoder = Literal["auto", "decord", "pyav"]
-Device = Literal["cpu", "cuda"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,14 +49,17 @@ _DECORD_BYTES = 512 << 20
 _WORTH_A_SEEK = 8
 
 
-def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, device: Device = "cpu") -> tuple[str, str]:
-    """Name the decoder for a file, and why: Decord where it is measured exact and stays small, PyAV everywhere else."""
+def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, gpu: int | None = None) -> tuple[str, str]:
+    """Name the decoder for a file, and why: Decord where it is measured exact and stays small, PyAV everywhere else.
+
+    On a GPU Decord's frames do not wait in this machine's memory.
+    """
     if decoder != "auto":
         return decoder, "asked for"
     if is_address(info.path):
         return "pyav", "Decord reads files here only, not addresses"
     kind = info.container.split(",")[0]
-    version = _decord_version(device)
+    version = _decord_version(gpu=gpu is not None)
     if not version:
         return "pyav", "Decord is not installed"
     if (kind, info.codec) not in _EXACT_WITH_DECORD:
@@ -75,7 +78,7 @@ def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, device: Device
         "it is shown rotated": info.rotation != 0,
         "it holds several video streams": info.num_streams > 1,
         "it is damaged": info.damage != "",
-        "Decord might hold all of it in memory": device == "cpu" and num_bytes > _DECORD_BYTES,
+        "Decord might hold all of it in memory": gpu is None and num_bytes > _DECORD_BYTES,
         "Decord takes no such path": not _is_text(info.path),
     }
     for why, doubtful in doubts.items():
@@ -88,7 +91,7 @@ def open_reader(
     info: VideoInfo,
     *,
     decoder: Decoder = "auto",
-    device: Device = "cpu",
+    device: str = CPU,
     resize: Resize | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Reader:
@@ -97,8 +100,8 @@ def open_reader(
     Args:
         info: What ``probe`` found.
         decoder: ``"auto"`` decides by file; the others insist.
-        device: ``"cuda"`` asks Decord for its GPU decoder, and falls back to the CPU with a warning where the build has
-            none. Unproven: no GPU has run it.
+        device: With ``cuda:N`` Decord decodes 8-bit 4:2:0 H.264 on that GPU; where it cannot, the CPU does, with a
+            warning. Every other file, and every other device, is decoded on the CPU.
         resize: Make small square pictures of the frames; without it they are full-sized.
         alive: Called for every packet that PyAV decodes, so that a caller's watchdog stays calm where hours lie between
             two frames. Decord reads only files that it decodes in seconds.
@@ -106,15 +109,28 @@ def open_reader(
     Raises:
         DecodeError: The file cannot be opened, or not by the decoder insisted on.
     """
-    name, why = choose_decoder(info, decoder, device=device)
+
+    def spare() -> _PyavSource:
+        return _PyavSource(info, alive)
+
+    gpu, fallback = cuda_index(device), ""
+    if gpu is not None and _suits_gpu(info) and choose_decoder(info, decoder, gpu=gpu)[0] == "decord":
+        try:
+            why = f"GPU {gpu} decodes {info.codec}"
+            return Reader(info, _DecordSource(info, gpu), "decord", why, resize, spare=spare)
+        except GaveUpError as error:
+            fallback = f"Decord cannot decode it on GPU {gpu}, the CPU does it: {error}"
+            _log.warning("%s: %s", info.path, fallback)
+    name, why = choose_decoder(info, decoder)
+    why = f"{fallback}; {why}" if fallback else why
     if name == "decord":
         try:
-            return Reader(info, _DecordSource(info, device), name, why, resize, spare=lambda: _PyavSource(info, alive))
+            return Reader(info, _DecordSource(info), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
             if decoder == "decord":
                 raise DecodeError(info.path, f"Decord cannot read it: {error}") from error
-            name, why = "pyav", str(error)
-    return Reader(info, _PyavSource(info, alive), name, why, resize)
+            name, why = "pyav", f"{fallback}; {error}" if fallback else str(error)
+    return Reader(info, spare(), name, why, resize, fallback=fallback)
 
 
 def read_frames(
@@ -123,7 +139,7 @@ def read_frames(
     times: Sequence[float] | Float64[np.ndarray, " time"] | None = None,
     indices: Sequence[int] | Int64[np.ndarray, " index"] | None = None,
     decoder: Decoder = "auto",
-    device: Device = "cpu",
+    device: str = CPU,
     resize: Resize | None = None,
 ) -> Frames:
     """Read the frames nearest to ``times``, or those of ``indices``; a truncated file says so in ``salvaged``.
@@ -231,16 +247,15 @@ class _PyavSource:
 class _DecordSource:
     """Decode with Decord, frame by frame: a batch would lie in memory at full size, and fails on rotated files."""
 
-    def __init__(self, info: VideoInfo, device: Device) -> None:
+    def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
         if is_address(info.path):
             raise GaveUpError("it reads files here only, not addresses")
-        decord = _decord(device)
+        decord = _decord(gpu=gpu is not None)
         path = os.path.abspath(info.path)  # noqa: PTH100
         self._shape = (info.height, info.width, 3)
-        self._reader: Any = self._open_on_gpu(decord, path) if device == "cuda" else None
         try:
-            if self._reader is None:
-                self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+            context = decord.cpu(0) if gpu is None else decord.gpu(gpu)
+            self._reader: Any = decord.VideoReader(path, ctx=context, num_threads=1)
             count = len(self._reader)
         except Exception as error:
             raise GaveUpError(_first_line(error)) from error
@@ -261,32 +276,45 @@ class _DecordSource:
     def close(self) -> None:
         self._reader = None
 
-    @staticmethod
-    def _open_on_gpu(decord: Any, path: str) -> Any:
-        try:
-            return decord.VideoReader(path, ctx=decord.gpu(0), num_threads=1)
-        except Exception as error:
-            _log.warning("Decord cannot decode on the GPU, the CPU does it: %s", _first_line(error))
-            return None
 
-
-def _decord(device: Device) -> Any:
-    """Import Decord; for the CPU without CUDA's libraries, of which decord2 would load 800 MB where they lie."""
-    hidden = device == "cpu" and "nvidia" not in sys.modules
-    if hidden:
-        sys.modules["nvidia"] = None  # type: ignore[assignment]
+def try_gpu(gpu: int) -> str:
+    """Return why Decord cannot use a GPU, empty where it can; this process then holds a CUDA context."""
     try:
+        decord = _decord(gpu=True)
+        decord.ndarray.empty((1,), ctx=decord.gpu(gpu))
+    except Exception as error:
+        return _first_line(error)
+    return ""
+
+
+def _suits_gpu(info: VideoInfo) -> bool:
+    """Return whether a file is of the one kind that GPUs decode: in others the decoder's threads may crash."""
+    return info.codec == "h264" and info.pixel_format == "yuv420p"
+
+
+def _decord(*, gpu: bool) -> Any:
+    """Import Decord; for the CPU without CUDA's libraries, of which decord2 would load 800 MB where they lie.
+
+    A build with GPU code needs them all the same.
+    """
+    if gpu or "nvidia" in sys.modules:
         import decord
-    finally:
-        if hidden:
+    else:
+        sys.modules["nvidia"] = None  # type: ignore[assignment]
+        try:
+            import decord
+        except OSError:
             del sys.modules["nvidia"]
+            return _decord(gpu=True)
+        finally:
+            sys.modules.pop("nvidia", None)
     decord.logging.set_level(decord.logging.QUIET)
     return decord
 
 
-def _decord_version(device: Device) -> str:
+def _decord_version(*, gpu: bool) -> str:
     try:
-        return str(_decord(device).__version__)
+        return str(_decord(gpu=gpu).__version__)
     except (ImportError, OSError, RuntimeError):
         return ""
 

@@ -1,6 +1,7 @@
 """Decode many files at once, each in a process of its own that may crash, hang or swell: that costs one file only."""
 
 import contextlib
+import logging
 import os
 import queue
 from collections.abc import Callable, Collection, Iterator
@@ -8,11 +9,16 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
+from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError, UnreachableError
+from vidret.text import tellable
 from vidret.types import Frames, Resize
 from vidret.video import wire
-from vidret.video.decode import Decoder, Device
+from vidret.video.decode import Decoder
+from vidret.video.gpu import NUM_PROCESSES, can_decode_on
 from vidret.video.process import Process, ProcessGoneError
+
+_log = logging.getLogger(__name__)
 
 _FILES_PER_PROCESS = 200
 _GIBIBYTE = 1 << 30
@@ -41,9 +47,10 @@ class DecodedSegment:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The file is done; ``salvaged`` is empty, or says what could not be read."""
+    """The file is done; ``salvaged`` is empty, or says what could not be read, ``fallback`` which decoder gave up."""
 
     salvaged: str
+    fallback: str = ""
 
 
 class DecodePool:
@@ -58,7 +65,7 @@ class DecodePool:
         num_workers: int,
         *,
         decoder: Decoder = "auto",
-        device: Device = "cpu",
+        device: str = CPU,
         resize: Resize | None = None,
         num_frames: int = 12,
         fps: float = 1.0,
@@ -71,29 +78,32 @@ class DecodePool:
         Args:
             num_workers: How many processes at most, so how many files at once.
             decoder: See ``open_reader``.
-            device: See ``open_reader``.
+            device: With ``cuda:N`` two of the processes decode on that GPU what ``open_reader`` decodes there, and the
+                others, all of them where Decord cannot use the GPU, on the CPU; the latter with a warning.
             resize: What to make of the frames before they travel; None keeps them full-sized.
             num_frames: Frames of a whole segment.
             fps: Frames per second inside a long video's segments.
             whole: A video is one segment; see ``cut_segments``.
             timeout: Seconds a decoder may stay silent.
-            memory: Bytes a decoder may take; 0 sets no limit. A GPU's driver maps too much for one.
+            memory: Bytes a decoder on the CPU may take; 0 sets no limit. A GPU's driver maps too much for one.
         """
         numbers = {"num_workers": num_workers, "num_frames": num_frames, "fps": fps, "timeout": timeout}
         for name, value in numbers.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        self._timeout = timeout
+        gpu = None if decoder == "pyav" else cuda_index(device)
+        num_on_gpu = 0 if gpu is None or not can_decode_on(gpu) else min(num_workers, NUM_PROCESSES)
+        self._timeout, self._has_warned = timeout, False
         self._request: wire.Header = {
             "decoder": decoder,
-            "device": device,
             "resize": asdict(resize) if resize else None,
             "num_frames": num_frames,
             "fps": fps,
             "whole": whole,
         }
-        self._processes = [Process(memory if device == "cpu" else 0) for _ in range(num_workers)]
-        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()
+        self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]
+        self._processes += [Process(0, device=device) for _ in range(num_on_gpu)]
+        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # whose last is taken first
         for process in self._processes:
             self._idle.put(process)
         self._closed = False
@@ -122,7 +132,7 @@ class DecodePool:
                 process.end()  # native libraries leak a little
             process.ensure()
             process.num_files += 1
-            process.send(self._request, os.fsencode(name))
+            process.send(self._request | {"device": process.device}, os.fsencode(name))
             while True:
                 header, payload = process.receive(self._timeout)
                 match header["kind"]:
@@ -135,7 +145,9 @@ class DecodePool:
                         yield DecodedSegment(header["number"], header["start"], header["end"], frames)
                     case "finished":
                         clean = True
-                        yield Finished(header["salvaged"])
+                        if process.device != CPU:
+                            self._note_fallback(name, header["fallback"])
+                        yield Finished(header["salvaged"], header["fallback"])
                         return
                     case "failed":
                         clean = True
@@ -148,6 +160,12 @@ class DecodePool:
             if not clean:
                 process.end()
             self._idle.put(process)
+
+    def _note_fallback(self, path: str, fallback: str) -> None:
+        """Warn of the first file that should have been decoded on the GPU and was not."""
+        if fallback and not self._has_warned:
+            self._has_warned = True
+            _log.warning("%s: %s (further files are not named)", tellable(path), fallback)
 
     def pids(self) -> list[int]:
         """Give the ids of the processes that run."""

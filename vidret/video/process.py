@@ -9,11 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
+from vidret.devices import CPU
 from vidret.errors import VidretError
 from vidret.video import wire
 
 # The folder that holds the package: the worker must import the same code, wherever that was found.
-_ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[2])
 # -P and this, not -m: the current folder may hold a numpy.py of its own.
 _PROGRAM = """
 import sys
@@ -23,7 +24,7 @@ main(int(sys.argv[2]))
 """
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PIPE_BYTES = 1 << 20
-_START_SECONDS = 120.0
+START_SECONDS = 120.0
 
 
 class ProcessGoneError(Exception):
@@ -33,9 +34,9 @@ class ProcessGoneError(Exception):
 class Process:
     """A decoding process that is started when it is needed. One thread talks to it; any thread may end it."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, *, device: str = CPU) -> None:
         """Promise a process whose memory is limited to ``memory`` bytes; 0 sets no limit."""
-        self._memory = memory
+        self._memory, self.device = memory, device
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._retired = False
@@ -59,7 +60,7 @@ class Process:
             if self._retired:
                 raise ProcessGoneError("the pool was closed")
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, _ROOT, str(self._memory)],
+                [sys.executable, "-P", "-c", _PROGRAM, ROOT, str(self._memory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
@@ -70,7 +71,7 @@ class Process:
             with contextlib.suppress(AttributeError, OSError):
                 fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
         try:
-            self.receive(_START_SECONDS)
+            self.receive(START_SECONDS)
         except ProcessGoneError as error:
             raise VidretError(f"the decoding process cannot start: {error}") from error
 

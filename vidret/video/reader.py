@@ -36,7 +36,8 @@ class Source(Protocol):
 class Reader:
     """Read frames of one open file: first this segment, then the next, without decoding anything twice.
 
-    ``decoder`` and ``why`` say who decodes. Rising calls cost linear time; a call may also go back. Use as a context.
+    ``decoder`` and ``why`` say who decodes; ``fallback`` is empty, or says which decoder gave up, and why. Rising calls
+    cost linear time; a call may also go back. Use as a context.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Reader:
         why: str,
         resize: Resize | None,
         spare: Callable[[], Source] | None = None,
+        *,
+        fallback: str = "",
     ) -> None:
         """Take an open source, and PyAV's in case it gives up; ``open_reader`` knows both."""
-        self.info, self.decoder, self.why = info, decoder, why
+        self.info, self.decoder, self.why, self.fallback = info, decoder, why, fallback
         self._source, self._resize, self._spare = source, resize, spare
 
     def read(self, indices: Sequence[int] | Int64[np.ndarray, " index"]) -> Frames:
@@ -65,7 +68,8 @@ class Reader:
                 raise
             _log.info("%s: %s gave up (%s), PyAV goes on", self.info.path, self.decoder, error)
             self._source.close()
-            self._source, self.decoder, self.why = self._spare(), "pyav", f"{self.decoder} gave up: {error}"
+            self.fallback = f"{self.decoder} gave up ({self.why}): {error}"
+            self._source, self.decoder, self.why = self._spare(), "pyav", self.fallback
             self._collect(wanted, found)
         kept = np.array(sorted(found), dtype=np.int64)
         salvaged = "" if len(kept) == len(wanted) else f"{len(kept)} of {len(wanted)} frames could be read"

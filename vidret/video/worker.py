@@ -135,5 +135,5 @@ def _send_segments(parent: _Parent, info: VideoInfo, cuts: list[Cut], reader: Re
     if num_wanted and not num_read:
         return "no frame could be decoded"
     lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
-    parent.send(*wire.pack({"kind": "finished", "salvaged": info.damage or lost}))
+    parent.send(*wire.pack({"kind": "finished", "salvaged": info.damage or lost, "fallback": reader.fallback}))
     return ""

@@ -1,0 +1,129 @@
+"""One device for all parts: what its names mean, and that every part gets it."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vidret.engine
+from tests.colours import ColourEncoder, write_film
+from tests.gpus import gpu_faiss, pretend_cuda
+from vidret.devices import choose_device, cuda_index
+from vidret.engine import Engine
+from vidret.errors import DeviceError
+from vidret.indexing import IndexReport, index_files
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+    if kind != "mtia":
+        monkeypatch.setattr(getattr(torch, kind), "device_count", lambda: 1)
+
+
+def test_a_device_must_be_named_well_and_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == choose_device("cpu:0") == "cpu"
+    for name in ("banana", "meta", "cuda:x", "cuda:", "cuda:-1", "cuda:²", "CUDA", "", "1"):
+        with pytest.raises(
+            DeviceError, match=f"device must be auto, cpu, cuda, cuda:N, xpu, xpu:N or mps, got {name}$"
+        ):
+            choose_device(name)
+    for kind in ("cuda", "xpu", "mps"):
+        monkeypatch.setattr(getattr(torch, kind), "device_count", lambda: 0)
+        with pytest.raises(DeviceError, match=f"must exist, got {kind} on a machine with 0 {kind.upper()} devices"):
+            choose_device(kind)
+    pretend_cuda(monkeypatch)
+    assert [choose_device(name) for name in ("cuda", "cuda:0", "cuda:1")] == ["cuda:0", "cuda:0", "cuda:1"]
+    with pytest.raises(DeviceError, match="got cuda:2 on a machine with 2"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "chosen"), [("cuda", "cuda:0"), ("xpu", "xpu:0"), ("mps", "mps"), ("mtia", "cpu")], ids=str
+)
+def test_auto_is_the_accelerator_there_is(monkeypatch: pytest.MonkeyPatch, kind: str, chosen: str) -> None:
+    pretend(monkeypatch, kind)
+    assert choose_device() == choose_device("auto") == chosen
+    assert choose_device(chosen) == chosen, "a full name stays what it is"
+
+
+def test_auto_is_the_cpu_where_the_accelerator_of_this_build_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    assert choose_device("auto") == "cpu"
+
+
+def test_only_cuda_has_a_number_for_decoder_and_faiss() -> None:
+    names = ("cuda", "cuda:0", "cuda:1", "cpu", "mps", "xpu:1")
+    assert [cuda_index(name) for name in names] == [0, 0, 1, None, None, None]
+
+
+class OnDevice(ColourEncoder):
+    """An encoder that says where it runs."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
+def test_every_part_of_an_engine_gets_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, wanted: str
+) -> None:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 2))
+    pretend_cuda(monkeypatch)
+    got: dict[str, Any] = {}
+
+    def load(_name: str, *, device: str, precision: str) -> OnDevice:
+        got["encoder"] = device
+        return OnDevice(device)
+
+    def run(*arguments: Any, device: str, **settings: Any) -> IndexReport:
+        got["decoder"] = device
+        return index_files(*arguments, **settings)
+
+    def ground(_path: Path, _encoder: Any, _folder: Path, *, tokens: str, device: str) -> None:
+        got["head"] = device
+
+    monkeypatch.setattr(vidret.engine, "load_encoder", load)
+    monkeypatch.setattr(vidret.engine, "Grounder", ground)
+    with gpu_faiss() as faiss, Engine.open(tmp_path / "index", device=asked, head="head.safetensors") as engine:
+        assert engine.device == wanted
+        engine.index([tmp_path / "films"], run=run)
+        assert len(engine.search("red")) == 1
+    assert got == {"encoder": wanted, "decoder": wanted, "head": wanted}
+    assert faiss.copied_to
+    assert set(faiss.copied_to) == {cuda_index(wanted)}
+
+
+def test_an_absent_device_is_told_before_any_model_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend_cuda(monkeypatch, 1)
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_, **__: pytest.fail("a model was loaded"))
+    for name in ("cuda:1", "banana"):
+        with pytest.raises(DeviceError, match=f"got {name}"):
+            Engine.open(tmp_path / "index", device=name)
+
+
+def test_an_encoder_that_is_loaded_brings_its_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend_cuda(monkeypatch)
+    assert Engine.open(tmp_path / "index", encoder=OnDevice("cuda:1")).device == "cuda:1"
+    assert Engine.open(tmp_path / "index", encoder=ColourEncoder()).device == "cpu"
+    assert Engine(tmp_path / "index", OnDevice("cuda")).device == "cuda:0"
+    assert Engine(tmp_path / "index", OnDevice("cuda"), device="cpu").device == "cpu"
+
+
+@pytest.mark.parametrize(("asked", "level"), [("auto", logging.INFO), ("cuda", logging.WARNING)])
+def test_faiss_without_gpu_code_searches_on_the_cpu_and_says_so_where_a_gpu_was_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: str, level: int
+) -> None:
+    pretend_cuda(monkeypatch)
+    write_film(tmp_path / "films" / "red.mp4", ("red", 2))
+    Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"])
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_, device, **__: OnDevice(device))
+    with gpu_faiss(0), caplog.at_level(logging.INFO), Engine.open(tmp_path / "index", device=asked) as engine:
+        assert len(engine.search("red")) == 1
+        assert len(engine.search("red")) == 1
+    (record,) = [each for each in caplog.records if "FAISS" in each.message]
+    assert (record.levelno, record.message) == (level, "FAISS does not see cuda:0, so it searches on the CPU")
