@@ -118,6 +118,31 @@ def test_gradients_reach_every_weight_of_the_net() -> None:
         assert weight.grad.abs().sum() > 0, name
 
 
+def test_half_precision_is_counted_in_the_noises_precision() -> None:
+    scores, noise = torch.randn(3, 7).mul(0.1).bfloat16().requires_grad_(), torch.randn(3, 500, 7)
+    shares = perturbed_top_k(scores, noise, 3)
+    expected, _ = naive_shares(scores.detach(), noise, 3, 0.05)
+    assert shares.dtype == torch.float32
+    torch.testing.assert_close(shares.double(), expected, atol=1e-6, rtol=0)
+    shares.square().sum().backward()  # type: ignore[no-untyped-call]
+    assert scores.grad is not None
+    assert scores.grad.dtype == torch.bfloat16
+    assert scores.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("true", [False, True])
+def test_a_selector_chooses_in_half_precision(true: bool) -> None:
+    selector, frames = PatchSelector(ScoreNet(12), num_draws=50).train(), torch.randn(2, 9, 12)
+    if true:
+        kept, _ = selector.bfloat16()(frames.bfloat16())
+        assert kept.dtype == torch.bfloat16
+    else:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            kept, _ = selector(frames)
+    assert kept.shape == (2, 4, 12)
+    torch.testing.assert_close(kept[:, 0].float(), frames[:, 0], atol=0.02, rtol=0.01)
+
+
 def test_too_few_patches_are_refused() -> None:
     with pytest.raises(ValueError, match="tokens must hold at least 3 patches a frame, got 2"):
         PatchSelector()(torch.randn(1, 3, 8))

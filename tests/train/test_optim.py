@@ -322,6 +322,13 @@ def test_what_bert_adam_refuses() -> None:
             BertAdam([{"params": [nn.Parameter(torch.zeros(2, dtype=dtype))]}])
 
 
+@pytest.mark.parametrize("recipe", ["prompt switch", "clip4clip", "glscl", "r2"])
+def test_recipes_whose_steps_half_precision_would_lose_refuse_it(recipe: str) -> None:
+    with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.bfloat16: a small step"):
+        RECIPES[recipe](Small().bfloat16())
+    RECIPES["tempme"](Small().bfloat16())  # its one rate is large enough
+
+
 # Schedules.
 
 

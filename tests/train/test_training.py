@@ -44,6 +44,22 @@ def test_a_method_trains_measures_itself_and_leaves_a_model(method: str, world: 
     assert ranker.name == "none" if module.model.aligner is None else ranker.name.endswith("model.aligner.safetensors")
 
 
+@each_method
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@lightnings_own
+def test_a_method_trains_in_half_precision(method: str, precision: Any, world: Path, tmp_path: Path) -> None:
+    module, dtypes = make_module(method), set()
+    if module.model.aligner is not None:
+        module.model.aligner.register_forward_hook(lambda _, __, scores: dtypes.add(scores[0].dtype))
+    trainer = make_trainer(tmp_path, max_steps=2, limit_val_batches=1.0, val_check_interval=2, precision=precision)
+    trainer.fit(module, datamodule=open_data(world))
+    assert all(value.isfinite() for value in trainer.callback_metrics.values())
+    assert 0 <= float(trainer.callback_metrics["val/R@1"]) <= 100
+    assert torch.bfloat16 not in dtypes or precision == "bf16-true", "autocast ends where the aligner begins"
+    module.export(tmp_path / "model.safetensors")
+    load_encoder(str(tmp_path / "model.safetensors"))
+
+
 @lightnings_own
 def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> None:
     module, data = make_module("clip"), open_data(world, val_share=0.0, batch_size=20)

@@ -55,6 +55,7 @@ def aggregate(
 
     Reference: Wang et al. 2023, UCoFiA, section 3.3, equations 4 and 5.
     """
+    sizes = None if sizes is None else sizes.to(similarities.dtype)
     bias = None if sizes is None else sizes.log()
     if mask is not None:
         bias = torch.zeros_like(mask, dtype=similarities.dtype) if bias is None else bias

@@ -19,6 +19,10 @@ class TextBatch(NamedTuple):
     words: Float[Tensor, "text word dim"]
     mask: Bool[Tensor, "text word"] | None = None
 
+    def to(self, dtype: torch.dtype) -> "TextBatch":
+        """Return the vectors in another precision."""
+        return TextBatch(self.sentences.to(dtype), self.words.to(dtype), self.mask)
+
 
 class VideoBatch(NamedTuple):
     """Videos, one segment each, as an encoder gives them.
@@ -32,6 +36,11 @@ class VideoBatch(NamedTuple):
     frame_mask: Bool[Tensor, "video frame"] | None = None
     token_mask: Bool[Tensor, "video token"] | None = None
     sizes: Float[Tensor, "video token"] | None = None
+
+    def to(self, dtype: torch.dtype) -> "VideoBatch":
+        """Return the vectors in another precision; sizes stay as they are."""
+        tokens = None if self.tokens is None else self.tokens.to(dtype)
+        return self._replace(frames=self.frames.to(dtype), tokens=tokens)
 
 
 def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextBatch:

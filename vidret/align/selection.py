@@ -71,7 +71,7 @@ class _PerturbedTopK(torch.autograd.Function):
         places = (scores[:, None] + sigma * noise).topk(k, dim=-1).indices.sort(dim=-1).values
         leaned = rearrange(noise.gather(-1, places), "frame draw k -> frame k draw")
         places = rearrange(places, "frame draw k -> frame k draw")
-        empty = scores.new_zeros(len(scores), k, scores.shape[1])
+        empty = leaned.new_zeros(len(scores), k, scores.shape[1])
         ctx.save_for_backward(empty.scatter_add(-1, places, leaned) / (draws * sigma))
         return empty.scatter_add(-1, places, torch.ones_like(leaned)) / draws
 
@@ -96,7 +96,7 @@ def perturbed_top_k(
         sigma: How far noise moves scores.
 
     Returns:
-        Shares: row j says how often each patch was the j-th chosen; each row sums to 1.
+        Shares: row j says how often each patch was the j-th chosen; each row sums to 1. In the noise's precision.
 
     Reference: Berthet et al. 2020, "Learning with Differentiable Perturbed Optimizers", proposition 3.1; Cordonnier et
     al. 2021, "Differentiable Patch Selection", section 3.1.
@@ -157,7 +157,8 @@ class PatchSelector(nn.Module):
             chosen = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[-1]))
             return torch.cat([tokens[:, :1], chosen], dim=1), real.gather(1, places)
         if noise is None:
-            noise = torch.randn(len(scores), self.num_draws, scores.shape[1], device=scores.device)
+            shape = len(scores), self.num_draws, scores.shape[1]
+            noise = torch.randn(shape, device=scores.device, dtype=torch.float32)  # bfloat16 cannot count 500 draws
         shares = perturbed_top_k(scores, noise, self.kept, sigma=self.sigma)
         kept = torch.einsum("f k p, f p -> f k", shares, real.to(shares.dtype)) > 0.5
-        return torch.cat([tokens[:, :1], shares @ patches], dim=1), kept
+        return torch.cat([tokens[:, :1], shares.to(patches.dtype) @ patches], dim=1), kept

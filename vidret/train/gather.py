@@ -14,7 +14,10 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vidret.align.batches import TextBatch, VideoBatch
+
 Item = TypeVar("Item")
+Batch = TypeVar("Batch", TextBatch, VideoBatch)
 
 
 def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
@@ -34,6 +37,11 @@ def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
         x = filled
     parts: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
     return torch.cat([part[:num] for part, num in zip(parts, shapes[:, 0].tolist(), strict=True)])
+
+
+def gather_batch(own: Batch) -> Batch:
+    """Put the texts or the videos of all processes together, as ``gather`` does; what is None stays None."""
+    return type(own)._make(None if part is None else gather(part) for part in own)
 
 
 def gather_objects(own: list[Item]) -> list[Item]:

@@ -113,11 +113,10 @@ class GroundingModule(lightning.LightningModule):
         self._overlaps: list[float] = []
 
     def _ask(self, batch: GroundingBatch) -> Any:
-        layers = [layer.float() for layer in batch.layers]
         mapped = self.model.head.prepare(
-            layers, mask=batch.frame_mask, token_masks=batch.token_masks, sizes=batch.sizes
+            batch.layers, mask=batch.frame_mask, token_masks=batch.token_masks, sizes=batch.sizes
         )
-        return self.model.head(mapped, batch.words.float(), word_mask=batch.word_mask)
+        return self.model.head(mapped, batch.words, word_mask=batch.word_mask)
 
     def training_step(self, batch: GroundingBatch, _number: int) -> Tensor:
         """Give the loss of a batch."""

@@ -49,7 +49,7 @@ class RetrievalModel(nn.Module):
             order = interleave(num_frames, card.prompts.num_frames)
             pixels, mask = pixels[:, order], mask[:, order]
         flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
-        pictures = normalise_pixels(flat, card.mean, card.std, torch.float32)
+        pictures = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
         seen = self.encoder.vision(
             pictures,
             num_frames=num_frames,

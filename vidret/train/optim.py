@@ -10,7 +10,7 @@ norm is limited by whoever steps: to 1 for all recipes but R2-Tuning's, which ha
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 PARTS = ("encoder", "aligner", "captioner", "head")
 MAX_SCALE = 100.0
+HALF_LR = 1e-4  # below this rate a step is less than a half-precision weight's last digit: 6e-5 at 0.01
 FROM_NOTHING = (0.9, 0.98)  # the betas of CLIP's own training (Radford et al. 2021, table 18)
 # What turns pixels and ids into tokens: the first layers, which CLIP4Clip and UCoFiA leave as CLIP made them.
 INPUTS = re.compile(r"encoder\.(text\.(embedding|positions)|vision\.(class_embedding|positions|patches|ln_pre))\b")
@@ -134,6 +135,20 @@ def parameter_groups(model: nn.Module, rule: Rule) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
+def refuse_half(weights: Iterable[Tensor]) -> None:
+    """Refuse weights of half precision, which most steps of a low rate leave as they are.
+
+    Raises:
+        ValueError: A weight is neither float32 nor float64.
+    """
+    for weight in weights:
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"weights must be float32 or float64, got {weight.dtype}: a small step would be lost; precision "
+                "bf16-mixed keeps them in float32"
+            )
+
+
 class BertAdam(Optimizer):
     """Adam as BERT was trained with: no correction of the first steps, decay apart, each weight's gradient limited.
 
@@ -177,9 +192,7 @@ class BertAdam(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take a group whose weights are precise enough for small steps: autocast needs no half weights."""
         super().add_param_group(param_group)
-        for weight in self.param_groups[-1]["params"]:
-            if weight.dtype not in (torch.float32, torch.float64):
-                raise ValueError(f"weights must be float32 or float64, got {weight.dtype}: a small step would be lost")
+        refuse_half(self.param_groups[-1]["params"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -229,11 +242,17 @@ def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None, start: float
 def adamw_optimizer(
     model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1, betas: tuple[float, float] = (0.9, 0.999)
 ) -> tuple[Optimizer, LambdaLR]:
-    """Give the optimiser and the schedule, over all steps, of TempMe and Prompt Switch, whose rules are here."""
+    """Give the optimiser and the schedule, over all steps, of TempMe and Prompt Switch, whose rules are here.
+
+    Raises:
+        ValueError: A weight is of half precision, and its rate is too low for that.
+    """
     groups = parameter_groups(model, rule)
-    # One pass over the weights; a GPU's mixed float16 could not limit the gradient's norm any more.
-    fused = all(weight.device.type == "cpu" for group in groups for weight in group["params"])
-    optimizer = AdamW(groups, betas=betas, eps=1e-6, fused=fused)
+    for group in groups:
+        if group["lr"] < HALF_LR:
+            refuse_half(group["params"])
+    # Not fused: a fused step unscales gradients itself, so that under autocast their norm cannot be limited before.
+    optimizer = AdamW(groups, betas=betas, eps=1e-6)
     return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=True)
 
 
@@ -246,7 +265,12 @@ def bert_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: flo
 def r2_optimizer(
     model: nn.Module, *, drop_at: int | None, rule: Rule = r2_tuning, warm_up: int = 500
 ) -> tuple[Optimizer, LambdaLR]:
-    """Give R2-Tuning's AdamW and its schedule; ``drop_at`` is the step at which the rate falls to a tenth."""
+    """Give R2-Tuning's AdamW and its schedule; ``drop_at`` is the step at which the rate falls to a tenth.
+
+    Raises:
+        ValueError: A weight is of half precision: then Lightning's batches are, too, and with them the spans' seconds.
+    """
+    refuse_half(model.parameters())
     optimizer = AdamW(parameter_groups(model, rule))
     return optimizer, LambdaLR(optimizer, partial(warm_then_drop, warm_up=warm_up, drop_at=drop_at))
 

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.concepts import ConceptAligner
 from vidret.align.temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip import load_towers
@@ -27,7 +26,7 @@ from vidret.errors import VidretError
 from vidret.eval.retrieval import evaluate
 from vidret.train import optim
 from vidret.train.captioner import caption_loss, frequent_ids
-from vidret.train.gather import gather, gather_objects
+from vidret.train.gather import gather, gather_batch, gather_objects
 from vidret.train.losses import concept_losses, find_same_videos, pair_losses, retrieval_loss
 from vidret.train.mixup import draw_shares
 from vidret.train.model import Method, build_model, save_parts
@@ -132,16 +131,10 @@ class RetrievalModule(lightning.LightningModule):
         same = find_same_videos(gather(batch.videos))
         terms: dict[str, Tensor]
         if model.aligner is not None:
-            videos = VideoBatch(gather(videos.frames.float()), *map(_gather, videos[1:]))
-            texts = TextBatch(gather(texts.sentences.float()), gather(texts.words.float()), _gather(texts.mask))
-        if isinstance(model.aligner, Aligner):
-            scores = model.aligner(texts, model.aligner.prepare(videos)).mean
-            terms = {"contrast": retrieval_loss(scores, same=same)}
-        elif isinstance(model.aligner, ConceptAligner):
-            found, asked = model.aligner.prepare(videos), model.aligner.read(texts)
-            scores = model.encoder.logit_scale.exp() * model.aligner(asked, found).total
-            losses = concept_losses(scores, asked.concepts, found.concepts, same=same, beta=self._beta)
-            terms = {"contrast": losses.contrast, "diversity": losses.diversity, "consistency": losses.consistency}
+            dtype = next(model.aligner.parameters()).dtype
+            texts, videos = gather_batch(texts.to(dtype)), gather_batch(videos.to(dtype))
+            with torch.autocast(self.device.type, enabled=False):  # a temperature of 0.01 needs all digits
+                terms = self._align(texts, videos, same)
         else:
             whole = gather(pool_frames(videos.frames.float(), videos.frame_mask))
             sentences = gather(texts.sentences.float())
@@ -156,6 +149,17 @@ class RetrievalModule(lightning.LightningModule):
         self.log_dict({f"loss/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch.videos))
         self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch.videos))
         return loss
+
+    def _align(self, texts: TextBatch, videos: VideoBatch, same: Tensor) -> dict[str, Tensor]:
+        """Return the losses of a batch that an aligner scores."""
+        aligner = self.model.aligner
+        if isinstance(aligner, Aligner):
+            return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same)}
+        assert aligner is not None
+        found, asked = aligner.prepare(videos), aligner.read(texts)
+        scores = self.model.encoder.logit_scale.exp() * aligner(asked, found).total
+        losses = concept_losses(scores, asked.concepts, found.concepts, same=same, beta=self._beta)
+        return losses._asdict()
 
     def _tell(self, batch: RetrievalBatch, frames: Tensor) -> Tensor:
         """Have the captioner foretell each video's caption from the frames of its first clip."""
@@ -230,23 +234,26 @@ class RetrievalModule(lightning.LightningModule):
         with_texts = [part for part in parts if "sentences" in part]
         sentences = torch.cat([part["sentences"] for part in with_texts]).to(device)
         words, word_mask = (_pad_all([part[name] for part in with_texts]).to(device) for name in ("words", "word_mask"))
-        texts = TextBatch(sentences, words, word_mask)
-        if isinstance(self.model.aligner, Aligner):
-            more = {
-                name: _pad_all([part[name] for part in parts]).to(device)
-                for name in ("tokens", "token_mask", "sizes")
-                if name in parts[0]
-            }
-            found = self.model.aligner.prepare(VideoBatch(frames, frame_mask=mask, **more))
-            scores = self.model.aligner.score(texts, found).mean
-        elif isinstance(self.model.aligner, ConceptAligner):
-            scores = self.model.aligner.score(texts, self.model.aligner.prepare(VideoBatch(frames, None, mask))).total
-        else:
+        more = {
+            name: _pad_all([part[name] for part in parts]).to(device)
+            for name in ("tokens", "token_mask", "sizes")
+            if name in parts[0]
+        }
+        texts, seen = TextBatch(sentences, words, word_mask), VideoBatch(frames, frame_mask=mask, **more)
+        aligner = self.model.aligner
+        if aligner is None:
             scores = functional.normalize(sentences, dim=-1) @ pool_frames(frames, mask).T
+        else:
+            dtype = next(aligner.parameters()).dtype
+            texts, seen = texts.to(dtype), seen.to(dtype)
+            if isinstance(aligner, Aligner):
+                scores = aligner.score(texts, aligner.prepare(seen)).mean
+            else:
+                scores = aligner.score(texts, aligner.prepare(seen)).total
         videos = torch.cat([part["videos"] for part in parts]).tolist()
         place = {video: number for number, video in enumerate(videos)}
         truth = [place[video] for part in with_texts for video in part["text_videos"].tolist()]
-        return scores.cpu().numpy(), np.array(truth)
+        return scores.float().cpu().numpy(), np.array(truth)
 
     # Keeping
 
@@ -320,10 +327,6 @@ def _read_tokens() -> tuple[list[int], int]:
     """Give the frequent tokens and the end token of CLIP's vocabulary."""
     encode, start, end = clip_pieces()
     return frequent_ids(encode, start=start, end=end), end
-
-
-def _gather(part: Tensor | None) -> Tensor | None:
-    return None if part is None else gather(part.float() if part.is_floating_point() else part)
 
 
 def _pad_all(parts: list[Tensor]) -> Tensor:
