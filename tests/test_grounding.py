@@ -36,7 +36,7 @@ from vidret.ground.mapped import MappedVideos
 from vidret.ground.mapped_files import load_mapped
 from vidret.ground.settling import find_highlights, settle
 from vidret.ground.windows import Window
-from vidret.grounding import Grounder, forget_others
+from vidret.grounding import Grounder, forget_others, place_frames
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.content import fingerprint
 
@@ -512,6 +512,46 @@ def test_a_truncated_file_has_the_windows_of_what_is_left(
     found = list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
     assert 75 < found[-1][0].last < 130
     assert f"{found[-1][0].last} of 130 frames could be read: truncated" in caplog.text
+
+
+def test_a_head_sees_what_comes_before_a_gap(
+    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, encoded: list[int]
+) -> None:
+    stamps = [*range(30), 9_000_000, 9_000_001]
+    film = write_numbers(tmp_path / "gap.mkv", range(32), pts=stamps)
+    found = list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+    assert [window for window, _ in found] == [Window(0, 30)]
+    assert sum(encoded) == 30
+    assert "shows no new frame from 29 s to 9000000 s" in caplog.text
+    assert "the head sees what comes before the first gap" in caplog.text
+
+
+def test_frames_that_stand_still_are_seen_as_long_as_they_are_shown(
+    open_videos: Callable[..., Videos], tmp_path: Path
+) -> None:
+    slides = write_numbers(tmp_path / "slides.mkv", [3, 8, 5], pts=[0, 20, 100], codec="ffv1", pix_fmt="bgr0")
+    steady = write_numbers(tmp_path / "steady.mkv", [3] * 20 + [8] * 80 + [5], codec="ffv1", pix_fmt="bgr0")
+    stills, frames = (
+        list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+        for film in (slides, steady)
+    )
+    assert [window for window, _ in stills] == [window for window, _ in frames] == [Window(0, 75), Window(26, 101)]
+    for (_, still), (_, frame) in zip(stills, frames, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(still.layers, frame.layers, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cuts", "places", "total"),
+    [
+        ([(0, 0.0, 2.0), (1, 2.0, 4.9)], [0, 1], 2),
+        ([(0, 0.0, 2.0), (1, 2.0, 4.0), (2, 4.0, 5.1)], [0, 1, 2], 3),
+        ([(0, 7.0, 9.0), (1, 9.0, 21.0), (2, 21.0, 26.0)], [0, 1, 7], 10),
+        ([(0, 0.0, 2.0), (1, 2.0, 4.0), (2, 1000.0, 1002.0)], [0, 1], 2),
+        ([(0, 0.0, 0.3)], [0], 1),
+    ],
+)
+def test_segments_of_one_frame_have_places(cuts: list[tuple[int, float, float]], places: list[int], total: int) -> None:
+    assert place_frames(cuts, 0.5) == (places, total)
 
 
 # Wrong heads

@@ -191,6 +191,21 @@ def test_times_are_those_of_a_player_where_sound_comes_first(made: Path, tmp_pat
         )
 
 
+@pytest.mark.parametrize("head", ["none", "head"])
+def test_no_moment_lasts_over_a_gap(made: Path, tmp_path: Path, head: str) -> None:
+    stamps = [*range(25), *range(5_000_000, 5_000_025)]
+    film = write_numbers(tmp_path / "films" / "gap.mkv", range(50), pts=stamps)
+    chosen = head if head == "none" else made / f"{head}.safetensors"
+    with Engine(tmp_path / "index", make_encoder(), head=chosen) as engine:
+        report = engine.index([film])
+        assert report.num_segments <= 6
+        assert report.salvaged == [(str(film), "shows no new frame from 24 s to 5000000 s")]
+        moments = engine.locate("rain", 1000, video=film)
+    assert all(moment.end - moment.start < 40 for moment in moments)
+    assert any(moment.end <= 36 for moment in moments)
+    assert any(moment.start >= 4_999_980 for moment in moments) == (head == "none")
+
+
 class Poor:
     """An encoder that has no layers to give."""
 

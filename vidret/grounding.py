@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -172,14 +172,17 @@ class Grounder:
         last: np.ndarray | None = None  # what a frame that could not be read looks like: the one before it
         with DecodePool(1, resize=self._encoder.resize, num_frames=1, fps=self.fps, timeout=timeout) as pool:
             total = given = 0
-            for message in pool.stream(path):
+            places: list[int] = []
+            for message in pool.stream(path, skip=self._skip_after_gap):
                 match message:
                     case Opened():
-                        total = len(message.cuts)
+                        places, total = place_frames(message.cuts, self.fps)
+                        if len(places) < len(message.cuts):
+                            logger.warning("%s: the head sees what comes before the first gap", tellable(path))
                         yield total
                     case DecodedSegment():
                         picture = message.frames.pixels[0]
-                        missing = message.number - given - len(pictures)
+                        missing = places[message.number] - given - len(pictures)
                         pictures += [picture if last is None else last] * missing + [picture]
                         last = picture
                     case Finished():
@@ -194,6 +197,9 @@ class Grounder:
                     times = (np.arange(given, given + len(part)) + 0.5) / self.fps
                     given += len(part)
                     yield self._encoder.encode_layers(Frames(np.stack(part), times), self._head.block.num_layers)
+
+    def _skip_after_gap(self, opened: Opened) -> range:
+        return range(len(place_frames(opened.cuts, self.fps)[0]), len(opened.cuts))
 
     # What is asked
 
@@ -213,10 +219,12 @@ class Grounder:
             VidretError: The folder cannot be read or written.
         """
         found = self._ask(text, path, content)
+        # A rest of less than half a step has no frame of its own; what is further off lies behind a gap.
+        seen = min(duration - start, (len(found.saliency) + 0.5) / self.fps)
         if self._head.boundaries is None:
-            spans = find_highlights(found.saliency, fps=self.fps, duration=duration - start, limit=self.card.limit)
+            spans = find_highlights(found.saliency, fps=self.fps, duration=seen, limit=self.card.limit)
         else:
-            spans = settle(found, self.card, duration=duration - start)
+            spans = settle(found, self.card, duration=seen)
         return [Span(start + span.start, start + span.end, span.score) for span in spans]
 
     @torch.inference_mode()
@@ -251,6 +259,21 @@ class Grounder:
         if layers.shape[-1] != wanted:
             name, found = self._encoder.name, layers.shape[-1]
             raise VidretError(f"{self.path}: {tower} layers must be {wanted} wide, got {found} of {name}")
+
+
+def place_frames(cuts: Sequence[tuple[int, float, float]], fps: float) -> tuple[list[int], int]:
+    """Return which frame each segment of one frame is, and how many there are: as many as its time takes at this rate.
+
+    A segment is longer where a frame stands still. After a gap there are no more.
+
+    Args:
+        cuts: Numbers, starts and ends in seconds of segments.
+        fps: Frames a second.
+    """
+    begins = cuts[0][1]
+    gap = next((i for i in range(1, len(cuts)) if cuts[i][1] - cuts[i - 1][2] > 0.5 / fps), len(cuts))
+    places = [round((start - begins) * fps) for _, start, _ in cuts[:gap]]
+    return places, max(places[-1] + 1, round((cuts[gap - 1][2] - begins) * fps))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from vidret.ranking import FrameRanker
 from vidret.searching import Searcher
 from vidret.text import tellable
 from vidret.types import Curve, Moment
+from vidret.video.timeline import LONGEST_STILL_S
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,11 @@ class Locator:
             if curve is None:
                 continue
             weak = not wanted.wordless and self._searcher.is_weak(curve.best, FrameRanker())
-            spans = find_spans(curve.scores, curve.times, start=curve.start, end=curve.end, k=k)
+            spans = [
+                span
+                for part in split_at_gaps(curve)
+                for span in find_spans(part.scores, part.times, start=part.start, end=part.end, k=k)
+            ]
             moments += [Moment(each.video, each.path, *span, weak) for span in spans]
         return moments
 
@@ -123,4 +129,19 @@ class Locator:
             fits = rows @ text.sentence
             scores = scores - np.maximum(0, fits - fits.mean())
         best = float(score_top_frames(wanted.text.sentence, frames)[0].max())
-        return Curve(scores, np.concatenate(times), segments[0].start, segments[-1].end, best)
+        gaps = tuple(
+            (before.end, after.start)
+            for before, after in pairwise(segments)
+            if after.start - before.end > LONGEST_STILL_S
+        )
+        return Curve(scores, np.concatenate(times), segments[0].start, segments[-1].end, best, gaps)
+
+
+def split_at_gaps(curve: Curve) -> list[Curve]:
+    """Return the parts of a curve that its gaps leave, in order: no moment lasts over a gap."""
+    starts = [curve.start, *(end for _, end in curve.gaps)]
+    ends = [*(start for start, _ in curve.gaps), curve.end]
+    firsts = np.searchsorted(curve.times, starts[1:])
+    scores, times = np.split(curve.scores, firsts), np.split(curve.times, firsts)
+    parts = zip(scores, times, starts, ends, strict=True)
+    return [Curve(*part, curve.best) for part in parts if len(part[0])]

@@ -166,7 +166,8 @@ class Moment:
 class Curve:
     """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
 
-    ``best`` is the score of its best segment, as a search gives it.
+    ``best`` is the score of its best segment, as a search gives it. ``gaps`` are the stretches, from one time to the
+    other in seconds, in which the video shows no new frame for so long that no segment is of them.
     """
 
     scores: Float[np.ndarray, " frame"]
@@ -174,6 +175,7 @@ class Curve:
     start: float
     end: float
     best: float
+    gaps: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,19 @@ def test_a_truncated_file_ends_with_the_reason(pool: DecodePool, tmp_path: Path)
     assert finished.salvaged.endswith("of 100 frames could be read: truncated")
 
 
+@pytest.mark.parametrize("days", [104, 365])
+def test_one_wrong_timestamp_makes_one_segment_more(tmp_path: Path, days: int) -> None:
+    stamps = [*range(99), days * 86400 * 25]
+    path = write_video(tmp_path / "gap.mkv", range(100), pts=stamps)
+    with DecodePool(1, timeout=10.0) as pool:
+        opened, *segments, finished = pool.stream(path)
+    assert isinstance(opened, Opened)
+    assert len(opened.cuts) == 2
+    read = [number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pixels)]
+    assert read == [12, 37, 62, 87, 98, 99]
+    assert finished == Finished(f"shows no new frame from 4 s to {days * 86400} s")
+
+
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGSEGV, r"crashed \(signal 11\)"), (signal.SIGKILL, "memory")])
 def test_a_crash_costs_one_file(
     films: dict[str, Film], long_film: Film, pool: DecodePool, number: signal.Signals, reason: str

@@ -9,10 +9,11 @@ from PIL import Image
 
 from vidret.errors import DecodeError
 from vidret.video.content import fingerprint
+from vidret.video.decode import read_frames
 from vidret.video.probe import probe
 
 from .conftest import KINDS, NAMES, NUM_FRAMES, Film
-from .films import draw, write_audio, write_cover, write_video
+from .films import draw, read_numbers, write_audio, write_cover, write_video
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,6 +128,16 @@ def test_a_truncated_file_says_so(films: dict[str, Film], tmp_path: Path) -> Non
         info = probe(cut(films[name].path, 0.6))
         assert info.damage == f"only the first {info.num_frames} frames could be read: truncated"
     assert probe(cut(films["h264.ts"].path, 0.6)).num_frames < 70
+
+
+def test_gaps_are_noted_and_stills_are_not(tmp_path: Path) -> None:
+    slides = probe(write_video(tmp_path / "slides.mkv", range(4), rate=1, pts=[0, 300, 900, 1000]))
+    assert slides.damage == ""
+    assert slides.unbroken_seconds == slides.shown_seconds
+    gaps = probe(write_video(tmp_path / "gaps.mkv", range(5), rate=1, pts=[0, 1, 1000, 1001, 3000]))
+    assert gaps.damage == "shows no new frame from 1 s to 1000 s, and in 1 other gap"
+    assert gaps.unbroken_seconds == 1
+    assert read_numbers(read_frames(gaps.path, indices=range(5)).pixels) == list(range(5))
 
 
 def test_a_file_cut_before_its_frames_is_refused(films: dict[str, Film], tmp_path: Path) -> None:

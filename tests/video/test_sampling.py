@@ -122,6 +122,50 @@ def test_appending_moves_no_full_segment() -> None:
     assert cut_segments(40.0)[:3] == cut_segments(100.0)[:3]
 
 
+@pytest.mark.parametrize("rate", [1.0, 10.0, 23.976, 25.0, 59.94])
+@pytest.mark.parametrize("num_frames", [1, 25, 299, 300, 301, 1000])
+@pytest.mark.parametrize("fps", [0.5, 1.0])
+def test_of_a_steady_rate_every_span_is_a_segment(rate: float, num_frames: int, fps: float) -> None:
+    times = 5 + np.arange(num_frames) / rate
+    duration = 5 + num_frames / rate
+    expected = cut_segments(duration, start=5.0, num_frames=1, fps=fps)
+    assert cut_segments(duration, times, start=5.0, num_frames=1, fps=fps) == expected
+    assert cut_segments(duration, times, start=5.0) == cut_segments(duration, start=5.0)
+
+
+def test_a_segment_lasts_while_a_frame_stands_still() -> None:
+    times = np.array([0.0, 1.0, 30.0, 300.0, 301.0])
+    cuts = cut_segments(320.0, times)
+    assert [(cut.number, cut.start, cut.end) for cut in cuts] == [(0, 0, 24), (1, 24, 300), (2, 300, 320)]
+    assert cuts[1].times == cut_segments(320.0)[2].times
+
+
+def test_a_long_gap_is_of_no_segment() -> None:
+    cuts = cut_segments(9e6 + 1, np.array([0.0, 1.0, 13.0, 620.0, 1e4, 9e6]))
+    assert [(cut.start, cut.end) for cut in cuts] == [
+        (0, 12),
+        (12, 612),
+        (612, 624),
+        (9996, 10008),
+        (9e6, 9e6 + 1),
+    ]
+    assert [cut.number for cut in cuts] == [0, 1, 2, 3, 4]
+    whole = cut_segments(9e6 + 1, np.array([0.0, 1.0, 2.0, 5.0, 9e6]), num_frames=3, whole=True)
+    assert [(cut.start, cut.end, cut.times) for cut in whole] == [(0, 5, (0, 2, 4))]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_segment_shows_a_frame_of_its_own(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    times = np.unique(np.concatenate([[0.0], 10 ** generator.uniform(-1, 11, 50)]))
+    cuts = cut_segments(float(times[-1]) + 0.04, times)
+    chosen = [set(nearest(times, np.array(cut.times)).tolist()) for cut in cuts]
+    own = [set(np.flatnonzero((times >= cut.start - 1e-6) & (times < cut.end)).tolist()) for cut in cuts]
+    assert len(cuts) <= len(times)
+    assert all(some & its_own for some, its_own in zip(chosen[:-1], own[:-1], strict=True))
+    assert set.union(*own) == set(range(len(times)))
+
+
 @pytest.mark.parametrize("rate", [1, 3, 25, 30])
 @pytest.mark.parametrize("seconds", [1, 2, 11, 12, 13, 30, 117])
 @pytest.mark.parametrize("more", [-1, 0, 1])

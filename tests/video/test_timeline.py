@@ -8,12 +8,14 @@ import pytest
 from vidret.video.timeline import (
     MISSING,
     Packets,
+    find_gaps,
     find_restarts,
     follow_restarts,
     has_leading_frames,
     is_reordered,
     is_uneven,
     last_duration,
+    measure_unbroken,
     names_frames,
     order_frames,
 )
@@ -115,3 +117,10 @@ def test_a_frame_dated_by_the_next_clock_loses_its_time() -> None:
     joined = replace(joined, dts=np.array([0, 1, 2, 3, 90_000, 90_001]))
     moved, _ = follow_restarts(joined, 0.04)
     assert moved.pts.tolist() == [0, 1, MISSING, 3, 4, 5]
+
+
+def test_a_gap_is_longer_than_any_still() -> None:
+    assert find_gaps(np.array([0.0, 600.0, 1201.0, 1202.0]), 5000.0).tolist() == [[600, 1201], [1202, 5000]]
+    assert measure_unbroken(np.array([0.0, 600.0, 1201.0, 1202.0]), 5000.0) == 600
+    assert find_gaps(np.array([0.0]), 0.04).tolist() == []
+    assert measure_unbroken(np.array([0.0, 600.0]), 600.04) == 600.04

@@ -59,7 +59,7 @@ def read_part(part: Part, *, choose: Choose, resize: Resize) -> Reading:
     except DecodeError as error:
         return Reading(part, num_bytes, mtime_ns, error.reason)
     lost = frames.salvaged or info.damage
-    return Reading(part, num_bytes, mtime_ns, "", content, info.shown_seconds, frames, lost)
+    return Reading(part, num_bytes, mtime_ns, "", content, info.unbroken_seconds, frames, lost)
 
 
 class KnownFiles:

@@ -130,7 +130,7 @@ def as_half(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarray,
 
 
 def _choose(info: VideoInfo, part: Part, fps: float) -> Int64[np.ndarray, " frame"]:
-    return nearest(info.times, info.start + at_rate(info.shown_seconds, fps))
+    return nearest(info.times, info.start + at_rate(info.unbroken_seconds, fps))
 
 
 def _text_key(text: str) -> str:

@@ -87,6 +87,11 @@ class VideoInfo:
         """Return how long frames are shown: from the start of the first to the end of the last."""
         return self.duration - self.start
 
+    @property
+    def unbroken_seconds(self) -> float:
+        """Return how long frames are shown before the first gap: what is sampled on an even grid ends there."""
+        return timeline.measure_unbroken(self.times, self.duration) - self.start
+
     def facts(self) -> dict[str, str | int | float | bool]:
         """Give everything but the arrays, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -166,7 +171,9 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         num_frames=len(pts),
         stream=index,
         num_streams=num_streams,
-        damage=_describe_damage(len(pts), declared) if is_cut_short or missing > _TOLERATED_SECONDS else "",
+        damage=_describe_damage(
+            len(pts), declared, is_cut_short or missing > _TOLERATED_SECONDS, timeline.find_gaps(times, duration)
+        ),
         times=times,
         pts=pts,
         keyframes=keyframes,
@@ -344,7 +351,13 @@ def _promised_seconds(container: Any, stream: Any) -> float:
     return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
-def _describe_damage(num_frames: int, declared: int) -> str:
-    if declared > num_frames:
-        return f"{num_frames} of {declared} frames could be read: truncated"
-    return f"only the first {num_frames} frames could be read: truncated"
+def _describe_damage(num_frames: int, declared: int, is_cut_short: bool, gaps: Float64[np.ndarray, "gap 2"]) -> str:
+    reasons = []
+    if is_cut_short and declared > num_frames:
+        reasons.append(f"{num_frames} of {declared} frames could be read: truncated")
+    elif is_cut_short:
+        reasons.append(f"only the first {num_frames} frames could be read: truncated")
+    if len(gaps):
+        others = f", and in {len(gaps) - 1} other gap{'s' * (len(gaps) > 2)}" if len(gaps) > 1 else ""
+        reasons.append(f"shows no new frame from {gaps[0, 0]:.0f} s to {gaps[0, 1]:.0f} s{others}")
+    return "; ".join(reasons)

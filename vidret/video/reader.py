@@ -74,7 +74,7 @@ class Reader:
         kept = np.array(sorted(found), dtype=np.int64)
         salvaged = "" if len(kept) == len(wanted) else f"{len(kept)} of {len(wanted)} frames could be read"
         if salvaged:
-            salvaged += ": truncated" if self.info.damage else ": damaged"
+            salvaged += ": truncated" if "truncated" in self.info.damage else ": damaged"
         height, width = (self._resize.crop,) * 2 if self._resize else (self.info.height, self.info.width)
         pixels = np.empty((len(kept), height, width, 3), dtype=np.uint8)
         for place, index in enumerate(kept):

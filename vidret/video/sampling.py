@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from vidret.video import timeline
+
 _TIE = 1e-6
 
 
@@ -80,14 +82,20 @@ def at_seconds(duration: float, fps: float, count: int) -> Float64[np.ndarray, "
     ``clip4clip`` does the same by frame numbers, and there steps by whole frames.
     """
     _check(fps=fps, count=count)
-    times = np.arange(max(1, math.ceil(duration * fps - _TIE))) / fps
-    if len(times) <= count:
-        return times
-    return times[np.linspace(0, len(times) - 1, num=count, dtype=np.int64)]
+    num_steps = max(1, math.ceil(duration * fps - _TIE))
+    steps = np.arange(num_steps) if num_steps <= count else np.linspace(0, num_steps - 1, num=count, dtype=np.int64)
+    times: Float64[np.ndarray, " at_most_count"] = steps / fps
+    return times
 
 
 def cut_segments(
-    duration: float, *, start: float = 0.0, num_frames: int = 12, fps: float = 1.0, whole: bool = False
+    duration: float,
+    times: Float64[np.ndarray, " frame"] | None = None,
+    *,
+    start: float = 0.0,
+    num_frames: int = 12,
+    fps: float = 1.0,
+    whole: bool = False,
 ) -> list[Cut]:
     """Cut a video into the segments that are encoded as one; with ``whole`` it is one, seen as ``at_seconds`` says.
 
@@ -96,31 +104,53 @@ def cut_segments(
     times at the centres of its equal parts. A longer one is cut on the fixed grid of that span, so that appending to a
     video never moves a segment; its times keep the rate. A rest shorter than half a frame step joins the segment before
     it.
+
+    A span in which no frame begins is no segment of its own: the one before it lasts until the next, while a frame may
+    stand still for ``LONGEST_STILL_S``. Longer gaps belong to no segment, and a whole video ends at the first. So there
+    are never more segments than frames, however far timestamps lie apart.
+
+    Args:
+        duration: When the last frame ends, in seconds.
+        times: When frames begin, in seconds, rising; without them every span counts as having one.
+        start: When the first frame begins, in seconds.
+        num_frames: Times at which to look at a whole segment.
+        fps: Times a second.
+        whole: Make one segment of all.
     """
-    cuts = _cut_shown(max(duration - start, 0.0), num_frames=num_frames, fps=fps, whole=whole)
+    _check(num_frames=num_frames, fps=fps)
+    shown = max(duration - start, 0.0)
+    begins = None if times is None else times - start
+    if whole:
+        end = shown if begins is None else timeline.measure_unbroken(begins, shown)
+        cuts = [Cut(0, 0.0, end, tuple(float(time) for time in at_seconds(end, fps, num_frames)))]
+    elif shown <= num_frames / fps:
+        cuts = [Cut(0, 0.0, shown, tuple((i + 0.5) * shown / num_frames for i in range(num_frames)))]
+    else:
+        cuts = _cut_on_grid(shown, begins, num_frames, fps)
     return [
         Cut(cut.number, start + cut.start, start + cut.end, tuple(start + time for time in cut.times)) for cut in cuts
     ]
 
 
-def _cut_shown(duration: float, *, num_frames: int, fps: float, whole: bool) -> list[Cut]:
-    """Cut what is shown from 0 to ``duration``."""
-    _check(num_frames=num_frames, fps=fps)
-    if whole:
-        return [Cut(0, 0.0, duration, tuple(float(time) for time in at_seconds(duration, fps, num_frames)))]
+def _cut_on_grid(
+    duration: float, times: Float64[np.ndarray, " frame"] | None, num_frames: int, fps: float
+) -> list[Cut]:
+    """Cut what is shown from 0 to ``duration`` into more than one span."""
     span = num_frames / fps
-    if duration <= span:
-        return [Cut(0, 0.0, duration, tuple((i + 0.5) * duration / num_frames for i in range(num_frames)))]
     num_full = math.floor(duration / span)
     rest = duration - num_full * span
-    grid = tuple(float(time) for time in at_rate(span, fps))
-    cuts = [Cut(n, n * span, (n + 1) * span, tuple(n * span + time for time in grid)) for n in range(num_full)]
-    if rest >= 0.5 / fps:
-        start = num_full * span
-        cuts.append(Cut(num_full, start, duration, tuple(start + float(time) for time in at_rate(rest, fps))))
+    count = num_full + (rest >= 0.5 / fps)
+    if times is None:
+        spans = list(range(count))
     else:
-        last = cuts[-1]
-        cuts[-1] = Cut(last.number, last.start, duration, last.times)
+        spans = np.unique(np.floor((times + _TIE) / span).clip(0, count - 1).astype(np.int64)).tolist()
+    grid, tail = at_rate(span, fps).tolist(), at_rate(rest, fps).tolist()
+    cuts = []
+    for number, index in enumerate(spans):
+        start, end = index * span, (index + 1) * span
+        until = spans[number + 1] * span if number + 1 < len(spans) else duration
+        end = until if until - end <= timeline.LONGEST_STILL_S else end
+        cuts.append(Cut(number, start, end, tuple(start + time for time in (grid if index < num_full else tail))))
     return cuts
 
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 MISSING = np.iinfo(np.int64).min
 # FFmpeg takes a step back by more than this for a restart of the clock.
 _STEP_BACK_S = 0.1
-LONGEST_STILL_S = 600.0
+LONGEST_STILL_S = 600.0  # a frame may stay this long, like a slide; beyond, timestamps are wrong or a recording paused
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,3 +117,21 @@ def last_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> int:
     if len(declared) and declared[0] > 0:
         return int(declared[0])
     return int(np.median(np.diff(pts))) if len(pts) > 1 else 0
+
+
+def find_gaps(times: Float64[np.ndarray, " frame"], duration: float) -> Float64[np.ndarray, "gap 2"]:
+    """Return where no frame begins for longer than ``LONGEST_STILL_S``: from a frame to the next, or to the end.
+
+    Args:
+        times: When frames begin, in seconds, rising.
+        duration: When the last one ends, in seconds.
+    """
+    begins, ends = times, np.append(times[1:], duration)
+    is_gap = ends - begins > LONGEST_STILL_S
+    return np.stack([begins[is_gap], ends[is_gap]], axis=1)
+
+
+def measure_unbroken(times: Float64[np.ndarray, " frame"], duration: float) -> float:
+    """Return the seconds at which the first gap begins; the duration where there is none."""
+    gaps = find_gaps(times, duration)
+    return float(gaps[0, 0]) if len(gaps) else duration

@@ -101,7 +101,7 @@ def _serve(parent: _Parent, request: wire.Header, payload: bytes) -> str:
         path = os.fsdecode(payload)
         info = probe(path, alive=parent.show_life)
         how = {name: request[name] for name in ("num_frames", "fps", "whole")}
-        cuts = cut_segments(info.duration, start=info.start, **how)
+        cuts = cut_segments(info.duration, info.times, start=info.start, **how)
         resize = Resize(**request["resize"]) if request["resize"] else None
         decoder, device = request["decoder"], request["device"]
         with open_reader(info, decoder=decoder, device=device, resize=resize, alive=parent.show_life) as reader:
