@@ -112,6 +112,15 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
         assert "Errno" not in caught.value.reason
 
 
+def test_an_unknown_codec_is_named(films: dict[str, Film], tmp_path: Path) -> None:
+    for name, codec, unknown in (("h264.mp4", b"avc1", b"avc5"), ("h264.mkv", b"ISO/AVC", b"ISO/XXX")):
+        damaged = tmp_path / name
+        damaged.write_bytes(films[name].path.read_bytes().replace(codec, unknown))
+        with pytest.raises(DecodeError) as caught:
+            probe(damaged)
+        assert caught.value.reason == "its video codec is unknown"
+
+
 def cut(path: Path, share: float) -> Path:
     data = path.read_bytes()
     shorter = path.with_stem(f"{path.stem}_{share}")
