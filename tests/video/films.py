@@ -1,5 +1,6 @@
 """Write small videos whose every frame shows its own number, so that an answer can be checked by looking."""
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -55,16 +56,19 @@ def write_video(
     shift: int = 0,
     audio: bool = False,
     sound_start: int = 0,
+    pixel_ratio: Fraction | None = None,
 ) -> Path:
     """Encode one frame per number; ``pts`` in frame periods, ``shift`` moves the packets before muxing.
 
-    ``sound_start`` is in samples, 16,000 a second.
+    ``sound_start`` is in samples, 16,000 a second; ``pixel_ratio`` is a pixel's width over its height.
     """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = cast(Any, container.add_stream(codec, rate=rate, options=options or {}))
         stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = Fraction(1, rate)
+        if pixel_ratio:
+            stream.codec_context.sample_aspect_ratio = pixel_ratio
         if rotation:
             stream.set_display_rotation(rotation)
         sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if audio else None
@@ -83,6 +87,15 @@ def write_video(
         if sound is not None:
             write_sound(container, sound, seconds=len(numbers) / rate, start=sound_start)
     return path
+
+
+def set_matrix(path: Path, right: tuple[int, int], down: tuple[int, int]) -> None:
+    """Write into an MP4 where the right and the bottom of its pictures go on the screen, whose y axis points down."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    rows = (*right, 0, *down, 0, 0, 0, 1 << 14)
+    data[at : at + 36] = struct.pack(">9i", *(value << 16 for value in rows))
+    path.write_bytes(data)
 
 
 def write_sound(container: Any, stream: Any, seconds: float, start: int = 0) -> None:

@@ -18,6 +18,7 @@ from vidret.errors import DecodeError
 from vidret.text import is_address
 from vidret.types import Frames, Resize
 from vidret.video.content import open_remote
+from vidret.video.display import orient
 from vidret.video.probe import VideoInfo, decode_all, open_container, probe
 from vidret.video.pyav import ONE_THREAD
 from vidret.video.reader import GaveUpError, Picture, Reader
@@ -74,8 +75,9 @@ def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, gpu: int | Non
         "frames are known by order only": info.by_order,
         "timestamps start late": info.reordered and bool(info.pts[0] != 0),
         f"Decord converts {info.pixel_format} colours otherwise": info.pixel_format not in _SAME_COLOURS,
+        "its pixels are not square": info.stretched,
         "Decord converts odd sizes otherwise": (info.width | info.height) % 2 == 1,
-        "it is shown rotated": info.rotation != 0,
+        "it is shown rotated or mirrored": info.rotation != 0 or info.mirrored,
         "it holds several video streams": info.num_streams > 1,
         "it is damaged": info.damage != "",
         "Decord might hold all of it in memory": gpu is None and num_bytes > _DECORD_BYTES,
@@ -238,10 +240,10 @@ class _PyavSource:
         return place if place < len(self._info.pts) and self._info.pts[place] == pts else -1
 
     def _convert(self, frame: Any) -> Picture:
-        turns = self._info.rotation // 90
-        size = (self._info.height, self._info.width) if turns % 2 else (self._info.width, self._info.height)
-        picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], **ONE_THREAD)
-        return np.ascontiguousarray(np.rot90(picture, -turns))
+        info = self._info
+        width, height = (info.width, info.height)[:: -1 if info.rotation % 180 else 1]
+        picture = frame.to_ndarray(format="rgb24", width=width, height=height, **ONE_THREAD)
+        return orient(picture, info.rotation, mirrored=info.mirrored)
 
 
 class _DecordSource:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float64, Int64
 from vidret.errors import DecodeError
 from vidret.video import content, timeline
 from vidret.video.boxes import find_payload
+from vidret.video.display import read_display
 from vidret.video.pyav import LENIENT_METADATA
 from vidret.video.ranges import RemoteFile
 from vidret.video.timeline import MISSING, Packets
@@ -47,9 +48,10 @@ class VideoInfo:
     That clock starts with the container's earliest stream. ``start`` is when the first frame is shown, above 0 where
     sound comes before it, and ``duration`` when the last one ends.
 
-    ``width`` and ``height`` are as displayed, after ``rotation`` (clockwise degrees) was applied. ``pts`` (in ticks)
-    and ``keyframes`` serve the decoder, in the order of presentation. ``by_order`` says that the timestamps do not tell
-    frames apart, so that a frame is known by its place only. ``damage`` is empty for a sound file.
+    ``width`` and ``height`` are as displayed: pixels that are not square are ``stretched``, then the frame is
+    ``mirrored`` left to right, then turned by ``rotation`` degrees clockwise. ``pts`` (in ticks) and ``keyframes``
+    serve the decoder, in the order of presentation. ``by_order`` says that the timestamps do not tell frames apart, so
+    that a frame is known by its place only. ``damage`` is empty for a sound file.
 
     Where the clock restarts within a file, ``times`` and ``pts`` go on, as in what FFmpeg converts: ``clock_offsets``
     are the ticks added to the timestamps of each packet, in the order of the file; there are none in other files.
@@ -63,6 +65,8 @@ class VideoInfo:
     width: int
     height: int
     rotation: int
+    mirrored: bool
+    stretched: bool
     start: float
     duration: float
     average_rate: float
@@ -131,6 +135,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         zero, begins = _read_clock(container, stream)
         declared, promised = int(stream.frames), _promised_seconds(container, stream)
         codec, num_streams = _name_codec(stream), len(container.streams.video)
+        display = read_display(frame, stream.sample_aspect_ratio)
     packets, offsets = timeline.follow_restarts(packets, tick) if kind in _RESTARTING else (packets, _NO_OFFSETS)
     by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
     pts, keyframes = _count_frames(name, index, alive, remote, offsets) if by_order else timeline.order_frames(packets)
@@ -141,8 +146,6 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     if by_order and (np.diff(pts) <= 0).any():
         # Timestamps that do not rise are no times at all: only the rate is left.
         pts, tick = np.arange(len(pts)), 1 / (average or _FALLBACK_RATE)
-    rotation = round(-frame.rotation / 90) * 90 % 360
-    width, height = (frame.width, frame.height)[:: -1 if rotation % 180 else 1]
     first = float(pts[0]) * tick
     start = begins - zero if by_order else first - zero
     start = start if start > _CLOCK_STEP else 0.0
@@ -155,9 +158,11 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         container=kind,
         codec=codec,
         pixel_format=frame.format.name,
-        width=width,
-        height=height,
-        rotation=rotation,
+        width=display.width,
+        height=display.height,
+        rotation=display.rotation,
+        mirrored=display.mirrored,
+        stretched=display.stretched,
         start=start,
         duration=duration,
         average_rate=average,
