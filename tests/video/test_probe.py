@@ -136,7 +136,24 @@ def test_a_truncated_file_says_so(films: dict[str, Film], tmp_path: Path) -> Non
     for name in ("h264.mkv", "vp9.webm", "h264_fragments.mp4"):
         info = probe(cut(films[name].path, 0.6))
         assert info.damage == f"only the first {info.num_frames} frames could be read: truncated"
-    assert probe(cut(films["h264.ts"].path, 0.6)).num_frames < 70
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts"])
+@pytest.mark.parametrize("share", [0.1, 0.33, 0.47, 0.6, 0.77, 0.9])
+def test_a_transport_stream_that_breaks_off_says_so_and_shows_no_half_frame(
+    films: dict[str, Film], name: str, share: float
+) -> None:
+    info = probe(cut(films[name].path, share))
+    assert info.num_frames < 100 * share + 20
+    assert info.damage == f"only the first {info.num_frames} frames could be read: truncated"
+    frames = read_frames(info.path, indices=range(info.num_frames))
+    assert read_numbers(frames.pixels) == np.round(frames.times * 25).tolist()
+
+
+def test_a_transport_stream_cut_between_packets_is_taken_as_it_is(films: dict[str, Film], tmp_path: Path) -> None:
+    data = films["h264.ts"].path.read_bytes()
+    (tmp_path / "cut.ts").write_bytes(data[: 100 * 188])
+    assert probe(tmp_path / "cut.ts").damage == ""
 
 
 def test_gaps_are_noted_and_stills_are_not(tmp_path: Path) -> None:

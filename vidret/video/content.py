@@ -188,13 +188,18 @@ def count_bytes(path: str, remote: RemoteFile | None = None) -> int:
     return size
 
 
-def starts_like_mp4(path: str, remote: RemoteFile | None = None) -> bool:
-    """Say whether a file begins as MP4 or MOV do, whatever became of the rest."""
+def read_head(path: str, remote: RemoteFile | None, num_bytes: int) -> bytes:
+    """Read a file's first bytes, fewer where it is shorter."""
     if remote is not None:
         remote.seek(0)
-        return (remote.read(12) or b"")[4:8] == b"ftyp"
+        return remote.read(num_bytes) or b""
     with _open_regular(path) as file:
-        return file.read(12)[4:8] == b"ftyp"
+        return file.read(num_bytes)
+
+
+def starts_like_mp4(path: str, remote: RemoteFile | None = None) -> bool:
+    """Say whether a file begins as MP4 or MOV do, whatever became of the rest."""
+    return read_head(path, remote, 12)[4:8] == b"ftyp"
 
 
 def open_remote(path: str) -> RemoteFile | None:

@@ -23,6 +23,7 @@ from vidret.video.display import read_display
 from vidret.video.pyav import LENIENT_METADATA
 from vidret.video.ranges import RemoteFile
 from vidret.video.timeline import MISSING, Packets
+from vidret.video.transport import HEAD_BYTES, ends_inside_packet
 
 _PICTURES = {"image2", "tty"}
 _ONE_PICTURE = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
@@ -136,6 +137,9 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         declared, promised = int(stream.frames), _promised_seconds(container, stream)
         codec, num_streams = _name_codec(stream), len(container.streams.video)
         display = read_display(frame, stream.sample_aspect_ratio)
+    if kind == "mpegts" and ends_inside_packet(content.read_head(name, remote, HEAD_BYTES), num_bytes):
+        # As much as is there of the last frame is half of it at best.
+        is_cut_short, packets = True, timeline.drop_last(packets)
     packets, offsets = timeline.follow_restarts(packets, tick) if kind in _RESTARTING else (packets, _NO_OFFSETS)
     by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
     pts, keyframes = _count_frames(name, index, alive, remote, offsets) if by_order else timeline.order_frames(packets)

@@ -1,6 +1,6 @@
 """From packets to the frames a player shows: arithmetic on timestamps, without any decoder."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -23,6 +23,11 @@ class Packets:
     durations: Int64[np.ndarray, " packet"]
     keyframes: Bool[np.ndarray, " packet"]
     discarded: Bool[np.ndarray, " packet"]
+
+
+def drop_last(packets: Packets) -> Packets:
+    """Return all packets but the last."""
+    return Packets(*(getattr(packets, field.name)[:-1] for field in fields(packets)))
 
 
 def find_restarts(dts: Int64[np.ndarray, " packet"], tick: float) -> Int64[np.ndarray, " restart"]:
