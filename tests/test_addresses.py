@@ -126,8 +126,10 @@ def test_what_a_store_says_is_gone_is_missing(films: Path, server: FileServer, e
     assert state(engine, f"{server.url}/red.mp4") == ("missing", "the file is gone")
     assert not any(hit.path.endswith("/red.mp4") for hit in engine.search("red"))
     report = engine.index([f"{server.url}/blue.mp4"], prune=True)
+    assert report.unpruned == [f"{server.url}/red.mp4"]
+    report = engine.index([server.url], prune=True)
     assert report.pruned is not None
-    assert report.pruned.files == 1
+    assert (report.pruned.files, report.unpruned) == (1, [])
 
 
 def test_a_server_that_breaks_in_the_middle_is_gone_on_with(tmp_path: Path, films: Path, engine: Engine) -> None:

@@ -72,6 +72,22 @@ def test_index_sums_up_on_stderr_and_lists_failures(run: Runner, films: Path, tm
     assert run("index", films, "--index", tmp_path / "index", "--fail-on-error")[0] == 1
 
 
+def test_what_was_not_pruned_is_told(run: Runner, films: Path, tmp_path: Path) -> None:
+    drive, index = tmp_path / "drive", tmp_path / "index"
+    for name in ("c", "d"):
+        write_film(drive / f"{name}.mp4", ("green", 1), salt=ord(name))
+    assert run("index", films, drive, "--index", index)[0] == 0
+    drive.rename(tmp_path / "away")
+    code, _, err = run("index", films, "--index", index, "--prune")
+    assert code == 0
+    assert "pruned 0 files" in err
+    assert f"not pruned: {drive / 'c.mp4'} and 1 more: gone, but not from a folder of this run" in err
+    assert json.loads(run("index", films, "--index", index, "--prune", "--json")[1])["unpruned"] == [
+        str(drive / "c.mp4"),
+        str(drive / "d.mp4"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

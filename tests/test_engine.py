@@ -582,6 +582,21 @@ def test_pruning_forgets_the_moments_of_what_is_gone(numbered: Path, tmp_path: P
     assert len(kept(index)) == 1
 
 
+def test_pruning_keeps_the_moments_of_a_drive_that_is_away(numbered: Path, tmp_path: Path) -> None:
+    head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
+    other = tmp_path / "other"
+    other.mkdir()
+    (numbered / "second.mp4").rename(other / "second.mp4")
+    with Engine(index, make_encoder(), head=head) as engine:
+        engine.index([numbered, other])
+        engine.prepare_moments()
+        both = kept(index)
+        other.rename(tmp_path / "away")
+        engine.index([numbered], prune=True)
+    assert len(both) == 2
+    assert kept(index) == both
+
+
 def test_without_a_head_there_is_nothing_to_prepare(engine: Engine) -> None:
     with pytest.raises(VidretError, match="head must be given to prepare moments, got none"):
         engine.prepare_moments()

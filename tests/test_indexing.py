@@ -93,6 +93,46 @@ def test_moved_changed_deleted_and_pruned(tmp_path: Path) -> None:
     assert states(tmp_path / "index") == {"b.mp4": "done"}
 
 
+def test_pruning_leaves_a_drive_that_is_away_alone(tmp_path: Path) -> None:
+    here, drive = tmp_path / "here", tmp_path / "drive"
+    for name in ("a", "b"):
+        write_film(here / f"{name}.mp4", ("red", 2), salt=ord(name))
+    write_film(drive / "c.mp4", ("blue", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([here, drive])
+    drive.rename(tmp_path / "away")
+    (here / "b.mp4").unlink()
+    report = engine.index([here], prune=True)
+    assert report.pruned is not None
+    assert (report.pruned.files, report.unpruned) == (1, [str(drive / "c.mp4")])
+    drive.mkdir()  # where it was mounted
+    write_film(tmp_path / "here2" / "d.mp4", ("white", 2))
+    report = engine.index([here, drive, tmp_path / "her*2", here / "a.mp4"], prune=True)
+    assert report.pruned is not None
+    assert (report.pruned.files, report.unpruned) == (0, [str(drive / "c.mp4")])
+    (here / "a.mp4").rename(here / "e.mp4")
+    report = engine.index([here / "e.mp4"], prune=True)  # no folder
+    assert report.unpruned == [str(drive / "c.mp4"), str(here / "a.mp4")]
+    drive.rmdir()
+    (tmp_path / "away").rename(drive)
+    report = engine.index([here, drive], prune=True)
+    assert (report.unchanged, report.linked, report.encoded, report.unpruned) == (2, 0, 0, [])
+    assert states(tmp_path / "index") == {"c.mp4": "done", "d.mp4": "done", "e.mp4": "done"}
+
+
+def test_a_named_file_that_comes_back_is_looked_into(tmp_path: Path) -> None:
+    film, away = write_film(tmp_path / "a.mp4", ("red", 2)), tmp_path / "away.mp4"
+    manifest = tmp_path / "all.csv"
+    manifest.write_text("path\na.mp4\n")
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([manifest])
+    film.rename(away)
+    assert engine.index([manifest]).failed == [(str(film), "does not exist")]
+    away.rename(film)
+    report = engine.index([manifest])
+    assert (report.linked, report.encoded, report.failed) == (1, 0, [])
+
+
 def test_a_file_that_comes_back_needs_no_encoding(tmp_path: Path) -> None:
     films = tmp_path / "films"
     write_film(films / "a.mp4", ("red", 2))

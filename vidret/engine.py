@@ -32,7 +32,7 @@ from vidret.text import absolute, as_path, tellable
 from vidret.types import ALL_VIDEOS, Asked, Curve, Filters, Hit, Moment, Query
 from vidret.video.content import seems_there
 from vidret.video.decode import Decoder
-from vidret.video.scan import scan
+from vidret.video.scan import list_videos
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Engine:
     ) -> IndexReport:
         """Bring the index up to date with files, folders, globs or manifests, at paths or at addresses.
 
-        ``scan`` says what paths may be, ``Store.set_memory`` what ``memory`` is (None leaves it as it was), and
+        ``list_videos`` says what paths may be, ``Store.set_memory`` what ``memory`` is (None leaves it as it was), and
         ``index_files`` what the other arguments do. ``run`` is what takes these and does the work: threads here, unless
         ``vidret.scale`` gives one that does it on Ray.
 
@@ -202,7 +202,7 @@ class Engine:
             VidretError: A path does not exist, or the index cannot be written. Files that cannot be read raise nothing:
                 they are in the report, and in the index with their reasons.
         """
-        files = scan(os.fspath(path) for path in paths)
+        listing = list_videos(os.fspath(path) for path in paths)
         check_encoder(self.encoder)
         check_ranker(self.ranker, self.encoder)
         encoder = self.encoder
@@ -223,7 +223,7 @@ class Engine:
             report = run(
                 store,
                 encoder,
-                files,
+                listing.files,
                 pack=self.ranker.pack if self.ranker.fingerprint else None,
                 tokens=self.ranker.wants_tokens,
                 lanes=lanes,
@@ -231,7 +231,7 @@ class Engine:
                 device=self.device,
                 timeout=timeout,
                 retry_failed=retry_failed,
-                prune=prune,
+                prune_below=listing.folders if prune else None,
                 on_progress=on_progress,
             )
             for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
@@ -239,7 +239,7 @@ class Engine:
             if self._told_head:
                 store.set_meta(HEAD, NONE if self.grounder is None else str(self.grounder.path))
         if report.pruned is not None:
-            forget_others(self.path / MOMENTS, self._store.contents())
+            forget_others(self.path / MOMENTS, set(self._store.fingerprints().values()))
         return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:

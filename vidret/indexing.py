@@ -63,7 +63,7 @@ def index_files(
     device: str = CPU,
     timeout: float = 120.0,
     retry_failed: bool = False,
-    prune: bool = False,
+    prune_below: Sequence[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Bring an index up to date with files.
@@ -83,7 +83,7 @@ def index_files(
             GPU decodes, too; see ``DecodePool``.
         timeout: Seconds a decoder may stay silent before its file fails.
         retry_failed: Look again at files that failed and have not changed since.
-        prune: Forget files that are gone, and their vectors.
+        prune_below: Forget files that are gone and lay in one of these folders, and their vectors; none unless given.
         on_progress: Called from this thread a few times a second.
 
     Raises:
@@ -102,7 +102,7 @@ def index_files(
             ledger.watch(Lanes(ledger, encode, pool, pack=pack, encoding=encoding).threads(lanes), on_progress)
         finally:
             torch.set_num_threads(threads_before)
-    return ledger.close(prune=prune)
+    return ledger.close(prune_below=prune_below)
 
 
 def count_cores() -> int:

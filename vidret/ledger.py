@@ -18,6 +18,7 @@ from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.content import find_gone, look_at_all, sample
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodePool, Opened
+from vidret.video.scan import lies_below
 
 if TYPE_CHECKING:  # a process that only decodes shall not wait for torch
     from vidret.encode.encoder import Encoder
@@ -45,6 +46,9 @@ class Progress:
 class IndexReport:
     """What a run did. ``linked`` files hold content that was stored already: moved, renamed or copied ones.
 
+    ``unpruned`` are files that are gone and were not forgotten though ``prune`` was asked for: no folder that the run
+    listed holds them and any other video, so that their drive may be away.
+
     ``speeds`` are what a run on Ray measured of its stages, by what is counted.
     """
 
@@ -59,6 +63,7 @@ class IndexReport:
     elapsed: float = 0.0
     interrupted: bool = False
     pruned: PruneReport | None = None
+    unpruned: list[str] = field(default_factory=list)
     speeds: dict[str, float] = field(default_factory=dict)
 
 
@@ -218,11 +223,10 @@ class Ledger:
     def fail(self, path: str, error: DecodeError, job: Job | None = None) -> None:
         """Keep a file's failure, with what it looked like, so that it is tried again only once it changed.
 
-        One that could not be reached, or changed during this run, is tried again in any case.
+        One that could not be looked at or reached, or changed during this run, is tried again in any case.
         """
-        num_bytes, mtime_ns = (job.num_bytes, job.mtime_ns) if job else (None, None)
-        if isinstance(error, ChangedError):
-            num_bytes, mtime_ns = -1, NO_TIME
+        known = job is not None and not isinstance(error, ChangedError)
+        num_bytes, mtime_ns = (job.num_bytes, job.mtime_ns) if job and known else (-1, NO_TIME)
         state: FileState = "pending" if isinstance(error, UnreachableError) else "failed"
         self.store.set_file(path, state=state, reason=error.reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
         with self._lock:
@@ -260,9 +264,13 @@ class Ledger:
         if self._broken is not None:
             raise self._broken
 
-    def close(self, *, prune: bool) -> IndexReport:
+    def close(self, *, prune_below: Sequence[str] | None = None) -> IndexReport:
         """Save what a search needs, and sum the run up."""
-        pruned = self.store.prune() if prune and not self.interrupted else None
+        pruned, unpruned = None, list[str]()
+        if prune_below is not None and not self.interrupted:
+            gone = [record.path for record in self.store.files(state="missing")]
+            unpruned = [path for path in gone if not any(lies_below(path, folder) for folder in prune_below)]
+            pruned = self.store.prune(set(gone).difference(unpruned))
         self.store.save_vectors()
         return IndexReport(
             encoded=self._counts["encoded"],
@@ -276,6 +284,7 @@ class Ledger:
             elapsed=time.monotonic() - self.started,
             interrupted=self.interrupted,
             pruned=pruned,
+            unpruned=unpruned,
         )
 
     def _progress(self) -> Progress:

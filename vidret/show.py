@@ -229,6 +229,13 @@ def tell_report(report: "IndexReport", index: Path) -> None:
     if report.pruned is not None:
         pruned = report.pruned
         say(f"  pruned {pruned.files} files, {pruned.videos} videos, {pruned.segments} segments.")
+    if report.unpruned:
+        first, *others = report.unpruned
+        more = f" and {len(others)} more" if others else ""
+        say(
+            f"  not pruned: {short(tellable(first))}{more}: gone, but not from a folder of this run that still holds "
+            "videos; a drive may be away."
+        )
     if report.interrupted:
         say("  The index is good; run the same again to go on.")
     elif report.missing and report.pruned is None:

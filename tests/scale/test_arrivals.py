@@ -73,7 +73,7 @@ def test_rows_in_any_order_and_some_of_them_twice_are_stored_once(ledger: Ledger
         assert video is not None
         ids = store.video_segments(video)
         assert [bytes(each) for each in store.tokens(ids)] == [bytes([content, n]) for n in range(NUM_SEGMENTS)]
-    report = ledger.close(prune=False)
+    report = ledger.close()
     assert (report.encoded, report.linked, report.num_segments) == (2, 1, 2 * NUM_SEGMENTS)
     assert taken.spent["decode"] == 2 * taken.spent["encode"] == 2 * NUM_SEGMENTS * 0.5
 
@@ -93,7 +93,7 @@ def test_where_the_first_file_fails_its_copy_is_the_one_that_was_encoded(ledger:
     failed = rows.Failed(0, 0, DecodeError("a.mp4", "was killed")), b""
     taken.take([failed, encoded(0, 0, 0), failed])
     taken.take(whole(0, 1))
-    report = ledger.close(prune=False)
+    report = ledger.close()
     assert report.failed == [("/films/a.mp4", "was killed")]
     assert (report.encoded, report.linked) == (1, 0)
     states = {record.path: record.state for record in ledger.store.files()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import ChangedError, DecodeError
-from vidret.video.content import BLOCK, Identity, check_unchanged, fingerprint, identify, sample
+from vidret.video.content import BLOCK, Identity, check_unchanged, find_gone, fingerprint, identify, sample
 
 
 def test_copies_share_a_fingerprint(tmp_path: Path) -> None:
@@ -53,6 +53,29 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
         with pytest.raises(DecodeError, match=reason) as caught:
             fingerprint(tmp_path / name)
         assert caught.value.path == str(tmp_path / name)
+
+
+def test_a_forbidden_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DecodeError, match="may not be read: permission denied"):
+        fingerprint(tmp_path)
+
+
+def test_only_what_is_surely_gone_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    names = ["file", "link", "gone", "no/folder", "file/below"]
+    paths = [str(tmp_path / name) for name in names]
+    assert find_gone(paths) == set(paths[2:])
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert find_gone(paths) == set()
 
 
 def test_a_forbidden_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import VidretError
-from vidret.video.scan import VIDEO_SUFFIXES, read_manifest, scan
+from vidret.video.scan import VIDEO_SUFFIXES, Listing, list_videos, read_manifest, scan
 
 
 def naive_walk(folder: Path) -> list[str]:
@@ -35,6 +35,13 @@ def test_a_folder_is_walked_by_name(tmp_path: Path) -> None:
     assert scan([str(tmp_path)]) == naive_walk(tmp_path)
     names = [os.path.relpath(path, tmp_path) for path in scan([str(tmp_path)])]
     assert names == ["a.mkv", "b.mp4", "also/x.Gif", "sub/z.webm", "sub/deep/y.MOV"]
+
+
+def test_folders_that_hold_files_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, _, d = touch(tmp_path, "one/sub/a.mp4", "two/b.mp4", "notes/c.txt", "three/d.mp4")
+    monkeypatch.chdir(tmp_path)
+    listing = list_videos(["one/", "t*o", "notes", "three/*.mp4", str(tmp_path / "one")])
+    assert listing == Listing([a, b, d], [str(tmp_path / "one"), str(tmp_path / "two")])
 
 
 def test_a_folder_may_look_like_a_video_and_be_empty(tmp_path: Path) -> None:

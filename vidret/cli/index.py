@@ -85,7 +85,12 @@ def index(
     ] = None,
     decoder: Annotated[str, typer.Option(help="auto (Decord where it is exact, else PyAV), decord or pyav.")] = "auto",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a decoder may stay silent.")] = 120.0,
-    prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone.")] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Forget files that are gone from the folders given, unless nothing is left there."
+        ),
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Look again at failed files that did not change.")
     ] = False,

@@ -58,7 +58,7 @@ def index_on_ray(
     device: str = CPU,
     timeout: float = 120.0,
     retry_failed: bool = False,
-    prune: bool = False,
+    prune_below: Sequence[str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     address: str | None = None,
     num_gpus_per_worker: float | None = None,
@@ -81,7 +81,7 @@ def index_on_ray(
             Ray deals its GPUs out.
         timeout: See ``index_files``.
         retry_failed: See ``index_files``.
-        prune: See ``index_files``.
+        prune_below: See ``index_files``.
         on_progress: See ``index_files``.
         address: Of a Ray cluster: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; unless given, Ray is started on this
             machine and ended again.
@@ -96,7 +96,7 @@ def index_on_ray(
     ledger = Ledger(store, retry_failed=retry_failed)
     ledger.plan(files)
     if not ledger.jobs:
-        return ledger.close(prune=prune)
+        return ledger.close(prune_below=prune_below)
     began = time.monotonic()
     if device != CPU and cuda_index(device) is None:
         logger.warning("Ray's workers cannot use %s, so they encode on the CPU", device)
@@ -105,7 +105,7 @@ def index_on_ray(
         stage = {"pack": pack, "tokens": tokens, "precision": precision}
         decoding = Decoding(encoder.resize, encoder.sampling, decoder, timeout)
         run.work(encoder, decoding, stage, on_progress)
-    return replace(ledger.close(prune=prune), speeds=run.speeds())
+    return replace(ledger.close(prune_below=prune_below), speeds=run.speeds())
 
 
 class RayRun:

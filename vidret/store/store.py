@@ -7,7 +7,7 @@ derived from both: kill the writer at any moment, and the next one goes on from 
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -358,11 +358,14 @@ class Store:
             raise StoreError(f"salvaged must say what was lost when {stored} of {planned} segments are stored, got ''")
         self._catalog.finish_video(video, salvaged)
 
-    def prune(self) -> PruneReport:
-        """Forget files in state missing, and contents no file has any more; give their space back when it is much."""
+    def prune(self, files: Collection[str] | None = None) -> PruneReport:
+        """Forget files in state missing, and contents no file has any more; give their space back when it is much.
+
+        ``files`` narrows that to these paths; the others in this state stay as they are.
+        """
         self._writable()
         with self._writing:
-            report = upkeep.prune(self._catalog)
+            report = upkeep.prune(self._catalog, files)
             old = self._epochs.current()
             fresh = upkeep.compact(self._catalog, old, self.path / "features")
             if fresh is None:

@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ DEAD_SHARE = 0.3  # rewriting the files costs as much as the live rows, so it mu
 BATCH = 1024
 
 
-def prune(catalog: Catalog) -> PruneReport:
-    """Forget missing files, then contents that no file has, with their segments."""
+def prune(catalog: Catalog, paths: Collection[str] | None = None) -> PruneReport:
+    """Forget missing files, all or those of these paths, then contents that no file has, with their segments."""
     orphans = "(SELECT id FROM videos WHERE id NOT IN (SELECT video FROM files WHERE video IS NOT NULL))"
     with catalog.transaction():
-        files = catalog.run("DELETE FROM files WHERE state = 'missing'")
+        sql = "DELETE FROM files WHERE state = 'missing'"
+        if paths is None:
+            files = catalog.run(sql)
+        else:
+            files = sum(catalog.run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
         segments = catalog.run(f"DELETE FROM segments WHERE video IN {orphans}")
         videos = catalog.run(f"DELETE FROM videos WHERE id IN {orphans}")
         if segments:

@@ -222,10 +222,19 @@ def look_at(path: str, *, fresh: bool = False) -> Look:
     except (OSError, ValueError) as error:
         raise DecodeError(path, _reason(error)) from error
     if stat.S_ISDIR(about.st_mode):
-        raise DecodeError(path, "is a directory")
+        raise DecodeError(path, _describe_folder(path))
     if not stat.S_ISREG(about.st_mode):
         raise DecodeError(path, "is not a regular file")
     return about
+
+
+def _describe_folder(path: str) -> str:
+    """Return why a folder is no file; one that cannot be listed stands in a list of files to say so."""
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        return _reason(error)
+    return "is a directory"
 
 
 def look_at_all(paths: Sequence[str]) -> Iterator[tuple[str, Look | DecodeError]]:
@@ -253,14 +262,27 @@ def look_at_all(paths: Sequence[str]) -> Iterator[tuple[str, Look | DecodeError]
 
 
 def find_gone(paths: Iterable[str]) -> set[str]:
-    """Give those paths at which nothing is any more; of an address only its store can say so."""
+    """Return the paths at which nothing is any more.
+
+    A file in a folder that cannot be read is not gone, nor one at an address whose store gives no answer.
+    """
     paths = list(paths)
-    gone = {path for path in paths if not is_address(path) and not os.path.lexists(path)}
+    gone = {path for path in paths if not is_address(path) and _is_gone_here(path)}
     try:
         looks = list(look_at_all([path for path in paths if is_address(path)]))
     except VidretError:  # there is no asking the store from here
         looks = []
     return gone | {path for path, look in looks if is_gone(look)}
+
+
+def _is_gone_here(path: str) -> bool:
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def is_gone(look: Look | DecodeError) -> bool:

@@ -5,6 +5,7 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -23,7 +24,20 @@ MANIFEST_SUFFIXES = frozenset((".jsonl", ".csv"))
 COLUMNS = ("path", "video", "file")
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files that paths mean, and the folders among these paths, absolute, in which files were found."""
+
+    files: list[str]
+    folders: list[str]
+
+
 def scan(paths: Iterable[str]) -> list[str]:
+    """Return the files of ``list_videos``."""
+    return list_videos(paths).files
+
+
+def list_videos(paths: Iterable[str]) -> Listing:
     """List the absolute paths or addresses of the files meant, each once, in the order given; folders go by name.
 
     A folder gives its files with a video's suffix, those that are no videos after all included: whoever reads them says
@@ -35,25 +49,43 @@ def scan(paths: Iterable[str]) -> list[str]:
         VidretError: A path does not exist or matches nothing, a manifest cannot be read, or a store cannot be asked.
     """
     found: dict[str, None] = {}
+    folders: dict[str, None] = {}
     for path in paths:
-        for file in _expand_address(path) if is_address(path) else _expand(as_path(path)):
+        for file in _expand_address(path, folders) if is_address(path) else _expand(as_path(path), folders):
             name = absolute(file)
             if is_address(name):
                 addresses.check_address(name)
             found[name] = None
-    return list(found)
+    return Listing(list(found), list(folders))
 
 
-def _expand_address(address: str) -> Iterator[str]:
+def lies_below(path: str, folder: str) -> bool:
+    """Return whether an absolute path or address lies in a folder, at any depth.
+
+    >>> lies_below("/films/a/b.mp4", "/films"), lies_below("/films2/b.mp4", "/films"), lies_below("/b.mp4", "/")
+    (True, False, True)
+    """
+    return path.startswith(folder.rstrip("/") + "/")
+
+
+def _expand_address(address: str, folders: dict[str, None]) -> Iterator[str]:
     if os.path.splitext(tellable(address))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
         raise VidretError(f"{tellable(address)}: a manifest must be a file here, got an address")
-    yield from addresses.expand(address, VIDEO_SUFFIXES)
+    found = list(addresses.expand(address, VIDEO_SUFFIXES))
+    if found and all(lies_below(each, address) for each in found):
+        folders[address] = None
+    yield from found
 
 
-def _expand(path: str) -> Iterator[str]:
+def _expand(path: str, folders: dict[str, None]) -> Iterator[str]:
     path = os.path.expanduser(path)  # noqa: PTH111
     if os.path.isdir(path):  # noqa: PTH112  paths may hold any bytes: plain strings carry them
-        yield from _walk(path)
+        denied: list[OSError] = []
+        found = list(_walk(path, denied))
+        if found:
+            folders[absolute(path)] = None
+        yield from found
+        yield from (str(error.filename) for error in denied)  # listed, so that they fail with their reason
     elif os.path.lexists(path):
         if Path(path).suffix.lower() in MANIFEST_SUFFIXES:
             yield from read_manifest(path)
@@ -61,7 +93,7 @@ def _expand(path: str) -> Iterator[str]:
             yield path
     elif matches := sorted(set(_match(path))):
         for match in matches:
-            yield from _expand(match)
+            yield from _expand(match, folders)
     else:
         raise VidretError(f"{path}: no such file, folder or pattern")
 
@@ -80,14 +112,12 @@ def _match(pattern: str) -> Iterator[str]:
             yield from _match(os.path.join(glob.escape(root), tail))  # noqa: PTH118
 
 
-def _walk(folder: str) -> Iterator[str]:
-    denied: list[OSError] = []
+def _walk(folder: str, denied: list[OSError]) -> Iterator[str]:
     for root, folders, files in os.walk(folder, onerror=denied.append):
         folders.sort()
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._"):  # noqa: PTH122
                 yield os.path.join(root, name)  # noqa: PTH118
-    yield from (str(error.filename) for error in denied)  # listed, so that they fail with their reason
 
 
 def read_manifest(path: str) -> Iterator[str]:
