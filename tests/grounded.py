@@ -18,6 +18,7 @@ from tests.encode.tiny import MERGING, TEXT, VISION, stir
 from tests.video.films import write_video
 from vidret.encode.clip import ClipEncoder
 from vidret.encode.model import Card, ClipModel
+from vidret.encode.prompts import PromptShape
 from vidret.ground.checkpoint import RECIPES, HeadCard, load_head, save_head
 from vidret.ground.head import Answer, GroundingHead
 from vidret.ground.mapped import MappedVideos
@@ -34,12 +35,13 @@ AT_ONCE = 12
 
 
 @cache
-def make_encoder(*, merging: bool = False, seed: int = 1) -> ClipEncoder:
+def make_encoder(*, merging: bool = False, prompts: PromptShape | None = None, seed: int = 1) -> ClipEncoder:
     """Give a CLIP with random weights; with ``merging`` one that joins frames as TempMe does."""
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     text = replace(TEXT, context=77, vocabulary=49408, layers=NUM_LAYERS)
-    model = ClipModel(Card(NAME, NAME, VISION, text, merging=MERGING if merging else None, sampling=Sampling(AT_ONCE)))
+    over_time: dict[str, Any] = {"merging": MERGING if merging else None, "prompts": prompts}
+    model = ClipModel(Card(NAME, NAME, VISION, text, **over_time, sampling=Sampling(AT_ONCE)))
     stir(model)
     torch.set_rng_state(state)
     tokenizer: Any = open_clip.SimpleTokenizer(context_length=77)

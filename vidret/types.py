@@ -107,7 +107,7 @@ class TextEmbedding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerTokens:
-    """What the last layers of a vision tower hold of one segment: raw, earliest first, so that -1 is the last layer.
+    """What the last layers of a vision tower hold of frames: raw, earliest first, so that -1 is the last layer.
 
     In each layer every frame has its own class token first, then the others that it sees; their number may differ by
     layer. Where tokens merge, frames share them: ``sizes`` then says how many original tokens each stands for, and

@@ -3,20 +3,24 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from tests.data.captioned import RESIZE, write_moments
+from tests.grounded import gather, look, make_encoder, write_numbers
 from tests.video.films import write_video
 from vidret.data.frames import Part
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
 from vidret.data.layers_cache import LayersCache, VideoLayers, as_half
 from vidret.data.records import LabelledQuery
 from vidret.data.splits import read_split
+from vidret.encode.prompts import PromptShape
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput
+from vidret.ground.windows import Window
 from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
 from vidret.video.decode import read_frames
 
@@ -202,6 +206,27 @@ def test_layers_are_of_the_same_frames_where_sound_comes_first(tmp_path: Path) -
     early, late = (cache.video(cache.known.find(part).key) for part in parts)
     assert early.duration == late.duration == 10.0
     np.testing.assert_array_equal(late.layers, early.layers)
+
+
+@pytest.mark.parametrize("how", [{"merging": True}, {"prompts": PromptShape(2, 4)}], ids=["merging", "prompts"])
+def test_a_head_is_trained_on_the_segments_that_it_will_see(tmp_path: Path, how: dict[str, Any]) -> None:
+    """31 frames: two segments of 12, and one of 7 whose frames have fewer tokens."""
+    encoder, part = make_encoder(**how), Part(str(write_numbers(tmp_path / "film.mp4", range(31))))
+    cache = LayersCache(tmp_path / "cache", encoder, num_layers=3, fps=1.0)
+    cache.build(encoder, [part], [], num_workers=0)
+    found = cache.video(cache.known.find(part).key)
+    layers, masks, sizes = gather(look(Path(part.path), encoder, 1.0), Window(0, 31))
+    for layer, expected in zip(found.layers, layers, strict=True):
+        np.testing.assert_allclose(layer, expected[0], atol=5e-3, rtol=1e-3)
+    if masks is None:
+        assert (found.masks, found.sizes) == (None, None)
+        return
+    assert sizes is not None
+    assert found.masks is not None
+    assert found.sizes is not None
+    for mask, size, real, counts in zip(found.masks, found.sizes, masks, sizes, strict=True):
+        np.testing.assert_array_equal(mask, real[0])
+        np.testing.assert_array_equal(size, counts[0])
 
 
 def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: Path) -> None:

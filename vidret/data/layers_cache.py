@@ -51,6 +51,7 @@ class LayersCache:
         """Open the cache below a folder, whether or not there is one."""
         self._resize, self._num_layers, self._fps = encoder.resize, num_layers, fps
         self._about = {"encoder": encoder.fingerprint, "layers": num_layers, "fps": fps, "resize": asdict(self._resize)}
+        self._about |= {"frames_at_once": encoder.sampling.num_frames}
         self.shards = Shards(Path(folder) / name_folder("layers", self._about))
         self.known = KnownFiles(self.shards)
 

@@ -18,7 +18,7 @@ from vidret.encode.encoder import WHOLE, Encoder, choose_dtype, digest_weights, 
 from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import load_open_clip, read_resize
 from vidret.encode.model import Card, ClipModel, load_model, read_card
-from vidret.encode.outputs import FrameTokens
+from vidret.encode.outputs import FrameTokens, join_layers
 from vidret.encode.prompts import interleave
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
@@ -123,17 +123,20 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
-        """Give what the last ``num_layers`` vision layers hold of one segment, in float32: no norm, no projection.
+        """Give what the last ``num_layers`` vision layers hold of a video's frames, in float32: no norm, no projection.
 
-        A model that looks over time takes the segment as one video, as ``encode_frames`` does; where it merges, a frame
-        has the tokens of the sequence that it was joined into. Prompts are left out.
+        A model that looks over time takes ``sampling.num_frames`` frames at a time as one video, as ``encode_frames``
+        does with a segment; where it merges, a frame has the tokens of the sequence that it was joined into. Prompts
+        are left out.
 
         Raises:
             EncoderError: The model has fewer layers.
         """
         self._check_num_layers(num_layers, self.card.vision.layers)
         if self._over_time:
-            return self._look_over_time(frames, num_layers)
+            places = range(self.sampling.num_frames, len(frames), self.sampling.num_frames)
+            segments = map(Frames, np.split(frames.pixels, places), np.split(frames.times, places))
+            return join_layers([self._look_over_time(segment, num_layers) for segment in segments])
         vision = self.card.vision
         layers = np.empty((num_layers, len(frames), 1 + vision.num_patches, vision.width), dtype=np.float32)
         for start in range(0, len(frames), self._batch_size):

@@ -43,7 +43,7 @@ class LayeredEncoder(Encoder, Protocol):
     """An encoder that can also give what its last layers hold, as a grounding head reads it."""
 
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
-        """Give the last ``num_layers`` layers of one segment."""
+        """Give the last ``num_layers`` layers of a video's frames, which are seen ``sampling.num_frames`` at a time."""
         ...
 
     def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:

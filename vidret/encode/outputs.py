@@ -1,13 +1,16 @@
 """What the vision tower gives: frames and patches in the joint space, or layers as they are; which token is whose."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vidret.encode.merging import Step
+from vidret.types import LayerTokens
 
 
 class VisionOutput(NamedTuple):
@@ -57,6 +60,26 @@ class LayerOutput(NamedTuple):
         order = torch.where(rank == 0, own, rank - (rank <= own).long())  # own 2 of 5: 2 0 1 3 4
         sequence = rearrange(self.sequence, "video frame -> video frame 1")
         return FrameTokens(self.tokens[sequence, order], self.sizes[sequence, order], self.mask[sequence, order])
+
+
+def join_layers(parts: Sequence[LayerTokens]) -> LayerTokens:
+    """Join the layers of consecutive segments of a video; frames with fewer tokens are padded with masked zeros."""
+    if len(parts) == 1:
+        return parts[0]
+    times = np.concatenate([part.times for part in parts])
+    layers = _join_each([part.layers for part in parts])
+    sizes, masks = [part.sizes or () for part in parts], [part.masks or () for part in parts]
+    return LayerTokens(layers, times, _join_each(sizes) or None, _join_each(masks) or None)
+
+
+def _join_each(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Join each layer along the frames, padded with zeros (False) to the most tokens of a segment."""
+    joined = []
+    for layer in zip(*parts, strict=True):
+        most = max(part.shape[1] for part in layer)
+        widths = [[(0, 0), (0, most - part.shape[1]), *[(0, 0)] * (part.ndim - 2)] for part in layer]
+        joined.append(np.concatenate([np.pad(part, width) for part, width in zip(layer, widths, strict=True)]))
+    return tuple(joined)
 
 
 def place_frames(
