@@ -42,7 +42,7 @@ FENCES = {
     "starlette": ("vidret/serve/*",),
     "pydantic": ("vidret/serve/*",),
     "prometheus_client": ("vidret/serve/metrics.py",),
-    "uvicorn": ("vidret/cli/serve.py",),
+    "uvicorn": ("vidret/serve/connections.py",),
     "pymilvus": ("vidret/store/milvus.py",),
     "milvus_lite": ("vidret/store/milvus.py",),
     "grpc": ("vidret/store/milvus.py",),

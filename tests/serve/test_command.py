@@ -26,6 +26,7 @@ from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
+from vidret.serve.connections import make_server
 from vidret.serve.indexing import Indexer
 from vidret.serve.pictures import decode_base64
 from vidret.store.store import Store
@@ -121,8 +122,7 @@ def test_nobody_sits_at_a_test() -> None:
 def url(engine: Engine) -> Iterator[str]:
     """Run a server; give where."""
     with listen("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(create_app(engine, Indexer([])), log_level="warning", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = make_server(create_app(engine, Indexer([])), graceful_s=1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         yield address(listening, None).rstrip("/")

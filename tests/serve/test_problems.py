@@ -50,3 +50,9 @@ def test_long_values_are_not_said_in_full() -> None:
     told = tell_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
     assert told.startswith("image: is wrong, got 'xxx")
     assert len(told) < SHOWN + 40
+
+
+def test_many_errors_are_counted() -> None:
+    told = tell_invalid([{"loc": ("body", f"a{number}"), "msg": "is wrong", "input": 1} for number in range(1000)])
+    assert told.startswith("a0: is wrong, got 1; a1: is wrong")
+    assert told.endswith("a4: is wrong, got 1; and 995 more")

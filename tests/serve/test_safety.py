@@ -1,16 +1,20 @@
 """Who is let in, and how much of what they send."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.serve import bodies
 from vidret.serve.app import create_app
+from vidret.serve.bodies import MAX_BYTES
 from vidret.serve.indexing import Indexer
-from vidret.serve.safety import MAX_BYTES, check_door, is_loopback
+from vidret.serve.safety import check_door, is_loopback
 
 TOKEN = "a+token/of=16~chars"
 READS = (
@@ -83,7 +87,17 @@ def test_elsewhere_any_name_will_do(serve: Serve, engine: Engine) -> None:
     assert client.get("/healthz", headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:9000", "null", "http://[", ""])
+@pytest.mark.parametrize("host", ["[", "a]b", "videos.example/?", "videos.example#", "user@videos.example", "a b", ""])
+def test_elsewhere_a_host_must_be_one(serve: Serve, engine: Engine, host: str) -> None:
+    client = serve(engine, host="0.0.0.0", token=TOKEN)
+    for path in ("/", "/api/videos"):
+        answer = client.get(path, headers={"Host": host, "Authorization": f"Bearer {TOKEN}"})
+        assert (answer.status_code, answer.headers["content-type"]) == (421, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "http://localhost:9000", "https://localhost", "null", "http://[", ""]
+)
 def test_pages_of_others_change_and_ask_nothing(client: TestClient, origin: str) -> None:
     headers = {"Origin": origin}
     for answer in (
@@ -95,6 +109,20 @@ def test_pages_of_others_change_and_ask_nothing(client: TestClient, origin: str)
         assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
         assert answer.json()["detail"] == f"origin must be this server, got {origin}"
     assert client.post("/api/search", json={"query": "red"}, headers={"Origin": "http://localhost"}).status_code == 200
+
+
+def test_behind_a_proxy_that_speaks_tls_the_browser_says_what_is_one_origin(client: TestClient) -> None:
+    def ask(site: str) -> int:
+        headers = {"Origin": "https://localhost", "Sec-Fetch-Site": site}
+        return client.post("/api/search", json={"query": "red"}, headers=headers).status_code
+
+    assert [ask(site) for site in ("same-origin", "same-site", "cross-site", "none")] == [200, 403, 403, 403]
+
+
+def test_there_are_no_web_sockets(client: TestClient) -> None:
+    for path in ("/", "/page/main.js", "/api/videos"):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect(path):
+            pass
 
 
 def test_a_body_is_as_large_as_it_says_and_not_too_large(client: TestClient) -> None:
@@ -113,6 +141,24 @@ def test_a_body_that_does_not_say_its_size_is_counted(client: TestClient) -> Non
     answer = client.post("/api/search", content=endless(), headers={"Content-Type": "application/json"})
     assert "content-length" not in answer.request.headers
     assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+
+
+def test_a_body_of_a_million_fields_is_not_read(client: TestClient) -> None:
+    fields = b",".join(b'"a%d":1' % number for number in range(1_000_000))
+    answer = client.post("/api/search", content=b"{%b}" % fields, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+    assert answer.json()["detail"] == "the body must have at most 20000 commas, got more"
+
+
+def test_all_bodies_together_are_limited(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 1000)
+
+    def ask(size: int) -> Any:
+        return client.post("/api/search", json={"query": "red", "folder": "/" * size})
+
+    refused = ask(2000)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert [ask(700).status_code for _ in range(3)] == [200, 200, 200], "what was answered is held no longer"
 
 
 @pytest.mark.parametrize("path", ["/", "/page/style.css", "/api/videos", "/api/videos/99", "/api/videos/1/stream"])

@@ -41,9 +41,8 @@ def serve(
 ) -> None:
     """Serve an index to browsers and programs."""
     try:
-        import uvicorn
-
         from vidret.serve.app import create_app
+        from vidret.serve.connections import make_server
         from vidret.serve.indexing import Indexer
         from vidret.serve.safety import check_door
     except ImportError as error:
@@ -66,17 +65,8 @@ def serve(
         say(f"{index} is served at {url} (Ctrl-C ends it)")
         if open_page and has_screen():
             webbrowser.open(url)
-        # No access log: an address may hold the token.
-        config = uvicorn.Config(
-            served,
-            log_config=None,  # its messages go where all others go
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        )
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            make_server(served).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -18,6 +18,7 @@ Described = dict[int | str, dict[str, Any]]  # answers of a route, for the OpenA
 
 KIND = "application/problem+json"
 SHOWN = 60  # characters of a wrong value
+MOST_TOLD = 5  # of what is wrong with one request
 BROKEN = "the server failed; its log says why"
 
 
@@ -85,9 +86,11 @@ def _answer_http(_request: Request, error: Exception) -> JSONResponse:
 def tell_invalid(errors: Any) -> str:
     """Say in one sentence what pydantic found wrong: where, the rule, and the value."""
     told = []
-    for error in errors:
+    for error in errors[:MOST_TOLD]:
         place = ".".join(str(part) for part in error["loc"][1:]) or "the body"
         rule = str(error["msg"]).removeprefix("Value error, ")
         shown = repr(error.get("input"))
         told.append(f"{place}: {rule}, got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '...'}")
+    if len(errors) > MOST_TOLD:
+        told.append(f"and {len(errors) - MOST_TOLD} more")
     return "; ".join(told)

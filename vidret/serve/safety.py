@@ -6,19 +6,17 @@ import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidret.errors import VidretError
+from vidret.serve.bodies import MAX_BYTES, TOO_LARGE, Body, Held
 from vidret.serve.problems import answer_problem
 
-MAX_BYTES = 16 << 20  # of a body
-TOO_LARGE = f"the body must have at most {MAX_BYTES >> 20} MiB, got more"
-HANG_UP = {"Connection": "close"}  # else the server would take in the rest, however much, to throw it away
 COOKIE = "vidret"
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}")  # fits a header, a cookie and, quoted, an address
+HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 READS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
@@ -58,33 +56,38 @@ class Guarded:
     def __init__(self, app: ASGIApp, *, host: str, token: str | None) -> None:
         """Wrap an app that listens on ``host``; see ``check_door``."""
         check_door(host, token)
-        self._app, self._token = app, token
+        self._app, self._token, self._held = app, token, Held()
         own = "|".join(re.escape(name) for name in ("localhost", "127.0.0.1", "[::1]", host))
         # Elsewhere any name may be ours. There the token stops a page that has its own name lead here.
         self._hosts = re.compile(rf"({own})(:\d+)?", re.IGNORECASE) if is_loopback(host) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+        if scope["type"] == "websocket":  # there are none here
+            await send({"type": "websocket.close"})
+        if scope["type"] != "http":
             return
-        request = Request(scope)
-        answer = self._refuse(request) or self._welcome(request)
-        if answer is not None:
-            await answer(scope, receive, add_headers(send))
-        else:
-            await self._app(scope, limit_body(receive), add_headers(send))
+        request, body = Request(scope), Body(scope, receive, send, self._held)
+        answer = self._refuse(request) or self._welcome(request) or self._app
+        try:
+            await answer(scope, body.receive, add_headers(body.send))
+        finally:
+            body.release()
 
     def _refuse(self, request: Request) -> Response | None:
         headers = request.headers
         host = headers.get("host", "")
         if self._hosts is not None and not self._hosts.fullmatch(host):
             return answer_problem(421, f"host must be localhost or a loopback address, got {host or 'none'}")
-        if request.method not in READS and is_foreign(headers):
+        if not HOST.fullmatch(host):  # else nobody could tell which address was asked for
+            return answer_problem(421, f"host must be a name or an address, got {host or 'none'}")
+        if request.method not in READS and is_foreign(headers, request.scope["scheme"]):
             return answer_problem(403, f"origin must be this server, got {headers['origin']}")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BYTES:
-            return answer_problem(413, TOO_LARGE, HANG_UP)
+        if not length.isdecimal() or len(length) > 18 or int(length) > MAX_BYTES:
+            return answer_problem(413, TOO_LARGE)
         return None
 
     def _welcome(self, request: Request) -> Response | None:
@@ -108,30 +111,21 @@ class Guarded:
         return given is not None and hmac.compare_digest(given.encode(), self._token.encode())
 
 
-def is_foreign(headers: Headers) -> bool:
-    """Say whether a page of another server sends this; what is no browser says nothing of origins."""
+def is_foreign(headers: Headers, scheme: str) -> bool:
+    """Return whether a page of another server sends this; what is no browser says nothing of origins.
+
+    Behind a proxy that speaks TLS the scheme here may be http where the browser's is https; its own word then counts.
+    """
     origin = headers.get("origin")
     if origin is None:
         return False
     try:
-        return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+        parts = urlsplit(origin)
     except ValueError:  # no address at all
         return True
-
-
-def limit_body(receive: Receive) -> Receive:
-    """Count what comes in, whatever its headers promised."""
-    size = 0
-
-    async def count() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > MAX_BYTES:
-            raise HTTPException(413, TOO_LARGE, HANG_UP)
-        return message
-
-    return count
+    if parts.netloc.lower() != headers.get("host", "").lower():
+        return True
+    return parts.scheme != scheme and headers.get("sec-fetch-site") != "same-origin"
 
 
 def add_headers(send: Send) -> Send:

@@ -1,0 +1,216 @@
+"""Connections over real sockets: nobody who sends slowly, or nothing, keeps one for ever or keeps others out."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from vidret.cli.serve import listen
+from vidret.engine import Engine
+from vidret.serve import bodies
+from vidret.serve.app import create_app
+from vidret.serve.connections import Connection, make_server
+from vidret.serve.indexing import Indexer
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+class Hasty(Connection):
+    head_s = 0.5
+
+
+class Patient(Connection):
+    head_s = 1.2
+
+
+class Few(Connection):
+    most = 3
+    head_s = 5.0
+
+
+@contextmanager
+def running(app: object, connection: type[Connection]) -> Iterator[int]:
+    """Run a server; give its port."""
+    with listen("127.0.0.1", 0) as listening:
+        server = make_server(app, connection=connection, graceful_s=1)  # type: ignore[arg-type]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def hasty(engine: Engine) -> Iterator[int]:
+    with running(create_app(engine, Indexer([])), Hasty) as port:
+        yield port
+
+
+def connect(port: int) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port))
+    client.settimeout(5)
+    return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Read until the server hangs up."""
+    got = b""
+    while part := client.recv(1 << 16):
+        got += part
+    return got
+
+
+def read_head(client: socket.socket) -> bytes:
+    """Read one answer, and return its first line and headers."""
+    with client.makefile("rb") as file:
+        lines = list(iter(file.readline, b"\r\n"))
+        for line in lines:
+            if line.lower().startswith(b"content-length: "):
+                file.read(int(line.split()[1]))
+    return b"".join(lines)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: loc", GET, GET + b"GET /hea"])
+def test_a_head_that_does_not_come_is_not_waited_for(hasty: int, sent: bytes) -> None:
+    with connect(hasty) as client:
+        client.sendall(sent)
+        started = time.monotonic()
+        assert read_all(client).count(b"HTTP/1.1 200 OK") == sent.count(b"\r\n\r\n")
+        assert time.monotonic() - started < 3
+
+
+def test_a_head_in_drops_is_not_waited_for(hasty: int) -> None:
+    with connect(hasty) as client:
+        client.sendall(GET)
+        time.sleep(0.05)
+        sent = 0
+        with suppress(OSError):  # the server has hung up
+            while sent < 40:
+                client.sendall(b"G")
+                sent += 1
+                time.sleep(0.05)
+        assert sent < 20
+
+
+def test_requests_in_a_row_have_the_time_each(engine: Engine) -> None:
+    with running(create_app(engine, Indexer([])), Patient) as port, connect(port) as client:
+        for _ in range(3):
+            time.sleep(0.5)
+            client.sendall(GET)
+            assert read_head(client).startswith(b"HTTP/1.1 200 OK")
+        client.sendall(GET * 20)
+        assert read_all(client).count(b"HTTP/1.1 200 OK") == 20, "also such as come together"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(hasty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "TIMEOUT_S", 0.3)
+    for sent in (b"", b"{"):
+        with connect(hasty) as client:
+            client.sendall(POST % 99 + sent)
+            got = read_all(client)
+        assert got.startswith(b"HTTP/1.1 408 ")
+        assert b"the body must arrive within 0.3 s, got a part" in got
+
+
+@pytest.mark.parametrize("num_bytes", [bodies.MAX_BYTES + 1, 2 * bodies.MAX_BYTES])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_too_much_can_read_why(hasty: int, num_bytes: int, chunked: bool) -> None:
+    head = POST % num_bytes
+    body = b" " * num_bytes
+    if chunked:
+        head = head.replace(b"Content-Length: %d" % num_bytes, b"Transfer-Encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (num_bytes, body)
+    with connect(hasty) as client:
+        client.sendall(head)
+        client.sendall(body)  # all of it, before anything is read
+        got = read_all(client)
+    assert got.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(got.partition(b"\r\n\r\n")[2])["detail"] == "the body must have at most 16 MiB, got more"
+
+
+def test_who_sends_a_large_body_without_a_token_can_read_why(engine: Engine) -> None:
+    with running(create_app(engine, Indexer([]), token="long-enough"), Hasty) as port, connect(port) as client:
+        client.sendall(POST % 8_000_000)
+        client.sendall(b" " * 8_000_000)
+        assert read_all(client).startswith(b"HTTP/1.1 401 ")
+
+
+class Gated:
+    """An app that answers once its gate is open."""
+
+    def __init__(self) -> None:
+        self.gate, self.entered = threading.Event(), threading.Semaphore(0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        self.entered.release()
+        if scope["path"] == "/slow":
+            await asyncio.to_thread(self.gate.wait, 10)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+def test_the_longest_quiet_makes_room_for_the_next() -> None:
+    with running(Gated(), Few) as port, ExitStack() as stack:
+        quiet = [stack.enter_context(connect(port)) for _ in range(6)]
+        for client in quiet:
+            client.sendall(b"GET / HT")
+        with connect(port) as late:
+            late.sendall(GET)
+            assert read_head(late).startswith(b"HTTP/1.1 200 OK")
+        left = 0
+        for client in quiet[-2:]:
+            client.sendall(b"TP/1.1\r\nHost: localhost\r\n\r\n")
+            left += read_head(client).startswith(b"HTTP/1.1 200 OK")
+        assert left == 2
+        with suppress(ConnectionResetError):
+            assert quiet[0].recv(1) == b""
+
+
+def test_whoever_is_served_is_left_in_peace() -> None:
+    app = Gated()
+    with running(app, Few) as port, ExitStack() as stack:
+        busy = [stack.enter_context(connect(port)) for _ in range(3)]
+        for client in busy:
+            client.sendall(GET.replace(b"/healthz", b"/slow"))
+            assert app.entered.acquire(timeout=5)
+        with connect(port) as late:
+            got = read_all(late)
+        assert got.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in got
+        app.gate.set()
+        assert all(read_head(client).startswith(b"HTTP/1.1 200 OK") for client in busy)
+
+
+class Endless:
+    """An app whose answer has no end."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        message: Message = {"type": "http.response.body", "body": bytes(1 << 16), "more_body": True}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(10_000 if scope["path"] == "/endless" else 1):
+            await send(message)
+        await send({"type": "http.response.body", "body": b""})
+
+
+def test_whoever_takes_nothing_of_an_answer_makes_room_too() -> None:
+    with running(Endless(), Few) as port, ExitStack() as stack:
+        for _ in range(6):
+            client = stack.enter_context(connect(port))
+            client.sendall(GET.replace(b"/healthz", b"/endless"))
+            time.sleep(0.1)
+        with connect(port) as late:
+            late.sendall(GET)
+            assert read_head(late).startswith(b"HTTP/1.1 200 OK")

@@ -1,0 +1,93 @@
+"""The bodies of requests: bounds on their size, on their time, and on what all of them take together."""
+
+import asyncio
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+MAX_BYTES = 16 << 20
+MAX_COMMAS = 20_000  # of JSON: more values than any request has
+MAX_HELD_BYTES = 128 << 20  # of all requests under way
+MAX_UNREAD_BYTES = 32 << 20  # taken in after an answer, so that the sender comes to read it
+TIMEOUT_S = 30.0
+TOO_LARGE = f"the body must have at most {MAX_BYTES >> 20} MiB, got more"
+TOO_MANY = f"the body must have at most {MAX_COMMAS} commas, got more"
+
+
+class Held:
+    """How many bytes of bodies a server holds."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.num_bytes = 0
+
+
+class Body:
+    """One request's body, between an app and its server: ``receive`` and ``send`` stand in for the server's.
+
+    An answer that comes before the end of the body ends the connection. Since a sender may not read before it has sent
+    everything, and would see a reset instead of the answer, the rest is taken in for a while and thrown away.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, held: Held) -> None:
+        """Take a request; ``held`` is shared by all requests."""
+        headers = Headers(scope=scope)
+        self._receive, self._send, self._held = receive, send, held
+        self._deadline = asyncio.get_running_loop().time() + TIMEOUT_S
+        self._num_bytes = self._num_commas = 0
+        self._ended = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+
+    def release(self) -> None:
+        """Give back what is held: the request was answered."""
+        self._held.num_bytes -= self._num_bytes
+
+    async def receive(self) -> Message:
+        """Receive the next part.
+
+        Raises:
+            HTTPException: The body is too large, too slow, or too much beside those of other requests.
+        """
+        if self._ended:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._next()
+        except TimeoutError:
+            raise HTTPException(408, f"the body must arrive within {TIMEOUT_S:g} s, got a part") from None
+        part = message.get("body", b"")
+        self._num_bytes += len(part)
+        self._held.num_bytes += len(part)
+        self._num_commas += part.count(b",")
+        if self._num_bytes > MAX_BYTES:
+            raise HTTPException(413, TOO_LARGE)
+        if self._num_commas > MAX_COMMAS:
+            raise HTTPException(413, TOO_MANY)
+        if self._held.num_bytes > MAX_HELD_BYTES:
+            raise HTTPException(503, "the server is busy: too many large bodies arrive at once", {"Retry-After": "1"})
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send the next part of the answer."""
+        if message["type"] == "http.response.start" and not self._ended:
+            MutableHeaders(scope=message)["Connection"] = "close"
+        if message["type"] != "http.response.body" or message.get("more_body", False) or self._ended:
+            await self._send(message)
+            return
+        await self._send({**message, "more_body": True})
+        await self._drain()
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def _drain(self) -> None:
+        num_bytes = 0
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                while not self._ended and num_bytes <= MAX_UNREAD_BYTES:
+                    num_bytes += len((await self._next()).get("body", b""))
+        except TimeoutError:
+            pass
