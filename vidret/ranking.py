@@ -159,11 +159,17 @@ class GlsclRanker:
 
 def choose_ranker(encoder: Encoder) -> str:
     """Name the ranker that a new index gets unless told: a model's own aligner, or what was measured to be better."""
-    name = encoder.name.removesuffix(WHOLE)
-    beside = Path(name).with_suffix(BESIDE) if name.endswith(".safetensors") else None
-    if beside is not None and beside.is_file():
+    beside = find_aligner(encoder.name)
+    if beside is not None:
         return str(beside)
-    return UCOFIA if name == STARTER else NONE
+    return UCOFIA if encoder.name.removesuffix(WHOLE) == STARTER else NONE
+
+
+def find_aligner(name: str) -> Path | None:
+    """Return the file of the trained aligner that lies beside a model's file; None where there is none."""
+    path = Path(name.removesuffix(WHOLE))
+    beside = path.with_suffix(BESIDE)
+    return beside if path.suffix == ".safetensors" and beside.is_file() else None
 
 
 def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:

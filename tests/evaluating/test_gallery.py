@@ -14,7 +14,9 @@ from tests.colours import ColourEncoder, write_film
 from tests.encode.tiny import TEXT, VISION
 from tests.evaluating.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.test_ranking import PatchEncoder
+from tests.train.small import make_module
 from vidret.data.records import Split
+from vidret.encode.encoder import load_encoder
 from vidret.encode.model import Card
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -131,6 +133,26 @@ def test_benchmarks_of_retrieval_are_whole(world: Path, tmp_path: Path) -> None:
     assert (facts["data"]["name"], facts["settings"]["rerank"]) == ("msrvtt-1k-a-test", "mean")
     assert facts["results"]["rows"][0]["R@1"] == 100
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("method", ["clip", "ucofia", "glscl"])
+def test_a_trained_aligner_scores_its_own_models_benchmark(method: str, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\nret0,msr0,red,red\nret1,msr1,blue,blue\n"
+    )
+    model, out = tmp_path / "model.safetensors", tmp_path / "out"
+    make_module(method).export(model)
+    asked = ("eval", "msrvtt", "--videos", world, "--annotations", tmp_path, "--out", out, "--model", model)
+    answer = run(*asked, load=load_encoder)
+    assert answer.code == 0, answer.err
+    facts, aligner = read(out / "report.json"), str(tmp_path / "model.aligner.safetensors")
+    used = aligner if method != "clip" else "mean"
+    assert facts["settings"]["rerank"] == used
+    assert f"scored by {used}" in answer.err
+    if method == "ucofia":
+        answer = run(*asked, "--rerank", "mean", load=load_encoder)
+        assert answer.code == 0, answer.err
+        assert read(out / "report.json")["settings"]["rerank"] == "mean", "what is asked for is done"
 
 
 def test_an_index_is_made_for_what_orders_its_hits(tmp_path: Path) -> None:

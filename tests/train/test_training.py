@@ -108,6 +108,14 @@ class StopAt(lightning.Callback):
             trainer.should_stop = True
 
 
+@lightnings_own
+def test_what_is_validated_is_what_is_exported(world: Path, tmp_path: Path) -> None:
+    module = make_module("clip", num_frames=6)
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, val_check_interval=1)
+    with pytest.raises(VidretError, match="num_frames of the model must be that of validation, 12, got 6"):
+        trainer.fit(module, datamodule=open_data(world, num_frames=6, eval_frames=12))
+
+
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     pixels = torch.randint(0, 255, (2, 6, 32, 32, 3), dtype=torch.uint8)
     found = []

@@ -114,19 +114,27 @@ def msrvtt(
     videos: VideosOption,
     model: Annotated[str, typer.Option(help="The encoder, as in vidret index.")] = ZERO_SHOT,
     annotations: AnnotationsOption = None,
-    rerank: RerankOption = "mean",
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="What scores: mean (of all frames), none (the best frames), ucofia, glscl, or an aligner. If not "
+            "given, the trained aligner beside the model's file, and mean for a model without one."
+        ),
+    ] = None,
     out: OutOption = None,
     html: HtmlOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
     """Measure on MSR-VTT 1k-A: the row that every paper has."""
+    from vidret.ranking import MEAN, find_aligner
+
     retrieval(
         videos=videos,
         data="msrvtt-1k-a",
         annotations=annotations,
         model=model,
-        rerank=rerank,
+        rerank=rerank or str(find_aligner(model) or MEAN),
         out=out,
         html=html,
         device=device,

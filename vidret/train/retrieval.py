@@ -77,7 +77,7 @@ class RetrievalModule(lightning.LightningModule):
             weights: An open_clip model or a file, as ``load_encoder`` takes them; random towers without.
             vision: The vision tower of random towers.
             text: Their text tower.
-            num_frames: Frames of a video that the method is made for.
+            num_frames: Frames of a video that the method is made for: what validation shows and an index looks at.
             fps: Frames a second at which an index made with the result looks at videos.
             num_words: Length of texts that UCoFiA's matrices are made for.
             merging: TempMe's schedule.
@@ -192,7 +192,14 @@ class RetrievalModule(lightning.LightningModule):
     # Measuring
 
     def validation_step(self, batch: RetrievalBatch, _number: int) -> None:
-        """Keep what the scores are made of; every process has its own videos, none twice."""
+        """Keep what the scores are made of; every process has its own videos, none twice.
+
+        Raises:
+            VidretError: Videos have another number of frames than an index made with the model looks at.
+        """
+        shown, exported = batch.pixels.shape[1], self.model.encoder.card.sampling.num_frames
+        if shown != exported:
+            raise VidretError(f"num_frames of the model must be that of validation, {shown}, got {exported}")
         videos = self.model.encode_videos(batch.pixels, batch.frame_mask)
         texts = self.model.encode_texts(batch.ids) if len(batch.ids) else None
         seen: dict[str, Tensor | None] = {**videos._asdict(), "videos": batch.videos}

@@ -1,0 +1,38 @@
+"""The recipes of configs/: model and data agree on what an exported model will see."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from vidret.ground.checkpoint import RECIPES
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a recipe's model, and those of its data."""
+    config = yaml.safe_load(path.read_text("utf-8"))
+    return config["model"]["init_args"], config["data"]["init_args"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_recipe_validates_on_what_it_exports(path: Path) -> None:
+    model, data = read(path)
+    if "method" in model:
+        num_frames = data.get("num_frames", 12)
+        assert model.get("num_frames", 12) == (data.get("eval_frames") or num_frames)
+        if "prompts" in model:
+            clip = model["prompts"]["num_frames"]
+            assert num_frames % clip == 0, "whole clips"
+    else:
+        assert model.get("fps", RECIPES[model["recipe"]].get("fps")) == data["fps"]
+        assert model.get("num_layers", 4) == data["num_layers"]
+        assert model["backbone"] == data["encoder"]
+
+
+def test_there_is_a_recipe_for_every_method() -> None:
+    assert len(CONFIGS) > 10
+    methods = {read(path)[0].get("method", "r2tuning") for path in CONFIGS}
+    assert methods == {"clip", "tempme", "promptswitch", "ucofia", "glscl", "r2tuning"}
