@@ -10,6 +10,7 @@ import torch
 import vidret.engine
 from tests.colours import ColourEncoder, write_film
 from tests.gpus import gpu_faiss, pretend_cuda
+from vidret.cli import main
 from vidret.devices import choose_device, cuda_index
 from vidret.engine import Engine
 from vidret.errors import DeviceError
@@ -127,3 +128,31 @@ def test_faiss_without_gpu_code_searches_on_the_cpu_and_says_so_where_a_gpu_was_
         assert len(engine.search("red")) == 1
     (record,) = [each for each in caplog.records if "FAISS" in each.message]
     assert (record.levelno, record.message) == (level, "FAISS does not see cuda:0, so it searches on the CPU")
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cpu", ("cpu", "1")), ("cuda", ("cuda", "[0]")), ("cuda:1", ("cuda", "[1]")), ("auto", ("cuda", "[0]"))],
+)
+def test_training_gets_the_device(monkeypatch: pytest.MonkeyPatch, device: str, expected: tuple[str, str]) -> None:
+    from vidret.train import run
+
+    pretend_cuda(monkeypatch)
+    got: list[str] = []
+    monkeypatch.setattr(run, "LightningCLI", lambda *_, args, **__: got.extend(args))
+    monkeypatch.setattr("sys.argv", ["vidret", "train", "fit", "--config", "a.yaml", "--device", device])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    accelerator, devices = expected
+    assert got == ["fit", "--config", "a.yaml", f"--trainer.accelerator={accelerator}", f"--trainer.devices={devices}"]
+
+
+def test_training_refuses_what_it_does_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidret.train.run import device_arguments
+
+    pretend(monkeypatch, "mps")
+    assert device_arguments("mps") == ["--trainer.accelerator=mps", "--trainer.devices=1"]
+    pretend(monkeypatch, "xpu")
+    with pytest.raises(DeviceError, match="device must be cpu, cuda or mps to train on, got xpu:0"):
+        device_arguments("auto")

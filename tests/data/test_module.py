@@ -56,7 +56,8 @@ def make(world: Path, **settings: Any) -> RetrievalData:
 
 def ready(data: Any, stage: str | None = None, rank: int = 0, num_ranks: int = 1) -> Any:
     """Do what a trainer does first, for one of several processes."""
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks, state=SimpleNamespace(fn=None))
+    strategy, state = SimpleNamespace(root_device=torch.device("cpu")), SimpleNamespace(fn=None)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks, state=state, strategy=strategy)
     if rank == 0:
         data.prepare_data()
     data.setup(stage)
@@ -355,6 +356,27 @@ def test_grounding_batches_hold_queries_into_different_videos(moments: Path, tmp
     again = Layered()
     ready(make_moments(moments, tmp_path, encoder=again))
     assert again.num_frames == again.num_texts == 0
+
+
+def test_a_named_encoder_is_loaded_where_the_trainer_computes(
+    moments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[str] = []
+
+    def load(name: str, *, device: str) -> Layered:
+        got.append(device)
+        return Layered()
+
+    monkeypatch.setattr("vidret.data.module.load_encoder", load)
+    data = make_moments(moments, tmp_path, encoder="ViT-B-32/random")
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda:1")))
+    data.trainer = trainer
+    data._load()
+    assert got == ["cuda:1"]
+    data.trainer = None
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    data._load()
+    assert got[1:] == ["cpu"]
 
 
 def test_grounding_holds_out_whole_videos_and_measures_each_query_once(moments: Path, tmp_path: Path) -> None:

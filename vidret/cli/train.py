@@ -15,6 +15,10 @@ from vidret.errors import MissingExtraError
 def train(
     context: typer.Context,
     what: Annotated[str, typer.Argument(help="fit, validate or test; --help tells more.")] = "--help",
+    device: Annotated[
+        str | None,
+        typer.Option(help="One device to train on: auto, cpu, cuda, cuda:N or mps; what the file says unless given."),
+    ] = None,
 ) -> None:
     """Train a method from a YAML file: vidret train fit --config configs/msrvtt_tempme_b32.yaml --model.lr 1e-4."""
     try:
@@ -23,4 +27,4 @@ def train(
         if error.name and error.name.split(".")[0] in ("pytorch_lightning", "jsonargparse", "lightning"):
             raise MissingExtraError("training", "train") from None
         raise
-    run([what, *context.args])
+    run([what, *context.args], device=device)

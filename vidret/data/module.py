@@ -180,7 +180,8 @@ class GroundingData(SplitData):
             annotations: Where its files are.
             videos: The folder of videos.
             cache: The folder to keep layers in: 307 kB a frame for ViT-B/32 and 4 layers.
-            encoder: The frozen encoder, or its name; see ``load_encoder``.
+            encoder: The frozen encoder, or its name; see ``load_encoder``. One that is named is loaded on the trainer's
+                device.
             num_layers: How many of its last layers are kept.
             fps: Frames a second.
             saliency_range: The least and the greatest mark that people could give a clip: 0 and 4 in QVHighlights, 1
@@ -252,7 +253,8 @@ class GroundingData(SplitData):
         return replace(split, queries=kept, notes=(*split.notes, note))
 
     def _load(self) -> LayeredEncoder:
-        encoder = load_encoder(self._encoder) if isinstance(self._encoder, str) else self._encoder
+        given = self._encoder
+        encoder = load_encoder(given, device=self.find_device()) if isinstance(given, str) else given
         if not isinstance(encoder, LayeredEncoder):
             raise VidretError(f"encoder must be one that gives its layers, such as a CLIP model, got {self._encoder}")
         return encoder

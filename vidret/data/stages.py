@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as lightning
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vidret.data.portions import Portions, default_split, read_portions
 from vidret.data.records import Split
 from vidret.data.sampler import EvalBatches, EvalLoader, TrainBatches, TrainLoader
 from vidret.data.splits import read_split
+from vidret.devices import choose_device
 from vidret.errors import VidretError
 
 
@@ -176,8 +176,12 @@ class SplitData(lightning.LightningDataModule):
             collate_fn=opened.collate,
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.find_device().startswith("cuda"),
         )
+
+    def find_device(self) -> str:
+        """Return the device that the trainer of this process computes on; without a trainer what ``auto`` means."""
+        return choose_device() if self.trainer is None else str(self.trainer.strategy.root_device)
 
     def _find_rank(self) -> tuple[int, int]:
         """Say which process this is, of how many."""

@@ -10,6 +10,9 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningCLI
 
+from vidret.devices import choose_device
+from vidret.errors import DeviceError
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,8 +32,28 @@ class ExportBest(Callback):
         logger.warning("written: %s (from %s)", out, best or "the last step")
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Run ``fit``, ``validate`` or ``test`` with the arguments of LightningCLI; ``--config FILE`` first of all."""
+def device_arguments(device: str) -> list[str]:
+    """Return what tells a trainer to compute on one device, by the name that ``choose_device`` takes.
+
+    Raises:
+        DeviceError: There is no such device, or training does not run on its kind.
+    """
+    chosen = choose_device(device)
+    kind, _, number = chosen.partition(":")
+    if kind == "xpu":
+        raise DeviceError(f"device must be cpu, cuda or mps to train on, got {chosen}")
+    return [f"--trainer.accelerator={kind}", f"--trainer.devices={f'[{number}]' if number else 1}"]
+
+
+def run(arguments: Sequence[str], *, device: str | None = None) -> None:
+    """Run ``fit``, ``validate`` or ``test`` with the arguments of LightningCLI; ``--config FILE`` first of all.
+
+    Args:
+        arguments: LightningCLI's.
+        device: One device to compute on, whatever the file says of accelerator and devices.
+    """
+    if device is not None:
+        arguments = [*arguments, *device_arguments(device)]
     LightningCLI(
         lightning.LightningModule,
         lightning.LightningDataModule,
