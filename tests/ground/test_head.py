@@ -79,6 +79,15 @@ def test_answers_are_what_loops_make_of_the_output(boundaries: bool) -> None:
 
 
 @torch.no_grad()
+def test_highlights_alone_need_no_frame_rate() -> None:
+    head = make_head(boundaries=False, strides=(1,))
+    output = run(head, make_inputs((9, 6), (4, 4)))
+    for found, expected in zip(head.decode(output), head.decode(output, fps=2.0), strict=True):
+        check_answer(found, expected, 0.0)
+        assert len(found.spans) == 0
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("garbage", [0.0, math.nan, math.inf])
 @pytest.mark.parametrize(("tef", "boundaries"), [(True, True), (False, True), (False, False)])
 def test_a_video_in_a_padded_batch_gets_what_it_gets_alone(garbage: float, tef: bool, boundaries: bool) -> None:
@@ -193,6 +202,7 @@ def test_what_it_refuses() -> None:
             "word_mask must have a True for each query",
         ),
         (lambda: head.decode(run(head, inputs), fps=0), "fps must be above 0, one for each of 2 videos, got 0"),
+        (lambda: head.decode(run(head, inputs)), "fps must be above 0, one for each of 2 videos, got None"),
         (
             lambda: head.decode(run(head, inputs), fps=[1.0]),
             r"fps must be above 0, one for each of 2 videos, got \[1.0\]",

@@ -215,16 +215,23 @@ class GroundingHead(nn.Module):
         return torch.cat([part for part in parts if part is not None], dim=1)
 
     @torch.no_grad()
-    def decode(self, output: HeadOutput, *, fps: float | Sequence[float]) -> list[Answer]:
-        """Turn what the head says into seconds, video by video.
+    def decode(self, output: HeadOutput, *, fps: float | Sequence[float] | None = None) -> list[Answer]:
+        """Turn what the head says into spans in seconds and the saliency of frames, video by video.
 
         Args:
             output: What ``forward`` gives.
-            fps: Frames a second as the head saw them: of all videos, or of each.
+            fps: Frames a second as the head saw them: of all videos, or of each. A head that finds highlights alone
+                needs none.
+
+        Raises:
+            ValueError: There are spans and no rate for each video, or a rate is not above 0.
         """
         num_videos = len(output.logits)
-        rates = [fps] * num_videos if isinstance(fps, int | float) else list(fps)
-        if len(rates) != num_videos or not all(rate > 0 for rate in rates):
+        if fps is None and output.distances is None:
+            fps = 1.0  # frames have no times without spans
+        given = [fps] * num_videos if fps is None or isinstance(fps, int | float) else list(fps)
+        rates = [rate for rate in given if rate is not None and rate > 0]
+        if not len(given) == len(rates) == num_videos:
             raise ValueError(f"fps must be above 0, one for each of {num_videos} videos, got {fps}")
         scores = output.logits.sigmoid()
         cosines = functional.cosine_similarity(output.video, output.query[:, None], dim=-1)
