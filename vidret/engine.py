@@ -25,7 +25,7 @@ from vidret.queries import Wanted, encode_queries
 from vidret.ranking import AUTO, NONE, FrameRanker, Ranker, check_ranker, load_ranker
 from vidret.searching import CANDIDATES, Search, Searcher
 from vidret.store.gpu import choose_faiss_device
-from vidret.store.records import HEAD, MOMENTS, RANKER, StoredVideo, StoreInfo
+from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
 from vidret.text import absolute, as_path, tellable
@@ -467,6 +467,10 @@ class Engine:
         if not found:
             raise StoreError(f"video must be one of this index, got {video}")
         return found[0]
+
+    def file(self, path: str) -> FileRecord | None:
+        """Return what the index recorded of a file, None where it does not name it."""
+        return self._store.file(path)
 
     def info(self) -> StoreInfo:
         """Describe the index in numbers."""

@@ -1,6 +1,7 @@
 """Files and frames: of videos in the index, and of nothing else on this machine."""
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.colours import COLOURS
+from tests.colours import COLOURS, ColourEncoder, write_film
 from tests.serve.conftest import Serve, find_id
 from tests.serve.test_search import BLUE
 from vidret.engine import Engine
+from vidret.errors import DecodeError
+from vidret.serve.files import GONE, RELINKED, OpenFileResponse, open_video
 from vidret.serve.media import guess_kind
+from vidret.video.image_pool import ImagePool
 
 
 @pytest.fixture
@@ -112,6 +116,99 @@ def test_a_copy_stands_in(serve: Serve, own_engine: Engine) -> None:
     (films / "red.mp4").unlink()
     assert client.get(f"/api/videos/{number}/stream").content == (films / "zzz.mp4").read_bytes()
     assert "x-vidret-reason" not in client.get(f"/api/thumbnails/{number}").headers
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """Write what is no video and nobody's business, under a name that ends as a film's."""
+    (tmp_path / "private").mkdir()
+    path = tmp_path / "private" / "red.mp4"
+    path.write_bytes(b"the keys of this machine")
+    return path
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_link_put_in_a_films_place_is_not_followed(
+    serve: Serve, own_engine: Engine, secret: Path, place: str
+) -> None:
+    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
+    film = Path(own_engine.video(number).paths[0])
+    if place == "file":
+        film.unlink()
+        film.symlink_to(secret)
+    else:
+        film.parent.rename(film.parent.with_name("moved"))
+        film.parent.symlink_to(secret.parent)
+    for headers in ({}, {"Range": "bytes=0-9"}):
+        answer = client.get(f"/api/videos/{number}/stream", headers=headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+        assert answer.json()["detail"] == f"{film}: {RELINKED}"
+    assert client.get(f"/api/thumbnails/{number}").headers["x-vidret-reason"] == RELINKED
+
+
+def test_a_link_to_another_film_is_not_shown(serve: Serve, own_engine: Engine, tmp_path: Path) -> None:
+    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
+    film = Path(own_engine.video(number).paths[0])
+    other = write_film(tmp_path / "private.mp4", ("blue", 3), salt=3)
+    film.unlink()
+    film.symlink_to(other)
+    assert client.get(f"/api/thumbnails/{number}").headers["x-vidret-reason"] == RELINKED
+
+
+def test_folders_and_files_that_are_links_can_be_indexed_and_served(serve: Serve, tmp_path: Path) -> None:
+    red = write_film(tmp_path / "disk" / "red.mp4", ("red", 3))
+    write_film(tmp_path / "elsewhere" / "blue.mp4", ("blue", 3))
+    (tmp_path / "films").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "blue.mp4").symlink_to(tmp_path / "elsewhere" / "blue.mp4")
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+        client = serve(engine)
+        assert {Path(path).parent for video in engine.videos() for path in video.paths} == {tmp_path / "films"}
+        for name in ("red.mp4", "blue.mp4"):
+            answer = client.get(f"/api/videos/{find_id(engine, name)}/stream")
+            assert (answer.status_code, answer.content) == (200, (tmp_path / "films" / name).read_bytes())
+            assert "x-vidret-reason" not in client.get(f"/api/thumbnails/{find_id(engine, name)}").headers
+        number = find_id(engine, "red.mp4")
+        os.utime(red, (1e9, 1e9))
+        assert client.get(f"/api/videos/{number}/stream").status_code == 404
+        engine.index([tmp_path / "films"])
+        assert client.get(f"/api/videos/{number}/stream").status_code == 200, "the index knows it again"
+
+
+def test_a_changed_film_in_its_own_place_is_sent(serve: Serve, own_engine: Engine) -> None:
+    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
+    film = write_film(Path(own_engine.video(number).paths[0]), ("blue", 4))
+    assert client.get(f"/api/videos/{number}/stream").content == film.read_bytes()
+
+
+def test_what_is_open_is_sent_whatever_takes_its_place(own_engine: Engine, secret: Path) -> None:
+    video = own_engine.video(find_id(own_engine, "red.mp4"))
+    path, file = open_video(own_engine, video)
+    whole = Path(path).read_bytes()
+    assert file is not None
+    Path(path).unlink()
+    Path(path).symlink_to(secret)
+    app = OpenFileResponse(file, "video/mp4")
+    assert TestClient(app).get("/").content == whole
+    assert file.closed
+
+
+def test_a_pipe_or_a_socket_is_no_film(serve: Serve, own_engine: Engine) -> None:
+    client, number = serve(own_engine), find_id(own_engine, "red.mp4")
+    film = Path(own_engine.video(number).paths[0])
+    film.unlink()
+    os.mkfifo(film)
+    answer = client.get(f"/api/videos/{number}/stream")
+    assert (answer.status_code, answer.json()["detail"]) == (404, f"{film}: {GONE}")
+
+
+def test_a_reason_is_fit_for_a_header(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> bytes:
+        raise DecodeError("a.mp4", "no\x00such\x1b[31m\ncodec \udcff")
+
+    monkeypatch.setattr(ImagePool, "draw_frame", fail)
+    answer = serve(engine).get("/api/thumbnails/1?t=1.25")
+    assert answer.headers["x-vidret-reason"] == "no?such?[31m codec ?"
 
 
 def test_only_videos_are_called_so() -> None:

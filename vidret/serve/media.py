@@ -1,7 +1,6 @@
 """What there is to look at: thumbnails, and the files themselves."""
 
 import mimetypes
-import os
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -11,14 +10,14 @@ from fastapi.responses import FileResponse, Response
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.serve import schemas
+from vidret.serve.files import OpenFileResponse, open_video
 from vidret.serve.problems import Described, RefusedError, refusals
-from vidret.serve.rows import find_file, find_video
+from vidret.serve.rows import find_video
 from vidret.serve.thumbnails import Thumbnails, draw_reason
-from vidret.text import is_address, tellable
+from vidret.text import printable, tellable
 
 WIDTH = 320
 KEEP = "private, max-age=3600"
-GONE = "its file is gone"
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _RANGE = {"text/plain": {"schema": {"type": "string"}}}
@@ -50,28 +49,28 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
     ) -> Response:
         """Show a frame; where there is none a grey tile, and why."""
         video = await run_in_threadpool(find_video, engine, number)
-        path = await run_in_threadpool(find_file, video)
         try:
-            if path is None:
-                raise DecodeError(video.paths[0], GONE)
+            path, file = await run_in_threadpool(open_video, engine, video)
+            if file is not None:
+                file.close()  # it is decoded elsewhere
             content = await thumbnails.get(path, min(t, video.duration), w)
         except DecodeError as error:
-            reason = error.reason.encode("ascii", "replace").decode()
+            reason = printable(" ".join(error.reason.split())).encode("ascii", "replace").decode()
             tile = await run_in_threadpool(draw_reason, error.reason, w)
-            return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": " ".join(reason.split())})
+            return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": KEEP})
 
     @router.head("/videos/{id}/stream", include_in_schema=False)
     @router.get("/videos/{id}/stream", response_class=FileResponse, responses=FILE)
     def send_file(number: VideoId) -> FileResponse:
         """Send a video's file, or the ranges of it that are asked for."""
-        video = find_video(engine, number)
-        path = find_file(video)
-        if path is None:
-            raise RefusedError(404, f"{tellable(video.paths[0])}: {GONE}")
-        if is_address(path):
+        try:
+            path, file = open_video(engine, find_video(engine, number))
+        except DecodeError as error:
+            raise RefusedError(404, str(error)) from error
+        if file is None:
             raise RefusedError(404, f"{tellable(path)}: lies at an address, and this server plays files here only")
-        return FileResponse(path, media_type=guess_kind(path), stat_result=os.stat(path))  # noqa: PTH116
+        return OpenFileResponse(file, guess_kind(path))
 
     return router
 
