@@ -84,7 +84,7 @@ def test_a_forbidden_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # root may read everything, so a mode of 000 would prove nothing
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything, so a mode of 000 would prove nothing
     with pytest.raises(DecodeError, match="permission denied"):
         fingerprint(tmp_path / "file")
 

@@ -1,6 +1,8 @@
 """Proof for vidret/video/probe.py: facts of films whose making is known."""
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,39 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
             probe(tmp_path / name)
         assert caught.value.reason == reason or not reason, name
         assert "Errno" not in caught.value.reason
+
+
+PLAYLISTS = {
+    "segment.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n",
+    "segment.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n",
+    "key.ts": '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXT-X-KEY:METHOD=AES-128,URI="{}"\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n',
+    "concat.mp4": "ffconcat version 1.0\nfile {}\n",
+    "dash.mp4": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"'
+    ' mediaPresentationDuration="PT10S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period>'
+    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{}</BaseURL></Representation>'
+    "</AdaptationSet></Period></MPD>",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+@pytest.mark.parametrize("segment", ["pipe.ts", "film.ts"])
+def test_a_playlist_is_refused_and_nothing_that_it_names_is_opened(
+    films: dict[str, Film], tmp_path: Path, name: str, segment: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe.ts")  # who opens it waits for ever
+    (tmp_path / "film.ts").symlink_to(films["h264.ts"].path)
+    (tmp_path / name).write_text(PLAYLISTS[name].replace("{}", segment))
+    reasons: list[str] = []
+
+    def look() -> None:
+        with pytest.raises(DecodeError) as caught:
+            probe(tmp_path / name)
+        reasons.append(caught.value.reason)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert reasons == ["is a playlist, not a video"]
 
 
 def test_an_unknown_codec_is_named(films: dict[str, Film], tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ A fingerprint says by its prefix how it was made:
 
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from vidret.errors import ChangedError, DecodeError, UnreachableError, VidretError
@@ -29,6 +29,39 @@ BLOCK = 1 << 20
 AT_ONCE = 16  # questions to stores
 
 Look = os.stat_result | About
+
+
+class LocalFile(io.FileIO):
+    """A regular file here, with what a ``RemoteFile`` has. It has no buffer, since FFmpeg brings one."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file.
+
+        Raises:
+            DecodeError: It is missing, forbidden, or not a regular file.
+        """
+        look_at(path)
+        try:
+            # What is a pipe since then does not block either.
+            super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+            self.num_bytes = os.fstat(self.fileno()).st_size
+        except OSError as error:
+            raise DecodeError(path, _reason(error)) from error
+
+    def check(self) -> None:
+        """Do nothing: a read that fails raises its error itself."""
+
+
+SourceFile = LocalFile | RemoteFile
+
+
+def open_file(path: str) -> SourceFile:
+    """Open a file by path or address for reading.
+
+    Raises:
+        DecodeError: It is missing, forbidden, or not a regular file.
+    """
+    return RemoteFile(path) if is_address(path) else LocalFile(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +102,9 @@ def identify(path: str | Path, *, alive: Callable[[], None] | None = None) -> Id
         DecodeError: The file is missing, empty, forbidden, or not a regular file.
     """
     name = os.fspath(path)
-    remote = open_remote(name)
-    if remote is not None:
-        return Identity(_fingerprint_remote(name, remote), _stamp(remote.about))
-    with _open_regular(name) as file:
+    with open_file(name) as file:
+        if isinstance(file, RemoteFile):
+            return Identity(_fingerprint_remote(name, file), _stamp(file.about))
         about = os.fstat(file.fileno())
         if about.st_size and _is_unwritten(file):
             raise DecodeError(name, f"holds no data: none of its {about.st_size} bytes was written yet")
@@ -106,11 +138,8 @@ def sample(path: str) -> str:
     Raises:
         DecodeError: The file is missing, empty, forbidden, or not a regular file.
     """
-    remote = open_remote(path)
-    if remote is not None:
-        return _hash_sample(path, remote, remote.num_bytes)
-    with _open_regular(path) as file:
-        return _hash_sample(path, file, os.fstat(file.fileno()).st_size)
+    with open_file(path) as file:
+        return _hash_sample(path, file, file.num_bytes)
 
 
 def _stamp(about: Look) -> tuple[int, ...]:
@@ -125,7 +154,7 @@ def _fingerprint_remote(name: str, remote: RemoteFile) -> str:
     return "sampled-" + _hash_sample(name, remote, remote.num_bytes, tag)
 
 
-def _hash_whole(name: str, file: BinaryIO | RemoteFile, size: int, alive: Callable[[], None] | None) -> str:
+def _hash_whole(name: str, file: SourceFile, size: int, alive: Callable[[], None] | None) -> str:
     # With the CPU's own instructions 1.7 GB/s a core, BLAKE2b 0.8.
     if size == 0:
         raise DecodeError(name, "is empty")
@@ -137,7 +166,7 @@ def _hash_whole(name: str, file: BinaryIO | RemoteFile, size: int, alive: Callab
     return f"sha256-{digest.hexdigest()}"
 
 
-def _hash_sample(name: str, file: BinaryIO | RemoteFile, size: int, tag: str = "") -> str:
+def _hash_sample(name: str, file: SourceFile, size: int, tag: str = "") -> str:
     whole = size <= 3 * BLOCK
     ranges = [(0, size)] if whole else [(start, BLOCK) for start in (0, (size - BLOCK) // 2, size - BLOCK)]
     digest = hashlib.blake2b(f"{size}{tag}".encode(), digest_size=16)
@@ -146,7 +175,7 @@ def _hash_sample(name: str, file: BinaryIO | RemoteFile, size: int, tag: str = "
     return digest.hexdigest()
 
 
-def _read(name: str, file: BinaryIO | RemoteFile, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+def _read(name: str, file: SourceFile, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
     """Read (start, length) ranges of a file, at most a MiB at a time."""
     try:
         for start, left in ranges:
@@ -156,11 +185,10 @@ def _read(name: str, file: BinaryIO | RemoteFile, ranges: Sequence[tuple[int, in
                 yield data
     except OSError as error:
         raise DecodeError(name, _reason(error)) from error
-    if isinstance(file, RemoteFile):
-        file.check()
+    file.check()
 
 
-def _is_unwritten(file: BinaryIO) -> bool:
+def _is_unwritten(file: LocalFile) -> bool:
     """Return whether all of a file is a hole, as of a download that was given its space and nothing more."""
     if not hasattr(os, "SEEK_DATA"):
         return False
@@ -172,39 +200,10 @@ def _is_unwritten(file: BinaryIO) -> bool:
     return False
 
 
-def count_bytes(path: str, remote: RemoteFile | None = None) -> int:
-    """Return a file's size in bytes.
-
-    Args:
-        path: A path or an address.
-        remote: The file at the address.
-
-    Raises:
-        DecodeError: The file is missing, empty, forbidden, or not a regular file.
-    """
-    size = look_at(path).st_size if remote is None else remote.num_bytes
-    if size == 0:
-        raise DecodeError(path, "is empty")
-    return size
-
-
-def read_head(path: str, remote: RemoteFile | None, num_bytes: int) -> bytes:
+def read_head(file: SourceFile, num_bytes: int) -> bytes:
     """Read a file's first bytes, fewer where it is shorter."""
-    if remote is not None:
-        remote.seek(0)
-        return remote.read(num_bytes) or b""
-    with _open_regular(path) as file:
-        return file.read(num_bytes)
-
-
-def starts_like_mp4(path: str, remote: RemoteFile | None = None) -> bool:
-    """Say whether a file begins as MP4 or MOV do, whatever became of the rest."""
-    return read_head(path, remote, 12)[4:8] == b"ftyp"
-
-
-def open_remote(path: str) -> RemoteFile | None:
-    """Open a file at an address; None for a path, which whoever decodes opens itself."""
-    return RemoteFile(path) if is_address(path) else None
+    file.seek(0)
+    return file.read(num_bytes) or b""
 
 
 def look_at(path: str, *, fresh: bool = False) -> Look:
@@ -293,15 +292,6 @@ def is_gone(look: Look | DecodeError) -> bool:
 def seems_there(path: str) -> bool:
     """Say whether a file is there; one at an address is taken as there, since asking would cost a request."""
     return is_address(path) or os.path.exists(path)  # noqa: PTH110
-
-
-def _open_regular(path: str) -> BinaryIO:
-    """Look before opening: a pipe or a device would block for ever."""
-    look_at(path)
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        raise DecodeError(path, _reason(error)) from error
 
 
 def _reason(error: OSError | ValueError) -> str:

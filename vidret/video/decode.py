@@ -17,7 +17,7 @@ from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import is_address
 from vidret.types import Frames, Resize
-from vidret.video.content import open_remote
+from vidret.video.content import open_file
 from vidret.video.display import orient
 from vidret.video.probe import VideoInfo, decode_all, open_container, probe
 from vidret.video.pyav import ONE_THREAD
@@ -168,26 +168,33 @@ class _PyavSource:
         self._can_seek = info.container.split(",")[0] in _SEEKABLE and not info.by_order
         self._keys = np.flatnonzero(info.keyframes)
         self._container: Any = None
-        self._remote = open_remote(info.path)
-        self._restart()
+        self._file = open_file(info.path)
+        try:
+            self._restart()
+        except BaseException:
+            self._file.close()
+            raise
 
     def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         for index in indices:
             is_there = self._reach(index)
-            if self._remote is not None:
-                self._remote.check()  # what could not be fetched must not pass for the end of the file
+            self._file.check()  # what could not be fetched must not pass for the end of the file
             if is_there:
                 yield index, self._convert(self._frame)
 
     def close(self) -> None:
+        self._close_container()
+        self._file.close()
+
+    def _close_container(self) -> None:
         if self._container is not None:
             self._frames.close()
             self._container.close()
             self._container = None
 
     def _restart(self) -> None:
-        self.close()
-        self._container = open_container(self._info.path, self._remote)
+        self._close_container()
+        self._container = open_container(self._info.path, self._file)
         self._stream = self._container.streams[self._info.stream]
         self._stream.codec_context.thread_count = 1
         self._begin()

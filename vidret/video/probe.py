@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float64, Int64
 from vidret.errors import DecodeError
 from vidret.video import content, timeline
 from vidret.video.boxes import find_payload
+from vidret.video.content import SourceFile
 from vidret.video.display import read_display
 from vidret.video.pyav import LENIENT_METADATA
 from vidret.video.ranges import RemoteFile
@@ -29,6 +30,9 @@ _PICTURES = {"image2", "tty"}
 _ONE_PICTURE = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 _PLAYLISTS = {"hls", "dash", "concat"}
+_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD")
+_SNIFFED_BYTES = 1024
+_IS_PLAYLIST = "is a playlist, not a video"
 _IS_PICTURE = "is a picture, not a video"
 _NOT_DECODED = "no frame could be decoded"
 # In MP4 and MOV the times of these do not depend on what packets hold: measured, field by field.
@@ -114,19 +118,22 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         DecodeError: Why this is no readable video, in a few words.
     """
     name = os.fspath(path)
-    alive = alive or (lambda: None)
-    remote = content.open_remote(name)
-    num_bytes = content.count_bytes(name, remote)
-    payload = find_payload(remote, num_bytes) if remote else []
-    with open_container(name, remote) as container:
+    with content.open_file(name) as file:
+        return _inspect(name, file, alive or (lambda: None))
+
+
+def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInfo:
+    if file.num_bytes == 0:
+        raise DecodeError(name, "is empty")
+    payload = find_payload(file, file.num_bytes) if isinstance(file, RemoteFile) else []
+    with open_container(name, file) as container:
         stream = _choose_stream(name, container)
-        if remote and payload and _name_codec(stream) in _TIMED:
+        if isinstance(file, RemoteFile) and payload and _name_codec(stream) in _TIMED:
             frame = _decode_first(container, stream)
-            packets, is_cut_short = _scan_times(name, remote, payload, int(stream.index), alive)
+            packets, is_cut_short = _scan_times(name, file, payload, int(stream.index), alive)
         else:
             packets, frame, is_cut_short = _scan(container, stream, alive)
-        if remote:
-            remote.check()
+        file.check()
         if frame is None:
             raise DecodeError(name, _NOT_DECODED)
         kind, brand = container.format.name, container.metadata.get("major_brand", "").strip()
@@ -137,12 +144,12 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
         declared, promised = int(stream.frames), _promised_seconds(container, stream)
         codec, num_streams = _name_codec(stream), len(container.streams.video)
         display = read_display(frame, stream.sample_aspect_ratio)
-    if kind == "mpegts" and ends_inside_packet(content.read_head(name, remote, HEAD_BYTES), num_bytes):
+    if kind == "mpegts" and ends_inside_packet(content.read_head(file, HEAD_BYTES), file.num_bytes):
         # As much as is there of the last frame is half of it at best.
         is_cut_short, packets = True, timeline.drop_last(packets)
     packets, offsets = timeline.follow_restarts(packets, tick) if kind in _RESTARTING else (packets, _NO_OFFSETS)
     by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
-    pts, keyframes = _count_frames(name, index, alive, remote, offsets) if by_order else timeline.order_frames(packets)
+    pts, keyframes = _count_frames(name, file, index, alive, offsets) if by_order else timeline.order_frames(packets)
     if len(pts) == 0:
         raise DecodeError(name, _NOT_DECODED)
     if len(pts) == 1 and (kind in _ONE_PICTURE or brand in _STILL_BRANDS):
@@ -158,7 +165,7 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     missing = promised - (first + duration - start)
     return VideoInfo(
         path=name,
-        num_bytes=num_bytes,
+        num_bytes=file.num_bytes,
         container=kind,
         codec=codec,
         pixel_format=frame.format.name,
@@ -190,38 +197,36 @@ def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> Video
     )
 
 
-def open_container(path: str, remote: RemoteFile | None = None, *, parse: bool = True) -> Any:
-    """Open a local file, or one at an address that is open already, with PyAV: never a playlist or a device.
+def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
+    """Open a container with PyAV from its beginning; a playlist is refused, and nothing that it names is opened.
 
     Args:
-        path: The path or address.
-        remote: The file at the address.
-        parse: Look into packets for what the container does not say of them; for files at addresses alone.
+        path: The path or address, for errors.
+        file: The open file, which stays the caller's to close.
+        parse: Look into packets for what the container does not say of them.
 
     Raises:
         DecodeError: Why it cannot be opened, in a few words.
     """
+    # No protocol has this name: what is read here leads nowhere else.
+    options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
+    file.seek(0)
     try:
-        if remote is not None:
-            remote.seek(0)
-            # No protocol has this name: what is read here leads nowhere else.
-            options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
-            container = av.open(remote, options=options, **LENIENT_METADATA)
-            remote.check()
-        else:
-            # An absolute path cannot be taken for a protocol ("a:b.mp4"), nor can the file send us elsewhere.
-            absolute = os.path.abspath(path)  # noqa: PTH100  (a Path would resolve "..", and with it links)
-            container = av.open(absolute, options={"protocol_whitelist": "file"}, **LENIENT_METADATA)
+        container = av.open(file, options=options, **LENIENT_METADATA)
+        file.check()
     except (av.FFmpegError, OSError, ValueError) as error:
-        if remote is not None:
-            remote.check()
-        unfinished = content.starts_like_mp4(path, remote)
-        reason = "its index is missing: truncated, or never finished" if unfinished else "is not a video"
-        raise DecodeError(path, reason) from error
+        file.check()
+        raise DecodeError(path, _explain_unopened(content.read_head(file, _SNIFFED_BYTES))) from error
     if container.format.name in _PLAYLISTS:
         container.close()
-        raise DecodeError(path, "is a playlist, not a video")
+        raise DecodeError(path, _IS_PLAYLIST)
     return container
+
+
+def _explain_unopened(head: bytes) -> str:
+    if head[4:8] == b"ftyp":
+        return "its index is missing: truncated, or never finished"
+    return _IS_PLAYLIST if any(mark in head for mark in _PLAYLIST_MARKS) else "is not a video"
 
 
 def decode_all(
@@ -286,13 +291,13 @@ def _decode_first(container: Any, stream: Any) -> Any:
 
 
 def _scan_times(
-    path: str, remote: RemoteFile, payload: list[tuple[int, int]], index: int, alive: Callable[[], None]
+    path: str, file: RemoteFile, payload: list[tuple[int, int]], index: int, alive: Callable[[], None]
 ) -> tuple[Packets, bool]:
     """Read all packets' times without what they hold, so that the payload is not fetched."""
-    remote.leave_out(payload)
-    with open_container(path, remote, parse=False) as container:
+    file.leave_out(payload)
+    with open_container(path, file, parse=False) as container:
         packets, _, is_cut_short = _scan(container, container.streams[index], alive, decode=False)
-    remote.leave_out([])
+    file.leave_out([])
     return packets, is_cut_short
 
 
@@ -327,18 +332,17 @@ def _scan(container: Any, stream: Any, alive: Callable[[], None], *, decode: boo
 
 def _count_frames(
     path: str,
+    file: SourceFile,
     index: int,
     alive: Callable[[], None],
-    remote: RemoteFile | None,
     offsets: Int64[np.ndarray, " packet"],
 ) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Decode everything to learn how many frames there are and when they are shown."""
-    with open_container(path, remote) as container:
+    with open_container(path, file) as container:
         stream = container.streams[index]
         stream.codec_context.thread_count = 1
         stamps = [frame.pts for frame in decode_all(container, stream, alive, offsets)]
-    if remote is not None:
-        remote.check()
+    file.check()
     if None in stamps:
         stamps = [0] * len(stamps)
     return np.array(stamps, dtype=np.int64), np.arange(len(stamps)) == 0
