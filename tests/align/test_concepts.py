@@ -377,12 +377,82 @@ def test_losses_are_the_published_ones(case: Case) -> None:
     check_close((nce + diversity + consistency)[None], golden["loss_total"], 1e-4)
 
 
+class Published(nn.Module):
+    """The head of GLSCL's published code, with all that its checkpoints hold; ``separate`` as with share 0."""
+
+    def __init__(self, *, separate: bool, layers: int = 2) -> None:
+        super().__init__()
+        self.frame_position_embeddings = nn.Embedding(9, DIM)
+        self.weight_fc = nn.Sequential(nn.Linear(2 * DIM, 4 * DIM), nn.ReLU(), nn.Linear(4 * DIM, 1))
+        self.noun_queries, self.spatial_queries = (nn.Parameter(torch.rand(3, DIM)) for _ in range(2))
+        self.decoder_layer_noun, self.decoder_layer_spatial = (
+            nn.TransformerDecoderLayer(DIM, 8, 40, dropout=0.0) for _ in range(2)
+        )
+        self.transformer_decoder_noun = nn.TransformerDecoder(self.decoder_layer_noun, layers)
+        self.transformer_decoder_spatial = nn.TransformerDecoder(self.decoder_layer_spatial, layers)
+        trained = [self.transformer_decoder_noun, *([self.transformer_decoder_spatial] if separate else [])]
+        with torch.no_grad():
+            for weight in nn.ModuleList(trained).parameters():
+                weight.add_(torch.randn_like(weight), alpha=0.1)
+        self.separate = separate
+
+    def find(self, memory: Tensor, *, of_words: bool, separate_queries: bool) -> Tensor:
+        queries = self.noun_queries if of_words and separate_queries else self.spatial_queries
+        decoder = self.transformer_decoder_spatial if self.separate and not of_words else self.transformer_decoder_noun
+        seen: Tensor = decoder(queries.expand(len(memory), -1, -1).transpose(0, 1), memory.transpose(0, 1))
+        return functional.normalize(seen.transpose(0, 1), dim=-1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("shared_queries", [None, False, True])
+def test_each_side_keeps_its_own_decoder_where_it_had_one(
+    shared_queries: bool | None, separate: bool, layers: int, tmp_path: Path
+) -> None:
+    published = Published(separate=separate, layers=layers).eval()
+    temporal = {f"transformerClip.resblocks.{name}": weight for name, weight in temporal_blocks().items()}
+    aligner = convert_concepts({**published.state_dict(), **temporal}, shared_queries=shared_queries)
+    separate_queries = separate if shared_queries is None else not shared_queries
+    assert (aligner.word_finder is not None) == (separate or separate_queries)
+    memory, mask = torch.randn(4, 5, DIM), torch.ones(4, 5, dtype=torch.bool)
+    for of_words in (False, True):
+        expected = published.find(memory, of_words=of_words, separate_queries=separate_queries)
+        check_close(aligner.find_concepts(memory, mask, of_words=of_words), expected, 2e-6)
+    texts, videos = aligner.read(TextBatch(memory[:, 0], memory, mask)), aligner.prepare(VideoBatch(memory))
+    assert aligner.temporal is not None
+    seen = aligner.temporal(memory, mask)
+    check_close(texts.concepts, published.find(memory, of_words=True, separate_queries=separate_queries), 2e-6)
+    check_close(videos.concepts, published.find(seen, of_words=False, separate_queries=separate_queries), 2e-6)
+    save_aligner(aligner, tmp_path / "aligner.safetensors")
+    again = load_aligner(tmp_path / "aligner.safetensors")
+    assert isinstance(again, ConceptAligner)
+    check_same(again.score(again.read(TextBatch(memory[:, 0], memory, mask)), videos), aligner.score(texts, videos))
+
+
+def temporal_blocks() -> dict[str, Tensor]:
+    return TemporalTransformer(DIM, layers=1).blocks.state_dict()
+
+
+def test_both_finders_find_as_many_concepts() -> None:
+    with pytest.raises(ValueError, match=r"finder must have seeds of shape \(4, 32\) as word_finder"):
+        ConceptAligner(
+            finder=ConceptFinder(DIM, num_concepts=3), word_finder=ConceptFinder(DIM, num_concepts=4), temperature=3.0
+        )
+
+
 def test_conversion_names_what_is_wrong() -> None:
     weights = {**CASES[0].weights, "clip.logit_scale": torch.tensor(4.6)}
     convert_concepts(weights)
     name = "transformer_decoder_noun.layers.1.norm3.bias"
     with pytest.raises(AlignerError, match=f"glscl: 1 weights missing: {name}"):
         convert_concepts({key: value for key, value in weights.items() if key != name})
+    separate = {name.replace("noun", "spatial"): weight for name, weight in weights.items()} | weights
+    gone = "transformer_decoder_spatial.layers.1.norm3.bias"
+    with pytest.raises(AlignerError, match=f"glscl: 1 weights missing: {gone}"):
+        convert_concepts({key: value for key, value in separate.items() if key != gone})
+    with pytest.raises(AlignerError, match=r"glscl: 1 weights missing: noun_queries"):
+        convert_concepts({key: value for key, value in separate.items() if key != "noun_queries"})
     with pytest.raises(AlignerError, match=r"glscl: 2 weights unknown: another.weight, transformerClip.more"):
         convert_concepts({**weights, "transformerClip.more": torch.ones(1), "another.weight": torch.ones(1)})
     with pytest.raises(AlignerError, match=f"glscl: 1 weights of another shape: {name}"):

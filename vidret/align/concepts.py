@@ -79,7 +79,7 @@ class ConceptScores(NamedTuple):
 
 
 class ConceptFinder(nn.Module):
-    """Find the same few concepts among frames and among words: a decoder whose seeds ask both alike."""
+    """Find a few concepts among frames or among words: a decoder whose seeds ask for one each."""
 
     def __init__(self, dim: int, *, num_concepts: int = 8, layers: int = 3, heads: int = 8, hidden: int = 2048) -> None:
         super().__init__()
@@ -113,14 +113,32 @@ class ConceptAligner(nn.Module):
         *,
         temporal: TemporalTransformer | None = None,
         finder: ConceptFinder | None = None,
+        word_finder: ConceptFinder | None = None,
         temperature: float = UNIT_TEMPERATURE,
         share: float = 0.5,
     ) -> None:
-        """Compose an aligner; ``temperature`` is that of the softmax over frames, 3 for the published heads."""
+        """Compose an aligner.
+
+        Args:
+            temporal: Lets frames see each other first.
+            finder: Finds concepts among frames, and among words, too, unless these have a finder of their own.
+            word_finder: Finds concepts among words.
+            temperature: Of the softmax over frames; 3 for the published heads.
+            share: Weight of the shared concepts in the score.
+
+        Raises:
+            ValueError: The temperature is not positive, or the finders have different numbers of concepts.
+        """
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
+        if word_finder is not None and (finder is None or finder.seeds.shape != word_finder.seeds.shape):
+            raise ValueError(
+                f"finder must have seeds of shape {tuple(word_finder.seeds.shape)} as word_finder has, "
+                f"got {None if finder is None else tuple(finder.seeds.shape)}"
+            )
         super().__init__()
-        self.temporal, self.finder, self.temperature, self.share = temporal, finder, temperature, share
+        self.temporal, self.finder, self.word_finder = temporal, finder, word_finder
+        self.temperature, self.share = temperature, share
 
     @property
     def trained(self) -> bool:
@@ -144,15 +162,17 @@ class ConceptAligner(nn.Module):
         Raises:
             ValueError: The mask does not fit.
         """
-        return ConceptTexts(texts.sentences, self.find_concepts(texts.words, _check(texts.words, texts.mask)))
+        mask = _check(texts.words, texts.mask)
+        return ConceptTexts(texts.sentences, self.find_concepts(texts.words, mask, of_words=True))
 
     def find_concepts(
-        self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
+        self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"], *, of_words: bool = False
     ) -> Float[Tensor, "batch concept dim"]:
-        """Give the concepts of frames or of words; none without a trained head."""
-        if self.finder is None:
+        """Return the concepts of frames or of words; none without a trained head."""
+        finder = self.word_finder if of_words and self.word_finder is not None else self.finder
+        if finder is None:
             return memory.new_zeros(len(memory), 0, memory.shape[-1])
-        concepts: Tensor = self.finder(memory, mask)
+        concepts: Tensor = finder(memory, mask)
         return concepts
 
     @torch.no_grad()

@@ -45,7 +45,7 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
             raise AlignerError("not an aligner that this version of vidret knows")
         if card["aligner"] == UCOFIA:
             return build_aligner(weights, {})
-        aligner = build_concepts(weights, temperature=card["temperature"], heads=card["heads"])
+        aligner = build_concepts(weights, temperature=card["temperature"], heads=card["heads"], names={})
         aligner.share = card["share"]
         return aligner
     except (AlignerError, SafetensorError, OSError, ValueError, KeyError) as error:

@@ -25,6 +25,13 @@ def convert(
     r: Annotated[int, typer.Option(help="TempMe: tokens merged in a frame by each layer before.")] = 2,
     shares: Annotated[str, typer.Option(help="TempMe: percent merged across and within clips.")] = "30-10",
     clip_frames: Annotated[int | None, typer.Option(help="Prompt Switch: frames aggregated together.")] = None,
+    shared_queries: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-queries/--separate-queries",
+            help="GLSCL: whether the queries of frames serve words, too (query_share); as the decoder unless given.",
+        ),
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -52,7 +59,7 @@ def convert(
     except ValueError as error:
         raise typer.BadParameter(f"--layers, --factors, --r, --shares: {error}") from error
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
-    aligner = convert_aligner_of(checkpoint, source)
+    aligner = convert_aligner_of(checkpoint, source, shared_queries)
     save_model(model, out)
     card = model.card
     say(f"{out}: {card.method} on {card.backbone}; use it as --model {out}")
@@ -81,7 +88,7 @@ def convert_grounding(checkpoint: Path, out: Path, recipe: str, backbone: str) -
     say(f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model")
 
 
-def convert_aligner_of(checkpoint: Path, source: str) -> "Aligner | ConceptAligner | None":
+def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | None) -> "Aligner | ConceptAligner | None":
     """Convert the aligner that a checkpoint of a whole model holds, if its method has one."""
     from vidret.align.checkpoint import convert_aligner
     from vidret.align.concepts_checkpoint import convert_concepts
@@ -93,7 +100,7 @@ def convert_aligner_of(checkpoint: Path, source: str) -> "Aligner | ConceptAlign
             case "ucofia":
                 return convert_aligner(read_weights(checkpoint))
             case "glscl":
-                return convert_concepts(read_weights(checkpoint))
+                return convert_concepts(read_weights(checkpoint), shared_queries=shared_queries)
             case _:
                 return None
     except AlignerError as error:
