@@ -14,6 +14,7 @@ NUM_FRAMES = 100
 _UNEVEN = [k + 3 * (k // 7) for k in range(NUM_FRAMES)]
 _B_FRAMES = {"g": "20", "bf": "3"}
 _OPEN = _B_FRAMES | {"x264-params": "open-gop=1:scenecut=0"}
+_REFRESH = {"g": "20", "x264-params": "intra-refresh=1:scenecut=0"}
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 _VP9 = {"codec": "libvpx-vp9", "options": {"g": "20", "cpu-used": "8", "deadline": "realtime"}}
 _HEVC = {"codec": "libx265", "options": {"x265-params": "keyint=20:log-level=none"}}
@@ -27,7 +28,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "h264.ts": {"options": _B_FRAMES},
     "h264_open.mp4": {"options": _OPEN},
     "h264_open.ts": {"options": _OPEN},
-    "h264_refresh.mp4": {"options": {"g": "20", "x264-params": "intra-refresh=1"}},
+    "h264_refresh.ts": {"options": _REFRESH},
+    "hevc.ts": _HEVC,
+    "h264_refresh.mp4": {"options": _REFRESH},
     "h264_fragments.mp4": {"options": _B_FRAMES, "container_options": _FRAGMENTS},
     "h264_10bit.mp4": {"pix_fmt": "yuv420p10le"},
     "h264_444_odd.mp4": {"pix_fmt": "yuv444p", "size": (67, 49)},
@@ -45,6 +48,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mpeg4.mp4": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
     "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
     "mpeg2.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},
+    "wmv2.wmv": {"codec": "wmv2", "options": {"g": "12"}},
     "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "mjpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "prores.mov": {"codec": "prores_ks", "pix_fmt": "yuv422p10le"},

@@ -4,7 +4,9 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from vidret.errors import DecodeError
 from vidret.types import Resize
 from vidret.video.decode import Decoder, choose_decoder, open_reader, read_frames
-from vidret.video.probe import probe
+from vidret.video.probe import decode_packets, probe
 from vidret.video.resize import resize_picture
 
 from .conftest import KINDS, NAMES, NUM_FRAMES, Film
@@ -160,6 +162,23 @@ def test_joined_recordings_are_read_one_after_the_other(
             np.testing.assert_allclose(chosen.times, times, atol=0.021)
     joined = join(tmp_path / f"film_{name}", films[name].path, second)
     check_random_reads(Film(joined, 0, 2 * NUM_FRAMES), "auto")
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "h264_open.ts", "hevc.ts", "h264.flv", "wmv2.wmv", "h264.mp4"])
+def test_what_lies_before_the_last_keyframe_is_not_decoded(
+    films: dict[str, Film], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    decoded = []
+
+    def count(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+        for frame in decode_packets(stream, packets):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr("vidret.video.pyav_source.decode_packets", count)
+    with open_reader(probe(films[name].path), decoder="pyav") as reader:
+        assert read_numbers(reader.read([2, 98]).pixels) == [2, 98]
+    assert len(decoded) < 35
 
 
 def test_any_path_can_be_read(films: dict[str, Film], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Read chosen frames, exactly: by Decord on the kinds of file it was measured exact on, else by PyAV.
 
-The only place that knows how Decord and PyAV decode. Both the PyPI ``decord2`` and the classic ``decord`` serve.
+The only place that knows how Decord decodes. Both the PyPI ``decord2`` and the classic ``decord`` serve.
 """
 
 import logging
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-import av
 import numpy as np
 from jaxtyping import Float64, Int64
 
@@ -17,10 +16,8 @@ from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import is_address
 from vidret.types import Frames, Resize
-from vidret.video.content import open_file
-from vidret.video.display import orient
-from vidret.video.probe import VideoInfo, decode_all, open_container, probe
-from vidret.video.pyav import ONE_THREAD
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.pyav_source import PyavSource
 from vidret.video.reader import GaveUpError, Picture, Reader
 from vidret.video.sampling import nearest
 
@@ -43,11 +40,8 @@ _EXACT_WITH_DECORD = {
 # Of these, in even sizes, Decord and PyAV make the same RGB, bit for bit; of 10-bit 4:2:0 they do not.
 _SAME_COLOURS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "gray", "bgr0"}
 _SAME_COLOURS |= {"yuv422p10le"}
-_SEEKABLE = {"mov", "matroska"}
 # Decord decodes in advance while its caller is busy, without a limit: in the worst case the whole file.
 _DECORD_BYTES = 512 << 20
-# Decoding a few frames more is cheaper than a jump.
-_WORTH_A_SEEK = 8
 
 
 def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, gpu: int | None = None) -> tuple[str, str]:
@@ -112,8 +106,8 @@ def open_reader(
         DecodeError: The file cannot be opened, or not by the decoder insisted on.
     """
 
-    def spare() -> _PyavSource:
-        return _PyavSource(info, alive)
+    def spare() -> PyavSource:
+        return PyavSource(info, alive)
 
     gpu, fallback = cuda_index(device), ""
     if gpu is not None and _suits_gpu(info) and choose_decoder(info, decoder, gpu=gpu)[0] == "decord":
@@ -158,99 +152,6 @@ def read_frames(
     if len(frames) == 0:
         raise DecodeError(path, "no frame could be decoded")
     return Frames(frames.pixels, frames.times, frames.salvaged or info.damage)
-
-
-class _PyavSource:
-    """Decode with PyAV: jump to keyframes while jumps prove exact, else walk through the file in order."""
-
-    def __init__(self, info: VideoInfo, alive: Callable[[], None]) -> None:
-        self._info, self._alive = info, alive
-        self._can_seek = info.container.split(",")[0] in _SEEKABLE and not info.by_order
-        self._keys = np.flatnonzero(info.keyframes)
-        self._container: Any = None
-        self._file = open_file(info.path)
-        try:
-            self._restart()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        for index in indices:
-            is_there = self._reach(index)
-            self._file.check()  # what could not be fetched must not pass for the end of the file
-            if is_there:
-                yield index, self._convert(self._frame)
-
-    def close(self) -> None:
-        self._close_container()
-        self._file.close()
-
-    def _close_container(self) -> None:
-        if self._container is not None:
-            self._frames.close()
-            self._container.close()
-            self._container = None
-
-    def _restart(self) -> None:
-        self._close_container()
-        self._container = open_container(self._info.path, self._file)
-        self._stream = self._container.streams[self._info.stream]
-        self._stream.codec_context.thread_count = 1
-        self._begin()
-
-    def _begin(self) -> None:
-        self._frames: Any = decode_all(self._container, self._stream, self._alive, self._info.clock_offsets)
-        self._position = -1
-        self._frame: Any = None
-
-    def _reach(self, index: int) -> bool:
-        """Make ``index`` the current frame; say whether it is there."""
-        before = self._keys[self._keys <= index]
-        key = int(before[-1]) if len(before) else 0
-        if self._can_seek and (index < self._position or key > self._position + _WORTH_A_SEEK):
-            if self._jump(key) and self._walk(index) and not self._frame.is_corrupt:
-                return True
-            self._can_seek = False
-            self._restart()
-        elif index < self._position:
-            self._restart()
-        return self._walk(index)
-
-    def _jump(self, key: int) -> bool:
-        """Seek to a keyframe; say whether that led to it or before it."""
-        start = self._position
-        try:
-            self._container.seek(int(self._info.pts[key]), stream=self._stream)
-        except (av.FFmpegError, OSError, ValueError):
-            return False
-        self._begin()
-        self._walk(0)
-        # A file without an index sends every jump to its beginning: from there on, walk.
-        self._can_seek = self._position > start or start > key
-        return self._position <= key
-
-    def _walk(self, index: int) -> bool:
-        while self._position < index:
-            frame = next(self._frames, None)
-            if frame is None:
-                self._position, self._frame = self._info.num_frames, None
-                return False
-            position = self._position + 1 if self._info.by_order else self._place(frame.pts)
-            if position > self._position:
-                self._position, self._frame = position, frame
-        return self._position == index and self._frame is not None
-
-    def _place(self, pts: int | None) -> int:
-        """Find a frame by its timestamp; -1 for one that is not shown."""
-        place = int(np.searchsorted(self._info.pts, pts)) if pts is not None else len(self._info.pts)
-        return place if place < len(self._info.pts) and self._info.pts[place] == pts else -1
-
-    def _convert(self, frame: Any) -> Picture:
-        info = self._info
-        width, height = (info.width, info.height)[:: -1 if info.rotation % 180 else 1]
-        picture = frame.to_ndarray(format="rgb24", width=width, height=height, **ONE_THREAD)
-        return orient(picture, info.rotation, mirrored=info.mirrored)
 
 
 class _DecordSource:

@@ -6,7 +6,7 @@ Only the first frame is decoded, for its size and rotation; all frames only wher
 
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -239,8 +239,18 @@ def decode_all(
 
     With ``offsets``, as ``VideoInfo.clock_offsets`` has them, it must stand at its beginning.
     """
-    for packet in read_packets(container, stream, offsets):
-        alive()
+
+    def packets() -> Iterator[Any]:
+        for packet in read_packets(container, stream, offsets):
+            alive()
+            yield packet
+
+    return decode_packets(stream, packets())
+
+
+def decode_packets(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+    """Decode a stream's packets to their end, stepping over those that do not decode."""
+    for packet in packets:
         yield from _decode(stream, packet)
     yield from _decode(stream, None)
 
