@@ -94,6 +94,17 @@ def test_saving_forgets_what_was_known_before(store: Store) -> None:
     assert baselines.scores(store, ranker) == [2], "as after a calibration, which changes scores and no segment"
 
 
+def test_saving_measures_only_an_index_that_changed(store: Store) -> None:
+    measure, ranker = Measure(), FrameRanker()
+    grow(store, 3)
+    for _ in range(2):
+        Baselines(measure).save(store, ranker)
+    assert measure.asked == ["none"]
+    store.set_file("/0.mp4", state="missing")
+    Baselines(measure).save(store, ranker)
+    assert measure.asked == ["none", "none"]
+
+
 def test_each_ranker_has_its_own(store: Store) -> None:
     measure = Measure()
     baselines = Baselines(measure)

@@ -20,7 +20,7 @@ import pytest
 from tests.colours import ColourEncoder, write_film
 from tests.test_ranking import PatchEncoder, make_ranker, read_film, write_mosaic
 from vidret.engine import Engine
-from vidret.errors import VidretError
+from vidret.errors import EncoderError, VidretError
 from vidret.indexing import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
@@ -64,7 +64,38 @@ def test_what_is_unchanged_is_not_read_again(tmp_path: Path) -> None:
     before = encoder.num_frames
     report = engine.index([tmp_path / "films"])
     assert (report.unchanged, report.encoded, report.num_segments) == (1, 0, 0)
-    assert encoder.num_frames - before == 2, "the start-up check alone"
+    assert encoder.num_frames == before, "not even the start-up check runs the model"
+
+
+def test_where_nothing_changed_no_model_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mosaic(tmp_path / "films" / "a.mp4", 2, seed=0)
+    Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia").index([tmp_path / "films"])
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise AssertionError("the model was used")
+
+    for name in ("encode_frames", "encode_text"):
+        monkeypatch.setattr(PatchEncoder, name, refuse)
+    report = Engine(tmp_path / "index", PatchEncoder()).index([tmp_path / "films"])
+    assert (report.unchanged, report.encoded, report.failed) == (1, 0, [])
+
+
+def test_a_broken_encoder_is_refused_before_it_adds_to_an_index(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+
+    class Broken(ColourEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            found = super().encode_frames(batch, tokens=tokens)
+            return [SegmentEmbedding(found[0].video, each.frames, each.times) for each in found]
+
+    with pytest.raises(EncoderError, match="must tell two pictures apart"):
+        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])
+    assert not (tmp_path / "index").exists()
+    Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"])
+    write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
+    with pytest.raises(EncoderError, match="must tell two pictures apart"):
+        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])
+    assert Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"]).encoded == 1
 
 
 def test_moved_changed_deleted_and_pruned(tmp_path: Path) -> None:

@@ -47,14 +47,17 @@ class Baselines:
         return known.best
 
     def save(self, store: Store, ranker: Ranker) -> None:
-        """Measure, and store it."""
-        store.set_metas(self.measure(store, ranker))
+        """Measure and store a baseline, unless it was measured on the index as it is."""
+        stored = store.get_meta(_key(ranker))
+        if stored is None or json.loads(stored).get("generation") != store.generation:
+            store.set_metas(self.measure(store, ranker))
 
     def measure(self, store: Store, ranker: Ranker) -> dict[str, str]:
         """Measure now, and return what to store, by key; nothing for an empty index."""
         self._known.pop(ranker.name, None)
-        best = self._measure(ranker)
-        return {_key(ranker): json.dumps({"segments": len(store), "best": best})} if best else {}
+        generation, best = store.generation, self._measure(ranker)
+        facts = {"segments": len(store), "generation": generation, "best": best}
+        return {_key(ranker): json.dumps(facts)} if best else {}
 
 
 def _key(ranker: Ranker) -> str:

@@ -203,8 +203,9 @@ class Engine:
                 they are in the report, and in the index with their reasons.
         """
         listing = list_videos(os.fspath(path) for path in paths)
-        check_encoder(self.encoder)
-        check_ranker(self.ranker, self.encoder)
+        exists = Store.exists(self.path)
+        if not exists:
+            self._check_models()
         encoder = self.encoder
         with Store.create(
             self.path,
@@ -232,6 +233,7 @@ class Engine:
                 timeout=timeout,
                 retry_failed=retry_failed,
                 prune_below=listing.folders if prune else None,
+                check=self._check_models if exists else None,
                 on_progress=on_progress,
             )
             for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
@@ -481,6 +483,11 @@ class Engine:
         return [(record.path, record.reason) for record in self._store.files(state="failed")]
 
     # The parts
+
+    def _check_models(self) -> None:
+        """Refuse an encoder or a ranker that does not do what it should."""
+        check_encoder(self.encoder)
+        check_ranker(self.ranker, self.encoder)
 
     def _check_made(self, made: Mapping[str, str]) -> None:
         if made["fingerprint"] != self.ranker.fingerprint or made["tokens"] != self._tokens:

@@ -64,6 +64,7 @@ def index_files(
     timeout: float = 120.0,
     retry_failed: bool = False,
     prune_below: Sequence[str] | None = None,
+    check: Callable[[], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
     """Bring an index up to date with files.
@@ -84,6 +85,7 @@ def index_files(
         timeout: Seconds a decoder may stay silent before its file fails.
         retry_failed: Look again at files that failed and have not changed since.
         prune_below: Forget files that are gone and lay in one of these folders, and their vectors; none unless given.
+        check: Called before the first file is read, and not where there is none to read; what it raises ends the run.
         on_progress: Called from this thread a few times a second.
 
     Raises:
@@ -91,7 +93,11 @@ def index_files(
     """
     ledger = Ledger(store, retry_failed=retry_failed)
     ledger.plan(files)
-    lanes = max(1, min(lanes or count_cores(), MAX_LANES, len(ledger.jobs) or 1))
+    if not ledger.jobs:
+        return ledger.close(prune_below=prune_below)
+    if check is not None:
+        check()
+    lanes = max(1, min(lanes or count_cores(), MAX_LANES, len(ledger.jobs)))
     encode: Encode = partial(encode_segments, encoder, pack=pack, tokens=tokens)
     threads_before = torch.get_num_threads()
     with (

@@ -59,6 +59,7 @@ def index_on_ray(
     timeout: float = 120.0,
     retry_failed: bool = False,
     prune_below: Sequence[str] | None = None,
+    check: Callable[[], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     address: str | None = None,
     num_gpus_per_worker: float | None = None,
@@ -82,6 +83,7 @@ def index_on_ray(
         timeout: See ``index_files``.
         retry_failed: See ``index_files``.
         prune_below: See ``index_files``.
+        check: See ``index_files``.
         on_progress: See ``index_files``.
         address: Of a Ray cluster: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; unless given, Ray is started on this
             machine and ended again.
@@ -97,6 +99,8 @@ def index_on_ray(
     ledger.plan(files)
     if not ledger.jobs:
         return ledger.close(prune_below=prune_below)
+    if check is not None:
+        check()
     began = time.monotonic()
     if device != CPU and cuda_index(device) is None:
         logger.warning("Ray's workers cannot use %s, so they encode on the CPU", device)
