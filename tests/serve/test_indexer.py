@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.colours import ColourEncoder
+from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.serve.indexing import PROGRAM, Indexer
 
@@ -142,3 +143,24 @@ def test_progress_in_json(root: Path, capfd: pytest.CaptureFixture[str], monkeyp
     assert lines[0] == {**lines[0], "files": 1, "done": 0, "share": pytest.approx(lines[0]["share"])}
     assert set(lines[0]) == {"share", "done", "files", "failed", "elapsed", "left"}
     assert Engine(root / "index", ColourEncoder()).failed() == [(str(root / "bad.mp4"), "is not a video")]
+
+
+def test_a_message_that_looks_like_json_is_one(root: Path) -> None:
+    program = "import sys; print('{a}.mp4: is not a video', file=sys.stderr); sys.exit(1)"
+    assert run(program, root) == {"error": "{a}.mp4: is not a video"}
+
+
+@pytest.mark.parametrize("report", ['{"failed": [[', "[]", "12", "no report"])
+def test_a_report_that_is_none_ends_the_run(root: Path, report: str) -> None:
+    assert run(f"print({report!r})", root) == {"error": "it ended with status 0"}
+
+
+def test_names_that_are_no_text_can_be_sent(root: Path, serve: Serve, engine: Engine) -> None:
+    report = {"failed": [["/films/a\udcff\n.mp4", "is not a video"]], "encoded": 0}
+    indexer = Indexer([], [root], program=f"import json; print(json.dumps({report!r}))")
+    client = serve(engine, indexer)
+    assert client.post("/api/index", json={"paths": [str(root)]}).status_code == 202
+    indexer.wait()
+    answer = client.get("/api/index")
+    assert answer.status_code == 200
+    assert answer.json()["last"] == {"failed": [["/films/a\ufffd\ufffd.mp4", "is not a video"]], "encoded": 0}

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 KEEP_ALIVE_S = 5
+BACKLOG = 128  # that many are accepted before any is looked at
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 41\r\nRetry-After: 1\r\n"
     b"Connection: close\r\n\r\nthe server is busy: too many connections\n"
@@ -111,6 +112,7 @@ def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, grac
         log_level="warning",
         access_log=False,  # an address may hold the token
         server_header=False,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=graceful_s,
     )

@@ -127,16 +127,38 @@ class Indexer:
         assert process.stderr is not None
         with report, process.stderr:
             for line in process.stderr:
-                if line.startswith("{"):
-                    self.progress = json.loads(line)
+                progress = read_json(line)
+                if progress is not None:
+                    self.progress = progress
                 elif line.strip():
                     said = line.strip().removeprefix("error: ")
             status = process.wait()
             report.seek(0)
-            told = report.read()
+            told = read_json(report.read())
         with self._lock:
-            self.last = json.loads(told) if told else {"error": said or f"it ended with status {status}"}
+            self.last = told or {"error": printable(said) or f"it ended with status {status}"}
             self._process = None
+
+
+def read_json(text: str) -> dict[str, Any] | None:
+    """Return a JSON object with its strings made printable, None for any other text: a message may begin with "{"."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return as_printable(found) if isinstance(found, dict) else None
+
+
+def as_printable(value: Any) -> Any:
+    """Return what JSON holds with all names of files fit to be sent: they may hold bytes that are no text."""
+    match value:
+        case str():
+            return printable(value)
+        case list():
+            return [as_printable(each) for each in value]
+        case dict():
+            return {key: as_printable(each) for key, each in value.items()}
+    return value
 
 
 def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
