@@ -126,6 +126,7 @@ def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
         ({"query": " "}, "query must hold a word, got ' '"),
         ({"query": "-red"}, "query must hold a word that is wanted, got '-red'"),
         ({"query": "x" * 1001}, "query: String should have at most 1000 characters, got 'xxx"),
+        ({"query": "red" + " -blue" * 17}, "query: must exclude at most 16 words or phrases, got 'red -blue"),
         ({"query": "red", "k": 201}, "k: Input should be less than or equal to 200, got 201"),
         ({"query": "red", "rerank": "/etc/passwd"}, "rerank: Input should be 'auto', 'none', 'ucofia' or 'glscl'"),
         ({"query": "red", "min_secs": 5}, "min_secs: Extra inputs are not permitted, got 5"),
@@ -142,6 +143,15 @@ def test_wrong_questions_are_told_in_a_sentence(client: TestClient, body: dict[s
     problem = answer.json()
     assert sentence in problem.pop("detail")
     assert problem == {"type": "about:blank", "title": "Unprocessable Entity", "status": 422}
+
+
+def test_a_query_may_exclude_as_much_as_is_quickly_encoded(client: TestClient) -> None:
+    query = "red" + " -blue" * 8 + ' -"a dog"' * 8
+    assert client.post("/api/search", json={"query": query}).status_code == 200
+    assert client.post("/api/locate", json={"query": query + " -dog"}).status_code == 422
+    assert client.get("/api/videos/1/curve", params={"q": query + " -dog"}).status_code == 422
+    assert client.post("/knn-service", json={"text": query + " -dog"}).status_code == 422
+    assert client.post("/knn-service", json={"text": query}).status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b""])

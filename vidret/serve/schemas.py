@@ -6,13 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from vidret.queries import UNWANTED
 from vidret.store.records import StoreInfo
 from vidret.types import Filters
 
 LONGEST_QUERY = 1000  # characters
+MOST_UNWANTED = 16  # words or phrases of a query that must not fit; each is encoded by itself
 LARGEST_ID = 2**63 - 1
 DOT = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # the smallest picture there is
 YEARS = (1700, 2200)  # what a clock that counts nanoseconds can tell
+
+
+def check_unwanted(query: str) -> str:
+    """Refuse a query that would take as long to encode as many."""
+    if len(UNWANTED.findall(query)) > MOST_UNWANTED:
+        raise ValueError(f"must exclude at most {MOST_UNWANTED} words or phrases")
+    return query
 
 
 def check_date(date: datetime) -> datetime:
@@ -24,7 +33,7 @@ def check_date(date: datetime) -> datetime:
 
 Id = Annotated[int, Field(ge=0, le=LARGEST_ID, description="The id of a video.")]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Words = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY)]
+Words = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY), AfterValidator(check_unwanted)]
 Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]
 
 
@@ -56,7 +65,7 @@ class Pictured(BaseModel):
 class Question(Narrowed):
     """Words or a picture, and the videos it is about."""
 
-    query: Words | None = Field(None, description='Words; -word and -"some words" must not fit.')
+    query: Words | None = Field(None, description='Words; -word and -"some words" must not fit, up to 16 of them.')
     image: str | None = Field(None, min_length=1, description="A picture in place of words; see its limits there.")
 
     @model_validator(mode="after")
@@ -241,7 +250,7 @@ class KnnRequest(BaseModel):
         }
     )
 
-    text: str | None = Field(None, max_length=LONGEST_QUERY)
+    text: Annotated[str, AfterValidator(check_unwanted)] | None = Field(None, max_length=LONGEST_QUERY)
     image: str | None = Field(None, description="Base64.")
     image_url: str | None = Field(None, description="Refused: nothing is fetched from elsewhere.")
     embedding_input: list[float] | None = Field(None, max_length=8192, description="A vector of the index's encoder.")
