@@ -351,6 +351,54 @@ def test_hostile_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
     assert again.failed == report.failed
 
 
+BROKEN_PYAV = """
+import av
+works = av.open
+def fail(file, *arguments, **options):
+    if {part!r} in str(getattr(file, "name", file)):
+        raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
+    return works(file, *arguments, **options)
+av.open = fail
+"""
+
+
+def break_decoders(monkeypatch: pytest.MonkeyPatch, folder: Path, part: str) -> None:
+    """Have decoding processes fail at files whose paths hold a part."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(BROKEN_PYAV.format(part=part))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
+def test_a_decoder_that_fails_at_every_file_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        write_film(tmp_path / "films" / f"{number}.mp4", ("red", 1), salt=number)
+    (tmp_path / "films" / "empty.mp4").touch()
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    with monkeypatch.context() as broken:
+        break_decoders(broken, tmp_path / "broken", "films")
+        with pytest.raises(
+            VidretError, match=r"^none of 3 files could be decoded: the decoder failed: TypeError: open"
+        ):
+            engine.index([tmp_path / "films"])
+    assert engine.failed() == [(str(tmp_path / "films" / "empty.mp4"), "is empty")]
+    assert engine.index([tmp_path / "films"]).encoded == 3
+
+
+def test_a_decoder_that_fails_at_some_files_fails_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("odd 1", "odd 2", "good"):
+        write_film(tmp_path / "films" / f"{name}.mp4", ("red", 1), salt=ord(name[-1]))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    break_decoders(monkeypatch, tmp_path / "broken", "odd")
+    report = engine.index([tmp_path / "films"])
+    assert report.encoded == 1
+    assert [(Path(path).name, reason[:31]) for path, reason in report.failed] == [
+        ("odd 1.mp4", "the decoder failed: TypeError: "),
+        ("odd 2.mp4", "the decoder failed: TypeError: "),
+    ]
+    assert engine.index([tmp_path / "films"]).failed == report.failed
+    assert dict(engine.failed()) == dict(report.failed)
+
+
 def test_a_failed_file_is_tried_again_when_it_changes_or_on_request(tmp_path: Path) -> None:
     films = tmp_path / "films"
     films.mkdir()

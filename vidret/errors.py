@@ -28,6 +28,10 @@ class UnreachableError(DecodeError):
         self.answered = answered
 
 
+class DecoderFailedError(DecodeError):
+    """Name a file at which the decoder failed in a way that nobody foresaw; the file need not be the cause."""
+
+
 class ChangedError(DecodeError):
     """Name a file that holds another content than it did."""
 

@@ -89,7 +89,8 @@ def index_files(
         on_progress: Called from this thread a few times a second.
 
     Raises:
-        VidretError: The index cannot be written. Files that fail raise nothing.
+        VidretError: The index cannot be written, or the decoder fails at each of several files for the same unforeseen
+            reason, and at none it works. Files that fail raise nothing.
     """
     ledger = Ledger(store, retry_failed=retry_failed)
     ledger.plan(files)

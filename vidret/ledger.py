@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vidret.errors import ChangedError, DecodeError, UnreachableError
+from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.store.records import FileRecord, FileState, NewSegment, PruneReport
 from vidret.store.store import Store
 from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
@@ -114,6 +114,7 @@ class Ledger:
         self._sampled: dict[tuple[int | None, int | None], set[int]] = defaultdict(set)
         self._counts: dict[str, int] = defaultdict(int)
         self._failed: list[tuple[str, str]] = []
+        self._undecoded: list[tuple[Job, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
         self._shares: dict[str, float] = defaultdict(float)
         self._seconds = 0.0
@@ -225,6 +226,10 @@ class Ledger:
 
         One that could not be looked at or reached, or changed during this run, is tried again in any case.
         """
+        if isinstance(error, DecoderFailedError) and job is not None:
+            with self._lock:
+                self._undecoded.append((job, error))  # ``close`` decides whether that was the file's fault
+            return
         known = job is not None and not isinstance(error, ChangedError)
         num_bytes, mtime_ns = (job.num_bytes, job.mtime_ns) if job and known else (-1, NO_TIME)
         state: FileState = "pending" if isinstance(error, UnreachableError) else "failed"
@@ -264,8 +269,27 @@ class Ledger:
         if self._broken is not None:
             raise self._broken
 
+    def _settle_undecoded(self) -> None:
+        """Note the files at which the decoder itself failed, unless it fails at every file.
+
+        Raises:
+            VidretError: It does: nothing was decoded, and several files failed for one and the same reason.
+        """
+        undecoded, self._undecoded = self._undecoded, []
+        reasons = {error.reason.replace(job.path, "") for job, error in undecoded}
+        if len(undecoded) > 1 and len(reasons) == 1 and not (self._counts["encoded"] or self._counts["segments"]):
+            found = f"none of {len(undecoded)} files could be decoded: {undecoded[0][1].reason}"
+            raise VidretError(f"{found}; the installation of the decoder seems broken")
+        for job, error in undecoded:
+            self.fail(job.path, DecodeError(job.path, error.reason), job)
+
     def close(self, *, prune_below: Sequence[str] | None = None) -> IndexReport:
-        """Save what a search needs, and sum the run up."""
+        """Save what a search needs, and sum the run up.
+
+        Raises:
+            VidretError: The decoder failed at every file, or the index cannot be written.
+        """
+        self._settle_undecoded()
         pruned, unpruned = None, list[str]()
         if prune_below is not None and not self.interrupted:
             gone = [record.path for record in self.store.files(state="missing")]
@@ -294,7 +318,7 @@ class Ledger:
             return Progress(
                 num_files=len(self.jobs),
                 done=self._counts["encoded"] + self._counts["linked"],
-                failed=len(self._failed),
+                failed=len(self._failed) + len(self._undecoded),
                 num_segments=self._counts["segments"],
                 seconds=self._seconds,
                 share=read / total if total else 1.0,

@@ -1,9 +1,11 @@
 """Proof for vidret/video/wire.py."""
 
 import io
+import json
 
 import numpy as np
 
+from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError
 from vidret.types import Frames
 from vidret.video import wire
 
@@ -27,3 +29,10 @@ def test_frames_survive_the_journey() -> None:
     assert (frames.pixels == pixels).all()
     assert frames.times.tolist() == [0.1, 1 / 3]
     assert (header["kind"], frames.salvaged) == ("segment", "why")
+
+
+def test_errors_keep_their_kind() -> None:
+    for kind in (DecodeError, UnreachableError, DecoderFailedError):
+        error = wire.read_error(json.loads(json.dumps(wire.describe_error(kind("", "is odd")))), "/a.mp4")
+        assert (type(error), str(error)) == (kind, "/a.mp4: is odd")
+    assert type(wire.read_error(wire.describe_error(ChangedError("", "is odd")), "/a.mp4")) is DecodeError

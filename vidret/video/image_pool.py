@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from vidret.errors import DecodeError, UnreachableError, VidretError
+from vidret.errors import DecodeError, VidretError
 from vidret.types import Picture
 from vidret.video import wire
 from vidret.video.content import Look
@@ -54,7 +54,7 @@ class ImagePool:
         except ProcessGoneError as error:
             raise DecodeError(path, str(error)) from error
         if header["kind"] == "failed":
-            raise (UnreachableError if header["unreachable"] else DecodeError)(path, header["reason"])
+            raise wire.read_error(header, path)
         return bytes(payload)
 
     def read_image(self, content: bytes) -> Picture:

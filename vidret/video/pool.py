@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from vidret.devices import CPU, cuda_index
-from vidret.errors import DecodeError, UnreachableError
+from vidret.errors import DecodeError
 from vidret.text import tellable
 from vidret.types import Frames, Resize
 from vidret.video import wire
@@ -151,7 +151,7 @@ class DecodePool:
                         return
                     case "failed":
                         clean = True
-                        raise (UnreachableError if header["unreachable"] else DecodeError)(name, header["reason"])
+                        raise wire.read_error(header, name)
         except ProcessGoneError as error:
             if self._closed:
                 raise RuntimeError("the pool is closed") from error

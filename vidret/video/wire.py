@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from vidret.errors import DecodeError, DecoderFailedError, UnreachableError
 from vidret.types import Frames
 
 Header = dict[str, Any]
+_ERRORS = {each.__name__: each for each in (DecodeError, UnreachableError, DecoderFailedError)}
 _LENGTHS = struct.Struct("<IQ")
 
 
@@ -28,6 +30,17 @@ def unpack(read: Callable[[int], memoryview]) -> tuple[Header, memoryview]:
     header_length, payload_length = _LENGTHS.unpack(read(_LENGTHS.size))
     header = json.loads(bytes(read(header_length)))
     return header, read(payload_length)
+
+
+def describe_error(error: DecodeError) -> Header:
+    """Return the header of a message that says why a request failed."""
+    kind = next(name for name, each in reversed(_ERRORS.items()) if isinstance(error, each))
+    return {"kind": "failed", "error": kind, "reason": error.reason}
+
+
+def read_error(header: Header, path: str) -> DecodeError:
+    """Return the error that such a header describes."""
+    return _ERRORS[header["error"]](path, header["reason"])
 
 
 def pack_frames(header: Header, frames: Frames) -> tuple[bytes, bytes | memoryview]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.errors import DecodeError, UnreachableError, VidretError
+from vidret.errors import DecodeError, DecoderFailedError, VidretError
 from vidret.types import Resize
 from vidret.video import wire
 from vidret.video.decode import open_reader
@@ -81,44 +81,41 @@ def main(memory: int) -> None:
     while True:
         header, payload = parent.next()
         try:
-            reason, unreachable = _serve(parent, header, payload), False
-        except UnreachableError as error:
-            reason, unreachable = error.reason, True
-        if reason:
-            parent.send(*wire.pack({"kind": "failed", "reason": reason, "unreachable": unreachable}))
+            _serve(parent, header, payload)
+        except BrokenPipeError:
+            os._exit(0)
+        except Exception as error:
+            parent.send(*wire.pack(wire.describe_error(_explain(error))))
 
 
-def _serve(parent: _Parent, request: wire.Header, payload: bytes) -> str:
-    """Decode one file, or a single image; give the reason if that fails.
-
-    Raises:
-        UnreachableError: It fails for now.
-    """
-    try:
-        if "image" in request:
-            parent.send(*wire.pack(*answer_request(request, payload)))
-            return ""
-        path = os.fsdecode(payload)
-        info = probe(path, alive=parent.show_life)
-        how = {name: request[name] for name in ("num_frames", "fps", "whole")}
-        cuts = cut_segments(info.duration, info.times, start=info.start, **how)
-        resize = Resize(**request["resize"]) if request["resize"] else None
-        decoder, device = request["decoder"], request["device"]
-        with open_reader(info, decoder=decoder, device=device, resize=resize, alive=parent.show_life) as reader:
-            return _send_segments(parent, info, cuts, reader)
-    except UnreachableError:
-        raise
-    except VidretError as error:
-        return error.reason if isinstance(error, DecodeError) else str(error)
-    except (MemoryError, BlockingIOError):  # the latter where no thread could be started for want of it
-        return "needs more memory than a decoder may take"
-    except BrokenPipeError:
-        os._exit(0)
-    except Exception as error:
-        return f"the decoder failed: {type(error).__name__}: {error}".splitlines()[0]
+def _serve(parent: _Parent, request: wire.Header, payload: bytes) -> None:
+    """Decode one file, or a single image."""
+    if "image" in request:
+        parent.send(*wire.pack(*answer_request(request, payload)))
+        return
+    path = os.fsdecode(payload)
+    info = probe(path, alive=parent.show_life)
+    how = {name: request[name] for name in ("num_frames", "fps", "whole")}
+    cuts = cut_segments(info.duration, info.times, start=info.start, **how)
+    resize = Resize(**request["resize"]) if request["resize"] else None
+    decoder, device = request["decoder"], request["device"]
+    with open_reader(info, decoder=decoder, device=device, resize=resize, alive=parent.show_life) as reader:
+        _send_segments(parent, info, cuts, reader)
 
 
-def _send_segments(parent: _Parent, info: VideoInfo, cuts: list[Cut], reader: Reader) -> str:
+def _explain(error: Exception) -> DecodeError:
+    """Return what a request failed with as an error about a file; whoever asked knows which."""
+    match error:
+        case DecodeError():
+            return error
+        case VidretError():
+            return DecodeError("", str(error))
+        case MemoryError() | BlockingIOError():  # the latter where no thread could be started for want of it
+            return DecodeError("", "needs more memory than a decoder may take")
+    return DecoderFailedError("", f"the decoder failed: {type(error).__name__}: {error}".splitlines()[0])
+
+
+def _send_segments(parent: _Parent, info: VideoInfo, cuts: list[Cut], reader: Reader) -> None:
     opened = {"facts": info.facts(), "cuts": [(cut.number, cut.start, cut.end) for cut in cuts]}
     parent.send(*wire.pack({"kind": "opened", "decoder": reader.decoder, "why": reader.why, **opened}))
     skip = set(parent.next()[0]["skip"])
@@ -133,7 +130,6 @@ def _send_segments(parent: _Parent, info: VideoInfo, cuts: list[Cut], reader: Re
             about = {"kind": "segment", "number": cut.number, "start": cut.start, "end": cut.end}
             parent.send(*wire.pack_frames(about, frames))
     if num_wanted and not num_read:
-        return "no frame could be decoded"
+        raise DecodeError(info.path, "no frame could be decoded")
     lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
     parent.send(*wire.pack({"kind": "finished", "salvaged": info.damage or lost, "fallback": reader.fallback}))
-    return ""
