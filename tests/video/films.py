@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 
 ROWS, COLUMNS = 2, 4
+TURNS = {90: ((0, -1), (1, 0)), 180: ((-1, 0), (0, -1)), 270: ((0, 1), (-1, 0))}  # degrees anticlockwise
 
 
 def draw(number: int, width: int = 64, height: int = 48) -> Picture:
@@ -69,8 +70,6 @@ def write_video(
         stream.codec_context.time_base = Fraction(1, rate)
         if pixel_ratio:
             stream.codec_context.sample_aspect_ratio = pixel_ratio
-        if rotation:
-            stream.set_display_rotation(rotation)
         sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if audio else None
         packets = []
         for position, number in enumerate(numbers):
@@ -86,6 +85,8 @@ def write_video(
             container.mux(packet)
         if sound is not None:
             write_sound(container, sound, seconds=len(numbers) / rate, start=sound_start)
+    if rotation:
+        set_matrix(path, *TURNS[rotation])
     return path
 
 
@@ -113,7 +114,7 @@ def write_cover(path: Path) -> Path:
         sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono"))
         cover = cast(Any, container.add_stream("mjpeg", rate=1))
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic.value
         container.mux(cover.encode(av.VideoFrame.from_ndarray(draw(1), format="rgb24")))
         container.mux(cover.encode(None))
         write_sound(container, sound, seconds=1)

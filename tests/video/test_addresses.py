@@ -23,7 +23,7 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.scan import scan
 
 from .conftest import NAMES, Film
-from .films import draw, read_numbers
+from .films import draw, read_numbers, write_video
 
 needs_fsspec = pytest.mark.scale
 SIZE = (320, 240)
@@ -94,6 +94,15 @@ def test_facts_and_frames_are_those_of_the_file(films: dict[str, Film], name: st
         for index in (77, 3, 41, 99):
             index %= films[name].num_frames
             assert (reader.read([index]).pixels[0] == whole.pixels[index]).all()
+
+
+@needs_fsspec
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_times_are_those_of_the_file_where_sound_comes_first(tmp_path: Path, suffix: str) -> None:
+    film = write_video(tmp_path / f"late.{suffix}", range(50), options={"bf": "2"}, shift=125, audio=True)
+    info = probe(put(film.name, film.read_bytes()))
+    assert info.start > 4.9
+    assert differences(probe(film), info) == []
 
 
 @needs_fsspec

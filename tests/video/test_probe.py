@@ -5,6 +5,7 @@ import os
 import threading
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -145,6 +146,21 @@ def test_a_playlist_is_refused_and_nothing_that_it_names_is_opened(
     thread.start()
     thread.join(5)
     assert reasons == ["is a playlist, not a video"]
+
+
+def test_no_option_goes_to_codecs(films: dict[str, Film], monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV before 18 frees such options twice, and crashes a few files later."""
+    given: list[str] = []
+    open_file = av.open
+
+    def note(file: object, **options: object) -> object:
+        given.extend(options)
+        return open_file(file, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(av, "open", note)
+    probe(films["h264.mp4"].path)
+    assert "container_options" in given
+    assert "options" not in given
 
 
 def test_an_unknown_codec_is_named(films: dict[str, Film], tmp_path: Path) -> None:

@@ -212,7 +212,8 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
     options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
     file.seek(0)
     try:
-        container = av.open(file, options=options, **LENIENT_METADATA)
+        # Options for codecs, too, would be freed twice by PyAV before 18.
+        container = av.open(file, container_options=options, **LENIENT_METADATA)
         file.check()
     except (av.FFmpegError, OSError, ValueError) as error:
         file.check()
