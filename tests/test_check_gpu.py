@@ -1,0 +1,148 @@
+"""tools/check_gpu.py: every path agrees with itself; one that differs, crashes or is missing costs its row alone."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TOOLS = Path(__file__).parents[1] / "tools"
+PATHS = [
+    "decode, made videos",
+    "decode, real videos",
+    "encode, CLIP",
+    "encode, CLIP in the device's own precision",
+    "encode, TempMe",
+    "encode, Prompt Switch",
+    "encode, starter",
+    "FAISS, flat",
+    "FAISS, flat, filtered",
+    "FAISS, flat, 2,500 results",
+    "FAISS, lists",
+    "FAISS, lists, filtered",
+    "head",
+    "index, search, locate",
+    "train, CLIP",
+    "train, TempMe",
+    "train, head",
+    "train in two processes, gloo",
+    "train in a process a card, nccl",
+]
+
+
+@pytest.fixture(scope="module")
+def tool() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TOOLS))
+        yield importlib.import_module("check_gpu")
+
+
+@pytest.fixture
+def setup(tool: Any, tmp_path: Path) -> Any:
+    return importlib.import_module("gpu_paths").Setup("cpu", tmp_path, tiny=True)
+
+
+def test_no_path_is_left_out_here(tool: Any) -> None:
+    assert list(tool.list_paths()) == PATHS
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path not in ("decode, real videos", PATHS[-1])])
+def test_a_path_agrees_with_itself(tool: Any, setup: Any, path: str) -> None:
+    outcome = tool.list_paths()[path](setup)
+    assert outcome.difference <= 1e-5
+    assert outcome.is_same
+    assert outcome.cpu_s > 0
+    assert outcome.device_s > 0
+
+
+def test_real_videos_are_decoded_where_they_are_given(tool: Any, setup: Any) -> None:
+    paths = importlib.import_module("gpu_paths")
+    outcome = tool.list_paths()["decode, real videos"](replace(setup, videos=paths.write_videos(setup)))
+    assert (outcome.difference, outcome.note) == (0, "2 videos")
+    row = tool.run_path("decode, real videos", "cpu", setup.scratch, [], tiny=True)
+    assert (row.verdict, row.reason) == ("not run", "no folder of videos was given")
+
+
+@pytest.mark.parametrize(
+    ("path", "device", "reason"),
+    [
+        ("decode, made videos", "cuda:0", "decoding on cuda:0: "),
+        ("decode, made videos", "mps", "decoding on mps: no decoder for it"),
+        ("FAISS, flat", "cuda:0", "FAISS on cuda:0: this build has no GPU code, or sees no such GPU"),
+        ("train in a process a card, nccl", "cpu", "nccl is for CUDA"),
+        ("train in two processes, gloo", "mps", "gloo gathers on CPUs and CUDA"),
+    ],
+)
+def test_what_this_machine_lacks_is_listed(tool: Any, tmp_path: Path, path: str, device: str, reason: str) -> None:
+    row = tool.run_path(path, device, tmp_path, [], tiny=True)
+    assert row.verdict == "not run"
+    assert row.reason.startswith(reason)
+
+
+def test_frames_of_a_neighbour_are_found_out(tool: Any, setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, decode = importlib.import_module("gpu_paths"), importlib.import_module("vidret.video.decode")
+    opened, open_reader = [], decode.open_reader
+
+    def open_late(info: Any, **settings: Any) -> Any:
+        reader = open_reader(info, **settings)
+        opened.append(reader)
+        if len(opened) == 2:  # the device's
+            read = reader.read
+            reader.read = lambda chosen: read(chosen + 1)
+        return reader
+
+    monkeypatch.setattr(decode, "open_reader", open_late)
+    outcome = paths.check_decoding(setup, paths.write_videos(setup)[:1])
+    assert outcome.difference == 255
+    assert not outcome.is_same
+
+
+def test_a_wrong_gradient_and_a_nan_differ(tool: Any) -> None:
+    outcome = importlib.import_module("gpu_paths").Outcome
+    assert not outcome(1.0, 1.0, 0.02, 0.01).is_same
+    assert not outcome(1.0, 1.0, float("nan"), 0.01).is_same
+
+
+def test_a_path_that_fails_or_crashes_costs_its_row(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("out of memory\nand more")
+
+    monkeypatch.setattr(tool, "list_paths", lambda: {"a": fail})
+    row = tool.run_path("a", "cpu", tmp_path, [], tiny=True)
+    assert (row.verdict, row.reason) == ("FAILED", "RuntimeError: out of memory")
+    row = tool.run_apart("b", [sys.executable, "-c", "import os; os.abort()"])
+    assert (row.path, row.verdict) == ("b", "FAILED")
+    assert row.reason.startswith("the process ended with signal 6")
+    row = tool.run_apart("c", [sys.executable, "-c", "import time; time.sleep(60)"], 0.2)
+    assert (row.verdict, row.reason) == ("FAILED", "no end after 0.2 s")
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("same", 0), ("not run", 0), ("DIFFERS", 1), ("FAILED", 1)])
+def test_the_table_has_every_path_and_the_status_says_whether_all_agree(
+    tool: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verdict: str, status: int
+) -> None:
+    rows = {"a": tool.Row("a", "same", "", 2.0, 0.5, 1e-6, 0.01), "b": tool.Row("b", verdict, "because")}
+    monkeypatch.setattr(tool, "list_paths", lambda: rows)
+    monkeypatch.setattr(tool, "run_apart", lambda name, _command: rows[name])
+    assert tool.main(["--device", "cpu"]) == status
+    shown = capsys.readouterr().out
+    for text in ("the CPU and cpu", "4.0x", "2.000", "0.500", "1e-06", "0.01", verdict, "because"):
+        assert text in shown
+
+
+def test_a_path_runs_in_a_process_of_its_own(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main(["--device", "cpu", "--tiny", "--only", "flat, filtered"]) == 0
+    shown = capsys.readouterr().out
+    assert "FAISS, flat, filtered" in shown
+    assert "same" in shown
+
+
+@pytest.mark.gpu
+def test_every_path_agrees_on_a_gpu(tool: Any) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no CUDA device")
+    assert tool.main(["--device", "cuda", "--tiny"]) == 0

@@ -1,0 +1,127 @@
+"""Run every path that uses a GPU, there and on the CPU, and print whether they agree; exit with 1 if one does not.
+
+    python tools/check_gpu.py [VIDEOS] [--device auto] [--max-videos 8] [--only TEXT] [--tiny]
+
+VIDEOS is a folder of real videos, which are decoded and indexed beside made ones. Each path runs in a process of its
+own: one that crashes costs its own row. ``difference`` is in the unit of the path (see ``gpu_paths.py``): grey levels
+for decoding, 1 - cosine for encoding and indexing, the share of other results for FAISS, relative for gradients. A
+path whose library is missing, such as Decord or FAISS without GPU code, is listed as not run. With ``--device cpu``
+every path is compared with itself. Ten minutes are enough.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+LIMIT_S = 600.0
+OK, DIFFERS, FAILED, NOT_RUN = "same", "DIFFERS", "FAILED", "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A path's line of the table; numbers are None where it did not come so far."""
+
+    path: str
+    verdict: str
+    reason: str = ""
+    cpu_s: float | None = None
+    device_s: float | None = None
+    difference: float | None = None
+    tolerance: float | None = None
+
+
+def list_paths() -> dict[str, Callable[[Any], Any]]:
+    """Return the paths by name."""
+    from gpu_paths import INFERENCE
+    from gpu_training import TRAINING
+
+    return INFERENCE | TRAINING
+
+
+def run_path(name: str, device: str, scratch: Path, videos: Sequence[str], *, tiny: bool) -> Row:
+    """Run one path in this process."""
+    import torch
+    from gpu_paths import NotHereError, Setup
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # else float32 is not compared
+    try:
+        outcome = list_paths()[name](Setup(device, scratch, videos, tiny))
+    except NotHereError as error:
+        return Row(name, NOT_RUN, str(error))
+    except Exception as error:
+        return Row(name, FAILED, (f"{type(error).__name__}: {error}".splitlines())[0])
+    numbers = {"cpu_s": outcome.cpu_s, "device_s": outcome.device_s}
+    numbers |= {"difference": outcome.difference, "tolerance": outcome.tolerance}
+    return Row(name, OK if outcome.is_same else DIFFERS, outcome.note, **numbers)
+
+
+def run_apart(name: str, command: Sequence[str], limit_s: float = LIMIT_S) -> Row:
+    """Run a command that prints a path's row as JSON, and say how it ended if it does not."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        return Row(name, FAILED, f"no end after {limit_s:g} s")
+    try:
+        return Row(**json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return Row(name, FAILED, f"the process ended with {how}: {last}")
+
+
+def show(rows: Sequence[Row], device: str) -> None:
+    """Print the table."""
+    table = Table("path", title=f"the CPU and {device}")
+    for heading in ("CPU s", "device s", "speed-up", "difference", "at most"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    table.add_column("", overflow="fold")
+    for row in rows:
+        speed = f"{row.cpu_s / row.device_s:.1f}x" if row.cpu_s is not None and row.device_s else ""
+        seconds = ["" if value is None else f"{value:.3f}" for value in (row.cpu_s, row.device_s)]
+        apart = ["" if value is None else f"{value:.2g}" for value in (row.difference, row.tolerance)]
+        table.add_row(row.path, *seconds, speed, *apart, row.verdict, row.reason)
+    Console(width=160 if not sys.stdout.isatty() else None).print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the paths; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="?", help="A folder of real videos.")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, xpu, xpu:N or mps.")
+    parser.add_argument("--max-videos", type=int, default=8, help="Real videos to take at most.")
+    parser.add_argument("--only", default="", help="Run only paths whose name holds this.")
+    parser.add_argument("--tiny", action="store_true", help="Small models and inputs.")
+    parser.add_argument("--run", help=argparse.SUPPRESS)  # one path, in this process
+    given = parser.parse_args(arguments)
+    from vidret.devices import choose_device
+    from vidret.video.scan import scan
+
+    device = choose_device(given.device)
+    videos = scan([given.videos])[: given.max_videos] if given.videos else []
+    if given.run:
+        with tempfile.TemporaryDirectory() as scratch:
+            print(json.dumps(asdict(run_path(given.run, device, Path(scratch), videos, tiny=given.tiny))))
+        return 0
+    command = [sys.executable, __file__, *([given.videos] if given.videos else []), "--device", device]
+    command += ["--max-videos", str(given.max_videos), *(["--tiny"] if given.tiny else [])]
+    rows = []
+    for name in list_paths():
+        if given.only.lower() in name.lower():
+            print(f"{name} ...", file=sys.stderr)
+            rows.append(run_apart(name, [*command, "--run", name]))
+    show(rows, device)
+    return int(any(row.verdict in (DIFFERS, FAILED) for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""The paths of ``tools/check_gpu.py`` but training: each on the CPU and on a device, with the same input.
+
+A path returns how long each took and how far the results lie apart, or raises ``NotHereError`` where this machine lacks
+what it needs. Models have random weights: what is compared is the arithmetic. Matrices are multiplied in full float32.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import torch
+
+from vidret.devices import CPU, cuda_index
+from vidret.encode.encoder import Encoder, load_encoder
+from vidret.encode.merging import MergeSchedule
+from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.prompts import PromptShape
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape
+from vidret.types import Frames, Sampling
+
+NUM_FRAMES, FPS = 12, 10
+METHODS: dict[str, dict[str, Any]] = {
+    "clip": {},
+    "tempme": {"merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1)},
+    "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
+}
+
+
+class NotHereError(Exception):
+    """The path cannot run on this machine; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What to run on: a device's full name, a folder to write to, real videos if any, and how large the input is."""
+
+    device: str
+    scratch: Path
+    videos: Sequence[str] = ()
+    tiny: bool = False
+
+    @property
+    def vision(self) -> VisionShape:
+        """Return the vision tower: ViT-B/32, or a tiny one."""
+        if self.tiny:
+            return VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
+        return VisionShape(image_size=224, patch=32, width=768, layers=12, heads=12, dim=512, quick_gelu=True)
+
+    @property
+    def text(self) -> TextShape:
+        """Return the text tower that goes with it."""
+        width, layers, heads, dim = (32, 2, 2, 32) if self.tiny else (512, 12, 8, 512)
+        return TextShape(context=77, vocabulary=49408, width=width, layers=layers, heads=heads, dim=dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How long a path took on either, how far the results lie apart, and how far they may."""
+
+    cpu_s: float
+    device_s: float
+    difference: float
+    tolerance: float
+    note: str = ""
+
+    @property
+    def is_same(self) -> bool:
+        """Return whether the results agree; NaN does not."""
+        return self.difference <= self.tolerance
+
+
+def run_both(setup: Setup, work: Callable[[str], Any], *, warm: bool = True) -> tuple[Any, Any, float, float]:
+    """Return the results of ``work`` on the CPU and on the device, and the seconds that each took once warm."""
+    results, seconds = [], []
+    for device in (CPU, setup.device):
+        result = work(device)
+        since = time.perf_counter()
+        if warm:
+            result = work(device)
+        results.append(result)
+        seconds.append(time.perf_counter() - since)
+    return results[0], results[1], seconds[0], seconds[1]
+
+
+def gap(one: Any, other: Any) -> float:
+    """Return 1 - the least cosine of two arrays' rows."""
+    units = [np.asarray(rows, np.float64).reshape(-1, np.shape(rows)[-1]) for rows in (one, other)]
+    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in units]
+    return float(1 - (units[0] * units[1]).sum(axis=1).min())
+
+
+# Decoding
+
+
+def write_videos(setup: Setup) -> list[str]:
+    """Write films of a moving pattern, with keyframes and B-frames; return their paths."""
+    paths = []
+    width, height, seconds = (64, 48, 3) if setup.tiny else (1280, 720, 20)
+    rows, columns = np.mgrid[:height, :width]
+    for number in range(2):
+        path = setup.scratch / f"film-{number}.mp4"
+        with av.open(str(path), "w") as container:
+            options = {"g": "25", "bf": "2", "preset": "ultrafast"}
+            stream = cast(Any, container.add_stream("libx264", rate=FPS, options=options))
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for frame in range(seconds * FPS):
+                shift = frame * width // (seconds * FPS)
+                grey = (columns + (2 + number) * rows // 2 + 3 * shift) * 255 // (width + 2 * height) % 256
+                picture = np.stack([grey, 255 - grey, np.roll(grey, shift, axis=1)], axis=-1).astype(np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+        paths.append(str(path))
+    return paths
+
+
+def check_decoding(setup: Setup, paths: Sequence[str]) -> Outcome:
+    """Compare frames: mean difference in grey levels of 255; 255 where a neighbour of the frame was decoded instead."""
+    from vidret.video.decode import open_reader, try_gpu
+    from vidret.video.probe import probe
+
+    gpu = cuda_index(setup.device)
+    if setup.device != CPU and (fault := "no decoder for it" if gpu is None else try_gpu(gpu)):
+        raise NotHereError(f"decoding on {setup.device}: {fault}")
+    difference, cpu_s, device_s, skipped = 0.0, 0.0, 0.0, 0
+    for path in paths:
+        info = probe(path)
+        chosen = np.linspace(1, info.num_frames - 2, 8).astype(int) if info.num_frames > 9 else np.arange(0)
+        with open_reader(info) as here, open_reader(info, device=setup.device) as there:
+            if not len(chosen) or (gpu is not None and not there.why.startswith("GPU")):
+                skipped += 1
+                continue
+            since = time.perf_counter()
+            exact = here.read(chosen).pixels.astype(np.float32)
+            between = time.perf_counter()
+            found = there.read(chosen).pixels.astype(np.float32)
+            cpu_s, device_s = cpu_s + between - since, device_s + time.perf_counter() - between
+        if there.fallback or len(found) != len(exact):
+            raise RuntimeError(f"{path}: {there.fallback or 'frames are missing'}")
+        own = np.abs(found - exact).mean(axis=(1, 2, 3))
+        with open_reader(info) as here:
+            for step in (-1, 1):
+                near = np.abs(found - here.read(chosen + step).pixels.astype(np.float32)).mean(axis=(1, 2, 3))
+                own = np.where(near < own - 0.5, 255, own)
+        difference = max(difference, float(own.max()))
+    if skipped == len(paths):
+        raise NotHereError(f"none of {len(paths)} videos is of the kind that {setup.device} decodes")
+    note = f"{len(paths) - skipped} videos" + (f", {skipped} of another kind left out" if skipped else "")
+    return Outcome(cpu_s, device_s, difference, 4.0, note)
+
+
+def decode_real(setup: Setup) -> Outcome:
+    """Compare frames of real videos."""
+    if not setup.videos:
+        raise NotHereError("no folder of videos was given")
+    return check_decoding(setup, setup.videos)
+
+
+# Encoding
+
+
+def write_model(setup: Setup, method: str) -> str:
+    """Write a model with random weights; return its path."""
+    path = setup.scratch / f"{method}.safetensors"
+    torch.manual_seed(0)
+    model = ClipModel(
+        Card(method, "random", setup.vision, setup.text, **METHODS[method], sampling=Sampling(NUM_FRAMES))
+    )
+    with torch.no_grad():
+        for weight in model.parameters():  # zeros, too, so that no part is switched off
+            weight.add_(torch.randn_like(weight), alpha=0.02)
+    save_model(model, path)
+    return str(path)
+
+
+def make_segments(encoder: Encoder, num: int) -> list[Frames]:
+    """Return segments of smooth random pictures."""
+    rng, side = np.random.default_rng(0), encoder.resize.crop
+    coarse = rng.integers(0, 256, (num, NUM_FRAMES, 8, 8, 3), dtype=np.uint8)
+    fine = coarse.repeat(-(-side // 8), axis=2).repeat(-(-side // 8), axis=3)[:, :, :side, :side]
+    return [Frames(pixels, np.arange(NUM_FRAMES, dtype=np.float64)) for pixels in fine]
+
+
+def check_encoding(setup: Setup, name: str, tolerance: float, precision: str = "fp32") -> Outcome:
+    """Compare vectors of frames, segments and texts: 1 - the least cosine."""
+    encoders = {
+        device: load_encoder(name, device=device, precision="fp32" if device == CPU else precision)
+        for device in (CPU, setup.device)
+    }
+
+    segments = make_segments(encoders[CPU], 2 if setup.tiny else 8)
+
+    def encode(device: str) -> tuple[np.ndarray, np.ndarray]:
+        embeddings = encoders[device].encode_frames(segments, tokens=True)
+        texts = encoders[device].encode_text(["a dog on a beach", "two people play the piano", ""])
+        vectors = [each.frames for each in embeddings] + [np.stack([each.video for each in embeddings])]
+        return np.concatenate(vectors), np.stack([each.sentence for each in texts])
+
+    here, there, cpu_s, device_s = run_both(setup, encode)
+    return Outcome(cpu_s, device_s, max(gap(one, other) for one, other in zip(here, there, strict=True)), tolerance)
+
+
+# FAISS
+
+
+def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10) -> Outcome:
+    """Compare what is found: the share of results that differ; a filter must let no other through."""
+    from vidret.store.gpu import MOST, choose_faiss_device
+    from vidret.store.vectors import Flat, Only, Shard, build_shard, load_faiss
+
+    if choose_faiss_device(load_faiss(), setup.device) != setup.device:
+        raise NotHereError(f"FAISS on {setup.device}: this build has no GPU code, or sees no such GPU")
+    num, dim = (3000, 16) if setup.tiny else (100_000, 512)
+    rng = np.random.default_rng(0)
+    ids, vectors = np.arange(num, dtype=np.int64), rng.standard_normal((num, dim), np.float32)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    queries = rng.standard_normal((64, dim), np.float32)
+    flags = ids % 50 == 0
+    only = Only(np.packbits(flags, bitorder="little"), inside=True, share=0.02) if filtered else None
+    seal = build_shard(setup.scratch, kind, dim, ids, lambda part: (part, vectors[part])) if kind == "ivf" else None
+    indexes: dict[str, Flat | Shard] = {}
+    for device in (CPU, setup.device):
+        if seal is not None:
+            indexes[device] = Shard(setup.scratch, seal, dim, device=device)
+            continue
+        indexes[device] = flat = Flat(dim, device=device)
+        flat.add(ids, vectors)
+    here, there, cpu_s, device_s = run_both(setup, lambda device: indexes[device].search(queries, k, only))
+    pairs = [(set(one) - {-1}, set(other) - {-1}) for one, other in zip(here.ids, there.ids, strict=True)]
+    missed = float(np.mean([len(one ^ other) / 2 / max(1, len(one)) for one, other in pairs]))
+    if filtered and any(not flags[sorted(other)].all() for _, other in pairs):
+        missed = 1.0
+    note = "on the CPU in either case" if filtered or k > MOST else ""
+    return Outcome(cpu_s, device_s, missed, 0.0 if note else 0.02, note)
+
+
+# The head, and an engine from files to moments
+
+
+def write_head(setup: Setup, backbone: str) -> Path:
+    """Write a grounding head with random weights."""
+    from vidret.ground.checkpoint import RECIPES, HeadCard, save_head
+    from vidret.ground.head import GroundingHead
+
+    torch.manual_seed(1)
+    dim, layers = (32, 2) if setup.tiny else (256, 4)
+    head = GroundingHead(setup.vision.width, setup.text.width, dim, num_layers=layers).eval()
+    path = setup.scratch / "head.safetensors"
+    save_head(head, HeadCard.describe(head, backbone=backbone, **RECIPES["qvhighlights"]), path)
+    return path
+
+
+def check_head(setup: Setup) -> Outcome:
+    """Compare a head's logits and saliency: the greatest difference."""
+    from vidret.ground.checkpoint import load_head
+
+    path = write_head(setup, "none")
+    num_frames, num_layers = (20, 2) if setup.tiny else (75, 4)
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, num_frames, 1 + setup.vision.num_patches, setup.vision.width)
+    layers = [torch.randn(shape, generator=generator) for _ in range(num_layers)]
+    query = torch.randn(1, num_layers, 9, setup.text.width, generator=generator)
+
+    @torch.inference_mode()
+    def ask(device: str) -> np.ndarray:
+        head = load_head(path)[0].to(device).eval()
+        mapped = head.prepare([layer.to(device) for layer in layers], dtype=torch.float16)
+        output = head(mapped, query.to(device))
+        return np.concatenate([output.logits.cpu().numpy().ravel(), head.decode(output, fps=1.0)[0].saliency])
+
+    here, there, cpu_s, device_s = run_both(setup, ask)
+    return Outcome(cpu_s, device_s, float(np.abs(here - there).max()), 0.01)
+
+
+def check_engine(setup: Setup) -> Outcome:
+    """Index films, search, and ask a head: 1 - the least cosine of stored frames; 1 where another film comes first."""
+    from vidret.engine import Engine
+    from vidret.store.store import Store
+
+    model = write_model(setup, "clip")
+    head, films = write_head(setup, model), [*write_videos(setup), *setup.videos]
+
+    def use(device: str, name: str) -> tuple[np.ndarray, list[str], np.ndarray]:
+        index = setup.scratch / f"index-{name}"
+        with Engine.open(index, encoder=model, head=head, device=device, precision="fp32") as engine:
+            engine.index(films)
+            best = [engine.search(query, 1)[0].path for query in ("a dog", "music", "something red")]
+            saliency = engine.rate("a dog", films[0], np.arange(3.0))
+        with Store.open(index) as store:
+            ids = store.searchable()
+            names = [(store.paths([each.video])[each.video][0], each.number) for each in store.segments(ids)]
+            frames = [frames for frames, _ in store.frames(ids)]
+        return (
+            np.concatenate([frames[place] for place in np.lexsort(list(zip(*names, strict=True))[::-1])]),
+            best,
+            saliency,
+        )
+
+    since = time.perf_counter()
+    here = use(CPU, "here")
+    between = time.perf_counter()
+    there = use(setup.device, "there")
+    cpu_s, device_s = between - since, time.perf_counter() - between
+    apart = max(gap(here[0], there[0]), float(np.abs(here[2] - there[2]).max()))
+    return Outcome(cpu_s, device_s, apart if here[1] == there[1] else 1.0, 0.02, f"{len(films)} videos")
+
+
+INFERENCE: dict[str, Callable[[Setup], Outcome]] = {
+    "decode, made videos": lambda setup: check_decoding(setup, write_videos(setup)),
+    "decode, real videos": decode_real,
+    "encode, CLIP": lambda setup: check_encoding(setup, write_model(setup, "clip"), 1e-3),
+    "encode, CLIP in the device's own precision": lambda setup: check_encoding(
+        setup, write_model(setup, "clip"), 1e-2, "auto"
+    ),
+    # Where two scores of a merge are nearly equal, rounding decides.
+    "encode, TempMe": lambda setup: check_encoding(setup, write_model(setup, "tempme"), 1e-2),
+    "encode, Prompt Switch": lambda setup: check_encoding(setup, write_model(setup, "promptswitch"), 1e-3),
+    "encode, starter": lambda setup: check_encoding(setup, "starter", 1e-3),
+    "FAISS, flat": lambda setup: check_faiss(setup, "flat"),
+    "FAISS, flat, filtered": lambda setup: check_faiss(setup, "flat", filtered=True),
+    "FAISS, flat, 2,500 results": lambda setup: check_faiss(setup, "flat", k=2500),
+    "FAISS, lists": lambda setup: check_faiss(setup, "ivf"),
+    "FAISS, lists, filtered": lambda setup: check_faiss(setup, "ivf", filtered=True),
+    "head": check_head,
+    "index, search, locate": check_engine,
+}
