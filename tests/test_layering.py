@@ -33,6 +33,7 @@ ONLY = {"sheet": {"types", "errors", "text", "video"}, "client": {"types", "erro
 FENCES = {
     "decord": ("vidret/video/decode.py",),
     "av": (
+        "vidret/video/container.py",
         "vidret/video/probe.py",
         "vidret/video/pyav.py",
         "vidret/video/pyav_source.py",

@@ -13,8 +13,9 @@ import pytest
 
 from vidret.errors import DecodeError
 from vidret.types import Resize
+from vidret.video.container import decode_packets
 from vidret.video.decode import Decoder, choose_decoder, open_reader, read_frames
-from vidret.video.probe import decode_packets, probe
+from vidret.video.probe import probe
 from vidret.video.resize import resize_picture
 
 from .conftest import KINDS, NAMES, NUM_FRAMES, Film

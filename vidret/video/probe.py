@@ -5,8 +5,7 @@ Only the first frame is decoded, for its size and rotation; all frames only wher
 """
 
 import os
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,16 @@ from jaxtyping import Bool, Float64, Int64
 from vidret.errors import DecodeError
 from vidret.video import content, timeline
 from vidret.video.boxes import find_payload
+from vidret.video.container import NO_OFFSETS, decode_all, open_container, scan_packets
 from vidret.video.content import SourceFile
 from vidret.video.display import read_display
-from vidret.video.pyav import LENIENT_METADATA
 from vidret.video.ranges import RemoteFile
-from vidret.video.timeline import MISSING, Packets
+from vidret.video.timeline import Packets
 from vidret.video.transport import HEAD_BYTES, ends_inside_packet
 
 _PICTURES = {"image2", "tty"}
 _ONE_PICTURE = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
-_PLAYLISTS = {"hls", "dash", "concat"}
-_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD")
-_SNIFFED_BYTES = 1024
-_IS_PLAYLIST = "is a playlist, not a video"
 _IS_PICTURE = "is a picture, not a video"
 _NOT_DECODED = "no frame could be decoded"
 # In MP4 and MOV the times of these do not depend on what packets hold: measured, field by field.
@@ -43,7 +38,6 @@ _CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx"
 _FALLBACK_RATE = 25.0
 _TOLERATED_SECONDS = 1.0
 _CLOCK_STEP = 1e-6  # seconds; FFmpeg rounds a container's start to it
-_NO_OFFSETS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +126,7 @@ def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInf
             frame = _decode_first(container, stream)
             packets, is_cut_short = _scan_times(name, file, payload, int(stream.index), alive)
         else:
-            packets, frame, is_cut_short = _scan(container, stream, alive)
+            packets, frame, is_cut_short = scan_packets(container, stream, alive)
         file.check()
         if frame is None:
             raise DecodeError(name, _NOT_DECODED)
@@ -147,7 +141,7 @@ def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInf
     if kind == "mpegts" and ends_inside_packet(content.read_head(file, HEAD_BYTES), file.num_bytes):
         # As much as is there of the last frame is half of it at best.
         is_cut_short, packets = True, timeline.drop_last(packets)
-    packets, offsets = timeline.follow_restarts(packets, tick) if kind in _RESTARTING else (packets, _NO_OFFSETS)
+    packets, offsets = timeline.follow_restarts(packets, tick) if kind in _RESTARTING else (packets, NO_OFFSETS)
     by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
     pts, keyframes = _count_frames(name, file, index, alive, offsets) if by_order else timeline.order_frames(packets)
     if len(pts) == 0:
@@ -197,83 +191,6 @@ def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInf
     )
 
 
-def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
-    """Open a container with PyAV from its beginning; a playlist is refused, and nothing that it names is opened.
-
-    Args:
-        path: The path or address, for errors.
-        file: The open file, which stays the caller's to close.
-        parse: Look into packets for what the container does not say of them.
-
-    Raises:
-        DecodeError: Why it cannot be opened, in a few words.
-    """
-    # No protocol has this name: what is read here leads nowhere else.
-    options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
-    file.seek(0)
-    try:
-        # Options for codecs, too, would be freed twice by PyAV before 18.
-        container = av.open(file, container_options=options, **LENIENT_METADATA)
-        file.check()
-    except (av.FFmpegError, OSError, ValueError) as error:
-        file.check()
-        raise DecodeError(path, _explain_unopened(content.read_head(file, _SNIFFED_BYTES))) from error
-    if container.format.name in _PLAYLISTS:
-        container.close()
-        raise DecodeError(path, _IS_PLAYLIST)
-    return container
-
-
-def _explain_unopened(head: bytes) -> str:
-    if head[4:8] == b"ftyp":
-        return "its index is missing: truncated, or never finished"
-    return _IS_PLAYLIST if any(mark in head for mark in _PLAYLIST_MARKS) else "is not a video"
-
-
-def decode_all(
-    container: Any,
-    stream: Any,
-    alive: Callable[[], None] = lambda: None,
-    offsets: Int64[np.ndarray, " packet"] = _NO_OFFSETS,
-) -> Iterator[Any]:
-    """Decode from where the container stands to its end, stepping over packets that do not decode.
-
-    With ``offsets``, as ``VideoInfo.clock_offsets`` has them, it must stand at its beginning.
-    """
-
-    def packets() -> Iterator[Any]:
-        for packet in read_packets(container, stream, offsets):
-            alive()
-            yield packet
-
-    return decode_packets(stream, packets())
-
-
-def decode_packets(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
-    """Decode a stream's packets to their end, stepping over those that do not decode."""
-    for packet in packets:
-        yield from _decode(stream, packet)
-    yield from _decode(stream, None)
-
-
-def read_packets(container: Any, stream: Any, offsets: Int64[np.ndarray, " packet"] = _NO_OFFSETS) -> Iterator[Any]:
-    """Read a stream's packets as far as the file goes: where it breaks off, they end."""
-    try:
-        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
-            if len(offsets) and packet.pts is not None:
-                packet.pts += int(offsets[min(number, len(offsets) - 1)])
-            yield packet
-    except (av.FFmpegError, OSError, ValueError):
-        return
-
-
-def _decode(stream: Any, packet: Any) -> list[Any]:
-    try:
-        return list(stream.codec_context.decode(packet))
-    except (av.FFmpegError, ValueError):
-        return []
-
-
 def _choose_stream(path: str, container: Any) -> Any:
     """Choose the stream a player would show; a cover picture is none."""
     streams = list(container.streams.video)
@@ -307,38 +224,9 @@ def _scan_times(
     """Read all packets' times without what they hold, so that the payload is not fetched."""
     file.leave_out(payload)
     with open_container(path, file, parse=False) as container:
-        packets, _, is_cut_short = _scan(container, container.streams[index], alive, decode=False)
+        packets, _, is_cut_short = scan_packets(container, container.streams[index], alive, decode=False)
     file.leave_out([])
     return packets, is_cut_short
-
-
-def _scan(container: Any, stream: Any, alive: Callable[[], None], *, decode: bool = True) -> tuple[Packets, Any, bool]:
-    """Read all packets, and decode up to the first frame; say whether the file breaks off."""
-    stream.codec_context.thread_count = 1
-    columns = [array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
-    frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"
-    try:
-        for packet in container.demux(stream):
-            alive()
-            if frame is None and decode:
-                frame = next(iter(_decode(stream, packet if packet.size else None)), None)
-            # VP8 keeps its hidden reference pictures in packets of their own.
-            if packet.size and not (is_vp8 and not bytes(packet)[0] & 0x10):
-                pts = MISSING if packet.pts is None else packet.pts
-                dts = MISSING if packet.dts is None else packet.dts
-                flags = (packet.is_keyframe, packet.is_discard, packet.is_corrupt)
-                for column, value in zip(columns, (pts, dts, packet.duration or 0, *flags), strict=True):
-                    column.append(value)
-    except (av.FFmpegError, OSError, ValueError):
-        is_cut_short = True
-        if frame is None and decode:
-            frame = next(iter(_decode(stream, None)), None)
-    pts, dts, durations = (np.array(column, dtype=np.int64) for column in columns[:3])
-    keyframes, discarded, corrupt = (np.array(column, dtype=bool) for column in columns[3:])
-    # A packet that the end of the file cut in two shows half a frame at best.
-    end = len(corrupt) - int(np.argmin(corrupt[::-1])) if not corrupt.all() else 0
-    packets = Packets(pts[:end], dts[:end], durations[:end], keyframes[:end], discarded[:end])
-    return packets, frame, is_cut_short or end < len(corrupt)
 
 
 def _count_frames(

@@ -8,9 +8,10 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
+from vidret.video.container import decode_packets, open_container, read_packets
 from vidret.video.content import open_file
 from vidret.video.display import orient
-from vidret.video.probe import VideoInfo, decode_packets, open_container, read_packets
+from vidret.video.probe import VideoInfo
 from vidret.video.pyav import ONE_THREAD
 from vidret.video.reader import Picture
 
