@@ -119,6 +119,16 @@ def test_behind_a_proxy_that_speaks_tls_the_browser_says_what_is_one_origin(clie
     assert [ask(site) for site in ("same-origin", "same-site", "cross-site", "none")] == [200, 403, 403, 403]
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_pages_of_others_embed_nothing_and_may_link_here(client: TestClient, site: str) -> None:
+    for path in ("/", "/api/videos/1/stream", "/api/thumbnails/1", "/api/videos/1/curve?q=red"):
+        for mode in ("no-cors", "cors"):
+            answer = client.get(path, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode})
+            assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+        assert client.get(path, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}).status_code == 200
+        assert client.get(path, headers={"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}).status_code == 200
+
+
 def test_there_are_no_web_sockets(client: TestClient) -> None:
     for path in ("/", "/page/main.js", "/api/videos"):
         with pytest.raises(WebSocketDisconnect), client.websocket_connect(path):

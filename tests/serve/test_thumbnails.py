@@ -5,6 +5,7 @@ import os
 import threading
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from tests.colours import write_film
@@ -146,6 +147,27 @@ def test_a_file_that_failed_at_a_cost_is_not_tried_again_while_it_stays(
         assert drawn == [(1.0, 64)]
         film.write_bytes(whole)
         assert (await made.get(str(film), 2.0, 64)).startswith(b"\xff\xd8")
+
+    asyncio.run(ask())
+
+
+def test_a_silent_store_keeps_no_other_request_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def look(path: str) -> Look:
+        gate.wait(10)
+        raise DecodeError(path, "its store cannot be reached")
+
+    monkeypatch.setattr(thumbnails, "look_at", look)
+
+    async def ask() -> None:
+        made = Thumbnails(tmp_path / "kept", pool=LocalPool([]))
+        waiting = [asyncio.create_task(made.get(f"s3://bucket/{number}.mp4", 1.0, 64)) for number in range(60)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await anyio.to_thread.run_sync(lambda: "answered") == "answered"
+        gate.set()
+        assert all(isinstance(each, DecodeError) for each in await asyncio.gather(*waiting, return_exceptions=True))
 
     asyncio.run(ask())
 

@@ -10,6 +10,7 @@ import pytest
 
 from vidret.engine import Engine
 from vidret.errors import VidretError
+from vidret.serve import worker as workers
 from vidret.serve.problems import RefusedError
 from vidret.serve.worker import AT_ONCE, Worker
 from vidret.types import Asked, Hit
@@ -220,6 +221,48 @@ def test_closing_answers_what_waits_and_takes_no_more() -> None:
         assert await waiting[0] == ["red"]
         with pytest.raises(RefusedError):
             await worker.search(Asked("late"))
+
+    run(test)
+
+
+class PanicError(BaseException):
+    """What native code may raise: no ``Exception``."""
+
+
+def test_a_panic_ends_no_thread() -> None:
+    engine = GatedEngine()
+    engine.gate.release(10)
+
+    def panic(*_asked: object) -> Any:
+        raise PanicError("index out of range")
+
+    with working(engine) as worker:
+
+        async def test() -> None:
+            search = engine.search_many
+            cast(Any, engine).search_many = panic
+            for question in (worker.search(Asked("red")), worker.ask(panic)):
+                with pytest.raises(RuntimeError, match="PanicError: index out of range"):
+                    await question
+            cast(Any, engine).search_many = search
+            assert len(await worker.search(Asked("red", 1))) == 1
+            assert await worker.ask(lambda _: "a moment") == "a moment"
+
+        run(test)
+
+
+def test_closing_waits_for_no_question_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE_S", 0.05)
+    gate = threading.Event()
+    worker = Worker(cast(Engine, GatedEngine()))
+    worker.start()
+
+    async def test() -> None:
+        slow = await hold(worker, lambda: gate.wait(10))
+        await asyncio.to_thread(worker.close)
+        assert not slow.done()
+        gate.set()
+        await slow
 
     run(test)
 

@@ -30,7 +30,8 @@ def knn_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRo
         if asked.image is not None:
             return await pictures.read(asked.image)
         if asked.embedding_input is not None:
-            return np.array(asked.embedding_input, np.float32)
+            with np.errstate(over="ignore"):  # what is not finite is refused below
+                return np.array(asked.embedding_input, np.float32)
         got = "none" if asked.image_url is None else "image_url: nothing is fetched from elsewhere"
         raise RefusedError(400, f"text, image or embedding_input must be given, got {got}")
 

@@ -1,6 +1,7 @@
 """What there is to look at: thumbnails, and the files themselves."""
 
 import mimetypes
+import os
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -51,9 +52,11 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
         video = await run_in_threadpool(find_video, engine, number)
         try:
             path, file = await run_in_threadpool(open_video, engine, video)
+            about = None
             if file is not None:
-                file.close()  # it is decoded elsewhere
-            content = await thumbnails.get(path, min(t, video.duration), w)
+                with file:  # it is decoded elsewhere
+                    about = os.fstat(file.fileno())
+            content = await thumbnails.get(path, min(t, video.duration), w, about)
         except DecodeError as error:
             reason = printable(" ".join(error.reason.split())).encode("ascii", "replace").decode()
             tile = await run_in_threadpool(draw_reason, error.reason, w)

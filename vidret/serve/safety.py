@@ -83,6 +83,8 @@ class Guarded:
             return answer_problem(421, f"host must be localhost or a loopback address, got {host or 'none'}")
         if not HOST.fullmatch(host):  # else nobody could tell which address was asked for
             return answer_problem(421, f"host must be a name or an address, got {host or 'none'}")
+        if is_embedded(headers):
+            return answer_problem(403, "origin must be this server, got a page of another site")
         if request.method not in READS and is_foreign(headers, request.scope["scheme"]):
             return answer_problem(403, f"origin must be this server, got {headers['origin']}")
         length = headers.get("content-length", "0")
@@ -109,6 +111,15 @@ class Guarded:
     def _is_token(self, given: str | None) -> bool:
         assert self._token is not None
         return given is not None and hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def is_embedded(headers: Headers) -> bool:
+    """Return whether a page of another site asks for something to show; following a link is no such request.
+
+    The page could not read the answer, but it could keep the server busy with searching and decoding.
+    """
+    site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
+    return site in ("cross-site", "same-site") and mode != "navigate"
 
 
 def is_foreign(headers: Headers, scheme: str) -> bool:

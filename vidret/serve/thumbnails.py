@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
 from vidret.serve.problems import RefusedError
-from vidret.text import is_address, printable
+from vidret.text import printable
 from vidret.video.content import Look, look_at
 from vidret.video.image_pool import ImagePool
 from vidret.video.images import encode_jpeg
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BYTES = 256 << 20
 AT_ONCE = 2  # frames decoded at a time, each in a process
+LOOKS_AT_ONCE = 8  # files looked at: a store that stays silent must not hold all threads of the server
 MOST_WAITING = 256
 COSTLY_S = 1.0
 RETRY_AFTER_S = 600.0  # before a file that failed at such a cost is tried again, unless it changes
@@ -49,20 +50,25 @@ class Thumbnails:
         self._kept = Kept(folder, max_bytes)
         self._pool = pool or ImagePool(AT_ONCE)
         self._limiter = anyio.CapacityLimiter(AT_ONCE)
+        self._looking = anyio.CapacityLimiter(LOOKS_AT_ONCE)
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._costly: dict[tuple[str, int, int], tuple[float, str]] = {}  # when each failed, and why
 
-    async def get(self, path: str, time: float, width: int) -> bytes:
+    async def get(self, path: str, time: float, width: int, about: Look | None = None) -> bytes:
         """Return the frame nearest to a time; whoever asks for one that is being made waits for that.
+
+        Args:
+            path: The video's path or address.
+            time: In seconds.
+            width: In pixels, at most.
+            about: What is known of the file; it is looked at unless given.
 
         Raises:
             DecodeError: Why there is none.
             RefusedError: Too many are waited for already.
         """
-        try:
-            about = await anyio.to_thread.run_sync(look_at, path) if is_address(path) else os.stat(path)  # noqa: PTH116
-        except OSError as error:
-            raise DecodeError(path, "its file is gone") from error
+        if about is None:
+            about = await anyio.to_thread.run_sync(look_at, path, limiter=self._looking)
         name = "\n".join((path, str(about.st_size), str(about.st_mtime_ns), f"{time:.2f}", str(width)))
         key = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
         content = await anyio.to_thread.run_sync(self._kept.get, key)

@@ -17,6 +17,7 @@ from vidret.types import Asked, Hit
 T = TypeVar("T")
 
 AT_ONCE = 64  # searches answered together
+PATIENCE_S = 5.0  # for what waits when the server ends
 
 
 class Waiting(NamedTuple):
@@ -42,11 +43,11 @@ class Answerer:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer what waits, and end the thread."""
+        """Answer what waits, and end the thread; one that takes too long for that ends with the program."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(PATIENCE_S)
 
     def __len__(self) -> int:
         """Return how many wait."""
@@ -148,9 +149,9 @@ class Worker:
         """Search for all at once; where that fails each is asked alone, so that a wrong one spoils no other."""
         try:
             answers = self._engine.search_many([each.what for each in batch])
-        except Exception as error:
+        except BaseException as error:
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
+                fail(batch[0].future, error)
             else:
                 for each in batch:
                     self._search_together([each])
@@ -162,5 +163,10 @@ class Worker:
         (waiting,) = batch
         try:
             waiting.future.set_result(waiting.what(self._engine))
-        except Exception as error:
-            waiting.future.set_exception(error)
+        except BaseException as error:
+            fail(waiting.future, error)
+
+
+def fail(future: "Future[Any]", error: BaseException) -> None:
+    """Give an error as the answer; what is no ``Exception``, such as a panic of native code, must end no thread."""
+    future.set_exception(error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}"))
