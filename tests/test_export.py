@@ -352,6 +352,19 @@ def test_a_frame_that_ffmpeg_rounds_to_before_its_time_is_not_lost(ffmpeg: str, 
     assert read_piece(piece) == list(range(33, 50))
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_a_piece_of_joined_recordings_has_exactly_its_frames(ffmpeg: str, tmp_path: Path, suffix: str) -> None:
+    how: dict[str, Any] = {"rate": 25, "codec": "mpeg2video", "options": {"g": "12", "bf": "2"}}
+    parts = [
+        write_video(tmp_path / f"{first}{suffix}", [first + k // 5 for k in range(200)], **how) for first in (0, 40)
+    ]
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    (piece,) = cut_moments([moment(str(joined), 12, 13)], tmp_path / "out")
+    assert read_piece(piece) == [60 + k // 5 for k in range(25)]
+    refuses(lambda: cut_moments([moment(str(joined), 12, 13)], tmp_path / "out", copy=True), "joined recordings")
+
+
 def test_uneven_frames_keep_their_distances(ffmpeg: str, films: Path, tmp_path: Path) -> None:
     times = [(k + 3 * (k // 7)) / 25 for k in range(NUM_FRAMES)]
     (piece,) = cut_moments([moment(str(films / "uneven.mkv"), times[60], times[90])], tmp_path)

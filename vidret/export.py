@@ -17,6 +17,7 @@ from typing import Any
 from vidret.errors import VidretError
 from vidret.text import clock, file_name, is_address, printable, tellable
 from vidret.types import Moment
+from vidret.video.probe import probe
 
 COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by")
 MAX_EVENTS = 999  # an event number has three digits
@@ -27,6 +28,7 @@ STEM_LETTERS = 50
 RUN_UP = 5_000_000  # microseconds
 # Microseconds that a frame may come early: ffmpeg subtracts the start of the container in whole ticks of the stream.
 OFF_BEAT = 500
+MPEG_SUFFIXES = {".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob"}
 NO_FFMPEG = "cutting needs ffmpeg 5.1 or later: install it, or the Python package imageio-ffmpeg, which brings one"
 
 # Texts
@@ -291,7 +293,10 @@ def cut(moment: Moment, out: Path, ffmpeg: str, *, copy: bool) -> None:
     path = printable(moment.path)
     if not Path(moment.path).is_file():
         raise VidretError(f"{path}: is no longer there")
-    command = [ffmpeg, *list_arguments(moment, out, copy=copy)]
+    is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and probe(moment.path).clock_restarts > 0
+    if is_joined and copy:
+        raise VidretError(f"{path}: is made of joined recordings, which are cut by encoding again only, not by copying")
+    command = [ffmpeg, *list_arguments(moment, out, copy=copy, can_jump=not is_joined)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         reasons = [line for line in done.stderr.splitlines() if line.strip() and line != "Conversion failed!"]
@@ -304,13 +309,17 @@ def cut(moment: Moment, out: Path, ffmpeg: str, *, copy: bool) -> None:
         raise VidretError(f"{path}: has no frame from {clock(moment.start)} to {clock(moment.end)}")
 
 
-def list_arguments(moment: Moment, out: Path, *, copy: bool) -> list[str]:
-    """Say to ffmpeg what to cut and how; file: and whole paths keep odd names from being read as options or links."""
+def list_arguments(moment: Moment, out: Path, *, copy: bool, can_jump: bool = True) -> list[str]:
+    """Say to ffmpeg what to cut and how; file: and whole paths keep odd names from being read as options or links.
+
+    Without ``can_jump`` it decodes from the file's start, as it must where a clock restarts: it jumps by what the file
+    says, and goes on counting at a restart only in what it reads.
+    """
     # Microseconds, rounded down: a frame that starts at a boundary is then after it, never lost to the rounding.
     start, end = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
     # Encoding, a jump goes well before the start, and the filters drop what comes until then: right after a jump into
     # an open group of pictures some frames cannot be decoded.
-    jump = start if copy else max(start - RUN_UP, 0)
+    jump = start if copy else max(start - RUN_UP, 0) if can_jump else 0
     first = max(start - jump - OFF_BEAT, 0)
     trim = f"trim=start={first}us:end={max(end - jump - OFF_BEAT, first + 1)}us"
     # A frame that came early begins the piece: before its beginning a player would not show it.
