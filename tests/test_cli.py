@@ -198,6 +198,22 @@ def test_damage_is_found_and_repaired(run: Runner, index: Path, films: Path) -> 
     assert run("info", "--index", index, "--check")[0] == 0
 
 
+def test_a_damaged_catalog_is_named_and_repaired(run: Runner, index: Path, films: Path) -> None:
+    with Store.open(index, write=True) as store:
+        store._catalog.run("UPDATE videos SET facts = '{' WHERE id = 1")
+    for command in (("info", "--check"), ("index", films)):
+        code, _, err = run(*command, "--index", index)
+        assert code == 1
+        assert "catalog.sqlite: the row of " in err
+        assert "is damaged (checksum); run vidret info --repair" in err
+    code, out, err = run("info", "--index", index, "--repair")
+    assert (code, out) == (0, "catalog: the row of 1 in videos is damaged (checksum)\n")
+    assert "run vidret index again over the same videos" in err
+    assert "1 encoded" in run("index", films, "--index", index)[2]
+    assert run("info", "--index", index, "--check")[0] == 0
+    assert len(json.loads(run("search", "red", "--index", index, "--json")[1])) == 2
+
+
 def test_damaged_vectors_are_found_and_dropped(run: Runner, index: Path) -> None:
     (file,) = (index / "vectors").iterdir()
     file.write_bytes(file.read_bytes()[:-1])

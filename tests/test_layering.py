@@ -40,7 +40,7 @@ FENCES = {
         "vidret/data/synthetic_video.py",
     ),
     "faiss": ("vidret/store/vectors.py",),
-    "sqlite3": ("vidret/store/catalog.py",),
+    "sqlite3": ("vidret/store/database.py",),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),
     "transformers": ("vidret/encode/*",),

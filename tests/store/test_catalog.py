@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.catalog import FORMAT, Catalog
+from vidret.store.catalog import Catalog
 from vidret.store.records import Place
+from vidret.store.schema import FORMAT
 from vidret.types import ALL_VIDEOS, Segment
 
 
@@ -181,6 +182,22 @@ def test_readers_cannot_write(catalog: Catalog) -> None:
     reader = Catalog(catalog.path, write=False)
     with pytest.raises(StoreError, match="readonly"):
         reader.set_meta("key", "value")
+    reader.close()
+
+
+def test_reader_that_may_not_write_sees_what_the_owner_commits(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        reader = Catalog(catalog.path, write=False)
+    for number in range(1, 4):
+        owner = Catalog(catalog.path, write=True)
+        owner.set_file(f"{number}.mp4", "done", "x" * 5000, owner.begin_video(f"f{number}", 1.0, {}, 1), 1, 1)
+        assert len(reader.files("done")) == number
+        owner.close()
+        assert reader.meta("generation") == len(reader.stored_videos(ALL_VIDEOS, None)) == number
     reader.close()
 
 

@@ -94,7 +94,6 @@ def test_each_file_s_torn_tail_is_cut(tmp_path: Path, sync: int, torn: list[str]
 FORKING_WRITER = """
 import os, signal, sys
 from vidret.store import Store
-from vidret.store.catalog import Catalog
 store = Store.create(sys.argv[1], encoder_name="tower", encoder_fingerprint="tower-1", dim=8)
 if os.fork() == 0:
     print("ready", flush=True)

@@ -118,7 +118,9 @@ def test_every_flipped_bit_of_tokens_is_found(tmp_path: Path) -> None:
     for bit in range(8 * place.num_bytes):
         damage(path, place.token_byte + bit // 8, bits=1 << bit % 8)
         reader = Features(tmp_path, DIM, 0)
-        with pytest.raises(StoreError, match=rf"^{path}: bytes from 5 are damaged \(checksum\); verify and repair"):
+        with pytest.raises(
+            StoreError, match=rf"^{path}: bytes from 5 are damaged \(checksum\); run vidret info --repair"
+        ):
             reader.read_tokens(place)
         assert [len(reader.read_tokens(places[k])) for k in (0, 1, 3)] == [5, 0, 3]
         reader.read_frames(place)

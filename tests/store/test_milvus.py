@@ -434,9 +434,8 @@ def test_a_server_out_of_reach_is_one_sentence_and_no_index(
     if existing:
         with create(tmp_path / "index", address) as store:
             index_all(store, 1)
-            store._catalog.run(
-                "UPDATE meta SET value = replace(value, ?, '127.0.0.1:9') WHERE key = 'store'", address[9:]
-            )
+            catalog = store._catalog
+            catalog.set_meta("store", catalog.meta("store").replace(address[9:], "127.0.0.1:9"))
     with pytest.raises(StoreError, match=r"^milvus://http://127.0.0.1:9: cannot be reached \(.*\)$"):
         create(tmp_path / "index", None if existing else address)
     if existing:

@@ -13,6 +13,7 @@ from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.catalog import Catalog
 from vidret.store.records import NewSegment, StoredVideo
+from vidret.store.schema import FORMAT
 from vidret.types import ALL_VIDEOS, NO_TIME, Filters, Segment, SegmentEmbedding
 
 from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, environment, index_all, seeds, tokens
@@ -442,7 +443,7 @@ def test_info_counts(tmp_path: Path) -> None:
         info = store.info()
         assert info.files == {"done": 2, "failed": 1, "missing": 1}
         assert (info.videos, info.complete_videos, info.segments, info.searchable) == (3, 3, 12, 8)
-        assert (info.frames, info.seconds, info.vectors, info.format) == (30, 120.0, "flat", 1)
+        assert (info.frames, info.seconds, info.vectors, info.format) == (30, 120.0, "flat", FORMAT)
         assert info.with_tokens == sum(tokens(seed) != b"" for seed in stored(3)) == 10
         assert info.num_bytes > 42 * DIM * 2 + sum(len(tokens(seed)) for seed in stored(3))
 

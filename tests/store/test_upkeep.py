@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store import Store
+from vidret.store import Store, upkeep
+from vidret.store.database import Database
 from vidret.store.features import Features
+from vidret.store.repair import find_bad_rows
 
 from .samples import DIM, add_video, create, damage, embedding, index_all, seeds, tokens
 
@@ -230,14 +232,12 @@ def test_verify_that_meets_a_compaction_finds_no_damage(tmp_path: Path, monkeypa
         index_all(store, 4)
         store.set_file("/videos/v0.mp4", state="missing")
         store.set_file("/videos/v1.mp4", state="missing")
-        asked = reader._catalog.value
 
-        def check_while_compacting(sql: str, *values: object) -> object:
-            if "quick_check" in sql:
-                assert store.prune().freed_bytes == num_bytes(of(0, 1))
-            return asked(sql, *values)
+        def check_while_compacting(database: Database) -> list[str]:
+            assert store.prune().freed_bytes == num_bytes(of(0, 1))
+            return find_bad_rows(database)
 
-        monkeypatch.setattr(reader._catalog, "value", check_while_compacting)
+        monkeypatch.setattr(upkeep, "find_bad_rows", check_while_compacting)
         assert reader.verify() == []
         assert files(tmp_path) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
 

@@ -190,6 +190,10 @@ def info(
         return
     if queries is not None:
         raise typer.BadParameter("goes with --recall, got none", param_hint="--queries")
+    if repair and (lost := Store.repair_catalog(index)):
+        for reason in lost:
+            print(printable(f"catalog: {reason}"))
+        say("the catalog was made anew of what is whole: run vidret index again over the same videos.")
     with Store.open(index, write=repair) as store:
         if failed:
             rows = [(printable(record.path), record.reason) for record in store.files(state="failed")]

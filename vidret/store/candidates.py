@@ -43,7 +43,7 @@ class Candidates:
     @property
     def kind(self) -> str:
         """Name what was saved: ``flat``, or kinds of shards."""
-        return name_kinds(Seal.from_json(self._catalog.meta(SEAL)))
+        return name_kinds(Seal.from_json(self._saved()[0]))
 
     @property
     def max_k(self) -> int | None:
@@ -81,9 +81,8 @@ class Candidates:
 
     def _saved(self) -> tuple[str | None, bytes]:
         """Give the seal and the dead ids that the catalog keeps, of one moment."""
-        rows = self._catalog.rows("SELECT key, value FROM meta WHERE key IN (?, ?)", SEAL, SEAL_DEAD)
-        found = dict(rows)
-        return found.get(SEAL), found.get(SEAL_DEAD) or b""
+        seal, dead = self._catalog.derived(SEAL, SEAL_DEAD)
+        return (seal, dead) if isinstance(dead, bytes) else (None, b"")
 
     def prepare(self) -> None:
         """Tell a writer now that FAISS is missing."""

@@ -12,8 +12,9 @@ from jaxtyping import Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
+from vidret.store.database import REPAIR
 from vidret.store.features import Features, Rows
-from vidret.store.records import Place
+from vidret.store.records import Place, StoredRow, StoredSegments
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Epochs:
         self._dim = dim
         self._catalog = catalog
         self._lock = threading.Lock()
+        self._left_out: set[tuple[int, str]] = set()
         self._features: Features | None = None
         if write:
             folder.mkdir(exist_ok=True)
@@ -51,13 +53,43 @@ class Epochs:
     def vectors(self, ids: Ids) -> tuple[Ids, Rows]:
         """Read segments' own vectors, in id order: of those that the catalog knows and whose bytes are whole.
 
-        A damaged one is left out, with a warning, since one bad row must not end all searching.
+        A damaged one is left out, which is said once, since one bad row must not end all searching.
         """
         features, table = self._follow(lambda: self._catalog.video_rows(ids))
         rows, whole = features.read_videos(table[:, 1], table[:, 2])
         for key, row in table[~whole, :2].tolist():
-            logger.warning("segment %d cannot be searched: %s: row %d is damaged", key, features.video.path, row)
+            self._leave_out(key, "cannot be searched", f"{features.video.path}: row {row} is damaged")
         return (table[:, 0], rows) if whole.all() else (table[whole, 0], rows[whole])
+
+    def read(self, ids: Ids, *, tokens: bool) -> StoredSegments:
+        """Read what is stored of segments, in the order asked: of those that the catalog still knows and are whole.
+
+        A damaged one is left out, which is said once.
+        """
+        features, rows = self._follow(lambda: self._catalog.stored(ids))
+        kept: list[tuple[int, StoredRow, Rows, bytes | memoryview]] = []
+        for key in np.asarray(ids).tolist():
+            if key not in rows:
+                continue
+            try:
+                if (row := rows[key]) is None:
+                    raise StoreError(f"its row in {self._catalog.path} is damaged")
+                packed = features.read_tokens(row.place) if tokens else b""
+                kept.append((key, row, features.read_frames(row.place), packed))
+            except StoreError as error:
+                self._leave_out(key, "is left out", str(error))
+        return StoredSegments(
+            np.array([key for key, *_ in kept], np.int64),
+            [row.segment for _, row, *_ in kept],
+            [frames for *_, frames, _ in kept],
+            [row.times for _, row, *_ in kept],
+            [packed for *_, packed in kept],
+        )
+
+    def _leave_out(self, key: int, what: str, reason: str) -> None:
+        if (key, what) not in self._left_out:
+            self._left_out.add((key, what))
+            logger.warning("segment %d %s: %s; %s", key, what, reason.removesuffix(f"; {REPAIR}"), REPAIR)
 
     def replace(self, fresh: Features) -> None:
         """Go on with the files a compaction wrote; who still reads the old ones keeps them mapped."""

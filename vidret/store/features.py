@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float16, Int64, UInt8
 
 from vidret.errors import StoreError
+from vidret.store.database import REPAIR
 from vidret.store.records import Place
 
 Rows = Float16[np.ndarray, "row dim"]
@@ -153,9 +154,7 @@ class Features:
         """
         rows = self.frames.view(place.frame_row, place.frame_row + place.num_frames)
         if checksum(rows) != place.frames_sum:
-            raise StoreError(
-                f"{self.frames.path}: rows from {place.frame_row} are damaged (checksum); verify and repair"
-            )
+            raise StoreError(f"{self.frames.path}: rows from {place.frame_row} are damaged (checksum); {REPAIR}")
         return rows
 
     def read_video(self, place: Place) -> Rows:
@@ -166,7 +165,7 @@ class Features:
         """
         rows = self.video.view(place.row, place.row + 1)
         if checksum(rows) != place.row_sum:
-            raise StoreError(f"{self.video.path}: row {place.row} is damaged (checksum); verify and repair")
+            raise StoreError(f"{self.video.path}: row {place.row} is damaged (checksum); {REPAIR}")
         return rows
 
     def read_videos(
@@ -184,9 +183,7 @@ class Features:
         """
         packed = self.tokens.view(place.token_byte, place.token_byte + place.num_bytes)
         if checksum(packed) != place.tokens_sum:
-            raise StoreError(
-                f"{self.tokens.path}: bytes from {place.token_byte} are damaged (checksum); verify and repair"
-            )
+            raise StoreError(f"{self.tokens.path}: bytes from {place.token_byte} are damaged (checksum); {REPAIR}")
         return packed.reshape(-1).data
 
     def close(self) -> None:

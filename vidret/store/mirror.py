@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import numpy as np
-from jaxtyping import Int64
 
-from vidret.store.catalog import ASKED, LIVE, MATCHING, Catalog, as_json, as_values
+from vidret.store.catalog import Catalog
+from vidret.store.matching import ASKED, LIVE, MATCHING, Ids, as_json, as_values
 from vidret.store.records import DEAD_STATES
 from vidret.types import Filters
 
-Ids = Int64[np.ndarray, " id"]
 UNKNOWN = -(2**63 - 1)  # when a file changed, if nobody knows
 SECONDS_BOUND = 1e300  # infinity cannot be written down
 # added: segments since the last push; changed: anything else since; upto: the last segment pushed, 0 where none ever

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from vidret.types import SegmentEmbedding
+import numpy as np
+from jaxtyping import Float16, Float64, Int64
+
+from vidret.types import Segment, SegmentEmbedding
 
 FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
@@ -93,6 +96,25 @@ class Place:
     row_sum: int
     frames_sum: int
     tokens_sum: int
+
+
+class StoredRow(NamedTuple):
+    """What the catalog holds of a segment: ``times`` are those of its frames, in seconds."""
+
+    segment: Segment
+    times: Float64[np.ndarray, " frame"]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredSegments:
+    """What is stored of some segments: frame vectors as they are stored, their times in seconds, and tokens."""
+
+    ids: Int64[np.ndarray, " id"]
+    segments: list[Segment]
+    frames: list[Float16[np.ndarray, "frame dim"]]
+    times: list[Float64[np.ndarray, " frame"]]
+    tokens: list[bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)

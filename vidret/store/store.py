@@ -19,11 +19,12 @@ from vidret.errors import StoreError, VidretError
 from vidret.store import moving, upkeep
 from vidret.store.address import settle
 from vidret.store.candidates import MEMORY
-from vidret.store.catalog import FORMAT, Catalog, in_order
+from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
 from vidret.store.features import Bytes, Features, Rows, half
 from vidret.store.finder import Finder, Home, open_finder
 from vidret.store.lock import WriterLock
+from vidret.store.matching import in_order
 from vidret.store.records import (
     FILE_STATES,
     BadFile,
@@ -33,10 +34,12 @@ from vidret.store.records import (
     NewSegment,
     Place,
     PruneReport,
+    StoredSegments,
     StoredVideo,
     StoreInfo,
     VideoRecord,
 )
+from vidret.store.repair import repair_catalog
 from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
 
 Ids = Int64[np.ndarray, " id"]
@@ -181,7 +184,7 @@ class Store:
     @property
     def generation(self) -> int:
         """Count the changes of what a search returns; the cheap way to see that something happened."""
-        return int(self._catalog.meta("generation"))
+        return int(self._catalog.fact("generation"))
 
     def check_encoder(self, name: str, fingerprint: str) -> None:
         """Refuse vectors of another encoder: they live in another space.
@@ -222,7 +225,7 @@ class Store:
         """Describe the index in numbers."""
         return StoreInfo(
             path=str(self.path),
-            format=FORMAT,
+            format=self._catalog.format,
             encoder_name=self.encoder_name,
             encoder_fingerprint=self.encoder_fingerprint,
             dim=self.dim,
@@ -415,11 +418,34 @@ class Store:
             self._writable()
         return upkeep.find_bad_files(self._catalog, self.path / "vectors", repair=repair)
 
+    @classmethod
+    def repair_catalog(cls, path: str | os.PathLike[str]) -> list[str]:
+        """Make a damaged catalog anew of the rows that are whole; return what was damaged, in sentences.
+
+        This comes before ``open``, which a damaged catalog may prevent. What was lost the next run over the same files
+        finds or encodes again.
+
+        Raises:
+            StoreError: No index is there, another process writes it, or too much is lost.
+        """
+        folder = Path(path)
+        if not (folder / "catalog.sqlite").is_file():
+            raise StoreError(f"{folder}: there is no index here")
+        lock = WriterLock(folder / "writer.lock")
+        try:
+            found = repair_catalog(folder / "catalog.sqlite")
+        finally:
+            lock.release()
+        if found:
+            with cls.open(folder, write=True) as store:
+                store._candidates.prepare()  # a collection in Milvus was followed by tables that are gone now
+        return found
+
     def verify(self, *, repair: bool = False) -> list[BadSegment]:
         """Read all segments and list those whose bytes are damaged; ``repair`` has them encoded again.
 
         Raises:
-            StoreError: the catalog itself is damaged.
+            StoreError: the catalog itself is damaged: ``repair_catalog`` comes first.
         """
         if repair:
             self._writable()
@@ -461,6 +487,18 @@ class Store:
     def segments(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Look up segments, in the order asked."""
         return self._catalog.segments(ids)
+
+    def read(self, ids: Sequence[int] | Ids, *, tokens: bool = True) -> StoredSegments:
+        """Read what is stored of segments, in the order asked, of those that are there and whole.
+
+        What a search found may have been pruned since by another process: that is not there. What is damaged is left
+        out, which is said once.
+        """
+        return self._epochs.read(np.asarray(ids, np.int64), tokens=tokens)
+
+    def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
+        """Map segments to their videos, as far as they are there."""
+        return self._catalog.owners(ids)
 
     def frames(
         self, ids: Sequence[int] | Ids

@@ -1,7 +1,6 @@
 """Keeping an index healthy: forget what no file holds, give the space back, find the damage."""
 
 import contextlib
-import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -9,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import StoreError
-from vidret.store.catalog import ASKED, Catalog, as_json
+from vidret.store.catalog import Catalog
+from vidret.store.database import REPAIR
 from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
+from vidret.store.matching import ASKED, as_json
 from vidret.store.records import BadFile, BadSegment, Place, PruneReport
+from vidret.store.repair import find_bad_rows
 from vidret.store.seals import SEAL, Seal, doubt, sync_folder
 
 DEAD_SHARE = 0.3  # rewriting the files costs as much as the live rows, so it must free a good part
@@ -48,7 +50,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
         return None
     fresh = Features(folder, features.dim, epoch + 1, write=True)
     fresh.resume(0, 0, 0)
-    items, moved = list(places.items()), {}
+    items, moved = list(places.items()), list[tuple[int, int, int, int]]()
     for first in range(0, len(items), BATCH):
         part = items[first : first + BATCH]
         videos = [features.video.view(place.row, place.row + 1) for _, place in part]
@@ -56,27 +58,26 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
         tokens = [features.tokens.view(place.token_byte, place.token_byte + place.num_bytes) for _, place in part]
         written = fresh.append_all(list(zip(videos, frames, tokens, strict=True)))
         for (key, _), place in zip(part, written, strict=True):
-            moved[key] = (place.row, place.frame_row, place.token_byte)
+            moved.append((place.row, place.frame_row, place.token_byte, key))
     sync_folder(folder)
     with catalog.transaction(durable=True):
-        sql = "UPDATE segments SET row = ?, frame_row = ?, token_byte = ? WHERE id = ?"
-        catalog.run_many(sql, ((*place, key) for key, place in moved.items()))
+        catalog.move_segments(moved)
         catalog.set_meta("epoch", fresh.epoch)
-        catalog.set_meta("tail", json.dumps(fresh.tail))
+        catalog.set_tail(*fresh.tail)
     for path in feature_paths(folder, epoch):
         path.unlink()
     return fresh
 
 
 def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
-    """Read every byte: SQLite's own check of the catalog, and each segment's checksums.
+    """Read every byte: the catalog's rows, and each segment's vectors and tokens.
 
     Raises:
-        StoreError: the catalog itself is damaged, which cannot be repaired here.
+        StoreError: the catalog itself is damaged: ``repair_catalog`` comes first.
     """
-    answer = catalog.value("PRAGMA quick_check(1)")
-    if answer != "ok":
-        raise StoreError(f"{catalog.path}: damaged ({answer})")
+    if bad := find_bad_rows(catalog.database):
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise StoreError(f"{catalog.path}: {bad[0]}{more}; {REPAIR}")
     owners = {key: (video, number) for key, video, number in catalog.rows("SELECT id, video, number FROM segments")}
     features, places = epochs.locate()
     found = []
@@ -107,10 +108,8 @@ def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadF
 
 def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
     """Forget segments, and have the next run over their files encode them again."""
-    hurt = f"(SELECT video FROM segments WHERE id IN {ASKED})"
     with catalog.transaction():
-        catalog.run(f"UPDATE videos SET complete = 0 WHERE id IN {hurt}", as_json(ids))
-        catalog.run(f"UPDATE files SET state = 'pending' WHERE state = 'done' AND video IN {hurt}", as_json(ids))
+        catalog.unfinish(f"(SELECT video FROM segments WHERE id IN {ASKED})", as_json(ids))
         catalog.run(f"DELETE FROM segments WHERE id IN {ASKED}", as_json(ids))
         catalog.bump()
 

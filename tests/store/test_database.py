@@ -1,0 +1,157 @@
+"""The SQLite file: guests, who may not write beside it, see what everyone sees, and checksums tell values apart."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store.catalog import Catalog
+from vidret.store.database import Database, checksum
+
+from .samples import environment
+
+NUM_ROWS = 400
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    database = Database(tmp_path / "a.sqlite", write=True, create=True)
+    database.run("CREATE TABLE t (id INTEGER PRIMARY KEY, round INTEGER, padding BLOB)")
+    database.run_many("INSERT INTO t VALUES (?, 0, zeroblob(500))", ((number,) for number in range(NUM_ROWS)))
+    database.close()
+    return database.path
+
+
+def open_guest(path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        return Database(path, write=False)
+
+
+def raise_rounds(database: Database, num: int = 1) -> None:
+    """Change all rows, in as many transactions."""
+    for _ in range(num):
+        with database.transaction():
+            database.run("UPDATE t SET round = round + 1, padding = randomblob(500)")
+
+
+def rounds(database: Database) -> list[tuple[int, int]]:
+    return database.rows("SELECT min(round), max(round) FROM t WHERE length(padding) = 500")
+
+
+def test_a_guest_follows_a_writer_that_comes_and_goes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(path.parent.iterdir())
+    guest = open_guest(path, monkeypatch)
+    assert rounds(guest) == [(0, 0)]
+    assert set(path.parent.iterdir()) == before, "a finished file needs no other"
+    for number in (1, 3, 5):
+        writer = Database(path, write=True)
+        raise_rounds(writer)
+        assert rounds(guest) == [(number, number)], "while the writer is there"
+        raise_rounds(writer)
+        writer.close()
+        assert rounds(guest) == [(number + 1, number + 1)], "and after it has gone"
+    with pytest.raises(StoreError, match="readonly"):
+        guest.run("DELETE FROM t")
+    guest.close()
+
+
+def test_a_guest_that_came_before_any_log_sees_a_file_replaced_by_a_checkpoint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No log when it looks, before and after: only the file itself tells that it has changed."""
+    guest = open_guest(path, monkeypatch)
+    assert rounds(guest) == [(0, 0)]
+    for number in range(1, 4):
+        writer = Database(path, write=True)
+        raise_rounds(writer)
+        writer.close()
+        assert not path.with_name("a.sqlite-wal").exists() or number > 1
+        assert rounds(guest) == [(number, number)]
+    guest.close()
+
+
+def test_a_guest_never_sees_half_a_change(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, seen = threading.Event(), set[tuple[int, int]]()
+
+    def write() -> None:
+        while not stop.is_set():
+            writer = Database(path, write=True)
+            raise_rounds(writer, 3)
+            writer.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while len(seen) < 8 and time.monotonic() < deadline:
+            guest = open_guest(path, monkeypatch)
+            for _ in range(5):
+                seen.update(rounds(guest))
+            guest.close()
+    finally:
+        stop.set()
+        thread.join()
+    assert all(least == most for least, most in seen)
+    assert len(seen) >= 8
+
+
+STRANGER = """
+import os, sys
+from pathlib import Path
+from vidret.store.catalog import Catalog
+os.setgid(65534)
+os.setuid(65534)
+catalog = Catalog(Path(sys.argv[1]), write=False)
+for line in sys.stdin:
+    print(catalog.meta("user.key"), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_sees_every_commit() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path, pipe = Path(folder) / "catalog.sqlite", subprocess.PIPE
+        Catalog.create(path, {"user.key": "0"}).close()
+        command = [sys.executable, "-c", STRANGER, str(path)]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as reader:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+
+            def ask() -> str:
+                print("?", file=reader.stdin, flush=True)
+                return str(reader.stdout and reader.stdout.readline().strip())
+
+            assert ask() == "0"
+            for number in (1, 2):
+                writer = Catalog(path, write=True)
+                writer.set_meta("user.key", f"{number}")
+                assert ask() == f"{number}"
+                writer.set_meta("user.key", f"{number} and more")
+                writer.close()
+                assert ask() == f"{number} and more"
+            reader.stdin.close()
+        owners = {each.stat().st_uid for each in Path(folder).iterdir()}
+        assert owners == {0}, "a stranger leaves nothing behind"
+
+
+def test_a_checksum_tells_values_and_kinds_apart() -> None:
+    rows = [(1, 2, 0.5, b"a", b"bc"), (2, 1, 0.5, b"a", b"bc"), (1, 2, -0.5, b"a", b"bc"), (1, 2, 0.5, b"ab", b"c")]
+    found = [checksum("qqd", *row) for row in rows]
+    assert found == [2629597565, 3548420690, 2542965275, 3613112630], "those that indexes hold"
+    for row in ((1, 2.0, 0.5, b"a"), (1, b"2", 0.5, b"a"), (1, None, 0.5, b"a"), (1, 2, 0.5, None), (2**63, 2, 0.5)):
+        assert checksum("qqd", *row) is None
+
+
+def test_text_that_is_no_longer_unicode_is_read_all_the_same(path: Path) -> None:
+    database = Database(path, write=True)
+    database.run("UPDATE t SET padding = CAST(x'61ff62' AS TEXT) WHERE id = 1")
+    assert database.value("SELECT padding FROM t WHERE id = 1") == "a\\xffb"
+    database.close()

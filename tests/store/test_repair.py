@@ -1,0 +1,282 @@
+"""Damage in the catalog: every flipped bit is found or changes nothing, and what is left is made whole again."""
+
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.errors import StoreError
+from vidret.store import Store
+from vidret.store.database import Database
+from vidret.store.repair import find_bad_rows
+from vidret.store.schema import COLUMNS, COPY, ESSENTIAL
+
+from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, tokens
+
+ALL = [100 * video + number for video in range(3) for number in range(NUM_SEGMENTS)]
+Answers = dict[object, object]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    with create(tmp_path / "index") as store:
+        index_all(store, 3)
+        store.set_meta("ranker", "{}")
+        store.set_meta("baseline.none", "[]")
+    return tmp_path / "index"
+
+
+def spoil(index: Path, sql: str) -> None:
+    """Change rows behind the back of their checksums."""
+    with Store.open(index, write=True) as store:
+        assert store._catalog.run(sql) > 0
+
+
+def answers(index: Path) -> Answers:
+    """Return everything that an index says, by what it says it of."""
+    with Store.open(index) as store:
+        scores, ids = store.search(np.stack([embedding(seed).video for seed in ALL]), len(ALL))
+        stored = store.read(sorted(set(ids[ids >= 0].tolist())))
+        found: Answers = {("score", query, key): scores[query, rank] for (query, rank), key in np.ndenumerate(ids)}
+        videos = {video.id: video.paths for video in store.videos()}
+        for key, segment, frames, times, packed in zip(
+            stored.ids, stored.segments, stored.frames, stored.times, stored.tokens, strict=True
+        ):
+            if segment.video in videos:
+                found[key] = (segment, frames.tobytes(), times.tobytes(), bytes(packed))
+        return {key: value for key, value in found.items() if not isinstance(key, tuple) or key[2] in stored.ids} | {
+            video.paths: (video.duration, str(video.facts), video.salvaged) for video in store.videos()
+        }
+
+
+def is_found(index: Path) -> bool:
+    try:
+        with Store.open(index) as store:
+            return bool(store.verify() or store.verify_vectors())
+    except StoreError as error:
+        assert "run vidret info --repair" in str(error)  # noqa: PT017
+        return True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_flipped_bit_changes_an_answer_unseen(index: Path, tmp_path: Path, seed: int) -> None:
+    rng, whole, expected = random.Random(seed), (index / "catalog.sqlite").read_bytes(), answers(index)
+    written = [place for place in range(4096, len(whole)) if whole[place]]  # beyond the page of the statements
+    num_found = 0
+    for _ in range(10):
+        shutil.copytree(index, tmp_path / "hurt", dirs_exist_ok=True)
+        path = tmp_path / "hurt" / "catalog.sqlite"
+        path.write_bytes(whole)
+        damage(path, rng.choice(written), bits=1 << rng.randrange(8))
+        if not is_found(path.parent):
+            assert answers(path.parent) == expected
+            continue
+        num_found += 1
+        Store.repair_catalog(path.parent)
+        with Store.open(path.parent, write=True) as store:
+            assert (store.verify(), store.verify_vectors()) == ([], [])
+        assert answers(path.parent).items() <= expected.items()
+        with create(path.parent) as store:
+            index_all(store, 3)
+            assert seeds(store) == ALL
+        shutil.rmtree(path.parent)
+    assert num_found > 3
+
+
+ROWS = {
+    "a segment's times": ("UPDATE segments SET start = start + 1 WHERE id = 6", "segments", [101]),
+    "a segment's place": ("UPDATE segments SET frame_row = 0 WHERE id = 6", "segments", [101]),
+    "a segment's video": ("UPDATE segments SET video = 1, number = 9 WHERE id = 6", "segments", [101]),
+    "a video's duration": ("UPDATE videos SET duration = 1 WHERE id = 2", "videos", [100, 101, 102, 103]),
+    "a video's facts": ("UPDATE videos SET facts = '{' WHERE id = 2", "videos", [100, 101, 102, 103]),
+    "a file's path": ("UPDATE files SET path = x'61' WHERE video = 2", "files", [100, 101, 102, 103]),
+    "a file's time": ("UPDATE files SET mtime_ns = NULL WHERE video = 2", "files", [100, 101, 102, 103]),
+    "no checksum": ("UPDATE segments SET checksum = NULL WHERE id = 6", "segments", [101]),
+    "bytes for text": ("UPDATE videos SET facts = CAST(facts AS BLOB) WHERE id = 2", "videos", [100, 101, 102, 103]),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_damaged_row_is_named_dropped_and_found_again(index: Path, row: str) -> None:
+    sql, table, lost = ROWS[row]
+    spoil(index, sql)
+    with Store.open(index) as store, pytest.raises(StoreError, match=rf"catalog\.sqlite: the row of .* in {table} is"):
+        store.verify()
+    assert len(Store.repair_catalog(index)) >= 1
+    assert Store.repair_catalog(index) == []
+    with create(index) as store:
+        assert store.verify() == []
+        assert seeds(store) == sorted(set(ALL) - set(lost))
+        last = max(store.searchable())
+        index_all(store, 3)
+        assert seeds(store) == ALL
+        if table == "segments":
+            assert max(store.searchable()) > last, "ids are never used twice"
+
+
+def test_reading_a_damaged_row_is_a_sentence_or_leaves_it_out_once(
+    index: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for sql, *_ in (ROWS["a segment's times"], ROWS["a video's facts"]):
+        spoil(index, sql)
+    spoil(index, "UPDATE files SET path = x'61' WHERE video = 3")
+    with Store.open(index) as store:
+        for ask in (store.segments, store.frames):
+            with pytest.raises(StoreError, match=r"the row of segment 6 is damaged .*; run vidret info --repair"):
+                ask([5, 6])
+        with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
+            store.video(2)
+        for _ in range(2):
+            assert [video.id for video in store.videos()] == [1]
+            assert [record.video for record in store.files()] == [1, 2]
+            assert store.paths([1, 3]) == {1: ["/videos/v0.mp4"], 3: []}
+            assert store.read([5, 6, 7]).ids.tolist() == [5, 7]
+        assert store.is_complete("v1") is None
+        for list_all in (store.contents, store.fingerprints):
+            with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
+                list_all()
+    assert len(caplog.messages) == len(set(caplog.messages)) == 3
+
+
+def test_a_file_s_row_is_healed_by_the_run_that_writes_it(index: Path) -> None:
+    spoil(index, "UPDATE files SET mtime_ns = 7 WHERE video = 2")
+    with create(index) as store:
+        assert store.file("/videos/v1.mp4") is None
+        store.set_file("/videos/v1.mp4", state="done", video=2)
+        assert store.verify() == []
+        assert seeds(store) == ALL
+
+
+@pytest.mark.parametrize("key", [*ESSENTIAL, "generation", "tail", "format", "schema"])
+def test_a_fact_that_is_needed_comes_back(index: Path, key: str) -> None:
+    with Store.open(index) as store:
+        before = (store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker"), store.generation)
+    spoil(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
+    assert is_found(index)
+    assert Store.repair_catalog(index) == [f"the row of {key!r} in meta is damaged (checksum)"]
+    with create(index) as store:
+        *facts, generation = before
+        assert [store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker")] == facts
+        assert store.generation > generation, "nobody takes what was of before for current"
+        assert store.verify() == []
+        assert seeds(store) == ALL
+        last = max(store.searchable())
+        add_video(store, "v5", seed=5)
+        assert store.video_segments(4) == [last + 1, last + 2, last + 3, last + 4]
+        assert store.tokens(store.video_segments(4)) == [tokens(500 + number) for number in range(NUM_SEGMENTS)]
+
+
+def test_what_is_derived_is_done_without(index: Path) -> None:
+    for key in ("vectors", "vectors.dead", "user.baseline.none"):
+        spoil(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
+    with Store.open(index) as store:
+        assert seeds(store) == ALL, "vectors are built anew"
+        with pytest.raises(
+            StoreError, match=r"the fact 'user\.baseline\.none' is damaged .*; run vidret info --repair"
+        ):
+            store.get_meta("baseline.none")
+    assert len(Store.repair_catalog(index)) == 3
+    with Store.open(index) as store:
+        assert store.get_meta("baseline.none") is None
+
+
+def test_an_essential_fact_that_is_lost_twice_is_said(index: Path) -> None:
+    spoil(index, "UPDATE meta SET value = 9 WHERE key IN ('dim', 'copy.dim')")
+    before = (index / "catalog.sqlite").read_bytes()
+    with pytest.raises(StoreError, match=r"cannot be repaired, so index anew elsewhere \(the fact 'dim' is lost\)"):
+        Store.repair_catalog(index)
+    assert (index / "catalog.sqlite").read_bytes() == before
+
+
+def test_a_reader_sees_a_repair(index: Path) -> None:
+    with Store.open(index) as reader:
+        assert seeds(reader) == ALL
+        spoil(index, "UPDATE segments SET start = start + 1 WHERE id = 6")
+        Store.repair_catalog(index)
+        assert seeds(reader) == sorted(set(ALL) - {101})
+
+
+@pytest.mark.parametrize("what", ["index page", "table page", "statement"])
+def test_damage_of_structure_is_repaired(index: Path, what: str) -> None:
+    with create(index) as store:
+        index_all(store, 20)
+        expected = seeds(store)
+        root = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        page = store._catalog.value(root, "sqlite_autoindex_segments_1" if what == "index page" else "segments")
+    path = index / "catalog.sqlite"
+    data = bytearray(path.read_bytes())
+    if what == "statement":
+        place = data.index(b"num_frames INTEGER")
+        data[place : place + 3] = b"mun"
+    else:
+        data[(page - 1) * 4096 + 3] ^= 0x02  # how many cells the page has
+    path.write_bytes(data)
+    assert is_found(index)
+    with pytest.raises(StoreError, match=r"process .* is writing"), create(index):
+        Store.repair_catalog(index)
+    assert Store.repair_catalog(index) != []
+    with create(index) as store:
+        assert store.verify() == []
+        left = seeds(store)
+        assert set(left) <= set(expected)
+        assert len(left) > 0
+        index_all(store, 20)
+        assert seeds(store) == expected
+
+
+def to_format_1(index: Path) -> None:
+    """Write a catalog as versions without checksums did."""
+    with sqlite3.connect(index / "catalog.sqlite") as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(f"DELETE FROM meta WHERE key = 'schema' OR key LIKE '{COPY}%'")
+        connection.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
+        connection.execute("UPDATE meta SET value = json_remove(value, '$[3]') WHERE key = 'tail'")
+        for table in COLUMNS:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+    connection.close()
+
+
+def test_an_index_of_format_1_works_and_gets_checksums_from_the_next_writer(index: Path) -> None:
+    expected = answers(index)
+    to_format_1(index)
+    before = (index / "catalog.sqlite").read_bytes()
+    assert answers(index) == expected
+    with Store.open(index) as reader:
+        assert reader.info().format == 1
+        assert reader.verify() == []
+        assert (index / "catalog.sqlite").read_bytes() == before, "a reader changes nothing"
+        with create(index) as store:
+            assert store.info().format == 2
+            assert store.verify() == []
+            assert find_bad_rows(store._catalog.database) == []
+            index_all(store, 4)
+            assert seeds(reader) == seeds(store) == [*ALL, 300, 301, 302, 303]
+    spoil(index, ROWS["a segment's times"][0])
+    assert is_found(index)
+    Store.repair_catalog(index)
+    assert not is_found(index)
+
+
+def test_an_index_of_format_1_is_repaired(index: Path) -> None:
+    to_format_1(index)
+    database = Database(index / "catalog.sqlite", write=True)
+    page = database.value("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_segments_1'")
+    database.close()
+    damage(index / "catalog.sqlite", (page - 1) * 4096 + 4, bits=3)
+    assert is_found(index)
+    assert Store.repair_catalog(index) != []
+    with create(index) as store:
+        assert (store.verify(), seeds(store), store.dim) == ([], ALL, DIM)
+
+
+def test_a_newer_index_is_not_repaired(index: Path) -> None:
+    with Store.open(index, write=True) as store:
+        store._catalog.set_meta("format", 3)
+    with pytest.raises(StoreError, match="has format 3, this version of vidret reads up to 2; update vidret"):
+        Store.repair_catalog(index)
+    with pytest.raises(StoreError, match="there is no index here"):
+        Store.repair_catalog(index / "nowhere")
+    assert not (index / "nowhere").exists()

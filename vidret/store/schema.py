@@ -1,0 +1,115 @@
+"""The tables of a catalog, and the checksum that each row carries over all its values."""
+
+import json
+import zlib
+
+from vidret.errors import StoreError
+from vidret.store.database import Database
+
+FORMAT = 2  # 1 had no checksums
+SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID",
+    """CREATE TABLE videos (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL UNIQUE, duration REAL NOT NULL, facts TEXT NOT NULL,
+    num_segments INTEGER NOT NULL, complete INTEGER NOT NULL DEFAULT 0, salvaged TEXT NOT NULL DEFAULT '',
+    checksum INTEGER)""",
+    """CREATE TABLE files (
+    path BLOB PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL, video INTEGER REFERENCES videos,
+    num_bytes INTEGER, mtime_ns INTEGER, checksum INTEGER) WITHOUT ROWID""",
+    "CREATE INDEX files_by_video ON files (video)",
+    """CREATE TABLE segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, video INTEGER NOT NULL REFERENCES videos, number INTEGER NOT NULL,
+    start REAL NOT NULL, "end" REAL NOT NULL, row INTEGER NOT NULL, frame_row INTEGER NOT NULL,
+    num_frames INTEGER NOT NULL, token_byte INTEGER NOT NULL, num_bytes INTEGER NOT NULL, row_sum INTEGER NOT NULL,
+    frames_sum INTEGER NOT NULL, tokens_sum INTEGER NOT NULL, times BLOB NOT NULL, checksum INTEGER,
+    UNIQUE (video, number))""",
+)
+PLACE = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
+COLUMNS = {  # the first is the key
+    "meta": "key, value",
+    "videos": "id, fingerprint, duration, facts, num_segments, complete, salvaged",
+    "files": "path, state, reason, video, num_bytes, mtime_ns",
+    "segments": f'id, video, number, start, "end", {PLACE}, times',
+}
+# Without these facts an index is of no use: a second row holds each, under a key that begins with COPY.
+ESSENTIAL = ("encoder_name", "encoder_fingerprint", "dim", "epoch", "user.ranker")
+COPY = "copy."
+NULL = -(2**63 - 1)  # what a column without a value counts as
+
+
+def _crc(integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> str:
+    """Write the checksum of a row in SQL, NULL where a number is of another type, as it may be in a damaged row.
+
+    Text goes in as bytes, since damaged text cannot be handed to Python, and with its type, which one bit may change.
+    """
+    data = [(name, "text") for name in texts.split()] + [(name, "blob") for name in blobs.split()]
+    kinds = "q" * len([*integers.split(), *data]) + "d" * len(reals.split())
+    numbers = [f"iif(typeof({name}) = 'text', '', ifnull({name}, {NULL}))" for name in integers.split()]
+    numbers += [f"typeof({name}) = '{kind}'" for name, kind in data]
+    numbers += [f"iif(typeof({name}) = 'text', '', {name})" for name in reals.split()]
+    values = [f"'{kinds}'", *numbers, *(f"CAST({name} AS BLOB)" for name, _ in data)]
+    return f"crc({', '.join(values)})"
+
+
+CHECKSUM = {
+    "meta": "crc('', CAST(key AS BLOB), CAST(typeof(value) AS BLOB), CAST(value AS BLOB))",
+    "videos": _crc("id num_segments complete", "duration", texts="fingerprint facts salvaged"),
+    "files": _crc("video num_bytes mtime_ns", texts="state reason", blobs="path"),
+    "segments": _crc(f"id video number {PLACE.replace(',', '')}", 'start "end"', blobs="times"),
+}
+WHOLE = {table: f"ifnull({table}.checksum = {found}, 0)" for table, found in CHECKSUM.items()}
+
+
+def make_tables(database: Database) -> None:
+    """Make the tables of an empty catalog; part of a transaction."""
+    for statement in SCHEMA:
+        database.run(statement)
+    set_fact(database, "format", FORMAT)
+    set_fact(database, "schema", find_schema_checksum(database))
+
+
+def add_checksums(database: Database) -> int:
+    """Take a catalog of format 1 over into this one; return its format."""
+    with database.transaction(durable=True):
+        for table, found in CHECKSUM.items():
+            database.run(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
+            database.run(f"UPDATE {table} SET checksum = {found}")
+        facts = dict(database.rows("SELECT key, value FROM meta"))
+        tail = json.dumps([*json.loads(facts["tail"]), last_segment(database)])
+        facts |= {"tail": tail, "format": FORMAT, "schema": find_schema_checksum(database)}
+        for key in (*ESSENTIAL, "tail", "format", "schema"):
+            if key in facts:
+                set_fact(database, key, facts[key])
+    return FORMAT
+
+
+def set_fact(database: Database, key: str, value: str | int | bytes) -> None:
+    """Write a row of meta, and the copy of one that is essential, in one statement."""
+    keys = [key, f"{COPY}{key}"] if key in ESSENTIAL else [key]
+    rows = "SELECT each.value AS key, ?2 AS value FROM json_each(?1) each"
+    sql = f"REPLACE INTO meta (key, value, checksum) SELECT key, value, {CHECKSUM['meta']} FROM ({rows})"
+    database.run(sql, json.dumps(keys), value)
+
+
+def read_format(database: Database) -> int:
+    """Return the format of a catalog, 0 where that is damaged.
+
+    Raises:
+        StoreError: it is a newer one.
+    """
+    found = database.value("SELECT value FROM meta WHERE key = 'format'")
+    if isinstance(found, int) and found > FORMAT:
+        reads = f"this version of vidret reads up to {FORMAT}"
+        raise StoreError(f"{database.path.parent}: the index has format {found}, {reads}; update vidret")
+    return found if isinstance(found, int) and found > 0 else 0
+
+
+def last_segment(database: Database) -> int:
+    """Return the last id that was ever given to a segment, 0 at first: ids are never used again."""
+    return int(database.value("SELECT seq FROM sqlite_sequence WHERE name = 'segments'") or 0)
+
+
+def find_schema_checksum(database: Database) -> int:
+    """Compute the checksum of the statements that made the tables; those of mirrors come and go."""
+    sql = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'mirror%' ORDER BY type, name"
+    return zlib.crc32(json.dumps(database.rows(sql)).encode())
