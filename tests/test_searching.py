@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from vidret.calibrating import Calibration, measure_calibration
+from vidret.locating import Locator
 from vidret.queries import Wanted
 from vidret.ranking import FrameRanker
 from vidret.searching import CANDIDATES, PER_VIDEO, Search, Searcher
@@ -56,17 +59,17 @@ class Asking:
         self.searcher.baselines.scores(self.store, FrameRanker())
         self.read: list[int] = []
         self.asked: list[int] = []
-        frames, search = self.store.frames, self.store.search
+        read, search = self.store.read, self.store.search
 
-        def read_frames(ids: Any) -> Any:
+        def read_segments(ids: Any, *, tokens: bool) -> Any:
             self.read.append(len(ids))
-            return frames(ids)
+            return read(ids, tokens=tokens)
 
         def ask(queries: Any, k: int, filters: Filters) -> Any:
             self.asked.append(k)
             return search(queries, k, filters)
 
-        monkeypatch.setattr(self.store, "frames", read_frames)
+        monkeypatch.setattr(self.store, "read", read_segments)
         monkeypatch.setattr(self.store, "search", ask)
 
     def __call__(self, k: int, filters: Filters | None = None, candidates: int = CANDIDATES) -> list[int]:
@@ -136,3 +139,69 @@ def test_no_more_is_asked_than_the_vectors_give(
     assert ask.asked == [200, 800, 900]
     assert "only 3 videos are among the 900 nearest segments" in caplog.text
     assert "k = 4" in caplog.text
+
+
+def damage_frames(store: Store, ids: Sequence[int]) -> None:
+    """Flip a bit in the frame vectors of segments; each has one frame."""
+    path = Path(store.path) / "features" / "frames.f16"
+    data = bytearray(path.read_bytes())
+    for key in ids:
+        data[(key - 1) * DIM * 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_damaged_segments_are_left_out_and_said_once(ask: Asking, caplog: pytest.LogCaptureFixture) -> None:
+    whole = ask.searcher.search([Search(Wanted(TextEmbedding("it", QUERY, QUERY[None])), 4, FrameRanker())])[0]
+    best = ask.store.video_segments(1)[whole[0].segment.number]
+    damage_frames(ask.store, [best, *ask.store.video_segments(2)])
+    for _ in range(2):
+        assert ask(4) == [0, 2, 3]
+    told = [message for message in caplog.messages if message.startswith(f"segment {best} is left out: ")]
+    assert len(told) == 1
+    assert "frames.f16: rows from " in told[0]
+    assert "vidret info --repair" in told[0]
+    assert len(caplog.messages) == len(set(caplog.messages))
+
+
+def test_what_cannot_be_read_counts_for_nothing_elsewhere(ask: Asking) -> None:
+    searcher, store, texts = ask.searcher, ask.store, [TextEmbedding("it", QUERY, QUERY[None])]
+    before = searcher.score_videos(texts, [1, 2, 3], FrameRanker())["total"]
+    calibrated = measure(searcher)
+    damage_frames(store, [*store.video_segments(1)[:7], *store.video_segments(2)])
+    after = searcher.score_videos(texts, [1, 2, 3], FrameRanker())["total"]
+    assert after[0, 1] == -np.inf
+    assert after[0, 2] == before[0, 2]
+    curve = Locator(searcher, None).curve(Wanted(texts[0]), 1)
+    assert curve is not None
+    assert (curve.start, len(curve.scores)) == (7.0, 393)
+    assert Locator(searcher, None).curve(Wanted(texts[0]), 2) is None
+    again = measure(searcher)
+    assert again.ids.tolist() == [key for key in calibrated.ids.tolist() if key > 7 and not 400 < key <= 800]
+    assert np.isfinite(again.potentials["frames"]).all()
+    damage_frames(store, [*store.video_segments(1)[7:], *store.video_segments(3), *store.video_segments(4)])
+    assert Searcher(store, Axes(), FrameRanker(), tokens="int8").baselines.scores(store, FrameRanker()) == []  # type: ignore[arg-type]
+
+
+def measure(searcher: Searcher) -> Calibration:
+    texts = [TextEmbedding(str(axis), row, row[None]) for axis, row in enumerate(np.eye(3, DIM, dtype=np.float32))]
+    read = partial(searcher.score, FrameRanker(), texts)
+    return measure_calibration(searcher.store, FrameRanker(), texts, bank="axes", read=read)
+
+
+def test_a_search_during_a_prune_finds_what_is_left(ask: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prune of another process comes after the candidates were chosen, and before they are read."""
+    folder, search = Path(ask.store.path), ask.store.search
+
+    def prune_after(*given: Any) -> Any:
+        found = search(*given)
+        with Store.open(folder, write=True) as owner:
+            gone = owner.videos()[0].paths[0]
+            owner.set_file(gone, state="missing")
+            owner.prune()
+        return found
+
+    monkeypatch.setattr(ask.store, "search", prune_after)
+    assert ask(1) == [1], "0, that held all candidates, is pruned after the first look, and 2 after the next"
+    monkeypatch.setattr(ask.store, "search", search)
+    assert ask(4) == [1, 3]
+    assert Locator(ask.searcher, None).curve(Wanted(TextEmbedding("it", QUERY, QUERY[None])), 1) is None

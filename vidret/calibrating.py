@@ -93,6 +93,8 @@ def measure_calibration(
             scores[name][:, part] = level
         if on_progress is not None:
             on_progress(min(start + BATCH, len(ids)), len(ids))
+    there = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
+    ids, scores = ids[there], {name: level[:, there] for name, level in scores.items()}
     potentials, errors = {}, []
     for name in ranker.weights:
         found = sk_norm(torch.from_numpy(scores.pop(name)), temperature=temperature)

@@ -74,12 +74,12 @@ class Locator:
         shares = np.exp(scores - scores.max(initial=-np.inf))
         moments = []
         for each, share in zip(chosen, shares / shares.sum(), strict=True):
-            record = self._searcher.store.video(each.video)
             try:
+                record = self._searcher.store.video(each.video)  # another process may have pruned it meanwhile
                 spans = grounder.answer(
                     words, each.path, record.fingerprint, start=record.start, duration=record.duration
                 )
-            except DecodeError as error:
+            except (DecodeError, StoreError) as error:
                 logger.warning("left out: %s", error)
                 continue
             weak = self._is_weak(wanted, each.video) if each.weak is None else each.weak
@@ -119,10 +119,10 @@ class Locator:
         What must not fit takes away where it fits better than on average.
         """
         ids = self._searcher.store.video_segments(video)
-        if not ids:
+        stored = self._searcher.read(FrameRanker(), ids)
+        segments, frames = stored.segments, stored.frames
+        if not segments:
             return None
-        frames, times = self._searcher.read_frames(ids)
-        segments = self._searcher.store.segments(ids)
         rows = np.concatenate(frames)
         scores = rows @ wanted.text.sentence
         for text in wanted.unwanted:
@@ -134,7 +134,7 @@ class Locator:
             for before, after in pairwise(segments)
             if after.start - before.end > LONGEST_STILL_S
         )
-        return Curve(scores, np.concatenate(times), segments[0].start, segments[-1].end, best, gaps)
+        return Curve(scores, np.concatenate(stored.times), segments[0].start, segments[-1].end, best, gaps)
 
 
 def split_at_gaps(curve: Curve) -> list[Curve]:

@@ -73,6 +73,7 @@ class Ranked(NamedTuple):
 class Stored(NamedTuple):
     """What is stored of some segments, for a ranker: what it packed, and frames with their times."""
 
+    ids: Ids
     segments: Sequence[Segment]
     packed: Sequence[bytes | memoryview]
     frames: Sequence[Float32[np.ndarray, "frame dim"]]
@@ -80,7 +81,8 @@ class Stored(NamedTuple):
 
     def take(self, places: Int64[np.ndarray, " place"]) -> "Stored":
         """Give some of them."""
-        return Stored(*([part[place] for place in places] for part in self))
+        ids, *parts = self
+        return Stored(ids[places], *([part[place] for place in places] for part in parts))
 
 
 def sum_levels(
@@ -174,15 +176,15 @@ class Searcher:
     def _look_again(self, searches: Sequence[Search], candidates: Sequence[Ids]) -> list[Ranked]:
         """Read what is stored of all candidates once, and order each search's by the ranker that they share."""
         ranker = searches[0].ranker
-        union = np.unique(np.concatenate(candidates))
-        if not len(union):
+        stored = self.read(ranker, np.unique(np.concatenate(candidates)))
+        if not len(stored.ids):
             return [Ranked([], np.empty(0), np.empty(0), np.empty(0), {}) for _ in searches]
-        stored = self.read(ranker, union)
+        candidates = [ids[np.isin(ids, stored.ids)] for ids in candidates]
         texts = [[search.wanted.text, *search.wanted.unwanted] for search in searches]
-        places = [np.searchsorted(union, ids) for ids in candidates]
+        places = [np.searchsorted(stored.ids, ids) for ids in candidates]
         # Where searches have much the same candidates, as in a small index, one matrix is quicker than many rows.
         whole = None
-        if len(searches) > 1 and len(union) * len(searches) <= SHARED * sum(map(len, candidates)):
+        if len(searches) > 1 and len(stored.ids) * len(searches) <= SHARED * sum(map(len, candidates)):
             whole = ranker.score([text for each in texts for text in each], stored.packed, stored.frames)
         ends = np.cumsum([len(each) for each in texts])
         ranked = []
@@ -193,7 +195,7 @@ class Searcher:
             else:
                 rows = slice(ends[number] - len(texts[number]), ends[number])
                 levels = Levels({name: level[rows, own] for name, level in whole.scores.items()}, whole.best[rows, own])
-            ranked.append(self._order(search, candidates[number], taken, levels))
+            ranked.append(self._order(search, taken, levels))
         return ranked
 
     def _choose_candidates(self, searches: Sequence[Search]) -> list[Ids]:
@@ -215,7 +217,9 @@ class Searcher:
         """Keep the first segments, and of each video that comes only later the best few."""
         if len(ids) <= num_whole:
             return ids
-        videos = [segment.video for segment in self.store.segments(ids)]
+        owners = self.store.owners(ids)
+        ids = ids[[key in owners for key in ids.tolist()]]  # another process may have pruned some meanwhile
+        videos = [owners[key] for key in ids.tolist()]
         counts = Counter(dict.fromkeys(videos[:num_whole], PER_VIDEO))
         kept = list(range(num_whole))
         for place, video in enumerate(videos[num_whole:], start=num_whole):
@@ -224,17 +228,17 @@ class Searcher:
                 kept.append(place)
         return ids[kept]
 
-    def _order(self, search: Search, ids: Ids, stored: Stored, levels: Levels | None) -> Ranked:
+    def _order(self, search: Search, stored: Stored, levels: Levels | None) -> Ranked:
         """Order candidates.
 
         Each thing that must not fit takes away by how much it fits better than it fits the candidates on average.
         """
         ranker, wanted = search.ranker, search.wanted
-        if levels is None or not len(ids):
+        if levels is None or not len(stored.ids):
             return Ranked([], np.empty(0), np.empty(0), np.empty(0), {})
         calibration = None if wanted.wordless else self.find_calibration(ranker)
         if calibration is not None:
-            levels = calibration.correct(levels, ids)
+            levels = calibration.correct(levels, stored.ids)
         fits, *unwanted = sum_levels(levels.scores, ranker)
         penalties = np.sum([np.maximum(0, each - each.mean()) for each in unwanted], axis=0)
         scores = fits - penalties
@@ -252,24 +256,24 @@ class Searcher:
         )
 
     def score(self, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Ids) -> Levels:
-        """Read what is stored of segments, and let a ranker score texts against them."""
+        """Score texts against what is stored of segments; those that are damaged or gone score -inf."""
         stored = self.read(ranker, ids)
-        return ranker.score(texts, stored.packed, stored.frames)
+        there = np.isin(ids, stored.ids)
+        found = {name: np.full((len(texts), len(ids)), -np.inf, np.float32) for name in ranker.weights}
+        best = np.zeros((len(texts), len(ids)), np.int64)
+        if there.any():
+            levels = ranker.score(texts, stored.packed, stored.frames)
+            best[:, there] = levels.best
+            for name, level in levels.scores.items():
+                found[name][:, there] = level
+        return Levels(found, best)
 
-    def read(self, ranker: Ranker, ids: Ids) -> Stored:
-        """Read what is stored of segments for a ranker."""
-        frames, times = self.read_frames(ids)
+    def read(self, ranker: Ranker, ids: Sequence[int] | Ids) -> Stored:
+        """Read what is stored of segments for a ranker, of those that are there and whole."""
         # What another aligner packed is not this one's to read.
         own = ranker.fingerprint == self.ranker.fingerprint
-        packed = self.store.tokens(ids) if own and ranker.fingerprint else [b""] * len(ids)
-        return Stored(self.store.segments(ids), packed, frames, times)
-
-    def read_frames(
-        self, ids: Sequence[int] | Ids
-    ) -> tuple[list[Float32[np.ndarray, "frame dim"]], list[Float64[np.ndarray, " frame"]]]:
-        """Read segments' frame vectors and their times."""
-        stored = self.store.frames(ids)
-        return widen([frames for frames, _ in stored]), [times for _, times in stored]
+        stored = self.store.read(ids, tokens=own and bool(ranker.fingerprint))
+        return Stored(stored.ids, stored.segments, stored.tokens, widen(stored.frames), stored.times)
 
     def score_videos(
         self,
@@ -371,7 +375,7 @@ class Searcher:
         if not len(self.store):
             return []
         searches = [Search(Wanted(text), 1, ranker) for text in self._unrelated]
-        return [float(ranked.scores[0]) for ranked in self.rank(searches)]
+        return [float(ranked.scores[0]) for ranked in self.rank(searches) if len(ranked.scores)]
 
     @cached_property
     def _unrelated(self) -> list[TextEmbedding]:
