@@ -33,6 +33,7 @@ MOMENT = {
     "score": 0.5,
     "weak": True,
     "by": "curve",
+    "similarity": 0.25,
     "thumbnail": "/api/thumbnails/7?t=28.25",
     "stream": "/api/videos/7/stream",
 }

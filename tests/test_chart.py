@@ -84,6 +84,29 @@ def test_weak_moments_are_grey_and_called_so(tmp_path: Path, texts: list[Any]) -
     assert "1:  0:20 to 0:40, weak" in [text for text, _ in texts]
 
 
+def test_a_typical_score_is_a_named_line_on_the_scale(tmp_path: Path, texts: list[Any]) -> None:
+    times, scores = np.arange(100.0), 0.1 + 0.01 * np.sin(np.arange(100.0))
+    for typical in (0.3, 0.2, -0.2):
+        draw_curve(times, scores, [], tmp_path / "a.png", query="car", title="a", end=100, typical=typical)
+        pixels = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
+        low, high = chart.find_range(np.append(scores, typical))
+        y = round(chart.BOTTOM - (chart.BOTTOM - chart.TOP) * (typical - low) / (high - low))
+        row = pixels[y - 1 : y + 1, chart.LEFT + 5 : chart.RIGHT - 200].sum(axis=(0, 2))
+        assert 0.4 < (row < row.max() - 60).mean() < 0.7, "dashes"
+        name, (_, top, _, bottom) = next(each for each in texts if each[0] == chart.TYPICAL)
+        assert name == "typical of other queries"
+        assert chart.TOP <= top < bottom <= chart.BOTTOM
+        texts.clear()
+    flat = draw(tmp_path / "a.png", times, scores, end=100)
+    assert np.ptp(np.nonzero(is_near(flat, chart.CURVE))[0]) > 150, "without it the curve fills the plot"
+
+
+def test_a_label_gives_the_similarity_that_the_curve_shows(tmp_path: Path, texts: list[Any]) -> None:
+    moments = [(1, Moment(1, PATH, 5, 7.25, 0.9, similarity=0.25))]
+    draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)
+    assert "1:  0:05 to 0:07.2, 0.250" in [text for text, _ in texts]
+
+
 def test_ranks_are_those_given(tmp_path: Path, texts: list[Any]) -> None:
     moments = [(3, Moment(1, PATH, 5, 7.25, 0.5)), (12, Moment(1, PATH, 40, 52, 0.5))]
     draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)

@@ -147,6 +147,31 @@ def test_bad_queries_name_the_line(run: Runner, index: Path, tmp_path: Path) -> 
     assert "line 2 must be an object" in err
 
 
+def test_moments_are_shown_once_and_weak_ones_on_request(run: Runner, films: Path, tmp_path: Path) -> None:
+    film, index = write_film(tmp_path / "whole" / "red.mp4", ("red", 24)), tmp_path / "index"
+    run("index", film, films, "--index", index)
+    command = ("locate", "red", film, "--index", index)
+    assert [line.split()[:4] for line in run(*command)[1].splitlines()] == [
+        ["rank", "similarity", "start", "end"],
+        ["1", "1.000", "0:00.0", "0:24.0"],
+    ]
+    events = [line.split() for line in run(*command, "--format", "edl")[1].splitlines() if line[:3].isdigit()]
+    assert [event[-1] for event in events] == ["00:00:24:00"], "an edit is no longer than the film"
+    assert run(*command, "--format", "chapters")[1].count("[CHAPTER]") == 1
+    assert len(run(*command, "--overlapping")[1].splitlines()) > 2
+    code, _, err = run(*command, "--overlapping", "--weak", "-k", 50, "--format", "chapters")
+    assert (code, "chapters must not overlap" in err) == (1, True)
+    code, out, err = run("locate", "green blue", film, "--index", index)
+    assert (code, out) == (0, "")
+    assert "most unrelated queries score as high. --weak shows the nearest moments." in err
+    for form in ("edl", "chapters", "csv", "json"):
+        assert "red.mp4" not in run("locate", "green blue", film, "--index", index, "--format", form)[1]
+    _, out, err = run("locate", "green blue", film, "--index", index, "--weak")
+    assert len(out.splitlines()) > 1
+    assert "score as high. The nearest are:" in err
+    assert "no such videos" in run("locate", "red", "--folder", tmp_path / "none", "--index", index)[2]
+
+
 def test_locate_one_video(run: Runner, index: Path, films: Path) -> None:
     _, out, _ = run("locate", "red", films / "red.mp4", "--index", index, "--json", "-k", 1)
     moment = json.loads(out)[0]
@@ -322,7 +347,8 @@ def test_filters_say_which_videos(run: Runner, index: Path, films: Path, monkeyp
         (("--before", "2026-01-31"), set()),
     ):
         for command in ("search", "locate"):
-            code, out, _ = run(command, "red", "--index", index, "--json", *options)
+            weak = ("--weak",) if command == "locate" else ()
+            code, out, _ = run(command, "red", "--index", index, "--json", *weak, *options)
             assert (code, set(names(out))) == (0, found), (command, options)
 
 
@@ -654,43 +680,43 @@ def test_moments_are_prepared_when_asked_for(ask: Runner, shelf: Path, tmp_path:
     assert "2 encoded" in err
     kept = list(index.glob("moments/*/kept/*"))
     assert len(kept) == 2
-    assert ask("locate", "rain", "--index", index)[0] == 0
+    assert ask("locate", "rain", "--weak", "--index", index)[0] == 0
     assert sorted(index.glob("moments/*/*/*")) == sorted(kept), "nothing is left to compute"
     _, out, _ = ask("index", shelf / "films", "--index", index, "--prepare-moments", "--json")
     assert json.loads(out)["unchanged"] == 2
 
 
 def test_a_table_says_who_found_the_moments(ask: Runner) -> None:
-    code, out, err = ask("locate", "rain", "-k", 4)
+    code, out, err = ask("locate", "rain", "--weak", "-k", 4)
     assert code == 0
     assert out.splitlines()[0].split() == ["rank", "score", "start", "end", "video"]
     assert len(out.splitlines()) == 5
     assert "found by the trained grounding head; scores are probabilities" in err
-    _, out, err = ask("locate", "rain", "--head", "none", "-k", 4)
+    _, out, err = ask("locate", "rain", "--weak", "--head", "none", "-k", 4)
     assert len(out.splitlines()) == 5
     assert "found by the curve of similarity (no trained head)" in err
 
 
 def test_moments_in_every_form(ask: Runner, shelf: Path) -> None:
-    code, out, _ = ask("locate", "rain", "--json", "-k", 3)
+    code, out, _ = ask("locate", "rain", "--weak", "--json", "-k", 3)
     rows = json.loads(out)
     assert (code, len(rows)) == (0, 3)
     assert {row["by"] for row in rows} == {"head"}
-    assert ask("locate", "rain", "--format", "json", "-k", 3)[1] == out
-    _, text, _ = ask("locate", "rain", "--format", "csv", "-k", 3)
+    assert ask("locate", "rain", "--weak", "--format", "json", "-k", 3)[1] == out
+    _, text, _ = ask("locate", "rain", "--weak", "--format", "csv", "-k", 3)
     table = list(csv.DictReader(io.StringIO(text)))
     assert [(row["path"], row["by"], row["query"]) for row in table] == [(row["path"], "head", "rain") for row in rows]
     starts = [row["start"] for row in rows]
     assert [float(row["start"]) for row in table] == pytest.approx(starts, abs=1e-6)
-    _, text, _ = ask("locate", "rain", "--format", "edl", "--fps", 50, "-k", 3)
+    _, text, _ = ask("locate", "rain", "--weak", "--format", "edl", "--fps", 50, "-k", 3)
     assert text.startswith("TITLE: rain\nFCM: NON-DROP FRAME\n")
     codes = [line.split()[4] for line in text.splitlines() if line[:3].isdigit()]
     clocks = [[int(part) for part in code.split(":")] for code in codes]
     seconds = [60 * minute + second + frame / 50 for _, minute, second, frame in clocks]
     assert seconds == pytest.approx(starts, abs=0.011)
-    _, text, _ = ask("locate", "rain", shelf / "films" / "first.mp4", "--format", "chapters", "-k", 3)
+    _, text, _ = ask("locate", "rain", "--weak", shelf / "films" / "first.mp4", "--format", "chapters", "-k", 3)
     assert text.startswith(";FFMETADATA1\n")
-    assert text.count("title=rain\n") == 3
+    assert [line for line in text.splitlines() if "title" in line] == [f"title=rain ({n})" for n in (1, 2, 3)]
 
 
 def test_a_name_that_is_no_text_goes_out_as_it_is(
@@ -702,7 +728,7 @@ def test_a_name_that_is_no_text_goes_out_as_it_is(
         engine.index([odd])
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: make_encoder())
     monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "index"))
-    monkeypatch.setattr(sys, "argv", ["vidret", "locate", "rain", "--format", "csv"])
+    monkeypatch.setattr(sys, "argv", ["vidret", "locate", "rain", "--weak", "--format", "csv"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
@@ -711,22 +737,22 @@ def test_a_name_that_is_no_text_goes_out_as_it_is(
 
 def test_fewer_videos_are_looked_into_when_asked(ask: Runner) -> None:
     for count in (1, 2):
-        rows = json.loads(ask("locate", "rain", "--videos", count, "-k", 100, "--json")[1])
+        rows = json.loads(ask("locate", "rain", "--weak", "--videos", count, "-k", 100, "--json")[1])
         assert len({row["path"] for row in rows}) == count
 
 
 def test_the_curve_is_drawn(ask: Runner, tmp_path: Path) -> None:
-    plain = ask("locate", "rain", "--json")[1]
+    plain = ask("locate", "rain", "--weak", "--json")[1]
     for options in ((), ("--head", "none")):
         picture = tmp_path / "new" / "curve.png"
-        code, out, err = ask("locate", "rain", "--json", "--curve", picture, *options)
+        code, out, err = ask("locate", "rain", "--weak", "--json", "--curve", picture, *options)
         assert code == 0
         assert (out == plain) == (not options), "data alone"
         assert "score curve:" in err
         with Image.open(picture) as chart:
             assert min(chart.size) > 100
         picture.unlink()
-    code, out, err = ask("locate", "rain", "--curve", tmp_path / "curve.unknown")
+    code, out, err = ask("locate", "rain", "--weak", "--curve", tmp_path / "curve.unknown")
     assert code == 1
     assert "curve.unknown: cannot be written" in err
 
@@ -736,7 +762,17 @@ def test_moments_are_cut_out(ask: Runner, shelf: Path, tmp_path: Path) -> None:
         find_ffmpeg()
     except vidret.errors.VidretError:
         pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
-    command = ("locate", "rain", shelf / "films" / "first.mp4", "-k", 2, "--json", "--export", tmp_path / "pieces")
+    command = (
+        "locate",
+        "rain",
+        "--weak",
+        shelf / "films" / "first.mp4",
+        "-k",
+        2,
+        "--json",
+        "--export",
+        tmp_path / "pieces",
+    )
     code, out, err = ask(*command)
     assert code == 0
     assert len(json.loads(out)) == 2
@@ -752,13 +788,13 @@ def test_moments_are_cut_out(ask: Runner, shelf: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("locate", "rain", "--format", "xml"), 2, "must be one of table, json, csv, edl"),
-        (("locate", "rain", "--videos", "0"), 2, "--videos"),
-        (("locate", "rain", "--format", "edl", "--fps", "23.5"), 1, "fps must be a whole number in 1..100"),
-        (("locate", "rain", "--format", "chapters", "-k", "100"), 1, "chapters must be of one video, got 2"),
-        (("locate", "rain", "nowhere.mp4"), 1, "not in the index"),
-        (("locate", "rain", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
-        (("locate", "rain", "--head", "text.txt"), 1, "text.txt: "),
+        (("locate", "rain", "--weak", "--format", "xml"), 2, "must be one of table, json, csv, edl"),
+        (("locate", "rain", "--weak", "--videos", "0"), 2, "--videos"),
+        (("locate", "rain", "--weak", "--format", "edl", "--fps", "23.5"), 1, "fps must be a whole number in 1..100"),
+        (("locate", "rain", "--weak", "--format", "chapters", "-k", "100"), 1, "chapters must be of one video, got 2"),
+        (("locate", "rain", "--weak", "nowhere.mp4"), 1, "not in the index"),
+        (("locate", "rain", "--weak", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
+        (("locate", "rain", "--weak", "--head", "text.txt"), 1, "text.txt: "),
         (("index", "films", "--index", "new", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
         (("index", "films", "--index", "new", "--prepare-moments"), 2, "needs a --head, got none"),
         (("convert", "text.txt", "out.pt", "--from", "r2tuning"), 2, "must end in .safetensors, got out.pt"),

@@ -58,6 +58,9 @@ def test_a_search_goes_out_and_comes_back_as_hits(server: Served, remote: Remote
     assert server.asked[1].body["rerank"] == "none"
 
 
+SHOWN = {"overlapping": False, "weak": False}
+
+
 def test_filters_go_out_as_the_contract_says(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply({"hits": [], "moments": []})]
     after = datetime(2026, 1, 31, 18, 30, tzinfo=UTC)
@@ -66,7 +69,8 @@ def test_filters_go_out_as_the_contract_says(server: Served, remote: RemoteEngin
     assert remote.locate("dog", filters=filters) == []
     said = {"folder": "/films", "min_seconds": 0.0, "max_seconds": 60.0, "after": "2026-01-31T18:30:00+00:00"}
     for asked in server.asked:
-        assert {name: asked.body[name] for name in asked.body.keys() - {"query", "k", "rerank", "videos"}} == said
+        asked_otherwise = {"query", "k", "rerank", "videos", *SHOWN}
+        assert {name: asked.body[name] for name in asked.body.keys() - asked_otherwise} == said
 
 
 def open_image(asked: Any) -> Image.Image:
@@ -87,14 +91,16 @@ def test_a_picture_goes_out_whole_or_small_enough(server: Served, remote: Remote
 
 
 def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: RemoteEngine) -> None:
-    found = Moment(7, "/films/red.mp4", 25.0, 31.5, 0.5, True, "curve")
+    found = Moment(7, "/films/red.mp4", 25.0, 31.5, 0.5, True, "curve", 0.25)
     server.replies = [Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", 3, video=7, videos=4) == [found]
-    assert server.asked[0].body == {"query": "dog", "k": 3, "video": 7, "videos": 4}
+    assert server.asked[0].body == {"query": "dog", "k": 3, "video": 7, "videos": 4} | SHOWN
     server.replies = [Reply({"total": 1, "videos": [VIDEO]}), Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", video=Path("/films/x/../red.mp4")) == [found]
     assert server.asked[1].line == f"GET /api/videos?offset=0&limit={PAGE}&folder=%2Ffilms%2Fred.mp4"
-    assert server.asked[2].body == {"query": "dog", "k": 5, "video": 7, "videos": 10}
+    assert server.asked[2].body == {"query": "dog", "k": 5, "video": 7, "videos": 10} | SHOWN
+    remote.locate("dog", video=7, overlapping=True, weak=True)
+    assert server.asked[3].body == {"query": "dog", "k": 5, "video": 7, "videos": 10, "overlapping": True, "weak": True}
     for path in ("/films", "gone.mp4", "caf\udce9.mp4"):
         server.replies = [Reply({"total": 1, "videos": [VIDEO]})]
         with pytest.raises(RemoteError, match=rf"^{path}: not in the index of http://127"):

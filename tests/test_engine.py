@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,9 +88,11 @@ def test_locate_over_all_videos(engine: Engine) -> None:
 def test_boundaries_do_not_depend_on_what_else_is_indexed(engine: Engine, library: Path, tmp_path: Path) -> None:
     alone = Engine(tmp_path / "alone", ColourEncoder())
     alone.index([library / "both.mp4"])
+    every: dict[str, Any] = {"video": library / "both.mp4", "overlapping": True, "weak": True}
     for query in ("red", "blue", "yellow", "something else"):
-        among = [(m.start, m.end, m.score) for m in engine.locate(query, 9, video=library / "both.mp4")]
-        assert among == [(m.start, m.end, m.score) for m in alone.locate(query, 9, video=library / "both.mp4")]
+        among = [(m.start, m.end, m.score) for m in engine.locate(query, 9, **every)]
+        assert among == [(m.start, m.end, m.score) for m in alone.locate(query, 9, **every)]
+        assert len(among) > 5
 
 
 def test_curve_has_every_stored_frame(engine: Engine, library: Path) -> None:
@@ -122,7 +125,34 @@ def test_nothing_matches_well_is_said(tmp_path: Path) -> None:
     assert not engine.search("red")[0].weak
     assert not engine.locate("red")[0].weak
     assert engine.search("blue green")[0].weak, "the opposite of red is nearer to no unrelated query"
-    assert engine.locate("blue green")[0].weak
+    assert engine.locate("blue green", weak=True)[0].weak
+
+
+def test_a_film_of_one_colour_is_one_moment(tmp_path: Path) -> None:
+    films = write_film(tmp_path / "films" / "red.mp4", ("red", 24)).parent
+    write_film(films / "both.mp4", ("red", 4), ("blue", 12), ("red", 4))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([films])
+        curve = engine.curve("red", films / "red.mp4")
+        assert curve.typical == engine.typical_score()
+        assert curve.typical is not None
+        assert curve.scores.min() >= curve.typical
+        (whole,) = engine.locate("red", video=films / "red.mp4")
+        assert [whole.start, whole.end] == pytest.approx([0, 24])
+        assert whole.similarity == pytest.approx(curve.scores.mean())
+        assert len(engine.locate("red", video=films / "red.mp4", overlapping=True, weak=True)) == 5
+        found = engine.locate("red", video=films / "both.mp4")
+        assert sorted([m.start, m.end] for m in found) == pytest.approx(np.array([[0, 4], [16, 20]]), abs=0.11)
+        nested = engine.locate("red", 20, video=films / "both.mp4", overlapping=True, weak=True)
+        assert len(nested) > 2
+
+
+def test_weak_moments_come_on_request(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 3))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+        assert engine.locate("blue green") == []
+        assert {moment.weak for moment in engine.locate("blue green", weak=True)} == {True}
 
 
 def test_what_must_not_fit_comes_last(engine: Engine, library: Path) -> None:
@@ -135,7 +165,7 @@ def test_what_must_not_fit_comes_last(engine: Engine, library: Path) -> None:
     for hit in without:
         assert hit.why["unwanted"] == pytest.approx(gap[hit.path], abs=1e-6)
         assert hit.weak == {each.path: each.weak for each in plain}[hit.path]
-    assert engine.locate("yellow -blue", video=library / "sea.mp4")[0].start == pytest.approx(2, abs=0.5)
+    assert engine.locate("yellow -blue", video=library / "sea.mp4", weak=True)[0].start == pytest.approx(2, abs=0.5)
 
 
 def test_a_picture_finds_what_looks_like_it(engine: Engine, library: Path) -> None:
@@ -505,7 +535,7 @@ def test_an_index_remembers_its_head_until_it_is_told_another(numbered: Path, tm
 
     def ask(**settings: Path | str) -> list[tuple[str, float]]:
         with Engine(index, make_encoder(), **settings) as engine:  # type: ignore[arg-type]
-            return [(moment.by, moment.score) for moment in engine.locate("rain", 3, video=film)]
+            return [(moment.by, moment.score) for moment in engine.locate("rain", 3, video=film, weak=True)]
 
     Engine(index, make_encoder()).index([numbered])
     by_curve = ask()
@@ -536,7 +566,7 @@ def test_a_lost_head_stops_what_needs_it_and_nothing_else(numbered: Path, tmp_pa
             with pytest.raises(VidretError, match=r"head\.safetensors: .*No such file"):
                 ask()
     with Engine(index, make_encoder(), head="none") as engine:
-        assert engine.locate("rain")
+        assert engine.locate("rain", weak=True)
     with pytest.raises(VidretError, match=r"head\.safetensors: .*No such file"):
         Engine(tmp_path / "new", make_encoder(), head=head)
     with pytest.raises(VidretError, match="must have a CLIP model of ours as encoder, got colours"):
@@ -562,7 +592,7 @@ def test_moments_are_prepared_once_and_found_after_a_move(numbered: Path, tmp_pa
     with Engine(index, make_encoder()) as engine:
         assert engine.index([numbered]).linked == 1
         engine.prepare_moments()
-        assert [moment.path for moment in engine.locate("rain", 1, video=moved)] == [str(moved)]
+        assert [moment.path for moment in engine.locate("rain", 1, video=moved, weak=True)] == [str(moved)]
     assert {path: path.stat().st_ino for path in index.glob("moments/*/*/*")} == files, "nothing was computed again"
 
 

@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_json_gives_everything_back() -> None:
     assert [row["rank"] for row in rows] == list(range(1, len(ODD_PATHS) + 1))
     assert {row["query"] for row in rows} == {'a "red"\ncar \u8eca'}
     for row, each in zip(rows, moments, strict=True):
-        assert list(row) == ["rank", "query", "path", "start", "end", "score", "weak", "by"]
+        assert list(row) == ["rank", "query", "path", "start", "end", "score", "weak", "by", "similarity"]
         assert (row["start"], row["end"]) == pytest.approx((each.start, each.end), abs=1e-6)
         assert (row["score"], row["weak"]) == (each.score, False)
 
@@ -77,19 +78,20 @@ def test_json_gives_everything_back() -> None:
 def test_csv_gives_everything_back() -> None:
     moments = [moment(path, rank / 3, rank / 3 + 1.5, 0.25 * rank) for rank, path in enumerate(ODD_PATHS)]
     text = to_csv(moments, query='a "red"\ncar')
-    assert text.startswith("rank,query,path,start,end,score,weak,by\r\n")
+    assert text.startswith("rank,query,path,start,end,score,weak,by,similarity\r\n")
     assert text.endswith("\r\n")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["path"] for row in rows] == list(ODD_PATHS)
     assert {row["query"] for row in rows} == {'a "red"\ncar'}
     assert [float(row["end"]) for row in rows] == pytest.approx([each.end for each in moments], abs=1e-6)
-    assert to_csv([moment()], query="car").splitlines()[1] == "1,car,/films/a.mp4,1.0,2.0,0.5,false,curve"
-    assert to_csv([Moment(1, "/a.mp4", 1, 2, 0.5, weak=True, by="head")], query="car").endswith(",true,head\r\n")
+    assert to_csv([moment()], query="car").splitlines()[1] == "1,car,/films/a.mp4,1.0,2.0,0.5,false,curve,"
+    assert to_csv([replace(moment(), similarity=0.25)], query="car").endswith(",curve,0.25\r\n")
+    assert to_csv([Moment(1, "/a.mp4", 1, 2, 0.5, weak=True, by="head")], query="car").endswith(",true,head,\r\n")
 
 
 def test_no_moments_are_an_empty_export() -> None:
     assert json.loads(to_json([], query="car")) == []
-    assert to_csv([], query="car") == "rank,query,path,start,end,score,weak,by\r\n"
+    assert to_csv([], query="car") == "rank,query,path,start,end,score,weak,by,similarity\r\n"
     assert to_edl([], query="car", fps=25) == "TITLE: car\nFCM: NON-DROP FRAME\n\n"
     assert to_chapters([], query="car") == ";FFMETADATA1\n"
 
@@ -110,10 +112,18 @@ def read_chapters(text: str, tmp_path: Path) -> list[tuple[float, float, str]]:
 
 @pytest.mark.parametrize("query", ["car", "a=b;c#d\\e", "two\nlines", "#;=", "\\", "\u8eca \u00fc", "[CHAPTER]\nEND=5"])
 def test_ffmpeg_reads_the_chapters(query: str, tmp_path: Path) -> None:
-    moments = [moment(start=7.2504, end=9.9996), moment(start=0, end=1.5), moment(start=9, end=9.0001)]
+    moments = [moment(start=7.2504, end=9.9996), moment(start=0, end=1.5), moment(start=11, end=11.0001)]
     found = read_chapters(to_chapters(moments, query=query), tmp_path)
-    title = query + " " if query.endswith("\\") else query  # ffmpeg's reader needs something to stand there
-    assert found == [(0, 1.5, title), (7.25, 10.0, title), (9, 9.001, title)]
+    titles = [f"{query} ({number})" for number in (1, 2, 3)]
+    assert found == [(0, 1.5, titles[0]), (7.25, 10.0, titles[1]), (11, 11.001, titles[2])]
+    found = read_chapters(to_chapters(moments[1:2], query=query), tmp_path)
+    assert found == [(0, 1.5, query + " " if query.endswith("\\") else query)]  # its reader needs something there
+
+
+def test_chapters_do_not_overlap() -> None:
+    nested = [moment(start=22, end=24), moment(start=0, end=24), moment(start=0, end=4)]
+    refuses(lambda: to_chapters(nested, query="car"), "chapters must not overlap, got 0:00.0 to 0:04.0 and 0:00.0 to")
+    assert to_chapters([moment(start=0, end=4), moment(start=4, end=9)], query="car").count("[CHAPTER]") == 2
 
 
 def test_chapters_are_of_one_video() -> None:

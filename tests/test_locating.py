@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from vidret.queries import encode_queries
 from vidret.ranking import FrameRanker
 from vidret.types import Hit, Moment, TextEmbedding
 
+ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the whole ranked list
 QUERIES = ("a dog on a beach", "two people ride bikes", "rain")
 FIRSTS = {"a.mp4": 0, "b.mp4": 60, "c.mp4": 120, "d.mp4": 180}
 
@@ -60,10 +62,10 @@ def naive_shares(hits: list[Hit], temperature: float) -> dict[str, float]:
 def test_a_score_is_the_chance_of_the_span_times_the_share_of_the_video(engine: Engine, query: str) -> None:
     hits = engine.search(query, 3)
     shares = naive_shares(hits, engine.ranker.temperature)
-    moments = engine.locate(query, 1000, videos=3)
+    moments = engine.locate(query, 1000, videos=3, **ALL)
     assert {moment.path for moment in moments} == set(shares)
     for path, share in shares.items():
-        alone = engine.locate(query, 1000, video=path)
+        alone = engine.locate(query, 1000, video=path, **ALL)
         among = find(moments, path)
         assert [(m.start, m.end) for m in among] == [(m.start, m.end) for m in alone], "wherever else one looks"
         np.testing.assert_allclose([m.score for m in among], [share * m.score for m in alone], rtol=1e-5)
@@ -87,36 +89,36 @@ def test_the_best_moments_of_a_doubtful_video_come_after_those_of_a_sure_one(
             Chosen(number, path, (5 if place == sure else 1) * temperature, weak=False)
             for place, (number, path) in enumerate(zip(numbers, paths, strict=True))
         ]
-        best = locator.locate(text, chosen, 1)[0]
-        alone = locator.locate(text, [chosen[sure]], 1)[0]
+        best = locator.locate(text, chosen, 1, **ALL)[0]
+        alone = locator.locate(text, [chosen[sure]], 1, **ALL)[0]
         share = math.e**5 / (math.e**5 + 3 * math.e)
         assert best.path == paths[sure]
         assert best.score == pytest.approx(share * alone.score, rel=1e-5)
     large = [Chosen(number, path, 1e6, weak=False) for number, path in zip(numbers, paths, strict=True)]
-    assert all(math.isfinite(moment.score) for moment in locator.locate(text, large, 100))
-    assert locator.locate(text, [], 5) == []
+    assert all(math.isfinite(moment.score) for moment in locator.locate(text, large, 100, **ALL))
+    assert locator.locate(text, [], 5, **ALL) == []
 
 
 def test_k_takes_the_best_and_videos_are_as_many_as_asked(engine: Engine) -> None:
-    everything = engine.locate("rain", 1000)
+    everything = engine.locate("rain", 1000, **ALL)
     assert len({moment.path for moment in everything}) == len(FIRSTS)
-    assert engine.locate("rain", 7) == everything[:7]
-    assert len({moment.path for moment in engine.locate("rain", 1000, videos=1)}) == 1
+    assert engine.locate("rain", 7, **ALL) == everything[:7]
+    assert len({moment.path for moment in engine.locate("rain", 1000, videos=1, **ALL)}) == 1
 
 
 def test_without_a_head_the_curve_answers(made: Path) -> None:
     with Engine(made / "index", make_encoder(), head="none") as engine:
         assert engine.grounder is None
-        moments = engine.locate("rain", 5)
+        moments = engine.locate("rain", 5, **ALL)
         assert {moment.by for moment in moments} == {"curve"}
         path = str(made / "films" / "a.mp4")
-        assert {moment.by for moment in engine.locate("rain", 5, video=path)} == {"curve"}
+        assert {moment.by for moment in engine.locate("rain", 5, video=path, **ALL)} == {"curve"}
 
 
 def test_a_head_of_highlights_locates_too(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "index", tmp_path / "index")
     with Engine(tmp_path / "index", make_encoder(), head=made / "highlights.safetensors") as engine:
-        moments = engine.locate("rain", 9, video=made / "films" / "a.mp4")
+        moments = engine.locate("rain", 9, video=made / "films" / "a.mp4", **ALL)
         assert moments
         for moment in moments:
             assert (moment.by, 0 <= moment.start < moment.end <= 25, 0 < moment.score < 1) == ("head", True, True)
@@ -129,13 +131,13 @@ def test_weak_is_what_the_search_said_and_for_one_video_what_its_frames_say(
     text = encode_queries(["rain"], engine.encoder)[0]
     locator, number = Locator(searcher, engine.grounder), engine._find_video(path)
     for weak in (False, True):
-        assert {m.weak for m in locator.locate(text, [Chosen(number, path, 1.0, weak)], 50)} == {weak}
+        assert {m.weak for m in locator.locate(text, [Chosen(number, path, 1.0, weak)], 50, **ALL)} == {weak}
     curve = locator.curve(text, number)
     assert curve is not None
     for highest, weak in ((curve.best - 1e-4, False), (curve.best + 1e-4, True)):
         monkeypatch.setattr(searcher.baselines, "scores", lambda _store, _ranker, highest=highest: [highest] * 4)
         assert searcher.is_weak(curve.best, FrameRanker()) == weak
-        assert {moment.weak for moment in engine.locate("rain", 50, video=path)} == {weak}
+        assert {moment.weak for moment in engine.locate("rain", 50, video=path, **ALL)} == {weak}
 
 
 def test_a_video_that_cannot_be_read_is_left_out_with_a_warning(
@@ -145,7 +147,7 @@ def test_a_video_that_cannot_be_read_is_left_out_with_a_warning(
     with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
         engine.index([tmp_path / "films"])
         (tmp_path / "films" / "b.mp4").write_text("no video any more")
-        moments = engine.locate("rain", 1000)
+        moments = engine.locate("rain", 1000, **ALL)
         assert {Path(moment.path).name for moment in moments} == {"a.mp4", "c.mp4", "d.mp4"}
         assert f"left out: {tmp_path / 'films' / 'b.mp4'}: " in caplog.text
         caplog.clear()
@@ -153,9 +155,9 @@ def test_a_video_that_cannot_be_read_is_left_out_with_a_warning(
         assert f"{tmp_path / 'films' / 'b.mp4'}: no moments prepared: " in caplog.text
         (tmp_path / "films" / "b.mp4").unlink()
         (tmp_path / "films" / "a.mp4").unlink()
-        names = {Path(moment.path).name for moment in engine.locate("rain", 1000)}
+        names = {Path(moment.path).name for moment in engine.locate("rain", 1000, **ALL)}
         assert names == {"c.mp4", "d.mp4"}, "what is gone is not found, though its tokens are kept"
-        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4"), "asked for by name, they answer"
+        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), "asked for by name, they answer"
 
 
 def test_times_are_rated_between_frames(engine: Engine, made: Path) -> None:
@@ -181,7 +183,7 @@ def test_times_are_those_of_a_player_where_sound_comes_first(made: Path, tmp_pat
     with Engine(tmp_path / "index", make_encoder(), head=chosen) as engine:
         engine.index([tmp_path / "films"])
         films = [tmp_path / "films" / f"{name}.mp4" for name in ("early", "late")]
-        early, late = (engine.locate("rain", 1000, video=film) for film in films)
+        early, late = (engine.locate("rain", 1000, video=film, **ALL) for film in films)
         assert early
         np.testing.assert_allclose([(m.start, m.end) for m in late], [(7 + m.start, 7 + m.end) for m in early])
         np.testing.assert_allclose([m.score for m in late], [m.score for m in early], rtol=1e-5)

@@ -348,7 +348,9 @@ def test_a_search_finds_what_it_would_have_found(tmp_path: Path) -> None:
         assert [(hit.path, hit.score, hit.time, hit.weak) for hit in mine] == [
             (hit.path, hit.score, hit.time, hit.weak) for hit in its
         ]
-        spans = [[(m.path, m.start, m.end, m.score) for m in each.locate(query, 9)] for each in (merged, built)]
+        spans = [
+            [(m.path, m.start, m.end, m.score) for m in each.locate(query, 9, weak=True)] for each in (merged, built)
+        ]
         assert spans[0] == spans[1]
     assert merged.failed() == built.failed()
     again = merged.index([films])

@@ -253,7 +253,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
 
 def best_overlap(engine: Engine, query: Any, world: Path) -> float:
     """Give how far the first moment overlaps the best true window."""
-    moments = engine.locate(query.text, 1, video=world / "videos" / f"{query.video}.mp4")
+    moments = engine.locate(query.text, 1, video=world / "videos" / f"{query.video}.mp4", overlapping=True, weak=True)
     if not moments:
         return 0.0
     starts, ends = np.array(query.spans).T

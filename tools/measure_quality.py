@@ -60,7 +60,7 @@ def locate_moments(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> di
     """Locate each query in its own video: R1 at three overlaps, and the mean overlap."""
     found = []
     for row in rows:
-        moments = engine.locate(row["query"], 1, video=data / row["file"])
+        moments = engine.locate(row["query"], 1, video=data / row["file"], overlapping=True, weak=True)
         found.append(best_overlap(moments[0].start, moments[0].end, row["relevant_windows"]))
     array = np.array(found)
     recalls = {f"R1@{limit}": round(100 * float((array >= limit).mean()), 2) for limit in (0.3, 0.5, 0.7)}
@@ -72,7 +72,8 @@ def locate_in_corpus(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> 
     right = np.zeros((len(rows), 10), dtype=bool)
     for number, row in enumerate(rows):
         own = str((data / row["file"]).absolute())
-        for rank, moment in enumerate(engine.locate(row["query"], 10, videos=1000)):
+        moments = engine.locate(row["query"], 10, videos=1000, overlapping=True, weak=True)
+        for rank, moment in enumerate(moments):
             good = moment.path == own and best_overlap(moment.start, moment.end, row["relevant_windows"]) >= 0.5
             right[number, rank] = good
     return {

@@ -14,6 +14,8 @@ from vidret.types import Moment
 
 SIZE = (1200, 420)
 LEFT, TOP, RIGHT, BOTTOM = 64, 156, 1164, 384  # the plot
+TYPICAL = "typical of other queries"
+DASH = 4  # pixels
 LANE, NUM_LANES = 19, 5  # moments are named above the plot, in lanes
 FINE = 4  # the plot is drawn this many times larger, then shrunk, for smooth lines
 INK, FAINT, PAPER, GRID = (24, 24, 28), (110, 110, 120), (250, 250, 248), (226, 226, 224)
@@ -57,6 +59,7 @@ def draw_curve(
     query: str,
     title: str,
     end: float,
+    typical: float | None = None,
 ) -> None:
     """Write a chart as a picture, in the format that the name of ``out`` asks for.
 
@@ -68,6 +71,7 @@ def draw_curve(
         query: The heading.
         title: The line below it, such as the video's name.
         end: Where the video ends, in seconds: the axis runs from 0 to it.
+        typical: The score that few other queries reach: a line, which the scale always includes.
 
     Raises:
         OSError: ``out`` cannot be written.
@@ -77,10 +81,10 @@ def draw_curve(
         raise ValueError(f"times and scores must be of one length above 0, got {np.shape(times)}, {np.shape(scores)}")
     if not (np.isfinite(times).all() and np.isfinite(scores).all() and 0 < end < math.inf):
         raise ValueError(f"times, scores and end must be finite, and end above 0, got an end of {end}")
-    low, high = find_range(scores)
+    low, high = find_range(scores if typical is None else np.append(scores, typical))
     axes = Axes(LEFT, TOP, RIGHT, BOTTOM, end, low, high)
     picture = Image.new("RGB", SIZE, PAPER)
-    picture.paste(draw_plot(times, scores, [moment for _, moment in moments], axes), (LEFT, TOP))
+    picture.paste(draw_plot(times, scores, [moment for _, moment in moments], axes, typical), (LEFT, TOP))
     pen = ImageDraw.Draw(picture)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
     pen.text((LEFT, 12), shorten(pen, printable(query), bold), INK, bold)
@@ -93,13 +97,19 @@ def draw_curve(
         pen.line((axes.x(time), BOTTOM, axes.x(time), BOTTOM + 4), FAINT)
         pen.text((axes.x(time), BOTTOM + 10), brief(time), FAINT, small, anchor="mt")
     label_moments(pen, moments, axes, small)
+    if typical is not None:
+        label_typical(pen, axes.y(typical), small)
     picture.save(out)
 
 
 def draw_plot(
-    times: Float[np.ndarray, " frame"], scores: Float[np.ndarray, " frame"], moments: Sequence[Moment], axes: Axes
+    times: Float[np.ndarray, " frame"],
+    scores: Float[np.ndarray, " frame"],
+    moments: Sequence[Moment],
+    axes: Axes,
+    typical: float | None,
 ) -> Image.Image:
-    """Draw bands, grid and curve: the inside of the plot."""
+    """Draw bands, grid, curve and the line of a typical score: the inside of the plot."""
     size = (RIGHT - LEFT, BOTTOM - TOP)
     fine = Axes(0, 0, FINE * size[0], FINE * size[1], axes.end, axes.low, axes.high)
     plot = Image.new("RGB", (FINE * size[0], FINE * size[1]), PAPER)
@@ -112,6 +122,9 @@ def draw_plot(
     for start, end, weak in bands:
         for x in (start, end):
             pen.line((x, 0, x, fine.bottom), WEAK_EDGE if weak else EDGE, FINE)
+    if typical is not None:
+        for left in range(0, round(fine.right), 2 * DASH * FINE):
+            pen.line((left, fine.y(typical), left + DASH * FINE, fine.y(typical)), FAINT, FINE)
     draw_scores(pen, np.array([fine.x(time) for time in times]), np.array([fine.y(score) for score in scores]), size[0])
     pen.line((0, fine.bottom - FINE // 2, fine.right, fine.bottom - FINE // 2), FAINT, FINE)
     return plot.resize(size, Image.Resampling.BOX)
@@ -138,7 +151,8 @@ def label_moments(pen: ImageDraw.ImageDraw, moments: Sequence[tuple[int, Moment]
     taken: list[Box] = []
     for rank, moment in moments:
         start, end = axes.x(moment.start), axes.x(moment.end)
-        times = f"{brief(moment.start)} to {brief(moment.end)}{', weak' if moment.weak else ''}"
+        similarity = "" if moment.similarity is None else f", {moment.similarity:.3f}"
+        times = f"{brief(moment.start)} to {brief(moment.end)}{similarity}{', weak' if moment.weak else ''}"
         for text in (f"{rank}:  {times}", str(rank)):
             length = pen.textlength(text, font)
             left = min(max((start + end - length) / 2, LEFT), RIGHT - length)
@@ -158,6 +172,12 @@ def find_room(left: float, right: float, taken: Sequence[Box]) -> Box | None:
         if not any(box[0] < other[2] and other[0] < box[2] and bottom == other[3] for other in taken):
             return box
     return None
+
+
+def label_typical(pen: ImageDraw.ImageDraw, y: float, font: Font) -> None:
+    """Name the line of a typical score at its right end: above it, or below where that is too near the top."""
+    above = y - TOP > LANE
+    pen.text((RIGHT - 6, y - 3 if above else y + 3), TYPICAL, FAINT, font, anchor="rs" if above else "rt")
 
 
 def brief(time: float) -> str:

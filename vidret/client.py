@@ -112,6 +112,8 @@ class RemoteEngine:
         video: str | os.PathLike[str] | int | None = None,
         videos: int = 10,
         filters: Filters = ALL_VIDEOS,
+        overlapping: bool = False,
+        weak: bool = False,
     ) -> list[Moment]:
         """Find the moments that answer a query, in one video or in all; see ``Engine.locate``.
 
@@ -119,6 +121,7 @@ class RemoteEngine:
             RemoteError: As in ``search``; or the server has no such video.
         """
         body = {**_say_query(query), "k": k, "videos": videos, **_say_filters(filters)}
+        body |= {"overlapping": overlapping, "weak": weak}
         if video is not None:
             body["video"] = self._find_video(video)
         return self._ask("POST", "/api/locate", lambda found: [_read_moment(row) for row in found["moments"]], body)
@@ -279,7 +282,7 @@ def _read_moment(row: dict[str, Any]) -> Moment:
 
 def _read_curve(found: dict[str, Any]) -> Curve:
     scores, times = np.array(found["scores"], np.float32), np.array(found["times"], np.float64)
-    return Curve(scores, times, found["start"], found["end"], found["best"])
+    return Curve(scores, times, found["start"], found["end"], found["best"], found["typical"])
 
 
 def _read_video(row: dict[str, Any]) -> StoredVideo:

@@ -22,7 +22,7 @@ from vidret.grounding import Grounder, forget_others
 from vidret.indexing import IndexReport, Progress, index_files
 from vidret.locating import Chosen, Locator
 from vidret.queries import Wanted, encode_queries
-from vidret.ranking import AUTO, NONE, FrameRanker, Ranker, check_ranker, load_ranker
+from vidret.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
 from vidret.searching import CANDIDATES, Search, Searcher
 from vidret.store.gpu import choose_faiss_device
 from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
@@ -407,6 +407,8 @@ class Engine:
         video: str | os.PathLike[str] | int | None = None,
         videos: int = 10,
         filters: Filters = ALL_VIDEOS,
+        overlapping: bool = False,
+        weak: bool = False,
     ) -> list[Moment]:
         """Find the moments that answer a query, in one video or in all.
 
@@ -416,10 +418,13 @@ class Engine:
             video: The path or id of the one video to look into; all unless given.
             videos: Of all videos, how many of the best are looked into.
             filters: Which of all videos.
+            overlapping: Also return moments that overlap better ones: the ranked list that benchmarks count.
+            weak: Also return moments of videos in which most unrelated queries score as high, and those that stand out
+                less than half as much as the best of their video.
 
         Returns:
-            Moments, best first; each says whether the curve or a trained head found it. Where a moment of a video lies
-            depends on that video alone.
+            Moments, best first; each says whether the curve or a trained head found it. A video whose whole curve is
+            above what few unrelated queries reach is one moment, unless ``overlapping``.
 
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
@@ -431,7 +436,7 @@ class Engine:
             chosen = [Chosen(hit.video, hit.path, hit.score, hit.weak) for hit in hits]
         else:
             chosen = [self._choose_video(video)]
-        return Locator(self._searcher, self.grounder).locate(wanted, chosen, k)
+        return Locator(self._searcher, self.grounder).locate(wanted, chosen, k, overlapping=overlapping, weak=weak)
 
     def rate(
         self, query: Query, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
@@ -450,8 +455,7 @@ class Engine:
 
     def typical_score(self, share: float = 1 - WEAK) -> float | None:
         """Give the score of best frames that only this share of unrelated queries reach; None in an empty index."""
-        best = self._searcher.baselines.scores(self._store, FrameRanker())
-        return float(np.quantile(best, 1 - share)) if best else None
+        return self._searcher.typical_score(share)
 
     # What there is
 

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from vidret.text import clock, file_name, is_address, printable, tellable
 from vidret.types import Moment
 from vidret.video.probe import probe
 
-COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by")
+COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by", "similarity")
+NUMBERS = ("start", "end", "score", "similarity")
 MAX_EVENTS = 999  # an event number has three digits
 MAX_TITLE = 70
 REEL_LETTERS = 8
@@ -85,7 +87,7 @@ def list_rows(moments: Sequence[Moment], query: str) -> list[dict[str, Any]]:
     rows = []
     for rank, moment in enumerate(moments, start=1):
         row: dict[str, Any] = {"rank": rank, "query": query} | dataclasses.asdict(moment)
-        row |= {name: round(row[name], 6) for name in ("start", "end", "score")}
+        row |= {name: round(row[name], 6) for name in NUMBERS if row[name] is not None}
         rows.append({name: row[name] for name in COLUMNS})
     return rows
 
@@ -93,21 +95,28 @@ def list_rows(moments: Sequence[Moment], query: str) -> list[dict[str, Any]]:
 def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
     """Write moments of one video as its chapters, in the order of time, in ffmpeg's metadata format.
 
-    ``ffmpeg -i video.mp4 -i out.ffmeta -map_metadata 1 -codec copy with-chapters.mp4`` puts them into the video.
+    ``ffmpeg -i video.mp4 -i out.ffmeta -map_metadata 1 -codec copy with-chapters.mp4`` puts them into the video. A
+    chapter lasts a millisecond at least. Several are numbered, since all of them answer one query.
 
     Raises:
-        VidretError: Moments of several videos: chapters go into one.
+        VidretError: The moments are of several videos, or overlap: a player is in one chapter at a time.
     """
     check_moments(moments)
     paths = sorted({moment.path for moment in moments})
     if len(paths) > 1:
         first = printable(tellable(paths[0]))
         raise VidretError(f"chapters must be of one video, got {len(paths)}, {first} among them; locate in one of them")
+    ordered = sorted(moments, key=lambda moment: (moment.start, moment.end))
+    for one, other in pairwise(ordered):
+        if other.start < one.end:
+            spans = " and ".join(f"{clock(each.start)} to {clock(each.end)}" for each in (one, other))
+            raise VidretError(f"chapters must not overlap, got {spans}")
     lines = [";FFMETADATA1"]
-    for moment in sorted(moments, key=lambda moment: (moment.start, moment.end)):
+    for number, moment in enumerate(ordered, start=1):
         start = round(moment.start * 1000)
         end = max(round(moment.end * 1000), start + 1)
-        lines += ["[CHAPTER]", "TIMEBASE=1/1000", f"START={start}", f"END={end}", f"title={escape_metadata(query)}"]
+        title = escape_metadata(query if len(ordered) == 1 else f"{query} ({number})")
+        lines += ["[CHAPTER]", "TIMEBASE=1/1000", f"START={start}", f"END={end}", f"title={title}"]
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from vidret.align.similarity import score_top_frames
 from vidret.errors import DecodeError, StoreError
-from vidret.ground.curve import find_spans
+from vidret.ground.curve import find_moments, mean_inside
+from vidret.ground.spans import Span, keep_apart
 from vidret.grounding import Grounder
 from vidret.queries import Wanted
 from vidret.ranking import FrameRanker
@@ -20,6 +21,8 @@ from vidret.types import Curve, Moment
 from vidret.video.timeline import LONGEST_STILL_S
 
 logger = logging.getLogger(__name__)
+
+LEAST_SHARE = 0.5  # of the probability of a video's best span
 
 
 class Chosen(NamedTuple):
@@ -38,29 +41,37 @@ class Locator:
         """Join them."""
         self._searcher, self._grounder = searcher, grounder
 
-    def locate(self, wanted: Wanted, chosen: Sequence[Chosen], k: int) -> list[Moment]:
-        """Find the k best moments in videos: by the head, which knows no pictures, or by curves."""
-        by_head = self._grounder is not None and not wanted.wordless
-        moments = self.ask_head(wanted, chosen) if by_head else self.read_curves(wanted, chosen, k)
+    def locate(
+        self, wanted: Wanted, chosen: Sequence[Chosen], k: int, *, overlapping: bool, weak: bool
+    ) -> list[Moment]:
+        """Find the k best moments in videos: by the head, which knows no pictures, or by curves.
+
+        ``overlapping`` and ``weak`` add what people are not shown unless they ask: see ``Engine.locate``.
+        """
+        if self._grounder is not None and not wanted.wordless:
+            moments = self.ask_head(wanted, chosen, overlapping=overlapping, weak=weak)
+        else:
+            moments = self.read_curves(wanted, chosen, k, overlapping=overlapping, weak=weak)
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
-    def read_curves(self, wanted: Wanted, chosen: Sequence[Chosen], k: int) -> list[Moment]:
+    def read_curves(
+        self, wanted: Wanted, chosen: Sequence[Chosen], k: int, *, overlapping: bool, weak: bool
+    ) -> list[Moment]:
         """Find moments without training: where a query's scores stand out."""
         moments = []
         for each in chosen:
             curve = self.curve(wanted, each.video)
             if curve is None:
                 continue
-            weak = not wanted.wordless and self._searcher.is_weak(curve.best, FrameRanker())
-            spans = [
-                span
-                for part in split_at_gaps(curve)
-                for span in find_spans(part.scores, part.times, start=part.start, end=part.end, k=k)
-            ]
-            moments += [Moment(each.video, each.path, *span, weak) for span in spans]
+            is_weak = not wanted.wordless and self._searcher.is_weak(curve.best, FrameRanker())
+            if is_weak and not weak:
+                continue
+            for span in find_moments(curve, k=k, overlapping=overlapping, weak=weak):
+                similarity = mean_inside(curve, span)
+                moments.append(Moment(each.video, each.path, *span, is_weak, similarity=similarity))
         return moments
 
-    def ask_head(self, wanted: Wanted, chosen: Sequence[Chosen]) -> list[Moment]:
+    def ask_head(self, wanted: Wanted, chosen: Sequence[Chosen], *, overlapping: bool, weak: bool) -> list[Moment]:
         """Find moments with the trained head.
 
         Its scores are probabilities within a video. Across videos each is multiplied by the video's own: a softmax of
@@ -82,10 +93,12 @@ class Locator:
             except (DecodeError, StoreError) as error:
                 logger.warning("left out: %s", error)
                 continue
-            weak = self._is_weak(wanted, each.video) if each.weak is None else each.weak
+            is_weak = self._is_weak(wanted, each.video) if each.weak is None else each.weak
+            if is_weak and not weak:
+                continue
             moments += [
-                Moment(each.video, each.path, span.start, span.end, float(share) * span.score, weak, "head")
-                for span in spans
+                Moment(each.video, each.path, span.start, span.end, float(share) * span.score, is_weak, "head")
+                for span in choose_spans(spans, overlapping=overlapping, weak=weak)
             ]
         return moments
 
@@ -129,19 +142,16 @@ class Locator:
             fits = rows @ text.sentence
             scores = scores - np.maximum(0, fits - fits.mean())
         best = float(score_top_frames(wanted.text.sentence, frames)[0].max())
+        typical = None if wanted.wordless else self._searcher.typical_score()
         gaps = tuple(
             (before.end, after.start)
             for before, after in pairwise(segments)
             if after.start - before.end > LONGEST_STILL_S
         )
-        return Curve(scores, np.concatenate(stored.times), segments[0].start, segments[-1].end, best, gaps)
+        return Curve(scores, np.concatenate(stored.times), segments[0].start, segments[-1].end, best, typical, gaps)
 
 
-def split_at_gaps(curve: Curve) -> list[Curve]:
-    """Return the parts of a curve that its gaps leave, in order: no moment lasts over a gap."""
-    starts = [curve.start, *(end for _, end in curve.gaps)]
-    ends = [*(start for start, _ in curve.gaps), curve.end]
-    firsts = np.searchsorted(curve.times, starts[1:])
-    scores, times = np.split(curve.scores, firsts), np.split(curve.times, firsts)
-    parts = zip(scores, times, starts, ends, strict=True)
-    return [Curve(*part, curve.best) for part in parts if len(part[0])]
+def choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:
+    """Return the spans of a head that people are shown, best first."""
+    kept = list(spans) if overlapping else keep_apart(spans)
+    return kept if weak else [span for span in kept if span.score >= LEAST_SHARE * kept[0].score]

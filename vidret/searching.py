@@ -18,7 +18,7 @@ from vidret.baselines import Baselines
 from vidret.calibrating import Calibration, find_edition, load_calibration
 from vidret.encode.encoder import Encoder
 from vidret.queries import Wanted
-from vidret.ranking import AUTO, NONE, Levels, Ranker, load_ranker
+from vidret.ranking import AUTO, NONE, FrameRanker, Levels, Ranker, load_ranker
 from vidret.store.store import Store
 from vidret.text import short, tellable
 from vidret.types import ALL_VIDEOS, Filters, Hit, Segment, TextEmbedding
@@ -158,6 +158,11 @@ class Searcher:
     def is_weak(self, score: float, ranker: Ranker) -> bool:
         """Say whether most unrelated queries score as high in this index."""
         return unrelated_share(self.baselines.scores(self.store, ranker), score) >= WEAK
+
+    def typical_score(self, share: float = 1 - WEAK) -> float | None:
+        """Return the score of best frames that only this share of unrelated queries reach; None in an empty index."""
+        best = self.baselines.scores(self.store, FrameRanker())
+        return float(np.quantile(best, 1 - share)) if best else None
 
     def rank(self, searches: Sequence[Search]) -> list[Ranked]:
         """Let the vectors choose candidates, and each search's ranker order them."""

@@ -45,9 +45,14 @@ def shots_of_moments(moments: Sequence[Moment]) -> list[Shot]:
             time = moment.start + (moment.end - moment.start) * (column + 0.5) / COLUMNS
             span = f"{clock(moment.start)} to {clock(moment.end)}"
             title = f"{rank}. {file_name(moment.path)}" if column == 0 else ""
-            line = f"{span}   score {moment.score:.3f}" if column == 0 else clock(time)
+            line = f"{span}   {measure(moment)}" if column == 0 else clock(time)
             shots.append(Shot(moment.path, time, title, line))
     return shots
+
+
+def measure(moment: Moment) -> str:
+    """Write how well a moment answers: its similarity, of a head's its probability."""
+    return f"score {moment.score:.3f}" if moment.similarity is None else f"similarity {moment.similarity:.3f}"
 
 
 def draw_sheet(shots: Sequence[Shot], heading: str, out: str | Path) -> None:

@@ -39,7 +39,10 @@ TEXTS = {
     "level",
     "domain",
 }
-NOTHING_MATCHES = "Nothing in this index looks much like that: most unrelated queries score as high. The nearest are:"
+NO_VIDEOS = "no such videos in this index"
+NOTHING_MATCHES = "Nothing in this index looks much like that: most unrelated queries score as high."
+NEAREST = "The nearest are:"
+SEE_WEAK = "--weak shows the nearest moments."
 
 FOUND_BY = {
     "curve": "the curve of similarity (no trained head)",
@@ -65,27 +68,42 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
 def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
     """Print hits, best first, each copy below its video; ``explain`` adds what each score is made of."""
     if hits and all(hit.weak for hit in hits):
-        say(NOTHING_MATCHES, style="yellow")
+        say(f"{NOTHING_MATCHES} {NEAREST}", style="yellow")
     levels = list(hits[0].why) if hits and explain else []
     rows = []
     for rank, hit in enumerate(hits, start=1):
         why = [f"{hit.why[level]:.3f}" for level in levels]
         rows.append((str(rank), f"{hit.score:.3f}", *why, clock(hit.time), short(hit.path)))
         rows += [("", "", *([""] * len(why)), "", f"= {short(copy)}") for copy in hit.copies]
-    show_table(("rank", "score", *levels, "best at", "video"), rows, "no such videos in this index")
+    show_table(("rank", "score", *levels, "best at", "video"), rows, NO_VIDEOS)
 
 
 def show_moments(moments: "Sequence[Moment]") -> None:
-    """Print moments, best first."""
+    """Print moments, best first: those of a curve with their similarity, those of a head with their probability."""
     if moments and all(moment.weak for moment in moments):
-        say(NOTHING_MATCHES, style="yellow")
+        say(f"{NOTHING_MATCHES} {NEAREST}", style="yellow")
     if moments:
         say(f"found by {FOUND_BY[moments[0].by]}", style="dim")
+    name = "similarity" if moments and moments[0].similarity is not None else "score"
     rows = [
-        (str(rank), f"{moment.score:.3f}", clock(moment.start), clock(moment.end), short(moment.path))
+        (
+            str(rank),
+            f"{moment.score if moment.similarity is None else moment.similarity:.3f}",
+            clock(moment.start),
+            clock(moment.end),
+            short(moment.path),
+        )
         for rank, moment in enumerate(moments, start=1)
     ]
-    show_table(("rank", "score", "start", "end", "video"), rows, "no such videos in this index")
+    show_table(("rank", name, "start", "end", "video"), rows, NO_VIDEOS)
+
+
+def say_no_moments(nearest: "Sequence[Moment]") -> None:
+    """Say why no moments are shown; ``nearest`` are the weak ones, if there are any."""
+    if nearest:
+        say(f"{NOTHING_MATCHES} {SEE_WEAK}", style="yellow")
+    else:
+        say(NO_VIDEOS)
 
 
 def tell_vectors(info: "StoreInfo") -> str:

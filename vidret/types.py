@@ -150,7 +150,9 @@ class Hit:
 class Moment:
     """A stretch of a video that answers a query: ``start`` < ``end`` in seconds, score (higher is better).
 
-    ``by`` says who found it: ``curve`` (no training, a similarity) or ``head`` (a trained one, a probability).
+    ``by`` says who found it: ``curve`` (no training) or ``head`` (a trained one, whose score is a probability). The
+    score of a curve's moment counts its contrast with what is around it, and orders moments. ``similarity`` is the mean
+    of the curve inside; None where a head found it.
     """
 
     video: int
@@ -160,14 +162,17 @@ class Moment:
     score: float
     weak: bool = False
     by: str = "curve"
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
     """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
 
-    ``best`` is the score of its best segment, as a search gives it. ``gaps`` are the stretches, from one time to the
-    other in seconds, in which the video shows no new frame for so long that no segment is of them.
+    ``best`` is the score of its best segment, as a search gives it; ``typical`` the score that fewer than a quarter of
+    unrelated queries reach in their best video, None where that is not known: of queries without words. ``gaps`` are
+    the stretches, from one time to the other in seconds, in which the video shows no new frame for so long that no
+    segment is of them.
     """
 
     scores: Float[np.ndarray, " frame"]
@@ -175,6 +180,7 @@ class Curve:
     start: float
     end: float
     best: float
+    typical: float | None = None
     gaps: tuple[tuple[float, float], ...] = ()
 
 

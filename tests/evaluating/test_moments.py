@@ -82,7 +82,7 @@ def test_the_whole_index_is_searched_and_copies_are_one_video(
     names = {"twin.mp4": "white"}  # the same content
     found = {}
     for query in queries_of(world):
-        moments = engine.locate(query.text, 100, videos=100)
+        moments = engine.locate(query.text, 100, videos=100, overlapping=True, weak=True)
         found[query.id] = [
             FoundMoment(names.get(Path(m.path).name, Path(m.path).stem), m.start, m.end) for m in moments
         ]
@@ -102,7 +102,9 @@ def test_predictions_are_in_the_form_of_submissions(
     assert [(row["query"], row["vid"]) for row in rows] == [moment[1:3] for moment in THERE]
     for row, each in zip(rows, predictions, strict=True):
         assert each.spans is not None
-        moments = engine.locate(row["query"], 50, video=world / "videos" / f"{row['vid']}.mp4")
+        moments = engine.locate(
+            row["query"], 50, video=world / "videos" / f"{row['vid']}.mp4", overlapping=True, weak=True
+        )
         assert each.spans.tolist() == [[m.start, m.end, m.score] for m in moments]
 
 

@@ -11,11 +11,14 @@ from vidret.ground.curve import (
     FLANK,
     MAX_OVERLAP,
     RELIABILITY,
+    find_moments,
     find_spans,
     list_windows,
+    mean_inside,
     weigh_windows,
 )
-from vidret.ground.spans import Span, overlap
+from vidret.ground.spans import Span, keep_apart, overlap
+from vidret.types import Curve
 
 
 def naive_weight(scores: list[float], first: int, last: int) -> float:
@@ -152,3 +155,61 @@ def test_what_does_not_fit_is_refused() -> None:
         find_spans(np.zeros(0), np.zeros(0), start=0, end=1)
     with pytest.raises(ValueError, match="got 3 and 2"):
         find_spans(np.zeros(3), np.zeros(2), start=0, end=1)
+
+
+# What people are shown
+
+
+def make_curve(scores: np.ndarray, typical: float | None = None) -> Curve:
+    num_frames = len(scores)
+    return Curve(scores, np.arange(num_frames) + 0.5, 0.0, float(num_frames), float(scores.max()), typical)
+
+
+def shown(curve: Curve, *, k: int = 5, overlapping: bool = False, weak: bool = False) -> list[Span]:
+    return find_moments(curve, k=k, overlapping=overlapping, weak=weak)
+
+
+def test_moments_that_are_shown_never_overlap() -> None:
+    for seed in range(20):
+        scores, _ = sample(60, seed)
+        curve = make_curve(scores)
+        apart, all_of_them = shown(curve, k=9, weak=True), shown(curve, k=9, overlapping=True, weak=True)
+        assert all_of_them == find_spans(scores, curve.times, start=0, end=60, k=9)
+        assert apart[0] == all_of_them[0], "the best is the best"
+        in_time = sorted(apart)
+        assert all(one.end <= other.start for one, other in pairwise(in_time))
+        assert keep_apart(apart) == apart
+        assert sum(span.end - span.start for span in apart) <= 60
+
+
+def test_nested_spans_are_kept_apart_from_the_best_down() -> None:
+    spans = [Span(22, 24, 0.9), Span(0, 24, 0.8), Span(0, 4, 0.7), Span(4, 9, 0.6), Span(3, 5, 0.5)]
+    assert keep_apart(spans) == [Span(22, 24, 0.9), Span(0, 4, 0.7), Span(4, 9, 0.6)]
+    assert keep_apart([]) == []
+
+
+def test_a_curve_that_is_high_throughout_is_one_moment() -> None:
+    scores = 0.3 + 0.02 * np.random.default_rng(3).standard_normal(24)
+    assert len(shown(make_curve(scores), weak=True)) == 5
+    lowest = float(scores.min())
+    whole = shown(make_curve(scores, typical=lowest))
+    assert [(span.start, span.end) for span in whole] == [(0, 24)]
+    assert whole[0].score == find_spans(scores, np.arange(24) + 0.5, start=0, end=24)[0].score, "ordered by its best"
+    assert len(shown(make_curve(scores, typical=lowest + 1e-6), weak=True)) == 5
+    assert len(shown(make_curve(scores, typical=lowest), overlapping=True, weak=True)) == 5
+
+
+def test_what_rises_less_than_half_as_far_is_shown_on_request_only() -> None:
+    scores = np.full(100, 0.2)
+    scores[10:20], scores[40:50], scores[70:80] = 0.4, 0.32, 0.24
+    strong, weak = shown(make_curve(scores)), shown(make_curve(scores), weak=True)
+    assert [(span.start, span.end) for span in strong] == [(10, 20), (40, 50)]
+    assert (70, 80) in [(span.start, span.end) for span in weak]
+
+
+def test_the_mean_inside_is_on_the_scale_of_the_curve() -> None:
+    curve = make_curve(np.array([0.1, 0.2, 0.4, 0.6]))
+    assert mean_inside(curve, Span(1, 3, 9.0)) == pytest.approx(0.3)
+    assert mean_inside(curve, Span(2.6, 2.9, 9.0)) == pytest.approx(0.4), "the nearest frame where there is none inside"
+    best = shown(curve)[0]
+    assert best.score > mean_inside(curve, best) <= curve.scores.max()

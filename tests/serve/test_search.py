@@ -108,6 +108,17 @@ def test_moments_are_the_engines(client: TestClient, engine: Engine) -> None:
     assert (told["title"], told["by"], answer["weak"]) == ("both", "curve", False)
 
 
+def test_moments_that_overlap_or_are_weak_come_on_request(client: TestClient, engine: Engine) -> None:
+    asked = {"query": "red", "k": 20, "overlapping": True, "weak": True}
+    every = client.post("/api/locate", json=asked).json()["moments"]
+    assert [(row["start"], row["similarity"]) for row in every] == [
+        (moment.start, moment.similarity) for moment in engine.locate("red", 20, overlapping=True, weak=True)
+    ]
+    few = client.post("/api/locate", json={"query": "red", "k": 20}).json()["moments"]
+    assert 0 < len(few) < len(every)
+    assert client.post("/api/locate", json={"query": "yellow"}).json()["moments"] == []
+
+
 def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
     number = find_id(engine, "both.mp4")
     for asked in ({"query": "blue"}, {"image": BLUE}):

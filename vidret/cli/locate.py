@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,7 @@ from vidret.cli.options import (
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
-from vidret.show import as_row, show_count, show_moments
+from vidret.show import as_row, say_no_moments, show_count, show_moments
 from vidret.terminal import say
 from vidret.text import file_name
 
@@ -55,6 +56,17 @@ def locate(
     max_seconds: MaxSecondsOption = None,
     after: AfterOption = None,
     before: BeforeOption = None,
+    overlapping: Annotated[
+        bool, typer.Option("--overlapping", help="Also show moments that overlap better ones.")
+    ] = False,
+    weak: Annotated[
+        bool,
+        typer.Option(
+            "--weak",
+            help="Also show moments of videos in which most unrelated queries score as high, and those that stand out "
+            "less than half as much as the best of their video.",
+        ),
+    ] = False,
     head: HeadOption = "auto",
     form: Annotated[
         str, typer.Option("--format", help="table, json, csv, edl (for editing programs) or chapters (for ffmpeg).")
@@ -77,7 +89,10 @@ def locate(
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
     filters = read_filters(folder, min_seconds, max_seconds, after, before)
     engine = open_asked(context, url, token, index, device, precision, head=head)
-    moments = engine.locate(query, k, video=video, videos=videos, filters=filters)
+    find = partial(engine.locate, query, video=video, videos=videos, filters=filters)
+    moments = find(k, overlapping=overlapping, weak=weak)
+    if not moments:
+        say_no_moments([] if weak else find(1, weak=True))
     print_moments(moments, query, "json" if as_json else form, fps)
     if sheet is not None:
         from vidret.sheet import shots_of_moments
@@ -106,7 +121,7 @@ def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float
             put(to_edl(moments, query=query, fps=fps))
         case "chapters":
             put(to_chapters(moments, query=query))
-        case _:
+        case _ if moments:
             show_moments(moments)
 
 
@@ -126,7 +141,16 @@ def draw_moments(engine: "Engine | RemoteEngine", query: str, moments: "Sequence
     own = [(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.video == best.video]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw_curve(found.times, found.scores, own, out, query=query, title=file_name(best.path), end=found.end)
+        draw_curve(
+            found.times,
+            found.scores,
+            own,
+            out,
+            query=query,
+            title=file_name(best.path),
+            end=found.end,
+            typical=found.typical,
+        )
     except (OSError, ValueError) as error:
         raise VidretError(f"{out}: cannot be written: {error}") from error
     say(f"score curve: {out}")

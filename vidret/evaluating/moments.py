@@ -60,14 +60,14 @@ def evaluate_moments(
     predictions, found, own = [], {}, {}
     for done, query in enumerate(queries):
         path = gallery.files[query.video].absolute()
-        moments = engine.locate(query.text, NUM_SPANS, video=path)
+        moments = engine.locate(query.text, NUM_SPANS, video=path, overlapping=True, weak=True)
         spans = np.array([(m.start, m.end, m.score) for m in moments], np.float64).reshape(-1, 3)
         saliency = rate_clips(engine, query, gallery) if rated else None
         predictions.append(Prediction(query.id, spans, saliency))
         if corpus and labelled:
             # By content: which of several copies of a video is found does not matter.
             own[query.id] = str(moments[0].video) if moments else query.video
-            everywhere = engine.locate(query.text, CORPUS_MOMENTS, videos=CORPUS_VIDEOS)
+            everywhere = engine.locate(query.text, CORPUS_MOMENTS, videos=CORPUS_VIDEOS, overlapping=True, weak=True)
             found[query.id] = [FoundMoment(str(m.video), m.start, m.end) for m in everywhere]
         if on_progress is not None:
             on_progress(done + 1, len(queries))

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vidret.ground.spans import Span, keep_best
+from vidret.types import Curve
 
 FLANK = 2  # a span is held against neighbours twice its own length on either side
 CONTRAST = 0.5  # what standing out counts, against the level itself
@@ -11,6 +12,7 @@ RELIABILITY = 0.25  # how strongly longer evidence is trusted: 0 not at all, 0.5
 SHORTEST = 2  # frames; one frame alone is noise
 ALL_LENGTHS = 64  # frames; beyond, lengths grow by a tenth, so that a two-hour video has about a hundred
 MAX_OVERLAP = 0.3
+STANDS_OUT = 0.5  # of the rise of the best span above the mean of its video
 
 
 def find_spans(
@@ -20,6 +22,7 @@ def find_spans(
     start: float,
     end: float,
     k: int = 5,
+    max_overlap: float = MAX_OVERLAP,
 ) -> list[Span]:
     """Find the spans in which a score curve stands high, and above its surroundings.
 
@@ -32,7 +35,8 @@ def find_spans(
         times: When the frames are, in seconds, rising.
         start: Where the first frame's stretch begins, in seconds.
         end: Where the last frame's stretch ends, in seconds.
-        k: How many spans to give at most; no two overlap by more than ``MAX_OVERLAP``.
+        k: How many spans to give at most.
+        max_overlap: Largest intersection over union of two spans; 0 keeps all of them apart.
 
     Returns:
         Spans, best first. A boundary lies midway between two frames.
@@ -43,8 +47,51 @@ def find_spans(
     edges = np.concatenate([[start], (times[1:] + times[:-1]) / 2, [end]])
     first, last = list_windows(num_frames)
     values = weigh_windows(np.asarray(scores, dtype=np.float64), first, last)
-    best = keep_best(edges[first], edges[last], values, limit=k, max_overlap=MAX_OVERLAP)
+    best = keep_best(edges[first], edges[last], values, limit=k, max_overlap=max_overlap)
     return [Span(float(edges[first[i]]), float(edges[last[i]]), float(values[i])) for i in best]
+
+
+def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list[Span]:
+    """Return the spans of a curve that people are shown, best first, as ``find_spans`` orders them.
+
+    No span lasts over a gap of the curve.
+
+    Args:
+        curve: With ``typical``, the score that few unrelated queries reach. A part between gaps that reaches it
+            throughout is one span, with the score of its best stretch: what is inside differs by chance alone.
+        k: How many spans to find at most in a part.
+        overlapping: Return spans that overlap better ones, too, and the stretches of such a part.
+        weak: Return spans, too, that rise less than half as far above the mean of the curve as the best one.
+    """
+    found = []
+    for part in split_at_gaps(curve):
+        overlap = MAX_OVERLAP if overlapping else 0.0
+        spans = find_spans(part.scores, part.times, start=part.start, end=part.end, k=k, max_overlap=overlap)
+        if not overlapping and curve.typical is not None and part.scores.min() >= curve.typical:
+            spans = [Span(part.start, part.end, spans[0].score)]
+        found += spans
+    best, *others = sorted(found, key=lambda span: -span.score)
+    mean = float(curve.scores.mean())
+    least = mean + STANDS_OUT * (mean_inside(curve, best) - mean)
+    return [best, *(span for span in others if weak or mean_inside(curve, span) >= least)]
+
+
+def split_at_gaps(curve: Curve) -> list[Curve]:
+    """Return the parts of a curve that its gaps leave, in order."""
+    starts = [curve.start, *(end for _, end in curve.gaps)]
+    ends = [*(start for start, _ in curve.gaps), curve.end]
+    firsts = np.searchsorted(curve.times, starts[1:])
+    scores, times = np.split(curve.scores, firsts), np.split(curve.times, firsts)
+    parts = zip(scores, times, starts, ends, strict=True)
+    return [Curve(*part, curve.best) for part in parts if len(part[0])]
+
+
+def mean_inside(curve: Curve, span: Span) -> float:
+    """Return the mean score of the frames inside a span, of the nearest frame where it holds none."""
+    inside = curve.scores[(curve.times >= span.start) & (curve.times <= span.end)]
+    if len(inside):
+        return float(inside.mean())
+    return float(curve.scores[np.abs(curve.times - (span.start + span.end) / 2).argmin()])
 
 
 def list_windows(num_frames: int) -> tuple[Int[np.ndarray, " window"], Int[np.ndarray, " window"]]:

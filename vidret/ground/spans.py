@@ -1,5 +1,6 @@
 """Spans of time: how much two of them share, and keeping the best of many that overlap."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,12 @@ def overlap(
     joined = np.maximum(ends, end) - np.minimum(starts, start)
     ratio: Float[np.ndarray, " span"] = np.maximum(shared, 0) / np.maximum(joined, 1e-9)
     return ratio
+
+
+def keep_apart(spans: Sequence[Span]) -> list[Span]:
+    """Return the spans, best first, that no better one overlaps."""
+    starts, ends, scores = np.array(spans, np.float64).reshape(-1, 3).T
+    return [spans[place] for place in keep_best(starts, ends, scores, limit=len(spans), max_overlap=0.0)]
 
 
 def keep_best(

@@ -95,6 +95,12 @@ class LocateRequest(Question):
     k: int = Field(5, ge=1, le=200, description="How many moments to give at most.")
     video: Id | None = Field(None, description="The one video to look into; all unless given.")
     videos: int = Field(10, ge=1, le=100, description="Of all videos, how many of the best are looked into.")
+    overlapping: bool = Field(False, description="Return moments, too, that overlap better ones.")
+    weak: bool = Field(
+        False,
+        description="Return moments, too, of videos in which most unrelated queries score as high, and those that "
+        "stand out less than half as much as the best of their video.",
+    )
 
 
 class HitRow(BaseModel):
@@ -136,6 +142,7 @@ class MomentRow(BaseModel):
     score: float = Field(examples=[0.31])
     weak: bool
     by: str = Field(description="Who found it: curve or head.", examples=["curve"])
+    similarity: float | None = Field(description="The mean of the curve inside; null by head.", examples=[0.27])
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=28.25"])
     stream: str = Field(examples=["/api/videos/7/stream"])
 

@@ -42,7 +42,15 @@ def search_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> AP
         if asked.video is not None:
             await run_in_threadpool(find_video, engine, asked.video)
         moments = await worker.ask(
-            lambda engine: engine.locate(query, asked.k, video=asked.video, videos=asked.videos, filters=filters)
+            lambda engine: engine.locate(
+                query,
+                asked.k,
+                video=asked.video,
+                videos=asked.videos,
+                filters=filters,
+                overlapping=asked.overlapping,
+                weak=asked.weak,
+            )
         )
         rows = [moment_row(moment) for moment in moments]
         weak = bool(rows) and all(row.weak for row in rows)

@@ -56,13 +56,15 @@ def tell_curve(engine: Engine, number: int, query: Asking) -> CurveAnswer:
     """Ask the engine how a query fits a video, and what that is worth."""
     curve = engine.curve(query, number)
     moments = [moment_row(moment) for moment in engine.locate(query, MOMENTS, video=number)]
+    # Nothing is shown of a video that is weak, nor of one that a head cannot read.
+    weak = not moments and bool(engine.locate(query, 1, video=number, weak=True))
     return CurveAnswer(
         times=curve.times.tolist(),
         scores=curve.scores.tolist(),
         start=curve.start,
         end=curve.end,
         best=curve.best,
-        weak=bool(moments) and all(moment.weak for moment in moments),
-        typical=engine.typical_score() if isinstance(query, str) else None,  # of words; of pictures nothing is known
+        weak=weak,
+        typical=curve.typical,
         moments=moments,
     )

@@ -6,6 +6,7 @@ const WIDTH = 1000; // of the SVG's own units, whatever its size on the screen
 const HEIGHT = 100;
 const ROOM = 8; // above and below the curve
 const MOST_POINTS = 800;
+const SMALLEST_RANGE = 0.02;
 
 const timeline = find("timeline");
 const reading = find("reading");
@@ -19,9 +20,9 @@ export function drawTimeline(curve, duration) {
 
   const points = thin(curve);
   const known = [...points.map(([, score]) => score), ...(typical === null ? [] : [typical])];
-  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const [low, high] = findRange(Math.min(...known), Math.max(...known));
   const x = (time) => Number(((time / duration) * WIDTH).toFixed(1));
-  const y = (score) => Number((HEIGHT - ROOM - ((score - low) / (high - low || 1)) * (HEIGHT - 2 * ROOM)).toFixed(1));
+  const y = (score) => Number((HEIGHT - ROOM - ((score - low) / (high - low)) * (HEIGHT - 2 * ROOM)).toFixed(1));
   const line = [[curve.start, points[0][1]], ...points, [curve.end, points.at(-1)[1]]].map(([time, score]) => `${x(time)},${y(score)}`).join("L");
   find("curve").replaceChildren(
     draw("path", { class: "area", d: `M${x(curve.start)},${HEIGHT}L${line}L${x(curve.end)},${HEIGHT}Z` }),
@@ -31,6 +32,12 @@ export function drawTimeline(curve, duration) {
   );
   find("typical").style.top = `${y(typical)}%`;
   find("typical").classList.toggle("below", y(typical) < HEIGHT / 4);
+}
+
+/** Widen a range of scores so that a flat curve looks flat. */
+function findRange(low, high) {
+  const [middle, half] = [(low + high) / 2, Math.max(high - low, SMALLEST_RANGE) / 2];
+  return [middle - half, middle + half];
 }
 
 /** Show where the video is. */

@@ -4,7 +4,6 @@ import { ask, isDropped, latest, readProblem } from "./api.js";
 import { clock, draw, find, isCalm, isModified, make, tell } from "./dom.js";
 import { drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 
-const LEAST_SHARE = 0.5; // of the best moment's score
 const ADDRESS_PAUSE = 300; // milliseconds before a new time is told
 const UNPLAYABLE = "This browser cannot play this file: stills are shown instead, and the file can be downloaded.";
 const WEAK = "Nothing in this video matches that well.";
@@ -114,25 +113,17 @@ async function search(id, query) {
   const curve = await askCurve(id, query);
   if (!curve.times.length) return;
   const best = curve.moments[0];
-  curve.moments = pickMoments(curve.moments).sort((one, other) => one.start - other.start); // as the timeline has them
+  curve.moments.sort((one, other) => one.start - other.start); // as the timeline has them
   shown.curve = curve;
   if (getDuration()) drawTimeline(curve, getDuration());
   if (curve.weak) tell(find("viewer-notice"), WEAK);
   find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
 }
 
-/** Leave out moments that a better one overlaps or outshines: on one timeline they say nothing more. */
-function pickMoments(moments) {
-  const picked = [];
-  for (const moment of moments) {
-    const apart = picked.every(({ start, end }) => moment.end <= start || end <= moment.start);
-    if (apart && moment.score >= moments[0].score * LEAST_SHARE) picked.push(moment);
-  }
-  return picked;
-}
-
-function makeMoment({ start, end, score }, best) {
-  const told = make("span", { className: "soft" }, score.toFixed(3));
+/** Make a moment's button, with its mean on the curve or the probability that a head gives it. */
+function makeMoment({ start, end, score, similarity }, best) {
+  const worth = similarity === null ? `${(100 * score).toFixed(0)} %` : similarity.toFixed(3);
+  const told = make("span", { className: "soft" }, worth);
   const button = make("button", { type: "button", className: best ? "best" : "" }, `${clock(start, true)} – ${clock(end, true)}`, told);
   button.addEventListener("click", () => seek(start));
   return make("li", {}, button);
