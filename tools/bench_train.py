@@ -22,6 +22,7 @@ from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.train import optim
 from vidret.train.losses import pair_losses
+from vidret.train.methods import tempme
 from vidret.train.retrieval import RetrievalModule
 
 VISION = VisionShape(image_size=224, patch=32, width=768, layers=12, heads=12, dim=512, quick_gelu=True)
@@ -41,7 +42,7 @@ class Step:
         self.device, self.precision = torch.device(device), precision
         module = RetrievalModule(vision=VISION, text=TEXT, compiled=compiled, **KINDS[kind])
         self.model = module.model.to(self.device).train()
-        rule: Any = optim.tempme if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
+        rule: Any = tempme.rule if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
         self.optimizer = torch.optim.AdamW(optim.parameter_groups(self.model, rule))
         self.trained = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
         self.pixels = torch.randint(0, 255, (batch, 12, 224, 224, 3), dtype=torch.uint8, device=self.device)

@@ -50,7 +50,7 @@ def make_module(method: str, **settings: Any) -> RetrievalModule:
         "train_all": True,
         "lr": 2e-3,
     }
-    return RetrievalModule(**(chosen | METHODS[method] | settings))
+    return RetrievalModule(**(chosen | METHODS.get(method, {}) | settings))
 
 
 def make_trainer(folder: Path, **settings: Any) -> lightning.Trainer:

@@ -26,6 +26,10 @@ from vidret.encode.vision import VisionShape
 from vidret.ground.head import GroundingHead
 from vidret.train.captioner import Captioner
 from vidret.train.losses import pair_losses
+from vidret.train.methods.glscl import rule as glscl
+from vidret.train.methods.promptswitch import rule as prompt_switch
+from vidret.train.methods.tempme import rule as tempme
+from vidret.train.methods.ucofia import rule as ucofia
 from vidret.train.optim import (
     BertAdam,
     Rule,
@@ -33,13 +37,9 @@ from vidret.train.optim import (
     bert_optimizer,
     clamp_scale,
     clip4clip,
-    glscl,
     parameter_groups,
-    prompt_switch,
     r2_optimizer,
     r2_tuning,
-    tempme,
-    ucofia,
     warm_then_cosine,
     warm_then_drop,
 )

@@ -1,7 +1,6 @@
 """What is trained for retrieval, as one module of named parts: towers, an aligner or a captioner where one is."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from einops import rearrange
@@ -10,18 +9,16 @@ from torch import Tensor, nn
 
 from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.concepts import ConceptAligner, ConceptFinder
+from vidret.align.concepts import ConceptAligner
 from vidret.align.files import save_aligner
-from vidret.align.levels import Mixing
-from vidret.align.selection import KEPT, PatchSelector, ScoreNet
 from vidret.align.temporal import TemporalTransformer
+from vidret.data.dataset import RetrievalBatch
 from vidret.encode.encoder import normalise_pixels
 from vidret.encode.model import ClipModel, save_model
 from vidret.encode.prompts import interleave
 from vidret.ranking import BESIDE
 from vidret.train.captioner import Captioner
-
-Method = Literal["clip", "tempme", "promptswitch", "ucofia", "glscl"]
+from vidret.train.gather import gather_batch
 
 
 class RetrievalModel(nn.Module):
@@ -31,10 +28,40 @@ class RetrievalModel(nn.Module):
     """
 
     def __init__(
-        self, encoder: ClipModel, *, aligner: Aligner | ConceptAligner | None = None, captioner: Captioner | None = None
+        self,
+        encoder: ClipModel,
+        *,
+        aligner: Aligner | ConceptAligner | None = None,
+        captioner: Captioner | None = None,
+        with_tokens: bool = False,
     ) -> None:
+        """Compose a model.
+
+        Args:
+            encoder: The towers.
+            aligner: Scores texts against videos; cosines of mean-pooled frames do without.
+            captioner: Predicts captions in training.
+            with_tokens: Whether videos are encoded with the tokens of their frames.
+        """
         super().__init__()
         self.encoder, self.aligner, self.captioner = encoder, aligner, captioner
+        self._with_tokens = with_tokens
+
+    def encode(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
+        """Encode the texts and the videos of a batch; vectors are not scaled to unit length."""
+        videos = self.encode_videos(batch.pixels, batch.frame_mask)
+        return self.encode_texts(batch.ids), videos
+
+    def encode_for_aligner(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
+        """Encode the batches of all processes, in the precision of the aligner's weights."""
+        texts, videos = self.for_aligner(*self.encode(batch))
+        return gather_batch(texts), gather_batch(videos)
+
+    def for_aligner(self, texts: TextBatch, videos: VideoBatch) -> tuple[TextBatch, VideoBatch]:
+        """Return texts and videos in the precision of the aligner's weights."""
+        assert self.aligner is not None
+        dtype = next(self.aligner.parameters()).dtype
+        return texts.to(dtype), videos.to(dtype)
 
     def encode_videos(
         self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"]
@@ -54,7 +81,7 @@ class RetrievalModel(nn.Module):
             pictures,
             num_frames=num_frames,
             mask=None if bool(mask.all()) else mask,
-            tokens=isinstance(self.aligner, Aligner),
+            tokens=self._with_tokens,
         )
         merged = card.merging is not None
         return VideoBatch(seen.frames, seen.tokens, mask, seen.mask if merged else None, seen.sizes if merged else None)
@@ -66,36 +93,6 @@ class RetrievalModel(nn.Module):
         return TextBatch(sentences, words, places <= ids.argmax(dim=-1)[:, None])
 
 
-def build_model(encoder: ClipModel, method: Method, *, num_words: int = 32, captions: bool = True) -> RetrievalModel:
-    """Add to towers what a method trains beside them, initialised as its paper says.
-
-    UCoFiA's and GLSCL's temporal transformers start as the first blocks of the text tower, where their widths agree,
-    and all of UCoFiA's matrices as the identity.
-    """
-    card = encoder.card
-    dim, num_frames = card.vision.dim, card.sampling.num_frames
-    if method == "ucofia":
-        merged = card.merging is not None  # then the tokens that are left are all compared
-        num_tokens = num_frames + (_count_tokens(encoder) if merged else num_frames * KEPT)
-        aligner = Aligner(
-            temporal=_start_temporal(encoder),
-            selector=None if merged else PatchSelector(ScoreNet(dim)),
-            mixing=Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_tokens),
-            unit_tokens=False,
-        )
-        with torch.no_grad():
-            aligner.logit_scale.copy_(encoder.logit_scale)
-        return RetrievalModel(encoder, aligner=aligner)
-    if method == "glscl":
-        finder = ConceptFinder(dim, heads=max(1, dim // 64), hidden=4 * dim)
-        return RetrievalModel(
-            encoder, aligner=ConceptAligner(temporal=_start_temporal(encoder), finder=finder, temperature=3.0)
-        )
-    if method == "promptswitch" and captions:
-        return RetrievalModel(encoder, captioner=_start_captioner(encoder))
-    return RetrievalModel(encoder)
-
-
 def save_parts(model: RetrievalModel, path: Path) -> None:
     """Write the towers with their card, and the aligner beside them: what ``vidret index --model`` takes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,16 +101,7 @@ def save_parts(model: RetrievalModel, path: Path) -> None:
         save_aligner(model.aligner, path.with_suffix(BESIDE))
 
 
-@torch.no_grad()
-def _count_tokens(encoder: ClipModel) -> int:
-    """Count the tokens that merging leaves of a video, by looking at a black one."""
-    size, num_frames = encoder.card.vision.image_size, encoder.card.sampling.num_frames
-    seen = encoder.vision(torch.zeros(num_frames, 3, size, size), num_frames=num_frames, tokens=True)
-    assert seen.tokens is not None
-    return int(seen.tokens.shape[1])
-
-
-def _start_temporal(encoder: ClipModel) -> TemporalTransformer:
+def start_temporal(encoder: ClipModel) -> TemporalTransformer:
     """Build a temporal transformer that starts as the text tower's first blocks and positions, where they fit."""
     text, dim = encoder.text, encoder.card.vision.dim
     layers = min(4, encoder.card.text.layers)
@@ -124,10 +112,3 @@ def _start_temporal(encoder: ClipModel) -> TemporalTransformer:
         for own, theirs in zip(temporal.blocks, text.blocks, strict=False):
             own.load_state_dict(theirs.state_dict())
     return temporal
-
-
-def _start_captioner(encoder: ClipModel) -> Captioner:
-    width = encoder.card.text.width
-    if width != encoder.card.vision.dim:
-        raise ValueError(f"text width must be the joint dim for a captioner, got {width} and {encoder.card.vision.dim}")
-    return Captioner(encoder.text.embedding.weight.detach(), heads=max(1, width // 64), hidden=4 * width)

@@ -4,8 +4,8 @@ A rule says of a weight, by its name, how it is trained: None is frozen. Names a
 called ``encoder`` (a ``ClipModel``), ``aligner``, ``captioner`` and ``head``, as far as it has them. The gradient's
 norm is limited by whoever steps: to 1 for all recipes but R2-Tuning's, which has 35.
 
-    optimizer, schedule = bert_optimizer(model, ucofia, num_steps=7000)
-    # after each step: schedule.step(); clamp_scale(model.aligner.logit_scale)
+    optimizer, schedule = bert_optimizer(model, clip4clip, num_steps=7000)
+    # after each step: schedule.step(); clamp_scale(model.encoder.logit_scale)
 """
 
 import math
@@ -38,29 +38,6 @@ class Setting(NamedTuple):
 Rule = Callable[[str], Setting | None]
 
 
-def tempme(name: str, *, lr: float = 6e-4, weight_decay: float = 0.2) -> Setting | None:
-    """Train TempMe's low-rank updates and temporal positions; CLIP stays as it is, the scale too."""
-    if ".lora." in name:
-        return Setting("lora", lr, weight_decay)
-    return Setting("temporal", lr, weight_decay) if name.startswith("encoder.vision.temporal.") else None
-
-
-def prompt_switch(
-    name: str,
-    *,
-    lr: float = 1e-5,
-    clip_lr: float = 1e-6,
-    aggregation_lr: float = 1e-6,
-    weight_decay: float = 0.2,
-) -> Setting | None:
-    """Train all, CLIP slowly; the aggregation of prompts is new, but was published with CLIP's rate."""
-    if name.startswith("encoder.vision.prompts.aggregation."):
-        return Setting("aggregation", aggregation_lr, weight_decay)
-    if name.startswith(("encoder.vision.prompts.", "captioner.")):
-        return Setting("new", lr, weight_decay)
-    return Setting("clip", clip_lr, weight_decay)
-
-
 def clip4clip(
     name: str,
     *,
@@ -77,21 +54,39 @@ def clip4clip(
     return Setting(group, lr * clip_factor if is_clip else lr, 0.0 if is_bias else weight_decay)
 
 
-def ucofia(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> Setting | None:
-    """Train as CLIP4Clip; the scale that is learned is the aligner's, which took over CLIP's."""
-    if name == "encoder.logit_scale":
-        return None
-    return clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
-
-
-def glscl(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> Setting | None:
-    """Train as CLIP4Clip, CLIP's first layers too."""
-    return clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay, freeze_inputs=False)
-
-
 def r2_tuning(name: str, *, lr: float = 5e-4, weight_decay: float = 1e-4) -> Setting | None:
     """Train R2-Tuning's head alone."""
     return Setting("head", lr, weight_decay) if name.startswith("head.") else None
+
+
+class Recipe(NamedTuple):
+    """How a method is trained: the rule of its weights, and what makes its optimiser and schedule.
+
+    ``unused`` names weights that its losses do not depend on, which no training may wait for.
+    """
+
+    rule: Callable[..., Setting | None]
+    optimizer: Callable[..., tuple[Optimizer, LambdaLR]]
+    unused: frozenset[str] = frozenset()
+
+    def at_rate(self, lr: float | None) -> "Recipe":
+        """Return the recipe at another rate; None leaves it its own."""
+        return self if lr is None else self._replace(rule=partial(self.rule, lr=lr))
+
+    def for_all(self, lr: float | None) -> "Recipe":
+        """Return a recipe that trains every weight at one rate, for towers trained from scratch."""
+        return self._replace(
+            rule=partial(_train_all, lr=lr or 5e-4, unused=self.unused),
+            optimizer=partial(adamw_optimizer, betas=FROM_NOTHING),
+        )
+
+
+def _train_all(name: str, *, lr: float, unused: frozenset[str]) -> Setting | None:
+    """Train every weight that the losses depend on at one rate; biases, norms and scales do not decay."""
+    if name in unused:
+        return None
+    decays = not (".ln_" in name or name.endswith(("bias", "logit_scale")))
+    return Setting("all", lr, 0.05 if decays else 0.0)
 
 
 def freeze(model: nn.Module, rule: Rule) -> None:
@@ -242,7 +237,7 @@ def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None, start: float
 def adamw_optimizer(
     model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1, betas: tuple[float, float] = (0.9, 0.999)
 ) -> tuple[Optimizer, LambdaLR]:
-    """Give the optimiser and the schedule, over all steps, of TempMe and Prompt Switch, whose rules are here.
+    """Return AdamW and a schedule over all steps: TempMe's and Prompt Switch's.
 
     Raises:
         ValueError: A weight is of half precision, and its rate is too low for that.
@@ -257,7 +252,7 @@ def adamw_optimizer(
 
 
 def bert_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1) -> tuple[Optimizer, LambdaLR]:
-    """Give the optimiser and the schedule, over all steps, of CLIP4Clip, UCoFiA and GLSCL, whose rules are here."""
+    """Return BertAdam and a schedule over all steps: CLIP4Clip's, UCoFiA's and GLSCL's."""
     optimizer = BertAdam(parameter_groups(model, rule))
     return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=False)
 

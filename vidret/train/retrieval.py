@@ -1,4 +1,4 @@
-"""Training for retrieval: a model, the loss of its method, the recipe's optimiser, and the recall it is chosen by."""
+"""Training for retrieval: a method's model, losses and recipe, and the recall that a checkpoint is chosen by."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,11 +9,8 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip import load_towers
 from vidret.encode.merging import MergeSchedule
@@ -21,25 +18,13 @@ from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompts import PromptShape
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
-from vidret.encode.words import clip_pieces
 from vidret.errors import VidretError
 from vidret.eval.retrieval import evaluate
 from vidret.train import optim
-from vidret.train.captioner import caption_loss, frequent_ids
-from vidret.train.gather import gather, gather_batch, gather_objects
-from vidret.train.losses import concept_losses, find_same_videos, pair_losses, retrieval_loss
-from vidret.train.mixup import draw_shares
-from vidret.train.model import Method, build_model, save_parts
+from vidret.train.gather import gather_objects
+from vidret.train.methods import load_method
+from vidret.train.model import save_parts
 from vidret.types import Sampling
-
-RULES: dict[str, Any] = {
-    "clip": optim.clip4clip,
-    "tempme": optim.tempme,
-    "promptswitch": optim.prompt_switch,
-    "ucofia": optim.ucofia,
-    "glscl": optim.glscl,
-}
-UNUSED = {"ucofia": "encoder.logit_scale"}  # its aligner has the scale that the loss depends on
 
 
 class RetrievalModule(lightning.LightningModule):
@@ -47,23 +32,24 @@ class RetrievalModule(lightning.LightningModule):
 
     def __init__(
         self,
-        method: Method,
+        method: str,
         *,
         weights: str | None = None,
         vision: VisionShape | None = None,
         text: TextShape | None = None,
         num_frames: int = 12,
         fps: float = 1.0,
-        num_words: int = 32,
+        num_words: int | None = None,
         merging: MergeSchedule | None = None,
         prompts: PromptShape | None = None,
         lora_rank: int = 0,
         train_all: bool = False,
         lr: float | None = None,
         warm_up: float = 0.1,
-        captions: bool = True,
-        mixup_weight: float = 0.0,
-        beta: float = 0.005,
+        captions: bool | None = None,
+        mixup_weight: float | None = None,
+        beta: float | None = None,
+        options: dict[str, Any] | None = None,
         checkpointing: bool = False,
         compiled: str | None = None,
         seed: int = 0,
@@ -72,121 +58,76 @@ class RetrievalModule(lightning.LightningModule):
         """Build the model.
 
         Args:
-            method: Which method; ``clip`` is mean pooling of frames (CLIP4Clip's meanP). UCoFiA's towers shift tokens
-                in time, as published, unless they merge tokens or have prompts.
+            method: The name of a method, such as ``clip``; see ``vidret.train.methods``.
             weights: An open_clip model or a file, as ``load_encoder`` takes them; random towers without.
             vision: The vision tower of random towers.
             text: Their text tower.
             num_frames: Frames of a video that the method is made for: what validation shows and an index looks at.
             fps: Frames a second at which an index made with the result looks at videos.
-            num_words: Length of texts that UCoFiA's matrices are made for.
+            num_words: Length of texts that UCoFiA's matrices are made for; 32 unless given.
             merging: TempMe's schedule.
             prompts: Prompt Switch's cube.
             lora_rank: Rank of TempMe's updates.
             train_all: Train every weight at one rate, whatever the method's recipe says; for towers from nothing.
             lr: The recipe's rate unless given.
             warm_up: Share of all steps in which the rate rises.
-            captions: Whether Prompt Switch's captioner takes part.
-            mixup_weight: What geodesic mixtures as hard negatives count (m2-Mix); 0 leaves them out.
-            beta: GLSCL's weight of consistency, which belongs to a batch size.
+            captions: Whether Prompt Switch's captioner takes part; it does unless given.
+            mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); unless given they are left out.
+            beta: GLSCL's weight of consistency, which belongs to a batch size; 0.005 unless given.
+            options: Further settings of the method, by name.
             checkpointing: Compute the vision tower's layers again on the way back, which saves memory.
             compiled: What ``torch.compile`` makes the towers with, such as ``inductor``; not compiled unless given.
             seed: Of what is drawn for mixtures.
             out: Where the chosen model is written at the end, as a .safetensors file with its card.
 
         Raises:
-            VidretError: Neither weights nor shapes are given, or they do not fit the method.
+            VidretError: The method is unknown or has no such option, or neither weights nor shapes are given, or they
+                do not fit it.
         """
         super().__init__()
-        encoder = _load_towers(
-            method,
-            weights,
-            vision,
-            text,
-            Sampling(num_frames, fps),
-            merging=merging,
-            prompts=prompts,
-            lora_rank=lora_rank,
-        )
+        shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
+        self.method, self.out = load_method(method, shared=shared, options=options or {}), out
+        plain = None if weights is None else load_towers(weights)
+        added: dict[str, Any] = {"merging": merging, "prompts": prompts, "lora_rank": lora_rank}
+        added |= {"method": method, "token_shift": False, "sampling": Sampling(num_frames, fps)}
+        card = replace(_start_card(plain, vision, text), **added)
+        self.model = self.method.build(card, partial(_load_towers, plain=plain))
+        encoder = self.model.encoder
         encoder.vision.checkpointing = checkpointing
         if compiled is not None:
             encoder.vision.compile(backend=compiled)
             encoder.text.compile(backend=compiled)
-        self.model = build_model(encoder, method, num_words=num_words, captions=captions)
-        self.method, self.out = method, out
-        self._train_all, self._warm_up = train_all, warm_up
-        self._rule = _choose_rule(method, lr, train_all=train_all)
-        optim.freeze(self.model, self._rule)
-        self._mixup_weight, self._beta = mixup_weight, beta
+        recipe = self.method.recipe
+        self._recipe, self._warm_up = recipe.for_all(lr) if train_all else recipe.at_rate(lr), warm_up
+        optim.freeze(self.model, self._recipe.rule)
         self._generator = torch.Generator().manual_seed(seed)
-        self._frequent, self._end = _read_tokens() if self.model.captioner is not None else ([], 0)
         self._seen: list[dict[str, Tensor]] = []
 
     # Training
 
     def training_step(self, batch: RetrievalBatch, _number: int) -> Tensor:
         """Give the loss of a batch, gathered over processes."""
-        model = self.model
-        videos, texts = model.encode_videos(batch.pixels, batch.frame_mask), model.encode_texts(batch.ids)
-        same = find_same_videos(gather(batch.videos))
-        terms: dict[str, Tensor]
-        if model.aligner is not None:
-            dtype = next(model.aligner.parameters()).dtype
-            texts, videos = gather_batch(texts.to(dtype)), gather_batch(videos.to(dtype))
-            with torch.autocast(self.device.type, enabled=False):  # a temperature of 0.01 needs all digits
-                terms = self._align(texts, videos, same)
-        else:
-            whole = gather(pool_frames(videos.frames.float(), videos.frame_mask))
-            sentences = gather(texts.sentences.float())
-            shares = draw_shares(len(whole), self._generator).to(whole) if self._mixup_weight else None
-            pair = pair_losses(
-                sentences, whole, model.encoder.logit_scale, same=same, shares=shares, mixed_weight=self._mixup_weight
-            )
-            terms = {"contrast": pair.contrast} | ({"mixed": pair.mixed} if shares is not None else {})
-            if model.captioner is not None:
-                terms["caption"] = self._tell(batch, videos.frames)
+        terms = self.method.losses(self.model, batch, self._generator)
         loss = torch.stack(list(terms.values())).sum()
         self.log_dict({f"loss/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch.videos))
         self.log("loss", loss.detach(), prog_bar=True, batch_size=len(batch.videos))
         return loss
 
-    def _align(self, texts: TextBatch, videos: VideoBatch, same: Tensor) -> dict[str, Tensor]:
-        """Return the losses of a batch that an aligner scores."""
-        aligner = self.model.aligner
-        if isinstance(aligner, Aligner):
-            return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same)}
-        assert aligner is not None
-        found, asked = aligner.prepare(videos), aligner.read(texts)
-        scores = self.model.encoder.logit_scale.exp() * aligner(asked, found).total
-        losses = concept_losses(scores, asked.concepts, found.concepts, same=same, beta=self._beta)
-        return losses._asdict()
-
-    def _tell(self, batch: RetrievalBatch, frames: Tensor) -> Tensor:
-        """Have the captioner foretell each video's caption from the frames of its first clip."""
-        captioner, prompts = self.model.captioner, self.model.encoder.card.prompts
-        assert captioner is not None
-        memory = frames if prompts is None else frames[:, : prompts.num_frames]
-        logits = captioner(batch.ids, memory, self.model.encoder.text)
-        return caption_loss(logits, batch.ids, end=self._end, frequent=self._frequent)
-
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and keep the learned scale in its bounds."""
         super().optimizer_step(*args, **kwargs)
-        optim.clamp_scale(self.model.encoder.logit_scale)
-        if isinstance(self.model.aligner, Aligner):
-            optim.clamp_scale(self.model.aligner.logit_scale)
+        for name, weight in self.model.named_parameters():
+            if name.endswith("logit_scale"):
+                optim.clamp_scale(weight)
 
     def configure_optimizers(self) -> Any:
         """Give the recipe's optimiser and schedule."""
-        num_steps, warm_up = int(self.trainer.estimated_stepping_batches), self._warm_up
-        if self._train_all:
-            optimizer, schedule = optim.adamw_optimizer(
-                self.model, self._rule, num_steps=num_steps, warm_up=warm_up, betas=optim.FROM_NOTHING
-            )
-        elif self.method in ("clip", "ucofia", "glscl"):
-            optimizer, schedule = optim.bert_optimizer(self.model, self._rule, num_steps=num_steps, warm_up=warm_up)
-        else:
-            optimizer, schedule = optim.adamw_optimizer(self.model, self._rule, num_steps=num_steps, warm_up=warm_up)
+        optimizer, schedule = self._recipe.optimizer(
+            self.model,
+            self._recipe.rule,
+            num_steps=int(self.trainer.estimated_stepping_batches),
+            warm_up=self._warm_up,
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Measuring
@@ -247,16 +188,7 @@ class RetrievalModule(lightning.LightningModule):
             if name in parts[0]
         }
         texts, seen = TextBatch(sentences, words, word_mask), VideoBatch(frames, frame_mask=mask, **more)
-        aligner = self.model.aligner
-        if aligner is None:
-            scores = functional.normalize(sentences, dim=-1) @ pool_frames(frames, mask).T
-        else:
-            dtype = next(aligner.parameters()).dtype
-            texts, seen = texts.to(dtype), seen.to(dtype)
-            if isinstance(aligner, Aligner):
-                scores = aligner.score(texts, aligner.prepare(seen)).mean
-            else:
-                scores = aligner.score(texts, aligner.prepare(seen)).total
+        scores = self.method.score(self.model, texts, seen)
         videos = torch.cat([part["videos"] for part in parts]).tolist()
         place = {video: number for number, video in enumerate(videos)}
         truth = [place[video] for part in with_texts for video in part["text_videos"].tolist()]
@@ -277,63 +209,24 @@ class RetrievalModule(lightning.LightningModule):
         save_parts(self.model, path)
 
 
-def _load_towers(
-    method: Method,
-    weights: str | None,
-    vision: VisionShape | None,
-    text: TextShape | None,
-    sampling: Sampling,
-    *,
-    merging: MergeSchedule | None,
-    prompts: PromptShape | None,
-    lora_rank: int,
-) -> ClipModel:
-    """Build the towers of a method: pretrained ones with what the method adds at its start, or random ones."""
-    plain = None if weights is None else load_towers(weights)
+def _start_card(plain: ClipModel | None, vision: VisionShape | None, text: TextShape | None) -> Card:
+    """Return the card of pretrained towers, or of random ones of these shapes."""
     if plain is not None:
-        start = plain.card
-    elif vision is not None and text is not None:
-        start = Card(method, "own", vision, text)
-    else:
+        return plain.card
+    if vision is None or text is None:
         raise VidretError("weights or both of vision and text must be given, got none")
-    card = replace(
-        start,
-        method=method,
-        merging=merging,
-        prompts=prompts,
-        token_shift=method == "ucofia" and merging is None and prompts is None,
-        lora_rank=lora_rank,
-        sampling=sampling,
-    )
+    return Card("own", "own", vision, text)
+
+
+def _load_towers(card: Card, plain: ClipModel | None) -> ClipModel:
+    """Load the towers of a card: pretrained ones with what the card adds at its start, or random ones."""
     model = ClipModel(card)
     if plain is None:
         return model
     missing = model.load_state_dict(plain.state_dict(), strict=False)
     if missing.unexpected_keys:
-        raise VidretError(f"{weights}: must be plain towers, got {', '.join(missing.unexpected_keys[:3])}")
+        raise VidretError(f"weights must be of plain towers, got {', '.join(missing.unexpected_keys[:3])}")
     return model
-
-
-def _choose_rule(method: Method, lr: float | None, *, train_all: bool) -> optim.Rule:
-    """Return the recipe's rule at its own rate or another; with ``train_all``, one rate for every weight."""
-    if train_all:
-        return partial(_train_all, lr=lr or 5e-4, unused=UNUSED.get(method))
-    rule: optim.Rule = RULES[method] if lr is None else partial(RULES[method], lr=lr)
-    return rule
-
-
-def _train_all(name: str, *, lr: float, unused: str | None) -> optim.Setting | None:
-    """Train every weight that the loss depends on at one rate; biases, norms and scales do not decay."""
-    if name == unused:
-        return None
-    decays = not (".ln_" in name or name.endswith(("bias", "logit_scale")))
-    return optim.Setting("all", lr, 0.05 if decays else 0.0)
-
-
-def _read_tokens() -> tuple[list[int], int]:
-    """Give the frequent tokens and the end token of CLIP's vocabulary."""
-    encode, start, end = clip_pieces()
-    return frequent_ids(encode, start=start, end=end), end
 
 
 def _pad_all(parts: list[Tensor]) -> Tensor:

@@ -1,0 +1,128 @@
+"""Every method keeps the same few promises, and a new one is a file and a recipe."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+import vidret.train.methods
+from tests.train.small import METHODS, make_module, make_trainer, open_data, write_world
+from vidret.align.batches import TextBatch
+from vidret.data.dataset import RetrievalBatch
+from vidret.errors import VidretError
+from vidret.train.methods import list_methods, load_method
+from vidret.train.optim import parameter_groups
+
+NUM_PAIRS, NUM_WORDS = 3, 6
+lightnings_own = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
+
+
+def draw_batch() -> RetrievalBatch:
+    """Draw three videos with a caption each."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (NUM_PAIRS, 12, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    ids = torch.randint(1, 400, (NUM_PAIRS, NUM_WORDS), generator=generator)
+    ids[:, 0], ids[:, -1] = 49406, 49407
+    numbers = torch.arange(NUM_PAIRS)
+    return RetrievalBatch(pixels, torch.ones(NUM_PAIRS, 12, dtype=torch.bool), ids, numbers, numbers, numbers)
+
+
+def test_the_methods_are_those_of_the_papers() -> None:
+    assert list_methods() == ["clip", "glscl", "promptswitch", "tempme", "ucofia"]
+    assert set(list_methods()) <= {METHODS[name].get("method", name) for name in METHODS}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_every_method_promises(name: str) -> None:
+    module, batch = make_module(name, train_all=False, **({"lora_rank": 2} if name == "tempme" else {})), draw_batch()
+    method, model = module.method, module.model
+    generator = torch.Generator().manual_seed(0)
+    terms = method.losses(model.train(), batch, generator)
+    assert terms
+    assert all(term.shape == () and term.isfinite() for term in terms.values())
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained == {name for group in parameter_groups(model, method.recipe.rule) for name in group["names"]}
+    with_gradient = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert with_gradient == trained, "no weight is trained that the losses do not depend on, which would hold up DDP"
+
+    texts, videos = model.eval().encode(batch)
+    assert texts.mask is not None
+    first = TextBatch(texts.sentences[:1], texts.words[:1], texts.mask[:1])
+    with torch.no_grad():
+        whole = method.score(model, texts, videos)
+        alone = method.score(model, first, videos)
+    assert whole.shape == (NUM_PAIRS, NUM_PAIRS)
+    torch.testing.assert_close(alone[0], whole[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_all_weights_that_losses_depend_on_are_trained_from_scratch(name: str) -> None:
+    module = make_module(name, train_all=True)
+    terms = module.method.losses(module.model.train(), draw_batch(), torch.Generator().manual_seed(0))
+    torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+    with_gradient = {name for name, weight in module.model.named_parameters() if weight.grad is not None}
+    everything = {name for name, _ in module.model.named_parameters()}
+    assert with_gradient == everything - module.method.recipe.unused
+
+
+def test_settings_find_their_method(caplog: pytest.LogCaptureFixture) -> None:
+    assert load_method("glscl", shared={"beta": 0.02, "captions": None}, options={}) == load_method(
+        "glscl", shared={}, options={"beta": 0.02}
+    )
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        load_method("clip", shared={"beta": 0.02}, options={})
+    assert caplog.messages == ["clip has no setting beta: left out"]
+    with pytest.raises(VidretError, match="options of glscl must be of beta, got betta"):
+        load_method("glscl", shared={}, options={"betta": 0.02})
+    with pytest.raises(VidretError, match="method must be one of clip, glscl, promptswitch, tempme, ucofia, got clap"):
+        make_module("clap")
+
+
+NEW = '''
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vidret.train import optim
+from vidret.train.methods.clip import Clip4Clip
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Mean pooling whose cosines are warmer."""
+
+    warmth: float = 1.0
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip, optim.adamw_optimizer)
+
+    def build(self, card, load):
+        return Clip4Clip().build(card, load)
+
+    def losses(self, model, batch, generator):
+        return {"warm": self.warmth * Clip4Clip().losses(model, batch, generator)["contrast"]}
+
+    def score(self, model, texts, videos):
+        return self.warmth * Clip4Clip().score(model, texts, videos)
+
+
+METHOD = Warm
+'''
+
+
+@lightnings_own
+def test_a_new_method_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "warm.py").write_text(NEW)
+    monkeypatch.setattr(vidret.train.methods, "__path__", [*vidret.train.methods.__path__, str(tmp_path / "methods")])
+    assert "warm" in list_methods()
+    module = make_module("warm", options={"warmth": 2.0}, train_all=False, lr=None)
+    world = tmp_path / "world"
+    world.mkdir()
+    write_world(world)
+    trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, val_check_interval=1)
+    trainer.fit(module, datamodule=open_data(world))
+    assert float(trainer.callback_metrics["loss"]) == float(trainer.callback_metrics["loss/warm"])
+    assert 0 <= float(trainer.callback_metrics["val/R@1"]) <= 100
+    module.export(tmp_path / "warm.safetensors")
+    assert module.model.encoder.card.method == "warm"

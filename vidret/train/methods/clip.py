@@ -1,0 +1,44 @@
+"""CLIP4Clip's mean pooling (meanP): one vector of each text and of each video, contrasted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vidret.align.batches import TextBatch, VideoBatch
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.model import Card, ClipModel
+from vidret.train import optim
+from vidret.train.methods import Method
+from vidret.train.model import RetrievalModel
+from vidret.train.pairs import pair_terms, score_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Clip4Clip:
+    """Mean pooling of frames.
+
+    Attributes:
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 leaves them out.
+    """
+
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip, optim.bert_optimizer)
+    mixup_weight: float = 0.0
+
+    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+        """Load the towers, and add nothing to them."""
+        return RetrievalModel(load(card))
+
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Contrast texts with videos."""
+        texts, videos = model.encode(batch)
+        return pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
+
+    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
+        """Return cosines."""
+        return score_pairs(texts, videos)
+
+
+METHOD: type[Method] = Clip4Clip

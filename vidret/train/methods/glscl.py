@@ -1,0 +1,65 @@
+"""GLSCL: frames pooled as the sentence weighs them, and concepts that texts and videos share.
+
+Reference: Zhang et al. 2025, GLSCL.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.concepts import ConceptAligner, ConceptFinder
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.model import Card, ClipModel
+from vidret.train import optim
+from vidret.train.losses import concept_losses
+from vidret.train.methods import Method
+from vidret.train.model import RetrievalModel, start_temporal
+from vidret.train.pairs import same_videos
+
+TEMPERATURE = 3.0  # of the softmax over frames, as published
+
+
+def rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
+    """Train as CLIP4Clip, CLIP's first layers too."""
+    return optim.clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay, freeze_inputs=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Glscl:
+    """The aligner of shared concepts.
+
+    Attributes:
+        beta: Weight of consistency, which belongs to a batch size.
+    """
+
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(rule, optim.bert_optimizer)
+    beta: float = 0.005
+
+    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+        """Load the towers, and add the aligner, whose temporal transformer starts as the text tower."""
+        encoder, dim = load(card), card.vision.dim
+        finder = ConceptFinder(dim, heads=max(1, dim // 64), hidden=4 * dim)
+        aligner = ConceptAligner(temporal=start_temporal(encoder), finder=finder, temperature=TEMPERATURE)
+        return RetrievalModel(encoder, aligner=aligner)
+
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Contrast scores, keep a video's concepts apart and near its text's."""
+        texts, videos = model.encode_for_aligner(batch)
+        aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
+        with torch.autocast(same.device.type, enabled=False):  # scores times 100 need all digits
+            found, asked = aligner.prepare(videos), aligner.read(texts)
+            scores = model.encoder.logit_scale.exp() * aligner(asked, found).total
+            return concept_losses(scores, asked.concepts, found.concepts, same=same, beta=self.beta)._asdict()
+
+    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
+        """Return what the pooled frames and the shared concepts say together."""
+        aligner = cast(ConceptAligner, model.aligner)
+        texts, videos = model.for_aligner(texts, videos)
+        return aligner.score(texts, aligner.prepare(videos)).total
+
+
+METHOD: type[Method] = Glscl

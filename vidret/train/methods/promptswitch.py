@@ -1,0 +1,94 @@
+"""Prompt Switch: prompts through which frames see each other, and a captioner that reads the video's frames.
+
+Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-Video Retrieval".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vidret.align.batches import TextBatch, VideoBatch
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.model import Card, ClipModel
+from vidret.encode.words import clip_pieces
+from vidret.train import optim
+from vidret.train.captioner import Captioner, caption_loss, frequent_ids
+from vidret.train.methods import Method
+from vidret.train.model import RetrievalModel
+from vidret.train.pairs import pair_terms, score_pairs
+
+
+def rule(
+    name: str,
+    *,
+    lr: float = 1e-5,
+    clip_lr: float = 1e-6,
+    aggregation_lr: float = 1e-6,
+    weight_decay: float = 0.2,
+) -> optim.Setting | None:
+    """Train all, CLIP slowly; the aggregation of prompts is new, but was published with CLIP's rate."""
+    if name.startswith("encoder.vision.prompts.aggregation."):
+        return optim.Setting("aggregation", aggregation_lr, weight_decay)
+    if name.startswith(("encoder.vision.prompts.", "captioner.")):
+        return optim.Setting("new", lr, weight_decay)
+    return optim.Setting("clip", clip_lr, weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSwitch:
+    """Prompts, and captions to be told in training; the prompts' shape is the towers'.
+
+    Attributes:
+        captions: Whether the captioner takes part.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 leaves them out.
+    """
+
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(rule, optim.adamw_optimizer)
+    captions: bool = True
+    mixup_weight: float = 0.0
+
+    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+        """Load the towers, and add the captioner, whose head starts as the token embedding.
+
+        Raises:
+            ValueError: Texts are not as wide as the joint space, in which the captioner works.
+        """
+        encoder = load(card)
+        return RetrievalModel(encoder, captioner=_start_captioner(encoder) if self.captions else None)
+
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Contrast texts with videos, and predict each video's caption from the frames of its first clip."""
+        texts, videos = model.encode(batch)
+        terms = pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
+        if model.captioner is not None:
+            prompts = model.encoder.card.prompts
+            memory = videos.frames if prompts is None else videos.frames[:, : prompts.num_frames]
+            frequent, end = _read_tokens()
+            logits = model.captioner(batch.ids, memory, model.encoder.text)
+            terms["caption"] = caption_loss(logits, batch.ids, end=end, frequent=frequent)
+        return terms
+
+    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
+        """Return cosines."""
+        return score_pairs(texts, videos)
+
+
+def _start_captioner(encoder: ClipModel) -> Captioner:
+    width = encoder.card.text.width
+    if width != encoder.card.vision.dim:
+        raise ValueError(f"text width must be the joint dim for a captioner, got {width} and {encoder.card.vision.dim}")
+    return Captioner(encoder.text.embedding.weight.detach(), heads=max(1, width // 64), hidden=4 * width)
+
+
+@cache
+def _read_tokens() -> tuple[list[int], int]:
+    """Return the frequent tokens and the end token of CLIP's vocabulary."""
+    encode, start, end = clip_pieces()
+    return frequent_ids(encode, start=start, end=end), end
+
+
+METHOD: type[Method] = PromptSwitch

@@ -1,0 +1,88 @@
+"""UCoFiA: videos, frames and patches compared with sentences and words, and the mean of the three.
+
+Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from vidret.align.aligner import Aligner
+from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.levels import Mixing
+from vidret.align.selection import KEPT, PatchSelector, ScoreNet
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.model import Card, ClipModel
+from vidret.train import optim
+from vidret.train.losses import retrieval_loss
+from vidret.train.methods import Method
+from vidret.train.model import RetrievalModel, start_temporal
+from vidret.train.pairs import same_videos
+
+SCALE = "encoder.logit_scale"  # CLIP's; the aligner has taken it over, and scores do not depend on this one
+
+
+def rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
+    """Train as CLIP4Clip, without CLIP's own scale."""
+    if name == SCALE:
+        return None
+    return optim.clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
+class Ucofia:
+    """The coarse-to-fine aligner.
+
+    Attributes:
+        num_words: Number of words that the matrices are made for.
+    """
+
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(rule, optim.bert_optimizer, unused=frozenset({SCALE}))
+    num_words: int = 32
+
+    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+        """Load the towers, and add the aligner: its temporal transformer starts as the text tower, its matrices as 1.
+
+        Towers shift tokens in time, as published, unless they merge tokens or have prompts.
+        """
+        encoder = load(replace(card, token_shift=card.merging is None and card.prompts is None))
+        dim, num_frames = card.vision.dim, card.sampling.num_frames
+        merged = card.merging is not None  # then the tokens that are left are all compared
+        num_tokens = num_frames + (_count_tokens(encoder) if merged else num_frames * KEPT)
+        aligner = Aligner(
+            temporal=start_temporal(encoder),
+            selector=None if merged else PatchSelector(ScoreNet(dim)),
+            mixing=Mixing(dim, num_frames=num_frames, num_words=self.num_words, num_tokens=num_tokens),
+            unit_tokens=False,
+        )
+        with torch.no_grad():
+            aligner.logit_scale.copy_(encoder.logit_scale)
+        return RetrievalModel(encoder, aligner=aligner, with_tokens=True)
+
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Contrast the mean of the three levels."""
+        texts, videos = model.encode_for_aligner(batch)
+        aligner, same = cast(Aligner, model.aligner), same_videos(batch)
+        with torch.autocast(same.device.type, enabled=False):  # a temperature of 0.01 needs all digits
+            return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same)}
+
+    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
+        """Return the mean of the three levels."""
+        aligner = cast(Aligner, model.aligner)
+        texts, videos = model.for_aligner(texts, videos)
+        return aligner.score(texts, aligner.prepare(videos)).mean
+
+
+@torch.no_grad()
+def _count_tokens(encoder: ClipModel) -> int:
+    """Count the tokens that merging leaves of a video, by looking at a black one."""
+    size, num_frames = encoder.card.vision.image_size, encoder.card.sampling.num_frames
+    seen = encoder.vision(torch.zeros(num_frames, 3, size, size), num_frames=num_frames, tokens=True)
+    assert seen.tokens is not None
+    return int(seen.tokens.shape[1])
+
+
+METHOD: type[Method] = Ucofia
