@@ -148,6 +148,15 @@ def test_a_playlist_is_refused_and_nothing_that_it_names_is_opened(
     assert reasons == ["is a playlist, not a video"]
 
 
+def test_a_lack_of_memory_is_no_fault_of_the_file(films: dict[str, Film], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(MemoryError):
+        probe(films["h264.mp4"].path)
+
+
 def test_no_option_goes_to_codecs(films: dict[str, Film], monkeypatch: pytest.MonkeyPatch) -> None:
     """PyAV before 18 frees such options twice, and crashes a few files later."""
     given: list[str] = []

@@ -39,6 +39,8 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
         # Options for codecs, too, would be freed twice by PyAV before 18.
         container = av.open(file, container_options=options, **LENIENT_METADATA)
         file.check()
+    except MemoryError:  # PyAV's is an FFmpegError, too, and says nothing about the file
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         file.check()
         raise DecodeError(path, _explain_unopened(content.read_head(file, _SNIFFED_BYTES))) from error
