@@ -157,6 +157,8 @@ class PyavSource:
         width, height = (info.width, info.height)[:: -1 if info.rotation % 180 else 1]
         try:
             picture = frame.to_ndarray(format="rgb24", width=width, height=height, **ONE_THREAD)
+        except (MemoryError, BlockingIOError):  # the latter where no thread could be started for want of it
+            raise
         except (av.FFmpegError, OSError, ValueError):
             return None
         return orient(picture, info.rotation, mirrored=info.mirrored)
