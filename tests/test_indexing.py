@@ -21,7 +21,7 @@ from tests.colours import ColourEncoder, write_film
 from tests.test_ranking import PatchEncoder, make_ranker, read_film, write_mosaic
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
-from vidret.indexing import Progress
+from vidret.progress import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
 from vidret.video.content import fingerprint, sample
@@ -426,6 +426,14 @@ def test_a_truncated_film_is_salvaged_and_says_so(tmp_path: Path) -> None:
     assert moment.end - moment.start == pytest.approx(3, abs=0.2)
 
 
+class SlowEncoder(ColourEncoder):
+    """Take a moment for each batch."""
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        time.sleep(0.05)
+        return super().encode_frames(batch, tokens=tokens)
+
+
 def test_an_interrupt_leaves_a_good_index_and_the_next_run_goes_on(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "long.mp4", *[("red", 3), ("blue", 3)] * 20)
     whole = Engine(tmp_path / "whole", ColourEncoder())
@@ -437,11 +445,6 @@ def test_an_interrupt_leaves_a_good_index_and_the_next_run_goes_on(tmp_path: Pat
         if progress.num_segments and not pressed:
             pressed.append("Ctrl-C")
             raise KeyboardInterrupt
-
-    class SlowEncoder(ColourEncoder):
-        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-            time.sleep(0.05)
-            return super().encode_frames(batch, tokens=tokens)
 
     first = Engine(tmp_path / "index", SlowEncoder()).index([tmp_path / "films"], on_progress=interrupt)
     assert first.interrupted
@@ -492,6 +495,23 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     shares = [progress.share for progress in seen]
     assert shares == sorted(shares)
     assert seen[-1].num_files == 1
+
+
+def test_progress_counts_work_and_not_bytes(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    for number in range(6):
+        write_film(films / f"{number}.mp4", ("red", 2 + number / 5))
+    with (films / "junk.mp4").open("wb") as file:
+        file.write(b"junk")
+        file.truncate(64 << 20)
+    seen: list[Progress] = []
+    report = Engine(tmp_path / "index", SlowEncoder()).index([films], lanes=1, on_progress=seen.append)
+    assert (report.encoded, len(report.failed)) == (6, 1)
+    assert any(progress.done < 6 for progress in seen)
+    for progress in seen:
+        finished = progress.done + progress.failed
+        assert finished / 7 <= progress.share <= (finished + 1) / 7
+        assert progress.num_files == 7
 
 
 INDEX_SCRIPT = """

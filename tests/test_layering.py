@@ -16,7 +16,7 @@ RUNGS = (
     {"layers", "int8", "devices"},
     {"video", "encode", "store", "align", "ground"},
     {"data"},
-    {"eval"},
+    {"eval", "progress"},
     {"ledger"},
     {"indexing", "merging", "ranking", "queries", "recall"},
     {"baselines", "calibrating"},

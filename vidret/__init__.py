@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
     from vidret.encode.encoder import Encoder, load_encoder
     from vidret.engine import Engine
-    from vidret.indexing import IndexReport
+    from vidret.progress import IndexReport
 
 __all__ = [
     "DecodeError",
@@ -45,7 +45,7 @@ __all__ = [
 _LAZY = {
     "Encoder": "encode.encoder",
     "Engine": "engine",
-    "IndexReport": "indexing",
+    "IndexReport": "progress",
     "RemoteEngine": "client",
     "RemoteError": "client",
     "load_encoder": "encode.encoder",

@@ -19,8 +19,9 @@ from vidret.devices import CPU, choose_device, cuda_index
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.grounding import Grounder, forget_others
-from vidret.indexing import IndexReport, Progress, index_files
+from vidret.indexing import index_files
 from vidret.locating import Chosen, Locator
+from vidret.progress import IndexReport, Progress
 from vidret.queries import Wanted, encode_queries
 from vidret.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
 from vidret.searching import CANDIDATES, Search, Searcher

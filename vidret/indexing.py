@@ -24,22 +24,19 @@ from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError
 from vidret.ledger import (
     SEGMENTS_AT_ONCE,
-    IndexReport,
     Job,
     Ledger,
     Pack,
-    Progress,
     encode_segments,
     open_decoders,
 )
+from vidret.progress import IndexReport, Progress
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.content import Identity, check_unchanged, identify
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
-
-__all__ = ["IndexReport", "Progress", "count_cores", "index_files"]
 
 MAX_LANES = 16
 AHEAD = 2  # segments of a lane that may wait for an accelerator while its file is decoded further
@@ -224,13 +221,13 @@ class Lanes:
 
     def _index_content(self, job: Job, seen: Identity) -> int:
         """Decode and store a file; before anything is stored, its content must still be what was seen."""
-        ledger, video, num_segments = self._ledger, -1, 1
+        ledger, video = self._ledger, -1
         waiting: deque[tuple[DecodedSegment, Future[SegmentEmbedding]]] = deque()
 
         def begin(opened: Opened) -> set[int]:
-            nonlocal seen, video, num_segments
+            nonlocal seen, video
             seen = check_unchanged(job.path, seen)
-            video, num_segments = ledger.begin(job, seen.fingerprint, opened), len(opened.cuts)
+            video = ledger.begin(job, seen.fingerprint, opened)
             return ledger.store.stored_segments(video)
 
         def store(num_left: int) -> None:
@@ -239,7 +236,7 @@ class Lanes:
                 embedding = future.result()
                 packed = b"" if self._pack is None else self._pack(embedding)
                 segment = NewSegment(video, decoded.number, decoded.start, decoded.end, embedding, packed)
-                ledger.add([(job, num_segments, segment)])
+                ledger.add([(job, segment)])
 
         try:
             for message in self._pool.stream(job.path, skip=begin):

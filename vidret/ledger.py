@@ -8,14 +8,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
-from vidret.store.records import FileRecord, FileState, NewSegment, PruneReport
+from vidret.progress import IndexReport, Progress, Workload
+from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
-from vidret.video.content import find_gone, look_at_all, sample
+from vidret.video.content import count_disk_bytes, find_gone, look_at_all, sample
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodePool, Opened
 from vidret.video.scan import lies_below
@@ -30,50 +31,13 @@ Pack = Callable[[SegmentEmbedding], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: files, video seconds and segments encoded, and ``share`` (0..1) of the bytes to read."""
-
-    num_files: int
-    done: int
-    failed: int
-    num_segments: int
-    seconds: float
-    share: float
-    elapsed: float
-
-
-@dataclass(frozen=True, slots=True)
-class IndexReport:
-    """What a run did. ``linked`` files hold content that was stored already: moved, renamed or copied ones.
-
-    ``unpruned`` are files that are gone and were not forgotten though ``prune`` was asked for: no folder that the run
-    listed holds them and any other video, so that their drive may be away.
-
-    ``speeds`` are what a run on Ray measured of its stages, by what is counted.
-    """
-
-    encoded: int = 0
-    linked: int = 0
-    unchanged: int = 0
-    missing: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    salvaged: list[tuple[str, str]] = field(default_factory=list)
-    num_segments: int = 0
-    seconds: float = 0.0
-    elapsed: float = 0.0
-    interrupted: bool = False
-    pruned: PruneReport | None = None
-    unpruned: list[str] = field(default_factory=list)
-    speeds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """A file to look into, and what the file system says of it."""
 
     path: str
     num_bytes: int
     mtime_ns: int
+    disk_bytes: int = 0
 
 
 def open_decoders(
@@ -116,7 +80,7 @@ class Ledger:
         self._failed: list[tuple[str, str]] = []
         self._undecoded: list[tuple[Job, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
-        self._shares: dict[str, float] = defaultdict(float)
+        self._work = Workload()
         self._seconds = 0.0
 
     # What is to be done
@@ -134,12 +98,12 @@ class Ledger:
             if isinstance(about, DecodeError):
                 self.fail(path, about)
                 continue
-            job = Job(path, about.st_size, about.st_mtime_ns)
+            job = Job(path, about.st_size, about.st_mtime_ns, count_disk_bytes(about))
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
                 self._plan(job)
             else:
                 self._plan_unchanged(job, record)
-        self.jobs.sort(key=lambda job: -job.num_bytes)
+        self.jobs.sort(key=lambda job: -job.disk_bytes)
 
     def _plan_unchanged(self, job: Job, record: FileRecord) -> None:
         whole = record.video is not None and self.store.video(record.video).complete
@@ -154,6 +118,7 @@ class Ledger:
 
     def _plan(self, job: Job) -> None:
         self.jobs.append(job)
+        self._work.add(job.path, job.disk_bytes)
         self.store.set_file(job.path, state="pending")
 
     def _note_missing(self, listed: set[str]) -> None:
@@ -198,16 +163,19 @@ class Ledger:
         video = self.store.begin_video(name, duration=opened.duration, facts=facts, num_segments=len(opened.cuts))
         if job is not None:
             self.store.set_file(job.path, state="running", video=video)
+            num_left = len(opened.cuts) - len(self.store.stored_segments(video))
+            with self._lock:
+                self._work.open(job.path, len(opened.cuts), num_left)
         return video
 
-    def add(self, found: Sequence[tuple[Job, int, NewSegment]]) -> None:
-        """Store segments in one transaction, each with the file it is of and the number of segments of that."""
-        self.store.add_segments([segment for _, _, segment in found])
+    def add(self, found: Sequence[tuple[Job, NewSegment]]) -> None:
+        """Store segments in one transaction, each with the file it is of."""
+        self.store.add_segments([segment for _, segment in found])
         with self._lock:
-            for job, num_segments, segment in found:
+            for job, segment in found:
                 self._counts["segments"] += 1
                 self._seconds += segment.end - segment.start
-                self._shares[job.path] = max(self._shares[job.path], (segment.number + 1) / num_segments)
+                self._work.advance(job.path)
 
     def link(self, job: Job, video: int, *, encoded: bool) -> None:
         """Note that all of a file's content is stored: ``encoded`` in this run from this file, or known before."""
@@ -217,7 +185,7 @@ class Ledger:
         salvaged = self.store.video(video).salvaged
         with self._lock:
             self._counts["encoded" if encoded else "linked"] += 1
-            self._shares[job.path] = 1.0
+            self._work.finish(job.path)
             if salvaged:
                 self._salvaged.append((job.path, salvaged))
 
@@ -226,6 +194,10 @@ class Ledger:
 
         One that could not be looked at or reached, or changed during this run, is tried again in any case.
         """
+        if job is not None:
+            with self._lock:
+                self._counts["failed"] += 1
+                self._work.finish(path)
         if isinstance(error, DecoderFailedError) and job is not None:
             with self._lock:
                 self._undecoded.append((job, error))  # ``close`` decides whether that was the file's fault
@@ -236,7 +208,6 @@ class Ledger:
         self.store.set_file(path, state=state, reason=error.reason, num_bytes=num_bytes, mtime_ns=mtime_ns)
         with self._lock:
             self._failed.append((path, error.reason))
-            self._shares[path] = 1.0
 
     # How it ends
 
@@ -313,14 +284,12 @@ class Ledger:
 
     def _progress(self) -> Progress:
         with self._lock:
-            total = sum(job.num_bytes for job in self.jobs)
-            read = sum(job.num_bytes * self._shares.get(job.path, 0.0) for job in self.jobs)
             return Progress(
                 num_files=len(self.jobs),
                 done=self._counts["encoded"] + self._counts["linked"],
-                failed=len(self._failed) + len(self._undecoded),
+                failed=self._counts["failed"],
                 num_segments=self._counts["segments"],
                 seconds=self._seconds,
-                share=read / total if total else 1.0,
+                share=self._work.share(),
                 elapsed=time.monotonic() - self.started,
             )

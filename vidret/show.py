@@ -16,8 +16,8 @@ from vidret.terminal import console, say
 from vidret.text import clock, printable, short, tellable
 
 if TYPE_CHECKING:
-    from vidret.indexing import IndexReport, Progress
     from vidret.merging import MergeReport
+    from vidret.progress import IndexReport, Progress
     from vidret.store.records import StoreInfo
     from vidret.types import Hit, Moment
 

@@ -21,7 +21,7 @@ from vidret.encode.model import Card
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluating.gallery import describe_model, index_gallery
-from vidret.indexing import Progress
+from vidret.progress import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
 

@@ -19,8 +19,8 @@ from tests.test_ranking import write_mosaic
 from vidret.encode.clip import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
-from vidret.indexing import IndexReport, Progress
 from vidret.ledger import Job, Ledger
+from vidret.progress import IndexReport, Progress
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 
@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
-Found = Sequence[tuple[Job, int, NewSegment]]
+Found = Sequence[tuple[Job, NewSegment]]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from vidret.show import show_count, show_info, show_progress, show_table, tell_r
 from vidret.terminal import say
 
 if TYPE_CHECKING:
-    from vidret.indexing import IndexReport
+    from vidret.progress import IndexReport
 
 
 @app.command()

@@ -11,7 +11,7 @@ from vidret.data.videos import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluating.report import Gallery
-from vidret.indexing import Progress
+from vidret.progress import Progress
 
 
 def index_gallery(

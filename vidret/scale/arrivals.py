@@ -31,7 +31,7 @@ class Arrivals:
             VidretError: A worker cannot go on, or the index cannot be written.
         """
         since = time.monotonic()
-        segments: list[tuple[Job, int, NewSegment]] = []
+        segments: list[tuple[Job, NewSegment]] = []
         touched = set()
         for about, payload in rows:
             match about:
@@ -52,7 +52,7 @@ class Arrivals:
             self._close(number)
         self.spent["store"] += time.monotonic() - since
 
-    def _unpack(self, encoded: Encoded, packed: bytes) -> tuple[Job, int, NewSegment]:
+    def _unpack(self, encoded: Encoded, packed: bytes) -> tuple[Job, NewSegment]:
         part = encoded.part
         self._numbers[part.content].add(part.number)
         self.spent["video"] += part.end - part.start
@@ -67,7 +67,7 @@ class Arrivals:
             )
         video = self._videos[part.content]
         segment = NewSegment(video, part.number, part.start, part.end, encoded.embedding, packed)
-        return job, len(part.opened.cuts), segment
+        return job, segment
 
     def _fail(self, failed: Failed) -> None:
         if failed.file not in self._failed:

@@ -27,7 +27,8 @@ import ray.data
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.ledger import SEGMENTS_AT_ONCE, IndexReport, Ledger, Pack, Progress
+from vidret.ledger import SEGMENTS_AT_ONCE, Ledger, Pack
+from vidret.progress import IndexReport, Progress
 from vidret.scale.arrivals import Arrivals
 from vidret.scale.cluster import join_cluster, tell_error
 from vidret.scale.rows import Content, Encoded, Look, deal, read_rows

@@ -211,7 +211,7 @@ class IndexRequest(BaseModel):
 
 
 class ProgressRow(BaseModel):
-    """How far a run is; ``share`` of the bytes to read, ``left`` seconds."""
+    """How far a run is; ``share`` of the segments to encode, ``left`` seconds."""
 
     share: float
     done: int

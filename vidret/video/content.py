@@ -227,6 +227,12 @@ def look_at(path: str, *, fresh: bool = False) -> Look:
     return about
 
 
+def count_disk_bytes(look: Look) -> int:
+    """Return how many of a file's bytes are really stored: a sparse file has less than its size."""
+    blocks: int | None = getattr(look, "st_blocks", None)  # of 512 bytes, whatever the file system's are
+    return look.st_size if blocks is None else min(look.st_size, 512 * blocks)
+
+
 def _describe_folder(path: str) -> str:
     """Return why a folder is no file; one that cannot be listed stands in a list of files to say so."""
     try:
