@@ -6,12 +6,14 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 
+from vidret.data.grounding import GroundingBatch
 from vidret.data.module import RetrievalData
 from vidret.data.synthetic import write_retrieval_world
 from vidret.encode.merging import MergeSchedule
 from vidret.encode.prompts import PromptShape
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
+from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=2, heads=2, dim=32)
@@ -51,6 +53,31 @@ def make_module(method: str, **settings: Any) -> RetrievalModule:
         "lr": 2e-3,
     }
     return RetrievalModule(**(chosen | METHODS.get(method, {}) | settings))
+
+
+def draw_moments(seed: int = 0) -> GroundingBatch:
+    """Draw two queries into videos of 9 and 7 frames, as a grounding head of ``make_head_module`` takes them."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = tuple(torch.randn(2, 9, 5, 12, generator=generator).half() for _ in range(2))
+    return GroundingBatch(
+        layers=layers,
+        frame_mask=torch.arange(9) < torch.tensor([[9], [7]]),
+        token_masks=None,
+        sizes=None,
+        words=torch.randn(2, 2, 4, 10, generator=generator).half(),
+        word_mask=torch.arange(4) < torch.tensor([[4], [3]]),
+        spans=torch.tensor([[[2.0, 8.0]], [[0.0, 4.0]]]),
+        span_mask=torch.ones(2, 1, dtype=torch.bool),
+        saliency=(torch.arange(9) < 3).float().expand(2, 9).contiguous(),
+        durations=torch.tensor([18.0, 14.0]),
+        queries=torch.arange(2),
+    )
+
+
+def make_head_module(**settings: Any) -> GroundingModule:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"width": 12, "text_width": 10, "dim": 16, "num_layers": 2, "heads": 2}
+    return GroundingModule(**(sizes | {"warm_up": 0} | settings))
 
 
 def make_trainer(folder: Path, **settings: Any) -> lightning.Trainer:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as lightning
 import torch
+from torch.utils.data import DataLoader
 
-from tests.train.small import METHODS, make_module, make_trainer, open_data, write_world
+from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
 from vidret.encode.encoder import load_encoder
 from vidret.errors import VidretError
 from vidret.ranking import choose_ranker, load_ranker
@@ -141,6 +142,20 @@ def test_compiled_towers_say_the_same_and_save_as_others_do(method: str) -> None
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+@lightnings_own
+def test_a_head_trains_in_mixed_precision_and_refuses_half(tmp_path: Path) -> None:
+    batches: Any = DataLoader([draw_moments()], batch_size=None)  # type: ignore[arg-type]
+    for precision, module in (("bf16-mixed", make_head_module()), ("bf16-true", make_head_module())):
+        settings: dict[str, Any] = {"max_steps": 1, "limit_val_batches": 1, "precision": precision}
+        trainer = make_trainer(tmp_path, **settings)
+        if precision == "bf16-true":  # seconds of spans would be rounded
+            with pytest.raises(ValueError, match="weights must be float32 or float64"):
+                trainer.fit(module, batches, batches)
+            continue
+        trainer.fit(module, batches, batches)
+        assert all(value.isfinite() for value in trainer.callback_metrics.values())
 
 
 def test_a_rate_that_drops_at_an_epoch_needs_a_number_of_epochs(tmp_path: Path) -> None:
