@@ -52,16 +52,15 @@ class RetrievalModel(nn.Module):
         videos = self.encode_videos(batch.pixels, batch.frame_mask)
         return self.encode_texts(batch.ids), videos
 
-    def encode_for_aligner(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
-        """Encode the batches of all processes, in the precision of the aligner's weights."""
-        texts, videos = self.for_aligner(*self.encode(batch))
-        return gather_batch(texts), gather_batch(videos)
+    def encode_all(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
+        """Encode the batches of all processes, and return them in the precision of what follows the towers."""
+        texts, videos = self.encode(batch)
+        return gather_batch(texts.to(self.head_dtype)), gather_batch(videos.to(self.head_dtype))
 
-    def for_aligner(self, texts: TextBatch, videos: VideoBatch) -> tuple[TextBatch, VideoBatch]:
-        """Return texts and videos in the precision of the aligner's weights."""
-        assert self.aligner is not None
-        dtype = next(self.aligner.parameters()).dtype
-        return texts.to(dtype), videos.to(dtype)
+    @property
+    def head_dtype(self) -> torch.dtype:
+        """The precision of what follows the towers: that of the aligner's weights, or float32."""
+        return torch.float32 if self.aligner is None else next(self.aligner.parameters()).dtype
 
     def encode_videos(
         self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"]

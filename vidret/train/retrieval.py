@@ -187,8 +187,9 @@ class RetrievalModule(lightning.LightningModule):
             for name in ("tokens", "token_mask", "sizes")
             if name in parts[0]
         }
+        dtype = self.model.head_dtype
         texts, seen = TextBatch(sentences, words, word_mask), VideoBatch(frames, frame_mask=mask, **more)
-        scores = self.method.score(self.model, texts, seen)
+        scores = self.method.score(self.model, texts.to(dtype), seen.to(dtype))
         videos = torch.cat([part["videos"] for part in parts]).tolist()
         place = {video: number for number, video in enumerate(videos)}
         truth = [place[video] for part in with_texts for video in part["text_videos"].tolist()]

@@ -1,7 +1,10 @@
 """Methods of training for retrieval: one module each, named as recipes name it.
 
-To add one, write ``methods/NAME.py`` with a class of the verbs of ``Method`` as ``METHOD``, and a recipe that says
-``method: NAME``. The fields of the class are the method's settings.
+To add one, write ``methods/NAME.py`` with a dataclass that has the verbs of ``Method``, bound to ``METHOD``, and a
+recipe that says ``method: NAME``. The dataclass's fields are the method's settings: ``options`` in a recipe.
+
+``RetrievalModel.encode_all`` gives losses the texts and videos of all processes, ``same_videos`` which of them are no
+negatives of each other.
 """
 
 import logging

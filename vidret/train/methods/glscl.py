@@ -48,7 +48,7 @@ class Glscl:
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Contrast scores, keep a video's concepts apart and near its text's."""
-        texts, videos = model.encode_for_aligner(batch)
+        texts, videos = model.encode_all(batch)
         aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # scores times 100 need all digits
             found, asked = aligner.prepare(videos), aligner.read(texts)
@@ -58,7 +58,6 @@ class Glscl:
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
         """Return what the pooled frames and the shared concepts say together."""
         aligner = cast(ConceptAligner, model.aligner)
-        texts, videos = model.for_aligner(texts, videos)
         return aligner.score(texts, aligner.prepare(videos)).total
 
 

@@ -64,7 +64,7 @@ class Ucofia:
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Contrast the mean of the three levels."""
-        texts, videos = model.encode_for_aligner(batch)
+        texts, videos = model.encode_all(batch)
         aligner, same = cast(Aligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # a temperature of 0.01 needs all digits
             return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same)}
@@ -72,7 +72,6 @@ class Ucofia:
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
         """Return the mean of the three levels."""
         aligner = cast(Aligner, model.aligner)
-        texts, videos = model.for_aligner(texts, videos)
         return aligner.score(texts, aligner.prepare(videos)).mean
 
 
