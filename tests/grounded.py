@@ -13,15 +13,15 @@ import numpy as np
 import open_clip
 import torch
 
-import vidret.grounding
+import vidret.search.grounding
 from tests.encode.tiny import MERGING, TEXT, VISION, stir
 from tests.video.films import write_video
 from vidret.encode.clip import ClipEncoder
 from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
 from vidret.ground.checkpoint import RECIPES, HeadCard, load_head, save_head
 from vidret.ground.head import Answer, GroundingHead
-from vidret.ground.mapped import MappedVideos
+from vidret.ground.projected import MappedVideos
 from vidret.ground.windows import Window
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.decode import open_reader
@@ -99,7 +99,7 @@ def lasting_pools() -> Iterator[None]:
             pools[str(settings)] = DecodePool(num_workers, **settings)
         yield pools[str(settings)]
 
-    with mock.patch.object(vidret.grounding, "DecodePool", lend):
+    with mock.patch.object(vidret.search.grounding, "DecodePool", lend):
         yield
     for pool in pools.values():
         pool.close()

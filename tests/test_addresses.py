@@ -14,14 +14,14 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.colours import ColourEncoder, write_film
+from tests.index.test_run import contents, states
 from tests.stores import FileServer, serve_files
-from tests.test_indexing import contents, states
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.export import cut_moments
+from vidret.present.export import cut_moments
+from vidret.present.sheet import draw_sheet, shots_of_hits
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
-from vidret.sheet import draw_sheet, shots_of_hits
 from vidret.store.store import Store
 from vidret.types import Filters
 from vidret.video import addresses

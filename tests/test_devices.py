@@ -14,8 +14,8 @@ from vidret.cli import main
 from vidret.devices import choose_device, cuda_index
 from vidret.engine import Engine
 from vidret.errors import DeviceError
-from vidret.indexing import index_files
-from vidret.progress import IndexReport
+from vidret.index.progress import IndexReport
+from vidret.index.run import index_files
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:

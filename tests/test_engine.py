@@ -13,7 +13,7 @@ import pytest
 
 from tests.colours import ColourEncoder, write_film
 from tests.grounded import make_encoder, write_head, write_numbers
-from tests.test_ranking import (
+from tests.search.test_ranking import (
     PatchEncoder,
     convert_golden,
     make_ranker,
@@ -437,7 +437,7 @@ def test_copies_and_moves_change_no_score(patched: Path, mosaics: Path, tmp_path
 
 INDEX_SCRIPT = """
 import sys
-from tests.test_ranking import PatchEncoder
+from tests.search.test_ranking import PatchEncoder
 from vidret.engine import Engine
 Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]])
 """

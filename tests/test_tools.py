@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.types import Frames

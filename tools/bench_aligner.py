@@ -22,18 +22,18 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from vidret.align.aligner import MEMORY, Aligner
 from vidret.align.batches import TextBatch, collate_segments, collate_texts
-from vidret.align.concepts import ConceptAligner, ConceptFinder, ConceptVideos
-from vidret.align.levels import Mixing
+from vidret.align.glscl import ConceptAligner, ConceptFinder, ConceptVideos
 from vidret.align.packing import unpack_videos
 from vidret.align.prepared import PreparedVideos
-from vidret.align.selection import PatchSelector, ScoreNet
-from vidret.align.temporal import TemporalTransformer
-from vidret.calibrating import measure_calibration
+from vidret.align.ucofia import MEMORY, Aligner
+from vidret.align.ucofia_levels import Mixing
+from vidret.align.ucofia_selection import PatchSelector, ScoreNet
+from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.encode.encoder import load_encoder
-from vidret.ranking import TOKENS, GlsclRanker, Levels, Packed, Ranker, UcofiaRanker
-from vidret.searching import widen
+from vidret.search.calibration import measure_calibration
+from vidret.search.ranking import TOKENS, GlsclRanker, Levels, Packed, Ranker, UcofiaRanker
+from vidret.search.searcher import widen
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextEmbedding
 

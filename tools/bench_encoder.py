@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vidret.encode.clip import describe
-from vidret.encode.merging import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.weights import from_open_clip
 
 BUDGET = 0.49

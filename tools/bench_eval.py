@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from vidret.data.labelled import read_labelled
-from vidret.eval.compare import compare
-from vidret.eval.grounding import score_moments
-from vidret.eval.highlight import score_highlights
-from vidret.eval.predictions import read_predictions
-from vidret.eval.retrieval import evaluate, evaluate_tiles, hits
+from vidret.data.benchmarks.qvhighlights import read_labelled
+from vidret.metrics.compare import compare
+from vidret.metrics.grounding import score_moments
+from vidret.metrics.highlight import score_highlights
+from vidret.metrics.predictions import read_predictions
+from vidret.metrics.retrieval import evaluate, evaluate_tiles, hits
 
 DIM = 512
 MSVD_VIDEOS, MSVD_CAPTIONS = 670, 27_763

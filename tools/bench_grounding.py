@@ -32,9 +32,9 @@ from vidret.encode.encoder import Encoder, LayeredEncoder, load_encoder
 from vidret.engine import Engine
 from vidret.ground.checkpoint import RECIPES, HeadCard, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.mapped import MappedVideos
-from vidret.ground.mapped_files import load_mapped, save_mapped
-from vidret.ground.settling import settle
+from vidret.ground.postprocess import settle
+from vidret.ground.projected import MappedVideos
+from vidret.ground.projected_files import load_mapped, save_mapped
 from vidret.ground.windows import Window, cut_windows, join_answers
 from vidret.store.records import HEAD
 from vidret.store.store import Store

@@ -27,7 +27,7 @@ from vidret.cli.demo import sample_videos
 from vidret.encode.clip import load_clip
 from vidret.encode.encoder import Encoder, load_encoder, normalise_pixels
 from vidret.engine import Engine
-from vidret.indexing import count_cores
+from vidret.index.run import count_cores
 from vidret.types import Frames
 from vidret.video.pool import DecodedSegment, DecodePool
 from vidret.video.scan import scan

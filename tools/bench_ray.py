@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vidret.indexing import count_cores
-from vidret.scale.run import START
+from vidret.index.ray.run import START
+from vidret.index.run import count_cores
 from vidret.video.scan import scan
 
 PROGRAM = "from vidret.cli import main; main()"

@@ -32,7 +32,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidret.store import NewSegment, Store
 from vidret.store.candidates import Candidates
-from vidret.store.upkeep import folder_size
+from vidret.store.maintenance import folder_size
 from vidret.store.vectors import KINDS, load_faiss, vector_bytes
 from vidret.types import SegmentEmbedding
 

@@ -34,9 +34,9 @@ from typing import Any
 import torch
 
 from vidret.client import RemoteEngine, RemoteError
-from vidret.data.synthetic import write_retrieval_world
+from vidret.data.synthetic.world import write_retrieval_world
 from vidret.engine import Engine
-from vidret.show import show_table
+from vidret.present.show import show_table
 
 PATIENCE = 120.0  # seconds a server may take to start
 SIZE = 320  # pixels, about what a thumbnail shows

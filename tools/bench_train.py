@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from vidret.align.temporal import pool_frames
-from vidret.encode.merging import MergeSchedule
+from vidret.align.ucofia_temporal import pool_frames
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.train import optim

@@ -21,11 +21,11 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.encode.encoder import normalise_pixels
-from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import CLIP_MEAN, CLIP_STD, load_model, read_card
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import VidretError
-from vidret.sheet import FAINT, GAP, INK, PAPER
+from vidret.present.sheet import FAINT, GAP, INK, PAPER
 from vidret.text import clock, printable
 from vidret.types import Frames, Resize
 from vidret.video.decode import read_frames

@@ -16,9 +16,9 @@ import torch
 
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder, load_encoder
-from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel, save_model
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.types import Frames, Sampling

@@ -30,11 +30,11 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from vidret import Engine
+from vidret.data.benchmarks.splits import read_split
 from vidret.data.module import GroundingData, RetrievalData
-from vidret.data.splits import read_split
-from vidret.data.synthetic import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
-from vidret.encode.merging import MergeSchedule
-from vidret.encode.prompts import PromptShape
+from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.ground.spans import overlap

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import LabelledQuery
-from vidret.data.splits import read_split
-from vidret.data.synthetic import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
+from vidret.data.synthetic.world import CaptionPair, read_pairs, write_grounding_world, write_retrieval_world
 from vidret.errors import VidretError
-from vidret.sheet import GAP, INK, PAPER
+from vidret.present.sheet import GAP, INK, PAPER
 from vidret.video.decode import read_frames
 
 LINE = 18

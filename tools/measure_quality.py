@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from vidret import Engine, calibrating
+from vidret import Engine
 from vidret.ground.spans import overlap
-from vidret.ranking import load_ranker
+from vidret.search import calibration
+from vidret.search.ranking import load_ranker
 from vidret.store.store import Store
 
 
@@ -86,7 +87,7 @@ def locate_in_corpus(engine: Engine, data: Path, rows: list[dict[str, Any]]) -> 
 def forget_calibration(engine: Engine, rerank: str) -> None:
     """Take a calibration back, so that the index can be measured again."""
     with Store.open(engine.path, write=True) as store:
-        calibrating.forget_calibration(store, load_ranker(rerank, engine.encoder))
+        calibration.forget_calibration(store, load_ranker(rerank, engine.encoder))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
     from vidret.encode.encoder import Encoder, load_encoder
     from vidret.engine import Engine
-    from vidret.progress import IndexReport
+    from vidret.index.progress import IndexReport
 
 __all__ = [
     "DecodeError",

@@ -13,18 +13,18 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from vidret.align.baseline import WEAK
-from vidret.calibrating import Calibration, measure_calibration, save_calibration
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device, cuda_index
 from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.grounding import Grounder, forget_others
-from vidret.indexing import index_files
-from vidret.locating import Chosen, Locator
-from vidret.progress import IndexReport, Progress
-from vidret.queries import Wanted, encode_queries
-from vidret.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
-from vidret.searching import CANDIDATES, Search, Searcher
+from vidret.index.progress import IndexReport, Progress
+from vidret.index.run import index_files
+from vidret.search.calibration import Calibration, measure_calibration, save_calibration
+from vidret.search.grounding import Grounder, forget_others
+from vidret.search.locating import Chosen, Locator
+from vidret.search.queries import Wanted, encode_queries
+from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
+from vidret.search.searcher import CANDIDATES, Search, Searcher
 from vidret.store.gpu import choose_faiss_device
 from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
@@ -197,7 +197,7 @@ class Engine:
 
         ``list_videos`` says what paths may be, ``Store.set_memory`` what ``memory`` is (None leaves it as it was), and
         ``index_files`` what the other arguments do. ``run`` is what takes these and does the work: threads here, unless
-        ``vidret.scale`` gives one that does it on Ray.
+        ``vidret.index.ray`` gives one that does it on Ray.
 
         Raises:
             VidretError: A path does not exist, or the index cannot be written. Files that cannot be read raise nothing:

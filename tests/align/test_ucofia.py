@@ -1,164 +1,421 @@
-"""UCoFiA's published numbers: every stage, the three matrices, the loss and its gradients, the scores at test time."""
+"""The aligner: what is prepared, tiles and their bound, and what must not matter."""
 
-import re
+import dataclasses
+import weakref
+from collections import Counter
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.goldens import Case, check_close, find_cases
-from vidret.align.aggregation import aggregate, aggregate_both_ways
-from vidret.align.aligner import Aligner
-from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.checkpoint import UCOFIA, convert_aligner
-from vidret.align.levels import LevelScores, compare_words, score_words
+from tests.align.test_ucofia_aggregation import naive_aggregate
+from tests.align.test_ucofia_levels import make_mixing, naive_frames
+from vidret.align import blocks
+from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
+from vidret.align.blocks import flushed_denormals
+from vidret.align.packing import pack_arrays, pack_video, unpack_stacked, unpack_videos
 from vidret.align.prepared import PreparedVideos
-from vidret.align.selection import perturbed_top_k
-from vidret.align.temporal import pool_frames
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_aggregation import aggregate
+from vidret.align.ucofia_levels import LevelScores, compare_words
+from vidret.align.ucofia_selection import PatchSelector, ScoreNet
+from vidret.align.ucofia_temporal import TemporalTransformer
+from vidret.errors import AlignerError
+from vidret.types import SegmentEmbedding, TextEmbedding
 
-LEVELS = ("video_sentence", "frame_sentence", "patch_word")
-CASES = find_cases("ucofia")
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
-
-
-def make_aligner(case: Case) -> Aligner:
-    aligner = convert_aligner(case.weights)
-    assert aligner.selector is not None
-    assert aligner.selector.kept == case.config["topk"]
-    assert (aligner.selector.sigma, aligner.selector.num_draws) == (case.config["sigma"], case.config["num_samples"])
-    return aligner
+DIM, FRAMES, PATCHES = 16, 4, 6
 
 
-def read_patches(case: Case) -> Tensor:
-    """Give the tokens of each frame of all videos, its class token first."""
-    return case.outputs["patch_tokens_all"].flatten(0, 1)
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
 
 
-def draw_noise(case: Case) -> Tensor:
-    """Give the published noise; where it is not stored, drawn again from its seed."""
-    if "topk_noise" in case.outputs:
-        return case.outputs["topk_noise"]
-    frames, tokens, _ = read_patches(case).shape
-    generator = torch.Generator().manual_seed(case.config["noise_seed"])
-    return torch.randn(frames, case.config["num_samples"], tokens - 1, generator=generator)
-
-
-def read_texts(case: Case) -> TextBatch:
-    return TextBatch(case.outputs["sentence_hidden"][:, 0], case.outputs["word_hidden"])
-
-
-def prepare_as_published(aligner: Aligner, case: Case) -> PreparedVideos:
-    """Prepare videos with the mask where the published code has one: in the temporal transformer and the mean."""
-    out = case.outputs
-    videos, noise = VideoBatch(out["frame_cls"], out["patch_tokens_all"][:, :, 1:].flatten(1, 2)), draw_noise(case)
-    masked = videos._replace(frame_mask=case.inputs["video_mask"].bool())
-    return aligner.prepare(videos, noise=noise)._replace(videos=aligner.prepare(masked, noise=noise).videos)
-
-
-@torch.no_grad()
-@each_case
-def test_patches_are_scored_and_chosen_as_published(case: Case) -> None:
-    selector, out = make_aligner(case).selector, case.outputs
-    assert selector is not None
-    assert selector.score is not None
-    scores, shares = selector.score(read_patches(case)), out["topk_indicator"].flatten(0, 1)
-    check_close(scores, out["patch_scores"].flatten(0, 1))
-    noise = draw_noise(case)
-    # A score may move a draw over the edge by its last bit.
-    check_close(perturbed_top_k(scores[:, 1:], noise, case.config["topk"]), shares, 1 / 500 + 1e-6)
-    softly, _ = selector(read_patches(case), noise=noise)
-    chosen = out["patch_selected"].reshape(len(scores), -1, read_patches(case).shape[-1])
-    check_close(shares @ read_patches(case)[:, 1:], chosen[:, 1:])
-    check_close(softly.reshape(out["patch_selected"].shape), out["patch_selected"])
-    hardly, _ = selector(read_patches(case))
-    check_close(hardly.reshape(out["patch_selected"].shape), out["patch_selected_zero_noise"])
-    check_close(selector(read_patches(case), noise=torch.zeros_like(noise))[0], hardly, 1e-5)
-
-
-@torch.no_grad()
-@each_case
-def test_frames_are_the_published_ones(case: Case) -> None:
-    aligner, out, mask = make_aligner(case), case.outputs, case.inputs["video_mask"].bool()
-    assert aligner.temporal is not None
-    frames = aligner.temporal(out["frame_cls"], mask)
-    check_close(frames, out["frame_temporal"])
-    check_close(pool_frames(frames, mask), out["video_vec"])
-    check_close(prepare_as_published(aligner, case).frames, out["frame_norm"])
-
-
-@torch.no_grad()
-@each_case
-def test_aggregation_is_the_published_one(case: Case) -> None:
-    mixing, out = make_aligner(case).mixing, case.outputs
-    assert mixing is not None
-    raw = compare_words(out["word_norm"] @ mixing.word, out["patch_selected"] @ mixing.token)
-    check_close(raw, out["patch_word_raw"], 1e-4)
-    by_token, by_word = aggregate(raw, 1, mixing=mixing.words_first), aggregate(raw, -1, mixing=mixing.tokens_first)
-    check_close(by_token, out["biisa_word_to_patch"], 1e-4)
-    check_close(by_word, out["biisa_patch_to_word"], 1e-4)
-    check_close(aggregate(by_token, -1, mixing=mixing.tokens_second), out["biisa_dir1"], 1e-4)
-    check_close(aggregate(by_word, 1, mixing=mixing.words_second), out["biisa_dir2"], 1e-4)
-    both = aggregate_both_ways(
-        raw,
-        words_then=(mixing.words_first, mixing.tokens_second),
-        tokens_then=(mixing.tokens_first, mixing.words_second),
+def make_head() -> Aligner:
+    """Give a head as if trained for 4 frames and 5 words, in use."""
+    aligner = Aligner(
+        temporal=TemporalTransformer(DIM, layers=2, heads=2),
+        selector=PatchSelector(ScoreNet(DIM)),
+        mixing=make_mixing(DIM, num_frames=FRAMES, num_words=5, num_tokens=4 * FRAMES),
+        unit_tokens=False,
     )
-    check_close(both, out["sim_patch_word"], 1e-4)
+    return aligner.eval()
 
 
-@each_case
-def test_scores_loss_and_gradients_are_the_published_ones(case: Case) -> None:
-    aligner, out = make_aligner(case), case.outputs
-    prepared = prepare_as_published(aligner, case)
-    scores = aligner(read_texts(case), prepared)
-    masks = TextBatch(*read_texts(case)[:2], torch.ones_like(out["word_hidden"][..., 0], dtype=torch.bool))
-    for found in (scores, aligner.score(read_texts(case), prepared), aligner.score(masks, prepared)):
-        for name in LEVELS:
-            check_close(getattr(found, name), out[f"sim_{name}"], 1e-4)
-        check_close(found.mean, out["sim_total_train"], 1e-4)
-    check_close(aligner.logit_scale.exp(), out["logit_scale"], 1e-4)
-    own = torch.arange(len(scores.mean))
-    loss = (functional.cross_entropy(scores.mean, own) + functional.cross_entropy(scores.mean.T, own)) / 2
-    check_close(loss[None], out["train_loss"], 1e-5)
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters, gradients = dict(aligner.named_parameters()), load_file(case.folder / "grads.safetensors")
-    assert len(gradients) >= 20
-    for name, expected in gradients.items():
-        found = parameters[our_name(name.removeprefix("grad."))].grad
-        assert found is not None, name
-        torch.testing.assert_close(found.reshape(expected.shape), expected, atol=1e-5, rtol=1e-4)
+def make_texts(num: int = 5, num_words: int = 5) -> TextBatch:
+    mask = torch.arange(num_words) < torch.tensor([[1 + text % num_words] for text in range(num)])
+    return TextBatch(torch.randn(num, DIM), torch.randn(num, num_words, DIM), mask)
 
 
-def our_name(name: str) -> str:
-    layer = re.search(r"\.(\d+)\.(attn|ln|mlp)", name)
-    return UCOFIA[name] if layer is None else UCOFIA[name.replace(layer[1], "*", 1)].replace("*", layer[1])
+def make_videos(num: int = 6, frames: int = FRAMES) -> VideoBatch:
+    mask = torch.arange(frames) < torch.tensor([[1 + video % frames] for video in range(num)])
+    return VideoBatch(
+        torch.randn(num, frames, DIM), torch.randn(num, frames * PATCHES, DIM), mask, mask.repeat_interleave(PATCHES, 1)
+    )
+
+
+def make_merged(num: int = 6) -> VideoBatch:
+    videos = make_videos(num)
+    assert videos.tokens is not None
+    assert videos.token_mask is not None
+    tokens, mask = videos.tokens[:, :11], torch.arange(11) < torch.tensor([[11 - video] for video in range(num)])
+    return videos._replace(tokens=tokens, token_mask=mask, sizes=torch.randint(1, 5, (num, 11)) * mask)
+
+
+CASES = [(make_head, make_videos), (Aligner, make_videos), (Aligner, make_merged), (make_head, make_merged)]
+each_kind = pytest.mark.parametrize(("build", "make"), CASES, ids=["head", "plain", "merged", "head-merged"])
+
+
+def check_same(found: LevelScores, expected: LevelScores) -> None:
+    for name in ("video_sentence", "frame_sentence", "patch_word"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-4, rtol=1e-5, msg=name)
+    assert torch.equal(found.best_frame, expected.best_frame)
+
+
+def pick(scores: LevelScores, texts: Any, videos: Any) -> LevelScores:
+    return LevelScores(*(part[texts][:, videos] for part in scores))
+
+
+# Training-free, by loops.
 
 
 @torch.no_grad()
-@each_case
-def test_scores_at_test_time_are_the_published_ones(case: Case) -> None:
-    """Hold the matrices that SK-norm starts from, test against test and bank; L1 is left out there, by mistake."""
-    aligner, out, golden = make_aligner(case), case.outputs, load_file(case.folder / "outputs_testtime.safetensors")
-    bank_texts = TextBatch(golden["bank_sentence_hidden"][:, 0], golden["bank_word_hidden"])
+def test_training_free_scores_are_those_of_loops() -> None:
+    texts, videos = make_texts(), make_videos()
+    aligner = Aligner()
+    scores = aligner.score(texts, aligner.prepare(videos))
+    assert texts.mask is not None
+    assert videos.frame_mask is not None
+    assert videos.tokens is not None
+    for text in range(5):
+        sentence = functional.normalize(texts.sentences[text], dim=0)
+        words = functional.normalize(texts.words[text, texts.mask[text]], dim=-1)
+        for video in range(6):
+            real = int(videos.frame_mask[video].sum())
+            frames = [frame / frame.norm() for frame in videos.frames[video, :real]]
+            tokens = [*frames, *(token / token.norm() for token in videos.tokens[video, : real * PATCHES])]
+            mean = torch.stack(frames).mean(dim=0)
+            middle, best = naive_frames(sentence, torch.stack(frames), None)
+            each = [naive_aggregate((torch.stack(tokens) @ word).tolist(), None, 0.01) for word in words]
+            fine = sum(each) / len(each)
+            expected = [100 * float(sentence @ mean / mean.norm()), 100 * middle, 100 * fine]
+            found = [float(level[text, video]) for level in scores[:3]]
+            assert found == pytest.approx(expected, abs=1e-3)
+            assert scores.best_frame[text, video] == best
+            assert float(scores.mean[text, video]) == pytest.approx(sum(expected) / 3, abs=1e-3)
 
-    def prepare(frames: Tensor, tokens: Tensor, mask: Tensor) -> PreparedVideos:
-        whole = aligner.prepare(VideoBatch(frames, frame_mask=mask.bool())).videos
-        return PreparedVideos(whole, functional.normalize(frames, dim=-1), tokens)
 
-    test = prepare(out["frame_cls"], out["patch_selected"], case.inputs["video_mask"])
-    bank = prepare(golden["bank_frame_cls"], golden["bank_patch_selected"], golden["bank_video_mask"])
-    check(aligner.score(bank_texts, test), golden, "bank_text_vs_test_video")
-    check(aligner.score(read_texts(case), bank), golden, "test_text_vs_bank_video")
-    scores = aligner.score(read_texts(case), test)
-    check(scores, golden, "test")
-    check_close(scores.mean, golden["test.mean_no_sk"], 1e-4)
-    assert aligner.mixing is not None
-    words = functional.normalize(out["word_hidden"], dim=-1) @ aligner.mixing.word
-    check_close(score_words(words, out["patch_selected"], mixing=aligner.mixing), golden["sim_patch_word_eval"], 1e-4)
+# What must not matter.
 
 
-def check(scores: LevelScores, golden: dict[str, Tensor], prefix: str) -> None:
-    for name in LEVELS:
-        check_close(getattr(scores, name), golden[f"{prefix}.{name}"], 1e-4)
+@torch.no_grad()
+@each_kind
+def test_padding_changes_nothing(build: Any, make: Any) -> None:
+    """Score each pair without any padding, and with garbage where there was padding."""
+    aligner, texts, videos = build(), make_texts(), make()
+    scores = aligner.score(texts, aligner.prepare(videos))
+    assert texts.mask is not None
+    words, frames, tokens = (
+        part.masked_fill(~mask[..., None], float("nan"))
+        for part, mask in (
+            (texts.words, texts.mask),
+            (videos.frames, videos.frame_mask),
+            (videos.tokens, videos.token_mask),
+        )
+    )
+    again = aligner.score(texts._replace(words=words), aligner.prepare(videos._replace(frames=frames, tokens=tokens)))
+    for one, other in zip(scores, again, strict=True):
+        assert torch.equal(one, other)
+    for text in range(5):
+        alone = TextBatch(texts.sentences[text : text + 1], texts.words[text : text + 1, texts.mask[text]])
+        for video in range(6):
+            row = slice(video, video + 1)
+            real, kept = videos.frame_mask[video], videos.token_mask[video]
+            bare = VideoBatch(
+                videos.frames[row, real],
+                videos.tokens[row, kept],
+                sizes=None if videos.sizes is None else videos.sizes[row, kept],
+            )
+            check_same(aligner.score(alone, aligner.prepare(bare)), pick(scores, [text], [video]))
+
+
+@torch.no_grad()
+@each_kind
+def test_more_padding_changes_nothing(build: Any, make: Any) -> None:
+    aligner, texts, videos = build(), make_texts(), make()
+    scores = aligner.score(texts, aligner.prepare(videos))
+    assert texts.mask is not None
+    wider = TextBatch(
+        texts.sentences,
+        functional.pad(texts.words, (0, 0, 0, 4), value=3.0),
+        functional.pad(texts.mask, (0, 4), value=False),
+    )
+    more = 2 * (videos.tokens.shape[1] // FRAMES) if videos.sizes is None else 5
+    longer = VideoBatch(
+        functional.pad(videos.frames, (0, 0, 0, 2), value=3.0),
+        functional.pad(videos.tokens, (0, 0, 0, more), value=3.0),
+        functional.pad(videos.frame_mask, (0, 2), value=False),
+        functional.pad(videos.token_mask, (0, more), value=False),
+        None if videos.sizes is None else functional.pad(videos.sizes, (0, more), value=7.0),
+    )
+    check_same(aligner.score(wider, aligner.prepare(longer)), scores)
+    check_same(aligner(wider, aligner.prepare(longer)), scores)
+
+
+@torch.no_grad()
+@each_kind
+def test_candidates_and_queries_in_another_order_or_alone_keep_their_scores(build: Any, make: Any) -> None:
+    aligner, texts = build(), make_texts()
+    videos = aligner.prepare(make())
+    scores = aligner.score(texts, videos)
+    order, queries = torch.randperm(6), torch.randperm(5)
+    assert texts.mask is not None
+    turned = TextBatch(texts.sentences[queries], texts.words[queries], texts.mask[queries])
+    check_same(aligner.score(turned, videos.take(order)), pick(scores, queries, order))
+    check_same(aligner.score(texts, videos.take(slice(1, 3))), pick(scores, slice(None), slice(1, 3)))
+
+
+# Tiles.
+
+
+@torch.no_grad()
+@each_kind
+def test_tiled_equals_untiled_bit_for_bit(build: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    aligner, texts = build(), make_texts(23)
+    videos = aligner.prepare(make(37) if make is make_videos else make_merged(9)).packed(torch.int8)
+    untiled = aligner.score(texts, videos, memory=1 << 30)
+    monkeypatch.setattr(blocks, "BLOCK", 900)
+    cut = blocks.plan_blocks(texts, videos, 1 << 30)
+    assert cut.texts < 23
+    assert cut.videos < len(videos.videos)
+    whole, least = aligner.score(texts, videos, memory=1 << 30), smallest(texts, videos)
+    tiles = set()
+    for memory in (least, 2 * least, 5 * least):
+        tiles.add(blocks.plan_blocks(texts, videos, memory).tile)
+        tiled = aligner.score(texts, videos, memory=memory)
+        for one, other in zip(tiled, whole, strict=True):
+            assert torch.equal(one, other)
+    assert len(tiles) == 3
+    check_same(whole, untiled)
+    check_same(aligner(texts, videos), untiled)
+
+
+def smallest(texts: TextBatch, videos: PreparedVideos) -> int:
+    """Ask for the smallest bound that is accepted."""
+    with pytest.raises(ValueError, match=r"memory must be at least \d+ bytes, got 1") as caught:
+        blocks.plan_blocks(texts, videos, 1)
+    return int(str(caught.value).split()[5])
+
+
+class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count the bytes of all tensors that are alive, from now on, and keep the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.views: Counter[int] = Counter()
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        inputs = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        for x in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(x, Tensor):
+                storage = x.untyped_storage()
+                place, size = storage.data_ptr(), storage.nbytes()
+                if place in inputs and not self.views[place]:
+                    continue  # a view of what was there before
+                self.live += 0 if self.views[place] else size
+                self.views[place] += 1
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(x, self._let_go, place, size)
+        return out
+
+    def _let_go(self, place: int, size: int) -> None:
+        self.views[place] -= 1
+        self.live -= 0 if self.views[place] else size
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_memory_stays_below_the_bound(dtype: torch.dtype) -> None:
+    aligner = Aligner()
+    texts = TextBatch(torch.randn(40, 32), torch.randn(40, 12, 32))
+    videos = PreparedVideos(torch.randn(500, 32), torch.randn(500, 6, 32), torch.randn(500, 24, 32)).packed(dtype)
+    output = 40 * 500 * (3 * 4 + 8)
+    least = smallest(texts, videos)
+    for memory in (least, 2 * least):
+        with Peak() as peak:
+            aligner.score(texts, videos, memory=memory)
+        assert output + 10_000 < peak.peak <= output + memory
+    with Peak() as peak:
+        aligner(texts, videos)
+    assert peak.peak > output + 2 * least, "the measure itself must see something"
+
+
+def test_nothing_to_score_gives_empty_scores() -> None:
+    aligner, texts, videos = Aligner(), make_texts(), Aligner().prepare(make_videos())
+    assert aligner.score(texts, videos.take(slice(0, 0))).mean.shape == (5, 0)
+    none = TextBatch(texts.sentences[:0], texts.words[:0])
+    assert aligner.score(none, videos).mean.shape == (0, 6)
+
+
+def test_denormals_are_as_before_afterwards() -> None:
+    small = torch.full((8,), 1e-39)
+    for before in (False, True, False):
+        torch.set_flush_denormal(before)
+        with flushed_denormals():
+            assert (small * 0.5 == 0).all()
+        assert bool((small * 0.5 == 0).all()) is before
+    with pytest.raises(ValueError, match="memory"):
+        Aligner().score(make_texts(), Aligner().prepare(make_videos()), memory=1)
+    assert (small * 0.5 != 0).all()
+
+
+# What is learned, counted and stored.
+
+
+def test_gradients_reach_every_weight_and_are_finite() -> None:
+    aligner = make_head().train()
+    aligner.logit_scale.data.fill_(1.0)
+    for matrix in aligner.mixing.parameters() if aligner.mixing is not None else []:
+        matrix.data.mul_(0.05)  # soft, as no trained head is: a hard maximum has no gradient
+    texts, videos = make_texts(), make_videos()
+    scores = aligner(texts, aligner.prepare(videos)).mean
+    loss = functional.cross_entropy(scores[:5, :5], torch.arange(5))
+    loss.backward()  # type: ignore[no-untyped-call]
+    for name, weight in aligner.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+        assert weight.grad.abs().sum() > 0, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("frames", "words"), [(2, 3), (4, 5), (9, 12)])
+def test_a_trained_head_takes_any_number_of_frames_and_words(frames: int, words: int) -> None:
+    aligner = make_head()
+    scores = aligner.score(make_texts(7, words), aligner.prepare(make_videos(5, frames)))
+    assert scores.mean.shape == (7, 5)
+    assert scores.mean.isfinite().all()
+    assert (scores.best_frame < frames).all()
+
+
+@torch.no_grad()
+def test_identity_matrices_are_the_training_free_scores_but_for_the_words() -> None:
+    texts, videos = make_texts(), make_videos()
+    trained = Aligner(mixing=make_mixing(DIM, num_frames=3, num_words=4, num_tokens=7))
+    for matrix in trained.mixing.parameters() if trained.mixing is not None else []:
+        nn.init.eye_(matrix)
+    plain = Aligner()
+    found, expected = (each.score(texts, each.prepare(videos)) for each in (trained, plain))
+    check_same(found._replace(patch_word=expected.patch_word), expected)
+    one = TextBatch(texts.sentences, texts.words[:, :1])  # of one word alone, the best is the mean
+    second = aggregate(compare_words(*(functional.normalize(x, dim=-1) for x in (one.words, videos.frames))), -1)
+    bare = plain.prepare(VideoBatch(videos.frames))
+    torch.testing.assert_close(plain.score(one, bare).patch_word, 100 * second[:, 0], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "loss"), [(torch.float16, 0.02), (torch.int8, 1.0)])
+def test_packed_tokens_cost_little(dtype: torch.dtype, loss: float) -> None:
+    aligner, texts = Aligner(), make_texts()
+    videos = aligner.prepare(make_videos())
+    packed = videos.packed(dtype)
+    assert packed.tokens.dtype == dtype
+    assert packed.unpacked().tokens.dtype == torch.float32
+    assert (packed.unpacked().tokens - videos.tokens).abs().max() <= (1 / 254 + 1e-6 if dtype == torch.int8 else 1e-3)
+    found, expected = aligner.score(texts, packed), aligner.score(texts, videos)
+    assert (found.patch_word - expected.patch_word).abs().max() < loss
+    assert torch.equal(found.frame_sentence, expected.frame_sentence)
+    assert not packed.packed(torch.int8).take(slice(0, 0)).tokens.numel()
+
+
+def test_a_selector_wants_as_many_patches_for_each_frame() -> None:
+    aligner = Aligner(selector=PatchSelector())
+    videos = VideoBatch(torch.randn(2, 4, DIM), torch.randn(2, 23, DIM))
+    with pytest.raises(ValueError, match="tokens must be as many for each of 4 frames, got 23"):
+        aligner.prepare(videos)
+    kept = aligner.eval().prepare(videos._replace(tokens=torch.randn(2, 24, DIM))).tokens
+    assert kept.shape == (2, 16, DIM)
+    assert aligner.prepare(VideoBatch(videos.frames)).tokens.shape == (2, 4, DIM)
+
+
+def make_segment(num_frames: int, num_tokens: int | None, *, sizes: bool = False) -> SegmentEmbedding:
+    rng = np.random.default_rng(num_frames)
+    frames = rng.standard_normal((num_frames, DIM)).astype(np.float32)
+    tokens = None if num_tokens is None else rng.standard_normal((num_tokens, DIM)).astype(np.float32)
+    counts = None if num_tokens is None else np.full(num_tokens, 2 if sizes else 1, np.float32)
+    return SegmentEmbedding(frames[0], frames, np.arange(num_frames, dtype=np.float64), tokens, counts)
+
+
+def test_embeddings_are_padded_to_the_longest() -> None:
+    videos = collate_segments([make_segment(3, 7, sizes=True), make_segment(1, 2)])
+    assert videos.tokens is not None
+    assert videos.frame_mask is not None
+    assert videos.token_mask is not None
+    assert videos.sizes is not None
+    assert videos.frames.shape == (2, 3, DIM)
+    assert videos.frame_mask.tolist() == [[True] * 3, [True, False, False]]
+    assert videos.token_mask.sum(dim=1).tolist() == [7, 2]
+    assert videos.sizes.tolist() == [[2] * 7, [1] * 7]
+    assert (videos.tokens[1, 2:] == 0).all()
+    even = collate_segments([make_segment(3, 6), make_segment(3, 6)])
+    assert (even.frame_mask, even.token_mask, even.sizes) == (None, None, None)
+    assert collate_segments([make_segment(3, 6), make_segment(3, None)]).tokens is None
+    rows = [np.ones((count, DIM), np.float32) for count in (2, 4)]
+    texts = collate_texts([TextEmbedding("", row[0], row) for row in rows])
+    assert texts.words.shape == (2, 4, DIM)
+    assert texts.mask is not None
+    assert texts.mask.sum(dim=1).tolist() == [2, 4]
+
+
+def test_raw_vectors_have_the_lengths_they_had_and_all_states() -> None:
+    whole = make_segment(3, 6)
+    with pytest.raises(AlignerError, match="a trained aligner must have"):
+        collate_segments([whole], raw=True)
+    told = dataclasses.replace(
+        whole, frame_lengths=np.array([1, 2, 3], np.float32), token_lengths=np.arange(6, dtype=np.float32)
+    )
+    videos = collate_segments([told], raw=True)
+    assert videos.tokens is not None
+    torch.testing.assert_close(videos.frames[0, 2], 3 * torch.from_numpy(whole.frames[2]))
+    assert (videos.tokens[0, 0] == 0).all()
+    row = np.ones((2, DIM), np.float32)
+    with pytest.raises(AlignerError, match="a trained aligner must have"):
+        collate_texts([TextEmbedding("", row[0], row)], raw=True)
+    texts = collate_texts([TextEmbedding("", row[0], row, np.concatenate([row, 5 * row]))], raw=True)
+    assert texts.words.shape == (1, 4, DIM)
+    assert (texts.sentences == 5).all()
+
+
+@torch.no_grad()
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_packed_videos_come_back(build: Any, make: Any, dtype: torch.dtype) -> None:
+    aligner, texts = build(), make_texts()
+    videos = aligner.prepare(make()).packed(dtype)
+    whole = build is make_head
+    packed = [pack_video(videos.take(slice(row, row + 1)), whole=whole) for row in range(6)]
+    frames = [
+        videos.frames[row] if videos.frame_mask is None else videos.frames[row, videos.frame_mask[row]]
+        for row in range(6)
+    ]
+    again = unpack_videos(packed, [each.numpy() for each in frames])
+    found, expected = aligner.score(texts, again), aligner.score(texts, videos)
+    assert torch.equal(found.patch_word, expected.patch_word)
+    assert torch.equal(found.best_frame, expected.best_frame)
+    torch.testing.assert_close(found.video_sentence, expected.video_sentence, atol=0.2 if whole else 1e-4, rtol=0)
+
+
+def test_arrays_come_back_as_they_were_and_strangers_are_refused() -> None:
+    arrays = [np.arange(7, dtype=np.int8).reshape(7, 1), np.ones((2, 3), "<f2"), np.zeros((0, 4), "<f4")]
+    again = [stack[0].numpy() for stack, _ in unpack_stacked([pack_arrays(arrays)])]
+    for one, other in zip(arrays, again, strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other)
+    for strange in (b"", b"\x09\x01\0\0", b"\x09"):
+        with pytest.raises(AlignerError, match="stored tokens must be of format 1"):
+            unpack_stacked([strange])

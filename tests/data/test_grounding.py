@@ -12,12 +12,12 @@ import torch
 from tests.data.captioned import RESIZE, write_moments
 from tests.grounded import gather, look, make_encoder, write_numbers
 from tests.video.films import write_video
+from vidret.data.benchmarks.splits import read_split
+from vidret.data.cache.layers import LayersCache, VideoLayers, as_half
 from vidret.data.frames import Part
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
-from vidret.data.layers_cache import LayersCache, VideoLayers, as_half
 from vidret.data.records import LabelledQuery
-from vidret.data.splits import read_split
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.windows import Window

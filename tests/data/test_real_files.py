@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vidret.data.files import read_names
+from vidret.data.benchmarks.files import read_names
+from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import Caption, LabelledQuery, Split
-from vidret.data.splits import read_split
 from vidret.data.videos import find_videos
 
 DATA = Path(os.environ.get("VIDRET_DATA", "/nowhere"))

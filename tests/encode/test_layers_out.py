@@ -20,10 +20,10 @@ from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip import ClipEncoder, describe
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.foreign import ForeignEncoder
-from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.outputs import FrameTokens
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextTower
 from vidret.encode.vision import Trunk, VisionTower
 from vidret.encode.weights import convert, from_open_clip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_pictures, stir
 from vidret.encode.model import CARD, CLIP_MEAN, Card, ClipModel, load_exactly, load_model, read_card, save_model
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
 from vidret.errors import EncoderError
 from vidret.types import Resize, Sampling
 

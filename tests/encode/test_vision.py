@@ -15,11 +15,11 @@ from torch.nn import functional
 from tests.encode.tiny import MERGING, TEXT, VISION, make_pictures, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode import vision
-from vidret.encode.merging import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompts import PromptShape
-from vidret.encode.shift import shift_tokens
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.text import TextShape, TextTower
+from vidret.encode.token_shift import shift_tokens
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.encode.weights import convert, from_open_clip
 from vidret.layers import Block

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from tests.encode.tiny import TEXT, VISION, make_pictures, stir
 from tests.goldens import find_cases
-from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.weights import OPEN_CLIP, convert, from_open_clip, pack_attention, read_weights, rename
 from vidret.errors import EncoderError
 from vidret.types import Sampling

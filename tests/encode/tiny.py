@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidret.encode.merging import MergeSchedule
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import Trunk, VisionShape, VisionTower
 from vidret.layers import Block

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.goldens import Case
 from vidret.ground.head import GroundingHead
-from vidret.ground.mapped import MappedVideos
+from vidret.ground.projected import MappedVideos
 
 WIDTH, TEXT_WIDTH, DIM, NUM_LAYERS = 24, 16, 16, 3
 

@@ -21,7 +21,7 @@ from vidret.cli.demo import sample_videos
 from vidret.cli.serve import address, listen
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
-from vidret.progress import IndexReport
+from vidret.index.progress import IndexReport
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 

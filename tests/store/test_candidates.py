@@ -13,7 +13,7 @@ from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.candidates import Candidates
 from vidret.store.catalog import Catalog
-from vidret.store.seals import FileSeal
+from vidret.store.manifest import FileSeal
 from vidret.types import Filters
 
 from .samples import DIM, add_video, create, damage, embedding, environment, index_all, seeds

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.gpus import MOST, GpuFaiss, gpu_faiss
-from vidret.store.seals import FileSeal
+from vidret.store.manifest import FileSeal
 from vidret.store.shards import Shards
 from vidret.store.vectors import Flat, Found, Ids, Only, Rows, Shard, build_shard
 

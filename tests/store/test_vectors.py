@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.seals import FileSeal
+from vidret.store.manifest import FileSeal
 from vidret.store.vectors import Flat, Found, Ids, Only, Rows, Shard, build_shard, score_exactly, vector_bytes
 
 DIM = 16

@@ -8,9 +8,9 @@ import torch
 
 from vidret.data.grounding import GroundingBatch
 from vidret.data.module import RetrievalData
-from vidret.data.synthetic import write_retrieval_world
-from vidret.encode.merging import MergeSchedule
-from vidret.encode.prompts import PromptShape
+from vidret.data.synthetic.world import write_retrieval_world
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.train.grounding import GroundingModule

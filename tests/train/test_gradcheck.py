@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.train.test_captioner import FREQUENT, VOCABULARY, captions, loss_of, naive_loss
-from vidret.align.concepts import consistency_loss, diversity_loss
+from vidret.align.glscl import consistency_loss, diversity_loss
 from vidret.train.grounding_losses import (
     boundary_loss,
     contrast,

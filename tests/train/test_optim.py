@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from tests.encode.tiny import stir
-from vidret.align.aligner import Aligner
-from vidret.align.concepts import ConceptAligner, ConceptFinder
-from vidret.align.levels import Mixing
-from vidret.align.selection import PatchSelector, ScoreNet
-from vidret.align.temporal import TemporalTransformer
-from vidret.encode.merging import MergeSchedule
+from vidret.align.glscl import ConceptAligner, ConceptFinder
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_levels import Mixing
+from vidret.align.ucofia_selection import PatchSelector, ScoreNet
+from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.ground.head import GroundingHead

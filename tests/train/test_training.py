@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
 from vidret.encode.encoder import load_encoder
 from vidret.errors import VidretError
-from vidret.ranking import choose_ranker, load_ranker
+from vidret.search.ranking import choose_ranker, load_ranker
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
 

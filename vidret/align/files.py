@@ -7,10 +7,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from vidret.align.aligner import Aligner
-from vidret.align.checkpoint import build_aligner
-from vidret.align.concepts import ConceptAligner
-from vidret.align.concepts_checkpoint import build_concepts
+from vidret.align.glscl import ConceptAligner
+from vidret.align.glscl_checkpoint import build_concepts
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_checkpoint import build_aligner
 from vidret.errors import AlignerError
 
 FORMAT = 1

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidret.align.prepared import PreparedVideos
-from vidret.align.temporal import pool_frames
+from vidret.align.ucofia_temporal import pool_frames
 from vidret.errors import AlignerError
 
 Array = Shaped[np.ndarray, "..."]

@@ -9,7 +9,7 @@ import typer
 from vidret.cli import convert, demo, evaluate, index, locate, merge, search, serve, store, train
 from vidret.cli.app import app
 from vidret.errors import VidretError
-from vidret.terminal import logs_said, say, say_error
+from vidret.present.terminal import logs_said, say, say_error
 
 __all__ = [
     "app",

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.terminal import say
+from vidret.present.terminal import say
 
 if TYPE_CHECKING:
-    from vidret.align.aligner import Aligner
-    from vidret.align.concepts import ConceptAligner
+    from vidret.align.glscl import ConceptAligner
+    from vidret.align.ucofia import Aligner
 
 
 @app.command()
@@ -44,8 +44,8 @@ def convert(
     ] = "ViT-B-32-quickgelu/openai",
 ) -> None:
     """Convert a published checkpoint to one file of weights and card; nothing that the checkpoint holds is run."""
-    from vidret.encode.merging import MergeSchedule
     from vidret.encode.model import save_model
+    from vidret.encode.tempme import MergeSchedule
     from vidret.encode.weights import convert_file
 
     if out.suffix != ".safetensors":
@@ -65,7 +65,7 @@ def convert(
     say(f"{out}: {card.method} on {card.backbone}; use it as --model {out}")
     if aligner is not None:
         from vidret.align.files import save_aligner
-        from vidret.ranking import BESIDE
+        from vidret.search.ranking import BESIDE
 
         beside = out.with_suffix(BESIDE)
         save_aligner(aligner, beside)
@@ -90,8 +90,8 @@ def convert_grounding(checkpoint: Path, out: Path, recipe: str, backbone: str) -
 
 def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | None) -> "Aligner | ConceptAligner | None":
     """Convert the aligner that a checkpoint of a whole model holds, if its method has one."""
-    from vidret.align.checkpoint import convert_aligner
-    from vidret.align.concepts_checkpoint import convert_concepts
+    from vidret.align.glscl_checkpoint import convert_concepts
+    from vidret.align.ucofia_checkpoint import convert_aligner
     from vidret.encode.weights import read_weights
     from vidret.errors import AlignerError
 

@@ -10,8 +10,8 @@ from vidret.cli.app import app
 from vidret.cli.options import open_engine
 from vidret.cli.sheets import write_sheet
 from vidret.errors import MissingExtraError, VidretError
-from vidret.show import show_hits, show_moments, show_progress, tell_report
-from vidret.terminal import console
+from vidret.present.show import show_hits, show_moments, show_progress, tell_report
+from vidret.present.terminal import console
 
 DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")
 DEMO_MOMENT = "a taxi in the traffic"
@@ -25,7 +25,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the index and the contact sheets go.")] = Path("demo"),
 ) -> None:
     """Index real sample videos, search them, locate a moment."""
-    from vidret.sheet import shots_of_hits, shots_of_moments
+    from vidret.present.sheet import shots_of_hits, shots_of_moments
 
     folder = videos or sample_videos()
     engine = open_engine(out / "index", None, "auto", "auto")

@@ -12,15 +12,15 @@ from vidret.cli.app import app
 from vidret.cli.options import DeviceOption, HeadOption, PrecisionOption, open_engine, read_bank
 from vidret.cli.scores import compare, print_tables, read_data, score
 from vidret.errors import VidretError
-from vidret.show import show_count, show_progress
-from vidret.terminal import say
+from vidret.present.show import show_count, show_progress
+from vidret.present.terminal import say
 
 if TYPE_CHECKING:
     from vidret.data.records import Split
     from vidret.engine import Engine
-    from vidret.eval.predictions import Prediction
-    from vidret.evaluating.report import Gallery, Report
-    from vidret.evaluating.retrieval import Bank
+    from vidret.evaluate.report import Gallery, Report
+    from vidret.evaluate.retrieval import Bank
+    from vidret.metrics.predictions import Prediction
 
 group = typer.Typer(help="Measure a model on a benchmark or on your own videos, and compare reports.")
 app.add_typer(group, name="eval")
@@ -91,7 +91,7 @@ def retrieval(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Search every caption among all videos, and every video among all captions."""
-    from vidret.evaluating.retrieval import evaluate_retrieval
+    from vidret.evaluate.retrieval import evaluate_retrieval
 
     if segments not in SEGMENTS:
         raise typer.BadParameter(f"must be auto, whole or cut, got {segments}", param_hint="--segments")
@@ -127,7 +127,7 @@ def msrvtt(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Measure on MSR-VTT 1k-A: the row that every paper has."""
-    from vidret.ranking import MEAN, find_aligner
+    from vidret.search.ranking import MEAN, find_aligner
 
     retrieval(
         videos=videos,
@@ -158,7 +158,7 @@ def moments(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Locate every query in its own video."""
-    from vidret.evaluating.moments import evaluate_moments
+    from vidret.evaluate.moments import evaluate_moments
 
     split = read_data(data, find_annotations(data, annotations, videos))
     target = out or default_out(data, model)
@@ -184,7 +184,7 @@ def highlights(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Rate every clip of every video against its query."""
-    from vidret.evaluating.moments import evaluate_highlights
+    from vidret.evaluate.moments import evaluate_highlights
 
     split = read_data(data, find_annotations(data, annotations, videos))
     target = out or default_out(data, model)
@@ -238,7 +238,7 @@ def find_annotations(data: str, given: Path | None, videos: Path) -> Path:
 
 def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
     """Read a bank from a file, or take the captions of a split."""
-    from vidret.evaluating.retrieval import Bank
+    from vidret.evaluate.retrieval import Bank
 
     if Path(name).is_file():
         return Bank(Path(name).name, read_bank(Path(name)))
@@ -281,7 +281,7 @@ def describe_segments(engine: "Engine") -> str:
 
 def fill_index(engine: "Engine", split: "Split", videos: Path, workers: int | None) -> "tuple[Gallery, float]":
     """Bring the videos into the index."""
-    from vidret.evaluating.gallery import index_gallery
+    from vidret.evaluate.gallery import index_gallery
 
     with show_progress() as advance:
         return index_gallery(engine, split, videos, workers=workers, on_progress=advance)
@@ -293,8 +293,8 @@ def finish(
     """Print a report and write its files."""
     from dataclasses import replace
 
-    from vidret.eval.predictions import write_predictions
-    from vidret.evaluating.tables import tell_report
+    from vidret.evaluate.tables import tell_report
+    from vidret.metrics.predictions import write_predictions
 
     report = replace(report, seconds={"indexing": indexing, **report.seconds})
     facts = report.to_dict()
@@ -309,7 +309,7 @@ def finish(
         write_predictions(out / "predictions.jsonl", queries, predictions)
         written.append("predictions.jsonl")
     if html:
-        from vidret.evaluating.page import write_page
+        from vidret.evaluate.page import write_page
 
         write_page(report, out / "report.html")
         written.append("report.html")

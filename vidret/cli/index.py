@@ -21,11 +21,11 @@ from vidret.cli.options import (
     open_engine,
     parse_memory,
 )
-from vidret.show import show_count, show_info, show_progress, show_table, tell_report
-from vidret.terminal import say
+from vidret.present.show import show_count, show_info, show_progress, show_table, tell_report
+from vidret.present.terminal import say
 
 if TYPE_CHECKING:
-    from vidret.progress import IndexReport
+    from vidret.index.progress import IndexReport
 
 
 @app.command()
@@ -144,7 +144,7 @@ def choose_run(
 ) -> "Callable[..., IndexReport]":
     """Give what indexes files here, or on Ray."""
     if engine == "ray":
-        from vidret.scale.run import index_on_ray
+        from vidret.index.ray.run import index_on_ray
 
         return partial(index_on_ray, address=address, num_gpus_per_worker=num_gpus_per_worker, precision=precision)
     if engine != "local":
@@ -152,7 +152,7 @@ def choose_run(
     for hint, value in (("--address", address), ("--num-gpus-per-worker", num_gpus_per_worker)):
         if value is not None:
             raise typer.BadParameter("goes with --engine ray, got --engine local", param_hint=hint)
-    from vidret.indexing import index_files
+    from vidret.index.run import index_files
 
     return index_files
 

@@ -31,8 +31,8 @@ from vidret.cli.options import (
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
-from vidret.show import as_row, say_no_moments, show_count, show_moments
-from vidret.terminal import say
+from vidret.present.show import as_row, say_no_moments, show_count, show_moments
+from vidret.present.terminal import say
 from vidret.text import file_name
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ def locate(
         say_no_moments([] if weak else find(1, weak=True))
     print_moments(moments, query, "json" if as_json else form, fps)
     if sheet is not None:
-        from vidret.sheet import shots_of_moments
+        from vidret.present.sheet import shots_of_moments
 
         write_sheet(shots_of_moments(moments), query, sheet)
     if curve is not None and moments:
         draw_moments(engine, query, moments, curve)
     if export is not None and moments:
-        from vidret.export import cut_moments
+        from vidret.present.export import cut_moments
 
         with show_count("cutting", "moments") as count:
             pieces = cut_moments(moments, export, overwrite=overwrite, on_progress=count)
@@ -110,7 +110,7 @@ def locate(
 
 def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float) -> None:
     """Print moments in the form asked for."""
-    from vidret.export import to_chapters, to_csv, to_edl
+    from vidret.present.export import to_chapters, to_csv, to_edl
 
     match form:
         case "json":
@@ -134,7 +134,7 @@ def put(text: str) -> None:
 
 def draw_moments(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
     """Draw the score curve of the best moment's video, with the moments of that video."""
-    from vidret.chart import draw_curve
+    from vidret.present.chart import draw_curve
 
     best = moments[0]
     found = engine.curve(query, best.video)

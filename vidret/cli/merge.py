@@ -9,7 +9,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption
-from vidret.show import show_count, tell_merge
+from vidret.present.show import show_count, tell_merge
 
 
 @app.command()
@@ -19,7 +19,7 @@ def merge(
     as_json: JsonOption = False,
 ) -> None:
     """Copy what indexes hold into the one that --index names, new or not. Interrupt and run again at will."""
-    from vidret.merging import merge_indexes
+    from vidret.index.merging import merge_indexes
 
     with show_count("merging", "segments, files and moments") as count:
         report = merge_indexes(indexes, index, on_progress=count)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidret.errors import VidretError
-from vidret.terminal import console
+from vidret.present.terminal import console
 from vidret.text import absolute
 from vidret.types import Filters
 

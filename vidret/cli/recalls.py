@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from vidret.cli.options import open_engine, read_bank
 from vidret.errors import VidretError
-from vidret.show import show_count, show_table
-from vidret.terminal import say
+from vidret.present.show import show_count, show_table
+from vidret.present.terminal import say
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vidret.recall import Recall
+    from vidret.search.recall import Recall
     from vidret.store.records import StoreInfo
 
 OWN, WORDS = "its own vectors", "queries in words"
@@ -21,8 +21,8 @@ OWN, WORDS = "its own vectors", "queries in words"
 
 def tell_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) -> None:
     """Measure the recall of an index's search for candidates, and print it with a verdict."""
-    from vidret.recall import QUERIES, measure_recall, sample_vectors
-    from vidret.searching import CANDIDATES
+    from vidret.search.recall import QUERIES, measure_recall, sample_vectors
+    from vidret.search.searcher import CANDIDATES
     from vidret.store.store import Store
 
     texts = QUERIES if bank is None else read_bank(bank)
@@ -48,8 +48,8 @@ def encode(index: Path, texts: "list[str] | tuple[str, ...]") -> "np.ndarray":
     """Turn queries into vectors as a search in the index does; of many, take some, evenly spread."""
     import numpy as np
 
-    from vidret.queries import encode_queries
-    from vidret.recall import SAMPLE
+    from vidret.search.queries import encode_queries
+    from vidret.search.recall import SAMPLE
 
     if not texts:
         raise VidretError("queries must hold one, got none")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidret.show import show_table
+from vidret.present.show import show_table
 
 if TYPE_CHECKING:
     from vidret.data.records import Split
@@ -24,7 +24,7 @@ def score(
     as_json: JsonOption = False,
 ) -> None:
     """Score a predictions file made by anyone's model."""
-    from vidret.evaluating.scoring import score_predictions
+    from vidret.evaluate.scoring import score_predictions
 
     results = score_predictions(pred, read_data(data, truth))
     if as_json:
@@ -40,9 +40,9 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Say whether one of two reports is better than the other, or whether it was luck (paired bootstrap)."""
-    from vidret.evaluating.comparing import compare_reports
-    from vidret.evaluating.report import read_report
-    from vidret.evaluating.tables import tabulate_comparison
+    from vidret.evaluate.comparing import compare_reports
+    from vidret.evaluate.report import read_report
+    from vidret.evaluate.tables import tabulate_comparison
 
     rows = compare_reports(read_report(first), read_report(second), seed=seed)
     if as_json:
@@ -53,14 +53,14 @@ def compare(
 
 def read_data(data: str, annotations: Path, split: str | None = None) -> "Split":
     """Read a split, by the name of its benchmark."""
-    from vidret.data.splits import read_split
+    from vidret.data.benchmarks.splits import read_split
 
     return read_split(data, annotations, split)
 
 
 def print_tables(facts: dict[str, Any]) -> None:
     """Print the numbers of a report."""
-    from vidret.evaluating.tables import make_tables
+    from vidret.evaluate.tables import make_tables
 
     for number, (title, (columns, lines)) in enumerate(make_tables(facts)):
         print(f"\n{title}" if number else title)

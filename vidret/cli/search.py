@@ -34,8 +34,8 @@ from vidret.cli.options import (
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
-from vidret.show import as_row, show_count, show_hits
-from vidret.terminal import say
+from vidret.present.show import as_row, show_count, show_hits
+from vidret.present.terminal import say
 
 
 @app.command()
@@ -82,7 +82,7 @@ def search(
     else:
         show_hits(hits, explain=explain)
     if sheet is not None:
-        from vidret.sheet import shots_of_hits
+        from vidret.present.sheet import shots_of_hits
 
         write_sheet(shots_of_hits(hits), query or f"like {image}", sheet)
 

@@ -14,7 +14,7 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption, PrecisionOption, open_engine
 from vidret.errors import MissingExtraError, VidretError
-from vidret.terminal import console, say
+from vidret.present.terminal import console, say
 
 
 @app.command()

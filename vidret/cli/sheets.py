@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidret.errors import VidretError
-from vidret.terminal import say
+from vidret.present.terminal import say
 
 if TYPE_CHECKING:
-    from vidret.sheet import Shot
+    from vidret.present.sheet import Shot
 
 
 def write_sheet(shots: "list[Shot]", heading: str, out: Path) -> None:
@@ -16,7 +16,7 @@ def write_sheet(shots: "list[Shot]", heading: str, out: Path) -> None:
     Raises:
         VidretError: ``out`` cannot be written.
     """
-    from vidret.sheet import draw_sheet
+    from vidret.present.sheet import draw_sheet
 
     if not shots:
         say("no contact sheet: there are no results")

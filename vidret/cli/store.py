@@ -7,8 +7,8 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, IndexOption
-from vidret.show import show_count
-from vidret.terminal import say
+from vidret.present.show import show_count
+from vidret.present.terminal import say
 
 group = typer.Typer(help="Change where an index has its vectors: in FAISS or in Milvus.", no_args_is_help=True)
 app.add_typer(group, name="store")

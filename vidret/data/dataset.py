@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidret.data.augment import Augmentation
-from vidret.data.frames_cache import FrameSource, Pixels
+from vidret.data.cache.frames import FrameSource, Pixels
 from vidret.data.records import Split
 from vidret.data.sampler import Key
-from vidret.encode.words import clip_words
+from vidret.encode.tokenizer import clip_words
 from vidret.errors import VidretError
 
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidret.data.augment import Augmentation
+from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
+from vidret.data.cache.layers import LayersCache
 from vidret.data.dataset import CaptionedVideos, Collate, Gallery
 from vidret.data.frames import FrameSampling, SamplingKind
-from vidret.data.frames_cache import CachedFrames, DecodedFrames, FramesCache, FrameSource
 from vidret.data.grounding import LabelledVideos, collate
-from vidret.data.layers_cache import LayersCache
-from vidret.data.portions import leave_out, locate
+from vidret.data.holdout import leave_out, locate
 from vidret.data.records import Split
 from vidret.data.stages import Opened, SplitData
 from vidret.encode.encoder import LayeredEncoder, load_encoder

@@ -7,10 +7,10 @@ from typing import Any
 import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset
 
-from vidret.data.portions import Portions, default_split, read_portions
+from vidret.data.benchmarks.splits import read_split
+from vidret.data.holdout import Portions, default_split, read_portions
 from vidret.data.records import Split
 from vidret.data.sampler import EvalBatches, EvalLoader, TrainBatches, TrainLoader
-from vidret.data.splits import read_split
 from vidret.devices import choose_device
 from vidret.errors import VidretError
 

@@ -19,7 +19,7 @@ from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import load_open_clip, read_resize
 from vidret.encode.model import Card, ClipModel, load_model, read_card
 from vidret.encode.outputs import FrameTokens, join_layers
-from vidret.encode.prompts import interleave
+from vidret.encode.prompt_switch import interleave
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.encode.weights import from_open_clip

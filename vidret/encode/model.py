@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from vidret.encode.merging import MergeSchedule
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape, TextTower
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import EncoderError

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vidret.encode.merging import Step
+from vidret.encode.tempme import Step
 from vidret.types import LayerTokens
 
 

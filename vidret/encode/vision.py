@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidret.encode.merging import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
 from vidret.encode.outputs import LayerOutput, VisionOutput, join_sources, name_sources, place_frames
-from vidret.encode.prompts import PromptCube, PromptShape, switch
-from vidret.encode.shift import SHIFTED_BLOCKS, shift_tokens
+from vidret.encode.prompt_switch import PromptCube, PromptShape, switch
+from vidret.encode.tempme import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
+from vidret.encode.token_shift import SHIFTED_BLOCKS, shift_tokens
 from vidret.layers import Block
 
 

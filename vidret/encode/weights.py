@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel, load_exactly
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.errors import EncoderError

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.ground.mapped import MappedVideos, find_bias
+from vidret.ground.projected import MappedVideos, find_bias
 from vidret.ground.pyramid import Pyramid, RowHead, blank, find_spans, make_points, reduce_mask, spread_rows
 from vidret.ground.r2 import R2Block
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.ground.mapped import MappedVideos, pack
+from vidret.ground.projected import MappedVideos, pack
 
 TOKENS_AT_ONCE = 1024  # without gradients: what of float32 tokens stays in a core's cache while it is used twice
 EPS = 1e-6

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from vidret.queries import UNWANTED
+from vidret.search.queries import UNWANTED
 from vidret.store.records import StoreInfo
 from vidret.types import Filters
 

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 
 from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
-from vidret.store.seals import SEAL, SEAL_DEAD, Seal, remove_others
+from vidret.store.manifest import SEAL, SEAL_DEAD, Seal, remove_others
 from vidret.store.shards import IVF_FROM, Shards, choose_kind, name_kinds
 from vidret.store.vectors import load_faiss
 from vidret.types import ALL_VIDEOS, Filters

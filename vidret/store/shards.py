@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.store.seals import FileSeal, Seal, doubt
+from vidret.store.manifest import FileSeal, Seal, doubt
 from vidret.store.vectors import (
     FLAT,
     KINDS,

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, Float64, Int64
 
 from vidret.errors import StoreError, VidretError
-from vidret.store import moving, upkeep
+from vidret.store import maintenance, moving
 from vidret.store.address import settle
 from vidret.store.candidates import MEMORY
 from vidret.store.catalog import Catalog
@@ -230,11 +230,11 @@ class Store:
             encoder_fingerprint=self.encoder_fingerprint,
             dim=self.dim,
             generation=self.generation,
-            num_bytes=upkeep.folder_size(self.path),
+            num_bytes=maintenance.folder_size(self.path),
             vectors=self._current().kind,
             memory=self._catalog.meta(MEMORY) or None,
             store=self.home,
-            **upkeep.count(self._catalog),
+            **maintenance.count(self._catalog),
         )
 
     # Files
@@ -368,9 +368,9 @@ class Store:
         """
         self._writable()
         with self._writing:
-            report = upkeep.prune(self._catalog, files)
+            report = maintenance.prune(self._catalog, files)
             old = self._epochs.current()
-            fresh = upkeep.compact(self._catalog, old, self.path / "features")
+            fresh = maintenance.compact(self._catalog, old, self.path / "features")
             if fresh is None:
                 return report
             self._epochs.replace(fresh)
@@ -416,7 +416,7 @@ class Store:
         """Read every byte of the saved vectors and list the damaged files; ``repair`` drops them, to be built anew."""
         if repair:
             self._writable()
-        return upkeep.find_bad_files(self._catalog, self.path / "vectors", repair=repair)
+        return maintenance.find_bad_files(self._catalog, self.path / "vectors", repair=repair)
 
     @classmethod
     def repair_catalog(cls, path: str | os.PathLike[str]) -> list[str]:
@@ -449,10 +449,10 @@ class Store:
         """
         if repair:
             self._writable()
-        found = upkeep.find_damage(self._catalog, self._epochs)
+        found = maintenance.find_damage(self._catalog, self._epochs)
         if found and repair:
             with self._writing:
-                upkeep.drop_segments(self._catalog, [bad.id for bad in found])
+                maintenance.drop_segments(self._catalog, [bad.id for bad in found])
         return found
 
     # Reading

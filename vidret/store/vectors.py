@@ -18,7 +18,7 @@ from jaxtyping import Float, Float16, Float32, Int64, UInt8
 from vidret.devices import CPU
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.gpu import Copies, choose_faiss_device
-from vidret.store.seals import FileSeal, write_file
+from vidret.store.manifest import FileSeal, write_file
 
 Ids = Int64[np.ndarray, " id"]
 Rows = Float16[np.ndarray, "id dim"]

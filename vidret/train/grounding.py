@@ -12,7 +12,7 @@ from vidret.data.grounding import GroundingBatch
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import RECIPES, HeadCard, Recipe, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.settling import settle
+from vidret.ground.postprocess import settle
 from vidret.ground.spans import overlap
 from vidret.train import optim
 from vidret.train.gather import gather_objects

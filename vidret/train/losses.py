@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.align.concepts import consistency_loss, diversity_loss
+from vidret.align.glscl import consistency_loss, diversity_loss
 from vidret.train.mixup import mix
 
 

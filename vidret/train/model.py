@@ -7,16 +7,16 @@ from einops import rearrange
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
-from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.concepts import ConceptAligner
 from vidret.align.files import save_aligner
-from vidret.align.temporal import TemporalTransformer
+from vidret.align.glscl import ConceptAligner
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.encoder import normalise_pixels
 from vidret.encode.model import ClipModel, save_model
-from vidret.encode.prompts import interleave
-from vidret.ranking import BESIDE
+from vidret.encode.prompt_switch import interleave
+from vidret.search.ranking import BESIDE
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather_batch
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.temporal import pool_frames
+from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.train.gather import gather
 from vidret.train.losses import find_same_videos, pair_losses

@@ -13,13 +13,13 @@ from torch import Tensor
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.clip import load_towers
-from vidret.encode.merging import MergeSchedule
 from vidret.encode.model import Card, ClipModel
-from vidret.encode.prompts import PromptShape
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.errors import VidretError
-from vidret.eval.retrieval import evaluate
+from vidret.metrics.retrieval import evaluate
 from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.methods import load_method

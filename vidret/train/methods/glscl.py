@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.concepts import ConceptAligner, ConceptFinder
+from vidret.align.glscl import ConceptAligner, ConceptFinder
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.model import Card, ClipModel
 from vidret.train import optim

@@ -10,10 +10,10 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from vidret.align.aligner import Aligner
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.levels import Mixing
-from vidret.align.selection import KEPT, PatchSelector, ScoreNet
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_levels import Mixing
+from vidret.align.ucofia_selection import KEPT, PatchSelector, ScoreNet
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.model import Card, ClipModel
 from vidret.train import optim

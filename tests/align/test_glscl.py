@@ -1,0 +1,461 @@
+"""GLSCL by hand, its properties, and the published code's numbers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.goldens import Case, check_close, find_cases
+from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.files import load_aligner, save_aligner
+from vidret.align.glscl import (
+    TEXTS,
+    VIDEOS,
+    ConceptAligner,
+    ConceptFinder,
+    ConceptScores,
+    ConceptTexts,
+    ConceptVideos,
+    consistency_loss,
+    diversity_loss,
+)
+from vidret.align.glscl_checkpoint import convert_concepts
+from vidret.align.ucofia_temporal import TemporalTransformer
+from vidret.errors import AlignerError
+
+DIM = 32
+
+
+def naive_attend(attention: nn.MultiheadAttention, rows: list[Tensor], memory: list[Tensor]) -> list[Tensor]:
+    """Let each row look at the memory, head by head."""
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    size, out = attention.head_dim, []
+    for row in rows:
+        query = weights[0] @ row + biases[0]
+        keys, values = ([weights[n] @ each + biases[n] for each in memory] for n in (1, 2))
+        seen = torch.zeros_like(row)
+        for head in range(attention.num_heads):
+            own = slice(head * size, (head + 1) * size)
+            shares = torch.stack([query[own] @ key[own] * size**-0.5 for key in keys]).softmax(dim=0)
+            for share, value in zip(shares, values, strict=True):
+                seen[own] += share * value[own]
+        out.append(attention.out_proj(seen))
+    return out
+
+
+def naive_concepts(aligner: ConceptAligner, memory: list[Tensor]) -> list[Tensor]:
+    """Send the seeds through the post-norm decoder, one by one; the memory holds what is real only."""
+    assert aligner.finder is not None
+    rows = list(aligner.finder.seeds)
+    for layer in aligner.finder.decoder:
+        assert isinstance(layer, nn.TransformerDecoderLayer)
+        seen = naive_attend(layer.self_attn, rows, rows)
+        rows = [layer.norm1(row + each) for row, each in zip(rows, seen, strict=True)]
+        seen = naive_attend(layer.multihead_attn, rows, memory)
+        rows = [layer.norm2(row + each) for row, each in zip(rows, seen, strict=True)]
+        rows = [layer.norm3(row + layer.linear2(layer.linear1(row).relu())) for row in rows]
+    return [row / row.norm() for row in rows]
+
+
+def naive_pair(
+    aligner: ConceptAligner, sentence: Tensor, words: list[Tensor], frames: list[Tensor]
+) -> tuple[float, ...]:
+    """Score one text against one video's frames, which have seen each other already: total, pooled, shared, best."""
+    weights = torch.stack([sentence @ frame / aligner.temperature for frame in frames]).softmax(dim=0)
+    video = torch.zeros_like(sentence)
+    for weight, frame in zip(weights, frames, strict=True):
+        video += weight * frame
+    pooled = float(sentence @ video / (sentence.norm() * video.norm()))
+    pairs = list(zip(naive_concepts(aligner, words), naive_concepts(aligner, frames), strict=True))
+    shared = sum(float(text @ seen) for text, seen in pairs) / len(pairs)
+    return pooled + aligner.share * shared, pooled, shared, float(weights.argmax())
+
+
+def naive_diversity(concepts: Tensor, margin: float) -> float:
+    num, loss = concepts.shape[1], 0.0
+    gram = [[float(sum(c[i] @ c[j] for c in concepts)) / len(concepts) for j in range(num)] for i in range(num)]
+    for i in range(num):
+        for j in range(num):
+            if i != j:
+                loss += max(0, margin + gram[i][j] - gram[i][i]) + max(0, margin + gram[i][j] - gram[j][j])
+    return loss / (num * (num - 1))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def make_aligner() -> ConceptAligner:
+    aligner = ConceptAligner(
+        temporal=TemporalTransformer(DIM, layers=2, num_positions=9),
+        finder=ConceptFinder(DIM, num_concepts=3, layers=2, heads=4, hidden=40),
+        temperature=3.0,
+    ).eval()
+    with torch.no_grad():
+        for weight in aligner.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.05)
+    return aligner
+
+
+def make_batch() -> dict[str, Tensor]:
+    """Give 3 texts and 4 videos, of various lengths, their padding anywhere."""
+    frame_mask = torch.ones(4, 5, dtype=torch.bool)
+    frame_mask[1, [0, 3]] = frame_mask[2, 1:] = False
+    word_mask = torch.ones(3, 6, dtype=torch.bool)
+    word_mask[0, 4:] = word_mask[2, 1:] = False
+    return {
+        "frames": torch.randn(4, 5, DIM),
+        "frame_mask": frame_mask,
+        "sentences": torch.randn(3, DIM),
+        "words": torch.randn(3, 6, DIM),
+        "word_mask": word_mask,
+    }
+
+
+def prepare(aligner: ConceptAligner, batch: dict[str, Tensor]) -> tuple[ConceptTexts, ConceptVideos]:
+    texts = aligner.read(TextBatch(batch["sentences"], batch["words"], batch["word_mask"]))
+    return texts, aligner.prepare(VideoBatch(batch["frames"], frame_mask=batch["frame_mask"]))
+
+
+def run(aligner: ConceptAligner, batch: dict[str, Tensor]) -> ConceptScores:
+    return aligner.score(*prepare(aligner, batch))
+
+
+def check_same(one: ConceptScores, two: ConceptScores) -> None:
+    for name in ("total", "pooled", "shared", "best_frame"):
+        torch.testing.assert_close(getattr(one, name), getattr(two, name), atol=2e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_scores_are_the_loops() -> None:
+    aligner, batch = make_aligner(), make_batch()
+    found = run(aligner, batch)
+    assert found.total.shape == (3, 4)
+    assert aligner.temporal is not None
+    contexts = aligner.temporal(batch["frames"], batch["frame_mask"])
+    for text in range(3):
+        words = list(batch["words"][text][batch["word_mask"][text]])
+        for video in range(4):
+            mask = batch["frame_mask"][video]
+            total, pooled, shared, best = naive_pair(
+                aligner, batch["sentences"][text], words, list(contexts[video][mask])
+            )
+            assert float(found.total[text, video]) == pytest.approx(total, abs=1e-5)
+            assert float(found.pooled[text, video]) == pytest.approx(pooled, abs=1e-5)
+            assert float(found.shared[text, video]) == pytest.approx(shared, abs=1e-5)
+            assert found.best_frame[text, video] == mask.nonzero()[int(best), 0]
+
+
+@torch.no_grad()
+def test_losses_are_their_loops() -> None:
+    texts, videos = (functional.normalize(torch.randn(5, 4, 6) + 1, dim=-1) for _ in range(2))
+    assert float(diversity_loss(videos)) == pytest.approx(naive_diversity(videos, 0.1), abs=1e-5)
+    means = (videos.mean(dim=0) - texts.mean(dim=0)).square().mean()
+    agreed = sum((float(sum(texts[b, q] @ videos[b, q] for b in range(5))) / 4 - 0.75) ** 2 for q in range(4))
+    assert float(consistency_loss(texts, videos, beta=0.3)) == pytest.approx(float(means) + 0.3 * agreed, abs=1e-5)
+    assert float(diversity_loss(torch.eye(4).expand(2, 4, 4))) == 0, "concepts at right angles are far enough apart"
+    assert float(diversity_loss(torch.ones(2, 1, 1))) == 0, "one concept has nothing to be apart from"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", [0.0, 1e4, float("nan")])
+def test_what_padding_holds_changes_nothing(padding: float) -> None:
+    aligner, batch = make_aligner(), make_batch()
+    other = dict(batch)
+    for name, mask in (("frames", "frame_mask"), ("words", "word_mask")):
+        other[name] = batch[name].masked_fill(~batch[mask][..., None], padding)
+    check_same(run(aligner, batch), run(aligner, other))
+
+
+@torch.no_grad()
+def test_how_much_padding_there_is_changes_nothing() -> None:
+    aligner, batch = make_aligner(), make_batch()
+    longer = dict(batch)
+    for name, mask in (("frames", "frame_mask"), ("words", "word_mask")):
+        longer[name] = torch.cat([batch[name], torch.randn_like(batch[name][:, :3])], dim=1)
+        longer[mask] = functional.pad(batch[mask], (0, 3))
+    check_same(run(aligner, batch), run(aligner, longer))
+
+
+@torch.no_grad()
+def test_a_video_of_padding_scores_nothing_and_a_text_without_words_has_its_sentence() -> None:
+    aligner, batch = make_aligner(), make_batch()
+    before = run(aligner, batch)
+    batch["frame_mask"][3] = batch["word_mask"][1] = False
+    found = run(aligner, batch)
+    assert (found.total[:, 3] == 0).all()
+    assert (found.shared[1] == 0).all()
+    check_close(found.pooled[:, :3], before.pooled[:, :3], 1e-6)
+    check_close(found.total[[0, 2], :3], before.total[[0, 2], :3], 1e-6)
+
+
+@torch.no_grad()
+def test_no_mask_is_all_true() -> None:
+    aligner, batch = make_aligner(), make_batch()
+    batch["frame_mask"], batch["word_mask"] = (torch.ones_like(batch[name]) for name in ("frame_mask", "word_mask"))
+    bare = aligner.score(TextBatch(batch["sentences"], batch["words"]), aligner.prepare(VideoBatch(batch["frames"])))
+    check_same(run(aligner, batch), bare)
+
+
+@torch.no_grad()
+def test_scores_follow_their_candidates_and_queries() -> None:
+    aligner, batch = make_aligner(), make_batch()
+    found, videos, texts = run(aligner, batch), torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
+    moved = {name: value[videos if name.startswith("frame") else texts] for name, value in batch.items()}
+    other = run(aligner, moved)
+    for name in ("total", "pooled", "shared", "best_frame"):
+        torch.testing.assert_close(getattr(other, name), getattr(found, name)[texts][:, videos], atol=1e-6, rtol=0)
+    alone = {name: value[1:2] for name, value in batch.items()}
+    check_close(run(aligner, alone).total[0, 0], found.total[1, 1], 1e-6)
+
+
+@torch.no_grad()
+def test_blocks_are_the_whole_and_candidates_are_taken() -> None:
+    aligner = make_aligner()
+    videos = aligner.prepare(VideoBatch(torch.randn(2 * VIDEOS + 3, 2, DIM)))
+    texts = aligner.read(TextBatch(torch.randn(TEXTS + 1, DIM), torch.randn(TEXTS + 1, 2, DIM)))
+    whole = aligner(texts, videos)
+    check_same(aligner.score(texts, videos), whole)
+    rows = torch.tensor([VIDEOS, 0, 5])
+    check_close(aligner.score(texts, videos.take(rows)).total, whole.total[:, rows], 2e-6)
+    assert aligner.score(texts, videos.take(slice(0))).total.shape == (TEXTS + 1, 0)
+
+
+@torch.no_grad()
+def test_a_temperature_near_nothing_takes_the_best_frame_and_a_long_one_the_mean() -> None:
+    aligner, batch = make_aligner(), make_batch()
+    texts, videos = prepare(aligner, batch)
+    sentence, frames, mask = texts.sentences[0], videos.frames[1], videos.mask[1]
+    aligner.temperature = 1e-6
+    best = aligner.score(texts, videos).best_frame[0, 1]
+    assert mask[best]
+    expected = functional.cosine_similarity(sentence, frames[best], dim=0)
+    check_close(aligner.score(texts, videos).pooled[0, 1], expected)
+    aligner.temperature = 1e6
+    expected = functional.cosine_similarity(sentence, frames[mask].mean(dim=0), dim=0)
+    check_close(aligner.score(texts, videos).pooled[0, 1], expected)
+
+
+def test_gradients_are_finite_and_reach_every_weight() -> None:
+    aligner, batch = make_aligner().train(), make_batch()
+    batch["frame_mask"][3] = batch["word_mask"][1] = False  # empty ones are as harmless
+    batch["frames"].requires_grad_()
+    texts, videos = prepare(aligner, batch)
+    scores = aligner(texts, videos).total
+    loss = scores.square().sum() + diversity_loss(videos.concepts)
+    loss = loss + consistency_loss(texts.concepts, videos.concepts[:3])
+    torch.autograd.backward(loss)
+    for name, weight in aligner.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+        assert weight.grad.abs().sum() > 0, name
+    assert batch["frames"].grad is not None
+    assert batch["frames"].grad.isfinite().all()
+    assert (batch["frames"].grad[~batch["frame_mask"]] == 0).all()
+
+
+def test_wrong_shapes_are_refused() -> None:
+    aligner = make_aligner()
+    with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.bool \(1, 3\)"):
+        aligner.prepare(VideoBatch(torch.zeros(1, 2, DIM), frame_mask=torch.ones(1, 3, dtype=torch.bool)))
+    with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.int64 \(1, 2\)"):
+        aligner.read(TextBatch(torch.zeros(1, DIM), torch.zeros(1, 2, DIM), torch.ones(1, 2, dtype=torch.int64)))
+    with pytest.raises(ValueError, match=r"temperature must be positive, got 0"):
+        ConceptAligner(temperature=0)
+
+
+@torch.no_grad()
+def test_without_a_head_there_is_the_pooling_alone() -> None:
+    batch = make_batch()
+    trained = make_aligner()
+    trained.temperature = 0.3
+    found = run(ConceptAligner(temperature=0.3), batch)
+    assert torch.equal(found.total, found.pooled)
+    for text in range(3):
+        for video in range(4):
+            frames = list(batch["frames"][video, batch["frame_mask"][video]])
+            expected = naive_pair(trained, batch["sentences"][text], [batch["words"][text, 0]], frames)
+            assert float(found.pooled[text, video]) == pytest.approx(expected[1], abs=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    aligner, batch = make_aligner(), make_batch()
+    save_aligner(aligner, tmp_path / "aligner.safetensors")
+    again = load_aligner(tmp_path / "aligner.safetensors")
+    assert isinstance(again, ConceptAligner)
+    check_same(run(again, batch), run(aligner, batch))
+    with pytest.raises(ValueError, match="aligner must be trained"):
+        save_aligner(ConceptAligner(), tmp_path / "aligner.safetensors")
+
+
+@torch.no_grad()
+def test_packed_videos_come_back(tmp_path: Path) -> None:
+    aligner, batch = make_aligner(), make_batch()
+    texts, videos = prepare(aligner, batch)
+    packed = [videos.take(slice(row, row + 1)).pack() for row in range(4)]
+    found = aligner.score(texts, ConceptVideos.unpack(packed))
+    expected = aligner.score(texts, videos)
+    assert (found.total - expected.total).abs().max() < 2e-3
+    frames = [batch["frames"][row, batch["frame_mask"][row]].numpy() for row in range(4)]
+    bare = ConceptVideos.unpack([b""] * 4, frames)
+    plain = ConceptAligner()
+    check_close(plain.score(texts._replace(concepts=texts.concepts[:, :0]), bare).total, run(plain, batch).total, 1e-6)
+
+
+# The published code's numbers.
+
+CASES = find_cases("glscl")
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+
+
+def convert_case(case: Case) -> ConceptAligner:
+    return convert_concepts(case.weights, temperature=case.config["config"]["temp"])
+
+
+def run_case(case: Case, aligner: ConceptAligner) -> tuple[ConceptTexts, ConceptVideos]:
+    """Prepare both sides; as in the published code, padding takes part in the concepts."""
+    inputs = case.inputs
+    mask, words = inputs["video_mask"].bool(), inputs["text_feat"]
+    assert aligner.temporal is not None
+    frames = aligner.temporal(inputs["frame_feat"], mask)
+    concepts = aligner.find_concepts(frames, torch.ones_like(mask))
+    texts = ConceptTexts(
+        inputs["sentence"], aligner.find_concepts(words, torch.ones(words.shape[:2], dtype=torch.bool))
+    )
+    return texts, ConceptVideos.build(frames, mask, concepts)
+
+
+@torch.no_grad()
+@each_case
+def test_features_and_similarities_are_the_published_ones(case: Case) -> None:
+    aligner, golden = convert_case(case), case.outputs
+    texts, videos = run_case(case, aligner)
+    check_close(videos.frames, golden["video_feat_temporal"])
+    check_close(videos.concepts, golden["concepts_video"])
+    check_close(texts.concepts, golden["concepts_text"])
+    scores = aligner.score(texts, videos)
+    check_close(scores.pooled, golden["sim_global"], 1e-4)
+    check_close(scores.shared, golden["sim_local"], 1e-4)
+    check_close(scores.total, golden["sim_eval"], 1e-4)
+    check_close(scores.total, golden["sim_train"], 1e-4)
+
+
+@torch.no_grad()
+@each_case
+def test_the_door_is_the_published_code_where_nothing_is_padded(case: Case) -> None:
+    aligner, golden, inputs = convert_case(case), case.outputs, case.inputs
+    videos = aligner.prepare(VideoBatch(inputs["frame_feat"], frame_mask=inputs["video_mask"].bool()))
+    texts = aligner.read(TextBatch(inputs["sentence"], inputs["text_feat"], inputs["text_mask"].bool()))
+    whole, real = videos.mask.all(dim=1), inputs["text_mask"].bool().all(dim=1)
+    assert whole.sum() >= 3
+    assert real.sum() >= 3
+    check_close(videos.frames[whole], golden["video_feat_temporal"][whole])
+    check_close(videos.concepts[whole], golden["concepts_video"][whole])
+    check_close(texts.concepts[real], golden["concepts_text"][real])
+    scores = aligner.score(texts, videos)
+    check_close(scores.pooled, golden["sim_global"], 1e-4)
+    check_close(scores.total[real][:, whole], golden["sim_eval"][real][:, whole], 1e-4)
+
+
+@torch.no_grad()
+@each_case
+def test_losses_are_the_published_ones(case: Case) -> None:
+    aligner, golden, config = convert_case(case), case.outputs, case.config["config"]
+    texts, videos = run_case(case, aligner)
+    logits = config["scale"] * aligner.score(texts, videos).total
+    own = torch.arange(len(logits))
+    nce = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    diversity = config["alpha"] * diversity_loss(videos.concepts)
+    consistency = consistency_loss(texts.concepts, videos.concepts, beta=config["beta"])
+    check_close(nce[None], golden["loss_nce"], 1e-4)
+    check_close(diversity[None], golden["loss_diversity"], 1e-6)
+    check_close(consistency[None], golden["loss_consistency"])
+    check_close((nce + diversity + consistency)[None], golden["loss_total"], 1e-4)
+
+
+class Published(nn.Module):
+    """The head of GLSCL's published code, with all that its checkpoints hold; ``separate`` as with share 0."""
+
+    def __init__(self, *, separate: bool, layers: int = 2) -> None:
+        super().__init__()
+        self.frame_position_embeddings = nn.Embedding(9, DIM)
+        self.weight_fc = nn.Sequential(nn.Linear(2 * DIM, 4 * DIM), nn.ReLU(), nn.Linear(4 * DIM, 1))
+        self.noun_queries, self.spatial_queries = (nn.Parameter(torch.rand(3, DIM)) for _ in range(2))
+        self.decoder_layer_noun, self.decoder_layer_spatial = (
+            nn.TransformerDecoderLayer(DIM, 8, 40, dropout=0.0) for _ in range(2)
+        )
+        self.transformer_decoder_noun = nn.TransformerDecoder(self.decoder_layer_noun, layers)
+        self.transformer_decoder_spatial = nn.TransformerDecoder(self.decoder_layer_spatial, layers)
+        trained = [self.transformer_decoder_noun, *([self.transformer_decoder_spatial] if separate else [])]
+        with torch.no_grad():
+            for weight in nn.ModuleList(trained).parameters():
+                weight.add_(torch.randn_like(weight), alpha=0.1)
+        self.separate = separate
+
+    def find(self, memory: Tensor, *, of_words: bool, separate_queries: bool) -> Tensor:
+        queries = self.noun_queries if of_words and separate_queries else self.spatial_queries
+        decoder = self.transformer_decoder_spatial if self.separate and not of_words else self.transformer_decoder_noun
+        seen: Tensor = decoder(queries.expand(len(memory), -1, -1).transpose(0, 1), memory.transpose(0, 1))
+        return functional.normalize(seen.transpose(0, 1), dim=-1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("shared_queries", [None, False, True])
+def test_each_side_keeps_its_own_decoder_where_it_had_one(
+    shared_queries: bool | None, separate: bool, layers: int, tmp_path: Path
+) -> None:
+    published = Published(separate=separate, layers=layers).eval()
+    temporal = {f"transformerClip.resblocks.{name}": weight for name, weight in temporal_blocks().items()}
+    aligner = convert_concepts({**published.state_dict(), **temporal}, shared_queries=shared_queries)
+    separate_queries = separate if shared_queries is None else not shared_queries
+    assert (aligner.word_finder is not None) == (separate or separate_queries)
+    memory, mask = torch.randn(4, 5, DIM), torch.ones(4, 5, dtype=torch.bool)
+    for of_words in (False, True):
+        expected = published.find(memory, of_words=of_words, separate_queries=separate_queries)
+        check_close(aligner.find_concepts(memory, mask, of_words=of_words), expected, 2e-6)
+    texts, videos = aligner.read(TextBatch(memory[:, 0], memory, mask)), aligner.prepare(VideoBatch(memory))
+    assert aligner.temporal is not None
+    seen = aligner.temporal(memory, mask)
+    check_close(texts.concepts, published.find(memory, of_words=True, separate_queries=separate_queries), 2e-6)
+    check_close(videos.concepts, published.find(seen, of_words=False, separate_queries=separate_queries), 2e-6)
+    save_aligner(aligner, tmp_path / "aligner.safetensors")
+    again = load_aligner(tmp_path / "aligner.safetensors")
+    assert isinstance(again, ConceptAligner)
+    check_same(again.score(again.read(TextBatch(memory[:, 0], memory, mask)), videos), aligner.score(texts, videos))
+
+
+def temporal_blocks() -> dict[str, Tensor]:
+    return TemporalTransformer(DIM, layers=1).blocks.state_dict()
+
+
+def test_both_finders_find_as_many_concepts() -> None:
+    with pytest.raises(ValueError, match=r"finder must have seeds of shape \(4, 32\) as word_finder"):
+        ConceptAligner(
+            finder=ConceptFinder(DIM, num_concepts=3), word_finder=ConceptFinder(DIM, num_concepts=4), temperature=3.0
+        )
+
+
+def test_conversion_names_what_is_wrong() -> None:
+    weights = {**CASES[0].weights, "clip.logit_scale": torch.tensor(4.6)}
+    convert_concepts(weights)
+    name = "transformer_decoder_noun.layers.1.norm3.bias"
+    with pytest.raises(AlignerError, match=f"glscl: 1 weights missing: {name}"):
+        convert_concepts({key: value for key, value in weights.items() if key != name})
+    separate = {name.replace("noun", "spatial"): weight for name, weight in weights.items()} | weights
+    gone = "transformer_decoder_spatial.layers.1.norm3.bias"
+    with pytest.raises(AlignerError, match=f"glscl: 1 weights missing: {gone}"):
+        convert_concepts({key: value for key, value in separate.items() if key != gone})
+    with pytest.raises(AlignerError, match=r"glscl: 1 weights missing: noun_queries"):
+        convert_concepts({key: value for key, value in separate.items() if key != "noun_queries"})
+    with pytest.raises(AlignerError, match=r"glscl: 2 weights unknown: another.weight, transformerClip.more"):
+        convert_concepts({**weights, "transformerClip.more": torch.ones(1), "another.weight": torch.ones(1)})
+    with pytest.raises(AlignerError, match=f"glscl: 1 weights of another shape: {name}"):
+        convert_concepts({**weights, name: torch.ones(3)})
+    with pytest.raises(AlignerError, match=r"glscl: 3 weights missing: frame_position_embeddings.weight, spatial_q"):
+        convert_concepts({"clip.logit_scale": torch.tensor(4.6)})

@@ -1,0 +1,94 @@
+"""UCoFiA's names to ours: all of them, and an error that lists whatever does not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.goldens import find_cases
+from vidret.align.files import load_aligner, save_aligner
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_checkpoint import UCOFIA, convert_aligner
+from vidret.errors import AlignerError
+
+CASE = find_cases("ucofia")[0]
+UNUSED = ("word_logit_weight", "frame_mat_weight", "frame_mat_weight2", "word_mat_weight_for_pixel")
+
+
+def published() -> dict[str, Tensor]:
+    return dict(CASE.weights)
+
+
+def test_every_weight_finds_its_place() -> None:
+    state = published()
+    aligner = convert_aligner(state)
+    own = aligner.state_dict()
+    for name, mine in UCOFIA.items():
+        for layer in range(2):
+            expected, found = state[name.replace("*", str(layer))], own[mine.replace("*", str(layer))]
+            assert torch.equal(found, expected.reshape(found.shape)), name
+    assert len(own) == len([name for name in state if not name.startswith("clip.")]) - len(UNUSED) + 1
+    assert not aligner.training
+    assert not aligner.unit_tokens
+
+
+def test_half_precision_and_left_out_unused_matrices_are_taken() -> None:
+    state = {name: weight.half() for name, weight in published().items() if name not in UNUSED}
+    assert {weight.dtype for weight in convert_aligner(state).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["extra.weight", "global_mat_weight_2", "transformerClip.resblocks.0.attn.q.weight"])
+def test_unknown_weights_are_listed(name: str) -> None:
+    with pytest.raises(AlignerError, match=rf"2 weights unknown: another, {name}"):
+        convert_aligner(published() | {name: torch.zeros(1), "another": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "clip.logit_scale",
+        "global_mat_weight",
+        "pixel_mat_weight2",
+        "frame_position_embeddings.weight",
+        "transformerClip.resblocks.1.mlp.c_fc.bias",
+        "visual_token_selector.score_predictor.out_conv.2.weight",
+    ],
+)
+def test_missing_weights_are_listed_by_their_published_names(name: str) -> None:
+    state = published()
+    del state[name]
+    with pytest.raises(AlignerError, match=rf"1 weights missing: {name}$"):
+        convert_aligner(state)
+
+
+def test_other_shapes_are_listed() -> None:
+    with pytest.raises(AlignerError, match=r"weights of another shape: local_mat_weight \(3, 3\) for \(64, 64\)"):
+        convert_aligner(published() | {"local_mat_weight": torch.eye(3)})
+    with pytest.raises(AlignerError, match="1 weights not square: word_mat_weight"):
+        convert_aligner(published() | {"word_mat_weight": torch.zeros(3, 4)})
+    # The score net of another of the published programs is another net.
+    name = "visual_token_selector.score_predictor.in_conv.1.weight"
+    with pytest.raises(AlignerError, match=f"{name}.*128"):
+        convert_aligner(published() | {name: torch.zeros(64, 128)})
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    aligner = convert_aligner(published())
+    save_aligner(aligner, tmp_path / "aligner.safetensors")
+    again = load_aligner(tmp_path / "aligner.safetensors")
+    assert aligner.state_dict().keys() == again.state_dict().keys()
+    for name, weight in aligner.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight)
+
+
+def test_files_that_hold_no_aligner_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    with pytest.raises(AlignerError, match=str(path)):
+        load_aligner(path)
+    path.write_bytes(b"no tensors")
+    with pytest.raises(AlignerError, match=str(path)):
+        load_aligner(path)
+    save_aligner(Aligner(), path)
+    with pytest.raises(AlignerError, match=r"10 weights missing: .*mixing\.sentence"):
+        load_aligner(path)

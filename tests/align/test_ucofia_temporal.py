@@ -1,0 +1,88 @@
+"""The temporal transformer: loops over frames, and padding that nobody sees."""
+
+import math
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
+from vidret.layers import Block
+
+
+def naive_video(model: TemporalTransformer, frames: Tensor) -> Tensor:
+    """Walk over blocks, heads and frames of one video without padding; in float64."""
+    dim, rows = frames.shape[1], [frame + place for frame, place in zip(frames, model.positions, strict=False)]
+    for block in cast(list[Block], model.blocks):
+        normed = [functional.layer_norm(x, (dim,), block.ln_1.weight, block.ln_1.bias, 1e-12) for x in rows]
+        packed = [block.attn.in_proj_weight @ x + block.attn.in_proj_bias for x in normed]
+        width = dim // block.attn.heads
+        for number in range(len(rows)):
+            seen = []
+            for head in range(block.attn.heads):
+                part = slice(head * width, (head + 1) * width)
+                query = packed[number][:dim][part]
+                logits = [float(query @ other[dim : 2 * dim][part]) / math.sqrt(width) for other in packed]
+                weights = [math.exp(logit - max(logits)) for logit in logits]
+                values = [
+                    weight / sum(weights) * other[2 * dim :][part]
+                    for weight, other in zip(weights, packed, strict=True)
+                ]
+                seen.append(torch.stack(values).sum(dim=0))
+            rows[number] = rows[number] + block.attn.out_proj(torch.cat(seen))
+        for number, x in enumerate(rows):
+            normal = functional.layer_norm(x, (dim,), block.ln_2.weight, block.ln_2.bias, 1e-12)
+            hidden = block.mlp.c_fc(normal)
+            rows[number] = x + block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+    return torch.stack(rows) + frames
+
+
+@pytest.fixture
+def model() -> TemporalTransformer:
+    torch.manual_seed(0)
+    model = TemporalTransformer(16, layers=2, heads=2, num_positions=6).double()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    return model
+
+
+@torch.no_grad()
+def test_frames_are_those_of_loops(model: TemporalTransformer) -> None:
+    videos = torch.randn(3, 5, 16, dtype=torch.float64)
+    found = model(videos)
+    for frames, expected in zip(videos, found, strict=True):
+        torch.testing.assert_close(naive_video(model, frames), expected, atol=1e-9, rtol=0)
+        units = [frame / frame.norm() for frame in expected]
+        mean = torch.stack(units).mean(dim=0)
+        torch.testing.assert_close(pool_frames(expected[None])[0], mean / mean.norm())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [5, 6, 9])
+def test_padding_changes_nothing(model: TemporalTransformer, length: int) -> None:
+    videos = torch.randn(2, length, 16, dtype=torch.float64)
+    mask = torch.arange(length) < torch.tensor([[3], [length]])
+    found, pooled = model(videos, mask), pool_frames(model(videos, mask), mask)
+    torch.testing.assert_close(found[0, :3], model(videos[:1, :3])[0])
+    torch.testing.assert_close(pooled[0], pool_frames(model(videos[:1, :3]))[0])
+    videos[0, 3:] = 1e3
+    assert torch.equal(model(videos, mask)[0, :3], found[0, :3])
+
+
+def test_a_video_of_padding_alone_gives_zeros_and_no_nan(model: TemporalTransformer) -> None:
+    videos, mask = torch.zeros(1, 4, 16, dtype=torch.float64), torch.zeros(1, 4, dtype=torch.bool)
+    pooled = pool_frames(model(videos, mask), mask)
+    assert (pooled == 0).all()
+    pooled.sum().backward()  # type: ignore[no-untyped-call]
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+
+
+def test_frames_beyond_the_last_position_share_it(model: TemporalTransformer) -> None:
+    """A position depends on the frame's place alone, never on how many there are."""
+    frames = torch.randn(1, 1, 16, dtype=torch.float64).expand(1, 9, 16)
+    found = model(frames)
+    torch.testing.assert_close(found[0, 5], found[0, 8])
+    assert not torch.allclose(found[0, 4], found[0, 5])

@@ -1,0 +1,75 @@
+"""The command line over vectors in Milvus: --store, vidret store move, vidret info."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import vidret.engine
+from tests.cli.test_commands import Runner
+from tests.colours import ColourEncoder, write_film
+from vidret.store.store import Store
+
+pytestmark = pytest.mark.scale
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    return Runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 3), ("black", 3))
+    write_film(tmp_path / "films" / "old" / "blue.mp4", ("blue", 3))
+    return tmp_path / "films"
+
+
+def test_an_index_in_milvus_is_used_like_any_other(run: Runner, films: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    code, out, err = run("index", films, "--index", index, "--store", "milvus://")
+    assert (code, out) == (0, "")
+    assert "2 encoded" in err
+    assert "WARNING" not in err
+    assert "vectors   milvus://" in run("info", "--index", index)[1]
+    assert json.loads(run("info", "--index", index, "--json")[1])["store"] == "milvus://"
+
+    def search(*options: object) -> list[str]:
+        hits = json.loads(run("search", "blue", "--index", index, "--json", *options)[1])
+        return [Path(hit["path"]).name for hit in hits]
+
+    assert search() == ["blue.mp4", "red.mp4"]
+    assert search("--folder", films / "old") == ["blue.mp4"]
+    assert search("--min-seconds", 5) == ["red.mp4"]
+    assert json.loads(run("locate", "red", films / "red.mp4", "--index", index, "--json", "-k", 1)[1])[0]["start"] < 0.3
+    (films / "old" / "blue.mp4").rename(films / "sky.mp4")
+    write_film(films / "green.mp4", ("green", 3))
+    assert "1 encoded, 1 moved or copied" in run("index", films, "--index", index)[2]
+    assert search("--folder", films) == ["sky.mp4", "red.mp4", "green.mp4"]
+    assert search("--folder", films / "old") == []
+    code, _, err = run("index", films, "--index", index, "--store", "faiss")
+    assert code == 1
+    assert f"to move them: vidret store move milvus:// faiss --index {index}" in err
+
+    for source, target in (("milvus://", "faiss"), ("faiss", f"milvus://{tmp_path}/v.db")):
+        code, out, err = run("store", "move", source, target, "--index", index)
+        assert (code, out) == (0, "")
+        assert f"are in {target}." in err
+        assert search("--folder", films) == ["sky.mp4", "red.mp4", "green.mp4"]
+    assert list(index.glob("vectors*")) == []
+
+
+def test_what_cannot_be_is_one_sentence(run: Runner, films: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    code, out, err = run("index", films, "--index", index, "--store", "milvus://127.0.0.1:9")
+    assert (code, out) == (1, "")
+    assert "error: milvus://http://127.0.0.1:9: cannot be reached" in err
+    assert "Traceback" not in err
+    assert not Store.exists(index)
+    assert "store must be faiss, " in run("index", films, "--index", index, "--store", "elsewhere")[2]
+    run("index", films, "--index", index)
+    assert (
+        "the vectors are in faiss, not in milvus://" in run("store", "move", "milvus://", "faiss", "--index", index)[2]
+    )
+    assert "there is no index here" in run("store", "move", "milvus://", "faiss", "--index", tmp_path / "no")[2]

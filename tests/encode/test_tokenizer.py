@@ -1,0 +1,27 @@
+"""Texts are start token, word pieces, end token and zeros, whatever their length."""
+
+import pytest
+
+from vidret.encode.tokenizer import clip_words
+
+START, END = 49406, 49407
+
+
+def test_a_text_that_fits_is_followed_by_zeros() -> None:
+    ids = clip_words(["a dog", "", "A  DOG"], 6).tolist()
+    assert ids == [[START, 320, 1929, END, 0, 0], [START, END, 0, 0, 0, 0], [START, 320, 1929, END, 0, 0]]
+
+
+@pytest.mark.parametrize("num_words", [3, 8, 32, 77])
+def test_a_text_that_is_cut_still_ends(num_words: int) -> None:
+    (whole,) = clip_words(["dog " * 200], 300).tolist()
+    (cut,) = clip_words(["dog " * 200], num_words).tolist()
+    assert cut == [*whole[: num_words - 1], END]
+    (exact,) = clip_words(["dog " * (num_words - 2)], num_words).tolist()
+    assert exact == cut
+
+
+def test_no_text_is_no_row_and_no_length_is_refused() -> None:
+    assert clip_words([], 9).shape == (0, 9)
+    with pytest.raises(ValueError, match="num_words must be at least 3, got 2"):
+        clip_words(["a"], 2)

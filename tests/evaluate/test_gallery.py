@@ -1,0 +1,183 @@
+"""The videos of an evaluation: encoded once, gone on with after an interrupt, whole or cut but never both."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vidret.cli.evaluate
+from tests.colours import ColourEncoder, write_film
+from tests.encode.tiny import TEXT, VISION
+from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
+from tests.search.test_ranking import PatchEncoder
+from tests.train.small import make_module
+from vidret.data.records import Split
+from vidret.encode.encoder import load_encoder
+from vidret.encode.model import Card
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.evaluate.gallery import describe_model, index_gallery
+from vidret.index.progress import Progress
+from vidret.store.store import Store
+from vidret.types import Frames, Sampling, SegmentEmbedding
+
+
+def test_what_is_encoded_is_not_encoded_again(searched: tuple[Path, Answer], world: Path) -> None:
+    split = Split("two", ("here",), ("red", "gone", "bad"))
+    encoder = colour_encoder()
+    with Engine(searched[0] / "index", encoder) as engine:
+        gallery, seconds = index_gallery(engine, split, world)
+        read_before = encoder.num_frames
+        assert index_gallery(engine, split, world)[0] == gallery
+        assert encoder.num_frames == read_before, "nor is the encoder checked"
+    assert gallery.files == {"red": world / "videos" / "red.mp4", "bad": world / "videos" / "bad.mp4"}
+    assert (gallery.missing, list(gallery.failed)) == (["gone"], ["bad"])
+    assert not gallery.complete
+    assert seconds > 0
+
+
+def test_a_gallery_without_videos_is_refused(world: Path, tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "index", colour_encoder())
+    with pytest.raises(VidretError, match="must hold the videos of nobody's, got none of 2"):
+        index_gallery(engine, Split("nobody's", (), ("a", "b")), world)
+    assert not (tmp_path / "index").exists()
+
+
+class SlowEncoder(ColourEncoder):
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        time.sleep(0.1)
+        return super().encode_frames(batch, tokens=tokens)
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_film(tmp_path / "videos" / "long.mp4", *[("red", 3), ("blue", 3)] * 8)
+    write_rows(tmp_path / "captions.jsonl", [{"video": "long.mp4", "captions": ["red"]}])
+
+    pressed: list[str] = []
+
+    @contextlib.contextmanager
+    def interrupt() -> Iterator[Callable[[Progress], None]]:
+        def press(progress: Progress) -> None:
+            if progress.num_segments and not pressed:
+                pressed.append("Ctrl-C")
+                raise KeyboardInterrupt
+
+        yield press
+
+    def load_slowly(*_: Any, **__: Any) -> SlowEncoder:
+        return SlowEncoder("colours-cut")
+
+    asked = ("eval", "retrieval", "--videos", tmp_path, "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(vidret.cli.evaluate, "show_progress", interrupt)
+        answer = run(*asked, load=load_slowly)
+    assert (answer.code, answer.out) == (1, "")
+    assert "error: interrupted while encoding: the same command goes on from there" in answer.err
+    assert not (tmp_path / "out" / "report.json").exists()
+    with Store.open(tmp_path / "out" / "index") as store:
+        stored = store.info().segments
+    assert 0 < stored < 12
+    encoder = colour_encoder()
+    assert run(*asked, load=lambda *_, **__: encoder).code == 0
+    assert encoder.num_frames == 2 + (12 - stored) * 4, "the check of the encoder, and what was left"
+    assert read(tmp_path / "out" / "report.json")["model"]["num_segments"] == 12
+
+
+def test_whole_videos_are_seen_as_in_benchmarks_and_never_mix_with_cut_ones(
+    searched: tuple[Path, Answer], world: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "whole"
+    asked = ("eval", "retrieval", "--videos", world, "--segments", "whole")
+    assert run(*asked, "--out", out).code == 0
+    model = read(out / "report.json")["model"]
+    assert (model["name"], model["fingerprint"]) == ("colours#whole", "colours-whole")
+    assert (model["segments"], model["num_segments"]) == ("one a video", 4)
+    with Engine(out / "index", colour_encoder(whole=True)) as engine:
+        assert engine.curve("red", world / "videos" / "mixed.mp4").times.tolist() == [0, 5, 10, 15]
+        assert engine.curve("red", world / "videos" / "red.mp4").times.tolist() == [0, 1, 2]
+
+    cut = searched[0] / "index"
+    answer = run(*asked, "--index", cut, "--out", tmp_path / "other")
+    assert (answer.code, answer.out) == (1, "")
+    assert f"{cut}: made of cut segments, cannot be used with whole ones" in answer.err
+    answer = run(*asked[:-1], "cut", "--index", out / "index", "--out", tmp_path / "other")
+    assert f"{out / 'index'}: made of whole videos, cannot be used with cut ones" in answer.err
+    answer = run(*asked, "--model", "colours", "--index", cut, "--out", tmp_path / "other")
+    assert answer.code == 1
+    assert "built with colours (colours-cut), cannot be used with colours#whole (colours-whole)" in answer.err
+    assert run("eval", "retrieval", "--videos", world, "--index", out / "index", "--out", tmp_path / "other").code == 0
+    assert read(tmp_path / "other" / "report.json")["model"]["segments"] == "one a video", "as the index has it"
+
+
+def test_benchmarks_of_retrieval_are_whole(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\nret0,msr0,red,red\nret1,msr1,blue,blue\n"
+    )
+    asked = ("eval", "msrvtt", "--videos", world, "--annotations", tmp_path, "--out", tmp_path / "out", "--html")
+    names: list[str] = []
+
+    def load(name: str, **more: Any) -> ColourEncoder:
+        names.append(name)
+        encoder = load_colours(name, **more)
+        assert isinstance(encoder, ColourEncoder)
+        return encoder
+
+    answer = run(*asked, load=load)
+    assert answer.code == 0, answer.err
+    assert names == ["ViT-B-32-quickgelu/openai#whole"]
+    facts = read(tmp_path / "out" / "report.json")
+    assert (facts["data"]["name"], facts["settings"]["rerank"]) == ("msrvtt-1k-a-test", "mean")
+    assert facts["results"]["rows"][0]["R@1"] == 100
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("method", ["clip", "ucofia", "glscl"])
+def test_a_trained_aligner_scores_its_own_models_benchmark(method: str, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text(
+        "key,vid_key,video_id,sentence\nret0,msr0,red,red\nret1,msr1,blue,blue\n"
+    )
+    model, out = tmp_path / "model.safetensors", tmp_path / "out"
+    make_module(method).export(model)
+    asked = ("eval", "msrvtt", "--videos", world, "--annotations", tmp_path, "--out", out, "--model", model)
+    answer = run(*asked, load=load_encoder)
+    assert answer.code == 0, answer.err
+    facts, aligner = read(out / "report.json"), str(tmp_path / "model.aligner.safetensors")
+    used = aligner if method != "clip" else "mean"
+    assert facts["settings"]["rerank"] == used
+    assert f"scored by {used}" in answer.err
+    if method == "ucofia":
+        answer = run(*asked, "--rerank", "mean", load=load_encoder)
+        assert answer.code == 0, answer.err
+        assert read(out / "report.json")["settings"]["rerank"] == "mean", "what is asked for is done"
+
+
+def test_an_index_is_made_for_what_orders_its_hits(tmp_path: Path) -> None:
+    write_film(tmp_path / "red.mp4", ("red", 1))
+    write_rows(tmp_path / "captions.jsonl", [{"video": "red.mp4", "captions": ["red"]}])
+    for rerank, made_for, with_tokens in (("ucofia", "ucofia", 1), ("mean", "none", 0)):
+        out = tmp_path / rerank
+        asked = ("eval", "retrieval", "--videos", tmp_path, "--rerank", rerank, "--out", out)
+        answer = run(*asked, load=lambda *_, **__: PatchEncoder())
+        assert answer.code == 0, answer.err
+        facts = read(out / "report.json")
+        assert facts["settings"]["rerank"] == rerank
+        assert facts["model"]["index_made_for"] == made_for
+        assert facts["model"]["num_with_tokens"] == with_tokens
+
+
+class CardedEncoder(ColourEncoder):
+    card = Card("tiny", "odd", VISION, TEXT, sampling=Sampling(whole=True))
+
+
+def test_a_model_with_a_card_has_it_in_the_report(tmp_path: Path) -> None:
+    encoder = CardedEncoder()
+    index, made_with = tmp_path / "index", (encoder.name, encoder.fingerprint)
+    Store.create(index, encoder_name=made_with[0], encoder_fingerprint=made_with[1], dim=encoder.dim).close()
+    with Engine(index, encoder) as engine:
+        told = json.loads(json.dumps(describe_model(engine)))
+    assert told["method"] == "tiny"
+    assert Card.from_json(json.dumps({"format": 1, **told["card"]})) == encoder.card

@@ -1,0 +1,273 @@
+"""vidret eval moments, highlights and score: what is found is where the colours are, and counted as metrics count."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, run, write_rows
+from vidret.data.benchmarks.splits import read_split
+from vidret.data.records import LabelledQuery
+from vidret.data.videos import find_videos
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.evaluate.moments import evaluate_highlights, evaluate_moments
+from vidret.evaluate.report import Gallery
+from vidret.metrics.corpus import FoundMoment, score_corpus
+from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, score_moments
+from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
+from vidret.metrics.predictions import Prediction, read_predictions
+
+Located = tuple[Path, Answer]
+THERE = MOMENTS[:6]
+
+
+@pytest.fixture(scope="module")
+def report(located: Located) -> dict[str, Any]:
+    return read(located[0] / "report.json")
+
+
+@pytest.fixture(scope="module")
+def predictions(located: Located) -> list[Prediction]:
+    return read_predictions(located[0] / "predictions.jsonl")
+
+
+@pytest.fixture
+def engine(searched: tuple[Path, Answer]) -> Engine:
+    return Engine(searched[0] / "index", colour_encoder())
+
+
+def queries_of(world: Path) -> list[LabelledQuery]:
+    return [query for query in read_split("moments", world).queries if int(query.id) <= len(THERE)]
+
+
+def without_queries(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(json.dumps(facts)).items() if name != "per_query"}
+
+
+def overlap_naively(found: tuple[float, float], true: tuple[float, float]) -> float:
+    shared = max(0.0, min(found[1], true[1]) - max(found[0], true[0]))
+    return shared / (found[1] - found[0] + true[1] - true[0] - shared)
+
+
+def test_moments_are_found_where_the_colours_are(report: dict[str, Any]) -> None:
+    rows = {row["id"]: row for row in report["per_query"]}
+    assert list(rows) == [str(moment[0]) for moment in THERE]
+    for qid, query, video, duration, window, kind in THERE:
+        row = rows[str(qid)]
+        assert (row["text"], row["video"], row["domain"], row["duration"]) == (query, video, kind, duration)
+        assert row["true"] == [list(window)]
+        assert row["overlap"] == pytest.approx(overlap_naively(row["found"][:2], window), abs=1e-9)
+    assert [rows[str(qid)]["overlap"] > 0.9 for qid in (1, 2, 3)] == [True] * 3
+
+
+def test_the_results_are_those_of_the_metrics_on_what_was_found(
+    report: dict[str, Any], predictions: list[Prediction], world: Path
+) -> None:
+    queries = queries_of(world)
+    results = report["results"]
+    assert results["moments"] == without_queries(score_moments(queries, predictions, lengths=OPEN_LENGTHS).to_dict())
+    for domain in ("scenes", "single"):
+        part = [query for query in queries if query.domain == domain]
+        own = [each for each in predictions if each.id in {query.id for query in part}]
+        assert results["domains"][domain] == without_queries(score_moments(part, own, lengths=OPEN_LENGTHS).to_dict())
+    assert results["domains"].keys() == {"scenes", "single"}
+
+
+def test_the_whole_index_is_searched_and_copies_are_one_video(
+    report: dict[str, Any], engine: Engine, world: Path
+) -> None:
+    names = {"twin.mp4": "white"}  # the same content
+    found = {}
+    for query in queries_of(world):
+        moments = engine.locate(query.text, 100, videos=100, overlapping=True, weak=True)
+        found[query.id] = [
+            FoundMoment(names.get(Path(m.path).name, Path(m.path).stem), m.start, m.end) for m in moments
+        ]
+    queries = [
+        q if q.video != "twin" else LabelledQuery(q.id, "white", q.text, 2.0, q.spans) for q in queries_of(world)
+    ]
+    expected = without_queries(score_corpus(queries, found).to_dict())
+    assert report["results"]["corpus"] == {"num_videos": 4, **expected}
+    assert report["settings"]["corpus_videos"] == 100
+
+
+def test_predictions_are_in_the_form_of_submissions(
+    predictions: list[Prediction], located: Located, engine: Engine, world: Path
+) -> None:
+    rows = [json.loads(line) for line in (located[0] / "predictions.jsonl").read_text().splitlines()]
+    assert [row["qid"] for row in rows] == [moment[0] for moment in THERE]
+    assert [(row["query"], row["vid"]) for row in rows] == [moment[1:3] for moment in THERE]
+    for row, each in zip(rows, predictions, strict=True):
+        assert each.spans is not None
+        moments = engine.locate(
+            row["query"], 50, video=world / "videos" / f"{row['vid']}.mp4", overlapping=True, weak=True
+        )
+        assert each.spans.tolist() == [[m.start, m.end, m.score] for m in moments]
+
+
+def test_the_report_says_what_its_numbers_are_of(report: dict[str, Any], located: Located) -> None:
+    data = report["data"]
+    assert (data["num_queries"], data["num_videos"], data["num_found"]) == (8, 6, 4)
+    assert (data["missing"], list(data["failed"])) == (["gone"], ["bad"])
+    assert report["settings"]["by"] == "the curve of similarity"
+    assert "intersection over union" in report["settings"]["protocol"]
+    assert report["seconds"].keys() == {"indexing", "scoring"}
+    out, err = located[1].out, located[1].err
+    assert "8 queries, 4 of 6 videos" in err
+    assert "1 videos missing, left out with their rows: gone" in err
+    assert "written to" in err
+    assert "report.json, predictions.jsonl, report.html" in err
+    titles = [part.splitlines()[0] for part in out.split("\n\n")]
+    assert titles == [
+        "moments, each in its own video",
+        "moments, scenes alone",
+        "moments, single alone",
+        "moments, each in 4 videos",
+    ]
+    assert " ".join(out.splitlines()[1].split()) == "true spans queries R1@0.3 R1@0.5 R1@0.7 R5@0.5 mIoU mAP"
+    assert out.splitlines()[2].split()[:2] == ["all", "6"]
+
+
+def test_score_gives_the_numbers_of_the_report(
+    report: dict[str, Any], located: Located, world: Path, tmp_path: Path
+) -> None:
+    truth = write_rows(tmp_path / "kept.jsonl", map(as_row, THERE))
+    pred = ("--pred", located[0] / "predictions.jsonl")
+    answer = run("eval", "score", *pred, "--truth", truth, "--json")
+    assert json.loads(answer.out) == {name: report["results"][name] for name in ("moments", "domains")}
+    table = run("eval", "score", *pred, "--truth", truth).out
+    assert table.strip() == located[1].out.split("\n\nmoments, each in 4")[0]
+    answer = run("eval", "score", *pred, "--truth", world)
+    assert (answer.code, answer.out) == (1, "")
+    assert "predictions must answer every query, got none for 2 of 8, first 7" in answer.err
+
+
+# Saliency
+
+
+def write_rated(folder: Path) -> None:
+    """Write QVHighlights' form: in the film of green (0 to 5 s), red (to 9) and yellow, clips of 2 s rated by three."""
+    rows = []
+    for qid, query, clips in ((1, "green", (0, 1)), (2, "red", (3,)), (3, "yellow", (5, 6, 7))):
+        row = as_row((qid, query, "mixed", 16, (clips[0] * 2, clips[-1] * 2 + 2), "any"))
+        rows.append({**row, "relevant_clip_ids": list(clips), "saliency_scores": [[4, 3, 4] for _ in clips]})
+    write_rows(folder / "highlight_val_release.jsonl", rows)
+
+
+def test_highlights_are_where_the_colours_are(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
+    write_rated(tmp_path)
+    shared = ("--videos", world, "--annotations", tmp_path, "--index", searched[0] / "index", "--out", tmp_path / "out")
+    answer = run("eval", "highlights", *shared)
+    assert answer.code == 0, answer.err
+    facts = read(tmp_path / "out" / "report.json")
+    queries, found = (
+        read_split("qvhighlights", tmp_path).queries,
+        read_predictions(tmp_path / "out" / "predictions.jsonl"),
+    )
+    assert [each.spans for each in found] == [None] * 3
+    best = [int(each.saliency.argmax()) for each in found if each.saliency is not None]
+    assert [best[0] in (0, 1), best[1] == 3, best[2] in (5, 6, 7)] == [True] * 3
+    scored = score_highlights(queries, found)
+    assert facts["results"]["highlights"] == without_queries(scored.to_dict())
+    assert facts["results"]["highlights"]["Good"]["mAP"] == 100
+    assert [row["precision"] for row in facts["per_query"]] == scored.average_precision[:, -1].mean(axis=1).tolist()
+    assert answer.out.splitlines()[0] == "highlights"
+    assert [line.split()[0] for line in answer.out.splitlines()[1:]] == ["level", "Fair", "Good", "VeryGood"]
+
+    answer = run("eval", "moments", "--data", "qvhighlights-val", *shared)
+    both = read(tmp_path / "out" / "report.json")["results"]
+    assert both["highlights"] == facts["results"]["highlights"]
+    assert both["moments"]["lengths"] == {name: list(ends) for name, ends in QVHIGHLIGHTS_LENGTHS.items()}
+    again = json.loads(
+        run(
+            "eval",
+            "score",
+            "--pred",
+            tmp_path / "out" / "predictions.jsonl",
+            "--truth",
+            tmp_path,
+            "--data",
+            "qvhighlights-val",
+            "--json",
+        ).out
+    )
+    assert again == both
+
+
+def test_saliency_alone_can_be_scored(tmp_path: Path) -> None:
+    write_rated(tmp_path)
+    scores = [[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]]
+    pred = write_rows(
+        tmp_path / "pred.jsonl",
+        ({"qid": qid, "pred_saliency_scores": each} for qid, each in enumerate(scores, start=1)),
+    )
+    asked = ("eval", "score", "--pred", pred, "--truth", tmp_path, "--data", "qvhighlights-val")
+    table = run(*asked).out.splitlines()
+    assert table[2].split()[:3] == ["Fair", f"{(100 + 100 + 37.5) / 3:.1f}", "66.7"]
+    write_rows(tmp_path / "moments.jsonl", map(as_row, MOMENTS[:3]))
+    answer = run("eval", "score", "--pred", pred, "--truth", tmp_path)
+    assert answer.code == 1
+    assert "pred.jsonl: must have, for each query, what moments has labels for: windows or saliency" in answer.err
+
+
+def test_clips_are_rated_at_their_middle_whatever_the_benchmark(engine: Engine, world: Path, tmp_path: Path) -> None:
+    marks = [[1, 5], [2, 4], [5, 1], [3, 3], [1, 1], [2, 2], [4, 4], [1, 2]]
+    tvsum = {"qid": 1, "query": "red", "vid": "mixed", "duration": 8, "label": marks, "domain": "VT"}
+    write_rows(tmp_path / "tvsum_val_release.jsonl", [tvsum])
+    youtube = {"qid": 1, "query": "green", "vid": "mixed", "duration": 16, "fps": 25, "domain": "dog"}
+    youtube |= {"clip": [[0, 100], [50, 150], [200, 300]], "label": [[1], [1], [-1]]}
+    write_rows(tmp_path / "youtube_highlight_val_release.jsonl", [youtube])
+    curve = {query: engine.curve(query, world / "videos" / "mixed.mp4") for query in ("red", "green")}
+    for name, query, times, score in (
+        ("tvsum", "red", [1, 3, 5, 7, 9, 11, 13, 15], score_tvsum),
+        ("youtube-highlights", "green", [2, 4, 10], score_youtube),
+    ):
+        split = read_split(name, tmp_path)
+        gallery = Gallery(*find_videos(split.videos, world), {})
+        report, found = evaluate_highlights(engine, split, gallery)
+        expected = np.interp(times, curve[query].times, curve[query].scores)
+        assert found[0].saliency is not None
+        np.testing.assert_allclose(found[0].saliency, expected, atol=1e-6)
+        own = score(split.queries, [Prediction("1", None, expected)])
+        assert report.results["highlights"] == without_queries(own.to_dict())
+        assert report.per_query[0]["precision"] == own.average_precision[0]
+
+
+# What cannot be counted
+
+
+def test_without_labels_there_is_a_submission_and_no_number(
+    searched: tuple[Path, Answer], world: Path, tmp_path: Path
+) -> None:
+    rows = [{"qid": 9, "query": "red", "vid": "mixed", "duration": 16}]
+    write_rows(tmp_path / "highlight_test_release.jsonl", rows)
+    shared = ("--videos", world, "--annotations", tmp_path, "--index", searched[0] / "index", "--out", tmp_path / "out")
+    answer = run("eval", "moments", "--data", "qvhighlights-test", "--corpus", "--html", *shared)
+    assert (answer.code, answer.out) == (0, "")
+    (found,) = read_predictions(tmp_path / "out" / "predictions.jsonl")
+    assert found.spans is not None
+    assert found.saliency is not None
+    assert found.spans[0, :2].tolist() == pytest.approx([5, 9], abs=0.6)
+    assert found.saliency.argmax() == 3
+    facts = read(tmp_path / "out" / "report.json")
+    assert facts["results"] == {}
+    assert "overlap" not in facts["per_query"][0]
+    assert "note: the labels of the test split are not in this file" in answer.err
+
+
+def test_labels_for_some_are_refused_before_the_work(engine: Engine, world: Path, tmp_path: Path) -> None:
+    bare = {name: value for name, value in as_row(MOMENTS[1]).items() if name != "relevant_windows"}
+    write_rows(tmp_path / "moments.jsonl", [as_row(MOMENTS[0]), bare])
+    split = read_split("moments", tmp_path)
+    gallery = Gallery(*find_videos(split.videos, world), {})
+    with pytest.raises(VidretError, match="queries must all have true spans or none, got 1 without, first 2"):
+        evaluate_moments(engine, split, gallery)
+    with pytest.raises(VidretError, match="moments: queries must have ratings to score highlights, got none for 1"):
+        evaluate_highlights(engine, split, gallery)
+    with pytest.raises(VidretError, match="moments: must have a query into a video that is there, got none"):
+        evaluate_moments(engine, split, Gallery({}, ["mixed"], {}))
+    with pytest.raises(VidretError, match="moments: must have a query into a video that is there, got none"):
+        evaluate_moments(engine, split, Gallery(gallery.files, [], {"mixed": "no frame could be decoded"}))

@@ -1,0 +1,45 @@
+"""docs/reproduce.md: every command in it is one that vidret has, with options and names that it takes."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from vidret.cli import app
+from vidret.data.benchmarks.registry import DATASETS
+from vidret.encode.weights import SOURCES
+from vidret.ground.checkpoint import RECIPES
+
+PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
+TEXT = PAGE.read_text("utf-8").replace("\\\n", " ")
+COMMANDS = re.findall(r"^vidret .*$", TEXT, re.MULTILINE) + re.findall(r"`(vidret [^`]*--[^`]*)`", TEXT)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_page_is_one_that_vidret_takes(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    known = {name for each in command.params for name in each.opts}
+    options = dict(zip(words, [*words[1:], ""], strict=True))
+    for name in (word for word in words if word.startswith("--")):
+        assert name in known, f"{name} of {line}"
+    if "--data" in options:
+        assert any(
+            options["--data"] in (name, f"{name}-{split}") for name, each in DATASETS.items() for split in each.splits
+        )
+    if "--calibrate" in options:
+        assert options["--calibrate"] in DATASETS[options["--data"]].splits
+    assert options.get("--from", "r2tuning") in (*SOURCES, "r2tuning")
+    assert options.get("--recipe", "tvsum") in RECIPES
+
+
+def test_the_page_has_each_method_and_marks_what_nobody_checked() -> None:
+    assert len(COMMANDS) > 12
+    for source in (*SOURCES, "r2tuning"):
+        assert f"--from {source}" in TEXT
+    assert TEXT.count("unverified") >= 6

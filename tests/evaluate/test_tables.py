@@ -1,0 +1,119 @@
+"""Reports as lines: what people compare and no more, and what is missing beside it."""
+
+from typing import Any
+
+import numpy as np
+
+from vidret.data.records import LabelledQuery
+from vidret.evaluate.tables import (
+    make_tables,
+    name_data,
+    tabulate_corpus,
+    tabulate_highlights,
+    tabulate_moments,
+    tabulate_rows,
+    tell_missing,
+    tell_report,
+)
+from vidret.metrics.corpus import FoundMoment, score_corpus
+from vidret.metrics.grounding import OPEN_LENGTHS, score_moments
+from vidret.metrics.highlight import score_youtube
+from vidret.metrics.predictions import Prediction
+from vidret.metrics.retrieval import evaluate
+
+QUERIES = [
+    LabelledQuery("1", "v", "red", 100.0, ((0, 5),)),
+    LabelledQuery("2", "v", "green", 100.0, ((0, 40),)),
+]
+FOUND = [Prediction("1", np.array([[0.0, 4.0, 1.0]])), Prediction("2", np.array([[0.0, 10.0, 1.0]]))]
+
+
+def test_rows_stand_by_direction_and_ties_have_bounds() -> None:
+    scores = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    rows = [row.to_dict() for row in evaluate(scores)]
+    corrected = {**rows[0], "label": "SK-norm", "bank": "9 queries of train"}
+    columns, lines = tabulate_rows([rows[1], rows[0], corrected])
+    assert columns == ["direction", "scores", "R@1", "R@5", "R@10", "MdR", "MnR", "bank"]
+    assert [line[:3] for line in lines] == [
+        ["text to video", "plain", "66.7"],
+        ["", "  if ties are won", "100.0"],
+        ["", "  if ties are lost", "66.7"],
+        ["text to video", "SK-norm", "66.7"],
+        ["", "  if ties are won", "100.0"],
+        ["", "  if ties are lost", "66.7"],
+        ["video to text", "plain", "66.7"],
+        ["", "  if ties are won", "100.0"],
+        ["", "  if ties are lost", "66.7"],
+    ]
+    assert [line[-1] for line in lines] == ["", "", "", "9 queries of train", *[""] * 5]
+    columns, lines = tabulate_rows([evaluate(np.eye(60))[0].to_dict()])
+    assert columns == ["direction", "scores", "R@1", "R@5", "R@10", "R@50", "MdR", "MnR"]
+    assert lines == [["text to video", "plain", "100.0", "100.0", "100.0", "100.0", "1.0", "1.0"]]
+
+
+def test_moments_have_a_line_a_length_that_is_there() -> None:
+    facts = score_moments(QUERIES, FOUND, lengths=OPEN_LENGTHS).to_dict()
+    columns, lines = tabulate_moments(facts)
+    assert columns == ["true spans", "queries", "R1@0.3", "R1@0.5", "R1@0.7", "R5@0.5", "mIoU", "mAP"]
+    assert [line[0] for line in lines] == ["all", "short (to 10 s)", "long (over 30 s)"]
+    assert lines[0][:7] == ["all", "2", "50.0", "50.0", "50.0", "50.0", f"{(80 + 25) / 2:.1f}"]
+    assert lines[1][6] == "80.0"
+    assert lines[2][6] == "25.0"
+
+
+def test_a_corpus_is_told_in_words() -> None:
+    found = {"1": [FoundMoment("v", 0, 5)], "2": [FoundMoment("w", 0, 40), FoundMoment("v", 0, 40)]}
+    facts: dict[str, Any] = score_corpus(QUERIES, found).to_dict()
+    columns, lines = tabulate_corpus(facts)
+    assert columns == ["what", "IoU", "R@1", "R@5", "R@10", "R@100"]
+    assert [line[:4] for line in lines] == [
+        ["right span of the right video (VCMR)", "0.5", "50.0", "100.0"],
+        ["right span of the right video (VCMR)", "0.7", "50.0", "100.0"],
+        ["right span, among those of the right video (SVMR)", "0.5", "100.0", "100.0"],
+        ["right span, among those of the right video (SVMR)", "0.7", "100.0", "100.0"],
+        ["right video (VR)", "", "50.0", "100.0"],
+    ]
+    assert [title for title, _ in make_tables({"results": {"corpus": {"num_videos": 7, **facts}}})] == [
+        "moments, each in 7 videos"
+    ]
+
+
+def test_highlights_have_a_line_a_domain() -> None:
+    queries = [
+        LabelledQuery(str(n), "v", "dog", 10.0, clips=(0, 1), saliency=((1,), (0,)), domain=domain)
+        for n, domain in enumerate(("dog", "ski", "ski"))
+    ]
+    found = [Prediction(str(n), None, np.array(scores)) for n, scores in enumerate(([1.0, 0], [1.0, 0], [0, 1.0]))]
+    columns, lines = tabulate_highlights(score_youtube(queries, found).to_dict())
+    assert columns == ["", "videos", "mAP"]
+    area = 100 * (0 + 0.5) / 2
+    ski = (100 + area) / 2
+    assert lines == [["dog", "1", "100.0"], ["ski", "2", f"{ski:.1f}"], ["average", "", f"{(100 + ski) / 2:.1f}"]]
+
+
+def test_what_is_missing_is_counted_and_a_few_are_named() -> None:
+    data = {"missing": [f"v{number}" for number in range(7)], "failed": {"w": "no frame could be decoded"}}
+    assert list(tell_missing(data)) == [
+        "7 videos missing, left out with their rows: v0, v1, v2, v3, v4 and 2 more",
+        "1 videos unreadable, left out with their rows: w",
+    ]
+    assert list(tell_missing({"missing": [], "failed": {}})) == []
+
+
+def test_data_of_ones_own_are_named_by_their_folder() -> None:
+    assert name_data({"name": "captions", "files": ["/films/holidays/captions.jsonl"]}) == "holidays"
+    assert name_data({"name": "tacos-test", "files": ["/data/tacos/test.json"]}) == "tacos-test"
+
+
+def test_a_report_is_told_in_a_few_lines() -> None:
+    data = {"name": "tacos-test", "files": ["test.json"], "num_captions": 0, "num_queries": 3, "num_found": 1}
+    data |= {"num_videos": 2, "missing": ["s1"], "failed": {}, "notes": ["windows that passed their video: 2"]}
+    model = {"name": "starter", "segments": "of 12 s"}
+    report = {"task": "moments", "data": data, "model": model, "settings": {"by": "the curve"}, "seconds": {}}
+    assert list(tell_report(report)) == [
+        "moments on tacos-test (test.json)",
+        "3 queries, 1 of 2 videos",
+        "model starter, segments of 12 s, found by the curve",
+        "1 videos missing, left out with their rows: s1",
+        "note: windows that passed their video: 2",
+    ]

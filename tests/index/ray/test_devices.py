@@ -1,0 +1,92 @@
+"""Devices on Ray: a Ray of this machine's own has the GPU that is named, and workers use one where they are to."""
+
+import os
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.colours import ColourEncoder, write_film
+from vidret.engine import Engine
+from vidret.errors import VidretError
+
+ray = pytest.importorskip("ray")
+
+pytestmark = [
+    pytest.mark.scale,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::UserWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.mark.parametrize(("visible", "seen"), [(None, "1"), ("4,7", "7")])
+def test_a_ray_of_this_machine_has_the_named_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str
+) -> None:
+    from vidret.index.ray.cluster import join_cluster
+
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with join_cluster(None, "cuda:1"):
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible, "this process sees what it saw"
+        assert ray.cluster_resources()["GPU"] == 1
+        task = ray.remote(num_gpus=1)(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        assert ray.get(task.remote()) == seen
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Have a cluster of one GPU that does nothing; list what each run takes for an encoder."""
+    from vidret.index.ray import run
+
+    def start(**_: Any) -> Any:
+        return lambda _kind: SimpleNamespace(remote=lambda: None)
+
+    taken: list[float] = []
+    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0, "GPU": 1.0}, remote=start)
+    monkeypatch.setattr(run, "ray", cluster)
+    monkeypatch.setattr(run, "join_cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(run.RayRun, "work", lambda self, *_: taken.append(self._gpus))
+    return taken
+
+
+def index_on(device: str, folder: Path, **options: Any) -> None:
+    from vidret.index.ray.run import index_on_ray
+
+    engine = Engine(folder / "index", ColourEncoder())
+    engine.device = device
+    engine.index([write_film(folder / "films" / "red.mp4", ("red", 2))], run=partial(index_on_ray, **options))
+
+
+@pytest.mark.parametrize(("device", "asked", "taken"), [("cuda:1", None, 1), ("cuda:1", 0.5, 0.5), ("cuda:1", 0, 0)])
+def test_workers_encode_on_a_gpu_where_the_engine_does_unless_told_otherwise(
+    gpus: list[float], tmp_path: Path, device: str, asked: float | None, taken: float
+) -> None:
+    index_on(device, tmp_path, num_gpus_per_worker=asked)
+    assert gpus == [taken]
+
+
+def test_workers_encode_on_cpus_where_the_engine_does(gpus: list[float], tmp_path: Path) -> None:
+    index_on("cpu", tmp_path)
+    assert gpus == [0]
+
+
+def test_more_gpus_than_there_are_are_refused(gpus: list[float], tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match=r"num_gpus_per_worker must be at most what the cluster has \(1\), got 2"):
+        index_on("cuda:0", tmp_path, num_gpus_per_worker=2)
+
+
+def test_accelerators_that_ray_cannot_use_are_told(
+    gpus: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index_on("mps", tmp_path)
+    assert gpus == [0]
+    assert "Ray's workers cannot use mps, so they encode on the CPU" in caplog.text

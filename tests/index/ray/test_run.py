@@ -1,0 +1,258 @@
+"""Indexing on Ray: the same index as on threads, whatever is lost, interrupted or killed on the way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.index.ray.conftest import Nodes
+from tests.index.test_run import contents, make_hostile, states, stored_tokens
+from tests.search.test_ranking import write_mosaic
+from vidret.encode.clip import ClipEncoder
+from vidret.engine import Engine
+from vidret.errors import StoreError, VidretError
+from vidret.index.progress import IndexReport, Progress
+from vidret.index.run_state import Job, Ledger
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
+
+pytestmark = [
+    pytest.mark.scale,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::UserWarning:ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
+Found = Sequence[tuple[Job, NewSegment]]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a long film and several short ones: 15 + 12 x 2 segments."""
+    folder = tmp_path_factory.mktemp("films")
+    write_mosaic(folder / "long.mp4", 60, seed=99)
+    for seed in range(12):
+        write_mosaic(folder / f"{seed}.mp4", 6 + seed % 3, seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Index the films on threads."""
+    index = tmp_path_factory.mktemp("whole") / "index"
+    report = open_engine(index, model).index([films])
+    assert report.encoded == 13
+    assert report.num_segments >= 30
+    return index
+
+
+def open_engine(index: Path, model: Path) -> Engine:
+    return Engine.open(index, encoder=str(model), rerank="ucofia", device="cpu", precision="fp32")
+
+
+def on_ray(nodes: Nodes, **options: Any) -> Callable[..., IndexReport]:
+    from vidret.index.ray.run import index_on_ray
+
+    return partial(index_on_ray, address=nodes.address, precision="fp32", **options)
+
+
+def everything(index: Path) -> tuple[Any, ...]:
+    """Read all that an index knows, but the numbers of rows: files, videos, segments, vectors, times, tokens."""
+    with Store.open(index) as store:
+        files = []
+        for record in store.files():
+            video = None if record.video is None else store.video(record.video)
+            about = (record.path, record.state, record.reason, record.num_bytes, record.mtime_ns)
+            known = video and (video.fingerprint, video.duration, video.facts, video.complete, video.salvaged)
+            files.append((*about, known))
+    return files, contents(index), stored_tokens(index)
+
+
+def at_segment(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Do something once, right after so many segments of a run were committed."""
+    add = Ledger.add
+    stored: list[object] = []
+
+    def add_and_act(self: Ledger, found: Found) -> None:
+        add(self, found)
+        before = len(stored)
+        stored.extend(found)
+        if before < number <= len(stored):
+            act()
+
+    monkeypatch.setattr(Ledger, "add", add_and_act)
+
+
+def test_two_nodes_make_the_index_that_threads_make_and_then_do_nothing(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
+) -> None:
+    told: list[Progress] = []
+    engine = open_engine(tmp_path / "index", model)
+    report = engine.index([films], run=on_ray(nodes), on_progress=told.append)
+    assert (report.encoded, report.failed, report.interrupted) == (13, [], False)
+    assert everything(tmp_path / "index") == everything(whole)
+    shares = [progress.share for progress in told]
+    assert shares == sorted(shares)
+    assert len(report.speeds) == 4
+    assert all(rate > 0 for rate in report.speeds.values())
+    assert engine.search("rain") == [hit for hit in engine.search("rain") if hit.path.startswith(str(films))], (
+        "what was stored can be found"
+    )
+
+    again = engine.index([films], run=on_ray(nodes))
+    assert (again.unchanged, again.encoded, again.num_segments) == (13, 0, 0)
+    assert everything(tmp_path / "index") == everything(whole)
+
+
+def test_a_lost_node_costs_nothing(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_segment(monkeypatch, 1, nodes.lose_one)
+    report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
+    assert (report.encoded, report.failed) == (13, [])
+    assert everything(tmp_path / "index") == everything(whole)
+
+
+def test_killed_workers_cost_nothing(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[str] = []
+
+    def kill() -> None:
+        for pid, name in nodes.workers().items():
+            if name.startswith("ray::MapWorker") or "decode_contents" in name:
+                killed.append(name)
+                os.kill(pid, signal.SIGKILL)
+
+    at_segment(monkeypatch, 1, kill)
+    report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
+    assert any(name.startswith("ray::MapWorker") for name in killed), "an encoder at least"
+    assert (report.encoded, report.failed) == (13, [])
+    assert everything(tmp_path / "index") == everything(whole)
+
+
+# Indexes on a Ray of its own and ends it from within after some commits: argv are index, films, model, signal, commits.
+SCRIPT = """
+import os, signal, sys
+from functools import partial
+from vidret.engine import Engine
+from vidret.index.run_state import Ledger
+from vidret.index.ray.run import index_on_ray
+index, films, model, what, after = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+add, calls = Ledger.add, []
+def add_and_die(self, found):
+    add(self, found)
+    calls.append(found)
+    if len(calls) == int(after):
+        os.kill(0 if what == "SIGINT" else os.getpid(), getattr(signal, what))  # a terminal tells the whole group
+Ledger.add = add_and_die
+engine = Engine.open(index, encoder=model, rerank="ucofia", device="cpu", precision="fp32")
+report = engine.index([films], run=partial(index_on_ray, precision="fp32"))
+print(report.interrupted, report.num_segments)
+"""
+
+
+def run_script(index: Path, films: Path, model: Path, what: str, after: int) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", SCRIPT, str(index), str(films), str(model), what, str(after)]
+    return subprocess.run(
+        command, capture_output=True, text=True, start_new_session=True, check=False, timeout=PATIENCE
+    )
+
+
+def test_a_killed_driver_is_followed_by_one_that_goes_on(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
+) -> None:
+    ended = run_script(tmp_path / "index", films, model, "SIGKILL", 3)
+    assert ended.returncode == -signal.SIGKILL
+    stored = len(contents(tmp_path / "index"))
+    assert 3 <= stored < len(contents(whole))
+    report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
+    assert report.num_segments == len(contents(whole)) - stored, "nothing twice"
+    assert everything(tmp_path / "index") == everything(whole)
+
+
+def test_an_interrupt_commits_what_was_begun_and_says_so(
+    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
+) -> None:
+    ended = run_script(tmp_path / "index", films, model, "SIGINT", 1)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    interrupted, num_segments = ended.stdout.split()
+    assert interrupted == "True"
+    stored = len(contents(tmp_path / "index"))
+    assert int(num_segments) == stored
+    assert 0 < stored < len(contents(whole))
+    report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
+    assert report.num_segments == len(contents(whole)) - stored
+    assert everything(tmp_path / "index") == everything(whole)
+
+
+def test_hostile_files_fail_as_they_do_on_threads_and_copies_are_stored_once(
+    nodes: Nodes, films: Path, model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    good = shutil.copy(films / "0.mp4", folder / "good.mp4")
+    make_hostile(folder, Path(good))
+    for number in range(3):
+        shutil.copy(good, folder / f"copy {number}.mp4")
+        shutil.copy(folder / "text.mp4", folder / f"text {number}.mp4")
+    (folder / "a name that is no text \udce9.mp4").write_bytes((films / "1.mp4").read_bytes())
+    expected = open_engine(tmp_path / "whole", model).index([folder])
+    report = open_engine(tmp_path / "index", model).index([folder], run=on_ray(nodes))
+    assert report.failed == expected.failed
+    assert report.salvaged == expected.salvaged
+    assert (report.encoded, report.linked) == (expected.encoded, expected.linked) == (2, 3)
+    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
+    assert states(tmp_path / "index") == states(tmp_path / "whole")
+
+    shutil.move(good, folder / "moved.mp4")
+    report = open_engine(tmp_path / "index", model).index([folder], run=on_ray(nodes), prune=True)
+    assert (report.linked, report.missing, report.encoded, report.num_segments) == (1, 1, 0, 0)
+
+
+def test_what_ends_a_run_is_told_in_one_sentence(
+    nodes: Nodes, films: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder.fingerprint = "another"
+    with pytest.raises(VidretError, match=r"must have the fingerprint another, got \w+ on .*same model's files$"):
+        Engine(tmp_path / "other", encoder).index([films / "0.mp4"], run=on_ray(nodes))
+    encoder.name = str(tmp_path / "gone.safetensors")
+    with pytest.raises(VidretError, match=r"gone.safetensors.*every node must reach the model's files"):
+        Engine(tmp_path / "gone", encoder).index([films / "0.mp4"], run=on_ray(nodes))
+    with pytest.raises(VidretError, match=r"num_gpus_per_worker must be at most what the cluster has \(0\), got 1"):
+        Engine(tmp_path / "gpu", encoder).index([films / "0.mp4"], run=on_ray(nodes, num_gpus_per_worker=1))
+
+    def refuse(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Store, "add_segments", refuse)
+    with pytest.raises(StoreError, match="the disk is full"):
+        open_engine(tmp_path / "full", model).index([films / "0.mp4"], run=on_ray(nodes))
+
+
+def test_the_command_starts_a_ray_of_its_own_and_is_quiet(films: Path, model: Path, tmp_path: Path) -> None:
+    program = "from vidret.cli import main; main()"
+    options = ["--engine", "ray", "--model", str(model), "--precision", "fp32", "--json", "--progress-json"]
+    command = [sys.executable, "-c", program, "index", str(films / "0.mp4"), "--index", str(tmp_path / "index")]
+    ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["encoded"] == 1
+    for line in ended.stderr.splitlines():
+        assert set(json.loads(line)) == {"share", "done", "files", "failed", "elapsed", "left"}
+    options += ["--index", str(tmp_path / "none"), "--address", "127.0.0.1:1"]
+    told = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert told.returncode == 1
+    assert told.stderr.startswith("error: 127.0.0.1:1: cannot be reached (")
+    assert len(told.stderr.splitlines()) == 1

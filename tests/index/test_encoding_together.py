@@ -1,0 +1,133 @@
+"""On an accelerator the segments of all lanes are encoded together: the same index, and the same ends of a run."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.colours import ColourEncoder, write_film
+from tests.index.test_run import contents, states, stored_tokens
+from tests.search.test_ranking import PatchEncoder, write_mosaic
+from vidret.engine import Engine
+from vidret.errors import DecodeError
+from vidret.index.run import EncodingThread
+from vidret.index.run_state import SEGMENTS_AT_ONCE
+from vidret.types import Frames, SegmentEmbedding
+from vidret.video.pool import DecodedSegment, DecodePool
+
+
+class Counting(PatchEncoder):
+    """Note how many segments each call has; the checks at the start have one frame in each, which is no film's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        if len(batch[0]) > 1:
+            self.sizes.append(len(batch))
+        return super().encode_frames(batch, tokens=tokens)
+
+
+class Slow(Counting):
+    """Have the first call last until more segments wait, as they do for a busy accelerator."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self._submitted: list[Frames] = []
+        submit = EncodingThread.submit
+
+        def count(thread: EncodingThread, frames: Frames) -> Future[SegmentEmbedding]:
+            self._submitted.append(frames)
+            return submit(thread, frames)
+
+        patch.setattr(EncodingThread, "submit", count)
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        until = time.monotonic() + 20
+        while self._submitted and not self.sizes and len(self._submitted) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        return super().encode_frames(batch, tokens=tokens)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for seed in range(2):
+        write_mosaic(folder / f"{seed}.mp4", 16 + 4 * seed, seed)
+    return folder
+
+
+def on_accelerator(engine: Engine) -> Engine:
+    engine.device = "mps"  # nothing but the encoder, which here is none, would run there
+    return engine
+
+
+def test_many_segments_are_encoded_together_and_stored_the_same(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Slow(monkeypatch)
+    Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], lanes=2)
+    on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], lanes=2)
+    assert contents(tmp_path / "all") == contents(tmp_path / "one")
+    assert stored_tokens(tmp_path / "all") == stored_tokens(tmp_path / "one")
+    assert 1 < max(encoder.sizes) <= SEGMENTS_AT_ONCE
+
+
+def test_on_a_cpu_each_segment_is_encoded_alone(films: Path, tmp_path: Path) -> None:
+    encoder = Counting()
+    Engine(tmp_path / "index", encoder).index([films], lanes=2)
+    assert set(encoder.sizes) == {1}
+
+
+def test_an_encoder_that_breaks_ends_the_run(films: Path, tmp_path: Path) -> None:
+    class Broken(Counting):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            if self.sizes:
+                raise RuntimeError("out of memory")
+            return super().encode_frames(batch, tokens=tokens)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        on_accelerator(Engine(tmp_path / "index", Broken())).index([films], lanes=2)
+    assert set(states(tmp_path / "index").values()) <= {"done", "running", "pending"}
+    on_accelerator(Engine(tmp_path / "index", Counting())).index([films], lanes=2)
+    Engine(tmp_path / "one", PatchEncoder()).index([films])
+    assert contents(tmp_path / "index") == contents(tmp_path / "one")
+
+
+def test_what_was_decoded_before_a_file_broke_off_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film, stream = write_film(tmp_path / "films" / "red.mp4", ("red", 40)), DecodePool.stream
+
+    def break_off(self: DecodePool, path: Path, **settings: object) -> Iterator[object]:
+        for message in stream(self, path, **settings):  # type: ignore[arg-type]
+            yield message
+            if isinstance(message, DecodedSegment) and message.number == 5:
+                raise DecodeError(str(path), "the decoder crashed")
+
+    monkeypatch.setattr(DecodePool, "stream", break_off)
+    report = on_accelerator(Engine(tmp_path / "index", ColourEncoder())).index([film])
+    assert report.failed == [(str(film), "the decoder crashed")]
+    assert report.num_segments == 6
+
+
+def test_a_thread_takes_what_waits_up_to_its_limit_and_ends() -> None:
+    sizes: list[int] = []
+
+    def encode(batch: Sequence[Frames]) -> list[SegmentEmbedding]:
+        sizes.append(len(batch))
+        return PatchEncoder().encode_frames(batch)
+
+    with EncodingThread(encode) as thread:
+        pass
+    thread._thread.join(timeout=5)
+    assert not thread._thread.is_alive()
+    waiting = EncodingThread(encode)
+    segment = Frames(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1))
+    futures = [waiting.submit(segment) for _ in range(SEGMENTS_AT_ONCE + 3)]
+    with waiting:
+        for future in futures:
+            future.result(timeout=10)
+    assert sizes == [SEGMENTS_AT_ONCE, 3]

@@ -1,0 +1,79 @@
+"""Progress: the share of the segments that are encoded, guessed by size for files that were not opened yet."""
+
+import random
+
+import pytest
+
+from vidret.index.progress import Workload
+
+
+def naive_share(
+    disk_bytes: dict[str, int], opened: dict[str, tuple[int, int]], encoded: dict[str, int], finished: set[str]
+) -> float:
+    """Compute the share of the work from scratch; ``opened`` has (segments, segments left to encode) of files."""
+    unopened = [path for path in disk_bytes if path not in opened and path not in finished]
+    known_bytes = sum(disk_bytes[path] for path in opened)
+    rate = sum(each[0] for each in opened.values()) / known_bytes if known_bytes else 0.0
+    guess = max(len(unopened), rate * sum(disk_bytes[path] for path in unopened))
+    skipped = len(finished - set(opened))
+    done = skipped + sum(left if path in finished else encoded[path] for path, (_, left) in opened.items())
+    total = skipped + guess + sum(left for _, left in opened.values())
+    return done / total if total else 1.0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_share_is_what_a_naive_count_gives_and_never_falls(seed: int) -> None:
+    rng = random.Random(seed)
+    disk_bytes = {str(number): rng.choice([0, 10, 1000, 100_000]) for number in range(12)}
+    work, opened, encoded, finished = Workload(), dict[str, tuple[int, int]](), dict.fromkeys(disk_bytes, 0), set[str]()
+    for path, size in disk_bytes.items():
+        work.add(path, size)
+    best = 0.0
+    for _ in range(200):
+        path = rng.choice(list(disk_bytes))
+        match rng.choice(["open", "advance", "advance", "advance", "finish"]):
+            case "open" if path not in finished:
+                segments = rng.randint(1, 8)
+                left = rng.randint(0, segments)
+                work.open(path, segments, left)
+                opened.setdefault(path, (segments, left))
+            case "advance" if path not in finished:
+                work.advance(path)
+                encoded[path] = min(encoded[path] + 1, opened[path][1]) if path in opened else 0
+            case "finish" if rng.random() < 0.1:
+                work.finish(path)
+                finished.add(path)
+        best = max(best, naive_share(disk_bytes, opened, encoded, finished))
+        assert work.share() == pytest.approx(best)
+    for path in disk_bytes:
+        work.finish(path)
+    assert work.share() == 1.0
+
+
+def test_neither_a_film_nor_many_clips_hide_the_others() -> None:
+    work = Workload()
+    work.add("film", 1_000_000)
+    for number in range(100):
+        work.add(str(number), 10)  # too short for a segment by size: one each
+    work.open("film", 100, 100)
+    assert work.share() == 0
+    for _ in range(50):
+        work.advance("film")
+    assert work.share() == 50 / 200
+    work.finish("film")
+    assert work.share() == 100 / 200
+
+
+def test_what_fails_or_was_stored_before_counts_little() -> None:
+    work = Workload()
+    work.add("junk", 20 << 30)
+    for number in range(4):
+        work.add(str(number), 1 << 20)
+    work.finish("junk")
+    work.open("0", 10, 2)  # eight of its segments are stored
+    work.advance("0")
+    assert work.share() == (1 + 1) / (1 + 2 + 3 * 10)
+
+
+def test_nothing_to_do_is_done() -> None:
+    assert Workload().share() == 1.0

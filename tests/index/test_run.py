@@ -1,0 +1,629 @@
+"""Indexing runs: what changes, what fails, what is interrupted, killed and resumed."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+
+from tests.colours import ColourEncoder, write_film
+from tests.search.test_ranking import PatchEncoder, make_ranker, read_film, write_mosaic
+from vidret.engine import Engine
+from vidret.errors import EncoderError, VidretError
+from vidret.index.progress import Progress
+from vidret.store.store import Store
+from vidret.types import Frames, Sampling, SegmentEmbedding
+from vidret.video.content import fingerprint, sample
+
+
+def contents(index: Path) -> dict[tuple[str, int], bytes]:
+    """Read all that an index knows of its videos: the vectors and times of each segment, by fingerprint and number."""
+    found: dict[tuple[str, int], bytes] = {}
+    with Store.open(index) as store:
+        for video in sorted({record.video for record in store.files() if record.video is not None}):
+            fingerprint = store.video(video).fingerprint
+            ids = store.video_segments(video)
+            for segment, (frames, times) in zip(store.segments(ids), store.frames(ids), strict=True):
+                key = (fingerprint, segment.number)
+                assert key not in found, "nothing twice"
+                found[key] = frames.tobytes() + times.tobytes() + np.array([segment.start, segment.end]).tobytes()
+    return found
+
+
+def stored_tokens(index: Path) -> dict[tuple[str, int], bytes]:
+    """Read the tokens of each segment, by the name of its first path and its number."""
+    with Store.open(index) as store:
+        ids = store.searchable()
+        segments = store.segments(ids)
+        names = [Path(store.paths([each.video])[each.video][0]).name for each in segments]
+        tokens = [bytes(each) for each in store.tokens(ids)]
+    return {(name, each.number): own for name, each, own in zip(names, segments, tokens, strict=True)}
+
+
+def states(index: Path) -> dict[str, str]:
+    with Store.open(index) as store:
+        return {Path(record.path).name: record.state for record in store.files()}
+
+
+def test_what_is_unchanged_is_not_read_again(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 2))
+    encoder = ColourEncoder()
+    engine = Engine(tmp_path / "index", encoder)
+    engine.index([tmp_path / "films"])
+    before = encoder.num_frames
+    report = engine.index([tmp_path / "films"])
+    assert (report.unchanged, report.encoded, report.num_segments) == (1, 0, 0)
+    assert encoder.num_frames == before, "not even the start-up check runs the model"
+
+
+def test_where_nothing_changed_no_model_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_mosaic(tmp_path / "films" / "a.mp4", 2, seed=0)
+    Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia").index([tmp_path / "films"])
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise AssertionError("the model was used")
+
+    for name in ("encode_frames", "encode_text"):
+        monkeypatch.setattr(PatchEncoder, name, refuse)
+    report = Engine(tmp_path / "index", PatchEncoder()).index([tmp_path / "films"])
+    assert (report.unchanged, report.encoded, report.failed) == (1, 0, [])
+
+
+def test_a_broken_encoder_is_refused_before_it_adds_to_an_index(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+
+    class Broken(ColourEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            found = super().encode_frames(batch, tokens=tokens)
+            return [SegmentEmbedding(found[0].video, each.frames, each.times) for each in found]
+
+    with pytest.raises(EncoderError, match="must tell two pictures apart"):
+        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])
+    assert not (tmp_path / "index").exists()
+    Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"])
+    write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
+    with pytest.raises(EncoderError, match="must tell two pictures apart"):
+        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])
+    assert Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"]).encoded == 1
+
+
+def test_moved_changed_deleted_and_pruned(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    write_film(films / "a.mp4", ("red", 2))
+    write_film(films / "b.mp4", ("blue", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([films])
+
+    (films / "deeper").mkdir()
+    (films / "a.mp4").rename(films / "deeper" / "moved.mp4")
+    report = engine.index([films])
+    assert (report.linked, report.missing, report.encoded) == (1, 1, 0)
+    assert [Path(hit.path).name for hit in engine.search("red", 1)] == ["moved.mp4"]
+
+    write_film(films / "b.mp4", ("green", 2))
+    report = engine.index([films])
+    assert (report.encoded, report.unchanged) == (1, 1)
+    assert [Path(hit.path).name for hit in engine.search("green", 1)] == ["b.mp4"]
+    assert engine.search("blue", 1)[0].score < 0.9, "the old content is not returned"
+
+    (films / "deeper" / "moved.mp4").unlink()
+    report = engine.index([films], prune=True)
+    assert report.pruned is not None
+    assert (report.pruned.files, report.pruned.videos, report.pruned.segments) == (2, 2, 2)
+    assert states(tmp_path / "index") == {"b.mp4": "done"}
+
+
+def test_pruning_leaves_a_drive_that_is_away_alone(tmp_path: Path) -> None:
+    here, drive = tmp_path / "here", tmp_path / "drive"
+    for name in ("a", "b"):
+        write_film(here / f"{name}.mp4", ("red", 2), salt=ord(name))
+    write_film(drive / "c.mp4", ("blue", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([here, drive])
+    drive.rename(tmp_path / "away")
+    (here / "b.mp4").unlink()
+    report = engine.index([here], prune=True)
+    assert report.pruned is not None
+    assert (report.pruned.files, report.unpruned) == (1, [str(drive / "c.mp4")])
+    drive.mkdir()  # where it was mounted
+    write_film(tmp_path / "here2" / "d.mp4", ("white", 2))
+    report = engine.index([here, drive, tmp_path / "her*2", here / "a.mp4"], prune=True)
+    assert report.pruned is not None
+    assert (report.pruned.files, report.unpruned) == (0, [str(drive / "c.mp4")])
+    (here / "a.mp4").rename(here / "e.mp4")
+    report = engine.index([here / "e.mp4"], prune=True)  # no folder
+    assert report.unpruned == [str(drive / "c.mp4"), str(here / "a.mp4")]
+    drive.rmdir()
+    (tmp_path / "away").rename(drive)
+    report = engine.index([here, drive], prune=True)
+    assert (report.unchanged, report.linked, report.encoded, report.unpruned) == (2, 0, 0, [])
+    assert states(tmp_path / "index") == {"c.mp4": "done", "d.mp4": "done", "e.mp4": "done"}
+
+
+def test_a_named_file_that_comes_back_is_looked_into(tmp_path: Path) -> None:
+    film, away = write_film(tmp_path / "a.mp4", ("red", 2)), tmp_path / "away.mp4"
+    manifest = tmp_path / "all.csv"
+    manifest.write_text("path\na.mp4\n")
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([manifest])
+    film.rename(away)
+    assert engine.index([manifest]).failed == [(str(film), "does not exist")]
+    away.rename(film)
+    report = engine.index([manifest])
+    assert (report.linked, report.encoded, report.failed) == (1, 0, [])
+
+
+def test_a_file_that_comes_back_needs_no_encoding(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    write_film(films / "a.mp4", ("red", 2))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([films])
+    (films / "a.mp4").rename(tmp_path / "away.mp4")
+    assert engine.index([films]).missing == 1
+    assert engine.search("red") == []
+    (tmp_path / "away.mp4").rename(films / "a.mp4")
+    report = engine.index([films])
+    assert (report.unchanged, report.encoded, report.linked) == (1, 0, 0)
+    assert len(engine.search("red")) == 1
+
+
+# What a file holds
+
+
+def write_noise(path: Path, num_frames: int) -> Path:
+    """Write a film of grey noise that nothing compresses, 4.5 kB a frame, 5 frames a second."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("rawvideo", rate=5))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(num_frames):
+            picture = rng.integers(0, 256, (72, 64), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+    return path
+
+
+def pad(path: Path, num_bytes: int, changed: int | None = None) -> None:
+    """Append an MP4 box that no player looks into, of zeros and one byte that is changed."""
+    box = bytearray(struct.pack(">I4s", num_bytes, b"free").ljust(num_bytes, b"\0"))
+    if changed is not None:
+        box[changed] = 1
+    with path.open("ab") as file:
+        file.write(box)
+
+
+def test_large_files_that_differ_anywhere_are_two_contents(tmp_path: Path) -> None:
+    for number in (0, 1):
+        film = write_film(tmp_path / "films" / f"{number}.mp4", ("red", 2))
+        pad(film, 8 << 20, changed=(3 << 19) + number)
+    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], lanes=1)
+    assert (report.encoded, report.linked) == (2, 0)
+
+
+def test_a_download_that_completed_is_read_again(tmp_path: Path) -> None:
+    film = write_noise(tmp_path / "whole.mkv", 800)
+    whole = film.read_bytes()
+    mib, middle = 1 << 20, (len(whole) - (1 << 20)) // 2
+    part = bytearray(whole)  # head, tail and a piece of the middle have come, space for the rest is allocated
+    part[mib:middle] = bytes(middle - mib)
+    part[middle + mib : -mib] = bytes(len(whole) - middle - 2 * mib)
+    folder = tmp_path / "films"
+    folder.mkdir()
+    (folder / "film.mkv").write_bytes(part)
+    encoder = ColourEncoder()
+    encoder.sampling = Sampling(num_frames=40, whole=True)
+    engine = Engine(tmp_path / "index", encoder)
+    engine.index([folder])
+    before = set(contents(tmp_path / "index").values())
+    (folder / "film.mkv").write_bytes(whole)
+    report = engine.index([folder])
+    assert (report.encoded, report.linked) == (1, 0)
+    assert set(contents(tmp_path / "index").values()).isdisjoint(before)
+
+
+class Meddling(ColourEncoder):
+    """Do something to a file once, when the first segments of it have been decoded."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act: Callable[[], object] | None = act
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        found = super().encode_frames(batch, tokens=tokens)
+        if self._act is not None and len(batch) == 1:  # the start-up check has two
+            self._act()
+            self._act = None
+        return found
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_stored_as_what_it_was(tmp_path: Path) -> None:
+    red = write_film(tmp_path / "films" / "a.mp4", ("red", 30))
+    blue = write_film(tmp_path / "blue.mp4", ("blue", 30))
+    size = max(red.stat().st_size, blue.stat().st_size) + 8
+    for film in (red, blue):
+        pad(film, size - film.stat().st_size)
+    shutil.copystat(red, blue)  # size and time are those of the other
+
+    report = Engine(tmp_path / "index", Meddling(lambda: blue.replace(red))).index([tmp_path / "films"])
+    assert (report.encoded, report.failed) == (0, [(str(red), "changed while it was read")])
+    with Store.open(tmp_path / "index") as store:
+        (name,) = store.fingerprints().values()
+        assert store.is_complete(name) is None
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert engine.search("red") == []
+    assert (engine.index([tmp_path / "films"]).encoded, engine.index([tmp_path / "films"]).unchanged) == (1, 1)
+    assert engine.search("blue", 1)[0].score > 0.99
+    assert engine.search("red", 1)[0].score < 0.9
+
+
+def test_a_file_that_is_touched_while_it_is_read_is_stored(tmp_path: Path) -> None:
+    red = write_film(tmp_path / "films" / "a.mp4", ("red", 30))
+    report = Engine(tmp_path / "index", Meddling(red.touch)).index([tmp_path / "films"])
+    assert (report.encoded, report.failed) == (1, [])
+
+
+def name_by_sample(index: Path, *films: Path) -> None:
+    """Make an index one of an earlier version, which named contents by a sample."""
+    names = {fingerprint(film): sample(str(film)) for film in films}
+    connection = sqlite3.connect(index / "catalog.sqlite")
+    with connection:
+        connection.executemany(
+            "UPDATE videos SET fingerprint = ? WHERE fingerprint = ?", [(old, new) for new, old in names.items()]
+        )
+    connection.close()
+
+
+def test_an_index_of_an_earlier_version_encodes_nothing_again(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    a, b = (write_film(films / f"{name}.mp4", (name, 2)) for name in ("red", "blue"))
+    whole = write_film(tmp_path / "whole.mkv", *[("red", 3), ("blue", 3), ("green", 3)] * 3)
+    half = films / "half.mkv"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    engine.index([films])
+    name_by_sample(tmp_path / "index", a, b, half)
+    report = engine.index([films])
+    assert (report.unchanged, report.encoded) == (3, 0)
+
+    moved = a.rename(films / "moved.mp4")
+    os.utime(b, (10**9, 10**9))  # nothing but the sample says that it is the same
+    half.rename(films / "moved.mkv")  # and what was lost may be there by now
+    report = engine.index([films])
+    assert (report.linked, report.encoded, report.missing) == (1, 2, 2)
+    assert engine.search("red", 1)[0].path == str(moved)
+
+
+# What is no good video
+
+
+def make_hostile(folder: Path, good: Path) -> dict[str, str]:
+    """Fill a folder with what is no good video; give a word of the reason expected for each."""
+    whole = good.read_bytes()
+    (folder / "x.mp4").mkdir()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is not a video\n" * 50)
+    (folder / "random.mp4").write_bytes(random.Random(0).randbytes(40_000))
+    (folder / "header.mp4").write_bytes(whole[:40])
+    (folder / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
+    (folder / "dangling.mp4").symlink_to(folder / "nowhere.mp4")
+    (folder / "link-to-folder.mp4").symlink_to(folder, target_is_directory=True)
+    return {
+        "empty.mp4": "empty",
+        "text.mp4": "video",
+        "random.mp4": "video",
+        "header.mp4": "",
+        "half.mp4": "",
+        "pipe.mp4": "regular",
+        "loop.mp4": "link",
+        "dangling.mp4": "exist",
+    }
+
+
+def test_hostile_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    good = write_film(folder / "good.mp4", ("red", 2))
+    write_film(folder / "x" / "one frame.mp4", ("blue", 1 / 5))
+    expected = make_hostile(folder, good)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    report = engine.index([folder])
+    assert report.encoded == 2
+    reasons = {Path(path).name: reason for path, reason in report.failed}
+    assert set(reasons) == set(expected)
+    for name, word in expected.items():
+        assert word in reasons[name], f"{name}: {reasons[name]}"
+        assert reasons[name].strip()
+    assert dict(engine.failed()) == dict(report.failed), "kept for later"
+
+    again = engine.index([folder])
+    assert (again.encoded, again.unchanged) == (0, 2)
+    assert again.failed == report.failed
+
+
+BROKEN_PYAV = """
+import av
+works = av.open
+def fail(file, *arguments, **options):
+    if {part!r} in str(getattr(file, "name", file)):
+        raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
+    return works(file, *arguments, **options)
+av.open = fail
+"""
+
+
+def break_decoders(monkeypatch: pytest.MonkeyPatch, folder: Path, part: str) -> None:
+    """Have decoding processes fail at files whose paths hold a part."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(BROKEN_PYAV.format(part=part))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
+
+
+def test_a_decoder_that_fails_at_every_file_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        write_film(tmp_path / "films" / f"{number}.mp4", ("red", 1), salt=number)
+    (tmp_path / "films" / "empty.mp4").touch()
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    with monkeypatch.context() as broken:
+        break_decoders(broken, tmp_path / "broken", "films")
+        with pytest.raises(
+            VidretError, match=r"^none of 3 files could be decoded: the decoder failed: TypeError: open"
+        ):
+            engine.index([tmp_path / "films"])
+    assert engine.failed() == [(str(tmp_path / "films" / "empty.mp4"), "is empty")]
+    assert engine.index([tmp_path / "films"]).encoded == 3
+
+
+def test_a_decoder_that_fails_at_some_files_fails_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("odd 1", "odd 2", "good"):
+        write_film(tmp_path / "films" / f"{name}.mp4", ("red", 1), salt=ord(name[-1]))
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    break_decoders(monkeypatch, tmp_path / "broken", "odd")
+    report = engine.index([tmp_path / "films"])
+    assert report.encoded == 1
+    assert [(Path(path).name, reason[:31]) for path, reason in report.failed] == [
+        ("odd 1.mp4", "the decoder failed: TypeError: "),
+        ("odd 2.mp4", "the decoder failed: TypeError: "),
+    ]
+    assert engine.index([tmp_path / "films"]).failed == report.failed
+    assert dict(engine.failed()) == dict(report.failed)
+
+
+def test_a_failed_file_is_tried_again_when_it_changes_or_on_request(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "a.mp4").write_text("not yet")
+    encoder = ColourEncoder()
+    engine = Engine(tmp_path / "index", encoder)
+    assert len(engine.index([films]).failed) == 1
+    assert len(engine.index([films], retry_failed=True).failed) == 1
+    write_film(films / "a.mp4", ("red", 2))
+    report = engine.index([films])
+    assert (report.encoded, report.failed) == (1, [])
+
+
+def test_a_truncated_film_is_salvaged_and_says_so(tmp_path: Path) -> None:
+    whole = write_film(tmp_path / "whole.mkv", *[("red", 3), ("blue", 3), ("green", 3)] * 3)
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "half.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    report = engine.index([films])
+    assert report.encoded == 1
+    assert len(report.salvaged) == 1
+    assert report.salvaged[0][1]
+    moment = engine.locate("red", 1)[0]
+    assert moment.end - moment.start == pytest.approx(3, abs=0.2)
+
+
+class SlowEncoder(ColourEncoder):
+    """Take a moment for each batch."""
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        time.sleep(0.05)
+        return super().encode_frames(batch, tokens=tokens)
+
+
+def test_an_interrupt_leaves_a_good_index_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "long.mp4", *[("red", 3), ("blue", 3)] * 20)
+    whole = Engine(tmp_path / "whole", ColourEncoder())
+    num_segments = whole.index([tmp_path / "films"]).num_segments
+
+    pressed: list[str] = []
+
+    def interrupt(progress: Progress) -> None:
+        if progress.num_segments and not pressed:
+            pressed.append("Ctrl-C")
+            raise KeyboardInterrupt
+
+    first = Engine(tmp_path / "index", SlowEncoder()).index([tmp_path / "films"], on_progress=interrupt)
+    assert first.interrupted
+    assert 0 < first.num_segments < num_segments
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert engine.search("red"), "what is stored can be found"
+    second = engine.index([tmp_path / "films"])
+    assert first.num_segments + second.num_segments == num_segments, "resumed inside the film"
+    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
+
+
+def test_a_broken_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", ("red", 2))
+    write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
+
+    class Broken(ColourEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            if self.num_frames > 2:  # after the start-up check and one film
+                raise RuntimeError("out of memory")
+            return super().encode_frames(batch, tokens=tokens)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"], lanes=1)
+    engine = Engine(tmp_path / "index", ColourEncoder())
+    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert "failed" not in states(tmp_path / "index").values()
+
+
+def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "films" / "0.mp4", ("red", 8))
+    for number in range(1, 6):
+        shutil.copy(film, tmp_path / "films" / f"{number}.mp4")
+    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], lanes=4)
+    assert (report.encoded, report.linked) == (1, 5)
+    assert len(contents(tmp_path / "index")) == 2
+
+
+def test_a_missing_path_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match="no such file"):
+        Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "nowhere"])
+    assert not (tmp_path / "index").exists()
+
+
+def test_progress_reaches_the_end(tmp_path: Path) -> None:
+    write_film(tmp_path / "films" / "a.mp4", *[("red", 3), ("blue", 3)] * 10)
+    seen: list[Progress] = []
+    Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], on_progress=seen.append)
+    shares = [progress.share for progress in seen]
+    assert shares == sorted(shares)
+    assert seen[-1].num_files == 1
+
+
+def test_progress_counts_work_and_not_bytes(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    for number in range(6):
+        write_film(films / f"{number}.mp4", ("red", 2 + number / 5))
+    with (films / "junk.mp4").open("wb") as file:
+        file.write(b"junk")
+        file.truncate(64 << 20)
+    seen: list[Progress] = []
+    report = Engine(tmp_path / "index", SlowEncoder()).index([films], lanes=1, on_progress=seen.append)
+    assert (report.encoded, len(report.failed)) == (6, 1)
+    assert any(progress.done < 6 for progress in seen)
+    for progress in seen:
+        finished = progress.done + progress.failed
+        assert finished / 7 <= progress.share <= (finished + 1) / 7
+        assert progress.num_files == 7
+
+
+INDEX_SCRIPT = """
+import sys
+from tests.colours import ColourEncoder
+from vidret.engine import Engine
+Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]])
+"""
+
+
+def index_and_kill(index: Path, films: Path, seconds: float) -> bool:
+    """Index in a process of its own; kill it after a while. Say whether it was still at work."""
+    process = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)], start_new_session=True)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_instant_an_index_is_resumed_without_loss(tmp_path: Path, num_kills: int) -> None:
+    films = tmp_path / "films"
+    for number in range(3):
+        write_film(films / f"{number}.mp4", *[("red", 3), ("blue", 2), ("green", 4)] * (8 + number), salt=number)
+    started = time.monotonic()
+    assert not index_and_kill(tmp_path / "whole", films, 120)
+    whole_run = time.monotonic() - started
+    expected = contents(tmp_path / "whole")
+    rng = random.Random(7)
+    index, kills = tmp_path / "index", 0
+    while kills < num_kills:
+        # From the import of torch to the end of the run; a finished index is thrown away and begun again.
+        if index_and_kill(index, films, rng.uniform(0.3, 1.0) * whole_run):
+            kills += 1
+        else:
+            assert contents(index) == expected
+            shutil.rmtree(index)
+    Engine(index, ColourEncoder()).index([films])
+    assert contents(index) == expected
+    assert set(states(index).values()) == {"done"}
+
+
+# What a ranker packs.
+
+
+@pytest.mark.parametrize("kind", ["ucofia", "trained ucofia", "trained glscl"])
+def test_every_segment_gets_what_its_ranker_packs(kind: str, tmp_path: Path) -> None:
+    films, encoder, ranker = tmp_path / "films", PatchEncoder(), make_ranker(kind, tmp_path)
+    for seed, seconds in enumerate((2, 9)):
+        write_mosaic(films / f"{seed}.mp4", seconds, seed)
+    Engine(tmp_path / "index", encoder, rerank=ranker.name, tokens="float16").index([films])
+    expected = {}
+    for path in films.iterdir():
+        for number, embedding in enumerate(encoder.encode_frames(read_film(path, encoder), tokens=True)):
+            expected[path.name, number] = ranker.pack(embedding)
+    found = stored_tokens(tmp_path / "index")
+    assert found == expected
+    assert len(found) == 4
+    assert all(found.values())
+
+
+def test_an_interrupted_run_goes_on_with_the_same_tokens(tmp_path: Path) -> None:
+    write_mosaic(tmp_path / "films" / "long.mp4", 60, seed=0)
+    whole = Engine(tmp_path / "whole", PatchEncoder(), rerank="ucofia", tokens="float16")
+    assert whole.index([tmp_path / "films"]).num_segments == 15
+    calls: list[int] = []
+
+    class Tired(PatchEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            calls.append(len(batch))
+            if len(calls) > 6:
+                raise RuntimeError("out of memory")
+            return super().encode_frames(batch, tokens=tokens)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Engine(tmp_path / "index", Tired(), rerank="ucofia", tokens="float16").index([tmp_path / "films"])
+    assert 0 < len(stored_tokens(tmp_path / "index")) < 15
+    engine = Engine(tmp_path / "index", PatchEncoder())
+    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert stored_tokens(tmp_path / "index") == stored_tokens(tmp_path / "whole")
+    assert [hit.score for hit in engine.search("rain")] == [hit.score for hit in whole.search("rain")]
+
+
+@pytest.mark.parametrize("rerank", ["none", "glscl"])
+def test_for_a_ranker_that_packs_none_no_tokens_are_computed(rerank: str, tmp_path: Path) -> None:
+    write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
+
+    class Thrifty(PatchEncoder):
+        def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+            assert not tokens
+            return super().encode_frames(batch)
+
+    engine = Engine(tmp_path / "index", Thrifty(), rerank=rerank)
+    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert engine.info().with_tokens == 0
+    assert set(stored_tokens(tmp_path / "index").values()) == {b""}
+
+
+def test_damaged_tokens_are_found_and_packed_again(tmp_path: Path) -> None:
+    write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
+    engine = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia")
+    engine.index([tmp_path / "films"])
+    before = stored_tokens(tmp_path / "index")
+    file = tmp_path / "index" / "features" / "tokens.bin"
+    damaged = bytearray(file.read_bytes())
+    damaged[40] ^= 1
+    file.write_bytes(damaged)
+    with Store.open(tmp_path / "index", write=True) as store:
+        assert len(store.verify(repair=True)) == 1
+    assert engine.index([tmp_path / "films"]).num_segments == 1
+    assert stored_tokens(tmp_path / "index") == before

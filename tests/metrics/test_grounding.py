@@ -1,0 +1,232 @@
+"""Proves vidret/metrics/grounding.py and matching.py against loops written from the protocol, and by what must hold."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.metrics.submissions import find_files
+from vidret.data.records import LabelledQuery
+from vidret.errors import VidretError
+from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, MomentReport, score_moments
+from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, find_overlaps
+from vidret.metrics.predictions import Prediction
+
+Spans = list[tuple[float, float]]
+
+
+# ---- The naive twin: one query, one threshold, one span at a time.
+def naive_overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
+    shared = min(one[1], other[1]) - max(one[0], other[0])
+    return shared / (max(one[1], other[1]) - min(one[0], other[0])) if shared > 0 else 0.0
+
+
+def naive_precision(found: list[list[float]], truths: Spans, threshold: float) -> float:
+    ranked = sorted(found[:10], key=lambda span: -span[2])
+    free = set(range(len(truths)))
+    recalls, precisions, right = [0.0], [0.0], 0
+    for place, (start, end, _) in enumerate(ranked, start=1):
+        options = [(naive_overlap((start, end), truths[each]), each) for each in free]
+        best = max(options, default=(0.0, -1))
+        if best[0] >= threshold:
+            right += 1
+            free.remove(best[1])
+        recalls.append(right / len(truths))
+        precisions.append(right / place)
+    for place in range(len(precisions) - 2, -1, -1):
+        precisions[place] = max(precisions[place], precisions[place + 1])
+    return sum((recalls[n] - recalls[n - 1]) * precisions[n] for n in range(1, len(recalls)))
+
+
+def naive_metrics(found: list[list[list[float]]], truths: list[Spans], low: float, high: float) -> dict[str, object]:
+    kept = [(f, [t for t in ts if low < t[1] - t[0] <= high]) for f, ts in zip(found, truths, strict=True)]
+    kept = [(f, ts) for f, ts in kept if ts]
+    mean_ap = [np.mean([naive_precision(f, ts, each) for f, ts in kept]) for each in PRECISION_THRESHOLDS]
+    best = {
+        k: [max((naive_overlap((s, e), t) for s, e, _ in f[:k] for t in ts), default=0.0) for f, ts in kept]
+        for k in (1, 5)
+    }
+    return {
+        "num_queries": len(kept),
+        "mAP": 100 * float(np.mean(mean_ap)),
+        "R1@0.3": 100 * sum(x >= 0.3 for x in best[1]) / len(kept),
+        "R1@0.7": 100 * sum(x >= 0.7 for x in best[1]) / len(kept),
+        "R5@0.5": 100 * sum(x >= 0.5 for x in best[5]) / len(kept),
+        "mIoU": 100 * float(np.mean(best[1])),
+    }
+
+
+def sample(seed: int, num: int = 60) -> tuple[list[LabelledQuery], list[Prediction]]:
+    """Make queries with 1..6 true spans and 0..13 found ones: near misses, repetitions, equal scores, empty ones."""
+    rng = np.random.default_rng(seed)
+    queries, predictions = [], []
+    for name in range(num):
+        starts = rng.integers(0, 50, size=rng.integers(1, 7)) * 2.0
+        truths = [(start, start + 2.0 * rng.integers(1, 30)) for start in starts]
+        found = []
+        for _ in range(rng.integers(0, 14)):
+            start, end = truths[rng.integers(len(truths))]
+            moved = sorted((start + rng.integers(-3, 4), end + rng.integers(-3, 4)))
+            found.append([*moved, rng.integers(0, 6) / 5])
+        queries.append(LabelledQuery(str(name), "v", "", 200.0, tuple(truths)))
+        predictions.append(Prediction(str(name), np.array(found, dtype=np.float64).reshape(-1, 3)))
+    return queries, predictions
+
+
+def check_same(one: MomentReport, other: MomentReport) -> None:
+    assert one.full.ids == other.full.ids
+    np.testing.assert_array_equal(one.full.average_precision, other.full.average_precision)
+    np.testing.assert_array_equal(one.full.best_overlaps, other.full.best_overlaps)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("lengths", [QVHIGHLIGHTS_LENGTHS, OPEN_LENGTHS])
+def test_equal_to_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> None:
+    queries, predictions = sample(seed)
+    report = score_moments(queries, predictions, lengths=lengths)
+    found = [each.spans.tolist() for each in predictions if each.spans is not None]
+    for name, (low, high) in {"full": (0.0, math.inf), **lengths}.items():
+        metrics = report.full if name == "full" else report.by_length[name]
+        assert metrics is not None
+        expected = naive_metrics(found, [list(each.spans) for each in queries], low, high)
+        own = {
+            "num_queries": len(metrics.ids),
+            "mAP": metrics.mean_average_precision,
+            "R1@0.3": metrics.recall(0.3),
+            "R1@0.7": metrics.recall(0.7),
+            "R5@0.5": metrics.recall(0.5, 5),
+            "mIoU": metrics.mean_overlap,
+        }
+        assert own == pytest.approx(expected, abs=1e-9)
+
+
+def test_each_query_by_itself_is_the_same_and_so_are_more_than_a_block_of_them() -> None:
+    queries, predictions = sample(1, num=1100)
+    report = score_moments(queries, predictions)
+    for row in (0, 511, 512, 1099):
+        alone = score_moments([queries[row]], [predictions[row]])
+        np.testing.assert_array_equal(alone.full.average_precision[0], report.full.average_precision[row])
+        np.testing.assert_array_equal(alone.full.best_overlaps[0], report.full.best_overlaps[row])
+
+
+def test_the_order_of_queries_predictions_and_true_spans_changes_nothing() -> None:
+    queries, predictions = sample(2)
+    report = score_moments(queries, predictions)
+    check_same(score_moments(queries, predictions[::-1]), report)
+    turned = score_moments(queries[::-1], predictions)
+    np.testing.assert_array_equal(turned.full.average_precision[::-1], report.full.average_precision)
+    # Far apart, so that no span reaches a threshold with two of them: of equal overlaps the last true span is taken.
+    apart = [replace(each, spans=((0.0, 10.0), (20.0, 40.0), (60.0, 100.0))) for each in queries]
+    other = [replace(each, spans=each.spans[::-1]) for each in apart]
+    check_same(score_moments(other, predictions), score_moments(apart, predictions))
+
+
+def test_later_and_slower_times_and_stretched_scores_change_nothing() -> None:
+    queries, predictions = sample(3)
+    report = score_moments(queries, predictions)
+    for scale, shift in ((1.0, 512.0), (4.0, 0.0)):
+        moved = [replace(q, spans=tuple((s * scale + shift, e * scale + shift) for s, e in q.spans)) for q in queries]
+        found = [
+            Prediction(p.id, p.spans * [scale, scale, 7] + [shift, shift, -3])
+            for p in predictions
+            if p.spans is not None
+        ]
+        check_same(score_moments(moved, found), report)
+
+
+def test_right_answers_are_a_hundred_and_what_follows_them_costs_nothing() -> None:
+    queries, _ = sample(4)
+    exact = [np.array([[s, e, 1.0] for s, e in sorted(set(q.spans))]) for q in queries]
+    queries = [replace(q, spans=tuple(sorted(set(q.spans)))) for q in queries]
+    wrong = np.array([[300.0, 310.0, 0.5]])
+    for tail in (np.zeros((0, 3)), wrong, np.repeat(wrong, 30, axis=0)):
+        found = [Prediction(q.id, np.concatenate([spans, tail])) for q, spans in zip(queries, exact, strict=True)]
+        report = score_moments(queries, found)
+        assert report.full.mean_average_precision == pytest.approx(100)
+        assert report.full.mean_overlap == report.full.recall(0.95) == 100
+
+
+def test_stricter_is_never_better_and_more_spans_are_never_worse() -> None:
+    report = score_moments(*sample(5))
+    metrics = report.to_dict()["full"]
+    assert isinstance(metrics, dict)
+    for name in ("R1", "R5"):
+        assert list(metrics[name].values()) == sorted(metrics[name].values(), reverse=True)
+    assert all(metrics["R5"][key] >= metrics["R1"][key] for key in metrics["R1"])
+    assert (np.diff(report.full.best_overlaps, axis=1) >= 0).all()
+    assert (np.diff(report.full.average_precision, axis=1) <= 1e-12).all()
+
+
+def test_ten_spans_count_as_they_are_listed() -> None:
+    query = LabelledQuery("1", "v", "", 100.0, ((0.0, 6.0),))
+    wrong, right = [[50.0, 60.0, 0.1]], [[0.0, 6.0, 0.9]]
+    tenth, eleventh = ([*(wrong * num), *right] for num in (9, 10))
+    first, second = (score_moments([query], [Prediction("1", np.array(each))]) for each in (tenth, eleventh))
+    assert first.full.mean_average_precision == 100  # its score puts it first
+    assert second.full.mean_average_precision == 0
+    assert first.full.recall(0.3, 5) == 0  # recall goes by the list, not by the scores
+
+
+def test_a_length_that_no_true_span_has_is_absent() -> None:
+    query = LabelledQuery("1", "v", "", 200.0, ((0.0, 10.0), (0.0, 160.0)))
+    found = [Prediction("1", np.array([[0.0, 160.0, 1.0]]))]
+    report = score_moments([query], found)
+    assert report.by_length["middle"] is None
+    assert report.by_length["long"] is None  # 160 s is longer than the official evaluator's long
+    assert report.by_length["short"] is not None
+    assert report.by_length["short"].mean_average_precision == 0
+    assert report.full.mean_overlap == 100
+    above = score_moments([query], found, lengths=OPEN_LENGTHS)
+    assert above.by_length["long"] is not None
+    assert above.by_length["long"].mean_average_precision == 100
+    assert above.to_dict()["lengths"] == {"short": [0, 10], "middle": [10, 30], "long": [30, None]}
+
+
+def test_a_report_is_json() -> None:
+    queries, predictions = sample(6, num=7)
+    content = json.loads(json.dumps(score_moments(queries, predictions).to_dict(), allow_nan=False))
+    assert content["full"]["num_queries"] == 7
+    assert content["per_query"]["id"] == [each.id for each in queries]
+    assert np.array(content["per_query"]["average_precision"]).shape == (7, 10)
+    assert content["full"]["mAP"]["average"] == pytest.approx(np.mean(content["per_query"]["average_precision"]) * 100)
+
+
+def test_empty_spans_overlap_with_nothing() -> None:
+    found = np.array([[[3.0, 3.0], [0.0, 0.0], [0.0, 6.0]]])
+    truths = np.array([[[0.0, 6.0], [3.0, 3.0], [0.0, 0.0]]])
+    assert find_overlaps(found, truths)[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    report = score_moments(
+        [LabelledQuery("1", "v", "", 9.0, ((3.0, 3.0),))], [Prediction("1", np.array([[3.0, 3.0, 1.0]]))]
+    )
+    assert len(report.full.ids) == 1  # it counts, and is missed
+    assert report.full.recall(0.3) == report.full.mean_average_precision == 0
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    query = LabelledQuery("1", "v", "", 9.0, ((0.0, 3.0),))
+    found = [Prediction("1", np.array([[0.0, 3.0, 1.0]]))]
+    for asked, answered, reason in (
+        (replace(query, spans=()), found, "query 1 must have a true span to be scored against, got none"),
+        (replace(query, spans=((3.0, 0.0),)), found, r"true spans of query 1 must start before they end, got \[3.0"),
+        (replace(query, spans=((0.0, math.nan),)), found, r"must start before they end, got \[0.0, nan"),
+        (query, [Prediction("1", saliency=np.ones(3))], "query 1 must have windows, got saliency scores only"),
+        (query, [], "must answer every query"),
+    ):
+        with pytest.raises(VidretError, match=reason):
+            score_moments([asked], answered)
+    with pytest.raises(ValueError, match="num_spans must be 1 to 5, got 0"):
+        score_moments([query], found).full.recall(0.5, 0)
+
+
+def test_precision_is_the_published_code_s() -> None:
+    for path in find_files("eval/qvh_edge/primitives.json"):
+        cases = json.loads(path.read_text("utf-8"))["detection_ap"]
+        assert len(cases) >= 60
+        for case in cases:
+            spans, truths = np.array(case["pred"]).reshape(-1, 3), np.array(case["gt"])
+            ranked = spans[np.argsort(-spans[:, 2], kind="stable"), :2]
+            overlaps = find_overlaps(ranked[None], truths[None])
+            found = average_precision(overlaps, np.array([len(truths)]))
+            np.testing.assert_allclose(found[0], case["ap"], atol=1e-12, rtol=0)

@@ -1,0 +1,291 @@
+"""Proves vidret/metrics/highlight.py against loops written from the protocols, by what must hold, and by goldens."""
+
+import json
+from dataclasses import replace
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.metrics.submissions import DATA, GOLDENS, find_files, needs_data, rated, read_rows
+from vidret.data.records import LabelledQuery
+from vidret.errors import VidretError
+from vidret.metrics.highlight import (
+    LEVELS,
+    HighlightReport,
+    score_highlights,
+    score_tvsum,
+    score_youtube,
+    stepwise_precision,
+)
+from vidret.metrics.predictions import Prediction
+
+
+# ---- Naive twins.
+def naive_stepwise(positive: list[bool], scores: list[float]) -> float:
+    curve = []  # recall and precision of the clips above each bar
+    for bar in set(scores):
+        taken = [label for label, score in zip(positive, scores, strict=True) if score >= bar]
+        if any(taken):
+            curve.append((sum(taken) / sum(positive), sum(taken) / len(taken)))
+    steps = {recall: max(p for r, p in curve if r >= recall) for recall, _ in curve}
+    return sum(steps.values()) / len(steps) if steps else 0.0
+
+
+def naive_trapezoid(ranked: list[bool]) -> float:
+    area, hits, recall_before, precision_before = 0.0, 0, 0.0, 1.0
+    for place, positive in enumerate(ranked, start=1):
+        hits += positive
+        recall, precision = hits / max(sum(ranked), 1), hits / place
+        area += (recall - recall_before) * (precision_before + precision) / 2
+        recall_before, precision_before = recall, precision
+    return area
+
+
+def naive_highlights(query: LabelledQuery, scores: list[float]) -> tuple[list[list[float]], list[bool]]:
+    assert query.duration is not None
+    num_clips = int(query.duration / 2)
+    ratings = dict(zip(query.clips, query.saliency, strict=True))
+    grid = [ratings.get(clip, (0, 0, 0)) for clip in range(num_clips)]
+    full = (scores + [0.0] * num_clips)[:num_clips]
+    best = scores.index(max(scores))
+    precision = [[naive_stepwise([row[a] >= bar for row in grid], full) for a in range(3)] for bar in (2, 3, 4)]
+    return precision, [best < num_clips and max(grid[best]) >= bar for bar in (2, 3, 4)]
+
+
+def rank(scores: list[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda clip: -scores[clip])
+
+
+def naive_tvsum(query: LabelledQuery, scores: list[float]) -> float:
+    columns = list(zip(*query.saliency, strict=True))
+    return sum(naive_trapezoid([each[clip] > median_low(each) for clip in rank(scores)[:5]]) for each in columns) / len(
+        columns
+    )
+
+
+def naive_youtube(query: LabelledQuery, scores: list[float]) -> float:
+    return naive_trapezoid([query.saliency[clip][0] == 1 for clip in rank(scores)])
+
+
+def sample(seed: int, num: int = 30, *, ties: bool = True) -> tuple[list[LabelledQuery], list[Prediction]]:
+    """Make rated queries and saliency, with repeated scores, and now and then a clip too few or too many."""
+    rng = np.random.default_rng(seed)
+    queries, predictions = [], []
+    for name in map(str, range(num)):
+        num_clips = int(rng.integers(3, 20))
+        clips = np.flatnonzero(rng.random(num_clips) < 0.6).tolist() or [0]
+        marks = tuple(tuple(map(float, row)) for row in rng.integers(0, 5, size=(len(clips), 3)))
+        queries.append(LabelledQuery(name, "v", "", 2.0 * num_clips + 1, (), tuple(clips), marks))
+        scores = rng.integers(-4, 5, size=num_clips + rng.integers(-1, 2)) if ties else rng.normal(size=num_clips)
+        predictions.append(Prediction(name, saliency=scores.astype(np.float64)))
+    return queries, predictions
+
+
+def listed(prediction: Prediction) -> list[float]:
+    assert prediction.saliency is not None
+    return [float(each) for each in prediction.saliency]
+
+
+def check_same(one: HighlightReport, other: HighlightReport) -> None:
+    np.testing.assert_array_equal(one.average_precision, other.average_precision)
+    np.testing.assert_array_equal(one.hits, other.hits)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_qvhighlights_is_equal_to_loops(seed: int) -> None:
+    queries, predictions = sample(seed)
+    report = score_highlights(queries, predictions[::-1])
+    expected = [naive_highlights(q, listed(p)) for q, p in zip(queries, predictions, strict=True)]
+    np.testing.assert_allclose(report.average_precision, [each for each, _ in expected], atol=1e-12, rtol=0)
+    np.testing.assert_array_equal(report.hits, [each for _, each in expected])
+    for number, level in enumerate(LEVELS):
+        assert report.mean_average_precision(level) == pytest.approx(100 * np.mean([e[number] for e, _ in expected]))
+        assert report.hit_rate(level) == pytest.approx(100 * np.mean([h[number] for _, h in expected]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_domains_are_equal_to_loops(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tvsum, youtube, predictions = [], [], []
+    for name in map(str, range(12)):
+        num_clips, domain = int(rng.integers(2, 15)), "abc"[rng.integers(3)]
+        tvsum.append(rated(name, rng.integers(1, 6, size=(num_clips, 4)).tolist(), domain))
+        youtube.append(rated(name, rng.integers(-1, 2, size=num_clips).tolist(), domain))
+        predictions.append(Prediction(name, saliency=rng.integers(0, 6, size=num_clips).astype(np.float64)))
+    for queries, scored, naive in (
+        (tvsum, score_tvsum(tvsum, predictions), naive_tvsum),
+        (youtube, score_youtube(youtube, predictions), naive_youtube),
+    ):
+        expected = [naive(query, listed(each)) for query, each in zip(queries, predictions, strict=True)]
+        np.testing.assert_allclose(scored.average_precision, expected, atol=1e-12, rtol=0)
+        for domain, value in scored.by_domain.items():
+            assert value == pytest.approx(
+                100 * np.mean([x for x, query in zip(expected, queries, strict=True) if query.domain == domain])
+            )
+        assert scored.mean == pytest.approx(sum(scored.by_domain.values()) / len(scored.by_domain))
+
+
+def test_only_the_order_of_scores_counts_and_an_order_of_queries_does_not() -> None:
+    queries, predictions = sample(5, ties=False)
+    report = score_highlights(queries, predictions)
+    check_same(score_highlights(queries, [Prediction(p.id, saliency=np.exp(listed(p))) for p in predictions]), report)
+    turned = score_highlights(queries[::-1], predictions)
+    np.testing.assert_array_equal(turned.average_precision[::-1], report.average_precision)
+
+
+def test_the_order_of_clips_counts_only_where_the_best_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    positive, scores = rng.random((30, 4)) < 0.3, rng.integers(0, 5, size=30).astype(np.float64)
+    moved = rng.permutation(30)
+    np.testing.assert_allclose(
+        stepwise_precision(positive[moved], scores[moved]), stepwise_precision(positive, scores), atol=1e-12, rtol=0
+    )
+
+
+def test_limits() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.random((20, 5)) < 0.4
+    scores = rng.normal(size=20)
+    assert stepwise_precision(np.zeros((20, 1), dtype=bool), scores).tolist() == [0]
+    assert stepwise_precision(np.ones((20, 1), dtype=bool), scores).tolist() == [1]
+    for column in labels.T:
+        assert stepwise_precision(column[:, None], column + 0.1 * rng.random(20)).tolist() == [1]
+    np.testing.assert_allclose(stepwise_precision(labels, np.zeros(20)), labels.mean(axis=0))  # one step: the share
+    random, better = stepwise_precision(labels, scores), stepwise_precision(labels, scores + 9 * labels.mean(axis=1))
+    assert better.mean() > random.mean()
+
+
+def test_a_clip_too_few_has_0_and_one_too_many_is_no_hit_and_both_are_named() -> None:
+    # As officially, since published files have such rows: a missing clip's 0 ranks above scores that are negative.
+    query = LabelledQuery("1", "v", "", 6.0, (), (0, 2), ((4.0, 1.0), (4.0, 1.0)))
+    short, long = [-1.0, -2.0], [-1.0, -2.0, -3.0, 5.0]
+    few = score_highlights([query], [Prediction("1", saliency=np.array(short))])
+    assert few.average_precision[0].tolist() == [[1, 0]] * 3  # ranked 2, 0, 1: with its own last place it were 2, 1, 0
+    assert (few.padded, few.cut) == (("1",), ())
+    many = score_highlights([query], [Prediction("1", saliency=np.array(long))])
+    assert not many.hits.any()  # the highest score is no clip's
+    assert many.average_precision[0, 0, 0] == pytest.approx(naive_stepwise([True, False, True], long[:3]))
+    assert (many.padded, many.cut) == ((), ("1",))
+
+
+def test_the_first_of_equal_best_clips_is_the_hit() -> None:
+    query = LabelledQuery("1", "v", "", 6.0, (), (1,), ((2.0, 4.0, 0.0),))
+    first, second = (
+        score_highlights([query], [Prediction("1", saliency=np.array(each))]) for each in ([1.0, 1, 0], [0.0, 1, 1])
+    )
+    assert not first.hits.any()
+    assert second.hits.all()  # one annotator is enough
+
+
+def test_the_ceiling_is_what_a_perfect_ranking_gets() -> None:
+    queries, _ = sample(7)
+    level = list(LEVELS).index("VeryGood")
+    for annotator in range(3):
+        found = []
+        for query in queries:
+            assert query.duration is not None
+            scores = np.zeros(int(query.duration / 2))
+            scores[list(query.clips)] = [row[annotator] for row in query.saliency]
+            found.append(Prediction(query.id, saliency=scores))
+        report = score_highlights(queries, found)
+        np.testing.assert_allclose(report.average_precision[:, level, annotator], report.reachable[:, level, annotator])
+    assert 0 < report.ceiling() < 100
+    assert report.mean_average_precision() <= report.ceiling()
+
+
+def test_reports_are_json() -> None:
+    queries, predictions = sample(8, num=5)
+    content = json.loads(json.dumps(score_highlights(queries, predictions).to_dict(), allow_nan=False))
+    assert content["num_queries"] == 5
+    assert set(content["VeryGood"]) == {"mAP", "Hit1", "mAP_ceiling"}
+    assert np.array(content["per_query"]["average_precision"]).shape == (5, 3, 3)
+    videos = [rated("1", [1, 0], "dog"), rated("2", [0, 1], "cat"), rated("3", [0, 0], "cat")]
+    found = [Prediction(each.id, saliency=np.array([2.0, 1.0])) for each in videos]
+    content = json.loads(json.dumps(score_youtube(videos, found).to_dict(), allow_nan=False))
+    assert content["num_videos"] == {"cat": 2, "dog": 1}
+    assert content["mAP"] == {"cat": 12.5, "dog": 100.0, "average": 56.25}
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    query = LabelledQuery("1", "v", "", 6.0, (), (1,), ((2.0, 4.0),))
+    found = [Prediction("1", saliency=np.ones(3))]
+    cases: list[tuple[Any, list[LabelledQuery], list[Prediction], str]] = [
+        (
+            score_highlights,
+            [query],
+            [Prediction("1", np.ones((1, 3)))],
+            "query 1 must have saliency scores, got windows",
+        ),
+        (score_highlights, [replace(query, duration=None)], found, "query 1 must say how long its video is"),
+        (score_highlights, [replace(query, clips=(3,))], found, r"query 1 must be among its 3, got 3\.\.3"),
+        (score_highlights, [replace(query, clips=(), saliency=())], found, "query 1 must have ratings"),
+        (score_highlights, [replace(query, clips=(0, 1))], found, "query 1 must have ratings"),
+        (
+            score_highlights,
+            [query, replace(query, id="2", saliency=((1.0,),))],
+            [*found, Prediction("2", saliency=np.ones(3))],
+            "same number of annotators",
+        ),
+        (score_tvsum, [rated("1", [1, 2])], found, "a rating and a score for each clip, got 2 and 3"),
+        (score_youtube, [replace(rated("1", [1, 0, 1]), clips=(0, 2, 1))], found, "a rating and a score for each clip"),
+        (score_youtube, [], [], "queries must be at least one"),
+    ]
+    for score, queries, predictions, reason in cases:
+        with pytest.raises(VidretError, match=reason):
+            score(queries, predictions)
+
+
+# ---- Goldens. QVHighlights' whole files are held in test_grounding_golden.py, with the moments of the same files.
+def test_precision_is_the_published_code_s() -> None:
+    for path in find_files("eval/qvh_edge/primitives.json"):
+        cases = json.loads(path.read_text("utf-8"))["saliency_ap"]
+        assert len(cases) >= 60
+        for case in cases:
+            found = stepwise_precision(np.array(case["y"])[:, None] > 0, np.array(case["s"]))
+            np.testing.assert_allclose(found, [case["ap"]], atol=1e-12, rtol=0)
+
+
+def test_domain_metrics_are_the_published_code_s() -> None:
+    for path in find_files("r2tuning/metrics/highlight_domain.json"):
+        golden = json.loads(path.read_text("utf-8"))
+        samples = golden["samples"]
+        found = [Prediction(str(n), saliency=np.array(each["saliency"])) for n, each in enumerate(samples)]
+        tvsum = score_tvsum([rated(str(n), each["anno"]) for n, each in enumerate(samples)], found)
+        youtube = score_youtube([rated(str(n), each["match"]) for n, each in enumerate(samples)], found)
+        # The published numbers have five decimals of each video, then their mean with five.
+        assert tvsum.mean / 100 == pytest.approx(golden["tvsum_top5_mAP"], abs=1.1e-5)
+        assert youtube.mean / 100 == pytest.approx(golden["youtube_mAP"], abs=1.1e-5)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "score", "label", "result"),
+    [("tvsum", score_tvsum, "anno", "tvsum_top5_mAP"), ("youtube", score_youtube, "match", "mAP")],
+)
+def test_whole_benchmarks_are_the_published_code_s(name: str, score: Any, label: str, result: str) -> None:
+    golden = json.loads((GOLDENS / "highlight" / "metrics.json").read_text("utf-8"))
+    assert len(golden[f"{name}_small"]) >= 30
+    for case in golden[f"{name}_small"]:
+        alone = score([rated("1", case[label])], [Prediction("1", saliency=np.array(case["saliency"]))])
+        assert alone.mean / 100 == pytest.approx(case[result], abs=0.51e-5)
+    folder = "tvsum" if name == "tvsum" else "youtube_highlights"
+    (path,) = (DATA / folder).glob("*val_release.jsonl")
+    rows = read_rows(path)
+    queries = [rated(row["vid"], row["label" if name == "tvsum" else "match"], row["domain"]) for row in rows]
+    with np.load(GOLDENS / "highlight" / "preds.npz") as stored:
+        for kind in (
+            "random",
+            "oracle_noise",
+        ):  # the others have equal scores, which the published code orders by chance
+            keys = [f"{name}|{kind}|{query.domain}|{query.id}" for query in queries]
+            found = [
+                Prediction(q.id, saliency=stored[key].astype(np.float64)) for q, key in zip(queries, keys, strict=True)
+            ]
+            expected = dict(golden["domain_mAP"][f"{name}|{kind}"])
+            report = score(queries, found)
+            assert report.mean / 100 == pytest.approx(expected.pop("avg"), abs=0.51e-5)
+            assert {domain: value / 100 for domain, value in report.by_domain.items()} == pytest.approx(
+                expected, abs=0.51e-5
+            )

@@ -1,0 +1,705 @@
+"""Trained moments of one video: files give what the modules give, what is kept and how long, and how spans settle."""
+
+import copy
+import logging
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vidret.search.grounding
+from tests.colours import ColourEncoder
+from tests.encode.tiny import TEXT, VISION
+from tests.grounded import (
+    AT_ONCE,
+    NUM_LAYERS,
+    answer_directly,
+    lasting_pools,
+    look,
+    make_encoder,
+    write_head,
+    write_numbers,
+)
+from vidret.encode.clip import ClipEncoder
+from vidret.errors import DecodeError, EncoderError, StoreError, VidretError
+from vidret.ground.checkpoint import RECIPES, HeadCard
+from vidret.ground.head import Answer
+from vidret.ground.postprocess import find_highlights, settle
+from vidret.ground.projected import MappedVideos
+from vidret.ground.projected_files import load_mapped
+from vidret.ground.windows import Window
+from vidret.search.grounding import Grounder, forget_others, place_frames
+from vidret.types import Frames, LayerTokens, Sampling
+from vidret.video.content import fingerprint
+
+CPU = torch.device("cpu")
+QUERY = "a dog on a beach"
+WINDOWS = [Window(0, 75), Window(27, 102), Window(55, 130)]  # of 130 frames
+DTYPES = {"int8": torch.int8, "float16": torch.float16}
+
+
+# The twin of settling
+
+
+def naive_overlap(one: list[float], other: list[float]) -> float:
+    shared = max(min(one[1], other[1]) - max(one[0], other[0]), 0.0)
+    joined = max(one[1], other[1]) - min(one[0], other[0])
+    return shared / joined if joined else 0.0
+
+
+def naive_settle(spans: list[list[float]], recipe: str, duration: float) -> list[list[float]]:
+    """Do as the published code does after the head for a benchmark; what is empty or has the score 0 is no answer."""
+    left = []
+    for start, end, score in spans:
+        clamped = [min(max(start, 0.0), duration), min(max(end, 0.0), duration)]
+        unit = {"qvhighlights": 2.0, "charades": 0.1}.get(recipe)
+        if unit is not None and end < duration:
+            clamped = [round(value / unit) * unit for value in clamped]
+        if clamped[1] > clamped[0]:
+            left.append([*clamped, score])
+    found = []
+    while left:
+        best = max(left, key=lambda span: span[2])
+        left.remove(best)
+        found.append(best)
+        for span in left:
+            ratio = naive_overlap(span, best)
+            if recipe == "qvhighlights":
+                span[2] *= ratio < 0.7
+            elif recipe in ("charades", "ego4d", "tacos"):
+                span[2] *= 1 - ratio
+    return [span for span in found if span[2] > 0]
+
+
+# What the tests stand on
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pools() -> Iterator[None]:
+    with lasting_pools():
+        yield
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    write_numbers(folder / "long.mp4", range(130))
+    write_numbers(folder / "short.mp4", range(40, 60))
+    write_numbers(folder / "other.mp4", range(90, 110))
+    write_numbers(folder / "third.mp4", range(140, 160))
+    write_numbers(folder / "one.mp4", [7], rate=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_head(tmp_path_factory.mktemp("heads") / "head.safetensors")
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """List how many frames the encoder was given, call by call."""
+    counts: list[int] = []
+    encode = ClipEncoder.encode_layers
+
+    def count(self: ClipEncoder, frames: Frames, num_layers: int) -> LayerTokens:
+        counts.append(len(frames))
+        return encode(self, frames, num_layers)
+
+    monkeypatch.setattr(ClipEncoder, "encode_layers", count)
+    return counts
+
+
+class Videos:
+    """A grounder that is asked by file name."""
+
+    def __init__(self, grounder: Grounder, films: Path) -> None:
+        self.grounder, self._films = grounder, films
+
+    def prepare(self, name: str, *, keep: bool = False) -> Path:
+        return self.grounder.prepare(str(self._films / name), fingerprint(self._films / name), keep=keep)
+
+    def answer(self, name: str, duration: float = 130.0) -> list[Any]:
+        film = self._films / name
+        return self.grounder.answer(self.grounder.read(QUERY), str(film), fingerprint(film), duration=duration)
+
+
+@pytest.fixture
+def open_videos(head: Path, films: Path, tmp_path: Path) -> Callable[..., Videos]:
+    def make(**settings: Any) -> Videos:
+        chosen = settings.pop("head", head)
+        encoder = settings.pop("encoder", None) or make_encoder()
+        return Videos(Grounder(chosen, encoder, tmp_path / "moments", **settings), films)
+
+    return make
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# Through files as without
+
+
+@pytest.mark.parametrize("tokens", DTYPES)
+@pytest.mark.parametrize("merging", [False, True], ids=["plain", "merging"])
+@pytest.mark.parametrize(("name", "windows", "duration"), [("long.mp4", WINDOWS, 130.0), ("one.mp4", [(0, 1)], 0.5)])
+def test_files_give_what_the_modules_give(
+    open_videos: Callable[..., Videos],
+    head: Path,
+    films: Path,
+    *,
+    name: str,
+    windows: list[Window],
+    duration: float,
+    tokens: str,
+    merging: bool,
+) -> None:
+    encoder = make_encoder(merging=merging)
+    videos = open_videos(encoder=encoder, tokens=tokens)
+    exact, answer = answer_directly(
+        films / name, QUERY, head, encoder, [Window(*window) for window in windows], DTYPES[tokens]
+    )
+    found = list(load_mapped(videos.prepare(name), device=CPU))
+    assert [window for window, _ in found] == windows
+    for (_, own), other in zip(found, exact, strict=True):
+        for kind in ("layers", "scales", "biases"):
+            for one, two in zip(getattr(own, kind), getattr(other, kind), strict=True):
+                assert (one is None and two is None) or torch.equal(one, two)
+    if merging and name == "long.mp4":
+        biases = [own.biases[-1] for _, own in found]
+        assert any(bias is not None and bias.isneginf().any() for bias in biases), "parts differ in their tokens"
+    spans = videos.answer(name, duration)
+    np.testing.assert_allclose(spans, settle(answer, videos.grounder.card, duration=duration), rtol=1e-6)
+    text, film = videos.grounder.read(QUERY), films / name
+    rated = videos.grounder.rate_frames(text, str(film), fingerprint(film))
+    np.testing.assert_allclose(rated, answer.saliency, rtol=1e-6)
+    assert len(spans) > 0
+    assert rated.std() > 0 or name == "one.mp4"
+
+
+def test_answers_follow_the_query_and_the_video(open_videos: Callable[..., Videos]) -> None:
+    videos = open_videos()
+    again = open_videos()
+    first = videos.answer("short.mp4", 20.0)
+    assert again.answer("short.mp4", 20.0) == first
+    assert videos.answer("other.mp4", 20.0) != first
+    grounder = videos.grounder
+    film = videos._films / "short.mp4"
+    other = grounder.answer(grounder.read("two people"), str(film), fingerprint(film), duration=20.0)
+    assert [span.score for span in other] != [span.score for span in first]
+    for span in first:
+        assert 0 <= span.start < span.end <= 20
+        assert 0 < span.score < 1
+    assert [span.score for span in first] == sorted((span.score for span in first), reverse=True)
+
+
+def test_the_cards_rate_decides_which_frames_are_seen(
+    open_videos: Callable[..., Videos], encoded: list[int], tmp_path: Path
+) -> None:
+    for recipe, num_frames in (("qvhighlights", 65), ("charades", 130), ("youtube", 65)):
+        encoded.clear()
+        videos = open_videos(head=write_head(tmp_path / f"{recipe}.safetensors", recipe))
+        windows = [window for window, _ in load_mapped(videos.prepare("long.mp4"), device=CPU)]
+        assert windows[-1].last == sum(encoded) == num_frames
+        assert max(encoded) == AT_ONCE
+
+
+def test_no_more_than_a_window_lives_whatever_the_length(
+    open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raw layers live for a window and what comes with its last frame; mapped tokens for one window, and the next."""
+    write_numbers(films / "longer.mp4", range(400))
+    raw: list[weakref.ref[np.ndarray]] = []
+    most_raw, most_mapped = [0], [0]
+    mapped: list[weakref.ref[torch.Tensor]] = []
+    encode = ClipEncoder.encode_layers
+
+    def count_raw(self: ClipEncoder, frames: Frames, num_layers: int) -> LayerTokens:
+        tokens = encode(self, frames, num_layers)
+        raw.append(weakref.ref(tokens.layers[0]))
+        most_raw[0] = max(most_raw[0], sum(len(live) for ref in raw if (live := ref()) is not None))
+        return tokens
+
+    def count_mapped(*parts: Any) -> Any:
+        made = MappedVideos(*parts)
+        mapped.append(weakref.ref(made.layers[0]))
+        most_mapped[0] = max(most_mapped[0], sum(ref() is not None for ref in mapped))
+        return made
+
+    monkeypatch.setattr(ClipEncoder, "encode_layers", count_raw)
+    monkeypatch.setattr(vidret.search.grounding, "MappedVideos", count_mapped)
+    videos, seen = open_videos(), {}
+    for name in ("long.mp4", "longer.mp4"):
+        most_raw[0] = most_mapped[0] = 0
+        videos.prepare(name)
+        seen[name] = most_raw[0], most_mapped[0]
+    assert len(mapped) == 3 + 8
+    assert seen["long.mp4"][0] <= seen["longer.mp4"][0] <= 75 + 2 * AT_ONCE
+    assert seen["longer.mp4"][1] <= 2
+
+
+# What is kept
+
+
+def test_a_second_query_does_not_look_at_the_video_again(
+    open_videos: Callable[..., Videos], encoded: list[int], films: Path, tmp_path: Path
+) -> None:
+    videos = open_videos()
+    first = videos.answer("short.mp4", 20.0)
+    assert sum(encoded) == 20
+    assert videos.answer("short.mp4", 20.0) == first
+    assert open_videos().answer("short.mp4", 20.0) == first, "nor does another process"
+    moved = tmp_path / "moved.mp4"
+    shutil.copy(films / "short.mp4", moved)
+    videos.grounder.prepare(str(moved), fingerprint(moved))
+    gone = str(tmp_path / "gone.mp4")
+    assert videos.grounder.prepare(gone, fingerprint(moved)).is_file(), "what is kept needs no video"
+    assert sum(encoded) == 20
+    assert len(list_files(tmp_path / "moments")) == 1
+
+
+def test_heads_encoders_and_token_types_do_not_read_each_others(
+    open_videos: Callable[..., Videos], encoded: list[int], tmp_path: Path
+) -> None:
+    write_head(tmp_path / "other.safetensors", seed=5)
+    write_head(tmp_path / "slower.safetensors", fps=0.5)
+    makers: list[dict[str, Any]] = [
+        {},
+        {"tokens": "float16"},
+        {"head": tmp_path / "other.safetensors"},
+        {"head": tmp_path / "slower.safetensors"},
+        {"encoder": make_encoder(merging=True)},
+        {"encoder": make_encoder(seed=2)},
+    ]
+    places = set()
+    for settings in makers:
+        encoded.clear()
+        videos = open_videos(**settings)
+        places.add(videos.prepare("short.mp4"))
+        assert encoded, "computed for this one"
+        again = open_videos(**settings)
+        again.prepare("short.mp4")
+        assert sum(encoded) in (10, 20), "once"
+    assert len(places) == len(makers)
+
+
+def test_a_copy_of_the_heads_file_is_the_same_head(
+    open_videos: Callable[..., Videos], encoded: list[int], head: Path, tmp_path: Path
+) -> None:
+    open_videos().prepare("short.mp4")
+    shutil.copy(head, tmp_path / "copy.safetensors")
+    open_videos(head=tmp_path / "copy.safetensors").prepare("short.mp4")
+    assert sum(encoded) == 20
+
+
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_the_longest_unused_goes_first_and_never_the_newest(open_videos: Callable[..., Videos]) -> None:
+    sized = open_videos()
+    one = sized.prepare("short.mp4")
+    size = one.stat().st_size
+    videos = open_videos(limit=2 * size + 100)
+    two = videos.prepare("other.mp4")
+    age(one, 100)
+    age(two, 50)
+    videos.answer("short.mp4", 20.0)  # used now, so that the other is the longest unused
+    three = videos.prepare("third.mp4")
+    assert [path.exists() for path in (one, two, three)] == [True, False, True]
+    age(one, 100)
+    age(three, 50)
+    small = open_videos(limit=10)
+    two = small.prepare("other.mp4")
+    assert [path.exists() for path in (one, two, three)] == [False, True, False], "the newest stays, whatever its size"
+    assert small.answer("short.mp4", 20.0)
+
+
+def test_what_was_asked_for_is_never_dropped(open_videos: Callable[..., Videos], encoded: list[int]) -> None:
+    videos = open_videos(limit=10)
+    kept = videos.prepare("short.mp4", keep=True)
+    age(kept, 1000)
+    for name in ("other.mp4", "third.mp4", "one.mp4"):
+        videos.prepare(name)
+    assert kept.exists()
+    encoded.clear()
+    assert videos.prepare("short.mp4") == kept
+    assert videos.prepare("short.mp4", keep=True) == kept
+    assert encoded == []
+
+
+def test_what_a_query_computed_can_be_kept_without_computing_it_again(
+    open_videos: Callable[..., Videos], encoded: list[int]
+) -> None:
+    videos = open_videos(limit=10)
+    cached = videos.prepare("short.mp4")
+    kept = videos.prepare("short.mp4", keep=True)
+    assert sum(encoded) == 20
+    assert (cached.exists(), kept.exists()) == (False, True)
+    videos.prepare("other.mp4")
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("damage", ["torn", "foreign", "flipped", "empty"])
+def test_a_damaged_file_is_computed_again_with_a_warning(
+    open_videos: Callable[..., Videos], caplog: pytest.LogCaptureFixture, damage: str, *, keep: bool
+) -> None:
+    videos = open_videos()
+    place = videos.prepare("short.mp4", keep=keep)
+    first, data = videos.answer("short.mp4", 20.0), place.read_bytes()
+    assert not caplog.records
+    middle = len(data) // 2
+    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    place.write_bytes({"torn": data[:-300], "foreign": b"something else", "flipped": flipped, "empty": b""}[damage])
+    assert videos.answer("short.mp4", 20.0) == first
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"{place}: cannot be read (")
+    assert record.getMessage().endswith("; computed again")
+    assert videos.answer("short.mp4", 20.0) == first
+    assert len(caplog.records) == 1
+    assert place.exists(), "kept if it was kept"
+
+
+def test_a_file_that_another_process_drops_meanwhile_is_computed_again(
+    open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch, encoded: list[int]
+) -> None:
+    videos = open_videos()
+    first = videos.answer("short.mp4", 20.0)
+    drops = iter([True, False])
+
+    def drop_and_load(path: Path, *, device: torch.device) -> Any:
+        if next(drops):
+            path.unlink()
+        return load_mapped(path, device=device)
+
+    monkeypatch.setattr(vidret.search.grounding, "load_mapped", drop_and_load)
+    assert videos.answer("short.mp4", 20.0) == first
+    assert sum(encoded) == 40
+
+
+def test_a_file_dropped_between_being_found_and_being_used_is_computed(
+    open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = open_videos()
+    place, exists = videos.prepare("short.mp4"), Path.exists
+
+    def drop_after(path: Path) -> bool:
+        there = exists(path)
+        place.unlink(missing_ok=True)
+        return there
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", drop_after)
+        kept = videos.prepare("short.mp4", keep=True)
+    assert (kept.exists(), place.exists(), kept.parent.name) == (True, False, "kept")
+
+
+def test_many_may_ask_of_one_video_at_once(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
+    expected = open_videos().answer("short.mp4", 20.0)
+    shutil.rmtree(tmp_path / "moments")
+    answers: list[Any] = []
+
+    def ask() -> None:
+        answers.append(open_videos(limit=10).answer("short.mp4", 20.0))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 4
+    assert len(list_files(tmp_path / "moments")) == 1, "nothing half-written stays"
+
+
+def test_what_is_not_indexed_any_more_is_forgotten(
+    open_videos: Callable[..., Videos], films: Path, head: Path, tmp_path: Path
+) -> None:
+    videos, folder = open_videos(), tmp_path / "moments"
+    other = open_videos(head=write_head(tmp_path / "other.safetensors", seed=5))
+    places = [videos.prepare("short.mp4"), videos.prepare("other.mp4", keep=True), other.prepare("other.mp4")]
+    stays = videos.prepare("third.mp4")
+    stale, fresh = stays.with_name("x.zip.1-2.part"), stays.with_name("y.zip.1-2.part")
+    for path in (stale, fresh):
+        path.touch()
+    age(stale, 2 * vidret.search.grounding.ABANDONED)
+    forget_others(folder, {fingerprint(films / "third.mp4")})
+    assert not any(path.exists() for path in places)
+    assert list_files(folder) == sorted(path.relative_to(folder).as_posix() for path in (stays, fresh))
+    forget_others(tmp_path / "nowhere", set())
+
+
+# Videos that cannot be read as they should
+
+
+def test_a_video_that_cannot_be_read_leaves_nothing(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
+    videos, bad = open_videos(), tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    for path, content in ((str(bad), fingerprint(bad)), (str(tmp_path / "gone.mp4"), "0" * 32)):
+        with pytest.raises(DecodeError, match=Path(path).name):
+            videos.grounder.prepare(path, content)
+    assert list_files(tmp_path / "moments") == []
+
+
+def test_a_file_that_has_changed_is_not_taken_for_what_it_was(
+    open_videos: Callable[..., Videos], films: Path, tmp_path: Path
+) -> None:
+    videos, content = open_videos(), fingerprint(films / "short.mp4")
+    with pytest.raises(DecodeError, match=r"other\.mp4: has changed since it was indexed"):
+        videos.grounder.prepare(str(films / "other.mp4"), content)
+    assert list_files(tmp_path / "moments") == []
+
+
+@pytest.mark.parametrize("at_once", [1, AT_ONCE])
+@pytest.mark.parametrize("lost", ["middle", "end"])
+def test_frames_that_cannot_be_read_look_like_the_one_before(
+    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: str, at_once: int
+) -> None:
+    # Read by PyAV: what Decord gives for the last frame before a damage is not always the same.
+    film = write_numbers(tmp_path / "torn.mp4", range(60), codec="mpeg4")
+    data = bytearray(film.read_bytes())
+    start = data.index(b"mdat")
+    size = int.from_bytes(data[start - 4 : start], "big")
+    first, last = {"middle": (0.4, 0.5), "end": (0.6, 1.0)}[lost]
+    bad = slice(start + 4 + int(first * size), start - 4 + int(last * size))
+    data[bad] = bytes(bad.stop - bad.start)
+    film.write_bytes(data)
+    reader_says = readable(film)
+    num_lost = 60 - len(reader_says)
+    assert 3 < num_lost < 50
+    assert (59 in reader_says) == (lost == "middle")
+
+    def stand_in(number: int) -> int:
+        return max(each for each in reader_says if each <= number)
+
+    encoder = copy.copy(make_encoder())
+    encoder.sampling = Sampling(at_once)
+    videos = open_videos(encoder=encoder)
+    parts = look(film, encoder, 1.0, stand_in)
+    exact = videos.grounder._head.prepare(
+        [torch.from_numpy(np.concatenate([part.layers[layer] for part in parts]))[None] for layer in range(NUM_LAYERS)],
+        dtype=torch.int8,
+    )
+    ((window, found),) = load_mapped(videos.grounder.prepare(str(film), fingerprint(film)), device=CPU)
+    assert window == (0, 60)
+    for own, other in zip(found.layers, exact.layers, strict=True):
+        assert torch.equal(own, other)
+    assert f"{60 - num_lost} of 60 chosen frames could be read: damaged" in caplog.text
+
+
+def readable(film: Path) -> list[int]:
+    """List the frames of a film of one a second that can be read."""
+    from vidret.video.decode import read_frames
+
+    return [int(moment) for moment in read_frames(str(film), indices=range(60)).times]
+
+
+def test_a_truncated_file_has_the_windows_of_what_is_left(
+    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    film = write_numbers(tmp_path / "cut.mp4", range(130), container_options={"movflags": "faststart"})
+    os.truncate(film, int(film.stat().st_size * 0.8))
+    found = list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+    assert 75 < found[-1][0].last < 130
+    assert f"{found[-1][0].last} of 130 frames could be read: truncated" in caplog.text
+
+
+def test_a_head_sees_what_comes_before_a_gap(
+    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, encoded: list[int]
+) -> None:
+    stamps = [*range(30), 9_000_000, 9_000_001]
+    film = write_numbers(tmp_path / "gap.mkv", range(32), pts=stamps)
+    found = list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+    assert [window for window, _ in found] == [Window(0, 30)]
+    assert sum(encoded) == 30
+    assert "shows no new frame from 29 s to 9000000 s" in caplog.text
+    assert "the head sees what comes before the first gap" in caplog.text
+
+
+def test_frames_that_stand_still_are_seen_as_long_as_they_are_shown(
+    open_videos: Callable[..., Videos], tmp_path: Path
+) -> None:
+    slides = write_numbers(tmp_path / "slides.mkv", [3, 8, 5], pts=[0, 20, 100], codec="ffv1", pix_fmt="bgr0")
+    steady = write_numbers(tmp_path / "steady.mkv", [3] * 20 + [8] * 80 + [5], codec="ffv1", pix_fmt="bgr0")
+    stills, frames = (
+        list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+        for film in (slides, steady)
+    )
+    assert [window for window, _ in stills] == [window for window, _ in frames] == [Window(0, 75), Window(26, 101)]
+    for (_, still), (_, frame) in zip(stills, frames, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(still.layers, frame.layers, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cuts", "places", "total"),
+    [
+        ([(0, 0.0, 2.0), (1, 2.0, 4.9)], [0, 1], 2),
+        ([(0, 0.0, 2.0), (1, 2.0, 4.0), (2, 4.0, 5.1)], [0, 1, 2], 3),
+        ([(0, 7.0, 9.0), (1, 9.0, 21.0), (2, 21.0, 26.0)], [0, 1, 7], 10),
+        ([(0, 0.0, 2.0), (1, 2.0, 4.0), (2, 1000.0, 1002.0)], [0, 1], 2),
+        ([(0, 0.0, 0.3)], [0], 1),
+    ],
+)
+def test_segments_of_one_frame_have_places(cuts: list[tuple[int, float, float]], places: list[int], total: int) -> None:
+    assert place_frames(cuts, 0.5) == (places, total)
+
+
+# Wrong heads
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        ({"text_width": 32}, VidretError, "text layers must be 32 wide, got 24 of tiny"),
+        ({"num_layers": 4}, EncoderError, r"num_layers must be in 1..3 for tiny, got 4"),
+        ({"suppression": "soft"}, VidretError, "suppression must be hard, linear or gaussian, got soft"),
+        ({"suppression": "gaussian", "threshold": 0.0}, VidretError, "sigma must be above 0, got 0.0"),
+    ],
+)
+def test_a_head_for_another_encoder_is_refused_when_opened(
+    open_videos: Callable[..., Videos], tmp_path: Path, changes: dict[str, Any], kind: type[VidretError], sentence: str
+) -> None:
+    wrong = write_head(tmp_path / "wrong.safetensors", **changes)
+    with pytest.raises(kind, match=sentence) as caught:
+        open_videos(head=wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_of_another_width_is_refused_with_the_first_video(
+    open_videos: Callable[..., Videos], tmp_path: Path
+) -> None:
+    videos = open_videos(head=write_head(tmp_path / "wide.safetensors", width=64))
+    with pytest.raises(VidretError, match=r"wide\.safetensors: video layers must be 64 wide, got 32 of tiny"):
+        videos.prepare("short.mp4")
+
+
+def test_what_is_no_head_or_has_no_layers_is_told_in_a_sentence(
+    open_videos: Callable[..., Videos], head: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got colours"):
+        Grounder(head, ColourEncoder(), tmp_path)
+    with pytest.raises(VidretError, match="tokens must be int8 or float16, got int4"):
+        open_videos(tokens="int4")
+    with pytest.raises(VidretError, match=r"gone\.safetensors: "):
+        open_videos(head=tmp_path / "gone.safetensors")
+    (tmp_path / "text.safetensors").write_text("no head")
+    with pytest.raises(VidretError, match=r"text\.safetensors: "):
+        open_videos(head=tmp_path / "text.safetensors")
+
+
+def test_a_head_made_for_another_encoder_of_the_same_widths_is_warned_of(
+    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_videos()
+    assert caplog.text == ""
+    open_videos(head=write_head(tmp_path / "h.safetensors", backbone="ViT-B-32/laion"))
+    assert "h.safetensors: was made for ViT-B-32/laion, and reads tiny" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
+    open_videos: Callable[..., Videos], tmp_path: Path
+) -> None:
+    (tmp_path / "moments").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        open_videos().answer("short.mp4", 20.0)
+
+
+# Settling
+
+
+def draw_answer(seed: int, *, duration: float = 31.3, num_spans: int = 40) -> Answer:
+    rng = np.random.default_rng(seed)
+    middles, halves = rng.uniform(-4, duration + 4, num_spans), rng.gamma(1.0, 4.0, num_spans)
+    scores = np.sort(rng.random(num_spans))[::-1]
+    spans = np.stack([middles - halves, middles + halves, scores], axis=1).astype(np.float32)
+    return Answer(spans, np.zeros(1, np.float32))
+
+
+def make_card(recipe: str, **changes: Any) -> HeadCard:
+    facts: Any = {**RECIPES[recipe], **changes}
+    return HeadCard(backbone=VISION.__class__.__name__, strides=(1,), num_layers=TEXT.layers, **facts)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_spans_are_settled_as_each_benchmark_does(recipe: str, seed: int) -> None:
+    answer = draw_answer(seed)
+    found = settle(answer, make_card(recipe), duration=31.3)
+    expected = naive_settle(answer.spans.tolist(), recipe, 31.3)
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
+    assert all(0 <= span.start < span.end <= np.float32(31.3) for span in found)
+
+
+def test_hard_suppression_leaves_out_and_linear_lowers() -> None:
+    rows = [[0, 10, 0.9], [1, 10, 0.8], [20, 30, 0.7], [0, 4, 0.6]]
+    answer = Answer(np.array(rows, np.float32), np.zeros(1, np.float32))
+    hard = settle(answer, make_card("tacos", suppression="hard"), duration=40)
+    assert [(span.start, span.end) for span in hard] == [(0, 10), (20, 30), (0, 4)]
+    assert [span.score for span in hard] == pytest.approx([0.9, 0.7, 0.6])
+    strict = settle(answer, make_card("tacos", suppression="hard", threshold=0.3), duration=40)
+    assert [span.start for span in strict] == [0, 20]
+    linear = settle(answer, make_card("tacos"), duration=40)
+    assert [span.score for span in linear] == pytest.approx([0.9, 0.7, 0.6 * 0.6, 0.8 * 0.1 * 0.7], rel=1e-5)
+    soft = settle(answer, make_card("tacos", suppression="gaussian"), duration=40)
+    assert len(soft) == 4
+    assert soft[0].score == pytest.approx(0.9)
+    plain = settle(answer, make_card("tvsum"), duration=40)
+    assert [span.score for span in plain] == pytest.approx([0.9, 0.8, 0.7, 0.6])
+
+
+def test_what_lies_outside_or_becomes_empty_is_left_out() -> None:
+    rows = [[-9, -2, 0.9], [50, 60, 0.8], [4.2, 4.6, 0.7], [-3, 5, 0.6], [37, 47, 0.5]]
+    answer = Answer(np.array(rows, np.float32), np.zeros(1, np.float32))
+    found = settle(answer, make_card("qvhighlights"), duration=41.5)
+    assert [(span.start, span.end) for span in found] == [(0.0, 4.0), (37.0, 41.5)], "the video's end is not rounded"
+    none = settle(Answer(np.zeros((0, 3), np.float32), np.zeros(1, np.float32)), make_card("tacos"), duration=9)
+    assert none == []
+
+
+# Heads that find highlights alone
+
+
+def test_highlights_are_where_the_saliency_stands_out() -> None:
+    saliency = np.full(60, 0.1, np.float32)
+    saliency[10:16], saliency[40:45] = 0.9, 0.6
+    first, second, *others = find_highlights(saliency, fps=0.5, duration=119.0, limit=5)
+    assert first == pytest.approx((20.0, 32.0, 0.9))
+    assert second == pytest.approx((80.0, 90.0, 0.6))
+    assert all(span.score < 0.5 for span in others)
+    assert all(0 <= span.start < span.end <= 119 for span in others)
+
+
+def test_a_short_highlight_video_is_one_span() -> None:
+    ((start, end, score),) = find_highlights(np.array([0.3], np.float32), fps=0.5, duration=0.7, limit=5)
+    assert (start, end, score) == pytest.approx((0.0, 0.7, 0.3))
+
+
+@pytest.mark.parametrize("recipe", ["youtube", "tvsum"])
+def test_a_head_of_highlights_answers_with_spans_of_them(
+    open_videos: Callable[..., Videos], films: Path, tmp_path: Path, recipe: str
+) -> None:
+    videos = open_videos(head=write_head(tmp_path / "highlights.safetensors", recipe, boundaries=False))
+    spans = videos.answer("long.mp4")
+    text, film = videos.grounder.read(QUERY), films / "long.mp4"
+    rated = videos.grounder.rate_frames(text, str(film), fingerprint(film))
+    assert len(rated) == 65
+    assert spans
+    assert [span.score for span in spans] == sorted((span.score for span in spans), reverse=True)
+    for place, span in enumerate(spans):
+        frames = [frame for frame in range(65) if span.start <= 2 * frame + 1 < span.end]
+        score = float(np.mean(rated[frames]))
+        for better in spans[:place]:
+            score *= 1 - naive_overlap(list(span), list(better))
+        assert span.score == pytest.approx(score, rel=1e-5)
+        assert 0 <= span.start < span.end <= 130

@@ -1,0 +1,241 @@
+"""Moments of many videos: how a head's probabilities and a search's scores make one order, and who found what."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.grounded import lasting_pools, make_encoder, write_head, write_numbers
+from vidret.encode.encoder import Encoder
+from vidret.engine import Engine
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.search.locating import Chosen, Locator
+from vidret.search.queries import encode_queries
+from vidret.search.ranking import FrameRanker
+from vidret.types import Hit, Moment, TextEmbedding
+
+ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the whole ranked list
+QUERIES = ("a dog on a beach", "two people ride bikes", "rain")
+FIRSTS = {"a.mp4": 0, "b.mp4": 60, "c.mp4": 120, "d.mp4": 180}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pools() -> Iterator[None]:
+    with lasting_pools():
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make films, heads and an index that knows one of these."""
+    folder = tmp_path_factory.mktemp("made")
+    for name, first in FIRSTS.items():
+        write_numbers(folder / "films" / name, range(first, first + 25))
+    write_head(folder / "head.safetensors")
+    write_head(folder / "highlights.safetensors", "tvsum", boundaries=False)
+    with Engine(folder / "index", make_encoder(), head=folder / "head.safetensors") as engine:
+        assert engine.index([folder / "films"]).encoded == len(FIRSTS)
+        engine.prepare_moments()
+    return folder
+
+
+@pytest.fixture
+def engine(made: Path) -> Iterator[Engine]:
+    with Engine(made / "index", make_encoder()) as engine:
+        yield engine
+
+
+def find(moments: list[Moment], path: str) -> list[Moment]:
+    return [moment for moment in moments if moment.path == path]
+
+
+def naive_shares(hits: list[Hit], temperature: float) -> dict[str, float]:
+    total = sum(math.exp(hit.score / temperature) for hit in hits)
+    return {hit.path: math.exp(hit.score / temperature) / total for hit in hits}
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_score_is_the_chance_of_the_span_times_the_share_of_the_video(engine: Engine, query: str) -> None:
+    hits = engine.search(query, 3)
+    shares = naive_shares(hits, engine.ranker.temperature)
+    moments = engine.locate(query, 1000, videos=3, **ALL)
+    assert {moment.path for moment in moments} == set(shares)
+    for path, share in shares.items():
+        alone = engine.locate(query, 1000, video=path, **ALL)
+        among = find(moments, path)
+        assert [(m.start, m.end) for m in among] == [(m.start, m.end) for m in alone], "wherever else one looks"
+        np.testing.assert_allclose([m.score for m in among], [share * m.score for m in alone], rtol=1e-5)
+        assert all(0 < moment.score < 1 for moment in alone)
+        assert {moment.by for moment in (*alone, *among)} == {"head"}
+    scores = [moment.score for moment in moments]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(max(m.score for m in find(moments, path)) for path in shares) < 1
+
+
+def test_the_best_moments_of_a_doubtful_video_come_after_those_of_a_sure_one(
+    engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = encode_queries(["rain"], engine.encoder)[0]
+    locator = Locator(engine._searcher, engine.grounder)
+    paths = [str(made / "films" / name) for name in FIRSTS]
+    numbers = [engine._find_video(path) for path in paths]
+    temperature = engine.ranker.temperature
+    for sure in range(len(paths)):
+        chosen = [
+            Chosen(number, path, (5 if place == sure else 1) * temperature, weak=False)
+            for place, (number, path) in enumerate(zip(numbers, paths, strict=True))
+        ]
+        best = locator.locate(text, chosen, 1, **ALL)[0]
+        alone = locator.locate(text, [chosen[sure]], 1, **ALL)[0]
+        share = math.e**5 / (math.e**5 + 3 * math.e)
+        assert best.path == paths[sure]
+        assert best.score == pytest.approx(share * alone.score, rel=1e-5)
+    large = [Chosen(number, path, 1e6, weak=False) for number, path in zip(numbers, paths, strict=True)]
+    assert all(math.isfinite(moment.score) for moment in locator.locate(text, large, 100, **ALL))
+    assert locator.locate(text, [], 5, **ALL) == []
+
+
+def test_k_takes_the_best_and_videos_are_as_many_as_asked(engine: Engine) -> None:
+    everything = engine.locate("rain", 1000, **ALL)
+    assert len({moment.path for moment in everything}) == len(FIRSTS)
+    assert engine.locate("rain", 7, **ALL) == everything[:7]
+    assert len({moment.path for moment in engine.locate("rain", 1000, videos=1, **ALL)}) == 1
+
+
+def test_without_a_head_the_curve_answers(made: Path) -> None:
+    with Engine(made / "index", make_encoder(), head="none") as engine:
+        assert engine.grounder is None
+        moments = engine.locate("rain", 5, **ALL)
+        assert {moment.by for moment in moments} == {"curve"}
+        path = str(made / "films" / "a.mp4")
+        assert {moment.by for moment in engine.locate("rain", 5, video=path, **ALL)} == {"curve"}
+
+
+def test_a_head_of_highlights_locates_too(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "index", tmp_path / "index")
+    with Engine(tmp_path / "index", make_encoder(), head=made / "highlights.safetensors") as engine:
+        moments = engine.locate("rain", 9, video=made / "films" / "a.mp4", **ALL)
+        assert moments
+        for moment in moments:
+            assert (moment.by, 0 <= moment.start < moment.end <= 25, 0 < moment.score < 1) == ("head", True, True)
+
+
+def test_weak_is_what_the_search_said_and_for_one_video_what_its_frames_say(
+    engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher, path = engine._searcher, str(made / "films" / "b.mp4")
+    text = encode_queries(["rain"], engine.encoder)[0]
+    locator, number = Locator(searcher, engine.grounder), engine._find_video(path)
+    for weak in (False, True):
+        assert {m.weak for m in locator.locate(text, [Chosen(number, path, 1.0, weak)], 50, **ALL)} == {weak}
+    curve = locator.curve(text, number)
+    assert curve is not None
+    for highest, weak in ((curve.best - 1e-4, False), (curve.best + 1e-4, True)):
+        monkeypatch.setattr(searcher.baselines, "scores", lambda _store, _ranker, highest=highest: [highest] * 4)
+        assert searcher.is_weak(curve.best, FrameRanker()) == weak
+        assert {moment.weak for moment in engine.locate("rain", 50, video=path, **ALL)} == {weak}
+
+
+def test_a_video_that_cannot_be_read_is_left_out_with_a_warning(
+    made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(made / "films", tmp_path / "films")
+    with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
+        engine.index([tmp_path / "films"])
+        (tmp_path / "films" / "b.mp4").write_text("no video any more")
+        moments = engine.locate("rain", 1000, **ALL)
+        assert {Path(moment.path).name for moment in moments} == {"a.mp4", "c.mp4", "d.mp4"}
+        assert f"left out: {tmp_path / 'films' / 'b.mp4'}: " in caplog.text
+        caplog.clear()
+        engine.prepare_moments()
+        assert f"{tmp_path / 'films' / 'b.mp4'}: no moments prepared: " in caplog.text
+        (tmp_path / "films" / "b.mp4").unlink()
+        (tmp_path / "films" / "a.mp4").unlink()
+        names = {Path(moment.path).name for moment in engine.locate("rain", 1000, **ALL)}
+        assert names == {"c.mp4", "d.mp4"}, "what is gone is not found, though its tokens are kept"
+        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), "asked for by name, they answer"
+
+
+def test_times_are_rated_between_frames(engine: Engine, made: Path) -> None:
+    path = made / "films" / "a.mp4"
+    grounder = engine.grounder
+    assert grounder is not None
+    record = engine._store.video(engine._find_video(path))
+    frames = grounder.rate_frames(grounder.read("rain"), str(path), record.fingerprint)
+    assert len(frames) == 25
+    found = engine.rate("rain", path, np.array([0.0, 0.5, 1.5, 2.0, 24.5, 99.0]))
+    expected = [frames[0], frames[0], frames[1], (frames[1] + frames[2]) / 2, frames[24], frames[24]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with Engine(made / "index", make_encoder(), head="none") as plain:
+        curve = plain.curve("rain", path)
+        np.testing.assert_allclose(plain.rate("rain", path, curve.times), curve.scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["none", "head", "highlights"])
+def test_times_are_those_of_a_player_where_sound_comes_first(made: Path, tmp_path: Path, head: str) -> None:
+    write_numbers(tmp_path / "films" / "early.mp4", range(25), shift=0, audio=True)
+    write_numbers(tmp_path / "films" / "late.mp4", range(25), shift=7, audio=True)
+    chosen = head if head == "none" else made / f"{head}.safetensors"
+    with Engine(tmp_path / "index", make_encoder(), head=chosen) as engine:
+        engine.index([tmp_path / "films"])
+        films = [tmp_path / "films" / f"{name}.mp4" for name in ("early", "late")]
+        early, late = (engine.locate("rain", 1000, video=film, **ALL) for film in films)
+        assert early
+        np.testing.assert_allclose([(m.start, m.end) for m in late], [(7 + m.start, 7 + m.end) for m in early])
+        np.testing.assert_allclose([m.score for m in late], [m.score for m in early], rtol=1e-5)
+        times = np.array([0.5, 3.25, 24.5])
+        np.testing.assert_allclose(
+            engine.rate("rain", films[1], 7 + times), engine.rate("rain", films[0], times), rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("head", ["none", "head"])
+def test_no_moment_lasts_over_a_gap(made: Path, tmp_path: Path, head: str) -> None:
+    stamps = [*range(25), *range(5_000_000, 5_000_025)]
+    film = write_numbers(tmp_path / "films" / "gap.mkv", range(50), pts=stamps)
+    chosen = head if head == "none" else made / f"{head}.safetensors"
+    with Engine(tmp_path / "index", make_encoder(), head=chosen) as engine:
+        report = engine.index([film])
+        assert report.num_segments <= 6
+        assert report.salvaged == [(str(film), "shows no new frame from 24 s to 5000000 s")]
+        moments = engine.locate("rain", 1000, video=film, **ALL)
+    assert all(moment.end - moment.start < 40 for moment in moments)
+    assert any(moment.end <= 36 for moment in moments)
+    assert any(moment.start >= 4_999_980 for moment in moments) == (head == "none")
+
+
+class Poor:
+    """An encoder that has no layers to give."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.name, self.dim, self.fingerprint = encoder.name, encoder.dim, encoder.fingerprint
+        self.resize, self.sampling = encoder.resize, encoder.sampling
+        self.encode_frames = encoder.encode_frames
+        self._encoder = encoder
+
+    def encode_text(self, texts: list[str]) -> list[TextEmbedding]:
+        return self._encoder.encode_text(texts)
+
+
+def test_an_encoder_without_layers_searches_but_does_not_ask_a_head(made: Path) -> None:
+    with Engine(made / "index", Poor(make_encoder())) as engine:  # type: ignore[arg-type]
+        assert engine.search("rain")
+        with pytest.raises(
+            VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got tiny"
+        ):
+            engine.locate("rain")
+
+
+def test_what_cannot_be_rated_is_an_error(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "films", tmp_path / "films")
+    with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
+        engine.index([tmp_path / "films"])
+        (tmp_path / "films" / "b.mp4").write_text("no video any more")
+        with pytest.raises(DecodeError, match=r"b\.mp4"):
+            engine.rate("rain", tmp_path / "films" / "b.mp4", np.array([1.0]))
+        with pytest.raises(StoreError, match="not in the index"):
+            engine.rate("rain", tmp_path / "nowhere.mp4", np.array([1.0]))

@@ -1,0 +1,394 @@
+"""Rankers: what they pack comes back, and scores as the aligners do on vectors that were never stored."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.goldens import find_cases
+from vidret.align.batches import collate_segments, collate_texts
+from vidret.align.files import save_aligner
+from vidret.align.glscl import ConceptAligner
+from vidret.align.glscl_checkpoint import convert_concepts
+from vidret.align.ucofia import Aligner
+from vidret.align.ucofia_checkpoint import convert_aligner
+from vidret.align.ucofia_selection import PatchSelector
+from vidret.encode.encoder import Encoder
+from vidret.errors import AlignerError
+from vidret.search.ranking import Levels, Ranker, choose_ranker, load_ranker
+from vidret.store.store import Ids, Store
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.video.decode import read_frames
+from vidret.video.probe import probe
+from vidret.video.sampling import cut_segments
+
+DIM, PATCHES = 64, 16
+KINDS = ("none", "mean", "ucofia", "glscl", "trained ucofia", "trained glscl")
+LEVELS = {
+    "none": ("frames",),
+    "mean": ("segment",),
+    "ucofia": ("segment", "frames", "words"),
+    "glscl": ("pooled",),
+    "trained ucofia": ("segment", "frames", "words"),
+    "trained glscl": ("pooled", "concepts"),
+}
+# What float16 does to vectors of length 1, and 8 bits to tokens: how far a level may be from the exact one.
+FLOAT16, INT8 = 1e-4, 2e-3
+LENGTHS = (1, 4, 12, 3, 7, 4)
+TEXTS = (
+    "a dog",
+    "two men ride red bicycles along the river",
+    "",
+    "cartoon",
+    "a dog and then a very long story of a cat",
+)
+
+
+class PatchEncoder:
+    """Random projections of pictures, patch by patch, and of words: any film has vectors of its own.
+
+    With ``raw`` it tells the lengths and states that a trained aligner reads.
+    """
+
+    dim = DIM
+    resize = Resize(shorter=32, crop=32, interpolation="bilinear")
+
+    def __init__(self, name: str = "patches", *, raw: bool = True, num_frames: int = 4) -> None:
+        self.name, self.fingerprint, self.raw = name, f"{name}-1", raw
+        self.sampling = Sampling(num_frames=num_frames, fps=1.0)
+        self.asked: list[str] = []
+        rng = np.random.default_rng(0)
+        self._patch, self._frame = rng.standard_normal((2, 3 * 64, DIM)).astype(np.float32) / 192**0.5
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        embeddings = []
+        for frames in batch:
+            pixels = frames.pixels.astype(np.float32) / 40 - 3
+            patches = rearrange(pixels, "frame (y h) (x w) c -> frame (y x) (h w c)", h=8, w=8)
+            rows, lengths = split(patches.mean(axis=1) @ self._frame)
+            parts, part_lengths = split(rearrange(patches @ self._patch, "frame patch dim -> (frame patch) dim"))
+            video = split(rows.mean(axis=0, keepdims=True))[0][0]
+            found = SegmentEmbedding(video, rows, frames.times)
+            if tokens:
+                found = replace(found, tokens=parts)
+            if self.raw:
+                found = replace(found, frame_lengths=lengths, token_lengths=part_lengths if tokens else None)
+            embeddings.append(found)
+        return embeddings
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        self.asked += texts
+        return [make_text(text, raw=self.raw) for text in texts]
+
+
+def split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give rows of length 1, and the lengths they had."""
+    lengths = np.linalg.norm(rows, axis=-1)
+    return (rows / lengths[:, None]).astype(np.float32), lengths.astype(np.float32)
+
+
+def make_text(text: str, *, raw: bool = True) -> TextEmbedding:
+    """Give each word a vector of its own, always the same, and the sentence another."""
+    names = ["<start>", *(text.split() or ["<end>"]), f"<end> {text}"]
+    states = np.stack([np.random.default_rng(zlib.crc32(name.encode())).standard_normal(DIM) for name in names])
+    units = split(states)[0]
+    return TextEmbedding(text, units[-1], units[1:-1], states.astype(np.float32) if raw else None)
+
+
+def make_segment(num_frames: int, seed: int = 0, *, raw: bool = True) -> SegmentEmbedding:
+    pixels = np.random.default_rng(seed).integers(0, 256, (num_frames, 32, 32, 3), dtype=np.uint8)
+    frames = Frames(pixels, np.arange(num_frames, dtype=np.float64))
+    return PatchEncoder(raw=raw).encode_frames([frames], tokens=True)[0]
+
+
+def write_mosaic(path: Path, seconds: int, seed: int) -> Path:
+    """Write a film whose every second is another mosaic of 16 random colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=2, options={"preset": "ultrafast"}))
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(seconds):
+            picture = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+            for _ in range(2):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def read_film(path: Path, encoder: Encoder) -> list[Frames]:
+    """Read a film's segments with no index in between."""
+    sampling = encoder.sampling
+    cuts = cut_segments(probe(path).duration, num_frames=sampling.num_frames, fps=sampling.fps)
+    return [read_frames(str(path), times=cut.times, resize=encoder.resize) for cut in cuts]
+
+
+def published(method: str) -> dict[str, Tensor]:
+    """Give the whole of a published checkpoint: its golden weights, and a CLIP with a vocabulary to read any text."""
+    clip = {name: weight for name, weight in find_cases("ucofia")[0].weights.items() if name.startswith("clip.")}
+    name = "clip.token_embedding.weight"
+    words = torch.randn(49408, clip[name].shape[1], generator=torch.Generator().manual_seed(0))
+    return find_cases(method)[0].weights | clip | {name: words * clip[name].std()}
+
+
+def convert_golden(method: str) -> Aligner | ConceptAligner:
+    convert = convert_aligner if method == "ucofia" else convert_concepts
+    return convert(find_cases(method)[0].weights)
+
+
+def make_ranker(kind: str, folder: Path, *, tokens: str = "float16", encoder: Encoder | None = None) -> Ranker:
+    trained, _, method = kind.rpartition(" ")
+    name = kind
+    if trained:
+        name = str(folder / f"{method}.safetensors")
+        save_aligner(convert_golden(method), Path(name))
+    return load_ranker(name, encoder or PatchEncoder(), tokens=tokens)
+
+
+def score_directly(
+    kind: str, texts: Sequence[TextEmbedding], segments: Sequence[SegmentEmbedding]
+) -> tuple[list[Tensor], Tensor]:
+    """Call the aligner on vectors that were never packed: the levels, in the unit of cosines, and the best frames."""
+    trained, _, method = kind.rpartition(" ")
+    raw = bool(trained)
+    queries, videos = collate_texts(texts, raw=raw), collate_segments(segments, raw=raw)
+    with torch.no_grad():
+        if method == "glscl":
+            concepts = convert_golden(method) if raw else ConceptAligner()
+            assert isinstance(concepts, ConceptAligner)
+            found = concepts.score(queries, concepts.prepare(videos))
+            return [found.pooled, found.shared][: 1 + raw], found.best_frame
+        aligner = convert_golden(method) if raw else Aligner(selector=PatchSelector())
+        assert isinstance(aligner, Aligner)
+        *levels, best = aligner.eval().score(queries, aligner.prepare(videos))
+        return [level / aligner.logit_scale.exp() for level in levels], best
+
+
+def naive_frames(
+    kind: str, texts: Sequence[TextEmbedding], segments: Sequence[SegmentEmbedding]
+) -> tuple[list[Tensor], Tensor]:
+    """Take the mean of each segment's four best frames, or the cosine with the mean of all, by loops."""
+    scores, best = torch.zeros(len(texts), len(segments)), torch.zeros(len(texts), len(segments), dtype=torch.long)
+    for row, text in enumerate(texts):
+        for column, segment in enumerate(segments):
+            cosines = [sum(float(a * b) for a, b in zip(text.sentence, each, strict=True)) for each in segment.frames]
+            highest = sorted(cosines)[-4:]
+            scores[row, column] = sum(highest) / len(highest)
+            if kind == "mean":
+                middle = sum(segment.frames) / len(segment.frames)
+                scores[row, column] = sum(cosines) / len(cosines) / float(np.linalg.norm(middle))
+            best[row, column] = cosines.index(max(cosines))
+    return [scores], best
+
+
+def store_all(path: Path, segments: Sequence[SegmentEmbedding], packed: Sequence[bytes]) -> list[int]:
+    """Put segments into an index, one a video; give their ids."""
+    ids = []
+    with Store.create(path, encoder_name="patches", encoder_fingerprint="patches-1", dim=DIM) as store:
+        for number, (segment, tokens) in enumerate(zip(segments, packed, strict=True)):
+            video = store.begin_video(str(number), duration=9.0, facts={}, num_segments=1)
+            store.set_file(f"/{number}.mp4", state="done", video=video)
+            ids.append(store.add_segment(video, 0, 0.0, 9.0, segment, tokens=tokens))
+            store.finish_video(video)
+    return ids
+
+
+def score_stored(
+    path: Path, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Sequence[int] | Ids, *, bare: bool = False
+) -> Levels:
+    """Score what is stored; ``bare`` leaves out tokens, which another ranker packed."""
+    with Store.open(path) as store:
+        packed = [b""] * len(ids) if bare else store.tokens(ids)
+        return ranker.score(texts, packed, [frames for frames, _ in store.frames(ids)])
+
+
+def make_all() -> tuple[list[TextEmbedding], list[SegmentEmbedding]]:
+    return [make_text(text) for text in TEXTS], [make_segment(length, seed) for seed, length in enumerate(LENGTHS)]
+
+
+def bounds(kind: str, tokens: str) -> dict[str, float]:
+    """Say how far each level of what was stored may be from what was not."""
+    words = FLOAT16 if tokens == "float16" else INT8
+    return dict.fromkeys(LEVELS[kind], FLOAT16) | {"words": words}
+
+
+# Scores.
+
+
+@pytest.mark.parametrize("tokens", ["float16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_stored_scores_as_what_was_never_stored(kind: str, tokens: str, tmp_path: Path) -> None:
+    texts, segments = make_all()
+    ranker = make_ranker(kind, tmp_path, tokens=tokens)
+    ids = store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
+    found = score_stored(tmp_path / "index", ranker, texts, ids)
+    levels, best = (
+        naive_frames(kind, texts, segments) if kind in ("none", "mean") else score_directly(kind, texts, segments)
+    )
+    assert tuple(found.scores) == tuple(ranker.weights) == LEVELS[kind]
+    for (name, level), expected in zip(found.scores.items(), levels, strict=True):
+        np.testing.assert_allclose(level, expected.numpy(), atol=bounds(kind, tokens)[name], rtol=0)
+    assert np.array_equal(found.best, best.numpy())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_segments_score_depends_on_nothing_but_it_and_the_text(kind: str, tmp_path: Path) -> None:
+    texts, segments = make_all()
+    ranker = make_ranker(kind, tmp_path)
+    ids = store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
+    whole = score_stored(tmp_path / "index", ranker, texts, ids)
+    order = [3, 0, 5, 2, 4, 1]
+    turned = score_stored(tmp_path / "index", ranker, texts[::-1], [ids[place] for place in order])
+    for name, level in whole.scores.items():
+        np.testing.assert_allclose(turned.scores[name][::-1], level[:, order], atol=2e-6, rtol=0)
+    assert np.array_equal(turned.best[::-1], whole.best[:, order])
+    for row, text in enumerate(texts):
+        for column, each in enumerate(ids):
+            alone = score_stored(tmp_path / "index", ranker, [text], [each])
+            for name, level in whole.scores.items():
+                assert float(alone.scores[name][0, 0]) == pytest.approx(float(level[row, column]), abs=2e-6)
+            assert alone.best[0, 0] == whole.best[row, column]
+
+
+def test_what_was_packed_is_the_same_each_time_and_small(tmp_path: Path) -> None:
+    _, segments = make_all()
+    for kind in KINDS:
+        ranker, again = make_ranker(kind, tmp_path), make_ranker(kind, tmp_path)
+        assert [ranker.pack(each) for each in segments] == [again.pack(each) for each in segments]
+    # The class token and three patches a frame, 16 or 8 bits a number: a quarter and an eighth of all 16 in float32.
+    sizes = {
+        tokens: len(make_ranker("ucofia", tmp_path, tokens=tokens).pack(segments[2])) for tokens in ("float16", "int8")
+    }
+    num_tokens = 4 * LENGTHS[2]
+    assert sizes["float16"] == pytest.approx(2 * DIM * num_tokens, abs=64)
+    assert sizes["int8"] == pytest.approx((DIM + 4) * num_tokens, abs=64)
+    assert [len(make_ranker(kind, tmp_path).pack(segments[0])) for kind in ("none", "mean", "glscl")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["ucofia", "glscl"])
+def test_without_tokens_frames_stand_in_unless_a_head_was_trained(kind: str, tmp_path: Path) -> None:
+    texts, segments = make_all()
+    ids = store_all(tmp_path / "index", segments, [b""] * len(segments))
+    found = score_stored(tmp_path / "index", make_ranker(kind, tmp_path), texts, ids)
+    bare = [replace(segment, tokens=None, token_lengths=None) for segment in segments]
+    levels, best = score_directly(kind, texts, bare)
+    for level, expected in zip(found.scores.values(), levels, strict=True):
+        np.testing.assert_allclose(level, expected.numpy(), atol=FLOAT16, rtol=0)
+    assert np.array_equal(found.best, best.numpy())
+    trained = make_ranker(f"trained {kind}", tmp_path)
+    with pytest.raises(
+        AlignerError, match=r"safetensors: the index must be made with this aligner, got one that holds"
+    ):
+        score_stored(tmp_path / "index", trained, texts, ids)
+    one = trained.pack(segments[0])
+    with pytest.raises(AlignerError, match="holds none of its tokens"):
+        trained.score(texts, [one, b""], [segments[0].frames, segments[1].frames])
+
+
+def test_a_model_whose_tokens_are_merged_keeps_them_all_with_their_sizes(tmp_path: Path) -> None:
+    texts, segments = make_all()
+    rng, sizes = np.random.default_rng(0), np.array([1, 30, 2, 5, 1, 1, 20], np.float32)
+    merged = []
+    for cut in range(3):
+        # Alike, so that a word cannot choose one: then it counts of how many patches each is the mean.
+        segment = make_segment(1, cut)
+        tokens = split(segment.frames[0] + 0.01 * rng.standard_normal((len(sizes) - cut, DIM)))[0]
+        merged.append(replace(segment, tokens=tokens, sizes=sizes[cut:], token_lengths=None))
+    ranker = make_ranker("ucofia", tmp_path)
+    mixed = [*merged, segments[3]]
+    ids = store_all(tmp_path / "index", mixed, [ranker.pack(segment) for segment in mixed])
+    words = score_stored(tmp_path / "index", ranker, texts, ids).scores["words"]
+    for column, segment in enumerate(mixed):
+        levels, _ = score_directly("ucofia", texts, [segment])
+        np.testing.assert_allclose(words[:, [column]], levels[2].numpy(), atol=FLOAT16, rtol=0)
+    alike = [replace(segment, sizes=np.full(len(sizes) - cut, 2, np.float32)) for cut, segment in enumerate(merged)]
+    levels, _ = score_directly("ucofia", texts, alike)
+    assert np.abs(words[:, :3] - levels[2].numpy()).max(axis=0).min() > 5 * FLOAT16, "sizes matter"
+
+
+# What is loaded.
+
+
+def test_rankers_have_their_names_weights_and_temperatures(tmp_path: Path) -> None:
+    rankers = {kind: make_ranker(kind, tmp_path) for kind in KINDS}
+    assert [ranker.name for ranker in rankers.values()][:4] == ["none", "mean", "ucofia", "glscl"]
+    assert rankers["trained ucofia"].name == str(tmp_path / "ucofia.safetensors")
+    fingerprints = [ranker.fingerprint for ranker in rankers.values()]
+    assert fingerprints[:2] == ["", ""], "nothing is packed"
+    assert len(set(fingerprints)) == len(KINDS) - 1
+    scale = find_cases("ucofia")[0].config["config"]["logit_scale"]
+    assert rankers["trained ucofia"].temperature == pytest.approx(1 / np.exp(scale)), "1 of its logits"
+    assert {rankers[kind].temperature for kind in KINDS if kind != "trained ucofia"} == {0.05}
+    for kind in ("ucofia", "trained ucofia"):
+        assert dict(rankers[kind].weights) == pytest.approx(dict.fromkeys(LEVELS[kind], 1 / 3))
+    assert dict(rankers["trained glscl"].weights) == {"pooled": 1.0, "concepts": 0.5}, "as published"
+
+
+def test_a_fingerprint_tells_weights_apart_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make_ranker("trained ucofia", tmp_path)
+    moved = tmp_path / "elsewhere.safetensors"
+    (tmp_path / "ucofia.safetensors").rename(moved)
+    assert load_ranker(str(moved), PatchEncoder(), tokens="int8").fingerprint == first.fingerprint
+    monkeypatch.chdir(tmp_path)
+    assert load_ranker(moved.name, PatchEncoder()).name == str(moved), "the same from everywhere"
+    aligner = convert_golden("ucofia")
+    assert isinstance(aligner, Aligner)
+    assert aligner.temporal is not None
+    with torch.no_grad():
+        aligner.temporal.positions[0, 0] += 1
+    save_aligner(aligner, moved)
+    assert load_ranker(str(moved), PatchEncoder()).fingerprint != first.fingerprint
+
+
+def test_an_index_gets_the_aligner_beside_its_model(tmp_path: Path) -> None:
+    model, plain = tmp_path / "model.v1.safetensors", PatchEncoder("ViT-B-32/laion2b_s34b_b79k")
+    assert choose_ranker(PatchEncoder("starter")) == "ucofia"
+    assert choose_ranker(plain) == choose_ranker(PatchEncoder(str(model))) == "none"
+    beside = tmp_path / "model.v1.aligner.safetensors"
+    save_aligner(convert_golden("glscl"), beside)
+    assert choose_ranker(PatchEncoder(str(model))) == str(beside)
+    assert load_ranker("auto", PatchEncoder(str(model))).name == str(beside)
+    assert load_ranker("auto", plain).name == "none"
+
+
+# Wrong use.
+
+
+def test_wrong_names_get_one_sentence(tmp_path: Path) -> None:
+    encoder = PatchEncoder()
+    for name in ("colbert", "", str(tmp_path), str(tmp_path / "gone.safetensors")):
+        with pytest.raises(AlignerError) as caught:
+            load_ranker(name, encoder)
+        assert (
+            str(caught.value) == f"rerank must be auto, none, mean, ucofia, glscl or the file of an aligner, got {name}"
+        )
+    for name in ("none", "mean", "ucofia", "glscl"):
+        with pytest.raises(AlignerError, match=r"^tokens must be int8 or float16, got int4$"):
+            load_ranker(name, encoder, tokens="int4")
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.ones(1)}, other)
+    with pytest.raises(AlignerError, match="not an aligner that this version of vidret knows"):
+        load_ranker(str(other), encoder)
+
+
+@pytest.mark.parametrize("kind", ["trained ucofia", "trained glscl"])
+def test_a_trained_aligner_wants_its_kind_of_encoder(kind: str, tmp_path: Path) -> None:
+    narrow = PatchEncoder("narrow")
+    narrow.dim = 32
+    with pytest.raises(AlignerError, match=r"safetensors: the encoder must have 64 dimensions, got narrow of 32$"):
+        make_ranker(kind, tmp_path, encoder=narrow)
+    ranker, segment = make_ranker(kind, tmp_path), make_segment(4)
+    with pytest.raises(AlignerError, match="a trained aligner must have a CLIP model of ours as encoder, got one that"):
+        ranker.pack(make_segment(4, raw=False))
+    with pytest.raises(AlignerError, match="a trained aligner must have a CLIP model of ours as encoder, got one with"):
+        ranker.score([make_text("a dog", raw=False)], [ranker.pack(segment)], [segment.frames])

@@ -1,0 +1,1 @@
+"""Benchmarks: annotation files to records."""

@@ -1,0 +1,238 @@
+"""Every benchmark that can be read: what it measures, its splits, and the files each split is read from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from vidret.data.benchmarks import captions, moments, msrvtt, qvhighlights
+from vidret.data.records import Split
+
+Task = Literal["retrieval", "moments", "highlights"]
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a split is read from: a reader, and the files it takes in order, each by the names it may have.
+
+    ``needed`` files must be there; the reader gets None for ``extra`` ones that are not. ``notes`` are told with every
+    report.
+    """
+
+    read: Callable[..., Split]
+    needed: tuple[Names, ...]
+    extra: tuple[Names, ...] = ()
+    notes: Names = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark: its task, the names its folder may have, its splits, and the one that numbers are reported on."""
+
+    task: Task
+    folders: Names
+    default: str
+    splits: Mapping[str, Source]
+
+    @property
+    def train_splits(self) -> Names:
+        """Name the splits made for training."""
+        return tuple(split for split in self.splits if split.startswith("train"))
+
+
+def or_jsonl(read: Callable[..., Split]) -> Callable[..., Split]:
+    """Also read a file in the form of QVHighlights, by its suffix .jsonl: many publish a benchmark's moments so."""
+
+    def read_either(name: str, path: Path, *more: Path | None) -> Split:
+        if path.suffix != ".jsonl":
+            return read(name, path, *more)
+        derived = (
+            f"read from {path.name}: others derived it from the benchmark's own files, and may have mended windows"
+        )
+        return qvhighlights.read_labelled(name, path, notes=(derived,))
+
+    return read_either
+
+
+MSRVTT = ("msrvtt", "MSRVTT", "msrvtt_data")
+SENTENCES = ("MSRVTT_data.json",)
+ACTIVITYNET = ("activitynet", "ActivityNet", "activity-net")
+
+
+def _official(split: str, listed: str, *, challenge: str) -> Source:
+    read = partial(msrvtt.read_official, split=split)
+    return Source(read, ((*SENTENCES, f"{challenge}_videodatainfo.json"),), ((listed,),))
+
+
+def _listed(split: str) -> Source:
+    return Source(captions.read_msvd, (("captions_msvd.json",), (f"{split}_list.txt",)))
+
+
+def _didemo(split: str) -> Source:
+    return Source(captions.read_didemo, ((f"{split}_data.json",), (f"{split}_list.txt",)))
+
+
+def _vatex(file: str, listed: str = "") -> Source:
+    return Source(captions.read_vatex, ((file,), (listed,)) if listed else ((file,),))
+
+
+def _qvhighlights(split: str, *notes: str) -> Source:
+    return Source(qvhighlights.read_labelled, ((f"highlight_{split}_release.jsonl",),), notes=notes)
+
+
+def _charades(split: str) -> Source:
+    names = (f"charades_sta_{split}.txt", f"charades_{split}_release.jsonl")
+    return Source(or_jsonl(moments.read_charades), (names,), ((f"Charades_v1_{split}.csv",),))
+
+
+def _timed(*names: str, notes: Names = ()) -> Source:
+    return Source(or_jsonl(moments.read_timed), (names,), notes=notes)
+
+
+def _ego4d(*names: str) -> Source:
+    return Source(or_jsonl(moments.read_ego4d), (names,))
+
+
+RELATED = ("the videos of val_2 are among those of val_1: what is trained on one must not be measured on the other",)
+
+DATASETS: Mapping[str, Benchmark] = {
+    "msrvtt-1k-a": Benchmark(
+        "retrieval",
+        MSRVTT,
+        "test",
+        {
+            "test": Source(msrvtt.read_queries, (("MSRVTT_JSFUSION_test.csv",),)),
+            "train-9k": Source(
+                msrvtt.read_listed,
+                (SENTENCES, ("MSRVTT_train.9k.csv",)),
+                notes=(
+                    "1,990 of these videos are in msrvtt-full-test: what is trained here must not be measured there",
+                ),
+            ),
+            "train-7k": Source(msrvtt.read_listed, (SENTENCES, ("MSRVTT_train.7k.csv",))),
+        },
+    ),
+    "msrvtt-1k-b": Benchmark(
+        "retrieval",
+        MSRVTT,
+        "test",
+        {
+            "test": Source(msrvtt.read_first, (SENTENCES, ("test_list_1kB_miech.txt", "test_list_miech.txt"))),
+            "train": Source(msrvtt.read_listed, (SENTENCES, ("train_list_1kB_miech.txt", "train_list_miech.txt"))),
+        },
+    ),
+    "msrvtt-full": Benchmark(
+        "retrieval",
+        MSRVTT,
+        "test",
+        {
+            "test": _official("test", "MSRVTT_test.full.csv", challenge="test"),
+            "val": _official("val", "MSRVTT_val.full.csv", challenge="train_val"),
+            "train": _official("train", "MSRVTT_train.full.csv", challenge="train_val"),
+        },
+    ),
+    "msvd": Benchmark(
+        "retrieval",
+        ("msvd", "MSVD", "msvd_data"),
+        "test",
+        {split: _listed(split) for split in ("test", "val", "train")},
+    ),
+    "lsmdc": Benchmark(
+        "retrieval",
+        ("lsmdc", "LSMDC", "lsmdc_data"),
+        "test",
+        {
+            "test": Source(captions.read_lsmdc, (("LSMDC16_challenge_1000_publictect.csv",),)),
+            "val": Source(captions.read_lsmdc, (("LSMDC16_annos_val.csv",),)),
+            "train": Source(captions.read_lsmdc, (("LSMDC16_annos_training.csv",),)),
+        },
+    ),
+    "didemo": Benchmark(
+        "retrieval",
+        ("didemo", "DiDeMo", "didemo_data"),
+        "test",
+        {split: _didemo(split) for split in ("test", "val", "train")},
+    ),
+    "activitynet": Benchmark(
+        "retrieval",
+        ACTIVITYNET,
+        "val_1",
+        {
+            split: Source(captions.read_activitynet, ((f"{split}.json",),), (("bad_vids.txt",),))
+            for split in ("val_1", "val_2", "train")
+        },
+    ),
+    "vatex": Benchmark(
+        "retrieval",
+        ("vatex", "VATEX", "vatex_data"),
+        "test-1500",
+        {
+            "test-1500": _vatex("vatex_validation_v1.0.json", "test_list.txt"),
+            "val-1500": _vatex("vatex_validation_v1.0.json", "val_list.txt"),
+            "val": _vatex("vatex_validation_v1.0.json"),
+            "test": _vatex("vatex_public_test_english_v1.1.json"),
+            "train": _vatex("vatex_training_v1.0.json"),
+        },
+    ),
+    "qvhighlights": Benchmark(
+        "moments",
+        ("qvhighlights", "qvhighlight", "QVHighlights"),
+        "val",
+        {
+            "val": _qvhighlights("val"),
+            "test": _qvhighlights("test", "the labels of the test split are not in this file"),
+            "train": _qvhighlights("train"),
+        },
+    ),
+    "charades-sta": Benchmark(
+        "moments",
+        ("charades_sta", "charades", "Charades-STA"),
+        "test",
+        {split: _charades(split) for split in ("test", "train")},
+    ),
+    "tacos": Benchmark(
+        "moments",
+        ("tacos", "TACoS"),
+        "test",
+        {split: _timed(f"{split}.json", f"tacos_{split}_release.jsonl") for split in ("test", "val", "train")},
+    ),
+    "activitynet-moments": Benchmark(
+        "moments",
+        ACTIVITYNET,
+        "val_1",
+        {
+            "val_1": _timed("val_1.json", "activitynet_val_release.jsonl", notes=RELATED),
+            "val_2": _timed("val_2.json", "activitynet_test_release.jsonl", notes=RELATED),
+            "train": _timed("train.json", "activitynet_train_release.jsonl"),
+        },
+    ),
+    "ego4d-nlq": Benchmark(
+        "moments",
+        ("ego4d_nlq", "ego4d-nlq", "ego4d", "annotations"),
+        "val",
+        {
+            "val": _ego4d("nlq_val.json", "nlq_val.jsonl"),
+            "test": _ego4d("nlq_test_unannotated.json"),
+            "train": _ego4d("nlq_train.json", "nlq_train.jsonl"),
+        },
+    ),
+    "youtube-highlights": Benchmark(
+        "highlights",
+        ("youtube_highlights", "youtube_highlight"),
+        "val",
+        {
+            split: Source(qvhighlights.read_youtube, ((f"youtube_highlight_{split}_release.jsonl",),))
+            for split in ("val", "train")
+        },
+    ),
+    "tvsum": Benchmark(
+        "highlights",
+        ("tvsum", "TVSum"),
+        "val",
+        {split: Source(qvhighlights.read_tvsum, ((f"tvsum_{split}_release.jsonl",),)) for split in ("val", "train")},
+    ),
+    "captions": Benchmark("retrieval", (), "all", {"all": Source(captions.read_captions, (("captions.jsonl",),))}),
+    "moments": Benchmark("moments", (), "all", {"all": Source(qvhighlights.read_labelled, (("moments.jsonl",),))}),
+}

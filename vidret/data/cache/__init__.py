@@ -1,0 +1,1 @@
+"""Frames and encoder layers that training keeps on disk."""

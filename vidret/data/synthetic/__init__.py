@@ -1,0 +1,1 @@
+"""A synthetic world: rendered videos with captions and moments, all from one seed."""

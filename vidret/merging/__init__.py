@@ -1,5 +1,0 @@
-"""Indexes that were built apart become one."""
-
-from vidret.merging.copying import MergeReport, merge_indexes
-
-__all__ = ["MergeReport", "merge_indexes"]

@@ -1,0 +1,1 @@
+"""One query: parse, find candidates, rerank, locate; calibration, baselines, recall."""
