@@ -23,7 +23,7 @@ from tests.search.test_ranking import (
     write_mosaic,
 )
 from vidret.align.files import save_aligner
-from vidret.encode.encoder import load_encoder
+from vidret.encode.load import load_encoder
 from vidret.encode.model import save_model
 from vidret.encode.weights import convert
 from vidret.engine import Engine

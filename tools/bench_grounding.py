@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from vidret.align.baseline import UNRELATED
-from vidret.encode.encoder import Encoder, LayeredEncoder, load_encoder
+from vidret.encode.encoder import Encoder, LayeredEncoder
+from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.ground.checkpoint import RECIPES, HeadCard, save_head
 from vidret.ground.head import GroundingHead

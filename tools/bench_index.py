@@ -25,7 +25,8 @@ import torch
 
 from vidret.cli.demo import sample_videos
 from vidret.encode.clip import load_clip
-from vidret.encode.encoder import Encoder, load_encoder, normalise_pixels
+from vidret.encode.encoder import Encoder, normalise_pixels
+from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.index.run import count_cores
 from vidret.types import Frames

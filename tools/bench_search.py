@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from vidret.align.baseline import UNRELATED
-from vidret.encode.encoder import Encoder, load_encoder
+from vidret.encode.encoder import Encoder
+from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding

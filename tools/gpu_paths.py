@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from vidret.devices import CPU, cuda_index
-from vidret.encode.encoder import Encoder, load_encoder
+from vidret.encode.encoder import Encoder
+from vidret.encode.load import load_encoder
 from vidret.encode.model import Card, ClipModel, save_model
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule

@@ -18,7 +18,8 @@ from vidret.types import Frames, Hit, Moment, Segment, SegmentEmbedding, TextEmb
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
-    from vidret.encode.encoder import Encoder, load_encoder
+    from vidret.encode.encoder import Encoder
+    from vidret.encode.load import load_encoder
     from vidret.engine import Engine
     from vidret.index.progress import IndexReport
 

@@ -15,7 +15,8 @@ from jaxtyping import Float, Float32
 from vidret.align.baseline import WEAK
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device, cuda_index
-from vidret.encode.encoder import STARTER, Encoder, check_encoder, load_encoder
+from vidret.encode.encoder import STARTER, Encoder, check_encoder
+from vidret.encode.load import load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 from torch.nn import functional
+
+INT8_MAX = 127
 
 
 class LowRank(nn.Module):
@@ -158,3 +160,13 @@ def find_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict
         "of another shape": sorted(wrong),
     }
     return {kind: names for kind, names in found.items() if names}
+
+
+def pack_rows(rows: Float[Tensor, "*row dim"]) -> tuple[Int8[Tensor, "*row dim"], Float[Tensor, "*row"]]:
+    """Round each row to 8 bits, its greatest magnitude to 127.
+
+    Returns:
+        The rounded rows, and what to multiply each by.
+    """
+    scales = rows.abs().amax(dim=-1) / INT8_MAX
+    return (rows / scales.clamp(min=torch.finfo(rows.dtype).tiny)[..., None]).round().to(torch.int8), scales

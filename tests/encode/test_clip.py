@@ -20,9 +20,10 @@ import torch
 from safetensors.torch import save_file
 
 from vidret.encode.clip import ClipEncoder, describe
-from vidret.encode.encoder import Encoder, check_encoder, digest_weights, load_encoder
+from vidret.encode.encoder import Encoder, check_encoder, digest_weights
 from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import infer_architecture, parse_name, read_resize
+from vidret.encode.load import load_encoder
 from vidret.encode.model import ClipModel
 from vidret.encode.weights import from_open_clip
 from vidret.errors import EncoderError

@@ -11,16 +11,9 @@ import pytest
 import torch
 
 from tests.encode.tiny import TEXT, VISION
-from vidret.encode.encoder import (
-    STARTER,
-    WHOLE,
-    check_encoder,
-    choose_dtype,
-    digest_weights,
-    load_encoder,
-    normalise_pixels,
-)
+from vidret.encode.encoder import STARTER, WHOLE, check_encoder, choose_dtype, digest_weights, normalise_pixels
 from vidret.encode.foreign import ForeignEncoder
+from vidret.encode.load import load_encoder
 from vidret.encode.model import Card, ClipModel, save_model
 from vidret.errors import DeviceError, EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vidret.encode import starter
-from vidret.encode.encoder import check_encoder, load_encoder
+from vidret.encode.encoder import check_encoder
+from vidret.encode.load import load_encoder
 from vidret.encode.starter import (
     CLASS_TEXTS,
     CLASSIFIER,

@@ -16,7 +16,7 @@ from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run
 from tests.search.test_ranking import PatchEncoder
 from tests.train.small import make_module
 from vidret.data.records import Split
-from vidret.encode.encoder import load_encoder
+from vidret.encode.load import load_encoder
 from vidret.encode.model import Card
 from vidret.engine import Engine
 from vidret.errors import VidretError

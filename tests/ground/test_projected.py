@@ -10,7 +10,7 @@ from tests.ground.samples import DIM, NUM_LAYERS, make_head, make_inputs, prepar
 from vidret.ground import r2
 from vidret.ground.head import GroundingHead
 from vidret.ground.projected import MappedVideos, find_bias
-from vidret.int8 import pack_rows
+from vidret.layers import pack_rows
 
 DTYPES = (torch.float16, torch.int8)
 

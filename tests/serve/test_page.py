@@ -32,7 +32,7 @@ from tests.serve.looking import (
 )
 from tests.serve.paged import MARKUP, TOUR, make_index, open_browser, serve_page, write_library
 from tests.video.films import write_video
-from vidret.encode.encoder import load_encoder
+from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.serve.app import PAGE
 from vidret.video.decode import read_frames

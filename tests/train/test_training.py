@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
-from vidret.encode.encoder import load_encoder
+from vidret.encode.load import load_encoder
 from vidret.errors import VidretError
 from vidret.search.ranking import choose_ranker, load_ranker
 from vidret.train.grounding import GroundingModule

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from vidret.int8 import pack_rows
+from vidret.layers import pack_rows
 
 
 class PreparedVideos(NamedTuple):

@@ -19,7 +19,8 @@ from vidret.data.grounding import LabelledVideos, collate
 from vidret.data.holdout import leave_out, locate
 from vidret.data.records import Split
 from vidret.data.stages import Opened, SplitData
-from vidret.encode.encoder import LayeredEncoder, load_encoder
+from vidret.encode.encoder import LayeredEncoder
+from vidret.encode.load import load_encoder
 from vidret.errors import VidretError
 from vidret.types import Interpolation, Resize
 

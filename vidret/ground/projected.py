@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from vidret.int8 import pack_rows
+from vidret.layers import pack_rows
 
 
 class MappedVideos(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 
 from tests.encode.tiny import TEXT, VISION, stir
 from vidret.encode.clip import ClipEncoder
-from vidret.encode.encoder import load_encoder
+from vidret.encode.load import load_encoder
 from vidret.encode.model import Card, ClipModel, save_model
 from vidret.types import Sampling
 

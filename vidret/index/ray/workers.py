@@ -146,7 +146,7 @@ class EncodeStage:
         """Load the encoder; that it cannot be had or is another one is told with the first segment."""
         import torch
 
-        from vidret.encode.encoder import load_encoder
+        from vidret.encode.load import load_encoder
 
         torch.set_num_threads(1)  # actors share a node's cores: threads within would fight over them
         self._pack, self._tokens, self._together, self._broken = pack, tokens, device != "cpu", ""

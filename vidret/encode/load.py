@@ -1,0 +1,36 @@
+"""Load an encoder by name."""
+
+import torch
+
+from vidret.devices import choose_device
+from vidret.encode.clip import load_clip
+from vidret.encode.encoder import STARTER, WHOLE, Encoder
+from vidret.encode.starter import StarterEncoder
+from vidret.errors import EncoderError
+
+
+def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = "auto") -> Encoder:
+    """Load an encoder by name.
+
+    Args:
+        name: ``starter``; an open_clip model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip
+            architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
+            .safetensors or .pt file alone, one that ``vidret convert`` made included; or ``ViT-B-32/random`` for random
+            weights (for tests only). ``#whole`` at the end has it look at every video as one segment, as benchmarks do.
+        device: ``auto`` (the accelerator that PyTorch sees, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
+            ``xpu:N`` or ``mps``.
+        precision: ``auto`` (for CLIP bfloat16 where the hardware has it), ``fp32`` or ``bf16``.
+
+    Raises:
+        DeviceError: There is no such device; nothing is loaded before that is known.
+        EncoderError: The name is unknown, or its weights cannot be had or do not fit.
+        MissingExtraError: The starter's packages are not installed.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise EncoderError(f"precision must be auto, fp32 or bf16, got {precision}")
+    chosen = torch.device(choose_device(device))
+    whole, plain = name.endswith(WHOLE), name.removesuffix(WHOLE)
+    if plain == STARTER:
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        return StarterEncoder(device=chosen, dtype=dtype, whole=whole)
+    return load_clip(plain, device=chosen, precision=precision, whole=whole)
