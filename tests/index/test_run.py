@@ -19,6 +19,7 @@ import pytest
 
 from tests.colours import ColourEncoder, write_film
 from tests.search.test_ranking import PatchEncoder, make_ranker, read_film, write_mosaic
+from tests.store.samples import to_format_1
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
 from vidret.index.progress import Progress
@@ -281,6 +282,7 @@ def name_by_sample(index: Path, *films: Path) -> None:
             "UPDATE videos SET fingerprint = ? WHERE fingerprint = ?", [(old, new) for new, old in names.items()]
         )
     connection.close()
+    to_format_1(index)
 
 
 def test_an_index_of_an_earlier_version_encodes_nothing_again(tmp_path: Path) -> None:

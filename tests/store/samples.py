@@ -1,12 +1,14 @@
 """Made-up videos for the store's tests; run as a script it is the writer that gets killed."""
 
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from vidret.store import Store
+from vidret.store.schema import COLUMNS, COPY
 from vidret.types import SegmentEmbedding
 
 DIM = 8
@@ -61,6 +63,18 @@ def damage(path: Path, offset: int, *, bits: int = 1) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= bits
     path.write_bytes(data)
+
+
+def to_format_1(index: Path) -> None:
+    """Write a catalog as versions without checksums did."""
+    with sqlite3.connect(index / "catalog.sqlite") as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute(f"DELETE FROM meta WHERE key = 'schema' OR key LIKE '{COPY}%'")
+        connection.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
+        connection.execute("UPDATE meta SET value = json_remove(value, '$[3]') WHERE key = 'tail'")
+        for table in COLUMNS:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+    connection.close()
 
 
 def environment() -> dict[str, str]:

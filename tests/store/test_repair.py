@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ from vidret.errors import StoreError
 from vidret.store import Store
 from vidret.store.database import Database
 from vidret.store.repair import find_bad_rows
-from vidret.store.schema import COLUMNS, COPY, ESSENTIAL
+from vidret.store.schema import ESSENTIAL
 
-from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, tokens
+from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, to_format_1, tokens
 
 ALL = [100 * video + number for video in range(3) for number in range(NUM_SEGMENTS)]
 Answers = dict[object, object]
@@ -225,18 +224,6 @@ def test_damage_of_structure_is_repaired(index: Path, what: str) -> None:
         assert len(left) > 0
         index_all(store, 20)
         assert seeds(store) == expected
-
-
-def to_format_1(index: Path) -> None:
-    """Write a catalog as versions without checksums did."""
-    with sqlite3.connect(index / "catalog.sqlite") as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute(f"DELETE FROM meta WHERE key = 'schema' OR key LIKE '{COPY}%'")
-        connection.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
-        connection.execute("UPDATE meta SET value = json_remove(value, '$[3]') WHERE key = 'tail'")
-        for table in COLUMNS:
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-    connection.close()
 
 
 def test_an_index_of_format_1_works_and_gets_checksums_from_the_next_writer(index: Path) -> None:
