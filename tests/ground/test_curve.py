@@ -213,3 +213,13 @@ def test_the_mean_inside_is_on_the_scale_of_the_curve() -> None:
     assert mean_inside(curve, Span(2.6, 2.9, 9.0)) == pytest.approx(0.4), "the nearest frame where there is none inside"
     best = shown(curve)[0]
     assert best.score > mean_inside(curve, best) <= curve.scores.max()
+
+
+def test_a_part_between_gaps_is_one_moment_where_it_is_high() -> None:
+    scores, times = np.concatenate([np.full(10, 0.4), np.full(10, 0.1)]), np.arange(20) + 0.5
+    times[10:] += 100
+    curve = Curve(scores, times, 0.0, 120.0, 0.4, typical=0.3, gaps=((10.0, 110.0),))
+    first, *others = shown(curve, weak=True)
+    assert (first.start, first.end) == (0, 10)
+    assert all(110 <= span.start < span.end <= 120 for span in others)
+    assert shown(curve) == [first]
