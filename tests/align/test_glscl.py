@@ -324,7 +324,7 @@ def run_case(case: Case, aligner: ConceptAligner) -> tuple[ConceptTexts, Concept
     frames = aligner.temporal(inputs["frame_feat"], mask)
     concepts = aligner.find_concepts(frames, torch.ones_like(mask))
     texts = ConceptTexts(
-        inputs["sentence"], aligner.find_concepts(words, torch.ones(words.shape[:2], dtype=torch.bool))
+        inputs["sentence"], aligner.find_concepts(words, torch.ones(words.shape[:2], dtype=torch.bool), of_words=True)
     )
     return texts, ConceptVideos.build(frames, mask, concepts)
 

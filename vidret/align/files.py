@@ -1,11 +1,13 @@
 """An aligner's own file: safetensors with a card that says which aligner it is."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from vidret.align.glscl import ConceptAligner
 from vidret.align.glscl_checkpoint import build_concepts
@@ -15,18 +17,19 @@ from vidret.errors import AlignerError
 
 FORMAT = 1
 CARD = "vidret-aligner"
-UCOFIA, GLSCL = "ucofia", "glscl"
+
+# What builds an aligner of each kind from its weights and its card.
+BUILDERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Aligner | ConceptAligner]] = {
+    Aligner.kind: lambda weights, card: build_aligner(weights, {}),
+    ConceptAligner.kind: lambda weights, card: build_concepts(
+        weights, temperature=card["temperature"], heads=card["heads"], share=card["share"], names={}
+    ),
+}
 
 
 def save_aligner(aligner: Aligner | ConceptAligner, path: Path) -> None:
     """Write a trained aligner; ``load_aligner`` takes the file."""
-    card: dict[str, Any] = {"format": FORMAT, "aligner": UCOFIA}
-    if isinstance(aligner, ConceptAligner):
-        layer: Any = aligner.finder.decoder[0] if aligner.finder is not None else None
-        if layer is None:
-            raise ValueError("aligner must be trained to be saved, got one without a head")
-        heads = layer.self_attn.num_heads
-        card |= {"aligner": GLSCL, "temperature": aligner.temperature, "heads": heads, "share": aligner.share}
+    card = {"format": FORMAT, "aligner": aligner.kind, **aligner.describe()}
     weights = {name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}
     save_file(weights, path, metadata={CARD: json.dumps(card)})
 
@@ -41,12 +44,8 @@ def load_aligner(path: Path) -> Aligner | ConceptAligner:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {}).get(CARD, "{}"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if card.get("format") != FORMAT or card.get("aligner") not in (UCOFIA, GLSCL):
+        if card.get("format") != FORMAT or card.get("aligner") not in BUILDERS:
             raise AlignerError("not an aligner that this version of vidret knows")
-        if card["aligner"] == UCOFIA:
-            return build_aligner(weights, {})
-        aligner = build_concepts(weights, temperature=card["temperature"], heads=card["heads"], names={})
-        aligner.share = card["share"]
-        return aligner
+        return BUILDERS[card["aligner"]](weights, card)
     except (AlignerError, SafetensorError, OSError, ValueError, KeyError) as error:
         raise AlignerError(f"{path}: {error}") from error

@@ -6,7 +6,7 @@ frames (temperature 3) was trained with their norms. Without one, frames of unit
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -108,6 +108,8 @@ class ConceptAligner(nn.Module):
     Reference: GLSCL (Zhang et al. 2025), global interaction and local interaction with shared queries and decoder.
     """
 
+    kind: ClassVar[str] = "glscl"
+
     def __init__(
         self,
         *,
@@ -144,6 +146,17 @@ class ConceptAligner(nn.Module):
     def trained(self) -> bool:
         """Say whether there is a trained head, which reads raw vectors."""
         return self.finder is not None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings that no weight tells.
+
+        Raises:
+            ValueError: There is no trained head.
+        """
+        if self.finder is None:
+            raise ValueError("aligner must be trained to be saved, got one without a head")
+        heads = cast(nn.TransformerDecoderLayer, self.finder.decoder[0]).self_attn.num_heads
+        return {"temperature": self.temperature, "heads": heads, "share": self.share}
 
     def prepare(self, videos: VideoBatch) -> ConceptVideos:
         """Compute all about videos that no text changes; their tokens are not looked at.

@@ -15,7 +15,7 @@ from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
 from vidret.layers import find_misfits
 
-TEMPERATURE, HEADS = 3.0, 8  # of the published settings; no weight tells them
+TEMPERATURE, HEADS, SHARE = 3.0, 8, 0.5  # of the published settings; no weight tells them
 
 # How names begin, in a checkpoint.
 POSITIONS, BLOCKS = "frame_position_embeddings.weight", "transformerClip.resblocks."
@@ -72,7 +72,7 @@ def name_parts(shared_decoder: bool, shared_queries: bool) -> dict[str, str]:
 
 
 def build_concepts(
-    weights: Mapping[str, Tensor], *, temperature: float, heads: int, names: Mapping[str, str]
+    weights: Mapping[str, Tensor], *, temperature: float, heads: int, share: float = SHARE, names: Mapping[str, str]
 ) -> ConceptAligner:
     """Build the aligner that weights with our names have the shapes of; errors call them by ``names``."""
     for_words = any(name.startswith("word_finder.") for name in weights)
@@ -87,6 +87,7 @@ def build_concepts(
         finder=_build_finder(weights, "finder.", heads),
         word_finder=_build_finder(weights, "word_finder.", heads) if for_words else None,
         temperature=temperature,
+        share=share,
     )
     for kind, misfits in find_misfits(aligner.state_dict(), weights).items():
         _complain(kind, misfits, names)

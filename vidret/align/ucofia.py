@@ -1,6 +1,7 @@
 """The aligner: the coarse-to-fine score of queries against candidates, the video's part of it computed once."""
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -33,6 +34,8 @@ class Aligner(nn.Module):
     Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval".
     """
 
+    kind: ClassVar[str] = "ucofia"
+
     def __init__(
         self,
         *,
@@ -58,6 +61,10 @@ class Aligner(nn.Module):
     def trained(self) -> bool:
         """Say whether there is a trained head, which reads raw vectors."""
         return self.mixing is not None
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings that no weight tells: none."""
+        return {}
 
     def prepare(self, videos: VideoBatch, *, noise: Float[Tensor, "item draw patch"] | None = None) -> PreparedVideos:
         """Compute what does not depend on the query; differentiable.

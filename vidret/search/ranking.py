@@ -1,16 +1,16 @@
 """The second look at candidates: what orders them, by levels, and what of a segment is stored for it at indexing."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from vidret.align.batches import collate_segments, collate_texts
-from vidret.align.files import GLSCL, UCOFIA, load_aligner
+from vidret.align.files import load_aligner
 from vidret.align.glscl import ConceptAligner, ConceptVideos
 from vidret.align.packing import pack_video, stack_rows, unpack_videos
 from vidret.align.similarity import score_top_frames
@@ -103,7 +103,7 @@ class UcofiaRanker:
     def __init__(self, name: str, aligner: Aligner, *, tokens: str = "int8") -> None:
         """Take an aligner; ``tokens`` says how they are stored: int8 or float16."""
         self.name, self._aligner, self._dtype = name, aligner.eval(), TOKENS[tokens]
-        self.fingerprint = _digest(UCOFIA, aligner)
+        self.fingerprint = _digest(aligner)
         # As published for a trained head, whose logits it is 1 of; measured without one, where cosines spread wider.
         self.temperature = 1 / float(aligner.logit_scale.detach().exp()) if aligner.trained else 0.05
 
@@ -134,7 +134,7 @@ class GlsclRanker:
     def __init__(self, name: str, aligner: ConceptAligner) -> None:
         """Take an aligner."""
         self.name, self._aligner = name, aligner.eval()
-        self.fingerprint = _digest(GLSCL, aligner)
+        self.fingerprint = _digest(aligner)
         self.weights: Mapping[str, float] = {"pooled": 1.0}
         if aligner.trained:
             self.weights = {"pooled": 1.0, "concepts": aligner.share}
@@ -157,12 +157,35 @@ class GlsclRanker:
         return Levels(scores, found.best_frame.numpy())
 
 
+def _compare_tokens(encoder: Encoder, tokens: str) -> Ranker:
+    """Return the training-free UCoFiA.
+
+    The starter's regions are mixed as its frames are: the less they repeat each other, the more they say. CLIP's
+    patches are not trained to be compared: the nearer to the class token, the more they can be trusted.
+    """
+    selector = PatchSelector(apart=encoder.name.removesuffix(WHOLE) == STARTER)
+    return UcofiaRanker(Aligner.kind, Aligner(selector=selector), tokens=tokens)
+
+
+# Rankers that need no training by name, and those of trained aligners by the aligner's kind.
+UNTRAINED: Mapping[str, Callable[[Encoder, str], Ranker]] = {
+    NONE: lambda encoder, tokens: FrameRanker(),
+    MEAN: lambda encoder, tokens: MeanRanker(),
+    Aligner.kind: _compare_tokens,
+    ConceptAligner.kind: lambda encoder, tokens: GlsclRanker(ConceptAligner.kind, ConceptAligner()),
+}
+TRAINED: Mapping[str, Callable[[str, Any, str], Ranker]] = {
+    Aligner.kind: lambda name, aligner, tokens: UcofiaRanker(name, aligner, tokens=tokens),
+    ConceptAligner.kind: lambda name, aligner, tokens: GlsclRanker(name, aligner),
+}
+
+
 def choose_ranker(encoder: Encoder) -> str:
     """Name the ranker that a new index gets unless told: a model's own aligner, or what was measured to be better."""
     beside = find_aligner(encoder.name)
     if beside is not None:
         return str(beside)
-    return UCOFIA if encoder.name.removesuffix(WHOLE) == STARTER else NONE
+    return Aligner.kind if encoder.name.removesuffix(WHOLE) == STARTER else NONE
 
 
 def find_aligner(name: str) -> Path | None:
@@ -188,25 +211,15 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
         raise AlignerError(f"tokens must be {' or '.join(TOKENS)}, got {tokens}")
     if name == AUTO:
         name = choose_ranker(encoder)
-    if name in (NONE, MEAN):
-        return FrameRanker() if name == NONE else MeanRanker()
-    if name == UCOFIA:
-        # The starter's regions are mixed as its frames are: the less they repeat each other, the more they say. CLIP's
-        # patches are not trained to be compared: the nearer to the class token, the more they can be trusted.
-        return UcofiaRanker(
-            name, Aligner(selector=PatchSelector(apart=encoder.name.removesuffix(WHOLE) == STARTER)), tokens=tokens
-        )
-    if name == GLSCL:
-        return GlsclRanker(name, ConceptAligner())
+    if name in UNTRAINED:
+        return UNTRAINED[name](encoder, tokens)
     path = Path(name)
     if not path.is_file():
-        raise AlignerError(f"rerank must be auto, none, mean, ucofia, glscl or the file of an aligner, got {name}")
+        raise AlignerError(f"rerank must be {', '.join((AUTO, *UNTRAINED))} or the file of an aligner, got {name}")
     aligner = load_aligner(path)
     if aligner.temporal is not None and (dim := aligner.temporal.positions.shape[1]) != encoder.dim:
         raise AlignerError(f"{path}: the encoder must have {dim} dimensions, got {encoder.name} of {encoder.dim}")
-    if isinstance(aligner, Aligner):
-        return UcofiaRanker(str(path.absolute()), aligner, tokens=tokens)
-    return GlsclRanker(str(path.absolute()), aligner)
+    return TRAINED[aligner.kind](str(path.absolute()), aligner, tokens)
 
 
 def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
@@ -228,9 +241,9 @@ def _refuse_missing(name: str, packed: Packed) -> None:
         raise AlignerError(f"{name}: the index must be made with this aligner, got one that holds none of its tokens")
 
 
-def _digest(kind: str, aligner: torch.nn.Module) -> str:
+def _digest(aligner: Aligner | ConceptAligner) -> str:
     """Name what an aligner packs: its kind alone when nothing in it is trained."""
-    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    digest = hashlib.blake2b(aligner.kind.encode(), digest_size=16)
     for name, weight in aligner.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().float().numpy().tobytes())
