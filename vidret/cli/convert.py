@@ -1,7 +1,9 @@
 """vidret convert: other people's checkpoints."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -90,18 +92,18 @@ def convert_grounding(checkpoint: Path, out: Path, recipe: str, backbone: str) -
 
 def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | None) -> "Aligner | ConceptAligner | None":
     """Convert the aligner that a checkpoint of a whole model holds, if its method has one."""
+    from vidret.align.glscl import ConceptAligner
     from vidret.align.glscl_checkpoint import convert_concepts
+    from vidret.align.ucofia import Aligner
     from vidret.align.ucofia_checkpoint import convert_aligner
     from vidret.encode.weights import read_weights
     from vidret.errors import AlignerError
 
+    converters: dict[str, Callable[[Any], Aligner | ConceptAligner]] = {
+        Aligner.kind: convert_aligner,
+        ConceptAligner.kind: partial(convert_concepts, shared_queries=shared_queries),
+    }
     try:
-        match source:
-            case "ucofia":
-                return convert_aligner(read_weights(checkpoint))
-            case "glscl":
-                return convert_concepts(read_weights(checkpoint), shared_queries=shared_queries)
-            case _:
-                return None
+        return converters[source](read_weights(checkpoint)) if source in converters else None
     except AlignerError as error:
         raise AlignerError(f"{checkpoint}: {error}") from error

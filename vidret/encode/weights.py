@@ -5,10 +5,10 @@ named by a table, or be listed as one that is left behind on purpose: an unknown
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -28,7 +28,6 @@ Names = Mapping[str, str]
 Heads = tuple[int, int]
 
 PROMPT_KEY = "clip.vision_model.encoder.prompt_embedding"
-SOURCES = ("tempme", "promptswitch", "ucofia", "glscl")
 
 _OPEN_BLOCK = {
     "attn.in_proj_weight": "attn.in_proj_weight",
@@ -112,6 +111,14 @@ PROMPT_SWITCH_LEFT = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings
 NEVER_LEFT = re.compile(r"(?!)")
 
 
+class Missing(NamedTuple):
+    """What checkpoints do not hold: TempMe's schedule, Prompt Switch's prompts, and attention heads where unusual."""
+
+    schedule: MergeSchedule
+    prompts: PromptShape | None
+    heads: Heads | None
+
+
 def convert(
     weights: Weights,
     source: str,
@@ -132,16 +139,9 @@ def convert(
     Raises:
         EncoderError: Lists the keys that are missing or unknown.
     """
-    match source:
-        case "tempme":
-            model = _from_tempme(weights, schedule or MergeSchedule(), heads)
-        case "promptswitch":
-            model = _from_promptswitch(weights, prompts, heads)
-        case "ucofia" | "glscl":
-            model = _from_aligned(weights, source, heads)
-        case _:
-            raise EncoderError(f"source must be one of {', '.join(SOURCES)}, got {source}")
-    return model.eval()
+    if source not in SOURCES:
+        raise EncoderError(f"source must be one of {', '.join(SOURCES)}, got {source}")
+    return SOURCES[source](weights, Missing(schedule or MergeSchedule(), prompts, heads)).eval()
 
 
 def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frames: int | None) -> ClipModel:
@@ -155,7 +155,7 @@ def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frame
         prompts = None
         if clip_frames is not None and PROMPT_KEY in weights:
             prompts = PromptShape(len(weights[PROMPT_KEY]), clip_frames)
-        return convert(weights, source, schedule=schedule if source == "tempme" else None, prompts=prompts)
+        return convert(weights, source, schedule=schedule, prompts=prompts)
     except (EncoderError, ValueError) as error:
         raise EncoderError(f"{path}: {error}") from error
 
@@ -261,11 +261,11 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_ge
     return Card(method, f"ViT-{_letter(width)}-{patch}", vision, text)
 
 
-def _from_tempme(weights: Weights, schedule: MergeSchedule, heads: Heads | None) -> ClipModel:
-    own = rename(weights, TEMPME)
+def _from_tempme(weights: Weights, missing: Missing) -> ClipModel:
+    own, schedule = rename(weights, TEMPME), missing.schedule
     for name in [name for name in own if name.startswith("vision.temporal.")]:
         own[name] = own[name].reshape(own[name].shape[1], -1)  # (1, clip, 1, width)
-    card = measure_card(own, method="tempme", heads=heads, quick_gelu=True)
+    card = measure_card(own, method="tempme", heads=missing.heads, quick_gelu=True)
     tables = {name: len(own[name]) for name in own if name.startswith("vision.temporal.")}
     expected = {f"vision.temporal.{layer}" for layer in schedule.layers}
     if set(tables) != expected:
@@ -276,24 +276,40 @@ def _from_tempme(weights: Weights, schedule: MergeSchedule, heads: Heads | None)
     return _fill(card, own)
 
 
-def _from_promptswitch(weights: Weights, prompts: PromptShape | None, heads: Heads | None) -> ClipModel:
+def _from_promptswitch(weights: Weights, missing: Missing) -> ClipModel:
     own = rename(pack_attention(weights), PROMPT_SWITCH, left=PROMPT_SWITCH_LEFT)
     for name in ("vision.proj", "text.proj"):
         if name in own:
             own[name] = own[name].T
-    card = measure_card(own, method="promptswitch", heads=heads, quick_gelu=True)
+    card = measure_card(own, method="promptswitch", heads=missing.heads, quick_gelu=True)
     if "vision.prompts.cube" not in own:
         raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
     num_prompts = len(own["vision.prompts.cube"])
-    return _fill(replace(card, prompts=prompts or PromptShape(num_prompts, num_prompts)), own)
+    return _fill(replace(card, prompts=missing.prompts or PromptShape(num_prompts, num_prompts)), own)
 
 
-def _from_aligned(weights: Weights, source: str, heads: Heads | None) -> ClipModel:
-    # The aligner's own weights are the aligner's business; everything of CLIP has to be known.
-    clip = {name: weight for name, weight in weights.items() if name.startswith("clip.")}
-    own = rename(clip, UCOFIA)
-    card = measure_card(own, method=source, heads=heads, quick_gelu=True)
-    return _fill(replace(card, token_shift=source == "ucofia"), own)
+def _from_ucofia(weights: Weights, missing: Missing) -> ClipModel:
+    own, card = _take_clip(weights, "ucofia", missing.heads)
+    return _fill(replace(card, token_shift=True), own)
+
+
+def _from_glscl(weights: Weights, missing: Missing) -> ClipModel:
+    own, card = _take_clip(weights, "glscl", missing.heads)
+    return _fill(card, own)
+
+
+def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:
+    """Return CLIP's weights alone, all of which must be known; the aligner's own are the aligner's business."""
+    own = rename({name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA)
+    return own, measure_card(own, method=method, heads=heads, quick_gelu=True)
+
+
+SOURCES: Mapping[str, Callable[[Weights, Missing], ClipModel]] = {
+    "tempme": _from_tempme,
+    "promptswitch": _from_promptswitch,
+    "ucofia": _from_ucofia,
+    "glscl": _from_glscl,
+}
 
 
 def from_open_clip(state: Weights, card: Card) -> ClipModel:
