@@ -7,6 +7,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from vidret.ground.checkpoint import RECIPES
+from vidret.train.run import run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -36,3 +37,13 @@ def test_there_is_a_recipe_for_every_method() -> None:
     assert len(CONFIGS) > 10
     methods = {read(path)[0].get("method", "r2tuning") for path in CONFIGS}
     assert methods == {"clip", "tempme", "promptswitch", "ucofia", "glscl", "r2tuning"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_recipe_has_settings_that_training_takes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["fit", "--config", str(path), "--print_config"])
+    assert not ended.value.code
+    assert "seed_everything" in capsys.readouterr().out
