@@ -20,15 +20,15 @@ from vidret.index.run import count_cores
 from vidret.video.scan import scan
 
 PROGRAM = "from vidret.cli import main; main()"
-ENGINES = ("local", "ray")
+RUNNERS = ("local", "ray")
 
 
-def run_index(files: list[str], engine: str, model: str) -> dict[str, float]:
+def run_index(files: list[str], runner: str, model: str) -> dict[str, float]:
     """Index files into a new folder; give the seconds of the work and of the start before it."""
     with tempfile.TemporaryDirectory(prefix="vidret-bench-") as folder:
         manifest = Path(folder, "videos.jsonl")
         manifest.write_text("".join(json.dumps({"path": file}) + "\n" for file in files))
-        command = ["index", str(manifest), "--index", f"{folder}/index", "--engine", engine, "--model", model, "--json"]
+        command = ["index", str(manifest), "--index", f"{folder}/index", "--runner", runner, "--model", model, "--json"]
         told = subprocess.run([sys.executable, "-c", PROGRAM, *command], check=True, capture_output=True, text=True)
     report: dict[str, Any] = json.loads(told.stdout)
     if report["failed"]:
@@ -46,19 +46,19 @@ def main() -> None:
     parser.add_argument("--model", default="starter")
     arguments = parser.parse_args()
     files = scan(arguments.videos)[: arguments.limit]
-    runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
+    runs: dict[str, list[dict[str, float]]] = {runner: [] for runner in RUNNERS}
     for number in range(arguments.rounds):
-        for engine in ENGINES[:: 1 if number % 2 else -1]:
-            runs[engine].append(run_index(files, engine, arguments.model))
-            print(number, engine, {name: round(value, 2) for name, value in runs[engine][-1].items()}, file=sys.stderr)
+        for runner in RUNNERS[:: 1 if number % 2 else -1]:
+            runs[runner].append(run_index(files, runner, arguments.model))
+            print(number, runner, {name: round(value, 2) for name, value in runs[runner][-1].items()}, file=sys.stderr)
     medians = {
-        engine: {name: round(statistics.median(each[name] for each in several), 2) for name in several[0]}
-        for engine, several in runs.items()
+        runner: {name: round(statistics.median(each[name] for each in several), 2) for name in several[0]}
+        for runner, several in runs.items()
     }
     ratio = round(medians["local"]["seconds"] / medians["ray"]["seconds"], 3)
     print(f"{'':8}{'seconds':>9}{'start':>9}{'segments':>10}", file=sys.stderr)
-    for engine, row in medians.items():
-        print(f"{engine:8}{row['seconds']:9.2f}{row['start']:9.2f}{row['segments']:10.0f}", file=sys.stderr)
+    for runner, row in medians.items():
+        print(f"{runner:8}{row['seconds']:9.2f}{row['start']:9.2f}{row['segments']:10.0f}", file=sys.stderr)
     print(f"throughput of Ray against threads: {ratio:.2f}", file=sys.stderr)
     print(json.dumps({"files": len(files), "cores": count_cores(), "ratio": ratio, **medians}))
 

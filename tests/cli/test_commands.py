@@ -91,9 +91,9 @@ def test_what_was_not_pruned_is_told(run: Runner, films: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--engine", "spark"], "must be local or ray, got spark"),
-        (["--address", "auto"], "goes with --engine ray, got --engine local"),
-        (["--num-gpus-per-worker", "1"], "goes with --engine ray, got --engine local"),
+        (["--runner", "spark"], "must be local or ray, got spark"),
+        (["--address", "auto"], "needs --runner ray, got --runner local"),
+        (["--num-gpus-per-worker", "1"], "needs --runner ray, got --runner local"),
     ],
 )
 def test_options_of_ray_need_ray(options: list[str], told: str, run: Runner, films: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_without_ray_its_extra_is_named(
     for name in [name for name in sys.modules if name.startswith("vidret.index.ray")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
-    code, _, err = run("index", films, "--index", tmp_path / "index", "--engine", "ray")
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--runner", "ray")
     assert code == 1
     assert 'indexing on Ray needs the extra "ray": pip install "vidret[ray]"' in err
 
@@ -286,13 +286,13 @@ def test_a_size_that_is_none_is_refused_in_a_sentence(run: Runner, films: Path, 
         (("search", "--image", "nowhere.png"), 1, "nowhere.png: cannot be read as a picture"),
         (("search", "red", "--after", "tomorrow"), 2, "--after"),
         (("locate", "red", "--min-seconds", "-1"), 2, "--min-seconds"),
-        (("search", "red", "--engine", "here:80"), 1, "url must be like http://127.0.0.1:8000, got here:80"),
-        (("search", "red", "--token", "T"), 2, "goes with --engine URL, got none"),
-        (("search", "red", "--engine", "http://here", "--index", "a"), 2, "--index: is for an index of this machine"),
-        (("search", "red", "--engine", "http://here", "--device", "cpu"), 2, "--device: is for an index of this"),
-        (("search", "red", "--engine", "http://here", "--sheet", "a.png"), 2, "--sheet: is for an index of this"),
-        (("locate", "red", "--engine", "http://here", "--head", "none"), 2, "--head: is for an index of this"),
-        (("locate", "red", "--engine", "http://here", "--export", "a"), 2, "--export: is for an index of this"),
+        (("search", "red", "--server", "here:80"), 1, "url must be like http://127.0.0.1:8000, got here:80"),
+        (("search", "red", "--token", "T"), 2, "needs --server URL, got none"),
+        (("search", "red", "--server", "http://here", "--index", "a"), 2, "--index: is for an index of this machine"),
+        (("search", "red", "--server", "http://here", "--device", "cpu"), 2, "--device: is for an index of this"),
+        (("search", "red", "--server", "http://here", "--sheet", "a.png"), 2, "--sheet: is for an index of this"),
+        (("locate", "red", "--server", "http://here", "--head", "none"), 2, "--head: is for an index of this"),
+        (("locate", "red", "--server", "http://here", "--export", "a"), 2, "--export: is for an index of this"),
         (("index",), 2, "Missing argument"),
         (("index", ".", "--decoder", "magic"), 2, "must be auto, decord or pyav"),
         (("search", "red", "-k", "0"), 2, "-k"),
@@ -370,7 +370,7 @@ def test_a_server_is_asked_in_place_of_an_index(
     run: Runner, server: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     server.replies = [Reply({"hits": [HIT]})]
-    code, out, _ = run("search", "dog", "--engine", server.url, "-k", 3, "--rerank", "none", "--after", "2026-01-31")
+    code, out, _ = run("search", "dog", "--server", server.url, "-k", 3, "--rerank", "none", "--after", "2026-01-31")
     assert (code, out.splitlines()[1].split()) == (0, ["1", "0.750", "0:30.5", "/films/red.mp4"])
     body = server.asked[0].body
     assert (body["query"], body["k"], body["rerank"]) == ("dog", 3, "none")
@@ -378,17 +378,17 @@ def test_a_server_is_asked_in_place_of_an_index(
     monkeypatch.setenv("VIDRET_TOKEN", "secret")
     monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "nowhere"))
     Image.new("RGB", (4, 3)).save(tmp_path / "black.png")
-    hit = json.loads(run("search", "--image", "black.png", "--engine", server.url, "--json")[1])[0]
+    hit = json.loads(run("search", "--image", "black.png", "--server", server.url, "--json")[1])[0]
     assert (hit["segment"]["number"], hit["copies"], hit["why"]) == (2, ["/films/copy.mp4"], {"frames": 0.75})
     assert server.asked[1].headers["authorization"] == "Bearer secret"
     assert list(server.asked[1].body) == ["image", "k", "rerank"]
     (tmp_path / "queries.jsonl").write_text('{"query": "red"}\n{"query": "blue"}\n')
-    assert len(run("search", "--queries", "queries.jsonl", "--engine", server.url)[1].splitlines()) == 2
+    assert len(run("search", "--queries", "queries.jsonl", "--server", server.url)[1].splitlines()) == 2
 
 
 def test_a_server_locates_moments(run: Runner, server: Served, tmp_path: Path) -> None:
     server.replies = [Reply({"videos": [VIDEO]}), Reply({"moments": [MOMENT]}), Reply(CURVE)]
-    command = ("locate", "dog", "/films/red.mp4", "--engine", server.url, "--json", "--curve", "curve.png")
+    command = ("locate", "dog", "/films/red.mp4", "--server", server.url, "--json", "--curve", "curve.png")
     code, out, err = run(*command)
     assert code == 0
     assert json.loads(out) == [{name: MOMENT[name] for name in json.loads(out)[0]}]
@@ -396,7 +396,7 @@ def test_a_server_locates_moments(run: Runner, server: Served, tmp_path: Path) -
     with Image.open(tmp_path / "curve.png") as chart:
         assert min(chart.size) > 100
     server.replies = [problem(401, "a token is needed")]
-    code, out, err = run("locate", "dog", "--engine", server.url)
+    code, out, err = run("locate", "dog", "--server", server.url)
     assert (code, out) == (1, "")
     assert "wants the token it was started with, got none" in err
 
@@ -404,7 +404,7 @@ def test_a_server_locates_moments(run: Runner, server: Served, tmp_path: Path) -
 @pytest.mark.parametrize("command", [("search", "dog"), ("locate", "dog", "--curve", "curve.png")])
 def test_a_server_is_asked_without_torch(server: Served, tmp_path: Path, command: tuple[str, ...]) -> None:
     server.replies = [Reply({"hits": [HIT], "moments": [MOMENT]}), Reply(CURVE)]
-    arguments = ["vidret", *command, "--engine", server.url]
+    arguments = ["vidret", *command, "--server", server.url]
     code = f"import sys; from vidret import cli; sys.argv = {arguments}; cli.app(standalone_mode=False)"
     code += "; sys.exit(3 * ('torch' in sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)

@@ -70,7 +70,7 @@ def test_without_the_encoder_vectors_are_measured_and_it_is_said(
 def test_wrong_use_gets_one_sentence(run: Runner, index: Path, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "empty.txt").write_text("\n")
     for arguments, code, told in (
-        (("--queries", tmp_path / "empty.txt"), 2, "goes with --recall"),
+        (("--queries", tmp_path / "empty.txt"), 2, "needs --recall"),
         (("--recall", "--queries", tmp_path / "empty.txt"), 1, "queries must hold one, got none"),
         (("--recall", "--queries", tmp_path / "nowhere.txt"), 1, "nowhere.txt: cannot be read"),
     ):

@@ -70,7 +70,9 @@ def index(
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")] = None,
-    engine: Annotated[str, typer.Option(help="Where the work is done: local, or ray (many machines).")] = "local",
+    runner: Annotated[
+        str, typer.Option(help="Where the work runs: local (this machine) or ray (a cluster).")
+    ] = "local",
     address: Annotated[
         str | None,
         typer.Option(help="Of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; one of this machine unless given."),
@@ -79,7 +81,7 @@ def index(
         float | None,
         typer.Option(
             min=0,
-            help="With --engine ray: GPUs of each model that encodes, such as 1 or 0.5; 0 encodes on CPUs. "
+            help="With --runner ray: GPUs of each model that encodes, such as 1 or 0.5; 0 encodes on CPUs. "
             "Unless given, 1 where --device is CUDA and Ray has a GPU.",
         ),
     ] = None,
@@ -103,7 +105,7 @@ def index(
     """Index videos: what is new or changed is encoded, the rest is skipped. Interrupt and run again at will."""
     if decoder not in ("auto", "decord", "pyav"):
         raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
-    run = choose_run(engine, address, num_gpus_per_worker, precision)
+    run = choose_run(runner, address, num_gpus_per_worker, precision)
     num_bytes = None if memory is None else parse_memory(memory)
     from vidret.store.store import Store
 
@@ -140,18 +142,18 @@ def index(
 
 
 def choose_run(
-    engine: str, address: str | None, num_gpus_per_worker: float | None, precision: str
+    runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str
 ) -> "Callable[..., IndexReport]":
     """Give what indexes files here, or on Ray."""
-    if engine == "ray":
+    if runner == "ray":
         from vidret.index.ray.run import index_on_ray
 
         return partial(index_on_ray, address=address, num_gpus_per_worker=num_gpus_per_worker, precision=precision)
-    if engine != "local":
-        raise typer.BadParameter(f"must be local or ray, got {engine}", param_hint="--engine")
+    if runner != "local":
+        raise typer.BadParameter(f"must be local or ray, got {runner}", param_hint="--runner")
     for hint, value in (("--address", address), ("--num-gpus-per-worker", num_gpus_per_worker)):
         if value is not None:
-            raise typer.BadParameter("goes with --engine ray, got --engine local", param_hint=hint)
+            raise typer.BadParameter("needs --runner ray, got --runner local", param_hint=hint)
     from vidret.index.run import index_files
 
     return index_files
@@ -189,7 +191,7 @@ def info(
         tell_recall(index, queries, seed, as_json=as_json)
         return
     if queries is not None:
-        raise typer.BadParameter("goes with --recall, got none", param_hint="--queries")
+        raise typer.BadParameter("needs --recall, got none", param_hint="--queries")
     if repair and (lost := Store.repair_catalog(index)):
         for reason in lost:
             print(printable(f"catalog: {reason}"))

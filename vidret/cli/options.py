@@ -59,11 +59,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SheetOption = Annotated[Path | None, typer.Option(help="Write a contact sheet of the results (.jpg or .png).")]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--engine", metavar="URL", help="Ask a vidret serve, such as http://127.0.0.1:8000, not an index."),
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="A running vidret serve to ask instead of an index, such as http://127.0.0.1:8000.",
+    ),
 ]
-TokenOption = Annotated[
-    str | None, typer.Option("--token", envvar="VIDRET_TOKEN", help="What that server was started with as --token.")
-]
+TokenOption = Annotated[str | None, typer.Option("--token", envvar="VIDRET_TOKEN", help="Token of that server.")]
 FolderOption = Annotated[
     str | None, typer.Option(help="Only videos in this folder or below this address, at any depth.")
 ]
@@ -124,11 +126,11 @@ def open_asked(
     """Open an index until the command ends, or where a URL is given a server: then no index, no model is touched."""
     if url is None:
         if is_given(context, "token"):
-            raise typer.BadParameter("goes with --engine URL, got none", param_hint="--token")
+            raise typer.BadParameter("needs --server URL, got none", param_hint="--token")
         return context.with_resource(open_engine(index, None, device, precision, head=head, must_exist=True))
     for name in LOCAL_ONLY:
         if is_given(context, name):
-            raise typer.BadParameter("is for an index of this machine, not for --engine URL", param_hint=f"--{name}")
+            raise typer.BadParameter("is for an index of this machine, not for --server URL", param_hint=f"--{name}")
     from vidret.client import RemoteEngine
 
     return context.with_resource(RemoteEngine(url, token))

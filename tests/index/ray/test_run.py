@@ -244,7 +244,7 @@ def test_what_ends_a_run_is_told_in_one_sentence(
 
 def test_the_command_starts_a_ray_of_its_own_and_is_quiet(films: Path, model: Path, tmp_path: Path) -> None:
     program = "from vidret.cli import main; main()"
-    options = ["--engine", "ray", "--model", str(model), "--precision", "fp32", "--json", "--progress-json"]
+    options = ["--runner", "ray", "--model", str(model), "--precision", "fp32", "--json", "--progress-json"]
     command = [sys.executable, "-c", program, "index", str(films / "0.mp4"), "--index", str(tmp_path / "index")]
     ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
