@@ -20,8 +20,8 @@ from vidret.encode.clip import ClipEncoder
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
 from vidret.ground.checkpoint import RECIPES, HeadCard, load_head, save_head
-from vidret.ground.head import Answer, GroundingHead
-from vidret.ground.projected import MappedVideos
+from vidret.ground.head import GroundingHead, GroundingResult
+from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.decode import open_reader
@@ -150,21 +150,21 @@ def gather(parts: Sequence[LayerTokens], window: Window) -> tuple[list[Any], lis
 @torch.no_grad()
 def answer_directly(
     path: Path, query: str, head: Path, encoder: ClipEncoder, windows: Sequence[Window], dtype: torch.dtype | None
-) -> tuple[list[MappedVideos], Answer]:
-    """Give each window's mapped tokens, and the spans and saliency of the whole, joined by loops; no file between."""
+) -> tuple[list[ProjectedVideos], GroundingResult]:
+    """Return each window's projected tokens, the spans and saliency of the whole, joined by loops; no file between."""
     module, card = load_head(head)
     fps = card.fps or 0.5
     words = torch.from_numpy(encoder.encode_text_layers([query], NUM_LAYERS)[0].layers)[None]
     parts = look(path, encoder, fps)
-    mapped, spans = [], []
+    projected, spans = [], []
     said: dict[int, list[float]] = {}
     for window in windows:
         layers, masks, sizes = gather(parts, window)
-        mapped.append(module.prepare(layers, token_masks=masks, sizes=sizes, dtype=dtype))
-        found = module.decode(module(mapped[-1], words), fps=fps)[0]
+        projected.append(module.prepare(layers, token_masks=masks, sizes=sizes, dtype=dtype))
+        found = module.decode(module(projected[-1], words), fps=fps)[0]
         spans += [[start + window.first / fps, end + window.first / fps, score] for start, end, score in found.spans]
         for place, value in enumerate(found.saliency, start=window.first):
             said.setdefault(place, []).append(float(value))
     spans.sort(key=lambda span: -span[2])
     saliency = np.array([np.mean(said[place]) for place in sorted(said)], np.float32)
-    return mapped, Answer(np.array(spans, np.float32).reshape(-1, 3), saliency)
+    return projected, GroundingResult(np.array(spans, np.float32).reshape(-1, 3), saliency)

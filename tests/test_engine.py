@@ -25,7 +25,7 @@ from tests.search.test_ranking import (
 from vidret.align.files import save_aligner
 from vidret.encode.load import load_encoder
 from vidret.encode.model import save_model
-from vidret.encode.weights import convert
+from vidret.encode.weights import convert_state_dict
 from vidret.engine import Engine
 from vidret.errors import AlignerError, StoreError, VidretError
 from vidret.types import Asked, Filters, Hit
@@ -348,7 +348,7 @@ def test_a_converted_model_answers_as_its_aligner_does_without_an_index(
     method: str, mosaics: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model.safetensors"
-    save_model(convert(published(method), method), model)
+    save_model(convert_state_dict(published(method), method), model)
     save_aligner(convert_golden(method), tmp_path / "model.aligner.safetensors")
     encoder = load_encoder(str(model), device="cpu", precision="fp32")
     engine = Engine(tmp_path / "index", encoder, tokens="float16")

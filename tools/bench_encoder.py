@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidret.encode.clip import describe
+from vidret.encode.clip import derive_card
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergePlan, MergeSchedule, plan_merge
@@ -128,7 +128,7 @@ def bench(backbone: str, num_frames: int, repeats: int, num_videos: int) -> list
     """Time all variants of a backbone, by turns."""
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
-    card = describe(other, backbone)
+    card = derive_card(other, backbone)
     if card is None:
         raise SystemExit(f"{backbone}: not a ViT of CLIP's block shape")
     state = from_open_clip(other.state_dict(), card).state_dict()
@@ -166,7 +166,7 @@ def agreement(backbone: str, num_frames: int) -> float:
     """Give the share of tokens that bfloat16 weights merge as float32 ones do, each layer given the same tokens."""
     torch.manual_seed(0)
     other: Any = open_clip.create_model(backbone, pretrained=None).eval()
-    card = describe(other, backbone)
+    card = derive_card(other, backbone)
     assert card is not None
     state = from_open_clip(other.state_dict(), card).state_dict()
     exact, rough = (fill(replace(card, merging=MergeSchedule()), state).vision for _ in range(2))

@@ -3,8 +3,8 @@
     python tools/bench_grounding.py [--videos 300] [--queries 20] [--repeats 9] [--index DIR]
 
 Sizes are those of the published head over CLIP ViT-B/32, weights and tokens random (speed does not depend on them), and
-queries have 14 tokens. Of one video: a query whose mapped tokens are at hand, over windows as they are asked and in one
-piece; reading those tokens, bytes for each 2-second clip; mapping them, once a video. CPU seconds of one thread,
+queries have 14 tokens. Of one video: a query whose projected tokens exist, window by window and in one
+piece; reading those tokens, bytes for each 2-second clip; projecting them, once a video. CPU seconds of one thread,
 medians. Memory is the peak of a process of its own: all of it, and how far it rises. Of many videos: ``locate`` over an
 index of made vectors and kept tokens of videos of 150 s, ten of them asked, the text encoded in between; wall seconds
 on one thread and on all: where other programs keep the cores busy, threads that wait for each other are slower than
@@ -33,10 +33,10 @@ from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.ground.checkpoint import RECIPES, HeadCard, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.postprocess import settle
-from vidret.ground.projected import MappedVideos
-from vidret.ground.projected_files import load_mapped, save_mapped
-from vidret.ground.windows import Window, cut_windows, join_answers
+from vidret.ground.postprocess import postprocess_spans
+from vidret.ground.projected import ProjectedVideos
+from vidret.ground.projected_files import load_projected, save_projected
+from vidret.ground.windows import Window, cut_windows, join_results
 from vidret.store.records import HEAD
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
@@ -59,21 +59,21 @@ def make_head() -> tuple[GroundingHead, HeadCard]:
     return head, HeadCard.describe(head, backbone=BACKBONE, **RECIPES["qvhighlights"])
 
 
-def make_mapped(num_clips: int, dtype: torch.dtype, seed: int = 0) -> MappedVideos:
-    """Draw the mapped tokens of clips."""
+def make_projected(num_clips: int, dtype: torch.dtype, seed: int = 0) -> ProjectedVideos:
+    """Draw the projected tokens of clips."""
     generator = torch.Generator().manual_seed(seed)
     shape = (1, num_clips, NUM_TOKENS)
     if dtype == torch.int8:
         layers = [torch.randint(-127, 128, (*shape, DIM), generator=generator, dtype=dtype) for _ in range(NUM_LAYERS)]
         scales = [torch.rand(shape, generator=generator) / 100 for _ in range(NUM_LAYERS)]
-        return MappedVideos(tuple(layers), tuple(scales), (None,) * NUM_LAYERS)
+        return ProjectedVideos(tuple(layers), tuple(scales), (None,) * NUM_LAYERS)
     layers = [torch.randn(*shape, DIM, generator=generator).to(dtype) for _ in range(NUM_LAYERS)]
-    return MappedVideos(tuple(layers), (None,) * NUM_LAYERS, (None,) * NUM_LAYERS)
+    return ProjectedVideos(tuple(layers), (None,) * NUM_LAYERS, (None,) * NUM_LAYERS)
 
 
-def make_parts(windows: list[Window], dtype: torch.dtype) -> list[tuple[Window, MappedVideos]]:
-    """Draw the mapped tokens of each window."""
-    return [(window, make_mapped(window.last - window.first, dtype, seed)) for seed, window in enumerate(windows)]
+def make_parts(windows: list[Window], dtype: torch.dtype) -> list[tuple[Window, ProjectedVideos]]:
+    """Draw the projected tokens of each window."""
+    return [(window, make_projected(window.last - window.first, dtype, seed)) for seed, window in enumerate(windows)]
 
 
 @torch.inference_mode()
@@ -81,10 +81,10 @@ def ask(head: GroundingHead, card: HeadCard, parts: Any, num_clips: int) -> int:
     """Answer a query from windows and their tokens; give the number of spans."""
     query = torch.randn(1, NUM_LAYERS, NUM_WORDS, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     windows, answers = [], []
-    for window, mapped in parts:
+    for window, projected in parts:
         windows.append(window)
-        answers += head.decode(head(mapped, query), fps=FPS)
-    return len(settle(join_answers(windows, answers, fps=FPS), card, duration=num_clips / FPS))
+        answers += head.decode(head(projected, query), fps=FPS)
+    return len(postprocess_spans(join_results(windows, answers, fps=FPS), card, duration=num_clips / FPS))
 
 
 def measure(repeats: int, runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -114,7 +114,7 @@ def measure_queries(repeats: int) -> dict[str, float]:
 
 def read_all(path: Path) -> float:
     """Read a file's tokens, touching each byte."""
-    return sum(float(layer.sum()) for _, mapped in load_mapped(path, device=CPU) for layer in mapped.layers)
+    return sum(float(layer.sum()) for _, projected in load_projected(path, device=CPU) for layer in projected.layers)
 
 
 def measure_reading(repeats: int, folder: Path) -> dict[str, dict[str, float]]:
@@ -123,7 +123,7 @@ def measure_reading(repeats: int, folder: Path) -> dict[str, dict[str, float]]:
     runs: dict[str, Callable[[], Any]] = {}
     for name, dtype in TYPES.items():
         path = folder / f"{name}.zip"
-        save_mapped(path, make_parts([Window(0, CLIPS)], dtype))
+        save_projected(path, make_parts([Window(0, CLIPS)], dtype))
         runs[name] = partial(read_all, path)
         found[name] = {"bytes_a_clip": round(path.stat().st_size / CLIPS)}
     for name, seconds in measure(repeats, runs).items():
@@ -161,7 +161,7 @@ def send_peak(path: Path, num_clips: int, queue: Any) -> None:
     head, card = make_head()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
     before = resident_mb("VmRSS")
-    ask(head, card, load_mapped(path, device=CPU), num_clips)
+    ask(head, card, load_projected(path, device=CPU), num_clips)
     queue.put({"peak_mb": round(resident_mb("VmHWM")), "rise_mb": round(resident_mb("VmHWM") - before)})
 
 
@@ -172,7 +172,7 @@ def measure_memory(folder: Path) -> dict[str, dict[str, float]]:
     cases = {"600 clips": cut_windows(600), "600 clips in one piece": [Window(0, 600)], "6000 clips": cut_windows(6000)}
     for name, windows in cases.items():
         path = folder / "memory.zip"
-        save_mapped(path, ((window, make_mapped(window.last - window.first, torch.int8)) for window in windows))
+        save_projected(path, ((window, make_projected(window.last - window.first, torch.int8)) for window in windows))
         queue = context.Queue()
         process = context.Process(target=send_peak, args=(path, windows[-1].last, queue))
         process.start()
@@ -210,7 +210,7 @@ def build(path: Path, encoder: Encoder, num_videos: int) -> None:
                 store.add_segment(video, segment, float(start), float(end), embedding)
             store.finish_video(video)
             store.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
-            save_mapped(place, [(Window(0, CLIPS), make_mapped(CLIPS, torch.int8, number))])
+            save_projected(place, [(Window(0, CLIPS), make_projected(CLIPS, torch.int8, number))])
         store.save_vectors()
 
 

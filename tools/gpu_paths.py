@@ -268,8 +268,8 @@ def check_head(setup: Setup) -> Outcome:
     @torch.inference_mode()
     def ask(device: str) -> np.ndarray:
         head = load_head(path)[0].to(device).eval()
-        mapped = head.prepare([layer.to(device) for layer in layers], dtype=torch.float16)
-        output = head(mapped, query.to(device))
+        projected = head.prepare([layer.to(device) for layer in layers], dtype=torch.float16)
+        output = head(projected, query.to(device))
         return np.concatenate([output.logits.cpu().numpy().ravel(), head.decode(output, fps=1.0)[0].saliency])
 
     here, there, cpu_s, device_s = run_both(setup, ask)

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidret.encode.clip import ClipEncoder, describe
+from vidret.encode.clip import ClipEncoder, derive_card
 from vidret.encode.encoder import Encoder, check_encoder, digest_weights
 from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import infer_architecture, parse_name, read_resize
@@ -81,7 +81,7 @@ def load(name: str, precision: str = "fp32") -> ClipEncoder:
 
 def ours(model: Any) -> ClipModel:
     """Take an open_clip model's weights into our towers."""
-    card = describe(model, TINY)
+    card = derive_card(model, TINY)
     assert card is not None
     return from_open_clip(model.state_dict(), card)
 

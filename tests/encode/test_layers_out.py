@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_pictures, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
-from vidret.encode.clip import ClipEncoder, describe
+from vidret.encode.clip import ClipEncoder, derive_card
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.model import Card, ClipModel
@@ -26,7 +26,7 @@ from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextTower
 from vidret.encode.vision import Trunk, VisionTower
-from vidret.encode.weights import convert, from_open_clip
+from vidret.encode.weights import convert_state_dict, from_open_clip
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, Sampling
 
@@ -131,7 +131,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def take(other: Any, *, batch_size: int = 64) -> ClipEncoder:
     """Give our encoder with the weights of a model of open_clip's."""
-    card = describe(other, NAME)
+    card = derive_card(other, NAME)
     assert card is not None
     model = from_open_clip(other.state_dict(), card)
     return ClipEncoder(NAME, model, make_tokenizer(), device=CPU, dtype=torch.float32, batch_size=batch_size)
@@ -467,7 +467,9 @@ def read_schedule(settings: dict[str, Any]) -> MergeSchedule:
 @pytest.mark.parametrize("case", find_cases("tempme"), ids=lambda case: case.folder.name)
 def test_merged_layers_are_the_published_ones(case: Case) -> None:
     heads = (case.config["vision"]["heads"], case.config["text"]["heads"])
-    tower = convert(case.weights, "tempme", schedule=read_schedule(case.config["tempme"]), heads=heads).vision
+    tower = convert_state_dict(
+        case.weights, "tempme", schedule=read_schedule(case.config["tempme"]), heads=heads
+    ).vision
     num_frames, golden = case.config["frames"], case.outputs
     found = tower.layers(case.pictures, num_frames=num_frames, num_layers=tower.shape.layers)
     num_videos = len(case.pictures) // num_frames
@@ -485,7 +487,7 @@ def test_merged_layers_are_the_published_ones(case: Case) -> None:
 def test_layers_without_their_prompts_are_the_published_ones(case: Case) -> None:
     config, golden = case.config, case.outputs
     shape = PromptShape(config["num_prompts"], config["num_frames"])
-    tower = convert(case.weights, "promptswitch", prompts=shape, heads=(config["vh"], config["th"])).vision
+    tower = convert_state_dict(case.weights, "promptswitch", prompts=shape, heads=(config["vh"], config["th"])).vision
     found = look(tower, case.pictures, config["frames"], tower.shape.layers)
     for layer, view in enumerate(found):
         check_close(view.tokens[:, :, 0].flatten(0, 1), golden[f"layer{layer:02}.cls_out"])
@@ -496,7 +498,7 @@ def test_layers_without_their_prompts_are_the_published_ones(case: Case) -> None
 @pytest.mark.parametrize("case", find_cases("ucofia"), ids=lambda case: case.folder.name)
 def test_shifted_layers_and_words_lead_to_the_published_ones(case: Case) -> None:
     heads = (1, case.weights["clip.text_projection"].shape[0] // 64 or 1)
-    model, video = convert(case.weights, "ucofia", heads=heads), case.inputs["video"].float()
+    model, video = convert_state_dict(case.weights, "ucofia", heads=heads), case.inputs["video"].float()
     tower, text = model.vision, model.text
     (view,) = look(tower, video.reshape(-1, *video.shape[-3:]), video.shape[1], 1)
     check_close(tower.ln_post(view.tokens) @ tower.proj, case.outputs["patch_tokens_all"])

@@ -12,7 +12,7 @@ from tests.goldens import Case, check_close, find_cases
 from vidret.encode.model import ClipModel
 from vidret.encode.prompt_switch import PromptCube, PromptShape, interleave, switch
 from vidret.encode.vision import VisionTower
-from vidret.encode.weights import convert
+from vidret.encode.weights import convert_state_dict
 from vidret.layers import Attention
 
 
@@ -197,7 +197,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.
 def make_model(case: Case) -> ClipModel:
     config = case.config
     shape = PromptShape(config["num_prompts"], config["num_frames"])
-    return convert(case.weights, "promptswitch", prompts=shape, heads=(config["vh"], config["th"]))
+    return convert_state_dict(case.weights, "promptswitch", prompts=shape, heads=(config["vh"], config["th"]))
 
 
 def unit(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.goldens import Case, check_close, find_cases
-from vidret.encode.weights import convert
+from vidret.encode.weights import convert_state_dict
 
 CASES = find_cases("ucofia")
 
@@ -14,7 +14,7 @@ CASES = find_cases("ucofia")
 def test_shifted_towers_are_the_published_ones(case: Case) -> None:
     weights = case.weights
     heads = (1, weights["clip.text_projection"].shape[0] // 64 or 1)
-    model = convert(weights, "ucofia", heads=heads)
+    model = convert_state_dict(weights, "ucofia", heads=heads)
     video = case.inputs["video"].float()
     num_videos, num_frames = video.shape[:2]
     pictures = video.reshape(-1, *video.shape[-3:])
@@ -33,7 +33,7 @@ def test_shifted_towers_are_the_published_ones(case: Case) -> None:
 @torch.no_grad()
 def test_without_the_shift_the_answer_is_another() -> None:
     case = CASES[0]
-    model = convert(case.weights, "ucofia", heads=(1, 1))
+    model = convert_state_dict(case.weights, "ucofia", heads=(1, 1))
     model.vision.token_shift = False
     video = case.inputs["video"].float()
     seen = model.vision(video.reshape(-1, *video.shape[-3:]), num_frames=video.shape[1])

@@ -21,7 +21,7 @@ from vidret.encode.tempme import MergePlan, MergeSchedule, plan_merge
 from vidret.encode.text import TextShape, TextTower
 from vidret.encode.token_shift import shift_tokens
 from vidret.encode.vision import VisionShape, VisionTower
-from vidret.encode.weights import convert, from_open_clip
+from vidret.encode.weights import convert_state_dict, from_open_clip
 from vidret.layers import Block
 from vidret.types import Sampling
 
@@ -528,7 +528,7 @@ def read_schedule(settings: dict[str, Any]) -> MergeSchedule:
 def make_model(case: Case) -> ClipModel:
     config = case.config
     heads = (config["vision"]["heads"], config["text"]["heads"])
-    model = convert(case.weights, "tempme", schedule=read_schedule(config["tempme"]), heads=heads)
+    model = convert_state_dict(case.weights, "tempme", schedule=read_schedule(config["tempme"]), heads=heads)
     assert model.card.lora_rank == config["tempme"]["lora_dim"]
     assert model.card.sampling == Sampling(num_frames=config["frames"])
     return model

@@ -15,7 +15,7 @@ from tests.goldens import find_cases
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
-from vidret.encode.weights import OPEN_CLIP, convert, from_open_clip, pack_attention, read_weights, rename
+from vidret.encode.weights import OPEN_CLIP, convert_state_dict, from_open_clip, pack_attention, read_weights, rename
 from vidret.errors import EncoderError
 from vidret.types import Sampling
 
@@ -59,7 +59,7 @@ ALIGNED = {"ucofia": make_ucofia, "glscl": make_glscl}
 
 
 def convert_tempme(weights: dict[str, Tensor], schedule: MergeSchedule | None = None) -> ClipModel:
-    return convert(weights, "tempme", schedule=schedule, heads=(2, 1))
+    return convert_state_dict(weights, "tempme", schedule=schedule, heads=(2, 1))
 
 
 def same(own: Tensor, theirs: Tensor) -> bool:
@@ -95,7 +95,7 @@ def test_tempme_without_low_rank_updates_is_read_too() -> None:
 
 def test_prompt_switchs_keys_find_their_place() -> None:
     state = PROMPT_SWITCH.weights
-    model = convert(state, "promptswitch", heads=(3, 2))
+    model = convert_state_dict(state, "promptswitch", heads=(3, 2))
     own, layer = model.state_dict(), "clip.vision_model.encoder.layers.1"
     parts = [state[f"{layer}.self_attn.{part}_proj.weight"] for part in "qkv"]
     assert same(own["vision.blocks.1.attn.in_proj_weight"], torch.cat(parts))
@@ -107,7 +107,9 @@ def test_prompt_switchs_keys_find_their_place() -> None:
     assert same(own["vision.prompts.aggregation.out_proj.bias"], state["clip.vision_model.attn.out_proj.bias"])
     assert model.card.prompts == PromptShape(6, 6)
     assert (model.card.method, model.card.vision.heads, model.card.text.heads) == ("promptswitch", 3, 2)
-    assert convert(state, "promptswitch", prompts=PromptShape(6, 12), heads=(3, 2)).card.prompts == PromptShape(6, 12)
+    assert convert_state_dict(
+        state, "promptswitch", prompts=PromptShape(6, 12), heads=(3, 2)
+    ).card.prompts == PromptShape(6, 12)
 
 
 def test_packing_leaves_what_is_not_attention_of_clip() -> None:
@@ -119,7 +121,7 @@ def test_packing_leaves_what_is_not_attention_of_clip() -> None:
 @pytest.mark.parametrize("source", ["ucofia", "glscl"])
 def test_the_clip_of_what_comes_with_an_aligner_is_taken_and_the_aligner_left(source: str) -> None:
     state, expected = ALIGNED[source]()
-    model = convert(state, source, heads=HEADS)
+    model = convert_state_dict(state, source, heads=HEADS)
     assert model.card == expected.card
     assert model.vision.token_shift == (source == "ucofia")
     own = model.state_dict()
@@ -161,7 +163,7 @@ def test_a_key_without_a_place_is_named(source: str, key: str) -> None:
     states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
     states |= {aligned: make()[0] for aligned, make in ALIGNED.items()}
     with pytest.raises(EncoderError) as caught:
-        convert({**states[source], key: torch.zeros(1)}, source, heads=HEADS)
+        convert_state_dict({**states[source], key: torch.zeros(1)}, source, heads=HEADS)
     assert str(caught.value) == f"1 weights unknown: {key}"
 
 
@@ -188,7 +190,7 @@ def test_a_key_that_is_missing_is_named(source: str, key: str, named: str) -> No
     state = states[source] if source in states else ALIGNED[source]()[0]
     heads = {"tempme": (2, 1), "promptswitch": (3, 2)}.get(source, HEADS)
     with pytest.raises(EncoderError, match="1 weights missing: ") as caught:
-        convert({name: weight for name, weight in state.items() if name != key}, source, heads=heads)
+        convert_state_dict({name: weight for name, weight in state.items() if name != key}, source, heads=heads)
     assert str(caught.value).endswith(f"1 weights missing: {named}")
 
 
@@ -201,18 +203,18 @@ def test_an_attention_that_lacks_a_part_is_not_packed() -> None:
     key = "clip.text_model.encoder.layers.0.self_attn.k_proj.bias"
     state = {name: weight for name, weight in PROMPT_SWITCH.weights.items() if name != key}
     with pytest.raises(EncoderError, match=r"2 weights unknown: .*q_proj.bias, .*v_proj.bias"):
-        convert(state, "promptswitch", heads=(3, 2))
+        convert_state_dict(state, "promptswitch", heads=(3, 2))
 
 
 def test_a_source_must_be_known() -> None:
     with pytest.raises(EncoderError, match="source must be one of tempme, promptswitch, ucofia, glscl, got clip4clip"):
-        convert({}, "clip4clip")
+        convert_state_dict({}, "clip4clip")
 
 
 @pytest.mark.parametrize("source", ["tempme", "promptswitch", "ucofia", "glscl"])
 def test_nothing_at_all_is_refused(source: str) -> None:
     with pytest.raises(EncoderError, match=r"6 weights missing: vision.patches.weight, "):
-        convert({}, source)
+        convert_state_dict({}, source)
 
 
 def test_a_schedule_must_be_the_checkpoints() -> None:
@@ -229,10 +231,10 @@ def test_a_schedule_must_be_the_checkpoints() -> None:
 
 
 def test_heads_are_one_for_64_channels_unless_said() -> None:
-    assert convert(TEMPME.weights, "tempme").card.vision.heads == 2
-    assert convert(TEMPME.weights, "tempme", heads=(4, 2)).card.text.heads == 2
+    assert convert_state_dict(TEMPME.weights, "tempme").card.vision.heads == 2
+    assert convert_state_dict(TEMPME.weights, "tempme", heads=(4, 2)).card.text.heads == 2
     with pytest.raises(ValueError, match="heads must divide width 128, got 3"):
-        convert(TEMPME.weights, "tempme", heads=(3, 1))
+        convert_state_dict(TEMPME.weights, "tempme", heads=(3, 1))
 
 
 # Files.

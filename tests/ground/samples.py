@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.goldens import Case
 from vidret.ground.head import GroundingHead
-from vidret.ground.projected import MappedVideos
+from vidret.ground.projected import ProjectedVideos
 
 WIDTH, TEXT_WIDTH, DIM, NUM_LAYERS = 24, 16, 16, 3
 
@@ -88,6 +88,6 @@ def read_batch(case: Case) -> Inputs:
     return Inputs(list(layers), query, frames[..., 0].isfinite(), words[..., 0].isfinite())
 
 
-def prepare(head: GroundingHead, inputs: Inputs) -> MappedVideos:
+def prepare(head: GroundingHead, inputs: Inputs) -> ProjectedVideos:
     """Map the videos."""
     return head.prepare(inputs.layers, mask=inputs.mask)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from tests.goldens import Case, check_close, find_cases
 from tests.ground.samples import DIM, Inputs, make_head, make_inputs, prepare, read_batch, read_single
 from vidret.ground.checkpoint import convert_head
-from vidret.ground.head import Answer, GroundingHead, HeadOutput, WordPooling
+from vidret.ground.head import GroundingHead, GroundingResult, HeadOutput, WordPooling
 
 CASES = find_cases("r2tuning")
 
@@ -23,7 +23,7 @@ def naive_pooling(weight: Tensor, words: Tensor) -> Tensor:
     return torch.stack([share * word for share, word in zip(shares, words, strict=True)]).sum(0)
 
 
-def naive_answer(output: HeadOutput, video: int, *, fps: float, limit: int, cosine: bool) -> Answer:
+def naive_answer(output: HeadOutput, video: int, *, fps: float, limit: int, cosine: bool) -> GroundingResult:
     """Decode one video that is not padded: spans of all points, and the best score over each frame."""
     spans: list[list[float]] = []
     levels: dict[int, list[float]] = {}
@@ -41,7 +41,7 @@ def naive_answer(output: HeadOutput, video: int, *, fps: float, limit: int, cosi
         one, other = output.video[video, frame], output.query[video]
         saliency.append(score * (float((one @ other) / (one.norm() * other.norm())) if cosine else 1))
     spans.sort(key=lambda span: -span[2])
-    return Answer(np.array(spans[:limit]).reshape(-1, 3), np.array(saliency))
+    return GroundingResult(np.array(spans[:limit]).reshape(-1, 3), np.array(saliency))
 
 
 def run(head: GroundingHead, inputs: Inputs) -> HeadOutput:
@@ -49,7 +49,7 @@ def run(head: GroundingHead, inputs: Inputs) -> HeadOutput:
     return output
 
 
-def check_answer(found: Answer, expected: Answer, atol: float) -> None:
+def check_answer(found: GroundingResult, expected: GroundingResult, atol: float) -> None:
     assert found.spans.shape == expected.spans.shape
     np.testing.assert_allclose(found.spans, expected.spans, atol=atol, rtol=0)
     np.testing.assert_allclose(found.saliency, expected.saliency, atol=atol, rtol=0)
@@ -169,8 +169,8 @@ def test_masked_tokens_in_padded_frames_give_no_nan() -> None:
     head, inputs = make_head(), make_inputs((4, 2), (3, 3), garbage=math.nan)
     assert inputs.mask is not None
     masks = [inputs.mask[..., None].expand(2, 4, 5)] * 3
-    mapped = head.prepare(inputs.layers, mask=inputs.mask, token_masks=masks)
-    output = head(mapped, inputs.query, word_mask=inputs.word_mask)
+    projected = head.prepare(inputs.layers, mask=inputs.mask, token_masks=masks)
+    output = head(projected, inputs.query, word_mask=inputs.word_mask)
     expected = run(head, inputs)
     assert torch.equal(output.logits, expected.logits)
 
@@ -179,7 +179,7 @@ def test_what_it_refuses() -> None:
     head, inputs = make_head(), make_inputs((4, 3), (3, 2))
     assert inputs.mask is not None
     layers, mask = inputs.layers, inputs.mask
-    mapped = head.prepare(layers, mask=mask)
+    projected = head.prepare(layers, mask=mask)
     no_class = [torch.zeros(2, 4, 5, dtype=torch.bool)] * 3
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: head.prepare(layers[:2]), r"layers must be 3, of the same videos and frames, got \[\(2, 4, 5, 24\)"),
@@ -195,10 +195,10 @@ def test_what_it_refuses() -> None:
         (lambda: head.prepare(layers, mask=mask.flip(1)), "mask must be True up to a video's end and False from there"),
         (lambda: head.prepare(layers, mask=mask & False), "mask must be True up to a video's end and False from there"),
         (lambda: head.prepare(layers, token_masks=no_class), "token_masks must be True for the class token"),
-        (lambda: head(mapped, inputs.query[:1]), r"query must be of 2 videos and 3 layers, got \(1, 3, 3, 16\)"),
-        (lambda: head(mapped, inputs.query[:, :2]), r"query must be of 2 videos and 3 layers, got \(2, 2, 3, 16\)"),
+        (lambda: head(projected, inputs.query[:1]), r"query must be of 2 videos and 3 layers, got \(1, 3, 3, 16\)"),
+        (lambda: head(projected, inputs.query[:, :2]), r"query must be of 2 videos and 3 layers, got \(2, 2, 3, 16\)"),
         (
-            lambda: head(mapped, inputs.query, word_mask=torch.zeros(2, 3, dtype=torch.bool)),
+            lambda: head(projected, inputs.query, word_mask=torch.zeros(2, 3, dtype=torch.bool)),
             "word_mask must have a True for each query",
         ),
         (lambda: head.decode(run(head, inputs), fps=0), "fps must be above 0, one for each of 2 videos, got 0"),

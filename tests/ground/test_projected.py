@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.ground.samples import DIM, NUM_LAYERS, make_head, make_inputs, prepare
 from vidret.ground import r2
 from vidret.ground.head import GroundingHead
-from vidret.ground.projected import MappedVideos, find_bias
+from vidret.ground.projected import ProjectedVideos, find_bias
 from vidret.layers import pack_rows
 
 DTYPES = (torch.float16, torch.int8)
@@ -35,10 +35,10 @@ def test_rows_are_rounded_as_loops_do() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float16, 2**-11), (torch.int8, 0.5 / 127)])
 def test_a_token_is_off_by_half_a_step_of_its_greatest_value(dtype: torch.dtype, share: float) -> None:
-    mapped = prepare(make_head().float(), make_inputs())
-    packed = mapped.packed(dtype)
+    projected = prepare(make_head().float(), make_inputs())
+    packed = projected.packed(dtype)
     for layer in range(NUM_LAYERS):
-        exact, found = mapped.tokens(layer), packed.tokens(layer)
+        exact, found = projected.tokens(layer), packed.tokens(layer)
         assert found.dtype == torch.float32
         assert packed.layers[layer].dtype == dtype
         bound = exact.abs().amax(dim=-1, keepdim=True) * share * 1.001
@@ -64,33 +64,33 @@ def test_packing_while_mapping_or_afterwards_is_the_same(dtype: torch.dtype, mon
 def test_slices_are_parts_of_the_whole(dtype: torch.dtype) -> None:
     head, inputs = make_head().float(), make_inputs(num_tokens=(5, 3, 4))
     sizes = [torch.rand(3, 9, tokens) * 4 for tokens in (5, 3, 4)]
-    mapped = head.prepare(inputs.layers, mask=inputs.mask, sizes=sizes, dtype=dtype)
-    assert mapped.num_frames == 9
-    assert mapped.lengths.tolist() == [9, 5, 2]
-    assert mapped._replace(mask=None).lengths.tolist() == [9, 9, 9]
+    projected = head.prepare(inputs.layers, mask=inputs.mask, sizes=sizes, dtype=dtype)
+    assert projected.num_frames == 9
+    assert projected.lengths.tolist() == [9, 5, 2]
+    assert projected._replace(mask=None).lengths.tolist() == [9, 9, 9]
     for layer in range(NUM_LAYERS):
-        whole, bias = mapped.tokens(layer), mapped.bias(layer)
+        whole, bias = projected.tokens(layer), projected.bias(layer)
         assert bias is not None
-        assert torch.equal(mapped.class_tokens(layer), whole[:, :, 0])
+        assert torch.equal(projected.class_tokens(layer), whole[:, :, 0])
         for frames in (slice(0, 4), slice(4, 9)):
-            part = mapped.bias(layer, frames)
+            part = projected.bias(layer, frames)
             assert part is not None
-            assert torch.equal(mapped.tokens(layer, frames), whole[:, frames])
+            assert torch.equal(projected.tokens(layer, frames), whole[:, frames])
             assert torch.equal(part, bias[:, frames])
 
 
 def test_no_more_than_a_chunk_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     head, inputs = make_head().float(), make_inputs((40,), (3,))
     seen: list[int] = []
-    read = MappedVideos.tokens
+    read = ProjectedVideos.tokens
 
-    def count(self: MappedVideos, layer: int, frames: slice = slice(None)) -> Tensor:
+    def count(self: ProjectedVideos, layer: int, frames: slice = slice(None)) -> Tensor:
         tokens = read(self, layer, frames)
         seen.append(tokens.shape[1])
         return tokens
 
     monkeypatch.setattr(r2, "TOKENS_AT_ONCE", 35)
-    monkeypatch.setattr(MappedVideos, "tokens", count)
+    monkeypatch.setattr(ProjectedVideos, "tokens", count)
     with torch.no_grad():
         head(head.prepare(inputs.layers, dtype=torch.int8), inputs.query)
     assert max(seen) == 7

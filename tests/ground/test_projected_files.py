@@ -1,4 +1,4 @@
-"""Mapped tokens on disk: what goes in comes out, one window at a time, whole or not at all, and damage is told."""
+"""Projected tokens on disk: what goes in comes out, one window at a time, whole or not at all, and damage is told."""
 
 import resource
 import threading
@@ -14,17 +14,17 @@ from safetensors.torch import load
 from torch import Tensor
 
 from vidret.errors import StoreError
-from vidret.ground.projected import MappedVideos
-from vidret.ground.projected_files import load_mapped, save_mapped
+from vidret.ground.projected import ProjectedVideos
+from vidret.ground.projected_files import load_projected, save_projected
 from vidret.ground.windows import Window
 
 CPU = torch.device("cpu")
-Parts = list[tuple[Window, MappedVideos]]
+Parts = list[tuple[Window, ProjectedVideos]]
 
 
-def make_mapped(
+def make_projected(
     num_frames: int = 4, dtype: torch.dtype = torch.int8, *, biases: bool = True, seed: int = 0
-) -> MappedVideos:
+) -> ProjectedVideos:
     """Draw two layers of which the second has fewer tokens, and padding among them."""
     generator = torch.Generator().manual_seed(seed)
     shapes = ((1, num_frames, 3), (1, num_frames, 2))
@@ -32,11 +32,11 @@ def make_mapped(
     scales = tuple(torch.rand(shape, generator=generator) if dtype == torch.int8 else None for shape in shapes)
     bias = torch.rand(shapes[1], generator=generator)
     bias[..., 1] = -torch.inf
-    return MappedVideos(rows, scales, (None, bias if biases else None))
+    return ProjectedVideos(rows, scales, (None, bias if biases else None))
 
 
 def make_parts(num_windows: int = 3) -> Parts:
-    return [(Window(2 * number, 2 * number + 4), make_mapped(seed=number)) for number in range(num_windows)]
+    return [(Window(2 * number, 2 * number + 4), make_projected(seed=number)) for number in range(num_windows)]
 
 
 def is_same(one: Tensor | None, other: Tensor | None) -> bool:
@@ -54,37 +54,37 @@ def are_same(found: Parts, expected: Parts) -> bool:
 
 
 def read(path: Path) -> Parts:
-    return list(load_mapped(path, device=CPU))
+    return list(load_projected(path, device=CPU))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
 @pytest.mark.parametrize("biases", [False, True])
 def test_what_goes_in_comes_out(tmp_path: Path, dtype: torch.dtype, *, biases: bool) -> None:
-    parts = [(Window(0, 4), make_mapped(4, dtype, biases=biases)), (Window(3, 8), make_mapped(5, dtype, seed=1))]
-    save_mapped(tmp_path / "new" / "folder" / "a.zip", parts)
+    parts = [(Window(0, 4), make_projected(4, dtype, biases=biases)), (Window(3, 8), make_projected(5, dtype, seed=1))]
+    save_projected(tmp_path / "new" / "folder" / "a.zip", parts)
     found = read(tmp_path / "new" / "folder" / "a.zip")
     assert are_same(found, parts)
-    assert all(mapped.mask is None for _, mapped in found)
+    assert all(projected.mask is None for _, projected in found)
 
 
 def test_any_zip_and_safetensors_reader_reads_it(tmp_path: Path) -> None:
     parts = make_parts(2)
-    save_mapped(tmp_path / "a.zip", parts)
+    save_projected(tmp_path / "a.zip", parts)
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.namelist() == ["0-4", "2-6"]
         assert archive.testzip() is None
         tensors = load(archive.read("2-6"))
-    mapped = parts[1][1]
+    projected = parts[1][1]
     assert set(tensors) == {"layers.0", "layers.1", "scales.0", "scales.1", "biases.1"}
-    assert torch.equal(tensors["layers.1"], mapped.layers[1])
-    assert is_same(tensors["biases.1"], mapped.biases[1])
+    assert torch.equal(tensors["layers.1"], projected.layers[1])
+    assert is_same(tensors["biases.1"], projected.biases[1])
 
 
 def test_a_part_of_a_larger_tensor_is_written_alone(tmp_path: Path) -> None:
-    whole = make_mapped(40)
+    whole = make_projected(40)
     layers = tuple(layer[:, 10:14] for layer in whole.layers)
-    part = MappedVideos(layers, (None, None), (None, None))
-    save_mapped(tmp_path / "a.zip", [(Window(10, 14), part)])
+    part = ProjectedVideos(layers, (None, None), (None, None))
+    save_projected(tmp_path / "a.zip", [(Window(10, 14), part)])
     assert are_same(read(tmp_path / "a.zip"), [(Window(10, 14), part)])
     assert (tmp_path / "a.zip").stat().st_size < 1000
 
@@ -92,18 +92,18 @@ def test_a_part_of_a_larger_tensor_is_written_alone(tmp_path: Path) -> None:
 def test_one_window_is_held_at_a_time(tmp_path: Path) -> None:
     written: list[weakref.ref[Tensor]] = []
 
-    def draw() -> Iterator[tuple[Window, MappedVideos]]:
+    def draw() -> Iterator[tuple[Window, ProjectedVideos]]:
         for number in range(6):
             assert sum(ref() is not None for ref in written) <= 1, "the one before goes when the next is there"
-            mapped = make_mapped(seed=number)
-            written.append(weakref.ref(mapped.layers[0]))
-            yield Window(number, number + 4), mapped
-            del mapped
+            projected = make_projected(seed=number)
+            written.append(weakref.ref(projected.layers[0]))
+            yield Window(number, number + 4), projected
+            del projected
 
-    save_mapped(tmp_path / "a.zip", draw())
+    save_projected(tmp_path / "a.zip", draw())
     read_back: list[weakref.ref[Tensor]] = []
-    for _, mapped in load_mapped(tmp_path / "a.zip", device=CPU):
-        read_back.append(weakref.ref(mapped.layers[0]))
+    for _, projected in load_projected(tmp_path / "a.zip", device=CPU):
+        read_back.append(weakref.ref(projected.layers[0]))
         assert sum(ref() is not None for ref in read_back) <= 2
     assert len(written) == len(read_back) == 6
 
@@ -111,19 +111,19 @@ def test_one_window_is_held_at_a_time(tmp_path: Path) -> None:
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     path, parts = tmp_path / "a.zip", make_parts()
 
-    def break_off() -> Iterator[tuple[Window, MappedVideos]]:
+    def break_off() -> Iterator[tuple[Window, ProjectedVideos]]:
         yield parts[0]
         raise RuntimeError("the decoder crashed")
 
     with pytest.raises(RuntimeError, match="the decoder crashed"):
-        save_mapped(path, break_off())
+        save_projected(path, break_off())
     assert list(tmp_path.iterdir()) == []
-    save_mapped(path, parts)
+    save_projected(path, parts)
     with pytest.raises(RuntimeError, match="the decoder crashed"):
-        save_mapped(path, break_off())
+        save_projected(path, break_off())
     assert are_same(read(path), parts), "what was there stays"
     assert list(tmp_path.iterdir()) == [path]
-    save_mapped(path, parts[:1])
+    save_projected(path, parts[:1])
     assert are_same(read(path), parts[:1])
 
 
@@ -132,7 +132,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
         with pytest.raises(StoreError, match=r"a\.zip: cannot be written"):
-            save_mapped(tmp_path / "a.zip", make_parts(9))
+            save_projected(tmp_path / "a.zip", make_parts(9))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
@@ -141,12 +141,12 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"a\.zip: cannot be written"):
-        save_mapped(tmp_path / "file" / "a.zip", make_parts())
+        save_projected(tmp_path / "file" / "a.zip", make_parts())
 
 
 def test_many_may_write_one_file_at_once(tmp_path: Path) -> None:
     path, parts = tmp_path / "a.zip", make_parts(20)
-    threads = [threading.Thread(target=save_mapped, args=(path, parts)) for _ in range(4)]
+    threads = [threading.Thread(target=save_projected, args=(path, parts)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -157,8 +157,8 @@ def test_many_may_write_one_file_at_once(tmp_path: Path) -> None:
 
 def test_dropping_a_file_that_is_being_read_does_no_harm(tmp_path: Path) -> None:
     path, parts = tmp_path / "a.zip", make_parts()
-    save_mapped(path, parts)
-    reading = load_mapped(path, device=CPU)
+    save_projected(path, parts)
+    reading = load_projected(path, device=CPU)
     first = next(reading)
     path.unlink()
     assert are_same([first, *reading], parts)
@@ -166,7 +166,7 @@ def test_dropping_a_file_that_is_being_read_does_no_harm(tmp_path: Path) -> None
 
 def test_every_torn_file_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
-    save_mapped(path, make_parts())
+    save_projected(path, make_parts())
     data = path.read_bytes()
     for length in [*range(0, len(data), 31), len(data) - 1]:
         path.write_bytes(data[:length])
@@ -177,7 +177,7 @@ def test_every_torn_file_is_told(tmp_path: Path) -> None:
 def test_no_changed_byte_of_a_window_goes_unseen(tmp_path: Path) -> None:
     """Flip bits everywhere: either it is told, or it is nothing that is read (a date in the zip, say)."""
     path, parts = tmp_path / "a.zip", make_parts(1)
-    save_mapped(path, parts)
+    save_projected(path, parts)
     data = path.read_bytes()
     told = []
     for place in range(len(data)):

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.goldens import Case, check_close, find_cases
 from tests.ground.samples import DIM
 from vidret.ground.checkpoint import convert_head
-from vidret.ground.pyramid import Pyramid, RowHead, find_spans, make_points, reduce_mask, spread_rows
+from vidret.ground.pyramid import Pyramid, RowHead, decode_spans, make_points, reduce_mask, spread_rows
 
 STRIDES = (1, 2, 4, 8)
 CASES = find_cases("r2tuning")
@@ -157,7 +157,7 @@ def test_spans_lead_from_points_in_seconds_best_first() -> None:
     points = make_points(4, (1, 2))
     distances = torch.tensor([[0.5, 1], [1, 1], [1, 2], [3, 0.5], [1, 1], [0.5, 1]])
     scores = torch.tensor([0.1, 0.9, 0.5, 0.9, 0.3, 0.2])
-    spans = find_spans(scores, distances, points, 0.5)
+    spans = decode_spans(scores, distances, points, 0.5)
     expected = [[0, 4, 0.9], [0, 7, 0.9], [2, 8, 0.5], [-4, 4, 0.3], [2, 8, 0.2], [-1, 2, 0.1]]
     torch.testing.assert_close(spans, torch.tensor(expected))
 

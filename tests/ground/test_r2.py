@@ -11,7 +11,7 @@ from tests.ground.samples import DIM, NUM_LAYERS, Inputs, make_head, make_inputs
 from vidret.ground import r2
 from vidret.ground.checkpoint import convert_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.r2 import Attention, R2Block, R2Output, Refine, cut_frames, encode_places
+from vidret.ground.r2 import R2Attention, R2Block, R2Output, Refine, cut_frames, encode_places
 
 
 def linear(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -218,8 +218,8 @@ def test_at_first_class_tokens_alone_enter() -> None:
     outputs = []
     for change in (0.0, 5.0):
         layers = [torch.cat([layer[:, :, :1], layer[:, :, 1:] + change], dim=2).float() for layer in inputs.layers]
-        mapped = block.eval().map_videos(layers, mask=None, biases=[None, None])
-        outputs.append(block(mapped, inputs.query.float()).video)
+        projected = block.eval().project_videos(layers, mask=None, biases=[None, None])
+        outputs.append(block(projected, inputs.query.float()).video)
     assert torch.equal(*outputs)
 
 
@@ -241,9 +241,11 @@ def test_gradients_are_right() -> None:
     parameters = dict(head.block.named_parameters())
 
     def run(*values: Tensor) -> Tensor:
-        mapped = prepare(head, inputs)
+        projected = prepare(head, inputs)
         weights = dict(zip(names, values, strict=True))
-        out = torch.func.functional_call(head.block, weights, (mapped, inputs.query), {"word_mask": inputs.word_mask})
+        out = torch.func.functional_call(
+            head.block, weights, (projected, inputs.query), {"word_mask": inputs.word_mask}
+        )
         video: Tensor = out.video[inputs.mask]
         return video
 
@@ -269,12 +271,12 @@ def test_training_drops_inputs_and_whole_changes_and_evaluation_nothing() -> Non
 
 
 def test_attention_over_padding_alone_gives_no_nan_and_heads_must_divide() -> None:
-    attention = Attention(DIM, 8)
+    attention = R2Attention(DIM, 8)
     x = torch.randn(2, 3, DIM)
     mask = torch.tensor([[True, False, True], [False, False, False]])
     assert attention(x, x, x, mask=mask).isfinite().all()
     with pytest.raises(ValueError, match="heads must divide dim 16, got 3"):
-        Attention(DIM, 3)
+        R2Attention(DIM, 3)
 
 
 def test_places_are_shares_of_the_length() -> None:
@@ -296,11 +298,11 @@ def listen(head: GroundingHead) -> Seen:
         step = order[len([name for name in seen if name.endswith("refined")])]
         seen[f"step{step}.v_gated"], seen[f"step{step}.refined"], seen["pos_enc"] = inputs[0], output, inputs[2]
 
-    def mapped(_: object, __: object, output: Tensor) -> None:
+    def projected(_: object, __: object, output: Tensor) -> None:
         seen.update({f"step{step}.q_emb": output[:, step] for step in order})
 
     head.block.refine.register_forward_hook(refined)
-    head.block.query_map.register_forward_hook(mapped)
+    head.block.query_map.register_forward_hook(projected)
     return seen
 
 
@@ -325,12 +327,12 @@ def test_every_step_is_the_published_one(case: Case) -> None:
 @pytest.mark.parametrize("case", find_cases("r2tuning"), ids=lambda case: case.folder.name)
 def test_words_find_what_they_find_in_the_published_code(case: Case) -> None:
     head, inputs = convert_head(case.weights, as_published=True), read_batch(case)
-    mapped = prepare(head, inputs)
+    projected = prepare(head, inputs)
     for layer in range(head.block.num_layers):
         words = case.outputs[f"batch.step{layer}.q_emb"]
-        pooled = head.block.pool_tokens(mapped, layer, words)
+        pooled = head.block.pool_tokens(projected, layer, words)
         check_close(pooled, case.outputs[f"batch.step{layer}.pooled_max"])
         shares = case.outputs[f"batch.step{layer}.spatial_att"]
-        found = torch.einsum("b t l p, b t p c -> b t l c", shares, mapped.tokens(layer)) + words[:, None]
+        found = torch.einsum("b t l p, b t p c -> b t l c", shares, projected.tokens(layer)) + words[:, None]
         check_close(pooled, found.amax(dim=2))
-        check_close(mapped.class_tokens(layer), case.outputs[f"batch.coll_v_step{layer}"])
+        check_close(projected.class_tokens(layer), case.outputs[f"batch.coll_v_step{layer}"])

@@ -12,9 +12,9 @@ import pytest
 
 from tests.goldens import HERE, find_cases
 from vidret.ground.spans import keep_best
-from vidret.ground.suppression import Fade, gaussian, hard, linear, list_rows, lower_scores, settle_spans
+from vidret.ground.suppression import Decay, clip_and_round, gaussian, hard, linear, round_spans, soft_nms
 
-FADES: dict[str, Fade] = {"normal": hard(0.7), "linear": linear, "gaussian": gaussian(0.5)}
+DECAYS: dict[str, Decay] = {"normal": hard(0.7), "linear": linear, "gaussian": gaussian(0.5)}
 FACTORS: dict[str, Callable[[float], float]] = {
     "normal": lambda overlap: 0.0 if overlap >= 0.7 else 1.0,
     "linear": lambda overlap: 1 - overlap,
@@ -64,22 +64,22 @@ def pairs(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("kind", list(FADES))
+@pytest.mark.parametrize("kind", list(DECAYS))
 @pytest.mark.parametrize("num", [0, 1, 2, 50])
 def test_lowered_scores_are_the_naive_ones(kind: str, num: int) -> None:
     for seed in range(5):
         starts, ends, scores = sample(num, seed)
-        order, lowered = lower_scores(starts, ends, scores, FADES[kind])
+        order, lowered = soft_nms(starts, ends, scores, DECAYS[kind])
         expected = naive_lower(pairs(starts, ends), scores.tolist(), FACTORS[kind])
         assert sorted(order.tolist()) == list(range(num))
         assert dict(zip(order.tolist(), lowered.tolist(), strict=True)) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", list(FADES))
+@pytest.mark.parametrize("kind", list(DECAYS))
 def test_the_best_comes_first_and_keeps_its_score_and_none_rises(kind: str) -> None:
     starts, ends, scores = sample(40, seed=1)
     before = scores.copy()
-    order, lowered = lower_scores(starts, ends, scores, FADES[kind])
+    order, lowered = soft_nms(starts, ends, scores, DECAYS[kind])
     assert (scores == before).all()
     assert order[0] == scores.argmax()
     assert lowered[0] == scores.max()
@@ -88,31 +88,31 @@ def test_the_best_comes_first_and_keeps_its_score_and_none_rises(kind: str) -> N
     assert (lowered < scores[order]).any()
 
 
-@pytest.mark.parametrize("kind", list(FADES))
+@pytest.mark.parametrize("kind", list(DECAYS))
 def test_shift_scale_and_order_change_nothing(kind: str) -> None:
     starts, ends, scores = sample(30, seed=2)
-    order, lowered = lower_scores(starts, ends, scores, FADES[kind])
-    _, moved = lower_scores(3 * starts + 5, 3 * ends + 5, scores, FADES[kind])
+    order, lowered = soft_nms(starts, ends, scores, DECAYS[kind])
+    _, moved = soft_nms(3 * starts + 5, 3 * ends + 5, scores, DECAYS[kind])
     np.testing.assert_allclose(moved, lowered, atol=1e-12)
     mix = np.random.default_rng(3).permutation(30)
-    mixed_order, mixed = lower_scores(starts[mix], ends[mix], scores[mix], FADES[kind])
+    mixed_order, mixed = soft_nms(starts[mix], ends[mix], scores[mix], DECAYS[kind])
     np.testing.assert_allclose(mixed, lowered, atol=1e-12)
     real = lowered > 0  # zeros are equal: their order follows the list's
     assert (mix[mixed_order][real] == order[real]).all()
 
 
-@pytest.mark.parametrize("kind", list(FADES))
+@pytest.mark.parametrize("kind", list(DECAYS))
 def test_spans_that_do_not_meet_are_left_alone(kind: str) -> None:
     starts = np.arange(10.0)
     scores = np.random.default_rng(4).uniform(size=10)
-    order, lowered = lower_scores(starts, starts + 1, scores, FADES[kind])
+    order, lowered = soft_nms(starts, starts + 1, scores, DECAYS[kind])
     assert (order == np.argsort(-scores)).all()
     assert (lowered == scores[order]).all()
 
 
 def test_a_copy_loses_everything_but_by_the_gaussian() -> None:
     twice, scores = np.array([2.0, 2.0]), np.array([0.5, 0.8])
-    left = {kind: lower_scores(twice, twice + 3, scores, fade)[1].tolist() for kind, fade in FADES.items()}
+    left = {kind: soft_nms(twice, twice + 3, scores, decay)[1].tolist() for kind, decay in DECAYS.items()}
     assert left["normal"] == [0.8, 0.0]
     assert left["linear"] == [0.8, 0.0]
     assert left["gaussian"] == pytest.approx([0.8, 0.5 * math.exp(-2)])
@@ -120,25 +120,25 @@ def test_a_copy_loses_everything_but_by_the_gaussian() -> None:
 
 def test_the_threshold_itself_is_too_much() -> None:
     starts, ends, scores = np.array([0.0, 0.0]), np.array([4.0, 2.0]), np.array([0.9, 0.6])  # they overlap by a half
-    assert lower_scores(starts, ends, scores, hard(0.5))[1].tolist() == [0.9, 0.0]
-    assert lower_scores(starts, ends, scores, hard(np.nextafter(0.5, 1)))[1].tolist() == [0.9, 0.6]
+    assert soft_nms(starts, ends, scores, hard(0.5))[1].tolist() == [0.9, 0.0]
+    assert soft_nms(starts, ends, scores, hard(np.nextafter(0.5, 1)))[1].tolist() == [0.9, 0.6]
     assert keep_best(starts, ends, scores, limit=2, max_overlap=0.5).tolist() == [0, 1]  # Moment-DETR's is more than
 
 
 def test_a_wide_gaussian_changes_nothing_and_a_narrow_one_is_hard() -> None:
     starts, ends, scores = sample(20, seed=5)
-    _, untouched = lower_scores(starts, ends, scores, gaussian(1e12))
+    _, untouched = soft_nms(starts, ends, scores, gaussian(1e12))
     np.testing.assert_allclose(untouched, np.sort(scores)[::-1], rtol=1e-9)
-    _, narrow = lower_scores(starts, ends, scores, gaussian(1e-12))
-    _, strict = lower_scores(starts, ends, scores, hard(1e-4))
+    _, narrow = soft_nms(starts, ends, scores, gaussian(1e-12))
+    _, strict = soft_nms(starts, ends, scores, hard(1e-4))
     np.testing.assert_allclose(narrow, strict, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", list(FADES))
+@pytest.mark.parametrize("kind", list(DECAYS))
 def test_empty_spans_keep_their_scores(kind: str) -> None:
     starts, ends = np.array([0.0, 0.0, 0.0, 7.0]), np.array([0.0, 0.0, 9.0, 7.0])
     scores = np.array([0.3, 0.2, 0.9, 0.4])
-    order, lowered = lower_scores(starts, ends, scores, FADES[kind])
+    order, lowered = soft_nms(starts, ends, scores, DECAYS[kind])
     assert order.tolist() == [2, 3, 0, 1]
     assert lowered.tolist() == [0.9, 0.4, 0.3, 0.2]
 
@@ -146,12 +146,12 @@ def test_empty_spans_keep_their_scores(kind: str) -> None:
 def test_what_is_refused() -> None:
     ones = np.ones(2)
     cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: lower_scores(ones, ones, ones[:1], linear), "spans must have a score each, got 2, 2 and 1"),
-        (lambda: lower_scores(ones, ones + 1, np.array([0.1, -0.5]), linear), "scores must be at least 0, got -0.5"),
-        (lambda: lower_scores(ones, ones + 1, np.array([math.nan, 1]), linear), "scores must be at least 0, got nan"),
+        (lambda: soft_nms(ones, ones, ones[:1], linear), "spans must have a score each, got 2, 2 and 1"),
+        (lambda: soft_nms(ones, ones + 1, np.array([0.1, -0.5]), linear), "scores must be at least 0, got -0.5"),
+        (lambda: soft_nms(ones, ones + 1, np.array([math.nan, 1]), linear), "scores must be at least 0, got nan"),
         (lambda: gaussian(0), "sigma must be above 0, got 0"),
-        (lambda: settle_spans(ones, ones, unit=0), "unit must be above 0, got 0"),
-        (lambda: settle_spans(ones, ones, unit=1, spare_overrun=True), "must come with a duration, got None"),
+        (lambda: clip_and_round(ones, ones, unit=0), "unit must be above 0, got 0"),
+        (lambda: clip_and_round(ones, ones, unit=1, spare_overrun=True), "must come with a duration, got None"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -165,17 +165,17 @@ def test_what_is_refused() -> None:
 def test_settled_spans_are_the_naive_ones(duration: float | None, unit: float | None, spare: bool) -> None:
     starts, ends, _ = sample(200, seed=6)
     starts, ends = np.round(starts - 3, 1), np.round(ends - 3, 1)  # some before 0, some on halves
-    found = settle_spans(starts, ends, duration=duration, unit=unit, spare_overrun=spare)
+    found = clip_and_round(starts, ends, duration=duration, unit=unit, spare_overrun=spare)
     expected = [naive_settle(span, duration, unit, spare) for span in pairs(starts, ends)]
     assert np.stack(found, axis=1).ravel().tolist() == pytest.approx(np.array(expected).ravel().tolist(), abs=1e-9)
-    again = settle_spans(*found, duration=duration, unit=unit, spare_overrun=spare)
+    again = clip_and_round(*found, duration=duration, unit=unit, spare_overrun=spare)
     if duration != 17.3:  # which is no unit: clamping what was rounded up would move it
         np.testing.assert_allclose(again, found, atol=1e-9)
 
 
 def test_settling_keeps_the_type() -> None:
     starts, ends, _ = (each.astype(np.float32) for each in sample(5, seed=7))
-    for found in settle_spans(starts, ends, duration=10.0, unit=0.1, spare_overrun=True):
+    for found in clip_and_round(starts, ends, duration=10.0, unit=0.1, spare_overrun=True):
         assert found.dtype == np.float32
 
 
@@ -210,8 +210,8 @@ def test_the_detr_family_rounds_the_same() -> None:
         starts, ends, scores = columns(case["inp"], np.float32)
         duration = case["clamp"][1] if case["clamp"] else None
         assert case["clamp"] in (None, [0, duration])
-        settled = settle_spans(starts, ends, duration=duration, unit=case["clip_length"])
-        assert list_rows(*settled, scores) == case["out"]
+        settled = clip_and_round(starts, ends, duration=duration, unit=case["clip_length"])
+        assert round_spans(*settled, scores) == case["out"]
 
 
 def test_r2_tuning_settles_and_lowers_the_same() -> None:
@@ -220,10 +220,10 @@ def test_r2_tuning_settles_and_lowers_the_same() -> None:
     num_nan = 0
     for case in cases:
         starts, ends, scores = columns(case["inp"], np.float32)
-        starts, ends = settle_spans(starts, ends, duration=case["duration"], unit=case["unit"], spare_overrun=True)
+        starts, ends = clip_and_round(starts, ends, duration=case["duration"], unit=case["unit"], spare_overrun=True)
         order = np.arange(len(scores))
         if case["nms"]:
-            order, scores = lower_scores(starts, ends, scores, FADES[case["nms"]["type"]])
+            order, scores = soft_nms(starts, ends, scores, DECAYS[case["nms"]["type"]])
         assert case["nms"] is None or case["nms"].get("thres", 0.7) == 0.7
         assert case["nms"] is None or case["nms"].get("sigma", 0.5) == 0.5
         found, expected = np.stack([starts[order], ends[order], scores], axis=1), np.array(case["out"], np.float32)
@@ -246,7 +246,7 @@ def find_rows(table: np.ndarray, rows: np.ndarray) -> list[int]:
     return places
 
 
-@pytest.mark.parametrize("kind", [*FADES, "cfg"])
+@pytest.mark.parametrize("kind", [*DECAYS, "cfg"])
 def test_r2_tuning_decodes_the_same(kind: str) -> None:
     num_spans = 0
     for case in find_cases("r2tuning"):
@@ -255,9 +255,9 @@ def test_r2_tuning_decodes_the_same(kind: str) -> None:
             if f"single{number}.boundary_raw" not in case.outputs:
                 continue  # a case for highlights only
             starts, ends, scores = case.outputs[f"single{number}.boundary_raw"].numpy().T
-            starts, ends = settle_spans(starts, ends, duration=duration, unit=config["unit"], spare_overrun=True)
-            fade = FADES[config["nms"]["type"] if kind == "cfg" else kind]
-            order, scores = lower_scores(starts, ends, scores, fade)
+            starts, ends = clip_and_round(starts, ends, duration=duration, unit=config["unit"], spare_overrun=True)
+            decay = DECAYS[config["nms"]["type"] if kind == "cfg" else kind]
+            order, scores = soft_nms(starts, ends, scores, decay)
             found = np.stack([starts[order], ends[order], scores], axis=1)
             expected = case.outputs[f"single{number}.boundary_nms_{kind}"].numpy()
             real = found[:, 2] > 0

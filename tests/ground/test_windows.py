@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from tests.ground.samples import make_head, make_inputs
-from vidret.ground.head import Answer
-from vidret.ground.windows import Window, cut_windows, join_answers
+from vidret.ground.head import GroundingResult
+from vidret.ground.windows import Window, cut_windows, join_results
 
 
-def make_answer(num_frames: int, num_spans: int, seed: int) -> Answer:
+def make_answer(num_frames: int, num_spans: int, seed: int) -> GroundingResult:
     rng = np.random.default_rng(seed)
-    return Answer(rng.random((num_spans, 3)).astype(np.float32), rng.random(num_frames).astype(np.float32))
+    return GroundingResult(rng.random((num_spans, 3)).astype(np.float32), rng.random(num_frames).astype(np.float32))
 
 
-def naive_join(windows: list[Window], answers: list[Answer], fps: float) -> tuple[list[list[float]], list[float]]:
+def naive_join(
+    windows: list[Window], answers: list[GroundingResult], fps: float
+) -> tuple[list[list[float]], list[float]]:
     spans: list[list[float]] = []
     said: dict[int, list[float]] = {}
     for window, answer in zip(windows, answers, strict=True):
@@ -55,7 +57,7 @@ def test_a_moment_that_fits_into_the_overlap_lies_whole_in_a_window() -> None:
 def test_answers_are_joined_as_loops_do() -> None:
     windows = cut_windows(33, length=10, overlap=4)
     answers = [make_answer(10, 3, seed) for seed in range(len(windows))]
-    found = join_answers(windows, iter(answers), fps=0.5)
+    found = join_results(windows, iter(answers), fps=0.5)
     spans, saliency = naive_join(windows, answers, 0.5)
     np.testing.assert_allclose(found.spans, spans, rtol=1e-6)
     np.testing.assert_allclose(found.saliency, saliency, rtol=1e-6)
@@ -64,7 +66,7 @@ def test_answers_are_joined_as_loops_do() -> None:
 
 def test_one_window_is_the_answer_itself_and_highlights_alone_have_no_spans() -> None:
     answer = make_answer(7, 0, 1)
-    found = join_answers([Window(0, 7)], [answer], fps=1.0)
+    found = join_results([Window(0, 7)], [answer], fps=1.0)
     assert found.spans.shape == (0, 3)
     np.testing.assert_array_equal(found.saliency, answer.saliency)
 
@@ -72,8 +74,8 @@ def test_one_window_is_the_answer_itself_and_highlights_alone_have_no_spans() ->
 def test_what_windows_agree_on_stays_as_it_is() -> None:
     windows = cut_windows(25, length=10, overlap=5)
     curve = np.linspace(0, 1, 25, dtype=np.float32)
-    answers = [Answer(np.zeros((0, 3), np.float32), curve[window.first : window.last]) for window in windows]
-    np.testing.assert_allclose(join_answers(windows, answers, fps=1.0).saliency, curve, rtol=1e-6)
+    answers = [GroundingResult(np.zeros((0, 3), np.float32), curve[window.first : window.last]) for window in windows]
+    np.testing.assert_allclose(join_results(windows, answers, fps=1.0).saliency, curve, rtol=1e-6)
 
 
 @torch.no_grad()
@@ -81,13 +83,13 @@ def test_a_head_works_through_a_long_video_one_window_at_a_time() -> None:
     head, inputs = make_head(), make_inputs((50,), (4,))
     windows, alive = cut_windows(50, length=12, overlap=4), []
 
-    def ground() -> Iterator[Answer]:
+    def ground() -> Iterator[GroundingResult]:
         for window in windows:
             alive.append(window)
             layers = [layer[:, window.first : window.last] for layer in inputs.layers]
             yield head.decode(head(head.prepare(layers), inputs.query), fps=0.5)[0]
 
-    found = join_answers(windows, ground(), fps=0.5)
+    found = join_results(windows, ground(), fps=0.5)
     assert alive == windows
     assert len(found.saliency) == 50
     layers = [layer[:, windows[2].first : windows[2].last] for layer in inputs.layers]
@@ -103,13 +105,13 @@ def test_what_it_refuses() -> None:
         (lambda: cut_windows(0), "num_frames must be at least 1"),
         (lambda: cut_windows(5, length=4, overlap=4), r"overlap in 0..length \(excluded\), got 5, 4, 4"),
         (lambda: cut_windows(5, length=4, overlap=-1), "got 5, -1, 4"),
-        (lambda: join_answers([Window(0, 5)], [answer], fps=1.0), "saliency must be of 5 frames, got 4"),
+        (lambda: join_results([Window(0, 5)], [answer], fps=1.0), "saliency must be of 5 frames, got 4"),
         (
-            lambda: join_answers([Window(2, 6)], [answer], fps=1.0),
+            lambda: join_results([Window(2, 6)], [answer], fps=1.0),
             "windows must hold every frame, got none with frame 0",
         ),
-        (lambda: join_answers([Window(0, 4)], [answer, answer], fps=1.0), "longer"),
-        (lambda: join_answers([Window(0, 4), Window(2, 6)], [answer], fps=1.0), "shorter"),
+        (lambda: join_results([Window(0, 4)], [answer, answer], fps=1.0), "longer"),
+        (lambda: join_results([Window(0, 4), Window(2, 6)], [answer], fps=1.0), "shorter"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -31,10 +31,10 @@ from tests.grounded import (
 from vidret.encode.clip import ClipEncoder
 from vidret.errors import DecodeError, EncoderError, StoreError, VidretError
 from vidret.ground.checkpoint import RECIPES, HeadCard
-from vidret.ground.head import Answer
-from vidret.ground.postprocess import find_highlights, settle
-from vidret.ground.projected import MappedVideos
-from vidret.ground.projected_files import load_mapped
+from vidret.ground.head import GroundingResult
+from vidret.ground.postprocess import find_highlights, postprocess_spans
+from vidret.ground.projected import ProjectedVideos
+from vidret.ground.projected_files import load_projected
 from vidret.ground.windows import Window
 from vidret.search.grounding import Grounder, forget_others, place_frames
 from vidret.types import Frames, LayerTokens, Sampling
@@ -168,7 +168,7 @@ def test_files_give_what_the_modules_give(
     exact, answer = answer_directly(
         films / name, QUERY, head, encoder, [Window(*window) for window in windows], DTYPES[tokens]
     )
-    found = list(load_mapped(videos.prepare(name), device=CPU))
+    found = list(load_projected(videos.prepare(name), device=CPU))
     assert [window for window, _ in found] == windows
     for (_, own), other in zip(found, exact, strict=True):
         for kind in ("layers", "scales", "biases"):
@@ -178,7 +178,7 @@ def test_files_give_what_the_modules_give(
         biases = [own.biases[-1] for _, own in found]
         assert any(bias is not None and bias.isneginf().any() for bias in biases), "parts differ in their tokens"
     spans = videos.answer(name, duration)
-    np.testing.assert_allclose(spans, settle(answer, videos.grounder.card, duration=duration), rtol=1e-6)
+    np.testing.assert_allclose(spans, postprocess_spans(answer, videos.grounder.card, duration=duration), rtol=1e-6)
     text, film = videos.grounder.read(QUERY), films / name
     rated = videos.grounder.rate_frames(text, str(film), fingerprint(film))
     np.testing.assert_allclose(rated, answer.saliency, rtol=1e-6)
@@ -208,7 +208,7 @@ def test_the_cards_rate_decides_which_frames_are_seen(
     for recipe, num_frames in (("qvhighlights", 65), ("charades", 130), ("youtube", 65)):
         encoded.clear()
         videos = open_videos(head=write_head(tmp_path / f"{recipe}.safetensors", recipe))
-        windows = [window for window, _ in load_mapped(videos.prepare("long.mp4"), device=CPU)]
+        windows = [window for window, _ in load_projected(videos.prepare("long.mp4"), device=CPU)]
         assert windows[-1].last == sum(encoded) == num_frames
         assert max(encoded) == AT_ONCE
 
@@ -216,11 +216,11 @@ def test_the_cards_rate_decides_which_frames_are_seen(
 def test_no_more_than_a_window_lives_whatever_the_length(
     open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Raw layers live for a window and what comes with its last frame; mapped tokens for one window, and the next."""
+    """At most one window of raw layers and two windows of projected tokens are alive at a time."""
     write_numbers(films / "longer.mp4", range(400))
     raw: list[weakref.ref[np.ndarray]] = []
-    most_raw, most_mapped = [0], [0]
-    mapped: list[weakref.ref[torch.Tensor]] = []
+    most_raw, most_projected = [0], [0]
+    projected: list[weakref.ref[torch.Tensor]] = []
     encode = ClipEncoder.encode_layers
 
     def count_raw(self: ClipEncoder, frames: Frames, num_layers: int) -> LayerTokens:
@@ -229,20 +229,20 @@ def test_no_more_than_a_window_lives_whatever_the_length(
         most_raw[0] = max(most_raw[0], sum(len(live) for ref in raw if (live := ref()) is not None))
         return tokens
 
-    def count_mapped(*parts: Any) -> Any:
-        made = MappedVideos(*parts)
-        mapped.append(weakref.ref(made.layers[0]))
-        most_mapped[0] = max(most_mapped[0], sum(ref() is not None for ref in mapped))
+    def count_projected(*parts: Any) -> Any:
+        made = ProjectedVideos(*parts)
+        projected.append(weakref.ref(made.layers[0]))
+        most_projected[0] = max(most_projected[0], sum(ref() is not None for ref in projected))
         return made
 
     monkeypatch.setattr(ClipEncoder, "encode_layers", count_raw)
-    monkeypatch.setattr(vidret.search.grounding, "MappedVideos", count_mapped)
+    monkeypatch.setattr(vidret.search.grounding, "ProjectedVideos", count_projected)
     videos, seen = open_videos(), {}
     for name in ("long.mp4", "longer.mp4"):
-        most_raw[0] = most_mapped[0] = 0
+        most_raw[0] = most_projected[0] = 0
         videos.prepare(name)
-        seen[name] = most_raw[0], most_mapped[0]
-    assert len(mapped) == 3 + 8
+        seen[name] = most_raw[0], most_projected[0]
+    assert len(projected) == 3 + 8
     assert seen["long.mp4"][0] <= seen["longer.mp4"][0] <= 75 + 2 * AT_ONCE
     assert seen["longer.mp4"][1] <= 2
 
@@ -381,9 +381,9 @@ def test_a_file_that_another_process_drops_meanwhile_is_computed_again(
     def drop_and_load(path: Path, *, device: torch.device) -> Any:
         if next(drops):
             path.unlink()
-        return load_mapped(path, device=device)
+        return load_projected(path, device=device)
 
-    monkeypatch.setattr(vidret.search.grounding, "load_mapped", drop_and_load)
+    monkeypatch.setattr(vidret.search.grounding, "load_projected", drop_and_load)
     assert videos.answer("short.mp4", 20.0) == first
     assert sum(encoded) == 40
 
@@ -490,7 +490,7 @@ def test_frames_that_cannot_be_read_look_like_the_one_before(
         [torch.from_numpy(np.concatenate([part.layers[layer] for part in parts]))[None] for layer in range(NUM_LAYERS)],
         dtype=torch.int8,
     )
-    ((window, found),) = load_mapped(videos.grounder.prepare(str(film), fingerprint(film)), device=CPU)
+    ((window, found),) = load_projected(videos.grounder.prepare(str(film), fingerprint(film)), device=CPU)
     assert window == (0, 60)
     for own, other in zip(found.layers, exact.layers, strict=True):
         assert torch.equal(own, other)
@@ -509,7 +509,7 @@ def test_a_truncated_file_has_the_windows_of_what_is_left(
 ) -> None:
     film = write_numbers(tmp_path / "cut.mp4", range(130), container_options={"movflags": "faststart"})
     os.truncate(film, int(film.stat().st_size * 0.8))
-    found = list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+    found = list(load_projected(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
     assert 75 < found[-1][0].last < 130
     assert f"{found[-1][0].last} of 130 frames could be read: truncated" in caplog.text
 
@@ -519,7 +519,7 @@ def test_a_head_sees_what_comes_before_a_gap(
 ) -> None:
     stamps = [*range(30), 9_000_000, 9_000_001]
     film = write_numbers(tmp_path / "gap.mkv", range(32), pts=stamps)
-    found = list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+    found = list(load_projected(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
     assert [window for window, _ in found] == [Window(0, 30)]
     assert sum(encoded) == 30
     assert "shows no new frame from 29 s to 9000000 s" in caplog.text
@@ -532,7 +532,7 @@ def test_frames_that_stand_still_are_seen_as_long_as_they_are_shown(
     slides = write_numbers(tmp_path / "slides.mkv", [3, 8, 5], pts=[0, 20, 100], codec="ffv1", pix_fmt="bgr0")
     steady = write_numbers(tmp_path / "steady.mkv", [3] * 20 + [8] * 80 + [5], codec="ffv1", pix_fmt="bgr0")
     stills, frames = (
-        list(load_mapped(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+        list(load_projected(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
         for film in (slides, steady)
     )
     assert [window for window, _ in stills] == [window for window, _ in frames] == [Window(0, 75), Window(26, 101)]
@@ -617,12 +617,12 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
 # Settling
 
 
-def draw_answer(seed: int, *, duration: float = 31.3, num_spans: int = 40) -> Answer:
+def draw_answer(seed: int, *, duration: float = 31.3, num_spans: int = 40) -> GroundingResult:
     rng = np.random.default_rng(seed)
     middles, halves = rng.uniform(-4, duration + 4, num_spans), rng.gamma(1.0, 4.0, num_spans)
     scores = np.sort(rng.random(num_spans))[::-1]
     spans = np.stack([middles - halves, middles + halves, scores], axis=1).astype(np.float32)
-    return Answer(spans, np.zeros(1, np.float32))
+    return GroundingResult(spans, np.zeros(1, np.float32))
 
 
 def make_card(recipe: str, **changes: Any) -> HeadCard:
@@ -634,7 +634,7 @@ def make_card(recipe: str, **changes: Any) -> HeadCard:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_spans_are_settled_as_each_benchmark_does(recipe: str, seed: int) -> None:
     answer = draw_answer(seed)
-    found = settle(answer, make_card(recipe), duration=31.3)
+    found = postprocess_spans(answer, make_card(recipe), duration=31.3)
     expected = naive_settle(answer.spans.tolist(), recipe, 31.3)
     assert len(found) == len(expected)
     np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
@@ -643,27 +643,29 @@ def test_spans_are_settled_as_each_benchmark_does(recipe: str, seed: int) -> Non
 
 def test_hard_suppression_leaves_out_and_linear_lowers() -> None:
     rows = [[0, 10, 0.9], [1, 10, 0.8], [20, 30, 0.7], [0, 4, 0.6]]
-    answer = Answer(np.array(rows, np.float32), np.zeros(1, np.float32))
-    hard = settle(answer, make_card("tacos", suppression="hard"), duration=40)
+    answer = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
+    hard = postprocess_spans(answer, make_card("tacos", suppression="hard"), duration=40)
     assert [(span.start, span.end) for span in hard] == [(0, 10), (20, 30), (0, 4)]
     assert [span.score for span in hard] == pytest.approx([0.9, 0.7, 0.6])
-    strict = settle(answer, make_card("tacos", suppression="hard", threshold=0.3), duration=40)
+    strict = postprocess_spans(answer, make_card("tacos", suppression="hard", threshold=0.3), duration=40)
     assert [span.start for span in strict] == [0, 20]
-    linear = settle(answer, make_card("tacos"), duration=40)
+    linear = postprocess_spans(answer, make_card("tacos"), duration=40)
     assert [span.score for span in linear] == pytest.approx([0.9, 0.7, 0.6 * 0.6, 0.8 * 0.1 * 0.7], rel=1e-5)
-    soft = settle(answer, make_card("tacos", suppression="gaussian"), duration=40)
+    soft = postprocess_spans(answer, make_card("tacos", suppression="gaussian"), duration=40)
     assert len(soft) == 4
     assert soft[0].score == pytest.approx(0.9)
-    plain = settle(answer, make_card("tvsum"), duration=40)
+    plain = postprocess_spans(answer, make_card("tvsum"), duration=40)
     assert [span.score for span in plain] == pytest.approx([0.9, 0.8, 0.7, 0.6])
 
 
 def test_what_lies_outside_or_becomes_empty_is_left_out() -> None:
     rows = [[-9, -2, 0.9], [50, 60, 0.8], [4.2, 4.6, 0.7], [-3, 5, 0.6], [37, 47, 0.5]]
-    answer = Answer(np.array(rows, np.float32), np.zeros(1, np.float32))
-    found = settle(answer, make_card("qvhighlights"), duration=41.5)
+    answer = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
+    found = postprocess_spans(answer, make_card("qvhighlights"), duration=41.5)
     assert [(span.start, span.end) for span in found] == [(0.0, 4.0), (37.0, 41.5)], "the video's end is not rounded"
-    none = settle(Answer(np.zeros((0, 3), np.float32), np.zeros(1, np.float32)), make_card("tacos"), duration=9)
+    none = postprocess_spans(
+        GroundingResult(np.zeros((0, 3), np.float32), np.zeros(1, np.float32)), make_card("tacos"), duration=9
+    )
     assert none == []
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.text import TextShape, TextTower
-from vidret.encode.weights import convert
+from vidret.encode.weights import convert_state_dict
 from vidret.errors import EncoderError
 from vidret.train.captioner import (
     FREQUENT_WORDS,
@@ -178,7 +178,7 @@ def test_the_goldens_that_are_asked_for_are_there() -> None:
 def test_logits_weights_and_loss_are_the_published_ones(case: Case) -> None:
     facts, ids = case.config, case.inputs["text_ids"].long()
     captioner = convert_captioner(case.weights, heads=facts["captioner"]["heads"])
-    text = convert(case.weights, "promptswitch", heads=(facts["vh"], facts["th"])).text
+    text = convert_state_dict(case.weights, "promptswitch", heads=(facts["vh"], facts["th"])).text
     logits = captioner(ids, case.outputs["frame_features_projected"][:, : facts["num_frames"]], text)
     check_close(logits, case.outputs["caption_logits"], atol=1e-4)
     frequent, share = facts["frequent_token_ids"], facts["frequent_word_weight"]

@@ -235,7 +235,7 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
         model = load_model(path, replace(card, sampling=replace(card.sampling, whole=whole)))
         return ClipEncoder(f"{path}{suffix}", model, tokenizer, device=device, dtype=dtype)
     source, other, tokenizer = load_open_clip(name)
-    card, full_name = describe(other, source.architecture), source.name + suffix
+    card, full_name = derive_card(other, source.architecture), source.name + suffix
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
         sampling = Sampling(whole=whole)
         return ForeignEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
@@ -254,13 +254,13 @@ def load_towers(name: str) -> ClipModel:
     if card is not None:
         return load_model(path, card)
     source, other, _ = load_open_clip(name)
-    card = describe(other, source.architecture)
+    card = derive_card(other, source.architecture)
     if card is None:
         raise EncoderError(f"{name}: must be a ViT with the blocks of CLIP's own to be trained, got another")
     return from_open_clip(other.float().state_dict(), card)
 
 
-def describe(model: Any, architecture: str) -> Card | None:
+def derive_card(model: Any, architecture: str) -> Card | None:
     """Write the card of an open_clip model; None when it is not a ViT with the block shape of CLIP's own."""
     visual = model.visual
     plain = type(model) is open_clip.CLIP and type(visual) is open_clip.transformer.VisionTransformer

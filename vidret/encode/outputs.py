@@ -82,7 +82,7 @@ def _join_each(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
     return tuple(joined)
 
 
-def place_frames(
+def locate_class_tokens(
     step: Step, num_frames: int, num_videos: int, device: torch.device
 ) -> tuple[Int[Tensor, "video frame"], Int[Tensor, "video frame"]]:
     """Say for each frame in which sequence it is after a layer, and where in it its class token stands."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidret.encode.outputs import LayerOutput, VisionOutput, join_sources, name_sources, place_frames
+from vidret.encode.outputs import LayerOutput, VisionOutput, join_sources, locate_class_tokens, name_sources
 from vidret.encode.prompt_switch import PromptCube, PromptShape, switch
 from vidret.encode.tempme import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
 from vidret.encode.token_shift import SHIFTED_BLOCKS, shift_tokens
@@ -149,7 +149,7 @@ class VisionTower(nn.Module):
             trunk = self._layer(layer, step, trunk, num_frames)
             if layer >= len(steps) - num_layers:
                 stop = trunk.x.shape[1] - self._num_prompts(step)
-                places = place_frames(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
+                places = locate_class_tokens(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
                 kept.append(LayerOutput(*trunk.cut(0, stop), *places))
         return kept
 
@@ -218,7 +218,7 @@ class VisionTower(nn.Module):
         seen, keys = block.attn(normed, bias=self._bias(trunk))
         trunk = trunk._replace(x=trunk.x + seen)
         if step.intra:
-            trunk = merge(trunk, keys.detach().mean(dim=1), step.intra, step.front, back)
+            trunk = merge_trunk(trunk, keys.detach().mean(dim=1), step.intra, step.front, back)
         return trunk._replace(x=trunk.x + block.mlp(block.ln_2(trunk.x)))
 
     def _join(self, layer: int, step: Step, trunk: Trunk, back: int) -> Trunk:
@@ -239,7 +239,7 @@ class VisionTower(nn.Module):
         rows = repeat(table, "(joined clip) d -> joined (clip n) d", clip=factor, n=length)[:, order]
         x = x + repeat(rows, "joined n d -> (video joined) n d", video=len(x) // len(rows))
         trunk = Trunk(x, sizes, mask, sources)
-        return merge(trunk, metric, step.cross, step.front, back) if step.cross else trunk
+        return merge_trunk(trunk, metric, step.cross, step.front, back) if step.cross else trunk
 
     def _positions_in_time(self, layer: int, clips: int) -> Float[Tensor, "clip width"]:
         """Give a layer's temporal positions, stretched to a number of clips when it is not the trained one.
@@ -292,7 +292,7 @@ class VisionTower(nn.Module):
         return VisionOutput(frames, projected, sizes, mask, sources)
 
 
-def merge(
+def merge_trunk(
     trunk: Trunk, metric: Float[Tensor, "sequence token channel"], num_merged: int, front: int, back: int
 ) -> Trunk:
     """Plan a merge by a metric and apply it to everything that a sequence carries."""

@@ -119,7 +119,7 @@ class Missing(NamedTuple):
     heads: Heads | None
 
 
-def convert(
+def convert_state_dict(
     weights: Weights,
     source: str,
     *,
@@ -155,7 +155,7 @@ def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frame
         prompts = None
         if clip_frames is not None and PROMPT_KEY in weights:
             prompts = PromptShape(len(weights[PROMPT_KEY]), clip_frames)
-        return convert(weights, source, schedule=schedule, prompts=prompts)
+        return convert_state_dict(weights, source, schedule=schedule, prompts=prompts)
     except (EncoderError, ValueError) as error:
         raise EncoderError(f"{path}: {error}") from error
 

@@ -54,7 +54,7 @@ HALVING, PARTS = 5, {1: "conv", 3: "norm"}  # a published halving is five places
 Weights = Mapping[str, Tensor]
 
 
-class Recipe(TypedDict, total=False):
+class HeadRecipe(TypedDict, total=False):
     """What a benchmark decides of a head's use, and no weight tells; see ``HeadCard``."""
 
     fps: float | None
@@ -63,7 +63,7 @@ class Recipe(TypedDict, total=False):
     unit: float | None
 
 
-RECIPES: Mapping[str, Recipe] = {
+RECIPES: Mapping[str, HeadRecipe] = {
     "qvhighlights": {"fps": 0.5, "suppression": "hard", "threshold": 0.7, "unit": 2.0},
     "charades": {"fps": 1.0, "suppression": "linear", "unit": 0.1},
     "ego4d": {"fps": 0.5, "suppression": "linear"},

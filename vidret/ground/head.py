@@ -1,7 +1,7 @@
 """The grounding head: from CLIP's last layers, of a video and of a query, to spans and a saliency for each frame.
 
-    mapped = head.prepare(layers)          # once a video
-    output = head(mapped, query)           # once a query; with gradients in training
+    projected = head.prepare(layers)          # once a video
+    output = head(projected, query)           # once a query; with gradients in training
     answer = head.decode(output, fps=0.5)  # seconds
 
 A batch of videos with a query each goes the same way as one video. Padding changes nothing: a video in a padded batch
@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.ground.projected import MappedVideos, find_bias
-from vidret.ground.pyramid import Pyramid, RowHead, blank, find_spans, make_points, reduce_mask, spread_rows
+from vidret.ground.projected import ProjectedVideos, find_bias
+from vidret.ground.pyramid import Pyramid, RowHead, blank, decode_spans, make_points, reduce_mask, spread_rows
 from vidret.ground.r2 import R2Block
 
 
@@ -42,7 +42,7 @@ class HeadOutput(NamedTuple):
     frame_mask: Bool[Tensor, "video frame"]
 
 
-class Answer(NamedTuple):
+class GroundingResult(NamedTuple):
     """One video's spans (start and end in seconds, score), best first, and how well each frame fits the query.
 
     Spans are as the head gives them: they overlap, and may reach beyond the video.
@@ -133,7 +133,7 @@ class GroundingHead(nn.Module):
         token_masks: Sequence[Bool[Tensor, "video frame token"] | None] | None = None,
         sizes: Sequence[Float[Tensor, "video frame token"] | None] | None = None,
         dtype: torch.dtype | None = None,
-    ) -> MappedVideos:
+    ) -> ProjectedVideos:
         """Compute all about videos that no query changes.
 
         Layers may differ in their number of tokens, as they do where an encoder merges them (TempMe): a frame's tokens
@@ -146,7 +146,7 @@ class GroundingHead(nn.Module):
             mask: False where a frame is padding, which comes last. What padding holds does not matter, not even NaN.
             token_masks: For each layer, False where a token is padding; None where all are real.
             sizes: For each layer, how many patches each token is the mean of: that many it counts in the softmax.
-            dtype: What the mapped tokens are kept as: float16, or int8 with a scale for each token; as they are
+            dtype: What the projected tokens are kept as: float16, or int8 with a scale for each token; as they are
                 computed (float32) unless given.
 
         Raises:
@@ -155,11 +155,13 @@ class GroundingHead(nn.Module):
         _check_layers(layers, mask, self.block.num_layers)
         masks, counts = token_masks or [None] * len(layers), sizes or [None] * len(layers)
         biases = [find_bias(layer, mask, real, count) for real, count, layer in zip(masks, counts, layers, strict=True)]
-        return self.block.map_videos(layers, mask=mask, biases=biases, padded_lengths=self.as_published, dtype=dtype)
+        return self.block.project_videos(
+            layers, mask=mask, biases=biases, padded_lengths=self.as_published, dtype=dtype
+        )
 
     def forward(
         self,
-        mapped: MappedVideos,
+        projected: ProjectedVideos,
         query: Float[Tensor, "video layer word width"],
         *,
         word_mask: Bool[Tensor, "video word"] | None = None,
@@ -167,20 +169,20 @@ class GroundingHead(nn.Module):
         """Hold each video against its query.
 
         Args:
-            mapped: What ``prepare`` gives.
+            projected: What ``prepare`` gives.
             query: Outputs of the text tower's last layers, earliest first, from the start token to the end token.
             word_mask: False where a word is padding. What padding holds does not matter, not even NaN.
 
         Raises:
             ValueError: Numbers do not fit, or a query has no word.
         """
-        if len(query) != len(mapped.layers[0]) or query.shape[1] != self.block.num_layers:
-            wanted = len(mapped.layers[0]), self.block.num_layers
+        if len(query) != len(projected.layers[0]) or query.shape[1] != self.block.num_layers:
+            wanted = len(projected.layers[0]), self.block.num_layers
             raise ValueError(f"query must be of {wanted[0]} videos and {wanted[1]} layers, got {tuple(query.shape)}")
         if word_mask is not None and not bool(word_mask.any(dim=1).all()):
             raise ValueError(f"word_mask must have a True for each query, got {word_mask.tolist()}")
-        seen = self.block(mapped, query, word_mask=word_mask, as_published=self.as_published)
-        mask = None if self.as_published else mapped.mask
+        seen = self.block(projected, query, word_mask=word_mask, as_published=self.as_published)
+        mask = None if self.as_published else projected.mask
         video = blank(seen.video.relu(), mask)
         levels = self.pyramid(video, mask)
         masks = [reduce_mask(mask, stride) for stride in self.pyramid.strides[: len(levels)]]
@@ -190,13 +192,13 @@ class GroundingHead(nn.Module):
             return HeadOutput(
                 logits=torch.cat([self.classes(*pair) for pair in zip(levels, masks, strict=True)], dim=1).squeeze(-1),
                 distances=self._find_distances(levels, masks),
-                points=make_points(mapped.num_frames, self.pyramid.strides, device=video.device),
-                point_mask=self._mask_points(mapped, len(levels)),
+                points=make_points(projected.num_frames, self.pyramid.strides, device=video.device),
+                point_mask=self._mask_points(projected, len(levels)),
                 video=video,
                 query=layer_queries[-1],
                 layer_videos=seen.layer_videos,
                 layer_queries=layer_queries,
-                frame_mask=_all_real(video) if mapped.mask is None else mapped.mask,
+                frame_mask=_all_real(video) if projected.mask is None else projected.mask,
             )
 
     def _find_distances(
@@ -208,14 +210,14 @@ class GroundingHead(nn.Module):
         reaches = [self.boundaries(*pair).exp() for pair in zip(levels, masks, strict=True)]
         return torch.cat([each * factor for each, factor in zip(reaches, self.reach, strict=False)], dim=1)
 
-    def _mask_points(self, mapped: MappedVideos, num_levels: int) -> Bool[Tensor, "video point"]:
+    def _mask_points(self, projected: ProjectedVideos, num_levels: int) -> Bool[Tensor, "video point"]:
         """Say which points are real: of a row that is partly padding only the published code says so."""
-        mask = _all_real(mapped.layers[0][..., 0, :]) if mapped.mask is None else mapped.mask
+        mask = _all_real(projected.layers[0][..., 0, :]) if projected.mask is None else projected.mask
         parts = [reduce_mask(mask, s, partly=self.as_published) for s in self.pyramid.strides[:num_levels]]
         return torch.cat([part for part in parts if part is not None], dim=1)
 
     @torch.no_grad()
-    def decode(self, output: HeadOutput, *, fps: float | Sequence[float] | None = None) -> list[Answer]:
+    def decode(self, output: HeadOutput, *, fps: float | Sequence[float] | None = None) -> list[GroundingResult]:
         """Turn what the head says into spans in seconds and the saliency of frames, video by video.
 
         Args:
@@ -244,8 +246,8 @@ class GroundingHead(nn.Module):
             real = output.point_mask[row]
             spans = scores.new_zeros(0, 3)
             if output.distances is not None:
-                spans = find_spans(scores[row, real], output.distances[row, real], output.points[real], rate)
-            answers.append(Answer(spans[: self.limit].cpu().numpy(), saliency.cpu().numpy()))
+                spans = decode_spans(scores[row, real], output.distances[row, real], output.points[real], rate)
+            answers.append(GroundingResult(spans[: self.limit].cpu().numpy(), saliency.cpu().numpy()))
         return answers
 
 

@@ -5,11 +5,11 @@ from jaxtyping import Float
 
 from vidret.ground import curve
 from vidret.ground.checkpoint import HeadCard
-from vidret.ground.head import Answer
+from vidret.ground.head import GroundingResult
 from vidret.ground.spans import Span
-from vidret.ground.suppression import Fade, gaussian, hard, linear, lower_scores, settle_spans
+from vidret.ground.suppression import Decay, clip_and_round, gaussian, hard, linear, soft_nms
 
-FADES: dict[str | None, Fade | None] = {"linear": linear, None: None}
+DECAYS: dict[str | None, Decay | None] = {"linear": linear, None: None}
 
 
 def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, duration: float, limit: int) -> list[Span]:
@@ -22,24 +22,24 @@ def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, durati
     found = curve.find_spans(saliency, times, start=0.0, end=duration, k=limit)
     starts, ends = np.array([span.start for span in found]), np.array([span.end for span in found])
     means = [saliency[(edges[:-1] >= span.start) & (edges[1:] <= span.end)].mean() for span in found]
-    order, scores = lower_scores(starts, ends, np.array(means, np.float64), linear)
+    order, scores = soft_nms(starts, ends, np.array(means, np.float64), linear)
     return [
         Span(found[place].start, found[place].end, float(score)) for place, score in zip(order, scores, strict=True)
     ]
 
 
-def settle(answer: Answer, card: HeadCard, *, duration: float) -> list[Span]:
+def postprocess_spans(answer: GroundingResult, card: HeadCard, *, duration: float) -> list[Span]:
     """Clamp, round and suppress a head's spans as its card says; empty and fully suppressed ones are left out."""
     starts, ends, scores = answer.spans.T
-    starts, ends = settle_spans(
+    starts, ends = clip_and_round(
         starts, ends, duration=duration, unit=card.unit or None, spare_overrun=card.unit is not None
     )
     real = ends > starts
     starts, ends, scores = starts[real], ends[real], scores[real]
-    fade = choose_fade(card)
+    decay = choose_decay(card)
     order = np.arange(len(scores))
-    if fade is not None:
-        order, scores = lower_scores(starts, ends, scores, fade)
+    if decay is not None:
+        order, scores = soft_nms(starts, ends, scores, decay)
     return [
         Span(float(starts[place]), float(ends[place]), float(score))
         for place, score in zip(order, scores, strict=True)
@@ -47,7 +47,7 @@ def settle(answer: Answer, card: HeadCard, *, duration: float) -> list[Span]:
     ]
 
 
-def choose_fade(card: HeadCard) -> Fade | None:
+def choose_decay(card: HeadCard) -> Decay | None:
     """Give the suppression that a head's card names.
 
     Raises:
@@ -57,6 +57,6 @@ def choose_fade(card: HeadCard) -> Fade | None:
         return hard(0.7 if card.threshold is None else card.threshold)
     if card.suppression == "gaussian":
         return gaussian(0.5 if card.threshold is None else card.threshold)
-    if card.suppression not in FADES:
+    if card.suppression not in DECAYS:
         raise ValueError(f"suppression must be hard, linear or gaussian, got {card.suppression}")
-    return FADES[card.suppression]
+    return DECAYS[card.suppression]

@@ -13,8 +13,8 @@ from torch import Tensor
 from vidret.layers import pack_rows
 
 
-class MappedVideos(NamedTuple):
-    """The mapped tokens of each layer, earliest first; a frame's class token is its first.
+class ProjectedVideos(NamedTuple):
+    """The projected tokens of each layer, earliest first; a frame's class token is its first.
 
     ``layers`` may be float32, float16, or int8 with a ``scales`` entry for each token, None otherwise. ``biases`` are
     added to the logits of tokens (-inf where one is padding), None for a layer with nothing to add. ``mask`` is False
@@ -59,9 +59,9 @@ class MappedVideos(NamedTuple):
         scales = self.scales[layer]
         return _unpack(self.layers[layer][:, :, 0], None if scales is None else scales[:, :, 0])
 
-    def packed(self, dtype: torch.dtype) -> "MappedVideos":
+    def packed(self, dtype: torch.dtype) -> "ProjectedVideos":
         """Keep the tokens as float32, float16, or as int8 with one scale for each token."""
-        pairs = [pack(self.tokens(layer), dtype) for layer in range(len(self.layers))]
+        pairs = [pack_tokens(self.tokens(layer), dtype) for layer in range(len(self.layers))]
         return self._replace(layers=tuple(rows for rows, _ in pairs), scales=tuple(scales for _, scales in pairs))
 
 
@@ -90,7 +90,7 @@ def find_bias(
     return bias
 
 
-def pack(
+def pack_tokens(
     rows: Float[Tensor, "*row dim"], dtype: torch.dtype | None
 ) -> tuple[Shaped[Tensor, "*row dim"], Float[Tensor, "*row"] | None]:
     """Give rows in a type, their own when None, and what to multiply each by; None when nothing."""

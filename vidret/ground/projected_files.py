@@ -1,4 +1,4 @@
-"""One video's mapped tokens in one file: each window is written as it comes, and read when it is asked for.
+"""One video's projected tokens in one file: each window is written as it comes, and read when it is asked for.
 
 The file is a zip that compresses nothing, with one safetensors file a window: its check sums tell damage.
 """
@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from vidret.errors import StoreError
-from vidret.ground.projected import MappedVideos
+from vidret.ground.projected import ProjectedVideos
 from vidret.ground.windows import Window
 
 MARK = b"vidret mapped tokens, format 1"
@@ -26,7 +26,7 @@ KINDS = ("layers", "scales", "biases")
 DAMAGE = (OSError, BadZipFile, SafetensorError, ValueError, EOFError, RuntimeError, zlib.error)
 
 
-def save_mapped(path: Path, parts: Iterable[tuple[Window, MappedVideos]]) -> None:
+def save_projected(path: Path, parts: Iterable[tuple[Window, ProjectedVideos]]) -> None:
     """Write the windows of one video, holding one at a time; the file is there whole, or not at all.
 
     Raises:
@@ -38,8 +38,8 @@ def save_mapped(path: Path, parts: Iterable[tuple[Window, MappedVideos]]) -> Non
         path.parent.mkdir(parents=True, exist_ok=True)
         with ZipFile(waiting, "w") as archive:
             archive.comment = MARK
-            for window, mapped in parts:
-                archive.writestr(f"{window.first}-{window.last}", save(_name_tensors(mapped)))
+            for window, projected in parts:
+                archive.writestr(f"{window.first}-{window.last}", save(_name_tensors(projected)))
         waiting.replace(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error})") from error
@@ -48,7 +48,7 @@ def save_mapped(path: Path, parts: Iterable[tuple[Window, MappedVideos]]) -> Non
             waiting.unlink()
 
 
-def load_mapped(path: Path, *, device: torch.device) -> Iterator[tuple[Window, MappedVideos]]:
+def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window, ProjectedVideos]]:
     """Read one window at a time, in order; dropping the file meanwhile does no harm.
 
     Raises:
@@ -65,17 +65,17 @@ def load_mapped(path: Path, *, device: torch.device) -> Iterator[tuple[Window, M
         raise StoreError(f"{path}: cannot be read ({error})") from error
 
 
-def _name_tensors(mapped: MappedVideos) -> dict[str, Tensor]:
+def _name_tensors(projected: ProjectedVideos) -> dict[str, Tensor]:
     return {
         f"{kind}.{layer}": each.contiguous()
-        for kind, part in zip(KINDS, mapped[:3], strict=True)
+        for kind, part in zip(KINDS, projected[:3], strict=True)
         for layer, each in enumerate(part)
         if each is not None
     }
 
 
-def _read_tensors(tensors: dict[str, Tensor], device: torch.device) -> MappedVideos:
+def _read_tensors(tensors: dict[str, Tensor], device: torch.device) -> ProjectedVideos:
     num_layers = sum(name.startswith("layers.") for name in tensors)
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}
     scales, biases = (tuple(placed.get(f"{kind}.{layer}") for layer in range(num_layers)) for kind in KINDS[1:])
-    return MappedVideos(tuple(placed[f"layers.{layer}"] for layer in range(num_layers)), scales, biases)
+    return ProjectedVideos(tuple(placed[f"layers.{layer}"] for layer in range(num_layers)), scales, biases)

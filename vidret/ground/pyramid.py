@@ -133,7 +133,7 @@ def spread_rows(
     return torch.stack(levels).amax(dim=0)
 
 
-def find_spans(
+def decode_spans(
     scores: Float[Tensor, " point"],
     distances: Float[Tensor, "point 2"],
     points: Float[Tensor, "point 4"],

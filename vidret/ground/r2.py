@@ -1,6 +1,6 @@
 """R2-Tuning's recurrent block: one set of weights that walks CLIP's last layers backwards, and refines a video in time.
 
-What does not depend on a query, the mapping of all tokens, is done once a video by ``map_videos``. A query then costs,
+The projection of all tokens does not depend on a query: ``project_videos`` runs once per video. A query then costs,
 for each CLIP layer, an attention over each frame's tokens, read chunk by chunk, and a transformer layer over time.
 
 Reference: Liu et al. 2024, "R2-Tuning: Efficient Image-to-Video Transfer Learning for Video Temporal Grounding".
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidret.ground.projected import MappedVideos, pack
+from vidret.ground.projected import ProjectedVideos, pack_tokens
 
 TOKENS_AT_ONCE = 1024  # without gradients: what of float32 tokens stays in a core's cache while it is used twice
 EPS = 1e-6
@@ -63,7 +63,7 @@ class R2Block(nn.Module):
         self.scales = nn.Parameter(torch.zeros(num_layers))
         self.refine = Refine(dim, heads, drop_path=drop_path)
 
-    def map_videos(
+    def project_videos(
         self,
         layers: Sequence[Float[Tensor, "video frame token width"]],
         *,
@@ -71,7 +71,7 @@ class R2Block(nn.Module):
         biases: Sequence[Float[Tensor, "video frame token"] | None],
         padded_lengths: bool = False,
         dtype: torch.dtype | None = None,
-    ) -> MappedVideos:
+    ) -> ProjectedVideos:
         """Map all tokens, and pack them as they come; with ``padded_lengths`` a video is as long as its padding is."""
         num_videos, num_frames = layers[0].shape[:2]
         lengths = layers[0].new_full((num_videos,), num_frames, dtype=torch.long)
@@ -81,14 +81,16 @@ class R2Block(nn.Module):
         for tokens, bias in zip(layers, biases, strict=True):
             hidden = None if bias is None else bias.isneginf()
             pieces = [
-                pack(self._map_tokens(tokens, frames, mask, hidden, lengths), dtype)
+                pack_tokens(self._project_tokens(tokens, frames, mask, hidden, lengths), dtype)
                 for frames in cut_frames(num_frames, num_videos * tokens.shape[2])
             ]
             rows, scales = zip(*pieces, strict=True)
             packed.append((torch.cat(rows, dim=1), None if scales[0] is None else torch.cat(scales, dim=1)))
-        return MappedVideos(tuple(rows for rows, _ in packed), tuple(part for _, part in packed), tuple(biases), mask)
+        return ProjectedVideos(
+            tuple(rows for rows, _ in packed), tuple(part for _, part in packed), tuple(biases), mask
+        )
 
-    def _map_tokens(
+    def _project_tokens(
         self, tokens: Tensor, frames: slice, mask: Tensor | None, hidden: Tensor | None, lengths: Int[Tensor, " video"]
     ) -> Float[Tensor, "video frame token dim"]:
         """Map the tokens of some frames; padding counts as zeros, whatever it holds."""
@@ -101,12 +103,12 @@ class R2Block(nn.Module):
             first = torch.arange(frames.start, frames.stop, device=x.device)
             ends = torch.stack([first, first + 1], dim=-1).to(x.dtype) / lengths[:, None, None].to(x.dtype)
             x = torch.cat([x, ends[:, :, None].expand(*x.shape[:3], 2)], dim=-1)
-        mapped: Tensor = self.video_map(x)
-        return mapped
+        projected: Tensor = self.video_map(x)
+        return projected
 
     def forward(
         self,
-        mapped: MappedVideos,
+        projected: ProjectedVideos,
         query: Float[Tensor, "video layer word width"],
         *,
         word_mask: Bool[Tensor, "video word"] | None = None,
@@ -120,27 +122,27 @@ class R2Block(nn.Module):
         if word_mask is not None:
             query = query.masked_fill(~word_mask[:, None, :, None], 0)
         layer_words: Tensor = self.query_map(query.to(self.token_key.weight.dtype))
-        lengths = mapped._replace(mask=None).lengths if as_published else mapped.lengths
-        places = encode_places(mapped.num_frames, self.dim, lengths.to(self.scales.dtype))
+        lengths = projected._replace(mask=None).lengths if as_published else projected.lengths
+        places = encode_places(projected.num_frames, self.dim, lengths.to(self.scales.dtype))
         seen_words = None if as_published else word_mask
         video: Tensor | None = None
         layer_videos = []
         for layer in reversed(range(self.num_layers)):
             words = layer_words[:, layer]
-            frames = mapped.class_tokens(layer)
+            frames = projected.class_tokens(layer)
             layer_videos.append(frames)
-            x = frames + self.scales[layer].tanh() * self.pool_tokens(mapped, layer, words, seen_words)
+            x = frames + self.scales[layer].tanh() * self.pool_tokens(projected, layer, words, seen_words)
             if video is not None:
                 gate = self.gates[layer].sigmoid()
                 x = gate * x + (1 - gate) * video
-            video = self.refine(x, words, places, frame_mask=mapped.mask, word_mask=word_mask)
+            video = self.refine(x, words, places, frame_mask=projected.mask, word_mask=word_mask)
         assert video is not None
         walked = rearrange(layer_words.flip(1), "video layer word dim -> layer video word dim")
         return R2Output(video, walked[-1], torch.stack(layer_videos), walked)
 
     def pool_tokens(
         self,
-        mapped: MappedVideos,
+        projected: ProjectedVideos,
         layer: int,
         words: Float[Tensor, "video word dim"],
         word_mask: Bool[Tensor, "video word"] | None = None,
@@ -151,13 +153,13 @@ class R2Block(nn.Module):
         """
         keys = self.word_key(words) @ self.token_key.weight / math.sqrt(self.dim)
         pooled = []
-        for frames in cut_frames(mapped.num_frames, len(words) * mapped.layers[layer].shape[2]):
-            tokens = mapped.tokens(layer, frames)
+        for frames in cut_frames(projected.num_frames, len(words) * projected.layers[layer].shape[2]):
+            tokens = projected.tokens(layer, frames)
             logits = keys @ rearrange(tokens, "video frame token dim -> video dim (frame token)")
             logits = rearrange(
                 logits, "video word (frame token) -> video frame word token", frame=frames.stop - frames.start
             )
-            bias = mapped.bias(layer, frames)
+            bias = projected.bias(layer, frames)
             weights = (logits if bias is None else logits + bias).softmax(dim=-1)
             found = weights @ tokens + words[:, None]
             if word_mask is not None:
@@ -171,7 +173,7 @@ class Refine(nn.Module):
 
     def __init__(self, dim: int, heads: int, *, drop_path: float = 0.1) -> None:
         super().__init__()
-        self.cross, self.own = Attention(dim, heads), Attention(dim, heads)
+        self.cross, self.own = R2Attention(dim, heads), R2Attention(dim, heads)
         widen, narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
         self.mlp = nn.Sequential(widen, nn.ReLU(), narrow)
         self.cross_norm, self.own_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -204,7 +206,7 @@ class Refine(nn.Module):
         return change * kept / (1 - self.drop_path)
 
 
-class Attention(nn.Module):
+class R2Attention(nn.Module):
     """Multi-head attention whose keys and values come apart: the values are not told when they are."""
 
     def __init__(self, dim: int, heads: int) -> None:

@@ -1,10 +1,10 @@
 """Suppression of near-copies, and the clamping and rounding that each benchmark asks of spans before it.
 
 To leave near-copies out altogether (Moment-DETR's way), take :func:`vidret.ground.spans.keep_best`. Here they stay in
-the list with a lower score (R2-Tuning's way): hard, linear or Gaussian, by the fade that is passed in.
+the list with a lower score (R2-Tuning's way): hard, linear or Gaussian, by the decay that is passed in.
 
 ==================================  ==================================================  =============================
-benchmark                           ``settle_spans``                                    fade
+benchmark                           ``clip_and_round``                                    decay
 ==================================  ==================================================  =============================
 QVHighlights, DETR family           duration=150, unit=2                                none
 Charades-STA, DETR family           duration=150, unit=1                                none
@@ -22,11 +22,11 @@ from jaxtyping import Float, Int
 
 from vidret.ground.spans import overlap
 
-Fade = Callable[[Float[np.ndarray, " span"]], Float[np.ndarray, " span"]]
+Decay = Callable[[Float[np.ndarray, " span"]], Float[np.ndarray, " span"]]
 """From a span's overlap with a better one, in 0..1, to the factor that its score is left with."""
 
 
-def hard(threshold: float) -> Fade:
+def hard(threshold: float) -> Decay:
     """Leave nothing of a span that overlaps a better one by ``threshold`` or more, and all of any other."""
     return lambda ratios: (ratios < threshold).astype(ratios.dtype)
 
@@ -36,18 +36,18 @@ def linear(ratios: Float[np.ndarray, " span"]) -> Float[np.ndarray, " span"]:
     return 1 - ratios
 
 
-def gaussian(sigma: float = 0.5) -> Fade:
+def gaussian(sigma: float = 0.5) -> Decay:
     """Leave exp(-overlap ** 2 / sigma): nearly all of a slight overlap, never nothing."""
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, got {sigma}")
     return lambda ratios: np.exp(-(ratios**2) / sigma)
 
 
-def lower_scores(
+def soft_nms(
     starts: Float[np.ndarray, " span"],
     ends: Float[np.ndarray, " span"],
     scores: Float[np.ndarray, " span"],
-    fade: Fade,
+    decay: Decay,
 ) -> tuple[Int[np.ndarray, " span"], Float[np.ndarray, " span"]]:
     """Lower the score of every span that overlaps a better one; each in turn, the best of those left first.
 
@@ -58,7 +58,7 @@ def lower_scores(
         starts: In seconds.
         ends: In seconds, at or after their starts.
         scores: At least 0, since a factor of 0 must be the lowest there is.
-        fade: What an overlap leaves of a score: ``hard(threshold)``, ``linear`` or ``gaussian(sigma)``.
+        decay: What an overlap leaves of a score: ``hard(threshold)``, ``linear`` or ``gaussian(sigma)``.
 
     Returns:
         Indices of all spans, best first by their new score, and the new scores in that order. Equal scores (the zeros
@@ -79,11 +79,11 @@ def lower_scores(
         best = place + int(np.argmax(lowered[order[place:]]))
         order[[place, best]] = order[[best, place]]
         top, rest = order[place], order[place + 1 :]
-        lowered[rest] *= fade(overlap(starts[rest], ends[rest], starts[top], ends[top]))
+        lowered[rest] *= decay(overlap(starts[rest], ends[rest], starts[top], ends[top]))
     return order, lowered[order]
 
 
-def settle_spans(
+def clip_and_round(
     starts: Float[np.ndarray, " span"],
     ends: Float[np.ndarray, " span"],
     *,
@@ -120,7 +120,7 @@ def settle_spans(
     return new_starts, new_ends
 
 
-def list_rows(
+def round_spans(
     starts: Float[np.ndarray, " span"], ends: Float[np.ndarray, " span"], scores: Float[np.ndarray, " span"]
 ) -> list[list[float]]:
     """Give [start, end, score] for each span, to four decimals as submissions of the DETR family have them."""

@@ -1,7 +1,7 @@
 """Videos longer than a head was trained on: window after window, each a video of its own, joined in absolute time.
 
     windows = cut_windows(num_frames, length=75, overlap=25)
-    answer = join_answers(windows, (ground(window) for window in windows), fps=0.5)
+    answer = join_results(windows, (ground(window) for window in windows), fps=0.5)
 
 Only one window's tokens need to exist at a time: the memory does not grow with the video.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidret.ground.head import Answer
+from vidret.ground.head import GroundingResult
 
 
 class Window(NamedTuple):
@@ -41,7 +41,7 @@ def cut_windows(num_frames: int, *, length: int = 75, overlap: int = 25) -> list
     return [Window(start, start + length) for start in starts]
 
 
-def join_answers(windows: Sequence[Window], answers: Iterable[Answer], *, fps: float) -> Answer:
+def join_results(windows: Sequence[Window], answers: Iterable[GroundingResult], *, fps: float) -> GroundingResult:
     """Join the answers of windows to one of the whole video.
 
     Spans move to where their window is, and are all kept, best first: near-copies are the caller's to suppress, as in
@@ -69,4 +69,4 @@ def join_answers(windows: Sequence[Window], answers: Iterable[Answer], *, fps: f
         raise ValueError(f"windows must hold every frame, got none with frame {int(np.argmin(counts))}")
     pooled = np.concatenate(spans)
     best_first = np.argsort(-pooled[:, 2], kind="stable")
-    return Answer(pooled[best_first], (total / counts).astype(np.float32))
+    return GroundingResult(pooled[best_first], (total / counts).astype(np.float32))

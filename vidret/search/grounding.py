@@ -19,14 +19,14 @@ from vidret.devices import choose_device
 from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.checkpoint import load_head
-from vidret.ground.head import Answer
-from vidret.ground.postprocess import choose_fade, find_highlights, settle
-from vidret.ground.projected import MappedVideos
-from vidret.ground.projected_files import load_mapped, save_mapped
+from vidret.ground.head import GroundingResult
+from vidret.ground.postprocess import choose_decay, find_highlights, postprocess_spans
+from vidret.ground.projected import ProjectedVideos
+from vidret.ground.projected_files import load_projected, save_projected
 from vidret.ground.spans import Span
-from vidret.ground.windows import Window, cut_windows, join_answers
+from vidret.ground.windows import Window, cut_windows, join_results
 from vidret.search.ranking import TOKENS
-from vidret.store.records import KEPT, MAPPED
+from vidret.store.records import KEPT, PROJECTED
 from vidret.text import tellable
 from vidret.types import Frames, LayerTokens, LayerWords
 from vidret.video.content import Identity, check_unchanged
@@ -41,9 +41,9 @@ CACHE = "cache"
 
 
 class Grounder:
-    """A grounding head, the encoder whose layers it reads, and a folder for the mapped tokens of videos.
+    """A grounding head, the encoder whose layers it reads, and a folder for the projected tokens of videos.
 
-    Mapped tokens are one file a video, named by the video's content: they are found again after a file was moved, and
+    Projected tokens are one file a video, named by its content: they are found again after a file was moved, and
     two heads never read each other's. Those kept on request stay; others go, the longest unused first, when they take
     more than ``limit`` bytes.
     """
@@ -74,7 +74,7 @@ class Grounder:
         self._head.to(self._device)
         self.fps = self.card.fps or FPS
         try:
-            choose_fade(self.card)  # what is wrong is told now, not after the first video
+            choose_decay(self.card)  # what is wrong is told now, not after the first video
         except ValueError as error:
             raise VidretError(f"{head}: {error}") from error
         self._check_width("text", self.read("").layers, _count_inputs(self._head.block.query_map))
@@ -88,11 +88,11 @@ class Grounder:
     # What is kept of videos
 
     def place(self, content: str, *, keep: bool) -> Path:
-        """Say where a content's mapped tokens are, or would be."""
-        return self._folder / (KEPT if keep else CACHE) / f"{content}{MAPPED}"
+        """Say where a content's projected tokens are, or would be."""
+        return self._folder / (KEPT if keep else CACHE) / f"{content}{PROJECTED}"
 
     def prepare(self, path: str, content: str, *, keep: bool = False, timeout: float = 120.0) -> Path:
-        """Compute a video's mapped tokens, unless they are there, and keep them; ``keep`` protects them.
+        """Compute a video's projected tokens, unless they are there, and keep them; ``keep`` protects them.
 
         Memory does not grow with the video's length.
 
@@ -111,14 +111,14 @@ class Grounder:
                 with contextlib.suppress(OSError):  # who may only read an index does without
                     os.utime(found)
                 return found
-        save_mapped(place, self._map(path, content, timeout))
+        save_projected(place, self._map(path, content, timeout))
         if not keep:
             self._drop_oldest(place)
         return place
 
     def _drop_oldest(self, newest: Path) -> None:
         files = []
-        for path in newest.parent.glob(f"*{MAPPED}"):
+        for path in newest.parent.glob(f"*{PROJECTED}"):
             with contextlib.suppress(FileNotFoundError):  # another process drops, too
                 files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
         total = 0
@@ -128,7 +128,7 @@ class Grounder:
                 path.unlink(missing_ok=True)
 
     @torch.inference_mode()
-    def _map(self, path: str, content: str, timeout: float) -> Iterator[tuple[Window, MappedVideos]]:
+    def _map(self, path: str, content: str, timeout: float) -> Iterator[tuple[Window, ProjectedVideos]]:
         """Decode, encode and map a video, window after window."""
         seen: list[LayerTokens] = []
         first = 0  # the index of the frame that ``seen`` begins with
@@ -145,7 +145,7 @@ class Grounder:
                 while windows and seen and first + len(seen[0].times) <= windows[0].first:
                     first += len(seen.pop(0).times)
 
-    def _map_window(self, parts: list[LayerTokens], frames: slice) -> MappedVideos:
+    def _map_window(self, parts: list[LayerTokens], frames: slice) -> ProjectedVideos:
         """Map the frames of one window; tokens merge differently from part to part, and are padded to the most."""
         wanted = _count_inputs(self._head.block.video_map) - 2 * self._head.block.tef
         self._check_width("video", parts[0].layers[0], wanted)
@@ -160,8 +160,8 @@ class Grounder:
             counts = [torch.from_numpy(part.sizes[layer]) for part in parts if part.sizes is not None]
             masks.append(torch.cat([_pad(row, most) for row in reals])[frames][None].to(self._device))
             sizes.append(torch.cat([_pad(row, most) for row in counts])[frames][None].to(self._device))
-        mapped = self._head.prepare(layers, token_masks=masks or None, sizes=sizes or None, dtype=self._tokens)
-        return MappedVideos(*(tuple(None if x is None else x.cpu() for x in part) for part in mapped[:3]))  # type: ignore[arg-type]
+        projected = self._head.prepare(layers, token_masks=masks or None, sizes=sizes or None, dtype=self._tokens)
+        return ProjectedVideos(*(tuple(None if x is None else x.cpu() for x in part) for part in projected[:3]))  # type: ignore[arg-type]
 
     def _encode(self, path: str, content: str, timeout: float) -> Iterator[int | LayerTokens]:
         """Give how many frames there are, then their layers, some at a time."""
@@ -224,7 +224,7 @@ class Grounder:
         if self._head.boundaries is None:
             spans = find_highlights(found.saliency, fps=self.fps, duration=seen, limit=self.card.limit)
         else:
-            spans = settle(found, self.card, duration=seen)
+            spans = postprocess_spans(found, self.card, duration=seen)
         return [Span(start + span.start, start + span.end, span.score) for span in spans]
 
     @torch.inference_mode()
@@ -237,23 +237,23 @@ class Grounder:
         """
         return self._ask(text, path, content).saliency
 
-    def _ask(self, text: LayerWords, path: str, content: str) -> Answer:
-        mapped = self.prepare(path, content)
+    def _ask(self, text: LayerWords, path: str, content: str) -> GroundingResult:
+        projected = self.prepare(path, content)
         try:
-            return self._ask_file(text, mapped)
+            return self._ask_file(text, projected)
         except StoreError as error:  # damaged, or dropped since by another process
             logger.warning("%s; computed again", error)
-            mapped.unlink(missing_ok=True)
-            return self._ask_file(text, self.prepare(path, content, keep=mapped.parent.name == KEPT))
+            projected.unlink(missing_ok=True)
+            return self._ask_file(text, self.prepare(path, content, keep=projected.parent.name == KEPT))
 
-    def _ask_file(self, text: LayerWords, mapped: Path) -> Answer:
+    def _ask_file(self, text: LayerWords, projected: Path) -> GroundingResult:
         query = torch.from_numpy(text.layers)[None].to(self._device)
         windows, answers = [], []
         with one_thread():
-            for window, part in load_mapped(mapped, device=self._device):
+            for window, part in load_projected(projected, device=self._device):
                 windows.append(window)
                 answers += self._head.decode(self._head(part, query), fps=self.fps)
-        return join_answers(windows, answers, fps=self.fps)
+        return join_results(windows, answers, fps=self.fps)
 
     def _check_width(self, tower: str, layers: Float[np.ndarray, "*any width"], wanted: int) -> None:
         if layers.shape[-1] != wanted:
@@ -294,7 +294,7 @@ def forget_others(folder: Path, contents: Container[str]) -> None:
     """Drop what any head keeps in a folder of contents that are not among these, and what killed runs left."""
     for path in folder.glob("*/*/*"):
         with contextlib.suppress(FileNotFoundError):
-            if (path.suffix == MAPPED and path.stem not in contents) or (
+            if (path.suffix == PROJECTED and path.stem not in contents) or (
                 path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
             ):
                 path.unlink()

@@ -16,7 +16,7 @@ DEAD_STATES: tuple[str, ...] = ("failed", "missing")  # a path in one of these m
 # What others keep with an index, by names that more than one room knows. Facts say what it was made for; below the
 # folder of moments lies a folder a grounding head, and in it what was kept of contents on request: a file each.
 RANKER, HEAD, CALIBRATION = "ranker", "head", "calibration"
-MOMENTS, KEPT, MAPPED = "moments", "kept", ".zip"
+MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from vidret.data.grounding import GroundingBatch
 from vidret.errors import VidretError
-from vidret.ground.checkpoint import RECIPES, HeadCard, Recipe, save_head
+from vidret.ground.checkpoint import RECIPES, HeadCard, HeadRecipe, save_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.postprocess import settle
+from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
 from vidret.train import optim
 from vidret.train.gather import gather_objects
@@ -101,7 +101,7 @@ class GroundingModule(lightning.LightningModule):
                 as_published=as_published,
             )
         )
-        chosen: Recipe = {**RECIPES[recipe]}
+        chosen: HeadRecipe = {**RECIPES[recipe]}
         chosen["fps"] = fps if fps is not None else chosen.get("fps")
         if unit is not None:
             chosen["unit"] = unit or None
@@ -164,7 +164,7 @@ class GroundingModule(lightning.LightningModule):
             if output.distances is None:
                 self._overlaps.append(float(batch.saliency[row, int(np.argmax(answer.saliency))] > 0))
                 continue
-            spans = settle(answer, self.card, duration=float(batch.durations[row]))
+            spans = postprocess_spans(answer, self.card, duration=float(batch.durations[row]))
             true = batch.spans[row, batch.span_mask[row]].cpu().numpy()
             best = 0.0
             if spans and len(true):

@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 
 from vidret.errors import StoreError
 from vidret.index.merging.planning import Settled, Told, changed, contradict, get_fact, knows_better, settle_making
-from vidret.store.records import CALIBRATION, HEAD, KEPT, MAPPED, MOMENTS, RANKER, FileRecord, FileState, NewSegment
+from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 
@@ -184,7 +184,7 @@ class Merge:
         found: dict[Path, Path] = {}
         for source in self.sources:
             folder = source.path / MOMENTS
-            for path in folder.glob(f"*/{KEPT}/*{MAPPED}"):
+            for path in folder.glob(f"*/{KEPT}/*{PROJECTED}"):
                 place = self.target.path / MOMENTS / path.relative_to(folder)
                 if path.stem in wanted and not place.exists():
                     found.setdefault(place, path)
@@ -298,7 +298,7 @@ class Merge:
         return "pending"
 
     def _copy_moments(self, moments: Iterable[tuple[Path, Path]]) -> None:
-        """Copy files of mapped tokens; each is there whole or not at all."""
+        """Copy files of projected tokens; each is there whole or not at all."""
         for path, place in moments:
             waiting = place.with_name(f"{place.name}.{os.getpid()}.part")
             try:
