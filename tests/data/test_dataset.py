@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vidret.data.augment import Augmentation
-from vidret.data.dataset import CaptionedVideos, Collate, Gallery, read_frames
+from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset, read_sample_frames
 from vidret.data.records import Caption, Split
 from vidret.errors import DecodeError, VidretError
 
@@ -67,7 +67,7 @@ def test_texts_are_cut_to_their_length_and_end() -> None:
 
 
 def test_in_evaluation_each_video_has_all_its_captions_or_none() -> None:
-    gallery = Gallery(SPLIT, Numbered())
+    gallery = GalleryDataset(SPLIT, Numbered())
     assert len(gallery) == 4
     batch = Collate(SPLIT, num_frames=4, num_words=8)([gallery[number] for number in (1, 2, 3)])
     assert batch.videos.tolist() == [1, 2, 3]
@@ -98,5 +98,5 @@ def test_an_error_is_one_sentence_that_crosses_processes() -> None:
             raise DecodeError(f"{video}.mp4", "is empty")
 
     with pytest.raises(VidretError, match=r"^a\.mp4: is empty$") as caught:
-        read_frames(Broken(), "a", np.random.default_rng(0))
+        read_sample_frames(Broken(), "a", np.random.default_rng(0))
     assert caught.value.args == ("a.mp4: is empty",)

@@ -14,7 +14,7 @@ from tests.grounded import gather, look, make_encoder, write_numbers
 from tests.video.films import write_video
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.cache.layers import LayersCache, VideoLayers, as_half
-from vidret.data.frames import Part
+from vidret.data.frames import VideoSpan
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
 from vidret.data.records import LabelledQuery
 from vidret.encode.prompt_switch import PromptShape
@@ -170,7 +170,7 @@ def test_a_head_sees_a_padded_query_as_it_sees_it_alone(masked: bool) -> None:
 def test_layers_from_the_disk_are_the_encoders_rounded(tmp_path: Path, merging: bool) -> None:
     write_moments(tmp_path, [1, 2])
     split = read_split("moments", tmp_path)
-    parts = {video: Part(str(tmp_path / "videos" / f"{video}.mp4")) for video in split.videos}
+    parts = {video: VideoSpan(str(tmp_path / "videos" / f"{video}.mp4")) for video in split.videos}
     texts = [query.text for query in split.queries]
     encoder = Layered(merging=merging)
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=NUM_LAYERS, fps=0.5)
@@ -201,7 +201,7 @@ def test_layers_from_the_disk_are_the_encoders_rounded(tmp_path: Path, merging: 
 def test_layers_are_of_the_same_frames_where_sound_comes_first(tmp_path: Path) -> None:
     encoder = Layered()
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5)
-    parts = [Part(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
+    parts = [VideoSpan(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
     cache.build(encoder, parts, [], num_workers=0)
     early, late = (cache.video(cache.known.find(part).key) for part in parts)
     assert early.duration == late.duration == 10.0
@@ -211,7 +211,7 @@ def test_layers_are_of_the_same_frames_where_sound_comes_first(tmp_path: Path) -
 @pytest.mark.parametrize("how", [{"merging": True}, {"prompts": PromptShape(2, 4)}], ids=["merging", "prompts"])
 def test_a_head_is_trained_on_the_segments_that_it_will_see(tmp_path: Path, how: dict[str, Any]) -> None:
     """31 frames: two segments of 12, and one of 7 whose frames have fewer tokens."""
-    encoder, part = make_encoder(**how), Part(str(write_numbers(tmp_path / "film.mp4", range(31))))
+    encoder, part = make_encoder(**how), VideoSpan(str(write_numbers(tmp_path / "film.mp4", range(31))))
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=3, fps=1.0)
     cache.build(encoder, [part], [], num_workers=0)
     found = cache.video(cache.known.find(part).key)
@@ -231,7 +231,7 @@ def test_a_head_is_trained_on_the_segments_that_it_will_see(tmp_path: Path, how:
 
 def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: Path) -> None:
     write_moments(tmp_path, [1])
-    part = Part(str(tmp_path / "videos" / "v0.mp4"))
+    part = VideoSpan(str(tmp_path / "videos" / "v0.mp4"))
 
     def build(*texts: str, fingerprint: str = "one", num_layers: int = 2, fps: float = 0.5) -> tuple[int, int]:
         encoder = Layered(fingerprint)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vidret.data.frames import Part
-from vidret.data.holdout import default_split, find_source, hold_out, leave_out, locate, read_portions
+from vidret.data.frames import VideoSpan
+from vidret.data.holdout import default_split, find_source, find_video_spans, hold_out, leave_out, read_portions
 from vidret.data.records import Caption, LabelledQuery, Split
 from vidret.errors import VidretError
 
@@ -97,11 +97,11 @@ def test_files_are_found_and_so_is_the_part_that_captions_describe(tmp_path: Pat
     for name in ("a.mp4", "b.webm"):
         (tmp_path / name).touch()
     rows = [Caption("0", "a", "text", 0.0, 31.0), Caption("1", "a", "other", 0.0, 31.0), Caption("2", "b", "text")]
-    parts, missing = locate(Split("own", (), ("a", "b", "c"), tuple(rows)), tmp_path)
-    assert parts == {"a": Part(str(tmp_path / "a.mp4"), 0.0, 31.0), "b": Part(str(tmp_path / "b.webm"))}
+    parts, missing = find_video_spans(Split("own", (), ("a", "b", "c"), tuple(rows)), tmp_path)
+    assert parts == {"a": VideoSpan(str(tmp_path / "a.mp4"), 0.0, 31.0), "b": VideoSpan(str(tmp_path / "b.webm"))}
     assert missing == {"c": f"no file in {tmp_path}"}
     with pytest.raises(VidretError, match=r"a must be described in one part, got \(0\.0, 31\.0\) and \(5\.0, 9\.0\) s"):
-        locate(Split("own", (), ("a",), (rows[0], Caption("3", "a", "text", 5.0, 9.0))), tmp_path)
+        find_video_spans(Split("own", (), ("a",), (rows[0], Caption("3", "a", "text", 5.0, 9.0))), tmp_path)
 
 
 def write_msvd(folder: Path, **splits: Sequence[str]) -> Path:

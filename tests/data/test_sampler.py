@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from vidret.data.sampler import EvalBatches, Key, TrainBatches, TrainLoader, can_deal, deal, plan_sizes
+from vidret.data.sampler import (
+    EvalBatches,
+    Key,
+    TrainBatches,
+    TrainLoader,
+    assign_batches,
+    can_assign,
+    plan_batch_sizes,
+)
 from vidret.errors import VidretError
 
 
@@ -47,7 +55,7 @@ def test_whether_rows_can_be_dealt_is_what_a_search_finds() -> None:
                 for sizes in combinations_with_replacement(range(1, 5), num_batches):
                     if sum(counts) == sum(sizes):
                         expected = naive_can_deal(list(counts), list(sizes))
-                        assert can_deal(np.array(counts), np.array(sizes)) == expected, (counts, sizes)
+                        assert can_assign(np.array(counts), np.array(sizes)) == expected, (counts, sizes)
                         outcomes[expected] += 1
     assert min(outcomes.values()) > 20
 
@@ -57,11 +65,11 @@ def test_a_deal_finds_a_way_wherever_there_is_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 6, size=int(rng.integers(2, 9)))
     sizes = np.bincount(rng.integers(0, 6, size=counts.sum()), minlength=6)
-    if not can_deal(counts, sizes):
+    if not can_assign(counts, sizes):
         with pytest.raises(ValueError, match="must allow a deal"):
-            deal(counts, sizes, rng)
+            assign_batches(counts, sizes, rng)
         return
-    dealt = deal(counts, sizes, rng)
+    dealt = assign_batches(counts, sizes, rng)
     assert np.bincount(dealt, minlength=6).tolist() == sizes.tolist()
     for hand in np.split(dealt, np.cumsum(counts)[:-1]):
         assert len(set(hand.tolist())) == len(hand)
@@ -165,9 +173,9 @@ def test_one_video_with_most_of_the_rows_makes_small_batches_and_is_told(caplog:
 
 
 def test_sizes_are_as_few_as_can_be() -> None:
-    assert plan_sizes(np.full(9000, 20), 128, 1).tolist() == [128] * 1311 + [127] * 96
-    assert sum(plan_sizes(np.full(9000, 20), 128, 4)) == 180_000
-    assert set(plan_sizes(np.full(9000, 20), 128, 4).tolist()) == {128, 124}
+    assert plan_batch_sizes(np.full(9000, 20), 128, 1).tolist() == [128] * 1311 + [127] * 96
+    assert sum(plan_batch_sizes(np.full(9000, 20), 128, 4)) == 180_000
+    assert set(plan_batch_sizes(np.full(9000, 20), 128, 4).tolist()) == {128, 124}
 
 
 def load(batches: TrainBatches, num_workers: int = 0) -> TrainLoader[list[Key]]:

@@ -64,11 +64,11 @@ class CaptionedVideos(Dataset[Sample]):
         """Read the video of a caption."""
         video = self._split.captions[key[1]].video
         rng = np.random.default_rng((self._seed, *key))
-        pixels = self._augmentation(read_frames(self._source, video, rng), rng)
+        pixels = self._augmentation(read_sample_frames(self._source, video, rng), rng)
         return Sample(self._numbers[video], pixels, (key[1],))
 
 
-class Gallery(Dataset[Sample]):
+class GalleryDataset(Dataset[Sample]):
     """A video with all its captions, by number; the same each time."""
 
     def __init__(self, split: Split, source: FrameSource) -> None:
@@ -85,7 +85,7 @@ class Gallery(Dataset[Sample]):
     def __getitem__(self, number: int) -> Sample:
         """Read a video."""
         video = self._split.videos[number]
-        return Sample(number, read_frames(self._source, video, np.random.default_rng(0)), self._captions[video])
+        return Sample(number, read_sample_frames(self._source, video, np.random.default_rng(0)), self._captions[video])
 
 
 class Collate:
@@ -114,7 +114,7 @@ class Collate:
         )
 
 
-def read_frames(source: FrameSource, video: str, rng: np.random.Generator) -> Pixels:
+def read_sample_frames(source: FrameSource, video: str, rng: np.random.Generator) -> Pixels:
     """Read a video in a worker, whose errors must be made of one sentence to arrive whole.
 
     Raises:

@@ -21,7 +21,7 @@ SamplingKind = Literal["clip4clip", "tempme", "segments"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class VideoSpan:
     """What is read of a file: all of it, or the frames shown from ``start`` to before ``end``, in seconds."""
 
     path: str
@@ -105,7 +105,7 @@ class FrameSampling:
         return _fill(np.sort(segments * self.num_candidates + chosen, axis=1), self.num_frames)
 
 
-def find_candidates(info: VideoInfo, part: Part, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
+def find_candidates(info: VideoInfo, part: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
     """Give the frame indices of a part's candidates.
 
     Raises:

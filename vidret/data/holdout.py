@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidret.data.benchmarks.registry import DATASETS
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.frames import Part
+from vidret.data.frames import VideoSpan
 from vidret.data.records import Split
 from vidret.data.videos import find_videos
 from vidret.errors import VidretError
@@ -148,7 +148,7 @@ def leave_out(
     return replace(left, notes=(*left.notes, note))
 
 
-def locate(split: Split, folder: str | Path) -> tuple[dict[str, Part], dict[str, str]]:
+def find_video_spans(split: Split, folder: str | Path) -> tuple[dict[str, VideoSpan], dict[str, str]]:
     """Find the file of each video, and what part of it the captions describe.
 
     Returns:
@@ -163,7 +163,7 @@ def locate(split: Split, folder: str | Path) -> tuple[dict[str, Part], dict[str,
         span = caption.start or 0.0, math.inf if caption.end is None else caption.end
         if spans.setdefault(caption.video, span) != span:
             raise VidretError(f"{caption.video} must be described in one part, got {spans[caption.video]} and {span} s")
-    parts = {video: Part(str(path), *spans.get(video, ())) for video, path in found.items()}
+    parts = {video: VideoSpan(str(path), *spans.get(video, ())) for video, path in found.items()}
     return parts, dict.fromkeys(missing, f"no file in {folder}")
 
 

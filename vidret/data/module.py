@@ -13,12 +13,12 @@ from pathlib import Path
 from vidret.data.augment import Augmentation
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache, FrameSource
 from vidret.data.cache.layers import LayersCache
-from vidret.data.dataset import CaptionedVideos, Collate, Gallery
+from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset
 from vidret.data.frames import FrameSampling, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
-from vidret.data.holdout import leave_out, locate
+from vidret.data.holdout import find_video_spans, leave_out
 from vidret.data.records import Split
-from vidret.data.stages import Opened, SplitData
+from vidret.data.stages import OpenedSplit, SplitData
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.load import load_encoder
 from vidret.errors import VidretError
@@ -123,12 +123,12 @@ class RetrievalData(SplitData):
     def prepare_split(self, split: Split, *, training: bool) -> None:
         """Decode frames into the cache."""
         if self._cache is not None:
-            parts, _ = locate(split, self._videos)
+            parts, _ = find_video_spans(split, self._videos)
             self._open_cache(self._cache, training).build(list(parts.values()), self._num_workers)
 
-    def open_split(self, split: Split, *, training: bool, whole: bool) -> Opened:
+    def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
         """Find the videos, and look into them unless the cache knows them."""
-        parts, missing = locate(split, self._videos)
+        parts, missing = find_video_spans(split, self._videos)
         sampling = self._sampling if training else self._eval_sampling
         source: FrameSource
         if self._cache is None:
@@ -139,8 +139,8 @@ class RetrievalData(SplitData):
         batches = Collate(left, num_frames=sampling.num_frames, num_words=self._num_words)
         if training:
             samples = CaptionedVideos(left, source, augmentation=self._augmentation, seed=self._seed)
-            return Opened(left, samples, batches)
-        return Opened(left, Gallery(left, source), batches)
+            return OpenedSplit(left, samples, batches)
+        return OpenedSplit(left, GalleryDataset(left, source), batches)
 
     def _open_cache(self, folder: str, training: bool) -> FramesCache:
         return FramesCache(folder, self._sampling if training else self._eval_sampling, self._resize)
@@ -221,14 +221,14 @@ class GroundingData(SplitData):
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
         """Compute layers into the cache."""
-        parts, _ = locate(split, self._videos)
+        parts, _ = find_video_spans(split, self._videos)
         texts = [query.text for query in split.queries]
         encoder = self._load()
         self._open_cache(encoder).build(encoder, list(parts.values()), texts, self._num_workers)
 
-    def open_split(self, split: Split, *, training: bool, whole: bool) -> Opened:
+    def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
         """Find the layers of all videos."""
-        parts, missing = locate(split, self._videos)
+        parts, missing = find_video_spans(split, self._videos)
         cache = self._open_cache(self._load())
         found = {video: cache.known.find(part) for video, part in parts.items()}
         reasons = missing | {video: state.failed for video, state in found.items() if state.failed}
@@ -240,7 +240,7 @@ class GroundingData(SplitData):
             lasting = {video for video, each in facts.items() if each["duration"] >= self._min_seconds}
             left = self._keep_labelled(left, lasting)
         samples = LabelledVideos(left, cache, keys, fps=self._fps, saliency_range=self._range)
-        return Opened(left, samples, collate)
+        return OpenedSplit(left, samples, collate)
 
     def _keep_labelled(self, split: Split, lasting: set[str]) -> Split:
         """Leave out queries into videos that are too short; refuse those without labels."""

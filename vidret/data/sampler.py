@@ -71,7 +71,7 @@ class TrainBatches:
         counts = np.bincount(join_neighbours(self._videos, neighbours, np.random.default_rng(seed))[0])
         if counts.sum() < num_ranks:
             raise VidretError(f"rows must be at least one for each of {num_ranks} processes, got {counts.sum()}")
-        self._sizes = plan_sizes(counts, batch_size // neighbours, num_ranks)
+        self._sizes = plan_batch_sizes(counts, batch_size // neighbours, num_ranks)
         if len(self._sizes) > -(-int(counts.sum()) // (batch_size // neighbours)):
             logger.warning(
                 "batches hold %d rows, not %d: one video has %d of the %d rows",
@@ -121,7 +121,7 @@ class TrainBatches:
         taken = np.sort(rng.permutation(len(groups))[num_out:])
         counts = np.bincount(groups[taken], minlength=int(groups.max()) + 1)
         order = rng.permutation(len(counts))
-        hands = deal(counts[order], sizes, rng)
+        hands = assign_batches(counts[order], sizes, rng)
         by_group = taken[np.lexsort((rng.random(len(taken)), np.argsort(order)[groups[taken]]))]
         # Which process gets which part of a batch must be chance, too.
         shuffled = np.lexsort((rng.random(len(hands)), hands))
@@ -148,7 +148,9 @@ def join_neighbours(
     return groups, np.concatenate([np.empty((0, neighbours), dtype=np.int64), *units])
 
 
-def plan_sizes(counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int) -> Int64[np.ndarray, " batch"]:
+def plan_batch_sizes(
+    counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int
+) -> Int64[np.ndarray, " batch"]:
     """Give the sizes of as few batches as can be: at most ``batch_size``, multiples of ``num_ranks``, nearly equal.
 
     Rows can be dealt out to them so that no two of a video meet (Gale and Ryser's condition).
@@ -166,14 +168,14 @@ def plan_sizes(counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: 
     for num_batches in range(max(-(-units * num_ranks // batch_size), min(largest, units)), units + 1):
         whole, rest = divmod(units, num_batches)
         sizes = num_ranks * np.where(np.arange(num_batches) < rest, whole + 1, whole)
-        if can_deal(counts, sizes):
+        if can_assign(counts, sizes):
             return sizes.astype(np.int64)
     raise VidretError(
         f"rows must be of more videos, got {largest} of {counts.sum()} rows of one for {num_ranks} processes"
     )
 
 
-def can_deal(counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"]) -> bool:
+def can_assign(counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"]) -> bool:
     """Say whether rows can always be dealt to batches of these sizes, whichever sit out."""
     richest = np.cumsum(np.sort(counts)[::-1])
     num_videos = np.arange(1, len(counts) + 1)
@@ -184,7 +186,7 @@ def can_deal(counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " bat
     return bool((np.minimum(richest, sizes.sum()) <= room).all())
 
 
-def deal(
+def assign_batches(
     counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"], rng: np.random.Generator
 ) -> Int64[np.ndarray, " row"]:
     """Give a batch to each row, video by video: different ones to a video, and always one with the most room left.

@@ -16,7 +16,7 @@ from vidret.errors import VidretError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
+class OpenedSplit:
     """A split whose videos can all be read, its samples, and what makes a batch of them."""
 
     split: Split
@@ -58,7 +58,7 @@ class SplitData(lightning.LightningDataModule):
         self._train_split, self._val_split, self._test_split = train_split, val_split, test_split
         self._val_share, self._batch_size, self._eval_batch_size = val_share, batch_size, eval_batch_size
         self._num_workers, self._seed, self._neighbours = num_workers, seed, neighbours
-        self._opened: dict[str, Opened] = {}
+        self._opened: dict[str, OpenedSplit] = {}
         self._loader: TrainLoader[Any] | None = None
         self._bookmark: dict[str, Any] | None = None
 
@@ -81,7 +81,7 @@ class SplitData(lightning.LightningDataModule):
         """Bring what is kept on the disk up to date; one process a machine does."""
         raise NotImplementedError
 
-    def open_split(self, split: Split, *, training: bool, whole: bool) -> Opened:
+    def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
         """Open a split; with ``whole`` refuse it where a video cannot be read, else ``leave_out`` those that cannot."""
         raise NotImplementedError
 
@@ -169,7 +169,7 @@ class SplitData(lightning.LightningDataModule):
         batches = EvalBatches(num_items, self._eval_batch_size, rank=rank, num_ranks=num_ranks)
         return EvalLoader(self._make_loader(opened, batches))
 
-    def _make_loader(self, opened: Opened, batches: TrainBatches | EvalBatches) -> DataLoader[Any]:
+    def _make_loader(self, opened: OpenedSplit, batches: TrainBatches | EvalBatches) -> DataLoader[Any]:
         return DataLoader(
             opened.dataset,
             batch_sampler=batches,

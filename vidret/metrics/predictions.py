@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.data.benchmarks.files import read_jsonl
-from vidret.data.benchmarks.rows import Row, shorten
+from vidret.data.benchmarks.rows import AnnotationRow, short_repr
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
 
@@ -81,7 +81,7 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     return [_read_row(row, seen) for row in read_jsonl(Path(path))]
 
 
-def _read_row(row: Row, seen: dict[str, str]) -> Prediction:
+def _read_row(row: AnnotationRow, seen: dict[str, str]) -> Prediction:
     name = row.once("query", row.name("qid"), seen)
     spans, saliency = _read_numbers(row, "pred_relevant_windows"), _read_numbers(row, "pred_saliency_scores")
     try:
@@ -90,7 +90,7 @@ def _read_row(row: Row, seen: dict[str, str]) -> Prediction:
         raise row.refuse(str(error)) from error
 
 
-def _read_numbers(row: Row, key: str) -> Float[np.ndarray, "..."] | None:
+def _read_numbers(row: AnnotationRow, key: str) -> Float[np.ndarray, "..."] | None:
     value = row.values.get(key)
     if value is None:
         return None
@@ -99,7 +99,7 @@ def _read_numbers(row: Row, key: str) -> Float[np.ndarray, "..."] | None:
     except ValueError as error:  # rows of different lengths
         raise row.refuse(f"{key} must have rows of the same length") from error
     if not isinstance(value, list) or numbers.dtype.kind not in "if":
-        raise row.refuse(f"{key} must be a list of numbers, got {shorten(value)}")
+        raise row.refuse(f"{key} must be a list of numbers, got {short_repr(value)}")
     return numbers.astype(np.float64)
 
 

@@ -37,7 +37,7 @@ SENTENCES = {
 
 def test_1k_a_queries_are_rows_of_a_table(tmp_path: Path) -> None:
     path = write(tmp_path, "q.csv", "key,vid_key,video_id,sentence\nret0,m8,video8,a fox waits\nret1,m2,video2,tea\n")
-    split = msrvtt.read_queries("a", path)
+    split = msrvtt.read_1k_a("a", path)
     assert texts_of(split) == [("ret0", "video8", "a fox waits"), ("ret1", "video2", "tea")]
     assert (split.name, split.files, split.videos, split.notes) == ("a", (str(path),), ("video8", "video2"), ())
 
@@ -51,7 +51,7 @@ def test_broken_1k_a_queries_are_refused(tmp_path: Path) -> None:
         ("", r"must hold a query in each line, got none"),
     ):
         with pytest.raises(VidretError, match=sentence):
-            msrvtt.read_queries("a", write(tmp_path, "q.csv", head + rows))
+            msrvtt.read_1k_a("a", write(tmp_path, "q.csv", head + rows))
 
 
 def test_lists_choose_and_order_the_videos_and_each_has_its_captions_in_order(tmp_path: Path) -> None:

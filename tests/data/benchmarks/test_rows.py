@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from vidret.data.benchmarks.rows import Row, as_row, as_rows, shorten
+from vidret.data.benchmarks.rows import AnnotationRow, annotation_row, annotation_rows, short_repr
 from vidret.errors import VidretError
 
 
-def row(**values: object) -> Row:
-    return Row("a.jsonl:7", values)
+def row(**values: object) -> AnnotationRow:
+    return AnnotationRow("a.jsonl:7", values)
 
 
 def test_values_come_as_they_are_written() -> None:
@@ -43,11 +43,11 @@ def test_what_is_missing_or_of_another_kind_is_refused() -> None:
     with pytest.raises(VidretError, match="texts must hold a text, got none"):
         row(texts=[]).texts("texts")
     with pytest.raises(VidretError, match=r"^b\.json\[2\]: must be an object with named values, got 5$"):
-        as_row("b.json[2]", 5)
+        annotation_row("b.json[2]", 5)
     with pytest.raises(VidretError, match=r"^b\[1\]: must be an object"):
-        list(as_rows("b", [{}, []]))
+        list(annotation_rows("b", [{}, []]))
     with pytest.raises(VidretError, match=r"^b\.json\[videos\]\[0\]: uid is missing$"):
-        next(Row("b.json", {"videos": [{}]}).rows("videos")).name("uid")
+        next(AnnotationRow("b.json", {"videos": [{}]}).rows("videos")).name("uid")
 
 
 @pytest.mark.parametrize("window", [[3, 1], [2.0, 2.0], [-1, 4], [-3, -1]])
@@ -92,11 +92,11 @@ def test_marks_are_a_full_table_of_numbers() -> None:
 
 def test_a_name_is_refused_the_second_time_with_the_place_of_the_first() -> None:
     seen: dict[str, str] = {}
-    assert Row("a:1", {}).once("qid", "5", seen) == "5"
+    assert AnnotationRow("a:1", {}).once("qid", "5", seen) == "5"
     with pytest.raises(VidretError, match=r"^a:9: qid 5 is at a:1 already$"):
-        Row("a:9", {}).once("qid", "5", seen)
+        AnnotationRow("a:9", {}).once("qid", "5", seen)
 
 
 def test_long_values_are_cut_in_sentences() -> None:
-    assert shorten("x" * 500) == "'" + "x" * 59 + "..."
-    assert shorten([1, 2]) == "[1, 2]"
+    assert short_repr("x" * 500) == "'" + "x" * 59 + "..."
+    assert short_repr([1, 2]) == "[1, 2]"

@@ -15,7 +15,7 @@ from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers
 from vidret.data.cache import entries
 from vidret.data.cache.frames import CachedFrames, DecodedFrames, FramesCache
-from vidret.data.frames import FrameSampling, Part
+from vidret.data.frames import FrameSampling, VideoSpan
 from vidret.types import Resize
 from vidret.video.probe import probe
 
@@ -29,9 +29,9 @@ LENGTHS = {"a": 40, "b": 7, "c": 100, "d": 2, "e": 61}
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VideoSpan]:
     folder = tmp_path_factory.mktemp("films")
-    return {name: Part(str(write_numbered(folder / f"{name}.mp4", length))) for name, length in LENGTHS.items()}
+    return {name: VideoSpan(str(write_numbered(folder / f"{name}.mp4", length))) for name, length in LENGTHS.items()}
 
 
 @pytest.fixture
@@ -52,8 +52,10 @@ def chance(seed: int) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=lambda sampling: f"{sampling.kind}-{sampling.num_candidates}")
-def test_the_cache_is_the_decoder_bit_for_bit(films: dict[str, Part], sampling: FrameSampling, tmp_path: Path) -> None:
-    parts = films | {"middle": Part(films["c"].path, 2.0, 9.0)}
+def test_the_cache_is_the_decoder_bit_for_bit(
+    films: dict[str, VideoSpan], sampling: FrameSampling, tmp_path: Path
+) -> None:
+    parts = films | {"middle": VideoSpan(films["c"].path, 2.0, 9.0)}
     decoded = DecodedFrames(parts, sampling, RESIZE, num_workers=0)
     cache = FramesCache(tmp_path, sampling, RESIZE)
     cache.build(list(parts.values()), num_workers=0)
@@ -68,7 +70,7 @@ def test_the_cache_is_the_decoder_bit_for_bit(films: dict[str, Part], sampling: 
     assert (len(drawn) > 1) == sampling.is_random
 
 
-def test_workers_build_the_same_cache(films: dict[str, Part], tmp_path: Path) -> None:
+def test_workers_build_the_same_cache(films: dict[str, VideoSpan], tmp_path: Path) -> None:
     for num_workers in (0, 2):
         FramesCache(tmp_path / str(num_workers), SAMPLINGS[0], RESIZE).build(list(films.values()), num_workers)
     one, two = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in "02")
@@ -76,7 +78,7 @@ def test_workers_build_the_same_cache(films: dict[str, Part], tmp_path: Path) ->
     assert all(left.read_bytes() == right.read_bytes() for left, right in zip(one, two, strict=True))
 
 
-def test_nothing_is_read_twice(films: dict[str, Part], tmp_path: Path, reads: list[str]) -> None:
+def test_nothing_is_read_twice(films: dict[str, VideoSpan], tmp_path: Path, reads: list[str]) -> None:
     def build(*names: str, sampling: FrameSampling = SAMPLINGS[0], resize: Resize = RESIZE) -> list[str]:
         reads.clear()
         FramesCache(tmp_path, sampling, resize).build([films[name] for name in names], num_workers=0)
@@ -91,16 +93,16 @@ def test_nothing_is_read_twice(films: dict[str, Part], tmp_path: Path, reads: li
     assert build("a", sampling=FrameSampling("tempme", 4, 3, 7)) == []
 
 
-def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path, films: dict[str, Part]) -> None:
+def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path, films: dict[str, VideoSpan]) -> None:
     path = tmp_path / "a.mp4"
     shutil.copy(films["a"].path, path)
     cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
-    cache.build([Part(str(path))], num_workers=0)
+    cache.build([VideoSpan(str(path))], num_workers=0)
     size = (cache.shards.folder / "00000.bin").stat().st_size
-    moved = Part(str(path.rename(tmp_path / "moved.mp4")))
+    moved = VideoSpan(str(path.rename(tmp_path / "moved.mp4")))
     cache.build([moved], num_workers=0)
     assert (cache.shards.folder / "00000.bin").stat().st_size == size
-    assert CachedFrames(cache, {"v": Part(str(path)), "w": moved}).unreadable == {"v": "does not exist"}
+    assert CachedFrames(cache, {"v": VideoSpan(str(path)), "w": moved}).unreadable == {"v": "does not exist"}
 
     changed = {"w": "is not in the cache: it changed since, or was never read"}
     os.utime(moved.path, ns=(0, 0))  # it may have changed: it is looked into, and found to be the same
@@ -114,15 +116,15 @@ def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path, films
 
 
 def test_what_cannot_be_read_is_known_with_its_reason_and_read_once(
-    films: dict[str, Part], tmp_path: Path, reads: list[str]
+    films: dict[str, VideoSpan], tmp_path: Path, reads: list[str]
 ) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
     content = Path(films["c"].path).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
     names = {"text": "text.mp4", "empty": "empty.mp4", "cut": "cut.mp4", "gone": "gone.mp4"}
-    parts = {name: Part(str(tmp_path / file)) for name, file in names.items()}
-    parts |= {"late": Part(films["b"].path, 5.0, 6.0), "b": films["b"]}
+    parts = {name: VideoSpan(str(tmp_path / file)) for name, file in names.items()}
+    parts |= {"late": VideoSpan(films["b"].path, 5.0, 6.0), "b": films["b"]}
     expected = {
         "text": "is not a video",
         "empty": "is empty",
@@ -142,7 +144,7 @@ def test_what_cannot_be_read_is_known_with_its_reason_and_read_once(
 def test_a_film_that_breaks_off_is_read_as_far_as_it_goes_and_told(tmp_path: Path) -> None:
     whole = write_numbered(tmp_path / "whole.mkv", 100)
     (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    parts = {"cut": Part(str(tmp_path / "cut.mkv"))}
+    parts = {"cut": VideoSpan(str(tmp_path / "cut.mkv"))}
     cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
     cache.build(list(parts.values()), num_workers=0)
     cached, decoded = CachedFrames(cache, parts), DecodedFrames(parts, SAMPLINGS[0], RESIZE, num_workers=0)
@@ -154,8 +156,8 @@ def test_a_film_that_breaks_off_is_read_as_far_as_it_goes_and_told(tmp_path: Pat
 
 BUILD = """
 import sys, time
-from vidret.data import frames_cache
-from vidret.data.frames import FrameSampling, Part
+from vidret.data.cache import frames as frames_cache
+from vidret.data.frames import FrameSampling, VideoSpan
 from vidret.data.cache.entries import read_part
 from vidret.types import Resize
 from vidret.video.probe import probe
@@ -166,12 +168,12 @@ def slowly(part, **how):
 
 frames_cache.read_part = slowly
 cache = frames_cache.FramesCache(sys.argv[1], FrameSampling("tempme", 4), Resize(32, 32))
-cache.build([Part(path) for path in sys.argv[2:]], num_workers=0)
+cache.build([VideoSpan(path) for path in sys.argv[2:]], num_workers=0)
 """
 
 
 def test_a_build_that_is_killed_goes_on_from_there(tmp_path: Path, reads: list[str]) -> None:
-    films = [Part(str(write_numbered(tmp_path / f"{number}.mp4", 12, first=number))) for number in range(12)]
+    films = [VideoSpan(str(write_numbered(tmp_path / f"{number}.mp4", 12, first=number))) for number in range(12)]
     whole = FramesCache(tmp_path / "whole", SAMPLINGS[0], RESIZE)
     whole.build(films, num_workers=0)
     paths = [part.path for part in films]
@@ -195,7 +197,7 @@ def test_a_build_that_is_killed_goes_on_from_there(tmp_path: Path, reads: list[s
     resumed.build(films, num_workers=0)
     assert 1 <= len(reads) <= 10
     assert (killed / "00000.bin").read_bytes() == (whole.shards.folder / "00000.bin").read_bytes()
-    parts = {path: Part(path) for path in paths}
+    parts = {path: VideoSpan(path) for path in paths}
     one, two = CachedFrames(whole, parts), CachedFrames(resumed, parts)
     for path in paths:
         np.testing.assert_array_equal(two.read(path, chance(0)), one.read(path, chance(0)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.data.cache.shards import Shards, name_folder
+from vidret.data.cache.shards import ArrayShards, name_folder
 from vidret.errors import VidretError
 
 ARRAYS: dict[str, np.ndarray] = {
@@ -22,9 +22,9 @@ ARRAYS: dict[str, np.ndarray] = {
 }
 
 
-def fill(folder: Path, *keys: str, **settings: int) -> Shards:
+def fill(folder: Path, *keys: str, **settings: int) -> ArrayShards:
     """Append an entry of 192 bytes under each key."""
-    shards = Shards(folder, **settings)
+    shards = ArrayShards(folder, **settings)
     with shards.writing():
         for key in keys:
             shards.append(key, {"a": np.full(40, len(key), np.float32)}, {"of": key})
@@ -32,13 +32,13 @@ def fill(folder: Path, *keys: str, **settings: int) -> Shards:
 
 
 def test_what_is_appended_is_read_in_its_own_type_and_shape(tmp_path: Path) -> None:
-    shards = Shards(tmp_path / "not" / "there")
+    shards = ArrayShards(tmp_path / "not" / "there")
     assert len(shards) == 0
     with shards.writing():
         shards.append("first", {"a": np.zeros(3)})
         shards.append("all", ARRAYS, {"seconds": 1.5, "why": "é"})
         shards.append("bare", {}, {"failed": "no"})
-    for opened in (shards, Shards(tmp_path / "not" / "there"), pickle.loads(pickle.dumps(shards))):
+    for opened in (shards, ArrayShards(tmp_path / "not" / "there"), pickle.loads(pickle.dumps(shards))):
         assert len(opened) == 3
         assert "all" in opened
         assert "other" not in opened
@@ -55,7 +55,7 @@ def test_what_is_appended_is_read_in_its_own_type_and_shape(tmp_path: Path) -> N
 
 def test_order_and_stride_of_what_is_appended_do_not_matter(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.int32).reshape(4, 6)
-    shards = Shards(tmp_path)
+    shards = ArrayShards(tmp_path)
     with shards.writing():
         shards.append("a", {"turned": array.T, "skipped": array[::2, ::-1]})
     np.testing.assert_array_equal(shards.read("a")["turned"], array.T)
@@ -70,10 +70,10 @@ def test_a_file_that_is_long_enough_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_later_entry_goes_before_an_earlier_one(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b")
-    shards = Shards(tmp_path)
+    shards = ArrayShards(tmp_path)
     with shards.writing():
         shards.append("a", {"a": np.array([7])})
-    assert shards.read("a")["a"].tolist() == Shards(tmp_path).read("a")["a"].tolist() == [7]
+    assert shards.read("a")["a"].tolist() == ArrayShards(tmp_path).read("a")["a"].tolist() == [7]
 
 
 def test_what_an_interrupted_write_left_is_cut_off(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_an_interrupted_write_left_is_cut_off(tmp_path: Path) -> None:
         file.write(b"half of an array")
     with (tmp_path / "index.jsonl").open("ab") as file:
         file.write(lines[:50])
-    assert len(Shards(tmp_path)) == 2  # readers step over it
+    assert len(ArrayShards(tmp_path)) == 2  # readers step over it
     shards = fill(tmp_path, "ccc")
     assert (tmp_path / "00000.bin").stat().st_size == 3 * 192
     assert [float(shards.read(key)["a"][0]) for key in ("a", "b", "ccc")] == [1.0, 1.0, 3.0]
@@ -94,17 +94,17 @@ def test_entries_whose_bytes_are_gone_are_gone_for_good(tmp_path: Path, caplog: 
     fill(tmp_path, *"abcd", shard_bytes=300)
     (tmp_path / "00001.bin").unlink()
     with caplog.at_level(logging.WARNING):
-        shards = Shards(tmp_path, shard_bytes=300)
+        shards = ArrayShards(tmp_path, shard_bytes=300)
     assert caplog.messages == [f"{tmp_path}: the bytes of 2 entries are gone, they must be made anew"]
     assert "b" in shards
     assert "c" not in shards
     # Others come to lie where they lay: lines that name those bytes must not outlive them.
     fill(tmp_path, "eeeee", "ffffff", shard_bytes=300)
-    again = Shards(tmp_path)
+    again = ArrayShards(tmp_path)
     assert [key in again for key in ("a", "b", "c", "d", "eeeee", "ffffff")] == [True, True, False, False, True, True]
     with (tmp_path / "00000.bin").open("r+b") as file:
         file.truncate(200)
-    assert ["a" in Shards(tmp_path), "b" in Shards(tmp_path)] == [True, False]
+    assert ["a" in ArrayShards(tmp_path), "b" in ArrayShards(tmp_path)] == [True, False]
 
 
 def test_damaged_bytes_are_never_handed_out(tmp_path: Path) -> None:
@@ -112,12 +112,12 @@ def test_damaged_bytes_are_never_handed_out(tmp_path: Path) -> None:
     with (tmp_path / "00000.bin").open("r+b") as file:
         file.seek(192 + 20)
         file.write(b"?")
-    shards = Shards(tmp_path)
+    shards = ArrayShards(tmp_path)
     shards.read("a")
     with pytest.raises(VidretError, match=r"00000\.bin: b is damaged; delete this file to have it made anew"):
         shards.read("b")
     (tmp_path / "00000.bin").unlink()
-    assert len(Shards(tmp_path)) == 0
+    assert len(ArrayShards(tmp_path)) == 0
 
 
 def test_an_index_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ def test_an_index_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
     for line in ('{"key": 1}', "no", '{"key": "k", "facts": {}, "arrays": [], "colour": 1}'):
         (tmp_path / "index.jsonl").write_text(f"{line}\n")
         with pytest.raises(VidretError, match=r"index\.jsonl:1: must be an entry, got"):
-            Shards(tmp_path)
+            ArrayShards(tmp_path)
 
 
 def test_a_second_writer_waits_and_takes_over(tmp_path: Path) -> None:
-    shards = Shards(tmp_path)
+    shards = ArrayShards(tmp_path)
     context = multiprocessing.get_context("fork")
     with shards.writing():
         other = context.Process(target=fill, args=(tmp_path, "late"))
@@ -142,16 +142,16 @@ def test_a_second_writer_waits_and_takes_over(tmp_path: Path) -> None:
     assert {"early", "late"} == {
         json.loads(line)["key"] for line in (tmp_path / "index.jsonl").read_text().splitlines()
     }
-    assert Shards(tmp_path).read("early")["a"].tolist() == [1, 1, 1]
+    assert ArrayShards(tmp_path).read("early")["a"].tolist() == [1, 1, 1]
     with shards.writing():
         assert "late" in shards
 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(VidretError, match=r"file.*: cannot be written: "), Shards(tmp_path / "file").writing():
+    with pytest.raises(VidretError, match=r"file.*: cannot be written: "), ArrayShards(tmp_path / "file").writing():
         pass
-    shards = Shards(tmp_path / "full")
+    shards = ArrayShards(tmp_path / "full")
 
     def fail(_: int) -> None:
         raise OSError(28, "No space left on device")

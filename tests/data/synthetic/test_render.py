@@ -7,7 +7,18 @@ import pytest
 
 from vidret.data.synthetic import render as drawing
 from vidret.data.synthetic.generation import draw_films, draw_pairs
-from vidret.data.synthetic.scenes import COLOURS, OPPOSITES, SHAPES, TEXTURES, VERBS, Action, Look, Scene, Shot, Thing
+from vidret.data.synthetic.scenes import (
+    COLOURS,
+    OPPOSITES,
+    SHAPES,
+    TEXTURES,
+    VERBS,
+    Action,
+    Appearance,
+    Scene,
+    SceneShot,
+    Thing,
+)
 
 SIZE = 64
 
@@ -69,7 +80,7 @@ def naive_cover(thing: Thing, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_are_what_they_are_called(shape: str) -> None:
-    thing = Thing(Look("white", "plain", shape), 0.52, 0.47, 0.36, 0.3)
+    thing = Thing(Appearance("white", "plain", shape), 0.52, 0.47, 0.36, 0.3)
     canvas = np.zeros((1, 24, 24, 3), np.float32)
     drawing.draw_thing(canvas, thing, drawing.find_poses(Action(), 1))
     error = np.abs(canvas[0, ..., 0] / 250 - naive_cover(thing, 24))
@@ -79,7 +90,7 @@ def test_shapes_are_what_they_are_called(shape: str) -> None:
 
 
 def test_a_thing_does_not_move_when_its_picture_is_larger() -> None:
-    thing = Thing(Look("white", "plain", "heart"), 0.3, 0.6, 0.2)
+    thing = Thing(Appearance("white", "plain", "heart"), 0.3, 0.6, 0.2)
     areas, middles = [], []
     for size in (48, 96):
         canvas = np.zeros((1, size, size, 3), np.float32)
@@ -94,8 +105,8 @@ def test_a_thing_does_not_move_when_its_picture_is_larger() -> None:
 
 def see(thing: Thing, action: Action, num_frames: int, size: int = SIZE) -> np.ndarray:
     """Give how far each pixel of each frame is from the background."""
-    shown = Scene((Shot(num_frames, (thing,), action),), 7)
-    ground = drawing.render(Scene((Shot(num_frames),), 7), size)
+    shown = Scene((SceneShot(num_frames, (thing,), action),), 7)
+    ground = drawing.render(Scene((SceneShot(num_frames),), 7), size)
     apart: np.ndarray = np.abs(drawing.render(shown, size).astype(float) - ground).sum(axis=-1)
     return apart
 
@@ -103,7 +114,7 @@ def see(thing: Thing, action: Action, num_frames: int, size: int = SIZE) -> np.n
 def measure(verb: str, shape: str = "heart") -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Follow a thing through 12 frames: its middle, its area in pixels, and how strongly it shows."""
     amount = {"moves": 0.4, "bounces": 0.2, "spins": 0.5}.get(verb.split()[0], 0.0)
-    seen = see(Thing(Look("red", "plain", shape), 0.5, 0.5, 0.18), Action(verb, amount), 12)
+    seen = see(Thing(Appearance("red", "plain", shape), 0.5, 0.5, 0.18), Action(verb, amount), 12)
     inside = seen > 12
     rows, columns = np.mgrid[:SIZE, :SIZE]
     area = inside.sum(axis=(1, 2))
@@ -135,15 +146,17 @@ def test_pixels_do_what_the_verb_says() -> None:
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("circle", "ring")])
 def test_who_spins_never_looks_the_same_in_frames_that_follow(shape: str) -> None:
-    thing = Thing(Look("red", "plain", shape), 0.5, 0.5, 0.18)
-    frames = drawing.render(Scene((Shot(12, (thing,), Action("spins", 0.5)),), 7), SIZE).astype(float)
+    thing = Thing(Appearance("red", "plain", shape), 0.5, 0.5, 0.18)
+    frames = drawing.render(Scene((SceneShot(12, (thing,), Action("spins", 0.5)),), 7), SIZE).astype(float)
     assert (np.abs(np.diff(frames, axis=0)).sum(axis=(1, 2, 3)) > 2000).all()
     area = measure("spins", shape)[2]
     assert np.ptp(area) < 0.15 * area.max()
 
 
 def test_a_rest_changes_nothing() -> None:
-    frames = drawing.render(Scene((Shot(5, (Thing(Look("red", "plain", "star"), 0.5, 0.5, 0.2),)),), 1), SIZE)
+    frames = drawing.render(
+        Scene((SceneShot(5, (Thing(Appearance("red", "plain", "star"), 0.5, 0.5, 0.2),)),), 1), SIZE
+    )
     assert (frames == frames[0]).all()
 
 
@@ -183,10 +196,10 @@ def test_frames_of_direction_and_order_pairs_are_the_same_but_for_their_order(sp
 
 
 def test_looks_can_be_told_apart() -> None:
-    looks = [Look(colour, texture, shape) for colour in COLOURS for texture in TEXTURES for shape in SHAPES]
+    looks = [Appearance(colour, texture, shape) for colour in COLOURS for texture in TEXTURES for shape in SHAPES]
     pictures = np.stack(
         [
-            drawing.render(Scene((Shot(1, (Thing(look, 0.5, 0.5, 0.2),)),), 3), 64)[0].astype(np.float32)
+            drawing.render(Scene((SceneShot(1, (Thing(look, 0.5, 0.5, 0.2),)),), 3), 64)[0].astype(np.float32)
             for look in looks
         ]
     ).reshape(len(looks), -1)

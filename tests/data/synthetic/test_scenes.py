@@ -10,7 +10,7 @@ import pytest
 from vidret.data.synthetic import scenes as scenes
 from vidret.data.synthetic.captions import word
 from vidret.data.synthetic.generation import PAIR_KINDS, ScenePair, draw_films, draw_pairs
-from vidret.data.synthetic.scenes import SPLITS, Scene, Shot, SplitName, Thing
+from vidret.data.synthetic.scenes import SPLITS, Scene, SceneShot, SplitName, Thing
 from vidret.errors import VidretError
 
 SIZES: dict[SplitName, int] = {"train": 200, "val": 75, "test": 150}
@@ -136,7 +136,7 @@ def see_thing(thing: Thing, count: int) -> Seen:
     return Seen(count, thing.look.texture, thing.look.colour, thing.look.shape)
 
 
-def look_at(shot: Shot) -> Told:
+def look_at(shot: SceneShot) -> Told:
     """Say what there is to see, by where things are and not by what the shot calls it."""
     thing = shot.things[0]
     assert all(each.look == thing.look for each in shot.things)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidret.data.benchmarks.rows import Row, as_row, as_rows
+from vidret.data.benchmarks.rows import AnnotationRow, annotation_row, annotation_rows
 from vidret.errors import VidretError
 
 
@@ -42,7 +42,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     """Read a list of names, one a line, each once; a first line ``video_id`` is a heading."""
     seen: dict[str, str] = {}
     for place, line in read_lines(path):
-        Row(place, {}).once("the name", line.strip(), seen)
+        AnnotationRow(place, {}).once("the name", line.strip(), seen)
     if next(iter(seen), None) == "video_id":
         del seen["video_id"]
     if not seen:
@@ -50,7 +50,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[AnnotationRow]:
     """Read a table whose first line names its columns; those asked for must be there."""
     table = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
@@ -59,46 +59,46 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             raise VidretError(f"{path}:1: must name the columns {', '.join(columns)}: {', '.join(missing)} is missing")
         for cells in table:
             if cells:
-                yield _as_row(f"{path}:{table.line_num}", heading, cells)
+                yield _table_row(f"{path}:{table.line_num}", heading, cells)
     except csv.Error as error:
         raise VidretError(f"{path}:{table.line_num}: cannot be read as CSV: {error}") from error
 
 
-def read_tabs(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def read_tabs(path: Path, columns: Sequence[str]) -> Iterator[AnnotationRow]:
     """Read a table with tabs between its columns and no heading; quotes are letters like others."""
     for place, line in read_lines(path):
-        yield _as_row(place, columns, line.split("\t"))
+        yield _table_row(place, columns, line.split("\t"))
 
 
-def _as_row(place: str, columns: Sequence[str], cells: Sequence[str]) -> Row:
+def _table_row(place: str, columns: Sequence[str], cells: Sequence[str]) -> AnnotationRow:
     if len(cells) != len(columns):
         raise VidretError(f"{place}: must have {len(columns)} columns, got {len(cells)}")
-    return Row(place, dict(zip(columns, cells, strict=True)))
+    return AnnotationRow(place, dict(zip(columns, cells, strict=True)))
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
+def read_jsonl(path: Path) -> Iterator[AnnotationRow]:
     """Read one JSON object a line."""
     for place, line in read_lines(path):
-        yield as_row(place, parse(line, place))
+        yield annotation_row(place, parse(line, place))
 
 
-def read_object(path: Path) -> Row:
+def read_object(path: Path) -> AnnotationRow:
     """Read a JSON file that is one object."""
-    return as_row(str(path), _read_json(path))
+    return annotation_row(str(path), _read_json(path))
 
 
-def read_objects(path: Path) -> Iterator[Row]:
+def read_objects(path: Path) -> Iterator[AnnotationRow]:
     """Read a JSON file that is a list of objects."""
     value = _read_json(path)
     if not isinstance(value, list):
         raise VidretError(f"{path}: must be a list of objects, got {type(value).__name__}")
-    return as_rows(str(path), value)
+    return annotation_rows(str(path), value)
 
 
-def read_named(path: Path) -> Iterator[tuple[str, Row]]:
+def read_named(path: Path) -> Iterator[tuple[str, AnnotationRow]]:
     """Read a JSON file that is one object of objects: the name and the record of each."""
     for name, value in read_object(path).values.items():
-        yield name, as_row(f"{path}[{name}]", value)
+        yield name, annotation_row(f"{path}[{name}]", value)
 
 
 def _read_json(path: Path) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vidret.data.benchmarks.files import read_csv, read_lines, read_named, read_object
 from vidret.data.benchmarks.qvhighlights import ROUNDING, as_split
-from vidret.data.benchmarks.rows import Row
+from vidret.data.benchmarks.rows import AnnotationRow
 from vidret.data.records import LabelledQuery, Split, Times
 from vidret.data.videos import video_stem
 from vidret.errors import VidretError
@@ -28,7 +28,7 @@ def read_charades(name: str, path: Path, lengths: Path | None = None) -> Split:
         match = CHARADES.fullmatch(line.rstrip())
         if match is None:
             raise VidretError(f"{place}: must be `video start end##sentence`, got {line[:60]!r}")
-        row = Row(place, {"text": match["text"]})
+        row = AnnotationRow(place, {"text": match["text"]})
         times = [float(match["start"]), float(match["end"])]
         turned += times[0] > times[1]
         video = match["video"]
@@ -95,7 +95,7 @@ def read_timed(name: str, path: Path) -> Split:
     return as_split(name, (path,), queries, tuple(notes))
 
 
-def _read_window(row: Row, name: str, window: object, rate: float) -> Times:
+def _read_window(row: AnnotationRow, name: str, window: object, rate: float) -> Times:
     """Give the start and the end of a window that may pass its video, be empty or reversed."""
     if not isinstance(window, list) or len(window) != 2:
         raise row.refuse(f"{name} must be a start and an end, got {window!r}")
@@ -129,7 +129,7 @@ def read_ego4d(name: str, path: Path) -> Split:
     return as_split(name, (path,), queries, tuple(notes))
 
 
-def _walk_ego4d(root: Row) -> Iterator[tuple[str, str, float, Row]]:
+def _walk_ego4d(root: AnnotationRow) -> Iterator[tuple[str, str, float, AnnotationRow]]:
     """Give each query with its name, its clip's name and its clip's length."""
     clips: dict[str, str] = {}
     names: dict[str, str] = {}
@@ -145,7 +145,7 @@ def _walk_ego4d(root: Row) -> Iterator[tuple[str, str, float, Row]]:
                     yield f"{own}_{number}", uid, duration, row
 
 
-def _read_ego4d_window(row: Row) -> tuple[Times, ...]:
+def _read_ego4d_window(row: AnnotationRow) -> tuple[Times, ...]:
     given = [row.values.get(name) for name in ("clip_start_sec", "clip_end_sec")]
     if given == [None, None]:
         return ()

@@ -12,7 +12,7 @@ OFFICIAL = {"train": "train", "val": "validate", "test": "test"}
 Texts = Mapping[str, Sequence[str]]
 
 
-def read_queries(name: str, path: Path) -> Split:
+def read_1k_a(name: str, path: Path) -> Split:
     """Read the 1k-A test split: MSRVTT_JSFUSION_test.csv names a video and the one caption it is looked for by."""
     seen: dict[str, str] = {}
     captions = [

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidret.data.benchmarks.files import read_jsonl
-from vidret.data.benchmarks.rows import Row
+from vidret.data.benchmarks.rows import AnnotationRow
 from vidret.data.records import LabelledQuery, Split, Times
 from vidret.errors import VidretError
 
@@ -20,7 +20,7 @@ def read_labelled(name: str, path: Path, *, notes: tuple[str, ...] = ()) -> Spli
     return as_split(name, (path,), [_read_query(row) for row in _read_rows(path)], notes)
 
 
-def _read_query(row: Row) -> LabelledQuery:
+def _read_query(row: AnnotationRow) -> LabelledQuery:
     given = row.values.get
     windows = [] if given("relevant_windows") is None else row.items("relevant_windows")
     clips: tuple[int, ...] = ()
@@ -41,7 +41,7 @@ def _read_query(row: Row) -> LabelledQuery:
     )
 
 
-def _read_clips(row: Row, duration: float, seconds: float = 2.0) -> tuple[int, ...]:
+def _read_clips(row: AnnotationRow, duration: float, seconds: float = 2.0) -> tuple[int, ...]:
     clips = row.items("relevant_clip_ids")
     for clip in clips:
         if type(clip) is not int or not 0 <= clip * seconds < duration:
@@ -83,7 +83,7 @@ def read_youtube(name: str, path: Path) -> Split:
     return as_split(name, (path,), queries)
 
 
-def _read_marked(row: Row, duration: float, clip_spans: tuple[Times, ...] = ()) -> LabelledQuery:
+def _read_marked(row: AnnotationRow, duration: float, clip_spans: tuple[Times, ...] = ()) -> LabelledQuery:
     marks = row.check_marks("label", row.take("label"), len(row.items("label")))
     if not marks:
         raise row.refuse("label must hold a clip, got none")
@@ -99,14 +99,14 @@ def _read_marked(row: Row, duration: float, clip_spans: tuple[Times, ...] = ()) 
     )
 
 
-def _read_rows(path: Path) -> Iterator[Row]:
+def _read_rows(path: Path) -> Iterator[AnnotationRow]:
     seen: dict[str, str] = {}
     for row in read_jsonl(path):
         row.once("qid", row.name("qid"), seen)
         yield row
 
 
-def read_duration(row: Row) -> float:
+def read_duration(row: AnnotationRow) -> float:
     """Give the length of a video, which must be above 0."""
     duration = row.number("duration")
     if duration <= 0:

@@ -14,7 +14,7 @@ Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SplitSource:
     """Where a split is read from: a reader, and the files it takes in order, each by the names it may have.
 
     ``needed`` files must be there; the reader gets None for ``extra`` ones that are not. ``notes`` are told with every
@@ -34,7 +34,7 @@ class Benchmark:
     task: Task
     folders: Names
     default: str
-    splits: Mapping[str, Source]
+    splits: Mapping[str, SplitSource]
 
     @property
     def train_splits(self) -> Names:
@@ -61,38 +61,38 @@ SENTENCES = ("MSRVTT_data.json",)
 ACTIVITYNET = ("activitynet", "ActivityNet", "activity-net")
 
 
-def _official(split: str, listed: str, *, challenge: str) -> Source:
+def _official(split: str, listed: str, *, challenge: str) -> SplitSource:
     read = partial(msrvtt.read_official, split=split)
-    return Source(read, ((*SENTENCES, f"{challenge}_videodatainfo.json"),), ((listed,),))
+    return SplitSource(read, ((*SENTENCES, f"{challenge}_videodatainfo.json"),), ((listed,),))
 
 
-def _listed(split: str) -> Source:
-    return Source(captions.read_msvd, (("captions_msvd.json",), (f"{split}_list.txt",)))
+def _listed(split: str) -> SplitSource:
+    return SplitSource(captions.read_msvd, (("captions_msvd.json",), (f"{split}_list.txt",)))
 
 
-def _didemo(split: str) -> Source:
-    return Source(captions.read_didemo, ((f"{split}_data.json",), (f"{split}_list.txt",)))
+def _didemo(split: str) -> SplitSource:
+    return SplitSource(captions.read_didemo, ((f"{split}_data.json",), (f"{split}_list.txt",)))
 
 
-def _vatex(file: str, listed: str = "") -> Source:
-    return Source(captions.read_vatex, ((file,), (listed,)) if listed else ((file,),))
+def _vatex(file: str, listed: str = "") -> SplitSource:
+    return SplitSource(captions.read_vatex, ((file,), (listed,)) if listed else ((file,),))
 
 
-def _qvhighlights(split: str, *notes: str) -> Source:
-    return Source(qvhighlights.read_labelled, ((f"highlight_{split}_release.jsonl",),), notes=notes)
+def _qvhighlights(split: str, *notes: str) -> SplitSource:
+    return SplitSource(qvhighlights.read_labelled, ((f"highlight_{split}_release.jsonl",),), notes=notes)
 
 
-def _charades(split: str) -> Source:
+def _charades(split: str) -> SplitSource:
     names = (f"charades_sta_{split}.txt", f"charades_{split}_release.jsonl")
-    return Source(or_jsonl(moments.read_charades), (names,), ((f"Charades_v1_{split}.csv",),))
+    return SplitSource(or_jsonl(moments.read_charades), (names,), ((f"Charades_v1_{split}.csv",),))
 
 
-def _timed(*names: str, notes: Names = ()) -> Source:
-    return Source(or_jsonl(moments.read_timed), (names,), notes=notes)
+def _timed(*names: str, notes: Names = ()) -> SplitSource:
+    return SplitSource(or_jsonl(moments.read_timed), (names,), notes=notes)
 
 
-def _ego4d(*names: str) -> Source:
-    return Source(or_jsonl(moments.read_ego4d), (names,))
+def _ego4d(*names: str) -> SplitSource:
+    return SplitSource(or_jsonl(moments.read_ego4d), (names,))
 
 
 RELATED = ("the videos of val_2 are among those of val_1: what is trained on one must not be measured on the other",)
@@ -103,15 +103,15 @@ DATASETS: Mapping[str, Benchmark] = {
         MSRVTT,
         "test",
         {
-            "test": Source(msrvtt.read_queries, (("MSRVTT_JSFUSION_test.csv",),)),
-            "train-9k": Source(
+            "test": SplitSource(msrvtt.read_1k_a, (("MSRVTT_JSFUSION_test.csv",),)),
+            "train-9k": SplitSource(
                 msrvtt.read_listed,
                 (SENTENCES, ("MSRVTT_train.9k.csv",)),
                 notes=(
                     "1,990 of these videos are in msrvtt-full-test: what is trained here must not be measured there",
                 ),
             ),
-            "train-7k": Source(msrvtt.read_listed, (SENTENCES, ("MSRVTT_train.7k.csv",))),
+            "train-7k": SplitSource(msrvtt.read_listed, (SENTENCES, ("MSRVTT_train.7k.csv",))),
         },
     ),
     "msrvtt-1k-b": Benchmark(
@@ -119,8 +119,8 @@ DATASETS: Mapping[str, Benchmark] = {
         MSRVTT,
         "test",
         {
-            "test": Source(msrvtt.read_first, (SENTENCES, ("test_list_1kB_miech.txt", "test_list_miech.txt"))),
-            "train": Source(msrvtt.read_listed, (SENTENCES, ("train_list_1kB_miech.txt", "train_list_miech.txt"))),
+            "test": SplitSource(msrvtt.read_first, (SENTENCES, ("test_list_1kB_miech.txt", "test_list_miech.txt"))),
+            "train": SplitSource(msrvtt.read_listed, (SENTENCES, ("train_list_1kB_miech.txt", "train_list_miech.txt"))),
         },
     ),
     "msrvtt-full": Benchmark(
@@ -144,9 +144,9 @@ DATASETS: Mapping[str, Benchmark] = {
         ("lsmdc", "LSMDC", "lsmdc_data"),
         "test",
         {
-            "test": Source(captions.read_lsmdc, (("LSMDC16_challenge_1000_publictect.csv",),)),
-            "val": Source(captions.read_lsmdc, (("LSMDC16_annos_val.csv",),)),
-            "train": Source(captions.read_lsmdc, (("LSMDC16_annos_training.csv",),)),
+            "test": SplitSource(captions.read_lsmdc, (("LSMDC16_challenge_1000_publictect.csv",),)),
+            "val": SplitSource(captions.read_lsmdc, (("LSMDC16_annos_val.csv",),)),
+            "train": SplitSource(captions.read_lsmdc, (("LSMDC16_annos_training.csv",),)),
         },
     ),
     "didemo": Benchmark(
@@ -160,7 +160,7 @@ DATASETS: Mapping[str, Benchmark] = {
         ACTIVITYNET,
         "val_1",
         {
-            split: Source(captions.read_activitynet, ((f"{split}.json",),), (("bad_vids.txt",),))
+            split: SplitSource(captions.read_activitynet, ((f"{split}.json",),), (("bad_vids.txt",),))
             for split in ("val_1", "val_2", "train")
         },
     ),
@@ -223,7 +223,7 @@ DATASETS: Mapping[str, Benchmark] = {
         ("youtube_highlights", "youtube_highlight"),
         "val",
         {
-            split: Source(qvhighlights.read_youtube, ((f"youtube_highlight_{split}_release.jsonl",),))
+            split: SplitSource(qvhighlights.read_youtube, ((f"youtube_highlight_{split}_release.jsonl",),))
             for split in ("val", "train")
         },
     ),
@@ -231,8 +231,11 @@ DATASETS: Mapping[str, Benchmark] = {
         "highlights",
         ("tvsum", "TVSum"),
         "val",
-        {split: Source(qvhighlights.read_tvsum, ((f"tvsum_{split}_release.jsonl",),)) for split in ("val", "train")},
+        {
+            split: SplitSource(qvhighlights.read_tvsum, ((f"tvsum_{split}_release.jsonl",),))
+            for split in ("val", "train")
+        },
     ),
-    "captions": Benchmark("retrieval", (), "all", {"all": Source(captions.read_captions, (("captions.jsonl",),))}),
-    "moments": Benchmark("moments", (), "all", {"all": Source(qvhighlights.read_labelled, (("moments.jsonl",),))}),
+    "captions": Benchmark("retrieval", (), "all", {"all": SplitSource(captions.read_captions, (("captions.jsonl",),))}),
+    "moments": Benchmark("moments", (), "all", {"all": SplitSource(qvhighlights.read_labelled, (("moments.jsonl",),))}),
 }

@@ -11,7 +11,7 @@ from vidret.errors import VidretError
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AnnotationRow:
     """A record: ``place`` is where it stands, ``file:line`` or inside a JSON file ``file[key][number]``."""
 
     place: str
@@ -46,7 +46,7 @@ class Row:
         """Give a list."""
         value = self.take(name)
         if not isinstance(value, list):
-            raise self.refuse(f"{name} must be a list, got {shorten(value)}")
+            raise self.refuse(f"{name} must be a list, got {short_repr(value)}")
         return value
 
     def texts(self, name: str) -> list[str]:
@@ -56,26 +56,26 @@ class Row:
             raise self.refuse(f"{name} must hold a text, got none")
         return [self.check_text(f"{name}[{number}]", value) for number, value in enumerate(values)]
 
-    def rows(self, name: str) -> Iterator["Row"]:
+    def rows(self, name: str) -> Iterator["AnnotationRow"]:
         """Give the records of a list."""
-        return as_rows(f"{self.place}[{name}]", self.items(name))
+        return annotation_rows(f"{self.place}[{name}]", self.items(name))
 
     def check_text(self, name: str, value: object) -> str:
         """Refuse what is no text, or an empty one."""
         if not isinstance(value, str) or not value.strip():
-            raise self.refuse(f"{name} must be a text that is not empty, got {shorten(value)}")
+            raise self.refuse(f"{name} must be a text that is not empty, got {short_repr(value)}")
         return value
 
     def check_number(self, name: str, value: object) -> float:
         """Refuse what is no number, NaN and infinities."""
         if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-            raise self.refuse(f"{name} must be a finite number, got {shorten(value)}")
+            raise self.refuse(f"{name} must be a finite number, got {short_repr(value)}")
         return float(value)  # type: ignore[arg-type]
 
     def check_times(self, name: str, value: object, *, may_be_empty: bool = False) -> Times:
         """Refuse what is no start and end in order, from 0 on."""
         if not isinstance(value, list) or len(value) != 2:
-            raise self.refuse(f"{name} must be a start and an end, got {shorten(value)}")
+            raise self.refuse(f"{name} must be a start and an end, got {short_repr(value)}")
         start, end = (self.check_number(name, time) for time in value)
         if start < 0 or start > end or (start == end and not may_be_empty):
             raise self.refuse(f"{name} must start at 0 or later and end after its start, got {start:g} to {end:g}")
@@ -88,7 +88,7 @@ class Row:
             raise self.refuse(f"{name} must hold a list for each of {number} clips, got {length}")
         for clip, marks in enumerate(value):
             if not isinstance(marks, list) or not marks or len(marks) != len(value[0]):
-                raise self.refuse(f"{name}[{clip}] must hold a number for each annotator, got {shorten(marks)}")
+                raise self.refuse(f"{name}[{clip}] must hold a number for each annotator, got {short_repr(marks)}")
         flat = list(chain.from_iterable(value))
         if not set(map(type, flat)) <= {int, float} or not math.isfinite(
             sum(flat)
@@ -105,20 +105,20 @@ class Row:
         return name
 
 
-def as_rows(place: str, values: list[Any]) -> Iterator[Row]:
+def annotation_rows(place: str, values: list[Any]) -> Iterator[AnnotationRow]:
     """Make records of a list's objects."""
     for number, value in enumerate(values):
-        yield as_row(f"{place}[{number}]", value)
+        yield annotation_row(f"{place}[{number}]", value)
 
 
-def as_row(place: str, value: object) -> Row:
+def annotation_row(place: str, value: object) -> AnnotationRow:
     """Make a record of an object."""
     if not isinstance(value, dict):
-        raise VidretError(f"{place}: must be an object with named values, got {shorten(value)}")
-    return Row(place, value)
+        raise VidretError(f"{place}: must be an object with named values, got {short_repr(value)}")
+    return AnnotationRow(place, value)
 
 
-def shorten(value: object, length: int = 60) -> str:
+def short_repr(value: object, length: int = 60) -> str:
     """Write a value so that it fits into a sentence."""
     written = repr(value)
     return written if len(written) <= length else f"{written[:length]}..."

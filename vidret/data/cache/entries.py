@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from vidret.data.cache.shards import Shards
-from vidret.data.frames import Part, read_indices
+from vidret.data.cache.shards import ArrayShards
+from vidret.data.frames import VideoSpan, read_indices
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
 from vidret.video.content import fingerprint, look_at
 from vidret.video.probe import VideoInfo, probe
 
-Choose = Callable[[VideoInfo, Part], Int64[np.ndarray, " frame"]]
+Choose = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class EntryState:
     """The key of a video's entry, or why there is none; ``is_new`` where the cache knows nothing of it as it is now."""
 
     key: str = ""
@@ -32,7 +32,7 @@ class Reading:
     ``lost`` says what could not be read; ``num_bytes`` is -1 where there is no file.
     """
 
-    part: Part
+    part: VideoSpan
     num_bytes: int
     mtime_ns: int
     failed: str = ""
@@ -47,7 +47,7 @@ class Reading:
         return f"video {self.fingerprint} {self.part.start} {self.part.end}"
 
 
-def read_part(part: Part, *, choose: Choose, resize: Resize) -> Reading:
+def read_part(part: VideoSpan, *, choose: Choose, resize: Resize) -> Reading:
     """Read those frames of a part of a file that ``choose`` gives the indices of."""
     num_bytes = mtime_ns = -1
     try:
@@ -65,23 +65,23 @@ def read_part(part: Part, *, choose: Choose, resize: Resize) -> Reading:
 class KnownFiles:
     """Notes on files among the entries of a cache. They count as long as a file's size and time of change stay."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: ArrayShards) -> None:
         """Take the cache."""
         self._shards = shards
 
-    def find(self, part: Part) -> State:
+    def find(self, part: VideoSpan) -> EntryState:
         """Say where the entry of a part is, or why there is none."""
         try:
             about = look_at(part.path)
         except DecodeError as error:
-            return State(failed=error.reason)
+            return EntryState(failed=error.reason)
         key = _file_key(part)
         facts = self._shards.facts(key) if key in self._shards else {}
         if (facts.get("num_bytes"), facts.get("mtime_ns")) != (about.st_size, about.st_mtime_ns):
-            return State(failed="is not in the cache: it changed since, or was never read", is_new=True)
+            return EntryState(failed="is not in the cache: it changed since, or was never read", is_new=True)
         if not facts["failed"] and facts["key"] not in self._shards:
-            return State(failed="is not in the cache any more", is_new=True)
-        return State(key=facts["key"], failed=facts["failed"])
+            return EntryState(failed="is not in the cache any more", is_new=True)
+        return EntryState(key=facts["key"], failed=facts["failed"])
 
     def note(self, reading: Reading) -> None:
         """Note what came of reading a part; of a file that is not there nothing can be noted."""
@@ -91,5 +91,5 @@ class KnownFiles:
             self._shards.append(_file_key(reading.part), {}, facts | {"key": key})
 
 
-def _file_key(part: Part) -> str:
+def _file_key(part: VideoSpan) -> str:
     return f"file {part}"

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from vidret.data.cache.entries import KnownFiles, read_part
-from vidret.data.cache.shards import Shards, name_folder
-from vidret.data.frames import FrameSampling, Part, find_candidates, read_indices
+from vidret.data.cache.shards import ArrayShards, name_folder
+from vidret.data.frames import FrameSampling, VideoSpan, find_candidates, read_indices
 from vidret.data.workers import do_each
 from vidret.errors import DecodeError
 from vidret.types import Resize
@@ -44,7 +44,9 @@ class FrameSource(Protocol):
 class DecodedFrames:
     """Decode the frames of a video each time that they are asked for."""
 
-    def __init__(self, parts: Mapping[str, Part], sampling: FrameSampling, resize: Resize, num_workers: int) -> None:
+    def __init__(
+        self, parts: Mapping[str, VideoSpan], sampling: FrameSampling, resize: Resize, num_workers: int
+    ) -> None:
         """Look into every file once, in as many processes."""
         self._parts, self._sampling, self._resize = parts, sampling, resize
         found = dict(zip(parts, do_each(try_probe, list(parts.values()), num_workers), strict=True))
@@ -69,7 +71,7 @@ class DecodedFrames:
 class CachedFrames:
     """Read frames that ``FramesCache`` keeps."""
 
-    def __init__(self, cache: "FramesCache", parts: Mapping[str, Part]) -> None:
+    def __init__(self, cache: "FramesCache", parts: Mapping[str, VideoSpan]) -> None:
         """Find every video."""
         self._shards, self._sampling = cache.shards, cache.sampling
         found = {video: cache.known.find(part) for video, part in parts.items()}
@@ -88,7 +90,7 @@ class CachedFrames:
 
 
 class FramesCache:
-    """The candidates of videos in ``Shards``, by their files' fingerprints, so that a moved file is not kept twice.
+    """The candidate frames of videos, keyed by the fingerprints of their files, so that a moved file is not kept twice.
 
     Another sampling or another size of pictures is another folder. A build may be killed at any time; the next one goes
     on from there.
@@ -98,10 +100,10 @@ class FramesCache:
         """Open the cache below a folder, whether or not there is one."""
         self.sampling, self._resize = sampling, resize
         self._about = {"sampling": sampling.about, "resize": asdict(resize)}
-        self.shards = Shards(Path(folder) / name_folder("frames", self._about))
+        self.shards = ArrayShards(Path(folder) / name_folder("frames", self._about))
         self.known = KnownFiles(self.shards)
 
-    def build(self, parts: Sequence[Part], num_workers: int) -> None:
+    def build(self, parts: Sequence[VideoSpan], num_workers: int) -> None:
         """Read what is not known yet, in as many processes; of files that cannot be read the reason is noted.
 
         Raises:
@@ -123,7 +125,7 @@ class FramesCache:
                     logger.info("%s: %d of %d videos are read", self.shards.folder, number, len(wanted))
 
 
-def try_probe(part: Part) -> VideoInfo | str:
+def try_probe(part: VideoSpan) -> VideoInfo | str:
     """Say what a file is, or why it is no readable video, or shows nothing in this part."""
     try:
         info = probe(part.path)
@@ -133,5 +135,5 @@ def try_probe(part: Part) -> VideoInfo | str:
     return info
 
 
-def _choose(info: VideoInfo, part: Part, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
+def _choose(info: VideoInfo, part: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
     return find_candidates(info, part, sampling)

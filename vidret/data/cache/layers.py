@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from vidret.data.cache.entries import KnownFiles, Reading, read_part
-from vidret.data.cache.shards import Shards, name_folder
-from vidret.data.frames import Part
+from vidret.data.cache.shards import ArrayShards, name_folder
+from vidret.data.frames import VideoSpan
 from vidret.data.workers import do_each
 from vidret.encode.encoder import LayeredEncoder
 from vidret.errors import VidretError
@@ -41,7 +41,7 @@ class VideoLayers(NamedTuple):
 
 
 class LayersCache:
-    """Layers of videos, looked at ``fps`` times a second, and of texts, in ``Shards``.
+    """Layers of videos, looked at ``fps`` times a second, and of texts, in ``ArrayShards``.
 
     Another encoder, rate or number of layers is another folder. A build may be killed at any time; the next one goes
     on from there.
@@ -52,10 +52,12 @@ class LayersCache:
         self._resize, self._num_layers, self._fps = encoder.resize, num_layers, fps
         self._about = {"encoder": encoder.fingerprint, "layers": num_layers, "fps": fps, "resize": asdict(self._resize)}
         self._about |= {"frames_at_once": encoder.sampling.num_frames}
-        self.shards = Shards(Path(folder) / name_folder("layers", self._about))
+        self.shards = ArrayShards(Path(folder) / name_folder("layers", self._about))
         self.known = KnownFiles(self.shards)
 
-    def build(self, encoder: LayeredEncoder, parts: Sequence[Part], texts: Sequence[str], num_workers: int) -> None:
+    def build(
+        self, encoder: LayeredEncoder, parts: Sequence[VideoSpan], texts: Sequence[str], num_workers: int
+    ) -> None:
         """Compute what is not known yet: videos are decoded in as many processes, and encoded in this one.
 
         Raises:
@@ -130,7 +132,7 @@ def as_half(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarray,
     return half
 
 
-def _choose(info: VideoInfo, part: Part, fps: float) -> Int64[np.ndarray, " frame"]:
+def _choose(info: VideoInfo, part: VideoSpan, fps: float) -> Int64[np.ndarray, " frame"]:
     return nearest(info.times, info.start + at_rate(info.unbroken_seconds, fps))
 
 

@@ -29,7 +29,7 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ShardEntry:
     """Where an entry's bytes are, what they must add up to, and how to read them: (name, type, shape) of each array."""
 
     key: str
@@ -41,7 +41,7 @@ class Entry:
     arrays: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
 
 
-class Shards:
+class ArrayShards:
     """One folder of entries. Any number of processes may read; one writes, inside ``writing``."""
 
     def __init__(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
@@ -58,7 +58,7 @@ class Shards:
         self._shard_bytes = shard_bytes
         self._maps: dict[int, np.ndarray] = {}
         self._checked: set[str] = set()
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, ShardEntry] = {}
         self._load()
 
     def __contains__(self, key: str) -> bool:
@@ -130,7 +130,7 @@ class Shards:
         shard, offset = self._end()
         named = tuple((name, part.dtype.str, part.shape) for name, part in zip(arrays, parts, strict=True))
         digest = _digest(np.frombuffer(content, np.uint8))
-        entry = Entry(key, dict(facts or {}), shard, offset, len(content), digest, named)
+        entry = ShardEntry(key, dict(facts or {}), shard, offset, len(content), digest, named)
         with self._telling():
             if content:
                 with self._path(shard).open("ab") as file:
@@ -157,7 +157,7 @@ class Shards:
             try:
                 fields = json.loads(line)
                 arrays = tuple((name, dtype, tuple(shape)) for name, dtype, shape in fields.pop("arrays"))
-                entry = Entry(**fields, arrays=arrays)
+                entry = ShardEntry(**fields, arrays=arrays)
             except (ValueError, TypeError, KeyError) as error:
                 raise VidretError(f"{self._index}:{number}: must be an entry, got {line[:80]!r}") from error
             if entry.shard not in lengths:
@@ -195,7 +195,7 @@ class Shards:
         length = self._path(max(shards)).stat().st_size
         return (max(shards), length) if length < self._shard_bytes else (max(shards) + 1, 0)
 
-    def _view(self, entry: Entry) -> np.ndarray:
+    def _view(self, entry: ShardEntry) -> np.ndarray:
         if entry.num_bytes == 0:
             return np.empty(0, np.uint8)
         end = entry.offset + entry.num_bytes
@@ -224,7 +224,7 @@ def name_folder(kind: str, about: Facts) -> str:
     return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-def _line(entry: Entry) -> bytes:
+def _line(entry: ShardEntry) -> bytes:
     return json.dumps(asdict(entry)).encode() + b"\n"
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from vidret.data.benchmarks.msrvtt import OFFICIAL
 from vidret.data.synthetic.captions import word
 from vidret.data.synthetic.generation import CLIP_SECONDS, PAIR_KINDS, PairKind, Random, ScenePair
 from vidret.data.synthetic.render import find_poses
-from vidret.data.synthetic.scenes import RESTS, SPLITS, Scene, Shot, SplitName, Statement
+from vidret.data.synthetic.scenes import RESTS, SPLITS, Scene, SceneShot, SplitName, Statement
 from vidret.errors import VidretError
 
 NUM_ANNOTATORS = 3
@@ -29,7 +29,7 @@ QueryRow = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CaptionedScene:
     """A short video: its name, what it shows, of which kind its pair is, and its captions."""
 
     video: str
@@ -39,7 +39,8 @@ class Entry:
     captions: tuple[str, ...]
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class EventLabels:
     """Where in a film something happens: windows in seconds, the clips in them, and each annotator's mark of each."""
 
     windows: list[list[float]]
@@ -47,18 +48,18 @@ class Answer(NamedTuple):
     marks: list[list[int]]
 
 
-def list_entries(split: SplitName, pairs: Sequence[ScenePair], *, seed: int, num_captions: int) -> list[Entry]:
+def list_entries(split: SplitName, pairs: Sequence[ScenePair], *, seed: int, num_captions: int) -> list[CaptionedScene]:
     """Name and word the videos of a split, those of a pair one after the other and, caption by caption, alike."""
     entries = []
     for number, pair in enumerate(pairs):
         key = (seed, WORDS, SPLITS.index(split), number)
         for half, scene in enumerate(pair.scenes):
             captions = word(scene.statements, key, num_captions)
-            entries.append(Entry(f"{split}{2 * number + half}", split, pair.kind, scene, captions))
+            entries.append(CaptionedScene(f"{split}{2 * number + half}", split, pair.kind, scene, captions))
     return entries
 
 
-def write_msrvtt(folder: Path, entries: Sequence[Entry], *, seconds: float) -> None:
+def write_msrvtt(folder: Path, entries: Sequence[CaptionedScene], *, seconds: float) -> None:
     """Write the files of MSR-VTT, of val and test the pairs, and of test one's own captions."""
     videos = [
         {
@@ -102,11 +103,11 @@ def list_queries(
     code = SPLITS.index(split)
     random = np.random.default_rng((seed, MARKS, code, number))
     starts = np.cumsum([0, *(shot.num_frames for shot in film.shots)])
-    found: dict[Statement, Answer] = {}
+    found: dict[Statement, EventLabels] = {}
     for start, shot in zip(starts.tolist(), film.shots, strict=False):
         if shot.statement is None or (shot.action.verb == RESTS and shot.relation is None):
             continue
-        answer = found.setdefault(shot.statement, Answer([], [], []))
+        answer = found.setdefault(shot.statement, EventLabels(windows=[], clips=[], marks=[]))
         first, end = start / fps, (start + shot.num_frames) / fps
         answer.windows.append([first, end])
         answer.clips.extend(range(int(first / CLIP_SECONDS), int(end / CLIP_SECONDS)))
@@ -128,7 +129,7 @@ def list_queries(
     return rows
 
 
-def mark_clips(shot: Shot, frames_per_clip: int, random: Random) -> list[list[int]]:
+def mark_clips(shot: SceneShot, frames_per_clip: int, random: Random) -> list[list[int]]:
     """Mark the clips of a shot as annotators might: 4 where most of the things can be seen, then down to 1, or 0.
 
     What can be seen of things grows with their area and fades with their opacity. The first annotator is exact, the

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vidret.data.synthetic.generation import Random, Value, pick
-from vidret.data.synthetic.scenes import RESTS, Look, Relation, Statement
+from vidret.data.synthetic.scenes import RESTS, Appearance, Relation, Statement
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 # One and several, the plain word first.
@@ -68,13 +68,13 @@ def word(statements: Sequence[Statement], key: Sequence[int], num_captions: int)
     """
     captions: dict[str, None] = {}
     for number in range(10 * num_captions):
-        captions[describe(statements, np.random.default_rng((*key, number)))] = None
+        captions[write_caption(statements, np.random.default_rng((*key, number)))] = None
         if len(captions) == num_captions:
             break
     return tuple(captions)
 
 
-def describe(statements: Sequence[Statement], random: Random) -> str:
+def write_caption(statements: Sequence[Statement], random: Random) -> str:
     """Say what is shown in one shot, or in two in this order."""
     if len(statements) == 1:
         return describe_one(statements[0], random)
@@ -109,7 +109,7 @@ def _sorted(values: Sequence[Value]) -> list[Value]:
     return sorted(values, key=repr)
 
 
-def describe_things(look: Look, num_things: int, random: Random) -> str:
+def describe_things(look: Appearance, num_things: int, random: Random) -> str:
     """Word how many there are and what they look like: ``a striped red star``, ``three blue rings with dots``."""
     before, after = pick(random, TEXTURES[look.texture])
     noun = pick(random, NOUNS[look.shape])[num_things > 1]

@@ -17,9 +17,9 @@ from vidret.data.synthetic.scenes import (
     TEXTURES,
     VERBS,
     Action,
-    Look,
+    Appearance,
     Scene,
-    Shot,
+    SceneShot,
     SplitName,
     Statement,
     Thing,
@@ -80,23 +80,23 @@ def draw_pairs(split: SplitName, num_pairs: int, *, seed: int, num_frames: int =
     return pairs
 
 
-Shots = tuple[Shot, ...]
+SceneShots = tuple[SceneShot, ...]
 
 
-def draw_direction(random: Random, split: SplitName, num_frames: int) -> tuple[Shots, Shots]:
+def draw_direction(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
     """Draw things that do something, and the same played backwards."""
     look, verb = _until(lambda: draw_deed(random, split), lambda deed: deed[1] in OPPOSITES)
     shot = draw_shot(random, look, verb, int(random.integers(1, 4)), num_frames)
     return (shot,), (turn_round(shot),)
 
 
-def draw_order(random: Random, split: SplitName, num_frames: int) -> tuple[Shots, Shots]:
+def draw_order(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
     """Draw two shots, of the same things or of others, and the same in the other order."""
     half = num_frames // 2
     first = draw_shot(random, *draw_deed(random, split), int(random.integers(1, 3)), half)
     look, count = first.things[0].look, len(first.things)
 
-    def draw_second() -> Shot:
+    def draw_second() -> SceneShot:
         if random.random() < 0.5:
             return draw_shot(random, look, pick(random, verbs_of(split, look.shape)), count, half)
         return draw_shot(random, *draw_deed(random, split), int(random.integers(1, 3)), half)
@@ -105,7 +105,7 @@ def draw_order(random: Random, split: SplitName, num_frames: int) -> tuple[Shots
     return (first, second), (second, first)
 
 
-def draw_relation(random: Random, split: SplitName, num_frames: int) -> tuple[Shots, Shots]:
+def draw_relation(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
     """Draw two things side by side, one above the other or one in the other, and the same with their places changed."""
     relation = pick(random, RELATIONS)
     shapes = HOLLOW if relation == "inside" else SHAPES
@@ -124,17 +124,17 @@ def draw_relation(random: Random, split: SplitName, num_frames: int) -> tuple[Sh
             places = ((middle, near, radii[0]), (aside, far, radii[1]))
     tilts = random.uniform(-TILT, TILT, 2)
 
-    def put(first: Look, second: Look) -> Shots:
+    def put(first: Appearance, second: Appearance) -> SceneShots:
         thing, other = (
             Thing(look, float(x), float(y), float(radius), float(tilt))
             for look, (x, y, radius), tilt in zip((first, second), places, tilts, strict=True)
         )
-        return (Shot(num_frames, (thing,), relation=relation, other=other),)
+        return (SceneShot(num_frames, (thing,), relation=relation, other=other),)
 
     return put(one, two), put(two, one)
 
 
-def draw_count(random: Random, split: SplitName, num_frames: int) -> tuple[Shots, Shots]:
+def draw_count(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
     """Draw things, and the same with one more."""
     look, verb = draw_deed(random, split)
     verb = RESTS if random.random() < 0.3 else verb
@@ -142,18 +142,18 @@ def draw_count(random: Random, split: SplitName, num_frames: int) -> tuple[Shots
     return (replace(many, things=many.things[:-1]),), (many,)
 
 
-def draw_look_apart(random: Random, split: SplitName, num_frames: int) -> tuple[Shots, Shots]:
+def draw_look_apart(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
     """Draw things, and the same with another colour, texture or shape."""
     look, verb = draw_deed(random, split)
     verb = RESTS if random.random() < 0.3 else verb
 
-    def draw_other() -> Look:
+    def draw_other() -> Appearance:
         changed, other = pick(random, ("colour", "texture", "shape")), draw_look(random, split)
         if changed == "colour":
             return replace(look, colour=other.colour)
         return replace(look, texture=other.texture) if changed == "texture" else replace(look, shape=other.shape)
 
-    def fits(other: Look) -> bool:
+    def fits(other: Appearance) -> bool:
         can_do = verb == RESTS or verb in verbs_of(split, other.shape)
         return other != look and can_do and other.colour in colours_of(split, other.shape)
 
@@ -162,7 +162,7 @@ def draw_look_apart(random: Random, split: SplitName, num_frames: int) -> tuple[
     return (shot,), (replace(shot, things=tuple(replace(thing, look=other) for thing in shot.things)),)
 
 
-DRAW: dict[PairKind, Callable[[Random, SplitName, int], tuple[Shots, Shots]]] = {
+DRAW: dict[PairKind, Callable[[Random, SplitName, int], tuple[SceneShots, SceneShots]]] = {
     "direction": draw_direction,
     "order": draw_order,
     "relation": draw_relation,
@@ -188,8 +188,8 @@ def draw_film(random: Random, split: SplitName, *, frames_per_clip: int, num_cli
     Half of the later events take up an earlier one: as it was, or played backwards. In a third of the pauses something
     can be seen that does nothing.
     """
-    shots: list[Shot] = []
-    events: list[Shot] = []
+    shots: list[SceneShot] = []
+    events: list[SceneShot] = []
     num_left = num_clips
     while True:
         pause, length = int(random.integers(1, 4)), int(random.integers(3, 8))
@@ -203,7 +203,7 @@ def draw_film(random: Random, split: SplitName, *, frames_per_clip: int, num_cli
     return Scene(tuple(shots), int(random.integers(1 << 32)))
 
 
-def draw_event(random: Random, split: SplitName, num_frames: int, earlier: list[Shot]) -> Shot:
+def draw_event(random: Random, split: SplitName, num_frames: int, earlier: list[SceneShot]) -> SceneShot:
     """Draw what happens next: something new, or something that happened, or its opposite, at another place."""
     if earlier and random.random() < 0.5:
         again = pick(random, earlier)
@@ -216,26 +216,26 @@ def draw_event(random: Random, split: SplitName, num_frames: int, earlier: list[
     return draw_shot(random, *draw_deed(random, split), int(random.integers(1, 4)), num_frames)
 
 
-def draw_pause(random: Random, split: SplitName, num_frames: int) -> Shot:
+def draw_pause(random: Random, split: SplitName, num_frames: int) -> SceneShot:
     """Draw nothing, or a thing that rests."""
     if random.random() < 0.33:
         return draw_shot(random, draw_look(random, split), RESTS, 1, num_frames)
-    return Shot(num_frames)
+    return SceneShot(num_frames)
 
 
-def draw_look(random: Random, split: SplitName, shapes: tuple[str, ...] = SHAPES) -> Look:
+def draw_look(random: Random, split: SplitName, shapes: tuple[str, ...] = SHAPES) -> Appearance:
     """Draw what a thing looks like, out of what the split may show."""
     shape = pick(random, shapes)
-    return Look(pick(random, colours_of(split, shape)), pick(random, TEXTURES), shape)
+    return Appearance(pick(random, colours_of(split, shape)), pick(random, TEXTURES), shape)
 
 
-def draw_deed(random: Random, split: SplitName) -> tuple[Look, str]:
+def draw_deed(random: Random, split: SplitName) -> tuple[Appearance, str]:
     """Draw a thing's look, and what it does."""
     look = draw_look(random, split)
     return look, pick(random, verbs_of(split, look.shape))
 
 
-def draw_shot(random: Random, look: Look, verb: str, count: int, num_frames: int) -> Shot:
+def draw_shot(random: Random, look: Appearance, verb: str, count: int, num_frames: int) -> SceneShot:
     """Draw where things are, how big, and how far they go; they never touch each other or the edge."""
     radius = random.uniform(*RADII[count])
     kind = RESTS if verb == RESTS else VERBS[verb][0]
@@ -254,7 +254,7 @@ def draw_shot(random: Random, look: Look, verb: str, count: int, num_frames: int
     things = tuple(
         Thing(look, float(x), float(y), float(radius), float(tilt)) for (x, y), tilt in zip(middles, tilts, strict=True)
     )
-    return Shot(num_frames, things, action)
+    return SceneShot(num_frames, things, action)
 
 
 def scatter(random: Random, count: int, apart: float, edge_x: float, edge_y: float) -> list[tuple[float, float]]:
@@ -269,12 +269,12 @@ def scatter(random: Random, count: int, apart: float, edge_x: float, edge_y: flo
                 return middles
 
 
-def turn_round(shot: Shot) -> Shot:
+def turn_round(shot: SceneShot) -> SceneShot:
     """Give the shot that is this one played backwards."""
     return replace(shot, action=replace(shot.action, verb=OPPOSITES[shot.action.verb]))
 
 
-def are_unlike(one: Look, other: Look) -> bool:
+def are_unlike(one: Appearance, other: Appearance) -> bool:
     """Tell whether two looks differ in both colour and shape."""
     return one.colour != other.colour and one.shape != other.shape
 

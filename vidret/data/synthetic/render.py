@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
-from vidret.data.synthetic.scenes import RESTS, VERBS, Action, Scene, Shot, Thing
+from vidret.data.synthetic.scenes import RESTS, VERBS, Action, Scene, SceneShot, Thing
 
 Field = Float32[np.ndarray, "frame row column"]
 
@@ -69,7 +69,7 @@ def render(scene: Scene, size: int) -> UInt8[np.ndarray, "frame size size 3"]:
     return np.concatenate([render_shot(shot, ground) for shot in scene.shots])
 
 
-def render_shot(shot: Shot, ground: Float32[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "frame size size 3"]:
+def render_shot(shot: SceneShot, ground: Float32[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "frame size size 3"]:
     """Draw the frames of a shot; where nothing moves, all are one."""
     num_drawn = 1 if shot.action.verb == RESTS else shot.num_frames
     canvas = np.repeat(ground[None], num_drawn, axis=0)

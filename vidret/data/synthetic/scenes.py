@@ -49,7 +49,7 @@ _DEED_OWNERS: tuple[SplitName, ...] = ("test", "test", "val", "train", "train", 
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Appearance:
     """What a thing looks like."""
 
     colour: str
@@ -61,7 +61,7 @@ class Look:
 class Thing:
     """A thing in a picture whose sides are 1: its middle from the left and the top, its radius, its tilt in radians."""
 
-    look: Look
+    look: Appearance
     x: float
     y: float
     radius: float
@@ -85,14 +85,14 @@ class Statement:
     """What may be said of a shot, and all that may be said: two shots with equal statements have equal captions."""
 
     num_things: int
-    look: Look
+    look: Appearance
     verb: str
     relation: Relation | None = None
-    other: Look | None = None
+    other: Appearance | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class SceneShot:
     """Some frames in which alike things do one thing together, perhaps in relation to another that rests.
 
     A shot without things shows the background alone.
@@ -117,7 +117,7 @@ class Shot:
 class Scene:
     """A whole video: shots in order, before one background, which a number names."""
 
-    shots: tuple[Shot, ...]
+    shots: tuple[SceneShot, ...]
     background: int
 
     @property

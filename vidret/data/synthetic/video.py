@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,7 +57,7 @@ def write_scenes(videos: Sequence[tuple[Path, Scene]], *, size: int, fps: int, p
 
 def mark_scene(scene: Scene, *, size: int, fps: int) -> str:
     """Give the mark of a scene's video."""
-    return hashlib.sha256(repr((DRAWING, sorted(_CODING.items()), size, fps, scene)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((DRAWING, sorted(_CODING.items()), size, fps, astuple(scene))).encode()).hexdigest()[:32]
 
 
 def read_mark(path: Path) -> str | None:

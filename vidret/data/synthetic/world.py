@@ -11,7 +11,7 @@ from typing import Literal
 from vidret.data.benchmarks.files import read_jsonl
 from vidret.data.synthetic.annotations import (
     PAIRS,
-    Entry,
+    CaptionedScene,
     QueryRow,
     list_entries,
     list_queries,
@@ -87,7 +87,7 @@ def write_retrieval_world(
             f"num_captions must be at least 1 and num_frames even and at least 4, got {num_captions} and {num_frames}"
         )
     _check(seed, size, fps)
-    entries: list[Entry] = []
+    entries: list[CaptionedScene] = []
     for split, count in counts.items():
         pairs = draw_pairs(split, count // 2, seed=seed, num_frames=num_frames)
         entries += list_entries(split, pairs, seed=seed, num_captions=num_captions)
