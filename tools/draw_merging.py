@@ -26,7 +26,7 @@ from vidret.encode.tempme import MergeSchedule
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import VidretError
 from vidret.present.sheet import FAINT, GAP, INK, PAPER
-from vidret.text import clock, printable
+from vidret.text import format_time, sanitize
 from vidret.types import Frames, Resize
 from vidret.video.decode import read_frames
 from vidret.video.probe import probe
@@ -132,7 +132,7 @@ def draw_map(frames: Frames, merged: MergeMap, title: str, note: str) -> Image.I
         sheet.paste(Image.fromarray(picture), (x, y))
         tinted = tint_frame(picture, merged.sources[number], merged.sizes, colours)
         sheet.paste(Image.fromarray(tinted), (x, y + side))
-        pen.text((x, y + 2 * side + 2), clock(float(time)), FAINT, small)
+        pen.text((x, y + 2 * side + 2), format_time(float(time)), FAINT, small)
     return sheet
 
 
@@ -186,9 +186,9 @@ def main() -> None:
     except VidretError as error:
         raise SystemExit(str(error)) from error
     merged = map_merging(tower, frames.pixels, mean, std)
-    title = f"{printable(Path(given.video).name)}: {merged.sources.size} patches -> {(merged.sizes > 0).sum()} tokens"
+    title = f"{sanitize(Path(given.video).name)}: {merged.sources.size} patches -> {(merged.sizes > 0).sum()} tokens"
     random = given.model in RANDOM
-    name = f"{given.model}, random weights" if random else printable(Path(given.model).name)
+    name = f"{given.model}, random weights" if random else sanitize(Path(given.model).name)
     note = describe(name, tower.merging or MergeSchedule(), merged.sizes)
     draw_map(frames, merged, title, note).save(given.out)
     print(f"{given.out}: {title}\n{note}")

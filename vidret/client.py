@@ -20,7 +20,7 @@ import numpy as np
 
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
-from vidret.text import absolute, tellable
+from vidret.text import absolute_path, strip_query
 from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Segment
 
 T = TypeVar("T")
@@ -182,10 +182,10 @@ class RemoteEngine:
         """Give a video's id; a path is made absolute as it is for a local engine."""
         if isinstance(video, int):
             return video
-        path = absolute(video)
+        path = absolute_path(video)
         found = next((each.id for each in self.videos(Filters(folder=path)) if path in each.paths), None)
         if found is None:
-            raise RemoteError(f"{tellable(os.fspath(video))}: not in the index of {self.url}")
+            raise RemoteError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
         return found
 
     def _ask(self, method: str, path: str, read: Callable[[Any], T], body: dict[str, Any] | None = None) -> T:

@@ -30,7 +30,7 @@ from vidret.store.gpu import choose_faiss_device
 from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
-from vidret.text import absolute, as_path, tellable
+from vidret.text import absolute_path, as_path, strip_query
 from vidret.types import ALL_VIDEOS, Asked, Curve, Filters, Hit, Moment, Query
 from vidret.video.content import seems_there
 from vidret.video.decode import Decoder
@@ -268,7 +268,7 @@ class Engine:
             try:
                 self.grounder.prepare(path, content, keep=True, timeout=timeout)
             except DecodeError as error:
-                logger.warning("%s: no moments prepared: %s", tellable(path), error.reason)
+                logger.warning("%s: no moments prepared: %s", strip_query(path), error.reason)
         on_prepared(len(contents), len(contents))
 
     def calibrate(
@@ -452,7 +452,7 @@ class Engine:
         locator, number = Locator(self._searcher, self.grounder), self._find_video(video)
         curve = locator.curve(self._encode_query(query, 1), number)
         if curve is None:
-            raise StoreError(f"{tellable(str(video))}: nothing of it is stored yet")
+            raise StoreError(f"{strip_query(str(video))}: nothing of it is stored yet")
         return curve
 
     def typical_score(self, share: float = 1 - WEAK) -> float | None:
@@ -519,8 +519,8 @@ class Engine:
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
         if isinstance(video, int):
             return self._store.video(video).id
-        record = self._store.file(absolute(video))
+        record = self._store.file(absolute_path(video))
         if record is None or record.video is None or not record.live:
             reason = f" ({record.reason})" if record is not None and record.reason else ""
-            raise StoreError(f"{tellable(os.fspath(video))}: not in the index{reason}")
+            raise StoreError(f"{strip_query(os.fspath(video))}: not in the index{reason}")
         return record.video

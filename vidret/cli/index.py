@@ -183,7 +183,7 @@ def info(
 ) -> None:
     """Describe an index."""
     from vidret.store.store import Store
-    from vidret.text import printable
+    from vidret.text import sanitize
 
     if recall:
         from vidret.cli.recalls import tell_recall
@@ -194,11 +194,11 @@ def info(
         raise typer.BadParameter("needs --recall, got none", param_hint="--queries")
     if repair and (lost := Store.repair_catalog(index)):
         for reason in lost:
-            print(printable(f"catalog: {reason}"))
+            print(sanitize(f"catalog: {reason}"))
         say("the catalog was made anew of what is whole: run vidret index again over the same videos.")
     with Store.open(index, write=repair) as store:
         if failed:
-            rows = [(printable(record.path), record.reason) for record in store.files(state="failed")]
+            rows = [(sanitize(record.path), record.reason) for record in store.files(state="failed")]
             if as_json:
                 print(json.dumps([{"path": path, "reason": reason} for path, reason in rows], indent=2))
             else:
@@ -207,11 +207,11 @@ def info(
         if check or repair:
             damaged = store.verify(repair=repair)
             for bad in damaged:
-                print(printable(f"segment {bad.number} of video {bad.video}: {bad.reason}"))
+                print(sanitize(f"segment {bad.number} of video {bad.video}: {bad.reason}"))
             say(f"{len(damaged)} damaged segments{', to be encoded again' if repair and damaged else ''}")
             files = store.verify_vectors(repair=repair)
             for file in files:
-                print(printable(f"{file.path}: {file.reason}"))
+                print(sanitize(f"{file.path}: {file.reason}"))
             if files:
                 say(f"{len(files)} damaged files of vectors{', dropped, to be built anew' if repair else ''}")
             raise typer.Exit(1 if (damaged or files) and not repair else 0)

@@ -11,7 +11,7 @@ import typer
 
 from vidret.errors import VidretError
 from vidret.present.terminal import console
-from vidret.text import absolute
+from vidret.text import absolute_path
 from vidret.types import Filters
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def read_filters(
 ) -> Filters:
     """Turn options into filters; dates without a zone are local, as people mean them."""
     return Filters(
-        None if folder is None else absolute(os.path.expanduser(folder)),  # noqa: PTH111  a Path would spoil an address
+        None if folder is None else absolute_path(os.path.expanduser(folder)),  # noqa: PTH111  a Path would spoil an address
         min_seconds,
         max_seconds,
         None if after is None else after.timestamp(),

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from vidret.text import printable
+from vidret.text import sanitize
 
 # Light or dark as the reader's machine is, and for narrow screens too.
 STYLE = """
@@ -59,4 +59,4 @@ li { overflow-wrap: anywhere; }
 
 def say(text: object) -> str:
     """Write any text so that it stands in a page as it is."""
-    return escape(printable(str(text)))
+    return escape(sanitize(str(text)))

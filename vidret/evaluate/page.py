@@ -13,7 +13,7 @@ from vidret.evaluate.report import Report
 from vidret.evaluate.tables import Facts, Table, make_tables, name_data, tell_missing
 from vidret.evaluate.worst import show_worst
 from vidret.metrics.retrieval import hits
-from vidret.text import clock
+from vidret.text import format_time
 
 MOST = 100  # the K up to which recall is drawn
 # The page may load nothing, wherever a name in it points.
@@ -65,7 +65,7 @@ def tell_facts(facts: Facts) -> Iterator[str]:
         "data": f"{name_data(data)}: {rows} {what}, {data['num_found']} of {data['num_videos']} videos",
         "model": f"{model['name']}, segments {model['segments']}",
         "scored by": settings.get("rerank") or settings.get("by"),
-        "time": ", ".join(f"{name} {clock(seconds)}" for name, seconds in facts["seconds"].items()),
+        "time": ", ".join(f"{name} {format_time(seconds)}" for name, seconds in facts["seconds"].items()),
     }
     yield "<dl>" + "".join(f"<dt>{say(name)}</dt><dd>{say(value)}</dd>" for name, value in told.items()) + "</dl>"
     for line in (*tell_missing(data), *(f"Note: {note}" for note in data["notes"])):

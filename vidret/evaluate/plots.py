@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from vidret.text import clock
+from vidret.text import format_time
 
 WIDTH, HEIGHT = 460, 296
 LEFT, TOP, RIGHT, BOTTOM = 44, 32, 448, 254
@@ -72,7 +72,9 @@ def plot_timeline(end: float, true: Sequence[Sequence[float]], found: Sequence[f
     for number in range(int(end / step + 1e-6) + 1):
         x = across(number * step)
         parts.append(f'<line class="grid" x1="{x:g}" y1="4" x2="{x:g}" y2="52"/>')
-        parts.append(f'<text x="{x:g}" y="68" text-anchor="middle">{clock(number * step).removesuffix(".0")}</text>')
+        parts.append(
+            f'<text x="{x:g}" y="68" text-anchor="middle">{format_time(number * step).removesuffix(".0")}</text>'
+        )
     for y, name, kind, spans in ((8, "true", "true", true), (32, "found", "found", [found] if found else [])):
         parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>')
         parts.append(f'<rect class="lane" x="{left}" y="{y}" width="{right - left}" height="16" rx="3"/>')
@@ -80,7 +82,7 @@ def plot_timeline(end: float, true: Sequence[Sequence[float]], found: Sequence[f
             x, far = across(max(span[0], 0)), across(min(span[1], end))
             parts.append(
                 f'<rect class="{kind}" x="{x:g}" y="{y}" width="{max(far - x, 2):g}" height="16" rx="3">'
-                f"<title>{clock(span[0])} to {clock(span[1])}</title></rect>"
+                f"<title>{format_time(span[0])} to {format_time(span[1])}</title></rect>"
             )
     return _frame(parts, "true windows and the span found", width, 74, "timeline")
 

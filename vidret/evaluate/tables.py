@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.metrics.retrieval import CUTS
-from vidret.text import clock
+from vidret.text import format_time
 
 Table = tuple[Sequence[str], list[list[str]]]
 Facts = Mapping[str, Any]
@@ -27,7 +27,7 @@ def tell_report(report: Facts) -> Iterator[str]:
     by = f"scored by {settings['rerank']}" if "rerank" in settings else f"found by {settings.get('by')}"
     yield f"model {model['name']}, segments {model['segments']}, {by}"
     if report["seconds"]:
-        yield ", ".join(f"{what} {clock(seconds)}" for what, seconds in report["seconds"].items())
+        yield ", ".join(f"{what} {format_time(seconds)}" for what, seconds in report["seconds"].items())
     yield from tell_missing(data)
     for note in data["notes"]:
         yield f"note: {note}"

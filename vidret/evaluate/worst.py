@@ -12,7 +12,7 @@ from PIL import Image
 from vidret.errors import DecodeError
 from vidret.evaluate.markup import say
 from vidret.evaluate.plots import plot_timeline
-from vidret.text import clock
+from vidret.text import format_time
 from vidret.video.decode import read_frames
 from vidret.video.probe import probe
 
@@ -55,7 +55,9 @@ def show_found(row: Row, pictures: "Pictures") -> str:
     true, found = row["true"], row["found"]
     end = row["duration"] or max([*(span[1] for span in true), *(found[1:2] if found else [])])
     shots = [
-        pictures.show(row["video"], start + share * (stop - start), name, f"{clock(start)} to {clock(stop)}", kind)
+        pictures.show(
+            row["video"], start + share * (stop - start), name, f"{format_time(start)} to {format_time(stop)}", kind
+        )
         for name, kind, (start, stop) in (("true", "right", true[0]), *([("found", "", found[:2])] if found else []))
         for share in (0.25, 0.75)
     ]

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from vidret.text import clock, printable
+from vidret.text import format_time, sanitize
 from vidret.types import Moment
 
 SIZE = (1200, 420)
@@ -87,8 +87,8 @@ def draw_curve(
     picture.paste(draw_plot(times, scores, [moment for _, moment in moments], axes, typical), (LEFT, TOP))
     pen = ImageDraw.Draw(picture)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
-    pen.text((LEFT, 12), shorten(pen, printable(query), bold), INK, bold)
-    pen.text((LEFT, 38), shorten(pen, printable(title), small), FAINT, small)
+    pen.text((LEFT, 12), shorten(pen, sanitize(query), bold), INK, bold)
+    pen.text((LEFT, 38), shorten(pen, sanitize(title), small), FAINT, small)
     step = score_step(low, high)
     for score in list_ticks(low, high, step):
         text = f"{score:.{max(0, -math.floor(math.log10(step)))}f}"
@@ -182,7 +182,7 @@ def label_typical(pen: ImageDraw.ImageDraw, y: float, font: Font) -> None:
 
 def brief(time: float) -> str:
     """Write a time without tenths where there are none."""
-    return clock(time).removesuffix(".0")
+    return format_time(time).removesuffix(".0")
 
 
 def find_range(scores: Float[np.ndarray, " frame"]) -> tuple[float, float]:

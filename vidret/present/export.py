@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidret.errors import VidretError
-from vidret.text import clock, file_name, is_address, printable, tellable
+from vidret.text import file_name, format_time, is_url, sanitize, strip_query
 from vidret.types import Moment
 from vidret.video.probe import probe
 
@@ -59,7 +59,7 @@ def write_moments(moments: Sequence[Moment], out: str | Path, *, query: str, fps
         case ".ffmeta":
             text = to_chapters(moments, query=query)
         case _:
-            raise VidretError(f"an export must end in .json, .csv, .edl or .ffmeta, got {printable(str(out))}")
+            raise VidretError(f"an export must end in .json, .csv, .edl or .ffmeta, got {sanitize(str(out))}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # A path that is no text goes into a CSV as the bytes it has on disk.
@@ -104,12 +104,12 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
     check_moments(moments)
     paths = sorted({moment.path for moment in moments})
     if len(paths) > 1:
-        first = printable(tellable(paths[0]))
+        first = sanitize(strip_query(paths[0]))
         raise VidretError(f"chapters must be of one video, got {len(paths)}, {first} among them; locate in one of them")
     ordered = sorted(moments, key=lambda moment: (moment.start, moment.end))
     for one, other in pairwise(ordered):
         if other.start < one.end:
-            spans = " and ".join(f"{clock(each.start)} to {clock(each.end)}" for each in (one, other))
+            spans = " and ".join(f"{format_time(each.start)} to {format_time(each.end)}" for each in (one, other))
             raise VidretError(f"chapters must not overlap, got {spans}")
     lines = [";FFMETADATA1"]
     for number, moment in enumerate(ordered, start=1):
@@ -156,14 +156,14 @@ def to_edl(moments: Sequence[Moment], *, query: str, fps: float) -> str:
     if len(moments) > MAX_EVENTS:
         raise VidretError(f"an EDL must have at most {MAX_EVENTS} moments, got {len(moments)}")
     reels = name_reels([moment.path for moment in moments])
-    lines = [f"TITLE: {printable(query)[:MAX_TITLE]}", "FCM: NON-DROP FRAME", ""]
+    lines = [f"TITLE: {sanitize(query)[:MAX_TITLE]}", "FCM: NON-DROP FRAME", ""]
     record = 0
     for number, moment in enumerate(moments, start=1):
         start = nearest_frame(moment.start, rate)
         end = max(nearest_frame(moment.end, rate), start + 1)
         codes = [timecode(frame, rate) for frame in (start, end, record, record + end - start)]
         record += end - start
-        name = printable(file_name(moment.path))
+        name = sanitize(file_name(moment.path))
         lines.append(f"{number:03}  {reels[moment.path]:<{REEL_LETTERS}} V     C        {' '.join(codes)}")
         lines.append(f"* FROM CLIP NAME: {name}")
         lines.append(f"* COMMENT: SCORE {moment.score:.3f}{', WEAK' if moment.weak else ''}")
@@ -193,7 +193,7 @@ def timecode(frame: int, rate: Fraction) -> str:
     """
     seconds, frames = divmod(frame, round(rate))
     if seconds >= DAY:
-        raise VidretError(f"the times of an EDL must be below 24 hours, got {clock(seconds)}")
+        raise VidretError(f"the times of an EDL must be below 24 hours, got {format_time(seconds)}")
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{frames:02}"
 
 
@@ -248,16 +248,16 @@ def cut_moments(
     """
     check_moments(moments)
     for moment in moments:
-        if is_address(moment.path):
+        if is_url(moment.path):
             raise VidretError(
-                f"{printable(tellable(moment.path))}: lies at an address, and only files here are cut: copy it here"
+                f"{sanitize(strip_query(moment.path))}: lies at an address, and only files here are cut: copy it here"
             )
     folder = Path(folder)
     ffmpeg = find_ffmpeg()
     pieces = [folder / name for name in name_pieces(moments, copy=copy)]
     for piece in pieces:
         if not overwrite and os.path.lexists(piece):
-            raise VidretError(f"{printable(str(piece))}: is there already; name another folder")
+            raise VidretError(f"{sanitize(str(piece))}: is there already; name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".cutting-", dir=folder) as scratch:
@@ -299,7 +299,7 @@ def name_pieces(moments: Sequence[Moment], *, copy: bool) -> list[str]:
 
 def cut(moment: Moment, out: Path, ffmpeg: str, *, copy: bool) -> None:
     """Cut one moment into a new file that holds a frame at least."""
-    path = printable(moment.path)
+    path = sanitize(moment.path)
     if not Path(moment.path).is_file():
         raise VidretError(f"{path}: is no longer there")
     is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and probe(moment.path).clock_restarts > 0
@@ -309,13 +309,15 @@ def cut(moment: Moment, out: Path, ffmpeg: str, *, copy: bool) -> None:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         reasons = [line for line in done.stderr.splitlines() if line.strip() and line != "Conversion failed!"]
-        reason = printable(reasons[-1].strip()) if reasons else f"exit code {done.returncode}"
-        raise VidretError(f"{path}: ffmpeg cannot cut {clock(moment.start)} to {clock(moment.end)}: {reason}")
+        reason = sanitize(reasons[-1].strip()) if reasons else f"exit code {done.returncode}"
+        raise VidretError(
+            f"{path}: ffmpeg cannot cut {format_time(moment.start)} to {format_time(moment.end)}: {reason}"
+        )
     told = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     ended = told.get("out_time_us", "N/A")
     # A copy of what lies past the end is of the last keyframe, long before the start.
     if told.get("frame") == "0" or ended == "N/A" or int(ended) < -1_000_000:
-        raise VidretError(f"{path}: has no frame from {clock(moment.start)} to {clock(moment.end)}")
+        raise VidretError(f"{path}: has no frame from {format_time(moment.start)} to {format_time(moment.end)}")
 
 
 def list_arguments(moment: Moment, out: Path, *, copy: bool, can_jump: bool = True) -> list[str]:
@@ -349,4 +351,4 @@ def list_arguments(moment: Moment, out: Path, *, copy: bool, can_jump: bool = Tr
 
 def cannot_write(path: Path, error: OSError) -> VidretError:
     """Say in one sentence why a place cannot be written."""
-    return VidretError(f"{printable(str(path))}: cannot be written: {error.strerror or error}")
+    return VidretError(f"{sanitize(str(path))}: cannot be written: {error.strerror or error}")

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
-from vidret.text import clock, file_name, printable
+from vidret.text import file_name, format_time, sanitize
 from vidret.types import Hit, Moment
 from vidret.video.decode import read_frames
 
@@ -32,7 +32,7 @@ class Shot:
 def shots_of_hits(hits: Sequence[Hit]) -> list[Shot]:
     """Show each hit by its best frame."""
     return [
-        Shot(hit.path, hit.time, f"{rank}. {file_name(hit.path)}", f"{clock(hit.time)}   score {hit.score:.3f}")
+        Shot(hit.path, hit.time, f"{rank}. {file_name(hit.path)}", f"{format_time(hit.time)}   score {hit.score:.3f}")
         for rank, hit in enumerate(hits, start=1)
     ]
 
@@ -43,9 +43,9 @@ def shots_of_moments(moments: Sequence[Moment]) -> list[Shot]:
     for rank, moment in enumerate(moments, start=1):
         for column in range(COLUMNS):
             time = moment.start + (moment.end - moment.start) * (column + 0.5) / COLUMNS
-            span = f"{clock(moment.start)} to {clock(moment.end)}"
+            span = f"{format_time(moment.start)} to {format_time(moment.end)}"
             title = f"{rank}. {file_name(moment.path)}" if column == 0 else ""
-            line = f"{span}   {measure(moment)}" if column == 0 else clock(time)
+            line = f"{span}   {measure(moment)}" if column == 0 else format_time(time)
             shots.append(Shot(moment.path, time, title, line))
     return shots
 
@@ -68,13 +68,13 @@ def draw_sheet(shots: Sequence[Shot], heading: str, out: str | Path) -> None:
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
-    pen.text((GAP, GAP), printable(heading), INK, bold)
+    pen.text((GAP, GAP), sanitize(heading), INK, bold)
     for number, shot in enumerate(shots):
         left = GAP + (number % COLUMNS) * (TILE[0] + GAP)
         top = 2 * LINE + GAP + (number // COLUMNS) * cell_height
         sheet.paste(read_tile(shot), (left, top))
-        pen.text((left, top + TILE[1] + 2), shorten(pen, printable(shot.title), small), INK, small)
-        pen.text((left, top + TILE[1] + 2 + LINE), printable(shot.line), FAINT, small)
+        pen.text((left, top + TILE[1] + 2), shorten(pen, sanitize(shot.title), small), INK, small)
+        pen.text((left, top + TILE[1] + 2 + LINE), sanitize(shot.line), FAINT, small)
     sheet.save(out)
 
 
@@ -84,7 +84,7 @@ def read_tile(shot: Shot) -> Image.Image:
     try:
         frames = read_frames(shot.path, times=np.array([shot.time]))
     except DecodeError as error:
-        ImageDraw.Draw(tile).text((GAP, GAP), printable(error.reason), FAINT, ImageFont.load_default(13))
+        ImageDraw.Draw(tile).text((GAP, GAP), sanitize(error.reason), FAINT, ImageFont.load_default(13))
         return tile
     picture = Image.fromarray(np.asarray(frames.pixels[0]))
     picture.thumbnail(TILE)

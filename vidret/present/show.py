@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from vidret.present.terminal import console, say
-from vidret.text import clock, printable, short, tellable
+from vidret.text import display_path, format_time, sanitize, strip_query
 
 if TYPE_CHECKING:
     from vidret.index.merging import MergeReport
@@ -55,7 +55,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
     if not rows:
         say(empty)
         return
-    lines = [[printable(cell) for cell in row] for row in ([columns, *rows] if any(columns) else rows)]
+    lines = [[sanitize(cell) for cell in row] for row in ([columns, *rows] if any(columns) else rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns) - 1)]
     for line in lines:
         cells = [
@@ -73,8 +73,8 @@ def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
     rows = []
     for rank, hit in enumerate(hits, start=1):
         why = [f"{hit.why[level]:.3f}" for level in levels]
-        rows.append((str(rank), f"{hit.score:.3f}", *why, clock(hit.time), short(hit.path)))
-        rows += [("", "", *([""] * len(why)), "", f"= {short(copy)}") for copy in hit.copies]
+        rows.append((str(rank), f"{hit.score:.3f}", *why, format_time(hit.time), display_path(hit.path)))
+        rows += [("", "", *([""] * len(why)), "", f"= {display_path(copy)}") for copy in hit.copies]
     show_table(("rank", "score", *levels, "best at", "video"), rows, NO_VIDEOS)
 
 
@@ -89,9 +89,9 @@ def show_moments(moments: "Sequence[Moment]") -> None:
         (
             str(rank),
             f"{moment.score if moment.similarity is None else moment.similarity:.3f}",
-            clock(moment.start),
-            clock(moment.end),
-            short(moment.path),
+            format_time(moment.start),
+            format_time(moment.end),
+            display_path(moment.path),
         )
         for rank, moment in enumerate(moments, start=1)
     ]
@@ -133,9 +133,9 @@ def show_info(info: "StoreInfo") -> None:
 def as_row(result: "Hit | Moment") -> dict[str, Any]:
     """Turn a result into what JSON can hold."""
     row = dataclasses.asdict(result)
-    row["path"] = printable(row["path"])
+    row["path"] = sanitize(row["path"])
     if "copies" in row:
-        row["copies"] = [printable(copy) for copy in row["copies"]]
+        row["copies"] = [sanitize(copy) for copy in row["copies"]]
     return row
 
 
@@ -172,7 +172,7 @@ def show_count(title: str, things: str) -> "Iterator[Callable[[int, int], None]]
             nonlocal said
             if (now := time.monotonic()) - said >= QUIET:
                 said = now
-                left = f", {clock((now - started) * (total - done) / done)} left" if done else ""
+                left = f", {format_time((now - started) * (total - done) / done)} left" if done else ""
                 say(f"{title}: {done} of {total} {things}{left}")
 
         yield advance
@@ -192,7 +192,7 @@ class _Lines:
     def advance(self, progress: "Progress") -> None:
         if progress.elapsed >= self._next:
             left = _left(progress)
-            rest = "" if left is None else f", {clock(left)} left"
+            rest = "" if left is None else f", {format_time(left)} left"
             say(f"{progress.share:4.0%} {_tell(progress)}{rest}")
             self._next = progress.elapsed * 1.2 + 10
 
@@ -234,13 +234,13 @@ def tell_report(report: "IndexReport", index: Path) -> None:
     say(
         f"{'Interrupted: ' if report.interrupted else ''}{report.encoded} encoded, {report.linked} moved or copied, "
         f"{report.unchanged} unchanged, {report.missing} gone, {len(report.failed)} failed; "
-        f"{report.num_segments} segments of {clock(report.seconds)} in {clock(report.elapsed)}{speed}."
+        f"{report.num_segments} segments of {format_time(report.seconds)} in {format_time(report.elapsed)}{speed}."
     )
     for what, rate in report.speeds.items():
         say(f"  {what}: {rate:.3g}")
     for title, files in (("salvaged", report.salvaged), ("failed", report.failed)):
         for path, reason in files[:SHOWN_FILES]:
-            say(f"  {title}: {short(tellable(path))}: {reason}")
+            say(f"  {title}: {display_path(strip_query(path))}: {reason}")
         if len(files) > SHOWN_FILES:
             more = f"  and {len(files) - SHOWN_FILES} more {title}"
             say(f"{more}: vidret info --failed --index {index}" if title == "failed" else more)
@@ -251,8 +251,8 @@ def tell_report(report: "IndexReport", index: Path) -> None:
         first, *others = report.unpruned
         more = f" and {len(others)} more" if others else ""
         say(
-            f"  not pruned: {short(tellable(first))}{more}: gone, but not from a folder of this run that still holds "
-            "videos; a drive may be away."
+            f"  not pruned: {display_path(strip_query(first))}{more}: gone, but not from a folder of this run that "
+            "still holds videos; a drive may be away."
         )
     if report.interrupted:
         say("  The index is good; run the same again to go on.")
@@ -265,11 +265,11 @@ def tell_merge(report: "MergeReport", index: Path) -> None:
     say(
         f"{'Interrupted: ' if report.interrupted else ''}{report.copied} videos copied, {report.completed} completed, "
         f"{report.known} there already; {report.num_segments} segments, {report.added} files added, {report.changed} "
-        f"changed, {report.moments} kept moments, in {clock(report.elapsed)}."
+        f"changed, {report.moments} kept moments, in {format_time(report.elapsed)}."
     )
     for title, files in (("not copied", report.damaged), ("told differently", report.disagreed)):
         for path, reason in files[:SHOWN_FILES]:
-            say(f"  {title}: {short(path)}: {reason}")
+            say(f"  {title}: {display_path(path)}: {reason}")
         if len(files) > SHOWN_FILES:
             say(f"  and {len(files) - SHOWN_FILES} more {title}; --json names them all")
     if report.damaged:

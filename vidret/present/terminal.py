@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-from vidret.text import printable
+from vidret.text import sanitize
 
 console = Console(stderr=True)
 
 
 def say(message: str, *, style: str = "") -> None:
     """Print a message of one line to stderr."""
-    console.print(Text(printable(message), style), soft_wrap=True)
+    console.print(Text(sanitize(message), style), soft_wrap=True)
 
 
 def say_error(message: str) -> None:
     """Print why the program ends without success."""
-    console.print(Text.assemble(("error:", "bold red"), f" {printable(message)}"), soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"), soft_wrap=True)
 
 
 @contextmanager

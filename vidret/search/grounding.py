@@ -27,7 +27,7 @@ from vidret.ground.spans import Span
 from vidret.ground.windows import Window, cut_windows, join_results
 from vidret.search.ranking import TOKENS
 from vidret.store.records import KEPT, PROJECTED
-from vidret.text import tellable
+from vidret.text import strip_query
 from vidret.types import Frames, LayerTokens, LayerWords
 from vidret.video.content import Identity, check_unchanged
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
@@ -178,7 +178,7 @@ class Grounder:
                     case Opened():
                         places, total = place_frames(message.cuts, self.fps)
                         if len(places) < len(message.cuts):
-                            logger.warning("%s: the head sees what comes before the first gap", tellable(path))
+                            logger.warning("%s: the head sees what comes before the first gap", strip_query(path))
                         yield total
                     case DecodedSegment():
                         picture = message.frames.pixels[0]
@@ -188,7 +188,7 @@ class Grounder:
                     case Finished():
                         check_unchanged(path, seen, changed)
                         if message.salvaged:
-                            logger.warning("%s: %s", tellable(path), message.salvaged)
+                            logger.warning("%s: %s", strip_query(path), message.salvaged)
                         if last is None:
                             raise DecodeError(path, "no frame of it can be read")
                         pictures += [last] * (total - given - len(pictures))

@@ -16,7 +16,7 @@ from vidret.search.grounding import Grounder
 from vidret.search.queries import Wanted
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
-from vidret.text import tellable
+from vidret.text import strip_query
 from vidret.types import Curve, Moment
 from vidret.video.timeline import LONGEST_STILL_S
 
@@ -117,7 +117,7 @@ class Locator:
         else:
             curve = self.curve(wanted, video.video)
             if curve is None:
-                raise StoreError(f"{tellable(video.path)}: nothing of it is stored yet")
+                raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
             scores, places = curve.scores, curve.times
         found: Float[np.ndarray, " time"] = np.interp(times, places, scores)
         return found

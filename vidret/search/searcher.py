@@ -20,7 +20,7 @@ from vidret.search.calibration import Calibration, find_edition, load_calibratio
 from vidret.search.queries import Wanted
 from vidret.search.ranking import AUTO, NONE, FrameRanker, Levels, Ranker, load_ranker
 from vidret.store.store import Store
-from vidret.text import short, tellable
+from vidret.text import display_path, strip_query
 from vidret.types import ALL_VIDEOS, Filters, Hit, Segment, TextEmbedding
 from vidret.video.content import seems_there
 
@@ -368,7 +368,7 @@ class Searcher:
         """Name files that are gone in one warning, each file once in a searcher's life."""
         new = [path for path in dict.fromkeys(gone) if path not in self._told_gone]
         self._told_gone.update(new)
-        names = ", ".join(short(tellable(path)) for path in new[:NAMED_GONE])
+        names = ", ".join(display_path(strip_query(path)) for path in new[:NAMED_GONE])
         if len(new) == 1:
             logger.warning("left out, its file is gone: %s", names)
         elif new:

@@ -16,7 +16,7 @@ from fastapi import APIRouter
 from vidret.engine import Engine
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow
-from vidret.text import printable
+from vidret.text import sanitize
 from vidret.video.scan import MANIFEST_SUFFIXES
 
 PATIENCE = 10.0  # seconds that an interrupted run has for the segments in flight
@@ -109,7 +109,7 @@ class Indexer:
         Raises:
             RefusedError: It is not there, or it is not, links followed, under one of the roots.
         """
-        shown = printable(path)
+        shown = sanitize(path)
         try:
             name = Path(os.path.abspath(path))  # noqa: PTH100
             real = name.resolve(strict=True)
@@ -136,7 +136,7 @@ class Indexer:
             report.seek(0)
             told = read_json(report.read())
         with self._lock:
-            self.last = told or {"error": printable(said) or f"it ended with status {status}"}
+            self.last = told or {"error": sanitize(said) or f"it ended with status {status}"}
             self._process = None
 
 
@@ -153,7 +153,7 @@ def as_printable(value: Any) -> Any:
     """Return what JSON holds with all names of files fit to be sent: they may hold bytes that are no text."""
     match value:
         case str():
-            return printable(value)
+            return sanitize(value)
         case list():
             return [as_printable(each) for each in value]
         case dict():
@@ -175,10 +175,10 @@ def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
             progress=None if progress is None else ProgressRow(**progress),
             last=indexer.last,
             failures=[
-                FailureRow(path=printable(path), reason=reason) for path, reason in engine.failed()[:MOST_FAILURES]
+                FailureRow(path=sanitize(path), reason=reason) for path, reason in engine.failed()[:MOST_FAILURES]
             ],
             allow_index=bool(indexer.roots),
-            roots=[printable(str(root)) for root in indexer.roots],
+            roots=[sanitize(str(root)) for root in indexer.roots],
         )
 
     @router.post("", status_code=202, responses=refusals(400, 403, 409, 413))

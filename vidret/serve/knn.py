@@ -14,7 +14,7 @@ from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import hit_rows
 from vidret.serve.schemas import KnnRequest, KnnRow
 from vidret.serve.worker import Worker
-from vidret.text import printable
+from vidret.text import sanitize
 from vidret.types import Asked, Query
 
 
@@ -22,7 +22,7 @@ def knn_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRo
     """Make the two routes that clip-retrieval's clients ask."""
     # ClipClient sends JSON and does not say so.
     router = APIRouter(tags=["clip-retrieval"], strict_content_type=False)
-    name = printable(engine.path.name)
+    name = sanitize(engine.path.name)
 
     async def read_query(asked: KnnRequest) -> Query:
         if asked.text:

@@ -15,7 +15,7 @@ from vidret.serve.files import OpenFileResponse, open_video
 from vidret.serve.problems import Described, RefusedError, refusals
 from vidret.serve.rows import find_video
 from vidret.serve.thumbnails import Thumbnails, draw_reason
-from vidret.text import printable, tellable
+from vidret.text import sanitize, strip_query
 
 WIDTH = 320
 KEEP = "private, max-age=3600"
@@ -58,7 +58,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
                     about = os.fstat(file.fileno())
             content = await thumbnails.get(path, min(t, video.duration), w, about)
         except DecodeError as error:
-            reason = printable(" ".join(error.reason.split())).encode("ascii", "replace").decode()
+            reason = sanitize(" ".join(error.reason.split())).encode("ascii", "replace").decode()
             tile = await run_in_threadpool(draw_reason, error.reason, w)
             return Response(tile, media_type="image/jpeg", headers={"X-Vidret-Reason": reason})
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": KEEP})
@@ -72,7 +72,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
         except DecodeError as error:
             raise RefusedError(404, str(error)) from error
         if file is None:
-            raise RefusedError(404, f"{tellable(path)}: lies at an address, and this server plays files here only")
+            raise RefusedError(404, f"{strip_query(path)}: lies at an address, and this server plays files here only")
         return OpenFileResponse(file, guess_kind(path))
 
     return router

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from vidret.errors import MissingExtraError, StoreError, VidretError
-from vidret.text import printable
+from vidret.text import sanitize
 
 Described = dict[int | str, dict[str, Any]]  # answers of a route, for the OpenAPI document
 
@@ -48,7 +48,7 @@ class Problem(BaseModel):
 
 def answer_problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Make the response that says what is wrong."""
-    body = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=printable(sentence))
+    body = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=sanitize(sentence))
     return JSONResponse(body.model_dump(), status, headers, KIND)
 
 

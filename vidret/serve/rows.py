@@ -12,7 +12,7 @@ from vidret.errors import StoreError
 from vidret.serve.problems import RefusedError
 from vidret.serve.schemas import HitRow, MomentRow, VideoRow
 from vidret.store.records import StoredVideo
-from vidret.text import file_name, is_address, printable
+from vidret.text import file_name, is_url, sanitize
 from vidret.types import Hit, Moment
 
 
@@ -30,7 +30,7 @@ def find_video(engine: Engine, number: int) -> StoredVideo:
 
 def find_file(video: StoredVideo) -> str | None:
     """Give the first path of a video that is there, as an address always seems; None when its file is gone."""
-    return next((path for path in video.paths if is_address(path) or os.path.isfile(path)), None)  # noqa: PTH113
+    return next((path for path in video.paths if is_url(path) or os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
@@ -44,7 +44,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
         rows.append(
             HitRow(
                 video=hit.video,
-                path=printable(hit.path),
+                path=sanitize(hit.path),
                 title=title(hit.path),
                 duration=duration,
                 segment=hit.segment.number,
@@ -53,7 +53,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
                 time=hit.time,
                 score=hit.score,
                 weak=hit.weak,
-                copies=[printable(path) for path in hit.copies],
+                copies=[sanitize(path) for path in hit.copies],
                 why=hit.why,
                 thumbnail=thumbnail(hit.video, hit.time),
                 stream=stream(hit.video),
@@ -64,7 +64,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
 
 def moment_row(moment: Moment) -> MomentRow:
     """Make the row of a moment, shown by the frame in its middle."""
-    told = dataclasses.asdict(moment) | {"path": printable(moment.path)}
+    told = dataclasses.asdict(moment) | {"path": sanitize(moment.path)}
     middle = (moment.start + moment.end) / 2
     shown = thumbnail(moment.video, middle)
     return MomentRow(**told, title=title(moment.path), thumbnail=shown, stream=stream(moment.video))
@@ -77,8 +77,8 @@ def video_row(video: StoredVideo) -> VideoRow:
     return VideoRow(
         id=video.id,
         title=title(first),
-        path=printable(first),
-        copies=[printable(path) for path in copies],
+        path=sanitize(first),
+        copies=[sanitize(path) for path in copies],
         duration=video.duration,
         width=cast(int | None, video.facts.get("width")),
         height=cast(int | None, video.facts.get("height")),
@@ -93,7 +93,7 @@ def video_row(video: StoredVideo) -> VideoRow:
 
 def title(path: str) -> str:
     """Give a file's name without its suffix."""
-    return printable(Path(file_name(path)).stem)
+    return sanitize(Path(file_name(path)).stem)
 
 
 def thumbnail(video: int, time: float) -> str:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
 from vidret.serve.problems import RefusedError
-from vidret.text import printable
+from vidret.text import sanitize
 from vidret.video.content import Look, look_at
 from vidret.video.image_pool import ImagePool
 from vidret.video.images import encode_jpeg
@@ -164,6 +164,6 @@ class Kept:
 def draw_reason(reason: str, width: int) -> bytes:
     """Make a grey JPEG that says why there is no frame."""
     tile = Image.new("RGB", (width, width * 9 // 16), GREY)
-    text = "\n".join(textwrap.wrap(printable(reason), max(8, width // 8)))
+    text = "\n".join(textwrap.wrap(sanitize(reason), max(8, width // 8)))
     ImageDraw.Draw(tile).multiline_text((8, 8), text, FAINT, ImageFont.load_default(13))
     return encode_jpeg(tile)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from vidret.errors import DecodeError, MissingExtraError, UnreachableError, VidretError
-from vidret.text import tellable
+from vidret.text import strip_query
 from vidret.types import NO_TIME
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ def expand(address: str, suffixes: frozenset[str]) -> Iterator[str]:
     start = find_store(root)[1]
     videos = [name for name in found if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
     if magic is not None and not videos:
-        raise VidretError(f"{tellable(address)}: no such files at this address")
+        raise VidretError(f"{strip_query(address)}: no such files at this address")
     yield from (join(root, start, name) for name in videos if not name.rpartition("/")[2].startswith("._"))
 
 
@@ -176,7 +176,7 @@ def check_address(address: str) -> None:
         secret = None
     if secret is not None:
         scheme, _, rest = address.partition("://")
-        shown = tellable(f"{scheme}://{rest.rpartition('@')[2]}")
+        shown = strip_query(f"{scheme}://{rest.rpartition('@')[2]}")
         raise VidretError(f"{shown}: an address must hold no password, got one: leave it to the store's own settings")
 
 
@@ -204,7 +204,7 @@ def find_store(address: str) -> tuple[Any, str]:
     except Exception as error:
         known = not str(error).startswith("Protocol not known")
         reason = f"{scheme}:// cannot be opened: {_first_line(error)}" if known else f"fsspec knows no {scheme}://"
-    raise VidretError(f"{tellable(address)}: {reason}")
+    raise VidretError(f"{strip_query(address)}: {reason}")
 
 
 @cache

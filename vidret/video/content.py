@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vidret.errors import ChangedError, DecodeError, UnreachableError, VidretError
-from vidret.text import is_address
+from vidret.text import is_url
 from vidret.video import addresses
 from vidret.video.addresses import About
 from vidret.video.ranges import RemoteFile
@@ -61,7 +61,7 @@ def open_file(path: str) -> SourceFile:
     Raises:
         DecodeError: It is missing, forbidden, or not a regular file.
     """
-    return RemoteFile(path) if is_address(path) else LocalFile(path)
+    return RemoteFile(path) if is_url(path) else LocalFile(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def look_at(path: str, *, fresh: bool = False) -> Look:
     Raises:
         DecodeError: The file is missing, forbidden, or not a regular file.
     """
-    if is_address(path):
+    if is_url(path):
         return addresses.look(path, fresh=fresh)
     try:
         about = Path(path).stat()
@@ -247,7 +247,7 @@ def look_at_all(paths: Sequence[str]) -> Iterator[tuple[str, Look | DecodeError]
     silent: dict[tuple[str, str], UnreachableError] = {}
 
     def look(path: str) -> Look | DecodeError:
-        store = urlsplit(path)[:2] if is_address(path) else ("", "")
+        store = urlsplit(path)[:2] if is_url(path) else ("", "")
         if store in silent:
             return UnreachableError(path, silent[store].reason)
         try:
@@ -257,11 +257,11 @@ def look_at_all(paths: Sequence[str]) -> Iterator[tuple[str, Look | DecodeError]
                 silent[store] = error
             return error
 
-    remote = [path for path in paths if is_address(path)]
+    remote = [path for path in paths if is_url(path)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
             answers = pool.map(look, remote)
-            yield from ((path, next(answers) if is_address(path) else look(path)) for path in paths)
+            yield from ((path, next(answers) if is_url(path) else look(path)) for path in paths)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -272,9 +272,9 @@ def find_gone(paths: Iterable[str]) -> set[str]:
     A file in a folder that cannot be read is not gone, nor one at an address whose store gives no answer.
     """
     paths = list(paths)
-    gone = {path for path in paths if not is_address(path) and _is_gone_here(path)}
+    gone = {path for path in paths if not is_url(path) and _is_gone_here(path)}
     try:
-        looks = list(look_at_all([path for path in paths if is_address(path)]))
+        looks = list(look_at_all([path for path in paths if is_url(path)]))
     except VidretError:  # there is no asking the store from here
         looks = []
     return gone | {path for path, look in looks if is_gone(look)}
@@ -297,7 +297,7 @@ def is_gone(look: Look | DecodeError) -> bool:
 
 def seems_there(path: str) -> bool:
     """Say whether a file is there; one at an address is taken as there, since asking would cost a request."""
-    return is_address(path) or os.path.exists(path)  # noqa: PTH110
+    return is_url(path) or os.path.exists(path)  # noqa: PTH110
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int64
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
-from vidret.text import is_address
+from vidret.text import is_url
 from vidret.types import Frames, Resize
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.pyav_source import PyavSource
@@ -51,7 +51,7 @@ def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, gpu: int | Non
     """
     if decoder != "auto":
         return decoder, "asked for"
-    if is_address(info.path):
+    if is_url(info.path):
         return "pyav", "Decord reads files here only, not addresses"
     kind = info.container.split(",")[0]
     version = _decord_version(gpu=gpu is not None)
@@ -158,7 +158,7 @@ class _DecordSource:
     """Decode with Decord, frame by frame: a batch would lie in memory at full size, and fails on rotated files."""
 
     def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
-        if is_address(info.path):
+        if is_url(info.path):
             raise GaveUpError("it reads files here only, not addresses")
         decord = _decord(gpu=gpu is not None)
         path = os.path.abspath(info.path)  # noqa: PTH100

@@ -11,7 +11,7 @@ from typing import Self
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
-from vidret.text import tellable
+from vidret.text import strip_query
 from vidret.types import Frames, Resize
 from vidret.video import wire
 from vidret.video.decode import Decoder
@@ -165,7 +165,7 @@ class DecodePool:
         """Warn of the first file that should have been decoded on the GPU and was not."""
         if fallback and not self._has_warned:
             self._has_warned = True
-            _log.warning("%s: %s (further files are not named)", tellable(path), fallback)
+            _log.warning("%s: %s (further files are not named)", strip_query(path), fallback)
 
     def pids(self) -> list[int]:
         """Give the ids of the processes that run."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vidret.errors import VidretError
-from vidret.text import absolute, as_path, is_address, tellable
+from vidret.text import absolute_path, as_path, is_url, strip_query
 from vidret.video import addresses
 
 VIDEO_SUFFIXES = frozenset(
@@ -51,9 +51,9 @@ def list_videos(paths: Iterable[str]) -> Listing:
     found: dict[str, None] = {}
     folders: dict[str, None] = {}
     for path in paths:
-        for file in _expand_address(path, folders) if is_address(path) else _expand(as_path(path), folders):
-            name = absolute(file)
-            if is_address(name):
+        for file in _expand_address(path, folders) if is_url(path) else _expand(as_path(path), folders):
+            name = absolute_path(file)
+            if is_url(name):
                 addresses.check_address(name)
             found[name] = None
     return Listing(list(found), list(folders))
@@ -69,8 +69,8 @@ def lies_below(path: str, folder: str) -> bool:
 
 
 def _expand_address(address: str, folders: dict[str, None]) -> Iterator[str]:
-    if os.path.splitext(tellable(address))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
-        raise VidretError(f"{tellable(address)}: a manifest must be a file here, got an address")
+    if os.path.splitext(strip_query(address))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
+        raise VidretError(f"{strip_query(address)}: a manifest must be a file here, got an address")
     found = list(addresses.expand(address, VIDEO_SUFFIXES))
     if found and all(lies_below(each, address) for each in found):
         folders[address] = None
@@ -83,7 +83,7 @@ def _expand(path: str, folders: dict[str, None]) -> Iterator[str]:
         denied: list[OSError] = []
         found = list(_walk(path, denied))
         if found:
-            folders[absolute(path)] = None
+            folders[absolute_path(path)] = None
         yield from found
         yield from (str(error.filename) for error in denied)  # listed, so that they fail with their reason
     elif os.path.lexists(path):
@@ -135,7 +135,7 @@ def read_manifest(path: str) -> Iterator[str]:
                 named = next((row[column] for column in COLUMNS if isinstance(row, dict) and row.get(column)), None)
                 if not isinstance(named, str):
                     raise VidretError(f"{path}: line {number} must name a file under {', '.join(COLUMNS)}, got {row}")
-                yield named if is_address(as_path(named)) else str(folder / as_path(named))
+                yield named if is_url(as_path(named)) else str(folder / as_path(named))
     except (OSError, UnicodeDecodeError) as error:
         raise VidretError(f"{path}: cannot be read as a manifest: {error}") from error
 
