@@ -27,7 +27,9 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """End with one line about the tests that were skipped because there is no browser."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "browser" in report.keywords]
+    reports = terminalreporter.stats.get("skipped", [])
+    # A whole module that is skipped leaves a report of the collection, which has no keywords.
+    skipped = [report for report in reports if "browser" in getattr(report, "keywords", ())]
     if skipped:
         terminalreporter.write_line(
             f"NOT TESTED: the page of vidret serve ({len(skipped)} tests), for want of a browser: {HOW_TO_INSTALL}.",
