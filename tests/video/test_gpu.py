@@ -10,7 +10,7 @@ import pytest
 
 from vidret.video.decode import read_frames
 from vidret.video.gpu import can_decode_on
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 from .conftest import Film
 from .films import read_numbers
@@ -64,9 +64,9 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
-def stream(pool: DecodePool, path: Path) -> tuple[Opened, list[int], Finished]:
+def stream(pool: DecodePool, path: Path) -> tuple[OpenedVideo, list[int], Finished]:
     opened, *segments, finished = pool.stream(path)
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, OpenedVideo)
     assert isinstance(finished, Finished)
     parts = [segment.frames.pixels for segment in segments if isinstance(segment, DecodedSegment)]
     return opened, [number for pixels in parts for number in read_numbers(pixels)], finished

@@ -16,7 +16,7 @@ from vidret.errors import DecodeError
 from vidret.types import Resize
 from vidret.video import wire, worker
 from vidret.video.decode import read_frames
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 from .conftest import Film
 from .films import read_numbers, write_video
@@ -50,7 +50,7 @@ def wait_until_gone(pid: int) -> bool:
 
 def test_a_file_arrives_in_order(films: dict[str, Film], pool: DecodePool) -> None:
     opened, *segments, finished = pool.stream(films["h264.mp4"].path)
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, OpenedVideo)
     assert opened.duration == 4.0
     assert opened.info_facts["codec"] == "h264"
     assert opened.info_facts["num_bytes"] == films["h264.mp4"].path.stat().st_size
@@ -71,7 +71,7 @@ def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path, *, aud
     film = write_video(tmp_path / "late.mp4", range(20), shift=125, audio=audio)
     start = 5.0 if audio else 0.0  # with no other stream the clock starts with the frames
     opened, *segments, _ = pool.stream(film)
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, OpenedVideo)
     assert opened.cuts == [(0, start, start + 0.48), (1, start + 0.48, start + 0.8)]
     for segment in segments:
         assert isinstance(segment, DecodedSegment)
@@ -153,7 +153,7 @@ def test_one_wrong_timestamp_makes_one_segment_more(tmp_path: Path, days: int) -
     path = write_video(tmp_path / "gap.mkv", range(100), pts=stamps)
     with DecodePool(1, timeout=10.0) as pool:
         opened, *segments, finished = pool.stream(path)
-    assert isinstance(opened, Opened)
+    assert isinstance(opened, OpenedVideo)
     assert len(opened.cuts) == 2
     read = [number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pixels)]
     assert read == [12, 37, 62, 87, 98, 99]

@@ -12,12 +12,12 @@ from vidret.video import wire
 
 def reader(*parts: bytes | memoryview) -> tuple[wire.Header, memoryview]:
     stream = io.BytesIO(b"".join(parts))
-    return wire.unpack(lambda size: memoryview(stream.read(size)))
+    return wire.unpack_message(lambda size: memoryview(stream.read(size)))
 
 
 def test_messages_survive_the_journey() -> None:
     header = {"path": "caf\udce9\n", "skip": [1, 2]}
-    again, payload = reader(*wire.pack(header, b"\0\xff"))
+    again, payload = reader(*wire.pack_message(header, b"\0\xff"))
     assert again == header
     assert bytes(payload) == b"\0\xff"
 

@@ -25,7 +25,7 @@ from vidret.errors import DecodeError
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run_state import (
     SEGMENTS_AT_ONCE,
-    Job,
+    FileJob,
     Ledger,
     Pack,
     encode_segments,
@@ -36,7 +36,7 @@ from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.content import Identity, check_unchanged, identify
 from vidret.video.decode import Decoder
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 MAX_LANES = 16
 AHEAD = 2  # segments of a lane that may wait for an accelerator while its file is decoded further
@@ -178,7 +178,7 @@ class Lanes:
         self._ledger, self._encode, self._pool, self._pack, self._encoding = ledger, encode, pool, pack, encoding
         self._claims: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[FileJob] = queue.SimpleQueue()
         for job in ledger.jobs:
             self._jobs.put(job)
 
@@ -203,7 +203,7 @@ class Lanes:
         except BaseException as error:
             self._ledger.end(error)
 
-    def _index_file(self, job: Job) -> None:
+    def _index_file(self, job: FileJob) -> None:
         seen = identify(job.path, alive=self._go_on)
         job = replace(job, num_bytes=seen.num_bytes, mtime_ns=seen.mtime_ns)
         with self._claim(seen.fingerprint):  # a copy of a file under way waits, and then finds everything stored
@@ -219,12 +219,12 @@ class Lanes:
         with self._lock:
             return self._claims[name]
 
-    def _index_content(self, job: Job, seen: Identity) -> int:
+    def _index_content(self, job: FileJob, seen: Identity) -> int:
         """Decode and store a file; before anything is stored, its content must still be what was seen."""
         ledger, video = self._ledger, -1
         waiting: deque[tuple[DecodedSegment, Future[SegmentEmbedding]]] = deque()
 
-        def begin(opened: Opened) -> set[int]:
+        def begin(opened: OpenedVideo) -> set[int]:
             nonlocal seen, video
             seen = check_unchanged(job.path, seen)
             video = ledger.begin(job, seen.fingerprint, opened)
@@ -240,7 +240,7 @@ class Lanes:
 
         try:
             for message in self._pool.stream(job.path, skip=begin):
-                if not isinstance(message, Opened):
+                if not isinstance(message, OpenedVideo):
                     seen = check_unchanged(job.path, seen)
                 if isinstance(message, DecodedSegment):
                     waiting.append((message, self._submit(message.frames)))

@@ -18,7 +18,7 @@ from vidret.store.store import Store
 from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.content import count_disk_bytes, find_gone, look_at_all, sample
 from vidret.video.decode import Decoder
-from vidret.video.pool import DecodePool, Opened
+from vidret.video.pool import DecodePool, OpenedVideo
 from vidret.video.scan import lies_below
 
 if TYPE_CHECKING:  # a process that only decodes shall not wait for torch
@@ -31,7 +31,7 @@ Pack = Callable[[SegmentEmbedding], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FileJob:
     """A file to look into, and what the file system says of it."""
 
     path: str
@@ -69,7 +69,7 @@ class Ledger:
     def __init__(self, store: Store, *, retry_failed: bool) -> None:
         """Begin a run; ``started`` is now."""
         self.store, self.retry_failed = store, retry_failed
-        self.jobs: list[Job] = []
+        self.jobs: list[FileJob] = []
         self.interrupted = False
         self.stop = threading.Event()
         self.started = time.monotonic()
@@ -78,7 +78,7 @@ class Ledger:
         self._sampled: dict[tuple[int | None, int | None], set[int]] = defaultdict(set)
         self._counts: dict[str, int] = defaultdict(int)
         self._failed: list[tuple[str, str]] = []
-        self._undecoded: list[tuple[Job, DecodeError]] = []
+        self._undecoded: list[tuple[FileJob, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
         self._work = Workload()
         self._seconds = 0.0
@@ -98,14 +98,14 @@ class Ledger:
             if isinstance(about, DecodeError):
                 self.fail(path, about)
                 continue
-            job = Job(path, about.st_size, about.st_mtime_ns, count_disk_bytes(about))
+            job = FileJob(path, about.st_size, about.st_mtime_ns, count_disk_bytes(about))
             if record is None or (record.num_bytes, record.mtime_ns) != (job.num_bytes, job.mtime_ns):
                 self._plan(job)
             else:
                 self._plan_unchanged(job, record)
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
-    def _plan_unchanged(self, job: Job, record: FileRecord) -> None:
+    def _plan_unchanged(self, job: FileJob, record: FileRecord) -> None:
         whole = record.video is not None and self.store.video(record.video).complete
         if record.state in ("done", "missing") and whole:
             self._counts["unchanged"] += 1
@@ -116,7 +116,7 @@ class Ledger:
         else:
             self._plan(job)
 
-    def _plan(self, job: Job) -> None:
+    def _plan(self, job: FileJob) -> None:
         self.jobs.append(job)
         self._work.add(job.path, job.disk_bytes)
         self.store.set_file(job.path, state="pending")
@@ -133,7 +133,7 @@ class Ledger:
 
     # What came of it
 
-    def find_stored(self, job: Job, name: str) -> int | None:
+    def find_stored(self, job: FileJob, name: str) -> int | None:
         """Return the video that holds all of a file's content by its fingerprint, or None."""
         video = self.store.is_complete(name)
         if video is not None:
@@ -154,7 +154,7 @@ class Ledger:
             if record.video is not None and "-" not in names[record.video]:
                 self._sampled[record.num_bytes, record.mtime_ns].add(record.video)
 
-    def begin(self, job: Job | None, name: str, opened: Opened) -> int:
+    def begin(self, job: FileJob | None, name: str, opened: OpenedVideo) -> int:
         """Begin to store a content by its fingerprint, or go on with it, and return the video's id.
 
         The file may be None: one that failed in the meantime stays so.
@@ -168,7 +168,7 @@ class Ledger:
                 self._work.open(job.path, len(opened.cuts), num_left)
         return video
 
-    def add(self, found: Sequence[tuple[Job, NewSegment]]) -> None:
+    def add(self, found: Sequence[tuple[FileJob, NewSegment]]) -> None:
         """Store segments in one transaction, each with the file it is of."""
         self.store.add_segments([segment for _, segment in found])
         with self._lock:
@@ -177,7 +177,7 @@ class Ledger:
                 self._seconds += segment.end - segment.start
                 self._work.advance(job.path)
 
-    def link(self, job: Job, video: int, *, encoded: bool) -> None:
+    def link(self, job: FileJob, video: int, *, encoded: bool) -> None:
         """Note that all of a file's content is stored: ``encoded`` in this run from this file, or known before."""
         self.store.set_file(
             job.path, state="done", reason="", video=video, num_bytes=job.num_bytes, mtime_ns=job.mtime_ns
@@ -189,7 +189,7 @@ class Ledger:
             if salvaged:
                 self._salvaged.append((job.path, salvaged))
 
-    def fail(self, path: str, error: DecodeError, job: Job | None = None) -> None:
+    def fail(self, path: str, error: DecodeError, job: FileJob | None = None) -> None:
         """Keep a file's failure, with what it looked like, so that it is tried again only once it changed.
 
         One that could not be looked at or reached, or changed during this run, is tried again in any case.

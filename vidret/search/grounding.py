@@ -30,7 +30,7 @@ from vidret.store.records import KEPT, PROJECTED
 from vidret.text import strip_query
 from vidret.types import Frames, LayerTokens, LayerWords
 from vidret.video.content import Identity, check_unchanged
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Grounder:
             places: list[int] = []
             for message in pool.stream(path, skip=self._skip_after_gap):
                 match message:
-                    case Opened():
+                    case OpenedVideo():
                         places, total = place_frames(message.cuts, self.fps)
                         if len(places) < len(message.cuts):
                             logger.warning("%s: the head sees what comes before the first gap", strip_query(path))
@@ -198,7 +198,7 @@ class Grounder:
                     given += len(part)
                     yield self._encoder.encode_layers(Frames(np.stack(part), times), self._head.block.num_layers)
 
-    def _skip_after_gap(self, opened: Opened) -> range:
+    def _skip_after_gap(self, opened: OpenedVideo) -> range:
         return range(len(place_frames(opened.cuts, self.fps)[0]), len(opened.cuts))
 
     # What is asked

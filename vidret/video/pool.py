@@ -25,7 +25,7 @@ _GIBIBYTE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedVideo:
     """What a file is, and how it will be cut: (number, start, end) of every segment, in seconds."""
 
     info_facts: dict[str, str | int | float | bool]
@@ -109,15 +109,15 @@ class DecodePool:
         self._closed = False
 
     def stream(
-        self, path: str | os.PathLike[str], *, skip: Callable[[Opened], Collection[int]] | None = None
-    ) -> Iterator[Opened | DecodedSegment | Finished]:
-        """Decode a file: first ``Opened``, then its segments in order, then ``Finished``.
+        self, path: str | os.PathLike[str], *, skip: Callable[[OpenedVideo], Collection[int]] | None = None
+    ) -> Iterator[OpenedVideo | DecodedSegment | Finished]:
+        """Decode a file: first ``OpenedVideo``, then its segments in order, then ``Finished``.
 
         The decoder works at most about one segment ahead of the caller. Dropping the iterator ends the work.
 
         Args:
             path: The file's path or address.
-            skip: Given ``Opened``, the numbers of the segments not to decode.
+            skip: Given ``OpenedVideo``, the numbers of the segments not to decode.
 
         Raises:
             DecodeError: The file is no readable video, or its decoder crashed or fell silent; an ``UnreachableError``
@@ -190,7 +190,7 @@ class DecodePool:
         self.close()
 
 
-def _read_opened(header: wire.Header) -> Opened:
+def _read_opened(header: wire.Header) -> OpenedVideo:
     facts = header["facts"]
     cuts = [(number, start, end) for number, start, end in header["cuts"]]
-    return Opened(facts, facts["duration"], cuts, header["decoder"], header["why"])
+    return OpenedVideo(facts, facts["duration"], cuts, header["decoder"], header["why"])

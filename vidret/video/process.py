@@ -19,8 +19,8 @@ ROOT = str(Path(__file__).resolve().parents[2])
 _PROGRAM = """
 import sys
 if sys.argv[1] not in sys.path: sys.path.insert(0, sys.argv[1])
-from vidret.video.worker import main
-main(int(sys.argv[2]))
+from vidret.video.worker import run_worker
+run_worker(int(sys.argv[2]))
 """
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PIPE_BYTES = 1 << 20
@@ -81,7 +81,7 @@ class Process:
         if process is None or process.stdin is None:
             raise ProcessGoneError(self._epitaph())
         try:
-            left = memoryview(b"".join(wire.pack(header, payload)))
+            left = memoryview(b"".join(wire.pack_message(header, payload)))
             while left:  # a signal may end a write early
                 left = left[os.write(process.stdin.fileno(), left) :]
         except (OSError, ValueError) as error:
@@ -109,7 +109,7 @@ class Process:
                     left = left[count:]
                 return whole
 
-            return wire.unpack(read)
+            return wire.unpack_message(read)
         except (EOFError, OSError, ValueError) as error:
             raise ProcessGoneError(self._epitaph()) from error
 

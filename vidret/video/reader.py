@@ -21,7 +21,7 @@ class GaveUpError(Exception):
     """A decoder cannot go on with a file; another may."""
 
 
-class Source(Protocol):
+class FrameDecoder(Protocol):
     """Decode frames by rising index; a frame that cannot be read is left out."""
 
     def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
@@ -43,11 +43,11 @@ class Reader:
     def __init__(
         self,
         info: VideoInfo,
-        source: Source,
+        source: FrameDecoder,
         decoder: str,
         why: str,
         resize: Resize | None,
-        spare: Callable[[], Source] | None = None,
+        spare: Callable[[], FrameDecoder] | None = None,
         *,
         fallback: str = "",
     ) -> None:

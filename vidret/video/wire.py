@@ -19,13 +19,13 @@ _ERRORS = {each.__name__: each for each in (DecodeError, UnreachableError, Decod
 _LENGTHS = struct.Struct("<IQ")
 
 
-def pack(header: Header, payload: bytes | memoryview = b"") -> tuple[bytes, bytes | memoryview]:
+def pack_message(header: Header, payload: bytes | memoryview = b"") -> tuple[bytes, bytes | memoryview]:
     """Give what to write: the lengths with the header, then the payload, which is not copied."""
     text = json.dumps(header).encode()
     return _LENGTHS.pack(len(text), len(payload)) + text, payload
 
 
-def unpack(read: Callable[[int], memoryview]) -> tuple[Header, memoryview]:
+def unpack_message(read: Callable[[int], memoryview]) -> tuple[Header, memoryview]:
     """Read one message; ``read`` gives exactly as many bytes as it is asked for, or raises EOFError."""
     header_length, payload_length = _LENGTHS.unpack(read(_LENGTHS.size))
     header = json.loads(bytes(read(header_length)))
@@ -46,7 +46,7 @@ def read_error(header: Header, path: str) -> DecodeError:
 def pack_frames(header: Header, frames: Frames) -> tuple[bytes, bytes | memoryview]:
     """Put frames into a message."""
     about = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
-    return pack(header | about, np.ascontiguousarray(frames.pixels).reshape(-1).data)
+    return pack_message(header | about, np.ascontiguousarray(frames.pixels).reshape(-1).data)
 
 
 def unpack_frames(header: Header, payload: memoryview) -> Frames:

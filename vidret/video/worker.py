@@ -49,7 +49,7 @@ class _Parent:
 
     def show_life(self) -> None:
         if time.monotonic() - self._last_sign > _SECONDS_BETWEEN_SIGNS:
-            self.send(*wire.pack({"kind": "busy"}))
+            self.send(*wire.pack_message({"kind": "busy"}))
 
     def _listen(self) -> None:
         def read(size: int) -> memoryview:
@@ -59,11 +59,11 @@ class _Parent:
             return memoryview(piece)
 
         while True:
-            header, payload = wire.unpack(read)
+            header, payload = wire.unpack_message(read)
             self._requests.put((header, bytes(payload)))
 
 
-def main(memory: int) -> None:
+def run_worker(memory: int) -> None:
     """Serve files until stdin ends; ``memory`` limits this process's bytes, 0 does not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -77,7 +77,7 @@ def main(memory: int) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    parent.send(*wire.pack({"kind": "ready"}))
+    parent.send(*wire.pack_message({"kind": "ready"}))
     while True:
         header, payload = parent.next()
         try:
@@ -85,13 +85,13 @@ def main(memory: int) -> None:
         except BrokenPipeError:
             os._exit(0)
         except Exception as error:
-            parent.send(*wire.pack(wire.describe_error(_explain(error))))
+            parent.send(*wire.pack_message(wire.describe_error(_explain(error))))
 
 
 def _serve(parent: _Parent, request: wire.Header, payload: bytes) -> None:
     """Decode one file, or a single image."""
     if "image" in request:
-        parent.send(*wire.pack(*answer_request(request, payload)))
+        parent.send(*wire.pack_message(*answer_request(request, payload)))
         return
     path = os.fsdecode(payload)
     info = probe(path, alive=parent.show_life)
@@ -117,7 +117,7 @@ def _explain(error: Exception) -> DecodeError:
 
 def _send_segments(parent: _Parent, info: VideoInfo, cuts: list[Cut], reader: Reader) -> None:
     opened = {"facts": info.facts(), "cuts": [(cut.number, cut.start, cut.end) for cut in cuts]}
-    parent.send(*wire.pack({"kind": "opened", "decoder": reader.decoder, "why": reader.why, **opened}))
+    parent.send(*wire.pack_message({"kind": "opened", "decoder": reader.decoder, "why": reader.why, **opened}))
     skip = set(parent.next()[0]["skip"])
     num_wanted = num_read = 0
     for cut in cuts:
@@ -132,4 +132,4 @@ def _send_segments(parent: _Parent, info: VideoInfo, cuts: list[Cut], reader: Re
     if num_wanted and not num_read:
         raise DecodeError(info.path, "no frame could be decoded")
     lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
-    parent.send(*wire.pack({"kind": "finished", "salvaged": info.damage or lost, "fallback": reader.fallback}))
+    parent.send(*wire.pack_message({"kind": "finished", "salvaged": info.damage or lost, "fallback": reader.fallback}))

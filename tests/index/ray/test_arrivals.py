@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from vidret.errors import DecodeError, VidretError
-from vidret.index.run_state import Job, Ledger
+from vidret.index.run_state import FileJob, Ledger
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
-from vidret.video.pool import Opened
+from vidret.video.pool import OpenedVideo
 
 pytestmark = pytest.mark.scale
 pytest.importorskip("ray")
@@ -28,7 +28,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """Give a run of two contents: the first with a copy, the second alone."""
     with Store.create(tmp_path / "index", encoder_name="none", encoder_fingerprint="0", dim=2) as store:
         ledger = Ledger(store, retry_failed=False)
-        ledger.jobs = [Job(f"/films/{name}.mp4", 10, 1) for name in ("a", "copy of a", "b")]
+        ledger.jobs = [FileJob(f"/films/{name}.mp4", 10, 1) for name in ("a", "copy of a", "b")]
         yield ledger
 
 
@@ -38,13 +38,13 @@ CONTENTS = [
 ]
 
 
-def opened() -> Opened:
+def opened() -> OpenedVideo:
     cuts = [(number, float(number), number + 1.0) for number in range(NUM_SEGMENTS)]
-    return Opened({}, float(NUM_SEGMENTS), cuts, "pyav", "")
+    return OpenedVideo({}, float(NUM_SEGMENTS), cuts, "pyav", "")
 
 
 def encoded(content: int, file: int, number: int) -> tuple[Any, bytes]:
-    part = rows.Part(content, file, opened(), number, float(number), number + 1.0, seconds=0.5)
+    part = rows.SegmentInfo(content, file, opened(), number, float(number), number + 1.0, seconds=0.5)
     vector = np.array([content + 1, number], np.float16)
     embedding = SegmentEmbedding(vector, vector[None], np.array([number + 0.5]))
     return rows.Encoded(part, embedding, 0.25), bytes([content, number])

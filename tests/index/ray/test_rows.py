@@ -23,12 +23,12 @@ def test_frames_come_out_as_they_went_in_without_a_copy() -> None:
 
 
 def test_a_name_that_is_no_text_travels() -> None:
-    [(look, beside)] = rows.read_rows(rows.to_table([(rows.Look(3, "films/\udce9.mp4"), b"")]))
-    assert (look, bytes(beside)) == (rows.Look(3, "films/\udce9.mp4"), b"")
+    [(look, beside)] = rows.read_rows(rows.to_table([(rows.FingerprintTask(3, "films/\udce9.mp4"), b"")]))
+    assert (look, bytes(beside)) == (rows.FingerprintTask(3, "films/\udce9.mp4"), b"")
     assert list(rows.read_rows(rows.to_table([]))) == []
 
 
 @pytest.mark.parametrize(("num", "num_tables"), [(10, 3), (3, 3), (2, 5)])
 def test_values_are_dealt_like_cards(num: int, num_tables: int) -> None:
-    hands = [[value for value, _ in rows.read_rows(table)] for table in rows.deal(list(range(num)), num_tables)]
+    hands = [[value for value, _ in rows.read_rows(table)] for table in rows.distribute(list(range(num)), num_tables)]
     assert hands == [list(range(start, num, num_tables)) for start in range(min(num, num_tables))]

@@ -20,7 +20,7 @@ from vidret.encode.clip import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.progress import IndexReport, Progress
-from vidret.index.run_state import Job, Ledger
+from vidret.index.run_state import FileJob, Ledger
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 
@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
-Found = Sequence[tuple[Job, NewSegment]]
+Found = Sequence[tuple[FileJob, NewSegment]]
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ class MergeReport:
     interrupted: bool = False
 
 
-class Job(NamedTuple):
+class CopyJob(NamedTuple):
     """A content of an index, to be copied as far as it is not there; ``complete`` as the index has it."""
 
     source: Store
@@ -165,7 +165,7 @@ class Merge:
                     why = "its file changed later" if changed(better) > changed(worse) else "it was named first"
                     self._disagreed[record.path] = f"{better.origin.path} is believed, not {worse.origin.path}: {why}"
 
-    def _list_jobs(self, wanted: Container[str]) -> list[Job]:
+    def _list_jobs(self, wanted: Container[str]) -> list[CopyJob]:
         """List the contents that the target has not whole, those that an index has whole first."""
         jobs = []
         for source in self.sources:
@@ -176,7 +176,7 @@ class Merge:
                     self._counts["known"] += 1
                     continue
                 video = source.video(number)
-                jobs.append(Job(source, number, content, video.complete, video.num_segments, video.salvaged))
+                jobs.append(CopyJob(source, number, content, video.complete, video.num_segments, video.salvaged))
         return sorted(jobs, key=lambda job: not job.complete)
 
     def _list_moments(self, wanted: Container[str]) -> list[tuple[Path, Path]]:
@@ -192,10 +192,10 @@ class Merge:
 
     # Doing it
 
-    def _copy_contents(self, source: Store, jobs: Iterable[Job]) -> None:
+    def _copy_contents(self, source: Store, jobs: Iterable[CopyJob]) -> None:
         """Copy contents of one index, as many together as make a batch."""
-        begun: list[Job] = []
-        missing: dict[int, Job] = {}
+        begun: list[CopyJob] = []
+        missing: dict[int, CopyJob] = {}
         for job in jobs:
             ids = self._begin(job)
             if ids is None:
@@ -209,7 +209,7 @@ class Merge:
                 begun, missing = [], {}
         self._copy_batch(source, begun, missing)
 
-    def _begin(self, job: Job) -> list[int] | None:
+    def _begin(self, job: CopyJob) -> list[int] | None:
         """Make a place for a content, and list the segments that are missing there, by the ids of their index.
 
         None where nothing is to be done: it is whole by now, or was cut differently and is whole in neither.
@@ -228,7 +228,7 @@ class Merge:
             ids = [key for key, each in zip(ids, job.source.segments(ids), strict=True) if each.number not in stored]
         return ids
 
-    def _copy_batch(self, source: Store, begun: Sequence[Job], missing: Mapping[int, Job]) -> None:
+    def _copy_batch(self, source: Store, begun: Sequence[CopyJob], missing: Mapping[int, CopyJob]) -> None:
         """Copy the missing segments of contents, and mark those as whole that are so now."""
         ids, num_damaged = list(missing), len(self._damaged)
         for first in range(0, len(ids), BATCH):
@@ -242,7 +242,7 @@ class Merge:
         self._copied |= {job.content for job in (*missing.values(), *whole)}
         self._advance(sum(job.num_segments for job in begun))
 
-    def _read(self, source: Store, ids: Sequence[int], jobs: Mapping[int, Job]) -> list[NewSegment]:
+    def _read(self, source: Store, ids: Sequence[int], jobs: Mapping[int, CopyJob]) -> list[NewSegment]:
         """Read segments as they are stored; those that are damaged are left out, and noted."""
         try:
             read = zip(source.segments(ids), source.vectors(ids), source.frames(ids), source.tokens(ids), strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vidret.errors import VidretError
 from vidret.index.ray.rows import Broken, Content, Encoded, Ended, Failed
-from vidret.index.run_state import Job, Ledger
+from vidret.index.run_state import FileJob, Ledger
 from vidret.store.records import NewSegment
 
 
@@ -31,7 +31,7 @@ class Arrivals:
             VidretError: A worker cannot go on, or the index cannot be written.
         """
         since = time.monotonic()
-        segments: list[tuple[Job, NewSegment]] = []
+        segments: list[tuple[FileJob, NewSegment]] = []
         touched = set()
         for about, payload in rows:
             match about:
@@ -52,7 +52,7 @@ class Arrivals:
             self._close(number)
         self.spent["store"] += time.monotonic() - since
 
-    def _unpack(self, encoded: Encoded, packed: bytes) -> tuple[Job, NewSegment]:
+    def _unpack(self, encoded: Encoded, packed: bytes) -> tuple[FileJob, NewSegment]:
         part = encoded.part
         self._numbers[part.content].add(part.number)
         self.spent["video"] += part.end - part.start

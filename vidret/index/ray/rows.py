@@ -16,13 +16,13 @@ import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ig
 from vidret.errors import DecodeError
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.content import Identity
-from vidret.video.pool import Opened
+from vidret.video.pool import OpenedVideo
 
 Bytes = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FingerprintTask:
     """A file to be looked into: its number among the jobs."""
 
     file: int
@@ -55,12 +55,12 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SegmentInfo:
     """One segment of a content; ``seconds`` is how long its decoding took, and then its encoding."""
 
     content: int
     file: int
-    opened: Opened
+    opened: OpenedVideo
     number: int
     start: float
     end: float
@@ -71,13 +71,13 @@ class Part:
 class Decoded:
     """A segment's frames, whose pixels are the bytes beside it."""
 
-    part: Part
+    part: SegmentInfo
     shape: tuple[int, ...]
     times: np.ndarray
     salvaged: str
 
     @classmethod
-    def of(cls, part: Part, frames: Frames) -> "tuple[Decoded, Bytes]":
+    def of(cls, part: SegmentInfo, frames: Frames) -> "tuple[Decoded, Bytes]":
         """Make a row of frames."""
         pixels = np.ascontiguousarray(frames.pixels)
         return cls(part, pixels.shape, frames.times, frames.salvaged), pixels.reshape(-1).data
@@ -91,7 +91,7 @@ class Decoded:
 class Encoded:
     """A segment's vectors; the tokens that a ranker packed are the bytes beside it."""
 
-    part: Part
+    part: SegmentInfo
     embedding: SegmentEmbedding
     seconds: float
 
@@ -102,7 +102,7 @@ class Ended:
 
     content: int
     file: int
-    opened: Opened
+    opened: OpenedVideo
     salvaged: str
     num_parts: int
 
@@ -147,7 +147,7 @@ def _look_into(column: Any) -> Iterator[memoryview]:
             yield from (whole[start:stop] for start, stop in pairwise(edges))
 
 
-def deal(items: "list[Any]", num_tables: int) -> "list[Any]":
+def distribute(items: "list[Any]", num_tables: int) -> "list[Any]":
     """Deal values into tables like cards, so that the large ones that come first do not end up in one."""
     hands = [items[start::num_tables] for start in range(num_tables)]
     return [to_table((item, b"") for item in hand) for hand in hands if hand]

@@ -30,7 +30,7 @@ from vidret.errors import VidretError
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.ray.arrivals import Arrivals
 from vidret.index.ray.cluster import join_cluster, tell_error
-from vidret.index.ray.rows import Content, Encoded, Look, deal, read_rows
+from vidret.index.ray.rows import Content, Encoded, FingerprintTask, distribute, read_rows
 from vidret.index.ray.workers import Brake, Decoding, EncodeStage, decode_contents, name_contents
 from vidret.index.run_state import SEGMENTS_AT_ONCE, Ledger, Pack
 from vidret.store.store import Store
@@ -119,7 +119,7 @@ class RayRun:
     def __init__(
         self, ledger: Ledger, began: float, *, lanes: int | None, device: str, num_gpus_per_worker: float | None
     ) -> None:
-        """Look at what the cluster has; Ray began to start at ``began``.
+        """FingerprintTask at what the cluster has; Ray began to start at ``began``.
 
         Raises:
             VidretError: It is less than what is asked for.
@@ -189,8 +189,8 @@ class RayRun:
     def _name(self) -> None:
         """Sort the jobs by content; what is stored already is linked, what cannot be read fails."""
         jobs, store = self._ledger.jobs, self._ledger.store
-        looks = [Look(number, job.path) for number, job in enumerate(jobs)]
-        tables = deal(looks, max(min(self._num_decoders, len(looks)), len(looks) // FILES_A_TASK))
+        looks = [FingerprintTask(number, job.path) for number, job in enumerate(jobs)]
+        tables = distribute(looks, max(min(self._num_decoders, len(looks)), len(looks) // FILES_A_TASK))
         names = _quietly(ray.data.from_arrow(tables)).map_batches(
             name_contents,
             batch_size=None,
@@ -227,7 +227,7 @@ class RayRun:
     def _index(self, encoder: Encoder, decoding: Decoding, stage: dict[str, Any]) -> None:
         """Decode and encode the contents, and store what comes."""
         num = len(self._contents)
-        tables = deal(self._contents, max(min(num, 16 * self._num_decoders), num // FILES_A_TASK))
+        tables = distribute(self._contents, max(min(num, 16 * self._num_decoders), num // FILES_A_TASK))
         kind = "cuda" if self._gpus else CPU  # Ray shows an actor its own GPU alone
         data = (
             _quietly(ray.data.from_arrow(tables))

@@ -24,7 +24,7 @@ from vidret.index.ray.rows import (
     Ended,
     Failed,
     Named,
-    Part,
+    SegmentInfo,
     read_rows,
     to_table,
 )
@@ -32,7 +32,7 @@ from vidret.index.run_state import Pack, encode_segments, open_decoders
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.content import Identity, check_unchanged, identify
 from vidret.video.decode import Decoder
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, Opened
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 Row = tuple[object, Bytes]
 
@@ -104,7 +104,7 @@ def _decode_content(content: Content, pool: DecodePool, stopped: Callable[[], bo
     """Decode the first file of a content that can be read."""
     sent: set[int] = set()
 
-    def skip(opened: Opened) -> set[int]:
+    def skip(opened: OpenedVideo) -> set[int]:
         same_cuts = len(opened.cuts) == content.num_segments
         return sent | content.stored if same_cuts else sent
 
@@ -117,12 +117,14 @@ def _decode_content(content: Content, pool: DecodePool, stopped: Callable[[], bo
                     return
                 seen = check_unchanged(path, seen)
                 match message:
-                    case Opened():
+                    case OpenedVideo():
                         opened = message
                     case DecodedSegment():
                         assert opened is not None
                         seconds = time.monotonic() - since
-                        part = Part(content.number, file, opened, message.number, message.start, message.end, seconds)
+                        part = SegmentInfo(
+                            content.number, file, opened, message.number, message.start, message.end, seconds
+                        )
                         sent.add(message.number)
                         yield Decoded.of(part, message.frames)
                         since = time.monotonic()
@@ -165,7 +167,7 @@ class EncodeStage:
         if self._broken:
             return to_table([(Broken(self._broken), b"")])
         rows: list[Row] = []
-        segments: list[tuple[Part, Frames]] = []
+        segments: list[tuple[SegmentInfo, Frames]] = []
         for about, pixels in read_rows(table):
             if isinstance(about, Decoded):
                 segments.append((about.part, about.frames(pixels)))
@@ -180,7 +182,7 @@ class EncodeStage:
             rows.append((Broken(reason), b""))
         return to_table(rows)
 
-    def _encode(self, segments: Sequence[tuple[Part, Frames]]) -> Iterator[Row]:
+    def _encode(self, segments: Sequence[tuple[SegmentInfo, Frames]]) -> Iterator[Row]:
         since = time.monotonic()
         frames = [frames for _, frames in segments]
         embeddings = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
