@@ -1,8 +1,10 @@
 """The scripts under tools/: what they draw is what was merged or measured."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,10 @@ from vidret.encode.model import Card, ClipModel, save_model
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape, VisionTower
-from vidret.types import Frames
+from vidret.search.ranking import load_ranker
+from vidret.store.records import RANKER
+from vidret.store.store import Store
+from vidret.types import Frames, TextEmbedding
 
 SHAPE = VisionShape(image_size=32, patch=8, width=24, layers=4, heads=2, dim=16)
 SCHEDULE = MergeSchedule(layers=(1, 2), factors=(2, 2), r=2)
@@ -111,7 +116,7 @@ KEYS = (
     "p50_ms_at_10",
     "p50_ms_at_200",
     "p99_ms_at_10",
-    "recall_at_10",
+    "recall_at_10_texts",
     "ram_mb",
     "disk_mb",
     "open_ms",
@@ -126,6 +131,26 @@ def test_stores_are_drawn_as_far_as_they_were_measured(tmp_path: Path) -> None:
     shown = [tuple(colour) in {tuple(pixel) for pixel in picture.reshape(-1, 3)} for colour in bench.COLOURS.values()]
     assert shown == [True, True, False, False, False]
     assert list(bench.cells_to_do([100_000, 1000], ["flat", "ivf"], cells)) == [(1000, "ivf"), (100_000, "flat")]
+
+
+def test_a_measured_index_is_as_the_starter_makes_one(tmp_path: Path) -> None:
+    bench = load_tool("bench_search")
+    encoder = SimpleNamespace(name="starter", fingerprint="made", dim=16)
+    bench.build(tmp_path, encoder, 60, 4)
+    with Store.open(tmp_path) as store:
+        facts, ids = store.info(), store.searchable()
+        assert (facts.segments, facts.with_tokens, facts.videos) == (60, 60, 2)
+        made = json.loads(str(store.get_meta(RANKER)))
+        ranker = load_ranker(made["name"], encoder, tokens=made["tokens"])
+        assert (made["name"], made["fingerprint"]) == ("ucofia", ranker.fingerprint)
+        frames, packed = store.frames(ids), store.tokens(ids)
+    assert {len(rows) for rows, _ in frames} == {4}
+    assert len(set(map(len, packed))) == 1
+    words = np.eye(1, 16, dtype=np.float32)
+    text = TextEmbedding("", words[0], words)
+    found = ranker.score([text], packed, [rows.astype(np.float32) for rows, _ in frames])
+    assert set(found.scores) == {"segment", "frames", "words"}
+    assert all(np.isfinite(level).all() for level in found.scores.values())
 
 
 def test_a_scale_places_values_by_their_logarithm() -> None:
