@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
+from vidret.present.drawing import FAINT, INK, PAPER, Font, fit_text
 from vidret.text import format_time, sanitize
 from vidret.types import Moment
 
@@ -18,14 +19,13 @@ TYPICAL = "typical of other queries"
 DASH = 4  # pixels
 LANE, NUM_LANES = 19, 5  # moments are named above the plot, in lanes
 FINE = 4  # the plot is drawn this many times larger, then shrunk, for smooth lines
-INK, FAINT, PAPER, GRID = (24, 24, 28), (110, 110, 120), (250, 250, 248), (226, 226, 224)
+GRID = (226, 226, 224)
 CURVE, CLOUD = (38, 84, 160), (178, 198, 228)
 BAND, EDGE, WEAK_BAND, WEAK_EDGE = (253, 236, 194), (226, 160, 40), (236, 236, 234), (170, 170, 170)
 DOT_GAP = 10  # pixels between frames from which each is shown as a dot
 CROWD = 2  # frames a pixel: beyond, the curve is their mean over two pixels, in a cloud of their range
 SMALLEST_RANGE = 0.02  # so that a flat curve looks flat
 CLOCK_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 Box = tuple[float, float, float, float]
 
 
@@ -87,8 +87,8 @@ def draw_curve(
     picture.paste(draw_plot(times, scores, [moment for _, moment in moments], axes, typical), (LEFT, TOP))
     pen = ImageDraw.Draw(picture)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
-    pen.text((LEFT, 12), shorten(pen, sanitize(query), bold), INK, bold)
-    pen.text((LEFT, 38), shorten(pen, sanitize(title), small), FAINT, small)
+    pen.text((LEFT, 12), fit_text(pen, sanitize(query), bold, RIGHT - LEFT), INK, bold)
+    pen.text((LEFT, 38), fit_text(pen, sanitize(title), small, RIGHT - LEFT), FAINT, small)
     step = score_step(low, high)
     for score in list_ticks(low, high, step):
         text = f"{score:.{max(0, -math.floor(math.log10(step)))}f}"
@@ -208,10 +208,3 @@ def clock_step(end: float) -> float:
 def list_ticks(low: float, high: float, step: float) -> list[float]:
     """List the multiples of a step from low to high."""
     return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def shorten(pen: ImageDraw.ImageDraw, text: str, font: Font) -> str:
-    """Cut a text to the width of the plot."""
-    while text and pen.textlength(text, font) > RIGHT - LEFT:
-        text = text.removesuffix("...")[:-1] + "..." if len(text) > 4 else ""
-    return text

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
+from vidret.present.drawing import FAINT, INK, PAPER, fit_text
 from vidret.text import file_name, format_time, sanitize
 from vidret.types import Hit, Moment
 from vidret.video.decode import read_frames
@@ -16,7 +17,7 @@ TILE = (320, 180)
 LINE = 18
 GAP = 8
 COLUMNS = 4
-INK, FAINT, PAPER, TILE_PAPER = (24, 24, 28), (110, 110, 120), (250, 250, 248), (222, 222, 220)
+TILE_PAPER = (222, 222, 220)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,12 @@ def draw_sheet(shots: Sequence[Shot], heading: str, out: str | Path) -> None:
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
-    pen.text((GAP, GAP), sanitize(heading), INK, bold)
+    pen.text((GAP, GAP), fit_text(pen, sanitize(heading), bold, size[0] - 2 * GAP), INK, bold)
     for number, shot in enumerate(shots):
         left = GAP + (number % COLUMNS) * (TILE[0] + GAP)
         top = 2 * LINE + GAP + (number // COLUMNS) * cell_height
         sheet.paste(read_tile(shot), (left, top))
-        pen.text((left, top + TILE[1] + 2), shorten(pen, sanitize(shot.title), small), INK, small)
+        pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(shot.title), small, TILE[0]), INK, small)
         pen.text((left, top + TILE[1] + 2 + LINE), sanitize(shot.line), FAINT, small)
     sheet.save(out)
 
@@ -90,10 +91,3 @@ def read_tile(shot: Shot) -> Image.Image:
     picture.thumbnail(TILE)
     tile.paste(picture, ((TILE[0] - picture.width) // 2, (TILE[1] - picture.height) // 2))
     return tile
-
-
-def shorten(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Cut a text to the width of a tile."""
-    while text and pen.textlength(text, font) > TILE[0]:
-        text = text[:-2].removesuffix("...") + "..." if len(text) > 5 else ""
-    return text
