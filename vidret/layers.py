@@ -1,4 +1,4 @@
-"""Attention, MLP and transformer block, shared by the CLIP towers and the grounding head; batch first everywhere."""
+"""Attention, MLP and transformer block of the CLIP towers and the aligners; tensors are batch-first."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ INT8_MAX = 127
 
 
 class LowRank(nn.Module):
-    """A trained update of rank r beside a frozen weight: x A^T B^T is added to its output.
+    """A low-rank update (LoRA) of a frozen linear layer: x A^T B^T, to be added to the layer's output.
 
-    B starts at zero, so that the update does. No scaling, no dropout.
-    Reference: Hu et al. 2022, LoRA, section 4.1; TempMe (Shen et al. 2025) shares A among query, key and value.
+    B starts at zero, and so does the update. There is no scaling and no dropout.
+    Reference: Hu et al. 2022, LoRA, section 4.1; TempMe (Shen et al. 2025) uses one A for query, key and value.
     """
 
     def __init__(self, width: int, out_width: int, rank: int) -> None:
@@ -25,14 +25,14 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch out"]:
-        """Give what is to be added."""
+        """Return the update."""
         return functional.linear(functional.linear(x, self.a), self.b)
 
 
 class Attention(nn.Module):
-    """Multi-head attention with packed projections; parameters as in torch's ``MultiheadAttention``.
+    """Multi-head attention with a packed input projection; parameters are named as in ``torch.nn.MultiheadAttention``.
 
-    With ``lora_rank`` a low-rank update runs beside the packed input projection; ``fold`` makes it part of the weight.
+    A positive ``lora_rank`` adds a low-rank update to the input projection; ``fold`` merges it into the weight.
     """
 
     def __init__(self, width: int, heads: int, *, lora_rank: int = 0) -> None:
@@ -54,10 +54,10 @@ class Attention(nn.Module):
         bias: Float[Tensor, "batch 1 1 token"] | None = None,
         causal: bool = False,
     ) -> tuple[Float[Tensor, "batch token width"], Float[Tensor, "batch head token channel"]]:
-        """Attend among the tokens of each sequence; ``bias`` is added to the logits of each key.
+        """Apply self-attention within each sequence; ``bias`` is added to the logits of each key.
 
         Returns:
-            The new tokens, and the keys.
+            The new tokens and the keys.
         """
         query, key, value = self._split(self._project(x, 0, 3), 3)
         return self._mix(query, key, value, bias, causal=causal), key
@@ -69,13 +69,13 @@ class Attention(nn.Module):
         *,
         bias: Float[Tensor, "batch 1 1 token"] | None = None,
     ) -> Float[Tensor, "batch query width"]:
-        """Attend from queries to a memory that gives keys and values."""
+        """Apply cross-attention from queries to a memory, which provides keys and values."""
         (query,) = self._split(self._project(queries, 0, 1), 1)
         key, value = self._split(self._project(memory, 1, 3), 2)
         return self._mix(query, key, value, bias, causal=False)
 
     def _project(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Project to some of query, key and value, which lie packed in this order."""
+        """Project ``x`` with parts ``first`` to ``last`` (excluded) of the packed weight: query, key, value."""
         rows = slice(first * x.shape[-1], last * x.shape[-1])
         projected = functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         if self.lora is not None:
@@ -83,7 +83,7 @@ class Attention(nn.Module):
         return projected
 
     def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Cut a projection into its parts and heads."""
+        """Split a packed projection into its parts, each (batch, head, token, channel)."""
         return rearrange(projected, "b n (part h c) -> part b h n c", part=parts, h=self.heads).unbind(0)
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, causal: bool) -> Tensor:
@@ -93,14 +93,14 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Make the low-rank update part of the weight: the same function, at no cost."""
+        """Merge the low-rank update into the weight; the output stays the same."""
         if self.lora is not None:
             self.in_proj_weight.add_(self.lora.b @ self.lora.a)
             self.lora = None
 
 
 class Mlp(nn.Module):
-    """Linear, GELU (or CLIP's quick form, x * sigmoid(1.702 x)), linear."""
+    """A linear layer, GELU or CLIP's QuickGELU, x * sigmoid(1.702 x), and a linear layer."""
 
     def __init__(self, width: int, hidden: int, *, quick_gelu: bool) -> None:
         super().__init__()
@@ -109,20 +109,20 @@ class Mlp(nn.Module):
         self.quick_gelu = quick_gelu
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Change each token by itself."""
+        """Transform each token on its own."""
         hidden = self.c_fc(x)
         if self.quick_gelu:
-            hidden = functional.silu(1.702 * hidden).div_(1.702)  # the same, in a kernel of torch's own
+            hidden = functional.silu(1.702 * hidden).div_(1.702)  # the same function in one fused kernel
         elif torch.is_grad_enabled():
             hidden = functional.gelu(hidden)
-        else:  # the widest tensor of a block: a second one of its size costs more than the function
+        else:  # in place: allocating a second tensor of this width costs more than the function
             functional.gelu(hidden, out=hidden)  # type: ignore[call-arg]
         out: Tensor = self.c_proj(hidden)
         return out
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block. Whoever works between its halves calls its parts in turn."""
+    """A pre-norm transformer block; callers that merge tokens between attention and MLP call its modules themselves."""
 
     def __init__(self, width: int, heads: int, *, quick_gelu: bool, mlp_ratio: float = 4.0, lora_rank: int = 0) -> None:
         super().__init__()
@@ -138,35 +138,35 @@ class Block(nn.Module):
         bias: Float[Tensor, "batch 1 1 token"] | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "batch token width"]:
-        """Attend, then change each token by itself."""
+        """Apply self-attention, then the MLP, each with a residual connection."""
         x = x + self.attn(self.ln_1(x), bias=bias, causal=causal)[0]
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 
 
 def fold(model: nn.Module) -> None:
-    """Make every low-rank update part of its weight."""
+    """Merge every low-rank update of a model into its weight, in place."""
     for module in model.modules():
         if isinstance(module, Attention):
             module.fold()
 
 
 def find_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """List the given weights that a state of ours has no exact place for, by what is wrong with them; empty if none."""
+    """Return the names that keep ``given`` from loading into the state ``own``, grouped by kind; empty if all fit."""
     wrong = {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
-    found = {
+    misfits = {
         "missing": sorted(own.keys() - given.keys()),
         "unknown": sorted(given.keys() - own.keys()),
         "of another shape": sorted(wrong),
     }
-    return {kind: names for kind, names in found.items() if names}
+    return {kind: names for kind, names in misfits.items() if names}
 
 
 def pack_rows(rows: Float[Tensor, "*row dim"]) -> tuple[Int8[Tensor, "*row dim"], Float[Tensor, "*row"]]:
-    """Round each row to 8 bits, its greatest magnitude to 127.
+    """Quantize rows to int8 with one scale per row, which maps the largest magnitude to 127.
 
     Returns:
-        The rounded rows, and what to multiply each by.
+        The quantized rows and the scale to multiply each by.
     """
     scales = rows.abs().amax(dim=-1) / INT8_MAX
     return (rows / scales.clamp(min=torch.finfo(rows.dtype).tiny)[..., None]).round().to(torch.int8), scales

@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 
 from vidret.encode.clip import ClipEncoder, derive_card
 from vidret.encode.encoder import Encoder, check_encoder, digest_weights
-from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import infer_architecture, parse_name, read_resize
 from vidret.encode.load import load_encoder
 from vidret.encode.model import ClipModel
+from vidret.encode.open_clip_encoder import OpenClipEncoder
 from vidret.encode.weights import from_open_clip
 from vidret.errors import EncoderError
 from vidret.types import Frames, Resize
@@ -217,7 +217,7 @@ class PaddedWords:
 
 
 def test_words_of_a_vocabulary_without_start_tokens_are_all_kept(model: Any, caplog: pytest.LogCaptureFixture) -> None:
-    other = ForeignEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
+    other = OpenClipEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
     with caplog.at_level(logging.WARNING, "vidret"):
         lengths = [len(each.words) for each in other.encode_text(["one two three", "", "much longer than these"])]
     assert lengths == [3, 1, 4]
@@ -227,7 +227,7 @@ def test_words_of_a_vocabulary_without_start_tokens_are_all_kept(model: Any, cap
 @torch.no_grad()
 def test_a_model_that_pools_by_attention_gives_frames_and_words_but_no_tokens() -> None:
     pooled = load_encoder(f"{POOLED}/random", device="cpu", precision="fp32")
-    assert isinstance(pooled, ForeignEncoder)
+    assert isinstance(pooled, OpenClipEncoder)
     (embedding,) = pooled.encode_frames([sample(2)])
     expected = unit(pooled._model.encode_image(naive_pictures(sample(2))))
     np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
@@ -455,7 +455,7 @@ def test_preprocessing_is_read(picture: dict[str, Any], resize: Resize) -> None:
     "picture", [{"size": (224, 336)}, {"size": 224, "resize_mode": "longest"}, {"size": 224, "interpolation": "random"}]
 )
 def test_preprocessing_that_is_not_built_is_refused(picture: dict[str, Any]) -> None:
-    with pytest.raises(EncoderError, match="m: pictures must be square crops, got 224x"):
+    with pytest.raises(EncoderError, match="m: preprocessing must be a square crop, got 224x"):
         read_resize("m", picture)
 
 
@@ -476,7 +476,7 @@ def test_the_fingerprint_follows_weights_and_preprocessing() -> None:
 @torch.no_grad()
 def test_a_model_of_another_shape_gives_the_same_through_open_clip_itself(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
-    foreign = ForeignEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
+    foreign = OpenClipEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
     own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)
     for first, second in zip(
         foreign.encode_frames([sample(3)], tokens=True), own.encode_frames([sample(3)], tokens=True), strict=True

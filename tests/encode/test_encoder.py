@@ -12,9 +12,9 @@ import torch
 
 from tests.encode.tiny import TEXT, VISION
 from vidret.encode.encoder import STARTER, WHOLE, check_encoder, choose_dtype, digest_weights, normalise_pixels
-from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.load import load_encoder
 from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.open_clip_encoder import OpenClipEncoder
 from vidret.errors import DeviceError, EncoderError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
 
@@ -63,7 +63,7 @@ def test_a_sound_encoder_passes() -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda _: np.eye(3, dtype=np.float32)[0], "must tell two pictures apart"),
+        (lambda _: np.eye(3, dtype=np.float32)[0], "must give different images different vectors"),
         (lambda vector: vector * np.nan, "must give finite vectors"),
         (lambda vector: vector * np.inf, "must give finite vectors"),
         (lambda vector: vector if vector[0] < 0.7 else vector * np.nan, "must give finite vectors"),
@@ -167,7 +167,7 @@ def test_a_foreign_model_can_look_at_videos_whole(tmp_path: Path) -> None:
     (tmp_path / "vidret-rows.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     open_clip.add_model_config(tmp_path)
     cut, whole = (load_encoder(f"vidret-rows/random{end}", device="cpu", precision="fp32") for end in ("", WHOLE))
-    assert isinstance(whole, ForeignEncoder)
+    assert isinstance(whole, OpenClipEncoder)
     assert (cut.sampling.whole, whole.sampling.whole) == (False, True)
     assert whole.name == "vidret-rows/random#whole"
     assert cut.fingerprint != whole.fingerprint

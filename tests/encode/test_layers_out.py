@@ -19,8 +19,8 @@ from tests.encode.tiny import MERGING, TEXT, VISION, make_pictures, recorded, si
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip import ClipEncoder, derive_card
 from vidret.encode.encoder import LayeredEncoder
-from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.model import Card, ClipModel
+from vidret.encode.open_clip_encoder import OpenClipEncoder
 from vidret.encode.outputs import FrameTokens
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
@@ -341,7 +341,7 @@ def test_no_more_layers_than_there_are() -> None:
             encoder.encode_layers(sample(2), wrong)
         with pytest.raises(EncoderError, match=f"num_layers must be in 1..2 for plain, got {wrong}"):
             encoder.encode_text_layers(["a dog"], wrong)
-    with pytest.raises(ValueError, match="pictures must be whole videos of 4 frames, got 6"):
+    with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
         tower.layers(make_pictures(6), num_frames=4, num_layers=1)
 
 
@@ -448,7 +448,7 @@ def test_bfloat16_gives_nearly_the_same_in_float32() -> None:
 
 def test_our_towers_have_layers_to_give_and_others_do_not(other: Any) -> None:
     assert isinstance(make_encoder("merging"), LayeredEncoder)
-    foreign = ForeignEncoder("other", other, make_tokenizer(), device=CPU, dtype=torch.float32)
+    foreign = OpenClipEncoder("other", other, make_tokenizer(), device=CPU, dtype=torch.float32)
     assert not isinstance(foreign, LayeredEncoder)
 
 

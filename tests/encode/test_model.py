@@ -96,9 +96,7 @@ def test_files_of_others_have_no_card(tmp_path: Path) -> None:
 def test_a_newer_card_is_refused(saved: Path) -> None:
     facts = json.loads(CARDS[1].to_json())
     rewrite(saved, json.dumps(facts | {"format": 2}))
-    with pytest.raises(
-        EncoderError, match="the card's format must be 1, got another: a newer vidret wrote it"
-    ) as caught:
+    with pytest.raises(EncoderError, match="the card's format must be 1, got 2") as caught:
         read_card(saved)
     assert str(saved) in str(caught.value)
 

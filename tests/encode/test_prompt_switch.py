@@ -174,7 +174,7 @@ def test_merging_and_prompts_together() -> None:
 
 def test_frames_filled_up_must_be_whole_chunks_too() -> None:
     tower = VisionTower(VISION, prompts=PromptShape(3, 3), merging=replace(MERGING, factors=(2, 2, 2)))
-    with pytest.raises(ValueError, match=r"num_frames must fill chunks of 3 prompts .* got 6 filled up to 8"):
+    with pytest.raises(ValueError, match=r"num_frames, padded .* must be a multiple of 3 prompts, got 6 padded to 8"):
         tower(make_pictures(6), num_frames=6)
 
 

@@ -299,8 +299,8 @@ def test_any_number_of_frames_is_padded_to_whole_clips(frames: int, padded: int)
         ({"layers": (-1, 9, 10)}, "layers at least 0"),
         ({"factors": (2, 0, 3)}, "factors must be at least 1"),
         ({"r": -1}, "r must be at least 0"),
-        ({"cross": 1.0}, r"shares in 0\.\.1"),
-        ({"intra": -0.1}, r"shares in 0\.\.1"),
+        ({"cross": 1.0}, r"cross and intra in 0\.\.1"),
+        ({"intra": -0.1}, r"cross and intra in 0\.\.1"),
     ],
 )
 def test_a_schedule_that_makes_no_sense_is_refused(settings: dict[str, Any], reason: str) -> None:

@@ -157,7 +157,7 @@ def test_a_frame_alone_is_a_frame_among_others() -> None:
 
 
 def test_pictures_must_be_whole_videos() -> None:
-    with pytest.raises(ValueError, match="pictures must be whole videos of 4 frames, got 6"):
+    with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
         make_tower(None)(make_pictures(6), num_frames=4)
 
 

@@ -15,7 +15,8 @@ from tests.goldens import find_cases
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
-from vidret.encode.weights import OPEN_CLIP, convert_state_dict, from_open_clip, pack_attention, read_weights, rename
+from vidret.encode.weight_names import OPEN_CLIP
+from vidret.encode.weights import convert_state_dict, from_open_clip, pack_attention, read_weights, rename
 from vidret.errors import EncoderError
 from vidret.types import Sampling
 

@@ -89,12 +89,12 @@ def test_a_broken_encoder_is_refused_before_it_adds_to_an_index(tmp_path: Path) 
             found = super().encode_frames(batch, tokens=tokens)
             return [SegmentEmbedding(found[0].video, each.frames, each.times) for each in found]
 
-    with pytest.raises(EncoderError, match="must tell two pictures apart"):
+    with pytest.raises(EncoderError, match="must give different images different vectors"):
         Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])
     assert not (tmp_path / "index").exists()
     Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"])
     write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
-    with pytest.raises(EncoderError, match="must tell two pictures apart"):
+    with pytest.raises(EncoderError, match="must give different images different vectors"):
         Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])
     assert Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"]).encoded == 1
 

@@ -1,1 +1,1 @@
-"""Frames to SegmentEmbedding, text to TextEmbedding."""
+"""Encoders: frames and texts to vectors of one space."""

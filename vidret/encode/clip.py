@@ -1,4 +1,4 @@
-"""CLIP with our own towers: plain, with TempMe's merging, with Prompt Switch, with token shift."""
+"""CLIP as an encoder: plain, with TempMe's merging, with Prompt Switch, or with token shift."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from jaxtyping import Float32, Int, UInt8
 from torch.nn import functional
 
 from vidret.encode.encoder import WHOLE, Encoder, choose_dtype, digest_weights, normalise_pixels
-from vidret.encode.foreign import ForeignEncoder
 from vidret.encode.hub import load_open_clip, read_resize
 from vidret.encode.model import Card, ClipModel, load_model, read_card
+from vidret.encode.open_clip_encoder import OpenClipEncoder
 from vidret.encode.outputs import FrameTokens, join_layers
 from vidret.encode.prompt_switch import interleave
 from vidret.encode.text import TextShape
@@ -30,14 +30,15 @@ logger = logging.getLogger(__name__)
 
 
 class ClipEncoder:
-    """A CLIP model of our own towers: a segment is the mean of its frames' class embeddings.
+    """A CLIP model; a segment's vector is the mean of its frames' class embeddings.
 
-    Its tokens are the patches that are left, with the number of original ones that each stands for. Attributes as in
-    ``Encoder``, and ``device``. The model is kept in ``dtype``, low-rank updates folded in; vectors come out as float32
-    of unit length.
+    A segment's tokens are the patches that remain after merging, each with the number of original patches that it
+    stands for. Attributes are those of ``Encoder``, and ``device``. The model is kept in ``dtype``, low-rank updates
+    folded in; vectors are float32 of unit length.
 
-    A model that looks over time takes each segment as one video. For Prompt Switch, a segment that makes no whole clips
-    is filled up with its last frame, which is dropped again afterwards, and every clip covers the whole segment.
+    Models with merging, prompts or token shift encode each segment as one video. For Prompt Switch, a segment that does
+    not make whole clips is padded with its last frame, and every clip spans the whole segment; the vectors of padding
+    are dropped.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class ClipEncoder:
         dtype: torch.dtype,
         batch_size: int = 64,
     ) -> None:
-        """Take a model with its weights loaded, and the tokenizer that belongs to it; ``batch_size`` in frames."""
+        """Wrap a model with loaded weights and its tokenizer; ``batch_size`` counts frames (or texts)."""
         card = model.card
         self.name, self.card, self.device = name, card, str(device)
         self.dim, self.resize, self.sampling = card.vision.dim, card.resize, card.sampling
@@ -61,127 +62,127 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-        """Encode each stretch of video; its frames must have the size that ``resize`` gives."""
-        encode = self._encode_videos if self._over_time else self._encode_pictures
+        """Encode each segment's frames, which must have the size that ``resize`` produces."""
+        encode = self._encode_videos if self._over_time else self._encode_images
         return list(encode(batch, tokens=tokens))
 
-    def _encode_pictures(self, batch: Sequence[Frames], *, tokens: bool) -> Iterator[SegmentEmbedding]:
-        """Encode frames that do not see each other, whichever video they are of, in batches of one size."""
+    def _encode_images(self, batch: Sequence[Frames], *, tokens: bool) -> Iterator[SegmentEmbedding]:
+        """Encode frames independently of each other, in batches across segments."""
         pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
         outputs = [
-            self._model.vision(self._standardise(part), num_frames=1, tokens=tokens)
-            for part in torch.split(pixels, self._batch_size)
+            self._model.vision(self._normalise(chunk), num_frames=1, tokens=tokens)
+            for chunk in torch.split(pixels, self._batch_size)
         ]
         lengths = [len(frames) for frames in batch]
         rows = torch.split(torch.cat([output.frames[:, 0] for output in outputs]), lengths)
         patches = [output.tokens for output in outputs if output.tokens is not None]
-        parts = torch.split(torch.cat(patches), lengths) if patches else [None] * len(batch)
-        for frames, row, part in zip(batch, rows, parts, strict=True):
-            flat = None if part is None else rearrange(part, "frame token dim -> (frame token) dim")
+        tokens_of = torch.split(torch.cat(patches), lengths) if patches else [None] * len(batch)
+        for frames, row, own in zip(batch, rows, tokens_of, strict=True):
+            flat = None if own is None else rearrange(own, "frame token dim -> (frame token) dim")
             yield as_embedding(row, frames, flat, None if flat is None else torch.ones(len(flat)))
 
     def _encode_videos(self, batch: Sequence[Frames], *, tokens: bool) -> Iterator[SegmentEmbedding]:
-        """Encode segments as videos; neighbours of one length together."""
+        """Encode segments as videos; consecutive segments of equal length form batches."""
         for num_frames, group in groupby(batch, key=len):
             segments = list(group)
             order = self._order(num_frames)
-            at_once = max(1, self._batch_size // len(order))
-            for start in range(0, len(segments), at_once):
-                part = segments[start : start + at_once]
-                pixels = torch.from_numpy(np.concatenate([frames.pixels[order] for frames in part]))
-                seen = self._model.vision(self._standardise(pixels), num_frames=len(order), tokens=tokens)
-                places = torch.tensor([order.index(frame) for frame in range(num_frames)])
-                for number, frames in enumerate(part):
-                    real = None if seen.mask is None else seen.mask[number]
-                    left, sizes = (
-                        None if whole is None else whole[number][real] for whole in (seen.tokens, seen.sizes)
+            chunk_size = max(1, self._batch_size // len(order))
+            for start in range(0, len(segments), chunk_size):
+                chunk = segments[start : start + chunk_size]
+                pixels = torch.from_numpy(np.concatenate([frames.pixels[order] for frames in chunk]))
+                output = self._model.vision(self._normalise(pixels), num_frames=len(order), tokens=tokens)
+                rank = torch.tensor([order.index(frame) for frame in range(num_frames)])
+                for index, frames in enumerate(chunk):
+                    real = None if output.mask is None else output.mask[index]
+                    patches, sizes = (
+                        None if whole is None else whole[index][real] for whole in (output.tokens, output.sizes)
                     )
-                    yield as_embedding(seen.frames[number, places], frames, left, sizes)
+                    yield as_embedding(output.frames[index, rank], frames, patches, sizes)
 
     def _order(self, num_frames: int) -> list[int]:
-        """Say which frames are fed, in which order."""
+        """Return the indices of the frames to feed, in order; Prompt Switch interleaves and pads them."""
         prompts = self.card.prompts
         if prompts is None:
             return list(range(num_frames))
         padded = -(-num_frames // prompts.num_frames) * prompts.num_frames
         return [min(frame, num_frames - 1) for frame in interleave(padded, prompts.num_frames)]
 
-    def _standardise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         return normalise_pixels(pixels.to(self._device), self.card.mean, self.card.std, self._dtype)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text; what lies beyond the model's context length is cut off."""
+        """Encode each text, truncated to the model's context length with a warning."""
         ids = self._tokenizer(list(texts)).to(self._device)
         states = self._model.text(ids)[1].float().cpu()
         embeddings = []
         for text, row, end in zip(texts, states, find_ends(texts, ids), strict=True):
             units = functional.normalize(row[: end + 1], dim=-1).numpy()
-            words = units[1 : max(end, 2)]  # an empty text has its end token
+            words = units[1 : max(end, 2)]  # an empty text is represented by its end token
             embeddings.append(TextEmbedding(text, units[end], words, row[: end + 1].numpy()))
         return embeddings
 
     @torch.inference_mode()
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
-        """Give what the last ``num_layers`` vision layers hold of a video's frames, in float32: no norm, no projection.
+        """Return the outputs of the last ``num_layers`` vision layers for a video's frames: float32, before any norm.
 
-        A model that looks over time takes ``sampling.num_frames`` frames at a time as one video, as ``encode_frames``
-        does with a segment; where it merges, a frame has the tokens of the sequence that it was joined into. Prompts
-        are left out.
+        Models that encode segments as videos take ``sampling.num_frames`` frames at a time as one video. With merging,
+        a frame has the tokens of the sequence that it was joined into. Prompts are left out.
 
         Raises:
             EncoderError: The model has fewer layers.
         """
         self._check_num_layers(num_layers, self.card.vision.layers)
         if self._over_time:
-            places = range(self.sampling.num_frames, len(frames), self.sampling.num_frames)
-            segments = map(Frames, np.split(frames.pixels, places), np.split(frames.times, places))
-            return join_layers([self._look_over_time(segment, num_layers) for segment in segments])
+            cuts = range(self.sampling.num_frames, len(frames), self.sampling.num_frames)
+            segments = map(Frames, np.split(frames.pixels, cuts), np.split(frames.times, cuts))
+            return join_layers([self._encode_segment_layers(segment, num_layers) for segment in segments])
         vision = self.card.vision
         layers = np.empty((num_layers, len(frames), 1 + vision.num_patches, vision.width), dtype=np.float32)
         for start in range(0, len(frames), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            for layer, seen in zip(layers, self._look(frames.pixels[part], 1, num_layers), strict=True):
-                layer[part] = seen.tokens[:, 0].float().cpu().numpy()
+            chunk = slice(start, start + self._batch_size)
+            outputs = self._run_layers(frames.pixels[chunk], 1, num_layers)
+            for layer, output in zip(layers, outputs, strict=True):
+                layer[chunk] = output.tokens[:, 0].float().cpu().numpy()
         return LayerTokens(tuple(layers), frames.times)
 
-    def _look_over_time(self, frames: Frames, num_layers: int) -> LayerTokens:
-        """Give the layers of a segment that is one video; frames that only fill it up are dropped again."""
+    def _encode_segment_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
+        """Return the layers of a segment that is encoded as one video, without padding frames."""
         order = self._order(len(frames))
-        places = [order.index(frame) for frame in range(len(frames))]
-        seen = self._look(frames.pixels[order], len(order), num_layers)
-        tokens = tuple(layer.tokens[0, places].float().cpu().numpy() for layer in seen)
+        rank = [order.index(frame) for frame in range(len(frames))]
+        outputs = self._run_layers(frames.pixels[order], len(order), num_layers)
+        tokens = tuple(layer.tokens[0, rank].float().cpu().numpy() for layer in outputs)
         if self.card.merging is None:
             return LayerTokens(tokens, frames.times)
-        sizes = tuple(layer.sizes[0, places].cpu().numpy() for layer in seen)
-        return LayerTokens(tokens, frames.times, sizes, tuple(layer.mask[0, places].cpu().numpy() for layer in seen))
+        sizes = tuple(layer.sizes[0, rank].cpu().numpy() for layer in outputs)
+        return LayerTokens(tokens, frames.times, sizes, tuple(layer.mask[0, rank].cpu().numpy() for layer in outputs))
 
-    def _look(
+    def _run_layers(
         self, pixels: UInt8[np.ndarray, "frame height width 3"], num_frames: int, num_layers: int
     ) -> list[FrameTokens]:
-        """Give the tokens of videos' frames after each of the last layers."""
-        pictures = self._standardise(torch.tensor(pixels))
-        layers = self._model.vision.layers(pictures, num_frames=num_frames, num_layers=num_layers)
+        """Return the tokens of each frame after each of the last ``num_layers`` layers."""
+        images = self._normalise(torch.tensor(pixels))
+        layers = self._model.vision.layers(images, num_frames=num_frames, num_layers=num_layers)
         return [layer.by_frame() for layer in layers]
 
     @torch.inference_mode()
     def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
-        """Give what the last ``num_layers`` text layers hold of each text, in float32: from start token to end token.
+        """Return the outputs of the last ``num_layers`` text layers for each text, from start to end token, in float32.
 
-        What lies beyond the model's context length is cut off.
+        Texts are truncated to the model's context length with a warning.
 
         Raises:
             EncoderError: The model has fewer layers.
         """
         self._check_num_layers(num_layers, self.card.text.layers)
-        found = []
+        words = []
         for start in range(0, len(texts), self._batch_size):
-            part = list(texts[start : start + self._batch_size])
-            ids = self._tokenizer(part).to(self._device)
+            chunk = list(texts[start : start + self._batch_size])
+            ids = self._tokenizer(chunk).to(self._device)
             layers = self._model.text.layers(ids, num_layers=num_layers).float().cpu().numpy()
-            for number, (text, end) in enumerate(zip(part, find_ends(part, ids), strict=True)):
-                found.append(LayerWords(text, layers[:, number, : end + 1].copy()))  # a view would keep the whole batch
-        return found
+            for index, (text, end) in enumerate(zip(chunk, find_ends(chunk, ids), strict=True)):
+                words.append(LayerWords(text, layers[:, index, : end + 1].copy()))  # a view would keep the whole batch
+        return words
 
     def _check_num_layers(self, num_layers: int, own: int) -> None:
         if not 1 <= num_layers <= own:
@@ -189,7 +190,7 @@ class ClipEncoder:
 
 
 def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list[int]:
-    """Find each text's end token, which has the highest id; say of which texts the end was cut off."""
+    """Return the index of each text's end token, which has the highest id; warn about truncated texts."""
     ends: list[int] = ids.argmax(dim=-1).tolist()
     for text, end in zip(texts, ends, strict=True):
         if end == ids.shape[1] - 1:
@@ -200,29 +201,31 @@ def find_ends(texts: Sequence[str], ids: Int[torch.Tensor, "text word"]) -> list
 def as_embedding(
     rows: torch.Tensor, frames: Frames, tokens: torch.Tensor | None, sizes: torch.Tensor | None
 ) -> SegmentEmbedding:
-    """Scale frames (frame, dim) and tokens (token, dim) to unit length; the segment is the mean of its frames."""
+    """Build an embedding from vectors of frames (frame, dim) and tokens (token, dim), scaled to unit length."""
     units, lengths = as_units(rows)
     video = functional.normalize(torch.from_numpy(units).mean(0), dim=0).numpy()
     if tokens is None or sizes is None:
         return SegmentEmbedding(video, units, frames.times, frame_lengths=lengths)
-    parts, token_lengths = as_units(tokens)
-    return SegmentEmbedding(video, units, frames.times, parts, sizes.float().cpu().numpy(), lengths, token_lengths)
+    token_units, token_lengths = as_units(tokens)
+    return SegmentEmbedding(
+        video, units, frames.times, token_units, sizes.float().cpu().numpy(), lengths, token_lengths
+    )
 
 
 def as_units(
     rows: torch.Tensor,
 ) -> tuple[Float32[np.ndarray, "row dim"], Float32[np.ndarray, " row"]]:
-    """Scale rows to unit length; give what their lengths were, too."""
+    """Return rows scaled to unit length, and their original lengths."""
     rows = rows.float()
     units = functional.normalize(rows, dim=-1)
     return units.cpu().numpy(), rows.norm(dim=-1).cpu().numpy()
 
 
 def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole: bool = False) -> Encoder:
-    """Load a model by the names that ``load_encoder`` describes: our own file, or whatever open_clip knows.
+    """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
     Raises:
-        EncoderError: The name is unknown; the weights are not here and the hub cannot be reached; they do not fit.
+        EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture.
     """
     dtype, suffix = choose_dtype(precision, device), WHOLE if whole else ""
     path = Path(name).absolute()
@@ -238,16 +241,16 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
     card, full_name = derive_card(other, source.architecture), source.name + suffix
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
         sampling = Sampling(whole=whole)
-        return ForeignEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
+        return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
     card = replace(card, sampling=replace(card.sampling, whole=whole))
     return ClipEncoder(full_name, from_open_clip(other.state_dict(), card), tokenizer, device=device, dtype=dtype)
 
 
 def load_towers(name: str) -> ClipModel:
-    """Load the towers of a model alone, in float32, low-rank updates apart: where training starts.
+    """Load a model for training: in float32, with low-rank updates unfolded.
 
     Raises:
-        EncoderError: As ``load_clip``; or the model is of another shape of blocks than CLIP's own.
+        EncoderError: As in ``load_clip``, or the model is not a ViT with CLIP's standard blocks.
     """
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None
@@ -256,23 +259,23 @@ def load_towers(name: str) -> ClipModel:
     source, other, _ = load_open_clip(name)
     card = derive_card(other, source.architecture)
     if card is None:
-        raise EncoderError(f"{name}: must be a ViT with the blocks of CLIP's own to be trained, got another")
+        raise EncoderError(f"{name}: a model to train must be a ViT with CLIP's standard blocks")
     return from_open_clip(other.float().state_dict(), card)
 
 
 def derive_card(model: Any, architecture: str) -> Card | None:
-    """Write the card of an open_clip model; None when it is not a ViT with the block shape of CLIP's own."""
+    """Return the card of an open_clip model, or None if it is not a ViT with CLIP's standard blocks."""
     visual = model.visual
     plain = type(model) is open_clip.CLIP and type(visual) is open_clip.transformer.VisionTransformer
     if not plain or visual.attn_pool is not None or visual.proj is None or visual.pool_type != "tok":
         return None
-    picture = open_clip.get_model_preprocess_cfg(model)
-    resize = read_resize(architecture, picture)
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    resize = read_resize(architecture, preprocess)
     vision_block, text_block = visual.transformer.resblocks[0], model.transformer.resblocks[0]
-    ours = all(type(block) is open_clip.transformer.ResidualAttentionBlock for block in (vision_block, text_block))
+    standard = all(type(block) is open_clip.transformer.ResidualAttentionBlock for block in (vision_block, text_block))
     scaled = any(hasattr(block.ls_1, "gamma") for block in (vision_block, text_block))
     odd = visual.final_ln_after_pool or not hasattr(visual.ln_pre, "weight") or visual.conv1.bias is not None
-    if not ours or scaled or odd or resize.squash or model.text_pool_type != "argmax":
+    if not standard or scaled or odd or resize.squash or model.text_pool_type != "argmax":
         return None
     quick = [type(block.mlp.gelu) is open_clip.transformer.QuickGELU for block in (vision_block, text_block)]
     hidden = [block.mlp.c_fc.out_features / block.mlp.c_fc.in_features for block in (vision_block, text_block)]
@@ -297,5 +300,5 @@ def derive_card(model: Any, architecture: str) -> Card | None:
         quick_gelu=quick[1],
         mlp_ratio=hidden[1],
     )
-    mean, std = tuple(picture["mean"]), tuple(picture["std"])
+    mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
     return Card("clip", architecture, vision, text, mean=mean, std=std, interpolation=resize.interpolation)

@@ -1,4 +1,4 @@
-"""Open_clip's models by name: from its hub, which may be out of reach, or from a file."""
+"""Loading open_clip models by name, from the model hub or from a file."""
 
 import os
 import urllib.error
@@ -18,36 +18,39 @@ from vidret.types import Resize
 
 RANDOM = "random"
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-HUB_TIMEOUT = 3.0  # seconds; open_clip's own retries last most of a minute
+HUB_TIMEOUT_S = 3.0  # open_clip's own retries last most of a minute
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSource:
-    """Where a CLIP model comes from: an open_clip architecture (or hf-hub: name) and a tag, a file or ``random``."""
+    """The origin of a CLIP model: an open_clip architecture (or hf-hub: name) and a tag, a file or ``random``."""
 
     architecture: str
     weights: str
 
     @property
     def name(self) -> str:
-        """Name it so that it is found again from any folder."""
+        """Return the name that loads the model again from any working directory."""
         return f"{self.architecture}/{self.weights}" if self.weights else self.architecture
 
 
 def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
-    """Load an open_clip model and its tokenizer by the names that ``load_encoder`` describes.
+    """Load an open_clip model and its tokenizer; names are described at ``load_encoder``.
+
+    Returns:
+        The model's origin, the model and the tokenizer.
 
     Raises:
-        EncoderError: The name is unknown; the weights are not here and the hub cannot be reached; they do not fit.
+        EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture.
     """
     source = parse_name(name)
     model_name, weights = source.architecture, None if source.weights == RANDOM else source.weights
     _check_reachable(name, source)
     if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
-        read_weights(Path(source.weights), device="meta")  # torch.load would say it in a page, or not at all
+        read_weights(Path(source.weights), device="meta")  # a short error before torch.load fails at length
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # "random" gives the same weights each time: an index made with them can be opened
+            torch.manual_seed(0)  # "random" weights are the same each time, so that an index made with them opens again
             model = open_clip.create_model(model_name, pretrained=weights or None, require_pretrained=bool(weights))
         tokenizer = open_clip.get_tokenizer(model_name)
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError, SafetensorError) as error:
@@ -57,18 +60,27 @@ def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
     return source, model, tokenizer
 
 
-def read_resize(name: str, picture: dict[str, Any]) -> Resize:
-    """Read an open_clip preprocessing description; say so when it is one that is not built here."""
-    size = picture["size"]
+def read_resize(name: str, preprocess: dict[str, Any]) -> Resize:
+    """Return the resizing of an open_clip preprocessing configuration.
+
+    Raises:
+        EncoderError: The configuration is not a square crop with a supported mode and interpolation.
+    """
+    size = preprocess["size"]
     height, width = (size, size) if isinstance(size, int) else size
-    mode, interpolation = picture.get("resize_mode", "shortest"), picture.get("interpolation", "bicubic")
+    mode, interpolation = preprocess.get("resize_mode", "shortest"), preprocess.get("interpolation", "bicubic")
     if height != width or mode not in ("shortest", "squash") or interpolation not in ("bilinear", "bicubic"):
-        raise EncoderError(f"{name}: pictures must be square crops, got {height}x{width}, {mode}, {interpolation}")
+        raise EncoderError(
+            f"{name}: preprocessing must be a square crop, got {height}x{width}, {mode}, {interpolation}"
+        )
     return Resize(shorter=height, crop=height, interpolation=interpolation, squash=mode == "squash")
 
 
 def parse_name(name: str) -> ClipSource:
-    """Split a model name into architecture and weights; a file's path becomes absolute.
+    """Parse a model name into architecture and weights; a file's path becomes absolute.
+
+    Raises:
+        EncoderError: The name is unknown or its file does not exist.
 
     >>> parse_name("ViT-B-32/laion2b_s34b_b79k")
     ClipSource(architecture='ViT-B-32', weights='laion2b_s34b_b79k')
@@ -98,10 +110,10 @@ def parse_name(name: str) -> ClipSource:
 
 
 def infer_architecture(path: Path) -> str:
-    """Find the one open_clip ViT whose parameters have the shapes in a file.
+    """Return the open_clip ViT whose parameters have the shapes in a file.
 
     Raises:
-        EncoderError: None fits, or several do (the QuickGELU twins have equal shapes and unequal answers).
+        EncoderError: None fits, or several do (with and without QuickGELU, shapes are equal but outputs are not).
     """
     shapes = {name: tuple(weight.shape) for name, weight in read_weights(path, device="meta").items()}
     wanted = {key: shapes.get(key) for key in ("visual.conv1.weight", "visual.positional_embedding", "text_projection")}
@@ -119,7 +131,7 @@ def infer_architecture(path: Path) -> str:
 
 
 def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
-    """Predict the telling shapes of an open_clip ViT from its configuration; None for other architectures."""
+    """Return the shapes that identify an open_clip ViT, and its number of blocks; None for other architectures."""
     vision, text, dim = config["vision_cfg"], config["text_cfg"], config["embed_dim"]
     keys = ("layers", "width", "patch_size")
     if any(not isinstance(vision.get(key), int) for key in keys) or "hf_model_name" in text:
@@ -138,7 +150,7 @@ def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
 
 
 def _check_reachable(name: str, source: ClipSource) -> None:
-    """Fail at once, not after a minute of retries, when weights must be fetched and the hub cannot be reached."""
+    """Raise EncoderError at once, not after a minute of retries, if weights are missing and the hub is unreachable."""
     if source.weights == RANDOM or Path(source.weights).is_file() or source.architecture.startswith("local-dir:"):
         return
     if source.architecture.startswith("hf-hub:"):
@@ -157,13 +169,13 @@ def _check_reachable(name: str, source: ClipSource) -> None:
     else:
         try:
             request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
-            with urllib.request.urlopen(request, timeout=HUB_TIMEOUT):
+            with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
                 return
         except urllib.error.HTTPError:
-            return  # it answers: whatever is wrong, the download says it better
+            return  # the hub is reachable; the download reports what is wrong
         except OSError as error:
             reason = f"the model hub cannot be reached ({getattr(error, 'reason', error)})"
     raise EncoderError(
-        f"{name}: its weights are not on this machine and {reason}; download them elsewhere and give the path of the "
+        f"{name}: its weights are not on this machine and {reason}; download them elsewhere and pass the path of the "
         f"file, or use --model starter"
     )

@@ -15,15 +15,15 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     Args:
         name: ``starter``; an open_clip model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip
             architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
-            .safetensors or .pt file alone, one that ``vidret convert`` made included; or ``ViT-B-32/random`` for random
-            weights (for tests only). ``#whole`` at the end has it look at every video as one segment, as benchmarks do.
-        device: ``auto`` (the accelerator that PyTorch sees, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
+            .safetensors or .pt file, including those written by ``vidret convert``; or ``ViT-B-32/random`` for random
+            weights (for tests only). The suffix ``#whole`` encodes every video as one segment, as benchmarks do.
+        device: ``auto`` (the accelerator that PyTorch finds, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
             ``xpu:N`` or ``mps``.
-        precision: ``auto`` (for CLIP bfloat16 where the hardware has it), ``fp32`` or ``bf16``.
+        precision: ``auto`` (bfloat16 for CLIP where the hardware supports it), ``fp32`` or ``bf16``.
 
     Raises:
-        DeviceError: There is no such device; nothing is loaded before that is known.
-        EncoderError: The name is unknown, or its weights cannot be had or do not fit.
+        DeviceError: There is no such device; raised before anything is loaded.
+        EncoderError: The name is unknown, or its weights cannot be downloaded or do not fit.
         MissingExtraError: The starter's packages are not installed.
     """
     if precision not in ("auto", "fp32", "bf16"):

@@ -1,6 +1,6 @@
-"""MiniLM, a small BERT, on torch's own encoder layers: the starter's reader of sentences.
+"""MiniLM, a small BERT on ``torch.nn.TransformerEncoder``: the starter's sentence encoder.
 
-Importing the library that the weights come from would take longer than loading them and reading a query together.
+Importing transformers would take longer than loading the weights and encoding a query together.
 Reference: Wang et al. 2020, "MiniLM"; Devlin et al. 2019, "BERT", section 3 for the architecture.
 """
 
@@ -16,10 +16,10 @@ Weights = dict[str, Tensor]
 
 
 class MiniLM(nn.Module):
-    """Token and position embeddings, then post-norm encoder layers; every text is one segment of type 0."""
+    """Token and position embeddings, then post-norm encoder layers; all tokens have type 0."""
 
     def __init__(self, config: dict[str, int | float]) -> None:
-        """Build the network that a BERT ``config.json`` describes, with random weights."""
+        """Build the network of a BERT ``config.json``, with random weights."""
         super().__init__()
         width, eps = int(config["hidden_size"]), float(config["layer_norm_eps"])
         self.words = nn.Embedding(int(config["vocab_size"]), width)
@@ -40,22 +40,22 @@ class MiniLM(nn.Module):
     def forward(
         self, ids: Int[Tensor, "text word"], mask: Bool[Tensor, "text word"]
     ) -> Float[Tensor, "text word width"]:
-        """Give the last layer's states; ``mask`` is False on padding."""
-        places = torch.arange(ids.shape[1], device=ids.device)
-        states = self.norm(self.words(ids) + self.positions(places) + self.kinds.weight[0])
+        """Return the last layer's states; ``mask`` is False where a word is padding."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        states = self.norm(self.words(ids) + self.positions(positions) + self.kinds.weight[0])
         out: Tensor = self.encoder(states, src_key_padding_mask=None if mask.all() else ~mask)
         return out
 
 
 def load_minilm(folder: Path) -> MiniLM:
-    """Load MiniLM from a folder with config.json and model.safetensors."""
+    """Load MiniLM from a folder with ``config.json`` and ``model.safetensors``, in evaluation mode."""
     model = MiniLM(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     model.load_state_dict(_rename(load_file(folder / "model.safetensors"), len(model.encoder.layers)))
     return model.eval()
 
 
 def _rename(theirs: Weights, num_layers: int) -> Weights:
-    """Give BERT's weights the names of torch's encoder; query, key and value are packed."""
+    """Rename BERT's weights to those of ``torch.nn.TransformerEncoder``; query, key and value are packed."""
     own = {
         "words.weight": theirs["embeddings.word_embeddings.weight"],
         "positions.weight": theirs["embeddings.position_embeddings.weight"],
@@ -70,8 +70,8 @@ def _rename(theirs: Weights, num_layers: int) -> Weights:
     }
     for kind in ("weight", "bias"):
         own[f"norm.{kind}"] = theirs[f"embeddings.LayerNorm.{kind}"]
-        for number in range(num_layers):
-            layer, ours = f"encoder.layer.{number}", f"encoder.layers.{number}"
+        for index in range(num_layers):
+            layer, ours = f"encoder.layer.{index}", f"encoder.layers.{index}"
             packed = [theirs[f"{layer}.attention.self.{name}.{kind}"] for name in ("query", "key", "value")]
             own[f"{ours}.self_attn.in_proj_{kind}"] = torch.cat(packed)
             own |= {f"{ours}.{part}.{kind}": theirs[f"{layer}.{name}.{kind}"] for part, name in parts.items()}

@@ -1,4 +1,4 @@
-"""A CLIP model as one thing: its card says what it is, its file is safetensors with the card inside."""
+"""CLIP models with a card that describes them, and their files: safetensors with the card in the metadata."""
 
 import json
 import math
@@ -27,9 +27,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a model is: method and backbone by name, and everything that its forward depends on but the weights.
+    """The description of a model: method, backbone, and everything that its forward depends on besides weights.
 
-    ``mean`` and ``std`` standardise pixels on the scale 0..1; ``sampling`` is what frames it was trained to see.
+    ``mean`` and ``std`` normalise pixels on the scale 0..1; ``sampling`` is the frame sampling it was trained with.
     """
 
     method: str
@@ -47,42 +47,42 @@ class Card:
 
     @property
     def resize(self) -> Resize:
-        """Say what pictures the model looks at."""
+        """Return the image size and interpolation that the model expects."""
         size = self.vision.image_size
         return Resize(size, size, "bilinear" if self.interpolation == "bilinear" else "bicubic")
 
     def to_json(self) -> str:
-        """Write the card as JSON."""
+        """Return the card as JSON."""
         return json.dumps({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        """Read a card.
+        """Parse a card from JSON.
 
         Raises:
-            ValueError: It is of a newer format, or not a card.
+            ValueError: The text is not a card, or has another format version.
         """
-        facts: Any = json.loads(text)
-        if not isinstance(facts, dict):
+        fields: Any = json.loads(text)
+        if not isinstance(fields, dict):
             raise ValueError(f"not a model card: {text[:80]}")
-        if facts.pop("format", None) != FORMAT:
-            raise ValueError(f"the card's format must be {FORMAT}, got another: a newer vidret wrote it")
+        if (version := fields.pop("format", None)) != FORMAT:
+            raise ValueError(f"the card's format must be {FORMAT}, got {version}; update vidret to read a newer one")
         try:
-            merging, prompts = facts.pop("merging"), facts.pop("prompts")
+            merging, prompts = fields.pop("merging"), fields.pop("prompts")
             return cls(
-                vision=VisionShape(**facts.pop("vision")),
-                text=TextShape(**facts.pop("text")),
+                vision=VisionShape(**fields.pop("vision")),
+                text=TextShape(**fields.pop("text")),
                 merging=MergeSchedule(**{key: _as_tuple(value) for key, value in merging.items()}) if merging else None,
                 prompts=PromptShape(**prompts) if prompts else None,
-                sampling=Sampling(**facts.pop("sampling")),
-                **{key: _as_tuple(value) for key, value in facts.items()},
+                sampling=Sampling(**fields.pop("sampling")),
+                **{key: _as_tuple(value) for key, value in fields.items()},
             )
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a model card: {error}") from error
 
 
 class ClipModel(nn.Module):
-    """Vision and text tower of one card, with random weights until they are loaded."""
+    """The vision and text towers of a card, with random weights."""
 
     def __init__(self, card: Card) -> None:
         super().__init__()
@@ -96,26 +96,26 @@ class ClipModel(nn.Module):
             lora_rank=card.lora_rank,
         )
         self.text = TextTower(card.text, lora_rank=card.lora_rank)
-        self.logit_scale = nn.Parameter(torch.tensor(-math.log(0.07)))  # where CLIP's own training starts
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(0.07)))  # CLIP's initial value
 
     def folded(self) -> "ClipModel":
-        """Make the low-rank updates part of the weights, in place; the card follows."""
+        """Merge the low-rank updates into the weights in place, update the card, and return the model."""
         fold(self)
         self.card = replace(self.card, lora_rank=0)
         return self
 
 
 def save_model(model: ClipModel, path: Path) -> None:
-    """Write a model's weights with its card; ``load_encoder`` takes the file."""
+    """Write a model's weights and card to a safetensors file that ``load_encoder`` loads."""
     weights = {name: weight.detach().contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, path, metadata={CARD: model.card.to_json()})
 
 
 def read_card(path: Path) -> Card | None:
-    """Read the card of a weights file; None when it is not one of ours.
+    """Return the card of a weights file, or None if it has none.
 
     Raises:
-        EncoderError: The card cannot be understood.
+        EncoderError: The file cannot be read, or its card is invalid.
     """
     if path.suffix != ".safetensors":
         return None
@@ -130,7 +130,7 @@ def read_card(path: Path) -> Card | None:
 
 
 def load_model(path: Path, card: Card) -> ClipModel:
-    """Read a file that ``save_model`` wrote.
+    """Load a file that ``save_model`` wrote, in evaluation mode.
 
     Raises:
         EncoderError: Weights are missing, unknown or of another shape.
@@ -143,10 +143,10 @@ def load_model(path: Path, card: Card) -> ClipModel:
 
 
 def load_exactly(model: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
-    """Load weights of which none is missing, unknown or of another shape.
+    """Load weights that must match the model's exactly.
 
     Raises:
-        EncoderError: Lists what is.
+        EncoderError: Weights are missing, unknown or of another shape; the message lists them.
     """
     own = model.state_dict()
     for kind, names in find_misfits(own, weights).items():

@@ -1,4 +1,4 @@
-"""What the vision tower gives: frames and patches in the joint space, or layers as they are; which token is whose."""
+"""Outputs of the vision tower, and the bookkeeping of which token belongs to which frame."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,11 +14,15 @@ from vidret.types import LayerTokens
 
 
 class VisionOutput(NamedTuple):
-    """What a vision tower sees in videos, projected into the joint space, not scaled to unit length.
+    """Class tokens and patches of videos, projected into the joint space and not normalised.
 
-    ``frames`` are class tokens in time order. ``tokens`` are the patches that are left (of all sequences), with
-    ``sizes`` (how many original tokens each stands for) and ``mask`` (True = real). ``sources`` says, for each token of
-    each original frame (class token first), which of [``frames`` | ``tokens``] it is part of at the end.
+    Attributes:
+        frames: Class tokens in time order.
+        tokens: The patches that remain after merging, of all sequences of a video.
+        sizes: How many original tokens each patch stands for.
+        mask: False where a patch is padding.
+        sources: For each original token of each frame (class token first), the index in [``frames`` | ``tokens``] of
+            the token that it became part of.
     """
 
     frames: Float[Tensor, "video frame dim"]
@@ -29,7 +33,7 @@ class VisionOutput(NamedTuple):
 
 
 class FrameTokens(NamedTuple):
-    """The tokens that each frame is among after one layer, its own class token first."""
+    """The tokens of each frame's sequence after one layer, the frame's own class token first."""
 
     tokens: Float[Tensor, "video frame token width"]
     sizes: Float[Tensor, "video frame token"]
@@ -37,25 +41,30 @@ class FrameTokens(NamedTuple):
 
 
 class LayerOutput(NamedTuple):
-    """The residual stream after one layer: no norm, no projection, class tokens in front, no prompts.
+    """The residual stream after one layer, before any norm or projection: class tokens first, without prompts.
 
-    A sequence is one frame, until merging joins several. ``sequence`` says in which one a frame is, ``place`` where in
-    it the frame's own class token stands. ``sizes`` says how many original tokens each token stands for: 0 where it is
-    padding, which ``mask`` (True = real) says too.
+    A sequence is one frame until merging joins several.
+
+    Attributes:
+        tokens: The tokens of each sequence.
+        sizes: How many original tokens each token stands for; 0 where it is padding.
+        mask: False where a token is padding.
+        sequence: The sequence that each frame is in.
+        class_index: The index of each frame's own class token in that sequence.
     """
 
     tokens: Float[Tensor, "sequence token width"]
     sizes: Float[Tensor, "sequence token"]
     mask: Bool[Tensor, "sequence token"]
     sequence: Int[Tensor, "video frame"]
-    place: Int[Tensor, "video frame"]
+    class_index: Int[Tensor, "video frame"]
 
     def by_frame(self) -> FrameTokens:
-        """Give each frame all tokens of its sequence: its own class token, then the others in their order.
+        """Return for each frame all tokens of its sequence: its own class token first, the others in order.
 
-        Frames of one sequence share their patches, and see each other's class tokens among them.
+        Frames of one sequence have the same patches, and each other's class tokens among them.
         """
-        own = rearrange(self.place, "video frame -> video frame 1")
+        own = rearrange(self.class_index, "video frame -> video frame 1")
         rank = torch.arange(self.tokens.shape[1], device=own.device)
         order = torch.where(rank == 0, own, rank - (rank <= own).long())  # own 2 of 5: 2 0 1 3 4
         sequence = rearrange(self.sequence, "video frame -> video frame 1")
@@ -63,7 +72,7 @@ class LayerOutput(NamedTuple):
 
 
 def join_layers(parts: Sequence[LayerTokens]) -> LayerTokens:
-    """Join the layers of consecutive segments of a video; frames with fewer tokens are padded with masked zeros."""
+    """Concatenate the layers of consecutive segments of a video; frames with fewer tokens get masked zeros."""
     if len(parts) == 1:
         return parts[0]
     times = np.concatenate([part.times for part in parts])
@@ -73,7 +82,7 @@ def join_layers(parts: Sequence[LayerTokens]) -> LayerTokens:
 
 
 def _join_each(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
-    """Join each layer along the frames, padded with zeros (False) to the most tokens of a segment."""
+    """Concatenate each layer along frames, padded with zeros (False) to the longest segment's number of tokens."""
     joined = []
     for layer in zip(*parts, strict=True):
         most = max(part.shape[1] for part in layer)
@@ -85,7 +94,7 @@ def _join_each(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
 def locate_class_tokens(
     step: Step, num_frames: int, num_videos: int, device: torch.device
 ) -> tuple[Int[Tensor, "video frame"], Int[Tensor, "video frame"]]:
-    """Say for each frame in which sequence it is after a layer, and where in it its class token stands."""
+    """Return each frame's sequence after a layer, and the index of its class token in that sequence."""
     frame = torch.arange(num_frames, device=device).expand(num_videos, -1)
     video = rearrange(torch.arange(num_videos, device=device), "video -> video 1")
     return video * step.clips + frame // step.front, frame % step.front
@@ -94,21 +103,21 @@ def locate_class_tokens(
 def join_sources(
     sources: Int[Tensor, "sequence source"], order: Int[Tensor, " token"], factor: int
 ) -> Int[Tensor, "joined sources"]:
-    """Follow tokens when ``factor`` sequences, laid end to end, become one in another order."""
+    """Update sources when ``factor`` neighbouring sequences are concatenated and reordered by ``order``."""
     clip = rearrange(torch.arange(len(sources)).to(sources) % factor, "sequence -> sequence 1")
-    place = torch.argsort(order)[sources + clip * (len(order) // factor)]
-    return rearrange(place, "(joined clip) source -> joined (clip source)", clip=factor)
+    index = torch.argsort(order)[sources + clip * (len(order) // factor)]
+    return rearrange(index, "(joined clip) source -> joined (clip source)", clip=factor)
 
 
-def name_sources(
+def index_sources(
     sources: Int[Tensor, "sequence source"], step: Step, num_frames: int, stop: int
 ) -> Int[Tensor, "video frame patch"]:
-    """Count places in the last sequences, whose patches end at ``stop``, over a video's [all frames | all tokens]."""
+    """Turn indices in the last sequences, whose patches end at ``stop``, into indices in [frames | tokens]."""
     num_classes, left = step.front * step.clips, stop - step.front
     clip = rearrange(torch.arange(len(sources)).to(sources) % step.clips, "sequence -> sequence 1")
     is_class = sources < step.front
-    place = torch.where(is_class, sources + clip * step.front, num_classes + sources - step.front + clip * left)
-    place = rearrange(
-        place, "(video clip) (front patch) -> video (clip front) patch", clip=step.clips, front=step.front
+    index = torch.where(is_class, sources + clip * step.front, num_classes + sources - step.front + clip * left)
+    index = rearrange(
+        index, "(video clip) (front patch) -> video (clip front) patch", clip=step.clips, front=step.front
     )[:, :num_frames]
-    return torch.where(place < num_classes, place, place - num_classes + num_frames)
+    return torch.where(index < num_classes, index, index - num_classes + num_frames)

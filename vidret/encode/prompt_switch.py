@@ -1,8 +1,8 @@
-"""Prompt Switch: a cube of prompts through which the frames of a clip see each other, and its aggregation.
+"""Prompt Switch: a prompt cube that carries information between the frames of a clip.
 
-Every frame carries ``num_prompts`` learned tokens; over ``num_prompts`` neighbouring frames these form a cube (frame,
-slot, channel). Before each self-attention frame and slot are exchanged, so that a frame attends to one prompt of every
-frame. At the end the class tokens of a clip attend to all its prompts.
+Every frame carries ``num_prompts`` learned tokens. Over ``num_prompts`` neighbouring frames they form a cube (frame,
+slot, channel). Before each self-attention the frame and slot axes are transposed, so that a frame attends to one prompt
+of every frame. After the last layer the class tokens of a clip attend to all prompts of the clip.
 
 Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-Video Retrieval", section 3.
 """
@@ -19,7 +19,7 @@ from vidret.layers import Attention
 
 @dataclass(frozen=True, slots=True)
 class PromptShape:
-    """``num_prompts`` tokens a frame, in clips of ``num_frames`` frames that are aggregated together."""
+    """``num_prompts`` prompts per frame, aggregated over clips of ``num_frames`` frames."""
 
     num_prompts: int = 6
     num_frames: int = 6
@@ -31,13 +31,13 @@ class PromptShape:
             )
 
     def check(self, num_frames: int) -> None:
-        """Refuse a number of frames that makes no whole clips."""
+        """Raise ValueError unless ``num_frames`` frames make whole clips."""
         if num_frames % self.num_frames:
             raise ValueError(f"num_frames must be a multiple of {self.num_frames}, got {num_frames}")
 
 
 class PromptCube(nn.Module):
-    """The prompts and their aggregation: the identity at first, since the output projection starts at zero."""
+    """The prompts and their aggregation, which starts as the identity: its output projection is zero."""
 
     def __init__(self, shape: PromptShape, width: int, heads: int) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class PromptCube(nn.Module):
     def attach(
         self, tokens: Float[Tensor, "sequence token width"], num_frames: int
     ) -> Float[Tensor, "sequence more width"]:
-        """Put each frame's prompts behind its tokens; sequences are frames, those of a video in a row."""
+        """Append each frame's prompts to its tokens; sequences are frames, those of a video consecutive."""
         self.shape.check(num_frames)
         rows = repeat(self.cube, "frame slot width -> (times frame) slot width", times=len(tokens) // len(self.cube))
         return torch.cat([tokens, rows.to(tokens.dtype)], dim=1)
 
     def mask(self, frames: Bool[Tensor, "video frame"]) -> Bool[Tensor, "sequence slot"]:
-        """Say which prompts are real: both frames that they are exchanged between are."""
+        """Return the mask of prompts: True where both frames that a prompt is exchanged between are real."""
         chunks = rearrange(frames, "video (chunk frame) -> (video chunk) frame", frame=self.shape.num_prompts)
         return rearrange(chunks[:, :, None] & chunks[:, None], "chunk frame slot -> (chunk frame) slot")
 
@@ -66,7 +66,7 @@ class PromptCube(nn.Module):
         *,
         mask: Bool[Tensor, "video frame slot"] | None = None,
     ) -> Float[Tensor, "video frame width"]:
-        """Let the class tokens of each clip attend to all prompts of the clip that are real."""
+        """Update the class tokens of each clip by attention over the real prompts of the clip."""
         num_videos, size = len(classes), self.shape.num_frames
         queries = rearrange(classes, "video (clip frame) width -> (video clip) frame width", frame=size)
         memory = rearrange(prompts, "video (clip frame) slot width -> (video clip) (frame slot) width", frame=size)
@@ -74,19 +74,19 @@ class PromptCube(nn.Module):
         if mask is not None:
             real = rearrange(mask, "video (clip frame) slot -> (video clip) 1 1 (frame slot)", frame=size)
             bias = torch.zeros_like(real, dtype=memory.dtype).masked_fill(~real & real.any(-1, True), -torch.inf)
-        seen = queries + self.aggregation.cross(queries, memory, bias=bias)
-        return rearrange(seen, "(video clip) frame width -> video (clip frame) width", video=num_videos)
+        updated = queries + self.aggregation.cross(queries, memory, bias=bias)
+        return rearrange(updated, "(video clip) frame width -> video (clip frame) width", video=num_videos)
 
 
 def switch(tokens: Float[Tensor, "sequence token width"], num_prompts: int) -> Float[Tensor, "sequence token width"]:
-    """Exchange frame and slot of the prompts behind each ``num_prompts`` frames' tokens, into a new tensor."""
+    """Return the tokens with the prompts of each ``num_prompts`` frames transposed between frame and slot."""
     kept, prompts = tokens[:, :-num_prompts], tokens[:, -num_prompts:]
-    turned = rearrange(prompts, "(chunk frame) slot width -> (chunk slot) frame width", frame=num_prompts)
-    return torch.cat([kept, turned], dim=1)
+    switched = rearrange(prompts, "(chunk frame) slot width -> (chunk slot) frame width", frame=num_prompts)
+    return torch.cat([kept, switched], dim=1)
 
 
 def interleave(num_frames: int, clip: int) -> list[int]:
-    """Order frames so that each clip of ``clip`` frames covers the whole video.
+    """Return frame indices in an order in which each clip of ``clip`` frames spans the whole video.
 
     >>> interleave(6, 3)
     [0, 2, 4, 1, 3, 5]
@@ -94,4 +94,4 @@ def interleave(num_frames: int, clip: int) -> list[int]:
     if num_frames % clip:
         raise ValueError(f"num_frames must be a multiple of {clip}, got {num_frames}")
     step = num_frames // clip
-    return [start + step * place for start in range(step) for place in range(clip)]
+    return [start + step * index for start in range(step) for index in range(clip)]

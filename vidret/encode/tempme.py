@@ -1,11 +1,11 @@
-"""TempMe token merging: plan a merge, apply a merge, and the schedule that says where how many tokens merge.
+"""TempMe token merging: the schedule, planning a merge, and applying it.
 
-Merging is planned, then applied: a plan is a value, so that it can be printed, tested and replayed. A sequence is
+A merge is planned first and then applied; the plan is a value that can be printed, tested and replayed. A sequence is
 [front | patches | back]: class tokens in front and prompts at the back never merge.
 
 Reference: Shen et al. 2025, "TempMe: Video Temporal Token Merging for Efficient Text-Video Retrieval", section 3; the
-matching is bipartite soft matching (Bolya et al. 2023, "Token Merging", section 3). Ours are: any number of frames
-(padding frames are masked and merge among themselves alone), protected tokens at the back, and the cap on r.
+matching is bipartite soft matching (Bolya et al. 2023, "Token Merging", section 3). Additions here: any number of
+frames (padding frames are masked and merge only with padding), protected tokens at the back, and a cap on r.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-MASKED_PAIR = 2.0  # above every cosine: padding merges with padding before anything real has to
+MASKED_PAIR = 2.0  # above any cosine: padding merges with padding first
 MIXED_PAIR = -torch.inf
 
 
@@ -25,8 +25,13 @@ MIXED_PAIR = -torch.inf
 class Step:
     """What one layer does to each sequence.
 
-    ``join`` neighbouring sequences become one, of ``length`` tokens with ``front`` class tokens; ``cross`` tokens merge
-    then, ``intra`` after attention. ``clips`` sequences a video are left.
+    Attributes:
+        join: How many neighbouring sequences become one.
+        clips: Sequences per video after joining.
+        front: Class tokens per sequence after joining.
+        length: Tokens per sequence after joining.
+        cross: Tokens merged across the joined sequences, before attention.
+        intra: Tokens merged within the sequence, after attention.
     """
 
     join: int
@@ -38,22 +43,26 @@ class Step:
 
     @property
     def attended(self) -> int:
-        """Give the length that attention sees."""
+        """Return the number of tokens that attention sees."""
         return self.length - self.cross
 
     @property
     def left(self) -> int:
-        """Give the length that the MLP and the next layer see."""
+        """Return the number of tokens that the MLP and the next layer see."""
         return self.attended - self.intra
 
 
 @dataclass(frozen=True, slots=True)
 class MergeSchedule:
-    """Where sequences are joined, and how many tokens merge.
+    """The layers at which sequences are joined, and how many tokens merge.
 
-    At each layer of ``layers`` as many neighbouring sequences as its factor says become one. Before the first of them,
-    ``r`` tokens a frame merge in every layer; from there on the share ``intra``, and when joining first the share
-    ``cross``. ``proportional`` adds the logarithm of a token's size to its attention logits.
+    Attributes:
+        layers: Layers before which neighbouring sequences are joined (clip stage), rising.
+        factors: How many sequences are joined at each of ``layers``.
+        r: Tokens merged per frame in each layer before the first of ``layers`` (image stage).
+        cross: Fraction of tokens merged across sequences when they are joined.
+        intra: Fraction of tokens merged within a sequence in each layer of the clip stage.
+        proportional: Whether the logarithm of a token's size is added to its attention logits.
     """
 
     layers: tuple[int, ...] = (8, 9, 10)
@@ -69,15 +78,18 @@ class MergeSchedule:
         if min((*self.factors, 1)) < 1 or min((*self.layers, 0)) < 0:
             raise ValueError(f"factors must be at least 1 and layers at least 0, got {self.factors} and {self.layers}")
         if self.r < 0 or not 0 <= self.cross < 1 or not 0 <= self.intra < 1:
-            raise ValueError(f"r must be at least 0, shares in 0..1, got {self.r}, {self.cross} and {self.intra}")
+            raise ValueError(
+                f"r must be at least 0, cross and intra in 0..1 (1 excluded), "
+                f"got {self.r}, {self.cross} and {self.intra}"
+            )
 
     def padded(self, num_frames: int) -> int:
-        """Give the number of frames after padding to what the factors divide."""
+        """Return ``num_frames`` rounded up to a multiple of the product of the factors."""
         unit = prod(self.factors)
         return -(-num_frames // unit) * unit
 
     def steps(self, num_frames: int, num_patches: int, num_layers: int, *, num_prompts: int = 0) -> list[Step]:
-        """Compute what every layer does; all counts are known before any picture is seen."""
+        """Return what each layer does; all counts follow from the shapes alone."""
         factors = dict(zip(self.layers, self.factors, strict=True))
         if self.layers and self.layers[-1] >= num_layers:
             raise ValueError(f"layers must be below {num_layers}, got {self.layers}")
@@ -86,7 +98,7 @@ class MergeSchedule:
         for layer in range(num_layers):
             join = factors.get(layer, 1)
             joined = layer in factors
-            before = length - back  # the shares are of class tokens and patches, as in the paper
+            before = length - back  # the fractions count class tokens and patches, as in the paper
             clips, front, back, length = clips // join, front * join, back * join, length * join
             patches = length - front - back
             cross = min(patches // 2, int(before * join * self.cross)) if joined else 0
@@ -98,7 +110,7 @@ class MergeSchedule:
         return steps
 
     def macs(self, *, width: int, num_frames: int, num_patches: int, num_layers: int) -> float:
-        """Count the multiply-adds of a ViT's layers over one video, with an MLP of four widths."""
+        """Return the multiply-accumulates of a ViT's layers for one video, with an MLP ratio of 4."""
         total = 0.0
         for step in self.steps(num_frames, num_patches, num_layers):
             attention = 4 * step.attended * width**2 + 2 * step.attended**2 * width
@@ -109,10 +121,10 @@ class MergeSchedule:
     def for_budget(
         cls, max_macs_ratio: float, *, width: int, num_frames: int, num_patches: int, num_layers: int = 12
     ) -> Self:
-        """Find the gentlest schedule (the smallest r) that takes at most a share of plain CLIP's multiply-adds.
+        """Return the schedule with the smallest r that costs at most ``max_macs_ratio`` of plain CLIP's MACs.
 
         Raises:
-            ValueError: No r is enough.
+            ValueError: No r meets the budget.
         """
         size = {"width": width, "num_frames": num_frames, "num_patches": num_patches, "num_layers": num_layers}
         plain = cls(layers=(), factors=(), r=0).macs(**size)
@@ -129,10 +141,10 @@ class MergeSchedule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergePlan:
-    """Which tokens merge into which: indices without gradient.
+    """Which tokens merge into which.
 
-    The patches are split by the parity of their absolute position: even ones are set A, odd ones set B. ``src`` are
-    offsets in A that merge, each into offset ``dst`` in B; ``kept`` are the other offsets in A, rising.
+    Patches are split by the parity of their absolute position: even ones form set A, odd ones set B. ``src`` holds the
+    offsets in A that merge, ``dst`` the offset in B that each merges into, ``kept`` the other offsets in A, rising.
     """
 
     front: int
@@ -144,16 +156,18 @@ class MergePlan:
 
     @property
     def starts(self) -> tuple[int, int]:
-        """Give the absolute position of the first token of A and of B."""
+        """Return the absolute position of the first token of A and of B."""
         odd = self.front % 2
         return self.front + odd, self.front + 1 - odd
 
     def positions(
         self,
     ) -> tuple[Int[Tensor, "sequence left"], Int[Tensor, "sequence merged"], Int[Tensor, "sequence merged"]]:
-        """Give absolute positions: of the tokens that stay, in their new order, and of those that merge; then where to.
+        """Return three sets of positions.
 
-        The last counts positions after the merge.
+        Returns:
+            The old positions of the tokens that stay, in their new order; the old positions of the tokens that merge;
+            and the new positions of the tokens that they merge into.
         """
         (start_a, start_b), stop, device = self.starts, self.length - self.back, self.src.device
         num = len(self.src)
@@ -165,11 +179,11 @@ class MergePlan:
         return stay, start_a + 2 * self.src, self.front + self.kept.shape[1] + self.dst
 
     def destinations(self) -> Int[Tensor, "sequence token"]:
-        """Say where each token is after the merge: the map that traces sources."""
+        """Return each token's position after the merge."""
         stay, src, into = self.positions()
         rank = torch.arange(stay.shape[1], device=stay.device).expand_as(stay)
-        where = torch.empty(len(stay), self.length, dtype=torch.long, device=stay.device)
-        return where.scatter_(1, stay, rank).scatter_(1, src, into)
+        after = torch.empty(len(stay), self.length, dtype=torch.long, device=stay.device)
+        return after.scatter_(1, stay, rank).scatter_(1, src, into)
 
 
 @torch.no_grad()
@@ -181,13 +195,13 @@ def plan_merge(
     back: int = 0,
     mask: Bool[Tensor, "sequence token"] | None = None,
 ) -> MergePlan:
-    """Choose the ``num_merged`` tokens of A that are most like a token of B, by cosine, in float32.
+    """Match the ``num_merged`` tokens of A with the highest cosine to a token of B, in float32.
 
-    Equal scores stand in the order of the tokens, on every device. Where ``mask`` is False a token is padding: it
-    merges with padding, and with a real one only when nothing else is left to merge.
+    Ties keep the order of the tokens on every device. Where ``mask`` is False a token is padding: it merges with
+    padding, and with a real token only when no other pair is left.
 
     Raises:
-        ValueError: There are fewer tokens in A, or none in B.
+        ValueError: A has fewer tokens than ``num_merged``, or B has none.
     """
     plan = MergePlan(front, back, metric.shape[1], *(torch.empty(len(metric), 0, dtype=torch.long),) * 3)
     (start_a, start_b), stop = plan.starts, metric.shape[1] - back
@@ -209,10 +223,10 @@ def plan_merge(
 def apply_merge(
     plan: MergePlan, tokens: Float[Tensor, "sequence token width"], sizes: Float[Tensor, "sequence token"]
 ) -> tuple[Float[Tensor, "sequence left width"], Float[Tensor, "sequence left"]]:
-    """Merge tokens to the mean of their parts, weighted by how many tokens each stands for already.
+    """Merge tokens by their mean, weighted by size.
 
     Returns:
-        [front | kept of A | B | back] and the sizes; gradients flow through the tokens alone.
+        Tokens as [front | kept of A | B | back], and their sizes; gradients flow through the tokens only.
     """
     num, length, width = tokens.shape
     stay, src, into = plan.positions()
@@ -220,24 +234,24 @@ def apply_merge(
     row = torch.arange(num, device=tokens.device).unsqueeze(1)
     sizes_src, sizes_stay = sizes.gather(1, src), sizes.gather(1, stay)
     merged_sizes = sizes_stay.scatter_add(1, into, sizes_src)
-    whole = merged_sizes.clamp(min=1)  # padding stands for nothing
-    share_stay, share_src = sizes_stay / whole, sizes_src / whole.gather(1, into)
+    total = merged_sizes.clamp(min=1)  # padding has size 0
+    weight_stay, weight_src = sizes_stay / total, sizes_src / total.gather(1, into)
     flat = tokens.reshape(-1, width)
-    kept = flat.index_select(0, (stay + length * row).reshape(-1)) * share_stay.reshape(-1, 1).to(tokens.dtype)
-    moved = flat.index_select(0, (src + length * row).reshape(-1)) * share_src.reshape(-1, 1).to(tokens.dtype)
+    kept = flat.index_select(0, (stay + length * row).reshape(-1)) * weight_stay.reshape(-1, 1).to(tokens.dtype)
+    moved = flat.index_select(0, (src + length * row).reshape(-1)) * weight_src.reshape(-1, 1).to(tokens.dtype)
     merged = kept.index_add(0, (into + left * row).reshape(-1), moved)
     return merged.view(num, left, width), merged_sizes
 
 
 def move_mask(plan: MergePlan, mask: Bool[Tensor, "sequence token"]) -> Bool[Tensor, "sequence left"]:
-    """Give the mask of the merged tokens: real is what has anything real in it."""
+    """Return the mask after a merge: a token is real if any token merged into it is."""
     left = plan.length - plan.src.shape[1]
     count = torch.zeros(len(mask), left, dtype=torch.long, device=mask.device)
     return count.scatter_add(1, plan.destinations(), mask.long()).bool()
 
 
 def join_order(factor: int, front: int, back: int, length: int) -> Int[Tensor, " token"]:
-    """Give the order that turns sequences laid end to end into one [all fronts | all patches | all backs]."""
+    """Return the order that turns concatenated sequences into [all fronts | all patches | all backs]."""
     positions = torch.arange(factor * length).view(factor, length)
     stop = length - back
     return torch.cat(

@@ -1,4 +1,4 @@
-"""CLIP's text tower: our own forward over open_clip's parameters."""
+"""CLIP's text tower."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from vidret.layers import Block
 
 @dataclass(frozen=True, slots=True)
 class TextShape:
-    """The size of a text tower; ``context`` is the greatest number of tokens."""
+    """The sizes of a text tower; ``context`` is the maximum number of tokens, ``dim`` that of the joint space."""
 
     context: int
     vocabulary: int
@@ -24,7 +24,7 @@ class TextShape:
 
 
 class TextTower(nn.Module):
-    """CLIP's causal text transformer: the whole text is the state at its end token, the words are the states before."""
+    """CLIP's causal text transformer; a text's vector is the projected state at its end token."""
 
     def __init__(self, shape: TextShape, *, lora_rank: int = 0) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class TextTower(nn.Module):
     def forward(
         self, ids: Int[Tensor, "text word"]
     ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "text word dim"]]:
-        """Encode texts: start token, words, end token (the highest id), padding.
+        """Encode token ids: start token, words, end token (the highest id), padding.
 
-        Nothing looks ahead, so that padding needs no mask, and what lies behind the last end token is not computed.
+        Attention is causal, so padding needs no mask; states after the batch's last end token are not computed.
 
         Returns:
-            The sentences, and all states up to the last end token of the batch; not scaled to unit length.
+            The texts' vectors and the projected states up to the batch's last end token, neither normalised.
         """
         x, ends = self._embed(ids)
         for block in self.blocks:
@@ -56,9 +56,9 @@ class TextTower(nn.Module):
         return words[torch.arange(len(words), device=words.device), ends], words
 
     def layers(self, ids: Int[Tensor, "text word"], *, num_layers: int) -> Float[Tensor, "layer text word width"]:
-        """Give the residual stream after each of the last ``num_layers`` layers, earliest first: no norm follows.
+        """Return the residual stream after each of the last ``num_layers`` layers, earliest first, before any norm.
 
-        Words are counted as in ``forward``: from the start token to the last end token of the batch.
+        Words run from the start token to the batch's last end token, as in ``forward``.
         """
         if not 1 <= num_layers <= self.shape.layers:
             raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
@@ -71,7 +71,7 @@ class TextTower(nn.Module):
         return torch.stack(kept)
 
     def _embed(self, ids: Int[Tensor, "text word"]) -> tuple[Float[Tensor, "text word width"], Int[Tensor, " text"]]:
-        """Embed all words up to the last end token of the batch; say where each text's end token is."""
+        """Return the embeddings of all words up to the batch's last end token, and each text's end token index."""
         ends = ids.argmax(dim=-1)
         ids = ids[:, : int(ends.max()) + 1]
         return self.embedding(ids) + self.positions[: ids.shape[1]], ends

@@ -1,11 +1,11 @@
-"""Token shift: in the last blocks some of a frame's tokens are those of the frame before or after."""
+"""Token shift: in the last blocks, some tokens of a frame are replaced by those of a neighbouring frame."""
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SHIFTED_BLOCKS = 2  # the last ones
+SHIFTED_BLOCKS = 2  # the last blocks of the tower
 SHIFT_FOLD = 7
 SHIFT_BACK, SHIFT_AHEAD = 1, 4
 
@@ -13,9 +13,9 @@ SHIFT_BACK, SHIFT_AHEAD = 1, 4
 def shift_tokens(
     x: Float[Tensor, "sequence token width"], num_frames: int, mask: Bool[Tensor, " sequence"] | None = None
 ) -> Float[Tensor, "sequence token width"]:
-    """Replace every seventh-part token by the one of the frame before or after, at the video's ends by itself.
+    """Replace two of seven tokens by those of the previous and of the next frame; the ends of a video keep their own.
 
-    The video ends where ``mask`` says that frames are padding.
+    ``mask`` is False where a frame is padding, which ends a video.
     Reference: Liu et al. 2022, "TS2-Net", section 3.3, in the form that UCoFiA uses.
     """
     frames = rearrange(x, "(video frame) token width -> video frame token width", frame=num_frames)

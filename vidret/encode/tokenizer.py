@@ -1,4 +1,4 @@
-"""Texts as CLIP's text towers read them in training: word pieces, cut to a length of one's own."""
+"""CLIP's tokenizer, with a context length of one's choice as training uses it."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]:
-    """Give each text's start token, word pieces, end token, and zeros up to ``num_words``.
+    """Return each text's start token, word pieces and end token, padded with zeros to ``num_words``.
 
-    A text that is too long keeps its first ``num_words - 2`` pieces; the end token is always there.
+    A longer text keeps its first ``num_words - 2`` pieces; the end token is always present.
     """
     if num_words < 3:
         raise ValueError(f"num_words must be at least 3, got {num_words}")
@@ -19,6 +19,6 @@ def clip_words(texts: Sequence[str], num_words: int) -> Int[Tensor, "text word"]
 
 
 def clip_pieces() -> tuple[Callable[[str], list[int]], int, int]:
-    """Give what turns text into CLIP's word pieces, its start token and its end token."""
+    """Return a function from text to CLIP's word piece ids, the start token and the end token."""
     tokenizer = open_clip.SimpleTokenizer()
     return tokenizer.encode, tokenizer.sot_token_id, tokenizer.eot_token_id

@@ -1,4 +1,4 @@
-"""CLIP's vision tower: our own forward over open_clip's parameters; merging, prompts and token shift are arguments."""
+"""CLIP's vision tower over the frames of videos, with optional token merging, prompts and token shift."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vidret.encode.outputs import LayerOutput, VisionOutput, join_sources, locate_class_tokens, name_sources
+from vidret.encode.outputs import LayerOutput, VisionOutput, index_sources, join_sources, locate_class_tokens
 from vidret.encode.prompt_switch import PromptCube, PromptShape, switch
 from vidret.encode.tempme import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
 from vidret.encode.token_shift import SHIFTED_BLOCKS, shift_tokens
@@ -19,7 +19,7 @@ from vidret.layers import Block
 
 @dataclass(frozen=True, slots=True)
 class VisionShape:
-    """The size of a vision tower; ``image_size`` and ``patch`` in pixels, ``dim`` that of the joint space."""
+    """The sizes of a vision tower; ``image_size`` and ``patch`` in pixels, ``dim`` that of the joint space."""
 
     image_size: int
     patch: int
@@ -32,12 +32,12 @@ class VisionShape:
 
     @property
     def num_patches(self) -> int:
-        """Count the patches of a frame."""
+        """Return the number of patches per frame."""
         return (self.image_size // self.patch) ** 2
 
 
 class Trunk(NamedTuple):
-    """The state between layers: sequences, their tokens' sizes, mask and where each original token went."""
+    """The state between layers: tokens, their sizes and mask, and the current index of each original token."""
 
     x: Float[Tensor, "sequence token width"]
     sizes: Float[Tensor, "sequence token"] | None
@@ -45,7 +45,7 @@ class Trunk(NamedTuple):
     sources: Int[Tensor, "sequence source"] | None
 
     def cut(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Give tokens, sizes and mask between two places; the last two spelled out, with size 0 where it is padding."""
+        """Return tokens, sizes and mask from ``start`` to ``stop``; padding has size 0 and mask False."""
         mask = torch.ones_like(self.x[..., 0], dtype=torch.bool) if self.mask is None else self.mask
         sizes = mask.float() if self.sizes is None else self.sizes
         return self.x[:, start:stop], sizes[:, start:stop], mask[:, start:stop]
@@ -54,12 +54,15 @@ class Trunk(NamedTuple):
 class VisionTower(nn.Module):
     """A CLIP ViT over the frames of videos.
 
-    With nothing switched on it is open_clip's: each frame a sequence of its own. ``merging`` joins the sequences of a
-    video and merges tokens (TempMe); ``prompts`` lets frames see each other (Prompt Switch); ``token_shift`` moves some
-    patches in the last two blocks one frame on or back (TS2-Net, as UCoFiA's checkpoints need it).
+    By default it computes what open_clip's does, with each frame as a sequence of its own. ``merging`` joins the
+    sequences of a video and merges tokens (TempMe); ``prompts`` exchanges information between frames (Prompt Switch);
+    ``token_shift`` takes some tokens of the last two blocks from neighbouring frames (TS2-Net, used by UCoFiA).
 
-    Merging and prompts together are ours, no paper's: prompts never merge, the switch acts in the image stage, where a
-    sequence is a frame, and joined clips carry all their prompts along.
+    No paper combines merging with prompts. Here prompts never merge, they switch only in the image stage, where a
+    sequence is a frame, and joined clips keep all their prompts.
+
+    Attributes:
+        checkpointing: In training, recompute layers in the backward pass instead of keeping their activations.
     """
 
     def __init__(
@@ -72,13 +75,11 @@ class VisionTower(nn.Module):
         token_shift: bool = False,
         lora_rank: int = 0,
     ) -> None:
-        """Build a tower with random weights; ``num_frames`` is what the temporal positions are trained for."""
+        """Build a tower with random weights; ``num_frames`` is the length that temporal positions are trained for."""
         if token_shift and (merging is not None or prompts is not None):
             raise ValueError("token_shift must be alone, got it with merging or prompts")
         super().__init__()
-        self.checkpointing = (
-            False  # in training: compute layers again on the way back instead of keeping what is inside
-        )
+        self.checkpointing = False
         width = shape.width
         self.shape, self.merging, self.num_frames, self.token_shift = shape, merging, num_frames, token_shift
         self.patches = nn.Conv2d(3, width, shape.patch, shape.patch, bias=False)
@@ -100,24 +101,27 @@ class VisionTower(nn.Module):
 
     def forward(
         self,
-        pictures: Float[Tensor, "picture 3 height width"],
+        images: Float[Tensor, "image 3 height width"],
         *,
         num_frames: int,
         mask: Bool[Tensor, "video frame"] | None = None,
         tokens: bool = False,
         trace: bool = False,
     ) -> VisionOutput:
-        """Encode videos of ``num_frames`` frames each, the frames of a video in a row.
+        """Encode videos of ``num_frames`` frames each, the frames of a video consecutive.
 
         Args:
-            pictures: Standardised pixels.
-            num_frames: Frames a video; temporal positions are interpolated when it is not what they were trained for.
-            mask: False where a frame is padding: it changes nothing in the others.
-            tokens: Give the remaining patches too.
-            trace: Say which original patches each is made of.
+            images: Normalised pixels.
+            num_frames: Frames per video; temporal positions are interpolated to it.
+            mask: False where a frame is padding, which does not affect the other frames.
+            tokens: Whether to return the remaining patches.
+            trace: Whether to return ``sources``, the token that each original patch became part of.
+
+        Raises:
+            ValueError: ``images`` are not whole videos, or ``num_frames`` does not fit the prompts.
         """
         steps = self.plan(num_frames)
-        trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
+        trunk = self._embed(images, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
         for layer, step in enumerate(steps):
             drop_patches = layer == len(steps) - 1 and not (tokens or trace)
             if self.checkpointing and self.training:
@@ -130,57 +134,61 @@ class VisionTower(nn.Module):
 
     def layers(
         self,
-        pictures: Float[Tensor, "picture 3 height width"],
+        images: Float[Tensor, "image 3 height width"],
         *,
         num_frames: int,
         num_layers: int,
         mask: Bool[Tensor, "video frame"] | None = None,
     ) -> list[LayerOutput]:
-        """Give the residual stream after each of the last ``num_layers`` layers, earliest first.
+        """Return the residual stream after each of the last ``num_layers`` layers, earliest first.
 
         The other arguments are those of ``forward``.
+
+        Raises:
+            ValueError: As in ``forward``, or the tower has fewer layers.
         """
         if not 1 <= num_layers <= self.shape.layers:
             raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
         steps = self.plan(num_frames)
-        trunk = self._embed(pictures, num_frames, steps[0].clips * steps[0].join, mask, trace=False)
+        trunk = self._embed(images, num_frames, steps[0].clips * steps[0].join, mask, trace=False)
         kept = []
         for layer, step in enumerate(steps):
             trunk = self._layer(layer, step, trunk, num_frames)
             if layer >= len(steps) - num_layers:
                 stop = trunk.x.shape[1] - self._num_prompts(step)
-                places = locate_class_tokens(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
-                kept.append(LayerOutput(*trunk.cut(0, stop), *places))
+                sequence, index = locate_class_tokens(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
+                x, sizes, mask_left = trunk.cut(0, stop)
+                kept.append(LayerOutput(tokens=x, sizes=sizes, mask=mask_left, sequence=sequence, class_index=index))
         return kept
 
     def plan(self, num_frames: int) -> list[Step]:
-        """Say what every layer does to sequences; without merging they stay as they are."""
+        """Return what each layer does to sequences; without merging they stay as they are."""
         schedule = self.merging or MergeSchedule(layers=(), factors=(), r=0)
         num_prompts = self.prompts.shape.num_prompts if self.prompts is not None else 0
         return schedule.steps(num_frames, self.shape.num_patches, self.shape.layers, num_prompts=num_prompts)
 
     def _embed(
         self,
-        pictures: Float[Tensor, "picture 3 height width"],
+        images: Float[Tensor, "image 3 height width"],
         num_frames: int,
         padded: int,
         mask: Bool[Tensor, "video frame"] | None,
         *,
         trace: bool,
     ) -> Trunk:
-        """Cut frames into patches, put class token and prompts to them, and pad to ``padded`` frames."""
-        if len(pictures) % num_frames:
-            raise ValueError(f"pictures must be whole videos of {num_frames} frames, got {len(pictures)}")
-        x = rearrange(self.patches(pictures), "picture width row column -> picture (row column) width")
+        """Embed frames as class token, patches and prompts, padded to ``padded`` frames per video."""
+        if len(images) % num_frames:
+            raise ValueError(f"images must be whole videos of {num_frames} frames, got {len(images)}")
+        x = rearrange(self.patches(images), "image width row column -> image (row column) width")
         x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1) + self.positions.to(x.dtype)
         x = self.ln_pre(x)
-        num_videos = len(pictures) // num_frames
+        num_videos = len(images) // num_frames
         if self.prompts is not None:
             x = self.prompts.attach(x, num_frames)
             if padded % self.prompts.shape.num_prompts:
                 raise ValueError(
-                    f"num_frames must fill chunks of {self.prompts.shape.num_prompts} prompts when joined clips are "
-                    f"filled up, got {num_frames} filled up to {padded}"
+                    f"num_frames, padded for merging, must be a multiple of {self.prompts.shape.num_prompts} prompts, "
+                    f"got {num_frames} padded to {padded}"
                 )
         if padded != num_frames:
             empty = x.new_zeros(num_videos, padded - num_frames, *x.shape[1:])
@@ -196,9 +204,9 @@ class VisionTower(nn.Module):
         return Trunk(x, None, token_mask, sources)
 
     def _layer(self, layer: int, step: Step, trunk: Trunk, num_frames: int, *, drop_patches: bool = False) -> Trunk:
-        """Join and merge across clips, attend, merge within the clip, change each token.
+        """Apply one layer: join and merge across clips, attention, merge within the clip, MLP.
 
-        With ``drop_patches``, in a last layer, class tokens and prompts alone go on: nothing needs patches any more.
+        ``drop_patches`` skips the patches in the last layer: only class tokens and prompts are needed after it.
         """
         block = cast(Block, self.blocks[layer])
         back = self._num_prompts(step)
@@ -215,16 +223,16 @@ class VisionTower(nn.Module):
             x = trunk.x[:, stay] + block.attn.cross(normed[:, stay], normed, bias=self._bias(trunk))
             mask = None if trunk.mask is None else trunk.mask[:, stay]
             return Trunk(x + block.mlp(block.ln_2(x)), None, mask, None)
-        seen, keys = block.attn(normed, bias=self._bias(trunk))
-        trunk = trunk._replace(x=trunk.x + seen)
+        update, keys = block.attn(normed, bias=self._bias(trunk))
+        trunk = trunk._replace(x=trunk.x + update)
         if step.intra:
             trunk = merge_trunk(trunk, keys.detach().mean(dim=1), step.intra, step.front, back)
         return trunk._replace(x=trunk.x + block.mlp(block.ln_2(trunk.x)))
 
     def _join(self, layer: int, step: Step, trunk: Trunk, back: int) -> Trunk:
-        """Make one sequence of several, add when each was, and merge across them.
+        """Join neighbouring sequences, add their temporal positions, and merge across them.
 
-        The match is made before the temporal positions are added, on the tokens themselves.
+        Tokens are matched as they are before the positions are added.
         """
         factor, length = step.join, trunk.x.shape[1]
         order = join_order(factor, step.front // factor, back // factor, length).to(trunk.x.device)
@@ -242,9 +250,9 @@ class VisionTower(nn.Module):
         return merge_trunk(trunk, metric, step.cross, step.front, back) if step.cross else trunk
 
     def _positions_in_time(self, layer: int, clips: int) -> Float[Tensor, "clip width"]:
-        """Give a layer's temporal positions, stretched to a number of clips when it is not the trained one.
+        """Return a layer's temporal positions, interpolated to ``clips`` if that is not the trained number.
 
-        Padding counts as clips, so that a video in a padded batch gets what it gets alone.
+        ``clips`` includes padding, so that a video gets the same positions alone and in a padded batch.
         """
         table: Tensor = self.temporal[str(layer)]
         if len(table) == clips:
@@ -254,11 +262,13 @@ class VisionTower(nn.Module):
         return rearrange(stretched, "1 width clip -> clip width")
 
     def _bias(self, trunk: Trunk) -> Float[Tensor, "sequence 1 1 token"] | None:
-        """Give what is added to attention's logits: the logarithm of sizes, and -inf where a key is padding."""
+        """Return the bias of attention logits: the logarithm of sizes, and -inf where a key is padding."""
         weighed = trunk.sizes is not None and self.merging is not None and self.merging.proportional
         bias = trunk.sizes.clamp(min=1).log() if weighed and trunk.sizes is not None else None
         if trunk.mask is not None:
-            real = trunk.mask | ~trunk.mask.any(dim=1, keepdim=True)  # all padding: whatever it sees, nobody sees it
+            real = trunk.mask | ~trunk.mask.any(
+                dim=1, keepdim=True
+            )  # a row of -inf only would be NaN; nothing reads such a sequence
             bias = (torch.zeros_like(real, dtype=torch.float32) if bias is None else bias).masked_fill(
                 ~real, -torch.inf
             )
@@ -268,7 +278,7 @@ class VisionTower(nn.Module):
         return self.prompts.shape.num_prompts * step.front if self.prompts is not None else 0
 
     def _project(self, trunk: Trunk, step: Step, num_frames: int, *, tokens: bool) -> VisionOutput:
-        """Bring class tokens, and on request patches, into the joint space."""
+        """Project class tokens, and patches if requested, into the joint space."""
         front, back, clips = step.front, self._num_prompts(step), step.clips
         stop = trunk.x.shape[1] - back
         classes = rearrange(trunk.x[:, :front], "(video clip) front d -> video (clip front) d", clip=clips)
@@ -288,18 +298,18 @@ class VisionTower(nn.Module):
             rearrange(part, "(video clip) n ... -> video (clip n) ...", clip=clips) for part in trunk.cut(front, stop)
         )
         projected = self.ln_post(patches) @ self.proj
-        sources = None if trunk.sources is None else name_sources(trunk.sources, step, num_frames, stop)
-        return VisionOutput(frames, projected, sizes, mask, sources)
+        sources = None if trunk.sources is None else index_sources(trunk.sources, step, num_frames, stop)
+        return VisionOutput(frames=frames, tokens=projected, sizes=sizes, mask=mask, sources=sources)
 
 
 def merge_trunk(
     trunk: Trunk, metric: Float[Tensor, "sequence token channel"], num_merged: int, front: int, back: int
 ) -> Trunk:
-    """Plan a merge by a metric and apply it to everything that a sequence carries."""
+    """Plan a merge by ``metric`` and apply it to the tokens, sizes, mask and sources."""
     plan = plan_merge(metric, num_merged, front=front, back=back, mask=trunk.mask)
     sizes = trunk.x.new_ones(trunk.x.shape[:2], dtype=torch.float32) if trunk.sizes is None else trunk.sizes
     if trunk.mask is not None:
-        sizes = sizes * trunk.mask  # padding stands for nothing, should it have to merge with something real
+        sizes = sizes * trunk.mask  # padding has size 0 even if it must merge with a real token
     x, sizes = apply_merge(plan, trunk.x, sizes)
     mask = None if trunk.mask is None else move_mask(plan, trunk.mask)
     sources = None if trunk.sources is None else plan.destinations().gather(1, trunk.sources)

@@ -1,14 +1,13 @@
-"""Other people's checkpoints: their parameter names to ours, their shapes to a card.
+"""Conversion of published checkpoints: weights are renamed, and a card is derived from their shapes.
 
-A table a source, patterns of names on the left, ours on the right; ``*`` is a layer's number. Every parameter has to be
-named by a table, or be listed as one that is left behind on purpose: an unknown key is an error, never skipped.
+Every weight must be in its source's table of names or be ignored on purpose; an unknown name is an error.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -20,99 +19,20 @@ from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
+from vidret.encode.weight_names import OPEN_CLIP, PROMPT_KEY, PROMPT_SWITCH, TEMPME, UCOFIA, Names
 from vidret.errors import EncoderError
 from vidret.types import Sampling
 
 Weights = dict[str, Tensor]
-Names = Mapping[str, str]
 Heads = tuple[int, int]
 
-PROMPT_KEY = "clip.vision_model.encoder.prompt_embedding"
-
-_OPEN_BLOCK = {
-    "attn.in_proj_weight": "attn.in_proj_weight",
-    "attn.in_proj_bias": "attn.in_proj_bias",
-    "attn.out_proj.weight": "attn.out_proj.weight",
-    "attn.out_proj.bias": "attn.out_proj.bias",
-    "ln_1.weight": "ln_1.weight",
-    "ln_1.bias": "ln_1.bias",
-    "ln_2.weight": "ln_2.weight",
-    "ln_2.bias": "ln_2.bias",
-    "mlp.c_fc.weight": "mlp.c_fc.weight",
-    "mlp.c_fc.bias": "mlp.c_fc.bias",
-    "mlp.c_proj.weight": "mlp.c_proj.weight",
-    "mlp.c_proj.bias": "mlp.c_proj.bias",
-}
-_LORA = {"attn.TVPt_LoRA_a": "attn.lora.a", "attn.TVPt_LoRA_b": "attn.lora.b"}
-OPEN_CLIP: Names = {
-    "visual.conv1.weight": "vision.patches.weight",
-    "visual.class_embedding": "vision.class_embedding",
-    "visual.positional_embedding": "vision.positions",
-    "visual.proj": "vision.proj",
-    **{
-        f"visual.{norm}.{part}": f"vision.{norm}.{part}"
-        for norm in ("ln_pre", "ln_post")
-        for part in ("weight", "bias")
-    },
-    **{f"visual.transformer.resblocks.*.{key}": f"vision.blocks.*.{own}" for key, own in _OPEN_BLOCK.items()},
-    "token_embedding.weight": "text.embedding.weight",
-    "positional_embedding": "text.positions",
-    "text_projection": "text.proj",
-    "ln_final.weight": "text.ln_final.weight",
-    "ln_final.bias": "text.ln_final.bias",
-    **{f"transformer.resblocks.*.{key}": f"text.blocks.*.{own}" for key, own in _OPEN_BLOCK.items()},
-    "logit_scale": "logit_scale",
-}
-TEMPME: Names = {
-    **{f"clip.{key}": own for key, own in OPEN_CLIP.items()},
-    **{f"clip.visual.transformer.resblocks.*.{key}": f"vision.blocks.*.{own}" for key, own in _LORA.items()},
-    **{f"clip.transformer.resblocks.*.{key}": f"text.blocks.*.{own}" for key, own in _LORA.items()},
-    "clip.visual.transformer.resblocks.*.TVPt_Video_Positional_embedding": "vision.temporal.*",
-}
-_SHIFTED = {key: own for key, own in _OPEN_BLOCK.items() if key.startswith("attn.")}
-UCOFIA: Names = {
-    **{f"clip.{key}": own for key, own in OPEN_CLIP.items()},
-    # The wrapper that shifts tokens renames the attention of the last two blocks.
-    **{
-        f"clip.visual.transformer.resblocks.*.{key.replace('attn.', 'attn.net.', 1)}": f"vision.blocks.*.{own}"
-        for key, own in _SHIFTED.items()
-    },
-}
-_HF_BLOCK = {
-    **{f"self_attn.out_proj.{part}": f"attn.out_proj.{part}" for part in ("weight", "bias")},
-    **{f"self_attn.qkv.{part}": f"attn.in_proj_{part}" for part in ("weight", "bias")},  # packed beforehand
-    **{f"layer_norm{n}.{part}": f"ln_{n}.{part}" for n in (1, 2) for part in ("weight", "bias")},
-    **{f"mlp.fc1.{part}": f"mlp.c_fc.{part}" for part in ("weight", "bias")},
-    **{f"mlp.fc2.{part}": f"mlp.c_proj.{part}" for part in ("weight", "bias")},
-}
-PROMPT_SWITCH: Names = {
-    "clip.vision_model.embeddings.class_embedding": "vision.class_embedding",
-    "clip.vision_model.embeddings.patch_embedding.weight": "vision.patches.weight",
-    "clip.vision_model.embeddings.position_embedding.weight": "vision.positions",
-    **{f"clip.vision_model.pre_layrnorm.{part}": f"vision.ln_pre.{part}" for part in ("weight", "bias")},
-    **{f"clip.vision_model.post_layernorm.{part}": f"vision.ln_post.{part}" for part in ("weight", "bias")},
-    **{f"clip.vision_model.encoder.layers.*.{key}": f"vision.blocks.*.{own}" for key, own in _HF_BLOCK.items()},
-    PROMPT_KEY: "vision.prompts.cube",
-    "clip.vision_model.attn.in_proj_weight": "vision.prompts.aggregation.in_proj_weight",
-    "clip.vision_model.attn.in_proj_bias": "vision.prompts.aggregation.in_proj_bias",
-    **{
-        f"clip.vision_model.attn.out_proj.{part}": f"vision.prompts.aggregation.out_proj.{part}"
-        for part in ("weight", "bias")
-    },
-    "clip.visual_projection.weight": "vision.proj",
-    "clip.text_model.embeddings.token_embedding.weight": "text.embedding.weight",
-    "clip.text_model.embeddings.position_embedding.weight": "text.positions",
-    **{f"clip.text_model.final_layer_norm.{part}": f"text.ln_final.{part}" for part in ("weight", "bias")},
-    **{f"clip.text_model.encoder.layers.*.{key}": f"text.blocks.*.{own}" for key, own in _HF_BLOCK.items()},
-    "clip.text_projection.weight": "text.proj",
-    "clip.logit_scale": "logit_scale",
-}
-PROMPT_SWITCH_LEFT = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
-NEVER_LEFT = re.compile(r"(?!)")
+PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
+NOTHING = re.compile(r"(?!)")
 
 
-class Missing(NamedTuple):
-    """What checkpoints do not hold: TempMe's schedule, Prompt Switch's prompts, and attention heads where unusual."""
+@dataclass(frozen=True, slots=True)
+class ConversionSettings:
+    """Settings that checkpoints do not store: TempMe's schedule, Prompt Switch's prompts, numbers of heads."""
 
     schedule: MergeSchedule
     prompts: PromptShape | None
@@ -127,28 +47,30 @@ def convert_state_dict(
     prompts: PromptShape | None = None,
     heads: Heads | None = None,
 ) -> ClipModel:
-    """Turn a published state dict into a model.
+    """Convert a published state dict to a model, in evaluation mode.
 
     Args:
         weights: The state dict, with the names of the method's own code.
         source: ``tempme``, ``promptswitch``, ``ucofia`` or ``glscl``.
-        schedule: TempMe's, which its checkpoints do not hold; the published default unless given.
-        prompts: Prompt Switch's, whose frames a clip are not in its checkpoints; as many as prompts unless given.
-        heads: Attention heads of vision and text when they are not one for each 64 channels.
+        schedule: TempMe's merge schedule, which its checkpoints do not store; default: the published one.
+        prompts: Prompt Switch's prompts and frames per clip; default: as many frames per clip as prompts.
+        heads: Attention heads of the vision and the text tower; default: one per 64 channels.
 
     Raises:
-        EncoderError: Lists the keys that are missing or unknown.
+        EncoderError: The source is unknown, or weights are missing or unknown; the message lists them.
     """
     if source not in SOURCES:
         raise EncoderError(f"source must be one of {', '.join(SOURCES)}, got {source}")
-    return SOURCES[source](weights, Missing(schedule or MergeSchedule(), prompts, heads)).eval()
+    return SOURCES[source](
+        weights, ConversionSettings(schedule=schedule or MergeSchedule(), prompts=prompts, heads=heads)
+    ).eval()
 
 
 def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frames: int | None) -> ClipModel:
-    """Convert a checkpoint file; the schedule is taken for TempMe, the frames a clip for Prompt Switch.
+    """Convert a checkpoint file; ``schedule`` applies to TempMe, ``clip_frames`` (per clip) to Prompt Switch.
 
     Raises:
-        EncoderError: The file cannot be read, or its keys are not the source's; the message names the file.
+        EncoderError: The file cannot be read, or its weights are not the source's; the message has the path.
     """
     weights = read_weights(path)
     try:
@@ -161,12 +83,12 @@ def convert_file(path: Path, source: str, *, schedule: MergeSchedule, clip_frame
 
 
 def read_weights(path: Path, *, device: str = "cpu") -> Weights:
-    """Read a state dict without running anything that the file holds; what wraps it is taken off.
+    """Load a state dict without executing code from the file; wrapping dicts and ``module.`` prefixes are removed.
 
-    With ``device="meta"`` only the shapes are read.
+    With ``device="meta"`` only shapes are loaded.
 
     Raises:
-        EncoderError: The file cannot be read, or holds more than tensors.
+        EncoderError: The file cannot be read, or contains anything but named tensors.
     """
     try:
         state: Any = (
@@ -177,9 +99,9 @@ def read_weights(path: Path, *, device: str = "cpu") -> Weights:
         for wrapper in ("state_dict", "model", "model_state_dict"):
             state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
-            raise TypeError("it holds something else")
+            raise TypeError("it contains something else")
         return {name.removeprefix("module."): value for name, value in state.items()}
-    except Exception as error:  # what a foreign file can break has no end, and torch.load gives no narrower promise
+    except Exception as error:  # torch.load documents no exceptions, and a corrupt file can raise any
         raise EncoderError(f"{path}: must be a readable file of named tensors alone: {first_line(error)}") from error
 
 
@@ -191,7 +113,7 @@ def _read_safetensors(path: Path, device: str) -> Weights:
 
 
 def first_line(error: Exception) -> str:
-    """Cut an error down to a line: torch's fill a page, and advise to trust the file."""
+    """Return an error as one line; torch's fill a page and advise to trust the file."""
     text = str(error)
     if refused := re.search(r"WeightsUnpickler error:\s*(.+?)(\. |\n|$)", text):
         text = refused[1]
@@ -199,21 +121,21 @@ def first_line(error: Exception) -> str:
     return " ".join(lines)[:300] or type(error).__name__
 
 
-def rename(weights: Weights, names: Names, *, left: re.Pattern[str] = NEVER_LEFT) -> Weights:
-    """Give weights our names.
+def rename(weights: Weights, names: Names, *, ignored: re.Pattern[str] = NOTHING) -> Weights:
+    """Return the weights under vidret's names, as float32, without those that ``ignored`` matches.
 
     Raises:
-        EncoderError: Lists the keys that no pattern names.
+        EncoderError: No pattern matches a name; the message lists all such names.
     """
     patterns = [(re.compile(re.escape(key).replace(r"\*", r"(\d+)") + "$"), own) for key, own in names.items()]
     renamed, unknown = {}, []
     for name, weight in weights.items():
         matches = ((pattern.match(name), own) for pattern, own in patterns)
-        found = next(((match, own) for match, own in matches if match), None)
-        if found is not None:
-            match, own = found
+        hit = next(((match, own) for match, own in matches if match), None)
+        if hit is not None:
+            match, own = hit
             renamed[own.replace("*", match[1]) if match.groups() else own] = weight.float()
-        elif not left.match(name):
+        elif not ignored.match(name):
             unknown.append(name)
     if unknown:
         raise EncoderError(f"{len(unknown)} weights unknown: {', '.join(sorted(unknown))}")
@@ -221,10 +143,10 @@ def rename(weights: Weights, names: Names, *, left: re.Pattern[str] = NEVER_LEFT
 
 
 def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_gelu: bool) -> Card:
-    """Read the towers' shapes off weights with our names.
+    """Return the card whose tower sizes are those of weights with vidret's names.
 
     Raises:
-        EncoderError: Weights that tell are missing.
+        EncoderError: Weights that determine a size are missing.
     """
     needed = (
         "vision.patches.weight",
@@ -261,11 +183,11 @@ def measure_card(weights: Weights, *, method: str, heads: Heads | None, quick_ge
     return Card(method, f"ViT-{_letter(width)}-{patch}", vision, text)
 
 
-def _from_tempme(weights: Weights, missing: Missing) -> ClipModel:
-    own, schedule = rename(weights, TEMPME), missing.schedule
+def _from_tempme(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own, schedule = rename(weights, TEMPME), settings.schedule
     for name in [name for name in own if name.startswith("vision.temporal.")]:
         own[name] = own[name].reshape(own[name].shape[1], -1)  # (1, clip, 1, width)
-    card = measure_card(own, method="tempme", heads=missing.heads, quick_gelu=True)
+    card = measure_card(own, method="tempme", heads=settings.heads, quick_gelu=True)
     tables = {name: len(own[name]) for name in own if name.startswith("vision.temporal.")}
     expected = {f"vision.temporal.{layer}" for layer in schedule.layers}
     if set(tables) != expected:
@@ -276,35 +198,35 @@ def _from_tempme(weights: Weights, missing: Missing) -> ClipModel:
     return _fill(card, own)
 
 
-def _from_promptswitch(weights: Weights, missing: Missing) -> ClipModel:
-    own = rename(pack_attention(weights), PROMPT_SWITCH, left=PROMPT_SWITCH_LEFT)
+def _from_promptswitch(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own = rename(pack_attention(weights), PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED)
     for name in ("vision.proj", "text.proj"):
         if name in own:
             own[name] = own[name].T
-    card = measure_card(own, method="promptswitch", heads=missing.heads, quick_gelu=True)
+    card = measure_card(own, method="promptswitch", heads=settings.heads, quick_gelu=True)
     if "vision.prompts.cube" not in own:
         raise EncoderError(f"1 weights missing: {PROMPT_KEY}")
     num_prompts = len(own["vision.prompts.cube"])
-    return _fill(replace(card, prompts=missing.prompts or PromptShape(num_prompts, num_prompts)), own)
+    return _fill(replace(card, prompts=settings.prompts or PromptShape(num_prompts, num_prompts)), own)
 
 
-def _from_ucofia(weights: Weights, missing: Missing) -> ClipModel:
-    own, card = _take_clip(weights, "ucofia", missing.heads)
+def _from_ucofia(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own, card = _take_clip(weights, "ucofia", settings.heads)
     return _fill(replace(card, token_shift=True), own)
 
 
-def _from_glscl(weights: Weights, missing: Missing) -> ClipModel:
-    own, card = _take_clip(weights, "glscl", missing.heads)
+def _from_glscl(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    own, card = _take_clip(weights, "glscl", settings.heads)
     return _fill(card, own)
 
 
 def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weights, Card]:
-    """Return CLIP's weights alone, all of which must be known; the aligner's own are the aligner's business."""
+    """Return CLIP's weights and card, without the aligner's weights, which ``vidret.align`` converts."""
     own = rename({name: weight for name, weight in weights.items() if name.startswith("clip.")}, UCOFIA)
     return own, measure_card(own, method=method, heads=heads, quick_gelu=True)
 
 
-SOURCES: Mapping[str, Callable[[Weights, Missing], ClipModel]] = {
+SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {
     "tempme": _from_tempme,
     "promptswitch": _from_promptswitch,
     "ucofia": _from_ucofia,
@@ -313,12 +235,12 @@ SOURCES: Mapping[str, Callable[[Weights, Missing], ClipModel]] = {
 
 
 def from_open_clip(state: Weights, card: Card) -> ClipModel:
-    """Build a model of a card from the state dict of an open_clip model."""
-    return _fill(card, rename(state, OPEN_CLIP, left=re.compile(r"attn_mask$|logit_bias$")))
+    """Build the model of a card from the state dict of an open_clip model."""
+    return _fill(card, rename(state, OPEN_CLIP, ignored=re.compile(r"attn_mask$|logit_bias$")))
 
 
 def pack_attention(weights: Weights) -> Weights:
-    """Join separate query, key and value projections to one, in this order."""
+    """Return the weights with separate query, key and value projections packed into one, in this order."""
     packed = dict(weights)
     for name in weights:
         if ".self_attn.q_proj." in name and name.startswith("clip."):

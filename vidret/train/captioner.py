@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from vidret.encode.model import load_exactly
 from vidret.encode.text import TextTower
-from vidret.encode.weights import Names, Weights, rename
+from vidret.encode.weight_names import Names
+from vidret.encode.weights import Weights, rename
 from vidret.errors import EncoderError
 
 FREQUENT_WORDS = "in on of to about this that a an the and there here is are . ,"
@@ -141,7 +142,7 @@ def convert_captioner(weights: Weights, *, heads: int = 8) -> Captioner:
     Raises:
         EncoderError: Lists the keys that are missing or unknown.
     """
-    own = rename(weights, PROMPT_SWITCH, left=PROMPT_SWITCH_LEFT)
+    own = rename(weights, PROMPT_SWITCH, ignored=PROMPT_SWITCH_LEFT)
     head, widest = "head.weight", "decoder.layers.0.linear1.weight"
     if missing := [name for name in (head, widest) if name not in own]:
         raise EncoderError(f"{len(missing)} weights missing: {', '.join(missing)}")

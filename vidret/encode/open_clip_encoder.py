@@ -1,4 +1,4 @@
-"""Open_clip's other models (SigLIP, CoCa, convolutional towers ...), through open_clip's own forward."""
+"""Encoder for open_clip models other than plain CLIP ViTs (SigLIP, CoCa, convolutional towers), run by open_clip."""
 
 import logging
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 logger = logging.getLogger(__name__)
 
 
-class ForeignEncoder:
-    """Whatever open_clip loads: a segment is the mean of its frames' vectors, its tokens a ViT's projected patches.
+class OpenClipEncoder:
+    """An open_clip model; a segment's vector is the mean of its frames' vectors, its tokens a ViT's projected patches.
 
-    Attributes as in ``Encoder``, and ``device``. The model is kept in ``dtype``; vectors come out as float32 of unit
+    Attributes are those of ``Encoder``, and ``device``. The model is kept in ``dtype``; vectors are float32 of unit
     length.
     """
 
@@ -38,13 +38,13 @@ class ForeignEncoder:
         sampling: Sampling | None = None,
         batch_size: int = 64,
     ) -> None:
-        """Take an open_clip model with its weights loaded, and the tokenizer that belongs to it."""
-        picture = open_clip.get_model_preprocess_cfg(model)
+        """Wrap an open_clip model with loaded weights and its tokenizer; ``batch_size`` counts frames."""
+        preprocess = open_clip.get_model_preprocess_cfg(model)
         self.name, self.device = name, str(device)
-        self.resize = read_resize(name.removesuffix(WHOLE), picture)
+        self.resize = read_resize(name.removesuffix(WHOLE), preprocess)
         self.sampling = sampling or Sampling()
-        self.fingerprint = digest_weights(model.state_dict().items(), picture, self.sampling)
-        self._mean, self._std = picture["mean"], picture["std"]
+        self.fingerprint = digest_weights(model.state_dict().items(), preprocess, self.sampling)
+        self._mean, self._std = preprocess["mean"], preprocess["std"]
         self._model = model.to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
         self._lock = Lock()
@@ -52,39 +52,43 @@ class ForeignEncoder:
 
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-        """Encode each stretch of video; its frames must have the size that ``resize`` gives."""
+        """Encode each segment's frames, which must have the size that ``resize`` produces.
+
+        Raises:
+            EncoderError: ``tokens`` are requested of a model other than a ViT with a projection.
+        """
         pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
-        parts = [self._encode_pictures(part, tokens=tokens) for part in torch.split(pixels, self._batch_size)]
+        outputs = [self._encode_images(chunk, tokens=tokens) for chunk in torch.split(pixels, self._batch_size)]
         lengths = [len(frames) for frames in batch]
-        pooled = torch.split(torch.cat([part[0] for part in parts]), lengths)
-        patches = torch.split(torch.cat([part[1] for part in parts]), lengths) if tokens else None
+        pooled = torch.split(torch.cat([output[0] for output in outputs]), lengths)
+        patches = torch.split(torch.cat([output[1] for output in outputs]), lengths) if tokens else None
         embeddings = []
-        for number, frames in enumerate(batch):
-            video = functional.normalize(pooled[number].mean(0), dim=0)
-            patch = rearrange(patches[number], "frame token dim -> (frame token) dim").numpy() if patches else None
-            embeddings.append(SegmentEmbedding(video.numpy(), pooled[number].numpy(), frames.times, patch))
+        for index, frames in enumerate(batch):
+            video = functional.normalize(pooled[index].mean(0), dim=0)
+            patch = rearrange(patches[index], "frame token dim -> (frame token) dim").numpy() if patches else None
+            embeddings.append(SegmentEmbedding(video.numpy(), pooled[index].numpy(), frames.times, patch))
         return embeddings
 
-    def _encode_pictures(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode uint8 (frame, height, width, 3): class embeddings (frame, dim), patch tokens (frame, token, dim)."""
-        pictures = normalise_pixels(pixels.to(self._device), self._mean, self._std, self._dtype)
+        images = normalise_pixels(pixels.to(self._device), self._mean, self._std, self._dtype)
         visual = self._model.visual
         if not tokens:
-            return functional.normalize(self._model.encode_image(pictures).float(), dim=-1).cpu(), torch.empty(0)
+            return functional.normalize(self._model.encode_image(images).float(), dim=-1).cpu(), torch.empty(0)
         plain = isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None
         if not plain or visual.proj is None:
             raise EncoderError(f"tokens must come from a ViT with a projection, got {self.name}")
-        states = visual.forward_intermediates(pictures, indices=1, output_fmt="NLC", normalize_intermediates=True)
+        states = visual.forward_intermediates(images, indices=1, output_fmt="NLC", normalize_intermediates=True)
         patches = functional.normalize((states["image_intermediates"][-1] @ visual.proj).float(), dim=-1)
         return functional.normalize(states["image_features"].float(), dim=-1).cpu(), patches.cpu()
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text; what lies beyond the model's context length is cut off."""
+        """Encode each text, truncated to the model's context length with a warning."""
         ids = self._tokenizer(list(texts)).to(self._device)
         states: list[torch.Tensor] = []
         text_tower = getattr(self._model, "text", self._model)
-        with self._lock:  # a hook hears every thread
+        with self._lock:  # the hook fires for every thread's forward
             hook = text_tower.transformer.register_forward_hook(lambda _module, _inputs, output: states.append(output))
             try:
                 sentences = functional.normalize(self._model.encode_text(ids).float(), dim=-1).cpu().numpy()
@@ -104,9 +108,9 @@ class ForeignEncoder:
         ]
 
     def _find_words(self, ids: np.ndarray) -> list[slice]:
-        """Find where each row's words are; an empty text has its end token instead.
+        """Return the slice of words of each row of ids; an empty text is represented by its end token.
 
-        CLIP's rows are start, words, end, zeros, and the end has the highest id. SigLIP's are words and padding.
+        CLIP's rows are start, words, end, zeros, and the end token has the highest id. SigLIP's are words and padding.
         """
         inner = getattr(self._tokenizer, "tokenizer", None)
         if inner is None:
