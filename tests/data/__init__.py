@@ -1,1 +1,1 @@
-"""Proofs for vidret/data/."""
+"""Tests of vidret/data/."""

@@ -1,4 +1,4 @@
-"""The benchmarks' own files, where ``VIDRET_DATA`` names a folder of them: their licences keep them from lying here."""
+"""Original benchmark files, in the folder ``VIDRET_DATA``; their licences forbid including them here."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from vidret.data.records import Caption, LabelledQuery, Split
 from vidret.data.videos import find_videos
 
 DATA = Path(os.environ.get("VIDRET_DATA", "/nowhere"))
-with_data = pytest.mark.skipif("VIDRET_DATA" not in os.environ, reason="VIDRET_DATA names no folder")
+with_data = pytest.mark.skipif("VIDRET_DATA" not in os.environ, reason="VIDRET_DATA is not set")
 
-read = cache(read_split)  # several tests look at the same split
+read = cache(read_split)  # several tests use the same split
 
 # name: videos, captions, queries
 COUNTS = {
@@ -54,7 +54,7 @@ def spans_of(split: Split) -> list[tuple[float, float]]:
 
 @with_data
 @pytest.mark.parametrize("name", COUNTS)
-def test_the_counts_of_the_specification(name: str) -> None:
+def test_counts_match_the_specification(name: str) -> None:
     split = read(name, DATA)
     assert (len(split.videos), len(split.captions), len(split.queries)) == COUNTS[name]
     rows: list[Caption | LabelledQuery] = [*split.captions, *split.queries]
@@ -64,7 +64,7 @@ def test_the_counts_of_the_specification(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def msrvtt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Put invented captions beside the real lists: the captions themselves are not at hand."""
+    """Return a folder with the real lists and made-up captions; the real captions are not available."""
     folder = tmp_path_factory.mktemp("msrvtt")
     (folder / "msrvtt").symlink_to(DATA / "msrvtt")
     sentences = [{"video_id": f"video{n}", "caption": f"caption {k} of {n}"} for n in range(10_000) for k in range(2)]
@@ -73,7 +73,7 @@ def msrvtt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @with_data
-def test_the_lists_of_msrvtt_and_what_they_share(msrvtt: Path) -> None:
+def test_msrvtt_lists_and_their_overlaps(msrvtt: Path) -> None:
     splits = {name: read(name, msrvtt) for name in LISTS}
     assert {name: len(split.videos) for name, split in splits.items()} == LISTS
     videos = {name: set(split.videos) for name, split in splits.items()}
@@ -87,10 +87,10 @@ def test_the_lists_of_msrvtt_and_what_they_share(msrvtt: Path) -> None:
 
 
 @with_data
-def test_shared_captions_bound_what_can_be_reached() -> None:
+def test_duplicate_captions_limit_recall() -> None:
     counts = Counter(caption.text for caption in read("msrvtt-1k-a", DATA).captions)
     shared = [count for count in counts.values() if count > 1]
-    assert (sum(shared), len(shared)) == (9, 4)  # of 9 queries 5 must miss: R@1 ends at 99.5
+    assert (sum(shared), len(shared)) == (9, 4)  # 5 of these 9 queries must miss: R@1 is at most 99.5
     by_text: dict[str, set[str]] = {}
     split = read("msvd", DATA)
     for caption in split.captions:
@@ -101,11 +101,11 @@ def test_shared_captions_bound_what_can_be_reached() -> None:
 
 
 @with_data
-def test_didemo_paragraphs_are_of_the_listed_videos() -> None:
+def test_didemo_paragraphs_cover_the_listed_videos() -> None:
     split = read("didemo", DATA)
     rows = json.loads((DATA / "didemo" / "test_data.json").read_text("utf-8"))
     assert len({row["video"] for row in rows}) == 1_037
-    assert split.notes == ("described videos that are left out, since the list does not name them: 33",)
+    assert split.notes == ("described videos omitted because the list does not include them: 33",)
     listed = set(split.videos)
     texts: dict[str, str] = {}
     for row in rows:
@@ -120,22 +120,20 @@ def test_didemo_paragraphs_are_of_the_listed_videos() -> None:
 
 
 @with_data
-def test_activitynet_windows_pass_their_video_in_five_sentences() -> None:
+def test_five_activitynet_windows_extend_past_their_video() -> None:
     split = read("activitynet-moments", DATA)
-    assert split.notes[1:] == ("windows that passed their video, cut at its ends: 5",)
+    assert split.notes[1:] == ("windows that extended past their video, clipped to it: 5",)
     assert all(0 <= start < end <= (query.duration or 0) for query in split.queries for start, end in query.spans)
     paragraphs = {caption.video: caption.text for caption in read("activitynet", DATA).captions}
     joined: dict[str, list[str]] = {}
     for query in split.queries:
         joined.setdefault(query.video, []).append(query.text)
     assert {video: " ".join(texts) for video, texts in joined.items()} == paragraphs
-    assert read("activitynet", DATA).notes == (
-        "videos that bad_vids.txt calls unreadable and that stay in the gallery: 1",
-    )
+    assert read("activitynet", DATA).notes == ("videos listed as unreadable in bad_vids.txt, kept in the gallery: 1",)
 
 
 @with_data
-def test_qvhighlights_clips_are_those_of_the_windows() -> None:
+def test_qvhighlights_clips_match_windows() -> None:
     for name in ("qvhighlights-train", "qvhighlights-val"):
         split = read(name, DATA)
         assert split.notes == ()
@@ -153,7 +151,7 @@ def test_qvhighlights_clips_are_those_of_the_windows() -> None:
 
 
 @with_data
-def test_the_two_ground_truths_of_charades_differ_in_562_windows() -> None:
+def test_charades_ground_truths_differ_in_562_windows() -> None:
     original = read("charades-sta-test", DATA)
     derived = read("charades-sta", DATA / "charades_sta" / "charades_test_release.jsonl")
     assert [(query.video, query.text) for query in original.queries] == [
@@ -161,28 +159,28 @@ def test_the_two_ground_truths_of_charades_differ_in_562_windows() -> None:
     ]
     assert sum(a != b for a, b in zip(spans_of(original), spans_of(derived), strict=True)) == 562
     assert all(end <= (query.duration or 0) for query in derived.queries for _, end in query.spans)
-    assert "windows that ended before they started, turned round: 4" in read("charades-sta-train", DATA).notes
+    assert "windows that ended before they started, start and end swapped: 4" in read("charades-sta-train", DATA).notes
 
 
 @with_data
-def test_charades_windows_that_pass_the_video_are_counted_when_lengths_are_known(tmp_path: Path) -> None:
+def test_charades_windows_past_the_video_are_counted_if_durations_are_known(tmp_path: Path) -> None:
     derived = read("charades-sta", DATA / "charades_sta" / "charades_test_release.jsonl")
-    lengths = {query.video: query.duration for query in derived.queries}
+    durations = {query.video: query.duration for query in derived.queries}
     (tmp_path / "charades_sta").symlink_to(DATA / "charades_sta")
-    table = "".join(f"{video},{length}\n" for video, length in lengths.items())
+    table = "".join(f"{video_id},{duration}\n" for video_id, duration in durations.items())
     (tmp_path / "Charades_v1_test.csv").write_text(f"id,length\n{table}", "utf-8")
     split = read("charades-sta", tmp_path)
-    passed = [end - (query.duration or 0) for query in split.queries for _, end in query.spans]
-    assert sum(seconds > 0 for seconds in passed) == 562
-    told = sum(seconds > 0.02 for seconds in passed)
-    assert split.notes == (f"windows that end after their video, kept as they are: {told}",)
+    excess_s = [end - (query.duration or 0) for query in split.queries for _, end in query.spans]
+    assert sum(seconds > 0 for seconds in excess_s) == 562
+    num_noted = sum(seconds > 0.02 for seconds in excess_s)
+    assert split.notes == (f"windows that end after their video, kept unchanged: {num_noted}",)
 
 
 @with_data
-def test_both_forms_of_tacos_say_the_same() -> None:
+def test_both_tacos_formats_agree() -> None:
     frames = read("tacos", DATA)
     seconds = read("tacos", DATA / "tacos" / "tacos_test_release.jsonl")
-    assert frames.notes == ("windows that passed their video, cut at its ends: 5",)
+    assert frames.notes == ("windows that extended past their video, clipped to it: 5",)
     by_id = {query.id: query for query in seconds.queries}
     assert by_id.keys() == {query.id for query in frames.queries}
     for query in frames.queries:
@@ -192,7 +190,7 @@ def test_both_forms_of_tacos_say_the_same() -> None:
 
 
 @with_data
-def test_tvsum_and_youtube_have_their_domains_annotators_and_clips() -> None:
+def test_tvsum_and_youtube_domains_annotators_and_clips() -> None:
     train, val = read("tvsum-train", DATA), read("tvsum", DATA)
     assert Counter(Counter(query.domain for query in train.queries).values()) == {4: 10}
     assert Counter(Counter(query.domain for query in val.queries).values()) == {1: 10}
@@ -214,13 +212,13 @@ def test_every_file_is_read(msrvtt: Path) -> None:
     derived = ("charades-sta/charades_sta/charades_test_release.jsonl", "tacos/tacos/tacos_test_release.jsonl")
     splits += [read(name, DATA / path) for name, _, path in (text.partition("/") for text in derived)]
     seen = {Path(file).resolve() for split in splits for file in split.files}
-    alone = {DATA / "didemo" / f"{name}_list.txt" for name in ("train", "val")}  # their captions are not at hand
+    unused = {DATA / "didemo" / f"{name}_list.txt" for name in ("train", "val")}  # their captions are not available
     files = {path.resolve() for path in DATA.rglob("*") if path.is_file() and "LICENSE" not in path.name}
-    assert files - seen - {path.resolve() for path in alone} == set()
+    assert files - seen - {path.resolve() for path in unused} == set()
 
 
-@pytest.mark.skipif("VIDRET_REALSET" not in os.environ, reason="VIDRET_REALSET names no folder")
-def test_own_videos_captions_and_moments_are_found_together() -> None:
+@pytest.mark.skipif("VIDRET_REALSET" not in os.environ, reason="VIDRET_REALSET is not set")
+def test_custom_captions_and_moments_match_video_files() -> None:
     folder = Path(os.environ.get("VIDRET_REALSET", "/nowhere"))
     captions, moments = read("captions", folder), read("moments", folder)
     assert (len(captions.videos), len(captions.captions)) == (156, 412)

@@ -1,4 +1,4 @@
-"""Names in annotations -> files: suffixes may differ, capitals and dots count, nothing is skipped in silence."""
+"""Matching of annotation names to video files."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_only_a_videos_suffix_comes_off_a_name() -> None:
+def test_stem_drops_video_suffixes_only() -> None:
     names = {
         "video7020": "video7020",
         "s30-d41.avi": "s30-d41",
@@ -46,28 +46,28 @@ def test_videos_are_found_by_stem_in_subfolders_with_any_suffix(tmp_path: Path) 
     assert missing == ["missing", "d"]
 
 
-def test_capitals_count(tmp_path: Path) -> None:
+def test_matching_is_case_sensitive(tmp_path: Path) -> None:
     found, missing = find_videos(["aBc", "ABC", "abc"], touch(tmp_path, "aBc.mp4", "ABC.mp4"))
     assert (found["aBc"].name, found["ABC"].name, missing) == ("aBc.mp4", "ABC.mp4", ["abc"])
 
 
-def test_a_path_goes_before_a_name_and_a_name_before_a_stem(tmp_path: Path) -> None:
+def test_path_takes_precedence_over_name_and_name_over_stem(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.mp4", "y/a.mp4", "b.mp4", "x/b.webm", "c.mp4", "x/c.mp4")
     found, missing = find_videos(["y/a.mp4", "b.mp4", "c.mp4", "z/a.mp4"], tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in found.values()] == ["y/a.mp4", "b.mp4", "c.mp4"]
     assert missing == ["z/a.mp4"]
 
 
-def test_what_fits_twice_is_refused(tmp_path: Path) -> None:
+def test_ambiguous_matches_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "x/a.webm", "b.mp4")
-    with pytest.raises(VidretError, match=r"^a must be one video, got .*a\.mp4, .*a\.webm \(2 files fit\)$"):
+    with pytest.raises(VidretError, match=r"^a must match one file, got .*a\.mp4, .*a\.webm \(2 in all\)$"):
         find_videos(["b", "a"], tmp_path)
-    with pytest.raises(VidretError, match=r"b\.mp4 must be one video, but both b\.avi and b\.mov name it$"):
+    with pytest.raises(VidretError, match=r"b\.mp4 must match one name, got b\.avi and b\.mov$"):
         find_videos(["b.avi", "b.mov"], tmp_path)
     assert find_videos(["b"], tmp_path)[1] == []
 
 
-def test_the_folder_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VidretError, match="nowhere: no such folder of videos"):
         find_videos(["a"], tmp_path / "nowhere")
     assert find_videos(["a"], tmp_path) == ({}, ["a"])

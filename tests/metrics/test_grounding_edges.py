@@ -207,7 +207,7 @@ def test_an_answer_without_a_query_is_refused(tmp_path: Path) -> None:
 def test_a_query_answered_twice_is_refused(tmp_path: Path) -> None:
     # Officially mAP pools the windows of both lines and all other numbers take the last line.
     case = vary({})
-    with pytest.raises(VidretError, match=r"submission\.jsonl:5: query 4 is at .*:4 already"):
+    with pytest.raises(VidretError, match=r"submission\.jsonl:5: query 4 must be unique, but is already at .*:4"):
         score({**case, "pred": [*case["pred"], case["pred"][3]]}, tmp_path)
 
 

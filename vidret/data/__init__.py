@@ -1,1 +1,1 @@
-"""Annotation files -> records -> batches."""
+"""Annotation files to records to training batches."""

@@ -1,17 +1,22 @@
-"""What annotation files say, one record a row: frozen values, times in seconds."""
+"""Annotation records: frozen values, one per row of a benchmark's files, with times in seconds."""
 
 from dataclasses import dataclass
 
-Times = tuple[float, float]
+Times = tuple[float, float]  # start and end
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
     """A text that describes a video, or the part of it from ``start`` to ``end``.
 
-    ``id`` is the benchmark's own name of the row, unique in its split; where it has none, ``video`` and the number of
-    the row among the rows of that video, from 0: ``video7020_0``. ``video`` is the benchmark's own name of the video.
-    ``domain`` is the kind of video, by which one's own captions may be told apart.
+    Attributes:
+        id: The benchmark's id of the row, unique in its split. Where the benchmark has none, the video id and the
+            row's index among the rows of that video, from 0: ``video7020_0``.
+        video: The benchmark's id of the video.
+        text: The caption.
+        start: Start of the described part in seconds; None for the start of the video.
+        end: End of the described part in seconds; None for the end of the video.
+        domain: Kind of video, to group results by; used by custom captions.
     """
 
     id: str
@@ -24,13 +29,20 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A query into one video, and what people say answers it.
+    """A query into one video, with its ground truth.
 
-    ``id`` and ``video`` are as in ``Caption``. ``duration`` is None where the annotations do not say it. ``spans`` are
-    (start, end), none where the labels are only per clip, or withheld. ``saliency`` holds for each labelled clip one
-    number for each annotator, ``clips`` the numbers of these clips; clip n lasts from n to n + 1 times
-    ``clip_seconds``, unless ``clip_spans`` says for each of ``clips`` when it is. ``domain`` is the topic that some
-    benchmarks are averaged over.
+    Attributes:
+        id: As in ``Caption``.
+        video: As in ``Caption``.
+        text: The query.
+        duration: Duration of the video in seconds; None where the annotations do not give it.
+        spans: Ground-truth (start, end) spans; empty where labels are per clip only, or withheld.
+        clips: Indices of the labelled clips. Clip n lasts from n to n + 1 times ``clip_seconds``, unless ``clip_spans``
+            is set.
+        saliency: One tuple per labelled clip, with one score per annotator.
+        clip_seconds: Duration of a clip.
+        clip_spans: The (start, end) of each of ``clips``, for clips of unequal duration.
+        domain: Topic, for benchmarks that average over topics.
     """
 
     id: str
@@ -46,17 +58,22 @@ class LabelledQuery:
 
     @property
     def clip_times(self) -> tuple[Times, ...]:
-        """Say when each of ``clips`` begins and ends."""
-        length = self.clip_seconds
-        return self.clip_spans or tuple((number * length, (number + 1) * length) for number in self.clips)
+        """Return the (start, end) of each of ``clips``."""
+        duration_s = self.clip_seconds
+        return self.clip_spans or tuple((clip * duration_s, (clip + 1) * duration_s) for clip in self.clips)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split of a benchmark: its name, the files it was read from, the videos it is over, and its rows.
+    """One split of a benchmark.
 
-    ``videos`` is the gallery, in the benchmark's order; a video may have no row. ``notes`` say what a report must say:
-    rows that were mended or left out, and by which rule.
+    Attributes:
+        name: Benchmark and split: ``msvd-test``.
+        files: Paths of the files it was read from.
+        videos: Ids of the gallery's videos, in the benchmark's order. A video may have no row.
+        captions: Rows of a retrieval benchmark.
+        queries: Rows of a moment or highlight benchmark.
+        notes: Facts that every report must repeat, such as rows that were corrected or omitted, and why.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Names in annotations -> video files."""
+"""Video files that belong to the names in annotations."""
 
 import os
 from collections import defaultdict
@@ -10,7 +10,7 @@ from vidret.video.scan import VIDEO_SUFFIXES, scan
 
 
 def video_stem(name: str) -> str:
-    """Take the suffix of a video file off a name; other dots stay, since some benchmarks have times in their names.
+    """Return a name without its video suffix. Other dots stay, since some benchmarks put times into names.
 
     >>> video_stem("s30-d41.avi"), video_stem("NUsG9BgSes0_210.0_360.0"), video_stem("7585070382_5762149bfc.")
     ('s30-d41', 'NUsG9BgSes0_210.0_360.0', '7585070382_5762149bfc')
@@ -20,19 +20,19 @@ def video_stem(name: str) -> str:
 
 
 def find_videos(videos: Sequence[str], folder: str | Path) -> tuple[dict[str, Path], list[str]]:
-    """Find the file of each video: by its path below the folder, else its file name, else its name without a suffix.
+    """Return the file of each video, matched by path below the folder, else by file name, else by stem.
 
-    Subfolders are walked; capitals count, since many benchmarks name videos by case-sensitive keys.
+    Subfolders are searched. Matching is case-sensitive, since many benchmarks name videos by case-sensitive keys.
 
     Args:
-        videos: Names as the annotations have them, with or without a suffix; the suffix of the file may differ.
-        folder: Where the videos are.
+        videos: Names from the annotations, with or without a suffix. The file's suffix may differ.
+        folder: Folder that holds the videos.
 
     Returns:
-        The file of each video found, and the names that have none, both in the order asked for.
+        The path of each video that exists, and the names that match no file, both in the given order.
 
     Raises:
-        VidretError: There is no such folder, several files fit one name, or one file fits two names.
+        VidretError: The folder does not exist, several files match one name, or one file matches two names.
     """
     if not Path(folder).is_dir():
         raise VidretError(f"{folder}: no such folder of videos")
@@ -43,18 +43,20 @@ def find_videos(videos: Sequence[str], folder: str | Path) -> tuple[dict[str, Pa
         by_path[Path(os.path.relpath(path, folder)).as_posix()].append(path)
         by_name[path.name].append(path)
         by_stem[video_stem(path.name)].append(path)
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     missing: list[str] = []
-    taken: dict[Path, str] = {}
+    name_of_path: dict[Path, str] = {}
     for name in videos:
-        fits = by_path.get(name) or by_name.get(name) or by_stem.get(video_stem(name)) or []
-        if len(fits) > 1:
-            raise VidretError(f"{name} must be one video, got {', '.join(map(str, fits[:3]))} ({len(fits)} files fit)")
-        if not fits:
+        matches = by_path.get(name) or by_name.get(name) or by_stem.get(video_stem(name)) or []
+        if len(matches) > 1:
+            shown = ", ".join(map(str, matches[:3]))
+            raise VidretError(f"{name} must match one file, got {shown} ({len(matches)} in all)")
+        if not matches:
             missing.append(name)
             continue
-        if fits[0] in taken:
-            raise VidretError(f"{fits[0]} must be one video, but both {taken[fits[0]]} and {name} name it")
-        taken[fits[0]] = name
-        found[name] = fits[0]
-    return found, missing
+        path = matches[0]
+        if path in name_of_path:
+            raise VidretError(f"{path} must match one name, got {name_of_path[path]} and {name}")
+        name_of_path[path] = name
+        paths[name] = path
+    return paths, missing

@@ -82,12 +82,12 @@ def read_predictions(path: str | Path) -> list[Prediction]:
 
 
 def _read_row(row: AnnotationRow, seen: dict[str, str]) -> Prediction:
-    name = row.once("query", row.name("qid"), seen)
+    name = row.check_unique("query", row.name("qid"), seen)
     spans, saliency = _read_numbers(row, "pred_relevant_windows"), _read_numbers(row, "pred_saliency_scores")
     try:
         return Prediction(name, spans.reshape(-1, 3) if spans is not None and spans.size == 0 else spans, saliency)
     except VidretError as error:
-        raise row.refuse(str(error)) from error
+        raise row.error(str(error)) from error
 
 
 def _read_numbers(row: AnnotationRow, key: str) -> Float[np.ndarray, "..."] | None:
@@ -97,9 +97,9 @@ def _read_numbers(row: AnnotationRow, key: str) -> Float[np.ndarray, "..."] | No
     try:
         numbers = np.asarray(value)
     except ValueError as error:  # rows of different lengths
-        raise row.refuse(f"{key} must have rows of the same length") from error
+        raise row.error(f"{key} must have rows of the same length") from error
     if not isinstance(value, list) or numbers.dtype.kind not in "if":
-        raise row.refuse(f"{key} must be a list of numbers, got {short_repr(value)}")
+        raise row.error(f"{key} must be a list of numbers, got {short_repr(value)}")
     return numbers.astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Files -> records with places, whatever an editor or a download did to them; broken ones are refused."""
+"""Annotation files are read with locations, and invalid ones are refused."""
 
 from pathlib import Path
 
@@ -14,107 +14,110 @@ def write(folder: Path, content: str | bytes, name: str = "a.txt") -> Path:
     return path
 
 
-def test_byte_order_marks_line_ends_and_blank_lines_are_fine(tmp_path: Path) -> None:
+def test_byte_order_mark_windows_line_endings_and_blank_lines_are_accepted(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbfone\r\n\r\ntwo\n   \n\tthree")
     assert list(files.read_lines(path)) == [(f"{path}:1", "one"), (f"{path}:3", "two"), (f"{path}:5", "\tthree")]
     assert files.read_names(path) == ("one", "two", "three")
 
 
-def test_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match=r"a\.txt:3: must be UTF-8, got the byte 0xe9$"):
+def test_other_encodings_are_refused_with_their_line(tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match=r"a\.txt:3: must be UTF-8, got byte 0xe9$"):
         files.read_text(write(tmp_path, "un\ndeux\ncafé".encode("latin-1")))
-    with pytest.raises(VidretError, match=r"a\.txt:1: must be UTF-8, got the byte 0xff$"):
+    with pytest.raises(VidretError, match=r"a\.txt:1: must be UTF-8, got byte 0xff$"):
         files.read_text(write(tmp_path, "un".encode("utf-16")))
 
 
-def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_unreadable_file_is_refused_with_reason(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"gone\.txt: cannot be read: No such file"):
         files.read_text(tmp_path / "gone.txt")
     with pytest.raises(VidretError, match="cannot be read: Is a directory"):
         files.read_text(tmp_path)
 
 
-def test_lists_name_each_video_once_and_may_have_a_heading(tmp_path: Path) -> None:
+def test_names_are_unique_and_header_is_skipped(tmp_path: Path) -> None:
     assert files.read_names(write(tmp_path, "video_id\nv2\nv1\n")) == ("v2", "v1")
-    with pytest.raises(VidretError, match=r"a\.txt:4: the name v1 is at .*a\.txt:1 already"):
+    with pytest.raises(VidretError, match=r"a\.txt:4: name v1 must be unique, but is already at .*a\.txt:1"):
         files.read_names(write(tmp_path, "v1\nv2\n\nv1\n"))
     for empty in ("", "\n\n", "video_id\n"):
-        with pytest.raises(VidretError, match="must name a video in each line, got none"):
+        with pytest.raises(VidretError, match="must list at least one video, got none"):
             files.read_names(write(tmp_path, empty))
 
 
-def test_csv_has_quotes_other_columns_and_line_ends_inside_cells(tmp_path: Path) -> None:
+def test_csv_supports_quotes_extra_columns_and_multiline_cells(tmp_path: Path) -> None:
     path = write(tmp_path, 'more,name,text\r\n1,v1,"a, b"\r\n2,v2,"two\nlines, ""said"""\r\n3,v3,c')
     rows = list(files.read_csv(path, ("name", "text")))
     assert [row.values["text"] for row in rows] == ["a, b", 'two\nlines, "said"', "c"]
-    assert [row.place for row in rows] == [f"{path}:2", f"{path}:4", f"{path}:5"]
+    assert [row.location for row in rows] == [f"{path}:2", f"{path}:4", f"{path}:5"]
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"),
+    ("content", "message"),
     [
-        ("name,words\nv1,a\n", ":1: must name the columns name, text: text is missing"),
-        ("", ":1: must name the columns name, text: name, text is missing"),
+        ("name,words\nv1,a\n", ":1: header must have the columns name, text, but lacks text"),
+        ("", ":1: header must have the columns name, text, but lacks name, text"),
         ("name,text\nv1,a\nv2\n", ":3: must have 2 columns, got 1"),
         ("name,text\nv1,a,b\n", ":2: must have 2 columns, got 3"),
         ('name,text\nv1,"a" b\n', ":2: cannot be read as CSV: "),
         ('name,text\nv1,"a\n', ":2: cannot be read as CSV: unexpected end of data"),
     ],
 )
-def test_broken_csv_is_refused_with_its_line(tmp_path: Path, content: str, sentence: str) -> None:
+def test_invalid_csv_is_refused_with_its_line(tmp_path: Path, content: str, message: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(VidretError) as caught:
         list(files.read_csv(path, ("name", "text")))
-    assert f"{path}{sentence}" in str(caught.value)
+    assert f"{path}{message}" in str(caught.value)
 
 
-def test_tabs_split_columns_and_quotes_are_letters(tmp_path: Path) -> None:
+def test_tsv_treats_quotes_as_text(tmp_path: Path) -> None:
     path = write(tmp_path, 'v1\t"He waits.\nv2\tShe says, "no".\r\n')
-    assert [row.values["text"] for row in files.read_tabs(path, ("name", "text"))] == ['"He waits.', 'She says, "no".']
+    assert [row.values["text"] for row in files.read_tsv(path, ("name", "text"))] == ['"He waits.', 'She says, "no".']
     with pytest.raises(VidretError, match=r"a\.txt:2: must have 2 columns, got 3"):
-        list(files.read_tabs(write(tmp_path, "v1\ta\nv2\ta\tb\n"), ("name", "text")))
+        list(files.read_tsv(write(tmp_path, "v1\ta\nv2\ta\tb\n"), ("name", "text")))
 
 
-def test_jsonl_lines_are_numbered_and_only_line_feeds_end_them(tmp_path: Path) -> None:
+def test_jsonl_lines_are_numbered_and_end_at_line_feeds_only(tmp_path: Path) -> None:
     path = write(tmp_path, '{"a": "one\u2028still one"}\n\n{"a": 2}\n')
-    assert [(row.place, row.values["a"]) for row in files.read_jsonl(path)] == [
+    assert [(row.location, row.values["a"]) for row in files.read_jsonl(path)] == [
         (f"{path}:1", "one\u2028still one"),
         (f"{path}:3", 2),
     ]
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence"),
+    ("line", "message"),
     [
-        ('{"a": 1', "is broken JSON: "),
-        ('{"a": 1} {"a": 2}', "is broken JSON: Extra data at column 10"),
-        ("[1, 2]", "must be an object with named values, got [1, 2]"),
-        ('{"a": 1, "b": 2, "a": 3}', "the key a occurs twice in an object"),
-        ('{"b": {"a": 1, "a": 1}}', "the key a occurs twice in an object"),
+        ('{"a": 1', "must be valid JSON: "),
+        ('{"a": 1} {"a": 2}', "must be valid JSON: Extra data at column 10"),
+        ("[1, 2]", "must be a JSON object, got [1, 2]"),
+        ('{"a": 1, "b": 2, "a": 3}', "duplicate key a in an object"),
+        ('{"b": {"a": 1, "a": 1}}', "duplicate key a in an object"),
         ("[" * 100_000, "maximum recursion depth exceeded"),
     ],
 )
-def test_broken_jsonl_is_refused_with_its_line(tmp_path: Path, line: str, sentence: str) -> None:
+def test_invalid_jsonl_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path, f'{{"a": 0}}\n{line}\n')
     with pytest.raises(VidretError) as caught:
         list(files.read_jsonl(path))
     assert str(caught.value).startswith(f"{path}:2: ")
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_json_records_say_where_they_stand(tmp_path: Path) -> None:
+def test_json_records_have_locations(tmp_path: Path) -> None:
     path = write(tmp_path, '{"v1": {"a": 1}, "v2": {"a": 2}}')
-    assert [(name, row.place) for name, row in files.read_named(path)] == [("v1", f"{path}[v1]"), ("v2", f"{path}[v2]")]
+    assert [(name, row.location) for name, row in files.read_named_objects(path)] == [
+        ("v1", f"{path}[v1]"),
+        ("v2", f"{path}[v2]"),
+    ]
     path = write(tmp_path, '[{"a": 1}, {"a": 2}]')
-    assert [row.place for row in files.read_objects(path)] == [f"{path}[0]", f"{path}[1]"]
+    assert [row.location for row in files.read_objects(path)] == [f"{path}[0]", f"{path}[1]"]
 
 
-def test_broken_json_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match=r"a\.txt:3: is broken JSON: .* at column 1$"):
+def test_invalid_json_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match=r"a\.txt:3: must be valid JSON: .* at column 1$"):
         files.read_object(write(tmp_path, '{"a": 1,\n"b": 2\n"c": 3}'))
-    with pytest.raises(VidretError, match=r"a\.txt: is broken JSON: "):
+    with pytest.raises(VidretError, match=r"a\.txt: must be valid JSON: "):
         files.read_object(write(tmp_path, ""))
     with pytest.raises(VidretError, match="must be a list of objects, got dict"):
         list(files.read_objects(write(tmp_path, "{}")))
-    with pytest.raises(VidretError, match=r"a\.txt: must be an object with named values, got \[\]"):
+    with pytest.raises(VidretError, match=r"a\.txt: must be a JSON object, got \[\]"):
         files.read_object(write(tmp_path, "[]"))

@@ -1,4 +1,4 @@
-"""Queries in the form of QVHighlights, and highlights in it: small files, and the ways in which they may be broken."""
+"""Readers of QVHighlights, TVSum and YouTube Highlights, on small files in their formats."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def write(folder: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_query_has_windows_clips_and_saliency(tmp_path: Path) -> None:
+def test_query_has_windows_clips_and_saliency(tmp_path: Path) -> None:
     path = write(tmp_path, LABELLED, {**QUERY, "qid": "x_1", "query": "steam"}, {**LABELLED, "qid": 5, "vid": "other"})
     split = qvhighlights.read_labelled("q", path)
     first = LabelledQuery(
@@ -44,58 +44,58 @@ def test_a_query_has_windows_clips_and_saliency(tmp_path: Path) -> None:
     assert (split.name, split.files, split.notes) == ("q", (str(path),), ())
 
 
-def test_own_moments_have_the_same_form_and_a_kind(tmp_path: Path) -> None:
+def test_kind_of_custom_moments_becomes_domain(tmp_path: Path) -> None:
     row = {**QUERY, "file": "a/b.mp4", "relevant_windows": [[0.5, 9.25]], "kind": "real", "caption_index": 0}
     (query,) = qvhighlights.read_labelled("m", write(tmp_path, row)).queries
     assert (query.domain, query.spans, query.clips) == ("real", ((0.5, 9.25),), ())
 
 
-def test_windows_that_end_after_their_video_are_kept_and_told(tmp_path: Path) -> None:
+def test_windows_that_end_after_their_video_are_kept_and_noted(tmp_path: Path) -> None:
     rows = [{**QUERY, "qid": n, "relevant_windows": [[1, end]]} for n, end in enumerate((150.0, 150.019, 151, 400))]
     split = qvhighlights.read_labelled("q", write(tmp_path, *rows))
     assert [query.spans[0][1] for query in split.queries] == [150.0, 150.019, 151.0, 400.0]
-    assert split.notes == ("windows that end after their video, kept as they are: 2",)
+    assert split.notes == ("windows that end after their video, kept unchanged: 2",)
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
-        ({"qid": None}, "qid must be a text that is not empty, got None"),
-        ({"query": " "}, "query must be a text that is not empty, got ' '"),
-        ({"vid": ""}, "vid must be a text that is not empty"),
+        ({"qid": None}, "qid must be a non-empty string, got None"),
+        ({"query": " "}, "query must be a non-empty string, got ' '"),
+        ({"vid": ""}, "vid must be a non-empty string"),
         ({"duration": float("nan")}, "duration must be a finite number, got nan"),
-        ({"duration": 0}, "duration must be above 0, got 0"),
+        ({"duration": 0}, "duration must be positive, got 0"),
         (
             {"relevant_windows": [[0, 2], [8, 6]]},
-            r"relevant_windows\[1\] must start at 0 or later and end after its start",
+            r"relevant_windows\[1\] must satisfy 0 <= start < end",
         ),
         ({"relevant_windows": [[0, float("inf")]]}, r"relevant_windows\[0\] must be a finite number, got inf"),
         ({"relevant_windows": 3}, "relevant_windows must be a list, got 3"),
-        ({"relevant_clip_ids": [5, 36, 75]}, "relevant_clip_ids must number clips of 2 s in 150 s, got 75"),
-        ({"relevant_clip_ids": [5, 36, -1]}, "relevant_clip_ids must number clips of 2 s in 150 s, got -1"),
-        ({"relevant_clip_ids": [5, 36, 37.0]}, "relevant_clip_ids must number clips of 2 s in 150 s, got 37.0"),
-        ({"relevant_clip_ids": [5, 36, 36]}, "relevant_clip_ids must name each clip once"),
-        ({"relevant_clip_ids": [5, 36]}, "saliency_scores must hold a list for each of 2 clips, got 3"),
-        ({"saliency_scores": [[1], [2, 2], [3]]}, r"saliency_scores\[1\] must hold a number for each annotator"),
+        ({"relevant_clip_ids": [5, 36, 75]}, "relevant_clip_ids must index 2 s clips of 150 s, got 75"),
+        ({"relevant_clip_ids": [5, 36, -1]}, "relevant_clip_ids must index 2 s clips of 150 s, got -1"),
+        ({"relevant_clip_ids": [5, 36, 37.0]}, "relevant_clip_ids must index 2 s clips of 150 s, got 37.0"),
+        ({"relevant_clip_ids": [5, 36, 36]}, "relevant_clip_ids must be unique, got"),
+        ({"relevant_clip_ids": [5, 36]}, "saliency_scores must have one list for each of 2 clips, got 3"),
+        ({"saliency_scores": [[1], [2, 2], [3]]}, r"saliency_scores\[1\] must have one number per annotator"),
     ],
 )
-def test_broken_queries_are_refused_with_their_line(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+def test_invalid_queries_are_refused_with_their_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write(tmp_path, {**LABELLED, "qid": 3}, {**LABELLED, **change})
-    with pytest.raises(VidretError, match=rf"made_up\.jsonl:2: {sentence}"):
+    with pytest.raises(VidretError, match=rf"made_up\.jsonl:2: {message}"):
         qvhighlights.read_labelled("q", path)
 
 
-def test_queries_are_there_and_once(tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match=r"made_up\.jsonl:2: qid 4 is at .*:1 already"):
+def test_missing_and_duplicate_queries_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match=r"made_up\.jsonl:2: qid 4 must be unique, but is already at .*:1"):
         qvhighlights.read_labelled("q", write(tmp_path, QUERY, {**QUERY, "query": "another"}))
-    with pytest.raises(VidretError, match=r"made_up\.jsonl: must hold a query, got none"):
+    with pytest.raises(VidretError, match=r"made_up\.jsonl: must contain at least one query, got none"):
         qvhighlights.read_labelled("q", write(tmp_path))
     missing = {name: value for name, value in LABELLED.items() if name != "saliency_scores"}
     with pytest.raises(VidretError, match=r":1: saliency_scores is missing"):
         qvhighlights.read_labelled("q", write(tmp_path, missing))
 
 
-SUMMED = {
+TVSUM_ROW = {
     **QUERY,
     "duration": 3,
     "label": [[1.0, 5.0], [2.0, 2.0], [3.0, 1.0]],
@@ -104,20 +104,20 @@ SUMMED = {
 }
 
 
-def test_tvsum_counts_clips_of_two_seconds(tmp_path: Path) -> None:
-    (query,) = qvhighlights.read_tvsum("t", write(tmp_path, SUMMED)).queries
+def test_tvsum_duration_counts_2_s_clips(tmp_path: Path) -> None:
+    (query,) = qvhighlights.read_tvsum("t", write(tmp_path, TVSUM_ROW)).queries
     assert (query.duration, query.clips, query.domain) == (6.0, (0, 1, 2), "BK")
     assert query.saliency == ((1.0, 5.0), (2.0, 2.0), (3.0, 1.0))
     assert query.clip_times == ((0.0, 2.0), (2.0, 4.0), (4.0, 6.0))
-    with pytest.raises(VidretError, match=":1: duration must count the 3 clips of label, got 6"):
-        qvhighlights.read_tvsum("t", write(tmp_path, {**SUMMED, "duration": 6}))
-    with pytest.raises(VidretError, match=":1: label must hold a clip, got none"):
-        qvhighlights.read_tvsum("t", write(tmp_path, {**SUMMED, "label": [], "duration": 0}))
-    with pytest.raises(VidretError, match=r":1: label\[2\] must hold a number for each annotator"):
-        qvhighlights.read_tvsum("t", write(tmp_path, {**SUMMED, "label": [[1, 2], [3, 4], [5]]}))
+    with pytest.raises(VidretError, match=":1: duration must be the number of clips in label, 3, got 6"):
+        qvhighlights.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "duration": 6}))
+    with pytest.raises(VidretError, match=":1: label must contain at least one clip, got none"):
+        qvhighlights.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "label": [], "duration": 0}))
+    with pytest.raises(VidretError, match=r":1: label\[2\] must have one number per annotator"):
+        qvhighlights.read_tvsum("t", write(tmp_path, {**TVSUM_ROW, "label": [[1, 2], [3, 4], [5]]}))
 
 
-FOUND = {
+YOUTUBE_ROW = {
     **QUERY,
     "duration": 5.0,
     "domain": "dog",
@@ -128,16 +128,16 @@ FOUND = {
 }
 
 
-def test_youtube_clips_have_their_own_times(tmp_path: Path) -> None:
-    (query,) = qvhighlights.read_youtube("y", write(tmp_path, FOUND)).queries
+def test_youtube_clips_have_their_own_spans(tmp_path: Path) -> None:
+    (query,) = qvhighlights.read_youtube("y", write(tmp_path, YOUTUBE_ROW)).queries
     assert query.clip_times == query.clip_spans == ((0.0, 4.0), (2.0, 6.0))
     assert (query.saliency, query.clips, query.domain, query.duration) == (((0.0,), (1.0,)), (0, 1), "dog", 5.0)
-    for change, sentence in (
-        ({"clip": [[0.0, 100.0]]}, "clip and label must be as many, got 1 and 2"),
-        ({"clip": [[0.0, 100.0], [50.0, 50.0]]}, r"clip\[1\] must start at 0 or later and end after its start"),
-        ({"fps": 0}, "fps must be above 0, got 0"),
+    for change, message in (
+        ({"clip": [[0.0, 100.0]]}, "clip and label must have equal length, got 1 and 2"),
+        ({"clip": [[0.0, 100.0], [50.0, 50.0]]}, r"clip\[1\] must satisfy 0 <= start < end"),
+        ({"fps": 0}, "fps must be positive, got 0"),
         ({"label": [[0], [None]]}, r"label\[1\] must be a finite number, got None"),
-        ({"domain": ""}, "domain must be a text that is not empty"),
+        ({"domain": ""}, "domain must be a non-empty string"),
     ):
-        with pytest.raises(VidretError, match=f":1: {sentence}"):
-            qvhighlights.read_youtube("y", write(tmp_path, {**FOUND, **change}))
+        with pytest.raises(VidretError, match=f":1: {message}"):
+            qvhighlights.read_youtube("y", write(tmp_path, {**YOUTUBE_ROW, **change}))

@@ -1,4 +1,4 @@
-"""The door: names, splits and folders -> files, and a clear sentence where one of them is missing."""
+"""Loading of splits by name, and the errors for what does not exist."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_benchmarks_their_tasks_and_their_training_splits() -> None:
+def test_benchmarks_have_tasks_and_training_splits() -> None:
     tasks = {name: benchmark.task for name, benchmark in DATASETS.items()}
     assert [name for name, task in tasks.items() if task == "retrieval"] == [
         *("msrvtt-1k-a", "msrvtt-1k-b", "msrvtt-full", "msvd", "lsmdc", "didemo", "activitynet", "vatex", "captions"),
@@ -36,9 +36,9 @@ def test_the_benchmarks_their_tasks_and_their_training_splits() -> None:
             assert all(all(names) for names in (*source.needed, *source.extra))
 
 
-def test_a_name_may_hold_its_split(tmp_path: Path) -> None:
-    for part in ("val", "train"):
-        write(tmp_path / f"highlight_{part}_release.jsonl", MOMENT.replace("fog", part))
+def test_name_may_include_split(tmp_path: Path) -> None:
+    for split_name in ("val", "train"):
+        write(tmp_path / f"highlight_{split_name}_release.jsonl", MOMENT.replace("fog", split_name))
     assert read_split("qvhighlights", tmp_path).queries[0].text == "val"
     for split in (
         read_split("qvhighlights-train", tmp_path),
@@ -48,7 +48,7 @@ def test_a_name_may_hold_its_split(tmp_path: Path) -> None:
         assert (split.name, split.queries[0].text) == ("qvhighlights-train", "train")
 
 
-def test_names_and_splits_that_do_not_exist_are_refused_with_those_that_do(tmp_path: Path) -> None:
+def test_unknown_names_and_splits_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     for name in ("imagenet", "msvd-holdout", "", "qvhighlights-"):
         with pytest.raises(VidretError, match=rf"^name must be one of msrvtt-1k-a, .*, moments.*, got {name}$"):
             read_split(name, tmp_path)
@@ -60,7 +60,7 @@ def test_names_and_splits_that_do_not_exist_are_refused_with_those_that_do(tmp_p
         read_split("msrvtt-1k-a", tmp_path, "train")
 
 
-def test_files_lie_in_the_folder_or_in_one_with_the_benchmarks_name(tmp_path: Path) -> None:
+def test_files_are_found_in_folder_or_benchmark_subfolder(tmp_path: Path) -> None:
     below = write(tmp_path / "charades_sta" / "charades_sta_test.txt", "AB1CD 1.0 2.0##in its own folder.\n")
     assert read_split("charades-sta", tmp_path).files == (str(below),)
     assert read_split("charades-sta", tmp_path / "charades_sta").files == (str(below),)
@@ -68,11 +68,11 @@ def test_files_lie_in_the_folder_or_in_one_with_the_benchmarks_name(tmp_path: Pa
     assert read_split("charades-sta", tmp_path).files == (str(here),)
 
 
-def test_the_original_ground_truth_goes_before_a_derived_one_which_is_told(tmp_path: Path) -> None:
+def test_original_ground_truth_is_preferred_and_derived_one_noted(tmp_path: Path) -> None:
     derived = write(tmp_path / "charades_test_release.jsonl", MOMENT)
     split = read_split("charades-sta", tmp_path)
     assert (split.files, split.queries[0].duration) == ((str(derived),), 9.0)
-    assert split.notes[0].startswith("read from charades_test_release.jsonl: others derived it")
+    assert split.notes[0].startswith("read from charades_test_release.jsonl: derived by others")
     original = write(tmp_path / "charades_sta_test.txt", "AB1CD 1.0 2.0##a.\n")
     lengths = write(tmp_path / "Charades_v1_test.csv", "id,length\nAB1CD,30\n")
     split = read_split("charades-sta", tmp_path)
@@ -80,7 +80,7 @@ def test_the_original_ground_truth_goes_before_a_derived_one_which_is_told(tmp_p
     assert read_split("charades-sta", derived).files == (str(derived),)
 
 
-def test_a_file_given_by_name_is_read_whatever_it_is_called_with_its_list_beside_it(tmp_path: Path) -> None:
+def test_file_path_is_read_under_any_name_with_list_beside_it(tmp_path: Path) -> None:
     captions = write(tmp_path / "renamed.json", json.dumps({"v1": ["a"], "v2": ["b"]}))
     with pytest.raises(VidretError, match=rf"^msvd-test needs test_list\.txt: not found in {tmp_path}$"):
         read_split("msvd", captions)
@@ -91,7 +91,7 @@ def test_a_file_given_by_name_is_read_whatever_it_is_called_with_its_list_beside
     assert (split.name, split.files) == ("moments", (str(own),))
 
 
-def test_all_that_is_missing_is_named_with_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_error_lists_missing_files_and_searched_folders(tmp_path: Path) -> None:
     (tmp_path / "msrvtt").mkdir()
     with pytest.raises(VidretError) as caught:
         read_split("msrvtt-1k-b", tmp_path)
@@ -99,17 +99,17 @@ def test_all_that_is_missing_is_named_with_where_it_was_looked_for(tmp_path: Pat
         "msrvtt-1k-b-test needs MSRVTT_data.json and test_list_1kB_miech.txt or test_list_miech.txt: "
         f"not found in {tmp_path}, {tmp_path / 'msrvtt'}"
     )
-    with pytest.raises(VidretError, match=r"^tvsum-val needs .*: not found in .*nowhere, which is no folder$"):
+    with pytest.raises(VidretError, match=r"^tvsum-val needs .*: not found in .*nowhere, which is not a folder$"):
         read_split("tvsum", tmp_path / "nowhere")
 
 
-def test_what_every_report_must_say_comes_first(tmp_path: Path) -> None:
+def test_notes_of_the_benchmark_come_first(tmp_path: Path) -> None:
     video = {"duration": 9, "timestamps": [[1, 12]], "sentences": ["Fog."]}
     write(tmp_path / "val_2.json", json.dumps({"v_a": video}))
     notes = read_split("activitynet-moments-val_2", tmp_path).notes
     assert notes[0].startswith("the videos of val_2 are among those of val_1")
-    assert notes[1] == "windows that passed their video, cut at its ends: 1"
+    assert notes[1] == "windows that extended past their video, clipped to it: 1"
     assert read_split("activitynet", tmp_path, "val_2").captions[0].text == "Fog."
     write(tmp_path / "MSRVTT_data.json", json.dumps({"sentences": [{"video_id": "video1", "caption": "fog"}]}))
     write(tmp_path / "MSRVTT_train.9k.csv", "video_id\nvideo1\n")
-    assert "must not be measured there" in read_split("msrvtt-1k-a", tmp_path, "train-9k").notes[0]
+    assert "do not evaluate there" in read_split("msrvtt-1k-a", tmp_path, "train-9k").notes[0]

@@ -1,1 +1,1 @@
-"""Benchmarks: annotation files to records."""
+"""Readers of benchmark annotation files."""

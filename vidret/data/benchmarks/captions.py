@@ -1,96 +1,108 @@
-"""Retrieval benchmarks other than MSR-VTT, and one's own captioned videos."""
+"""Readers of the retrieval benchmarks other than MSR-VTT, and of custom captioned videos."""
 
 from pathlib import Path
 
-from vidret.data.benchmarks.files import read_jsonl, read_named, read_names, read_object, read_objects, read_tabs
+from vidret.data.benchmarks.files import (
+    read_jsonl,
+    read_named_objects,
+    read_names,
+    read_object,
+    read_objects,
+    read_tsv,
+)
 from vidret.data.benchmarks.msrvtt import number_captions
 from vidret.data.records import Caption, Split
 from vidret.errors import VidretError
 
-LSMDC = ("clip_id", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
-DIDEMO_SECONDS = 31.0  # people described the first 30 s; the protocol looks at second 30 too
+LSMDC_COLUMNS = ("clip_id", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
+DIDEMO_END_S = 31.0  # annotators described the first 30 s; the protocol also uses the frame at 30 s
 
 
-def read_msvd(name: str, path: Path, listed: Path) -> Split:
-    """Read MSVD: one JSON object, each video's captions under its name; many captions a video, each one a query."""
+def read_msvd(name: str, path: Path, list_path: Path) -> Split:
+    """Read MSVD: one JSON object that maps each video to its captions. Every caption is a query."""
     root = read_object(path)
-    videos = read_names(listed)
-    texts = {video: root.texts(video) for video in videos if video in root.values}
-    return Split(name, (str(path), str(listed)), videos, number_captions(texts, videos, listed))
+    videos = read_names(list_path)
+    texts = {video_id: root.texts(video_id) for video_id in videos if video_id in root.values}
+    return Split(name, (str(path), str(list_path)), videos, number_captions(texts, videos, list_path))
 
 
 def read_lsmdc(name: str, path: Path) -> Split:
-    """Read LSMDC: six columns between tabs, no heading, the first a clip and the last its sentence.
+    """Read LSMDC: six tab-separated columns without a header, from clip id to sentence.
 
-    The videos are cut already, so the times are of no use here. The form is known from public readers of these files,
-    which a licence keeps from being at hand; in training a clip may have several sentences.
+    The clips are separate files, so the times are ignored. In training a clip may have several sentences. The format
+    follows public readers of these files; the files themselves are under a licence that forbids sharing them.
     """
     texts: dict[str, list[str]] = {}
-    for row in read_tabs(path, LSMDC):
+    for row in read_tsv(path, LSMDC_COLUMNS):
         texts.setdefault(row.name("clip_id"), []).append(row.text("sentence"))
     if not texts:
-        raise VidretError(f"{path}: must hold a sentence in each line, got none")
+        raise VidretError(f"{path}: must contain at least one sentence, got none")
     return Split(name, (str(path),), tuple(texts), number_captions(texts, tuple(texts), path))
 
 
-def read_didemo(name: str, path: Path, listed: Path) -> Split:
-    """Read DiDeMo as paragraphs: a video's sentences joined in the file's order; a list says which videos count."""
+def read_didemo(name: str, path: Path, list_path: Path) -> Split:
+    """Read DiDeMo as paragraphs: the sentences of each listed video, joined in file order."""
     texts: dict[str, list[str]] = {}
-    seen: dict[str, str] = {}
+    locations: dict[str, str] = {}
     for row in read_objects(path):
-        row.once("annotation_id", row.name("annotation_id"), seen)
+        row.check_unique("annotation_id", row.name("annotation_id"), locations)
         texts.setdefault(row.name("video"), []).append(row.text("description"))
-    videos = read_names(listed)
-    paragraphs = {video: [" ".join(sentences)] for video, sentences in texts.items()}
-    chosen = number_captions(paragraphs, videos, listed)
-    captions = tuple(Caption(row.video, row.video, row.text, 0.0, DIDEMO_SECONDS) for row in chosen)
-    left_out = len(texts) - len(videos)
-    notes = (f"described videos that are left out, since the list does not name them: {left_out}",) if left_out else ()
-    return Split(name, (str(path), str(listed)), videos, captions, notes=notes)
+    videos = read_names(list_path)
+    paragraphs = {video_id: [" ".join(sentences)] for video_id, sentences in texts.items()}
+    captions = tuple(
+        Caption(id=row.video, video=row.video, text=row.text, start=0.0, end=DIDEMO_END_S)
+        for row in number_captions(paragraphs, videos, list_path)
+    )
+    num_unlisted = len(texts) - len(videos)
+    notes = (f"described videos omitted because the list does not include them: {num_unlisted}",)
+    return Split(name, (str(path), str(list_path)), videos, captions, notes=notes if num_unlisted else ())
 
 
 def read_activitynet(name: str, path: Path, unreadable: Path | None = None) -> Split:
-    """Read ActivityNet Captions as paragraphs: the sentences of a video joined, with the blanks that they begin with.
+    """Read ActivityNet Captions as paragraphs: the sentences of each video joined, leading blanks included.
 
-    A list of videos that people could not read (bad_vids.txt) changes nothing here: it is told in a note.
+    ``unreadable`` is a list of videos that the authors could not read (bad_vids.txt). It changes nothing but a note.
     """
-    texts = {video: [" ".join(row.texts("sentences"))] for video, row in read_named(path)}
+    texts = {video_id: " ".join(row.texts("sentences")) for video_id, row in read_named_objects(path)}
     if not texts:
-        raise VidretError(f"{path}: must hold a video, got none")
-    captions = tuple(Caption(video, video, paragraph) for video, (paragraph,) in texts.items())
+        raise VidretError(f"{path}: must contain at least one video, got none")
+    captions = tuple(Caption(id=video_id, video=video_id, text=paragraph) for video_id, paragraph in texts.items())
     files, notes = [str(path)], []
     if unreadable is not None:
         files.append(str(unreadable))
-        if bad := [video for video in read_names(unreadable) if video in texts]:
-            notes.append(f"videos that {unreadable.name} calls unreadable and that stay in the gallery: {len(bad)}")
+        if kept := [video_id for video_id in read_names(unreadable) if video_id in texts]:
+            notes.append(f"videos listed as unreadable in {unreadable.name}, kept in the gallery: {len(kept)}")
     return Split(name, tuple(files), tuple(texts), captions, notes=tuple(notes))
 
 
-def read_vatex(name: str, path: Path, listed: Path | None = None) -> Split:
-    """Read VATEX: a JSON list of videos (videoID) with their English captions (enCap), each one a query.
+def read_vatex(name: str, path: Path, list_path: Path | None = None) -> Split:
+    """Read VATEX: a JSON list of videos (videoID) with their English captions (enCap). Every caption is a query.
 
-    A list says which videos count: retrieval is measured on 1,500 of the 3,000 validation videos. The form is known
-    from the dataset's own page; the files are not at hand.
+    A list restricts the videos: the retrieval protocol uses 1,500 of the 3,000 validation videos. The format follows
+    the dataset's page; it has not been checked against the files.
     """
-    seen: dict[str, str] = {}
-    texts = {row.once("videoID", row.name("videoID"), seen): row.texts("enCap") for row in read_objects(path)}
+    locations: dict[str, str] = {}
+    texts = {
+        row.check_unique("videoID", row.name("videoID"), locations): row.texts("enCap") for row in read_objects(path)
+    }
     if not texts:
-        raise VidretError(f"{path}: must hold a video, got none")
-    videos = tuple(texts) if listed is None else read_names(listed)
-    files = (str(path),) if listed is None else (str(path), str(listed))
-    return Split(name, files, videos, number_captions(texts, videos, listed or path))
+        raise VidretError(f"{path}: must contain at least one video, got none")
+    videos = tuple(texts) if list_path is None else read_names(list_path)
+    files = (str(path),) if list_path is None else (str(path), str(list_path))
+    return Split(name, files, videos, number_captions(texts, videos, list_path or path))
 
 
 def read_captions(name: str, path: Path) -> Split:
-    """Read one's own captions: a JSON object a line with ``video``, its ``captions``, and perhaps its ``kind``."""
-    seen: dict[str, str] = {}
-    captions = []
+    """Read custom captions: one JSON object per line with ``video``, ``captions`` and optionally ``kind``."""
+    locations: dict[str, str] = {}
+    captions: list[Caption] = []
     for row in read_jsonl(path):
-        video = row.once("the video", row.text("video"), seen)
-        kind = row.text("kind") if "kind" in row.values else ""
+        video_id = row.check_unique("video", row.text("video"), locations)
+        domain = row.text("kind") if "kind" in row.values else ""
         captions += [
-            Caption(f"{video}_{number}", video, text, domain=kind) for number, text in enumerate(row.texts("captions"))
+            Caption(id=f"{video_id}_{index}", video=video_id, text=text, domain=domain)
+            for index, text in enumerate(row.texts("captions"))
         ]
     if not captions:
-        raise VidretError(f"{path}: must hold a video in each line, got none")
-    return Split(name, (str(path),), tuple(seen), tuple(captions))
+        raise VidretError(f"{path}: must contain at least one video, got none")
+    return Split(name, (str(path),), tuple(locations), tuple(captions))

@@ -1,155 +1,156 @@
-"""Moment benchmarks with a form of their own: Charades-STA, ActivityNet Captions, TACoS, Ego4D-NLQ."""
+"""Readers of moment benchmarks with their own formats: Charades-STA, ActivityNet Captions, TACoS, Ego4D-NLQ."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from vidret.data.benchmarks.files import read_csv, read_lines, read_named, read_object
-from vidret.data.benchmarks.qvhighlights import ROUNDING, as_split
+from vidret.data.benchmarks.files import read_csv, read_lines, read_named_objects, read_object
+from vidret.data.benchmarks.qvhighlights import ROUNDING_S, make_query_split
 from vidret.data.benchmarks.rows import AnnotationRow
 from vidret.data.records import LabelledQuery, Split, Times
 from vidret.data.videos import video_stem
 from vidret.errors import VidretError
 
-CHARADES = re.compile(r"(?P<video>\S+) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)##(?P<text>.*)")
+CHARADES_LINE = re.compile(r"(?P<video>\S+) (?P<start>\d+(\.\d+)?) (?P<end>\d+(\.\d+)?)##(?P<text>.*)")
 
 
-def read_charades(name: str, path: Path, lengths: Path | None = None) -> Split:
+def read_charades(name: str, path: Path, durations_path: Path | None = None) -> Split:
     """Read Charades-STA from its original text files: ``video start end##sentence``.
 
-    A window that ends before it starts is turned round: four in training do, and both times are plausible. Windows are
-    never cut at the video's end, as some later versions of the ground truth are; lengths come from Charades_v1_*.csv.
+    Where a window ends before it starts, the two times are swapped: four training windows do, and both of their times
+    are plausible. Windows are never clipped to the video, as in some later versions of the ground truth. Durations come
+    from Charades_v1_*.csv.
     """
-    counts: Counter[str] = Counter()
-    known = None if lengths is None else _read_lengths(lengths)
-    queries, turned = [], 0
-    for place, line in read_lines(path):
-        match = CHARADES.fullmatch(line.rstrip())
+    num_rows: Counter[str] = Counter()
+    durations = None if durations_path is None else _read_durations(durations_path)
+    queries, num_swapped = [], 0
+    for location, line in read_lines(path):
+        match = CHARADES_LINE.fullmatch(line.rstrip())
         if match is None:
-            raise VidretError(f"{place}: must be `video start end##sentence`, got {line[:60]!r}")
-        row = AnnotationRow(place, {"text": match["text"]})
+            raise VidretError(f"{location}: must be `video start end##sentence`, got {line[:60]!r}")
+        row = AnnotationRow(location, {"text": match["text"]})
         times = [float(match["start"]), float(match["end"])]
-        turned += times[0] > times[1]
-        video = match["video"]
-        if known is not None and video not in known:
-            raise row.refuse(f"{video} must be one of the videos in {lengths}")
+        num_swapped += times[0] > times[1]
+        video_id = match["video"]
+        if durations is not None and video_id not in durations:
+            raise row.error(f"{video_id} must be one of the videos in {durations_path}")
         queries.append(
             LabelledQuery(
-                id=f"{video}_{counts[video]}",
-                video=video,
+                id=f"{video_id}_{num_rows[video_id]}",
+                video=video_id,
                 text=row.text("text"),
-                duration=None if known is None else known[video],
-                spans=(row.check_times("the window", sorted(times)),),
+                duration=None if durations is None else durations[video_id],
+                spans=(row.check_span("window", sorted(times)),),
             )
         )
-        counts[video] += 1
-    notes: tuple[str, ...] = () if known is not None else ("the lengths of the videos are not known from these files",)
-    if turned:
-        notes += (f"windows that ended before they started, turned round: {turned}",)
-    return as_split(name, (path,) if lengths is None else (path, lengths), queries, notes)
+        num_rows[video_id] += 1
+    notes: tuple[str, ...] = () if durations is not None else ("these files do not give the durations of the videos",)
+    if num_swapped:
+        notes += (f"windows that ended before they started, start and end swapped: {num_swapped}",)
+    return make_query_split(name, (path,) if durations_path is None else (path, durations_path), queries, notes)
 
 
-def _read_lengths(path: Path) -> dict[str, float]:
-    lengths = {}
+def _read_durations(path: Path) -> dict[str, float]:
+    durations = {}
     for row in read_csv(path, ("id", "length")):
         try:
-            lengths[row.name("id")] = row.check_number("length", float(row.text("length")))
+            durations[row.name("id")] = row.check_number("length", float(row.text("length")))
         except ValueError as error:
-            raise row.refuse(f"length must be a number, got {row.text('length')}") from error
-    return lengths
+            raise row.error(f"length must be a number, got {row.text('length')}") from error
+    return durations
 
 
 def read_timed(name: str, path: Path) -> Split:
     """Read ActivityNet Captions or TACoS: a JSON object of videos with ``timestamps`` and ``sentences``.
 
-    Times are seconds, with the ``duration`` (ActivityNet), or frames, with ``fps`` and ``num_frames`` (TACoS, as 2D-TAN
-    publishes it). As in 2D-TAN's protocol, windows are cut at the ends of the video, and a sentence whose window then
-    does not end after it starts is left out. Both are counted in notes.
+    Timestamps are in seconds, with a ``duration`` (ActivityNet), or in frames, with ``fps`` and ``num_frames`` (TACoS,
+    as published by 2D-TAN). As in 2D-TAN's protocol, windows are clipped to the video, and a sentence whose clipped
+    window is empty or reversed is omitted. Notes count both.
     """
-    queries, num_cut, num_empty = [], 0, 0
-    for full_name, row in read_named(path):
-        video = video_stem(full_name)
-        rate = row.number("fps") if "fps" in row.values else 1.0
-        if rate <= 0:
-            raise row.refuse(f"fps must be above 0, got {rate:g}")
-        duration = row.number("num_frames") / rate if "fps" in row.values else row.number("duration")
-        if duration <= 0:
-            raise row.refuse(f"duration must be above 0, got {duration:g}")
+    queries, num_clipped, num_omitted = [], 0, 0
+    for file_name, row in read_named_objects(path):
+        video_id = video_stem(file_name)
+        fps = row.number("fps") if "fps" in row.values else 1.0
+        if fps <= 0:
+            raise row.error(f"fps must be positive, got {fps:g}")
+        duration_s = row.number("num_frames") / fps if "fps" in row.values else row.number("duration")
+        if duration_s <= 0:
+            raise row.error(f"duration must be positive, got {duration_s:g}")
         windows, texts = row.items("timestamps"), row.texts("sentences")
         if len(windows) != len(texts):
-            raise row.refuse(f"timestamps and sentences must be as many, got {len(windows)} and {len(texts)}")
-        for number, (window, text) in enumerate(zip(windows, texts, strict=True)):
-            start, end = _read_window(row, f"timestamps[{number}]", window, rate)
-            span = (max(start, 0.0), min(end, duration))
+            raise row.error(f"timestamps and sentences must have equal length, got {len(windows)} and {len(texts)}")
+        for index, (window, text) in enumerate(zip(windows, texts, strict=True)):
+            start_s, end_s = _read_window(row, f"timestamps[{index}]", window, fps)
+            span = (max(start_s, 0.0), min(end_s, duration_s))
             if span[0] >= span[1]:
-                num_empty += 1
+                num_omitted += 1
                 continue
-            num_cut += max(-start, end - duration) > 0.005  # less is how the two were rounded
-            queries.append(LabelledQuery(f"{video}_{number}", video, text, duration, (span,)))
+            num_clipped += max(-start_s, end_s - duration_s) > 0.005  # a smaller excess is due to rounding
+            queries.append(LabelledQuery(f"{video_id}_{index}", video_id, text, duration_s, (span,)))
     notes = []
-    if num_cut:
-        notes.append(f"windows that passed their video, cut at its ends: {num_cut}")
-    if num_empty:
-        notes.append(f"sentences left out, since their window does not end after it starts: {num_empty}")
-    return as_split(name, (path,), queries, tuple(notes))
+    if num_clipped:
+        notes.append(f"windows that extended past their video, clipped to it: {num_clipped}")
+    if num_omitted:
+        notes.append(f"sentences omitted because their window is empty or reversed: {num_omitted}")
+    return make_query_split(name, (path,), queries, tuple(notes))
 
 
-def _read_window(row: AnnotationRow, name: str, window: object, rate: float) -> Times:
-    """Give the start and the end of a window that may pass its video, be empty or reversed."""
+def _read_window(row: AnnotationRow, name: str, window: object, fps: float) -> Times:
+    """Return the start and end of a window in seconds. It may extend past its video, be empty or reversed."""
     if not isinstance(window, list) or len(window) != 2:
-        raise row.refuse(f"{name} must be a start and an end, got {window!r}")
-    start, end = (row.check_number(name, time) / rate for time in window)
-    return start, end
+        raise row.error(f"{name} must be [start, end], got {window!r}")
+    start_s, end_s = (row.check_number(name, time) / fps for time in window)
+    return start_s, end_s
 
 
 def read_ego4d(name: str, path: Path) -> Split:
-    """Read Ego4D natural language queries: videos hold clips, which hold annotations, which hold queries.
+    """Read Ego4D natural language queries: videos contain clips, clips annotations, and annotations queries.
 
-    A clip (``clip_uid``, about 8 minutes) is what is searched, and times count from its start. A query is named by its
-    clip, its annotation and its number there, as the challenge does. Queries without a text are left out, as the
-    challenge's own reader does; windows of no length, which no prediction can hit, stay and count as misses, as they
-    do in its evaluation. The test file has no windows. The form is known from the challenge's public code; a licence
-    keeps the files from being at hand.
+    A clip (``clip_uid``, about 8 minutes) is what is searched, and times count from its start. A query's id consists of
+    its clip, its annotation and its index there, as in the challenge. Queries without text are omitted, as in the
+    challenge's reader. Zero-length windows, which no prediction can match, stay and count as misses, as in its
+    evaluation. The test file has no windows. The format follows the challenge's public code; it has not been checked
+    against the files.
     """
     queries = []
-    num_silent = num_empty = 0
-    for own, uid, duration, row in _walk_ego4d(read_object(path)):
+    num_without_text = num_empty = 0
+    for query_id, clip_id, duration_s, row in _walk_ego4d(read_object(path)):
         if not row.values.get("query"):
-            num_silent += 1
+            num_without_text += 1
             continue
         spans = _read_ego4d_window(row)
         num_empty += any(start == end for start, end in spans)
-        queries.append(LabelledQuery(own, uid, row.text("query"), duration, spans))
+        queries.append(LabelledQuery(query_id, clip_id, row.text("query"), duration_s, spans))
     notes = []
-    if num_silent:
-        notes.append(f"queries left out, since they have no text: {num_silent}")
+    if num_without_text:
+        notes.append(f"queries omitted because they have no text: {num_without_text}")
     if num_empty:
-        notes.append(f"queries whose window has no length, so that nothing can hit them: {num_empty}")
-    return as_split(name, (path,), queries, tuple(notes))
+        notes.append(f"queries with a zero-length window, which no prediction can match: {num_empty}")
+    return make_query_split(name, (path,), queries, tuple(notes))
 
 
 def _walk_ego4d(root: AnnotationRow) -> Iterator[tuple[str, str, float, AnnotationRow]]:
-    """Give each query with its name, its clip's name and its clip's length."""
-    clips: dict[str, str] = {}
-    names: dict[str, str] = {}
+    """Yield the id, the clip id, the clip duration in seconds and the row of each query."""
+    clip_locations: dict[str, str] = {}
+    annotation_locations: dict[str, str] = {}
     for video in root.rows("videos"):
         for clip in video.rows("clips"):
-            uid = clip.once("clip_uid", clip.name("clip_uid"), clips)
-            duration = clip.number("video_end_sec") - clip.number("video_start_sec")
-            if duration <= 0:
-                raise clip.refuse(f"video_end_sec must be above video_start_sec, got a length of {duration:g} s")
+            clip_id = clip.check_unique("clip_uid", clip.name("clip_uid"), clip_locations)
+            duration_s = clip.number("video_end_sec") - clip.number("video_start_sec")
+            if duration_s <= 0:
+                raise clip.error(f"video_end_sec must be above video_start_sec, got a difference of {duration_s:g} s")
             for annotation in clip.rows("annotations"):
-                own = annotation.once("annotation_uid", f"{uid}_{annotation.name('annotation_uid')}", names)
-                for number, row in enumerate(annotation.rows("language_queries")):
-                    yield f"{own}_{number}", uid, duration, row
+                annotation_id = f"{clip_id}_{annotation.name('annotation_uid')}"
+                annotation.check_unique("annotation_uid", annotation_id, annotation_locations)
+                for index, row in enumerate(annotation.rows("language_queries")):
+                    yield f"{annotation_id}_{index}", clip_id, duration_s, row
 
 
 def _read_ego4d_window(row: AnnotationRow) -> tuple[Times, ...]:
-    given = [row.values.get(name) for name in ("clip_start_sec", "clip_end_sec")]
-    if given == [None, None]:
+    if row.values.get("clip_start_sec") is None and row.values.get("clip_end_sec") is None:
         return ()
-    start, end = row.number("clip_start_sec"), row.number("clip_end_sec")
-    if -ROUNDING < start < 0:
-        start = 0.0
-    return (row.check_times("the window", [start, end], may_be_empty=True),)
+    start_s, end_s = row.number("clip_start_sec"), row.number("clip_end_sec")
+    if -ROUNDING_S < start_s < 0:
+        start_s = 0.0
+    return (row.check_span("window", [start_s, end_s], may_be_empty=True),)

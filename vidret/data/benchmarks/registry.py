@@ -1,4 +1,4 @@
-"""Every benchmark that can be read: what it measures, its splits, and the files each split is read from."""
+"""Every benchmark that can be read: its task, its splits, and the files of each split."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,13 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class SplitSource:
-    """Where a split is read from: a reader, and the files it takes in order, each by the names it may have.
+    """The reader and the files of a split.
 
-    ``needed`` files must be there; the reader gets None for ``extra`` ones that are not. ``notes`` are told with every
-    report.
+    Attributes:
+        read: Reader; called with the split's full name and the paths of ``needed`` and ``extra`` files, in order.
+        needed: Required files, each as the names it may have.
+        extra: Optional files, likewise; the reader gets None for a file that does not exist.
+        notes: Notes that precede those of the reader.
     """
 
     read: Callable[..., Split]
@@ -29,7 +32,14 @@ class SplitSource:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark: its task, the names its folder may have, its splits, and the one that numbers are reported on."""
+    """A benchmark.
+
+    Attributes:
+        task: What it measures.
+        folders: Names that the subfolder with its files may have.
+        default: The split that results are reported on.
+        splits: Sources by name of the split.
+    """
 
     task: Task
     folders: Names
@@ -38,20 +48,24 @@ class Benchmark:
 
     @property
     def train_splits(self) -> Names:
-        """Name the splits made for training."""
+        """Return the names of the training splits."""
         return tuple(split for split in self.splits if split.startswith("train"))
 
 
 def or_jsonl(read: Callable[..., Split]) -> Callable[..., Split]:
-    """Also read a file in the form of QVHighlights, by its suffix .jsonl: many publish a benchmark's moments so."""
+    """Return a reader that also accepts .jsonl files in the format of QVHighlights, a common way to republish moments.
+
+    Args:
+        read: Reader of the benchmark's own format, used for all other suffixes.
+    """
 
     def read_either(name: str, path: Path, *more: Path | None) -> Split:
         if path.suffix != ".jsonl":
             return read(name, path, *more)
-        derived = (
-            f"read from {path.name}: others derived it from the benchmark's own files, and may have mended windows"
+        note = (
+            f"read from {path.name}: derived by others from the benchmark's own files, windows may have been corrected"
         )
-        return qvhighlights.read_labelled(name, path, notes=(derived,))
+        return qvhighlights.read_labelled(name, path, notes=(note,))
 
     return read_either
 
@@ -61,12 +75,12 @@ SENTENCES = ("MSRVTT_data.json",)
 ACTIVITYNET = ("activitynet", "ActivityNet", "activity-net")
 
 
-def _official(split: str, listed: str, *, challenge: str) -> SplitSource:
+def _official(split: str, list_name: str, *, challenge: str) -> SplitSource:
     read = partial(msrvtt.read_official, split=split)
-    return SplitSource(read, ((*SENTENCES, f"{challenge}_videodatainfo.json"),), ((listed,),))
+    return SplitSource(read, ((*SENTENCES, f"{challenge}_videodatainfo.json"),), ((list_name,),))
 
 
-def _listed(split: str) -> SplitSource:
+def _msvd(split: str) -> SplitSource:
     return SplitSource(captions.read_msvd, (("captions_msvd.json",), (f"{split}_list.txt",)))
 
 
@@ -74,8 +88,8 @@ def _didemo(split: str) -> SplitSource:
     return SplitSource(captions.read_didemo, ((f"{split}_data.json",), (f"{split}_list.txt",)))
 
 
-def _vatex(file: str, listed: str = "") -> SplitSource:
-    return SplitSource(captions.read_vatex, ((file,), (listed,)) if listed else ((file,),))
+def _vatex(file_name: str, list_name: str = "") -> SplitSource:
+    return SplitSource(captions.read_vatex, ((file_name,), (list_name,)) if list_name else ((file_name,),))
 
 
 def _qvhighlights(split: str, *notes: str) -> SplitSource:
@@ -95,7 +109,7 @@ def _ego4d(*names: str) -> SplitSource:
     return SplitSource(or_jsonl(moments.read_ego4d), (names,))
 
 
-RELATED = ("the videos of val_2 are among those of val_1: what is trained on one must not be measured on the other",)
+VAL_2_NOTES = ("the videos of val_2 are among those of val_1: do not train on one and evaluate on the other",)
 
 DATASETS: Mapping[str, Benchmark] = {
     "msrvtt-1k-a": Benchmark(
@@ -107,9 +121,7 @@ DATASETS: Mapping[str, Benchmark] = {
             "train-9k": SplitSource(
                 msrvtt.read_listed,
                 (SENTENCES, ("MSRVTT_train.9k.csv",)),
-                notes=(
-                    "1,990 of these videos are in msrvtt-full-test: what is trained here must not be measured there",
-                ),
+                notes=("1,990 of these videos are in msrvtt-full-test: do not evaluate there what was trained here",),
             ),
             "train-7k": SplitSource(msrvtt.read_listed, (SENTENCES, ("MSRVTT_train.7k.csv",))),
         },
@@ -137,7 +149,7 @@ DATASETS: Mapping[str, Benchmark] = {
         "retrieval",
         ("msvd", "MSVD", "msvd_data"),
         "test",
-        {split: _listed(split) for split in ("test", "val", "train")},
+        {split: _msvd(split) for split in ("test", "val", "train")},
     ),
     "lsmdc": Benchmark(
         "retrieval",
@@ -203,8 +215,8 @@ DATASETS: Mapping[str, Benchmark] = {
         ACTIVITYNET,
         "val_1",
         {
-            "val_1": _timed("val_1.json", "activitynet_val_release.jsonl", notes=RELATED),
-            "val_2": _timed("val_2.json", "activitynet_test_release.jsonl", notes=RELATED),
+            "val_1": _timed("val_1.json", "activitynet_val_release.jsonl", notes=VAL_2_NOTES),
+            "val_2": _timed("val_2.json", "activitynet_test_release.jsonl", notes=VAL_2_NOTES),
             "train": _timed("train.json", "activitynet_train_release.jsonl"),
         },
     ),

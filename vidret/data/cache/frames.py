@@ -16,7 +16,7 @@ from jaxtyping import Int64, UInt8
 from vidret.data.cache.entries import KnownFiles, read_part
 from vidret.data.cache.shards import ArrayShards, name_folder
 from vidret.data.frames import FrameSampling, VideoSpan, find_candidates, read_indices
-from vidret.data.workers import do_each
+from vidret.data.workers import map_in_workers
 from vidret.errors import DecodeError
 from vidret.types import Resize
 from vidret.video.probe import VideoInfo, probe
@@ -49,7 +49,7 @@ class DecodedFrames:
     ) -> None:
         """Look into every file once, in as many processes."""
         self._parts, self._sampling, self._resize = parts, sampling, resize
-        found = dict(zip(parts, do_each(try_probe, list(parts.values()), num_workers), strict=True))
+        found = dict(zip(parts, map_in_workers(try_probe, list(parts.values()), num_workers), strict=True))
         self._infos = {video: info for video, info in found.items() if isinstance(info, VideoInfo)}
         self.unreadable = {video: reason for video, reason in found.items() if isinstance(reason, str)}
         self.salvaged = {video: info.damage for video, info in self._infos.items() if info.damage}
@@ -117,7 +117,7 @@ class FramesCache:
             wanted = [part for part in parts if self.known.find(part).is_new]
             logger.info("%s: %d videos to read, of %d", self.shards.folder, len(wanted), len(parts))
             read = partial(read_part, choose=partial(_choose, sampling=self.sampling), resize=self._resize)
-            for number, reading in enumerate(do_each(read, wanted, num_workers), start=1):
+            for number, reading in enumerate(map_in_workers(read, wanted, num_workers), start=1):
                 if reading.frames is not None and reading.key not in self.shards:
                     self.shards.append(reading.key, {"pixels": reading.frames.pixels}, {"lost": reading.lost})
                 self.known.note(reading)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int64
 from vidret.data.cache.entries import KnownFiles, Reading, read_part
 from vidret.data.cache.shards import ArrayShards, name_folder
 from vidret.data.frames import VideoSpan
-from vidret.data.workers import do_each
+from vidret.data.workers import map_in_workers
 from vidret.encode.encoder import LayeredEncoder
 from vidret.errors import VidretError
 from vidret.types import LayerTokens
@@ -74,7 +74,7 @@ class LayersCache:
             wanted = [part for part in parts if self.known.find(part).is_new]
             logger.info("%s: %d videos to encode, of %d", self.shards.folder, len(wanted), len(parts))
             read = partial(read_part, choose=partial(_choose, fps=self._fps), resize=self._resize)
-            for number, reading in enumerate(do_each(read, wanted, num_workers), start=1):
+            for number, reading in enumerate(map_in_workers(read, wanted, num_workers), start=1):
                 if reading.frames is not None and reading.key not in self.shards:
                     self._add_video(reading, encoder.encode_layers(reading.frames, self._num_layers))
                 self.known.note(reading)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidret.data.benchmarks.msrvtt import OFFICIAL
+from vidret.data.benchmarks.msrvtt import OFFICIAL_SPLITS
 from vidret.data.synthetic.captions import word
 from vidret.data.synthetic.generation import CLIP_SECONDS, PAIR_KINDS, PairKind, Random, ScenePair
 from vidret.data.synthetic.render import find_poses
@@ -67,7 +67,7 @@ def write_msrvtt(folder: Path, entries: Sequence[CaptionedScene], *, seconds: fl
             "video_id": entry.video,
             "start time": 0.0,
             "end time": seconds,
-            "split": OFFICIAL[entry.split],
+            "split": OFFICIAL_SPLITS[entry.split],
             "id": number,
         }
         for number, entry in enumerate(entries)

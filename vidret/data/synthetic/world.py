@@ -170,7 +170,7 @@ def read_pairs(folder: str | Path, split: Literal["val", "test"] = "test") -> li
     for row in read_jsonl(Path(folder) / PAIRS[split]):
         videos, captions = row.texts("videos"), row.texts("captions")
         if len(videos) != 2 or len(captions) != 2:
-            raise row.refuse(f"videos and captions must be two each, got {len(videos)} and {len(captions)}")
+            raise row.error(f"videos and captions must be two each, got {len(videos)} and {len(captions)}")
         pairs.append(CaptionPair(row.text("kind"), (videos[0], videos[1]), (captions[0], captions[1])))
     return pairs
 
