@@ -25,7 +25,7 @@ from vidret.errors import EncoderError, VidretError
 from vidret.index.progress import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
-from vidret.video.content import fingerprint, sample
+from vidret.video.identity import fingerprint, sample
 
 
 def contents(index: Path) -> dict[tuple[str, int], bytes]:

@@ -38,7 +38,7 @@ from vidret.ground.projected_files import load_projected
 from vidret.ground.windows import Window
 from vidret.search.grounding import Grounder, forget_others, place_frames
 from vidret.types import Frames, LayerTokens, Sampling
-from vidret.video.content import fingerprint
+from vidret.video.identity import fingerprint
 
 CPU = torch.device("cpu")
 QUERY = "a dog on a beach"

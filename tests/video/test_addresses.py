@@ -17,8 +17,9 @@ from vidret.errors import ChangedError, DecodeError, MissingExtraError, Unreacha
 from vidret.types import NO_TIME
 from vidret.video import addresses, ranges
 from vidret.video.addresses import check_address, find_store, join, look, read_info
-from vidret.video.content import BLOCK, check_unchanged, fingerprint, identify, look_at_all, sample
+from vidret.video.content import look_at_all
 from vidret.video.decode import choose_decoder, open_reader, read_frames
+from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify, sample
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.scan import scan
 

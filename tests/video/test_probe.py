@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from vidret.errors import DecodeError
-from vidret.video.content import fingerprint
 from vidret.video.decode import read_frames
+from vidret.video.identity import fingerprint
 from vidret.video.probe import probe
 
 from .conftest import KINDS, NAMES, NUM_FRAMES, Film

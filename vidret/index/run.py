@@ -34,8 +34,8 @@ from vidret.index.run_state import (
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
-from vidret.video.content import Identity, check_unchanged, identify
 from vidret.video.decode import Decoder
+from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 MAX_LANES = 16

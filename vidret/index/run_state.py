@@ -16,8 +16,9 @@ from vidret.index.progress import IndexReport, Progress, Workload
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
-from vidret.video.content import count_disk_bytes, find_gone, look_at_all, sample
+from vidret.video.content import count_disk_bytes, find_gone, look_at_all
 from vidret.video.decode import Decoder
+from vidret.video.identity import sample
 from vidret.video.pool import DecodePool, OpenedVideo
 from vidret.video.scan import lies_below
 

@@ -29,7 +29,7 @@ from vidret.search.ranking import TOKENS
 from vidret.store.records import KEPT, PROJECTED
 from vidret.text import strip_query
 from vidret.types import Frames, LayerTokens, LayerWords
-from vidret.video.content import Identity, check_unchanged
+from vidret.video.identity import Identity, check_unchanged
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from vidret.data.cache.shards import ArrayShards
 from vidret.data.frames import VideoSpan, read_indices
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
-from vidret.video.content import fingerprint, look_at
+from vidret.video.content import look_at
+from vidret.video.identity import fingerprint
 from vidret.video.probe import VideoInfo, probe
 
 Choose = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]

@@ -15,7 +15,7 @@ import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ig
 
 from vidret.errors import DecodeError
 from vidret.types import Frames, SegmentEmbedding
-from vidret.video.content import Identity
+from vidret.video.identity import Identity
 from vidret.video.pool import OpenedVideo
 
 Bytes = bytes | memoryview

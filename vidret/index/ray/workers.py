@@ -30,8 +30,8 @@ from vidret.index.ray.rows import (
 )
 from vidret.index.run_state import Pack, encode_segments, open_decoders
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
-from vidret.video.content import Identity, check_unchanged, identify
 from vidret.video.decode import Decoder
+from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 Row = tuple[object, Bytes]

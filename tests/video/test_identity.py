@@ -1,0 +1,89 @@
+"""Proof for vidret/video/identity.py."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.errors import ChangedError, DecodeError
+from vidret.video.identity import BLOCK, Identity, check_unchanged, fingerprint, identify, sample
+
+
+def test_copies_share_a_fingerprint(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"same")
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    assert fingerprint(tmp_path / "a") == f"sha256-{hashlib.sha256(b'same').hexdigest()}"
+
+
+@pytest.mark.parametrize("size", [1, BLOCK, 4 * BLOCK])
+@pytest.mark.parametrize("place", ["head", "between", "middle", "tail"])
+def test_a_changed_byte_changes_the_fingerprint(tmp_path: Path, size: int, place: str) -> None:
+    data = bytearray(size)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    before = fingerprint(path)
+    data[{"head": 0, "between": size // 3, "middle": size // 2, "tail": size - 1}[place]] = 1
+    path.write_bytes(data)
+    assert fingerprint(path) != before
+
+
+def test_the_size_counts(tmp_path: Path) -> None:
+    for size in (10, 11):
+        (tmp_path / str(size)).write_bytes(bytes(size))
+    assert fingerprint(tmp_path / "10") != fingerprint(tmp_path / "11")
+
+
+def test_a_file_that_was_only_allocated_says_so(tmp_path: Path) -> None:
+    with (tmp_path / "download.mp4").open("wb") as file:
+        file.truncate(20 << 30)
+    with pytest.raises(DecodeError, match="holds no data: none of its 21474836480 bytes was written yet"):
+        fingerprint(tmp_path / "download.mp4")
+
+
+def test_reading_a_large_file_shows_signs_of_life_and_can_be_ended(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(5 * BLOCK))
+    signs: list[int] = []
+
+    def interrupt() -> None:
+        signs.append(1)
+        if len(signs) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fingerprint(tmp_path / "file", alive=interrupt)
+    assert len(signs) == 2
+
+
+def test_a_content_is_compared_by_stamp_and_then_by_fingerprint(tmp_path: Path) -> None:
+    path, data = tmp_path / "file", bytearray(np.random.default_rng(0).bytes(4 * BLOCK))
+    path.write_bytes(data)
+    seen = identify(path)
+    assert check_unchanged(str(path), seen) == seen
+    os.utime(path, (10**9, 10**9))
+    touched = check_unchanged(str(path), seen)
+    assert touched.fingerprint == seen.fingerprint
+    assert touched.mtime_ns == 10**18
+    assert touched.num_bytes == len(data)
+    data[BLOCK + 1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, (10**9, 10**9))
+    with pytest.raises(ChangedError, match=r"file: changed while it was read"):
+        check_unchanged(str(path), touched)
+    path.unlink()
+    with pytest.raises(DecodeError, match="does not exist"):
+        check_unchanged(str(path), touched)
+
+
+def test_contents_of_earlier_versions_are_compared_as_they_were_named(tmp_path: Path) -> None:
+    path, data = tmp_path / "file", bytearray(4 * BLOCK)
+    path.write_bytes(data)
+    earlier = Identity(sample(str(path)))
+    assert "-" not in earlier.fingerprint
+    assert check_unchanged(str(path), earlier) == Identity(earlier.fingerprint, identify(path).stamp)
+    data[0] = 1
+    path.write_bytes(data)
+    with pytest.raises(ChangedError, match="is another"):
+        check_unchanged(str(path), earlier, "is another")
