@@ -43,7 +43,7 @@ def demo(
         write_sheet(shots_of_hits(hits), query, out / f"search-{number}.jpg")
     query = DEMO_MOMENT
     console.rule(f'[bold]vidret locate "{query}"')
-    moments = engine.locate(query, 3)
+    moments = engine.locate(query, 3) or engine.locate(query, 3, weak=True)
     show_moments(moments)
     write_sheet(shots_of_moments(moments), query, out / "locate.jpg")
 
