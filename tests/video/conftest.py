@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from .films import write_video
@@ -18,7 +19,12 @@ _REFRESH = {"g": "20", "x264-params": "intra-refresh=1:scenecut=0"}
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 _VP9 = {"codec": "libvpx-vp9", "options": {"g": "20", "cpu-used": "8", "deadline": "realtime"}}
 _HEVC = {"codec": "libx265", "options": {"x265-params": "keyint=20:log-level=none"}}
-_AV1 = {"codec": "libsvtav1", "options": {"g": "20", "preset": "12"}}
+# PyAV 14 carries an SVT-AV1 that refuses frames this small, and libaom beside it; later versions carry no libaom.
+_HAS_AOM = "libaom-av1" in av.codecs_available
+_AV1 = {
+    "codec": "libaom-av1" if _HAS_AOM else "libsvtav1",
+    "options": {"g": "20", **({"cpu-used": "8"} if _HAS_AOM else {"preset": "12"})},
+}
 
 KINDS: dict[str, dict[str, Any]] = {
     "h264.mp4": {"options": _B_FRAMES},
