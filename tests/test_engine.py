@@ -402,7 +402,7 @@ def test_an_index_remembers_what_it_was_made_for(patched: Path) -> None:
 
 
 def test_the_same_question_has_the_same_answer(patched: Path, mosaics: Path, tmp_path: Path) -> None:
-    Engine(tmp_path / "other", PatchEncoder(), rerank="ucofia").index([mosaics], lanes=1)
+    Engine(tmp_path / "other", PatchEncoder(), rerank="ucofia").index([mosaics], workers=1)
     engines = [Engine(index, PatchEncoder()) for index in (patched, patched, tmp_path / "other")]
     for query in QUERIES:
         hits, again, other = (engine.search(query) for engine in engines)

@@ -1,4 +1,4 @@
-"""On an accelerator the segments of all lanes are encoded together: the same index, and the same ends of a run."""
+"""On an accelerator the segments of all workers are encoded together: the same index, and the same ends of a run."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -70,8 +70,8 @@ def test_many_segments_are_encoded_together_and_stored_the_same(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = Slow(monkeypatch)
-    Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], lanes=2)
-    on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], lanes=2)
+    Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], workers=2)
+    on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], workers=2)
     assert contents(tmp_path / "all") == contents(tmp_path / "one")
     assert stored_tokens(tmp_path / "all") == stored_tokens(tmp_path / "one")
     assert 1 < max(encoder.sizes) <= SEGMENTS_AT_ONCE
@@ -79,7 +79,7 @@ def test_many_segments_are_encoded_together_and_stored_the_same(
 
 def test_on_a_cpu_each_segment_is_encoded_alone(films: Path, tmp_path: Path) -> None:
     encoder = Counting()
-    Engine(tmp_path / "index", encoder).index([films], lanes=2)
+    Engine(tmp_path / "index", encoder).index([films], workers=2)
     assert set(encoder.sizes) == {1}
 
 
@@ -91,9 +91,9 @@ def test_an_encoder_that_breaks_ends_the_run(films: Path, tmp_path: Path) -> Non
             return super().encode_frames(batch, tokens=tokens)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        on_accelerator(Engine(tmp_path / "index", Broken())).index([films], lanes=2)
+        on_accelerator(Engine(tmp_path / "index", Broken())).index([films], workers=2)
     assert set(states(tmp_path / "index").values()) <= {"done", "running", "pending"}
-    on_accelerator(Engine(tmp_path / "index", Counting())).index([films], lanes=2)
+    on_accelerator(Engine(tmp_path / "index", Counting())).index([films], workers=2)
     Engine(tmp_path / "one", PatchEncoder()).index([films])
     assert contents(tmp_path / "index") == contents(tmp_path / "one")
 

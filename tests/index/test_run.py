@@ -207,7 +207,7 @@ def test_large_files_that_differ_anywhere_are_two_contents(tmp_path: Path) -> No
     for number in (0, 1):
         film = write_film(tmp_path / "films" / f"{number}.mp4", ("red", 2))
         pad(film, 8 << 20, changed=(3 << 19) + number)
-    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], lanes=1)
+    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], workers=1)
     assert (report.encoded, report.linked) == (2, 0)
 
 
@@ -469,7 +469,7 @@ def test_a_broken_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None
             return super().encode_frames(batch, tokens=tokens)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"], lanes=1)
+        Engine(tmp_path / "index", Broken()).index([tmp_path / "films"], workers=1)
     engine = Engine(tmp_path / "index", ColourEncoder())
     assert engine.index([tmp_path / "films"]).encoded == 1
     assert "failed" not in states(tmp_path / "index").values()
@@ -479,7 +479,7 @@ def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
     film = write_film(tmp_path / "films" / "0.mp4", ("red", 8))
     for number in range(1, 6):
         shutil.copy(film, tmp_path / "films" / f"{number}.mp4")
-    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], lanes=4)
+    report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], workers=4)
     assert (report.encoded, report.linked) == (1, 5)
     assert len(contents(tmp_path / "index")) == 2
 
@@ -507,7 +507,7 @@ def test_progress_counts_work_and_not_bytes(tmp_path: Path) -> None:
         file.write(b"junk")
         file.truncate(64 << 20)
     seen: list[Progress] = []
-    report = Engine(tmp_path / "index", SlowEncoder()).index([films], lanes=1, on_progress=seen.append)
+    report = Engine(tmp_path / "index", SlowEncoder()).index([films], workers=1, on_progress=seen.append)
     assert (report.encoded, len(report.failed)) == (6, 1)
     assert any(progress.done < 6 for progress in seen)
     for progress in seen:

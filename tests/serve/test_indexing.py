@@ -15,7 +15,7 @@ from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.serve.indexing import Indexer
 
-# The command line with an encoder that knows colours; its lanes wait for somebody at the gate before each segment.
+# The command line with an encoder that knows colours; its workers wait for somebody at the gate before each segment.
 COLOURED = """
 import signal, threading; signal.signal(signal.SIGINT, signal.default_int_handler)
 import vidret.engine

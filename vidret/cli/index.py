@@ -121,7 +121,7 @@ def index(
     with show_progress(as_json=progress_json) as advance:
         report = opened.index(
             paths,
-            lanes=workers,
+            workers=workers,
             decoder=decoder,  # type: ignore[arg-type]
             timeout=timeout,
             prune=prune,

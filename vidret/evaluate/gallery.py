@@ -34,7 +34,7 @@ def index_gallery(
     files, missing = find_videos(split.videos, folder)
     if not files:
         raise VidretError(f"{folder}: must hold the videos of {split.name}, got none of {len(split.videos)}")
-    report = engine.index(sorted(map(str, files.values())), lanes=workers, on_progress=on_progress)
+    report = engine.index(sorted(map(str, files.values())), workers=workers, on_progress=on_progress)
     if report.interrupted:
         raise VidretError("interrupted while encoding: the same command goes on from there")
     reasons = dict(report.failed)

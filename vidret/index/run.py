@@ -1,8 +1,8 @@
 """From paths to stored segments: list the files, see what changed, decode, encode, store; stop and resume at any time.
 
-Work runs in lanes, one a core. A lane takes a file, has a process of its own decode it ahead, encodes each segment on
+Work runs in workers, one a core. A worker takes a file, has a process of its own decode it ahead, encodes each segment on
 one thread and commits it. Decoding and encoding so share the cores as the load of each asks for, and there is no queue
-to tune. An accelerator is faster with many segments at once: there one thread encodes what all lanes have ready.
+to tune. An accelerator is faster with many segments at once: there one thread encodes what all workers have ready.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.run_state import (
     SEGMENTS_AT_ONCE,
     FileJob,
-    Ledger,
+    RunState,
     Pack,
     encode_segments,
     open_decoders,
@@ -38,14 +38,14 @@ from vidret.video.decode import Decoder
 from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
-MAX_LANES = 16
-AHEAD = 2  # segments of a lane that may wait for an accelerator while its file is decoded further
+MAX_WORKERS = 16
+AHEAD = 2  # segments of a worker that may wait for an accelerator while its file is decoded further
 
 Encode = Callable[[Sequence[Frames]], list[SegmentEmbedding]]
 
 
 class StopRun(Exception):  # noqa: N818  a request, not an error
-    """Unwind a lane after a request to stop."""
+    """Unwind a worker after a request to stop."""
 
 
 def index_files(
@@ -55,7 +55,7 @@ def index_files(
     *,
     pack: Pack | None = None,
     tokens: bool = True,
-    lanes: int | None = None,
+    workers: int | None = None,
     decoder: Decoder = "auto",
     device: str = CPU,
     timeout: float = 120.0,
@@ -75,7 +75,7 @@ def index_files(
         files: Absolute paths and addresses, each once, as ``scan`` lists them.
         pack: What makes of an embedding what is stored beside its vectors; nothing unless given.
         tokens: Have embeddings hold their tokens for ``pack``.
-        lanes: Files worked on at once; the number of usable cores unless given.
+        workers: Files worked on at once; the number of usable cores unless given.
         decoder: ``auto``, ``decord`` or ``pyav``.
         device: Where the encoder runs: on any but the CPU it is given several segments at once. With ``cuda:N`` that
             GPU decodes, too; see ``DecodePool``.
@@ -89,24 +89,28 @@ def index_files(
         VidretError: The index cannot be written, or the decoder fails at each of several files for the same unforeseen
             reason, and at none it works. Files that fail raise nothing.
     """
-    ledger = Ledger(store, retry_failed=retry_failed)
-    ledger.plan(files)
-    if not ledger.jobs:
-        return ledger.close(prune_below=prune_below)
+    run_state = RunState(store, retry_failed=retry_failed)
+    run_state.plan(files)
+    if not run_state.jobs:
+        return run_state.close(prune_below=prune_below)
     if check is not None:
         check()
-    lanes = max(1, min(lanes or count_cores(), MAX_LANES, len(ledger.jobs)))
+    workers = max(1, min(workers or count_cores(), MAX_WORKERS, len(run_state.jobs)))
     encode: Encode = partial(encode_segments, encoder, pack=pack, tokens=tokens)
     threads_before = torch.get_num_threads()
     with (
-        open_decoders(lanes, encoder.resize, encoder.sampling, decoder=decoder, device=device, timeout=timeout) as pool,
+        open_decoders(
+            workers, encoder.resize, encoder.sampling, decoder=decoder, device=device, timeout=timeout
+        ) as pool,
         EncodingThread(encode) if device != CPU else contextlib.nullcontext() as encoding,
     ):
         try:
-            ledger.watch(Lanes(ledger, encode, pool, pack=pack, encoding=encoding).threads(lanes), on_progress)
+            run_state.watch(
+                WorkerThreads(run_state, encode, pool, pack=pack, encoding=encoding).threads(workers), on_progress
+            )
         finally:
             torch.set_num_threads(threads_before)
-    return ledger.close(prune_below=prune_below)
+    return run_state.close(prune_below=prune_below)
 
 
 def count_cores() -> int:
@@ -163,23 +167,23 @@ class EncodingThread:
         return batch
 
 
-class Lanes:
+class WorkerThreads:
     """Threads that take jobs until none is left."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        run_state: RunState,
         encode: Encode,
         pool: DecodePool,
         *,
         pack: Pack | None,
         encoding: EncodingThread | None = None,
     ) -> None:
-        self._ledger, self._encode, self._pool, self._pack, self._encoding = ledger, encode, pool, pack, encoding
+        self._run_state, self._encode, self._pool, self._pack, self._encoding = run_state, encode, pool, pack, encoding
         self._claims: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[FileJob] = queue.SimpleQueue()
-        for job in ledger.jobs:
+        for job in run_state.jobs:
             self._jobs.put(job)
 
     def threads(self, num: int) -> list[threading.Thread]:
@@ -187,9 +191,9 @@ class Lanes:
         return [threading.Thread(target=self._run, daemon=True) for _ in range(num)]
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # a lane a core: threads within would fight over the cores
+        torch.set_num_threads(1)  # a worker a core: threads within would fight over the cores
         try:
-            while not self._ledger.stop.is_set():
+            while not self._run_state.stop.is_set():
                 try:
                     job = self._jobs.get_nowait()
                 except queue.Empty:
@@ -197,22 +201,22 @@ class Lanes:
                 try:
                     self._index_file(job)
                 except DecodeError as error:
-                    self._ledger.fail(job.path, error, job)
+                    self._run_state.fail(job.path, error, job)
         except StopRun:
             return
         except BaseException as error:
-            self._ledger.end(error)
+            self._run_state.end(error)
 
     def _index_file(self, job: FileJob) -> None:
         seen = identify(job.path, alive=self._go_on)
         job = replace(job, num_bytes=seen.num_bytes, mtime_ns=seen.mtime_ns)
         with self._claim(seen.fingerprint):  # a copy of a file under way waits, and then finds everything stored
-            known = self._ledger.find_stored(job, seen.fingerprint)
+            known = self._run_state.find_stored(job, seen.fingerprint)
             video = self._index_content(job, seen) if known is None else known
-            self._ledger.link(job, video, encoded=known is None)
+            self._run_state.link(job, video, encoded=known is None)
 
     def _go_on(self) -> None:
-        if self._ledger.stop.is_set():
+        if self._run_state.stop.is_set():
             raise StopRun
 
     def _claim(self, name: str) -> threading.Lock:
@@ -221,14 +225,14 @@ class Lanes:
 
     def _index_content(self, job: FileJob, seen: Identity) -> int:
         """Decode and store a file; before anything is stored, its content must still be what was seen."""
-        ledger, video = self._ledger, -1
+        run_state, video = self._run_state, -1
         waiting: deque[tuple[DecodedSegment, Future[SegmentEmbedding]]] = deque()
 
         def begin(opened: OpenedVideo) -> set[int]:
             nonlocal seen, video
             seen = check_unchanged(job.path, seen)
-            video = ledger.begin(job, seen.fingerprint, opened)
-            return ledger.store.stored_segments(video)
+            video = run_state.begin(job, seen.fingerprint, opened)
+            return run_state.store.stored_segments(video)
 
         def store(num_left: int) -> None:
             while len(waiting) > num_left:
@@ -236,7 +240,7 @@ class Lanes:
                 embedding = future.result()
                 packed = b"" if self._pack is None else self._pack(embedding)
                 segment = NewSegment(video, decoded.number, decoded.start, decoded.end, embedding, packed)
-                ledger.add([(job, segment)])
+                run_state.add([(job, segment)])
 
         try:
             for message in self._pool.stream(job.path, skip=begin):
@@ -247,7 +251,7 @@ class Lanes:
                     store(0 if self._encoding is None else AHEAD)
                 elif isinstance(message, Finished):
                     store(0)
-                    ledger.store.finish_video(video, salvaged=message.salvaged)
+                    run_state.store.finish_video(video, salvaged=message.salvaged)
                 if not isinstance(message, Finished):
                     self._go_on()
         except (DecodeError, StopRun):

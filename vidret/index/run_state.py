@@ -64,7 +64,7 @@ def encode_segments(
     return encoder.encode_frames(segments, tokens=tokens and pack is not None)
 
 
-class Ledger:
+class RunState:
     """One run's jobs, what came of them, and the requests to end it; threads share it under one lock."""
 
     def __init__(self, store: Store, *, retry_failed: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import DecodeError, VidretError
-from vidret.index.run_state import FileJob, Ledger
+from vidret.index.run_state import FileJob, RunState
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 from vidret.video.pool import OpenedVideo
@@ -24,12 +24,12 @@ Rows = list[tuple[Any, bytes]]
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def run_state(tmp_path: Path) -> Iterator[RunState]:
     """Give a run of two contents: the first with a copy, the second alone."""
     with Store.create(tmp_path / "index", encoder_name="none", encoder_fingerprint="0", dim=2) as store:
-        ledger = Ledger(store, retry_failed=False)
-        ledger.jobs = [FileJob(f"/films/{name}.mp4", 10, 1) for name in ("a", "copy of a", "b")]
-        yield ledger
+        run_state = RunState(store, retry_failed=False)
+        run_state.jobs = [FileJob(f"/films/{name}.mp4", 10, 1) for name in ("a", "copy of a", "b")]
+        yield run_state
 
 
 CONTENTS = [
@@ -56,50 +56,50 @@ def whole(content: int, file: int) -> Rows:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_in_any_order_and_some_of_them_twice_are_stored_once(ledger: Ledger, seed: int) -> None:
+def test_rows_in_any_order_and_some_of_them_twice_are_stored_once(run_state: RunState, seed: int) -> None:
     rng = random.Random(seed)
     sent = [*whole(0, 0), *whole(1, 2)]
     coming = [*sent, *rng.sample(sent, 6)]
     rng.shuffle(coming)
-    taken = arrivals.Arrivals(ledger, CONTENTS)
+    taken = arrivals.Arrivals(run_state, CONTENTS)
     while coming:
         size = rng.randint(1, 4)
         taken.take(coming[:size])
         del coming[:size]
-    store = ledger.store
-    assert {record.path: record.state for record in store.files()} == {job.path: "done" for job in ledger.jobs}
+    store = run_state.store
+    assert {record.path: record.state for record in store.files()} == {job.path: "done" for job in run_state.jobs}
     for content, name in enumerate("ab"):
         video = store.is_complete(name)
         assert video is not None
         ids = store.video_segments(video)
         assert [bytes(each) for each in store.tokens(ids)] == [bytes([content, n]) for n in range(NUM_SEGMENTS)]
-    report = ledger.close()
+    report = run_state.close()
     assert (report.encoded, report.linked, report.num_segments) == (2, 1, 2 * NUM_SEGMENTS)
     assert taken.spent["decode"] == 2 * taken.spent["encode"] == 2 * NUM_SEGMENTS * 0.5
 
 
-def test_a_content_is_done_only_when_all_of_it_has_come(ledger: Ledger) -> None:
-    taken = arrivals.Arrivals(ledger, CONTENTS)
+def test_a_content_is_done_only_when_all_of_it_has_come(run_state: RunState) -> None:
+    taken = arrivals.Arrivals(run_state, CONTENTS)
     *segments, ended = whole(1, 2)
     taken.take([ended, *segments[1:]])
-    assert ledger.store.is_complete("b") is None
-    assert [record.state for record in ledger.store.files()] == ["running"]
+    assert run_state.store.is_complete("b") is None
+    assert [record.state for record in run_state.store.files()] == ["running"]
     taken.take(segments[:1])
-    assert ledger.store.is_complete("b") is not None
+    assert run_state.store.is_complete("b") is not None
 
 
-def test_where_the_first_file_fails_its_copy_is_the_one_that_was_encoded(ledger: Ledger) -> None:
-    taken = arrivals.Arrivals(ledger, CONTENTS)
+def test_where_the_first_file_fails_its_copy_is_the_one_that_was_encoded(run_state: RunState) -> None:
+    taken = arrivals.Arrivals(run_state, CONTENTS)
     failed = rows.Failed(0, 0, DecodeError("a.mp4", "was killed")), b""
     taken.take([failed, encoded(0, 0, 0), failed])
     taken.take(whole(0, 1))
-    report = ledger.close()
+    report = run_state.close()
     assert report.failed == [("/films/a.mp4", "was killed")]
     assert (report.encoded, report.linked) == (1, 0)
-    states = {record.path: record.state for record in ledger.store.files()}
+    states = {record.path: record.state for record in run_state.store.files()}
     assert states == {"/films/a.mp4": "failed", "/films/copy of a.mp4": "done"}
 
 
-def test_what_ends_a_run_is_raised(ledger: Ledger) -> None:
+def test_what_ends_a_run_is_raised(run_state: RunState) -> None:
     with pytest.raises(VidretError, match=r"^node 7: the encoder broke$"):
-        arrivals.Arrivals(ledger, CONTENTS).take([(rows.Broken("node 7: the encoder broke"), b"")])
+        arrivals.Arrivals(run_state, CONTENTS).take([(rows.Broken("node 7: the encoder broke"), b"")])

@@ -20,7 +20,7 @@ from vidret.encode.clip import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.index.progress import IndexReport, Progress
-from vidret.index.run_state import FileJob, Ledger
+from vidret.index.run_state import FileJob, RunState
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 
@@ -81,17 +81,17 @@ def everything(index: Path) -> tuple[Any, ...]:
 
 def at_segment(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
     """Do something once, right after so many segments of a run were committed."""
-    add = Ledger.add
+    add = RunState.add
     stored: list[object] = []
 
-    def add_and_act(self: Ledger, found: Found) -> None:
+    def add_and_act(self: RunState, found: Found) -> None:
         add(self, found)
         before = len(stored)
         stored.extend(found)
         if before < number <= len(stored):
             act()
 
-    monkeypatch.setattr(Ledger, "add", add_and_act)
+    monkeypatch.setattr(RunState, "add", add_and_act)
 
 
 def test_two_nodes_make_the_index_that_threads_make_and_then_do_nothing(
@@ -147,17 +147,17 @@ SCRIPT = """
 import os, signal, sys
 from functools import partial
 from vidret.engine import Engine
-from vidret.index.run_state import Ledger
+from vidret.index.run_state import RunState
 from vidret.index.ray.run import index_on_ray
 index, films, model, what, after = sys.argv[1:]
 signal.signal(signal.SIGINT, signal.default_int_handler)
-add, calls = Ledger.add, []
+add, calls = RunState.add, []
 def add_and_die(self, found):
     add(self, found)
     calls.append(found)
     if len(calls) == int(after):
         os.kill(0 if what == "SIGINT" else os.getpid(), getattr(signal, what))  # a terminal tells the whole group
-Ledger.add = add_and_die
+RunState.add = add_and_die
 engine = Engine.open(index, encoder=model, rerank="ucofia", device="cpu", precision="fp32")
 report = engine.index([films], run=partial(index_on_ray, precision="fp32"))
 print(report.interrupted, report.num_segments)

@@ -7,16 +7,16 @@ from typing import Any
 
 from vidret.errors import VidretError
 from vidret.index.ray.rows import Broken, Content, Encoded, Ended, Failed
-from vidret.index.run_state import FileJob, Ledger
+from vidret.index.run_state import FileJob, RunState
 from vidret.store.records import NewSegment
 
 
 class Arrivals:
     """The contents of one run, of each what arrived; ``spent`` sums up what each stage did and how long it took."""
 
-    def __init__(self, ledger: Ledger, contents: Sequence[Content]) -> None:
+    def __init__(self, run_state: RunState, contents: Sequence[Content]) -> None:
         """Expect contents, numbered in their order."""
-        self._ledger, self._contents = ledger, contents
+        self._run_state, self._contents = run_state, contents
         self._videos: dict[int, int] = {}  # of a content
         self._numbers: defaultdict[int, set[int]] = defaultdict(set)  # of its segments that arrived
         self._ended: dict[int, Ended] = {}
@@ -47,7 +47,7 @@ class Arrivals:
                 case Broken():
                     raise VidretError(about.reason)
         if segments:
-            self._ledger.add(segments)
+            self._run_state.add(segments)
         for number in sorted(touched - self._closed):
             self._close(number)
         self.spent["store"] += time.monotonic() - since
@@ -59,10 +59,10 @@ class Arrivals:
         self.spent["decode"] += part.seconds
         self.spent["encode"] += encoded.seconds
         self.spent["segments"] += 1
-        job = self._ledger.jobs[part.file]
+        job = self._run_state.jobs[part.file]
         if part.content not in self._videos:
             alive = None if part.file in self._failed else job
-            self._videos[part.content] = self._ledger.begin(
+            self._videos[part.content] = self._run_state.begin(
                 alive, self._contents[part.content].fingerprint, part.opened
             )
         video = self._videos[part.content]
@@ -72,8 +72,8 @@ class Arrivals:
     def _fail(self, failed: Failed) -> None:
         if failed.file not in self._failed:
             self._failed.add(failed.file)
-            job = self._ledger.jobs[failed.file]
-            self._ledger.fail(job.path, failed.error, job)
+            job = self._run_state.jobs[failed.file]
+            self._run_state.fail(job.path, failed.error, job)
 
     def _close(self, number: int) -> None:
         """Finish a content of which everything arrived, and link its copies to it."""
@@ -82,11 +82,11 @@ class Arrivals:
             return
         self._closed.add(number)
         del self._numbers[number]
-        jobs = self._ledger.jobs
+        jobs = self._run_state.jobs
         video = self._videos.get(number)
         if video is None:  # all of it was stored before
-            video = self._ledger.begin(jobs[ended.file], self._contents[number].fingerprint, ended.opened)
-        self._ledger.store.finish_video(video, salvaged=ended.salvaged)
+            video = self._run_state.begin(jobs[ended.file], self._contents[number].fingerprint, ended.opened)
+        self._run_state.store.finish_video(video, salvaged=ended.salvaged)
         for file, _ in self._contents[number].files:
             if file not in self._failed:
-                self._ledger.link(jobs[file], video, encoded=file == ended.file)
+                self._run_state.link(jobs[file], video, encoded=file == ended.file)

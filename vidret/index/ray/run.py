@@ -31,15 +31,15 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.ray.arrivals import Arrivals
 from vidret.index.ray.cluster import join_cluster, tell_error
 from vidret.index.ray.rows import Content, Encoded, FingerprintTask, distribute, read_rows
-from vidret.index.ray.workers import Brake, Decoding, EncodeStage, decode_contents, name_contents
-from vidret.index.run_state import SEGMENTS_AT_ONCE, Ledger, Pack
+from vidret.index.ray.workers import StopFlag, Decoding, EncodeStage, decode_contents, name_contents
+from vidret.index.run_state import SEGMENTS_AT_ONCE, RunState, Pack
 from vidret.store.store import Store
 from vidret.video.decode import Decoder
 
 logger = logging.getLogger(__name__)
 
 # Shares of a core, for Ray to count with. Together they fill a core, and where nodes are lost the actors that come back
-# on the others leave room for decoding: the operating system shares the cores, as it does between lanes.
+# on the others leave room for decoding: the operating system shares the cores, as it does between workers.
 DECODER_CPUS = 0.5
 ENCODER_CPUS = 0.1
 BLOCK_BYTES = 8 << 20  # segments that leave a decoder together
@@ -54,7 +54,7 @@ def index_on_ray(
     *,
     pack: Pack | None = None,
     tokens: bool = True,
-    lanes: int | None = None,
+    workers: int | None = None,
     decoder: Decoder = "auto",
     device: str = CPU,
     timeout: float = 120.0,
@@ -77,7 +77,7 @@ def index_on_ray(
         files: See ``index_files``.
         pack: It travels to the workers.
         tokens: See ``index_files``.
-        lanes: Files decoded at once, and on CPUs models that encode; the number of the cluster's cores unless given.
+        workers: Files decoded at once, and on CPUs models that encode; the number of the cluster's cores unless given.
         decoder: See ``index_files``.
         device: Where the engine computes. With ``cuda:N`` a Ray of this machine's own has that GPU alone; on a cluster
             Ray deals its GPUs out.
@@ -96,35 +96,35 @@ def index_on_ray(
         VidretError: The index cannot be written, the cluster cannot be reached or lacks what is asked for, or a worker
             cannot encode as the index needs it. Files that fail raise nothing.
     """
-    ledger = Ledger(store, retry_failed=retry_failed)
-    ledger.plan(files)
-    if not ledger.jobs:
-        return ledger.close(prune_below=prune_below)
+    run_state = RunState(store, retry_failed=retry_failed)
+    run_state.plan(files)
+    if not run_state.jobs:
+        return run_state.close(prune_below=prune_below)
     if check is not None:
         check()
     began = time.monotonic()
     if device != CPU and cuda_index(device) is None:
         logger.warning("Ray's workers cannot use %s, so they encode on the CPU", device)
     with join_cluster(address, device):
-        run = RayRun(ledger, began, lanes=lanes, device=device, num_gpus_per_worker=num_gpus_per_worker)
+        run = RayRun(run_state, began, workers=workers, device=device, num_gpus_per_worker=num_gpus_per_worker)
         stage = {"pack": pack, "tokens": tokens, "precision": precision}
         decoding = Decoding(encoder.resize, encoder.sampling, decoder, timeout)
         run.work(encoder, decoding, stage, on_progress)
-    return replace(ledger.close(prune_below=prune_below), speeds=run.speeds())
+    return replace(run_state.close(prune_below=prune_below), speeds=run.speeds())
 
 
 class RayRun:
     """One run: a thread of its own takes what comes from Ray and stores it, so that an interrupt disturbs neither."""
 
     def __init__(
-        self, ledger: Ledger, began: float, *, lanes: int | None, device: str, num_gpus_per_worker: float | None
+        self, run_state: RunState, began: float, *, workers: int | None, device: str, num_gpus_per_worker: float | None
     ) -> None:
         """FingerprintTask at what the cluster has; Ray began to start at ``began``.
 
         Raises:
             VidretError: It is less than what is asked for.
         """
-        self._ledger = ledger
+        self._run_state = run_state
         has = ray.cluster_resources()
         num_cores, num_gpus = int(has.get("CPU", 0)), has.get("GPU", 0.0)
         if num_gpus_per_worker is None:
@@ -134,10 +134,10 @@ class RayRun:
                 f"num_gpus_per_worker must be at most what the cluster has ({num_gpus:g}), got {num_gpus_per_worker:g}"
             )
         self._gpus = num_gpus_per_worker
-        self._num_decoders = max(1, lanes or num_cores)
+        self._num_decoders = max(1, workers or num_cores)
         self._num_encoders = int(num_gpus / num_gpus_per_worker) if num_gpus_per_worker else self._num_decoders
-        # Where its node is lost it begins again elsewhere, and is pulled again.
-        self._brake = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Brake).remote()
+        # Where its node is lost it begins again elsewhere, and is set again.
+        self._stop_flag = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StopFlag).remote()
         self._left = threading.Event()
         self._contents: list[Content] = []
         self._spent: dict[str, float] = {"start": time.monotonic() - began}
@@ -149,27 +149,27 @@ class RayRun:
         stage: dict[str, Any],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        """Run to the end; see ``Ledger.watch`` for how else it ends."""
+        """Run to the end; see ``RunState.watch`` for how else it ends."""
 
         def follow() -> None:
             try:
                 self._name()
-                if self._contents and not self._ledger.stop.is_set():
+                if self._contents and not self._run_state.stop.is_set():
                     self._index(encoder, decoding, stage)
             except ray.exceptions.RayError as error:
                 if not self._left.is_set():
-                    self._ledger.end(VidretError(f"Ray ended the run: {tell_error(error)}"))
+                    self._run_state.end(VidretError(f"Ray ended the run: {tell_error(error)}"))
             except BaseException as error:
-                self._ledger.end(error)
+                self._run_state.end(error)
 
         def tell(progress: Progress) -> None:
-            if self._ledger.stop.is_set():
-                self._brake.pull.remote()
+            if self._run_state.stop.is_set():
+                self._stop_flag.set.remote()
             if on_progress is not None:
                 on_progress(progress)
 
         try:
-            self._ledger.watch([threading.Thread(target=follow, daemon=True)], tell)
+            self._run_state.watch([threading.Thread(target=follow, daemon=True)], tell)
         finally:
             self._left.set()
 
@@ -188,7 +188,7 @@ class RayRun:
 
     def _name(self) -> None:
         """Sort the jobs by content; what is stored already is linked, what cannot be read fails."""
-        jobs, store = self._ledger.jobs, self._ledger.store
+        jobs, store = self._run_state.jobs, self._run_state.store
         looks = [FingerprintTask(number, job.path) for number, job in enumerate(jobs)]
         tables = distribute(looks, max(min(self._num_decoders, len(looks)), len(looks) // FILES_A_TASK))
         names = _quietly(ray.data.from_arrow(tables)).map_batches(
@@ -196,22 +196,22 @@ class RayRun:
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=DECODER_CPUS,
-            fn_kwargs={"brake": self._brake},
+            fn_kwargs={"stop_flag": self._stop_flag},
         )
         by_name: defaultdict[str, list[int]] = defaultdict(list)
         stamps: dict[int, tuple[int, ...]] = {}
         for row in self._rows(names):
             if row.error is not None:
-                self._ledger.fail(jobs[row.file].path, row.error, jobs[row.file])
+                self._run_state.fail(jobs[row.file].path, row.error, jobs[row.file])
             else:
                 by_name[row.identity.fingerprint].append(row.file)
                 stamps[row.file] = row.identity.stamp
         begun = store.contents()
         for name, numbers in sorted(by_name.items(), key=lambda item: min(item[1])):
             numbers.sort()
-            if (video := self._ledger.find_stored(jobs[numbers[0]], name)) is not None:
+            if (video := self._run_state.find_stored(jobs[numbers[0]], name)) is not None:
                 for number in numbers:
-                    self._ledger.link(jobs[number], video, encoded=False)
+                    self._run_state.link(jobs[number], video, encoded=False)
                 continue
             content = Content(
                 len(self._contents),
@@ -237,7 +237,7 @@ class RayRun:
                 batch_format="pyarrow",
                 compute=ray.data.TaskPoolStrategy(min(self._num_decoders, len(tables))),
                 num_cpus=DECODER_CPUS,
-                fn_kwargs={"decoding": decoding, "brake": self._brake},
+                fn_kwargs={"decoding": decoding, "stop_flag": self._stop_flag},
             )
             .map_batches(
                 EncodeStage,
@@ -250,7 +250,7 @@ class RayRun:
                 fn_constructor_kwargs={**stage, "device": kind},
             )
         )
-        arrivals = Arrivals(self._ledger, self._contents)
+        arrivals = Arrivals(self._run_state, self._contents)
         try:
             for rows in self._batches(data):
                 arrivals.take(rows)

@@ -37,19 +37,19 @@ from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 Row = tuple[object, Bytes]
 
 
-class Brake:
+class StopFlag:
     """An actor that workers ask whether to go on: it keeps new work from being begun after an interrupt."""
 
     def __init__(self) -> None:
-        self._pulled = False
+        self._is_set = False
 
-    def pull(self) -> None:
+    def set(self) -> None:
         """Let nothing be begun any more."""
-        self._pulled = True
+        self._is_set = True
 
-    def pulled(self) -> bool:
+    def is_set(self) -> bool:
         """Say whether that was asked."""
-        return self._pulled
+        return self._is_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ class Decoding:
     timeout: float
 
 
-def name_contents(table: Any, *, brake: Any) -> Any:
-    """Take the fingerprint of every file; none once the brake is pulled."""
+def name_contents(table: Any, *, stop_flag: Any) -> Any:
+    """Take the fingerprint of every file; none once the stop flag is set."""
     rows: list[Row] = []
-    stopped = _ask(brake)
+    stopped = _ask(stop_flag)
     for look, _ in read_rows(table):
         if stopped():
             break
@@ -76,10 +76,10 @@ def name_contents(table: Any, *, brake: Any) -> Any:
     return to_table(rows)
 
 
-def decode_contents(table: Any, *, decoding: Decoding, brake: Any) -> Iterator[Any]:
+def decode_contents(table: Any, *, decoding: Decoding, stop_flag: Any) -> Iterator[Any]:
     """Decode contents one after the other; each segment leaves as it comes."""
     for content, _ in read_rows(table):
-        for row in _decode_content(content, _decoders(decoding), _ask(brake)):
+        for row in _decode_content(content, _decoders(decoding), _ask(stop_flag)):
             yield to_table([row])
 
 
@@ -96,8 +96,8 @@ def _decoders(decoding: Decoding) -> DecodePool:
     )
 
 
-def _ask(brake: Any) -> Callable[[], bool]:
-    return lambda: bool(ray.get(brake.pulled.remote()))
+def _ask(stop_flag: Any) -> Callable[[], bool]:
+    return lambda: bool(ray.get(stop_flag.is_set.remote()))
 
 
 def _decode_content(content: Content, pool: DecodePool, stopped: Callable[[], bool]) -> Iterator[Row]:
