@@ -1,8 +1,8 @@
-"""From paths to stored segments: list the files, see what changed, decode, encode, store; stop and resume at any time.
+"""Index files with threads of this process: see what changed, decode, encode, store; stop and resume at any time.
 
-Work runs in workers, one a core. A worker takes a file, has a process of its own decode it ahead, encodes each segment on
-one thread and commits it. Decoding and encoding so share the cores as the load of each asks for, and there is no queue
-to tune. An accelerator is faster with many segments at once: there one thread encodes what all workers have ready.
+There is one worker per core. A worker takes a file, has a process of its own decode it ahead, encodes each segment on
+one thread and commits it. So decoding and encoding share the cores as their loads require, and there is no queue to
+tune. An accelerator is faster with many segments at once: one thread encodes the segments that all workers have ready.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.run_state import (
     SEGMENTS_AT_ONCE,
     FileJob,
-    RunState,
     Pack,
+    RunState,
     encode_segments,
     open_decoders,
 )

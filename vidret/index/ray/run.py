@@ -31,8 +31,8 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.ray.arrivals import Arrivals
 from vidret.index.ray.cluster import join_cluster, tell_error
 from vidret.index.ray.rows import Content, Encoded, FingerprintTask, distribute, read_rows
-from vidret.index.ray.workers import StopFlag, Decoding, EncodeStage, decode_contents, name_contents
-from vidret.index.run_state import SEGMENTS_AT_ONCE, RunState, Pack
+from vidret.index.ray.workers import Decoding, EncodeStage, StopFlag, decode_contents, name_contents
+from vidret.index.run_state import SEGMENTS_AT_ONCE, Pack, RunState
 from vidret.store.store import Store
 from vidret.video.decode import Decoder
 
