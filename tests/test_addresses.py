@@ -24,14 +24,14 @@ from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 from vidret.store.store import Store
 from vidret.types import Filters
-from vidret.video import addresses
+from vidret.video import urls
 
 pytestmark = pytest.mark.scale
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "PAUSES", ())
+    monkeypatch.setattr(urls, "PAUSES", ())
 
 
 @pytest.fixture
@@ -167,10 +167,10 @@ def test_addresses_narrow_a_search_as_folders_do(films: Path, server: FileServer
 
 
 def test_memory_stays_in_its_process(films: Path, engine: Engine) -> None:
-    store, path = addresses.find_store("memory://red.mp4")
+    store, path = urls.open_store("memory://red.mp4")
     store.pipe_file(path, (films / "red.mp4").read_bytes())
     report = engine.index(["memory://red.mp4"])
-    assert report.failed == [("memory://red.mp4", addresses.MEMORY)]
+    assert report.failed == [("memory://red.mp4", urls.MEMORY)]
 
 
 def test_sheets_pages_and_pieces(tmp_path: Path, server: FileServer, engine: Engine) -> None:

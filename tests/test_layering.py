@@ -45,7 +45,7 @@ FENCES = {
     "pymilvus": ("vidret/store/milvus.py",),
     "milvus_lite": ("vidret/store/milvus.py",),
     "grpc": ("vidret/store/milvus.py",),
-    "fsspec": ("vidret/video/addresses.py",),
+    "fsspec": ("vidret/video/urls.py",),
     "ray": ("vidret/index/ray/*",),
 }
 # What must not be imported where: decoding processes start fast and stay small, an index opens without a model.

@@ -32,8 +32,8 @@ from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
 from vidret.text import absolute_path, as_path, strip_query
 from vidret.types import ALL_VIDEOS, Asked, Curve, Filters, Hit, Moment, Query
-from vidret.video.content import seems_there
 from vidret.video.decode import Decoder
+from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
 
 logger = logging.getLogger(__name__)
@@ -514,7 +514,7 @@ class Engine:
         paths = self._store.paths([video])[video]
         if not paths:
             raise StoreError(f"video must have a file that is there, got {video}, whose files are all gone")
-        return next((path for path in paths if seems_there(path)), paths[0])
+        return next((path for path in paths if may_exist(path)), paths[0])
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
         if isinstance(video, int):

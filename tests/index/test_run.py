@@ -25,7 +25,7 @@ from vidret.errors import EncoderError, VidretError
 from vidret.index.progress import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
-from vidret.video.identity import fingerprint, sample
+from vidret.video.identity import fingerprint, legacy_fingerprint
 
 
 def contents(index: Path) -> dict[tuple[str, int], bytes]:
@@ -275,7 +275,7 @@ def test_a_file_that_is_touched_while_it_is_read_is_stored(tmp_path: Path) -> No
 
 def name_by_sample(index: Path, *films: Path) -> None:
     """Make an index one of an earlier version, which named contents by a sample."""
-    names = {fingerprint(film): sample(str(film)) for film in films}
+    names = {fingerprint(film): legacy_fingerprint(str(film)) for film in films}
     connection = sqlite3.connect(index / "catalog.sqlite")
     with connection:
         connection.executemany(

@@ -13,7 +13,7 @@ from vidret.errors import DecodeError
 from vidret.serve import thumbnails
 from vidret.serve.problems import RefusedError
 from vidret.serve.thumbnails import Kept, Thumbnails
-from vidret.video.content import Look
+from vidret.video.files import FileStat
 from vidret.video.image_pool import ImagePool
 from vidret.video.images import draw_frame
 from vidret.video.probe import probe
@@ -28,7 +28,7 @@ class LocalPool(ImagePool):
         super().__init__(1)
         self.drawn = drawn
 
-    def draw_frame(self, path: str, about: Look, time_s: float, width: int) -> bytes:
+    def draw_frame(self, path: str, about: FileStat, time_s: float, width: int) -> bytes:
         self.drawn.append((time_s, width))
         return draw_frame(probe(path), time_s, width)
 
@@ -40,7 +40,7 @@ class SlowPool(ImagePool):
         super().__init__(1)
         self.gate, self.begun, self.times = threading.Event(), threading.Semaphore(0), list[float]()
 
-    def draw_frame(self, path: str, about: Look, time_s: float, width: int) -> bytes:
+    def draw_frame(self, path: str, about: FileStat, time_s: float, width: int) -> bytes:
         self.times.append(time_s)
         self.begun.release()
         assert self.gate.wait(10)
@@ -154,11 +154,11 @@ def test_a_file_that_failed_at_a_cost_is_not_tried_again_while_it_stays(
 def test_a_silent_store_keeps_no_other_request_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
-    def look(path: str) -> Look:
+    def look(path: str) -> FileStat:
         gate.wait(10)
         raise DecodeError(path, "its store cannot be reached")
 
-    monkeypatch.setattr(thumbnails, "look_at", look)
+    monkeypatch.setattr(thumbnails, "stat_file", look)
 
     async def ask() -> None:
         made = Thumbnails(tmp_path / "kept", pool=LocalPool([]))

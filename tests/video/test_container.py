@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vidret.video.container import open_container, read_packets, scan_packets
-from vidret.video.content import open_file
+from vidret.video.files import open_file
 
 from .conftest import NUM_FRAMES, Film
 

@@ -16,7 +16,7 @@ from vidret.types import Resize
 from vidret.video.container import decode_packets
 from vidret.video.decode import Decoder, choose_decoder, open_reader, read_frames
 from vidret.video.probe import probe
-from vidret.video.resize import resize_picture
+from vidret.video.resize import resize_image
 
 from .conftest import KINDS, NAMES, NUM_FRAMES, Film
 from .films import draw, read_numbers, write_video
@@ -113,7 +113,7 @@ def test_resizing_is_that_of_resize(films: dict[str, Film], decoder: Decoder) ->
     path, resize = str(films["h264_444_odd.mp4"].path), Resize(32, 24)
     plain = read_frames(path, indices=[5, 60], decoder=decoder)
     small = read_frames(path, indices=[5, 60], decoder=decoder, resize=resize)
-    assert (small.pixels == np.stack([resize_picture(picture, resize) for picture in plain.pixels])).all()
+    assert (small.pixels == np.stack([resize_image(picture, resize) for picture in plain.pixels])).all()
 
 
 @pytest.mark.parametrize("decoder", ["auto", "pyav"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidret.errors import ChangedError, DecodeError
-from vidret.video.identity import BLOCK, Identity, check_unchanged, fingerprint, identify, sample
+from vidret.video.identity import BLOCK, Identity, check_unchanged, fingerprint, identify, legacy_fingerprint
 
 
 def test_copies_share_a_fingerprint(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_reading_a_large_file_shows_signs_of_life_and_can_be_ended(tmp_path: Pat
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fingerprint(tmp_path / "file", alive=interrupt)
+        fingerprint(tmp_path / "file", heartbeat=interrupt)
     assert len(signs) == 2
 
 
@@ -80,7 +80,7 @@ def test_a_content_is_compared_by_stamp_and_then_by_fingerprint(tmp_path: Path) 
 def test_contents_of_earlier_versions_are_compared_as_they_were_named(tmp_path: Path) -> None:
     path, data = tmp_path / "file", bytearray(4 * BLOCK)
     path.write_bytes(data)
-    earlier = Identity(sample(str(path)))
+    earlier = Identity(legacy_fingerprint(str(path)))
     assert "-" not in earlier.fingerprint
     assert check_unchanged(str(path), earlier) == Identity(earlier.fingerprint, identify(path).stamp)
     data[0] = 1

@@ -73,7 +73,7 @@ def test_sizes_are_as_displayed(films: dict[str, Film], turn: int) -> None:
 
 def test_long_work_shows_signs_of_life(films: dict[str, Film]) -> None:
     signs: list[int] = []
-    probe(films["mpeg4.avi"].path, alive=lambda: signs.append(1))
+    probe(films["mpeg4.avi"].path, heartbeat=lambda: signs.append(1))
     assert signs
 
 

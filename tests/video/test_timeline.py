@@ -10,14 +10,14 @@ from vidret.video.timeline import (
     Packets,
     find_gaps,
     find_restarts,
+    first_gap_start,
     follow_restarts,
     has_leading_frames,
+    has_unique_timestamps,
+    has_variable_rate,
     is_reordered,
-    is_uneven,
-    last_duration,
-    measure_unbroken,
-    names_frames,
-    order_frames,
+    last_frame_duration,
+    sort_frames,
 )
 
 
@@ -29,21 +29,21 @@ def packets(pts: list[int], keys: str = "", discarded: str = "", duration: int =
 
 
 def test_frames_are_put_in_the_order_of_presentation() -> None:
-    pts, keyframes = order_frames(packets([0, 3, 1, 2], "K.K."))
+    pts, keyframes = sort_frames(packets([0, 3, 1, 2], "K.K."))
     assert pts.tolist() == [0, 1, 2, 3]
     assert keyframes.tolist() == [True, True, False, False]
 
 
 def test_discarded_packets_are_not_shown() -> None:
-    pts, _ = order_frames(packets([-2, -1, 0, 1], "K...", "DD.."))
+    pts, _ = sort_frames(packets([-2, -1, 0, 1], "K...", "DD.."))
     assert pts.tolist() == [0, 1]
 
 
 def test_missing_and_shared_timestamps_name_no_frames() -> None:
-    assert names_frames(packets([0, 2, 1]))
-    assert not names_frames(packets([0, 1, 1]))
-    assert not names_frames(packets([0, MISSING, 1]))
-    assert names_frames(packets([0, 0, 1], discarded="D.."))
+    assert has_unique_timestamps(packets([0, 2, 1]))
+    assert not has_unique_timestamps(packets([0, 1, 1]))
+    assert not has_unique_timestamps(packets([0, MISSING, 1]))
+    assert has_unique_timestamps(packets([0, 0, 1], discarded="D.."))
 
 
 def test_a_frame_shown_before_its_keyframe_leads() -> None:
@@ -60,17 +60,17 @@ def test_reordering_is_seen() -> None:
 
 @pytest.mark.parametrize(("rate", "tick"), [(29.97, 1000), (24.0, 1000), (25.0, 12800), (59.94, 90000)])
 def test_rounding_to_ticks_is_even(rate: float, tick: int) -> None:
-    assert not is_uneven(np.round(np.arange(500) / rate * tick).astype(np.int64))
+    assert not has_variable_rate(np.round(np.arange(500) / rate * tick).astype(np.int64))
 
 
 def test_a_pause_is_uneven() -> None:
-    assert is_uneven(np.array([0, 40, 80, 160, 200]))
+    assert has_variable_rate(np.array([0, 40, 80, 160, 200]))
 
 
 def test_the_last_frame_stays_as_long_as_its_packet_says() -> None:
-    assert last_duration(packets([0, 2, 1], duration=7), np.array([0, 1, 2])) == 7
-    assert last_duration(packets([0, 40, 80]), np.array([0, 40, 80])) == 40
-    assert last_duration(packets([0]), np.array([0])) == 0
+    assert last_frame_duration(packets([0, 2, 1], duration=7), np.array([0, 1, 2])) == 7
+    assert last_frame_duration(packets([0, 40, 80]), np.array([0, 40, 80])) == 40
+    assert last_frame_duration(packets([0]), np.array([0])) == 0
 
 
 def test_a_clock_restarts_where_it_steps_back_or_far_ahead() -> None:
@@ -121,6 +121,6 @@ def test_a_frame_dated_by_the_next_clock_loses_its_time() -> None:
 
 def test_a_gap_is_longer_than_any_still() -> None:
     assert find_gaps(np.array([0.0, 600.0, 1201.0, 1202.0]), 5000.0).tolist() == [[600, 1201], [1202, 5000]]
-    assert measure_unbroken(np.array([0.0, 600.0, 1201.0, 1202.0]), 5000.0) == 600
+    assert first_gap_start(np.array([0.0, 600.0, 1201.0, 1202.0]), 5000.0) == 600
     assert find_gaps(np.array([0.0]), 0.04).tolist() == []
-    assert measure_unbroken(np.array([0.0, 600.0]), 600.04) == 600.04
+    assert first_gap_start(np.array([0.0, 600.0]), 600.04) == 600.04

@@ -208,7 +208,7 @@ class WorkerThreads:
             self._run_state.end(error)
 
     def _index_file(self, job: FileJob) -> None:
-        seen = identify(job.path, alive=self._go_on)
+        seen = identify(job.path, heartbeat=self._go_on)
         job = replace(job, num_bytes=seen.num_bytes, mtime_ns=seen.mtime_ns)
         with self._claim(seen.fingerprint):  # a copy of a file under way waits, and then finds everything stored
             known = self._run_state.find_stored(job, seen.fingerprint)

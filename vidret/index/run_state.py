@@ -16,9 +16,9 @@ from vidret.index.progress import IndexReport, Progress, Workload
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME, Frames, Resize, Sampling, SegmentEmbedding
-from vidret.video.content import count_disk_bytes, find_gone, look_at_all
 from vidret.video.decode import Decoder
-from vidret.video.identity import sample
+from vidret.video.files import count_disk_bytes, find_missing, stat_files
+from vidret.video.identity import legacy_fingerprint
 from vidret.video.pool import DecodePool, OpenedVideo
 from vidret.video.scan import lies_below
 
@@ -91,7 +91,7 @@ class RunState:
         self._note_missing(set(files))
         known = {record.path: record for record in self.store.files()}
         self._note_sampled(known.values())
-        for path, about in look_at_all(files):
+        for path, about in stat_files(files):
             record = known.get(path)
             if isinstance(about, UnreachableError) and record is not None:
                 self._failed.append((path, about.reason))  # what is known of it stays, and the next run looks again
@@ -125,7 +125,7 @@ class RunState:
     def _note_missing(self, listed: set[str]) -> None:
         """Mark the files that the index knows and the disk no longer has; one that is back is found by its scan."""
         others = [record for record in self.store.files() if record.path not in listed]
-        gone = find_gone(record.path for record in others)
+        gone = find_missing(record.path for record in others)
         for record in others:
             if record.path in gone:
                 self._counts["missing"] += 1
@@ -141,7 +141,7 @@ class RunState:
             return video
         for earlier in self._sampled.get((job.num_bytes, job.mtime_ns), ()):
             record = self.store.video(earlier)
-            if record.complete and not record.salvaged and record.fingerprint == sample(job.path):
+            if record.complete and not record.salvaged and record.fingerprint == legacy_fingerprint(job.path):
                 return earlier
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.types import Frames, Picture, Query, TextEmbedding, Vector
-from vidret.video.resize import resize_picture
+from vidret.video.resize import resize_image
 
 UNWANTED = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=\w)(\S+))')
 
@@ -87,6 +87,6 @@ def encode_picture(picture: Picture, encoder: Encoder) -> TextEmbedding:
     """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise VidretError(f"picture must be uint8 (height, width, 3), got {picture.dtype} {picture.shape}")
-    frames = Frames(resize_picture(np.ascontiguousarray(picture), encoder.resize)[None], np.zeros(1))
+    frames = Frames(resize_image(np.ascontiguousarray(picture), encoder.resize)[None], np.zeros(1))
     vector = encoder.encode_frames([frames])[0].video
     return TextEmbedding("a picture", vector, vector[None])

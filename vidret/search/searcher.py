@@ -22,7 +22,7 @@ from vidret.search.ranking import AUTO, NONE, FrameRanker, Levels, Ranker, load_
 from vidret.store.store import Store
 from vidret.text import display_path, strip_query
 from vidret.types import ALL_VIDEOS, Filters, Hit, Segment, TextEmbedding
-from vidret.video.content import seems_there
+from vidret.video.files import may_exist
 
 logger = logging.getLogger(__name__)
 
@@ -339,7 +339,7 @@ class Searcher:
         hits: list[Hit] = []
         gone: list[str] = []
         for place, paths in self._name(ranked, search.filters):
-            there = [path for path in paths if seems_there(path)]
+            there = [path for path in paths if may_exist(path)]
             if there:
                 segment, time, score = ranked.segments[place], float(ranked.times[place]), float(ranked.scores[place])
                 weak = unrelated_share(unrelated, float(ranked.fits[place])) >= WEAK

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidret.errors import DecodeError
 from vidret.serve.problems import RefusedError
 from vidret.text import sanitize
-from vidret.video.content import Look, look_at
+from vidret.video.files import FileStat, stat_file
 from vidret.video.image_pool import ImagePool
 from vidret.video.images import encode_jpeg
 
@@ -54,7 +54,7 @@ class Thumbnails:
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._costly: dict[tuple[str, int, int], tuple[float, str]] = {}  # when each failed, and why
 
-    async def get(self, path: str, time: float, width: int, about: Look | None = None) -> bytes:
+    async def get(self, path: str, time: float, width: int, about: FileStat | None = None) -> bytes:
         """Return the frame nearest to a time; whoever asks for one that is being made waits for that.
 
         Args:
@@ -68,7 +68,7 @@ class Thumbnails:
             RefusedError: Too many are waited for already.
         """
         if about is None:
-            about = await anyio.to_thread.run_sync(look_at, path, limiter=self._looking)
+            about = await anyio.to_thread.run_sync(stat_file, path, limiter=self._looking)
         name = "\n".join((path, str(about.st_size), str(about.st_mtime_ns), f"{time:.2f}", str(width)))
         key = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
         content = await anyio.to_thread.run_sync(self._kept.get, key)
@@ -91,7 +91,7 @@ class Thumbnails:
         if not task.cancelled():
             task.exception()  # perhaps nobody waits any more who would take it
 
-    def _make(self, key: str, path: str, about: Look, time: float, width: int) -> bytes:
+    def _make(self, key: str, path: str, about: FileStat, time: float, width: int) -> bytes:
         version = (path, about.st_size, about.st_mtime_ns)
         started = monotonic()
         failed, reason = self._costly.get(version, (-math.inf, ""))

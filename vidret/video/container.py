@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import DecodeError
-from vidret.video import content
-from vidret.video.content import SourceFile
+from vidret.video import files
+from vidret.video.files import SourceFile
 from vidret.video.pyav import LENIENT_METADATA
 from vidret.video.timeline import MISSING, Packets
 
@@ -43,7 +43,7 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
         file.check()
-        raise DecodeError(path, _explain_unopened(content.read_head(file, _SNIFFED_BYTES))) from error
+        raise DecodeError(path, _explain_unopened(files.read_head(file, _SNIFFED_BYTES))) from error
     if container.format.name in _PLAYLISTS:
         container.close()
         raise DecodeError(path, _IS_PLAYLIST)
@@ -59,7 +59,7 @@ def _explain_unopened(head: bytes) -> str:
 def decode_all(
     container: Any,
     stream: Any,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     offsets: Int64[np.ndarray, " packet"] = NO_OFFSETS,
 ) -> Iterator[Any]:
     """Decode from where the container stands to its end, stepping over packets that do not decode.
@@ -69,7 +69,7 @@ def decode_all(
 
     def packets() -> Iterator[Any]:
         for packet in read_packets(container, stream, offsets):
-            alive()
+            heartbeat()
             yield packet
 
     return decode_packets(stream, packets())
@@ -113,7 +113,7 @@ def _decode(stream: Any, packet: Any) -> list[Any]:
 
 
 def scan_packets(
-    container: Any, stream: Any, alive: Callable[[], None], *, decode: bool = True
+    container: Any, stream: Any, heartbeat: Callable[[], None], *, decode: bool = True
 ) -> tuple[Packets, Any, bool]:
     """Read all packets, and decode up to the first frame; say whether the file breaks off."""
     stream.codec_context.thread_count = 1
@@ -121,7 +121,7 @@ def scan_packets(
     frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"
     try:
         for packet in _demux(container, stream):
-            alive()
+            heartbeat()
             if frame is None and decode:
                 frame = next(iter(_decode(stream, packet)), None)
             # VP8 keeps its hidden reference pictures in packets of their own.

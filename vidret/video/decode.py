@@ -89,7 +89,7 @@ def open_reader(
     decoder: Decoder = "auto",
     device: str = CPU,
     resize: Resize | None = None,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Reader:
     """Open a probed file for reading.
 
@@ -99,7 +99,7 @@ def open_reader(
         device: With ``cuda:N`` Decord decodes 8-bit 4:2:0 H.264 on that GPU; where it cannot, the CPU does, with a
             warning. Every other file, and every other device, is decoded on the CPU.
         resize: Make small square pictures of the frames; without it they are full-sized.
-        alive: Called for every packet that PyAV decodes, so that a caller's watchdog stays calm where hours lie between
+        heartbeat: Called for every packet that PyAV decodes, so that a watchdog stays calm where hours lie between
             two frames. Decord reads only files that it decodes in seconds.
 
     Raises:
@@ -107,7 +107,7 @@ def open_reader(
     """
 
     def spare() -> PyavSource:
-        return PyavSource(info, alive)
+        return PyavSource(info, heartbeat)
 
     gpu, fallback = cuda_index(device), ""
     if gpu is not None and _suits_gpu(info) and choose_decoder(info, decoder, gpu=gpu)[0] == "decord":

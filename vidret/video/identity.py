@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidret.errors import ChangedError, DecodeError
-from vidret.video.content import LocalFile, Look, SourceFile, describe_failure, look_at, open_file
+from vidret.video.files import FileStat, LocalFile, SourceFile, describe_failure, open_file, stat_file
 from vidret.video.ranges import RemoteFile
 
 BLOCK = 1 << 20
@@ -40,21 +40,21 @@ class Identity:
 
     @property
     def mtime_ns(self) -> int:
-        """Return the modification time as ``look_at`` gives it."""
+        """Return the modification time as ``stat_file`` gives it."""
         return self.stamp[1]
 
 
-def fingerprint(path: str | Path, *, alive: Callable[[], None] | None = None) -> str:
+def fingerprint(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> str:
     """Return the fingerprint of a file's content; see ``identify``."""
-    return identify(path, alive=alive).fingerprint
+    return identify(path, heartbeat=heartbeat).fingerprint
 
 
-def identify(path: str | Path, *, alive: Callable[[], None] | None = None) -> Identity:
+def identify(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> Identity:
     """Read a file and return its identity.
 
     Args:
         path: A path or an address.
-        alive: Called after each MiB; what it raises ends the reading.
+        heartbeat: Called after each MiB; what it raises ends the reading.
 
     Raises:
         DecodeError: The file is missing, empty, forbidden, or not a regular file.
@@ -66,7 +66,7 @@ def identify(path: str | Path, *, alive: Callable[[], None] | None = None) -> Id
         about = os.fstat(file.fileno())
         if about.st_size and _is_unwritten(file):
             raise DecodeError(name, f"holds no data: none of its {about.st_size} bytes was written yet")
-        return Identity(_hash_whole(name, file, about.st_size, alive), _stamp(about))
+        return Identity(_hash_whole(name, file, about.st_size, heartbeat), _stamp(about))
 
 
 def check_unchanged(path: str, identity: Identity, reason: str = "changed while it was read") -> Identity:
@@ -81,16 +81,16 @@ def check_unchanged(path: str, identity: Identity, reason: str = "changed while 
         ChangedError: The content is another one.
         DecodeError: The file is gone or cannot be read.
     """
-    stamp = _stamp(look_at(path, fresh=True))
+    stamp = _stamp(stat_file(path, fresh=True))
     if stamp == identity.stamp:
         return identity
     name = identity.fingerprint
-    if name != (fingerprint(path) if "-" in name else sample(path)):
+    if name != (fingerprint(path) if "-" in name else legacy_fingerprint(path)):
         raise ChangedError(path, reason)
     return Identity(name, stamp)
 
 
-def sample(path: str) -> str:
+def legacy_fingerprint(path: str) -> str:
     """Return a fingerprint without prefix, as indexes of earlier versions hold them: it may miss a difference.
 
     Raises:
@@ -100,7 +100,7 @@ def sample(path: str) -> str:
         return _hash_sample(path, file, file.num_bytes)
 
 
-def _stamp(about: Look) -> tuple[int, ...]:
+def _stamp(about: FileStat) -> tuple[int, ...]:
     changed = (about.st_ctime_ns,) if isinstance(about, os.stat_result) else ()
     return (about.st_size, about.st_mtime_ns, *changed)
 
@@ -112,15 +112,15 @@ def _fingerprint_remote(name: str, remote: RemoteFile) -> str:
     return "sampled-" + _hash_sample(name, remote, remote.num_bytes, tag)
 
 
-def _hash_whole(name: str, file: SourceFile, size: int, alive: Callable[[], None] | None) -> str:
+def _hash_whole(name: str, file: SourceFile, size: int, heartbeat: Callable[[], None] | None) -> str:
     # With the CPU's own instructions 1.7 GB/s a core, BLAKE2b 0.8.
     if size == 0:
         raise DecodeError(name, "is empty")
     digest = hashlib.sha256()
     for data in _read(name, file, [(0, size)]):
         digest.update(data)
-        if alive is not None:
-            alive()
+        if heartbeat is not None:
+            heartbeat()
     return f"sha256-{digest.hexdigest()}"
 
 

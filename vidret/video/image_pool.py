@@ -9,7 +9,7 @@ import numpy as np
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Picture
 from vidret.video import wire
-from vidret.video.content import Look
+from vidret.video.files import FileStat
 from vidret.video.process import Process, ProcessGoneError
 
 _IMAGES_PER_PROCESS = 500  # native libraries leak a little
@@ -35,7 +35,7 @@ class ImagePool:
         for process in self._processes:
             self._idle.put(process)
 
-    def draw_frame(self, path: str, about: Look, time_s: float, width: int) -> bytes:
+    def draw_frame(self, path: str, about: FileStat, time_s: float, width: int) -> bytes:
         """Return a JPEG, at most ``width`` pixels wide, of a video's frame nearest to a time.
 
         Args:

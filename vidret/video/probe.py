@@ -16,11 +16,11 @@ from av.stream import Disposition
 from jaxtyping import Bool, Float64, Int64
 
 from vidret.errors import DecodeError
-from vidret.video import content, timeline
+from vidret.video import files, timeline
 from vidret.video.boxes import find_payload
 from vidret.video.container import NO_OFFSETS, decode_all, open_container, scan_packets
-from vidret.video.content import SourceFile
 from vidret.video.display import read_display
+from vidret.video.files import SourceFile
 from vidret.video.ranges import RemoteFile
 from vidret.video.timeline import Packets
 from vidret.video.transport import HEAD_BYTES, ends_inside_packet
@@ -93,7 +93,7 @@ class VideoInfo:
     @property
     def unbroken_seconds(self) -> float:
         """Return how long frames are shown before the first gap: what is sampled on an even grid ends there."""
-        return timeline.measure_unbroken(self.times, self.duration) - self.start
+        return timeline.first_gap_start(self.times, self.duration) - self.start
 
     def facts(self) -> dict[str, str | int | float | bool]:
         """Give everything but the arrays, ready for JSON."""
@@ -101,22 +101,22 @@ class VideoInfo:
         return {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
 
 
-def probe(path: str | Path, *, alive: Callable[[], None] | None = None) -> VideoInfo:
+def probe(path: str | Path, *, heartbeat: Callable[[], None] | None = None) -> VideoInfo:
     """Read what a video file is.
 
     Args:
         path: A regular file, a link to one, or an address. There MP4 and MOV are not read through, others are.
-        alive: Called for every packet, so that a caller's watchdog stays calm during long work.
+        heartbeat: Called for every packet, so that a caller's watchdog stays calm during long work.
 
     Raises:
         DecodeError: Why this is no readable video, in a few words.
     """
     name = os.fspath(path)
-    with content.open_file(name) as file:
-        return _inspect(name, file, alive or (lambda: None))
+    with files.open_file(name) as file:
+        return _inspect(name, file, heartbeat or (lambda: None))
 
 
-def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInfo:
+def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> VideoInfo:
     if file.num_bytes == 0:
         raise DecodeError(name, "is empty")
     payload = find_payload(file, file.num_bytes) if isinstance(file, RemoteFile) else []
@@ -124,9 +124,9 @@ def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInf
         stream = _choose_stream(name, container)
         if isinstance(file, RemoteFile) and payload and _name_codec(stream) in _TIMED:
             frame = _decode_first(container, stream)
-            packets, is_cut_short = _scan_times(name, file, payload, int(stream.index), alive)
+            packets, is_cut_short = _scan_times(name, file, payload, int(stream.index), heartbeat)
         else:
-            packets, frame, is_cut_short = scan_packets(container, stream, alive)
+            packets, frame, is_cut_short = scan_packets(container, stream, heartbeat)
         file.check()
         if frame is None:
             raise DecodeError(name, _NOT_DECODED)
@@ -138,12 +138,12 @@ def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInf
         declared, promised = int(stream.frames), _promised_seconds(container, stream)
         codec, num_streams = _name_codec(stream), len(container.streams.video)
         display = read_display(frame, stream.sample_aspect_ratio)
-    if kind == "mpegts" and ends_inside_packet(content.read_head(file, HEAD_BYTES), file.num_bytes):
+    if kind == "mpegts" and ends_inside_packet(files.read_head(file, HEAD_BYTES), file.num_bytes):
         # As much as is there of the last frame is half of it at best.
         is_cut_short, packets = True, timeline.drop_last(packets)
     packets, offsets = timeline.follow_restarts(packets, tick) if kind in _RESTARTING else (packets, NO_OFFSETS)
-    by_order = not timeline.names_frames(packets) or (kind == "avi" and not packets.keyframes.all())
-    pts, keyframes = _count_frames(name, file, index, alive, offsets) if by_order else timeline.order_frames(packets)
+    by_order = not timeline.has_unique_timestamps(packets) or (kind == "avi" and not packets.keyframes.all())
+    pts, keyframes = _count_frames(name, file, index, heartbeat, offsets) if by_order else timeline.sort_frames(packets)
     if len(pts) == 0:
         raise DecodeError(name, _NOT_DECODED)
     if len(pts) == 1 and (kind in _ONE_PICTURE or brand in _STILL_BRANDS):
@@ -155,7 +155,7 @@ def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInf
     start = begins - zero if by_order else first - zero
     start = start if start > _CLOCK_STEP else 0.0
     times = (pts - pts[0]) * tick + start
-    duration = float(times[-1]) + (timeline.last_duration(packets, pts) * tick or 1 / (average or _FALLBACK_RATE))
+    duration = float(times[-1]) + (timeline.last_frame_duration(packets, pts) * tick or 1 / (average or _FALLBACK_RATE))
     missing = promised - (first + duration - start)
     return VideoInfo(
         path=name,
@@ -172,7 +172,7 @@ def _inspect(name: str, file: SourceFile, alive: Callable[[], None]) -> VideoInf
         duration=duration,
         average_rate=average,
         real_rate=real,
-        variable_rate=timeline.is_uneven(pts),
+        variable_rate=timeline.has_variable_rate(pts),
         edit_list=bool(packets.discarded.any()),
         open_gop=timeline.has_leading_frames(packets),
         reordered=timeline.is_reordered(packets),
@@ -219,12 +219,12 @@ def _decode_first(container: Any, stream: Any) -> Any:
 
 
 def _scan_times(
-    path: str, file: RemoteFile, payload: list[tuple[int, int]], index: int, alive: Callable[[], None]
+    path: str, file: RemoteFile, payload: list[tuple[int, int]], index: int, heartbeat: Callable[[], None]
 ) -> tuple[Packets, bool]:
     """Read all packets' times without what they hold, so that the payload is not fetched."""
     file.leave_out(payload)
     with open_container(path, file, parse=False) as container:
-        packets, _, is_cut_short = scan_packets(container, container.streams[index], alive, decode=False)
+        packets, _, is_cut_short = scan_packets(container, container.streams[index], heartbeat, decode=False)
     file.leave_out([])
     return packets, is_cut_short
 
@@ -233,14 +233,14 @@ def _count_frames(
     path: str,
     file: SourceFile,
     index: int,
-    alive: Callable[[], None],
+    heartbeat: Callable[[], None],
     offsets: Int64[np.ndarray, " packet"],
 ) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Decode everything to learn how many frames there are and when they are shown."""
     with open_container(path, file) as container:
         stream = container.streams[index]
         stream.codec_context.thread_count = 1
-        stamps = [frame.pts for frame in decode_all(container, stream, alive, offsets)]
+        stamps = [frame.pts for frame in decode_all(container, stream, heartbeat, offsets)]
     file.check()
     if None in stamps:
         stamps = [0] * len(stamps)

@@ -9,8 +9,8 @@ import numpy as np
 from av.video.frame import PictureType
 
 from vidret.video.container import decode_packets, open_container, read_packets
-from vidret.video.content import open_file
 from vidret.video.display import orient
+from vidret.video.files import open_file
 from vidret.video.probe import VideoInfo
 from vidret.video.pyav import ONE_THREAD
 from vidret.video.reader import Picture
@@ -26,9 +26,9 @@ _WORTH_A_JUMP = 8
 class PyavSource:
     """Frames of one open file, by index."""
 
-    def __init__(self, info: VideoInfo, alive: Callable[[], None]) -> None:
-        """Open the file; ``alive`` is called for every packet that is read."""
-        self._info, self._alive = info, alive
+    def __init__(self, info: VideoInfo, heartbeat: Callable[[], None]) -> None:
+        """Open the file; ``heartbeat`` is called for every packet that is read."""
+        self._info, self._alive = info, heartbeat
         kind = info.container.split(",")[0]
         self._can_seek = kind in _SEEKABLE
         self._can_jump = (self._can_seek or kind in _SKIPPABLE) and not info.by_order

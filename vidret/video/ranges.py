@@ -8,7 +8,7 @@ from typing import Any
 
 from vidret.errors import DecodeError, UnreachableError
 from vidret.types import NO_TIME
-from vidret.video.addresses import NoRangesError, ask, find_store, is_web, read_info
+from vidret.video.urls import NoRangesError, call_store, is_web, open_store, parse_stat
 
 BLOCK = 1 << 19
 MOST_AT_ONCE = 8  # blocks in a request, when a file is read through
@@ -31,14 +31,14 @@ class RemoteFile(io.RawIOBase):
         """
         super().__init__()
         self.address = address
-        self._store, self._path = find_store(address)
+        self._store, self._path = open_store(address)
         self._at = 0
         self._left_out: list[tuple[int, int]] = []
         self._next, self._run = -1, 1
         self._failure: DecodeError | None = None
         self._store.invalidate_cache(self._path)
-        info = ask(address, lambda: self._store.info(self._path))
-        self.about = about = read_info(address, info)
+        info = call_store(address, lambda: self._store.info(self._path))
+        self.about = about = parse_stat(address, info)
         self.num_bytes = about.st_size
         # Of a file whose changes nobody can see nothing is kept.
         self._key = (address, about if about.st_mtime_ns != NO_TIME else object())
@@ -48,7 +48,7 @@ class RemoteFile(io.RawIOBase):
             self._read_whole()
         elif self._whole is None:
             known = {"size": self.num_bytes} if is_web(address) else {}  # else it would ask once more
-            self._handle = ask(
+            self._handle = call_store(
                 address,
                 lambda: self._store.open(self._path, "rb", block_size=BLOCK, cache_type="none", **known),
             )
@@ -112,7 +112,7 @@ class RemoteFile(io.RawIOBase):
         start, end = number * BLOCK, min((number + count) * BLOCK, self.num_bytes)
         self._next = number + count
         try:
-            data = ask(self.address, lambda: self._ask_range(start, end), (end - start) / SLOWEST)
+            data = call_store(self.address, lambda: self._ask_range(start, end), (end - start) / SLOWEST)
         except NoRangesError:
             return self._read_whole()[start : start + BLOCK]
         for place in range(0, len(data), BLOCK):
@@ -147,7 +147,7 @@ class RemoteFile(io.RawIOBase):
                     left -= len(part)
             return b"".join(parts)
 
-        self._whole = ask(self.address, stream, (self.num_bytes or WHOLE_BYTES) / SLOWEST)
+        self._whole = call_store(self.address, stream, (self.num_bytes or WHOLE_BYTES) / SLOWEST)
         if len(self._whole) > WHOLE_BYTES:
             raise DecodeError(self.address, limit)
         if self.num_bytes not in (0, len(self._whole)):

@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 
 from vidret.types import Frames, Resize
 from vidret.video.probe import VideoInfo
-from vidret.video.resize import resize_picture
+from vidret.video.resize import resize_image
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -95,4 +95,4 @@ class Reader:
 
     def _collect(self, wanted: Int64[np.ndarray, " index"], found: dict[int, Picture]) -> None:
         for index, picture in self._source.pictures([int(i) for i in wanted if i not in found]):
-            found[index] = resize_picture(picture, self._resize) if self._resize else picture
+            found[index] = resize_image(picture, self._resize) if self._resize else picture

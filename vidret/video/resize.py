@@ -9,7 +9,7 @@ from vidret.types import Resize
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def resize_picture(picture: UInt8[np.ndarray, "height width 3"], resize: Resize) -> UInt8[np.ndarray, "crop crop 3"]:
+def resize_image(picture: UInt8[np.ndarray, "height width 3"], resize: Resize) -> UInt8[np.ndarray, "crop crop 3"]:
     """Bring the shorter side to ``resize.shorter`` and cut out the central square of ``resize.crop``.
 
     Rounding follows torchvision: the longer side is cut down to an integer, the offsets are rounded half to even. With

@@ -121,7 +121,7 @@ def cut_segments(
     shown = max(duration - start, 0.0)
     begins = None if times is None else times - start
     if whole:
-        end = shown if begins is None else timeline.measure_unbroken(begins, shown)
+        end = shown if begins is None else timeline.first_gap_start(begins, shown)
         cuts = [Cut(0, 0.0, end, tuple(float(time) for time in at_seconds(end, fps, num_frames)))]
     elif shown <= num_frames / fps:
         cuts = [Cut(0, 0.0, shown, tuple((i + 0.5) * shown / num_frames for i in range(num_frames)))]

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from vidret.errors import VidretError
 from vidret.text import absolute_path, as_path, is_url, strip_query
-from vidret.video import addresses
+from vidret.video import urls
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -54,7 +54,7 @@ def list_videos(paths: Iterable[str]) -> Listing:
         for file in _expand_address(path, folders) if is_url(path) else _expand(as_path(path), folders):
             name = absolute_path(file)
             if is_url(name):
-                addresses.check_address(name)
+                urls.check_url(name)
             found[name] = None
     return Listing(list(found), list(folders))
 
@@ -71,7 +71,7 @@ def lies_below(path: str, folder: str) -> bool:
 def _expand_address(address: str, folders: dict[str, None]) -> Iterator[str]:
     if os.path.splitext(strip_query(address))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
         raise VidretError(f"{strip_query(address)}: a manifest must be a file here, got an address")
-    found = list(addresses.expand(address, VIDEO_SUFFIXES))
+    found = list(urls.expand(address, VIDEO_SUFFIXES))
     if found and all(lies_below(each, address) for each in found):
         folders[address] = None
     yield from found

@@ -81,13 +81,13 @@ def follow_restarts(packets: Packets, tick: float) -> tuple[Packets, Int64[np.nd
     return replace(packets, pts=pts, dts=dts), offsets
 
 
-def names_frames(packets: Packets) -> bool:
+def has_unique_timestamps(packets: Packets) -> bool:
     """Say whether the timestamps tell the shown frames apart: each has one, and no two share it."""
     pts = packets.pts[~packets.discarded]
     return bool((pts != MISSING).all()) and len(np.unique(pts)) == len(pts)
 
 
-def order_frames(packets: Packets) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
+def sort_frames(packets: Packets) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
     """Give the shown frames' timestamps in the order of presentation, and which of them are keyframes."""
     shown = ~packets.discarded
     order = np.argsort(packets.pts[shown], kind="stable")
@@ -107,7 +107,7 @@ def has_leading_frames(packets: Packets) -> bool:
     return bool((packets.pts < packets.pts[latest])[latest > 0].any())
 
 
-def is_uneven(pts: Int64[np.ndarray, " frame"]) -> bool:
+def has_variable_rate(pts: Int64[np.ndarray, " frame"]) -> bool:
     """Say whether the rate varies: some frame lies off the even grid by more than rounding to ticks explains."""
     if len(pts) < 3:
         return False
@@ -116,7 +116,7 @@ def is_uneven(pts: Int64[np.ndarray, " frame"]) -> bool:
     return bool(np.abs(pts - grid).max() > max(1.0, 0.01 * step))
 
 
-def last_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> int:
+def last_frame_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> int:
     """Say how many ticks the last frame stays: as its packet says, else as long as frames usually do; 0 if unknown."""
     declared = packets.durations[packets.pts == pts[-1]]
     if len(declared) and declared[0] > 0:
@@ -136,7 +136,7 @@ def find_gaps(times: Float64[np.ndarray, " frame"], duration: float) -> Float64[
     return np.stack([begins[is_gap], ends[is_gap]], axis=1)
 
 
-def measure_unbroken(times: Float64[np.ndarray, " frame"], duration: float) -> float:
+def first_gap_start(times: Float64[np.ndarray, " frame"], duration: float) -> float:
     """Return the seconds at which the first gap begins; the duration where there is none."""
     gaps = find_gaps(times, duration)
     return float(gaps[0, 0]) if len(gaps) else duration

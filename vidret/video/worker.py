@@ -94,12 +94,12 @@ def _serve(parent: _Parent, request: wire.Header, payload: bytes) -> None:
         parent.send(*wire.pack_message(*answer_request(request, payload)))
         return
     path = os.fsdecode(payload)
-    info = probe(path, alive=parent.show_life)
+    info = probe(path, heartbeat=parent.show_life)
     how = {name: request[name] for name in ("num_frames", "fps", "whole")}
     cuts = cut_segments(info.duration, info.times, start=info.start, **how)
     resize = Resize(**request["resize"]) if request["resize"] else None
     decoder, device = request["decoder"], request["device"]
-    with open_reader(info, decoder=decoder, device=device, resize=resize, alive=parent.show_life) as reader:
+    with open_reader(info, decoder=decoder, device=device, resize=resize, heartbeat=parent.show_life) as reader:
         _send_segments(parent, info, cuts, reader)
 
 

@@ -10,7 +10,7 @@ from vidret.data.cache.shards import ArrayShards
 from vidret.data.frames import VideoSpan, read_indices
 from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
-from vidret.video.content import look_at
+from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
 from vidret.video.probe import VideoInfo, probe
 
@@ -52,7 +52,7 @@ def read_part(part: VideoSpan, *, choose: Choose, resize: Resize) -> Reading:
     """Read those frames of a part of a file that ``choose`` gives the indices of."""
     num_bytes = mtime_ns = -1
     try:
-        about = look_at(part.path)
+        about = stat_file(part.path)
         num_bytes, mtime_ns = about.st_size, about.st_mtime_ns
         info = probe(part.path)
         frames = read_indices(info, choose(info, part), resize)
@@ -73,7 +73,7 @@ class KnownFiles:
     def find(self, part: VideoSpan) -> EntryState:
         """Say where the entry of a part is, or why there is none."""
         try:
-            about = look_at(part.path)
+            about = stat_file(part.path)
         except DecodeError as error:
             return EntryState(failed=error.reason)
         key = _file_key(part)

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from vidret.errors import DecodeError, UnreachableError, VidretError
 from vidret.text import is_url
-from vidret.video import addresses
-from vidret.video.addresses import About
+from vidret.video import urls
 from vidret.video.ranges import RemoteFile
+from vidret.video.urls import UrlStat
 
 AT_ONCE = 16  # questions to stores
 
-Look = os.stat_result | About
+FileStat = os.stat_result | UrlStat
 
 
 class LocalFile(io.FileIO):
@@ -28,7 +28,7 @@ class LocalFile(io.FileIO):
         Raises:
             DecodeError: It is missing, forbidden, or not a regular file.
         """
-        look_at(path)
+        stat_file(path)
         try:
             # What is a pipe since then does not block either.
             super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
@@ -58,7 +58,7 @@ def read_head(file: SourceFile, num_bytes: int) -> bytes:
     return file.read(num_bytes) or b""
 
 
-def look_at(path: str, *, fresh: bool = False) -> Look:
+def stat_file(path: str, *, fresh: bool = False) -> FileStat:
     """Ask the file system about a regular file, following links, or a store about a file, without opening it.
 
     A store may answer from what this process has listed of it, unless the answer shall be ``fresh``.
@@ -67,7 +67,7 @@ def look_at(path: str, *, fresh: bool = False) -> Look:
         DecodeError: The file is missing, forbidden, or not a regular file.
     """
     if is_url(path):
-        return addresses.look(path, fresh=fresh)
+        return urls.stat_url(path, fresh=fresh)
     try:
         about = Path(path).stat()
     except (OSError, ValueError) as error:
@@ -79,7 +79,7 @@ def look_at(path: str, *, fresh: bool = False) -> Look:
     return about
 
 
-def count_disk_bytes(look: Look) -> int:
+def count_disk_bytes(look: FileStat) -> int:
     """Return how many of a file's bytes are really stored: a sparse file has less than its size."""
     blocks: int | None = getattr(look, "st_blocks", None)  # of 512 bytes, whatever the file system's are
     return look.st_size if blocks is None else min(look.st_size, 512 * blocks)
@@ -94,16 +94,16 @@ def _describe_folder(path: str) -> str:
     return "is a directory"
 
 
-def look_at_all(paths: Sequence[str]) -> Iterator[tuple[str, Look | DecodeError]]:
+def stat_files(paths: Sequence[str]) -> Iterator[tuple[str, FileStat | DecodeError]]:
     """Look at files in turn, at those at addresses many at a time; a store that stays silent is asked no more."""
     silent: dict[tuple[str, str], UnreachableError] = {}
 
-    def look(path: str) -> Look | DecodeError:
+    def look(path: str) -> FileStat | DecodeError:
         store = urlsplit(path)[:2] if is_url(path) else ("", "")
         if store in silent:
             return UnreachableError(path, silent[store].reason)
         try:
-            return look_at(path)
+            return stat_file(path)
         except DecodeError as error:
             if isinstance(error, UnreachableError) and not error.answered:
                 silent[store] = error
@@ -118,7 +118,7 @@ def look_at_all(paths: Sequence[str]) -> Iterator[tuple[str, Look | DecodeError]
             pool.shutdown(cancel_futures=True)
 
 
-def find_gone(paths: Iterable[str]) -> set[str]:
+def find_missing(paths: Iterable[str]) -> set[str]:
     """Return the paths at which nothing is any more.
 
     A file in a folder that cannot be read is not gone, nor one at an address whose store gives no answer.
@@ -126,10 +126,10 @@ def find_gone(paths: Iterable[str]) -> set[str]:
     paths = list(paths)
     gone = {path for path in paths if not is_url(path) and _is_gone_here(path)}
     try:
-        looks = list(look_at_all([path for path in paths if is_url(path)]))
+        looks = list(stat_files([path for path in paths if is_url(path)]))
     except VidretError:  # there is no asking the store from here
         looks = []
-    return gone | {path for path, look in looks if is_gone(look)}
+    return gone | {path for path, look in looks if is_missing(look)}
 
 
 def _is_gone_here(path: str) -> bool:
@@ -142,12 +142,12 @@ def _is_gone_here(path: str) -> bool:
     return False
 
 
-def is_gone(look: Look | DecodeError) -> bool:
+def is_missing(look: FileStat | DecodeError) -> bool:
     """Say whether a look found that there is no file."""
     return isinstance(look, DecodeError) and not isinstance(look, UnreachableError)
 
 
-def seems_there(path: str) -> bool:
+def may_exist(path: str) -> bool:
     """Say whether a file is there; one at an address is taken as there, since asking would cost a request."""
     return is_url(path) or os.path.exists(path)  # noqa: PTH110
 

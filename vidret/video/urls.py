@@ -37,7 +37,7 @@ TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest")
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class UrlStat:
     """What a store says of a file, under the names that ``os.stat`` has.
 
     A size of 0 is not known; a time of ``NO_TIME`` or less is none, though another one means another content. ``tag``
@@ -56,19 +56,19 @@ class NoRangesError(Exception):
 # Looking
 
 
-def look(address: str, *, fresh: bool = False) -> About:
+def stat_url(address: str, *, fresh: bool = False) -> UrlStat:
     """Ask a store about a file; unless ``fresh``, it may answer from the listing that this process had of it.
 
     Raises:
         DecodeError: It is not there, or an ``UnreachableError``: nobody can tell.
     """
-    store, path = find_store(address)
+    store, path = open_store(address)
     if fresh:
         store.invalidate_cache(path)
-    return read_info(address, ask(address, lambda: store.info(path)))
+    return parse_stat(address, call_store(address, lambda: store.info(path)))
 
 
-def read_info(address: str, info: dict[str, Any]) -> About:
+def parse_stat(address: str, info: dict[str, Any]) -> UrlStat:
     """Read size and time out of what a store says; in place of a time a tag of the content may serve.
 
     Raises:
@@ -83,7 +83,7 @@ def read_info(address: str, info: dict[str, Any]) -> About:
         changed = round(seconds * 1e9)
     else:
         changed = NO_TIME - (int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=7).digest()) if tag else 0)
-    return About(info.get("size") or 0, changed, tag)
+    return UrlStat(info.get("size") or 0, changed, tag)
 
 
 def _read_time(told: Any) -> float | None:
@@ -110,27 +110,27 @@ def expand(address: str, suffixes: frozenset[str]) -> Iterator[str]:
     Raises:
         VidretError: There is nothing, or the store cannot be asked.
     """
-    check_address(address)
+    check_url(address)
     web = is_web(address)
-    store, path = find_store(address)
+    store, path = open_store(address)
     store.invalidate_cache()
     magic = _find_magic(address)
     root = address
     if magic is not None:
         root = address[: magic.start()].rpartition("/")[0] + "/"
-        matches = ask(address, lambda: store.glob(path, detail=True), LISTING)
+        matches = call_store(address, lambda: store.glob(path, detail=True), LISTING)
         lists = [
             _list(address, store, name) if about["type"] == "directory" else [name] for name, about in matches.items()
         ]
         found = sorted({name for names in lists for name in names})
     else:
-        about = ask(address, lambda: store.info(path))
+        about = call_store(address, lambda: store.info(path))
         # A web server knows no folders, but it lists them as pages.
         if about.get("type") != "directory" and not (web and about.get("mimetype") == "text/html"):
             yield address
             return
         found = _list(address, store, path)
-    start = find_store(root)[1]
+    start = open_store(root)[1]
     videos = [name for name in found if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
     if magic is not None and not videos:
         raise VidretError(f"{strip_query(address)}: no such files at this address")
@@ -148,7 +148,7 @@ def _find_magic(address: str) -> re.Match[str] | None:
 
 def _list(address: str, store: Any, path: str) -> list[str]:
     deepest = {"maxdepth": DEPTH} if is_web(address) else {}
-    return sorted(ask(address, lambda: store.find(path, **deepest), LISTING))
+    return sorted(call_store(address, lambda: store.find(path, **deepest), LISTING))
 
 
 def join(address: str, path: str, name: str) -> str:
@@ -164,7 +164,7 @@ def join(address: str, path: str, name: str) -> str:
 # Asking
 
 
-def check_address(address: str) -> None:
+def check_url(address: str) -> None:
     """Refuse a password in an address: an index would keep it.
 
     Raises:
@@ -180,7 +180,7 @@ def check_address(address: str) -> None:
         raise VidretError(f"{shown}: an address must hold no password, got one: leave it to the store's own settings")
 
 
-def find_store(address: str) -> tuple[Any, str]:
+def open_store(address: str) -> tuple[Any, str]:
     """Give the store of an address, as a file system of fsspec, and the path in it.
 
     Raises:
@@ -217,7 +217,7 @@ def is_web(address: str) -> bool:
     return address.partition("://")[0].lower() in WEB
 
 
-def ask(address: str, call: Callable[[], T], seconds: float = 0.0) -> T:
+def call_store(address: str, call: Callable[[], T], seconds: float = 0.0) -> T:
     """Ask a store, again if that fails; ``seconds`` more than usual may pass until whoever asks is left behind.
 
     Raises:

@@ -15,13 +15,13 @@ import pytest
 from tests.stores import FileServer, serve_files
 from vidret.errors import ChangedError, DecodeError, MissingExtraError, UnreachableError, VidretError
 from vidret.types import NO_TIME
-from vidret.video import addresses, ranges
-from vidret.video.addresses import check_address, find_store, join, look, read_info
-from vidret.video.content import look_at_all
+from vidret.video import ranges, urls
 from vidret.video.decode import choose_decoder, open_reader, read_frames
-from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify, sample
+from vidret.video.files import stat_files
+from vidret.video.identity import BLOCK, check_unchanged, fingerprint, identify, legacy_fingerprint
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.scan import scan
+from vidret.video.urls import check_url, join, open_store, parse_stat, stat_url
 
 from .conftest import NAMES, Film
 from .films import draw, read_numbers, write_video
@@ -33,7 +33,7 @@ SIZE = (320, 240)
 def put(name: str, data: bytes) -> str:
     """Put a file into fsspec's memory; give its address."""
     address = f"memory://{name}"
-    store, path = find_store(address)
+    store, path = open_store(address)
     store.pipe_file(path, data)
     return address
 
@@ -42,10 +42,10 @@ def put(name: str, data: bytes) -> str:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin with nothing kept and nothing stored, and do not wait before asking again."""
     monkeypatch.setattr(ranges, "_BLOCKS", ranges._Blocks())
-    monkeypatch.setattr(addresses, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(urls, "PAUSES", (0.01, 0.01))
     yield
     if "fsspec" in sys.modules:
-        store, _ = find_store("memory://")
+        store, _ = open_store("memory://")
         store.store.clear()
         store.pseudo_dirs[:] = [""]
 
@@ -122,14 +122,14 @@ def test_a_large_file_is_known_by_what_its_store_says_and_by_a_sample(
     data = bytearray(np.random.default_rng(size).bytes(size))
     (tmp_path / "file").write_bytes(data)
     address = put("file", bytes(data))
-    assert sample(address) == sample(str(tmp_path / "file")), "as earlier versions named both"
+    assert legacy_fingerprint(address) == legacy_fingerprint(str(tmp_path / "file")), "as earlier versions named both"
     before = fingerprint(address)
     assert before == fingerprint(address)
     assert before.startswith("sampled-")
     data[BLOCK + 1] ^= 1  # which no sample holds
     assert fingerprint(put("file", bytes(data))) != before, "its time is another one"
 
-    kind = type(find_store(address)[0])
+    kind = type(open_store(address)[0])
     info = kind.info
     monkeypatch.setattr(kind, "info", lambda self, path: info(self, path) | {"ETag": "one"})
     tagged = fingerprint(put("file", bytes(data)))
@@ -261,7 +261,7 @@ def test_a_server_that_breaks_is_no_damage_of_the_file(served: FileServer, name:
 def test_only_what_is_said_to_be_gone_is_gone(served: FileServer, statuses: list[int], reason: str) -> None:
     served.statuses = statuses
     with pytest.raises(DecodeError) as caught:
-        look(f"{served.url}/end.mp4")
+        stat_url(f"{served.url}/end.mp4")
     assert caught.value.reason == reason
     assert isinstance(caught.value, UnreachableError) == (reason != "does not exist")
 
@@ -269,15 +269,15 @@ def test_only_what_is_said_to_be_gone_is_gone(served: FileServer, statuses: list
 @needs_fsspec
 def test_a_busy_server_is_asked_again(served: FileServer) -> None:
     served.statuses = [503, 503]
-    assert look(f"{served.url}/end.mp4").st_size > 0
+    assert stat_url(f"{served.url}/end.mp4").st_size > 0
 
 
 @needs_fsspec
 def test_a_silent_server_does_not_hang(served: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "SILENCE", 0.3)
+    monkeypatch.setattr(urls, "SILENCE", 0.3)
     served.silent = threading.Event()
     paths = [f"{served.url}/{number}.mp4" for number in range(200)]
-    looks = dict(look_at_all(paths))
+    looks = dict(stat_files(paths))
     assert {str(look).rpartition(": ")[2] for look in looks.values()} == {"no answer from its store for 0.3 s"}
     assert list(looks) == paths
 
@@ -306,8 +306,8 @@ def test_no_password_is_taken() -> None:
         with pytest.raises(VidretError, match=r"^[a-z0-9]+://\w+/a.mp4: an address must hold no password") as caught:
             scan([address])
         assert "secret" not in str(caught.value)
-    check_address("sftp://me@host/a.mp4")
-    check_address("https://host/a:b@c.mp4")
+    check_url("sftp://me@host/a.mp4")
+    check_url("https://host/a:b@c.mp4")
 
 
 def test_a_manifest_may_name_addresses_but_lies_here(tmp_path: Path) -> None:
@@ -334,16 +334,16 @@ def test_times_are_read_as_stores_write_them() -> None:
         {"updated": "2023-11-14T22:13:20", "etag": "5f"},
         {"mtime": "soon", "created": moment},
     ):
-        assert read_info("s3://b/a", {"size": 3, **told}).st_mtime_ns == moment * 10**9, told
+        assert parse_stat("s3://b/a", {"size": 3, **told}).st_mtime_ns == moment * 10**9, told
 
 
 def test_a_tag_stands_in_for_a_time() -> None:
-    tagged = [read_info("s3://b/a", {"size": 3, "ETag": tag}).st_mtime_ns for tag in ("5f", "5f", "60")]
+    tagged = [parse_stat("s3://b/a", {"size": 3, "ETag": tag}).st_mtime_ns for tag in ("5f", "5f", "60")]
     assert tagged[0] == tagged[1] != tagged[2]
     assert -(1 << 63) < min(tagged) < max(tagged) < NO_TIME
-    assert read_info("s3://b/a", {"size": None}).st_mtime_ns == NO_TIME
+    assert parse_stat("s3://b/a", {"size": None}).st_mtime_ns == NO_TIME
     with pytest.raises(DecodeError, match="is a folder"):
-        read_info("s3://b/a", {"type": "directory"})
+        parse_stat("s3://b/a", {"type": "directory"})
 
 
 def test_names_in_a_store_become_addresses_again() -> None:
@@ -382,7 +382,7 @@ def test_folders_and_globs_of_a_web_server(tmp_path: Path) -> None:
         found = [f"{url}/{name}" for name in names]
         assert scan([url]) == scan([f"{url}/"]) == found
         assert scan([f"{url}/*.mp4"]) == [found[1], found[4]]
-        assert look(found[4]).st_size == 7
+        assert stat_url(found[4]).st_size == 7
         assert scan([f"{url}/b.mp4?v=1*"]) == [f"{url}/b.mp4?v=1*"]
         with pytest.raises(VidretError, match=r"none\.mp4: does not exist"):
             scan([f"{url}/none.mp4"])

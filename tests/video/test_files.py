@@ -1,4 +1,4 @@
-"""Proof for vidret/video/content.py."""
+"""Proof for vidret/video/files.py."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import DecodeError
-from vidret.video.content import find_gone
+from vidret.video.files import find_missing
 from vidret.video.identity import fingerprint
 
 
@@ -43,13 +43,13 @@ def test_only_what_is_surely_gone_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     names = ["file", "link", "gone", "no/folder", "file/below"]
     paths = [str(tmp_path / name) for name in names]
-    assert find_gone(paths) == set(paths[2:])
+    assert find_missing(paths) == set(paths[2:])
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "lstat", refuse)
-    assert find_gone(paths) == set()
+    assert find_missing(paths) == set()
 
 
 def test_a_forbidden_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
