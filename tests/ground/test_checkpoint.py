@@ -107,7 +107,7 @@ def test_a_level_without_any_weights_is_missing_and_a_level_more_is_unknown_to_i
 def test_widths_and_heads_that_cannot_be_are_refused() -> None:
     state = published()
     state["adapter.video_map.0.weight"] = torch.zeros(27)
-    with pytest.raises(VidretError, match=r"adapter\.video_map\.0\.weight must be of CLIP's width.*got 27"):
+    with pytest.raises(VidretError, match=r"adapter\.video_map\.0\.weight must have a multiple of 8 elements.*got 27"):
         convert_head(state)
     with pytest.raises(VidretError, match="heads must divide dim 32, got 5"):
         convert_head(published(), heads=5)
@@ -159,7 +159,7 @@ def test_files_that_hold_no_head_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=str(path)):
         load_head(path)
     save_file({"one": torch.zeros(1)}, path)
-    with pytest.raises(VidretError, match="must be a file with the card of a grounding head, got one without a card"):
+    with pytest.raises(VidretError, match="must have the card of a grounding head, got a file without one"):
         load_head(path)
     texts = {
         '{"format": 2}': "format must be 1, got 2",
@@ -179,12 +179,12 @@ def test_files_that_hold_no_head_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=f"{path}: 1 weights unknown: odd"):
         load_head(path)
     save_file(weights, path, metadata={"vidret": replace(make_card(head), strides=(1, 2)).to_json()})
-    with pytest.raises(VidretError, match="the card must be that of the weights"):
+    with pytest.raises(VidretError, match="the card must describe the weights"):
         load_head(path)
 
 
 def test_a_card_of_another_head_is_not_saved(tmp_path: Path) -> None:
     head = make_head()
-    with pytest.raises(ValueError, match="card must be the head's own"):
+    with pytest.raises(ValueError, match="card must describe the head"):
         save_head(head, replace(make_card(head), limit=3), tmp_path / "head.safetensors")
     assert not (tmp_path / "head.safetensors").exists()

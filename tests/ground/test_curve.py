@@ -17,7 +17,7 @@ from vidret.ground.curve import (
     mean_inside,
     weigh_windows,
 )
-from vidret.ground.spans import Span, keep_apart, overlap
+from vidret.ground.spans import Span, drop_overlapping, overlap
 from vidret.types import Curve
 
 
@@ -178,14 +178,14 @@ def test_moments_that_are_shown_never_overlap() -> None:
         assert apart[0] == all_of_them[0], "the best is the best"
         in_time = sorted(apart)
         assert all(one.end <= other.start for one, other in pairwise(in_time))
-        assert keep_apart(apart) == apart
+        assert drop_overlapping(apart) == apart
         assert sum(span.end - span.start for span in apart) <= 60
 
 
 def test_nested_spans_are_kept_apart_from_the_best_down() -> None:
     spans = [Span(22, 24, 0.9), Span(0, 24, 0.8), Span(0, 4, 0.7), Span(4, 9, 0.6), Span(3, 5, 0.5)]
-    assert keep_apart(spans) == [Span(22, 24, 0.9), Span(0, 4, 0.7), Span(4, 9, 0.6)]
-    assert keep_apart([]) == []
+    assert drop_overlapping(spans) == [Span(22, 24, 0.9), Span(0, 4, 0.7), Span(4, 9, 0.6)]
+    assert drop_overlapping([]) == []
 
 
 def test_a_curve_that_is_high_throughout_is_one_moment() -> None:

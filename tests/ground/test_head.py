@@ -182,30 +182,30 @@ def test_what_it_refuses() -> None:
     projected = head.prepare(layers, mask=mask)
     no_class = [torch.zeros(2, 4, 5, dtype=torch.bool)] * 3
     cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: head.prepare(layers[:2]), r"layers must be 3, of the same videos and frames, got \[\(2, 4, 5, 24\)"),
-        (lambda: head.prepare([*layers[:2], layers[2][:, :3]]), "layers must be 3, of the same videos and frames"),
+        (lambda: head.prepare(layers[:2]), r"layers must be 3 with equal videos and frames, got \[\(2, 4, 5, 24\)"),
+        (lambda: head.prepare([*layers[:2], layers[2][:, :3]]), "layers must be 3 with equal videos and frames"),
         (
             lambda: head.prepare(layers, mask=mask.int()),
-            r"mask must be bools of shape \(2, 4\), got torch.int32 \(2, 4\)",
+            r"mask must be bool of shape \(2, 4\), got torch.int32 \(2, 4\)",
         ),
         (
             lambda: head.prepare(layers, mask=mask[:, :3]),
-            r"mask must be bools of shape \(2, 4\), got torch.bool \(2, 3\)",
+            r"mask must be bool of shape \(2, 4\), got torch.bool \(2, 3\)",
         ),
-        (lambda: head.prepare(layers, mask=mask.flip(1)), "mask must be True up to a video's end and False from there"),
-        (lambda: head.prepare(layers, mask=mask & False), "mask must be True up to a video's end and False from there"),
+        (lambda: head.prepare(layers, mask=mask.flip(1)), "mask must be True up to a video's end and False after it"),
+        (lambda: head.prepare(layers, mask=mask & False), "mask must be True up to a video's end and False after it"),
         (lambda: head.prepare(layers, token_masks=no_class), "token_masks must be True for the class token"),
-        (lambda: head(projected, inputs.query[:1]), r"query must be of 2 videos and 3 layers, got \(1, 3, 3, 16\)"),
-        (lambda: head(projected, inputs.query[:, :2]), r"query must be of 2 videos and 3 layers, got \(2, 2, 3, 16\)"),
+        (lambda: head(projected, inputs.query[:1]), r"query must have 2 videos and 3 layers, got \(1, 3, 3, 16\)"),
+        (lambda: head(projected, inputs.query[:, :2]), r"query must have 2 videos and 3 layers, got \(2, 2, 3, 16\)"),
         (
             lambda: head(projected, inputs.query, word_mask=torch.zeros(2, 3, dtype=torch.bool)),
             "word_mask must have a True for each query",
         ),
-        (lambda: head.decode(run(head, inputs), fps=0), "fps must be above 0, one for each of 2 videos, got 0"),
-        (lambda: head.decode(run(head, inputs)), "fps must be above 0, one for each of 2 videos, got None"),
+        (lambda: head.decode(run(head, inputs), fps=0), "fps must be positive, one for each of 2 videos, got 0"),
+        (lambda: head.decode(run(head, inputs)), "fps must be positive, one for each of 2 videos, got None"),
         (
             lambda: head.decode(run(head, inputs), fps=[1.0]),
-            r"fps must be above 0, one for each of 2 videos, got \[1.0\]",
+            r"fps must be positive, one for each of 2 videos, got \[1.0\]",
         ),
         (lambda: GroundingHead(limit=0), "limit and num_layers must be at least 1"),
         (lambda: GroundingHead(dropout=1), r"dropout and drop_path in 0..1 \(1 excluded\), got 50, 4, 1 and 0.1"),

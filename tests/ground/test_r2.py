@@ -11,7 +11,7 @@ from tests.ground.samples import DIM, NUM_LAYERS, Inputs, make_head, make_inputs
 from vidret.ground import r2
 from vidret.ground.checkpoint import convert_head
 from vidret.ground.head import GroundingHead
-from vidret.ground.r2 import R2Attention, R2Block, R2Output, Refine, cut_frames, encode_places
+from vidret.ground.r2 import R2Attention, R2Block, R2Output, Refine, cut_frames, encode_positions
 
 
 def linear(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -280,7 +280,7 @@ def test_attention_over_padding_alone_gives_no_nan_and_heads_must_divide() -> No
 
 
 def test_places_are_shares_of_the_length() -> None:
-    found = encode_places(6, DIM, torch.tensor([6.0, 3.0]).double())
+    found = encode_positions(6, DIM, torch.tensor([6.0, 3.0]).double())
     torch.testing.assert_close(found[0], torch.stack(naive_places(6)))
     torch.testing.assert_close(found[1, :3], torch.stack(naive_places(3)))
     torch.testing.assert_close(found[0, 3], found[1, 1], atol=1e-5, rtol=0)  # two thirds of either

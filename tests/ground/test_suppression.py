@@ -146,12 +146,12 @@ def test_empty_spans_keep_their_scores(kind: str) -> None:
 def test_what_is_refused() -> None:
     ones = np.ones(2)
     cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: soft_nms(ones, ones, ones[:1], linear), "spans must have a score each, got 2, 2 and 1"),
+        (lambda: soft_nms(ones, ones, ones[:1], linear), "equal length, got 2, 2 and 1"),
         (lambda: soft_nms(ones, ones + 1, np.array([0.1, -0.5]), linear), "scores must be at least 0, got -0.5"),
         (lambda: soft_nms(ones, ones + 1, np.array([math.nan, 1]), linear), "scores must be at least 0, got nan"),
-        (lambda: gaussian(0), "sigma must be above 0, got 0"),
-        (lambda: clip_and_round(ones, ones, unit=0), "unit must be above 0, got 0"),
-        (lambda: clip_and_round(ones, ones, unit=1, spare_overrun=True), "must come with a duration, got None"),
+        (lambda: gaussian(0), "sigma must be positive, got 0"),
+        (lambda: clip_and_round(ones, ones, unit=0), "unit must be positive, got 0"),
+        (lambda: clip_and_round(ones, ones, unit=1, spare_overrun=True), "spare_overrun must have a duration"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -105,10 +105,10 @@ def test_what_it_refuses() -> None:
         (lambda: cut_windows(0), "num_frames must be at least 1"),
         (lambda: cut_windows(5, length=4, overlap=4), r"overlap in 0..length \(excluded\), got 5, 4, 4"),
         (lambda: cut_windows(5, length=4, overlap=-1), "got 5, -1, 4"),
-        (lambda: join_results([Window(0, 5)], [answer], fps=1.0), "saliency must be of 5 frames, got 4"),
+        (lambda: join_results([Window(0, 5)], [answer], fps=1.0), "saliency must have 5 frames, got 4"),
         (
             lambda: join_results([Window(2, 6)], [answer], fps=1.0),
-            "windows must hold every frame, got none with frame 0",
+            "windows must cover every frame, got none with frame 0",
         ),
         (lambda: join_results([Window(0, 4)], [answer, answer], fps=1.0), "longer"),
         (lambda: join_results([Window(0, 4), Window(2, 6)], [answer], fps=1.0), "shorter"),

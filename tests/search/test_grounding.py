@@ -563,7 +563,7 @@ def test_segments_of_one_frame_have_places(cuts: list[tuple[int, float, float]],
         ({"text_width": 32}, VidretError, "text layers must be 32 wide, got 24 of tiny"),
         ({"num_layers": 4}, EncoderError, r"num_layers must be in 1..3 for tiny, got 4"),
         ({"suppression": "soft"}, VidretError, "suppression must be hard, linear or gaussian, got soft"),
-        ({"suppression": "gaussian", "threshold": 0.0}, VidretError, "sigma must be above 0, got 0.0"),
+        ({"suppression": "gaussian", "threshold": 0.0}, VidretError, "sigma must be positive, got 0.0"),
     ],
 )
 def test_a_head_for_another_encoder_is_refused_when_opened(

@@ -1,1 +1,1 @@
-"""Hits to moments: where in a video the answer starts and ends."""
+"""Temporal grounding: where in a video the moment that a query describes starts and ends."""

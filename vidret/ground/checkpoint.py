@@ -1,7 +1,6 @@
-"""A published R2-Tuning checkpoint to our head, and our own file: safetensors with a card that says what it is."""
+"""Grounding head files: conversion of R2-Tuning checkpoints, and safetensors with a card in the metadata."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,49 +12,19 @@ from torch import Tensor
 
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
+from vidret.ground.weight_names import IGNORED, from_published, to_published
 from vidret.layers import find_misfits
 
 FORMAT = 1
 METHOD = "r2tuning"
-CARD = "vidret"  # the key under which a file's metadata holds the card
-CLIP_UNIT = 8  # CLIP's widths are multiples of it; 2 above, tokens are told when their frame starts and ends
-
-# How published names begin, and ours.
-NAMES = {
-    "adapter.gate": "block.gates",
-    "adapter.scale": "block.scales",
-    "adapter.v_map.": "block.token_key.",
-    "adapter.q_map.": "block.word_key.",
-    "adapter.video_map.": "block.video_map.",
-    "adapter.query_map.": "block.query_map.",
-    "adapter.tem.cross_att.q.": "block.refine.cross.query.",
-    "adapter.tem.cross_att.k.": "block.refine.cross.key.",
-    "adapter.tem.cross_att.v.": "block.refine.cross.value.",
-    "adapter.tem.cross_att.m.": "block.refine.cross.out.",
-    "adapter.tem.self_att.q.": "block.refine.own.query.",
-    "adapter.tem.self_att.k.": "block.refine.own.key.",
-    "adapter.tem.self_att.v.": "block.refine.own.value.",
-    "adapter.tem.self_att.m.": "block.refine.own.out.",
-    "adapter.tem.ffn.mapping.": "block.refine.mlp.",
-    "adapter.tem.cross_att_norm.": "block.refine.cross_norm.",
-    "adapter.tem.self_att_norm.": "block.refine.own_norm.",
-    "adapter.tem.ffn_norm.": "block.refine.mlp_norm.",
-    "pooling.att.": "pooling.score.",
-    "class_head.module.1.": "classes.hidden.",
-    "class_head.module.3.": "classes.out.",
-    "coord_head.module.1.": "boundaries.hidden.",
-    "coord_head.module.3.": "boundaries.out.",
-    "coef": "reach",
-}
-# A softmax does not see the bias of its keys; the losses' constant is no weight.
-LEFT = re.compile(r"adapter\.v_map\.bias$|loss\.")
-HALVING, PARTS = 5, {1: "conv", 3: "norm"}  # a published halving is five places long, of which these hold weights
+CARD = "vidret"  # key of the card in the file's metadata
+CLIP_UNIT = 8  # CLIP's widths are multiples of it; a width 2 above one includes the temporal endpoint feature
 
 Weights = Mapping[str, Tensor]
 
 
 class HeadRecipe(TypedDict, total=False):
-    """What a benchmark decides of a head's use, and no weight tells; see ``HeadCard``."""
+    """Settings of a head that depend on the benchmark and not on its weights; see ``HeadCard``."""
 
     fps: float | None
     suppression: str | None
@@ -75,20 +44,20 @@ RECIPES: Mapping[str, HeadRecipe] = {
 
 @dataclass(frozen=True, slots=True)
 class HeadCard:
-    """What a head is, and how it is meant to be used.
+    """The description of a head: its architecture, and how its spans are post-processed.
 
     Attributes:
         backbone: The encoder whose layers it reads.
-        fps: Frames a second it was trained on; None where that differs from video to video.
-        strides: Its levels.
-        num_layers: How many of the encoder's last layers it walks.
-        heads: Of its attention over time.
-        limit: How many spans it gives at most.
-        tef: Whether tokens are told when their frame is.
-        cosine: Whether the saliency is multiplied by the cosine of frame and query.
-        suppression: ``hard``, ``linear`` or ``gaussian``; None for none.
-        threshold: The overlap from which on ``hard`` suppresses, or the sigma of ``gaussian``.
-        unit: What boundaries are rounded to, in seconds; None for no rounding.
+        fps: Frames per second in training; None if that differed between videos.
+        strides: The strides of its pyramid levels.
+        num_layers: Number of last encoder layers that it reads.
+        heads: Attention heads of its temporal layers.
+        limit: Maximum number of spans per video.
+        tef: Whether tokens include the temporal endpoint feature, the start and end of their frame.
+        cosine: Whether saliency is multiplied by the cosine of frame and query.
+        suppression: Soft-NMS by ``hard``, ``linear`` or ``gaussian`` decay; None for none.
+        threshold: Overlap at which ``hard`` suppresses, or the sigma of ``gaussian``; None for the default.
+        unit: Grid that boundaries are rounded to, in seconds; None for no rounding.
     """
 
     backbone: str
@@ -114,7 +83,7 @@ class HeadCard:
         threshold: float | None = None,
         unit: float | None = None,
     ) -> "HeadCard":
-        """Fill in a card from a head, and from what cannot be seen in it."""
+        """Return the card of a head, with the settings that the head itself does not know."""
         return cls(
             backbone=backbone,
             fps=fps,
@@ -130,24 +99,24 @@ class HeadCard:
         )
 
     def to_json(self) -> str:
-        """Write the card as JSON."""
+        """Return the card as JSON."""
         return json.dumps({"format": FORMAT, "method": METHOD, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> "HeadCard":
-        """Read a card.
+        """Parse a card from JSON.
 
         Raises:
-            ValueError: It is of another format or method, or not a card.
+            ValueError: The text is not a card, or has another format version or method.
         """
-        facts: Any = json.loads(text)
-        if not isinstance(facts, dict):
+        fields: Any = json.loads(text)
+        if not isinstance(fields, dict):
             raise ValueError(f"not a head's card: {text[:80]}")
         for name, wanted in (("format", FORMAT), ("method", METHOD)):
-            if (found := facts.pop(name, None)) != wanted:
-                raise ValueError(f"the card's {name} must be {wanted}, got {found}")
+            if (value := fields.pop(name, None)) != wanted:
+                raise ValueError(f"the card's {name} must be {wanted}, got {value}")
         try:
-            return cls(**{**facts, "strides": tuple(facts["strides"])})
+            return cls(**{**fields, "strides": tuple(fields["strides"])})
         except (TypeError, KeyError) as error:
             raise ValueError(f"not a head's card: {error}") from error
 
@@ -155,31 +124,31 @@ class HeadCard:
 def convert_head(
     weights: Weights, *, heads: int = 8, limit: int = 50, cosine: bool | None = None, as_published: bool = False
 ) -> GroundingHead:
-    """Turn a published R2-Tuning state dict into a head; the weights' shapes say how large it is.
+    """Convert a published R2-Tuning state dict to a head whose sizes follow from the weights' shapes.
 
     Args:
-        weights: With the names of the method's own code.
-        heads: Of the attention over time, which no shape tells.
-        limit: How many spans are given at most.
-        cosine: Whether the saliency is multiplied by a cosine; where spans are found, unless given, as published.
-        as_published: Whether the head works in padded batches as the published code does.
+        weights: The state dict, with the names of the method's own code.
+        heads: Attention heads of the temporal layers, which no shape determines.
+        limit: Maximum number of spans per video.
+        cosine: Whether saliency is multiplied by a cosine; default: if the head has boundaries, as published.
+        as_published: Whether the head treats padded batches as the published code does.
 
     Raises:
-        VidretError: Lists the weights that are missing, unknown or of another shape, by their published names.
+        VidretError: Weights are missing, unknown or of another shape; the message lists their published names.
     """
-    own = {_to_own(name): weight.float() for name, weight in weights.items() if not LEFT.match(name)}
+    own = {from_published(name): weight.float() for name, weight in weights.items() if not IGNORED.match(name)}
     if not any(name.startswith("boundaries.") for name in own):
-        own.pop("reach", None)  # stays at its start where there is nothing to be scaled
-    return _build(own, _to_published, heads=heads, limit=limit, cosine=cosine, as_published=as_published)
+        own.pop("reach", None)  # unused, and so untrained, without boundaries
+    return _build(own, to_published, heads=heads, limit=limit, cosine=cosine, as_published=as_published)
 
 
 def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
-    """Write a head's weights with its card; ``load_head`` takes the file.
+    """Write a head's weights and card to a safetensors file that ``load_head`` loads.
 
     Raises:
-        ValueError: The card is another head's.
+        ValueError: The card does not describe the head.
     """
-    fitting = HeadCard.describe(
+    expected = HeadCard.describe(
         head,
         backbone=card.backbone,
         fps=card.fps,
@@ -187,59 +156,61 @@ def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
         threshold=card.threshold,
         unit=card.unit,
     )
-    if card != fitting:
-        raise ValueError(f"card must be the head's own, {fitting}, got {card}")
+    if card != expected:
+        raise ValueError(f"card must describe the head, {expected}, got {card}")
     weights = {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}
     save_file(weights, path, metadata={CARD: card.to_json()})
 
 
 def read_head_card(path: Path) -> HeadCard:
-    """Read the card of a head's file, and nothing else of it.
+    """Return the card of a head's file without loading its weights.
 
     Raises:
-        VidretError: The file cannot be read, or holds no head.
+        VidretError: The file cannot be read, or has no valid card.
     """
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(CARD)
         if text is None:
-            raise ValueError("must be a file with the card of a grounding head, got one without a card")
+            raise ValueError("must have the card of a grounding head, got a file without one")
         return HeadCard.from_json(text)
     except (SafetensorError, OSError, ValueError) as error:
         raise VidretError(f"{path}: {error}") from error
 
 
 def load_head(path: Path) -> tuple[GroundingHead, HeadCard]:
-    """Read a head, ready to be used, and its card.
+    """Load a head, in evaluation mode, and its card.
 
     Raises:
-        VidretError: The file cannot be read, or does not hold exactly the head of its card.
+        VidretError: The file cannot be read, or its weights do not match its card.
     """
     card = read_head_card(path)
     try:
         head = _build(load_file(path), str, heads=card.heads, limit=card.limit, cosine=card.cosine)
     except (VidretError, SafetensorError, OSError) as error:
         raise VidretError(f"{path}: {error}") from error
-    seen = head.pyramid.strides, head.block.num_layers, head.block.tef
-    if seen != (card.strides, card.num_layers, card.tef):
-        raise VidretError(f"{path}: the card must be that of the weights, got {card} with strides, layers, tef {seen}")
+    actual = head.pyramid.strides, head.block.num_layers, head.block.tef
+    if actual != (card.strides, card.num_layers, card.tef):
+        raise VidretError(
+            f"{path}: the card must describe the weights, got {card} for strides, num_layers and tef {actual}"
+        )
     return head, card
 
 
 def _build(
     weights: dict[str, Tensor],
-    name_of: Callable[[str], str],
+    display_name: Callable[[str], str],
     *,
     heads: int,
     limit: int,
     cosine: bool | None,
     as_published: bool = False,
 ) -> GroundingHead:
-    """Build a head of the shapes that weights with our names have; errors call them by ``name_of``."""
+    """Build the head that has the shapes of ``weights``; errors show ``display_name`` of a weight's name."""
     width = _find_length(weights, "block.video_map.0", 770)
     if width % CLIP_UNIT not in (0, 2):
-        name = name_of("block.video_map.0.weight")
-        raise VidretError(f"{name} must be of CLIP's width, a multiple of {CLIP_UNIT}, or 2 more, got {width}")
+        name = display_name("block.video_map.0.weight")
+        raise VidretError(f"{name} must have a multiple of {CLIP_UNIT} elements, or 2 more, got {width}")
     boundaries = any(name.startswith("boundaries.") for name in weights)
     tef = width % CLIP_UNIT == 2
     try:
@@ -258,46 +229,33 @@ def _build(
         )
     except ValueError as error:
         raise VidretError(str(error)) from error
-    state, lists = head.state_dict(), []
-    for what, names in find_misfits(state, weights).items():
-        called = [name_of(name) for name in names]
-        if what == "of another shape":
-            called = [f"{name_of(name)} {tuple(weights[name].shape)} for {tuple(state[name].shape)}" for name in names]
-        lists.append(f"{len(called)} weights {what}: {', '.join(sorted(called))}")
-    if lists:
-        raise VidretError("; ".join(lists))
+    state, reasons = head.state_dict(), []
+    for kind, names in find_misfits(state, weights).items():
+        listed = [display_name(name) for name in names]
+        if kind == "of another shape":
+            listed = [
+                f"{display_name(name)} {tuple(weights[name].shape)} for {tuple(state[name].shape)}" for name in names
+            ]
+        reasons.append(f"{len(listed)} weights {kind}: {', '.join(sorted(listed))}")
+    if reasons:
+        raise VidretError("; ".join(reasons))
     head.load_state_dict(weights)
     return head.eval()
 
 
 def _find_length(weights: Weights, name: str, default: int) -> int:
-    """Read a length from a norm's weight, or its bias; where both are missing, an error will say so."""
-    found = [weights[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in weights]
-    return found[0].numel() if found else default
+    """Return a width from a norm's weight or bias; if both are missing, loading the weights reports it."""
+    tensors = [weights[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in weights]
+    return tensors[0].numel() if tensors else default
 
 
 def _find_strides(weights: Weights) -> tuple[int, ...]:
-    """Count levels by their factors or their weights; a level halves as often as it has convolutions, or should."""
-    places = [name.split(".") for name in weights if name.startswith("pyramid.levels.")]
-    pairs = [(int(level), int(halving)) for _, _, level, halving, *_ in places]
+    """Return the strides of the pyramid: each level has at least as many halvings as its index.
+
+    Levels are counted by ``reach`` and by their weights, so that loading reports what is missing.
+    """
+    split = [name.split(".") for name in weights if name.startswith("pyramid.levels.")]
+    pairs = [(int(level), int(halving)) for _, _, level, halving, *_ in split]
     num_levels = max([len(weights["reach"]) if "reach" in weights else 1, *(level + 1 for level, _ in pairs)])
     halvings = [max([level, *(1 + other for own, other in pairs if own == level)]) for level in range(num_levels)]
     return tuple(2**times for times in halvings)
-
-
-def _to_own(name: str) -> str:
-    """Give our name of a published weight; an unknown one stays as it is."""
-    if match := re.fullmatch(r"pyramid\.blocks\.(\d+)\.(\d+)\.(\w+)", name):
-        halving, place = divmod(int(match[2]), HALVING)
-        return f"pyramid.levels.{match[1]}.{halving}.{PARTS[place]}.{match[3]}" if place in PARTS else name
-    start = next((start for start in NAMES if name.startswith(start)), "")
-    return NAMES.get(start, "") + name[len(start) :]
-
-
-def _to_published(name: str) -> str:
-    """Give the published name of a weight of ours."""
-    if match := re.fullmatch(r"pyramid\.levels\.(\d+)\.(\d+)\.(\w+)\.(\w+)", name):
-        place = next(place for place, part in PARTS.items() if part == match[3])
-        return f"pyramid.blocks.{match[1]}.{HALVING * int(match[2]) + place}.{match[4]}"
-    start = next((start for start, own in NAMES.items() if name.startswith(own)), "")
-    return start + name[len(NAMES.get(start, "")) :]

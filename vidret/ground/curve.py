@@ -1,4 +1,4 @@
-"""Moments with no training: from the curve of a query's score over a video's frames to spans that stand out of it."""
+"""Training-free grounding: spans that stand out of the curve of a query's score over a video's frames."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -6,13 +6,13 @@ from jaxtyping import Float, Int
 from vidret.ground.spans import Span, keep_best
 from vidret.types import Curve
 
-FLANK = 2  # a span is held against neighbours twice its own length on either side
-CONTRAST = 0.5  # what standing out counts, against the level itself
-RELIABILITY = 0.25  # how strongly longer evidence is trusted: 0 not at all, 0.5 as a t-test of independent frames
-SHORTEST = 2  # frames; one frame alone is noise
-ALL_LENGTHS = 64  # frames; beyond, lengths grow by a tenth, so that a two-hour video has about a hundred
+FLANK = 2  # flanks on either side, in lengths of the span
+CONTRAST = 0.5  # weight of the contrast with the flanks, relative to the level inside
+RELIABILITY = 0.25  # exponent that favours longer spans: 0 none, 0.5 as in a t-test of independent frames
+SHORTEST = 2  # frames; a single frame is noise
+ALL_LENGTHS = 64  # frames; longer ones grow by a tenth, so that a two-hour video has about a hundred lengths
 MAX_OVERLAP = 0.3
-STANDS_OUT = 0.5  # of the rise of the best span above the mean of its video
+STANDS_OUT = 0.5  # fraction of the best span's rise above the mean of its video
 
 
 def find_spans(
@@ -24,22 +24,25 @@ def find_spans(
     k: int = 5,
     max_overlap: float = MAX_OVERLAP,
 ) -> list[Span]:
-    """Find the spans in which a score curve stands high, and above its surroundings.
+    """Return the spans in which a score curve is high, both absolutely and relative to the frames around.
 
-    Every stretch of frames, at all scales, is held against its flanks: its score is the mean inside, plus half the
-    contrast (mean inside less mean of the flanks) weighted by (inside * outside / (inside + outside)) ** RELIABILITY,
-    where the two are numbers of frames. No threshold is taken: nothing but this video decides the boundaries.
+    Every window of frames, at all scales, is compared with its flanks. Its score is the mean inside plus half the
+    contrast (mean inside minus mean of the flanks), weighted by (inside * outside / (inside + outside)) ** RELIABILITY
+    with ``inside`` and ``outside`` in frames. There is no threshold: boundaries depend on this video only.
 
     Args:
         scores: Similarity of the query with each frame.
-        times: When the frames are, in seconds, rising.
-        start: Where the first frame's stretch begins, in seconds.
-        end: Where the last frame's stretch ends, in seconds.
-        k: How many spans to give at most.
-        max_overlap: Largest intersection over union of two spans; 0 keeps all of them apart.
+        times: Times of the frames in seconds, rising.
+        start: Start of the curve in seconds, at or before the first frame.
+        end: End of the curve in seconds, at or after the last frame.
+        k: Maximum number of spans.
+        max_overlap: Maximum intersection over union of two spans; 0 for none.
 
     Returns:
-        Spans, best first. A boundary lies midway between two frames.
+        Spans, best first. Boundaries lie midway between two frames.
+
+    Raises:
+        ValueError: ``scores`` and ``times`` differ in length, or are empty.
     """
     num_frames = len(scores)
     if len(times) != num_frames or num_frames == 0:
@@ -52,16 +55,15 @@ def find_spans(
 
 
 def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list[Span]:
-    """Return the spans of a curve that people are shown, best first, as ``find_spans`` orders them.
-
-    No span lasts over a gap of the curve.
+    """Return the spans of a curve to show, best first, as ``find_spans`` orders them; none crosses a gap.
 
     Args:
-        curve: With ``typical``, the score that few unrelated queries reach. A part between gaps that reaches it
-            throughout is one span, with the score of its best stretch: what is inside differs by chance alone.
-        k: How many spans to find at most in a part.
-        overlapping: Return spans that overlap better ones, too, and the stretches of such a part.
-        weak: Return spans, too, that rise less than half as far above the mean of the curve as the best one.
+        curve: The score curve. If ``typical`` is set, a part between gaps that is nowhere below it becomes one span
+            with the score of its best stretch: differences within it are noise.
+        k: Maximum number of spans per part between gaps.
+        overlapping: Whether to keep spans that overlap better ones, and the stretches of a part that is above
+            ``typical`` throughout.
+        weak: Whether to keep spans that rise less than half as far above the mean of the curve as the best one.
     """
     found = []
     for part in split_at_gaps(curve):
@@ -77,7 +79,7 @@ def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list
 
 
 def split_at_gaps(curve: Curve) -> list[Curve]:
-    """Return the parts of a curve that its gaps leave, in order."""
+    """Return the parts of a curve between its gaps, in order."""
     starts = [curve.start, *(end for _, end in curve.gaps)]
     ends = [*(start for start, _ in curve.gaps), curve.end]
     firsts = np.searchsorted(curve.times, starts[1:])
@@ -87,7 +89,7 @@ def split_at_gaps(curve: Curve) -> list[Curve]:
 
 
 def mean_inside(curve: Curve, span: Span) -> float:
-    """Return the mean score of the frames inside a span, of the nearest frame where it holds none."""
+    """Return the mean score of the frames inside a span, or the score of the nearest frame if there are none."""
     inside = curve.scores[(curve.times >= span.start) & (curve.times <= span.end)]
     if len(inside):
         return float(inside.mean())
@@ -95,7 +97,7 @@ def mean_inside(curve: Curve, span: Span) -> float:
 
 
 def list_windows(num_frames: int) -> tuple[Int[np.ndarray, " window"], Int[np.ndarray, " window"]]:
-    """List all windows (first frame, frame after the last) of the lengths looked at, shortest first."""
+    """Return all windows, as first frame and frame after the last, of all lengths, shortest first."""
     lengths = []
     length = min(SHORTEST, num_frames)
     while length < num_frames:
@@ -110,7 +112,7 @@ def list_windows(num_frames: int) -> tuple[Int[np.ndarray, " window"], Int[np.nd
 def weigh_windows(
     scores: Float[np.ndarray, " frame"], first: Int[np.ndarray, " window"], last: Int[np.ndarray, " window"]
 ) -> Float[np.ndarray, " window"]:
-    """Score each window by its level and its contrast with its flanks; one without flanks has no contrast."""
+    """Return each window's score from its level and its contrast with its flanks, which is 0 without flanks."""
     total = np.concatenate([[0.0], np.cumsum(scores)])
     inside = last - first
     before = np.maximum(first - FLANK * inside, 0)

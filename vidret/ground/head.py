@@ -1,11 +1,11 @@
-"""The grounding head: from CLIP's last layers, of a video and of a query, to spans and a saliency for each frame.
+"""The grounding head: from the last CLIP layers of a video and a query to spans and the saliency of frames.
 
-    projected = head.prepare(layers)          # once a video
-    output = head(projected, query)           # once a query; with gradients in training
-    answer = head.decode(output, fps=0.5)  # seconds
+    projected = head.prepare(layers)         # once per video
+    output = head(projected, query)          # once per query; with gradients in training
+    results = head.decode(output, fps=0.5)   # spans in seconds
 
-A batch of videos with a query each goes the same way as one video. Padding changes nothing: a video in a padded batch
-gets what it gets alone.
+Videos are processed in batches with one query each. Padding has no effect: a video gets the same result alone and in a
+padded batch.
 
 Reference: Liu et al. 2024, "R2-Tuning: Efficient Image-to-Video Transfer Learning for Video Temporal Grounding".
 """
@@ -20,15 +20,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.ground.projected import ProjectedVideos, find_bias
-from vidret.ground.pyramid import Pyramid, RowHead, blank, decode_spans, make_points, reduce_mask, spread_rows
+from vidret.ground.pyramid import Pyramid, RowHead, decode_spans, make_points, reduce_mask, spread_rows, zero_padding
 from vidret.ground.r2 import R2Block
 
 
 class HeadOutput(NamedTuple):
-    """What the head says of each point, and what its training compares; layers are ordered CLIP's last one first.
+    """Predictions of the head, and the features that its training losses compare.
 
-    ``distances`` lead from each point back to the start and on to the end of its span, in strides; None where the head
-    finds highlights alone. ``points`` are place, lowest and highest reach, and stride, in frames.
+    Attributes:
+        logits: Foreground logits of points.
+        distances: Distances from each point back to the start and on to the end of its span, in strides; None for a
+            head without boundaries.
+        points: Position, minimum and maximum reach, and stride of each point, in frames.
+        point_mask: False where a point is padding.
+        video: Refined frames.
+        query: Pooled words.
+        layer_videos: Class tokens of frames by layer, CLIP's last layer first.
+        layer_queries: Pooled words by layer, CLIP's last layer first.
+        frame_mask: False where a frame is padding.
     """
 
     logits: Float[Tensor, "video point"]
@@ -43,9 +52,9 @@ class HeadOutput(NamedTuple):
 
 
 class GroundingResult(NamedTuple):
-    """One video's spans (start and end in seconds, score), best first, and how well each frame fits the query.
+    """A query's result in one video: spans (start and end in seconds, score), best first, and saliency of frames.
 
-    Spans are as the head gives them: they overlap, and may reach beyond the video.
+    Spans are not post-processed: they overlap, and may extend beyond the video.
     """
 
     spans: Float[np.ndarray, "span 3"]
@@ -53,7 +62,7 @@ class GroundingResult(NamedTuple):
 
 
 class WordPooling(nn.Module):
-    """One vector of a query: the mean of its words, weighed by a softmax over a score of each."""
+    """Attention pooling: the mean of a query's words, weighted by softmax over a learned score of each."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -62,7 +71,7 @@ class WordPooling(nn.Module):
     def forward(
         self, words: Float[Tensor, "*batch word dim"], mask: Bool[Tensor, "*batch word"] | None = None
     ) -> Float[Tensor, "*batch dim"]:
-        """Pool real words."""
+        """Return the pooled real words."""
         scores = self.score(words)
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -torch.inf)
@@ -71,7 +80,7 @@ class WordPooling(nn.Module):
 
 
 class GroundingHead(nn.Module):
-    """R2-Tuning's head. With ``boundaries`` False it finds highlights alone."""
+    """R2-Tuning's head. Without ``boundaries`` it predicts highlights only."""
 
     def __init__(
         self,
@@ -93,21 +102,25 @@ class GroundingHead(nn.Module):
         """Build a head with random weights.
 
         Args:
-            width: That of the vision tower's layers.
-            text_width: That of the text tower's layers.
-            dim: That of the head.
-            num_layers: How many of CLIP's last layers it walks.
-            heads: Of its attention over time.
-            strides: Powers of 2 that rise from 1: the levels at which spans are looked for.
-            tef: Tell tokens when their frame is, as a share of the video.
-            boundaries: Find spans, not highlights alone.
-            cosine: Multiply the saliency by the cosine of frame and query.
-            limit: How many spans are given at most.
-            dropout: Share of what enters the mapping's linear layers that training leaves out.
-            drop_path: Share of the videos for which training skips a part of the layer over time.
-            as_published: In a padded batch do as the published code does: a video is as long as its padding, padding
-                words take part, convolutions read past the end. Its checkpoints were trained so. Alone, without
-                padding, a video gets the same either way.
+            width: Width of the vision tower's layers.
+            text_width: Width of the text tower's layers.
+            dim: Width of the head.
+            num_layers: Number of last CLIP layers that the head reads.
+            heads: Attention heads of the temporal layers.
+            strides: Strides of the pyramid levels, rising powers of 2 from 1.
+            tef: Whether tokens include the temporal endpoint feature: start and end of their frame, relative to the
+                video's length.
+            boundaries: Whether to predict spans, not highlights only.
+            cosine: Whether to multiply saliency by the cosine of frame and query.
+            limit: Maximum number of spans per video.
+            dropout: Dropout of the inputs of the projections' linear layers.
+            drop_path: Stochastic depth rate of the temporal layers.
+            as_published: Whether to treat padding as the published code does: it counts towards a video's length,
+                padding words take part, and convolutions read past the end. The published checkpoints were trained
+                this way. Without padding there is no difference.
+
+        Raises:
+            ValueError: A number is out of range.
         """
         if limit < 1 or not 0 <= dropout < 1 or not 0 <= drop_path < 1 or num_layers < 1:
             raise ValueError(
@@ -134,23 +147,22 @@ class GroundingHead(nn.Module):
         sizes: Sequence[Float[Tensor, "video frame token"] | None] | None = None,
         dtype: torch.dtype | None = None,
     ) -> ProjectedVideos:
-        """Compute all about videos that no query changes.
+        """Project the tokens of videos, which does not depend on a query.
 
-        Layers may differ in their number of tokens, as they do where an encoder merges them (TempMe): a frame's tokens
-        are then those of the sequence it lies in, the same for each frame of it but for the class token, its own. That
-        pairing is ours, no paper's: R2-Tuning was published on plain CLIP.
+        Layers may have different numbers of tokens, as with an encoder that merges tokens (TempMe). A frame's tokens
+        are then those of its sequence, equal for all frames of the sequence except for their own class token. This
+        combination is not in a paper: R2-Tuning was published with plain CLIP.
 
         Args:
-            layers: Outputs of CLIP's last layers, earliest first, before any norm or projection; a frame's class token
-                is its first.
-            mask: False where a frame is padding, which comes last. What padding holds does not matter, not even NaN.
-            token_masks: For each layer, False where a token is padding; None where all are real.
-            sizes: For each layer, how many patches each token is the mean of: that many it counts in the softmax.
-            dtype: What the projected tokens are kept as: float16, or int8 with a scale for each token; as they are
-                computed (float32) unless given.
+            layers: Outputs of the last CLIP layers, earliest first, before any norm or projection; a frame's first
+                token is its class token.
+            mask: False where a frame is padding, which comes last and may contain any values, even NaN.
+            token_masks: For each layer, False where a token is padding; None if there is none.
+            sizes: For each layer, the number of patches that each token is the mean of, its weight in the softmax.
+            dtype: dtype of the projected tokens: float16, or int8 with a scale per token; default: as computed.
 
         Raises:
-            ValueError: Numbers or shapes do not fit, padding is not last, or a real frame has no class token.
+            ValueError: Layers differ in number or shape, padding is not last, or a real frame has no class token.
         """
         _check_layers(layers, mask, self.block.num_layers)
         masks, counts = token_masks or [None] * len(layers), sizes or [None] * len(layers)
@@ -166,28 +178,28 @@ class GroundingHead(nn.Module):
         *,
         word_mask: Bool[Tensor, "video word"] | None = None,
     ) -> HeadOutput:
-        """Hold each video against its query.
+        """Predict spans and saliency of each video for its query.
 
         Args:
-            projected: What ``prepare`` gives.
+            projected: The videos, as ``prepare`` returns them.
             query: Outputs of the text tower's last layers, earliest first, from the start token to the end token.
-            word_mask: False where a word is padding. What padding holds does not matter, not even NaN.
+            word_mask: False where a word is padding, which may contain any values, even NaN.
 
         Raises:
-            ValueError: Numbers do not fit, or a query has no word.
+            ValueError: Videos and queries differ in number, or a query has no words.
         """
         if len(query) != len(projected.layers[0]) or query.shape[1] != self.block.num_layers:
             wanted = len(projected.layers[0]), self.block.num_layers
-            raise ValueError(f"query must be of {wanted[0]} videos and {wanted[1]} layers, got {tuple(query.shape)}")
+            raise ValueError(f"query must have {wanted[0]} videos and {wanted[1]} layers, got {tuple(query.shape)}")
         if word_mask is not None and not bool(word_mask.any(dim=1).all()):
             raise ValueError(f"word_mask must have a True for each query, got {word_mask.tolist()}")
-        seen = self.block(projected, query, word_mask=word_mask, as_published=self.as_published)
+        refined = self.block(projected, query, word_mask=word_mask, as_published=self.as_published)
         mask = None if self.as_published else projected.mask
-        video = blank(seen.video.relu(), mask)
+        video = zero_padding(refined.video.relu(), mask)
         levels = self.pyramid(video, mask)
         masks = [reduce_mask(mask, stride) for stride in self.pyramid.strides[: len(levels)]]
-        with torch.autocast(video.device.type, enabled=False):  # an exponential and a cosine need all digits
-            video, words, *levels = (part.to(self.classes.out.weight) for part in (video, seen.layer_words, *levels))
+        with torch.autocast(video.device.type, enabled=False):  # exponential and cosine need full precision
+            video, words, *levels = (x.to(self.classes.out.weight) for x in (video, refined.layer_words, *levels))
             layer_queries = self.pooling(words, word_mask)
             return HeadOutput(
                 logits=torch.cat([self.classes(*pair) for pair in zip(levels, masks, strict=True)], dim=1).squeeze(-1),
@@ -196,7 +208,7 @@ class GroundingHead(nn.Module):
                 point_mask=self._mask_points(projected, len(levels)),
                 video=video,
                 query=layer_queries[-1],
-                layer_videos=seen.layer_videos,
+                layer_videos=refined.layer_videos,
                 layer_queries=layer_queries,
                 frame_mask=_all_real(video) if projected.mask is None else projected.mask,
             )
@@ -204,41 +216,40 @@ class GroundingHead(nn.Module):
     def _find_distances(
         self, levels: Sequence[Tensor], masks: Sequence[Tensor | None]
     ) -> Float[Tensor, "video point 2"] | None:
-        """Say how far each point's span reaches, in strides: always more than nothing."""
+        """Return each point's distances to the start and end of its span, in strides; always positive."""
         if self.boundaries is None or self.reach is None:
             return None
         reaches = [self.boundaries(*pair).exp() for pair in zip(levels, masks, strict=True)]
-        return torch.cat([each * factor for each, factor in zip(reaches, self.reach, strict=False)], dim=1)
+        return torch.cat([reach * factor for reach, factor in zip(reaches, self.reach, strict=False)], dim=1)
 
     def _mask_points(self, projected: ProjectedVideos, num_levels: int) -> Bool[Tensor, "video point"]:
-        """Say which points are real: of a row that is partly padding only the published code says so."""
+        """Return the mask of points; a row that is partly padding is real only in the published code."""
         mask = _all_real(projected.layers[0][..., 0, :]) if projected.mask is None else projected.mask
-        parts = [reduce_mask(mask, s, partly=self.as_published) for s in self.pyramid.strides[:num_levels]]
-        return torch.cat([part for part in parts if part is not None], dim=1)
+        masks = [reduce_mask(mask, s, partly=self.as_published) for s in self.pyramid.strides[:num_levels]]
+        return torch.cat([level for level in masks if level is not None], dim=1)
 
     @torch.no_grad()
     def decode(self, output: HeadOutput, *, fps: float | Sequence[float] | None = None) -> list[GroundingResult]:
-        """Turn what the head says into spans in seconds and the saliency of frames, video by video.
+        """Return the spans in seconds and the saliency of frames of each video.
 
         Args:
-            output: What ``forward`` gives.
-            fps: Frames a second as the head saw them: of all videos, or of each. A head that finds highlights alone
-                needs none.
+            output: The predictions that ``forward`` returns.
+            fps: Frames per second of all videos, or of each; not needed for a head without boundaries.
 
         Raises:
-            ValueError: There are spans and no rate for each video, or a rate is not above 0.
+            ValueError: There are spans and not one positive rate per video.
         """
         num_videos = len(output.logits)
         if fps is None and output.distances is None:
-            fps = 1.0  # frames have no times without spans
+            fps = 1.0  # unused: only spans have times
         given = [fps] * num_videos if fps is None or isinstance(fps, int | float) else list(fps)
         rates = [rate for rate in given if rate is not None and rate > 0]
         if not len(given) == len(rates) == num_videos:
-            raise ValueError(f"fps must be above 0, one for each of {num_videos} videos, got {fps}")
+            raise ValueError(f"fps must be positive, one for each of {num_videos} videos, got {fps}")
         scores = output.logits.sigmoid()
         cosines = functional.cosine_similarity(output.video, output.query[:, None], dim=-1)
         lengths = output.frame_mask.sum(dim=1).tolist()
-        answers = []
+        results = []
         for row, (rate, length) in enumerate(zip(rates, lengths, strict=True)):
             saliency = spread_rows(scores[row], output.points, length)
             if self.cosine:
@@ -247,21 +258,21 @@ class GroundingHead(nn.Module):
             spans = scores.new_zeros(0, 3)
             if output.distances is not None:
                 spans = decode_spans(scores[row, real], output.distances[row, real], output.points[real], rate)
-            answers.append(GroundingResult(spans[: self.limit].cpu().numpy(), saliency.cpu().numpy()))
-        return answers
+            results.append(GroundingResult(spans[: self.limit].cpu().numpy(), saliency.cpu().numpy()))
+        return results
 
 
 def _check_layers(layers: Sequence[Tensor], mask: Tensor | None, num_layers: int) -> None:
     if len(layers) != num_layers or len({layer.shape[:2] for layer in layers}) != 1:
         shapes = [tuple(layer.shape) for layer in layers]
-        raise ValueError(f"layers must be {num_layers}, of the same videos and frames, got {shapes}")
+        raise ValueError(f"layers must be {num_layers} with equal videos and frames, got {shapes}")
     if mask is None:
         return
     if mask.dtype != torch.bool or mask.shape != layers[0].shape[:2]:
         wanted = tuple(layers[0].shape[:2])
-        raise ValueError(f"mask must be bools of shape {wanted}, got {mask.dtype} {tuple(mask.shape)}")
+        raise ValueError(f"mask must be bool of shape {wanted}, got {mask.dtype} {tuple(mask.shape)}")
     if not bool(mask[:, 0].all()) or bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-        raise ValueError(f"mask must be True up to a video's end and False from there, got {mask.tolist()}")
+        raise ValueError(f"mask must be True up to a video's end and False after it, got {mask.tolist()}")
 
 
 def _all_real(frames: Float[Tensor, "video frame dim"]) -> Bool[Tensor, "video frame"]:

@@ -1,4 +1,4 @@
-"""From what a head says of a video to spans that are ready to be read: clamped, rounded, suppressed."""
+"""Post-processing of a head's results: clamping, rounding and soft-NMS of spans, and spans of highlights."""
 
 import numpy as np
 from jaxtyping import Float
@@ -13,24 +13,27 @@ DECAYS: dict[str | None, Decay | None] = {"linear": linear, None: None}
 
 
 def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, duration: float, limit: int) -> list[Span]:
-    """Give spans where frames' probabilities stand out, best first.
+    """Return the spans where saliency stands out, best first.
 
-    The score is the mean of those inside, lowered by the share that a better span has of it.
+    A span's score is the mean saliency inside, lowered linearly by its overlap with better spans (soft-NMS).
     """
     times = (np.arange(len(saliency)) + 0.5) / fps
     edges = np.concatenate([[0.0], (times[1:] + times[:-1]) / 2, [duration]])
-    found = curve.find_spans(saliency, times, start=0.0, end=duration, k=limit)
-    starts, ends = np.array([span.start for span in found]), np.array([span.end for span in found])
-    means = [saliency[(edges[:-1] >= span.start) & (edges[1:] <= span.end)].mean() for span in found]
+    spans = curve.find_spans(saliency, times, start=0.0, end=duration, k=limit)
+    starts, ends = np.array([span.start for span in spans]), np.array([span.end for span in spans])
+    means = [saliency[(edges[:-1] >= span.start) & (edges[1:] <= span.end)].mean() for span in spans]
     order, scores = soft_nms(starts, ends, np.array(means, np.float64), linear)
     return [
-        Span(found[place].start, found[place].end, float(score)) for place, score in zip(order, scores, strict=True)
+        Span(spans[index].start, spans[index].end, float(score)) for index, score in zip(order, scores, strict=True)
     ]
 
 
-def postprocess_spans(answer: GroundingResult, card: HeadCard, *, duration: float) -> list[Span]:
-    """Clamp, round and suppress a head's spans as its card says; empty and fully suppressed ones are left out."""
-    starts, ends, scores = answer.spans.T
+def postprocess_spans(result: GroundingResult, card: HeadCard, *, duration: float) -> list[Span]:
+    """Return a head's spans clamped to ``duration`` seconds, rounded and suppressed as its card says, best first.
+
+    Empty spans and spans with score 0 are dropped.
+    """
+    starts, ends, scores = result.spans.T
     starts, ends = clip_and_round(
         starts, ends, duration=duration, unit=card.unit or None, spare_overrun=card.unit is not None
     )
@@ -41,17 +44,17 @@ def postprocess_spans(answer: GroundingResult, card: HeadCard, *, duration: floa
     if decay is not None:
         order, scores = soft_nms(starts, ends, scores, decay)
     return [
-        Span(float(starts[place]), float(ends[place]), float(score))
-        for place, score in zip(order, scores, strict=True)
+        Span(float(starts[index]), float(ends[index]), float(score))
+        for index, score in zip(order, scores, strict=True)
         if score > 0
     ]
 
 
 def choose_decay(card: HeadCard) -> Decay | None:
-    """Give the suppression that a head's card names.
+    """Return the decay of soft-NMS that a card names, or None for no suppression.
 
     Raises:
-        ValueError: It names an unknown one, or a wrong threshold.
+        ValueError: The suppression is unknown, or its threshold is invalid.
     """
     if card.suppression == "hard":
         return hard(0.7 if card.threshold is None else card.threshold)

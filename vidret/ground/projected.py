@@ -1,6 +1,6 @@
-"""What the grounding head keeps of videos: their tokens in its own space, computed once, asked by every query.
+"""Projected tokens of videos: what the grounding head computes once per video and reuses for every query.
 
-Reading is by slices of frames, so that packed tokens never exist whole as float32.
+Tokens are read by slices of frames, so that packed tokens are never unpacked as a whole.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,13 @@ from vidret.layers import pack_rows
 
 
 class ProjectedVideos(NamedTuple):
-    """The projected tokens of each layer, earliest first; a frame's class token is its first.
+    """Projected tokens of videos, by encoder layer, earliest first; a frame's first token is its class token.
 
-    ``layers`` may be float32, float16, or int8 with a ``scales`` entry for each token, None otherwise. ``biases`` are
-    added to the logits of tokens (-inf where one is padding), None for a layer with nothing to add. ``mask`` is False
-    where a frame is padding, which comes last; None when all are real.
+    Attributes:
+        layers: Tokens of each layer, in float32, float16 or int8.
+        scales: For int8, the scale of each token; else None.
+        biases: Biases of the tokens' attention logits (-inf at padding); None for a layer without.
+        mask: False where a frame is padding, which comes last; None if there is none.
     """
 
     layers: tuple[Shaped[Tensor, "video frame token dim"], ...]
@@ -28,12 +30,12 @@ class ProjectedVideos(NamedTuple):
 
     @property
     def num_frames(self) -> int:
-        """Count the frames, padding included."""
+        """Return the number of frames, padding included."""
         return self.layers[0].shape[1]
 
     @property
     def lengths(self) -> Int[Tensor, " video"]:
-        """Count the real frames of each video."""
+        """Return the number of real frames of each video."""
         first = self.layers[0]
         if self.mask is None:
             return torch.full((len(first),), self.num_frames, device=first.device)
@@ -41,26 +43,26 @@ class ProjectedVideos(NamedTuple):
 
     @property
     def bytes_per_frame(self) -> float:
-        """Say what a frame takes: tokens, scales and biases."""
-        parts = [part for part in (*self.layers, *self.scales, *self.biases) if part is not None]
-        return sum(part.numel() * part.element_size() for part in parts) / self.layers[0].shape[:2].numel()
+        """Return the size of a frame's tokens, scales and biases."""
+        tensors = [tensor for tensor in (*self.layers, *self.scales, *self.biases) if tensor is not None]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / self.layers[0].shape[:2].numel()
 
     def tokens(self, layer: int, frames: slice = slice(None)) -> Float[Tensor, "video frame token dim"]:
-        """Read the tokens of some frames in one layer."""
+        """Return the unpacked tokens of one layer for a slice of frames."""
         return _unpack(self.layers[layer][:, frames], _cut(self.scales[layer], frames))
 
     def bias(self, layer: int, frames: slice = slice(None)) -> Float[Tensor, "video frame 1 token"] | None:
-        """Read what is added to the logits of some frames' tokens, for every word."""
-        part = _cut(self.biases[layer], frames)
-        return None if part is None else rearrange(part, "video frame token -> video frame 1 token")
+        """Return the biases of attention logits for a slice of frames, to broadcast over words."""
+        bias = _cut(self.biases[layer], frames)
+        return None if bias is None else rearrange(bias, "video frame token -> video frame 1 token")
 
     def class_tokens(self, layer: int) -> Float[Tensor, "video frame dim"]:
-        """Read each frame's class token in one layer."""
+        """Return each frame's unpacked class token of one layer."""
         scales = self.scales[layer]
         return _unpack(self.layers[layer][:, :, 0], None if scales is None else scales[:, :, 0])
 
     def packed(self, dtype: torch.dtype) -> "ProjectedVideos":
-        """Keep the tokens as float32, float16, or as int8 with one scale for each token."""
+        """Return the videos with tokens as float32, float16, or int8 with one scale per token."""
         pairs = [pack_tokens(self.tokens(layer), dtype) for layer in range(len(self.layers))]
         return self._replace(layers=tuple(rows for rows, _ in pairs), scales=tuple(scales for _, scales in pairs))
 
@@ -71,10 +73,10 @@ def find_bias(
     token_mask: Bool[Tensor, "video frame token"] | None,
     sizes: Float[Tensor, "video frame token"] | None,
 ) -> Float[Tensor, "video frame token"] | None:
-    """Give what is added to tokens' logits: the logarithm of sizes, -inf at padding; in padding frames 0 throughout.
+    """Return the bias of tokens' attention logits: the logarithm of sizes, -inf at padding, 0 in padding frames.
 
     Raises:
-        ValueError: A real frame has no class token.
+        ValueError: The class token of a real frame is masked.
     """
     if token_mask is None and sizes is None:
         return None
@@ -93,7 +95,7 @@ def find_bias(
 def pack_tokens(
     rows: Float[Tensor, "*row dim"], dtype: torch.dtype | None
 ) -> tuple[Shaped[Tensor, "*row dim"], Float[Tensor, "*row"] | None]:
-    """Give rows in a type, their own when None, and what to multiply each by; None when nothing."""
+    """Return rows as ``dtype`` (None: unchanged), and for int8 the scale of each row, else None."""
     return pack_rows(rows) if dtype == torch.int8 else (rows if dtype is None else rows.to(dtype), None)
 
 
@@ -103,5 +105,5 @@ def _unpack(rows: Tensor, scales: Tensor | None) -> Tensor:
     return rows.float() if rows.dtype == torch.float16 else rows
 
 
-def _cut(part: Tensor | None, frames: slice) -> Tensor | None:
-    return None if part is None else part[:, frames]
+def _cut(values: Tensor | None, frames: slice) -> Tensor | None:
+    return None if values is None else values[:, frames]

@@ -1,6 +1,6 @@
-"""One video's projected tokens in one file: each window is written as it comes, and read when it is asked for.
+"""Files of one video's projected tokens, written and read one window at a time.
 
-The file is a zip that compresses nothing, with one safetensors file a window: its check sums tell damage.
+A file is an uncompressed zip with one safetensors file per window; the checksums of the zip reveal damage.
 """
 
 import contextlib
@@ -22,42 +22,42 @@ from vidret.ground.windows import Window
 
 MARK = b"vidret mapped tokens, format 1"
 KINDS = ("layers", "scales", "biases")
-# What reading a file raises that is gone, torn, or whose bytes have changed: its flags, too.
+# The errors of reading a file that is missing, truncated or corrupt, in its data or its headers.
 DAMAGE = (OSError, BadZipFile, SafetensorError, ValueError, EOFError, RuntimeError, zlib.error)
 
 
 def save_projected(path: Path, parts: Iterable[tuple[Window, ProjectedVideos]]) -> None:
-    """Write the windows of one video, holding one at a time; the file is there whole, or not at all.
+    """Write the windows of one video atomically, keeping one window in memory.
 
     Raises:
-        StoreError: It cannot be written.
+        StoreError: The file cannot be written.
     """
-    # A name of our own: another process or thread may be at work on the same video.
-    waiting = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    # The name is unique, since another process or thread may write the same video.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with ZipFile(waiting, "w") as archive:
+        with ZipFile(temporary, "w") as archive:
             archive.comment = MARK
             for window, projected in parts:
                 archive.writestr(f"{window.first}-{window.last}", save(_name_tensors(projected)))
-        waiting.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error})") from error
     finally:
         with contextlib.suppress(OSError):
-            waiting.unlink()
+            temporary.unlink()
 
 
 def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window, ProjectedVideos]]:
-    """Read one window at a time, in order; dropping the file meanwhile does no harm.
+    """Yield the windows of a file in order, one at a time; the file may be deleted meanwhile.
 
     Raises:
-        StoreError: The file is gone or damaged, or holds something else.
+        StoreError: The file is missing, damaged, or has another format.
     """
     try:
         with ZipFile(path) as archive:
             if archive.comment != MARK:
-                raise StoreError(f"{path}: must hold {MARK.decode()}, got something else")
+                raise StoreError(f"{path}: must have the comment {MARK.decode()!r}, got {archive.comment[:40]!r}")
             for name in archive.namelist():
                 first, last = name.split("-")
                 yield Window(int(first), int(last)), _read_tensors(load(archive.read(name)), device)
@@ -67,10 +67,10 @@ def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window
 
 def _name_tensors(projected: ProjectedVideos) -> dict[str, Tensor]:
     return {
-        f"{kind}.{layer}": each.contiguous()
-        for kind, part in zip(KINDS, projected[:3], strict=True)
-        for layer, each in enumerate(part)
-        if each is not None
+        f"{kind}.{layer}": tensor.contiguous()
+        for kind, tensors in zip(KINDS, projected[:3], strict=True)
+        for layer, tensor in enumerate(tensors)
+        if tensor is not None
     }
 
 

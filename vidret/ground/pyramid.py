@@ -1,7 +1,7 @@
-"""Frames at several paces, and the points in time that a head speaks for.
+"""The temporal feature pyramid, and the points in time that a head predicts spans for.
 
-Level s sees one row every s frames. Its rows are real where all their frames are; with masks given, a padded video has
-the levels that it has alone, since every convolution sees zeros beyond the end.
+The level of stride s has one row per s frames; a row is real if all its frames are. With masks, a padded video has the
+same levels as alone, since every convolution reads zeros beyond its end.
 
 Reference: Liu et al. 2024, "R2-Tuning: Efficient Image-to-Video Transfer Learning for Video Temporal Grounding";
 points after Zhang et al. 2022, "ActionFormer: Localizing Moments of Actions with Transformers".
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 
 class Pyramid(nn.Module):
-    """Halve the pace of frames as often as each stride asks; every level has weights of its own, from the frames on."""
+    """A feature pyramid over time; each level halves the frames up to its stride, with weights of its own."""
 
     def __init__(self, dim: int, strides: Sequence[int] = (1, 2, 4, 8)) -> None:
-        """Take strides that are powers of 2 and rise from 1."""
+        """Build the levels of ``strides``, which must be rising powers of 2 from 1."""
         if not strides or strides[0] != 1 or list(strides) != sorted({1 << s.bit_length() - 1 for s in strides}):
             raise ValueError(f"strides must be powers of 2 that rise from 1, got {tuple(strides)}")
         super().__init__()
@@ -32,36 +32,36 @@ class Pyramid(nn.Module):
     def forward(
         self, frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"] | None = None
     ) -> list[Float[Tensor, "video row dim"]]:
-        """Give the levels whose stride is at most the number of frames; level s has that number over s, rounded down.
+        """Return the levels whose stride is at most the number of frames; stride s has num_frames // s rows.
 
-        Padding is 0 in the frames, and in every level, where a mask is given.
+        With a mask, padding must be 0 in ``frames``, and is 0 in every level.
         """
         levels = []
         for halvings in cast(list[nn.ModuleList], self.levels)[: count_levels(self.strides, frames.shape[1])]:
-            x, pace = frames, 1
+            x, stride = frames, 1
             for halving in halvings:
-                pace *= 2
-                x = blank(halving(x), reduce_mask(mask, pace))
+                stride *= 2
+                x = zero_padding(halving(x), reduce_mask(mask, stride))
             levels.append(x)
         return levels
 
 
 class Halving(nn.Module):
-    """One row of every two: a convolution of width and stride 2, a norm, and ReLU."""
+    """A convolution of kernel size and stride 2, LayerNorm and ReLU."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv1d(dim, dim, 2, stride=2), nn.LayerNorm(dim)
 
     def forward(self, x: Float[Tensor, "video row dim"]) -> Float[Tensor, "video half dim"]:
-        """Halve the number of rows; an odd one at the end is left out."""
+        """Return half the rows; the last of an odd number is dropped."""
         rows = rearrange(self.conv(rearrange(x, "video row dim -> video dim row")), "video dim half -> video half dim")
         out: Tensor = self.norm(rows).relu()
         return out
 
 
 class RowHead(nn.Module):
-    """Say something about each row from the two beside it and theirs: two convolutions of width 3."""
+    """A prediction for each row by two convolutions of kernel size 3."""
 
     def __init__(self, dim: int, num_outputs: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class RowHead(nn.Module):
     def forward(
         self, x: Float[Tensor, "video row dim"], mask: Bool[Tensor, "video row"] | None = None
     ) -> Float[Tensor, "video row output"]:
-        """Speak for each row; what it says of padding means nothing."""
+        """Return the outputs of each row; those of padding are meaningless."""
         hidden = self.hidden(rearrange(x, "video row dim -> video dim row")).relu()
         if mask is not None:
             hidden = hidden.masked_fill(~mask[:, None], 0)
@@ -79,31 +79,31 @@ class RowHead(nn.Module):
 
 
 def count_levels(strides: Sequence[int], num_frames: int) -> int:
-    """Count the levels that a number of frames fills at least once."""
+    """Return the number of levels that have at least one row."""
     return sum(stride <= num_frames for stride in strides)
 
 
 def make_points(
     num_frames: int, strides: Sequence[int] = (1, 2, 4, 8), *, device: torch.device | None = None
 ) -> Float[Tensor, "point 4"]:
-    """Give the points of all levels, level after level: place, lowest and highest reach, and stride, in frames.
+    """Return the points of all levels, level by level: position, minimum and maximum reach, and stride, in frames.
 
-    The points of a level stand at 0, s, 2s, ... Its reach, how far the farther end of a span may be, is from s to the
-    next level's s; from 0 in the first level, to infinity in the last.
+    The points of stride s are at 0, s, 2s, ... Their reach, the distance to the farther end of a span, is from s to the
+    next level's stride; from 0 in the first level, to infinity in the last.
     """
     ends = [*strides[1:], torch.inf]
     points = []
     for level, stride in enumerate(strides[: count_levels(strides, num_frames)]):
-        place = torch.arange(num_frames // stride, device=device, dtype=torch.float32) * stride
-        facts = place.new_tensor([stride if level else 0, ends[level], stride]).expand(len(place), -1)
-        points.append(torch.cat([place[:, None], facts], dim=1))
+        position = torch.arange(num_frames // stride, device=device, dtype=torch.float32) * stride
+        constants = position.new_tensor([stride if level else 0, ends[level], stride]).expand(len(position), -1)
+        points.append(torch.cat([position[:, None], constants], dim=1))
     return torch.cat(points)
 
 
 def reduce_mask(
     mask: Bool[Tensor, "video frame"] | None, stride: int, *, partly: bool = False
 ) -> Bool[Tensor, "video row"] | None:
-    """Give the mask of a level: a row is real where all of its frames are, or with ``partly`` where one is."""
+    """Return the mask of a level: a row is real if all its frames are, or with ``partly`` if any is."""
     if mask is None:
         return None
     rows = rearrange(
@@ -112,17 +112,19 @@ def reduce_mask(
     return rows.any(dim=-1) if partly else rows.all(dim=-1)
 
 
-def blank(x: Float[Tensor, "video row dim"], mask: Bool[Tensor, "video row"] | None) -> Float[Tensor, "video row dim"]:
-    """Make padding 0."""
+def zero_padding(
+    x: Float[Tensor, "video row dim"], mask: Bool[Tensor, "video row"] | None
+) -> Float[Tensor, "video row dim"]:
+    """Return ``x`` with padding set to 0."""
     return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
 def spread_rows(
     scores: Float[Tensor, " point"], points: Float[Tensor, "point 4"], num_frames: int
 ) -> Float[Tensor, " frame"]:
-    """Give each of a video's ``num_frames`` frames the best score of its rows in all levels.
+    """Return the best score of each of ``num_frames`` frames over its rows in all levels.
 
-    A level's last row also stands for the frames after it, which fill no row of their own.
+    A level's last row also covers the remaining frames, which do not fill a row.
     """
     levels = []
     for stride in dict.fromkeys(points[:, 3].long().tolist()):
@@ -139,9 +141,9 @@ def decode_spans(
     points: Float[Tensor, "point 4"],
     fps: float,
 ) -> Float[Tensor, "point 3"]:
-    """Give each point's span, start and end in seconds, and its score; best first, of equals the first."""
-    place, stride = points[:, 0], points[:, 3]
-    starts = (place - distances[:, 0] * stride) / fps
-    ends = (place + distances[:, 1] * stride) / fps
+    """Return each point's span as start and end in seconds and score, best first; ties keep their order."""
+    position, stride = points[:, 0], points[:, 3]
+    starts = (position - distances[:, 0] * stride) / fps
+    ends = (position + distances[:, 1] * stride) / fps
     spans = torch.stack([starts, ends, scores], dim=1)
     return spans[scores.argsort(descending=True, stable=True)]

@@ -1,4 +1,4 @@
-"""Spans of time: how much two of them share, and keeping the best of many that overlap."""
+"""Spans of time, their overlap, and non-maximum suppression."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 
 class Span(NamedTuple):
-    """A stretch of one video in seconds, ``start`` < ``end``, and how well it answers (higher is better)."""
+    """A span of one video in seconds, ``start`` < ``end``, and its score (higher is better)."""
 
     start: float
     end: float
@@ -18,17 +18,17 @@ class Span(NamedTuple):
 def overlap(
     starts: Float[np.ndarray, " span"], ends: Float[np.ndarray, " span"], start: float, end: float
 ) -> Float[np.ndarray, " span"]:
-    """Give the intersection over union of each span with one span."""
-    shared = np.minimum(ends, end) - np.maximum(starts, start)
-    joined = np.maximum(ends, end) - np.minimum(starts, start)
-    ratio: Float[np.ndarray, " span"] = np.maximum(shared, 0) / np.maximum(joined, 1e-9)
+    """Return the intersection over union of each span with the span from ``start`` to ``end``."""
+    intersection = np.minimum(ends, end) - np.maximum(starts, start)
+    union = np.maximum(ends, end) - np.minimum(starts, start)  # of spans that intersect
+    ratio: Float[np.ndarray, " span"] = np.maximum(intersection, 0) / np.maximum(union, 1e-9)
     return ratio
 
 
-def keep_apart(spans: Sequence[Span]) -> list[Span]:
-    """Return the spans, best first, that no better one overlaps."""
+def drop_overlapping(spans: Sequence[Span]) -> list[Span]:
+    """Return the spans that overlap no better one, best first."""
     starts, ends, scores = np.array(spans, np.float64).reshape(-1, 3).T
-    return [spans[place] for place in keep_best(starts, ends, scores, limit=len(spans), max_overlap=0.0)]
+    return [spans[index] for index in keep_best(starts, ends, scores, limit=len(spans), max_overlap=0.0)]
 
 
 def keep_best(
@@ -39,9 +39,10 @@ def keep_best(
     limit: int,
     max_overlap: float,
 ) -> Int[np.ndarray, " kept"]:
-    """Take spans from the best down, leaving out each that overlaps one already taken by more than ``max_overlap``.
+    """Return the indices of the spans that non-maximum suppression keeps, best first, at most ``limit``.
 
-    Among equal scores the first in order wins. Returns indices, best first, at most ``limit``.
+    A span is dropped if its intersection over union with a better kept one exceeds ``max_overlap``. Ties keep their
+    order.
     """
     free: Bool[np.ndarray, " span"] = np.ones(len(scores), dtype=bool)
     kept: list[int] = []

@@ -1,10 +1,10 @@
-"""Suppression of near-copies, and the clamping and rounding that each benchmark asks of spans before it.
+"""Soft-NMS of spans, and the clamping and rounding that benchmarks apply before it.
 
-To leave near-copies out altogether (Moment-DETR's way), take :func:`vidret.ground.spans.keep_best`. Here they stay in
-the list with a lower score (R2-Tuning's way): hard, linear or Gaussian, by the decay that is passed in.
+Soft-NMS (as in R2-Tuning) lowers the scores of spans that overlap better ones by a decay: hard, linear or Gaussian.
+:func:`vidret.ground.spans.keep_best` drops them instead (as in Moment-DETR).
 
 ==================================  ==================================================  =============================
-benchmark                           ``clip_and_round``                                    decay
+benchmark                           ``clip_and_round``                                  decay
 ==================================  ==================================================  =============================
 QVHighlights, DETR family           duration=150, unit=2                                none
 Charades-STA, DETR family           duration=150, unit=1                                none
@@ -23,23 +23,23 @@ from jaxtyping import Float, Int
 from vidret.ground.spans import overlap
 
 Decay = Callable[[Float[np.ndarray, " span"]], Float[np.ndarray, " span"]]
-"""From a span's overlap with a better one, in 0..1, to the factor that its score is left with."""
+"""A function from a span's overlap with a better one, in 0..1, to the factor of its score."""
 
 
 def hard(threshold: float) -> Decay:
-    """Leave nothing of a span that overlaps a better one by ``threshold`` or more, and all of any other."""
+    """Return a decay that is 0 from an overlap of ``threshold`` on, and 1 below."""
     return lambda ratios: (ratios < threshold).astype(ratios.dtype)
 
 
 def linear(ratios: Float[np.ndarray, " span"]) -> Float[np.ndarray, " span"]:
-    """Leave the share that does not overlap."""
+    """Decay linearly: 1 - overlap."""
     return 1 - ratios
 
 
 def gaussian(sigma: float = 0.5) -> Decay:
-    """Leave exp(-overlap ** 2 / sigma): nearly all of a slight overlap, never nothing."""
+    """Return the Gaussian decay exp(-overlap ** 2 / sigma)."""
     if not sigma > 0:
-        raise ValueError(f"sigma must be above 0, got {sigma}")
+        raise ValueError(f"sigma must be positive, got {sigma}")
     return lambda ratios: np.exp(-(ratios**2) / sigma)
 
 
@@ -49,36 +49,38 @@ def soft_nms(
     scores: Float[np.ndarray, " span"],
     decay: Decay,
 ) -> tuple[Int[np.ndarray, " span"], Float[np.ndarray, " span"]]:
-    """Lower the score of every span that overlaps a better one; each in turn, the best of those left first.
+    """Lower the scores of spans that overlap better ones, from the best remaining span down (soft-NMS).
 
-    Computed in the type of the scores. Two empty spans share nothing, whatever they are: the published R2-Tuning gives
-    them the score NaN, and with it the first place.
+    Scores keep their dtype. Empty spans have no overlap; the published R2-Tuning gives them the score NaN, which ranks
+    first.
 
     Args:
-        starts: In seconds.
-        ends: In seconds, at or after their starts.
-        scores: At least 0, since a factor of 0 must be the lowest there is.
-        decay: What an overlap leaves of a score: ``hard(threshold)``, ``linear`` or ``gaussian(sigma)``.
+        starts: Starts in seconds.
+        ends: Ends in seconds, at or after their starts.
+        scores: Non-negative scores.
+        decay: ``hard(threshold)``, ``linear`` or ``gaussian(sigma)``.
 
     Returns:
-        Indices of all spans, best first by their new score, and the new scores in that order. Equal scores (the zeros
-        of ``hard``, above all) come in the order in which swapping each best to the front leaves them, as published.
+        Indices of all spans by lowered score, best first, and the lowered scores in that order. Ties (mostly zeros of
+        ``hard``) are in the order that swapping each best span to the front produces, as published.
 
     Raises:
-        ValueError: The three differ in length, or a score is below 0 or NaN.
+        ValueError: The arrays differ in length, or a score is negative or NaN.
 
     Reference:
         Bodla et al., Soft-NMS: Improving Object Detection With One Line of Code (2017), section 3.
     """
     if not len(starts) == len(ends) == len(scores):
-        raise ValueError(f"spans must have a score each, got {len(starts)}, {len(ends)} and {len(scores)}")
+        raise ValueError(
+            f"starts, ends and scores must have equal length, got {len(starts)}, {len(ends)} and {len(scores)}"
+        )
     if not (scores >= 0).all():
         raise ValueError(f"scores must be at least 0, got {scores[~(scores >= 0)][0]}")
     order, lowered = np.arange(len(scores)), scores.copy()
-    for place in range(len(scores)):
-        best = place + int(np.argmax(lowered[order[place:]]))
-        order[[place, best]] = order[[best, place]]
-        top, rest = order[place], order[place + 1 :]
+    for rank in range(len(scores)):
+        best = rank + int(np.argmax(lowered[order[rank:]]))
+        order[[rank, best]] = order[[best, rank]]
+        top, rest = order[rank], order[rank + 1 :]
         lowered[rest] *= decay(overlap(starts[rest], ends[rest], starts[top], ends[top]))
     return order, lowered[order]
 
@@ -91,23 +93,26 @@ def clip_and_round(
     unit: float | None = None,
     spare_overrun: bool = False,
 ) -> tuple[Float[np.ndarray, " span"], Float[np.ndarray, " span"]]:
-    """Clamp spans to the video, then round their boundaries to whole units, halves to the even one.
+    """Clamp spans to a video, then round their boundaries to multiples of a unit, half to even.
 
     Args:
-        starts: In seconds.
-        ends: In seconds.
-        duration: Boundaries come to lie in 0..duration; no clamping unless given.
-        unit: Boundaries become multiples of it, in seconds; no rounding unless given.
-        spare_overrun: Do not round a span that reached the duration before clamping: its end is the video's, which is
-            seldom a whole unit.
+        starts: Starts in seconds.
+        ends: Ends in seconds.
+        duration: Duration that boundaries are clamped to, in seconds; None for no clamping.
+        unit: Unit of rounding in seconds; None for no rounding.
+        spare_overrun: Whether to leave spans unrounded that reach the duration before clamping; the end of a video is
+            rarely a multiple of the unit.
 
     Returns:
-        Starts and ends, in the type they came in. A span may have become empty.
+        Starts and ends in their dtype; spans may become empty.
+
+    Raises:
+        ValueError: ``unit`` is not positive, or ``spare_overrun`` is set without a duration.
     """
     if spare_overrun and duration is None:
-        raise ValueError("spare_overrun must come with a duration, got None")
+        raise ValueError("spare_overrun must have a duration, got None")
     if unit is not None and not unit > 0:
-        raise ValueError(f"unit must be above 0, got {unit}")
+        raise ValueError(f"unit must be positive, got {unit}")
     new_starts, new_ends = starts, ends
     if duration is not None:
         new_starts, new_ends = np.clip(starts, 0, duration), np.clip(ends, 0, duration)
@@ -123,5 +128,5 @@ def clip_and_round(
 def round_spans(
     starts: Float[np.ndarray, " span"], ends: Float[np.ndarray, " span"], scores: Float[np.ndarray, " span"]
 ) -> list[list[float]]:
-    """Give [start, end, score] for each span, to four decimals as submissions of the DETR family have them."""
+    """Return [start, end, score] of each span, rounded to four decimals as in submissions of the DETR family."""
     return [[float(f"{value:.4f}") for value in row] for row in zip(starts, ends, scores, strict=True)]

@@ -1,9 +1,9 @@
-"""Videos longer than a head was trained on: window after window, each a video of its own, joined in absolute time.
+"""Overlapping windows for videos longer than a head was trained on, and joining their results.
 
     windows = cut_windows(num_frames, length=75, overlap=25)
-    answer = join_results(windows, (ground(window) for window in windows), fps=0.5)
+    result = join_results(windows, (ground(window) for window in windows), fps=0.5)
 
-Only one window's tokens need to exist at a time: the memory does not grow with the video.
+One window's tokens are needed at a time, so memory does not grow with the video.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,20 +15,20 @@ from vidret.ground.head import GroundingResult
 
 
 class Window(NamedTuple):
-    """A stretch of a video's frames: from the one at index ``first`` to before ``last``."""
+    """The frames of a video from index ``first`` to ``last`` (excluded)."""
 
     first: int
     last: int
 
 
 def cut_windows(num_frames: int, *, length: int = 75, overlap: int = 25) -> list[Window]:
-    """Cut frames into the fewest windows of at most ``length`` frames that share at least ``overlap`` with the next.
+    """Return the fewest windows of ``length`` frames of which neighbours overlap by at least ``overlap`` frames.
 
-    All are of one length, so that none at the end sees too little. A moment of at most ``overlap`` + 1 frames lies
-    whole in one of them. The published head was trained on up to 75 frames (150 s).
+    A video of at most ``length`` frames is one window. A moment of at most ``overlap`` + 1 frames lies within one
+    window. The published head was trained on up to 75 frames (150 s).
 
     Raises:
-        ValueError: A number breaks its rule.
+        ValueError: ``num_frames`` is not positive, or ``overlap`` is not in 0..``length`` (excluded).
     """
     if num_frames < 1 or not 0 <= overlap < length:
         raise ValueError(
@@ -41,32 +41,31 @@ def cut_windows(num_frames: int, *, length: int = 75, overlap: int = 25) -> list
     return [Window(start, start + length) for start in starts]
 
 
-def join_results(windows: Sequence[Window], answers: Iterable[GroundingResult], *, fps: float) -> GroundingResult:
-    """Join the answers of windows to one of the whole video.
+def join_results(windows: Sequence[Window], results: Iterable[GroundingResult], *, fps: float) -> GroundingResult:
+    """Join the results of windows into one result of the whole video.
 
-    Spans move to where their window is, and are all kept, best first: near-copies are the caller's to suppress, as in
-    one window. Where windows overlap, a frame's saliency is the mean of what they say: the greatest would lift frames
-    that are seen twice above those that are seen once.
+    Spans are shifted by the start of their window and all kept, best first; suppressing duplicates is up to the caller.
+    Where windows overlap, saliency is averaged: a maximum would favour frames that are in two windows.
 
     Args:
-        windows: What ``cut_windows`` gives.
-        answers: One for each window, in order; taken one at a time.
-        fps: Frames a second.
+        windows: The windows, as ``cut_windows`` returns them.
+        results: The result of each window, in order; consumed one at a time.
+        fps: Frames per second.
 
     Raises:
-        ValueError: An answer has not one saliency for each frame of its window, or a frame is in no window.
+        ValueError: A result's saliency does not match its window, or a frame is in no window.
     """
     num_frames = max(window.last for window in windows)
     total, counts, spans = np.zeros(num_frames), np.zeros(num_frames), []
-    for window, answer in zip(windows, answers, strict=True):
-        if len(answer.saliency) != window.last - window.first:
-            raise ValueError(f"saliency must be of {window.last - window.first} frames, got {len(answer.saliency)}")
-        total[window.first : window.last] += answer.saliency
+    for window, result in zip(windows, results, strict=True):
+        if len(result.saliency) != window.last - window.first:
+            raise ValueError(f"saliency must have {window.last - window.first} frames, got {len(result.saliency)}")
+        total[window.first : window.last] += result.saliency
         counts[window.first : window.last] += 1
         offset = window.first / fps
-        spans.append(answer.spans + np.array([offset, offset, 0], dtype=answer.spans.dtype))
+        spans.append(result.spans + np.array([offset, offset, 0], dtype=result.spans.dtype))
     if not counts.all():
-        raise ValueError(f"windows must hold every frame, got none with frame {int(np.argmin(counts))}")
+        raise ValueError(f"windows must cover every frame, got none with frame {int(np.argmin(counts))}")
     pooled = np.concatenate(spans)
     best_first = np.argsort(-pooled[:, 2], kind="stable")
     return GroundingResult(pooled[best_first], (total / counts).astype(np.float32))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from vidret.align.similarity import score_top_frames
 from vidret.errors import DecodeError, StoreError
 from vidret.ground.curve import find_moments, mean_inside
-from vidret.ground.spans import Span, keep_apart
+from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.grounding import Grounder
 from vidret.search.queries import Wanted
 from vidret.search.ranking import FrameRanker
@@ -153,5 +153,5 @@ class Locator:
 
 def choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:
     """Return the spans of a head that people are shown, best first."""
-    kept = list(spans) if overlapping else keep_apart(spans)
+    kept = list(spans) if overlapping else drop_overlapping(spans)
     return kept if weak else [span for span in kept if span.score >= LEAST_SHARE * kept[0].score]
