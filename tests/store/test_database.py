@@ -155,3 +155,11 @@ def test_text_that_is_no_longer_unicode_is_read_all_the_same(path: Path) -> None
     database.run("UPDATE t SET padding = CAST(x'61ff62' AS TEXT) WHERE id = 1")
     assert database.value("SELECT padding FROM t WHERE id = 1") == "a\\xffb"
     database.close()
+
+
+@pytest.mark.parametrize("may_write", [True, False])
+def test_a_closed_database_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch, may_write: bool) -> None:
+    database = Database(path, write=False) if may_write else open_guest(path, monkeypatch)
+    database.close()
+    with pytest.raises(StoreError, match=r"a\.sqlite: Cannot operate on a closed database"):
+        rounds(database)

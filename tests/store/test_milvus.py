@@ -20,6 +20,7 @@ from vidret.store.features import checksum
 from vidret.store.milvus import Collection
 from vidret.store.mirror import express
 from vidret.store.mirrored import Mirrored
+from vidret.store.schema import CHECKSUM, COLUMNS
 from vidret.store.shards import as_bits
 from vidret.store.vectors import Flat, Only
 from vidret.types import Filters
@@ -69,16 +70,18 @@ def fill(store: Store, vectors: np.ndarray) -> None:
             ((name,) for name in names),
         )
         catalog.run_many(
-            "INSERT INTO files VALUES (?, 'done', '', ?, 1, 1)",
+            f"INSERT INTO files ({COLUMNS['files']}) VALUES (?, 'done', '', ?, 1, 1)",
             ((name.encode(), video) for video, name in enumerate(names, start=1)),
         )
         catalog.run_many(
-            "INSERT INTO segments VALUES (NULL, ?, ?, 0, 1, ?, ?, 1, 0, 0, ?, ?, 0, x'')",
+            f"INSERT INTO segments ({COLUMNS['segments']}) VALUES (NULL, ?, ?, 0, 1, ?, ?, 1, 0, 0, ?, ?, 0, x'')",
             (
                 (row // 10 + 1, row % 10, row, place.frame_row, checksum(vectors[row : row + 1]), place.frames_sum)
                 for row in range(len(vectors))
             ),
         )
+        for table in ("videos", "files", "segments"):
+            catalog.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
         catalog.bump()
 
 

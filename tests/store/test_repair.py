@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store import Store
+from vidret.store import Store, repair
 from vidret.store.database import Database
 from vidret.store.repair import find_bad_rows
-from vidret.store.schema import ESSENTIAL
+from vidret.store.schema import ESSENTIAL, find_schema_checksum
 
 from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, to_format_1, tokens
 
@@ -267,3 +267,23 @@ def test_a_newer_index_is_not_repaired(index: Path) -> None:
     with pytest.raises(StoreError, match="there is no index here"):
         Store.repair_catalog(index / "nowhere")
     assert not (index / "nowhere").exists()
+
+
+def test_a_check_while_another_process_writes_finds_no_damage(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(index) as store, Store.open(index) as reader:
+
+        def write_meanwhile(database: Database) -> int:
+            add_video(store, "v5", seed=5)
+            return find_schema_checksum(database)
+
+        monkeypatch.setattr(repair, "find_schema_checksum", write_meanwhile)
+        assert reader.verify() == []
+        assert len(reader) == len(ALL) + NUM_SEGMENTS
+
+
+def test_the_number_of_the_last_segment_is_checked(index: Path) -> None:
+    spoil(index, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'segments'")
+    assert Store.repair_catalog(index) == ["the number of the last segment is damaged"]
+    with create(index) as store:
+        add_video(store, "v5", seed=5)
+        assert store.video_segments(4) == [13, 14, 15, 16]

@@ -136,7 +136,7 @@ class Database:
                 if self._look() == state:
                     return found
             except sqlite3.Error as error:
-                passing = self._look() != state or error.sqlite_errorcode & 0xFF in PASSING
+                passing = self._look() != state or _code(error) in PASSING
                 if not passing or time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE_S)
@@ -172,8 +172,13 @@ def as_store_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # damaged bytes may be in SQLite's own sentence
-        damaged = isinstance(error, UnicodeDecodeError) or error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT
+        damaged = isinstance(error, UnicodeDecodeError) or _code(error) == sqlite3.SQLITE_CORRUPT
         raise StoreError(f"{path}: {error}" + (f"; {REPAIR}" if damaged else "")) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary code, 0 for what Python's own module raises, such as for a closed connection."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _uri(path: Path, options: str) -> str:
