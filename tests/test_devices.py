@@ -1,4 +1,4 @@
-"""One device for all parts: what its names mean, and that every part gets it."""
+"""Device names, and that every component of an engine uses the chosen device."""
 
 import logging
 from pathlib import Path
@@ -25,7 +25,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         monkeypatch.setattr(getattr(torch, kind), "device_count", lambda: 1)
 
 
-def test_a_device_must_be_named_well_and_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_and_missing_devices_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == choose_device("cpu:0") == "cpu"
     for name in ("banana", "meta", "cuda:x", "cuda:", "cuda:-1", "cuda:²", "CUDA", "", "1"):
         with pytest.raises(
@@ -45,25 +45,25 @@ def test_a_device_must_be_named_well_and_exist(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("kind", "chosen"), [("cuda", "cuda:0"), ("xpu", "xpu:0"), ("mps", "mps"), ("mtia", "cpu")], ids=str
 )
-def test_auto_is_the_accelerator_there_is(monkeypatch: pytest.MonkeyPatch, kind: str, chosen: str) -> None:
+def test_auto_selects_the_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str, chosen: str) -> None:
     pretend(monkeypatch, kind)
     assert choose_device() == choose_device("auto") == chosen
-    assert choose_device(chosen) == chosen, "a full name stays what it is"
+    assert choose_device(chosen) == chosen, "a full name is unchanged"
 
 
-def test_auto_is_the_cpu_where_the_accelerator_of_this_build_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_the_cpu_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
     assert choose_device("auto") == "cpu"
 
 
-def test_only_cuda_has_a_number_for_decoder_and_faiss() -> None:
+def test_only_cuda_has_an_index() -> None:
     names = ("cuda", "cuda:0", "cuda:1", "cpu", "mps", "xpu:1")
     assert [cuda_index(name) for name in names] == [0, 0, 1, None, None, None]
 
 
 class OnDevice(ColourEncoder):
-    """An encoder that says where it runs."""
+    """An encoder that records its device."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class OnDevice(ColourEncoder):
 
 
 @pytest.mark.parametrize(("asked", "wanted"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
-def test_every_part_of_an_engine_gets_the_device(
+def test_every_component_of_an_engine_gets_the_device(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, wanted: str
 ) -> None:
     write_film(tmp_path / "films" / "red.mp4", ("red", 2))
@@ -100,7 +100,7 @@ def test_every_part_of_an_engine_gets_the_device(
     assert set(faiss.copied_to) == {cuda_index(wanted)}
 
 
-def test_an_absent_device_is_told_before_any_model_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_device_is_reported_before_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend_cuda(monkeypatch, 1)
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_, **__: pytest.fail("a model was loaded"))
     for name in ("cuda:1", "banana"):
@@ -108,7 +108,7 @@ def test_an_absent_device_is_told_before_any_model_is_loaded(monkeypatch: pytest
             Engine.open(tmp_path / "index", device=name)
 
 
-def test_an_encoder_that_is_loaded_brings_its_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_loaded_encoder_determines_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend_cuda(monkeypatch)
     assert Engine.open(tmp_path / "index", encoder=OnDevice("cuda:1")).device == "cuda:1"
     assert Engine.open(tmp_path / "index", encoder=ColourEncoder()).device == "cpu"
@@ -117,7 +117,7 @@ def test_an_encoder_that_is_loaded_brings_its_device(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("asked", "level"), [("auto", logging.INFO), ("cuda", logging.WARNING)])
-def test_faiss_without_gpu_code_searches_on_the_cpu_and_says_so_where_a_gpu_was_named(
+def test_faiss_without_gpu_support_falls_back_to_the_cpu_with_a_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: str, level: int
 ) -> None:
     pretend_cuda(monkeypatch)
@@ -149,7 +149,7 @@ def test_training_gets_the_device(monkeypatch: pytest.MonkeyPatch, device: str, 
     assert got == ["fit", "--config", "a.yaml", f"--trainer.accelerator={accelerator}", f"--trainer.devices={devices}"]
 
 
-def test_training_refuses_what_it_does_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_rejects_unsupported_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     from vidret.train.run import device_arguments
 
     pretend(monkeypatch, "mps")

@@ -1,4 +1,4 @@
-"""The shared layers do what the papers write in sums over heads and tokens."""
+"""Shared layers against sums over heads and tokens."""
 
 import math
 
@@ -10,7 +10,7 @@ from vidret.layers import Attention, Block, LowRank, Mlp
 
 
 def naive_low_rank(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Add up every product of x A^T B^T."""
+    """Compute x A^T B^T by loops."""
     out = torch.zeros(len(x), len(b))
     for token in range(len(x)):
         for channel in range(len(b)):
@@ -23,14 +23,14 @@ def naive_low_rank(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def naive_attention(
     attention: Attention, queries: Tensor, memory: Tensor, *, bias: Tensor | None = None, causal: bool = False
 ) -> Tensor:
-    """Attend for one sequence: a softmax over the keys for each query and head."""
+    """Compute attention of one sequence by loops over heads and queries."""
     width, heads = queries.shape[1], attention.heads
     size = width // heads
     weight: Tensor = attention.in_proj_weight
     if attention.lora is not None:
         weight = weight + attention.lora.b @ attention.lora.a
-    parts = zip(weight.chunk(3), attention.in_proj_bias.chunk(3), (queries, memory, memory), strict=True)
-    query, key, value = (source @ w.T + b for w, b, source in parts)
+    sources = zip(weight.chunk(3), attention.in_proj_bias.chunk(3), (queries, memory, memory), strict=True)
+    query, key, value = (source @ w.T + b for w, b, source in sources)
     rows = []
     for i in range(len(queries)):
         channels = []
@@ -42,9 +42,9 @@ def naive_attention(
                 if not causal or j <= i
             ]
             highest = max(logits)
-            shares = [math.exp(logit - highest) for logit in logits]
-            seen = sum((share * value[j, own] for j, share in enumerate(shares)), torch.zeros(size))
-            channels.append(seen / sum(shares))
+            exponentials = [math.exp(logit - highest) for logit in logits]
+            total = sum((exponential * value[j, own] for j, exponential in enumerate(exponentials)), torch.zeros(size))
+            channels.append(total / sum(exponentials))
         rows.append(attention.out_proj(torch.cat(channels)))
     return torch.stack(rows)
 
@@ -64,7 +64,7 @@ def _seed() -> None:
 
 
 @torch.no_grad()
-def test_low_rank_is_its_sum_and_starts_at_nothing() -> None:
+def test_low_rank_equals_loops_and_starts_at_zero() -> None:
     layer, x = LowRank(7, 5, 2), torch.randn(4, 7)
     assert (layer(x) == 0).all()
     assert layer.a.abs().max() <= (1 / 7) ** 0.5, "Kaiming's uniform bound with a = sqrt 5"
@@ -76,35 +76,35 @@ def test_low_rank_is_its_sum_and_starts_at_nothing() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_attention_with_a_bias_on_the_keys_is_its_sum(lora_rank: int) -> None:
+def test_attention_with_a_key_bias_equals_loops(lora_rank: int) -> None:
     attention, x = make_attention(lora_rank=lora_rank), torch.randn(2, 5, 12)
     bias = torch.randint(1, 9, (2, 5)).float().log()
-    found, _ = attention(x, bias=bias[:, None, None])
-    for number in range(2):
-        torch.testing.assert_close(found[number], naive_attention(attention, x[number], x[number], bias=bias[number]))
+    actual, _ = attention(x, bias=bias[:, None, None])
+    for index in range(2):
+        torch.testing.assert_close(actual[index], naive_attention(attention, x[index], x[index], bias=bias[index]))
 
 
 @torch.no_grad()
-def test_causal_attention_is_its_sum_and_looks_back_only() -> None:
+def test_causal_attention_equals_loops_and_ignores_later_tokens() -> None:
     attention, x = make_attention(), torch.randn(2, 6, 12)
-    found, _ = attention(x, causal=True)
-    for number in range(2):
-        torch.testing.assert_close(found[number], naive_attention(attention, x[number], x[number], causal=True))
+    actual, _ = attention(x, causal=True)
+    for index in range(2):
+        torch.testing.assert_close(actual[index], naive_attention(attention, x[index], x[index], causal=True))
     later = x.clone()
     later[:, 4:] = torch.randn(2, 2, 12)
-    torch.testing.assert_close(attention(later, causal=True)[0][:, :4], found[:, :4])
+    torch.testing.assert_close(attention(later, causal=True)[0][:, :4], actual[:, :4])
 
 
 @torch.no_grad()
-def test_attention_across_is_its_sum() -> None:
+def test_cross_attention_equals_loops() -> None:
     attention, queries, memory = make_attention(), torch.randn(2, 3, 12), torch.randn(2, 7, 12)
-    found = attention.cross(queries, memory)
-    for number in range(2):
-        torch.testing.assert_close(found[number], naive_attention(attention, queries[number], memory[number]))
+    actual = attention.cross(queries, memory)
+    for index in range(2):
+        torch.testing.assert_close(actual[index], naive_attention(attention, queries[index], memory[index]))
 
 
 @torch.no_grad()
-def test_a_key_hidden_from_attention_across_changes_nothing() -> None:
+def test_cross_attention_ignores_a_hidden_key() -> None:
     attention, queries, memory = make_attention(), torch.randn(2, 3, 12), torch.randn(2, 7, 12)
     hidden = torch.zeros(2, 1, 1, 7)
     hidden[..., 5:] = -torch.inf
@@ -112,7 +112,7 @@ def test_a_key_hidden_from_attention_across_changes_nothing() -> None:
 
 
 @torch.no_grad()
-def test_the_parameters_mean_what_they_mean_in_torch() -> None:
+def test_parameters_equal_torchs_multihead_attention() -> None:
     attention, other = make_attention(), nn.MultiheadAttention(12, 3, batch_first=True)
     other.load_state_dict(attention.state_dict())
     x, memory = torch.randn(2, 5, 12), torch.randn(2, 4, 12)
@@ -121,7 +121,7 @@ def test_the_parameters_mean_what_they_mean_in_torch() -> None:
 
 
 @torch.no_grad()
-def test_the_keys_are_given_with_update_and_bias_unscaled() -> None:
+def test_returned_keys_include_update_and_bias() -> None:
     attention, x = make_attention(lora_rank=2), torch.randn(2, 5, 12)
     assert attention.lora is not None
     weight = (attention.in_proj_weight + attention.lora.b @ attention.lora.a)[12:24]
@@ -131,13 +131,13 @@ def test_the_keys_are_given_with_update_and_bias_unscaled() -> None:
 
 
 @torch.no_grad()
-def test_attention_does_not_care_for_order() -> None:
+def test_attention_is_permutation_equivariant() -> None:
     attention, x, order = make_attention(), torch.randn(2, 5, 12), torch.tensor([3, 1, 4, 0, 2])
     torch.testing.assert_close(attention(x[:, order])[0], attention(x)[0][:, order])
 
 
 @torch.no_grad()
-def test_folded_is_unfolded() -> None:
+def test_folding_keeps_the_output() -> None:
     attention, x = make_attention(lora_rank=3), torch.randn(2, 5, 12)
     before = attention(x)[0]
     attention.fold()
@@ -149,7 +149,7 @@ def test_folded_is_unfolded() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("quick_gelu", [False, True])
-def test_a_block_is_its_formula(quick_gelu: bool) -> None:
+def test_a_block_equals_its_formula(quick_gelu: bool) -> None:
     block, x = Block(12, 3, quick_gelu=quick_gelu, mlp_ratio=2.0), torch.randn(1, 5, 12)
     between = x[0] + naive_attention(block.attn, block.ln_1(x[0]), block.ln_1(x[0]))
     rows = []

@@ -1,1 +1,1 @@
-"""Proofs for vidret/encode/."""
+"""Tests of ``vidret.encode``."""

@@ -1,4 +1,4 @@
-"""CLIP: the same vectors as open_clip's own, wherever the weights come from, and a sentence when they cannot be had."""
+"""CLIP encoders: vectors equal to open_clip's, loading from names and files, and errors of loading."""
 
 import io
 import json
@@ -35,7 +35,7 @@ TEXTS = ["a dog on a beach", "", "two people ride bikes past a parked car", "Dog
 
 
 def config(dim: int, **more: Any) -> dict[str, Any]:
-    """Describe a ViT of two layers and odd sizes, so that it fits no published one."""
+    """Return the config of a ViT with two layers and sizes that no published model has."""
     vision = {"image_size": 32, "layers": 2, "width": 72, "head_width": 24, "patch_size": 8}
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
     return {"embed_dim": dim, "vision_cfg": vision, "text_cfg": text, **more}
@@ -80,7 +80,7 @@ def load(name: str, precision: str = "fp32") -> ClipEncoder:
 
 
 def ours(model: Any) -> ClipModel:
-    """Take an open_clip model's weights into our towers."""
+    """Return a ``ClipModel`` with the weights of an open_clip model."""
     card = derive_card(model, TINY)
     assert card is not None
     return from_open_clip(model.state_dict(), card)
@@ -95,8 +95,8 @@ def unit(vectors: torch.Tensor) -> np.ndarray:
     return np.asarray((vectors / vectors.norm(dim=-1, keepdim=True)).numpy())
 
 
-def naive_pictures(frames: Frames) -> torch.Tensor:
-    """Do to each frame what open_clip's preprocessing does after resizing."""
+def naive_images(frames: Frames) -> torch.Tensor:
+    """Normalise each frame as open_clip's preprocessing does after resizing."""
     mean, std = np.array(open_clip.OPENAI_DATASET_MEAN), np.array(open_clip.OPENAI_DATASET_STD)
     pictures = [((picture / 255 - mean) / std).transpose(2, 0, 1) for picture in frames.pixels]
     return torch.from_numpy(np.stack(pictures)).float()
@@ -104,9 +104,9 @@ def naive_pictures(frames: Frames) -> torch.Tensor:
 
 @torch.no_grad()
 def naive_tokens(model: Any, frames: Frames) -> np.ndarray:
-    """Walk through the vision tower by hand: patches, class token, blocks, last norm, projection of every patch."""
+    """Compute projected patches step by step: patches, class token, blocks, last norm, projection."""
     visual, tokens = model.visual, []
-    for picture in naive_pictures(frames):
+    for picture in naive_images(frames):
         patches = visual.conv1(picture[None])[0].flatten(1).T
         states = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
         states = visual.ln_pre(states)[None]
@@ -118,7 +118,7 @@ def naive_tokens(model: Any, frames: Frames) -> np.ndarray:
 
 @torch.no_grad()
 def naive_words(model: Any, text: str) -> np.ndarray:
-    """Walk through the text tower with the text alone, without any padding."""
+    """Compute projected words step by step from the text alone, without padding."""
     tokenizer = open_clip.get_tokenizer(TINY)
     ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
     states = model.token_embedding(torch.tensor([ids])) + model.positional_embedding[: len(ids)]
@@ -130,18 +130,18 @@ def naive_words(model: Any, text: str) -> np.ndarray:
 
 
 @torch.no_grad()
-def test_frames_are_open_clips_own(encoder: Encoder, model: Any) -> None:
+def test_frames_equal_open_clip(encoder: Encoder, model: Any) -> None:
     frames = sample(5)
     for tokens in (False, True):
         (embedding,) = encoder.encode_frames([frames], tokens=tokens)
-        expected = unit(model.encode_image(naive_pictures(frames)))
+        expected = unit(model.encode_image(naive_images(frames)))
         np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
         np.testing.assert_allclose(embedding.video, unit(torch.from_numpy(expected).mean(0)), atol=1e-5)
         assert embedding.times is frames.times
         assert (embedding.tokens is not None) == tokens
 
 
-def test_tokens_are_the_projected_patches(encoder: Encoder, model: Any) -> None:
+def test_tokens_equal_projected_patches(encoder: Encoder, model: Any) -> None:
     frames = sample(3)
     (embedding,) = encoder.encode_frames([frames], tokens=True)
     assert embedding.tokens is not None
@@ -150,20 +150,20 @@ def test_tokens_are_the_projected_patches(encoder: Encoder, model: Any) -> None:
 
 
 @torch.no_grad()
-def test_sentences_are_open_clips_own(encoder: Encoder, model: Any) -> None:
+def test_sentences_equal_open_clip(encoder: Encoder, model: Any) -> None:
     expected = unit(model.encode_text(open_clip.get_tokenizer(TINY)(TEXTS)))
     for embedding, text, vector in zip(encoder.encode_text(TEXTS), TEXTS, expected, strict=True):
         assert embedding.text == text
         np.testing.assert_allclose(embedding.sentence, vector, atol=1e-5)
 
 
-def test_words_are_those_of_the_text_without_padding(encoder: Encoder, model: Any) -> None:
+def test_words_equal_those_without_padding(encoder: Encoder, model: Any) -> None:
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
         np.testing.assert_allclose(embedding.words, naive_words(model, text), atol=1e-5)
     assert [len(embedding.words) for embedding in encoder.encode_text(TEXTS)] == [5, 1, 8, 2]
 
 
-def test_everything_is_float32_of_unit_length(encoder: Encoder) -> None:
+def test_vectors_are_float32_of_unit_length(encoder: Encoder) -> None:
     (embedding,) = encoder.encode_frames([sample(4)], tokens=True)
     (text,) = encoder.encode_text(["a dog"])
     for vectors in (embedding.video, embedding.frames, embedding.tokens, text.sentence, text.words):
@@ -172,7 +172,7 @@ def test_everything_is_float32_of_unit_length(encoder: Encoder) -> None:
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-5)
 
 
-def test_a_batch_is_its_parts(model: Any) -> None:
+def test_a_batch_equals_single_calls(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     small = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32, batch_size=4)
     batch = [sample(length, seed=length) for length in (1, 7, 2, 3)]
@@ -186,7 +186,7 @@ def test_a_batch_is_its_parts(model: Any) -> None:
         np.testing.assert_allclose(embedding.tokens, alone.tokens, atol=1e-5)
 
 
-def test_threads_do_not_mix_their_words(encoder: Encoder) -> None:
+def test_threads_do_not_mix_words(encoder: Encoder) -> None:
     texts = [f"{'word ' * (number % 7 + 1)}number {number}" for number in range(24)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda text: encoder.encode_text([text])[0], texts))
@@ -194,7 +194,7 @@ def test_threads_do_not_mix_their_words(encoder: Encoder) -> None:
         np.testing.assert_allclose(embedding.words, encoder.encode_text([text])[0].words, atol=1e-5)
 
 
-def test_a_text_too_long_is_cut_and_said(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_text_is_truncated_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "vidret"):
         long, short = encoder.encode_text(["word " * 200, "word"])
     assert (len(long.words), len(short.words)) == (75, 1)
@@ -203,7 +203,7 @@ def test_a_text_too_long_is_cut_and_said(encoder: Encoder, caplog: pytest.LogCap
 
 
 class PaddedWords:
-    """Tokenise as SigLIP's tokenizer does: no start, the end token is the padding."""
+    """A tokenizer like SigLIP's: no start token, and padding with the end token."""
 
     pad_token_id = 1
 
@@ -216,7 +216,7 @@ class PaddedWords:
         return torch.tensor([[*row, *[1] * (77 - len(row))] for row in rows])
 
 
-def test_words_of_a_vocabulary_without_start_tokens_are_all_kept(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_words_without_a_start_token_are_all_kept(model: Any, caplog: pytest.LogCaptureFixture) -> None:
     other = OpenClipEncoder("other", model, PaddedWords(), device=CPU, dtype=torch.float32)
     with caplog.at_level(logging.WARNING, "vidret"):
         lengths = [len(each.words) for each in other.encode_text(["one two three", "", "much longer than these"])]
@@ -225,11 +225,11 @@ def test_words_of_a_vocabulary_without_start_tokens_are_all_kept(model: Any, cap
 
 
 @torch.no_grad()
-def test_a_model_that_pools_by_attention_gives_frames_and_words_but_no_tokens() -> None:
+def test_a_model_with_attention_pooling_has_no_tokens() -> None:
     pooled = load_encoder(f"{POOLED}/random", device="cpu", precision="fp32")
     assert isinstance(pooled, OpenClipEncoder)
     (embedding,) = pooled.encode_frames([sample(2)])
-    expected = unit(pooled._model.encode_image(naive_pictures(sample(2))))
+    expected = unit(pooled._model.encode_image(naive_images(sample(2))))
     np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
     assert [each.words.shape for each in pooled.encode_text(["a dog"])] == [(2, 44)]
     with pytest.raises(EncoderError, match="tokens must come from a ViT with a projection, got vidret-coca/random"):
@@ -251,20 +251,20 @@ def test_bfloat16_is_close_to_float32_at_a_real_size() -> None:
     assert texts[0].sentence @ texts[1].sentence >= 0.999
 
 
-def test_random_weights_make_a_sound_encoder_and_are_the_same_each_time() -> None:
+def test_random_weights_are_valid_and_reproducible() -> None:
     encoders = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         encoders.append(load(f"{TINY}/random"))
-        assert torch.initial_seed() == seed, "nobody else's random numbers are touched"
+        assert torch.initial_seed() == seed, "the global random state is unchanged"
     for each in encoders:
         check_encoder(each)
         assert (each.name, each.dim) == (f"{TINY}/random", 44)
-    assert encoders[0].fingerprint == encoders[1].fingerprint, "an index made with them can be opened again"
+    assert encoders[0].fingerprint == encoders[1].fingerprint, "an index made with random weights opens again"
 
 
 @pytest.mark.parametrize(("suffix", "training"), [(".safetensors", False), (".pt", False), (".pt", True)])
-def test_files_give_the_same_vectors_with_and_without_their_architecture(
+def test_files_load_with_and_without_an_architecture(
     encoder: Encoder, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, training: bool
 ) -> None:
     path, state = tmp_path / f"weights{suffix}", model.state_dict()
@@ -280,11 +280,11 @@ def test_files_give_the_same_vectors_with_and_without_their_architecture(
         loaded = load(name)
         np.testing.assert_array_equal(loaded.encode_frames([sample(2)])[0].frames, expected)
         assert loaded.fingerprint == encoder.fingerprint
-        # An index made here is searched from elsewhere by this name.
+        # An index stores this name and may be opened from another folder.
         assert parse_name(loaded.name).weights == str(path)
 
 
-def test_a_name_from_a_file_loads_again_from_another_folder(
+def test_a_file_encoders_name_loads_from_another_folder(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(weights.parent)
@@ -294,7 +294,7 @@ def test_a_name_from_a_file_loads_again_from_another_folder(
     assert (again.name, again.fingerprint) == (first.name, first.fingerprint)
 
 
-def test_twins_in_shape_must_be_named(tmp_path: Path) -> None:
+def test_ambiguous_shapes_need_an_architecture(tmp_path: Path) -> None:
     path = tmp_path / "twin.safetensors"
     save_file(open_clip.create_model(TWIN).state_dict(), path)
     with pytest.raises(EncoderError, match=f"fits {TWIN}, {TWIN}-quickgelu; write {TWIN}/"):
@@ -302,7 +302,7 @@ def test_twins_in_shape_must_be_named(tmp_path: Path) -> None:
     assert load(f"{TWIN}-quickgelu/{path}").dim == 52
 
 
-def test_the_published_twins_are_known_as_twins(tmp_path: Path) -> None:
+def test_published_quickgelu_variants_are_ambiguous(tmp_path: Path) -> None:
     path = tmp_path / "b32.pt"
     state = open_clip.create_model("ViT-B-32").state_dict()
     torch.save({key: torch.zeros(()).expand(value.shape) for key, value in state.items()}, path)
@@ -311,7 +311,7 @@ def test_the_published_twins_are_known_as_twins(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Leave a mark when unpickled."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -349,7 +349,7 @@ def spoiled(kind: str, folder: Path, state: dict[str, torch.Tensor]) -> Path:
     "kind",
     ["trap", "bare_pickle", "noise", "empty", "list", "no_tensors", "torn", "torn_safetensors", "noise_safetensors"],
 )
-def test_a_spoiled_file_is_refused_in_one_line_and_nothing_in_it_runs(kind: str, tmp_path: Path, model: Any) -> None:
+def test_a_corrupt_file_is_rejected_in_one_line_and_never_executed(kind: str, tmp_path: Path, model: Any) -> None:
     path = spoiled(kind, tmp_path, model.state_dict())
     for name in (str(path), f"{TINY}/{path}"):
         with pytest.raises(EncoderError, match=r"must be a readable file of named tensors alone: \S") as caught:
@@ -360,7 +360,7 @@ def test_a_spoiled_file_is_refused_in_one_line_and_nothing_in_it_runs(kind: str,
     assert not (tmp_path / "sprung").exists()
 
 
-def test_weights_that_do_not_fit_say_where(tmp_path: Path, model: Any) -> None:
+def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> None:
     path = tmp_path / "odd.pt"
     torch.save({**model.state_dict(), "text_projection": torch.zeros(64, 40)}, path)
     with pytest.raises(EncoderError, match=r"cannot be loaded: .*size mismatch for text_projection"):
@@ -387,7 +387,7 @@ def test_weights_that_do_not_fit_say_where(tmp_path: Path, model: Any) -> None:
         ("local-dir:/gone", "cannot be loaded: .*/gone"),
     ],
 )
-def test_a_name_that_means_nothing_is_refused(name: str, reason: str) -> None:
+def test_an_unknown_name_is_rejected(name: str, reason: str) -> None:
     with pytest.raises(EncoderError, match=reason) as caught:
         load(name)
     assert "\n" not in str(caught.value)
@@ -403,7 +403,7 @@ UNCACHED = ["ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/openai", "hf-hub:org/name"]
 
 @pytest.mark.usefixtures("_no_cache")
 @pytest.mark.parametrize("name", UNCACHED)
-def test_offline_means_that_nobody_is_asked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_makes_no_requests(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
     expected = f"{name}: its weights are not on this machine and HF_HUB_OFFLINE is set; download them elsewhere and "
     with pytest.raises(EncoderError, match=re.escape(expected)):
@@ -412,7 +412,7 @@ def test_offline_means_that_nobody_is_asked(name: str, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("_no_cache")
 @pytest.mark.parametrize("name", UNCACHED)
-def test_a_hub_out_of_reach_is_said_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_fails_fast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(request: urllib.request.Request, *, timeout: float) -> None:
         assert timeout <= 5
         raise urllib.error.URLError("no route to host")
@@ -425,7 +425,7 @@ def test_a_hub_out_of_reach_is_said_at_once(name: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("_no_cache")
-def test_a_hub_that_answers_is_left_to_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reachable_hub_reports_its_own_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: urllib.request.Request, *, timeout: float) -> None:
         raise urllib.error.HTTPError(request.full_url, 403, "Forbidden", None, None)  # type: ignore[arg-type]
 
@@ -454,17 +454,17 @@ def test_preprocessing_is_read(picture: dict[str, Any], resize: Resize) -> None:
 @pytest.mark.parametrize(
     "picture", [{"size": (224, 336)}, {"size": 224, "resize_mode": "longest"}, {"size": 224, "interpolation": "random"}]
 )
-def test_preprocessing_that_is_not_built_is_refused(picture: dict[str, Any]) -> None:
+def test_unsupported_preprocessing_is_rejected(picture: dict[str, Any]) -> None:
     with pytest.raises(EncoderError, match="m: preprocessing must be a square crop, got 224x"):
         read_resize("m", picture)
 
 
-def test_an_encoder_knows_how_its_pictures_look(encoder: Encoder) -> None:
+def test_an_encoder_has_its_models_resize(encoder: Encoder) -> None:
     assert encoder.resize == Resize(32, 32, "bicubic")
     assert (encoder.sampling.num_frames, encoder.sampling.fps) == (12, 1.0)
 
 
-def test_the_fingerprint_follows_weights_and_preprocessing() -> None:
+def test_the_fingerprint_depends_on_weights_and_preprocessing() -> None:
     weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4)}
     first = digest_weights(weights.items(), {"size": 224})
     assert digest_weights(weights.items(), {"size": 224}) == first
@@ -474,7 +474,7 @@ def test_the_fingerprint_follows_weights_and_preprocessing() -> None:
 
 
 @torch.no_grad()
-def test_a_model_of_another_shape_gives_the_same_through_open_clip_itself(model: Any) -> None:
+def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
     tokenizer = open_clip.get_tokenizer(TINY)
     foreign = OpenClipEncoder("tiny", model, tokenizer, device=CPU, dtype=torch.float32)
     own = ClipEncoder("tiny", ours(model), tokenizer, device=CPU, dtype=torch.float32)

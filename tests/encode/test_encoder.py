@@ -1,4 +1,4 @@
-"""What every encoder shares: choices of device and precision, the check of broken weights, digests, pixels."""
+"""Encoder basics: dtype and device choice, the check of damaged weights, digests, pixel normalisation."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ MEAN, STD = (0.48, 0.45, 0.40), (0.26, 0.25, 0.27)
 
 
 def naive_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Standardise pixel by pixel: scale to 0..1, take off the mean, divide by the deviation."""
+    """Normalise pixel by pixel: scale to 0..1, subtract the mean, divide by the deviation."""
     num_frames, height, width, _ = pixels.shape
     out = np.zeros((num_frames, 3, height, width))
     for frame, row, column, channel in np.ndindex(pixels.shape):
@@ -32,7 +32,7 @@ def naive_pixels(pixels: np.ndarray) -> np.ndarray:
 
 
 class MadeUpEncoder:
-    """Project the mean colour and whatever ``spoil`` does to it: an encoder with known faults."""
+    """An encoder of mean colours, whose vectors ``spoil`` can damage."""
 
     name = "made-up"
     dim = 3
@@ -56,7 +56,7 @@ class MadeUpEncoder:
         return []
 
 
-def test_a_sound_encoder_passes() -> None:
+def test_a_valid_encoder_passes() -> None:
     check_encoder(MadeUpEncoder())
 
 
@@ -73,12 +73,12 @@ def test_a_sound_encoder_passes() -> None:
         (lambda vector: vector * 1.01, "must give vectors of length 1, got 1.01"),
     ],
 )
-def test_a_broken_encoder_is_refused(spoil: Callable[[np.ndarray], np.ndarray], reason: str) -> None:
+def test_a_damaged_encoder_is_rejected(spoil: Callable[[np.ndarray], np.ndarray], reason: str) -> None:
     with pytest.raises(EncoderError, match=f"made-up {reason}"):
         check_encoder(MadeUpEncoder(spoil))
 
 
-def test_pixels_are_standardised_as_by_loops() -> None:
+def test_pixels_are_normalised_as_in_loops() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
     out = normalise_pixels(torch.from_numpy(pixels), MEAN, STD, torch.float32)
     np.testing.assert_allclose(out.numpy(), naive_pixels(pixels), atol=1e-5)
@@ -86,7 +86,7 @@ def test_pixels_are_standardised_as_by_loops() -> None:
     assert normalise_pixels(torch.from_numpy(pixels), MEAN, STD, torch.bfloat16).dtype == torch.bfloat16
 
 
-def test_a_digest_changes_with_a_name_a_shape_a_value_or_a_fact_and_with_nothing_else() -> None:
+def test_a_digest_depends_on_names_shapes_values_and_facts_only() -> None:
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     digest = digest_weights([("w", weight)], "fact")
     assert digest == digest_weights([("w", weight.clone().requires_grad_())], "fact")
@@ -101,7 +101,7 @@ def test_a_digest_changes_with_a_name_a_shape_a_value_or_a_fact_and_with_nothing
     assert len(others | {digest}) == 7
 
 
-def test_a_digest_reads_odd_weights() -> None:
+def test_a_digest_accepts_unusual_weights() -> None:
     weights = [("scalar", torch.tensor(1.0)), ("count", torch.tensor(3)), ("none", torch.zeros(0))]
     assert len(digest_weights([*weights, ("half", torch.ones(3).half())])) == 32
 
@@ -124,30 +124,30 @@ def test_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_that_only_emulates_bfloat16_keeps_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch says of a T4 (7.5) that it supports bfloat16, which it emulates; of two cards each counts for itself."""
+    """PyTorch reports bfloat16 as supported on a T4 (7.5), which only emulates it; each GPU is checked separately."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     capabilities = {torch.device("cuda:0"): (7, 5), torch.device("cuda:1"): (9, 0)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
     assert choose_dtype("auto", torch.device("cuda:0")) == torch.float32
     assert choose_dtype("auto", torch.device("cuda:1")) == torch.bfloat16
-    assert choose_dtype("bf16", torch.device("cuda:0")) == torch.bfloat16, "who asks for it gets it"
+    assert choose_dtype("bf16", torch.device("cuda:0")) == torch.bfloat16, "an explicit precision is used"
 
 
-def test_a_missing_device_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_reported_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in (STARTER, "ViT-B-32/random", "no model at all"):
         with pytest.raises(DeviceError, match="device must exist, got cuda:1 on a machine with 1 CUDA devices"):
             load_encoder(name, device="cuda:1")
 
 
-def test_an_unknown_precision_is_refused_before_anything_is_loaded() -> None:
+def test_an_unknown_precision_is_rejected_before_loading() -> None:
     for name in (STARTER, "ViT-B-32/random"):
         with pytest.raises(EncoderError, match="precision must be auto, fp32 or bf16, got fp16"):
             load_encoder(name, precision="fp16")
 
 
-def test_a_name_that_ends_in_whole_looks_at_videos_whole_and_is_an_encoder_of_its_own(tmp_path: Path) -> None:
+def test_the_whole_suffix_encodes_whole_videos_with_its_own_fingerprint(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     sampling = Sampling(num_frames=6, fps=0.5)
     card = Card("plain", "odd", VISION, replace(TEXT, context=77, vocabulary=49408), sampling=sampling)
@@ -156,13 +156,18 @@ def test_a_name_that_ends_in_whole_looks_at_videos_whole_and_is_an_encoder_of_it
         cut, whole = (load_encoder(f"{name}{end}", device="cpu", precision="fp32") for end in ("", WHOLE))
         assert (cut.name, whole.name) == (name, f"{name}#whole")
         assert (cut.sampling, whole.sampling) == (cut_sampling, replace(cut_sampling, whole=True))
-        assert cut.fingerprint != whole.fingerprint, "so that no index mixes the two"
+        assert cut.fingerprint != whole.fingerprint, "an index cannot mix the two"
         assert load_encoder(whole.name, device="cpu", precision="fp32").fingerprint == whole.fingerprint
         assert (cut.dim, cut.resize) == (whole.dim, whole.resize)
 
 
-def test_a_foreign_model_can_look_at_videos_whole(tmp_path: Path) -> None:
-    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}  # no ViT: not one of ours
+def test_an_open_clip_encoder_supports_whole_videos(tmp_path: Path) -> None:
+    vision = {
+        "image_size": 32,
+        "layers": [1, 1, 1, 1],
+        "width": 16,
+        "patch_size": None,
+    }  # not a ViT: loaded by OpenClipEncoder
     text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     (tmp_path / "vidret-rows.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     open_clip.add_model_config(tmp_path)

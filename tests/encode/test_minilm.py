@@ -1,4 +1,4 @@
-"""MiniLM on torch's layers: the same states as the library that its weights were trained with."""
+"""MiniLM on torch's layers: states equal to loops and to transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ def folder() -> Path:
 
 
 def naive_states(model: MiniLM, ids: list[int]) -> Tensor:
-    """Walk one text through the layers, head by head, as the paper writes it."""
-    words, places, kind = model.words.weight, model.positions.weight, model.kinds.weight[0]
-    x = torch.stack([words[word] + places[place] + kind for place, word in enumerate(ids)])
+    """Compute the states of one text layer by layer and head by head, as in the paper."""
+    words, positions, kind = model.words.weight, model.positions.weight, model.kinds.weight[0]
+    x = torch.stack([words[word] + positions[position] + kind for position, word in enumerate(ids)])
     x = nn.functional.layer_norm(x, x.shape[-1:], model.norm.weight, model.norm.bias, model.norm.eps)
     for part in model.encoder.layers:
         layer: Any = part
@@ -39,7 +39,7 @@ def naive_states(model: MiniLM, ids: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def test_states_are_the_naive_ones_and_padding_changes_nothing(folder: Path) -> None:
+def test_states_equal_loops_and_ignore_padding(folder: Path) -> None:
     tokenizer, model = starter.load_sentence_model(folder / "model.safetensors")
     words, mask = starter.embed_words(tokenizer, model, TEXTS)
     for text, row, real in zip(TEXTS, words, mask, strict=True):
@@ -48,7 +48,7 @@ def test_states_are_the_naive_ones_and_padding_changes_nothing(folder: Path) -> 
 
 
 @torch.no_grad()
-def test_states_are_the_librarys(folder: Path) -> None:
+def test_states_equal_transformers(folder: Path) -> None:
     import transformers
 
     theirs: Any = transformers.BertModel.from_pretrained(folder, local_files_only=True)

@@ -1,4 +1,4 @@
-"""A model's file and its card: what is written is what is read, and what cannot be read is said."""
+"""Model files and cards: round trips, and errors of loading."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, card: str | None = None, **changes: Tensor | None) -> Path:
-    """Write a file again with another card, or with weights changed or (None) taken out."""
+    """Rewrite a file with another card, or with weights changed or removed (None)."""
     weights = {name.replace("__", "."): weight for name, weight in changes.items()}
     kept = {name: weight for name, weight in (load_file(path) | weights).items() if weight is not None}
     save_file(kept, path, metadata={CARD: card or CARDS[1].to_json()})
@@ -50,18 +50,18 @@ def rewrite(path: Path, card: str | None = None, **changes: Tensor | None) -> Pa
 
 
 @each_card
-def test_a_card_is_read_as_it_was_written(card: Card) -> None:
+def test_a_card_round_trips(card: Card) -> None:
     assert Card.from_json(card.to_json()) == card
 
 
 @torch.no_grad()
 @each_card
-def test_a_model_is_read_as_it_was_written(card: Card, tmp_path: Path) -> None:
+def test_a_model_round_trips(card: Card, tmp_path: Path) -> None:
     path, model = tmp_path / "model.safetensors", make_model(card)
     save_model(model, path)
-    found = read_card(path)
-    assert found == card
-    loaded = load_model(path, found)
+    read_back = read_card(path)
+    assert read_back == card
+    loaded = load_model(path, read_back)
     assert not loaded.training
     own, other = model.state_dict(), loaded.state_dict()
     assert own.keys() == other.keys()
@@ -71,7 +71,7 @@ def test_a_model_is_read_as_it_was_written(card: Card, tmp_path: Path) -> None:
     assert torch.equal(loaded.vision(pictures, num_frames=12).frames, frames)
 
 
-def test_a_folded_model_is_a_model(tmp_path: Path) -> None:
+def test_a_folded_model_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "folded.safetensors"
     save_model(make_model(CARDS[1]).folded(), path)
     card = read_card(path)
@@ -79,13 +79,13 @@ def test_a_folded_model_is_a_model(tmp_path: Path) -> None:
     load_model(path, card)
 
 
-def test_a_card_says_how_pictures_look() -> None:
+def test_a_card_has_its_resize() -> None:
     assert PLAIN.resize == Resize(32, 32, "bicubic")
     assert CARDS[2].resize == Resize(32, 32, "bilinear")
     assert PLAIN.mean == CLIP_MEAN
 
 
-def test_files_of_others_have_no_card(tmp_path: Path) -> None:
+def test_other_files_have_no_card(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     for metadata in (None, {"format": "pt"}):
         save_file({"weight": torch.zeros(2)}, path, metadata=metadata)
@@ -93,31 +93,31 @@ def test_files_of_others_have_no_card(tmp_path: Path) -> None:
     assert read_card(tmp_path / "weights.pt") is None
 
 
-def test_a_newer_card_is_refused(saved: Path) -> None:
-    facts = json.loads(CARDS[1].to_json())
-    rewrite(saved, json.dumps(facts | {"format": 2}))
+def test_a_newer_card_is_rejected(saved: Path) -> None:
+    fields = json.loads(CARDS[1].to_json())
+    rewrite(saved, json.dumps(fields | {"format": 2}))
     with pytest.raises(EncoderError, match="the card's format must be 1, got 2") as caught:
         read_card(saved)
     assert str(saved) in str(caught.value)
 
 
 @pytest.mark.parametrize("spoil", ["text", "list", "lacks", "more", "nonsense"])
-def test_a_card_that_makes_no_sense_is_refused(spoil: str, saved: Path) -> None:
-    facts: dict[str, Any] = json.loads(CARDS[1].to_json())
+def test_an_invalid_card_is_rejected(spoil: str, saved: Path) -> None:
+    fields: dict[str, Any] = json.loads(CARDS[1].to_json())
     if spoil == "lacks":
-        del facts["merging"]
+        del fields["merging"]
     elif spoil == "more":
-        facts["colour"] = "red"
+        fields["colour"] = "red"
     elif spoil == "nonsense":
-        facts["merging"]["r"] = -1
-    rewrite(saved, {"text": "{", "list": "[1]"}.get(spoil, json.dumps(facts)))
+        fields["merging"]["r"] = -1
+    rewrite(saved, {"text": "{", "list": "[1]"}.get(spoil, json.dumps(fields)))
     with pytest.raises(EncoderError) as caught:
         read_card(saved)
     assert str(saved) in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["gone", "noise", "empty", "torn"])
-def test_what_is_no_weights_file_is_refused(kind: str, saved: Path) -> None:
+def test_an_unreadable_file_is_rejected(kind: str, saved: Path) -> None:
     if kind == "gone":
         saved.unlink()
     else:
@@ -141,14 +141,14 @@ def test_what_is_no_weights_file_is_refused(kind: str, saved: Path) -> None:
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_listed(changes: dict[str, Tensor | None], reason: str, saved: Path) -> None:
+def test_mismatched_weights_are_listed(changes: dict[str, Tensor | None], reason: str, saved: Path) -> None:
     rewrite(saved, None, **changes)
     with pytest.raises(EncoderError) as caught:
         load_model(saved, CARDS[1])
     assert str(caught.value) == f"{saved}: {reason}"
 
 
-def test_weights_are_loaded_all_or_none() -> None:
+def test_weights_load_all_or_none() -> None:
     model = make_model(PLAIN)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     weights = {name: torch.zeros_like(weight) for name, weight in before.items()}

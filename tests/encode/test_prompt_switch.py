@@ -1,4 +1,4 @@
-"""Prompt Switch by hand, its properties, and the published code's numbers."""
+"""Prompt Switch: against loops, its properties, and the published code."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from vidret.layers import Attention
 
 
 def naive_switch(tokens: Tensor, num_prompts: int) -> Tensor:
-    """Give the f-th frame of each chunk the f-th prompt of every frame of the chunk, in the frames' order."""
+    """Return prompts such that the f-th frame of a chunk has the f-th prompt of every frame of the chunk, in order."""
     out = tokens.clone()
     first = tokens.shape[1] - num_prompts
     for start in range(0, len(tokens), num_prompts):
@@ -28,7 +28,7 @@ def naive_switch(tokens: Tensor, num_prompts: int) -> Tensor:
 
 
 def naive_aggregate(attention: Attention, classes: Tensor, prompts: Tensor, clip: int) -> Tensor:
-    """Let each frame of a video look at the prompts of the frames of its own clip, one by one, head by head."""
+    """Attend from each frame to the prompts of its own clip, frame by frame and head by head."""
     width, size = classes.shape[1], classes.shape[1] // attention.heads
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     rows = []
@@ -41,8 +41,8 @@ def naive_aggregate(attention: Attention, classes: Tensor, prompts: Tensor, clip
         for head in range(attention.heads):
             own = slice(head * size, (head + 1) * size)
             logits = torch.stack([query[own] @ key[own] * size**-0.5 for key in keys])
-            for share, value in zip(torch.softmax(logits, dim=0), values, strict=True):
-                seen[own] += share * value[own]
+            for weight, value in zip(torch.softmax(logits, dim=0), values, strict=True):
+                seen[own] += weight * value[own]
         rows.append(row + attention.out_proj(seen))
     return torch.stack(rows)
 
@@ -53,57 +53,57 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize("num_prompts", [1, 2, 3])
-def test_the_switch_is_its_loop_and_its_own_inverse(num_prompts: int) -> None:
+def test_the_switch_equals_loops_and_is_its_own_inverse(num_prompts: int) -> None:
     tokens = torch.randn(12, 7, 4)
     before = tokens.clone()
     switched = switch(tokens, num_prompts)
     assert torch.equal(switched, naive_switch(tokens, num_prompts))
-    assert torch.equal(tokens, before), "what is given is not touched"
+    assert torch.equal(tokens, before), "the input is unchanged"
     assert torch.equal(switch(switched, num_prompts), tokens)
     assert torch.equal(switched[:, :-num_prompts], tokens[:, :-num_prompts])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [PromptShape(2, 2), PromptShape(2, 4)])
-def test_the_aggregation_is_its_loop_and_starts_as_nothing(shape: PromptShape) -> None:
+def test_the_aggregation_equals_loops_and_starts_as_identity(shape: PromptShape) -> None:
     cube = PromptCube(shape, 8, 2)
     classes, prompts = torch.randn(3, 4, 8), torch.randn(3, 4, 2, 8)
     assert torch.equal(cube.aggregate(classes, prompts), classes)
     stir(cube, 0.5)
-    found = cube.aggregate(classes, prompts)
-    for number in range(3):
-        expected = naive_aggregate(cube.aggregation, classes[number], prompts[number], shape.num_frames)
-        torch.testing.assert_close(found[number], expected)
+    actual = cube.aggregate(classes, prompts)
+    for index in range(3):
+        expected = naive_aggregate(cube.aggregation, classes[index], prompts[index], shape.num_frames)
+        torch.testing.assert_close(actual[index], expected)
 
 
 @torch.no_grad()
-def test_prompts_stand_behind_a_frames_tokens_chunk_after_chunk() -> None:
+def test_prompts_follow_a_frames_tokens() -> None:
     cube, tokens = PromptCube(PromptShape(2, 4), 8, 2), torch.randn(8, 5, 8)
     attached = cube.attach(tokens, 4)
-    for number in range(8):
-        assert torch.equal(attached[number], torch.cat([tokens[number], cube.cube[number % 2]]))
+    for index in range(8):
+        assert torch.equal(attached[index], torch.cat([tokens[index], cube.cube[index % 2]]))
     assert float(cube.cube.std()) == pytest.approx(0.02 * 8**-0.5, rel=0.3)
 
 
-def test_a_prompt_is_real_when_both_its_frames_are() -> None:
+def test_a_prompt_is_real_if_both_its_frames_are() -> None:
     cube = PromptCube(PromptShape(2, 2), 8, 2)
     mask = cube.mask(torch.tensor([[True, False, True, True]]))
     assert mask.tolist() == [[True, False], [False, False], [True, True], [True, True]]
 
 
 @pytest.mark.parametrize(("num_prompts", "num_frames"), [(0, 6), (4, 6), (6, 0), (6, 3)])
-def test_clips_must_be_whole_chunks(num_prompts: int, num_frames: int) -> None:
+def test_num_frames_must_be_a_multiple_of_num_prompts(num_prompts: int, num_frames: int) -> None:
     with pytest.raises(ValueError, match=f"num_frames must be a multiple of num_prompts, got {num_frames} and"):
         PromptShape(num_prompts, num_frames)
 
 
-def test_videos_must_be_whole_clips() -> None:
+def test_partial_clips_are_rejected() -> None:
     tower = VisionTower(VISION, prompts=PromptShape(2, 4))
     with pytest.raises(ValueError, match="num_frames must be a multiple of 4, got 6"):
         tower(make_pictures(6), num_frames=6)
 
 
-def test_interleaved_clips_each_cover_the_video() -> None:
+def test_interleaved_clips_span_the_video() -> None:
     assert interleave(12, 6) == [0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11]
     assert interleave(6, 6) == list(range(6))
     assert sorted(interleave(24, 6)) == list(range(24))
@@ -118,7 +118,7 @@ def make_tower(shape: PromptShape, *, merging: bool = False) -> VisionTower:
 
 
 @torch.no_grad()
-def test_frames_see_those_of_their_chunk_and_clips_do_not_see_each_other() -> None:
+def test_information_stays_within_chunks_and_clips() -> None:
     tower, pictures = make_tower(PromptShape(2, 4)), make_pictures(8)
     frames = tower(pictures, num_frames=8).frames[0]
     other = pictures.clone()
@@ -130,12 +130,12 @@ def test_frames_see_those_of_their_chunk_and_clips_do_not_see_each_other() -> No
     with recorded(tower) as two:
         tower(other, num_frames=8)
     moved = (one[-1].x[:, 0] - two[-1].x[:, 0]).abs().amax(dim=1) > 1e-6
-    assert moved.tolist() == [True, True] + [False] * 6, "before the aggregation a chunk is alone"
+    assert moved.tolist() == [True, True] + [False] * 6, "chunks are independent before the aggregation"
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("merging", [False, True])
-def test_a_padding_frame_changes_nothing_in_the_others(merging: bool) -> None:
+def test_padding_frames_do_not_affect_others(merging: bool) -> None:
     tower = make_tower(PromptShape(2, 4), merging=merging)
     mask = torch.ones(2, 12, dtype=torch.bool)
     mask[0, [1, 4, 9, 10, 11]] = False
@@ -150,7 +150,7 @@ def test_a_padding_frame_changes_nothing_in_the_others(merging: bool) -> None:
 
 
 @torch.no_grad()
-def test_merging_and_prompts_together() -> None:
+def test_merging_works_with_prompts() -> None:
     shape = PromptShape(3, 6)
     tower = make_tower(shape, merging=True)
     with recorded(tower) as trunks:
@@ -172,7 +172,7 @@ def test_merging_and_prompts_together() -> None:
     assert out.sources.shape == (2, 12, 17)
 
 
-def test_frames_filled_up_must_be_whole_chunks_too() -> None:
+def test_padded_frames_must_be_whole_chunks() -> None:
     tower = VisionTower(VISION, prompts=PromptShape(3, 3), merging=replace(MERGING, factors=(2, 2, 2)))
     with pytest.raises(ValueError, match=r"num_frames, padded .* must be a multiple of 3 prompts, got 6 padded to 8"):
         tower(make_pictures(6), num_frames=6)
@@ -188,7 +188,7 @@ def test_gradients_reach_cube_and_aggregation() -> None:
         assert weight.grad.abs().sum() > 0, name
 
 
-# The published code's numbers.
+# Against the published code.
 
 CASES = find_cases("promptswitch")
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
@@ -206,7 +206,7 @@ def unit(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 @each_case
-def test_every_layer_is_the_published_one(case: Case) -> None:
+def test_every_layer_equals_the_published_one(case: Case) -> None:
     model, config, golden = make_model(case), case.config, case.outputs
     tower, num_prompts = model.vision, config["num_prompts"]
     seen: list[Tensor] = []
@@ -233,7 +233,7 @@ def test_every_layer_is_the_published_one(case: Case) -> None:
 
 @torch.no_grad()
 @each_case
-def test_features_scores_and_loss_are_the_published_ones(case: Case) -> None:
+def test_features_scores_and_loss_equal_the_published_ones(case: Case) -> None:
     model, golden = make_model(case), case.outputs
     frames = unit(model.vision(case.pictures, num_frames=case.config["frames"]).frames)
     texts = unit(model.text(case.inputs["text_ids"])[0])
@@ -249,17 +249,17 @@ def test_features_scores_and_loss_are_the_published_ones(case: Case) -> None:
 
 @torch.no_grad()
 @each_case
-def test_what_is_left_without_a_part_is_what_is_published(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ablations_equal_the_published_ones(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     model, num_frames = make_model(case), case.config["frames"]
     assert model.vision.prompts is not None
     whole = case.outputs["frame_features_l2"]
     with monkeypatch.context() as patch:
         patch.setattr("vidret.encode.vision.switch", lambda tokens, num_prompts: tokens)
-        found = unit(model.vision(case.pictures, num_frames=num_frames).frames)
-    check_close(found, case.outputs["ablation.no_switch.frame_features_l2"])
-    assert (found - whole).abs().max() > 1e-4, "the part matters"
+        actual = unit(model.vision(case.pictures, num_frames=num_frames).frames)
+    check_close(actual, case.outputs["ablation.no_switch.frame_features_l2"])
+    assert (actual - whole).abs().max() > 1e-4, "the ablated component matters"
     nn.init.zeros_(model.vision.prompts.aggregation.out_proj.weight)
     nn.init.zeros_(model.vision.prompts.aggregation.out_proj.bias)
-    found = unit(model.vision(case.pictures, num_frames=num_frames).frames)
-    check_close(found, case.outputs["ablation.zero_aggregation.frame_features_l2"])
-    assert (found - whole).abs().max() > 1e-4, "the part matters"
+    actual = unit(model.vision(case.pictures, num_frames=num_frames).frames)
+    check_close(actual, case.outputs["ablation.zero_aggregation.frame_features_l2"])
+    assert (actual - whole).abs().max() > 1e-4, "the ablated component matters"

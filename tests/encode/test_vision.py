@@ -1,4 +1,4 @@
-"""The CLIP towers: open_clip's when nothing is switched on, TempMe's published numbers, and what holds in between."""
+"""The CLIP towers: against open_clip, against loops and properties, and against TempMe's published code."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ NO_MERGING = MergeSchedule(layers=(), factors=(), r=0)
 
 
 def naive_shift(x: Tensor, num_frames: int, mask: list[bool] | None = None) -> Tensor:
-    """Walk over frames and tokens: 1, 1 + fold, ... come from the frame before, 4, 4 + fold, ... from the one after."""
+    """Shift by loops: tokens 1, 1 + fold, ... come from the previous frame, 4, 4 + fold, ... from the next."""
     out = x.clone()
     fold = x.shape[1] // 7
     for start in range(0, len(x), num_frames):
@@ -51,7 +51,7 @@ def _seed() -> None:
 
 @contextmanager
 def noted_plans() -> Iterator[list[MergePlan]]:
-    """Collect the merges planned inside."""
+    """Collect the merge plans that are made in the block."""
     plans: list[MergePlan] = []
 
     def plan_and_note(*args: Any, **settings: Any) -> MergePlan:
@@ -74,7 +74,7 @@ def make_tower(schedule: MergeSchedule | None = MERGING, *, num_frames: int = 12
 
 @pytest.fixture(scope="module", params=[False, True], ids=["gelu", "quick_gelu"])
 def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ClipModel]:
-    """Give a model of open_clip's, and ours with its weights."""
+    """Return an open_clip model, and a ``ClipModel`` with its weights."""
     quick_gelu: bool = request.param
     name = f"vidret-towers-{'quick' if quick_gelu else 'plain'}"
     vision = {"image_size": 32, "layers": 3, "width": 48, "head_width": 16, "patch_size": 8}
@@ -96,7 +96,7 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @torch.no_grad()
-def test_with_nothing_switched_on_pictures_are_open_clips(plain: tuple[Any, ClipModel]) -> None:
+def test_plain_frames_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
     other, model = plain
     pictures = make_pictures(6)
     out = model.vision(pictures, num_frames=3)
@@ -105,7 +105,7 @@ def test_with_nothing_switched_on_pictures_are_open_clips(plain: tuple[Any, Clip
 
 
 @torch.no_grad()
-def test_with_nothing_switched_on_patches_are_open_clips(plain: tuple[Any, ClipModel]) -> None:
+def test_plain_patches_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
     other, model = plain
     pictures = make_pictures(4)
     states = other.visual.forward_intermediates(pictures, indices=1, output_fmt="NLC", normalize_intermediates=True)[
@@ -119,22 +119,22 @@ def test_with_nothing_switched_on_patches_are_open_clips(plain: tuple[Any, ClipM
 
 
 def make_texts() -> Tensor:
-    """Give texts of several lengths: 38 starts, 39 ends, 0 pads."""
+    """Return texts of several lengths: 38 is the start token, 39 the end token, 0 padding."""
     rows = [[38, 5, 6, 7, 39], [38, 39], [38, *range(1, 11), 39], [38, 9, 39]]
     return torch.tensor([[*row, *[0] * (12 - len(row))] for row in rows])
 
 
 @torch.no_grad()
-def test_texts_are_open_clips(plain: tuple[Any, ClipModel]) -> None:
+def test_texts_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
     other, model = plain
     sentences, words = model.text(make_texts())
     check_close(sentences, other.encode_text(make_texts()))
     assert words.shape == (4, 12, 28)
-    assert torch.equal(words[0, 4], sentences[0]), "a sentence is the state at its end"
+    assert torch.equal(words[0, 4], sentences[0]), "a text's vector is the state at its end token"
 
 
 @torch.no_grad()
-def test_words_beyond_the_end_change_nothing() -> None:
+def test_ids_after_the_end_token_do_not_matter() -> None:
     tower = TextTower(TEXT).eval()
     stir(tower)
     texts = make_texts()
@@ -145,18 +145,18 @@ def test_words_beyond_the_end_change_nothing() -> None:
     check_close(again, sentences, 1e-6)
     check_close(more[0, :5], words[0, :5], 1e-6)
     short, few = tower(texts[:2])
-    assert few.shape[1] == 5, "what lies behind the last end is not computed"
+    assert few.shape[1] == 5, "states after the last end token are not computed"
     check_close(short, sentences[:2], 1e-6)
 
 
 @torch.no_grad()
-def test_a_frame_alone_is_a_frame_among_others() -> None:
+def test_plain_frames_are_independent() -> None:
     tower, pictures = make_tower(None), make_pictures(6)
     together = tower(pictures, num_frames=6).frames[0]
     check_close(tower(pictures, num_frames=1).frames[:, 0], together, 1e-6)
 
 
-def test_pictures_must_be_whole_videos() -> None:
+def test_partial_videos_are_rejected() -> None:
     with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
         make_tower(None)(make_pictures(6), num_frames=4)
 
@@ -165,7 +165,7 @@ def test_pictures_must_be_whole_videos() -> None:
 
 
 @pytest.mark.parametrize("num_tokens", [50, 17, 10])
-def test_the_shift_is_its_loop(num_tokens: int) -> None:
+def test_the_shift_equals_loops(num_tokens: int) -> None:
     x = torch.randn(6, num_tokens, 3)
     assert torch.equal(shift_tokens(x, 3), naive_shift(x, 3))
     assert torch.equal(shift_tokens(x, 1), x)
@@ -176,7 +176,7 @@ def test_the_shift_is_its_loop(num_tokens: int) -> None:
 
 
 @torch.no_grad()
-def test_the_shift_is_in_the_last_two_layers_and_leaves_the_residual() -> None:
+def test_the_shift_is_in_the_last_two_layers_before_attention() -> None:
     tower, pictures = make_tower(None, token_shift=True), make_pictures(6)
     still = VisionTower(VISION).eval()
     still.load_state_dict(tower.state_dict())
@@ -193,7 +193,7 @@ def test_the_shift_is_in_the_last_two_layers_and_leaves_the_residual() -> None:
 
 
 @torch.no_grad()
-def test_the_shift_does_not_reach_into_padding() -> None:
+def test_the_shift_ignores_padding() -> None:
     tower, pictures = make_tower(None, token_shift=True), make_pictures(6)
     mask = torch.tensor([[True, True, False], [True, False, False]])
     other = torch.where(mask.flatten()[:, None, None, None], pictures, make_pictures(6, seed=5))
@@ -203,7 +203,7 @@ def test_the_shift_does_not_reach_into_padding() -> None:
 
 
 @pytest.mark.parametrize("more", [{"merging": MERGING}, {"prompts": PromptShape(2, 2)}])
-def test_the_shift_goes_with_nothing_else(more: dict[str, Any]) -> None:
+def test_the_shift_excludes_merging_and_prompts(more: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="token_shift must be alone, got it with merging or prompts"):
         VisionTower(VISION, token_shift=True, **more)
 
@@ -213,7 +213,7 @@ def test_the_shift_goes_with_nothing_else(more: dict[str, Any]) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_frames", [12, 24])
-def test_no_token_is_lost_and_class_tokens_never_merge(num_frames: int) -> None:
+def test_sizes_are_conserved_and_class_tokens_never_merge(num_frames: int) -> None:
     tower = make_tower(num_frames=num_frames)
     with recorded(tower) as trunks, noted_plans() as plans:
         tower(make_pictures(2 * num_frames), num_frames=num_frames, tokens=True)
@@ -227,7 +227,7 @@ def test_no_token_is_lost_and_class_tokens_never_merge(num_frames: int) -> None:
 
 
 @torch.no_grad()
-def test_videos_do_not_see_each_other() -> None:
+def test_videos_are_independent() -> None:
     tower, videos, order = make_tower(), make_pictures(36).view(3, 12, 3, 32, 32), torch.tensor([2, 0, 1])
     straight = tower(videos.flatten(0, 1), num_frames=12, tokens=True, trace=True)
     turned = tower(videos[order].flatten(0, 1), num_frames=12, tokens=True, trace=True)
@@ -236,9 +236,9 @@ def test_videos_do_not_see_each_other() -> None:
 
 
 @torch.no_grad()
-def test_frames_stand_in_order_of_time() -> None:
+def test_frames_are_in_time_order() -> None:
     tower = make_tower(replace(MERGING, r=0, cross=0.0, intra=0.0))
-    silence(tower, mlp=False)  # nobody sees anybody: a class token is its own frame's
+    silence(tower, mlp=False)  # no attention: a class token depends on its own frame only
     frames = tower(make_pictures(12), num_frames=12).frames
     alone = VisionTower(VISION).eval()
     alone.load_state_dict({name: weight for name, weight in tower.state_dict().items() if "temporal" not in name})
@@ -246,7 +246,7 @@ def test_frames_stand_in_order_of_time() -> None:
 
 
 @torch.no_grad()
-def test_each_clip_gets_its_own_temporal_position() -> None:
+def test_each_clip_has_its_own_temporal_position() -> None:
     tower = make_tower(replace(MERGING, r=0, cross=0.0, intra=0.0))
     silence(tower)
     stir(tower.temporal)
@@ -265,7 +265,7 @@ def test_each_clip_gets_its_own_temporal_position() -> None:
 @pytest.mark.parametrize(
     "settings", [{}, {"lora_rank": 4}, {"schedule": None}, {"schedule": None, "token_shift": True}]
 )
-def test_frames_are_the_same_whether_or_not_tokens_are_asked_for(settings: dict[str, Any], num_frames: int) -> None:
+def test_frames_do_not_depend_on_requesting_tokens(settings: dict[str, Any], num_frames: int) -> None:
     tower, pictures = make_tower(**settings), make_pictures(2 * num_frames)
     mask = torch.arange(2 * num_frames).view(2, -1) != 3
     for given in (None, mask):
@@ -285,7 +285,7 @@ HARSH = replace(MERGING, r=1000, cross=0.9, intra=0.9)
     "schedule", [MERGING, HARSH, replace(MERGING, proportional=False)], ids=["mild", "harsh", "bare"]
 )
 @pytest.mark.parametrize("hidden", MASKS.values(), ids=MASKS.keys())
-def test_a_padding_frame_changes_nothing_in_the_others(schedule: MergeSchedule, hidden: list[int]) -> None:
+def test_padding_frames_do_not_affect_others(schedule: MergeSchedule, hidden: list[int]) -> None:
     tower, pictures = make_tower(schedule), make_pictures(24)
     mask = torch.ones(2, 12, dtype=torch.bool)
     mask[0, hidden] = False
@@ -303,7 +303,7 @@ def test_a_padding_frame_changes_nothing_in_the_others(schedule: MergeSchedule, 
 @torch.no_grad()
 @pytest.mark.parametrize("schedule", [MERGING, HARSH], ids=["mild", "harsh"])
 @pytest.mark.parametrize("num_frames", [1, 7, 10, 13])
-def test_any_number_of_frames_will_do(schedule: MergeSchedule, num_frames: int) -> None:
+def test_any_number_of_frames_works(schedule: MergeSchedule, num_frames: int) -> None:
     tower = make_tower(schedule)
     tables = {name: tuple(table.shape) for name, table in tower.temporal.items()}
     pictures = make_pictures(2 * num_frames)
@@ -321,7 +321,7 @@ def test_any_number_of_frames_will_do(schedule: MergeSchedule, num_frames: int) 
             "4": (3, 32),
         }
     )
-    if num_frames < 12:  # filled up inside or given as padding: the same
+    if num_frames < 12:  # internal padding equals masked frames
         filled = torch.cat([pictures.view(2, num_frames, 3, 32, 32), torch.randn(2, 12 - num_frames, 3, 32, 32)], dim=1)
         mask = torch.arange(12).expand(2, 12) < num_frames
         given = tower(filled.flatten(0, 1), num_frames=12, mask=mask, tokens=True)
@@ -330,21 +330,21 @@ def test_any_number_of_frames_will_do(schedule: MergeSchedule, num_frames: int) 
 
 
 @torch.no_grad()
-def test_temporal_positions_are_stretched() -> None:
+def test_temporal_positions_are_interpolated() -> None:
     tower = make_tower()
     table = tower.temporal["2"]
     stretched = tower._positions_in_time(2, 24)
     check_close(stretched[[0, 23]], table[[0, 11]], 1e-6)
     for row in range(24):
-        place = row * 11 / 23
-        low = min(int(place), 10)
-        check_close(stretched[row], table[low] + (place - low) * (table[low + 1] - table[low]), 1e-5)
+        position = row * 11 / 23
+        low = min(int(position), 10)
+        check_close(stretched[row], table[low] + (position - low) * (table[low + 1] - table[low]), 1e-5)
     assert tower._positions_in_time(2, 12) is table
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("r", [8, 15, 1000])
-def test_r_far_too_big_leaves_a_patch(r: int) -> None:
+def test_a_large_r_keeps_a_patch(r: int) -> None:
     tower = make_tower(replace(MERGING, r=r, cross=0.99, intra=0.99))
     out = tower(make_pictures(24), num_frames=12, tokens=True)
     assert out.tokens.shape[1] >= 1
@@ -353,7 +353,7 @@ def test_r_far_too_big_leaves_a_patch(r: int) -> None:
 
 
 @torch.no_grad()
-def test_folded_is_unfolded() -> None:
+def test_folding_keeps_the_output() -> None:
     card = Card("tempme", "tiny", VISION, TEXT, merging=MERGING, lora_rank=4)
     model = ClipModel(card).eval()
     stir(model)
@@ -367,7 +367,7 @@ def test_folded_is_unfolded() -> None:
     check_close(model.text(texts)[0], sentences)
 
 
-def test_gradients_reach_what_is_trained_and_nothing_else() -> None:
+def test_gradients_reach_only_trained_weights() -> None:
     model = ClipModel(Card("tempme", "tiny", VISION, TEXT, merging=MERGING, lora_rank=4))
     stir(model)
     trained = {name for name, _ in model.named_parameters() if "lora" in name or "temporal" in name}
@@ -388,7 +388,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else() -> None:
 
 
 @torch.no_grad()
-def test_a_still_video_is_the_same_each_time_and_merges_the_first_of_equals() -> None:
+def test_a_still_video_is_deterministic() -> None:
     tower = make_tower(replace(MERGING, r=0, cross=0.4))
     pictures = make_pictures(1).expand(12, -1, -1, -1)
     with noted_plans() as plans:
@@ -397,7 +397,7 @@ def test_a_still_video_is_the_same_each_time_and_merges_the_first_of_equals() ->
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one, other)
     src, dst = plans[0].src, plans[0].dst
-    assert (src == src[:1]).all(), "the six clips are the same"
+    assert (src == src[:1]).all(), "the six clips are equal"
     assert (dst == dst[:1]).all()
     flat = tower(torch.zeros(12, 3, 32, 32), num_frames=12)
     assert flat.frames.isfinite().all()
@@ -406,7 +406,7 @@ def test_a_still_video_is_the_same_each_time_and_merges_the_first_of_equals() ->
 @torch.no_grad()
 @pytest.mark.parametrize("num_frames", [12, 24, 7])
 @pytest.mark.parametrize("schedule", [MERGING, replace(MERGING, layers=(2, 3), factors=(2, 2)), None])
-def test_sources_are_where_each_token_went(schedule: MergeSchedule | None, num_frames: int) -> None:
+def test_sources_follow_the_merges(schedule: MergeSchedule | None, num_frames: int) -> None:
     tower = make_tower(schedule)
     out = tower(make_pictures(2 * num_frames), num_frames=num_frames, tokens=True, trace=True)
     assert out.tokens is not None
@@ -419,12 +419,12 @@ def test_sources_are_where_each_token_went(schedule: MergeSchedule | None, num_f
     for video in range(2):
         counts = torch.bincount(out.sources[video].flatten(), minlength=num_frames + num_tokens)
         assert out.sources[video, :, 0].tolist() == list(range(num_frames))
-        assert (counts[:num_frames] == 1).all(), "a class token is of its own frame alone"
+        assert (counts[:num_frames] == 1).all(), "a class token has its own frame as its only source"
         assert torch.equal(counts[num_frames:].float(), out.sizes[video] * out.mask[video])
 
 
 @torch.no_grad()
-def test_tokens_are_the_means_of_their_sources() -> None:
+def test_tokens_are_means_of_their_sources() -> None:
     tower = make_tower()
     silence(tower)
     tower.ln_post = nn.Identity()  # type: ignore[assignment]
@@ -433,13 +433,13 @@ def test_tokens_are_the_means_of_their_sources() -> None:
     out = tower(pictures, num_frames=12, tokens=True, trace=True)
     assert out.sources is not None
     assert out.tokens is not None
-    for number, token in enumerate(torch.cat([out.frames, out.tokens], dim=1)[0]):
-        check_close(token, embedded[out.sources[0] == number].mean(dim=0), 1e-5)
+    for index, token in enumerate(torch.cat([out.frames, out.tokens], dim=1)[0]):
+        check_close(token, embedded[out.sources[0] == index].mean(dim=0), 1e-5)
 
 
 @torch.no_grad()
 def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Follow two frames of four patches: p2 into p3 in each frame, then frame 0's p2 and p3 into frame 1's."""
+    """Two frames of four patches: p2 merges into p3 in each frame, then frame 0's p2 and p3 into frame 1's."""
     shape = replace(VISION, image_size=16, layers=2)
     tower = VisionTower(shape, merging=MergeSchedule((1,), (2,), r=1, cross=0.15, intra=0.0), num_frames=2)
     known = [
@@ -455,7 +455,7 @@ def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(vision, "plan_merge", plan_as_known)
     out = tower(make_pictures(2, side=16), num_frames=2, tokens=True, trace=True)
-    # In the end: c c | (0 p4) (1 p1) | (0 p1) (1 p4) (both p23), counted from 2
+    # At the end: c c | (0 p4) (1 p1) | (0 p1) (1 p4) (both p23), counted from 2
     assert out.sources is not None
     assert out.sources.tolist() == [[[0, 4, 6, 6, 2], [1, 3, 6, 6, 5]]]
     assert out.sizes is not None
@@ -463,14 +463,14 @@ def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @torch.no_grad()
-def test_bfloat16_makes_nearly_the_same_merges() -> None:
+def test_bfloat16_merges_nearly_the_same_tokens() -> None:
     tower, pictures = make_tower(), make_pictures(36)
     with noted_plans() as exact:
         reference = tower(pictures, num_frames=12).frames
     with noted_plans() as rough:
-        found = tower.bfloat16()(pictures.bfloat16(), num_frames=12).frames
-    assert found.dtype == torch.bfloat16
-    # Up to the first join: from there on other merges before put other tokens at the same place.
+        actual = tower.bfloat16()(pictures.bfloat16(), num_frames=12).frames
+    assert actual.dtype == torch.bfloat16
+    # Up to the first join; after it, earlier differences move other tokens to the same index.
     for one, other in zip(exact[:3], rough[:3], strict=True):
         pairs = [
             {
@@ -481,15 +481,15 @@ def test_bfloat16_makes_nearly_the_same_merges() -> None:
             for plan in (one, other)
         ]
         assert len(pairs[0] & pairs[1]) >= 0.9 * len(pairs[0])
-    assert functional.cosine_similarity(found.float(), reference, dim=-1).min() > 0.9
+    assert functional.cosine_similarity(actual.float(), reference, dim=-1).min() > 0.9
 
 
-def test_a_schedule_for_a_deeper_model_is_refused() -> None:
+def test_a_schedule_for_a_deeper_model_is_rejected() -> None:
     with pytest.raises(ValueError, match="layers must be below 6"):
         VisionTower(VISION, merging=MergeSchedule())(make_pictures(12), num_frames=12)
 
 
-def test_what_is_trained_on_vit_b_32() -> None:
+def test_trained_parameter_counts_of_vit_b_32() -> None:
     with torch.device("meta"):
         vision = VisionShape(224, 32, 768, 12, 12, 512, quick_gelu=True)
         text = TextShape(77, 49408, 512, 12, 8, 512, quick_gelu=True)
@@ -504,14 +504,14 @@ def test_what_is_trained_on_vit_b_32() -> None:
     assert sum(counts.values()) == 507_648
 
 
-# TempMe's published numbers.
+# Against TempMe's published code.
 
 CASES = find_cases("tempme")
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
 
 
 def read_schedule(settings: dict[str, Any]) -> MergeSchedule:
-    layers, factors, shares = (
+    layers, factors, percents = (
         [int(part) for part in settings[name].split("-")]
         for name in ("merge_layer", "merge_frame_num", "merge_token_proportion")
     )
@@ -519,8 +519,8 @@ def read_schedule(settings: dict[str, Any]) -> MergeSchedule:
         tuple(layers),
         tuple(factors),
         r=settings["tome_r"],
-        cross=shares[0] / 100,
-        intra=shares[1] / 100,
+        cross=percents[0] / 100,
+        intra=percents[1] / 100,
         proportional=settings["tome_propattn"],
     )
 
@@ -535,7 +535,7 @@ def make_model(case: Case) -> ClipModel:
 
 
 def rebuild(model: ClipModel, schedule: MergeSchedule) -> VisionTower:
-    """Give the vision tower with another schedule and the same weights."""
+    """Return the vision tower with another schedule and the same weights."""
     other = ClipModel(replace(model.card, merging=schedule)).eval().vision
     other.load_state_dict(
         {name: weight for name, weight in model.vision.state_dict().items() if name in other.state_dict()}
@@ -544,7 +544,7 @@ def rebuild(model: ClipModel, schedule: MergeSchedule) -> VisionTower:
 
 
 def encode_video(tower: VisionTower, case: Case) -> Tensor:
-    """Give the mean over real frames; padding takes part in everything before, as in the published code."""
+    """Return the mean over real frames; padding takes part in everything before, as in the published code."""
     frames = functional.normalize(tower(case.pictures, num_frames=case.config["frames"]).frames, dim=-1)
     mask = case.inputs["video_mask"].float()
     return (frames * mask[..., None]).sum(1) / mask.sum(1).clamp(min=1)[:, None]
@@ -552,20 +552,20 @@ def encode_video(tower: VisionTower, case: Case) -> Tensor:
 
 @torch.no_grad()
 @each_case
-def test_every_merge_and_every_layer_is_the_published_one(case: Case) -> None:
+def test_every_merge_and_layer_equals_the_published_one(case: Case) -> None:
     model, golden = make_model(case), case.outputs
     num_frames, steps = case.config["frames"], model.vision.plan(case.config["frames"])
-    for name, found in (("tokens", "left"), ("cls", "front"), ("clips", "clips")):
-        assert [getattr(step, found) for step in steps] == golden[f"{name}_after_block"].tolist()
+    for name, attribute in (("tokens", "left"), ("cls", "front"), ("clips", "clips")):
+        assert [getattr(step, attribute) for step in steps] == golden[f"{name}_after_block"].tolist()
     with noted_plans() as plans, recorded(model.vision) as trunks:
         frames = model.vision(case.pictures, num_frames=num_frames, tokens=True).frames
     assert len(plans) == len(case.config["merges"])
-    for number, (plan, facts) in enumerate(zip(plans, case.config["merges"], strict=True)):
-        assert (plan.length, plan.front, *plan.src.shape) == (facts["n_in"], facts["cls"], facts["batch"], facts["r"])
+    for index, (plan, merge) in enumerate(zip(plans, case.config["merges"], strict=True)):
+        assert (plan.length, plan.front, *plan.src.shape) == (merge["n_in"], merge["cls"], merge["batch"], merge["r"])
         src, order = plan.src.sort(dim=1)
-        assert torch.equal(src, golden[f"merge{number:02}.src_idx"].long())
-        assert torch.equal(plan.dst.gather(1, order), golden[f"merge{number:02}.dst_idx"].long())
-        assert torch.equal(plan.kept, golden[f"merge{number:02}.unm_idx"].long())
+        assert torch.equal(src, golden[f"merge{index:02}.src_idx"].long())
+        assert torch.equal(plan.dst.gather(1, order), golden[f"merge{index:02}.dst_idx"].long())
+        assert torch.equal(plan.kept, golden[f"merge{index:02}.unm_idx"].long())
     for layer, (trunk, step) in enumerate(zip(trunks, steps, strict=True)):
         check_close(trunk.x[:, : step.front], golden[f"block{layer:02}.cls_out"])
         assert trunk.sizes is not None
@@ -577,7 +577,7 @@ def test_every_merge_and_every_layer_is_the_published_one(case: Case) -> None:
 
 @torch.no_grad()
 @each_case
-def test_features_scores_and_loss_are_the_published_ones(case: Case) -> None:
+def test_features_scores_and_loss_equal_the_published_ones(case: Case) -> None:
     model, golden = make_model(case), case.outputs
     videos, (texts, _) = encode_video(model.vision, case), model.text(case.inputs["text_ids"])
     check_close(videos, golden["video_feat"])
@@ -593,7 +593,7 @@ def test_features_scores_and_loss_are_the_published_ones(case: Case) -> None:
 
 @torch.no_grad()
 @each_case
-def test_what_is_left_without_a_part_is_what_is_published(case: Case) -> None:
+def test_ablations_equal_the_published_ones(case: Case) -> None:
     model, golden = make_model(case), case.outputs
     assert model.card.merging is not None
     bare = rebuild(model, replace(model.card.merging, proportional=False))

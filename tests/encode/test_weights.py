@@ -1,4 +1,4 @@
-"""Published checkpoints become models: every key has its place, and one that has none is named."""
+"""Conversion of published checkpoints: every weight is used, and unknown or missing ones are reported."""
 
 import pickle
 from dataclasses import replace
@@ -26,16 +26,16 @@ BLOCK = "clip.visual.transformer.resblocks"
 
 
 def own_to_open(name: str) -> str:
-    """Give open_clip's name of one of our parameters."""
-    for number in range(12):
+    """Return open_clip's name of a ``ClipModel`` parameter."""
+    for index in range(12):
         for pattern, own in OPEN_CLIP.items():
-            if own.replace("*", str(number)) == name:
-                return pattern.replace("*", str(number))
+            if own.replace("*", str(index)) == name:
+                return pattern.replace("*", str(index))
     raise AssertionError(name)
 
 
 def make_ucofia() -> tuple[dict[str, Tensor], ClipModel]:
-    """Give a checkpoint as UCoFiA writes it, CLIP below ``clip.`` beside the aligner's own, and what it should be."""
+    """Return a checkpoint in UCoFiA's format, CLIP under ``clip.`` beside an aligner, and the expected weights."""
     torch.manual_seed(0)
     vision, text = replace(VISION, quick_gelu=True), replace(TEXT, quick_gelu=True)
     model = ClipModel(Card("ucofia", "ViT-32-8", vision, text, token_shift=True)).eval()
@@ -46,7 +46,7 @@ def make_ucofia() -> tuple[dict[str, Tensor], ClipModel]:
 
 
 def make_glscl() -> tuple[dict[str, Tensor], ClipModel]:
-    """Give a checkpoint as GLSCL writes it: CLIP with nothing changed, beside the aligner's own."""
+    """Return a checkpoint in GLSCL's format: unchanged CLIP beside an aligner."""
     state, shifted = make_ucofia()
     card = replace(shifted.card, method="glscl", token_shift=False)
     model = ClipModel(card).eval()
@@ -67,7 +67,7 @@ def same(own: Tensor, theirs: Tensor) -> bool:
     return torch.equal(own, theirs.float())
 
 
-def test_tempmes_keys_find_their_place() -> None:
+def test_tempme_weights_are_all_used() -> None:
     state = TEMPME.weights
     model = convert_tempme(state)
     own = model.state_dict()
@@ -89,12 +89,12 @@ def test_tempmes_keys_find_their_place() -> None:
     assert (text.context, text.vocabulary, text.layers, text.heads, text.quick_gelu) == (77, 512, 4, 1, True)
 
 
-def test_tempme_without_low_rank_updates_is_read_too() -> None:
+def test_tempme_without_low_rank_updates_converts() -> None:
     state = {name: weight for name, weight in TEMPME.weights.items() if "LoRA" not in name}
     assert convert_tempme(state).card.lora_rank == 0
 
 
-def test_prompt_switchs_keys_find_their_place() -> None:
+def test_prompt_switch_weights_are_all_used() -> None:
     state = PROMPT_SWITCH.weights
     model = convert_state_dict(state, "promptswitch", heads=(3, 2))
     own, layer = model.state_dict(), "clip.vision_model.encoder.layers.1"
@@ -113,14 +113,14 @@ def test_prompt_switchs_keys_find_their_place() -> None:
     ).card.prompts == PromptShape(6, 12)
 
 
-def test_packing_leaves_what_is_not_attention_of_clip() -> None:
+def test_packing_keeps_other_weights() -> None:
     state = {"caption.self_attn.q_proj.weight": torch.ones(2, 2), "clip.a.self_attn.q_proj.weight": torch.ones(2, 2)}
     assert pack_attention(state).keys() == state.keys()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("source", ["ucofia", "glscl"])
-def test_the_clip_of_what_comes_with_an_aligner_is_taken_and_the_aligner_left(source: str) -> None:
+def test_an_aligners_clip_converts_without_the_aligner(source: str) -> None:
     state, expected = ALIGNED[source]()
     model = convert_state_dict(state, source, heads=HEADS)
     assert model.card == expected.card
@@ -130,15 +130,15 @@ def test_the_clip_of_what_comes_with_an_aligner_is_taken_and_the_aligner_left(so
     for name, weight in expected.state_dict().items():
         assert torch.equal(own[name], weight.half().float()), name
     pictures = make_pictures(6)
-    seen = model.vision(pictures, num_frames=3).frames
-    assert seen.dtype == torch.float32
-    # Frames see each other exactly where tokens are shifted between them.
+    frames = model.vision(pictures, num_frames=3).frames
+    assert frames.dtype == torch.float32
+    # Frames affect each other only where tokens are shifted.
     alone = model.vision(pictures, num_frames=1).frames
-    assert torch.allclose(seen.flatten(0, 1), alone.flatten(0, 1), atol=1e-5) == (source == "glscl")
+    assert torch.allclose(frames.flatten(0, 1), alone.flatten(0, 1), atol=1e-5) == (source == "glscl")
 
 
 @torch.no_grad()
-def test_open_clips_own_state_is_read_for_a_card() -> None:
+def test_open_clip_states_convert() -> None:
     state, expected = make_ucofia()
     own = {name.removeprefix("clip."): weight for name, weight in state.items() if name.startswith("clip.")}
     card = replace(expected.card, method="clip", token_shift=False)
@@ -160,7 +160,7 @@ def test_open_clips_own_state_is_read_for_a_card() -> None:
         ("glscl", "clip.visual.extra"),
     ],
 )
-def test_a_key_without_a_place_is_named(source: str, key: str) -> None:
+def test_an_unknown_weight_is_reported(source: str, key: str) -> None:
     states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
     states |= {aligned: make()[0] for aligned, make in ALIGNED.items()}
     with pytest.raises(EncoderError) as caught:
@@ -186,7 +186,7 @@ def test_a_key_without_a_place_is_named(source: str, key: str) -> None:
         ("glscl", "clip.visual.ln_post.bias", "vision.ln_post.bias"),
     ],
 )
-def test_a_key_that_is_missing_is_named(source: str, key: str, named: str) -> None:
+def test_a_missing_weight_is_reported(source: str, key: str, named: str) -> None:
     states = {"tempme": TEMPME.weights, "promptswitch": PROMPT_SWITCH.weights}
     state = states[source] if source in states else ALIGNED[source]()[0]
     heads = {"tempme": (2, 1), "promptswitch": (3, 2)}.get(source, HEADS)
@@ -195,30 +195,30 @@ def test_a_key_that_is_missing_is_named(source: str, key: str, named: str) -> No
     assert str(caught.value).endswith(f"1 weights missing: {named}")
 
 
-def test_all_unknown_keys_are_named_in_order() -> None:
+def test_unknown_weights_are_sorted() -> None:
     with pytest.raises(EncoderError, match="2 weights unknown: a, b"):
         rename({"b": torch.zeros(1), "a": torch.zeros(1)}, OPEN_CLIP)
 
 
-def test_an_attention_that_lacks_a_part_is_not_packed() -> None:
+def test_incomplete_attention_is_not_packed() -> None:
     key = "clip.text_model.encoder.layers.0.self_attn.k_proj.bias"
     state = {name: weight for name, weight in PROMPT_SWITCH.weights.items() if name != key}
     with pytest.raises(EncoderError, match=r"2 weights unknown: .*q_proj.bias, .*v_proj.bias"):
         convert_state_dict(state, "promptswitch", heads=(3, 2))
 
 
-def test_a_source_must_be_known() -> None:
+def test_an_unknown_source_is_rejected() -> None:
     with pytest.raises(EncoderError, match="source must be one of tempme, promptswitch, ucofia, glscl, got clip4clip"):
         convert_state_dict({}, "clip4clip")
 
 
 @pytest.mark.parametrize("source", ["tempme", "promptswitch", "ucofia", "glscl"])
-def test_nothing_at_all_is_refused(source: str) -> None:
+def test_an_empty_state_is_rejected(source: str) -> None:
     with pytest.raises(EncoderError, match=r"6 weights missing: vision.patches.weight, "):
         convert_state_dict({}, source)
 
 
-def test_a_schedule_must_be_the_checkpoints() -> None:
+def test_a_schedule_that_does_not_match_is_rejected() -> None:
     with pytest.raises(
         EncoderError, match=r"schedule must merge at .*temporal.8'.* as the checkpoint does, got .*temporal.6'"
     ):
@@ -231,7 +231,7 @@ def test_a_schedule_must_be_the_checkpoints() -> None:
         convert_tempme(TEMPME.weights, MergeSchedule(factors=(3, 1, 4)))
 
 
-def test_heads_are_one_for_64_channels_unless_said() -> None:
+def test_default_heads_are_one_per_64_channels() -> None:
     assert convert_state_dict(TEMPME.weights, "tempme").card.vision.heads == 2
     assert convert_state_dict(TEMPME.weights, "tempme", heads=(4, 2)).card.text.heads == 2
     with pytest.raises(ValueError, match="heads must divide width 128, got 3"):
@@ -261,22 +261,22 @@ def wrapped(kind: str) -> Any:
 def test_a_state_dict_is_unwrapped(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(wrapped(kind), path)
-    found = read_weights(path)
-    assert found.keys() == STATE.keys()
-    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+    loaded = read_weights(path)
+    assert loaded.keys() == STATE.keys()
+    assert all(torch.equal(loaded[name], STATE[name]) for name in STATE)
 
 
-def test_safetensors_are_read(tmp_path: Path) -> None:
+def test_safetensors_load(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     for prefix in ("", "module."):
         save_file({prefix + name: weight for name, weight in STATE.items()}, path)
-        found = read_weights(path)
-        assert found.keys() == STATE.keys()
-        assert all(torch.equal(found[name], STATE[name]) for name in STATE)
+        loaded = read_weights(path)
+        assert loaded.keys() == STATE.keys()
+        assert all(torch.equal(loaded[name], STATE[name]) for name in STATE)
 
 
 class Trap:
-    """Leave a mark when unpickled."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -286,11 +286,11 @@ class Trap:
 
 
 @pytest.mark.parametrize("kind", ["trap", "pickle", "list", "numbers", "noise", "empty", "gone", "folder", "torn"])
-def test_what_is_more_than_tensors_is_refused_and_nothing_in_it_runs(kind: str, tmp_path: Path) -> None:
+def test_files_with_other_objects_are_rejected_and_never_executed(kind: str, tmp_path: Path) -> None:
     path, mark = tmp_path / "weights.pt", tmp_path / "sprung"
-    things: dict[str, Any] = {"trap": {**STATE, "more": Trap(mark)}, "list": [1, 2], "numbers": {"a": 1}}
-    if kind in things:
-        torch.save(things[kind], path)
+    contents: dict[str, Any] = {"trap": {**STATE, "more": Trap(mark)}, "list": [1, 2], "numbers": {"a": 1}}
+    if kind in contents:
+        torch.save(contents[kind], path)
     elif kind == "folder":
         path.mkdir()
     elif kind == "torn":
@@ -306,7 +306,7 @@ def test_what_is_more_than_tensors_is_refused_and_nothing_in_it_runs(kind: str, 
     assert not mark.exists()
 
 
-def test_a_file_becomes_a_model(tmp_path: Path) -> None:
+def test_a_file_converts_to_a_model(tmp_path: Path) -> None:
     path = tmp_path / "tempme.pth"
     torch.save({"state_dict": {f"module.{name}": weight for name, weight in TEMPME.weights.items()}}, path)
     model, other = convert_tempme(read_weights(path)), convert_tempme(TEMPME.weights)

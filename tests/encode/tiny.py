@@ -1,4 +1,4 @@
-"""Towers small enough to run by the dozen."""
+"""Tiny CLIP towers for tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ MERGING = MergeSchedule(layers=(2, 3, 4), factors=(2, 2, 3), r=1)
 
 
 def stir(module: nn.Module, std: float = 0.1) -> None:
-    """Move every weight away from where it starts, zeros too."""
+    """Perturb every weight, including those that start at zero."""
     with torch.no_grad():
         for weight in module.parameters():
             weight.add_(torch.randn_like(weight), alpha=std)
 
 
 def silence(tower: VisionTower, *, mlp: bool = True) -> None:
-    """Let blocks add nothing, or (without ``mlp``) let tokens not see each other; temporal positions are zero."""
+    """Zero the blocks' updates, or without ``mlp`` those of attention only, and the temporal positions."""
     with torch.no_grad():
         for block in tower.blocks:
             assert isinstance(block, Block)
@@ -42,7 +42,7 @@ def make_pictures(num: int, seed: int = 0, side: int = 32) -> Tensor:
 
 @contextmanager
 def recorded(tower: VisionTower) -> Iterator[list[Trunk]]:
-    """Collect the state after each layer of the forward that runs inside."""
+    """Collect the states after each layer of a forward in the block."""
     trunks: list[Trunk] = []
     original = tower._layer
 

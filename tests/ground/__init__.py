@@ -1,1 +1,1 @@
-"""Proofs for vidret/ground/."""
+"""Tests of ``vidret.ground``."""

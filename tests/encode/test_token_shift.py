@@ -1,4 +1,4 @@
-"""The token shift against UCoFiA's own towers: every token of every frame, and every word."""
+"""Token shift against UCoFiA's towers: every token of every frame, and every word."""
 
 import pytest
 import torch
@@ -11,18 +11,18 @@ CASES = find_cases("ucofia")
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
-def test_shifted_towers_are_the_published_ones(case: Case) -> None:
+def test_shifted_towers_equal_the_published_ones(case: Case) -> None:
     weights = case.weights
     heads = (1, weights["clip.text_projection"].shape[0] // 64 or 1)
     model = convert_state_dict(weights, "ucofia", heads=heads)
     video = case.inputs["video"].float()
     num_videos, num_frames = video.shape[:2]
     pictures = video.reshape(-1, *video.shape[-3:])
-    seen = model.vision(pictures, num_frames=num_frames, tokens=True)
-    assert seen.tokens is not None
+    output = model.vision(pictures, num_frames=num_frames, tokens=True)
+    assert output.tokens is not None
     expected = case.outputs["patch_tokens_all"]
-    check_close(seen.frames, expected[:, :, 0])
-    check_close(seen.tokens.reshape(num_videos, num_frames, -1, expected.shape[-1]), expected[:, :, 1:])
+    check_close(output.frames, expected[:, :, 0])
+    check_close(output.tokens.reshape(num_videos, num_frames, -1, expected.shape[-1]), expected[:, :, 1:])
     check_close(model.vision(pictures, num_frames=num_frames).frames, case.outputs["frame_cls"])
     ids = case.inputs["input_ids"].long()
     sentences, words = model.text(ids)
@@ -31,10 +31,10 @@ def test_shifted_towers_are_the_published_ones(case: Case) -> None:
 
 
 @torch.no_grad()
-def test_without_the_shift_the_answer_is_another() -> None:
+def test_the_shift_matters() -> None:
     case = CASES[0]
     model = convert_state_dict(case.weights, "ucofia", heads=(1, 1))
     model.vision.token_shift = False
     video = case.inputs["video"].float()
-    seen = model.vision(video.reshape(-1, *video.shape[-3:]), num_frames=video.shape[1])
-    assert (seen.frames - case.outputs["frame_cls"]).abs().max() > 0.01
+    output = model.vision(video.reshape(-1, *video.shape[-3:]), num_frames=video.shape[1])
+    assert (output.frames - case.outputs["frame_cls"]).abs().max() > 0.01

@@ -1,4 +1,4 @@
-"""The raw layers of the towers: open_clip's own, those of the published code, and whose token is whose."""
+"""Layer outputs of the towers, against open_clip and the published code, and which token is whose."""
 
 import json
 import logging
@@ -45,17 +45,19 @@ each_method = pytest.mark.parametrize("method", METHODS)
 
 
 def watch(blocks: Iterable[Any], run: Callable[[], Any]) -> list[Tensor]:
-    """Run a model of open_clip's, and note what each of some blocks gives."""
-    seen: list[Tensor] = []
-    handles = [block.register_forward_hook(lambda _module, _inputs, output: seen.append(output)) for block in blocks]
+    """Run an open_clip model and record the outputs of some blocks."""
+    captured: list[Tensor] = []
+    handles = [
+        block.register_forward_hook(lambda _module, _inputs, output: captured.append(output)) for block in blocks
+    ]
     run()
     for handle in handles:
         handle.remove()
-    return seen
+    return captured
 
 
 def naive_view(trunk: Trunk, joined: int, per_video: int, num_frames: int, back: int) -> list[FrameTokens]:
-    """Pick the tokens of each frame of each video one by one, when ``joined`` frames have become one sequence."""
+    """Return the tokens of each frame of each video, one by one, after ``joined`` frames became one sequence."""
     stop, views = trunk.x.shape[1] - back, []
     for start in range(0, len(trunk.x), per_video):
         for frame in range(num_frames):
@@ -80,13 +82,15 @@ def make_tower(**settings: Any) -> VisionTower:
     return tower
 
 
-def look(tower: VisionTower, pictures: Tensor, num_frames: int, num_layers: int = 6, **more: Any) -> list[FrameTokens]:
-    found = tower.layers(pictures, num_frames=num_frames, num_layers=num_layers, **more)
-    return [layer.by_frame() for layer in found]
+def frame_tokens(
+    tower: VisionTower, pictures: Tensor, num_frames: int, num_layers: int = 6, **more: Any
+) -> list[FrameTokens]:
+    actual = tower.layers(pictures, num_frames=num_frames, num_layers=num_layers, **more)
+    return [layer.by_frame() for layer in actual]
 
 
 def sample(num_frames: int, seed: int = 0) -> Frames:
-    """Give frames that nobody may write to, as shared memory gives them."""
+    """Return read-only frames, as shared memory provides them."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (num_frames, 32, 32, 3), dtype=np.uint8)
     pixels.flags.writeable = False
@@ -99,7 +103,7 @@ def make_tokenizer() -> Any:
 
 
 def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torch.float32) -> ClipEncoder:
-    """Give an encoder with random weights; the prompts' aggregation adds nothing, so that frames are class tokens."""
+    """Return an encoder with random weights; the aggregation of prompts is zero, so that frames are class tokens."""
     torch.manual_seed(1)
     text = replace(TEXT, context=77, vocabulary=49408)
     model = ClipModel(Card(method, "tiny", VISION, text, sampling=Sampling(12), **METHODS[method]))
@@ -110,12 +114,12 @@ def make_encoder(method: str, *, batch_size: int = 64, dtype: torch.dtype = torc
     return ClipEncoder(method, model, make_tokenizer(), device=CPU, dtype=dtype, batch_size=batch_size)
 
 
-# open_clip's own layers.
+# Against open_clip.
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["gelu", "quick_gelu"])
 def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Give a model of open_clip's with random weights."""
+    """Return an open_clip model with random weights."""
     name = f"{NAME}-{'quick' if request.param else 'plain'}"
     vision = {"image_size": 32, "layers": 5, "width": 48, "head_width": 16, "patch_size": 8}
     text = {"context_length": 77, "vocab_size": 49408, "width": 36, "heads": 3, "layers": 4}
@@ -130,7 +134,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def take(other: Any, *, batch_size: int = 64) -> ClipEncoder:
-    """Give our encoder with the weights of a model of open_clip's."""
+    """Return a ``ClipEncoder`` with the weights of an open_clip model."""
     card = derive_card(other, NAME)
     assert card is not None
     model = from_open_clip(other.state_dict(), card)
@@ -139,61 +143,59 @@ def take(other: Any, *, batch_size: int = 64) -> ClipEncoder:
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_layers", [1, 4, 5])
-def test_vision_layers_are_open_clips(other: Any, num_layers: int) -> None:
+def test_vision_layers_equal_open_clip(other: Any, num_layers: int) -> None:
     encoder, pictures = take(other), make_pictures(6)
     expected = watch(other.visual.transformer.resblocks[-num_layers:], lambda: other.encode_image(pictures))
     for num_frames in (1, 3):
-        found = look(encoder._model.vision, pictures, num_frames, num_layers)
-        assert len(found) == len(expected) == num_layers
-        for layer, own in zip(found, expected, strict=True):
+        actual = frame_tokens(encoder._model.vision, pictures, num_frames, num_layers)
+        assert len(actual) == len(expected) == num_layers
+        for layer, own in zip(actual, expected, strict=True):
             assert layer.tokens.shape == (6 // num_frames, num_frames, 17, 48)
             check_close(layer.tokens.flatten(0, 1), own)
             assert layer.mask.all()
             assert (layer.sizes == 1).all()
-    assert max(float(layer.abs().max()) for layer in expected) > 1, "raw, not of unit length"
+    assert max(float(layer.abs().max()) for layer in expected) > 1, "not normalised"
 
 
 @torch.no_grad()
-def test_encoded_layers_are_open_clips(other: Any) -> None:
+def test_encoder_layers_equal_open_clip(other: Any) -> None:
     frames, encoder = sample(5), take(other, batch_size=2)
     pixels = torch.tensor(frames.pixels).permute(0, 3, 1, 2) / 255
     mean, std = (
         torch.tensor(each)[:, None, None] for each in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     )
     expected = watch(other.visual.transformer.resblocks[-4:], lambda: other.encode_image((pixels - mean) / std))
-    found = encoder.encode_layers(frames, 4)
-    assert found.times is frames.times
-    assert found.sizes is None
-    assert found.masks is None
-    for layer, own in zip(found.layers, expected, strict=True):
+    actual = encoder.encode_layers(frames, 4)
+    assert actual.times is frames.times
+    assert actual.sizes is None
+    assert actual.masks is None
+    for layer, own in zip(actual.layers, expected, strict=True):
         assert layer.dtype == np.float32
         check_close(torch.from_numpy(layer), own)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_layers", [1, 3, 4])
-def test_text_layers_are_open_clips(other: Any, num_layers: int) -> None:
+def test_text_layers_equal_open_clip(other: Any, num_layers: int) -> None:
     ids = make_tokenizer()(TEXTS)
     expected = watch(other.transformer.resblocks[-num_layers:], lambda: other.encode_text(ids))
-    found = take(other, batch_size=3).encode_text_layers(TEXTS, num_layers)
-    assert [each.text for each in found] == TEXTS
-    assert [each.layers.shape[1] for each in found] == [7, 2, 10, 4], "start and end token are words too"
-    for number, each in enumerate(found):
+    actual = take(other, batch_size=3).encode_text_layers(TEXTS, num_layers)
+    assert [each.text for each in actual] == TEXTS
+    assert [each.layers.shape[1] for each in actual] == [7, 2, 10, 4], "start and end token included"
+    for index, each in enumerate(actual):
         assert each.layers.dtype == np.float32
         length = each.layers.shape[1]
-        check_close(torch.from_numpy(each.layers), torch.stack([layer[number, :length] for layer in expected]))
+        check_close(torch.from_numpy(each.layers), torch.stack([layer[index, :length] for layer in expected]))
 
 
-# Whose token is whose.
+# Which token belongs to which frame.
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_frames", [12, 16])
 @pytest.mark.parametrize("schedule", [MERGING, HARSH, replace(MERGING, layers=(2, 4), factors=(3, 2)), None])
 @pytest.mark.parametrize("prompts", [PromptShape(2, 4), None])
-def test_a_frames_tokens_are_picked_one_by_one(
-    schedule: MergeSchedule | None, prompts: PromptShape | None, num_frames: int
-) -> None:
+def test_by_frame_equals_loops(schedule: MergeSchedule | None, prompts: PromptShape | None, num_frames: int) -> None:
     tower, pictures = make_tower(merging=schedule, prompts=prompts), make_pictures(2 * num_frames)
     mask = torch.ones(2, num_frames, dtype=torch.bool)
     mask[1, [2, num_frames - 1]] = False
@@ -201,26 +203,26 @@ def test_a_frames_tokens_are_picked_one_by_one(
     padded = schedule.padded(num_frames) if schedule else num_frames
     for given in (None, mask):
         with recorded(tower) as trunks:
-            found = look(tower, pictures, num_frames, mask=given)
-        for layer, (trunk, view) in enumerate(zip(trunks, found, strict=True)):
+            actual = frame_tokens(tower, pictures, num_frames, mask=given)
+        for layer, (trunk, view) in enumerate(zip(trunks, actual, strict=True)):
             joined = prod(factor for at, factor in factors.items() if at <= layer)
             back = 2 * joined if prompts else 0
             expected = naive_view(trunk, joined, padded // joined, num_frames, back)
             assert view.tokens.shape[:2] == (2, num_frames)
-            for number, own in enumerate(expected):
-                for part, right in zip(view, own, strict=True):
-                    assert torch.equal(part.flatten(0, 1)[number], right)
+            for index, own in enumerate(expected):
+                for tensor, right in zip(view, own, strict=True):
+                    assert torch.equal(tensor.flatten(0, 1)[index], right)
 
 
 @torch.no_grad()
 @each_method
 @pytest.mark.parametrize("num_frames", [4, 8, 12])
-def test_a_frame_is_its_last_class_token_normed_and_projected(method: str, num_frames: int) -> None:
+def test_frames_are_projected_last_class_tokens(method: str, num_frames: int) -> None:
     tower, pictures = make_encoder(method)._model.vision, make_pictures(2 * num_frames)
     mask = torch.arange(2 * num_frames).view(2, -1) % 7 != 3
     for given in (None, mask):
         real = torch.ones_like(mask) if given is None else mask
-        classes = look(tower, pictures, num_frames, 1, mask=given)[0].tokens[:, :, 0]
+        classes = frame_tokens(tower, pictures, num_frames, 1, mask=given)[0].tokens[:, :, 0]
         frames = tower(pictures, num_frames=num_frames, mask=given).frames
         check_close((tower.ln_post(classes) @ tower.proj)[real], frames[real])
 
@@ -228,13 +230,13 @@ def test_a_frame_is_its_last_class_token_normed_and_projected(method: str, num_f
 @torch.no_grad()
 @pytest.mark.parametrize("schedule", [MERGING, HARSH, None], ids=["mild", "harsh", "none"])
 @pytest.mark.parametrize("num_frames", [1, 7, 12, 13])
-def test_sizes_count_the_tokens_of_the_frames_that_were_joined(schedule: MergeSchedule | None, num_frames: int) -> None:
+def test_sizes_sum_to_the_tokens_of_joined_frames(schedule: MergeSchedule | None, num_frames: int) -> None:
     tower = make_tower(merging=schedule)
     mask = torch.arange(2 * num_frames).view(2, -1) % 5 != 4
     factors = dict(zip(schedule.layers, schedule.factors, strict=True)) if schedule else {}
     for given in (None, mask):
         real = torch.ones_like(mask) if given is None else mask
-        for layer, view in enumerate(look(tower, make_pictures(2 * num_frames), num_frames, mask=given)):
+        for layer, view in enumerate(frame_tokens(tower, make_pictures(2 * num_frames), num_frames, mask=given)):
             joined = prod(factor for at, factor in factors.items() if at <= layer)
             for video, frame in real.nonzero().tolist():
                 start = frame // joined * joined
@@ -246,11 +248,11 @@ def test_sizes_count_the_tokens_of_the_frames_that_were_joined(schedule: MergeSc
 
 
 @torch.no_grad()
-def test_tokens_are_the_means_of_the_frames_that_were_joined() -> None:
+def test_tokens_are_means_over_joined_frames() -> None:
     tower, pictures = make_tower(merging=MERGING), make_pictures(24)
-    silence(tower)  # tokens only merge: what a sequence holds in all stays the same
+    silence(tower)  # tokens only merge, so the weighted sum of a sequence is constant
     before = tower._embed(pictures, 12, 12, None, trace=False).x.view(2, 12, 17, 32)
-    for view, joined in zip(look(tower, pictures, 12), [1, 1, 2, 4, 12, 12], strict=True):
+    for view, joined in zip(frame_tokens(tower, pictures, 12), [1, 1, 2, 4, 12, 12], strict=True):
         held = (view.tokens * view.sizes[..., None]).sum(dim=2)
         for frame in range(12):
             start = frame // joined * joined
@@ -258,27 +260,27 @@ def test_tokens_are_the_means_of_the_frames_that_were_joined() -> None:
 
 
 @torch.no_grad()
-def test_each_class_token_is_first_in_its_own_frames_view_alone() -> None:
+def test_a_frames_own_class_token_comes_first() -> None:
     tower = make_tower(merging=MERGING)
-    view = look(tower, make_pictures(12), 12, 1)[0].tokens[0]
+    view = frame_tokens(tower, make_pictures(12), 12, 1)[0].tokens[0]
     classes = view[:, 0]
     for frame in range(12):
         others = [other for other in range(12) if other != frame]
-        assert torch.equal(view[frame, 1:12], classes[others]), "the others follow in their order"
+        assert torch.equal(view[frame, 1:12], classes[others]), "the others keep their order"
         assert torch.equal(view[frame, 12:], view[0, 12:]), "patches are shared"
     assert (torch.cdist(classes, classes) + torch.eye(12)).min() > 1e-3
 
 
 @torch.no_grad()
 @each_method
-def test_padding_frames_change_nothing_in_the_others(method: str) -> None:
+def test_padding_frames_do_not_affect_others(method: str) -> None:
     tower = make_tower(**METHODS[method])
     mask = torch.ones(2, 12, dtype=torch.bool)
     mask[0, [1, 4, 9, 10, 11]] = False
     mask[1, 1:] = False
     pictures = make_pictures(24)
     changed = torch.where(mask.flatten()[:, None, None, None], pictures, 3 * make_pictures(24, seed=5))
-    for one, two in zip(*(look(tower, each, 12, mask=mask) for each in (pictures, changed)), strict=True):
+    for one, two in zip(*(frame_tokens(tower, each, 12, mask=mask) for each in (pictures, changed)), strict=True):
         assert torch.equal(one.mask[mask], two.mask[mask])
         assert torch.equal(one.sizes[mask], two.sizes[mask])
         assert one.tokens.isfinite().all()
@@ -286,11 +288,11 @@ def test_padding_frames_change_nothing_in_the_others(method: str) -> None:
 
 
 @torch.no_grad()
-def test_frames_filled_up_inside_are_frames_given_as_padding() -> None:
+def test_internal_padding_equals_masked_frames() -> None:
     tower, pictures = make_tower(merging=MERGING), make_pictures(14)
     filled = torch.cat([pictures.view(2, 7, 3, 32, 32), torch.randn(2, 5, 3, 32, 32)], dim=1).flatten(0, 1)
-    given = look(tower, filled, 12, mask=torch.arange(12).expand(2, 12) < 7)
-    for view, padded in zip(look(tower, pictures, 7), given, strict=True):
+    given = frame_tokens(tower, filled, 12, mask=torch.arange(12).expand(2, 12) < 7)
+    for view, padded in zip(frame_tokens(tower, pictures, 7), given, strict=True):
         assert torch.equal(view.mask, padded.mask[:, :7])
         assert torch.equal(view.sizes, padded.sizes[:, :7])
         check_close(view.tokens[view.mask], padded.tokens[:, :7][view.mask], 2e-6)
@@ -298,30 +300,30 @@ def test_frames_filled_up_inside_are_frames_given_as_padding() -> None:
 
 @torch.no_grad()
 @each_method
-def test_videos_do_not_see_each_other(method: str) -> None:
+def test_videos_are_independent(method: str) -> None:
     tower, videos = make_tower(**METHODS[method]), make_pictures(24)
-    alone = [look(tower, each, 12) for each in (videos[:12], videos[12:])]
-    for layer, together in enumerate(look(tower, videos, 12)):
-        for part, *parts in zip(together, *(each[layer] for each in alone), strict=True):
-            check_close(part, torch.cat(parts), 2e-6)
+    alone = [frame_tokens(tower, each, 12) for each in (videos[:12], videos[12:])]
+    for layer, together in enumerate(frame_tokens(tower, videos, 12)):
+        for tensor, *single in zip(together, *(view[layer] for view in alone), strict=True):
+            check_close(tensor, torch.cat(single), 2e-6)
 
 
 @torch.no_grad()
-def test_layers_are_the_last_ones_earliest_first() -> None:
+def test_layers_are_the_last_in_order() -> None:
     tower, text = make_tower(merging=MERGING), TextTower(TEXT).eval()
     stir(text)
     pictures, ids = make_pictures(12), torch.tensor([[38, 5, 6, 39, 0], [38, 39, 0, 0, 0]])
-    whole = look(tower, pictures, 12, 6)
+    whole = frame_tokens(tower, pictures, 12, 6)
     assert [view.tokens.shape[2] for view in whole] == [step.left for step in tower.plan(12)]
     for num_layers in (1, 3):
-        for view, again in zip(whole[-num_layers:], look(tower, pictures, 12, num_layers), strict=True):
+        for view, again in zip(whole[-num_layers:], frame_tokens(tower, pictures, 12, num_layers), strict=True):
             assert torch.equal(view.tokens, again.tokens)
         assert torch.equal(text.layers(ids, num_layers=2)[-1], text.layers(ids, num_layers=1)[0])
 
 
-def test_gradients_reach_every_block_and_are_finite() -> None:
+def test_gradients_reach_every_block() -> None:
     tower, text = make_tower(merging=MERGING), TextTower(TEXT)
-    loss = sum(view.tokens.square().mean() for view in look(tower, make_pictures(24), 12, 3))
+    loss = sum(view.tokens.square().mean() for view in frame_tokens(tower, make_pictures(24), 12, 3))
     words = text.layers(torch.tensor([[38, 5, 6, 39, 0]]), num_layers=2)
     (loss + words.square().mean()).backward()  # type: ignore[no-untyped-call]
     for name, weight in [*tower.blocks.named_parameters(), *text.blocks.named_parameters()]:
@@ -330,22 +332,22 @@ def test_gradients_reach_every_block_and_are_finite() -> None:
         assert weight.grad.abs().sum() > 0, name
 
 
-def test_no_more_layers_than_there_are() -> None:
+def test_num_layers_out_of_range_is_rejected() -> None:
     tower, text, encoder = make_tower(), TextTower(TEXT), make_encoder("plain")
-    for wrong in (0, 7):
-        with pytest.raises(ValueError, match=f"num_layers must be in 1..6, got {wrong}"):
-            tower.layers(make_pictures(2), num_frames=1, num_layers=wrong)
-        with pytest.raises(ValueError, match=f"num_layers must be in 1..2, got {wrong}"):
-            text.layers(torch.tensor([[38, 39]]), num_layers=wrong)
-        with pytest.raises(EncoderError, match=f"num_layers must be in 1..6 for plain, got {wrong}"):
-            encoder.encode_layers(sample(2), wrong)
-        with pytest.raises(EncoderError, match=f"num_layers must be in 1..2 for plain, got {wrong}"):
-            encoder.encode_text_layers(["a dog"], wrong)
+    for num_layers in (0, 7):
+        with pytest.raises(ValueError, match=f"num_layers must be in 1..6, got {num_layers}"):
+            tower.layers(make_pictures(2), num_frames=1, num_layers=num_layers)
+        with pytest.raises(ValueError, match=f"num_layers must be in 1..2, got {num_layers}"):
+            text.layers(torch.tensor([[38, 39]]), num_layers=num_layers)
+        with pytest.raises(EncoderError, match=f"num_layers must be in 1..6 for plain, got {num_layers}"):
+            encoder.encode_layers(sample(2), num_layers)
+        with pytest.raises(EncoderError, match=f"num_layers must be in 1..2 for plain, got {num_layers}"):
+            encoder.encode_text_layers(["a dog"], num_layers)
     with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
         tower.layers(make_pictures(6), num_frames=4, num_layers=1)
 
 
-# Through the encoder's door.
+# Through ClipEncoder.
 
 
 def unit(vectors: Tensor) -> np.ndarray:
@@ -355,61 +357,61 @@ def unit(vectors: Tensor) -> np.ndarray:
 @torch.no_grad()
 @each_method
 @pytest.mark.parametrize("num_frames", [1, 5, 12])
-def test_frames_are_their_last_class_tokens(method: str, num_frames: int) -> None:
+def test_encoded_frames_are_last_class_tokens(method: str, num_frames: int) -> None:
     encoder, frames = make_encoder(method, batch_size=4), sample(num_frames)
-    found = encoder.encode_layers(frames, 4)
-    assert len(found.layers) == 4
-    assert all(layer.shape[0] == num_frames and layer.dtype == np.float32 for layer in found.layers)
+    actual = encoder.encode_layers(frames, 4)
+    assert len(actual.layers) == 4
+    assert all(layer.shape[0] == num_frames and layer.dtype == np.float32 for layer in actual.layers)
     vision = encoder._model.vision
-    classes = vision.ln_post(torch.from_numpy(found.layers[-1][:, 0])) @ vision.proj
+    classes = vision.ln_post(torch.from_numpy(actual.layers[-1][:, 0])) @ vision.proj
     np.testing.assert_allclose(unit(classes), encoder.encode_frames([frames])[0].frames, atol=1e-5)
 
 
 @each_method
 @pytest.mark.parametrize("num_frames", [1, 5, 12])
-def test_sizes_and_masks_are_given_where_tokens_merge(method: str, num_frames: int) -> None:
-    found = make_encoder(method).encode_layers(sample(num_frames), 5)
+def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) -> None:
+    actual = make_encoder(method).encode_layers(sample(num_frames), 5)
     if "merging" not in method:
-        assert found.sizes is None
-        assert found.masks is None
-        assert {layer.shape for layer in found.layers} == {(num_frames, 17, 32)}, "prompts are left out"
+        assert actual.sizes is None
+        assert actual.masks is None
+        assert {layer.shape for layer in actual.layers} == {(num_frames, 17, 32)}, "prompts are left out"
         return
-    assert found.sizes is not None
-    assert found.masks is not None
+    assert actual.sizes is not None
+    assert actual.masks is not None
     fed = num_frames if method == "merging" else -(-num_frames // 4) * 4
-    for layer, sizes, mask in zip(found.layers, found.sizes, found.masks, strict=True):
+    for layer, sizes, mask in zip(actual.layers, actual.sizes, actual.masks, strict=True):
         assert layer.shape[:2] == sizes.shape == mask.shape
         assert mask.dtype == np.bool_
         np.testing.assert_array_equal(mask, sizes > 0)
-    np.testing.assert_array_equal(found.sizes[0].sum(axis=1), 17, err_msg="layer 1 is before the first join")
-    np.testing.assert_array_equal(found.sizes[-1].sum(axis=1), 17 * fed, err_msg="all twelve are one sequence")
+    np.testing.assert_array_equal(actual.sizes[0].sum(axis=1), 17, err_msg="layer 1 is before the first join")
+    np.testing.assert_array_equal(actual.sizes[-1].sum(axis=1), 17 * fed, err_msg="all twelve are one sequence")
 
 
 @each_method
-def test_a_batch_is_its_parts(method: str) -> None:
+def test_a_batch_equals_single_calls(method: str) -> None:
     frames = sample(10)
-    whole, parts = (make_encoder(method, batch_size=size).encode_layers(frames, 3) for size in (64, 3))
-    check_same(whole, parts)
+    whole, single = (make_encoder(method, batch_size=size).encode_layers(frames, 3) for size in (64, 3))
+    check_same(whole, single)
     if method != "plain":
         return
     encoder = make_encoder(method)
-    for number in range(10):
-        alone = encoder.encode_layers(Frames(frames.pixels[[number]], frames.times[[number]]), 3)
+    for index in range(10):
+        alone = encoder.encode_layers(Frames(frames.pixels[[index]], frames.times[[index]]), 3)
         for one, other in zip(whole.layers, alone.layers, strict=True):
-            np.testing.assert_allclose(one[[number]], other, atol=1e-5)
+            np.testing.assert_allclose(one[[index]], other, atol=1e-5)
 
 
 def check_same(one: LayerTokens, other: LayerTokens) -> None:
     for layer, again in zip(one.layers, other.layers, strict=True):
         np.testing.assert_allclose(layer, again, atol=1e-5)
-    for parts, others in ((one.sizes, other.sizes), (one.masks, other.masks)):
-        assert (parts is None) == (others is None)
-        for part, same in zip(parts or (), others or (), strict=True):
-            np.testing.assert_array_equal(part, same)
+    for arrays, others in ((one.sizes, other.sizes), (one.masks, other.masks)):
+        assert (arrays is None) == (others is None)
+        for array, same in zip(arrays or (), others or (), strict=True):
+            np.testing.assert_array_equal(array, same)
 
 
 @torch.no_grad()
-def test_words_are_their_last_states_normed_and_projected() -> None:
+def test_words_are_projected_last_states() -> None:
     encoder = make_encoder("plain", batch_size=3)
     text = encoder._model.text
     for layers, embedding in zip(encoder.encode_text_layers(TEXTS, 2), encoder.encode_text(TEXTS), strict=True):
@@ -420,15 +422,15 @@ def test_words_are_their_last_states_normed_and_projected() -> None:
     assert encoder.encode_text_layers([], 2) == []
 
 
-def test_a_text_alone_is_a_text_among_others() -> None:
+def test_a_text_is_independent_of_its_batch() -> None:
     encoder = make_encoder("plain")
     for text, together in zip(TEXTS, encoder.encode_text_layers(TEXTS, 2), strict=True):
         (alone,) = encoder.encode_text_layers([text], 2)
-        assert together.layers.base is None, "it keeps no other text's memory"
+        assert together.layers.base is None, "a copy, not a view of the batch"
         np.testing.assert_allclose(together.layers, alone.layers, atol=1e-5)
 
 
-def test_a_text_too_long_is_cut_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_text_is_truncated_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "vidret"):
         long, short = make_encoder("plain").encode_text_layers(["word " * 200, "word"], 1)
     assert (long.layers.shape, short.layers.shape) == ((1, 77, 24), (1, 3, 24))
@@ -436,7 +438,7 @@ def test_a_text_too_long_is_cut_and_said(caplog: pytest.LogCaptureFixture) -> No
     assert record.getMessage().startswith("only the first 75 tokens are read of: word word")
 
 
-def test_bfloat16_gives_nearly_the_same_in_float32() -> None:
+def test_bfloat16_is_close_to_float32() -> None:
     exact, rough = (make_encoder("plain", dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     for one, other in zip(*(each.encode_layers(sample(3), 2).layers for each in (exact, rough)), strict=True):
         assert other.dtype == np.float32
@@ -446,34 +448,34 @@ def test_bfloat16_gives_nearly_the_same_in_float32() -> None:
     assert functional.cosine_similarity(torch.from_numpy(words), torch.from_numpy(others), dim=-1).min() > 0.999
 
 
-def test_our_towers_have_layers_to_give_and_others_do_not(other: Any) -> None:
+def test_only_clip_encoders_are_layered(other: Any) -> None:
     assert isinstance(make_encoder("merging"), LayeredEncoder)
     foreign = OpenClipEncoder("other", other, make_tokenizer(), device=CPU, dtype=torch.float32)
     assert not isinstance(foreign, LayeredEncoder)
 
 
-# The published code's numbers.
+# Against the published code.
 
 
 def read_schedule(settings: dict[str, Any]) -> MergeSchedule:
-    layers, factors, shares = (
-        tuple(int(part) for part in settings[name].split("-"))
+    layers, factors, percents = (
+        tuple(int(number) for number in settings[name].split("-"))
         for name in ("merge_layer", "merge_frame_num", "merge_token_proportion")
     )
-    return MergeSchedule(layers, factors, settings["tome_r"], shares[0] / 100, shares[1] / 100)
+    return MergeSchedule(layers, factors, settings["tome_r"], percents[0] / 100, percents[1] / 100)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", find_cases("tempme"), ids=lambda case: case.folder.name)
-def test_merged_layers_are_the_published_ones(case: Case) -> None:
+def test_merged_layers_equal_the_published_ones(case: Case) -> None:
     heads = (case.config["vision"]["heads"], case.config["text"]["heads"])
     tower = convert_state_dict(
         case.weights, "tempme", schedule=read_schedule(case.config["tempme"]), heads=heads
     ).vision
     num_frames, golden = case.config["frames"], case.outputs
-    found = tower.layers(case.pictures, num_frames=num_frames, num_layers=tower.shape.layers)
+    actual = tower.layers(case.pictures, num_frames=num_frames, num_layers=tower.shape.layers)
     num_videos = len(case.pictures) // num_frames
-    for layer, each in enumerate(found):
+    for layer, each in enumerate(actual):
         classes = golden[f"block{layer:02}.cls_out"].reshape(num_videos, -1, tower.shape.width)[:, :num_frames]
         check_close(each.by_frame().tokens[:, :, 0], classes)
         assert torch.equal(each.sizes, golden[f"block{layer:02}.token_size"])
@@ -484,23 +486,23 @@ def test_merged_layers_are_the_published_ones(case: Case) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", find_cases("promptswitch"), ids=lambda case: case.folder.name)
-def test_layers_without_their_prompts_are_the_published_ones(case: Case) -> None:
+def test_prompt_switch_layers_equal_the_published_ones(case: Case) -> None:
     config, golden = case.config, case.outputs
     shape = PromptShape(config["num_prompts"], config["num_frames"])
     tower = convert_state_dict(case.weights, "promptswitch", prompts=shape, heads=(config["vh"], config["th"])).vision
-    found = look(tower, case.pictures, config["frames"], tower.shape.layers)
-    for layer, view in enumerate(found):
+    actual = frame_tokens(tower, case.pictures, config["frames"], tower.shape.layers)
+    for layer, view in enumerate(actual):
         check_close(view.tokens[:, :, 0].flatten(0, 1), golden[f"layer{layer:02}.cls_out"])
-    check_close(found[-1].tokens[0], golden["last_hidden_video0"][:, : -shape.num_prompts])
+    check_close(actual[-1].tokens[0], golden["last_hidden_video0"][:, : -shape.num_prompts])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", find_cases("ucofia"), ids=lambda case: case.folder.name)
-def test_shifted_layers_and_words_lead_to_the_published_ones(case: Case) -> None:
+def test_shifted_layers_and_words_equal_the_published_ones(case: Case) -> None:
     heads = (1, case.weights["clip.text_projection"].shape[0] // 64 or 1)
     model, video = convert_state_dict(case.weights, "ucofia", heads=heads), case.inputs["video"].float()
     tower, text = model.vision, model.text
-    (view,) = look(tower, video.reshape(-1, *video.shape[-3:]), video.shape[1], 1)
+    (view,) = frame_tokens(tower, video.reshape(-1, *video.shape[-3:]), video.shape[1], 1)
     check_close(tower.ln_post(view.tokens) @ tower.proj, case.outputs["patch_tokens_all"])
     words = text.layers(case.inputs["input_ids"].long(), num_layers=1)[0]
     check_close(text.ln_final(words) @ text.proj, case.outputs["word_hidden"][:, : words.shape[1]])
