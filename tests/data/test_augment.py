@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidret.data.augment import CHANGES, Augmentation, cut_out, follow_policy
+from vidret.data.augment import OPERATIONS, Augmentation, rand_augment, random_resized_crop
 from vidret.errors import VidretError
 
 ALL = Augmentation(crop=0.5, flip=0.5, colour=0.4, policy=True)
@@ -69,7 +69,7 @@ def test_a_crop_is_a_rectangle_of_the_share_asked_for() -> None:
     pictures = torch.from_numpy(np.concatenate([places, places[:1] * 0])[None].astype(np.uint8))
     shares, ratios = [], []
     for seed in range(60):
-        cut = cut_out(pictures, 0.5, np.random.default_rng(seed))
+        cut = random_resized_crop(pictures, 0.5, np.random.default_rng(seed))
         assert cut.shape == pictures.shape
         inner = cut[0, :, 10:30, 15:45].float() / 4  # far from the edges, stretching is exact
         wide = float(inner[0, :, -1].mean() - inner[0, :, 0].mean()) * 60 / 29
@@ -88,11 +88,11 @@ def test_colours_change_by_no_more_than_asked_for() -> None:
     assert 110 < max(values) <= 120
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_each_change_of_the_policy_gives_pictures_and_does_something(name: str) -> None:
     pictures = torch.from_numpy(sample()[..., ::-1].copy() // 2 + 40).permute(0, 3, 1, 2)
     for sign in (-1.0, 1.0):
-        changed = CHANGES[name](pictures, 0.7, sign)
+        changed = OPERATIONS[name](pictures, 0.7, sign)
         assert changed.shape == pictures.shape
         assert changed.dtype == torch.uint8
         assert not torch.equal(changed, pictures)
@@ -100,18 +100,18 @@ def test_each_change_of_the_policy_gives_pictures_and_does_something(name: str) 
 
 def test_the_policy_draws_four_changes_each_done_every_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[str, float]] = []
-    for name in CHANGES:
+    for name in OPERATIONS:
 
         def note(pictures: torch.Tensor, strength: float, sign: float, name: str = name) -> torch.Tensor:
             done.append((name, strength))
             return pictures
 
-        monkeypatch.setitem(CHANGES, name, note)
+        monkeypatch.setitem(OPERATIONS, name, note)
     pictures = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     for seed in range(500):
-        follow_policy(pictures, np.random.default_rng(seed))
+        rand_augment(pictures, np.random.default_rng(seed))
     assert 900 < len(done) < 1100
-    assert {name for name, _ in done} == set(CHANGES)
+    assert {name for name, _ in done} == set(OPERATIONS)
     strengths = np.array([strength for _, strength in done])
     assert strengths.mean() == pytest.approx(0.7, abs=0.01)
     assert strengths.std() == pytest.approx(0.05, abs=0.005)
@@ -119,12 +119,14 @@ def test_the_policy_draws_four_changes_each_done_every_second_time(monkeypatch: 
 
 def test_a_small_share_below_the_middle_is_brightened() -> None:
     pictures = torch.tensor([0, 100, 127, 128, 255], dtype=torch.uint8).expand(1, 3, 1, 5)
-    assert CHANGES["solarize_add"](pictures, 1.0, 1.0)[0, 0, 0].tolist() == [110, 210, 237, 128, 255]
-    assert CHANGES["posterize"](pictures, 0.7, 1.0)[0, 0, 0].tolist() == [0, 64, 64, 128, 192]
-    assert CHANGES["solarize"](pictures, 0.5, 1.0)[0, 0, 0].tolist() == [0, 100, 127, 127, 0]
+    assert OPERATIONS["solarize_add"](pictures, 1.0, 1.0)[0, 0, 0].tolist() == [110, 210, 237, 128, 255]
+    assert OPERATIONS["posterize"](pictures, 0.7, 1.0)[0, 0, 0].tolist() == [0, 64, 64, 128, 192]
+    assert OPERATIONS["solarize"](pictures, 0.5, 1.0)[0, 0, 0].tolist() == [0, 100, 127, 127, 0]
 
 
 def test_numbers_out_of_range_are_refused() -> None:
     for crop, flip, colour in ((0.0, 0.0, 0.0), (1.1, 0.0, 0.0), (1.0, -0.1, 0.0), (1.0, 0.0, 1.0)):
-        with pytest.raises(VidretError, match=r"crop must be in 0\.\.1 \(0 excluded\), flip in 0\.\.1, colour in"):
+        with pytest.raises(
+            VidretError, match=r"crop must be in \(0, 1\], flip in \[0, 1\] and colour in \[0, 1\), got"
+        ):
             Augmentation(crop, flip, colour)

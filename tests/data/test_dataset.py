@@ -32,8 +32,8 @@ class Numbered:
         self.unreadable: dict[str, str] = {}
         self.salvaged: dict[str, str] = {}
 
-    def read(self, video: str, rng: np.random.Generator) -> np.ndarray:
-        pixels = np.full((LENGTHS[video], 6, 8, 3), 1 + ord(video) - ord("a"), np.uint8)
+    def read(self, video_id: str, rng: np.random.Generator) -> np.ndarray:
+        pixels = np.full((LENGTHS[video_id], 6, 8, 3), 1 + ord(video_id) - ord("a"), np.uint8)
         pixels[:, :, :, 1] = rng.integers(256)
         return pixels
 
@@ -94,8 +94,8 @@ def test_chance_follows_from_seed_epoch_and_row_alone() -> None:
 
 def test_an_error_is_one_sentence_that_crosses_processes() -> None:
     class Broken(Numbered):
-        def read(self, video: str, rng: np.random.Generator) -> np.ndarray:
-            raise DecodeError(f"{video}.mp4", "is empty")
+        def read(self, video_id: str, rng: np.random.Generator) -> np.ndarray:
+            raise DecodeError(f"{video_id}.mp4", "is empty")
 
     with pytest.raises(VidretError, match=r"^a\.mp4: is empty$") as caught:
         read_sample_frames(Broken(), "a", np.random.default_rng(0))

@@ -92,10 +92,12 @@ def test_fixed_rules_leave_nothing_to_chance() -> None:
 
 
 def test_what_is_kept_is_known_by_what_it_depends_on() -> None:
-    assert FrameSampling("tempme", 12, 6).about == FrameSampling("tempme", 12, 4, 9).about
-    assert FrameSampling("segments", 6, 6, 4).about == FrameSampling("segments", 12, 6, 4).about
+    assert FrameSampling("tempme", 12, 6).candidate_settings == FrameSampling("tempme", 12, 4, 9).candidate_settings
+    assert (
+        FrameSampling("segments", 6, 6, 4).candidate_settings == FrameSampling("segments", 12, 6, 4).candidate_settings
+    )
     abouts = [FrameSampling("segments", 12, 6), FrameSampling("segments", 12, 6, 4), FrameSampling("tempme", 12)]
-    assert len({str(sampling.about) for sampling in abouts}) == 3
+    assert len({str(sampling.candidate_settings) for sampling in abouts}) == 3
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
@@ -118,7 +120,7 @@ def test_a_part_of_a_file_is_all_that_is_looked_at(tmp_path: Path) -> None:
         assert indices.tolist() == expected
         assert read_numbers(read_indices(info, indices, RESIZE).pixels) == expected
     assert find_candidates(info, VideoSpan(info.path), sampling).tolist() == [0, 15, 30, 45]
-    with pytest.raises(DecodeError, match=r"a\.mp4: shows no frame from 10 to 12 s"):
+    with pytest.raises(DecodeError, match=r"a\.mp4: has no frame from 10 to 12 s"):
         find_candidates(info, VideoSpan(info.path, 10, 12), sampling)
     assert [str(VideoSpan("a")), str(VideoSpan("a", 0, 31)), str(VideoSpan("a", 1.5))] == [
         "a",

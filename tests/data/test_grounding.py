@@ -13,7 +13,7 @@ from tests.data.captioned import RESIZE, write_moments
 from tests.grounded import gather, look, make_encoder, write_numbers
 from tests.video.films import write_video
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.cache.layers import LayersCache, VideoLayers, as_half
+from vidret.data.cache.layers import LayersCache, VideoLayers, to_float16
 from vidret.data.frames import VideoSpan
 from vidret.data.grounding import GroundingSample, LabelledVideos, collate, label_frames
 from vidret.data.records import LabelledQuery
@@ -203,7 +203,7 @@ def test_layers_are_of_the_same_frames_where_sound_comes_first(tmp_path: Path) -
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5)
     parts = [VideoSpan(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
     cache.build(encoder, parts, [], num_workers=0)
-    early, late = (cache.video(cache.known.find(part).key) for part in parts)
+    early, late = (cache.read_video(cache.known.find(part).key) for part in parts)
     assert early.duration == late.duration == 10.0
     np.testing.assert_array_equal(late.layers, early.layers)
 
@@ -214,7 +214,7 @@ def test_a_head_is_trained_on_the_segments_that_it_will_see(tmp_path: Path, how:
     encoder, part = make_encoder(**how), VideoSpan(str(write_numbers(tmp_path / "film.mp4", range(31))))
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=3, fps=1.0)
     cache.build(encoder, [part], [], num_workers=0)
-    found = cache.video(cache.known.find(part).key)
+    found = cache.read_video(cache.known.find(part).key)
     layers, masks, sizes = gather(look(Path(part.path), encoder, 1.0), Window(0, 31))
     for layer, expected in zip(found.layers, layers, strict=True):
         np.testing.assert_allclose(layer, expected[0], atol=5e-3, rtol=1e-3)
@@ -237,7 +237,7 @@ def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: 
         encoder = Layered(fingerprint)
         cache = LayersCache(tmp_path / "cache", encoder, num_layers=num_layers, fps=fps)
         cache.build(encoder, [part], texts, num_workers=0)
-        assert cache.words("a").shape[0] == num_layers
+        assert cache.read_text("a").shape[0] == num_layers
         return encoder.num_frames, encoder.num_texts
 
     assert build("a", "b") == (4, 2)
@@ -250,11 +250,11 @@ def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: 
     encoder.resize = Resize(32, 32, "bilinear")
     LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5).build(encoder, [part], [], num_workers=0)
     assert encoder.num_frames == 4
-    with pytest.raises(VidretError, match="must hold the layers of every query, got none of 'z'"):
-        LayersCache(tmp_path / "cache", Layered(), num_layers=2, fps=0.5).words("z")
+    with pytest.raises(VidretError, match="must contain the layers of every query, got none for 'z'"):
+        LayersCache(tmp_path / "cache", Layered(), num_layers=2, fps=0.5).read_text("z")
 
 
 def test_what_float16_cannot_hold_is_refused() -> None:
     for value in (1e5, math.nan, -math.inf):
         with pytest.raises(VidretError, match=r"a\.mp4: layers must be finite and below 65,504, got"):
-            as_half(np.array([1.0, value], np.float32), "a.mp4")
+            to_float16(np.array([1.0, value], np.float32), "a.mp4")

@@ -225,8 +225,8 @@ def test_videos_that_cannot_be_read_are_left_out_of_training_and_named(tmp_path:
     assert data.train.videos == ("v0", "v3", "v4", "v5")
     salvaged, left_out = data.train.notes[-2:]
     reasons = f"v1: is not a video, v2: no file in {world / 'videos'}"
-    assert left_out == f"videos left out of 6, since they cannot be read: 2 ({reasons})"
-    assert salvaged.startswith("videos of which a part cannot be read: 1 (v4: ")
+    assert left_out == f"videos omitted of 6 because they cannot be read: 2 ({reasons})"
+    assert salvaged.startswith("videos that can be read only in part: 1 (v4: ")
     assert sum(len(batch.captions) for batch in data.train_dataloader()) == 4
 
 
@@ -253,7 +253,7 @@ def test_a_benchmarks_own_split_is_refused_without_one_of_its_videos(tmp_path: P
         ready(make_msvd(world, test_split="test"), "test")
     data = ready(make_msvd(world, test_split="test", allow_missing=True), "test")
     assert data.test.videos == ("v4", "v6")
-    assert "videos left out of 3" in data.test.notes[-1]
+    assert "videos omitted of 3" in data.test.notes[-1]
     (world / "videos" / "v3.mp4").unlink()
     with pytest.raises(VidretError, match=r"msvd-val must have all its videos, .*: cannot read 1 \(v3: no file"):
         ready(make_msvd(world, val_split="val"), "validate")
@@ -264,14 +264,14 @@ def test_the_test_split_is_never_read_unless_it_is_named(tmp_path: Path) -> None
     (world / "test_list.txt").rename(world / "away.txt")
     data = ready(make_msvd(world, val_share=0.34))
     assert sorted(data.train.videos + data.val.videos) == ["v0", "v1", "v2"]
-    with pytest.raises(VidretError, match="test_split must be named to test on it"):
+    with pytest.raises(VidretError, match="test_split must be set for testing, got None"):
         data.setup("test")
     (world / "away.txt").rename(world / "test_list.txt")
     named = ready(make_msvd(world, test_split="test", val_split="val"))
     assert [batch.videos.tolist() for batch in named.test_dataloader()] == [[0, 1, 2]]
     assert named.val.videos == ("v3",)
     for trained in ("train", None):
-        with pytest.raises(VidretError, match="test_split must not be what is trained on, got train"):
+        with pytest.raises(VidretError, match="test_split must differ from the training split, got train"):
             make_msvd(world, train_split=trained, test_split="train")
 
 
@@ -306,7 +306,7 @@ def test_settings_that_do_not_fit_are_refused_at_once(world: Path) -> None:
         make(world, num_frames=4)
     with pytest.raises(VidretError, match="crop must be in"):
         make(world, crop=0.0)
-    with pytest.raises(VidretError, match="fps must be above 0 and saliency_range rise, got 0"):
+    with pytest.raises(VidretError, match="fps must be positive and saliency_range ascending, got 0"):
         GroundingData("moments", "a", "v", "c", fps=0)
 
 
@@ -371,11 +371,11 @@ def test_a_named_encoder_is_loaded_where_the_trainer_computes(
     data = make_moments(moments, tmp_path, encoder="ViT-B-32/random")
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda:1")))
     data.trainer = trainer
-    data._load()
+    data._load_encoder()
     assert got == ["cuda:1"]
     data.trainer = None
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    data._load()
+    data._load_encoder()
     assert got[1:] == ["cpu"]
 
 
@@ -389,7 +389,7 @@ def test_grounding_holds_out_whole_videos_and_measures_each_query_once(moments: 
 def test_grounding_leaves_out_what_is_short_or_cannot_be_read(moments: Path, tmp_path: Path) -> None:
     data = ready(make_moments(moments, tmp_path / "cache", min_seconds=9.0))
     assert {row.video for row in data.train.queries} == {"v1", "v2", "v3"}
-    assert data.train.notes[-1] == "queries left out, since their video lasts less than 9 s: 2"
+    assert data.train.notes[-1] == "queries omitted because their video is shorter than 9 s: 2"
     broken = write_moments(tmp_path / "broken", (1, 1))
     (broken / "videos" / "v0.mp4").write_text("no video")
     data = ready(make_moments(broken, tmp_path / "cache"))
@@ -406,5 +406,5 @@ def test_grounding_needs_labels_to_train_on_and_layers_to_read(moments: Path, tm
     )
     with pytest.raises(VidretError, match=r"must have spans or saliency to train on, got none for query"):
         ready(data)
-    with pytest.raises(VidretError, match="encoder must be one that gives its layers, such as a CLIP model, got"):
+    with pytest.raises(VidretError, match="encoder must provide its layers, as CLIP models do, got"):
         ready(make_moments(moments, tmp_path, encoder=object()))

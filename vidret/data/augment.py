@@ -1,7 +1,7 @@
-"""Change the frames of a training video, all of them in the same way, so that what moves in it still does.
+"""Augmentation of training videos, with the same random parameters for all frames of a video.
 
-Mirroring is off unless asked for: it makes captions that say left or right false. Everything here works on pictures
-that have their final size already, and gives pictures of that size.
+Flipping is off by default, since it falsifies captions that mention left or right. Frames have their final size before
+augmentation, and keep it.
 """
 
 import math
@@ -19,27 +19,31 @@ from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
 from vidret.errors import VidretError
 
 Pixels = UInt8[np.ndarray, "frame height width 3"]
-Pictures = UInt8[Tensor, "frame 3 height width"]
-Change = Callable[[Pictures, float, float], Pictures]
+Images = UInt8[Tensor, "frame 3 height width"]
+Operation = Callable[[Images, float, float], Images]
 
-POLICY_CHANGES = 4
-POLICY_CHANCE = 0.5
-POLICY_STRENGTH, POLICY_SPREAD = 0.7, 0.05
-ASPECT = (3 / 4, 4 / 3)
+NUM_OPERATIONS = 4
+OPERATION_PROBABILITY = 0.5
+MAGNITUDE_MEAN, MAGNITUDE_STD = 0.7, 0.05
+ASPECT_RANGE = (3 / 4, 4 / 3)
 GREY = [128.0, 128.0, 128.0]
-COLOURS = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+COLOUR_ADJUSTMENTS = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What is changed, and how much; nothing at first.
+    """Augmentation settings; the defaults change nothing.
 
     Attributes:
-        crop: Cut out a rectangle of at least this share of the picture, of 3:4 to 4:3, and stretch it to the size.
-        flip: How likely a video is mirrored.
-        colour: Brightness, contrast and saturation are each multiplied by up to 1 more or less this.
-        policy: Apply RandAugment (Cubuk et al. 2020) as TempMe's recipe has it: four changes in a row, each done every
-            second time, of 0.7 of the greatest strength, give or take 0.05.
+        crop: Minimum area of a random crop, as a share of the frame. The crop has an aspect ratio of 3:4 to 4:3 and is
+            resized to the frame.
+        flip: Probability of a horizontal flip.
+        colour: Brightness, contrast and saturation are each multiplied by a factor in 1 - colour to 1 + colour.
+        policy: Apply RandAugment (Cubuk et al. 2020) as in TempMe's recipe: four operations in a row, each with
+            probability 0.5 and a magnitude of 0.7 with standard deviation 0.05.
+
+    Raises:
+        VidretError: A value is out of range.
     """
 
     crop: float = 1.0
@@ -48,68 +52,76 @@ class Augmentation:
     policy: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of their range."""
+        """Validate the ranges."""
         if not (0 < self.crop <= 1 and 0 <= self.flip <= 1 and 0 <= self.colour < 1):
-            given = f"{self.crop}, {self.flip} and {self.colour}"
             raise VidretError(
-                f"crop must be in 0..1 (0 excluded), flip in 0..1, colour in 0..1 (1 excluded), got {given}"
+                f"crop must be in (0, 1], flip in [0, 1] and colour in [0, 1), "
+                f"got {self.crop}, {self.flip} and {self.colour}"
             )
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        """Change a video; chance comes from ``rng`` alone."""
+        """Return the augmented frames of a video, with all randomness from ``rng``."""
         if self == Augmentation():
             return pixels
-        pictures = rearrange(torch.from_numpy(np.array(pixels)), "frame height width rgb -> frame rgb height width")
+        images = rearrange(torch.from_numpy(np.array(pixels)), "frame height width rgb -> frame rgb height width")
         if self.policy:
-            pictures = follow_policy(pictures, rng)
+            images = rand_augment(images, rng)
         if self.crop < 1:
-            pictures = cut_out(pictures, self.crop, rng)
+            images = random_resized_crop(images, self.crop, rng)
         if rng.random() < self.flip:
-            pictures = functional.horizontal_flip(pictures)
+            images = functional.horizontal_flip(images)
         if self.colour:
-            for adjust in COLOURS:
-                pictures = adjust(pictures, float(rng.uniform(1 - self.colour, 1 + self.colour)))
-        return rearrange(pictures, "frame rgb height width -> frame height width rgb").contiguous().numpy()
+            for adjust in COLOUR_ADJUSTMENTS:
+                images = adjust(images, float(rng.uniform(1 - self.colour, 1 + self.colour)))
+        return rearrange(images, "frame rgb height width -> frame height width rgb").contiguous().numpy()
 
 
-def cut_out(pictures: Pictures, least: float, rng: np.random.Generator) -> Pictures:
-    """Cut a rectangle out of all pictures and stretch it to their size."""
-    height, width = pictures.shape[-2:]
-    area = height * width * rng.uniform(least, 1)
-    ratio = math.exp(rng.uniform(*np.log(ASPECT)))
-    tall = min(height, max(1, round(math.sqrt(area / ratio))))
-    wide = min(width, max(1, round(math.sqrt(area * ratio))))
-    top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-    bicubic = InterpolationMode.BICUBIC
-    cut: Tensor = functional.resized_crop(pictures, top, left, tall, wide, [height, width], bicubic, antialias=True)
-    return cut
+def random_resized_crop(images: Images, min_area: float, rng: np.random.Generator) -> Images:
+    """Crop one random rectangle out of all images, of at least a share ``min_area``, and resize it to their size."""
+    height, width = images.shape[-2:]
+    area = height * width * rng.uniform(min_area, 1)
+    ratio = math.exp(rng.uniform(*np.log(ASPECT_RANGE)))
+    crop_height = min(height, max(1, round(math.sqrt(area / ratio))))
+    crop_width = min(width, max(1, round(math.sqrt(area * ratio))))
+    top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
+    crop: Tensor = functional.resized_crop(
+        images,
+        top,
+        left,
+        crop_height,
+        crop_width,
+        [height, width],
+        InterpolationMode.BICUBIC,
+        antialias=True,
+    )
+    return crop
 
 
-def follow_policy(pictures: Pictures, rng: np.random.Generator) -> Pictures:
-    """Apply changes drawn from ``CHANGES``; what is done is drawn once for all pictures."""
-    names = list(CHANGES)
-    for _ in range(POLICY_CHANGES):
+def rand_augment(images: Images, rng: np.random.Generator) -> Images:
+    """Apply random ``OPERATIONS`` (RandAugment), with the same parameters for all images."""
+    names = list(OPERATIONS)
+    for _ in range(NUM_OPERATIONS):
         name = names[rng.integers(len(names))]
-        strength = float(np.clip(rng.normal(POLICY_STRENGTH, POLICY_SPREAD), 0, 1))
-        sign, is_done = float(rng.choice([-1.0, 1.0])), rng.random() < POLICY_CHANCE
-        if is_done:
-            pictures = CHANGES[name](pictures, strength, sign)
-    return pictures
+        magnitude = float(np.clip(rng.normal(MAGNITUDE_MEAN, MAGNITUDE_STD), 0, 1))
+        sign, is_applied = float(rng.choice([-1.0, 1.0])), rng.random() < OPERATION_PROBABILITY
+        if is_applied:
+            images = OPERATIONS[name](images, magnitude, sign)
+    return images
 
 
-def _warp(
-    pictures: Pictures,
+def _affine(
+    images: Images,
     *,
     angle: float = 0.0,
     x: float = 0.0,
     y: float = 0.0,
     shear_x: float = 0.0,
     shear_y: float = 0.0,
-) -> Pictures:
-    """Turn (degrees), move (shares of the size) or shear (shares); what comes into sight is grey."""
-    height, width = pictures.shape[-2:]
+) -> Images:
+    """Rotate (degrees), translate (share of the size) or shear (tangent), with grey outside the image."""
+    height, width = images.shape[-2:]
     warped: Tensor = functional.affine(
-        pictures,
+        images,
         angle=angle,
         translate=[x * width, y * height],
         scale=1.0,
@@ -120,27 +132,27 @@ def _warp(
     return warped
 
 
-def _add_to_dark(pictures: Pictures, amount: float) -> Pictures:
-    """Brighten pixels below the middle."""
-    brighter = (pictures.to(torch.int16) + int(amount)).clamp(max=255).to(torch.uint8)
-    return torch.where(pictures < 128, brighter, pictures)
+def _solarize_add(images: Images, amount: float) -> Images:
+    """Brighten pixels below 128."""
+    brighter = (images.to(torch.int16) + int(amount)).clamp(max=255).to(torch.uint8)
+    return torch.where(images < 128, brighter, images)
 
 
-# A strength of 0..1 and a sign, of which most use one; greatest strengths as in RandAugment's paper and AutoAugment.
-CHANGES: Mapping[str, Change] = {
-    "autocontrast": lambda pictures, strength, sign: functional.autocontrast(pictures),
-    "equalize": lambda pictures, strength, sign: functional.equalize(pictures),
-    "invert": lambda pictures, strength, sign: functional.invert(pictures),
-    "rotate": lambda pictures, strength, sign: _warp(pictures, angle=sign * 30 * strength),
-    "posterize": lambda pictures, strength, sign: functional.posterize(pictures, max(1, 4 - int(4 * strength))),
-    "solarize": lambda pictures, strength, sign: functional.solarize(pictures, 256 - int(256 * strength)),
-    "solarize_add": lambda pictures, strength, sign: _add_to_dark(pictures, 110 * strength),
-    "saturation": lambda pictures, strength, sign: functional.adjust_saturation(pictures, 1 + sign * 0.9 * strength),
-    "contrast": lambda pictures, strength, sign: functional.adjust_contrast(pictures, 1 + sign * 0.9 * strength),
-    "brightness": lambda pictures, strength, sign: functional.adjust_brightness(pictures, 1 + sign * 0.9 * strength),
-    "sharpness": lambda pictures, strength, sign: functional.adjust_sharpness(pictures, 1 + sign * 0.9 * strength),
-    "shear_x": lambda pictures, strength, sign: _warp(pictures, shear_x=sign * 0.3 * strength),
-    "shear_y": lambda pictures, strength, sign: _warp(pictures, shear_y=sign * 0.3 * strength),
-    "move_x": lambda pictures, strength, sign: _warp(pictures, x=sign * 0.45 * strength),
-    "move_y": lambda pictures, strength, sign: _warp(pictures, y=sign * 0.45 * strength),
+# Each takes a magnitude in 0..1 and a sign; most use one of them. Ranges follow RandAugment and AutoAugment.
+OPERATIONS: Mapping[str, Operation] = {
+    "autocontrast": lambda images, magnitude, sign: functional.autocontrast(images),
+    "equalize": lambda images, magnitude, sign: functional.equalize(images),
+    "invert": lambda images, magnitude, sign: functional.invert(images),
+    "rotate": lambda images, magnitude, sign: _affine(images, angle=sign * 30 * magnitude),
+    "posterize": lambda images, magnitude, sign: functional.posterize(images, max(1, 4 - int(4 * magnitude))),
+    "solarize": lambda images, magnitude, sign: functional.solarize(images, 256 - int(256 * magnitude)),
+    "solarize_add": lambda images, magnitude, sign: _solarize_add(images, 110 * magnitude),
+    "saturation": lambda images, magnitude, sign: functional.adjust_saturation(images, 1 + sign * 0.9 * magnitude),
+    "contrast": lambda images, magnitude, sign: functional.adjust_contrast(images, 1 + sign * 0.9 * magnitude),
+    "brightness": lambda images, magnitude, sign: functional.adjust_brightness(images, 1 + sign * 0.9 * magnitude),
+    "sharpness": lambda images, magnitude, sign: functional.adjust_sharpness(images, 1 + sign * 0.9 * magnitude),
+    "shear_x": lambda images, magnitude, sign: _affine(images, shear_x=sign * 0.3 * magnitude),
+    "shear_y": lambda images, magnitude, sign: _affine(images, shear_y=sign * 0.3 * magnitude),
+    "move_x": lambda images, magnitude, sign: _affine(images, x=sign * 0.45 * magnitude),
+    "move_y": lambda images, magnitude, sign: _affine(images, y=sign * 0.45 * magnitude),
 }

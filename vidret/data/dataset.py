@@ -1,9 +1,10 @@
-"""Captioned videos -> batches: a caption with its video to train on, a video with its captions to measure.
+"""Captioned videos as batches: captions with their videos for training, videos with their captions for evaluation.
 
-Pixels stay bytes, and in the order that ``normalise_pixels`` takes; whoever trains standardises them on the device.
+Pixels stay uint8 and channels-last, as ``normalise_pixels`` takes them. Normalisation happens on the device.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +24,16 @@ from vidret.errors import VidretError
 class RetrievalBatch(NamedTuple):
     """Videos and the texts that describe them.
 
-    ``videos`` and ``captions`` are the numbers of rows in the split's own ``videos`` and ``captions``; ``text_videos``
-    says which video each text describes. In training a batch has one text a video, in the same order; in evaluation a
-    video has all its captions, or none. Padding frames come last, are black, and False in ``frame_mask``. Ids are
-    start token, word pieces, end token, and zeros.
+    In training, a batch has one text per video, in the same order. In evaluation, a video comes with all of its
+    captions, or none.
+
+    Attributes:
+        pixels: Frames. Padding frames come last and are black.
+        frame_mask: False for padding frames.
+        ids: Token ids: start token, word pieces, end token, zeros.
+        videos: Indices into the split's ``videos``.
+        captions: Indices into the split's ``captions``.
+        text_videos: Index, into the split's ``videos``, of the video that each text describes.
     """
 
     pixels: UInt8[Tensor, "video frame height width 3"]
@@ -37,8 +44,9 @@ class RetrievalBatch(NamedTuple):
     text_videos: Int[Tensor, " text"]
 
 
-class Sample(NamedTuple):
-    """One video's frames, and the numbers of its captions that are in the batch."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """The frames of one video, its index in the split, and the indices of its captions in the batch."""
 
     video: int
     pixels: Pixels
@@ -46,57 +54,59 @@ class Sample(NamedTuple):
 
 
 class CaptionedVideos(Dataset[Sample]):
-    """A caption with its video, by epoch and number of the caption.
+    """Training samples: a caption with its video, indexed by epoch and caption.
 
-    All that chance decides follows from the seed and these two: not from the worker, nor from what came before.
+    Randomness depends on the seed and on these two alone, not on the worker or on earlier samples.
     """
 
     def __init__(self, split: Split, source: FrameSource, *, augmentation: Augmentation, seed: int) -> None:
-        """Take a split of which every video can be read."""
+        """Wrap a split whose videos can all be read."""
         self._split, self._source, self._augmentation, self._seed = split, source, augmentation, seed
-        self._numbers = {video: number for number, video in enumerate(split.videos)}
+        self._index_of_video = {video_id: index for index, video_id in enumerate(split.videos)}
 
     def __len__(self) -> int:
-        """Count the captions."""
+        """Return the number of captions."""
         return len(self._split.captions)
 
     def __getitem__(self, key: Key) -> Sample:
-        """Read the video of a caption."""
-        video = self._split.captions[key[1]].video
+        """Return a caption with its augmented video."""
+        caption_index = key[1]
+        video_id = self._split.captions[caption_index].video
         rng = np.random.default_rng((self._seed, *key))
-        pixels = self._augmentation(read_sample_frames(self._source, video, rng), rng)
-        return Sample(self._numbers[video], pixels, (key[1],))
+        pixels = self._augmentation(read_sample_frames(self._source, video_id, rng), rng)
+        return Sample(video=self._index_of_video[video_id], pixels=pixels, captions=(caption_index,))
 
 
 class GalleryDataset(Dataset[Sample]):
-    """A video with all its captions, by number; the same each time."""
+    """Evaluation samples: a video with all of its captions, indexed by video and deterministic."""
 
     def __init__(self, split: Split, source: FrameSource) -> None:
-        """Take a split of which every video can be read."""
+        """Wrap a split whose videos can all be read."""
         self._split, self._source = split, source
-        self._captions: dict[str, list[int]] = {video: [] for video in split.videos}
-        for number, caption in enumerate(split.captions):
-            self._captions[caption.video].append(number)
+        self._captions: dict[str, list[int]] = {video_id: [] for video_id in split.videos}
+        for index, caption in enumerate(split.captions):
+            self._captions[caption.video].append(index)
 
     def __len__(self) -> int:
-        """Count the videos."""
+        """Return the number of videos."""
         return len(self._split.videos)
 
-    def __getitem__(self, number: int) -> Sample:
-        """Read a video."""
-        video = self._split.videos[number]
-        return Sample(number, read_sample_frames(self._source, video, np.random.default_rng(0)), self._captions[video])
+    def __getitem__(self, video_index: int) -> Sample:
+        """Return a video with its captions."""
+        video_id = self._split.videos[video_index]
+        pixels = read_sample_frames(self._source, video_id, np.random.default_rng(0))
+        return Sample(video=video_index, pixels=pixels, captions=self._captions[video_id])
 
 
 class Collate:
-    """Make a batch of samples."""
+    """Collates samples into a ``RetrievalBatch``."""
 
     def __init__(self, split: Split, *, num_frames: int, num_words: int) -> None:
-        """Fix the sizes of a batch, and where the texts come from."""
+        """Set the split that texts come from, and the number of frames and of tokens to pad to."""
         self._split, self._num_frames, self._num_words = split, num_frames, num_words
 
     def __call__(self, samples: Sequence[Sample]) -> RetrievalBatch:
-        """Stack frames, padding the short, and read the texts."""
+        """Stack and pad the frames, and tokenise the texts."""
         height, width = samples[0].pixels.shape[1:3]
         pixels = torch.zeros(len(samples), self._num_frames, height, width, 3, dtype=torch.uint8)
         frame_mask = torch.zeros(len(samples), self._num_frames, dtype=torch.bool)
@@ -114,13 +124,13 @@ class Collate:
         )
 
 
-def read_sample_frames(source: FrameSource, video: str, rng: np.random.Generator) -> Pixels:
-    """Read a video in a worker, whose errors must be made of one sentence to arrive whole.
+def read_sample_frames(source: FrameSource, video_id: str, rng: np.random.Generator) -> Pixels:
+    """Return a video's frames, with errors reduced to one message, so that they can be pickled out of a worker.
 
     Raises:
-        VidretError: It cannot be read.
+        VidretError: The video cannot be read.
     """
     try:
-        return source.read(video, rng)
+        return source.read(video_id, rng)
     except VidretError as error:
         raise VidretError(str(error)) from error

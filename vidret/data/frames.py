@@ -1,7 +1,7 @@
-"""Which frames of a video training looks at, and reading them: by fixed rules, or drawn anew each time.
+"""Frame sampling for training, by fixed rules or at random, and reading the sampled frames.
 
-What a rule may ever look at are a video's candidates; a draw chooses among them. So a cache that holds the candidates
-gives bit for bit what decoding gives.
+Each rule first lists a video's candidate frames, and random sampling draws among them. A cache of the candidates
+therefore yields exactly the frames that decoding yields.
 """
 
 import math
@@ -22,25 +22,32 @@ SamplingKind = Literal["clip4clip", "tempme", "segments"]
 
 @dataclass(frozen=True, slots=True)
 class VideoSpan:
-    """What is read of a file: all of it, or the frames shown from ``start`` to before ``end``, in seconds."""
+    """A video file, or its frames from ``start`` to before ``end``, in seconds."""
 
     path: str
     start: float = 0.0
     end: float = math.inf
 
     def __str__(self) -> str:
-        """Name it."""
+        """Return the path, followed by the times unless the span is the whole file."""
         return self.path if (self.start, self.end) == (0.0, math.inf) else f"{self.path} {self.start:g}..{self.end:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSampling:
-    """How frames are chosen.
+    """A rule that selects frames, in order of time.
 
-    ``clip4clip`` takes a frame a second, at most ``num_frames``: short videos have fewer. ``tempme`` does so, too, but
-    spreads ``num_frames`` over short videos. ``segments`` cuts a video into ``num_segments`` equal ones (Prompt
-    Switch), and takes as many frames of each: at fixed places, or with ``num_candidates`` above 0 drawn among so many
-    of each segment, spread evenly. Frames are in order of time.
+    Attributes:
+        kind: ``clip4clip`` takes one frame per second, at most ``num_frames``, so short videos yield fewer. ``tempme``
+            does the same, but spreads ``num_frames`` over a short video. ``segments`` divides a video into
+            ``num_segments`` equal segments (Prompt Switch) and takes equally many frames from each.
+        num_frames: Number of frames of a video.
+        num_segments: Number of segments, for ``segments``.
+        num_candidates: Number of evenly spaced frames of each segment that ``segments`` draws from at random; 0 for
+            fixed positions.
+
+    Raises:
+        VidretError: ``num_frames`` is below 1 or no multiple of ``num_segments``, or a number is negative.
     """
 
     kind: SamplingKind = "tempme"
@@ -49,11 +56,11 @@ class FrameSampling:
     num_candidates: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that do not fit."""
+        """Validate the numbers."""
         if self.num_frames < 1 or self.num_candidates < 0:
-            given = self.num_frames, self.num_candidates
             raise VidretError(
-                "num_frames must be at least 1 and num_candidates at least 0, got {} and {}".format(*given)
+                f"num_frames must be at least 1 and num_candidates at least 0, "
+                f"got {self.num_frames} and {self.num_candidates}"
             )
         if self.kind == "segments" and (self.num_segments < 1 or self.num_frames % self.num_segments):
             raise VidretError(
@@ -62,86 +69,88 @@ class FrameSampling:
 
     @property
     def is_random(self) -> bool:
-        """Say whether a draw differs from another."""
+        """Whether frames are drawn at random."""
         return self.kind == "segments" and self.num_candidates > 0
 
     @property
-    def about(self) -> dict[str, Any]:
-        """Say what the candidates depend on."""
+    def candidate_settings(self) -> dict[str, Any]:
+        """Return the settings that the candidates depend on."""
         if self.is_random:
             return {"kind": self.kind, "segments": self.num_segments, "candidates": self.num_candidates}
         segments = {"segments": self.num_segments} if self.kind == "segments" else {}
         return {"kind": self.kind, "frames": self.num_frames} | segments
 
-    def candidates(self, num_frames: int, rate: float) -> Int64[np.ndarray, " candidate"]:
-        """Give the indices of what may be looked at, rising; a short video repeats some.
+    def candidates(self, num_frames: int, fps: float) -> Int64[np.ndarray, " candidate"]:
+        """Return the frame indices that may be sampled, in ascending order. A short video repeats some.
 
         Args:
-            num_frames: How many frames the video has.
-            rate: Its frames a second.
+            num_frames: Number of frames of the video.
+            fps: Frame rate of the video.
         """
         if self.kind == "clip4clip":
-            return clip4clip(num_frames, rate, self.num_frames)
+            return clip4clip(num_frames, fps, self.num_frames)
         if self.kind == "tempme":
-            seconds: Int64[np.ndarray, " second"] = np.arange(0, num_frames, max(1, round(rate)))
+            seconds: Int64[np.ndarray, " second"] = np.arange(0, num_frames, max(1, round(fps)))
             if len(seconds) < self.num_frames:
                 return uniform(num_frames, self.num_frames)
             return np.take(seconds, uniform(len(seconds), self.num_frames))
-        starts, lengths = _cut(num_frames, self.num_segments)
+        starts, lengths = _cut_segments(num_frames, self.num_segments)
         if self.is_random:
-            steps = np.arange(self.num_candidates) * lengths[:, None] // self.num_candidates
-            spread: Int64[np.ndarray, " candidate"] = (starts[:, None] + steps).flatten()
-            return spread
-        chunks = self.num_frames // self.num_segments
-        steps = np.arange(1, chunks + 1) * (lengths[:, None] // (chunks + 1))
-        return _fill(starts[:, None] + steps, self.num_frames)
+            offsets = np.arange(self.num_candidates) * lengths[:, None] // self.num_candidates
+            candidates: Int64[np.ndarray, " candidate"] = (starts[:, None] + offsets).flatten()
+            return candidates
+        num_chunks = self.num_frames // self.num_segments
+        offsets = np.arange(1, num_chunks + 1) * (lengths[:, None] // (num_chunks + 1))
+        return _flatten(starts[:, None] + offsets, self.num_frames)
 
     def draw(self, num_candidates: int, rng: np.random.Generator) -> Int64[np.ndarray, " frame"]:
-        """Choose among as many candidates: all of them, or as chance has it some of each segment."""
+        """Return the indices of the sampled candidates: all of them, or a random choice from each segment."""
         if not self.is_random:
             return np.arange(num_candidates)
         segments = np.arange(num_candidates // self.num_candidates)[:, None]
-        chosen = rng.integers(self.num_candidates, size=(len(segments), self.num_frames // self.num_segments))
-        return _fill(np.sort(segments * self.num_candidates + chosen, axis=1), self.num_frames)
+        drawn = rng.integers(self.num_candidates, size=(len(segments), self.num_frames // self.num_segments))
+        return _flatten(np.sort(segments * self.num_candidates + drawn, axis=1), self.num_frames)
 
 
-def find_candidates(info: VideoInfo, part: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
-    """Give the frame indices of a part's candidates.
+def find_candidates(info: VideoInfo, span: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
+    """Return the candidate frame indices within a span.
 
     Raises:
-        DecodeError: No frame is shown in this part.
+        DecodeError: No frame is within the span.
     """
-    first, last = np.searchsorted(info.times, [part.start, part.end])
+    first, last = np.searchsorted(info.times, [span.start, span.end])
     if first == last:
-        raise DecodeError(part.path, f"shows no frame from {part.start:g} to {part.end:g} s")
-    rate = info.average_rate or info.num_frames / info.shown_seconds
-    indices: Int64[np.ndarray, " candidate"] = first + sampling.candidates(int(last - first), rate)
+        raise DecodeError(span.path, f"has no frame from {span.start:g} to {span.end:g} s")
+    fps = info.average_rate or info.num_frames / info.shown_seconds
+    indices: Int64[np.ndarray, " candidate"] = first + sampling.candidates(int(last - first), fps)
     return indices
 
 
 def read_indices(info: VideoInfo, indices: Int64[np.ndarray, " frame"], resize: Resize) -> Frames:
-    """Read the frames of indices, which may repeat: a picture for each.
+    """Read one frame per index; indices may repeat.
 
-    In the place of a frame that cannot be read stands its neighbour; ``salvaged`` then says how many could be.
+    A frame that cannot be decoded is replaced by its nearest neighbour, and ``salvaged`` then says how many could be.
 
     Raises:
-        DecodeError: None of them can be read.
+        DecodeError: No frame can be decoded.
     """
     with open_reader(info, resize=resize) as reader:
         frames = reader.read(indices)
     if len(frames) == 0:
         raise DecodeError(info.path, "no frame could be decoded")
-    places = nearest(frames.times, info.times[indices])
-    return Frames(frames.pixels[places], frames.times[places], frames.salvaged)
+    rows = nearest(frames.times, info.times[indices])
+    return Frames(frames.pixels[rows], frames.times[rows], frames.salvaged)
 
 
-def _cut(num_frames: int, count: int) -> tuple[Int64[np.ndarray, " segment"], Int64[np.ndarray, " segment"]]:
-    """Give the first frame of each segment, and how many may be looked at: the last is left out, if it is not alone."""
-    edges = np.linspace(0, num_frames, min(count, num_frames) + 1).astype(np.int64)
+def _cut_segments(
+    num_frames: int, num_segments: int
+) -> tuple[Int64[np.ndarray, " segment"], Int64[np.ndarray, " segment"]]:
+    """Return the first frame of each segment and its length without its last frame, but at least 1."""
+    edges = np.linspace(0, num_frames, min(num_segments, num_frames) + 1).astype(np.int64)
     return edges[:-1], np.maximum(np.diff(edges) - 1, 1)
 
 
-def _fill(indices: Int64[np.ndarray, "segment chunk"], num_frames: int) -> Int64[np.ndarray, " frame"]:
-    """Lay the frames of all segments in a row, and repeat the last where there are too few."""
+def _flatten(indices: Int64[np.ndarray, "segment chunk"], num_frames: int) -> Int64[np.ndarray, " frame"]:
+    """Return the indices of all segments in one row, padded to ``num_frames`` by repeating the last."""
     flat = indices.reshape(-1)
     return np.pad(flat, (0, num_frames - len(flat)), mode="edge")

@@ -1,10 +1,11 @@
-"""Labelled queries into long videos -> batches for a grounding head: layers of a frozen encoder, spans and saliency.
+"""Labelled queries into long videos as batches for a grounding head: encoder layers, spans and saliency.
 
-Frame t of a video stands for the seconds from t / fps to (t + 1) / fps, and was looked at in the middle of them.
+Frame t of a video covers the seconds from t / fps to (t + 1) / fps and is sampled at their centre.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,22 @@ from vidret.errors import VidretError
 
 
 class GroundingBatch(NamedTuple):
-    """Queries, each with its video, as ``GroundingHead`` takes them, and what people say answers them.
+    """Queries with their videos, as ``GroundingHead`` takes them, and their ground truth.
 
-    ``queries`` are the numbers of rows in the split's own ``queries``. Layers and words are float16, earliest layer
-    first. Padding comes last, and is zeros and False. ``token_masks`` and ``sizes`` are None unless the encoder merges
-    tokens. Spans and durations are in seconds; saliency is in 0..1.
+    Padding comes last and is zero, and False in the masks.
+
+    Attributes:
+        layers: Visual layers in float16, earliest first.
+        frame_mask: False for padding frames.
+        token_masks: False for padding tokens; None if no token is padding.
+        sizes: Number of patches merged into each token; None unless the encoder merges tokens.
+        words: Text layers in float16.
+        word_mask: False for padding words.
+        spans: Ground-truth (start, end) in seconds.
+        span_mask: False for padding spans.
+        saliency: Saliency of each frame, in 0..1.
+        durations: Durations of the videos in seconds.
+        queries: Indices into the split's ``queries``.
     """
 
     layers: tuple[Float[Tensor, "sample frame token width"], ...]
@@ -40,8 +52,9 @@ class GroundingBatch(NamedTuple):
     queries: Int[Tensor, " sample"]
 
 
-class GroundingSample(NamedTuple):
-    """One query with its video."""
+@dataclass(frozen=True, slots=True, eq=False)
+class GroundingSample:
+    """One query, by its index in the split, with its video and labels."""
 
     query: int
     video: VideoLayers
@@ -51,7 +64,7 @@ class GroundingSample(NamedTuple):
 
 
 class LabelledVideos(Dataset[GroundingSample]):
-    """A query with its video, by number; in training by epoch and number, though nothing here is left to chance."""
+    """Queries with their videos, indexed by query or, in training, by epoch and query. There is no randomness."""
 
     def __init__(
         self,
@@ -62,58 +75,70 @@ class LabelledVideos(Dataset[GroundingSample]):
         fps: float,
         saliency_range: tuple[float, float],
     ) -> None:
-        """Take a split of which every video and every text is in the cache; ``keys`` are those of its videos."""
+        """Wrap a split whose videos and texts are all in the cache.
+
+        Args:
+            split: The queries.
+            cache: The layers.
+            keys: Cache key of each video id.
+            fps: Frames per second in the cache.
+            saliency_range: Lowest and highest score that annotators could give.
+        """
         self._split, self._cache, self._keys, self._fps, self._range = split, cache, keys, fps, saliency_range
 
     def __len__(self) -> int:
-        """Count the queries."""
+        """Return the number of queries."""
         return len(self._split.queries)
 
     def __getitem__(self, key: int | Key) -> GroundingSample:
-        """Read a query's layers, and its video's."""
-        number = key if isinstance(key, int) else key[1]
-        query = self._split.queries[number]
-        video = self._cache.video(self._keys[query.video])
-        saliency = label_frames(query, len(video.layers[0]), self._fps, *self._range)
-        spans = np.array(query.spans, dtype=np.float32).reshape(-1, 2)
-        return GroundingSample(number, video, self._cache.words(query.text), spans, saliency)
+        """Return a query with the layers of its text and its video."""
+        query_index = key if isinstance(key, int) else key[1]
+        query = self._split.queries[query_index]
+        video = self._cache.read_video(self._keys[query.video])
+        return GroundingSample(
+            query=query_index,
+            video=video,
+            words=self._cache.read_text(query.text),
+            spans=np.array(query.spans, dtype=np.float32).reshape(-1, 2),
+            saliency=label_frames(query, len(video.layers[0]), self._fps, *self._range),
+        )
 
 
 def label_frames(
     query: LabelledQuery, num_frames: int, fps: float, low: float, high: float
 ) -> Float32[np.ndarray, " frame"]:
-    """Give the saliency of each frame: what people marked, or else 1 in the spans that they gave.
+    """Return the saliency of each frame in 0..1: the annotators' scores, or 1 inside the spans if there are none.
 
-    A mark becomes (mark - low) / (high - low), and a frame the mean over people and over the clips that its middle lies
-    in; 0 where nothing was marked. Of a span, frames from ceil(start * fps) to ceil(end * fps), excluded, are salient.
+    A score becomes (score - low) / (high - low). A frame has the mean over annotators and over the clips that contain
+    its centre, and 0 outside all clips. A span covers the frames from ceil(start * fps) to before ceil(end * fps).
 
     Args:
-        query: Its labels.
-        num_frames: How many frames its video has.
-        fps: Frames a second.
-        low: The least mark that could be given.
-        high: The greatest.
+        query: The labels.
+        num_frames: Number of frames of the video.
+        fps: Frames per second.
+        low: Lowest possible score.
+        high: Highest possible score.
 
     Raises:
-        VidretError: A mark lies outside.
+        VidretError: A score is outside low..high.
     """
-    total, num_marks = np.zeros(num_frames), np.zeros(num_frames)
+    total, num_scores = np.zeros(num_frames), np.zeros(num_frames)
     if not query.saliency:
         for start, end in query.spans:
             total[min(math.ceil(start * fps), num_frames) : math.ceil(end * fps)] = 1
         return total.astype(np.float32)
-    middles = (np.arange(num_frames) + 0.5) / fps
-    for (start, end), marks in zip(query.clip_times, query.saliency, strict=True):
-        if not low <= min(marks) <= max(marks) <= high:
-            raise VidretError(f"query {query.id}: saliency must be in {low:g}..{high:g} (saliency_range), got {marks}")
-        seen = (start <= middles) & (middles < end)
-        total[seen] += (np.mean(marks) - low) / (high - low)
-        num_marks[seen] += 1
-    return (total / np.maximum(num_marks, 1)).astype(np.float32)
+    centres_s = (np.arange(num_frames) + 0.5) / fps
+    for (start, end), scores in zip(query.clip_times, query.saliency, strict=True):
+        if not low <= min(scores) <= max(scores) <= high:
+            raise VidretError(f"query {query.id}: saliency must be in {low:g}..{high:g} (saliency_range), got {scores}")
+        in_clip = (start <= centres_s) & (centres_s < end)
+        total[in_clip] += (np.mean(scores) - low) / (high - low)
+        num_scores[in_clip] += 1
+    return (total / np.maximum(num_scores, 1)).astype(np.float32)
 
 
 def collate(samples: Sequence[GroundingSample]) -> GroundingBatch:
-    """Make a batch of samples, padded to the longest."""
+    """Return a batch of samples, padded to the longest."""
     videos = [sample.video for sample in samples]
     num_layers = len(videos[0].layers)
     layers = tuple(_pad([video.layers[layer] for video in videos]) for layer in range(num_layers))
@@ -122,7 +147,7 @@ def collate(samples: Sequence[GroundingSample]) -> GroundingBatch:
         layers=layers,
         frame_mask=_mask([len(video.layers[0]) for video in videos]),
         token_masks=_mask_tokens(videos),
-        sizes=_pad_each([video.sizes for video in videos if video.sizes is not None], num_layers),
+        sizes=_pad_layers([video.sizes for video in videos if video.sizes is not None], num_layers),
         words=_pad(words).transpose(1, 2),
         word_mask=_mask([len(word) for word in words]),
         spans=_pad([sample.spans for sample in samples]),
@@ -134,22 +159,22 @@ def collate(samples: Sequence[GroundingSample]) -> GroundingBatch:
 
 
 def _mask_tokens(videos: Sequence[VideoLayers]) -> tuple[Bool[Tensor, "sample frame token"], ...] | None:
-    """Mask tokens where some are padding, or where videos have different numbers of them."""
+    """Return token masks if a video has padding tokens or the videos differ in their number of tokens, else None."""
     num_layers = len(videos[0].layers)
     has_masks = any(video.masks is not None for video in videos)
     if not has_masks and all(len({video.layers[n].shape[1] for video in videos}) == 1 for n in range(num_layers)):
         return None
     masks = [video.masks or tuple(np.ones(layer.shape[:2], bool) for layer in video.layers) for video in videos]
-    return _pad_each(masks, num_layers)
+    return _pad_layers(masks, num_layers)
 
 
-def _pad_each(parts: Sequence[Sequence[np.ndarray]], num_layers: int) -> tuple[Tensor, ...] | None:
-    """Pad each layer of all videos; None where there is nothing."""
-    return tuple(_pad([part[layer] for part in parts]) for layer in range(num_layers)) if parts else None
+def _pad_layers(videos: Sequence[Sequence[np.ndarray]], num_layers: int) -> tuple[Tensor, ...] | None:
+    """Return each layer's arrays of all videos, stacked and padded; None if there are no videos."""
+    return tuple(_pad([layers[index] for layers in videos]) for index in range(num_layers)) if videos else None
 
 
 def _pad(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Stack arrays, filled up with zeros to the greatest of each of their sizes."""
+    """Stack arrays, zero-padded to the largest size of each dimension."""
     shape = np.max([array.shape for array in arrays], axis=0)
     padded = np.zeros((len(arrays), *shape), arrays[0].dtype)
     for row, array in enumerate(arrays):
@@ -157,5 +182,5 @@ def _pad(arrays: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def _mask(lengths: Sequence[int]) -> Bool[Tensor, "sample place"]:
+def _mask(lengths: Sequence[int]) -> Bool[Tensor, "sample position"]:
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]

@@ -1,4 +1,4 @@
-"""A split without some of its videos: what is held out of training for validation, and what cannot be read."""
+"""Validation splits held out of training, and splits without unreadable videos."""
 
 import hashlib
 import logging
@@ -18,20 +18,20 @@ from vidret.errors import VidretError
 
 logger = logging.getLogger(__name__)
 
-# How several benchmarks name what they cut out of one video: XYZ_12.0_40.0, XYZ_000010_000020, 1012_Film_00.05-00.09.
-CUT = re.compile(r"_\d+(\.\d+)*[_-]\d+(\.\d+)*$")
-TOLD = 5  # videos that are named in a sentence; the others are counted
+# Names of clips cut from one video: XYZ_12.0_40.0, XYZ_000010_000020, 1012_Film_00.05-00.09.
+CLIP_TIMES = re.compile(r"_\d+(\.\d+)*[_-]\d+(\.\d+)*$")
+MAX_LISTED = 5  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Portions:
-    """What one trains on, and what is chosen by; None where there is no such part."""
+class TrainValSplits:
+    """The split to train on and the one to validate on; ``val`` is None without validation."""
 
     train: Split
     val: Split | None
 
 
-def read_portions(
+def read_train_val(
     name: str,
     annotations: str | Path,
     *,
@@ -39,154 +39,156 @@ def read_portions(
     val_split: str | None = None,
     val_share: float = 0.05,
     seed: int = 0,
-) -> Portions:
-    """Read a training split, and hold a part of its videos out for validation, unless another split is to serve.
+) -> TrainValSplits:
+    """Read a training split, and hold out some of its videos for validation unless ``val_split`` is given.
 
     Args:
         name: One of ``DATASETS``.
-        annotations: Where its files are; see ``read_split``.
-        train_split: The split; the first that is made for training unless given, else the whole of it.
-        val_split: A split of the benchmark to validate on. What is chosen by a split is not measured by it, so this
-            is not the one that numbers are reported on unless one asks for that, and is told so.
-        val_share: Share of the training videos that is held out otherwise.
-        seed: Decides which ones.
+        annotations: Path of its files; see ``read_split``.
+        train_split: Name of the split; defaults to the benchmark's first training split, else to all of it.
+        val_split: A split of the benchmark to validate on. Model selection biases results on it, so a warning is logged
+            if it is the split that results are reported on.
+        val_share: Share of the training videos to hold out otherwise; 0 for no validation.
+        seed: Seed of the choice of held-out videos.
 
     Raises:
-        VidretError: A split cannot be read, or shares videos with the other.
+        VidretError: A split cannot be read, or the two share videos.
     """
-    train = read_split(name, annotations, train_split or default_split(name))
+    train = read_split(name, annotations, train_split or default_train_split(name))
     if val_split is None:
-        return hold_out(train, val_share, seed) if val_share else Portions(train, None)
+        return hold_out(train, val_share, seed) if val_share else TrainValSplits(train=train, val=None)
     val = read_split(name, annotations, val_split)
     if name in DATASETS and val_split == DATASETS[name].default:
-        logger.warning(
-            "validation is on %s, which numbers are reported on: what is chosen by it is not measured by it", val.name
-        )
-    refuse_shared(train, val)
-    return Portions(train, val)
+        logger.warning("validation uses %s, so model selection biases the results reported on it", val.name)
+    check_disjoint(train, val)
+    return TrainValSplits(train=train, val=val)
 
 
-def hold_out(split: Split, share: float, seed: int) -> Portions:
-    """Hold about a share of a split's videos out, with their rows.
+def hold_out(split: Split, share: float, seed: int) -> TrainValSplits:
+    """Hold out about ``share`` of a split's videos, with their rows.
 
-    What was cut from one video, as far as names tell, stays together: one part must not be like the other. A video's
-    place in the order in which they are taken follows from its own name and the seed, so that a few videos more or
-    less hardly change what is held out.
+    Clips that were cut from one video, according to their names, stay together, since they resemble each other. Videos
+    are taken in an order that depends on their own names and the seed, so adding or removing a few videos hardly
+    changes which ones are held out.
 
     Raises:
-        VidretError: The share is not between 0 and 1, or would leave nothing on one side.
+        VidretError: The share is not between 0 and 1, or no video would be left to train on.
     """
     if not 0 < share < 1:
-        raise VidretError(f"val_share must be between 0 and 1, or 0 to hold nothing out, got {share}")
-    place = {video: _place(find_source(video), seed) for video in split.videos}
-    wanted = max(1, round(share * len(split.videos)))
-    held: set[str] = set()
-    for _, cuts in groupby(sorted(split.videos, key=place.__getitem__), key=place.__getitem__):
-        if len(held) >= wanted:
+        raise VidretError(f"val_share must be between 0 and 1, or 0 for no validation, got {share}")
+    sort_keys = {video_id: _sort_key(source_of(video_id), seed) for video_id in split.videos}
+    num_wanted = max(1, round(share * len(split.videos)))
+    held_out: set[str] = set()
+    for _, clips in groupby(sorted(split.videos, key=sort_keys.__getitem__), key=sort_keys.__getitem__):
+        if len(held_out) >= num_wanted:
             break
-        held.update(cuts)
-    if len(held) == len(split.videos):
-        raise VidretError(f"{split.name} must be of more videos to hold some out, got {len(held)} of one source")
-    percent = f"{100 * share:g} % of {split.name}'s videos by the seed {seed}"
-    return Portions(
-        replace(
-            _keep(split, set(split.videos) - held),
-            name=f"{split.name}-rest",
-            notes=(*split.notes, f"without {percent}"),
-        ),
-        replace(_keep(split, held), name=f"{split.name}-held-out", notes=(*split.notes, f"held out: {percent}")),
+        held_out.update(clips)
+    if len(held_out) == len(split.videos):
+        raise VidretError(f"{split.name} must have videos of several sources to hold out, got {len(held_out)} of one")
+    drawn = f"{100 * share:g} % of {split.name}'s videos, drawn with seed {seed}"
+    train = _subset(split, set(split.videos) - held_out)
+    val = _subset(split, held_out)
+    return TrainValSplits(
+        train=replace(train, name=f"{split.name}-rest", notes=(*split.notes, f"without {drawn}")),
+        val=replace(val, name=f"{split.name}-held-out", notes=(*split.notes, f"held out: {drawn}")),
     )
 
 
-def find_source(video: str) -> str:
-    """Name the video that one was cut from, where its name tells.
+def source_of(video_id: str) -> str:
+    """Return the id of the video that a clip was cut from, if its name has times, else the id itself.
 
-    >>> find_source("NUsG9BgSes0_210.0_360.0"), find_source("-4wsuPCjDBc_5_15"), find_source("video7020")
+    >>> source_of("NUsG9BgSes0_210.0_360.0"), source_of("-4wsuPCjDBc_5_15"), source_of("video7020")
     ('NUsG9BgSes0', '-4wsuPCjDBc', 'video7020')
     """
-    return CUT.sub("", video)
+    return CLIP_TIMES.sub("", video_id)
 
 
-def refuse_shared(train: Split, other: Split) -> None:
-    """Refuse to measure on videos that are trained on."""
-    if shared := [video for video in other.videos if video in set(train.videos)]:
-        raise VidretError(f"{other.name} must share no video with {train.name}, got {name_some(shared)}")
-
-
-def leave_out(
-    split: Split, reasons: Mapping[str, str], salvaged: Mapping[str, str] | None = None, *, whole: bool = False
-) -> Split:
-    """Give a split without videos that cannot be read; notes say how many, name some and give their reasons.
-
-    Args:
-        split: All of it.
-        reasons: Why a video cannot be read.
-        salvaged: What of a video is lost; it stays, and a note tells of it.
-        whole: Leave nothing out.
+def check_disjoint(train: Split, other: Split) -> None:
+    """Check that a split shares no video with the training split.
 
     Raises:
-        VidretError: Nothing is left, or something would be left out of what must stay whole.
+        VidretError: It shares some.
     """
-    if damaged := [f"{video}: {lost}" for video, lost in (salvaged or {}).items()]:
-        note = f"videos of which a part cannot be read: {name_some(damaged)}"
+    if shared := [video_id for video_id in other.videos if video_id in set(train.videos)]:
+        raise VidretError(f"{other.name} must share no video with {train.name}, got {list_some(shared)}")
+
+
+def drop_unreadable(
+    split: Split, reasons: Mapping[str, str], salvaged: Mapping[str, str] | None = None, *, whole: bool = False
+) -> Split:
+    """Return a split without unreadable videos. Notes give their number, some names and the reasons.
+
+    Args:
+        split: The complete split.
+        reasons: Why a video cannot be read.
+        salvaged: What is lost of a video that can be read in part. It stays and is noted.
+        whole: Whether to refuse the split instead of dropping videos.
+
+    Raises:
+        VidretError: No video is left, or ``whole`` is set and a video cannot be read.
+    """
+    if damaged := [f"{video_id}: {lost}" for video_id, lost in (salvaged or {}).items()]:
+        note = f"videos that can be read only in part: {list_some(damaged)}"
         logger.warning("%s: %s", split.name, note)
         split = replace(split, notes=(*split.notes, note))
-    gone = [video for video in split.videos if video in reasons]
-    if not gone:
+    unreadable = [video_id for video_id in split.videos if video_id in reasons]
+    if not unreadable:
         return split
-    told = name_some([f"{video}: {reasons[video]}" for video in gone])
+    listed = list_some([f"{video_id}: {reasons[video_id]}" for video_id in unreadable])
     if whole:
         raise VidretError(
-            f"{split.name} must have all its videos, since a smaller gallery makes better numbers "
-            f"(allow_missing leaves them out): cannot read {told}"
+            f"{split.name} must have all its videos, since a smaller gallery inflates the results "
+            f"(allow_missing omits them): cannot read {listed}"
         )
-    note = f"videos left out of {len(split.videos)}, since they cannot be read: {told}"
-    left = _keep(split, set(split.videos) - set(gone))
-    if not left.captions and not left.queries:
-        raise VidretError(f"{split.name} must have a video that can be read, got none: {told}")
+    kept = _subset(split, set(split.videos) - set(unreadable))
+    if not kept.captions and not kept.queries:
+        raise VidretError(f"{split.name} must have at least one readable video, got none: {listed}")
+    note = f"videos omitted of {len(split.videos)} because they cannot be read: {listed}"
     logger.warning("%s: %s", split.name, note)
-    return replace(left, notes=(*left.notes, note))
+    return replace(kept, notes=(*kept.notes, note))
 
 
 def find_video_spans(split: Split, folder: str | Path) -> tuple[dict[str, VideoSpan], dict[str, str]]:
-    """Find the file of each video, and what part of it the captions describe.
+    """Return the file of each video, with the part of it that the captions describe.
 
     Returns:
-        The part of each video that is there, and the reason for each that is not.
+        The span of each video that exists, and a reason for each that does not, by video id.
 
     Raises:
         VidretError: Names are ambiguous, or captions of one video describe different parts of it.
     """
-    found, missing = find_videos(split.videos, folder)
-    spans: dict[str, tuple[float, float]] = {}
+    paths, missing = find_videos(split.videos, folder)
+    times: dict[str, tuple[float, float]] = {}
     for caption in split.captions:
         span = caption.start or 0.0, math.inf if caption.end is None else caption.end
-        if spans.setdefault(caption.video, span) != span:
-            raise VidretError(f"{caption.video} must be described in one part, got {spans[caption.video]} and {span} s")
-    parts = {video: VideoSpan(str(path), *spans.get(video, ())) for video, path in found.items()}
-    return parts, dict.fromkeys(missing, f"no file in {folder}")
+        if times.setdefault(caption.video, span) != span:
+            raise VidretError(
+                f"captions of {caption.video} must describe one part of it, got {times[caption.video]} and {span} s"
+            )
+    spans = {video_id: VideoSpan(str(path), *times.get(video_id, ())) for video_id, path in paths.items()}
+    return spans, dict.fromkeys(missing, f"no file in {folder}")
 
 
-def name_some(names: Collection[str]) -> str:
-    """Count names, and give the first of them."""
-    shown = list(names)[:TOLD]
+def list_some(names: Collection[str]) -> str:
+    """Return the number of names, followed by the first of them."""
+    shown = list(names)[:MAX_LISTED]
     return f"{len(names)} ({', '.join(shown)}{', ...' if len(names) > len(shown) else ''})"
 
 
-def default_split(name: str) -> str | None:
-    """Name the first split of a benchmark that is made for training; None where there is none."""
-    made_for_it = DATASETS[name].train_splits if name in DATASETS else ()
-    return made_for_it[0] if made_for_it else None
+def default_train_split(name: str) -> str | None:
+    """Return the name of a benchmark's first training split; None if there is none."""
+    train_splits = DATASETS[name].train_splits if name in DATASETS else ()
+    return train_splits[0] if train_splits else None
 
 
-def _keep(split: Split, videos: Collection[str]) -> Split:
+def _subset(split: Split, video_ids: Collection[str]) -> Split:
     return replace(
         split,
-        videos=tuple(video for video in split.videos if video in videos),
-        captions=tuple(row for row in split.captions if row.video in videos),
-        queries=tuple(row for row in split.queries if row.video in videos),
+        videos=tuple(video_id for video_id in split.videos if video_id in video_ids),
+        captions=tuple(row for row in split.captions if row.video in video_ids),
+        queries=tuple(row for row in split.queries if row.video in video_ids),
     )
 
 
-def _place(source: str, seed: int) -> str:
+def _sort_key(source: str, seed: int) -> str:
     return hashlib.blake2b(f"{seed} {source}".encode(), digest_size=16).hexdigest()

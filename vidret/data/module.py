@@ -1,10 +1,10 @@
-"""Data for training, as a trainer takes it: a benchmark's annotations and a folder of videos -> batches.
+"""Lightning data modules: a benchmark's annotations and a folder of videos to batches.
 
     data = RetrievalData("msrvtt-1k-a", "annotations", "videos", cache="cache")
     trainer.fit(model, datamodule=data)
 
-Every argument is a plain value, so that a YAML file can give it. What is held out for validation comes from the
-training videos. Loaders share their data out over processes themselves, and a checkpoint holds where they are.
+Every argument is a plain value, so that it can be set in a YAML file. By default, validation videos are held out of the
+training split. The loaders shard their data over processes themselves, and checkpoints store their position.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from vidret.data.cache.layers import LayersCache
 from vidret.data.dataset import CaptionedVideos, Collate, GalleryDataset
 from vidret.data.frames import FrameSampling, SamplingKind
 from vidret.data.grounding import LabelledVideos, collate
-from vidret.data.holdout import find_video_spans, leave_out
+from vidret.data.holdout import drop_unreadable, find_video_spans
 from vidret.data.records import Split
 from vidret.data.stages import OpenedSplit, SplitData
 from vidret.encode.encoder import LayeredEncoder
@@ -26,9 +26,9 @@ from vidret.types import Interpolation, Resize
 
 
 class RetrievalData(SplitData):
-    """Captioned videos: ``RetrievalBatch`` of a caption with its video to train on, of videos with theirs to measure.
+    """Captioned videos in ``RetrievalBatch``: captions with their videos to train on, videos with captions to evaluate.
 
-    No batch has two captions of one video, and every caption is used once an epoch; see ``TrainBatches``.
+    No training batch has two captions of one video, and every caption is used once per epoch; see ``TrainBatches``.
     """
 
     def __init__(
@@ -61,40 +61,40 @@ class RetrievalData(SplitData):
         seed: int = 0,
         allow_missing: bool = False,
     ) -> None:
-        """Keep the settings; nothing is read yet.
+        """Store the settings; nothing is read yet.
 
         Args:
-            name: A benchmark, or ``captions`` for one's own; see ``read_split``.
-            annotations: Where its files are.
-            videos: The folder of videos.
-            train_split: What to train on; the first split made for it unless given.
-            val_split: A split to validate on, instead of a part of the training videos.
-            test_split: A split to test on; there is none unless it is named.
-            val_share: Share of the training videos that is held out for validation; 0 holds nothing out.
-            cache: A folder to keep decoded frames in (150 kB each at 224); unless given they are decoded each time.
-            sampling: How frames are chosen; see ``FrameSampling``.
-            num_frames: Frames of a video in training.
-            eval_frames: Frames of a video in evaluation; as many as in training unless given.
-            num_segments: Segments of a video, for ``segments``.
-            num_candidates: Frames of each segment among which training draws, for ``segments``; 0 leaves nothing to
-                chance.
-            image_size: Height and width of the pictures.
-            interpolation: How they are brought to that size.
-            num_words: Length of the texts, with start and end token.
+            name: A benchmark, or ``captions`` for custom captions; see ``read_split``.
+            annotations: Folder of the annotation files.
+            videos: Folder of the videos.
+            train_split: Split to train on; defaults to the benchmark's first training split.
+            val_split: Split to validate on, instead of held-out training videos.
+            test_split: Split to test on; required for testing.
+            val_share: Share of the training videos held out for validation; 0 for no validation.
+            cache: Folder to cache decoded frames in (150 kB each at 224 x 224); None to decode them each time.
+            sampling: Frame sampling rule; see ``FrameSampling``.
+            num_frames: Frames per video in training.
+            eval_frames: Frames per video in evaluation; defaults to ``num_frames``.
+            num_segments: Segments per video, for ``segments``.
+            num_candidates: Frames per segment to draw from at random in training, for ``segments``; 0 for fixed
+                positions.
+            image_size: Height and width of the frames in pixels.
+            interpolation: Interpolation used to resize frames.
+            num_words: Number of tokens per text, including the start and end tokens.
             crop: See ``Augmentation``.
-            flip: See ``Augmentation``; off, since it makes captions with left and right false.
+            flip: See ``Augmentation``; off by default, since it falsifies captions that mention left or right.
             colour: See ``Augmentation``.
             policy: See ``Augmentation``.
-            batch_size: Videos of a training batch, all processes together.
-            neighbours: How many videos that follow each other in the annotations come in one batch: each other's
-                hardest negatives. See ``TrainBatches``.
-            eval_batch_size: Videos of an evaluation batch, in each process.
-            num_workers: Processes that read, for each process that trains. What they read does not depend on it.
-            seed: Decides what is held out, the batches, the frames drawn and the augmentation.
-            allow_missing: Leave videos that cannot be read out of a benchmark's own validation and test splits.
+            batch_size: Videos per training batch, over all processes.
+            neighbours: Number of consecutive videos in the annotations that share a batch, as hard negatives of each
+                other. See ``TrainBatches``.
+            eval_batch_size: Videos per evaluation batch, per process.
+            num_workers: Data loading workers per training process. The batches do not depend on it.
+            seed: Seed of the held-out videos, the batches, the sampled frames and the augmentation.
+            allow_missing: Whether to drop unreadable videos from a benchmark's own validation and test splits.
 
         Raises:
-            VidretError: A value breaks its rule.
+            VidretError: A value is invalid.
         """
         super().__init__(
             name,
@@ -114,42 +114,42 @@ class RetrievalData(SplitData):
             raise VidretError(
                 f"num_words must be at least 3 and image_size at least 1, got {num_words} and {image_size}"
             )
-        self._videos, self._cache, self._num_words = videos, cache, num_words
+        self._video_folder, self._cache, self._num_words = videos, cache, num_words
         self._resize = Resize(image_size, image_size, interpolation)
         self._sampling = FrameSampling(sampling, num_frames, num_segments, num_candidates)
         self._eval_sampling = FrameSampling(sampling, eval_frames or num_frames, num_segments)
         self._augmentation = Augmentation(crop, flip, colour, policy)
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
-        """Decode frames into the cache."""
+        """Decode the frames into the cache, if there is one."""
         if self._cache is not None:
-            parts, _ = find_video_spans(split, self._videos)
-            self._open_cache(self._cache, training).build(list(parts.values()), self._num_workers)
+            spans, _ = find_video_spans(split, self._video_folder)
+            self._open_cache(self._cache, training).build(list(spans.values()), self._num_workers)
 
     def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
-        """Find the videos, and look into them unless the cache knows them."""
-        parts, missing = find_video_spans(split, self._videos)
+        """Find the videos, in the cache or, without one, by probing their files."""
+        spans, missing = find_video_spans(split, self._video_folder)
         sampling = self._sampling if training else self._eval_sampling
         source: FrameSource
         if self._cache is None:
-            source = DecodedFrames(parts, sampling, self._resize, self._num_workers)
+            source = DecodedFrames(spans, sampling, self._resize, self._num_workers)
         else:
-            source = CachedFrames(self._open_cache(self._cache, training), parts)
-        left = leave_out(split, missing | source.unreadable, source.salvaged, whole=whole)
-        batches = Collate(left, num_frames=sampling.num_frames, num_words=self._num_words)
+            source = CachedFrames(self._open_cache(self._cache, training), spans)
+        kept = drop_unreadable(split, missing | source.unreadable, source.salvaged, whole=whole)
+        collate_captions = Collate(kept, num_frames=sampling.num_frames, num_words=self._num_words)
         if training:
-            samples = CaptionedVideos(left, source, augmentation=self._augmentation, seed=self._seed)
-            return OpenedSplit(left, samples, batches)
-        return OpenedSplit(left, GalleryDataset(left, source), batches)
+            dataset = CaptionedVideos(kept, source, augmentation=self._augmentation, seed=self._seed)
+            return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions)
+        return OpenedSplit(split=kept, dataset=GalleryDataset(kept, source), collate=collate_captions)
 
     def _open_cache(self, folder: str, training: bool) -> FramesCache:
         return FramesCache(folder, self._sampling if training else self._eval_sampling, self._resize)
 
 
 class GroundingData(SplitData):
-    """Labelled queries into long videos: ``GroundingBatch`` of a frozen encoder's layers, which are computed once.
+    """Labelled queries into long videos in ``GroundingBatch``, with cached layers of a frozen encoder.
 
-    No batch has two queries into one video, since a loss may hold them against each other.
+    No training batch has two queries into one video, since a contrastive loss may treat them as negatives.
     """
 
     def __init__(
@@ -174,32 +174,32 @@ class GroundingData(SplitData):
         seed: int = 0,
         allow_missing: bool = False,
     ) -> None:
-        """Keep the settings; nothing is read yet.
+        """Store the settings; nothing is read yet.
 
         Args:
-            name: A benchmark, or ``moments`` for one's own; see ``read_split``.
-            annotations: Where its files are.
-            videos: The folder of videos.
-            cache: The folder to keep layers in: 307 kB a frame for ViT-B/32 and 4 layers.
-            encoder: The frozen encoder, or its name; see ``load_encoder``. One that is named is loaded on the trainer's
+            name: A benchmark, or ``moments`` for custom moments; see ``read_split``.
+            annotations: Folder of the annotation files.
+            videos: Folder of the videos.
+            cache: Folder to cache layers in; 307 kB per frame for 4 layers of ViT-B/32.
+            encoder: The frozen encoder, or its name; see ``load_encoder``. A named encoder is loaded on the trainer's
                 device.
-            num_layers: How many of its last layers are kept.
-            fps: Frames a second.
-            saliency_range: The least and the greatest mark that people could give a clip: 0 and 4 in QVHighlights, 1
-                and 5 in TVSum, 0 and 1 in YouTube Highlights.
-            min_seconds: Queries into shorter videos are left out of training.
-            train_split: What to train on; the first split made for it unless given.
-            val_split: A split to validate on, instead of a part of the training videos.
-            test_split: A split to test on; there is none unless it is named.
-            val_share: Share of the training videos that is held out for validation; 0 holds nothing out.
-            batch_size: Queries of a training batch, all processes together.
-            eval_batch_size: Queries of an evaluation batch, in each process.
-            num_workers: Processes that read, for each process that trains. A batch of 32 of QVHighlights is 740 MB.
-            seed: Decides what is held out, and the batches.
-            allow_missing: Leave videos that cannot be read out of a benchmark's own validation and test splits.
+            num_layers: Number of the encoder's last layers to use.
+            fps: Frames per second.
+            saliency_range: Lowest and highest score that annotators could give a clip: 0 and 4 in QVHighlights, 1 and 5
+                in TVSum, 0 and 1 in YouTube Highlights.
+            min_seconds: Minimum duration of a training video; queries into shorter ones are omitted.
+            train_split: Split to train on; defaults to the benchmark's first training split.
+            val_split: Split to validate on, instead of held-out training videos.
+            test_split: Split to test on; required for testing.
+            val_share: Share of the training videos held out for validation; 0 for no validation.
+            batch_size: Queries per training batch, over all processes.
+            eval_batch_size: Queries per evaluation batch, per process.
+            num_workers: Data loading workers per training process. A batch of 32 from QVHighlights takes 740 MB.
+            seed: Seed of the held-out videos and the batches.
+            allow_missing: Whether to drop unreadable videos from a benchmark's own validation and test splits.
 
         Raises:
-            VidretError: A value breaks its rule.
+            VidretError: A value is invalid.
         """
         super().__init__(
             name,
@@ -215,49 +215,51 @@ class GroundingData(SplitData):
             allow_missing=allow_missing,
         )
         if not fps > 0 or not saliency_range[0] < saliency_range[1]:
-            raise VidretError(f"fps must be above 0 and saliency_range rise, got {fps} and {saliency_range}")
-        self._videos, self._cache, self._fps, self._num_layers = videos, Path(cache), fps, num_layers
+            raise VidretError(f"fps must be positive and saliency_range ascending, got {fps} and {saliency_range}")
+        self._video_folder, self._cache, self._fps, self._num_layers = videos, Path(cache), fps, num_layers
         self._encoder, self._range, self._min_seconds = encoder, saliency_range, min_seconds
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
-        """Compute layers into the cache."""
-        parts, _ = find_video_spans(split, self._videos)
+        """Compute the layers into the cache."""
+        spans, _ = find_video_spans(split, self._video_folder)
         texts = [query.text for query in split.queries]
-        encoder = self._load()
-        self._open_cache(encoder).build(encoder, list(parts.values()), texts, self._num_workers)
+        encoder = self._load_encoder()
+        self._open_cache(encoder).build(encoder, list(spans.values()), texts, self._num_workers)
 
     def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
-        """Find the layers of all videos."""
-        parts, missing = find_video_spans(split, self._videos)
-        cache = self._open_cache(self._load())
-        found = {video: cache.known.find(part) for video, part in parts.items()}
-        reasons = missing | {video: state.failed for video, state in found.items() if state.failed}
-        keys = {video: state.key for video, state in found.items() if not state.failed}
-        facts = {video: cache.shards.facts(key) for video, key in keys.items()}
-        lost = {video: each["lost"] for video, each in facts.items() if each["lost"]}
-        left = leave_out(split, reasons, lost, whole=whole)
+        """Find the layers of all videos in the cache."""
+        spans, missing = find_video_spans(split, self._video_folder)
+        cache = self._open_cache(self._load_encoder())
+        states = {video_id: cache.known.find(span) for video_id, span in spans.items()}
+        reasons = missing | {video_id: state.failed for video_id, state in states.items() if state.failed}
+        keys = {video_id: state.key for video_id, state in states.items() if not state.failed}
+        facts = {video_id: cache.shards.facts(key) for video_id, key in keys.items()}
+        salvaged = {video_id: each["lost"] for video_id, each in facts.items() if each["lost"]}
+        kept = drop_unreadable(split, reasons, salvaged, whole=whole)
         if training:
-            lasting = {video for video, each in facts.items() if each["duration"] >= self._min_seconds}
-            left = self._keep_labelled(left, lasting)
-        samples = LabelledVideos(left, cache, keys, fps=self._fps, saliency_range=self._range)
-        return OpenedSplit(left, samples, collate)
+            long_enough = {video_id for video_id, each in facts.items() if each["duration"] >= self._min_seconds}
+            kept = self._keep_trainable(kept, long_enough)
+        dataset = LabelledVideos(kept, cache, keys, fps=self._fps, saliency_range=self._range)
+        return OpenedSplit(split=kept, dataset=dataset, collate=collate)
 
-    def _keep_labelled(self, split: Split, lasting: set[str]) -> Split:
-        """Leave out queries into videos that are too short; refuse those without labels."""
-        if bare := [query.id for query in split.queries if not (query.spans or query.saliency)]:
-            raise VidretError(f"{split.name} must have spans or saliency to train on, got none for query {bare[0]}")
-        kept = tuple(query for query in split.queries if query.video in lasting)
+    def _keep_trainable(self, split: Split, long_enough: set[str]) -> Split:
+        """Return a split without queries into videos that are too short. Queries without labels are refused."""
+        if unlabelled := [query.id for query in split.queries if not (query.spans or query.saliency)]:
+            raise VidretError(
+                f"{split.name} must have spans or saliency to train on, got none for query {unlabelled[0]}"
+            )
+        kept = tuple(query for query in split.queries if query.video in long_enough)
         if len(kept) == len(split.queries):
             return split
-        num_out = len(split.queries) - len(kept)
-        note = f"queries left out, since their video lasts less than {self._min_seconds:g} s: {num_out}"
+        num_omitted = len(split.queries) - len(kept)
+        note = f"queries omitted because their video is shorter than {self._min_seconds:g} s: {num_omitted}"
         return replace(split, queries=kept, notes=(*split.notes, note))
 
-    def _load(self) -> LayeredEncoder:
+    def _load_encoder(self) -> LayeredEncoder:
         given = self._encoder
         encoder = load_encoder(given, device=self.find_device()) if isinstance(given, str) else given
         if not isinstance(encoder, LayeredEncoder):
-            raise VidretError(f"encoder must be one that gives its layers, such as a CLIP model, got {self._encoder}")
+            raise VidretError(f"encoder must provide its layers, as CLIP models do, got {self._encoder}")
         return encoder
 
     def _open_cache(self, encoder: LayeredEncoder) -> LayersCache:

@@ -1,7 +1,7 @@
-"""Which rows make a batch: dealt for training, with a bookmark to go on from, and shared out exactly for evaluation.
+"""Batch samplers: random batches for training, which can be resumed, and exact shards for evaluation.
 
-A row is a caption or a query, and belongs to a video. Both kinds of batches know which process they are for, so nothing
-else needs to share out the data; what a loader yields depends on neither workers nor time.
+A row is a caption or a query, and belongs to a video. Both samplers know the rank of their process, so no distributed
+sampler is needed on top. The batches depend neither on data loading workers nor on timing.
 """
 
 import logging
@@ -17,23 +17,27 @@ from vidret.errors import VidretError
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[int, int]  # epoch and row: all that a training sample is drawn from
+Key = tuple[int, int]  # epoch and row, which determine a training sample
 Batch = TypeVar("Batch")
 
 
 class TrainBatches:
-    """Batches of rows in which no two are of one video, since they would be each other's false negatives.
+    """Random batches in which no two rows belong to one video, since they would be false negatives of each other.
 
-    Every row is dealt once an epoch. Batches differ in size by one row a process at most. Each process has an equal
-    part of each batch, so of N rows the rest of N / ``num_ranks`` sits out; other rows in each epoch. Where one video
+    Every row is used once per epoch. Batch sizes differ by at most one row per process. Each process gets an equal part
+    of each batch, so the remainder of N rows / ``num_ranks`` is skipped, with other rows in each epoch. If one video
     has more rows than there are batches, there are as many batches as it has rows, and they are smaller.
 
-    With ``neighbours`` above 1 the videos numbered 0 to ``neighbours`` - 1, and so on, come in one batch, each with a
-    row of its own: the hardest negatives, where neighbours are cut from one film or are made to differ in little. The
-    one with the fewest rows says how many of each are dealt in an epoch; who has too few neighbours sits out.
+    With ``neighbours`` above 1, the videos 0 to ``neighbours`` - 1, and so on, share a batch, each with a row of its
+    own. They are hard negatives where neighbours are cut from one film or are made to differ in little. The neighbour
+    with the fewest rows determines how many of each are used per epoch, and incomplete groups are skipped.
 
-    ``epoch`` and ``position`` say where one is: the deal follows from the seed and the epoch alone. Iterating starts at
-    ``position`` and does not move it, as workers fetch ahead; ``advance`` does.
+    The order depends on the seed and the epoch alone. Iteration starts at ``position`` and does not move it, since
+    workers prefetch; ``advance`` does.
+
+    Attributes:
+        epoch: Current epoch.
+        position: Index of the next batch in the epoch.
     """
 
     def __init__(
@@ -46,104 +50,106 @@ class TrainBatches:
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
-        """Take the video of each row.
+        """Plan the batch sizes.
 
         Args:
-            videos: By row.
-            batch_size: Rows of a batch, all processes together.
-            neighbours: How many videos that follow each other come in one batch, always in one process.
-            seed: Decides the deal.
-            rank: The process that this is for.
-            num_ranks: How many processes there are.
+            videos: Index of the video of each row.
+            batch_size: Rows per batch, over all processes.
+            neighbours: Number of consecutive videos that share a batch, always within one process.
+            seed: Seed of the order.
+            rank: Index of this process.
+            num_ranks: Number of processes.
 
         Raises:
-            VidretError: Rows cannot be dealt so, or not to so many processes.
+            VidretError: A number is invalid, or the rows cannot be divided into such batches.
         """
         if neighbours < 1:
             raise VidretError(f"neighbours must be at least 1, got {neighbours}")
         if batch_size < 1 or batch_size % (num_ranks * neighbours):
-            shared = f"the {num_ranks} processes that share a batch"
-            shared += f", times {neighbours} neighbours" if neighbours > 1 else ""
-            raise VidretError(f"batch_size must be a multiple of {shared}, got {batch_size}")
+            divisor = f"the number of processes, {num_ranks}"
+            divisor += f", times neighbours, {neighbours}" if neighbours > 1 else ""
+            raise VidretError(f"batch_size must be a positive multiple of {divisor}, got {batch_size}")
         self._videos = np.asarray(videos, dtype=np.int64)
         self._neighbours, self._seed, self._rank, self._num_ranks = neighbours, seed, rank, num_ranks
-        self._of = [len(videos), batch_size, num_ranks, seed, neighbours]
-        counts = np.bincount(join_neighbours(self._videos, neighbours, np.random.default_rng(seed))[0])
+        self._settings = [len(videos), batch_size, num_ranks, seed, neighbours]
+        counts = np.bincount(group_neighbours(self._videos, neighbours, np.random.default_rng(seed))[0])
         if counts.sum() < num_ranks:
             raise VidretError(f"rows must be at least one for each of {num_ranks} processes, got {counts.sum()}")
         self._sizes = plan_batch_sizes(counts, batch_size // neighbours, num_ranks)
         if len(self._sizes) > -(-int(counts.sum()) // (batch_size // neighbours)):
             logger.warning(
-                "batches hold %d rows, not %d: one video has %d of the %d rows",
+                "batches have %d rows, not %d, because one video has %d of the %d rows",
                 *(self._sizes.max() * neighbours, batch_size, counts.max(), len(videos)),
             )
         self.epoch = self.position = 0
 
     def __len__(self) -> int:
-        """Count the batches of an epoch."""
+        """Return the number of batches per epoch."""
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Give this process's part of each batch that is left in the epoch."""
+        """Yield this process's part of each remaining batch of the epoch."""
         epoch = self.epoch
-        for batch in self._deal(epoch)[self.position :]:
-            part = np.array_split(batch, self._num_ranks)[self._rank]
-            yield [(epoch, row) for row in part.ravel().tolist()]
+        for batch in self._assign_rows(epoch)[self.position :]:
+            own_rows = np.array_split(batch, self._num_ranks)[self._rank]
+            yield [(epoch, row) for row in own_rows.ravel().tolist()]
 
     def advance(self) -> None:
-        """Move on by one batch, and from the last one into the next epoch."""
+        """Move on by one batch, and from the last one to the next epoch."""
         self.position += 1
         if self.position == len(self):
             self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the bookmark, and what it is a bookmark of."""
-        return {"epoch": self.epoch, "position": self.position, "of": list(self._of)}
+        """Return the epoch, the position, and the settings that they are valid for."""
+        return {"epoch": self.epoch, "position": self.position, "of": list(self._settings)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go where a bookmark says.
+        """Restore the epoch and the position.
 
         Raises:
-            VidretError: It lies in the middle of an epoch that would be dealt differently now.
+            VidretError: The position is within an epoch whose order would be different now.
         """
-        if state["position"] and state["of"] != self._of:
+        if state["position"] and state["of"] != self._settings:
             names = ("rows", "batch_size", "processes", "seed", "neighbours")
-            had, now = (", ".join(map("{} {}".format, names, of)) for of in (state["of"], self._of))
-            raise VidretError(f"what stopped in the middle of an epoch must go on the same: it had {had}, got {now}")
+            saved, current = (", ".join(map("{} {}".format, names, each)) for each in (state["of"], self._settings))
+            raise VidretError(f"training stopped within an epoch must resume with {saved}, got {current}")
         self.epoch, self.position = state["epoch"], state["position"]
 
-    def _deal(self, epoch: int) -> list[Int64[np.ndarray, "unit neighbour"]]:
-        """Give the rows of each batch."""
+    def _assign_rows(self, epoch: int) -> list[Int64[np.ndarray, "unit neighbour"]]:
+        """Return the rows of each batch."""
         rng = np.random.default_rng((self._seed, epoch))
-        groups, rows = join_neighbours(self._videos, self._neighbours, rng)
+        groups, rows = group_neighbours(self._videos, self._neighbours, rng)
         sizes = rng.permutation(self._sizes)
-        num_out = len(groups) - int(sizes.sum())
-        taken = np.sort(rng.permutation(len(groups))[num_out:])
-        counts = np.bincount(groups[taken], minlength=int(groups.max()) + 1)
+        num_skipped = len(groups) - int(sizes.sum())
+        used = np.sort(rng.permutation(len(groups))[num_skipped:])
+        counts = np.bincount(groups[used], minlength=int(groups.max()) + 1)
         order = rng.permutation(len(counts))
-        hands = assign_batches(counts[order], sizes, rng)
-        by_group = taken[np.lexsort((rng.random(len(taken)), np.argsort(order)[groups[taken]]))]
-        # Which process gets which part of a batch must be chance, too.
-        shuffled = np.lexsort((rng.random(len(hands)), hands))
+        batches = assign_batches(counts[order], sizes, rng)
+        by_group = used[np.lexsort((rng.random(len(used)), np.argsort(order)[groups[used]]))]
+        # Rows are shuffled within a batch, so that their process is random, too.
+        shuffled = np.lexsort((rng.random(len(batches)), batches))
         return np.split(rows[by_group[shuffled]], np.cumsum(sizes)[:-1])
 
 
-def join_neighbours(
+def group_neighbours(
     videos: Int64[np.ndarray, " row"], neighbours: int, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " unit"], Int64[np.ndarray, "unit neighbour"]]:
-    """Join a row of each of ``neighbours`` videos to a unit, which rows by chance, as often as each has one left.
+    """Combine rows into units with one random row of each of ``neighbours`` consecutive videos.
+
+    A group of videos forms as many units as its video with the fewest rows allows.
 
     Returns:
-        The group of neighbours that each unit is of, numbered from 0 without gaps, and the rows of each unit.
+        The group of each unit, numbered from 0 without gaps, and the rows of each unit.
     """
     order = np.lexsort((rng.random(len(videos)), videos))
-    by_video = np.split(order, np.flatnonzero(np.diff(videos[order])) + 1)
+    rows_by_video = np.split(order, np.flatnonzero(np.diff(videos[order])) + 1)
     units: list[Int64[np.ndarray, "unit neighbour"]] = []
-    for _, members in groupby(by_video, key=lambda rows: videos[rows[0]] // neighbours):
-        hands = list(members)
-        if len(hands) == neighbours:
-            shortest = min(len(rows) for rows in hands)
-            units.append(np.stack([rows[:shortest] for rows in hands], axis=1))
+    for _, group in groupby(rows_by_video, key=lambda rows: videos[rows[0]] // neighbours):
+        members = list(group)
+        if len(members) == neighbours:
+            num_units = min(len(rows) for rows in members)
+            units.append(np.stack([rows[:num_units] for rows in members], axis=1))
     groups = np.repeat(np.arange(len(units)), [len(each) for each in units])
     return groups, np.concatenate([np.empty((0, neighbours), dtype=np.int64), *units])
 
@@ -151,81 +157,95 @@ def join_neighbours(
 def plan_batch_sizes(
     counts: Int64[np.ndarray, " video"], batch_size: int, num_ranks: int
 ) -> Int64[np.ndarray, " batch"]:
-    """Give the sizes of as few batches as can be: at most ``batch_size``, multiples of ``num_ranks``, nearly equal.
+    """Return the sizes of the smallest possible number of batches.
 
-    Rows can be dealt out to them so that no two of a video meet (Gale and Ryser's condition).
+    Sizes are at most ``batch_size``, multiples of ``num_ranks``, and nearly equal. Rows can be assigned to them without
+    two of one video in a batch (Gale-Ryser theorem).
 
     Args:
-        counts: How many rows each video has.
-        batch_size: Rows of a batch at most.
-        num_ranks: How many processes share a batch.
+        counts: Number of rows of each video.
+        batch_size: Maximum number of rows per batch.
+        num_ranks: Number of processes that share a batch.
 
     Raises:
-        VidretError: No sizes will do.
+        VidretError: No sizes satisfy these conditions.
     """
     units = int(counts.sum()) // num_ranks
     largest = int(counts.max())
     for num_batches in range(max(-(-units * num_ranks // batch_size), min(largest, units)), units + 1):
-        whole, rest = divmod(units, num_batches)
-        sizes = num_ranks * np.where(np.arange(num_batches) < rest, whole + 1, whole)
+        quotient, remainder = divmod(units, num_batches)
+        sizes = num_ranks * np.where(np.arange(num_batches) < remainder, quotient + 1, quotient)
         if can_assign(counts, sizes):
             return sizes.astype(np.int64)
     raise VidretError(
-        f"rows must be of more videos, got {largest} of {counts.sum()} rows of one for {num_ranks} processes"
+        f"rows must come from more videos for {num_ranks} processes, got {largest} of {counts.sum()} rows from one"
     )
 
 
 def can_assign(counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"]) -> bool:
-    """Say whether rows can always be dealt to batches of these sizes, whichever sit out."""
-    richest = np.cumsum(np.sort(counts)[::-1])
+    """Whether rows can be assigned to batches of these sizes, regardless of which rows are skipped (Gale-Ryser)."""
+    num_rows = np.cumsum(np.sort(counts)[::-1])  # of the k videos with the most rows
     num_videos = np.arange(1, len(counts) + 1)
-    rising = np.sort(sizes)
+    ascending = np.sort(sizes)
     # The sum over batches of min(size, k), for each number k of videos.
-    full = np.searchsorted(rising, num_videos, side="right")
-    room = np.concatenate([[0], np.cumsum(rising)])[full] + num_videos * (len(sizes) - full)
-    return bool((np.minimum(richest, sizes.sum()) <= room).all())
+    num_small = np.searchsorted(ascending, num_videos, side="right")
+    capacity = np.concatenate([[0], np.cumsum(ascending)])[num_small] + num_videos * (len(sizes) - num_small)
+    return bool((np.minimum(num_rows, sizes.sum()) <= capacity).all())
 
 
 def assign_batches(
     counts: Int64[np.ndarray, " video"], sizes: Int64[np.ndarray, " batch"], rng: np.random.Generator
 ) -> Int64[np.ndarray, " row"]:
-    """Give a batch to each row, video by video: different ones to a video, and always one with the most room left.
+    """Return a batch for each row, video by video, with different batches for the rows of a video.
 
-    Among batches with equal room chance decides. Taking from the fullest room never leads into a dead end where there
-    is a way at all.
+    Each row goes to a batch with the most free slots, chosen at random among equals. This greedy choice succeeds
+    whenever an assignment exists.
+
+    Args:
+        counts: Number of rows of each video.
+        sizes: Number of rows of each batch.
+        rng: Source of randomness.
+
+    Raises:
+        ValueError: There is no such assignment.
     """
-    piles: list[list[int]] = [np.flatnonzero(sizes == room).tolist() for room in range(int(sizes.max()) + 1)]
-    for pile in piles:
-        rng.shuffle(pile)
-    chances = iter(rng.random(int(counts.sum())).tolist())
-    dealt: list[int] = []
+    # pools[n] holds the batches with n free slots, in random order.
+    pools: list[list[int]] = [np.flatnonzero(sizes == num_free).tolist() for num_free in range(int(sizes.max()) + 1)]
+    for pool in pools:
+        rng.shuffle(pool)
+    draws = iter(rng.random(int(counts.sum())).tolist())
+    assigned: list[int] = []
     for count in counts.tolist():
-        room, hand = len(piles) - 1, list[tuple[int, int]]()
-        while len(hand) < count:
-            while room > 0 and not piles[room]:
-                room -= 1
-            if room == 0:
-                raise ValueError(f"counts and sizes must allow a deal, got {counts.tolist()} and {sizes.tolist()}")
-            hand.append((piles[room].pop(), room))
-        for batch, room in hand:  # now it has one place less: it goes anywhere into the pile below
-            below = piles[room - 1]
-            place = int(next(chances) * (len(below) + 1))
-            below.append(batch)
-            below[place], below[-1] = below[-1], below[place]
-        while len(piles) > 1 and not piles[-1]:
-            piles.pop()
-        dealt += [batch for batch, _ in hand]
-    return np.array(dealt, dtype=np.int64)
+        num_free, chosen = len(pools) - 1, list[tuple[int, int]]()
+        while len(chosen) < count:
+            while num_free > 0 and not pools[num_free]:
+                num_free -= 1
+            if num_free == 0:
+                raise ValueError(f"counts and sizes must allow an assignment, got {counts.tolist()}, {sizes.tolist()}")
+            chosen.append((pools[num_free].pop(), num_free))
+        for batch, num_free in chosen:  # each has one slot less now: insert it at random into the pool below
+            pool = pools[num_free - 1]
+            position = int(next(draws) * (len(pool) + 1))
+            pool.append(batch)
+            pool[position], pool[-1] = pool[-1], pool[position]
+        while len(pools) > 1 and not pools[-1]:
+            pools.pop()
+        assigned += [batch for batch, _ in chosen]
+    return np.array(assigned, dtype=np.int64)
 
 
 class EvalBatches:
-    """Batches of all items, each item in one process once; nothing is repeated to make the shares even.
+    """Batches of all items, each item once over all processes; no item is repeated for padding.
 
-    Every process gets as many batches as the others, of nearly equal size, unless there are fewer items than processes.
+    All processes get the same number of batches, of nearly equal size, unless there are fewer items than processes.
     """
 
     def __init__(self, num_items: int, batch_size: int, *, rank: int = 0, num_ranks: int = 1) -> None:
-        """Share out; ``batch_size`` is what one process takes at once, at most."""
+        """Divide the items; ``batch_size`` is the maximum per process.
+
+        Raises:
+            VidretError: ``batch_size`` is below 1.
+        """
         if batch_size < 1:
             raise VidretError(f"batch_size must be at least 1, got {batch_size}")
         num_steps = -(-num_items // (batch_size * num_ranks))
@@ -233,54 +253,54 @@ class EvalBatches:
         self._batches = [piece.tolist() for piece in pieces[rank::num_ranks] if len(piece)]
 
     def __len__(self) -> int:
-        """Count the batches of this process."""
+        """Return the number of batches of this process."""
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give each batch."""
+        """Yield the items of each batch."""
         return iter(self._batches)
 
 
 class TrainLoader(Generic[Batch]):
-    """Load training batches, going on where the last iteration or a checkpoint left off.
+    """Loads training batches from where the last iteration or a checkpoint left off.
 
-    Counts what is handed out, not what workers have fetched ahead.
+    The position counts batches that were returned, not those that workers have prefetched.
     """
 
     def __init__(self, loader: DataLoader[Batch], batches: TrainBatches) -> None:
-        """Take a loader whose batch sampler is ``batches``."""
+        """Wrap a loader whose batch sampler is ``batches``."""
         self._loader, self._batches = loader, batches
 
     def __len__(self) -> int:
-        """Count the batches of an epoch."""
+        """Return the number of batches per epoch."""
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Load what is left of the epoch."""
+        """Yield the remaining batches of the epoch."""
         for batch in self._loader:
             self._batches.advance()
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the bookmark."""
+        """Return the state of ``TrainBatches``."""
         return self._batches.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go where a bookmark says; see ``TrainBatches``."""
+        """Restore the state of ``TrainBatches``."""
         self._batches.load_state_dict(state)
 
 
 class EvalLoader(Generic[Batch]):
-    """Load evaluation batches. No ``DataLoader`` itself: a trainer would share its data out once more, inexactly."""
+    """Loads evaluation batches. It is not a ``DataLoader``, since a trainer would shard that again, inexactly."""
 
     def __init__(self, loader: DataLoader[Batch]) -> None:
-        """Take the loader."""
+        """Wrap a loader."""
         self._loader = loader
 
     def __len__(self) -> int:
-        """Count the batches of this process."""
+        """Return the number of batches of this process."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Load all of them."""
+        """Yield all batches."""
         return iter(self._loader)

@@ -1,4 +1,4 @@
-"""The stages of a training run: which split each reads, how it is shared out, and where a stopped run goes on."""
+"""Lightning data module base: the splits of each stage, their loaders, and the state for resuming."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset
 
 from vidret.data.benchmarks.splits import read_split
-from vidret.data.holdout import Portions, default_split, read_portions
+from vidret.data.holdout import default_train_split, read_train_val
 from vidret.data.records import Split
 from vidret.data.sampler import EvalBatches, EvalLoader, TrainBatches, TrainLoader
 from vidret.devices import choose_device
@@ -17,7 +17,7 @@ from vidret.errors import VidretError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenedSplit:
-    """A split whose videos can all be read, its samples, and what makes a batch of them."""
+    """A split whose videos can all be read, with its samples and their collate function."""
 
     split: Split
     dataset: Dataset[Any]
@@ -25,13 +25,13 @@ class OpenedSplit:
 
 
 class SplitData(lightning.LightningDataModule):
-    """Splits of a benchmark as loaders. Who inherits says how a split is prepared on the disk, and how it is opened.
+    """Loaders for the splits of a benchmark. Subclasses define how a split is prepared on disk and how it is opened.
 
-    Videos that cannot be read are left out of training, and of what is held out of it; a note of the split and the log
-    count and name them. A benchmark's own validation or test split is refused without one of its videos, since a
-    smaller gallery makes better numbers, unless ``allow_missing`` is set: then they are noted there, too.
+    Unreadable videos are dropped from training and held-out videos; a note of the split and the log list them. A
+    benchmark's own validation or test split with an unreadable video is refused, since a smaller gallery inflates the
+    results, unless ``allow_missing`` is set: then its videos are dropped and listed, too.
 
-    Loaders are no ``DataLoader``: each process has its exact share, which a trainer must not share out once more.
+    The loaders are not ``DataLoader``: each process has its exact shard, which a trainer must not shard again.
     """
 
     def __init__(
@@ -50,120 +50,121 @@ class SplitData(lightning.LightningDataModule):
         allow_missing: bool,
         neighbours: int = 1,
     ) -> None:
-        """Keep the settings; nothing is read yet."""
+        """Store the settings; nothing is read yet.
+
+        Raises:
+            VidretError: ``test_split`` is the training split.
+        """
         super().__init__()
-        if test_split is not None and test_split == (train_split or default_split(name)):
-            raise VidretError(f"test_split must not be what is trained on, got {test_split}")
+        if test_split is not None and test_split == (train_split or default_train_split(name)):
+            raise VidretError(f"test_split must differ from the training split, got {test_split}")
         self._name, self._annotations, self._allow_missing = name, annotations, allow_missing
         self._train_split, self._val_split, self._test_split = train_split, val_split, test_split
         self._val_share, self._batch_size, self._eval_batch_size = val_share, batch_size, eval_batch_size
         self._num_workers, self._seed, self._neighbours = num_workers, seed, neighbours
         self._opened: dict[str, OpenedSplit] = {}
         self._loader: TrainLoader[Any] | None = None
-        self._bookmark: dict[str, Any] | None = None
+        self._loader_state: dict[str, Any] | None = None
 
     @property
     def train(self) -> Split:
-        """Give the split that is trained on; batches number its rows."""
+        """Return the training split, which the indices in batches refer to."""
         return self._opened["train"].split
 
     @property
     def val(self) -> Split:
-        """Give the split that is validated on; batches number its rows."""
+        """Return the validation split, which the indices in batches refer to."""
         return self._opened["val"].split
 
     @property
     def test(self) -> Split:
-        """Give the split that is tested on; batches number its rows."""
+        """Return the test split, which the indices in batches refer to."""
         return self._opened["test"].split
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
-        """Bring what is kept on the disk up to date; one process a machine does."""
+        """Update what is cached on disk; called in one process per machine."""
         raise NotImplementedError
 
     def open_split(self, split: Split, *, training: bool, whole: bool) -> OpenedSplit:
-        """Open a split; with ``whole`` refuse it where a video cannot be read, else ``leave_out`` those that cannot."""
+        """Open a split without its unreadable videos, or, with ``whole``, refuse it if there are any."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Prepare the splits that the trainer is about to read; all of them where there is no trainer."""
+        """Prepare the splits of the trainer's current stage, or all of them without a trainer."""
         stage = None if self.trainer is None or self.trainer.state.fn is None else self.trainer.state.fn.value
-        for part, split in self._read(stage).items():
-            self.prepare_split(split, training=part == "train")
+        for role, split in self._read_splits(stage).items():
+            self.prepare_split(split, training=role == "train")
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits of a stage: ``fit``, ``validate`` or ``test``; all of them unless one is given.
+        """Open the splits of a stage: ``fit``, ``validate`` or ``test``, or by default all of them.
 
         Raises:
-            VidretError: Annotations or videos cannot be read, or a benchmark's split lacks some.
+            VidretError: Annotations or videos cannot be read, or a benchmark's own split lacks videos.
         """
-        for part, split in self._read(stage).items():
-            is_benchmark = part == "test" or (part == "val" and self._val_split is not None)
-            whole = is_benchmark and not self._allow_missing
-            self._opened[part] = self.open_split(split, training=part == "train", whole=whole)
+        for role, split in self._read_splits(stage).items():
+            is_own = role == "test" or (role == "val" and self._val_split is not None)
+            whole = is_own and not self._allow_missing
+            self._opened[role] = self.open_split(split, training=role == "train", whole=whole)
         if "train" in self._opened:
-            self._bookmark = None
+            self._loader_state = None
 
     def train_dataloader(self) -> TrainLoader[Any]:
-        """Load batches to train on, from where a checkpoint left off."""
+        """Return the training loader, resumed from a checkpoint if one was loaded."""
         opened = self._opened["train"]
-        number = {video: place for place, video in enumerate(opened.split.videos)}
+        index_of_video = {video_id: index for index, video_id in enumerate(opened.split.videos)}
         rows = opened.split.captions or opened.split.queries
         rank, num_ranks = self._find_rank()
         batches = TrainBatches(
-            [number[row.video] for row in rows],
+            [index_of_video[row.video] for row in rows],
             self._batch_size,
             neighbours=self._neighbours,
             seed=self._seed,
             rank=rank,
             num_ranks=num_ranks,
         )
-        if self._bookmark is not None:
-            batches.load_state_dict(self._bookmark)
+        if self._loader_state is not None:
+            batches.load_state_dict(self._loader_state)
         self._loader = TrainLoader(self._make_loader(opened, batches), batches)
         return self._loader
 
     def val_dataloader(self) -> EvalLoader[Any] | list[Any]:
-        """Load what is validated on, each item once over all processes; nothing where nothing is held out."""
-        return self._load_once("val") if "val" in self._opened else []
+        """Return the validation loader, with each item once over all processes; an empty list without validation."""
+        return self._make_eval_loader("val") if "val" in self._opened else []
 
     def test_dataloader(self) -> EvalLoader[Any]:
-        """Load what is tested on, each item once over all processes."""
-        return self._load_once("test")
+        """Return the test loader, with each item once over all processes."""
+        return self._make_eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Say where training is, for a checkpoint."""
+        """Return the state of the training loader, for a checkpoint."""
         return {} if self._loader is None else {"bookmark": self._loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint: the next training loader starts there."""
-        self._bookmark = state_dict.get("bookmark")
+        """Resume the next training loader from a checkpoint."""
+        self._loader_state = state_dict.get("bookmark")
 
-    def _read(self, stage: str | None) -> dict[str, Split]:
-        """Read the annotations of a stage."""
+    def _read_splits(self, stage: str | None) -> dict[str, Split]:
+        """Return the splits of a stage, by role: ``train``, ``val`` and ``test``."""
         splits: dict[str, Split] = {}
         if stage in (None, "fit", "validate"):
-            portions = self._read_portions()
-            splits |= {"train": portions.train} if stage != "validate" else {}
-            splits |= {"val": portions.val} if portions.val is not None else {}
+            found = read_train_val(
+                self._name,
+                self._annotations,
+                train_split=self._train_split,
+                val_split=self._val_split,
+                val_share=self._val_share,
+                seed=self._seed,
+            )
+            splits |= {"train": found.train} if stage != "validate" else {}
+            splits |= {"val": found.val} if found.val is not None else {}
         if stage == "test" and self._test_split is None:
-            raise VidretError("test_split must be named to test on it: it is not chosen for you")
+            raise VidretError("test_split must be set for testing, got None")
         if stage in (None, "test") and self._test_split is not None:
             splits["test"] = read_split(self._name, self._annotations, self._test_split)
         return splits
 
-    def _read_portions(self) -> Portions:
-        return read_portions(
-            self._name,
-            self._annotations,
-            train_split=self._train_split,
-            val_split=self._val_split,
-            val_share=self._val_share,
-            seed=self._seed,
-        )
-
-    def _load_once(self, part: str) -> EvalLoader[Any]:
-        opened = self._opened[part]
+    def _make_eval_loader(self, role: str) -> EvalLoader[Any]:
+        opened = self._opened[role]
         rank, num_ranks = self._find_rank()
         num_items = len(opened.dataset)  # type: ignore[arg-type]
         batches = EvalBatches(num_items, self._eval_batch_size, rank=rank, num_ranks=num_ranks)
@@ -180,9 +181,9 @@ class SplitData(lightning.LightningDataModule):
         )
 
     def find_device(self) -> str:
-        """Return the device that the trainer of this process computes on; without a trainer what ``auto`` means."""
+        """Return the device that this process's trainer computes on; without a trainer, what ``auto`` resolves to."""
         return choose_device() if self.trainer is None else str(self.trainer.strategy.root_device)
 
     def _find_rank(self) -> tuple[int, int]:
-        """Say which process this is, of how many."""
+        """Return the rank of this process and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

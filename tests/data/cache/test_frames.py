@@ -104,7 +104,7 @@ def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path, films
     assert (cache.shards.folder / "00000.bin").stat().st_size == size
     assert CachedFrames(cache, {"v": VideoSpan(str(path)), "w": moved}).unreadable == {"v": "does not exist"}
 
-    changed = {"w": "is not in the cache: it changed since, or was never read"}
+    changed = {"w": "is not in the cache: changed since it was read, or never read"}
     os.utime(moved.path, ns=(0, 0))  # it may have changed: it is looked into, and found to be the same
     assert CachedFrames(cache, {"w": moved}).unreadable == changed
     cache.build([moved], num_workers=0)
@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_known_with_its_reason_and_read_once(
         "empty": "is empty",
         "cut": "its index is missing: truncated, or never finished",
         "gone": "does not exist",
-        "late": "shows no frame from 5 to 6 s",
+        "late": "has no frame from 5 to 6 s",
     }
     cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
     cache.build(list(parts.values()), num_workers=0)
@@ -158,15 +158,15 @@ BUILD = """
 import sys, time
 from vidret.data.cache import frames as frames_cache
 from vidret.data.frames import FrameSampling, VideoSpan
-from vidret.data.cache.entries import read_part
+from vidret.data.cache.entries import read_span
 from vidret.types import Resize
 from vidret.video.probe import probe
 
-def slowly(part, **how):
+def read_slowly(span, **options):
     time.sleep(0.05)
-    return read_part(part, **how)
+    return read_span(span, **options)
 
-frames_cache.read_part = slowly
+frames_cache.read_span = read_slowly
 cache = frames_cache.FramesCache(sys.argv[1], FrameSampling("tempme", 4), Resize(32, 32))
 cache.build([VideoSpan(path) for path in sys.argv[2:]], num_workers=0)
 """

@@ -95,7 +95,7 @@ def test_entries_whose_bytes_are_gone_are_gone_for_good(tmp_path: Path, caplog: 
     (tmp_path / "00001.bin").unlink()
     with caplog.at_level(logging.WARNING):
         shards = ArrayShards(tmp_path, shard_bytes=300)
-    assert caplog.messages == [f"{tmp_path}: the bytes of 2 entries are gone, they must be made anew"]
+    assert caplog.messages == [f"{tmp_path}: the data of 2 entries is missing and must be rebuilt"]
     assert "b" in shards
     assert "c" not in shards
     # Others come to lie where they lay: lines that name those bytes must not outlive them.
@@ -114,7 +114,7 @@ def test_damaged_bytes_are_never_handed_out(tmp_path: Path) -> None:
         file.write(b"?")
     shards = ArrayShards(tmp_path)
     shards.read("a")
-    with pytest.raises(VidretError, match=r"00000\.bin: b is damaged; delete this file to have it made anew"):
+    with pytest.raises(VidretError, match=r"00000\.bin: b is corrupt; delete this file to rebuild it"):
         shards.read("b")
     (tmp_path / "00000.bin").unlink()
     assert len(ArrayShards(tmp_path)) == 0

@@ -1,1 +1,1 @@
-"""Frames and encoder layers that training keeps on disk."""
+"""On-disk caches of frames and encoder layers for training."""

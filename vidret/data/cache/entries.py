@@ -1,4 +1,4 @@
-"""What a cache knows of video files: where the entry of each is, or why it has none, as long as the file stays."""
+"""Cache entries of video files: where an entry is, or why there is none, valid until the file changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,18 @@ from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
 from vidret.video.probe import VideoInfo, probe
 
-Choose = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]
+ChooseFrames = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]
 
 
 @dataclass(frozen=True, slots=True)
 class EntryState:
-    """The key of a video's entry, or why there is none; ``is_new`` where the cache knows nothing of it as it is now."""
+    """The cache's state for a video.
+
+    Attributes:
+        key: Key of the video's entry.
+        failed: Reason why there is no entry.
+        is_new: Whether the file, as it is now, has not been read yet.
+    """
 
     key: str = ""
     failed: str = ""
@@ -27,70 +33,88 @@ class EntryState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """What came of reading a part of a file: its frames, or the reason why there are none.
+class ReadResult:
+    """The result of reading a span of a file.
 
-    ``lost`` says what could not be read; ``num_bytes`` is -1 where there is no file.
+    Attributes:
+        span: What was read.
+        size_bytes: Size of the file; -1 if it does not exist.
+        mtime_ns: Modification time of the file.
+        failed: Reason why there are no frames.
+        fingerprint: Fingerprint of the file's content.
+        duration_s: Duration of the whole video.
+        frames: The frames; None on failure.
+        lost: Description of what could not be decoded.
     """
 
-    part: VideoSpan
-    num_bytes: int
+    span: VideoSpan
+    size_bytes: int
     mtime_ns: int
     failed: str = ""
     fingerprint: str = ""
-    duration: float = 0.0
+    duration_s: float = 0.0
     frames: Frames | None = None
     lost: str = ""
 
     @property
     def key(self) -> str:
-        """Name the content: the same for a copy of the file."""
-        return f"video {self.fingerprint} {self.part.start} {self.part.end}"
+        """Return a key of the content, which is the same for a copy of the file."""
+        return f"video {self.fingerprint} {self.span.start} {self.span.end}"
 
 
-def read_part(part: VideoSpan, *, choose: Choose, resize: Resize) -> Reading:
-    """Read those frames of a part of a file that ``choose`` gives the indices of."""
-    num_bytes = mtime_ns = -1
+def read_span(span: VideoSpan, *, choose_frames: ChooseFrames, resize: Resize) -> ReadResult:
+    """Read the frames whose indices ``choose_frames`` returns."""
+    size_bytes = mtime_ns = -1
     try:
-        about = stat_file(part.path)
-        num_bytes, mtime_ns = about.st_size, about.st_mtime_ns
-        info = probe(part.path)
-        frames = read_indices(info, choose(info, part), resize)
-        content = fingerprint(part.path)
+        status = stat_file(span.path)
+        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
+        info = probe(span.path)
+        frames = read_indices(info, choose_frames(info, span), resize)
+        content = fingerprint(span.path)
     except DecodeError as error:
-        return Reading(part, num_bytes, mtime_ns, error.reason)
-    lost = frames.salvaged or info.damage
-    return Reading(part, num_bytes, mtime_ns, "", content, info.unbroken_seconds, frames, lost)
+        return ReadResult(span=span, size_bytes=size_bytes, mtime_ns=mtime_ns, failed=error.reason)
+    return ReadResult(
+        span=span,
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        fingerprint=content,
+        duration_s=info.unbroken_seconds,
+        frames=frames,
+        lost=frames.salvaged or info.damage,
+    )
 
 
 class KnownFiles:
-    """Notes on files among the entries of a cache. They count as long as a file's size and time of change stay."""
+    """Records of read files, kept among the entries of a cache.
+
+    A record is valid while the size and the modification time of its file stay the same.
+    """
 
     def __init__(self, shards: ArrayShards) -> None:
-        """Take the cache."""
+        """Wrap the cache's shards."""
         self._shards = shards
 
-    def find(self, part: VideoSpan) -> EntryState:
-        """Say where the entry of a part is, or why there is none."""
+    def find(self, span: VideoSpan) -> EntryState:
+        """Return the state of a span's entry."""
         try:
-            about = stat_file(part.path)
+            status = stat_file(span.path)
         except DecodeError as error:
             return EntryState(failed=error.reason)
-        key = _file_key(part)
+        key = _file_key(span)
         facts = self._shards.facts(key) if key in self._shards else {}
-        if (facts.get("num_bytes"), facts.get("mtime_ns")) != (about.st_size, about.st_mtime_ns):
-            return EntryState(failed="is not in the cache: it changed since, or was never read", is_new=True)
+        if (facts.get("num_bytes"), facts.get("mtime_ns")) != (status.st_size, status.st_mtime_ns):
+            return EntryState(failed="is not in the cache: changed since it was read, or never read", is_new=True)
         if not facts["failed"] and facts["key"] not in self._shards:
-            return EntryState(failed="is not in the cache any more", is_new=True)
+            return EntryState(failed="is no longer in the cache", is_new=True)
         return EntryState(key=facts["key"], failed=facts["failed"])
 
-    def note(self, reading: Reading) -> None:
-        """Note what came of reading a part; of a file that is not there nothing can be noted."""
-        if reading.num_bytes >= 0:
-            facts = {"num_bytes": reading.num_bytes, "mtime_ns": reading.mtime_ns, "failed": reading.failed}
-            key = "" if reading.failed else reading.key
-            self._shards.append(_file_key(reading.part), {}, facts | {"key": key})
+    def record(self, result: ReadResult) -> None:
+        """Record the result of reading a file, unless the file does not exist."""
+        if result.size_bytes >= 0:
+            facts = {"num_bytes": result.size_bytes, "mtime_ns": result.mtime_ns, "failed": result.failed}
+            key = "" if result.failed else result.key
+            self._shards.append(_file_key(result.span), {}, facts | {"key": key})
 
 
-def _file_key(part: VideoSpan) -> str:
-    return f"file {part}"
+def _file_key(span: VideoSpan) -> str:
+    return f"file {span}"

@@ -1,6 +1,6 @@
-"""The frames that training looks at: decoded when they are needed, or once, and then kept on the disk as they are.
+"""Sources of training frames: decoded on demand, or decoded once and kept on disk uncompressed.
 
-A picture of 224 x 224 takes 150 kB: 12 frames of 10,000 videos take 18 GB.
+A 224 x 224 frame takes 150 kB, so 12 frames of 10,000 videos take 18 GB.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from vidret.data.cache.entries import KnownFiles, read_part
+from vidret.data.cache.entries import KnownFiles, read_span
 from vidret.data.cache.shards import ArrayShards, name_folder
 from vidret.data.frames import FrameSampling, VideoSpan, find_candidates, read_indices
 from vidret.data.workers import map_in_workers
@@ -24,116 +24,120 @@ from vidret.video.probe import VideoInfo, probe
 logger = logging.getLogger(__name__)
 
 Pixels = UInt8[np.ndarray, "frame height width 3"]
-TOLD_EVERY = 500  # videos
+LOG_EVERY = 500  # videos
 
 
 class FrameSource(Protocol):
-    """Give a video's frames, as chance has it where the sampling leaves something to chance.
+    """A source of sampled frames.
 
-    ``unreadable`` says of each video that cannot be read why, ``salvaged`` of each that can be in part what is lost.
+    Attributes:
+        unreadable: Reason for each video that cannot be read.
+        salvaged: Description of the loss for each video that can be read only in part.
     """
 
     unreadable: dict[str, str]
     salvaged: dict[str, str]
 
-    def read(self, video: str, rng: np.random.Generator) -> Pixels:
-        """Read a video by name."""
+    def read(self, video_id: str, rng: np.random.Generator) -> Pixels:
+        """Return the sampled frames of a video. Random sampling draws from ``rng``."""
         ...
 
 
 class DecodedFrames:
-    """Decode the frames of a video each time that they are asked for."""
+    """A source that decodes frames on each request."""
 
     def __init__(
-        self, parts: Mapping[str, VideoSpan], sampling: FrameSampling, resize: Resize, num_workers: int
+        self, spans: Mapping[str, VideoSpan], sampling: FrameSampling, resize: Resize, num_workers: int
     ) -> None:
-        """Look into every file once, in as many processes."""
-        self._parts, self._sampling, self._resize = parts, sampling, resize
-        found = dict(zip(parts, map_in_workers(try_probe, list(parts.values()), num_workers), strict=True))
-        self._infos = {video: info for video, info in found.items() if isinstance(info, VideoInfo)}
-        self.unreadable = {video: reason for video, reason in found.items() if isinstance(reason, str)}
-        self.salvaged = {video: info.damage for video, info in self._infos.items() if info.damage}
+        """Probe every file, in ``num_workers`` processes."""
+        self._spans, self._sampling, self._resize = spans, sampling, resize
+        probed = dict(zip(spans, map_in_workers(try_probe, list(spans.values()), num_workers), strict=True))
+        self._infos = {video_id: info for video_id, info in probed.items() if isinstance(info, VideoInfo)}
+        self.unreadable = {video_id: reason for video_id, reason in probed.items() if isinstance(reason, str)}
+        self.salvaged = {video_id: info.damage for video_id, info in self._infos.items() if info.damage}
 
-    def read(self, video: str, rng: np.random.Generator) -> Pixels:
-        """Read a video by name.
+    def read(self, video_id: str, rng: np.random.Generator) -> Pixels:
+        """Return the sampled frames of a video.
 
         Raises:
-            DecodeError: The file can be opened, but none of these frames can be read.
+            DecodeError: None of these frames can be decoded.
         """
-        info = self._infos[video]
-        indices = find_candidates(info, self._parts[video], self._sampling)
+        info = self._infos[video_id]
+        indices = find_candidates(info, self._spans[video_id], self._sampling)
         frames = read_indices(info, indices[self._sampling.draw(len(indices), rng)], self._resize)
         if frames.salvaged:
-            logger.warning("%s: %s; neighbours stand in for the others", info.path, frames.salvaged)
+            logger.warning("%s: %s; the others are replaced by their neighbours", info.path, frames.salvaged)
         return frames.pixels
 
 
 class CachedFrames:
-    """Read frames that ``FramesCache`` keeps."""
+    """A source that reads frames from a ``FramesCache``."""
 
-    def __init__(self, cache: "FramesCache", parts: Mapping[str, VideoSpan]) -> None:
-        """Find every video."""
+    def __init__(self, cache: "FramesCache", spans: Mapping[str, VideoSpan]) -> None:
+        """Look up every video in the cache."""
         self._shards, self._sampling = cache.shards, cache.sampling
-        found = {video: cache.known.find(part) for video, part in parts.items()}
-        self._keys = {video: state.key for video, state in found.items() if not state.failed}
-        self.unreadable = {video: state.failed for video, state in found.items() if state.failed}
-        self.salvaged = {video: lost for video, key in self._keys.items() if (lost := self._shards.facts(key)["lost"])}
+        states = {video_id: cache.known.find(span) for video_id, span in spans.items()}
+        self._keys = {video_id: state.key for video_id, state in states.items() if not state.failed}
+        self.unreadable = {video_id: state.failed for video_id, state in states.items() if state.failed}
+        self.salvaged = {
+            video_id: lost for video_id, key in self._keys.items() if (lost := self._shards.facts(key)["lost"])
+        }
 
-    def read(self, video: str, rng: np.random.Generator) -> Pixels:
-        """Look at a video by name; where nothing is left to chance, without copying.
+    def read(self, video_id: str, rng: np.random.Generator) -> Pixels:
+        """Return the sampled frames of a video. Without random sampling, they are a read-only view of the cache.
 
         Raises:
-            VidretError: What is on the disk is damaged.
+            VidretError: The data on disk is corrupt.
         """
-        pixels = self._shards.read(self._keys[video])["pixels"]
+        pixels = self._shards.read(self._keys[video_id])["pixels"]
         return pixels[self._sampling.draw(len(pixels), rng)] if self._sampling.is_random else pixels
 
 
 class FramesCache:
-    """The candidate frames of videos, keyed by the fingerprints of their files, so that a moved file is not kept twice.
+    """An on-disk cache of candidate frames, keyed by file fingerprints, so that a moved file is not stored twice.
 
-    Another sampling or another size of pictures is another folder. A build may be killed at any time; the next one goes
-    on from there.
+    Each combination of sampling and frame size has a folder of its own. An interrupted build can be resumed.
     """
 
     def __init__(self, folder: str | Path, sampling: FrameSampling, resize: Resize) -> None:
-        """Open the cache below a folder, whether or not there is one."""
+        """Open the cache below a folder; it need not exist yet."""
         self.sampling, self._resize = sampling, resize
-        self._about = {"sampling": sampling.about, "resize": asdict(resize)}
-        self.shards = ArrayShards(Path(folder) / name_folder("frames", self._about))
+        self._settings = {"sampling": sampling.candidate_settings, "resize": asdict(resize)}
+        self.shards = ArrayShards(Path(folder) / name_folder("frames", self._settings))
         self.known = KnownFiles(self.shards)
 
-    def build(self, parts: Sequence[VideoSpan], num_workers: int) -> None:
-        """Read what is not known yet, in as many processes; of files that cannot be read the reason is noted.
+    def build(self, spans: Sequence[VideoSpan], num_workers: int) -> None:
+        """Read the videos that are new or have changed, in ``num_workers`` processes. Failures are recorded.
 
         Raises:
-            VidretError: The folder cannot be written, or a reading process died.
+            VidretError: The folder cannot be written, or a worker process died.
         """
-        if not any(self.known.find(part).is_new for part in parts):
+        if not any(self.known.find(span).is_new for span in spans):
             return
         with self.shards.writing():
             if "about" not in self.shards:
-                self.shards.append("about", {}, self._about)
-            wanted = [part for part in parts if self.known.find(part).is_new]
-            logger.info("%s: %d videos to read, of %d", self.shards.folder, len(wanted), len(parts))
-            read = partial(read_part, choose=partial(_choose, sampling=self.sampling), resize=self._resize)
-            for number, reading in enumerate(map_in_workers(read, wanted, num_workers), start=1):
-                if reading.frames is not None and reading.key not in self.shards:
-                    self.shards.append(reading.key, {"pixels": reading.frames.pixels}, {"lost": reading.lost})
-                self.known.note(reading)
-                if number % TOLD_EVERY == 0:
-                    logger.info("%s: %d of %d videos are read", self.shards.folder, number, len(wanted))
+                self.shards.append("about", {}, self._settings)
+            new_spans = [span for span in spans if self.known.find(span).is_new]
+            logger.info("%s: %d of %d videos to read", self.shards.folder, len(new_spans), len(spans))
+            choose_frames = partial(_choose_candidates, sampling=self.sampling)
+            read = partial(read_span, choose_frames=choose_frames, resize=self._resize)
+            for num_done, result in enumerate(map_in_workers(read, new_spans, num_workers), start=1):
+                if result.frames is not None and result.key not in self.shards:
+                    self.shards.append(result.key, {"pixels": result.frames.pixels}, {"lost": result.lost})
+                self.known.record(result)
+                if num_done % LOG_EVERY == 0:
+                    logger.info("%s: read %d of %d videos", self.shards.folder, num_done, len(new_spans))
 
 
-def try_probe(part: VideoSpan) -> VideoInfo | str:
-    """Say what a file is, or why it is no readable video, or shows nothing in this part."""
+def try_probe(span: VideoSpan) -> VideoInfo | str:
+    """Return the facts of a video, or the reason why it cannot be read or has no frame in the span."""
     try:
-        info = probe(part.path)
-        find_candidates(info, part, FrameSampling())
+        info = probe(span.path)
+        find_candidates(info, span, FrameSampling())
     except DecodeError as error:
         return error.reason
     return info
 
 
-def _choose(info: VideoInfo, part: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
-    return find_candidates(info, part, sampling)
+def _choose_candidates(info: VideoInfo, span: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
+    return find_candidates(info, span, sampling)

@@ -1,8 +1,8 @@
-"""Named arrays on disk: appended to large files, found by an index, memory-mapped, checked, and safe to interrupt.
+"""Named arrays on disk: appended to large files, indexed, memory-mapped, checksummed and safe to interrupt.
 
-A folder holds ``index.jsonl``, a line for each entry, and ``00000.bin``, ``00001.bin``... with the bytes. Bytes are on
-the disk before the line that names them is written; what no line names is the tail of an interrupted write, and the
-next writer cuts it off. A later line goes before an earlier one with the same key.
+A folder holds ``index.jsonl``, with one line per entry, and the data in ``00000.bin``, ``00001.bin`` and so on. Data is
+flushed to disk before its line is written. Data that no line refers to is left over from an interrupted write, and the
+next writer truncates it. A later line replaces an earlier one with the same key.
 """
 
 import fcntl
@@ -24,13 +24,23 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 SHARD_BYTES = 1 << 30
-ALIGNMENT = 64  # bytes: where an array may start, so that any type can be read in place
+ALIGNMENT = 64  # bytes; arrays start at multiples, so that any type can be read in place
 Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """Where an entry's bytes are, what they must add up to, and how to read them: (name, type, shape) of each array."""
+    """Location, checksum and layout of an entry.
+
+    Attributes:
+        key: Name of the entry.
+        facts: JSON values stored with the entry.
+        shard: Index of the data file.
+        offset: Offset in the data file, in bytes.
+        num_bytes: Size of the data.
+        digest: Checksum of the data.
+        arrays: (name, dtype, shape) of each array.
+    """
 
     key: str
     facts: dict[str, Any]
@@ -42,103 +52,108 @@ class ShardEntry:
 
 
 class ArrayShards:
-    """One folder of entries. Any number of processes may read; one writes, inside ``writing``."""
+    """A folder of entries, for any number of reading processes and one writer at a time; see ``writing``."""
 
     def __init__(self, folder: str | Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        """Read the index, if there is one; nothing is made yet.
+        """Read the index if it exists. Nothing is created yet.
 
         Args:
-            folder: Where it is, or will be.
-            shard_bytes: A file that is as long is not appended to.
+            folder: Folder of the entries.
+            shard_bytes: Size from which on a data file is no longer appended to.
 
         Raises:
-            VidretError: The index cannot be understood.
+            VidretError: The index is invalid.
         """
         self.folder = Path(folder)
         self._shard_bytes = shard_bytes
         self._maps: dict[int, np.ndarray] = {}
-        self._checked: set[str] = set()
+        self._verified: set[str] = set()
         self._entries: dict[str, ShardEntry] = {}
         self._load()
 
     def __contains__(self, key: str) -> bool:
-        """Say whether there is an entry."""
+        """Whether there is an entry with this key."""
         return key in self._entries
 
     def __len__(self) -> int:
-        """Count the entries."""
+        """Return the number of entries."""
         return len(self._entries)
 
     def facts(self, key: str) -> Facts:
-        """Give what was noted with an entry."""
+        """Return the JSON values stored with an entry."""
         return self._entries[key].facts
 
     def read(self, key: str) -> dict[str, np.ndarray]:
-        """Look at an entry's arrays without copying; they cannot be written to.
+        """Return an entry's arrays as read-only views of the memory-mapped data.
 
-        The bytes are held against their digest the first time that a process reads them.
+        The checksum is verified the first time that this process reads the entry.
 
         Raises:
-            VidretError: The bytes are not those that were written.
+            VidretError: The data does not match its checksum.
         """
         entry = self._entries[key]
-        stored = self._view(entry)
-        if key not in self._checked:
-            if _digest(stored) != entry.digest:
-                raise VidretError(f"{self._path(entry.shard)}: {key} is damaged; delete this file to have it made anew")
-            self._checked.add(key)
+        data = self._view(entry)
+        if key not in self._verified:
+            if _checksum(data) != entry.digest:
+                raise VidretError(f"{self._path(entry.shard)}: {key} is corrupt; delete this file to rebuild it")
+            self._verified.add(key)
         arrays, offset = {}, 0
         for name, dtype, shape in entry.arrays:
-            count = int(np.prod(shape, dtype=np.int64))
-            arrays[name] = np.frombuffer(stored, np.dtype(dtype), count, offset).reshape(shape)
-            offset += _aligned(count * np.dtype(dtype).itemsize)
+            num_values = int(np.prod(shape, dtype=np.int64))
+            arrays[name] = np.frombuffer(data, np.dtype(dtype), num_values, offset).reshape(shape)
+            offset += _align(num_values * np.dtype(dtype).itemsize)
         return arrays
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the one who appends: wait for another writer, take over what it did, cut off what it left unfinished.
+        """Lock the folder for appending: wait for another writer, load its entries and truncate unfinished writes.
 
         Raises:
             VidretError: The folder cannot be written.
         """
-        with self._telling():
+        with self._write_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("ab")
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                logger.info("%s: waiting for another process that writes", self.folder)
+                logger.info("%s: waiting for another process that writes here", self.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             try:
-                with self._telling():
+                with self._write_errors():
                     self._load()
-                    self._cut()
+                    self._truncate()
                 yield
             finally:
                 fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a forked process may hold a copy
 
     def append(self, key: str, arrays: Mapping[str, np.ndarray], facts: Facts | None = None) -> None:
-        """Write an entry; it is there for good once this returns. Facts must be ready for JSON.
+        """Write an entry durably. The facts must be JSON-serialisable.
 
         Raises:
-            VidretError: It cannot be written, as when the disk is full.
+            VidretError: The entry cannot be written, for example because the disk is full.
         """
-        parts = [np.ascontiguousarray(array) for array in arrays.values()]
-        blocks = [part.tobytes().ljust(_aligned(part.nbytes), b"\0") for part in parts]
-        content = b"".join(blocks)
+        contiguous = [np.ascontiguousarray(array) for array in arrays.values()]
+        content = b"".join(array.tobytes().ljust(_align(array.nbytes), b"\0") for array in contiguous)
         shard, offset = self._end()
-        named = tuple((name, part.dtype.str, part.shape) for name, part in zip(arrays, parts, strict=True))
-        digest = _digest(np.frombuffer(content, np.uint8))
-        entry = ShardEntry(key, dict(facts or {}), shard, offset, len(content), digest, named)
-        with self._telling():
+        entry = ShardEntry(
+            key=key,
+            facts=dict(facts or {}),
+            shard=shard,
+            offset=offset,
+            num_bytes=len(content),
+            digest=_checksum(np.frombuffer(content, np.uint8)),
+            arrays=tuple((name, array.dtype.str, array.shape) for name, array in zip(arrays, contiguous, strict=True)),
+        )
+        with self._write_errors():
             if content:
                 with self._path(shard).open("ab") as file:
                     file.write(content)
                     file.flush()
                     os.fdatasync(file.fileno())
             with self._index.open("ab") as file:
-                file.write(_line(entry))
+                file.write(_to_line(entry))
         self._entries[key] = entry
 
     @property
@@ -149,51 +164,51 @@ class ArrayShards:
         return self.folder / f"{shard:05d}.bin"
 
     def _load(self) -> None:
-        """Read the index up to where a line was cut short, leaving out entries whose bytes are not there."""
+        """Read the complete lines of the index, without entries whose data is missing."""
         self._entries = {}
-        lengths: dict[int, int] = {}
+        shard_sizes: dict[int, int] = {}
         num_lost = 0
-        for number, line in enumerate(self._read_lines(), start=1):
+        for line_number, line in enumerate(self._read_lines(), start=1):
             try:
                 fields = json.loads(line)
                 arrays = tuple((name, dtype, tuple(shape)) for name, dtype, shape in fields.pop("arrays"))
                 entry = ShardEntry(**fields, arrays=arrays)
             except (ValueError, TypeError, KeyError) as error:
-                raise VidretError(f"{self._index}:{number}: must be an entry, got {line[:80]!r}") from error
-            if entry.shard not in lengths:
+                raise VidretError(f"{self._index}:{line_number}: must be an entry, got {line[:80]!r}") from error
+            if entry.shard not in shard_sizes:
                 path = self._path(entry.shard)
-                lengths[entry.shard] = path.stat().st_size if path.is_file() else 0
-            if entry.offset + entry.num_bytes > lengths[entry.shard]:
+                shard_sizes[entry.shard] = path.stat().st_size if path.is_file() else 0
+            if entry.offset + entry.num_bytes > shard_sizes[entry.shard]:
                 num_lost += 1
                 self._entries.pop(entry.key, None)
             else:
                 self._entries[entry.key] = entry
         if num_lost:
-            logger.warning("%s: the bytes of %d entries are gone, they must be made anew", self.folder, num_lost)
+            logger.warning("%s: the data of %d entries is missing and must be rebuilt", self.folder, num_lost)
 
     def _read_lines(self) -> list[bytes]:
         if not self._index.is_file():
             return []
         return self._index.read_bytes().split(b"\n")[:-1]
 
-    def _cut(self) -> None:
-        """Cut off what no whole line names, and forget lines whose bytes are gone: others may come to lie there."""
-        lines = b"".join(map(_line, self._entries.values()))
+    def _truncate(self) -> None:
+        """Remove data without a line, and lines without data, since new data may be written to the same offsets."""
+        lines = b"".join(map(_to_line, self._entries.values()))
         if self._index.is_file() and self._index.read_bytes() != lines:
-            new = self._index.with_suffix(".new")
-            new.write_bytes(lines)
-            new.replace(self._index)
+            new_index = self._index.with_suffix(".new")
+            new_index.write_bytes(lines)
+            new_index.replace(self._index)
         for shard in sorted(int(path.stem) for path in self.folder.glob("*.bin"))[-1:]:
             ends = [entry.offset + entry.num_bytes for entry in self._entries.values() if entry.shard == shard]
             os.truncate(self._path(shard), max(ends, default=0))
 
     def _end(self) -> tuple[int, int]:
-        """Say where to write: behind the last file's end, or at the start of a new one."""
+        """Return the data file and the offset to write to next."""
         shards = [int(path.stem) for path in self.folder.glob("*.bin")]
         if not shards:
             return 0, 0
-        length = self._path(max(shards)).stat().st_size
-        return (max(shards), length) if length < self._shard_bytes else (max(shards) + 1, 0)
+        size_bytes = self._path(max(shards)).stat().st_size
+        return (max(shards), size_bytes) if size_bytes < self._shard_bytes else (max(shards) + 1, 0)
 
     def _view(self, entry: ShardEntry) -> np.ndarray:
         if entry.num_bytes == 0:
@@ -207,30 +222,30 @@ class ArrayShards:
         return self._maps[entry.shard][entry.offset : end]
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise VidretError(f"{error.filename or self.folder}: cannot be written: {error.strerror}") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the maps behind: another process makes its own."""
-        return self.__dict__ | {"_maps": {}, "_checked": set()}
+        """Return the state without memory maps; another process creates its own."""
+        return self.__dict__ | {"_maps": {}, "_verified": set()}
 
 
-def name_folder(kind: str, about: Facts) -> str:
-    """Name a folder by what its entries depend on: other settings never read each other's entries."""
-    text = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+def name_folder(kind: str, settings: Facts) -> str:
+    """Return a folder name that depends on all settings, so that different settings never share entries."""
+    text = json.dumps({"format": FORMAT, **settings}, sort_keys=True)
     return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-def _line(entry: ShardEntry) -> bytes:
+def _to_line(entry: ShardEntry) -> bytes:
     return json.dumps(asdict(entry)).encode() + b"\n"
 
 
-def _digest(stored: np.ndarray) -> str:
-    return hashlib.blake2b(stored.data, digest_size=16).hexdigest()
+def _checksum(data: np.ndarray) -> str:
+    return hashlib.blake2b(data.data, digest_size=16).hexdigest()
 
 
-def _aligned(num_bytes: int) -> int:
+def _align(num_bytes: int) -> int:
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
