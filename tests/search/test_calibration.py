@@ -24,7 +24,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.calibration import Calibration, load_calibration, measure_calibration, save_calibration
 from vidret.search.ranking import Levels, Ranker
-from vidret.store.catalog import Catalog
+from vidret.store.rows import Rows
 from vidret.store.store import Store
 from vidret.types import Hit, TextEmbedding
 
@@ -338,7 +338,7 @@ def test_a_killed_calibration_leaves_the_one_before_with_its_baseline(
         before = read_facts()
         for num_writes in range(3):
             writes = itertools.count()
-            write = Catalog.set_meta
+            write = Rows.set_meta
 
             def fall(*given: Any, limit: int = num_writes) -> None:
                 if next(writes) == limit:  # noqa: B023
@@ -346,7 +346,7 @@ def test_a_killed_calibration_leaves_the_one_before_with_its_baseline(
                 write(*given)  # noqa: B023
 
             with monkeypatch.context() as patch:
-                patch.setattr(Catalog, "set_meta", fall)
+                patch.setattr(Rows, "set_meta", fall)
                 with pytest.raises(KeyboardInterrupt):
                     engine.calibrate(BANK)
             assert read_facts() == before

@@ -14,6 +14,7 @@ from vidret.store import Store
 from vidret.store.candidates import Candidates
 from vidret.store.catalog import Catalog
 from vidret.store.manifest import FileSeal
+from vidret.store.segments import Segments
 from vidret.types import Filters
 
 from .samples import DIM, add_video, create, damage, embedding, environment, index_all, seeds
@@ -85,7 +86,7 @@ def test_an_open_index_lists_no_id_where_its_vectors_are_up_to_date(
         store.set_file("/videos/v3.mp4", state="missing")
         store.save_vectors()
     with monkeypatch.context() as patched, sharded(Store.open(tmp_path)) as store:
-        patched.setattr(Catalog, "searchable", lambda _: pytest.fail("listed"))
+        patched.setattr(Segments, "searchable", lambda _: pytest.fail("listed"))
         assert_answers(store, of(*range(3), *range(4, 15)))
     with sharded(Store.open(tmp_path, write=True)) as store:
         before = {file: file.stat().st_mtime_ns for file in (tmp_path / "vectors").iterdir()}
@@ -211,7 +212,7 @@ def test_a_reader_that_meets_a_save_asks_again(tmp_path: Path, monkeypatch: pyte
         answers = [asked()]
         index_all(writer, 24)  # its shard takes the place of the one that the reader was told of
         monkeypatch.setattr(reader._candidates, "_saved", lambda: answers.pop() if answers else asked())
-        monkeypatch.setattr(Catalog, "searchable", lambda _: pytest.fail("listed"))
+        monkeypatch.setattr(Segments, "searchable", lambda _: pytest.fail("listed"))
         assert_answers(reader, of(*range(24)))
 
 

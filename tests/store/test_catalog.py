@@ -20,7 +20,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def add(catalog: Catalog, video: int, number: int, row: int = 0) -> int:
-    return catalog.add_segments([(Segment(video, number, 0.0, 1.0), place(row), np.array([0.25, 0.75]))])[0]
+    return catalog.segments.add([(Segment(video, number, 0.0, 1.0), place(row), np.array([0.25, 0.75]))])[0]
 
 
 def place(row: int) -> Place:
@@ -122,12 +122,14 @@ def test_generation_moves_only_when_a_search_changes(catalog: Catalog) -> None:
 def test_segments_keep_the_order_asked(catalog: Catalog) -> None:
     video = catalog.begin_video("f", 1.0, {}, 5)
     ids = [add(catalog, video, number, number) for number in (3, 0, 4, 1, 2)]
-    assert [s.number for s in catalog.segments(ids)] == [3, 0, 4, 1, 2]
-    assert [s.number for s in catalog.segments(np.array([ids[2], ids[0], ids[2]]))] == [4, 3, 4]
-    assert list(catalog.video_segments(video)) == [0, 1, 2, 3, 4]
-    assert catalog.places(ids)[1] == {key: place(number) for key, number in zip(ids, (3, 0, 4, 1, 2), strict=True)}
-    np.testing.assert_array_equal(catalog.times(ids), [[0.25, 0.75]] * 5)
-    for ask in (catalog.segments, catalog.times):
+    assert [s.number for s in catalog.segments.get(ids)] == [3, 0, 4, 1, 2]
+    assert [s.number for s in catalog.segments.get(np.array([ids[2], ids[0], ids[2]]))] == [4, 3, 4]
+    assert list(catalog.segments.of_video(video)) == [0, 1, 2, 3, 4]
+    assert catalog.segments.places(ids)[1] == {
+        key: place(number) for key, number in zip(ids, (3, 0, 4, 1, 2), strict=True)
+    }
+    np.testing.assert_array_equal(catalog.segments.times(ids), [[0.25, 0.75]] * 5)
+    for ask in (catalog.segments.get, catalog.segments.times):
         with pytest.raises(StoreError, match="segment 99 is not in the index"):
             ask([ids[0], 99])
 
@@ -141,11 +143,11 @@ def test_tail_is_the_end_of_what_was_added_last(catalog: Catalog) -> None:
 def test_searchable_is_what_a_live_path_holds(catalog: Catalog) -> None:
     held, failed, orphan = (catalog.begin_video(name, 1.0, {}, 1) for name in "hfo")
     ids = [add(catalog, video, 0, row) for row, video in enumerate((held, failed, orphan))]
-    assert len(catalog.searchable()) == 0
+    assert len(catalog.segments.searchable()) == 0
     catalog.set_file("1", "pending", "", held, None, None)
     catalog.set_file("2", "missing", "", held, None, None)
     catalog.set_file("3", "failed", "no frames", failed, None, None)
-    assert catalog.searchable().tolist() == ids[:1]
+    assert catalog.segments.searchable().tolist() == ids[:1]
     assert catalog.paths([failed, held], ALL_VIDEOS) == {failed: [], held: ["1"]}
 
 
@@ -162,7 +164,7 @@ def test_another_cut_starts_over(catalog: Catalog) -> None:
     catalog.finish_video(video, "the end is torn")
     assert catalog.begin_video("f", 1.0, {"fps": 25}, 2) == video == catalog.complete_video("f")
     assert catalog.begin_video("f", 2.0, {"fps": 30}, 3) == video
-    assert catalog.video_segments(video) == {}
+    assert catalog.segments.of_video(video) == {}
     record = catalog.video(video)
     assert (record.complete, record.salvaged, record.facts, record.duration) == (False, "", {"fps": 30}, 2.0)
 

@@ -255,9 +255,9 @@ def test_token_file_that_goes_missing_below_a_reader_is_a_sentence(tmp_path: Pat
 def test_reader_that_meets_a_compaction_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 3)
-        asked = reader._catalog.places
+        asked = reader._catalog.segments.places
         answers = [(7, {}), asked([1])]  # at first an epoch whose files are gone
-        monkeypatch.setattr(reader._catalog, "places", lambda _: answers.pop(0))
+        monkeypatch.setattr(reader._catalog.segments, "places", lambda _: answers.pop(0))
         features, places = reader._epochs.locate([1])
         assert isinstance(features, Features)
         assert list(places) == [1]

@@ -104,7 +104,7 @@ def test_the_best_hundred_of_many_are_those_of_faiss(tmp_path: Path) -> None:
         assert (np.abs(scores - expected_scores)[differ] < 1e-6).all()  # nothing but equals in another order
         assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
         inside = Filters(folder="/films/3")
-        within = Only(as_bits(store._catalog.matching(inside)), inside=True, share=0.1)
+        within = Only(as_bits(store._catalog.segments.matching(inside)), inside=True, share=0.1)
         assert set(store.search(queries, 100, inside)[1][0]) == set(flat.search(queries, 100, within)[1][0])
         with pytest.raises(StoreError, match="k must be at most 16384 with vectors in Milvus, got 16385"):
             store.search(queries, 16_385)
@@ -141,7 +141,7 @@ def test_filters_are_those_of_the_catalog_whatever_happens(tmp_path: Path) -> No
                 store.save_vectors()
             for _ in range(40):
                 filters = some_filters()
-                expected = store._catalog.matching(filters).tolist()
+                expected = store._catalog.segments.matching(filters).tolist()
                 ids = store.search(QUERY, 60, filters)[1][0]
                 assert sorted(ids[ids >= 0].tolist()) == expected, filters
                 if pushed:

@@ -58,7 +58,7 @@ class Candidates:
             shards, generation, new = self._follow()
             shards.fill(new)
             self._seen = generation
-            within = None if filters == ALL_VIDEOS else self._catalog.matching(filters)
+            within = None if filters == ALL_VIDEOS else self._catalog.segments.matching(filters)
             return shards.search(queries, k, within)
 
     def save(self) -> None:
@@ -111,7 +111,7 @@ class Candidates:
         generation = self._catalog.meta("generation")  # read first: the next search sees a change in between
         new: Ids = np.empty(0, np.int64)
         if generation != self._seen and self._load(self._shards) != generation:
-            new = self._shards.follow(self._catalog.searchable())
+            new = self._shards.follow(self._catalog.segments.searchable())
         return self._shards, generation, new
 
     def _load(self, shards: Shards) -> int:

@@ -48,14 +48,14 @@ class Epochs:
 
     def locate(self, ids: Sequence[int] | Int64[np.ndarray, " id"] | None = None) -> tuple[Features, dict[int, Place]]:
         """Give segments' places (all by default, in id order), and the files these are places in."""
-        return self._follow(lambda: self._catalog.places(ids))
+        return self._follow(lambda: self._catalog.segments.places(ids))
 
     def vectors(self, ids: Ids) -> tuple[Ids, Rows]:
         """Read segments' own vectors, in id order: of those that the catalog knows and whose bytes are whole.
 
         A damaged one is left out, which is said once, since one bad row must not end all searching.
         """
-        features, table = self._follow(lambda: self._catalog.video_rows(ids))
+        features, table = self._follow(lambda: self._catalog.segments.video_rows(ids))
         rows, whole = features.read_videos(table[:, 1], table[:, 2])
         for key, row in table[~whole, :2].tolist():
             self._leave_out(key, "cannot be searched", f"{features.video.path}: row {row} is damaged")
@@ -66,7 +66,7 @@ class Epochs:
 
         A damaged one is left out, which is said once.
         """
-        features, rows = self._follow(lambda: self._catalog.stored(ids))
+        features, rows = self._follow(lambda: self._catalog.segments.read(ids))
         kept: list[tuple[int, StoredRow, Rows, bytes | memoryview]] = []
         for key in np.asarray(ids).tolist():
             if key not in rows:

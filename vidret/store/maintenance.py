@@ -43,7 +43,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
     Killed at any moment, the index is whole: the catalog points into the old files, or into the new ones, which are on
     disk by then; the next writer removes the files it does not point into.
     """
-    epoch, places = catalog.places()
+    epoch, places = catalog.segments.places()
     bytes_per_row = features.dim * BYTES_PER_VALUE
     num_live = sum((1 + place.num_frames) * bytes_per_row + place.num_bytes for place in places.values())
     if num_live >= (1 - DEAD_SHARE) * features.num_bytes:
@@ -61,7 +61,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
             moved.append((place.row, place.frame_row, place.token_byte, key))
     sync_folder(folder)
     with catalog.transaction(durable=True):
-        catalog.move_segments(moved)
+        catalog.segments.move(moved)
         catalog.set_meta("epoch", fresh.epoch)
         catalog.set_tail(*fresh.tail)
     for path in feature_paths(folder, epoch):
@@ -123,7 +123,7 @@ def count(catalog: Catalog) -> dict[str, Any]:
         "files": dict(catalog.rows("SELECT state, count(*) FROM files GROUP BY state ORDER BY state")),
         **dict(zip(("videos", "complete_videos", "seconds"), videos, strict=True)),
         **dict(zip(("segments", "frames", "with_tokens"), segments, strict=True)),
-        "searchable": catalog.count_searchable(),
+        "searchable": catalog.segments.count(),
     }
 
 

@@ -29,7 +29,7 @@ ASKED = "(SELECT value FROM json_each(?))"  # one statement for any number of id
 def as_values(
     filters: Filters,
 ) -> tuple[bytes | None, bytes | None, float | None, float | None, int | None, int | None]:
-    """Give what ``MATCHING`` asks for."""
+    """Return what ``MATCHING`` asks for."""
     folder = None if filters.folder is None else os.fsencode(filters.folder.rstrip("/") or "/")
     inside = None if folder is None else folder.rstrip(b"/") + b"/"
     after, before = (None if each is None else int(each * 1e9) for each in (filters.after, filters.before))
@@ -37,7 +37,7 @@ def as_values(
 
 
 def in_order(found: Mapping[int, T], ids: Sequence[int] | Ids) -> list[T]:
-    """Give what was found of segments, in the order asked.
+    """Return what was found of segments, in the order asked.
 
     Raises:
         StoreError: a segment is not among them.

@@ -78,7 +78,7 @@ class Mirrored:
         Raises:
             StoreError: Milvus does not answer, the collection is gone, or k is more than it can give.
         """
-        if k > LIMIT and min(k, self._catalog.count_searchable()) > LIMIT:
+        if k > LIMIT and min(k, self._catalog.segments.count()) > LIMIT:
             raise StoreError(f"k must be at most {LIMIT} with vectors in Milvus, got {k}")
         collection = self._opened()
         scores = np.full((len(queries), k), -np.inf, np.float32)

@@ -168,7 +168,7 @@ class Store:
 
     def __len__(self) -> int:
         """Count the segments that a search may return."""
-        return self._catalog.count_searchable()
+        return self._catalog.segments.count()
 
     # What the index is
 
@@ -298,7 +298,7 @@ class Store:
 
     def stored_segments(self, video: int) -> set[int]:
         """Say which segments of a video are stored, by number."""
-        return set(self._catalog.video_segments(video))
+        return set(self._catalog.segments.of_video(video))
 
     def add_segment(
         self, video: int, number: int, start: float, end: float, embedding: SegmentEmbedding, *, tokens: bytes = b""
@@ -331,11 +331,11 @@ class Store:
         for each in segments:
             rows.setdefault((int(each.video), int(each.number)), self._check(each, planned[each.video]))
         with self._writing:
-            ids = {key: found for key in rows if (found := self._catalog.segment_id(*key)) is not None}
+            ids = {key: found for key in rows if (found := self._catalog.segments.find(*key)) is not None}
             new = [key for key in rows if key not in ids]
             places = self._epochs.current().append_all([rows[key][1:4] for key in new])
             stored = [(rows[key][0], place, rows[key][4]) for key, place in zip(new, places, strict=True)]
-            ids |= zip(new, self._catalog.add_segments(stored), strict=True)
+            ids |= zip(new, self._catalog.segments.add(stored), strict=True)
         self._candidates.keep_up(len(new))
         return [ids[int(each.video), int(each.number)] for each in segments]
 
@@ -356,7 +356,7 @@ class Store:
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
         """Mark a video as stored whole, or, saying in ``salvaged`` what was lost, as far as it could be read."""
         self._writable()
-        planned, stored = self._catalog.video(video).num_segments, len(self._catalog.video_segments(video))
+        planned, stored = self._catalog.video(video).num_segments, len(self._catalog.segments.of_video(video))
         if stored < planned and not salvaged:
             raise StoreError(f"salvaged must say what was lost when {stored} of {planned} segments are stored, got ''")
         self._catalog.finish_video(video, salvaged)
@@ -486,7 +486,7 @@ class Store:
 
     def segments(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Look up segments, in the order asked."""
-        return self._catalog.segments(ids)
+        return self._catalog.segments.get(ids)
 
     def read(self, ids: Sequence[int] | Ids, *, tokens: bool = True) -> StoredSegments:
         """Read what is stored of segments, in the order asked, of those that are there and whole.
@@ -498,7 +498,7 @@ class Store:
 
     def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
         """Map segments to their videos, as far as they are there."""
-        return self._catalog.owners(ids)
+        return self._catalog.segments.owners(ids)
 
     def frames(
         self, ids: Sequence[int] | Ids
@@ -508,7 +508,7 @@ class Store:
         Raises:
             StoreError: a segment is unknown, or its bytes are damaged.
         """
-        times = self._catalog.times(ids)
+        times = self._catalog.segments.times(ids)
         features, places = self._locate(ids)
         frames = [features.read_frames(place) for place in places]
         return list(zip(frames, times, strict=True))
@@ -533,15 +533,15 @@ class Store:
 
     def searchable(self) -> Ids:
         """List the ids of the segments a search may return, rising."""
-        return self._catalog.searchable()
+        return self._catalog.segments.searchable()
 
     def video_segments(self, video: int) -> list[int]:
         """List the ids of a video's segments, in time order."""
-        return list(self._catalog.video_segments(video).values())
+        return list(self._catalog.segments.of_video(video).values())
 
     def video_vectors(self) -> Float16[np.ndarray, "segment dim"]:
         """Give the vectors of all searchable segments in id order, for statistics: not copied where none is dead."""
-        features, places = self._epochs.locate(self._catalog.searchable())
+        features, places = self._epochs.locate(self._catalog.segments.searchable())
         rows = np.fromiter((place.row for place in places.values()), np.int64)
         stored = features.video.view(0, int(rows.max()) + 1 if len(rows) else 0)
         return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]
