@@ -1,4 +1,4 @@
-"""Small heads with weights that all matter, random layers, and what the published code was given."""
+"""Small heads whose weights all matter, random inputs, and inputs of the published code."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ WIDTH, TEXT_WIDTH, DIM, NUM_LAYERS = 24, 16, 16, 3
 
 
 class Inputs(NamedTuple):
-    """Layers of videos and of queries, earliest first, with their masks."""
+    """Layers of videos and queries, earliest first, with masks."""
 
     layers: list[Tensor]
     query: Tensor
@@ -22,7 +22,7 @@ class Inputs(NamedTuple):
     word_mask: Tensor | None = None
 
     def take(self, video: int) -> "Inputs":
-        """Give one video and its query alone, without padding."""
+        """Return one video and its query, without padding."""
         assert self.mask is not None
         assert self.word_mask is not None
         frames, words = int(self.mask[video].sum()), int(self.word_mask[video].sum())
@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
 def make_head(
     *, strides: tuple[int, ...] = (1, 2, 4), tef: bool = True, boundaries: bool = True, as_published: bool = False
 ) -> GroundingHead:
-    """Build a head in double precision whose gates, scales and biases have left where they start."""
+    """Return a double precision head with random gates, scales and biases."""
     torch.manual_seed(0)
     head = GroundingHead(
         WIDTH,
@@ -60,7 +60,7 @@ def make_inputs(
     seed: int = 1,
     garbage: float = 0.0,
 ) -> Inputs:
-    """Draw a padded batch of videos and queries; padding holds ``garbage``."""
+    """Return a padded batch of videos and queries; padding has the value ``garbage``."""
     torch.manual_seed(seed)
     num_videos = len(lengths)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
@@ -72,14 +72,14 @@ def make_inputs(
 
 
 def read_single(case: Case, video: int) -> Inputs:
-    """Read one golden video and its query, without padding."""
+    """Load one golden video and its query, without padding."""
     frames, words = case.inputs[f"video_{video}"], case.inputs[f"query_{video}"]
     layers = rearrange(frames, "frame layer token width -> layer 1 frame token width")
     return Inputs(list(layers), rearrange(words, "word layer width -> 1 layer word width"))
 
 
 def read_batch(case: Case) -> Inputs:
-    """Read the golden batch; its padding holds inf."""
+    """Load the golden batch; its padding is inf."""
     frames, words = case.inputs["video"], case.inputs["query"]
     num_layers, num_tokens = case.config["case"]["k"], case.config["clip_dims"]["tokens"]
     pattern = "video frame (layer token width) -> layer video frame token width"
@@ -89,5 +89,5 @@ def read_batch(case: Case) -> Inputs:
 
 
 def prepare(head: GroundingHead, inputs: Inputs) -> ProjectedVideos:
-    """Map the videos."""
+    """Return the projected videos."""
     return head.prepare(inputs.layers, mask=inputs.mask)

@@ -1,4 +1,4 @@
-"""R2-Tuning's names to ours, all of them, an error that lists whatever does not fit, and our own file with its card."""
+"""Head files: conversion of R2-Tuning checkpoints, round trips, cards, and errors."""
 
 import json
 from dataclasses import replace
@@ -24,9 +24,9 @@ def published() -> dict[str, Tensor]:
 
 
 def highlights_alone() -> dict[str, Tensor]:
-    """Give what is left of the weights of a head with one level, no times and no spans."""
-    left = ("pyramid.", "coord_head.")
-    state = {name: weight for name, weight in published().items() if not name.startswith(left)}
+    """Return the weights of a head with one level, without temporal endpoint feature and boundaries."""
+    prefixes = ("pyramid.", "coord_head.")
+    state = {name: weight for name, weight in published().items() if not name.startswith(prefixes)}
     for name in ("adapter.video_map.0.weight", "adapter.video_map.0.bias"):
         state[name] = state[name][:24]
     state["adapter.video_map.2.weight"] = state["adapter.video_map.2.weight"][:, :24]
@@ -38,7 +38,7 @@ def make_card(head: GroundingHead) -> HeadCard:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
-def test_every_weight_finds_a_place_of_its_own(case: Case) -> None:
+def test_every_weight_is_converted_once(case: Case) -> None:
     config, head = case.config["case"], convert_head(case.weights)
     own = list(head.state_dict().values())
     taken = {name: weight for name, weight in case.weights.items() if name not in UNSEEN}
@@ -46,8 +46,8 @@ def test_every_weight_finds_a_place_of_its_own(case: Case) -> None:
         taken.pop("coef", None)
     assert len(own) == len(taken)
     for name, weight in taken.items():
-        places = [place for place, each in enumerate(own) if torch.equal(each, weight)]
-        assert places, name
+        matches = [index for index, each in enumerate(own) if torch.equal(each, weight)]
+        assert matches, name
     assert head.block.num_layers == config["k"]
     assert head.block.dim == config["dims"]
     assert head.block.tef == config["use_tef"]
@@ -55,12 +55,12 @@ def test_every_weight_finds_a_place_of_its_own(case: Case) -> None:
     assert not head.training
 
 
-def test_half_precision_is_taken_and_what_nobody_sees_may_be_missing() -> None:
+def test_half_precision_and_missing_ignored_weights_convert() -> None:
     state = {name: weight.half() for name, weight in published().items() if name not in UNSEEN}
     assert {weight.dtype for weight in convert_head(state).parameters()} == {torch.float32}
 
 
-def test_a_head_for_highlights_alone_is_seen_from_its_weights() -> None:
+def test_a_head_without_boundaries_is_inferred() -> None:
     head = convert_head(highlights_alone())
     assert head.boundaries is None
     assert head.reach is None
@@ -71,7 +71,7 @@ def test_a_head_for_highlights_alone_is_seen_from_its_weights() -> None:
     assert convert_head(state).pyramid.strides == (1,)
 
 
-def test_what_does_not_fit_is_listed_at_once_by_published_names() -> None:
+def test_mismatches_are_listed_by_published_names() -> None:
     state = published()
     for name in ("adapter.gate", "pyramid.blocks.3.6.bias", "adapter.tem.cross_att.m.weight"):
         del state[name]
@@ -87,14 +87,14 @@ def test_what_does_not_fit_is_listed_at_once_by_published_names() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES[0].weights) - set(UNSEEN)))
-def test_each_missing_weight_is_named(name: str) -> None:
+def test_each_missing_weight_is_reported(name: str) -> None:
     state = published()
     del state[name]
     with pytest.raises(VidretError, match=rf"^1 weights missing: {name}$"):
         convert_head(state)
 
 
-def test_a_level_without_any_weights_is_missing_and_a_level_more_is_unknown_to_its_factors() -> None:
+def test_missing_and_extra_levels_are_reported() -> None:
     state = {name: weight for name, weight in published().items() if not name.startswith("pyramid.blocks.2")}
     with pytest.raises(
         VidretError, match=r"8 weights missing: pyramid\.blocks\.2\.1\.bias, .*pyramid\.blocks\.2\.8\.weight$"
@@ -104,7 +104,7 @@ def test_a_level_without_any_weights_is_missing_and_a_level_more_is_unknown_to_i
         convert_head(published() | {"coef": torch.ones(3)})
 
 
-def test_widths_and_heads_that_cannot_be_are_refused() -> None:
+def test_invalid_widths_and_heads_are_rejected() -> None:
     state = published()
     state["adapter.video_map.0.weight"] = torch.zeros(27)
     with pytest.raises(VidretError, match=r"adapter\.video_map\.0\.weight must have a multiple of 8 elements.*got 27"):
@@ -117,7 +117,7 @@ def test_widths_and_heads_that_cannot_be_are_refused() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("boundaries", [True, False])
-def test_what_is_saved_is_loaded(tmp_path: Path, boundaries: bool) -> None:
+def test_a_head_round_trips(tmp_path: Path, boundaries: bool) -> None:
     head = make_head(boundaries=boundaries, strides=(1, 2, 8) if boundaries else (1,)).float()
     head.limit = 7
     save_head(head, make_card(head), tmp_path / "head.safetensors")
@@ -131,9 +131,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path, boundaries: bool) -> None:
     assert len(second.spans) == (7 if boundaries else 0)
 
 
-def test_the_card_says_what_a_reader_needs() -> None:
-    facts = json.loads(make_card(make_head()).to_json())
-    assert facts == {
+def test_a_card_round_trips() -> None:
+    fields = json.loads(make_card(make_head()).to_json())
+    assert fields == {
         "format": 1,
         "method": "r2tuning",
         "backbone": "ViT-B/32",
@@ -150,7 +150,7 @@ def test_the_card_says_what_a_reader_needs() -> None:
     }
 
 
-def test_files_that_hold_no_head_are_refused_by_name(tmp_path: Path) -> None:
+def test_invalid_files_are_rejected_with_their_path(tmp_path: Path) -> None:
     path, head = tmp_path / "head.safetensors", make_head().float()
     for read in (read_head_card, load_head):
         with pytest.raises(VidretError, match=str(path)):
@@ -183,7 +183,7 @@ def test_files_that_hold_no_head_are_refused_by_name(tmp_path: Path) -> None:
         load_head(path)
 
 
-def test_a_card_of_another_head_is_not_saved(tmp_path: Path) -> None:
+def test_a_card_of_another_head_is_rejected(tmp_path: Path) -> None:
     head = make_head()
     with pytest.raises(ValueError, match="card must describe the head"):
         save_head(head, replace(make_card(head), limit=3), tmp_path / "head.safetensors")

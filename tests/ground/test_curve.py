@@ -1,4 +1,4 @@
-"""Moments from a curve: every window by loops, planted plateaus, and what must not change the answer."""
+"""Training-free grounding: against loops, planted plateaus, invariances, and the choice of moments to show."""
 
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ from vidret.types import Curve
 
 
 def naive_weight(scores: list[float], first: int, last: int) -> float:
-    """Score one window as the definition says: level, and contrast with a multiple of its length around it."""
+    """Score one window by the definition: level, and contrast with its flanks."""
     inside = scores[first:last]
     length = len(inside)
     reach = FLANK * length
@@ -36,7 +36,7 @@ def naive_weight(scores: list[float], first: int, last: int) -> float:
 
 
 def naive_spans(scores: list[float], edges: list[float], k: int) -> list[Span]:
-    """Try every window of two frames or more, take the best, leave out what overlaps it too much, go on."""
+    """Select the best windows of at least two frames that do not overlap better ones too much."""
     num_frames, ranked = len(scores), []
     for length in range(min(2, num_frames), num_frames + 1):
         for first in range(num_frames - length + 1):
@@ -45,12 +45,12 @@ def naive_spans(scores: list[float], edges: list[float], k: int) -> list[Span]:
     ranked.sort(key=lambda span: -span.score)
     kept: list[Span] = []
     for span in ranked:
-        if len(kept) < k and all(share(span, other) <= MAX_OVERLAP for other in kept):
+        if len(kept) < k and all(iou(span, other) <= MAX_OVERLAP for other in kept):
             kept.append(span)
     return kept
 
 
-def share(one: Span, other: Span) -> float:
+def iou(one: Span, other: Span) -> float:
     shared = max(0.0, min(one.end, other.end) - max(one.start, other.start))
     return shared / (one.end - one.start + other.end - other.start - shared)
 
@@ -64,27 +64,27 @@ def spans_of(scores: np.ndarray, times: np.ndarray, k: int = 5) -> list[Span]:
     return find_spans(scores, times, start=float(times[0]) - 0.5, end=float(times[-1]) + 0.5, k=k)
 
 
-def assert_same(found: list[Span], expected: list[Span]) -> None:
-    np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-9, atol=1e-9)
+def assert_same(actual: list[Span], expected: list[Span]) -> None:
+    np.testing.assert_allclose(np.array(actual), np.array(expected), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("num_frames", range(1, 41))
-def test_spans_are_the_naive_ones(num_frames: int) -> None:
+def test_spans_equal_loops(num_frames: int) -> None:
     scores, times = sample(num_frames, seed=num_frames)
     edges = [times[0] - 0.5, *((a + b) / 2 for a, b in pairwise(times)), times[-1] + 0.5]
     assert_same(spans_of(scores, times, k=6), naive_spans(scores.tolist(), edges, k=6))
 
 
-def test_windows_of_a_long_curve_weigh_the_same_by_loops() -> None:
+def test_windows_of_a_long_curve_equal_loops() -> None:
     scores, _ = sample(200, seed=3)
     first, last = list_windows(200)
     values = weigh_windows(scores, first, last)
-    for place in np.random.default_rng(0).choice(len(first), 200, replace=False):
-        assert values[place] == pytest.approx(naive_weight(scores.tolist(), int(first[place]), int(last[place])))
+    for index in np.random.default_rng(0).choice(len(first), 200, replace=False):
+        assert values[index] == pytest.approx(naive_weight(scores.tolist(), int(first[index]), int(last[index])))
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, ALL_LENGTHS, ALL_LENGTHS + 1, 300])
-def test_windows_are_distinct_lie_inside_and_cover_all_short_lengths(num_frames: int) -> None:
+def test_windows_are_distinct_valid_and_cover_short_lengths(num_frames: int) -> None:
     first, last = list_windows(num_frames)
     windows = set(zip(first.tolist(), last.tolist(), strict=True))
     assert len(windows) == len(first)
@@ -95,34 +95,34 @@ def test_windows_are_distinct_lie_inside_and_cover_all_short_lengths(num_frames:
 
 
 @pytest.mark.parametrize(("first", "last"), [(10, 14), (0, 6), (30, 40), (17, 19)])
-def test_a_plateau_is_found_with_its_edges_midway_between_frames(first: int, last: int) -> None:
+def test_a_plateau_is_found_with_edges_midway_between_frames(first: int, last: int) -> None:
     scores, times = np.zeros(40), np.arange(40) * 2.0 + 1
     scores[first:last] = 0.3
     best = find_spans(scores, times, start=0, end=80)[0]
     assert (best.start, best.end) == (2.0 * first, 2.0 * last)
 
 
-def test_shift_and_scale_of_the_scores_move_no_boundary() -> None:
+def test_boundaries_ignore_shift_and_scale_of_scores() -> None:
     scores, times = sample(30, seed=5)
     spans = spans_of(scores, times)
-    # A constant lifts the level of every window and the contrast of none.
+    # A constant raises the level of every window and leaves contrasts unchanged.
     assert_same(spans_of(scores + 3.5, times), [Span(a, b, score + 3.5) for a, b, score in spans])
     assert_same(spans_of(scores * 0.01, times), [Span(a, b, score * 0.01) for a, b, score in spans])
 
 
-def test_time_may_run_backwards() -> None:
+def test_reversed_curves_give_reversed_spans() -> None:
     scores, times = sample(30, seed=6)
     mirrored = spans_of(scores[::-1], -times[::-1])
     assert_same(mirrored, [Span(-b, -a, score) for a, b, score in spans_of(scores, times)])
 
 
-def test_half_precision_scores_are_weighed_in_full_precision() -> None:
+def test_half_precision_scores_are_computed_in_full_precision() -> None:
     scores, times = sample(50, seed=7)
     halves = scores.astype(np.float16)
     assert spans_of(halves, times) == spans_of(halves.astype(np.float64), times)
 
 
-def test_spans_are_best_first_bounded_and_apart() -> None:
+def test_spans_are_sorted_bounded_and_limited_in_overlap() -> None:
     for seed in range(5):
         scores, times = sample(120, seed)
         spans = spans_of(scores, times, k=8)
@@ -130,11 +130,11 @@ def test_spans_are_best_first_bounded_and_apart() -> None:
         assert [span.score for span in spans] == sorted((span.score for span in spans), reverse=True)
         assert all(times[0] - 0.5 <= span.start < span.end <= times[-1] + 0.5 for span in spans)
         starts, ends = np.array([span.start for span in spans]), np.array([span.end for span in spans])
-        for number, span in enumerate(spans):
-            assert np.delete(overlap(starts, ends, span.start, span.end), number).max() <= MAX_OVERLAP
+        for index, span in enumerate(spans):
+            assert np.delete(overlap(starts, ends, span.start, span.end), index).max() <= MAX_OVERLAP
 
 
-def test_one_frame_two_frames_and_a_flat_curve() -> None:
+def test_short_and_flat_curves() -> None:
     assert_same(find_spans(np.array([0.2]), np.array([1.0]), start=0, end=3), [Span(0, 3, 0.2)])
     assert_same(find_spans(np.array([0.2, 0.4]), np.array([1.0, 2.0]), start=0, end=3), [Span(0, 3, 0.3)])
     flat = find_spans(np.full(25, 0.2), np.arange(25.0), start=0, end=24)
@@ -142,22 +142,22 @@ def test_one_frame_two_frames_and_a_flat_curve() -> None:
     assert all(span.score == pytest.approx(0.2) and span.start < span.end for span in flat)
 
 
-def test_two_hours_give_up_their_planted_minute() -> None:
+def test_a_minute_is_found_in_two_hours() -> None:
     rng = np.random.default_rng(8)
     scores = 0.2 + 0.02 * rng.standard_normal(7200)
     scores[4000:4060] += 0.06
     best = find_spans(scores.astype(np.float32), np.arange(7200) + 0.5, start=0, end=7200)[0]
-    assert share(best, Span(4000, 4060, 0)) > 0.85
+    assert iou(best, Span(4000, 4060, 0)) > 0.85
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_input_is_rejected() -> None:
     with pytest.raises(ValueError, match="scores and times must be of one length above 0, got 0 and 0"):
         find_spans(np.zeros(0), np.zeros(0), start=0, end=1)
     with pytest.raises(ValueError, match="got 3 and 2"):
         find_spans(np.zeros(3), np.zeros(2), start=0, end=1)
 
 
-# What people are shown
+# Moments to show
 
 
 def make_curve(scores: np.ndarray, typical: float | None = None) -> Curve:
@@ -169,26 +169,26 @@ def shown(curve: Curve, *, k: int = 5, overlapping: bool = False, weak: bool = F
     return find_moments(curve, k=k, overlapping=overlapping, weak=weak)
 
 
-def test_moments_that_are_shown_never_overlap() -> None:
+def test_shown_moments_never_overlap() -> None:
     for seed in range(20):
         scores, _ = sample(60, seed)
         curve = make_curve(scores)
         apart, all_of_them = shown(curve, k=9, weak=True), shown(curve, k=9, overlapping=True, weak=True)
         assert all_of_them == find_spans(scores, curve.times, start=0, end=60, k=9)
-        assert apart[0] == all_of_them[0], "the best is the best"
+        assert apart[0] == all_of_them[0], "the best span is the same"
         in_time = sorted(apart)
         assert all(one.end <= other.start for one, other in pairwise(in_time))
         assert drop_overlapping(apart) == apart
         assert sum(span.end - span.start for span in apart) <= 60
 
 
-def test_nested_spans_are_kept_apart_from_the_best_down() -> None:
+def test_overlapping_spans_are_dropped_best_first() -> None:
     spans = [Span(22, 24, 0.9), Span(0, 24, 0.8), Span(0, 4, 0.7), Span(4, 9, 0.6), Span(3, 5, 0.5)]
     assert drop_overlapping(spans) == [Span(22, 24, 0.9), Span(0, 4, 0.7), Span(4, 9, 0.6)]
     assert drop_overlapping([]) == []
 
 
-def test_a_curve_that_is_high_throughout_is_one_moment() -> None:
+def test_a_high_curve_is_one_moment() -> None:
     scores = 0.3 + 0.02 * np.random.default_rng(3).standard_normal(24)
     assert len(shown(make_curve(scores), weak=True)) == 5
     lowest = float(scores.min())
@@ -199,7 +199,7 @@ def test_a_curve_that_is_high_throughout_is_one_moment() -> None:
     assert len(shown(make_curve(scores, typical=lowest), overlapping=True, weak=True)) == 5
 
 
-def test_what_rises_less_than_half_as_far_is_shown_on_request_only() -> None:
+def test_weak_moments_are_shown_only_on_request() -> None:
     scores = np.full(100, 0.2)
     scores[10:20], scores[40:50], scores[70:80] = 0.4, 0.32, 0.24
     strong, weak = shown(make_curve(scores)), shown(make_curve(scores), weak=True)
@@ -207,7 +207,7 @@ def test_what_rises_less_than_half_as_far_is_shown_on_request_only() -> None:
     assert (70, 80) in [(span.start, span.end) for span in weak]
 
 
-def test_the_mean_inside_is_on_the_scale_of_the_curve() -> None:
+def test_mean_inside_averages_the_frames_of_a_span() -> None:
     curve = make_curve(np.array([0.1, 0.2, 0.4, 0.6]))
     assert mean_inside(curve, Span(1, 3, 9.0)) == pytest.approx(0.3)
     assert mean_inside(curve, Span(2.6, 2.9, 9.0)) == pytest.approx(0.4), "the nearest frame where there is none inside"
@@ -215,7 +215,7 @@ def test_the_mean_inside_is_on_the_scale_of_the_curve() -> None:
     assert best.score > mean_inside(curve, best) <= curve.scores.max()
 
 
-def test_a_part_between_gaps_is_one_moment_where_it_is_high() -> None:
+def test_a_high_part_between_gaps_is_one_moment() -> None:
     scores, times = np.concatenate([np.full(10, 0.4), np.full(10, 0.1)]), np.arange(20) + 0.5
     times[10:] += 100
     curve = Curve(scores, times, 0.0, 120.0, 0.4, typical=0.3, gaps=((10.0, 110.0),))

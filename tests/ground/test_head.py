@@ -1,4 +1,4 @@
-"""The head from layers to seconds: the published numbers, padding that changes nothing, and what it refuses."""
+"""The grounding head: against loops and the published code, invariance to padding, and rejected input."""
 
 import math
 from collections.abc import Callable
@@ -19,22 +19,22 @@ CASES = find_cases("r2tuning")
 
 def naive_pooling(weight: Tensor, words: Tensor) -> Tensor:
     scores = torch.stack([(weight[0] * word).sum() for word in words])
-    shares = (scores - scores.max()).exp() / (scores - scores.max()).exp().sum()
-    return torch.stack([share * word for share, word in zip(shares, words, strict=True)]).sum(0)
+    weights = (scores - scores.max()).exp() / (scores - scores.max()).exp().sum()
+    return torch.stack([a * word for a, word in zip(weights, words, strict=True)]).sum(0)
 
 
-def naive_answer(output: HeadOutput, video: int, *, fps: float, limit: int, cosine: bool) -> GroundingResult:
-    """Decode one video that is not padded: spans of all points, and the best score over each frame."""
+def naive_result(output: HeadOutput, video: int, *, fps: float, limit: int, cosine: bool) -> GroundingResult:
+    """Decode one unpadded video: spans of all points, and the best score of each frame."""
     spans: list[list[float]] = []
     levels: dict[int, list[float]] = {}
     num_frames = output.video.shape[1]
     for point in range(len(output.points)):
-        place, _, _, stride = output.points[point].tolist()
+        position, _, _, stride = output.points[point].tolist()
         score = 1 / (1 + math.exp(-float(output.logits[video, point])))
         levels.setdefault(int(stride), []).append(score)
         if output.distances is not None:
             before, after = output.distances[video, point].tolist()
-            spans.append([(place - before * stride) / fps, (place + after * stride) / fps, score])
+            spans.append([(position - before * stride) / fps, (position + after * stride) / fps, score])
     saliency = []
     for frame in range(num_frames):
         score = max(rows[min(frame // stride, len(rows) - 1)] for stride, rows in levels.items())
@@ -49,48 +49,48 @@ def run(head: GroundingHead, inputs: Inputs) -> HeadOutput:
     return output
 
 
-def check_answer(found: GroundingResult, expected: GroundingResult, atol: float) -> None:
-    assert found.spans.shape == expected.spans.shape
-    np.testing.assert_allclose(found.spans, expected.spans, atol=atol, rtol=0)
-    np.testing.assert_allclose(found.saliency, expected.saliency, atol=atol, rtol=0)
+def check_result(actual: GroundingResult, expected: GroundingResult, atol: float) -> None:
+    assert actual.spans.shape == expected.spans.shape
+    np.testing.assert_allclose(actual.spans, expected.spans, atol=atol, rtol=0)
+    np.testing.assert_allclose(actual.saliency, expected.saliency, atol=atol, rtol=0)
 
 
 @torch.no_grad()
-def test_words_are_pooled_as_loops_do_and_padding_changes_nothing() -> None:
+def test_word_pooling_equals_loops_and_ignores_padding() -> None:
     torch.manual_seed(0)
     pooling, words = WordPooling(DIM).double(), torch.randn(2, 5, DIM).double()
     mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    found = pooling(words, mask)
-    torch.testing.assert_close(found[0], naive_pooling(pooling.score.weight, words[0]))
-    torch.testing.assert_close(found[1], naive_pooling(pooling.score.weight, words[1, :2]))
+    actual = pooling(words, mask)
+    torch.testing.assert_close(actual[0], naive_pooling(pooling.score.weight, words[0]))
+    torch.testing.assert_close(actual[1], naive_pooling(pooling.score.weight, words[1, :2]))
     torch.testing.assert_close(pooling(words)[1], naive_pooling(pooling.score.weight, words[1]))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("boundaries", [True, False])
-def test_answers_are_what_loops_make_of_the_output(boundaries: bool) -> None:
+def test_decoding_equals_loops(boundaries: bool) -> None:
     head = make_head(boundaries=boundaries, strides=(1, 2, 4) if boundaries else (1,))
     head.limit = 8
     output = run(head, make_inputs((9, 9), (4, 4)))
     for video, answer in enumerate(head.decode(output, fps=[0.5, 2.0])):
-        expected = naive_answer(output, video, fps=(0.5, 2.0)[video], limit=8, cosine=boundaries)
+        expected = naive_result(output, video, fps=(0.5, 2.0)[video], limit=8, cosine=boundaries)
         assert len(answer.spans) == (8 if boundaries else 0)
-        check_answer(answer, expected, 1e-10)
+        check_result(answer, expected, 1e-10)
 
 
 @torch.no_grad()
-def test_highlights_alone_need_no_frame_rate() -> None:
+def test_a_head_without_boundaries_needs_no_frame_rate() -> None:
     head = make_head(boundaries=False, strides=(1,))
     output = run(head, make_inputs((9, 6), (4, 4)))
-    for found, expected in zip(head.decode(output), head.decode(output, fps=2.0), strict=True):
-        check_answer(found, expected, 0.0)
-        assert len(found.spans) == 0
+    for actual, expected in zip(head.decode(output), head.decode(output, fps=2.0), strict=True):
+        check_result(actual, expected, 0.0)
+        assert len(actual.spans) == 0
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("garbage", [0.0, math.nan, math.inf])
 @pytest.mark.parametrize(("tef", "boundaries"), [(True, True), (False, True), (False, False)])
-def test_a_video_in_a_padded_batch_gets_what_it_gets_alone(garbage: float, tef: bool, boundaries: bool) -> None:
+def test_padding_does_not_change_results(garbage: float, tef: bool, boundaries: bool) -> None:
     head = make_head(tef=tef, boundaries=boundaries)
     inputs = make_inputs((9, 5, 2, 1), (4, 2, 6, 1), garbage=garbage)
     output = run(head, inputs)
@@ -110,14 +110,14 @@ def test_a_video_in_a_padded_batch_gets_what_it_gets_alone(garbage: float, tef: 
         ]
         if output.distances is not None and expected.distances is not None:
             pairs.append((output.distances[row, real], expected.distances[0]))
-        for found, wanted in pairs:
-            torch.testing.assert_close(found, wanted, atol=1e-10, rtol=0)
-        check_answer(answers[row], head.decode(expected, fps=0.5)[0], 1e-10)
+        for actual, wanted in pairs:
+            torch.testing.assert_close(actual, wanted, atol=1e-10, rtol=0)
+        check_result(answers[row], head.decode(expected, fps=0.5)[0], 1e-10)
         assert (output.video[row, frames:] == 0).all()
 
 
 @torch.no_grad()
-def test_single_precision_is_as_good_as_its_digits_in_a_padded_batch() -> None:
+def test_padding_does_not_change_results_in_single_precision() -> None:
     head, inputs = make_head(), make_inputs((9, 5), (4, 2))
     exact = run(head, inputs)
     short = run(head.float(), inputs)
@@ -125,21 +125,21 @@ def test_single_precision_is_as_good_as_its_digits_in_a_padded_batch() -> None:
     torch.testing.assert_close(short.logits.double(), exact.logits, atol=1e-5, rtol=0)
 
 
-def test_half_precision_in_training_leaves_what_is_compared_in_full() -> None:
+def test_mixed_precision_keeps_outputs_in_float32() -> None:
     head, inputs = make_head().float(), make_inputs((9, 5), (4, 2))
     exact = run(head, inputs)
     with torch.autocast("cpu", torch.bfloat16):
         output = run(head, inputs)
         assert output.distances is not None
         output.distances[output.point_mask].sum().backward()  # type: ignore[no-untyped-call]
-    for part in (output.logits, output.distances, output.video, output.query, output.layer_queries):
-        assert part.dtype == torch.float32
+    for tensor in (output.logits, output.distances, output.video, output.query, output.layer_queries):
+        assert tensor.dtype == torch.float32
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in head.parameters())
     moved = (output.logits.sigmoid() - exact.logits.sigmoid()).detach()[output.point_mask].abs()
     assert 0 < float(moved.max()) < 0.05
 
 
-def test_gradients_are_finite_and_reach_every_weight() -> None:
+def test_gradients_reach_every_weight() -> None:
     for boundaries in (True, False):
         head = make_head(boundaries=boundaries)
         output = run(head, make_inputs(garbage=math.nan))
@@ -157,7 +157,7 @@ def test_gradients_are_finite_and_reach_every_weight() -> None:
 
 
 @torch.no_grad()
-def test_tokens_may_differ_in_number_from_layer_to_layer() -> None:
+def test_layers_may_have_different_numbers_of_tokens() -> None:
     head, inputs = make_head(), make_inputs((6,), (3,), num_tokens=(5, 3, 1))
     output = run(head, inputs)
     assert output.logits.isfinite().all()
@@ -165,7 +165,7 @@ def test_tokens_may_differ_in_number_from_layer_to_layer() -> None:
 
 
 @torch.no_grad()
-def test_masked_tokens_in_padded_frames_give_no_nan() -> None:
+def test_masked_tokens_in_padding_frames_give_no_nan() -> None:
     head, inputs = make_head(), make_inputs((4, 2), (3, 3), garbage=math.nan)
     assert inputs.mask is not None
     masks = [inputs.mask[..., None].expand(2, 4, 5)] * 3
@@ -175,7 +175,7 @@ def test_masked_tokens_in_padded_frames_give_no_nan() -> None:
     assert torch.equal(output.logits, expected.logits)
 
 
-def test_what_it_refuses() -> None:
+def test_invalid_input_is_rejected() -> None:
     head, inputs = make_head(), make_inputs((4, 3), (3, 2))
     assert inputs.mask is not None
     layers, mask = inputs.layers, inputs.mask
@@ -218,7 +218,7 @@ def test_what_it_refuses() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("as_published", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
-def test_alone_a_video_gets_the_published_spans_and_saliency(case: Case, as_published: bool) -> None:
+def test_single_videos_equal_the_published_results(case: Case, as_published: bool) -> None:
     config = case.config["case"]
     cosine = config["over"].get("merge_cls_sal")
     head = convert_head(case.weights, limit=config["maxm"], cosine=cosine, as_published=as_published)
@@ -233,7 +233,7 @@ def test_alone_a_video_gets_the_published_spans_and_saliency(case: Case, as_publ
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
-def test_as_published_a_padded_batch_gets_the_published_output(case: Case) -> None:
+def test_as_published_a_padded_batch_equals_the_published_output(case: Case) -> None:
     expected = {name.removeprefix("batch."): value for name, value in case.outputs.items() if name.startswith("batch.")}
     head, inputs = convert_head(case.weights, as_published=True), read_batch(case)
     output = run(head, inputs)
@@ -245,9 +245,9 @@ def test_as_published_a_padded_batch_gets_the_published_output(case: Case) -> No
     masks = [expected[f"pyramid_mask_{level}"] for level in range(len(head.pyramid.strides))]
     assert torch.equal(output.point_mask.long(), torch.cat(masks, dim=1))
     num_layers = head.block.num_layers
-    for place in range(num_layers):
-        check_close(output.layer_videos[place], expected[f"coll_v_step{num_layers - 1 - place}"])
-        check_close(output.layer_queries[place], expected[f"pooled_query_call{place + 1}"].squeeze(1))
+    for step in range(num_layers):
+        check_close(output.layer_videos[step], expected[f"coll_v_step{num_layers - 1 - step}"])
+        check_close(output.layer_queries[step], expected[f"pooled_query_call{step + 1}"].squeeze(1))
     if output.distances is None:
         assert "out_coord" not in expected
     else:

@@ -1,4 +1,4 @@
-"""Levels, points and what they say in seconds, against loops and against the published code."""
+"""Pyramid levels, points and decoding, against loops and the published code."""
 
 import math
 
@@ -16,7 +16,7 @@ CASES = find_cases("r2tuning")
 
 
 def naive_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
-    """Slide a window over rows; beyond either end there are zeros."""
+    """Convolve rows by loops, with zeros beyond either end."""
     assert bias is not None
     width, num_rows = weight.shape[2], len(x)
     rows = []
@@ -82,7 +82,7 @@ def make_frames(*shape: int, seed: int = 1) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_frames", [1, 3, 8, 13, 21])
-def test_it_computes_what_loops_compute(num_frames: int) -> None:
+def test_the_pyramid_equals_loops(num_frames: int) -> None:
     pyramid, frames = make_pyramid(), make_frames(2, num_frames)
     levels = pyramid(frames)
     assert [level.shape[1] for level in levels] == [num_frames // stride for stride in STRIDES if stride <= num_frames]
@@ -93,7 +93,7 @@ def test_it_computes_what_loops_compute(num_frames: int) -> None:
 
 
 @torch.no_grad()
-def test_the_head_of_rows_computes_what_loops_compute() -> None:
+def test_the_row_head_equals_loops() -> None:
     torch.manual_seed(0)
     head, rows = RowHead(DIM, 2).double(), make_frames(1, 7)
     hidden = naive_convolution(rows[0], head.hidden.weight, head.hidden.bias, 1, 1).clamp(min=0)
@@ -101,7 +101,7 @@ def test_the_head_of_rows_computes_what_loops_compute() -> None:
 
 
 @torch.no_grad()
-def test_padding_changes_nothing() -> None:
+def test_padding_does_not_matter() -> None:
     pyramid, head = make_pyramid(), RowHead(DIM, 2).double()
     lengths = [13, 8, 7, 1]
     mask = torch.arange(13) < torch.tensor(lengths)[:, None]
@@ -116,11 +116,11 @@ def test_padding_changes_nothing() -> None:
             assert (rows[video, length // stride :] == 0).all()
             if level < len(alone):
                 torch.testing.assert_close(rows[video, : length // stride], alone[level][0], atol=1e-12, rtol=0)
-                said, expected = head(rows, row_mask)[video, : length // stride], head(alone[level])[0]
-                torch.testing.assert_close(said, expected, atol=1e-12, rtol=0)
+                actual, expected = head(rows, row_mask)[video, : length // stride], head(alone[level])[0]
+                torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
-def test_a_row_is_real_where_its_frames_are_or_one_of_them() -> None:
+def test_masks_are_reduced_by_all_or_any() -> None:
     mask = torch.arange(9) < torch.tensor([[9], [5], [4]])
     whole, partly = reduce_mask(mask, 4), reduce_mask(mask, 4, partly=True)
     assert whole is not None
@@ -132,12 +132,12 @@ def test_a_row_is_real_where_its_frames_are_or_one_of_them() -> None:
 
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 21, 64])
 @pytest.mark.parametrize("strides", [(1,), (1, 2, 4), STRIDES])
-def test_points_are_where_and_as_far_reaching_as_listed(num_frames: int, strides: tuple[int, ...]) -> None:
+def test_points_equal_loops(num_frames: int, strides: tuple[int, ...]) -> None:
     assert [tuple(row) for row in make_points(num_frames, strides).tolist()] == naive_points(num_frames, strides)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 8, 13, 21, 31])
-def test_frames_take_the_best_of_their_rows(num_frames: int) -> None:
+def test_frames_have_the_best_score_of_their_rows(num_frames: int) -> None:
     torch.manual_seed(num_frames)
     points = make_points(num_frames, STRIDES)
     scores = torch.rand(len(points))
@@ -145,7 +145,7 @@ def test_frames_take_the_best_of_their_rows(num_frames: int) -> None:
     assert spread_rows(scores, points, num_frames).tolist() == pytest.approx(expected)
 
 
-def test_frames_of_a_padded_video_are_those_that_it_has_alone() -> None:
+def test_frame_scores_ignore_padding() -> None:
     scores, points = torch.rand(len(make_points(21))), make_points(21)
     for length in (20, 13, 7, 1):
         rows = torch.cat([(points[:, 3] == s).nonzero()[: length // s, 0] for s in STRIDES])
@@ -153,7 +153,7 @@ def test_frames_of_a_padded_video_are_those_that_it_has_alone() -> None:
         assert spread_rows(scores, points, length).tolist() == pytest.approx(expected)
 
 
-def test_spans_lead_from_points_in_seconds_best_first() -> None:
+def test_spans_are_decoded_in_seconds_best_first() -> None:
     points = make_points(4, (1, 2))
     distances = torch.tensor([[0.5, 1], [1, 1], [1, 2], [3, 0.5], [1, 1], [0.5, 1]])
     scores = torch.tensor([0.1, 0.9, 0.5, 0.9, 0.3, 0.2])
@@ -163,12 +163,12 @@ def test_spans_lead_from_points_in_seconds_best_first() -> None:
 
 
 @pytest.mark.parametrize("strides", [(), (2, 4), (1, 3), (1, 4, 2), (1, 2, 2), (0, 1)])
-def test_strides_are_powers_of_2_from_1(strides: tuple[int, ...]) -> None:
+def test_invalid_strides_are_rejected(strides: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="strides must be powers of 2 that rise from 1"):
         Pyramid(DIM, strides)
 
 
-def test_strides_may_leave_some_out() -> None:
+def test_strides_may_skip_powers() -> None:
     pyramid = make_pyramid((1, 4))
     assert [level.shape[1] for level in pyramid(make_frames(1, 9))] == [9, 2]
     assert make_points(9, (1, 4))[-1].tolist() == [4, 4, math.inf, 4]
@@ -176,7 +176,7 @@ def test_strides_may_leave_some_out() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
-def test_levels_and_points_are_the_published_ones(case: Case) -> None:
+def test_levels_and_points_equal_the_published_ones(case: Case) -> None:
     head, strides = convert_head(case.weights), case.config["case"]["strides"]
     assert head.pyramid.strides == tuple(strides)
     for name in ("batch", *(f"single{video}" for video in range(len(case.config["case"]["lens"])))):
@@ -187,6 +187,6 @@ def test_levels_and_points_are_the_published_ones(case: Case) -> None:
     mask = case.outputs["batch.video_msk"].bool()
     check_close(make_points(mask.shape[1], strides), case.outputs["batch.point"])
     for level, stride in enumerate(strides):
-        found = reduce_mask(mask, stride, partly=True)
-        assert found is not None
-        assert torch.equal(found.long(), case.outputs[f"batch.pyramid_mask_{level}"])
+        actual = reduce_mask(mask, stride, partly=True)
+        assert actual is not None
+        assert torch.equal(actual.long(), case.outputs[f"batch.pyramid_mask_{level}"])

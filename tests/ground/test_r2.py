@@ -1,4 +1,4 @@
-"""The recurrent block against loops written from its description, and against what the published code computed."""
+"""The recurrent block, against loops written from the paper and against the published code."""
 
 import math
 
@@ -39,18 +39,19 @@ def naive_attention(
     for each in queries:
         query, mixed = linear(weights, f"{name}.query", each), []
         for head in range(heads):
-            part = slice(head * width, (head + 1) * width)
+            channels = slice(head * width, (head + 1) * width)
             logits = [
-                (query[part] * linear(weights, f"{name}.key", key)[part]).sum() / math.sqrt(width) for key in keys
+                (query[channels] * linear(weights, f"{name}.key", key)[channels]).sum() / math.sqrt(width)
+                for key in keys
             ]
-            shares = torch.stack(logits).softmax(0)
-            seen = [linear(weights, f"{name}.value", value)[part] for value in values]
-            mixed.append(sum((share * each for share, each in zip(shares, seen, strict=True)), torch.zeros(width)))
+            attention = torch.stack(logits).softmax(0)
+            parts = [linear(weights, f"{name}.value", value)[channels] for value in values]
+            mixed.append(sum((a * x for a, x in zip(attention, parts, strict=True)), torch.zeros(width)))
         outputs.append(linear(weights, f"{name}.out", torch.cat(mixed)))
     return outputs
 
 
-def naive_places(num_frames: int) -> list[Tensor]:
+def naive_positions(num_frames: int) -> list[Tensor]:
     rows = []
     for frame in range(1, num_frames + 1):
         angle = frame / (num_frames + 1e-6) * 2 * math.pi
@@ -60,30 +61,30 @@ def naive_places(num_frames: int) -> list[Tensor]:
 
 
 def naive_refine(weights: dict[str, Tensor], frames: list[Tensor], words: list[Tensor]) -> list[Tensor]:
-    places = naive_places(len(frames))
-    placed = [x + place for x, place in zip(frames, places, strict=True)]
-    seen = naive_attention(weights, "refine.cross", placed, words, words)
-    frames = [norm(weights, "refine.cross_norm", x + y) for x, y in zip(frames, seen, strict=True)]
-    placed = [x + place for x, place in zip(frames, places, strict=True)]
-    seen = naive_attention(weights, "refine.own", placed, placed, frames)
-    frames = [norm(weights, "refine.own_norm", x + y) for x, y in zip(frames, seen, strict=True)]
+    positions = naive_positions(len(frames))
+    placed = [x + position for x, position in zip(frames, positions, strict=True)]
+    updates = naive_attention(weights, "refine.cross", placed, words, words)
+    frames = [norm(weights, "refine.cross_norm", x + y) for x, y in zip(frames, updates, strict=True)]
+    placed = [x + position for x, position in zip(frames, positions, strict=True)]
+    updates = naive_attention(weights, "refine.own", placed, placed, frames)
+    frames = [norm(weights, "refine.own_norm", x + y) for x, y in zip(frames, updates, strict=True)]
     changed = [linear(weights, "refine.mlp.2", linear(weights, "refine.mlp.0", x).clamp(min=0)) for x in frames]
     return [norm(weights, "refine.mlp_norm", x + y) for x, y in zip(frames, changed, strict=True)]
 
 
 def naive_pool(weights: dict[str, Tensor], tokens: list[Tensor], words: list[Tensor], key_bias: Tensor) -> Tensor:
-    """Let each word look at a frame's tokens; the keys have a bias here, which must not matter."""
-    found = []
+    """Attend from each word to a frame's tokens; keys have a bias here, which must not matter."""
+    pooled = []
     for word in words:
         query = linear(weights, "word_key", word)
         keys = [linear(weights, "token_key", token) + key_bias for token in tokens]
-        shares = torch.stack([(query * key).sum() / math.sqrt(DIM) for key in keys]).softmax(0)
-        found.append(sum((s * t for s, t in zip(shares, tokens, strict=True)), word.clone()))
-    return torch.stack(found).amax(0)
+        attention = torch.stack([(query * key).sum() / math.sqrt(DIM) for key in keys]).softmax(0)
+        pooled.append(sum((a * t for a, t in zip(attention, tokens, strict=True)), word.clone()))
+    return torch.stack(pooled).amax(0)
 
 
 def naive_block(weights: dict[str, Tensor], inputs: Inputs, *, tef: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Walk one video without padding: the refined frames, each step's class tokens, and its words."""
+    """Compute one unpadded video by loops: refined frames, and class tokens and words of each step."""
     key_bias = torch.randn(DIM).double()
     before: list[Tensor] = []
     classes, queries = [], []
@@ -92,8 +93,8 @@ def naive_block(weights: dict[str, Tensor], inputs: Inputs, *, tef: bool) -> tup
         num_frames = len(video)
         tokens = []
         for t in range(num_frames):
-            told = torch.tensor([t / num_frames, (t + 1) / num_frames] if tef else []).double()
-            tokens.append([naive_map(weights, "video_map", torch.cat([token, told])) for token in video[t]])
+            endpoints = torch.tensor([t / num_frames, (t + 1) / num_frames] if tef else []).double()
+            tokens.append([naive_map(weights, "video_map", torch.cat([token, endpoints])) for token in video[t]])
         words = [naive_map(weights, "query_map", word) for word in query]
         frames = []
         for t in range(num_frames):
@@ -117,47 +118,47 @@ def walk(head: GroundingHead, inputs: Inputs) -> R2Output:
 
 @torch.no_grad()
 @pytest.mark.parametrize("tef", [True, False])
-def test_it_computes_what_loops_compute(tef: bool) -> None:
+def test_the_block_equals_loops(tef: bool) -> None:
     head = make_head(tef=tef)
     inputs = make_inputs((3,), (2,), num_tokens=(2, 3, 2))._replace(mask=None, word_mask=None)
-    found = walk(head, inputs)
+    actual = walk(head, inputs)
     video, classes, words = naive_block(head.block.state_dict(), inputs, tef=tef)
-    torch.testing.assert_close(found.video[0], video)
-    torch.testing.assert_close(found.layer_videos[:, 0], torch.stack(classes))
-    torch.testing.assert_close(found.layer_words[:, 0], torch.stack(words))
-    assert torch.equal(found.words, found.layer_words[-1])
+    torch.testing.assert_close(actual.video[0], video)
+    torch.testing.assert_close(actual.layer_videos[:, 0], torch.stack(classes))
+    torch.testing.assert_close(actual.layer_words[:, 0], torch.stack(words))
+    assert torch.equal(actual.words, actual.layer_words[-1])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("garbage", [0.0, 1e9, math.inf, math.nan])
-def test_padding_changes_nothing(garbage: float) -> None:
+def test_padding_does_not_matter(garbage: float) -> None:
     head, inputs = make_head(), make_inputs(garbage=garbage)
-    found = walk(head, inputs)
+    actual = walk(head, inputs)
     for row in range(3):
         alone = inputs.take(row)
         expected = walk(head, alone)
         frames, words = alone.layers[0].shape[1], alone.query.shape[2]
-        torch.testing.assert_close(found.video[row, :frames], expected.video[0], atol=1e-12, rtol=0)
-        torch.testing.assert_close(found.words[row, :words], expected.words[0], atol=1e-12, rtol=0)
-        layer_videos = found.layer_videos[:, row, :frames]
+        torch.testing.assert_close(actual.video[row, :frames], expected.video[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(actual.words[row, :words], expected.words[0], atol=1e-12, rtol=0)
+        layer_videos = actual.layer_videos[:, row, :frames]
         torch.testing.assert_close(layer_videos, expected.layer_videos[:, 0], atol=1e-12, rtol=0)
 
 
 @torch.no_grad()
-def test_as_published_padding_matters_but_for_the_longest_and_alone_nothing_differs() -> None:
+def test_as_published_differs_only_with_padding() -> None:
     head, inputs = make_head(as_published=True), make_inputs((9, 5, 2), (6, 2, 4))
-    found = walk(head, inputs).video
+    actual = walk(head, inputs).video
     for row in range(3):
         alone = walk(head, inputs.take(row)).video[0]
         head.as_published = False
         assert torch.equal(walk(head, inputs.take(row)).video[0], alone)
         head.as_published = True
-        worst = float((found[row, : len(alone)] - alone).abs().max())
+        worst = float((actual[row, : len(alone)] - alone).abs().max())
         assert (worst < 1e-12) == (row == 0)
 
 
 @torch.no_grad()
-def test_a_mask_that_is_true_is_no_mask() -> None:
+def test_an_all_true_mask_equals_none() -> None:
     head, inputs = make_head(), make_inputs((4, 4), (3, 3))
     torch.testing.assert_close(
         walk(head, inputs).video, walk(head, inputs._replace(mask=None, word_mask=None)).video, atol=1e-12, rtol=0
@@ -165,7 +166,7 @@ def test_a_mask_that_is_true_is_no_mask() -> None:
 
 
 @torch.no_grad()
-def test_the_order_of_tokens_and_of_words_does_not_matter_but_the_class_token_comes_first() -> None:
+def test_the_order_of_patches_and_words_does_not_matter() -> None:
     head, inputs = make_head(), make_inputs((6,), (4,))._replace(mask=None, word_mask=None)
     expected = walk(head, inputs).video
     tokens, words = torch.tensor([0, 3, 1, 4, 2]), torch.tensor([2, 0, 3, 1])
@@ -176,7 +177,7 @@ def test_the_order_of_tokens_and_of_words_does_not_matter_but_the_class_token_co
 
 
 @torch.no_grad()
-def test_chunks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     head, inputs = make_head(), make_inputs((9, 7), (4, 2), num_tokens=(5, 3, 4))
     expected = walk(head, inputs).video
     for tokens_at_once in (1, 20, 33):
@@ -184,7 +185,7 @@ def test_chunks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         torch.testing.assert_close(walk(head, inputs).video, expected, atol=1e-12, rtol=0)
 
 
-def test_chunks_cover_all_frames_once_and_gradients_take_them_whole() -> None:
+def test_chunks_cover_all_frames_and_gradients_use_one() -> None:
     assert cut_frames(7, 50) == [slice(0, 7)]
     with torch.no_grad():
         assert cut_frames(45, 50) == [slice(0, 20), slice(20, 40), slice(40, 45)]
@@ -192,24 +193,24 @@ def test_chunks_cover_all_frames_once_and_gradients_take_them_whole() -> None:
 
 
 @torch.no_grad()
-def test_a_token_of_many_patches_counts_as_many_and_a_masked_one_not_at_all() -> None:
+def test_token_sizes_and_masks_weigh_attention() -> None:
     head, inputs = make_head(), make_inputs((4,), (3,), num_tokens=(4, 4, 4))._replace(mask=None, word_mask=None)
     repeated = [layer[:, :, [0, 1, 1, 2, 2, 2, 3]] for layer in inputs.layers]
     expected = head.block(head.prepare(repeated), inputs.query).video
     sizes = torch.tensor([1.0, 2, 3, 1]).expand(1, 4, 4)
-    found = head.block(head.prepare(inputs.layers, sizes=[sizes] * 3), inputs.query).video
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)  # the logarithms of sizes are float32
+    actual = head.block(head.prepare(inputs.layers, sizes=[sizes] * 3), inputs.query).video
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=0)  # log sizes are float32
 
     masks = [None, torch.tensor([True, True, False, True]).expand(1, 4, 4), None]
     spoilt = [layer.clone() for layer in inputs.layers]
     spoilt[1][:, :, 2] = math.nan
-    left = [inputs.layers[0], inputs.layers[1][:, :, [0, 1, 3]], inputs.layers[2]]
-    found = head.block(head.prepare(spoilt, token_masks=masks), inputs.query).video
-    torch.testing.assert_close(found, head.block(head.prepare(left), inputs.query).video, atol=1e-12, rtol=0)
+    unmasked = [inputs.layers[0], inputs.layers[1][:, :, [0, 1, 3]], inputs.layers[2]]
+    actual = head.block(head.prepare(spoilt, token_masks=masks), inputs.query).video
+    torch.testing.assert_close(actual, head.block(head.prepare(unmasked), inputs.query).video, atol=1e-12, rtol=0)
 
 
 @torch.no_grad()
-def test_at_first_class_tokens_alone_enter() -> None:
+def test_initial_scales_use_class_tokens_only() -> None:
     torch.manual_seed(0)
     block = R2Block(24, 16, DIM, num_layers=2)
     inputs = make_inputs((5,), (3,), num_tokens=(4, 4))
@@ -223,19 +224,19 @@ def test_at_first_class_tokens_alone_enter() -> None:
     assert torch.equal(*outputs)
 
 
-def test_gradients_are_finite_in_padded_batches_and_reach_every_weight() -> None:
+def test_gradients_reach_every_weight_in_padded_batches() -> None:
     head = make_head()
     inputs = make_inputs(garbage=math.nan)
-    found = walk(head, inputs)
+    actual = walk(head, inputs)
     assert inputs.mask is not None
-    (found.video[inputs.mask].square().sum() + found.layer_videos.square().sum()).backward()  # type: ignore[no-untyped-call]
+    (actual.video[inputs.mask].square().sum() + actual.layer_videos.square().sum()).backward()  # type: ignore[no-untyped-call]
     for name, weight in head.block.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
         assert (weight.grad != 0).any(), name
 
 
-def test_gradients_are_right() -> None:
+def test_gradients_pass_gradcheck() -> None:
     head, inputs = make_head(), make_inputs((3, 2), (2, 1), num_tokens=(2, 2, 2))
     names = ["gates", "scales", "token_key.weight", "word_key.bias"]
     parameters = dict(head.block.named_parameters())
@@ -253,7 +254,7 @@ def test_gradients_are_right() -> None:
     assert torch.autograd.gradcheck(run, values, fast_mode=True)
 
 
-def test_training_drops_inputs_and_whole_changes_and_evaluation_nothing() -> None:
+def test_dropout_and_drop_path_apply_in_training_only() -> None:
     inputs = make_inputs((4,), (3,))
     head = make_head()
     with torch.no_grad():
@@ -261,16 +262,16 @@ def test_training_drops_inputs_and_whole_changes_and_evaluation_nothing() -> Non
         head.train()
         assert not torch.equal(walk(head, inputs).video, walk(head, inputs).video)
         layer = Refine(DIM, 8, drop_path=0.25).train()
-        x, words, places = torch.randn(4000, 1, DIM), torch.randn(4000, 2, DIM), torch.zeros(1, 1, DIM)
+        x, words, positions = torch.randn(4000, 1, DIM), torch.randn(4000, 2, DIM), torch.zeros(1, 1, DIM)
         changes = layer._drop(torch.ones_like(x))[:, 0, 0]
         assert sorted(set(changes.tolist())) == [0, pytest.approx(4 / 3)]
         assert float((changes == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
-        assert not torch.equal(layer(x, words, places), layer(x, words, places))
+        assert not torch.equal(layer(x, words, positions), layer(x, words, positions))
         layer.drop_path = 0.0
-        assert torch.equal(layer(x, words, places), layer(x, words, places))
+        assert torch.equal(layer(x, words, positions), layer(x, words, positions))
 
 
-def test_attention_over_padding_alone_gives_no_nan_and_heads_must_divide() -> None:
+def test_attention_over_padding_gives_no_nan_and_heads_must_divide_dim() -> None:
     attention = R2Attention(DIM, 8)
     x = torch.randn(2, 3, DIM)
     mask = torch.tensor([[True, False, True], [False, False, False]])
@@ -279,45 +280,49 @@ def test_attention_over_padding_alone_gives_no_nan_and_heads_must_divide() -> No
         R2Attention(DIM, 3)
 
 
-def test_places_are_shares_of_the_length() -> None:
-    found = encode_positions(6, DIM, torch.tensor([6.0, 3.0]).double())
-    torch.testing.assert_close(found[0], torch.stack(naive_places(6)))
-    torch.testing.assert_close(found[1, :3], torch.stack(naive_places(3)))
-    torch.testing.assert_close(found[0, 3], found[1, 1], atol=1e-5, rtol=0)  # two thirds of either
+def test_positions_are_relative_to_the_length() -> None:
+    actual = encode_positions(6, DIM, torch.tensor([6.0, 3.0]).double())
+    torch.testing.assert_close(actual[0], torch.stack(naive_positions(6)))
+    torch.testing.assert_close(actual[1, :3], torch.stack(naive_positions(3)))
+    torch.testing.assert_close(actual[0, 3], actual[1, 1], atol=1e-5, rtol=0)  # both at two thirds of their video
 
 
-Seen = dict[str, Tensor]
+Steps = dict[str, Tensor]
 
 
-def listen(head: GroundingHead) -> Seen:
-    """Keep what enters and leaves each step, by the golden's names."""
-    seen: Seen = {}
+def record_steps(head: GroundingHead) -> Steps:
+    """Record the inputs and outputs of each step under the golden's names."""
+    outputs: Steps = {}
     order = [*reversed(range(head.block.num_layers))]
 
     def refined(_: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        step = order[len([name for name in seen if name.endswith("refined")])]
-        seen[f"step{step}.v_gated"], seen[f"step{step}.refined"], seen["pos_enc"] = inputs[0], output, inputs[2]
+        step = order[len([name for name in outputs if name.endswith("refined")])]
+        outputs[f"step{step}.v_gated"], outputs[f"step{step}.refined"], outputs["pos_enc"] = (
+            inputs[0],
+            output,
+            inputs[2],
+        )
 
     def projected(_: object, __: object, output: Tensor) -> None:
-        seen.update({f"step{step}.q_emb": output[:, step] for step in order})
+        outputs.update({f"step{step}.q_emb": output[:, step] for step in order})
 
     head.block.refine.register_forward_hook(refined)
     head.block.query_map.register_forward_hook(projected)
-    return seen
+    return outputs
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", find_cases("r2tuning"), ids=lambda case: case.folder.name)
-def test_every_step_is_the_published_one(case: Case) -> None:
+def test_every_step_equals_the_published_one(case: Case) -> None:
     runs = [("batch", read_batch(case), True)]
     for video in range(len(case.config["case"]["lens"])):
         runs += [(f"single{video}", read_single(case, video), way) for way in (True, False)]
     for name, inputs, as_published in runs:
         head = convert_head(case.weights, as_published=as_published)
-        seen = listen(head)
+        outputs = record_steps(head)
         output = walk(head, inputs)
-        assert len(seen) == 3 * head.block.num_layers + 1
-        for key, value in seen.items():
+        assert len(outputs) == 3 * head.block.num_layers + 1
+        for key, value in outputs.items():
             expected = case.outputs[f"{name}.{key}"]
             check_close(value.expand_as(expected), expected)
         check_close(output.video, case.outputs[f"{name}.r2_out_before_relu"])
@@ -325,14 +330,14 @@ def test_every_step_is_the_published_one(case: Case) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", find_cases("r2tuning"), ids=lambda case: case.folder.name)
-def test_words_find_what_they_find_in_the_published_code(case: Case) -> None:
+def test_token_pooling_equals_the_published_one(case: Case) -> None:
     head, inputs = convert_head(case.weights, as_published=True), read_batch(case)
     projected = prepare(head, inputs)
     for layer in range(head.block.num_layers):
         words = case.outputs[f"batch.step{layer}.q_emb"]
         pooled = head.block.pool_tokens(projected, layer, words)
         check_close(pooled, case.outputs[f"batch.step{layer}.pooled_max"])
-        shares = case.outputs[f"batch.step{layer}.spatial_att"]
-        found = torch.einsum("b t l p, b t p c -> b t l c", shares, projected.tokens(layer)) + words[:, None]
-        check_close(pooled, found.amax(dim=2))
+        attention = case.outputs[f"batch.step{layer}.spatial_att"]
+        actual = torch.einsum("b t l p, b t p c -> b t l c", attention, projected.tokens(layer)) + words[:, None]
+        check_close(pooled, actual.amax(dim=2))
         check_close(projected.class_tokens(layer), case.outputs[f"batch.coll_v_step{layer}"])

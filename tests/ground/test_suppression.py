@@ -1,4 +1,4 @@
-"""Suppression and rounding of spans: one loop a pair of spans, the laws, and what the published code gives."""
+"""Soft-NMS, clamping and rounding of spans: against loops, properties, and the published code."""
 
 import json
 import math
@@ -23,29 +23,29 @@ FACTORS: dict[str, Callable[[float], float]] = {
 
 
 def naive_overlap(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """Divide what two spans share by the time that either covers; two empty ones share nothing."""
+    """Return the intersection over union of two spans; 0 for two empty ones."""
     shared = max(0.0, min(first[1], second[1]) - max(first[0], second[0]))
     covered = (first[1] - first[0]) + (second[1] - second[0]) - shared
     return shared / covered if covered > 0 else 0.0
 
 
-def naive_lower(
+def naive_soft_nms(
     spans: list[tuple[float, float]], scores: list[float], factor: Callable[[float], float]
 ) -> dict[int, float]:
-    """Take the best span that is left, lower every other that is left by it, again and again."""
-    left, done = dict(enumerate(scores)), {}
-    while left:
-        best = max(left, key=lambda place: left[place])
-        done[best] = left.pop(best)
-        for place in left:
-            left[place] *= factor(naive_overlap(spans[best], spans[place]))
+    """Lower the scores of the remaining spans by the best one, repeatedly."""
+    remaining, done = dict(enumerate(scores)), {}
+    while remaining:
+        best = max(remaining, key=lambda index: remaining[index])
+        done[best] = remaining.pop(best)
+        for index in remaining:
+            remaining[index] *= factor(naive_overlap(spans[best], spans[index]))
     return done
 
 
-def naive_settle(
+def naive_clip_and_round(
     span: tuple[float, float], duration: float | None, unit: float | None, spare: bool
 ) -> tuple[float, float]:
-    """Clamp a span, then round it; Python's round takes halves to the even one too."""
+    """Clamp a span, then round it; Python's round is half to even, too."""
     overran = duration is not None and span[1] >= duration
     low, high = (-math.inf, math.inf) if duration is None else (0.0, duration)
     start, end = min(max(span[0], low), high), min(max(span[1], low), high)
@@ -66,17 +66,17 @@ def pairs(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize("kind", list(DECAYS))
 @pytest.mark.parametrize("num", [0, 1, 2, 50])
-def test_lowered_scores_are_the_naive_ones(kind: str, num: int) -> None:
+def test_soft_nms_equals_loops(kind: str, num: int) -> None:
     for seed in range(5):
         starts, ends, scores = sample(num, seed)
         order, lowered = soft_nms(starts, ends, scores, DECAYS[kind])
-        expected = naive_lower(pairs(starts, ends), scores.tolist(), FACTORS[kind])
+        expected = naive_soft_nms(pairs(starts, ends), scores.tolist(), FACTORS[kind])
         assert sorted(order.tolist()) == list(range(num))
         assert dict(zip(order.tolist(), lowered.tolist(), strict=True)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", list(DECAYS))
-def test_the_best_comes_first_and_keeps_its_score_and_none_rises(kind: str) -> None:
+def test_the_best_keeps_its_score_and_none_rises(kind: str) -> None:
     starts, ends, scores = sample(40, seed=1)
     before = scores.copy()
     order, lowered = soft_nms(starts, ends, scores, DECAYS[kind])
@@ -89,7 +89,7 @@ def test_the_best_comes_first_and_keeps_its_score_and_none_rises(kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", list(DECAYS))
-def test_shift_scale_and_order_change_nothing(kind: str) -> None:
+def test_soft_nms_is_invariant_to_shift_scale_and_order(kind: str) -> None:
     starts, ends, scores = sample(30, seed=2)
     order, lowered = soft_nms(starts, ends, scores, DECAYS[kind])
     _, moved = soft_nms(3 * starts + 5, 3 * ends + 5, scores, DECAYS[kind])
@@ -97,12 +97,12 @@ def test_shift_scale_and_order_change_nothing(kind: str) -> None:
     mix = np.random.default_rng(3).permutation(30)
     mixed_order, mixed = soft_nms(starts[mix], ends[mix], scores[mix], DECAYS[kind])
     np.testing.assert_allclose(mixed, lowered, atol=1e-12)
-    real = lowered > 0  # zeros are equal: their order follows the list's
+    real = lowered > 0  # the order of zeros depends on the input
     assert (mix[mixed_order][real] == order[real]).all()
 
 
 @pytest.mark.parametrize("kind", list(DECAYS))
-def test_spans_that_do_not_meet_are_left_alone(kind: str) -> None:
+def test_disjoint_spans_keep_their_scores(kind: str) -> None:
     starts = np.arange(10.0)
     scores = np.random.default_rng(4).uniform(size=10)
     order, lowered = soft_nms(starts, starts + 1, scores, DECAYS[kind])
@@ -110,22 +110,22 @@ def test_spans_that_do_not_meet_are_left_alone(kind: str) -> None:
     assert (lowered == scores[order]).all()
 
 
-def test_a_copy_loses_everything_but_by_the_gaussian() -> None:
+def test_duplicates_are_suppressed_except_by_the_gaussian() -> None:
     twice, scores = np.array([2.0, 2.0]), np.array([0.5, 0.8])
-    left = {kind: soft_nms(twice, twice + 3, scores, decay)[1].tolist() for kind, decay in DECAYS.items()}
-    assert left["normal"] == [0.8, 0.0]
-    assert left["linear"] == [0.8, 0.0]
-    assert left["gaussian"] == pytest.approx([0.8, 0.5 * math.exp(-2)])
+    remaining = {kind: soft_nms(twice, twice + 3, scores, decay)[1].tolist() for kind, decay in DECAYS.items()}
+    assert remaining["normal"] == [0.8, 0.0]
+    assert remaining["linear"] == [0.8, 0.0]
+    assert remaining["gaussian"] == pytest.approx([0.8, 0.5 * math.exp(-2)])
 
 
-def test_the_threshold_itself_is_too_much() -> None:
-    starts, ends, scores = np.array([0.0, 0.0]), np.array([4.0, 2.0]), np.array([0.9, 0.6])  # they overlap by a half
+def test_the_hard_threshold_is_inclusive() -> None:
+    starts, ends, scores = np.array([0.0, 0.0]), np.array([4.0, 2.0]), np.array([0.9, 0.6])  # overlap 1/2
     assert soft_nms(starts, ends, scores, hard(0.5))[1].tolist() == [0.9, 0.0]
     assert soft_nms(starts, ends, scores, hard(np.nextafter(0.5, 1)))[1].tolist() == [0.9, 0.6]
-    assert keep_best(starts, ends, scores, limit=2, max_overlap=0.5).tolist() == [0, 1]  # Moment-DETR's is more than
+    assert keep_best(starts, ends, scores, limit=2, max_overlap=0.5).tolist() == [0, 1]  # Moment-DETR's test is >
 
 
-def test_a_wide_gaussian_changes_nothing_and_a_narrow_one_is_hard() -> None:
+def test_limits_of_the_gaussian() -> None:
     starts, ends, scores = sample(20, seed=5)
     _, untouched = soft_nms(starts, ends, scores, gaussian(1e12))
     np.testing.assert_allclose(untouched, np.sort(scores)[::-1], rtol=1e-9)
@@ -143,7 +143,7 @@ def test_empty_spans_keep_their_scores(kind: str) -> None:
     assert lowered.tolist() == [0.9, 0.4, 0.3, 0.2]
 
 
-def test_what_is_refused() -> None:
+def test_invalid_input_is_rejected() -> None:
     ones = np.ones(2)
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: soft_nms(ones, ones, ones[:1], linear), "equal length, got 2, 2 and 1"),
@@ -162,28 +162,28 @@ def test_what_is_refused() -> None:
 @pytest.mark.parametrize(
     ("duration", "spare"), [(None, False), (17.3, False), (17.3, True), (18.0, False), (18.0, True)]
 )
-def test_settled_spans_are_the_naive_ones(duration: float | None, unit: float | None, spare: bool) -> None:
+def test_clip_and_round_equals_loops(duration: float | None, unit: float | None, spare: bool) -> None:
     starts, ends, _ = sample(200, seed=6)
-    starts, ends = np.round(starts - 3, 1), np.round(ends - 3, 1)  # some before 0, some on halves
-    found = clip_and_round(starts, ends, duration=duration, unit=unit, spare_overrun=spare)
-    expected = [naive_settle(span, duration, unit, spare) for span in pairs(starts, ends)]
-    assert np.stack(found, axis=1).ravel().tolist() == pytest.approx(np.array(expected).ravel().tolist(), abs=1e-9)
-    again = clip_and_round(*found, duration=duration, unit=unit, spare_overrun=spare)
-    if duration != 17.3:  # which is no unit: clamping what was rounded up would move it
-        np.testing.assert_allclose(again, found, atol=1e-9)
+    starts, ends = np.round(starts - 3, 1), np.round(ends - 3, 1)  # some negative, some halves
+    actual = clip_and_round(starts, ends, duration=duration, unit=unit, spare_overrun=spare)
+    expected = [naive_clip_and_round(span, duration, unit, spare) for span in pairs(starts, ends)]
+    assert np.stack(actual, axis=1).ravel().tolist() == pytest.approx(np.array(expected).ravel().tolist(), abs=1e-9)
+    again = clip_and_round(*actual, duration=duration, unit=unit, spare_overrun=spare)
+    if duration != 17.3:  # not a multiple of the unit: clamping after rounding up would change it
+        np.testing.assert_allclose(again, actual, atol=1e-9)
 
 
-def test_settling_keeps_the_type() -> None:
+def test_clip_and_round_keeps_the_dtype() -> None:
     starts, ends, _ = (each.astype(np.float32) for each in sample(5, seed=7))
-    for found in clip_and_round(starts, ends, duration=10.0, unit=0.1, spare_overrun=True):
-        assert found.dtype == np.float32
+    for actual in clip_and_round(starts, ends, duration=10.0, unit=0.1, spare_overrun=True):
+        assert actual.dtype == np.float32
 
 
 # Goldens
 
 
 def read_goldens(name: str) -> list[dict[str, Any]]:
-    """Read the cases that come with the tests, and those under ``VIDRET_GOLDENS`` when that is set."""
+    """Return the cases shipped with the tests, and those under ``VIDRET_GOLDENS`` if set."""
     folders = [HERE / "eval/nms"]
     if elsewhere := os.environ.get("VIDRET_GOLDENS"):
         folders.append(Path(elsewhere) / "eval/nms")
@@ -195,15 +195,15 @@ def columns(rows: list[list[float]], dtype: type = np.float64) -> tuple[np.ndarr
     return table[:, 0], table[:, 1], table[:, 2]
 
 
-def test_moment_detr_keeps_the_same() -> None:
+def test_keep_best_equals_moment_detr() -> None:
     cases = read_goldens("moment_detr_temporal_nms.json")
     assert len(cases) >= 240
     for case in cases:
         kept = keep_best(*columns(case["inp"]), limit=case["max_after"], max_overlap=case["thd"])
-        assert [case["inp"][place] for place in kept] == case["out"]
+        assert [case["inp"][index] for index in kept] == case["out"]
 
 
-def test_the_detr_family_rounds_the_same() -> None:
+def test_rounding_equals_the_detr_family() -> None:
     cases = read_goldens("detr_postprocess.json")
     assert len(cases) >= 91
     for case in cases:
@@ -214,7 +214,7 @@ def test_the_detr_family_rounds_the_same() -> None:
         assert round_spans(*settled, scores) == case["out"]
 
 
-def test_r2_tuning_settles_and_lowers_the_same() -> None:
+def test_postprocessing_equals_r2_tuning() -> None:
     cases = read_goldens("r2tuning_postprocess.json")
     assert len(cases) >= 200
     num_nan = 0
@@ -226,45 +226,45 @@ def test_r2_tuning_settles_and_lowers_the_same() -> None:
             order, scores = soft_nms(starts, ends, scores, DECAYS[case["nms"]["type"]])
         assert case["nms"] is None or case["nms"].get("thres", 0.7) == 0.7
         assert case["nms"] is None or case["nms"].get("sigma", 0.5) == 0.5
-        found, expected = np.stack([starts[order], ends[order], scores], axis=1), np.array(case["out"], np.float32)
-        assert np.isfinite(found).all()
+        actual, expected = np.stack([starts[order], ends[order], scores], axis=1), np.array(case["out"], np.float32)
+        assert np.isfinite(actual).all()
         nan = np.isnan(expected[:, 2])
-        if nan.any():  # empty spans, at the front: for us they keep a score, and the place that belongs to it
+        if nan.any():  # empty spans, ranked first when published; vidret keeps their scores and ranks
             assert (expected[nan, 0] == expected[nan, 1]).all()
-            ours = find_rows(found[:, :2], expected[nan, :2])
-            found, expected = np.delete(found, ours, axis=0), expected[~nan]
+            ours = find_rows(actual[:, :2], expected[nan, :2])
+            actual, expected = np.delete(actual, ours, axis=0), expected[~nan]
             num_nan += 1
-        np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(actual, expected, atol=1e-6, rtol=0)
     assert num_nan * 50 <= len(cases)
 
 
 def find_rows(table: np.ndarray, rows: np.ndarray) -> list[int]:
-    """Find a place for each row, lowest scores first, no place twice."""
-    places: list[int] = []
+    """Return the index of each row in a table, from its end, without repeats."""
+    indices: list[int] = []
     for row in rows:
-        places.append(next(i for i in reversed(range(len(table))) if (table[i] == row).all() and i not in places))
-    return places
+        indices.append(next(i for i in reversed(range(len(table))) if (table[i] == row).all() and i not in indices))
+    return indices
 
 
 @pytest.mark.parametrize("kind", [*DECAYS, "cfg"])
-def test_r2_tuning_decodes_the_same(kind: str) -> None:
+def test_decoded_spans_equal_r2_tuning(kind: str) -> None:
     num_spans = 0
     for case in find_cases("r2tuning"):
         config, durations = case.config["case"], case.config["durations"]
-        for number, duration in enumerate(durations):
-            if f"single{number}.boundary_raw" not in case.outputs:
-                continue  # a case for highlights only
-            starts, ends, scores = case.outputs[f"single{number}.boundary_raw"].numpy().T
+        for index, duration in enumerate(durations):
+            if f"single{index}.boundary_raw" not in case.outputs:
+                continue  # a case without boundaries
+            starts, ends, scores = case.outputs[f"single{index}.boundary_raw"].numpy().T
             starts, ends = clip_and_round(starts, ends, duration=duration, unit=config["unit"], spare_overrun=True)
             decay = DECAYS[config["nms"]["type"] if kind == "cfg" else kind]
             order, scores = soft_nms(starts, ends, scores, decay)
-            found = np.stack([starts[order], ends[order], scores], axis=1)
-            expected = case.outputs[f"single{number}.boundary_nms_{kind}"].numpy()
-            real = found[:, 2] > 0
-            np.testing.assert_allclose(found[real], expected[real], atol=1e-5, rtol=0)
-            # The published sort is not a stable one: more than 16 spans of score 0 come in any order.
-            np.testing.assert_array_equal(sort_rows(found[~real]), sort_rows(expected[~real]))
-            num_spans += len(found)
+            actual = np.stack([starts[order], ends[order], scores], axis=1)
+            expected = case.outputs[f"single{index}.boundary_nms_{kind}"].numpy()
+            real = actual[:, 2] > 0
+            np.testing.assert_allclose(actual[real], expected[real], atol=1e-5, rtol=0)
+            # The published sort is not stable: more than 16 spans of score 0 are in any order.
+            np.testing.assert_array_equal(sort_rows(actual[~real]), sort_rows(expected[~real]))
+            num_spans += len(actual)
     assert num_spans > 50
 
 
