@@ -31,7 +31,7 @@ pytestmark = pytest.mark.scale
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "PAUSES", ())
+    monkeypatch.setattr(urls, "RETRY_PAUSES_S", ())
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ FENCES = {
     "decord": ("vidret/video/decode.py",),
     "av": (
         "vidret/video/container.py",
-        "vidret/video/probe.py",
-        "vidret/video/pyav.py",
-        "vidret/video/pyav_source.py",
+        "vidret/video/stream_scan.py",
+        "vidret/video/pyav_compat.py",
+        "vidret/video/pyav_decoder.py",
         "vidret/data/synthetic/video.py",
     ),
     "faiss": ("vidret/store/vectors.py",),

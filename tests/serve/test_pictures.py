@@ -80,7 +80,7 @@ OTHER = {
 
 @pytest.mark.parametrize("name", OTHER)
 def test_what_is_no_whole_picture_is_told(name: str) -> None:
-    with pytest.raises(VidretError, match=r"image must be a whole picture \(JPEG, PNG, WEBP, GIF, BMP\)"):
+    with pytest.raises(VidretError, match=r"image must be a complete image file \(JPEG, PNG, WEBP, GIF, BMP\)"):
         decode_picture(OTHER[name])
 
 
@@ -97,7 +97,7 @@ def test_the_reader_gives_the_same_from_a_process_of_its_own() -> None:
         assert (asyncio.run(reader.read(text)) == decode_picture(text)).all()
         for wrong, sentence in (
             (bomb(10_000, 10_000), "image must have at most 40 megapixels, got more"),
-            (OTHER["damaged"], "image must be a whole picture"),
+            (OTHER["damaged"], "image must be a complete image file"),
             ("%", "image must be base64, got something else"),
         ):
             with pytest.raises(VidretError, match=sentence):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidret.video.decode import choose_decoder, read_frames
-from vidret.video.display import read_display, split_matrix
+from vidret.video.display import Display, read_display, split_matrix
 from vidret.video.probe import probe
 
 from .films import Picture, draw, read_number, set_matrix, write_video
@@ -76,7 +76,7 @@ def test_stretched_frames_are_turned_afterwards(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ratio", [None, Fraction(0), Fraction(1), Fraction(200, 201), Fraction(1, 9), Fraction(65535)])
 def test_almost_square_pixels_and_impossible_ones_are_left_alone(ratio: Fraction | None) -> None:
     frame = SimpleNamespace(width=64, height=48, side_data={})
-    assert read_display(frame, ratio) == (64, 48, 0, False, False)
+    assert read_display(frame, ratio) == Display(64, 48, rotation=0, mirrored=False, stretched=False)
 
 
 def test_other_angles_go_to_the_nearest_quarter_and_a_matrix_of_zeros_turns_nothing() -> None:
@@ -96,4 +96,4 @@ def test_side_data_that_pyav_does_not_know_costs_the_mirroring_alone() -> None:
         def side_data(self) -> None:
             raise ValueError("99 is not a valid Type")
 
-    assert read_display(Frame(), None) == (48, 64, 90, False, False)
+    assert read_display(Frame(), None) == Display(48, 64, rotation=90, mirrored=False, stretched=False)

@@ -120,13 +120,13 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
             opened, numbers, finished = stream(pool, path)
             assert numbers == film.numbers
             if path == refused:
-                fallback = "Decord cannot decode it on GPU 0, the CPU does it: NVDEC cannot decode it"
+                fallback = "Decord cannot decode it on GPU 0, using the CPU: NVDEC cannot decode it"
                 assert opened.why == f"{fallback}; Decord is exact on h264 in mov"
                 assert finished.fallback == fallback
             else:
                 assert finished.fallback == "decord gave up (GPU 0 decodes h264): NVDEC lost it"
     (record,) = caplog.records
-    assert record.message == f"{refused}: {fallback} (further files are not named)"
+    assert record.message == f"{refused}: {fallback} (further files are not reported)"
 
 
 @pytest.mark.parametrize("name", ["vp9.webm", "hevc.mp4", "h264_10bit.mp4", "mpeg4.avi"])
@@ -151,4 +151,4 @@ def test_pyav_needs_no_gpu(films: dict[str, Film], caplog: pytest.LogCaptureFixt
 def test_frames_read_here_say_why_the_cpu_read_them(films: dict[str, Film], caplog: pytest.LogCaptureFixture) -> None:
     frames = read_frames(str(films["h264.mp4"].path), indices=[9], device="cuda:1")
     assert read_numbers(frames.pixels) == [9]
-    assert "Decord cannot decode it on GPU 1, the CPU does it" in caplog.text
+    assert "Decord cannot decode it on GPU 1, using the CPU" in caplog.text

@@ -64,7 +64,7 @@ def test_refusals_cost_no_process(shared: ImagePool, tmp_path: Path) -> None:
     before = shared.pids()
     with pytest.raises(DecodeError, match="is not a video"):
         draw(shared, tmp_path / "text.mp4")
-    with pytest.raises(VidretError, match="image must be a whole picture"):
+    with pytest.raises(VidretError, match="image must be a complete image file"):
         shared.read_image(b"no image")
     assert shared.pids() == before
 

@@ -94,13 +94,13 @@ class Listener:
         self.skip = skip
         self.signs: list[int] = [0]
 
-    def next(self) -> tuple[wire.Header, bytes]:
+    def next_request(self) -> tuple[wire.Header, bytes]:
         return {"skip": self.skip}, b""
 
     def send(self, *parts: bytes | memoryview) -> None:
         self.signs.append(0)
 
-    def show_life(self) -> None:
+    def send_heartbeat(self) -> None:
         self.signs[-1] += 1
 
 

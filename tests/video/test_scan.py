@@ -180,12 +180,12 @@ def test_a_manifest_may_come_from_a_spreadsheet_and_hold_blank_lines(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("m.jsonl", '{"path": "a.mp4"}\n\n{"caption": "x"}\n', "line 3 must name a file under path, video, file, got"),
-        ("m.jsonl", '{"path": "a.mp4"}\n["b.mp4"]\n', "line 2 must name a file"),
-        ("m.jsonl", '{"path": 7}\n', "line 1 must name a file"),
+        ("m.jsonl", '{"path": "a.mp4"}\n\n{"caption": "x"}\n', "line 3 must have a file under path, video, file, got"),
+        ("m.jsonl", '{"path": "a.mp4"}\n["b.mp4"]\n', "line 2 must have a file"),
+        ("m.jsonl", '{"path": 7}\n', "line 1 must have a file"),
         ("m.jsonl", '{"path": "a.mp4"}\n\n{"path": \n', "line 3 cannot be read: Expecting value"),
-        ("m.csv", "path,x\na.mp4,1\n,2\n", "line 3 must name a file"),
-        ("m.csv", "name\na.mp4\n", "line 2 must name a file"),
+        ("m.csv", "path,x\na.mp4,1\n,2\n", "line 3 must have a file"),
+        ("m.csv", "name\na.mp4\n", "line 2 must have a file"),
         ("m.csv", 'path\na.mp4\n"' + "x" * 200_000 + '"\n', "line 3 cannot be read: field larger"),
     ],
 )

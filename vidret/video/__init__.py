@@ -1,1 +1,1 @@
-"""Path to Frames: probe a file, choose frames, decode them, in processes that may crash or hang without harm."""
+"""From a path or URL to frames: probe, sampling and decoding, in processes that may crash or hang without harm."""

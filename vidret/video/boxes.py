@@ -1,44 +1,44 @@
-"""Where an MP4 or MOV file keeps its pictures: bytes that nobody needs who only asks for its frames' times."""
+"""The boxes of an MP4 or MOV file: where the coded media lies, which is not needed to read the times of frames."""
 
 import struct
 from typing import Protocol
 
-_MOST_BOXES = 32  # more are fragments, each with times of its own, and the whole file must be read
+_MAX_BOXES = 32  # files with more are fragmented: times are spread over the file, and all of it must be read
 
 
 class Readable(Protocol):
-    """What can be read from any place."""
+    """A file with random access."""
 
     def seek(self, offset: int, /) -> int:
-        """Go to a place."""
+        """Move to an offset in bytes."""
         ...
 
     def read(self, size: int, /) -> bytes | None:
-        """Read bytes."""
+        """Read up to ``size`` bytes."""
         ...
 
 
 def find_payload(file: Readable, num_bytes: int) -> list[tuple[int, int]]:
-    """List the ranges, as (start, end), that hold coded pictures and sound; none where that is not known.
+    """Return the byte ranges of coded media as (start, end); empty if they are unknown.
 
-    Reads a few bytes at the start of each box, and leaves the file where the last was.
+    Reads a few bytes at the start of each box. The file's position afterwards is undefined.
     """
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     start = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         file.seek(start)
         head = file.read(16)
         if head is None or len(head) < 16:
-            return found if start == num_bytes else []
-        size, kind, large = struct.unpack(">I4sQ", head)
+            return ranges if start == num_bytes else []
+        size, kind, large_size = struct.unpack(">I4sQ", head)
         if start == 0 and kind != b"ftyp":
             return []
-        header = 16 if size == 1 else 8
-        size = large if size == 1 else size or num_bytes - start  # 0 goes to the end
-        if size < header:
+        header_bytes = 16 if size == 1 else 8
+        size = large_size if size == 1 else size or num_bytes - start  # 0 extends to the end of the file
+        if size < header_bytes:
             return []
         if kind == b"mdat":
-            found.append((start + header, min(start + size, num_bytes)))
+            ranges.append((start + header_bytes, min(start + size, num_bytes)))
         elif kind == b"moof":
             return []
         start = min(start + size, num_bytes)

@@ -1,4 +1,4 @@
-"""One open container with PyAV: its packets in the order of the file, and their frames."""
+"""Packets and frames of a container, read with PyAV in file order."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -11,35 +11,35 @@ from jaxtyping import Int64
 from vidret.errors import DecodeError
 from vidret.video import files
 from vidret.video.files import SourceFile
-from vidret.video.pyav import LENIENT_METADATA
+from vidret.video.pyav_compat import LENIENT_METADATA
 from vidret.video.timeline import MISSING, Packets
 
 _PLAYLISTS = {"hls", "dash", "concat"}
-_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD")
+_PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat version", b"<MPD")
 _SNIFFED_BYTES = 1024
 _IS_PLAYLIST = "is a playlist, not a video"
 NO_OFFSETS = np.zeros(0, dtype=np.int64)
 
 
 def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
-    """Open a container with PyAV from its beginning; a playlist is refused, and nothing that it names is opened.
+    """Open a container from its beginning. A playlist is rejected, and nothing that it refers to is opened.
 
     Args:
-        path: The path or address, for errors.
-        file: The open file, which stays the caller's to close.
-        parse: Look into packets for what the container does not say of them.
+        path: The path or URL, for errors.
+        file: The open file, which the caller closes.
+        parse: Parse packets for fields that the container lacks.
 
     Raises:
-        DecodeError: Why it cannot be opened, in a few words.
+        DecodeError: The file is not a video, its index is missing, or it is a playlist.
     """
-    # No protocol has this name: what is read here leads nowhere else.
+    # No protocol has this name, so that a file cannot make FFmpeg open another one.
     options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
     file.seek(0)
     try:
-        # Options for codecs, too, would be freed twice by PyAV before 18.
+        # Not `options`: PyAV before 18 frees codec options twice.
         container = av.open(file, container_options=options, **LENIENT_METADATA)
         file.check()
-    except MemoryError:  # PyAV's is an FFmpegError, too, and says nothing about the file
+    except MemoryError:  # in PyAV also an FFmpegError, and no fault of the file
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
         file.check()
@@ -53,7 +53,7 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
 def _explain_unopened(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         return "its index is missing: truncated, or never finished"
-    return _IS_PLAYLIST if any(mark in head for mark in _PLAYLIST_MARKS) else "is not a video"
+    return _IS_PLAYLIST if any(mark in head for mark in _PLAYLIST_SIGNATURES) else "is not a video"
 
 
 def decode_all(
@@ -62,9 +62,9 @@ def decode_all(
     heartbeat: Callable[[], None] = lambda: None,
     offsets: Int64[np.ndarray, " packet"] = NO_OFFSETS,
 ) -> Iterator[Any]:
-    """Decode from where the container stands to its end, stepping over packets that do not decode.
+    """Yield the decoded frames from the position of the container to its end, skipping packets that fail to decode.
 
-    With ``offsets``, as ``VideoInfo.clock_offsets`` has them, it must stand at its beginning.
+    With ``offsets``, see ``VideoInfo.clock_offsets``, the container must be at its beginning.
     """
 
     def packets() -> Iterator[Any]:
@@ -76,32 +76,32 @@ def decode_all(
 
 
 def decode_packets(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
-    """Decode a stream's packets to their end, stepping over those that do not decode."""
+    """Yield the decoded frames of a stream's packets, skipping packets that fail to decode."""
     for packet in packets:
         yield from _decode(stream, packet)
     yield from _decode(stream, None)
 
 
 def read_packets(container: Any, stream: Any, offsets: Int64[np.ndarray, " packet"] = NO_OFFSETS) -> Iterator[Any]:
-    """Read a stream's packets as far as the file goes: where it breaks off, they end."""
+    """Yield a stream's packets to the end of the file, or to where it is cut off."""
     try:
-        for number, packet in enumerate(_demux(container, stream)):
+        for index, packet in enumerate(_demux(container, stream)):
             if len(offsets) and packet.pts is not None:
-                packet.pts += int(offsets[min(number, len(offsets) - 1)])
+                packet.pts += int(offsets[min(index, len(offsets) - 1)])
             yield packet
     except (av.FFmpegError, OSError, ValueError):
         return
 
 
 def _demux(container: Any, stream: Any) -> Iterator[Any]:
-    """Read a stream's packets to the end of the file.
+    """Yield a stream's packets to the end of the file.
 
     Raises:
-        av.FFmpegError, OSError, ValueError: The file breaks off.
+        av.FFmpegError, OSError, ValueError: The file is cut off.
     """
     try:
         yield from (packet for packet in container.demux(stream) if packet.size)
-    except IndexError:  # PyAV, behind the last packet, where streams came up that the file's beginning does not name
+    except IndexError:  # PyAV raises it after the last packet if streams appeared that the header does not list
         return
 
 
@@ -115,7 +115,14 @@ def _decode(stream: Any, packet: Any) -> list[Any]:
 def scan_packets(
     container: Any, stream: Any, heartbeat: Callable[[], None], *, decode: bool = True
 ) -> tuple[Packets, Any, bool]:
-    """Read all packets, and decode up to the first frame; say whether the file breaks off."""
+    """Return all packets, the first decoded frame, and whether the file is cut off.
+
+    Args:
+        container: An open container, at its beginning.
+        stream: The video stream.
+        heartbeat: Called for every packet.
+        decode: Decode up to the first frame; otherwise the frame is None.
+    """
     stream.codec_context.thread_count = 1
     columns = [array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
     frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"
@@ -124,7 +131,7 @@ def scan_packets(
             heartbeat()
             if frame is None and decode:
                 frame = next(iter(_decode(stream, packet)), None)
-            # VP8 keeps its hidden reference pictures in packets of their own.
+            # VP8 stores its hidden reference frames in separate packets.
             if not (is_vp8 and not bytes(packet)[0] & 0x10):
                 pts = MISSING if packet.pts is None else packet.pts
                 dts = MISSING if packet.dts is None else packet.dts
@@ -137,7 +144,7 @@ def scan_packets(
         frame = next(iter(_decode(stream, None)), None)
     pts, dts, durations = (np.array(column, dtype=np.int64) for column in columns[:3])
     keyframes, discarded, corrupt = (np.array(column, dtype=bool) for column in columns[3:])
-    # A packet that the end of the file cut in two shows half a frame at best.
+    # A packet that is cut off by the end of the file holds at most a part of a frame.
     end = len(corrupt) - int(np.argmin(corrupt[::-1])) if not corrupt.all() else 0
     packets = Packets(pts[:end], dts[:end], durations[:end], keyframes[:end], discarded[:end])
     return packets, frame, is_cut_short or end < len(corrupt)

@@ -1,6 +1,6 @@
-"""Read chosen frames, exactly: by Decord on the kinds of file it was measured exact on, else by PyAV.
+"""Exact reading of chosen frames: with Decord where it was measured to be exact, otherwise with PyAV.
 
-The only place that knows how Decord decodes. Both the PyPI ``decord2`` and the classic ``decord`` serve.
+Only this module uses Decord. Both ``decord2`` and the original ``decord`` work.
 """
 
 import logging
@@ -15,17 +15,17 @@ from jaxtyping import Float64, Int64
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import is_url
-from vidret.types import Frames, Resize
+from vidret.types import Frames, Picture, Resize
 from vidret.video.probe import VideoInfo, probe
-from vidret.video.pyav_source import PyavSource
-from vidret.video.reader import GaveUpError, Picture, Reader
+from vidret.video.pyav_decoder import PyavDecoder
+from vidret.video.reader import GaveUpError, Reader
 from vidret.video.sampling import nearest
 
 Decoder = Literal["auto", "decord", "pyav"]
 
 _log = logging.getLogger(__name__)
 
-# Measured frame by frame, rising and shuffled, with decord 0.6.0 and decord2 3.4.0.
+# Measured frame by frame, in rising and in shuffled order, with decord 0.6.0 and decord2 3.4.0.
 _EXACT_WITH_DECORD = {
     ("mov", "h264"),
     ("mov", "av1"),
@@ -37,45 +37,45 @@ _EXACT_WITH_DECORD = {
     ("matroska", "av1"),
     ("matroska", "ffv1"),
 }
-# Of these, in even sizes, Decord and PyAV make the same RGB, bit for bit; of 10-bit 4:2:0 they do not.
+# In even sizes, Decord and PyAV convert these to identical RGB; not so 10-bit 4:2:0.
 _SAME_COLOURS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuva420p", "gray", "bgr0"}
 _SAME_COLOURS |= {"yuv422p10le"}
-# Decord decodes in advance while its caller is busy, without a limit: in the worst case the whole file.
-_DECORD_BYTES = 512 << 20
+# Decord decodes ahead without a limit while its caller is busy: in the worst case the whole file.
+_MAX_DECORD_BYTES = 512 << 20
 
 
 def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, gpu: int | None = None) -> tuple[str, str]:
-    """Name the decoder for a file, and why: Decord where it is measured exact and stays small, PyAV everywhere else.
+    """Return the decoder for a file and the reason: Decord where it is exact and its memory bounded, otherwise PyAV.
 
-    On a GPU Decord's frames do not wait in this machine's memory.
+    On a GPU, Decord does not queue frames in main memory, so that their size does not count.
     """
     if decoder != "auto":
-        return decoder, "asked for"
+        return decoder, "requested"
     if is_url(info.path):
-        return "pyav", "Decord reads files here only, not addresses"
+        return "pyav", "Decord reads local files only"
     kind = info.container.split(",")[0]
     version = _decord_version(gpu=gpu is not None)
     if not version:
         return "pyav", "Decord is not installed"
     if (kind, info.codec) not in _EXACT_WITH_DECORD:
-        return "pyav", f"Decord is not known to be exact on {info.codec} in {kind}"
+        return "pyav", f"Decord was not measured to be exact on {info.codec} in {kind}"
     if info.codec == "av1" and version.startswith("0."):
-        return "pyav", "this Decord knows no AV1"
+        return "pyav", "this version of Decord has no AV1"
     num_bytes = info.num_frames * info.width * info.height * 3
     doubts = {
         "the frame rate varies": info.variable_rate,
-        "an edit list cuts frames": info.edit_list,
+        "an edit list removes frames": info.edit_list,
         "groups of pictures are open": info.open_gop,
         "frames are known by order only": info.by_order,
         "timestamps start late": info.reordered and bool(info.pts[0] != 0),
-        f"Decord converts {info.pixel_format} colours otherwise": info.pixel_format not in _SAME_COLOURS,
+        f"Decord converts {info.pixel_format} colours differently": info.pixel_format not in _SAME_COLOURS,
         "its pixels are not square": info.stretched,
-        "Decord converts odd sizes otherwise": (info.width | info.height) % 2 == 1,
-        "it is shown rotated or mirrored": info.rotation != 0 or info.mirrored,
-        "it holds several video streams": info.num_streams > 1,
+        "Decord converts odd sizes differently": (info.width | info.height) % 2 == 1,
+        "it is displayed rotated or mirrored": info.rotation != 0 or info.mirrored,
+        "it has several video streams": info.num_streams > 1,
         "it is damaged": info.damage != "",
-        "Decord might hold all of it in memory": gpu is None and num_bytes > _DECORD_BYTES,
-        "Decord takes no such path": not _is_text(info.path),
+        "Decord might load all of it into memory": gpu is None and num_bytes > _MAX_DECORD_BYTES,
+        "Decord needs a path that is valid UTF-8": not _is_text(info.path),
     }
     for why, doubtful in doubts.items():
         if doubtful:
@@ -94,34 +94,34 @@ def open_reader(
     """Open a probed file for reading.
 
     Args:
-        info: What ``probe`` found.
-        decoder: ``"auto"`` decides by file; the others insist.
-        device: With ``cuda:N`` Decord decodes 8-bit 4:2:0 H.264 on that GPU; where it cannot, the CPU does, with a
-            warning. Every other file, and every other device, is decoded on the CPU.
-        resize: Make small square pictures of the frames; without it they are full-sized.
-        heartbeat: Called for every packet that PyAV decodes, so that a watchdog stays calm where hours lie between
-            two frames. Decord reads only files that it decodes in seconds.
+        info: The result of ``probe``.
+        decoder: ``"auto"`` chooses by file; the others force one decoder.
+        device: With ``cuda:N``, Decord decodes 8-bit 4:2:0 H.264 on that GPU, and falls back to the CPU with a warning.
+            All other files, and all other devices, are decoded on the CPU.
+        resize: How frames are resized; None keeps them full-sized.
+        heartbeat: Called for every packet that PyAV decodes, so that a watchdog does not fire when two frames lie hours
+            apart. Decord reads only files that it decodes in seconds.
 
     Raises:
-        DecodeError: The file cannot be opened, or not by the decoder insisted on.
+        DecodeError: The file cannot be opened, or not by the requested decoder.
     """
 
-    def spare() -> PyavSource:
-        return PyavSource(info, heartbeat)
+    def spare() -> PyavDecoder:
+        return PyavDecoder(info, heartbeat)
 
     gpu, fallback = cuda_index(device), ""
     if gpu is not None and _suits_gpu(info) and choose_decoder(info, decoder, gpu=gpu)[0] == "decord":
         try:
             why = f"GPU {gpu} decodes {info.codec}"
-            return Reader(info, _DecordSource(info, gpu), "decord", why, resize, spare=spare)
+            return Reader(info, _DecordDecoder(info, gpu), "decord", why, resize, spare=spare)
         except GaveUpError as error:
-            fallback = f"Decord cannot decode it on GPU {gpu}, the CPU does it: {error}"
+            fallback = f"Decord cannot decode it on GPU {gpu}, using the CPU: {error}"
             _log.warning("%s: %s", info.path, fallback)
     name, why = choose_decoder(info, decoder)
     why = f"{fallback}; {why}" if fallback else why
     if name == "decord":
         try:
-            return Reader(info, _DecordSource(info), name, why, resize, spare=spare, fallback=fallback)
+            return Reader(info, _DecordDecoder(info), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
             if decoder == "decord":
                 raise DecodeError(info.path, f"Decord cannot read it: {error}") from error
@@ -138,13 +138,16 @@ def read_frames(
     device: str = CPU,
     resize: Resize | None = None,
 ) -> Frames:
-    """Read the frames nearest to ``times``, or those of ``indices``; a truncated file says so in ``salvaged``.
+    """Return the frames nearest to ``times`` in seconds, or those at ``indices``.
+
+    Damage to the file is described in ``Frames.salvaged``.
 
     Raises:
-        DecodeError: The file is no readable video, or none of these frames can be read.
+        DecodeError: The file is not a readable video, or none of these frames can be read.
+        ValueError: Neither or both of ``times`` and ``indices`` are given.
     """
     if (times is None) == (indices is None):
-        raise ValueError("times or indices must be given, and not both")
+        raise ValueError(f"exactly one of times and indices must be given, got {'none' if times is None else 'both'}")
     info = probe(path)
     with open_reader(info, decoder=decoder, device=device, resize=resize) as reader:
         chosen = indices if times is None else nearest(info.times, np.asarray(times, dtype=np.float64))
@@ -154,41 +157,41 @@ def read_frames(
     return Frames(frames.pixels, frames.times, frames.salvaged or info.damage)
 
 
-class _DecordSource:
-    """Decode with Decord, frame by frame: a batch would lie in memory at full size, and fails on rotated files."""
+class _DecordDecoder:
+    """A ``FrameDecoder`` that reads single frames; batches would fill memory at full size and fail on rotated files."""
 
     def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
         if is_url(info.path):
-            raise GaveUpError("it reads files here only, not addresses")
+            raise GaveUpError("it reads local files only")
         decord = _decord(gpu=gpu is not None)
         path = os.path.abspath(info.path)  # noqa: PTH100
         self._shape = (info.height, info.width, 3)
         try:
             context = decord.cpu(0) if gpu is None else decord.gpu(gpu)
             self._reader: Any = decord.VideoReader(path, ctx=context, num_threads=1)
-            count = len(self._reader)
+            num_frames = len(self._reader)
         except Exception as error:
             raise GaveUpError(_first_line(error)) from error
-        if count != info.num_frames:
-            raise GaveUpError(f"Decord counts {count} frames, the container holds {info.num_frames}")
+        if num_frames != info.num_frames:
+            raise GaveUpError(f"Decord counts {num_frames} frames, the container has {info.num_frames}")
 
-    def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         for index in indices:
             try:
-                picture = self._reader[index].asnumpy()
+                image = self._reader[index].asnumpy()
             except Exception as error:
                 raise GaveUpError(_first_line(error)) from error
-            if picture.shape != self._shape:
-                # Rotated by a quarter, at widths that swscale pads, Decord mistakes the padding for a fourth channel.
-                raise GaveUpError(f"Decord gives frames of shape {picture.shape}, not {self._shape}")
-            yield index, picture
+            if image.shape != self._shape:
+                # In rotated videos whose rows swscale pads, Decord takes the padding for a fourth channel.
+                raise GaveUpError(f"frames must have shape {self._shape}, got {image.shape} from Decord")
+            yield index, image
 
     def close(self) -> None:
         self._reader = None
 
 
 def try_gpu(gpu: int) -> str:
-    """Return why Decord cannot use a GPU, empty where it can; this process then holds a CUDA context."""
+    """Return why Decord cannot use a GPU, empty if it can; this process keeps a CUDA context afterwards."""
     try:
         decord = _decord(gpu=True)
         decord.ndarray.empty((1,), ctx=decord.gpu(gpu))
@@ -198,14 +201,14 @@ def try_gpu(gpu: int) -> str:
 
 
 def _suits_gpu(info: VideoInfo) -> bool:
-    """Return whether a file is of the one kind that GPUs decode: in others the decoder's threads may crash."""
+    """Return whether a GPU may decode a file; with other codecs the threads of the decoder may crash."""
     return info.codec == "h264" and info.pixel_format == "yuv420p"
 
 
 def _decord(*, gpu: bool) -> Any:
-    """Import Decord; for the CPU without CUDA's libraries, of which decord2 would load 800 MB where they lie.
+    """Import Decord, for the CPU without the CUDA libraries, of which decord2 would otherwise load 800 MB.
 
-    A build with GPU code needs them all the same.
+    A build with GPU code needs them in any case.
     """
     if gpu or "nvidia" in sys.modules:
         import decord

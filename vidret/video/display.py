@@ -1,22 +1,24 @@
-"""How a decoded frame is displayed: mirrored, turned, and with pixels that need not be square."""
+"""How a decoded frame is displayed: mirrored, rotated, and with pixels that need not be square."""
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-# Pixels closer to a square than this are square, as in FFmpeg; ratios beyond the highest are damage.
-_SQUARE = 0.01
-_HIGHEST_RATIO = 8
+# Ratios this close to 1 are square pixels, as in FFmpeg; ratios beyond the maximum are damage.
+_SQUARE_TOLERANCE = 0.01
+_MAX_RATIO = 8
 
 
-class Display(NamedTuple):
-    """The size on the screen in pixels, and how a decoded frame comes to it.
+@dataclass(frozen=True, slots=True)
+class Display:
+    """The size on screen in pixels, and the steps from a decoded frame to it.
 
-    A frame is stretched to the shape of its pixels, then mirrored left to right, then turned clockwise by ``rotation``
-    degrees, a multiple of 90.
+    A frame is stretched to square pixels, then mirrored left to right, then rotated clockwise by ``rotation`` degrees,
+    a multiple of 90.
     """
 
     width: int
@@ -30,23 +32,23 @@ def read_display(frame: Any, pixel_ratio: Fraction | None) -> Display:
     """Return how a frame is displayed.
 
     Args:
-        frame: PyAV's.
-        pixel_ratio: The width of a pixel over its height; None or 0 where the file does not say.
+        frame: A PyAV frame.
+        pixel_ratio: The width of a pixel divided by its height; None or 0 if the file does not define it.
     """
     rotation, mirrored = _read_orientation(frame)
     width, height = frame.width, frame.height
-    if pixel_ratio and abs(pixel_ratio - 1) > _SQUARE and 1 / _HIGHEST_RATIO <= pixel_ratio <= _HIGHEST_RATIO:
+    if pixel_ratio and abs(pixel_ratio - 1) > _SQUARE_TOLERANCE and 1 / _MAX_RATIO <= pixel_ratio <= _MAX_RATIO:
         width = max(1, round(width * pixel_ratio))
     stretched = width != frame.width
     if rotation % 180:
         width, height = height, width
-    return Display(width, height, rotation, mirrored, stretched)
+    return Display(width=width, height=height, rotation=rotation, mirrored=mirrored, stretched=stretched)
 
 
 def split_matrix(matrix: Int32[np.ndarray, " 9"]) -> tuple[int, bool]:
-    """Return the rotation, in degrees clockwise and to the nearest quarter, and the mirroring of a display matrix.
+    """Return the rotation of a display matrix, in degrees clockwise to the nearest quarter turn, and its mirroring.
 
-    Its first row says where the picture's right goes on the screen, its second row where the picture's bottom goes; see
+    The first row of the matrix is the direction on screen of the image's right, the second row that of its bottom; see
     FFmpeg's "libavutil/display.h".
 
     >>> split_matrix(np.array([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], np.int32))
@@ -60,15 +62,15 @@ def split_matrix(matrix: Int32[np.ndarray, " 9"]) -> tuple[int, bool]:
 
 
 def orient(
-    picture: UInt8[np.ndarray, "height width 3"], rotation: int, *, mirrored: bool
+    image: UInt8[np.ndarray, "height width 3"], rotation: int, *, mirrored: bool
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
-    """Return a picture mirrored, then turned."""
-    return np.ascontiguousarray(np.rot90(picture[:, ::-1] if mirrored else picture, -rotation // 90))
+    """Return an image mirrored, then rotated clockwise by ``rotation`` degrees."""
+    return np.ascontiguousarray(np.rot90(image[:, ::-1] if mirrored else image, -rotation // 90))
 
 
 def _read_orientation(frame: Any) -> tuple[int, bool]:
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV cannot list side data where it does not know a kind; a rotation alone it can tell
+    except ValueError:  # PyAV cannot list side data of a kind it does not know, but it can return the rotation
         return round(-frame.rotation / 90) * 90 % 360, False
     return (0, False) if matrix is None else split_matrix(np.frombuffer(bytes(matrix), np.int32))

@@ -1,4 +1,4 @@
-"""Files by path or address: look at them, open them, and refuse what is no regular file."""
+"""Open and stat files by path or URL; anything that is not a regular file is rejected."""
 
 import io
 import os
@@ -14,13 +14,13 @@ from vidret.video import urls
 from vidret.video.ranges import RemoteFile
 from vidret.video.urls import UrlStat
 
-AT_ONCE = 16  # questions to stores
+MAX_CONCURRENT_REQUESTS = 16
 
 FileStat = os.stat_result | UrlStat
 
 
 class LocalFile(io.FileIO):
-    """A regular file here, with what a ``RemoteFile`` has. It has no buffer, since FFmpeg brings one."""
+    """A local regular file with the interface of ``RemoteFile``. It is unbuffered, because FFmpeg has a buffer."""
 
     def __init__(self, path: str) -> None:
         """Open the file.
@@ -30,21 +30,21 @@ class LocalFile(io.FileIO):
         """
         stat_file(path)
         try:
-            # What is a pipe since then does not block either.
+            # Non-blocking, in case a pipe has taken its place since.
             super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
             self.num_bytes = os.fstat(self.fileno()).st_size
         except OSError as error:
             raise DecodeError(path, describe_failure(error)) from error
 
     def check(self) -> None:
-        """Do nothing: a read that fails raises its error itself."""
+        """Do nothing: a failed read raises its own error."""
 
 
 SourceFile = LocalFile | RemoteFile
 
 
 def open_file(path: str) -> SourceFile:
-    """Open a file by path or address for reading.
+    """Open a file by path or URL for reading.
 
     Raises:
         DecodeError: It is missing, forbidden, or not a regular file.
@@ -53,15 +53,17 @@ def open_file(path: str) -> SourceFile:
 
 
 def read_head(file: SourceFile, num_bytes: int) -> bytes:
-    """Read a file's first bytes, fewer where it is shorter."""
+    """Return the first ``num_bytes`` of a file, or all of a shorter one."""
     file.seek(0)
     return file.read(num_bytes) or b""
 
 
 def stat_file(path: str, *, fresh: bool = False) -> FileStat:
-    """Ask the file system about a regular file, following links, or a store about a file, without opening it.
+    """Return the size and times of a regular file, following links, or of a file at a URL.
 
-    A store may answer from what this process has listed of it, unless the answer shall be ``fresh``.
+    Args:
+        path: A path or URL.
+        fresh: Ignore the listing that this process has cached of the store behind a URL.
 
     Raises:
         DecodeError: The file is missing, forbidden, or not a regular file.
@@ -69,24 +71,24 @@ def stat_file(path: str, *, fresh: bool = False) -> FileStat:
     if is_url(path):
         return urls.stat_url(path, fresh=fresh)
     try:
-        about = Path(path).stat()
+        file_stat = Path(path).stat()
     except (OSError, ValueError) as error:
         raise DecodeError(path, describe_failure(error)) from error
-    if stat.S_ISDIR(about.st_mode):
+    if stat.S_ISDIR(file_stat.st_mode):
         raise DecodeError(path, _describe_folder(path))
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(file_stat.st_mode):
         raise DecodeError(path, "is not a regular file")
-    return about
+    return file_stat
 
 
-def count_disk_bytes(look: FileStat) -> int:
-    """Return how many of a file's bytes are really stored: a sparse file has less than its size."""
-    blocks: int | None = getattr(look, "st_blocks", None)  # of 512 bytes, whatever the file system's are
-    return look.st_size if blocks is None else min(look.st_size, 512 * blocks)
+def count_disk_bytes(file_stat: FileStat) -> int:
+    """Return the bytes that a file occupies, fewer than its size if it is sparse."""
+    blocks: int | None = getattr(file_stat, "st_blocks", None)  # always in units of 512 bytes
+    return file_stat.st_size if blocks is None else min(file_stat.st_size, 512 * blocks)
 
 
 def _describe_folder(path: str) -> str:
-    """Return why a folder is no file; one that cannot be listed stands in a list of files to say so."""
+    """Return why a folder is not a file; unreadable folders are listed as files, to report the reason."""
     try:
         os.scandir(path).close()
     except OSError as error:
@@ -95,44 +97,47 @@ def _describe_folder(path: str) -> str:
 
 
 def stat_files(paths: Sequence[str]) -> Iterator[tuple[str, FileStat | DecodeError]]:
-    """Look at files in turn, at those at addresses many at a time; a store that stays silent is asked no more."""
-    silent: dict[tuple[str, str], UnreachableError] = {}
+    """Yield each path with its stat or the error, in order; URLs are queried concurrently.
 
-    def look(path: str) -> FileStat | DecodeError:
+    A store that does not answer is not asked again: its other files fail with the same reason.
+    """
+    silent_stores: dict[tuple[str, str], UnreachableError] = {}
+
+    def try_stat(path: str) -> FileStat | DecodeError:
         store = urlsplit(path)[:2] if is_url(path) else ("", "")
-        if store in silent:
-            return UnreachableError(path, silent[store].reason)
+        if store in silent_stores:
+            return UnreachableError(path, silent_stores[store].reason)
         try:
             return stat_file(path)
         except DecodeError as error:
             if isinstance(error, UnreachableError) and not error.answered:
-                silent[store] = error
+                silent_stores[store] = error
             return error
 
     remote = [path for path in paths if is_url(path)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS) as pool:
         try:
-            answers = pool.map(look, remote)
-            yield from ((path, next(answers) if is_url(path) else look(path)) for path in paths)
+            remote_stats = pool.map(try_stat, remote)
+            yield from ((path, next(remote_stats) if is_url(path) else try_stat(path)) for path in paths)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def find_missing(paths: Iterable[str]) -> set[str]:
-    """Return the paths at which nothing is any more.
+    """Return the paths at which there is no file any more.
 
-    A file in a folder that cannot be read is not gone, nor one at an address whose store gives no answer.
+    A file in an unreadable folder is not missing, nor is one at a URL whose store does not answer.
     """
     paths = list(paths)
-    gone = {path for path in paths if not is_url(path) and _is_gone_here(path)}
+    missing = {path for path in paths if not is_url(path) and _is_missing_locally(path)}
     try:
-        looks = list(stat_files([path for path in paths if is_url(path)]))
-    except VidretError:  # there is no asking the store from here
-        looks = []
-    return gone | {path for path, look in looks if is_missing(look)}
+        remote_stats = list(stat_files([path for path in paths if is_url(path)]))
+    except VidretError:  # the store cannot be queried from this machine
+        remote_stats = []
+    return missing | {path for path, result in remote_stats if is_missing(result)}
 
 
-def _is_gone_here(path: str) -> bool:
+def _is_missing_locally(path: str) -> bool:
     try:
         Path(path).lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -142,13 +147,13 @@ def _is_gone_here(path: str) -> bool:
     return False
 
 
-def is_missing(look: FileStat | DecodeError) -> bool:
-    """Say whether a look found that there is no file."""
-    return isinstance(look, DecodeError) and not isinstance(look, UnreachableError)
+def is_missing(result: FileStat | DecodeError) -> bool:
+    """Return whether a result of ``stat_files`` means that there is no file."""
+    return isinstance(result, DecodeError) and not isinstance(result, UnreachableError)
 
 
 def may_exist(path: str) -> bool:
-    """Say whether a file is there; one at an address is taken as there, since asking would cost a request."""
+    """Return whether a local file exists; True for every URL, since a check would cost a request."""
     return is_url(path) or os.path.exists(path)  # noqa: PTH110
 
 

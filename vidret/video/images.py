@@ -1,4 +1,4 @@
-"""Single images, as a decoding process makes them: a frame of a video as JPEG, the bytes of an image file as RGB."""
+"""Single images, decoded in a worker process: a video frame to JPEG, an image file to RGB."""
 
 import io
 import os
@@ -16,12 +16,12 @@ from vidret.video.sampling import nearest
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 40_000_000
-LONGEST_SIDE = 1024  # no encoder looks at more
+LONGEST_SIDE = 1024  # pixels; no encoder uses more
 _QUALITY = 82
 
 
 def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, bytes | memoryview]:
-    """Return the message that answers an ``ImagePool``: JPEG for a ``frame``, else RGB with its shape.
+    """Return the message that answers an ``ImagePool``: a JPEG for a ``frame``, otherwise RGB pixels and their shape.
 
     Raises:
         VidretError: The video or the image cannot be read.
@@ -39,12 +39,12 @@ def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, b
 
 @lru_cache(maxsize=16)
 def _probe(path: str, _num_bytes: int, _mtime_ns: int) -> VideoInfo:
-    """Read what a file is, which takes all its packets: once for all frames of a video."""
+    """Probe a file, which reads all its packets, once for all frames of the video."""
     return probe(path)
 
 
 def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
-    """Return a JPEG, at most ``width`` pixels wide, of the frame nearest to a time.
+    """Return a JPEG, at most ``width`` pixels wide, of the frame nearest to ``time_s`` seconds.
 
     Raises:
         DecodeError: The frame cannot be decoded.
@@ -59,19 +59,22 @@ def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """Return an image as JPEG."""
+    """Encode an image as JPEG."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
 
 
 def read_image(content: bytes) -> Picture:
-    """Decode an image file to RGB, turned as its EXIF says and made smaller where a side exceeds ``LONGEST_SIDE``.
+    """Decode an image file to RGB, rotated as its EXIF says, and shrunk if a side exceeds ``LONGEST_SIDE``.
 
-    The size in its header is checked before any pixel is decoded.
+    The size in the header is checked before any pixel is decoded.
+
+    Returns:
+        Pixels as uint8 (height, width, 3).
 
     Raises:
-        VidretError: It is no image of these kinds, a broken one, or too large a one.
+        VidretError: The file is not an image of one of ``KINDS``, is damaged, or has more than ``MAX_PIXELS``.
     """
     try:
         with Image.open(io.BytesIO(content), formats=KINDS) as image:
@@ -82,6 +85,7 @@ def read_image(content: bytes) -> Picture:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise VidretError(f"image must have at most {MAX_PIXELS // 10**6} megapixels, got more") from None
     except (OSError, ValueError, SyntaxError) as error:
-        raise VidretError(f"image must be a whole picture ({', '.join(KINDS)}), got none or a broken one") from error
+        kinds = ", ".join(KINDS)
+        raise VidretError(f"image must be a complete image file ({kinds}), got a damaged file or none") from error
     upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return np.asarray(upright)

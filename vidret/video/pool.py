@@ -1,4 +1,4 @@
-"""Decode many files at once, each in a process of its own that may crash, hang or swell: that costs one file only."""
+"""A pool of decoding processes: a file that crashes, hangs or exhausts its decoder fails alone."""
 
 import contextlib
 import logging
@@ -26,7 +26,10 @@ _GIBIBYTE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class OpenedVideo:
-    """What a file is, and how it will be cut: (number, start, end) of every segment, in seconds."""
+    """A probed file: its facts, and its segments as (index, start, end) in seconds.
+
+    ``decoder`` is the decoder in use, and ``why`` the reason for that choice.
+    """
 
     info_facts: dict[str, str | int | float | bool]
     duration: float
@@ -37,7 +40,7 @@ class OpenedVideo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedSegment:
-    """One segment's frames."""
+    """The frames of one segment, which lasts from ``start`` to ``end`` in seconds."""
 
     number: int
     start: float
@@ -47,17 +50,20 @@ class DecodedSegment:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The file is done; ``salvaged`` is empty, or says what could not be read, ``fallback`` which decoder gave up."""
+    """The end of a file.
+
+    ``salvaged`` describes what could not be read, and ``fallback`` which decoder gave up; both are empty otherwise.
+    """
 
     salvaged: str
     fallback: str = ""
 
 
 class DecodePool:
-    """Decoding processes, started as they are needed and used again from file to file.
+    """Decoding processes that are started on demand and reused from file to file.
 
-    Several threads may stream at once, each gets a process of its own and waits for one when all are busy. Use as a
-    context, or ``close`` it.
+    Several threads may stream at once. Each gets its own process, and waits for one while all are busy. Use the pool as
+    a context manager, or ``close`` it.
     """
 
     def __init__(
@@ -73,22 +79,26 @@ class DecodePool:
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
     ) -> None:
-        """Prepare the pool; nothing is started yet.
+        """Create the pool without starting any process.
 
         Args:
-            num_workers: How many processes at most, so how many files at once.
+            num_workers: Maximum number of processes, and so of files decoded at once.
             decoder: See ``open_reader``.
-            device: With ``cuda:N`` two of the processes decode on that GPU what ``open_reader`` decodes there, and the
-                others, all of them where Decord cannot use the GPU, on the CPU; the latter with a warning.
-            resize: What to make of the frames before they travel; None keeps them full-sized.
-            num_frames: Frames of a whole segment.
-            fps: Frames per second inside a long video's segments.
-            whole: A video is one segment; see ``cut_segments``.
-            timeout: Seconds a decoder may stay silent.
-            memory: Bytes a decoder on the CPU may take; 0 sets no limit. A GPU's driver maps too much for one.
+            device: With ``cuda:N``, two of the processes decode on that GPU where ``open_reader`` can, and the others
+                decode on the CPU. If Decord cannot use the GPU, all decode on the CPU, with a warning.
+            resize: How frames are resized before they are sent; None keeps them full-sized.
+            num_frames: Frames in a full segment.
+            fps: Frames per second inside the segments of a long video.
+            whole: Treat each video as one segment; see ``cut_segments``.
+            timeout: Seconds that a decoder may stay silent.
+            memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
+                maps more address space than any useful limit allows.
+
+        Raises:
+            ValueError: A number is not positive.
         """
-        numbers = {"num_workers": num_workers, "num_frames": num_frames, "fps": fps, "timeout": timeout}
-        for name, value in numbers.items():
+        limits = {"num_workers": num_workers, "num_frames": num_frames, "fps": fps, "timeout": timeout}
+        for name, value in limits.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
         gpu = None if decoder == "pyav" else cuda_index(device)
@@ -103,7 +113,7 @@ class DecodePool:
         }
         self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]
         self._processes += [Process(0, device=device) for _ in range(num_on_gpu)]
-        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # whose last is taken first
+        self._idle: queue.LifoQueue[Process] = queue.LifoQueue()  # prefers a process that runs already
         for process in self._processes:
             self._idle.put(process)
         self._closed = False
@@ -111,17 +121,17 @@ class DecodePool:
     def stream(
         self, path: str | os.PathLike[str], *, skip: Callable[[OpenedVideo], Collection[int]] | None = None
     ) -> Iterator[OpenedVideo | DecodedSegment | Finished]:
-        """Decode a file: first ``OpenedVideo``, then its segments in order, then ``Finished``.
+        """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``.
 
-        The decoder works at most about one segment ahead of the caller. Dropping the iterator ends the work.
+        The decoder works at most about one segment ahead of the caller. Dropping the iterator stops it.
 
         Args:
-            path: The file's path or address.
-            skip: Given ``OpenedVideo``, the numbers of the segments not to decode.
+            path: The path or URL of the file.
+            skip: Returns the indices of the segments not to decode, given the ``OpenedVideo``.
 
         Raises:
-            DecodeError: The file is no readable video, or its decoder crashed or fell silent; an ``UnreachableError``
-                where the store of an address gives nothing for now.
+            DecodeError: The file is not a readable video, or its decoder crashed or stopped answering. The error is an
+                ``UnreachableError`` if the store behind a URL is unavailable.
         """
         name = os.fspath(path)
         process, clean = self._idle.get(), False
@@ -129,8 +139,8 @@ class DecodePool:
             if self._closed:
                 raise RuntimeError("the pool is closed")
             if process.num_files >= _FILES_PER_PROCESS:
-                process.end()  # native libraries leak a little
-            process.ensure()
+                process.end()  # native libraries leak memory
+            process.ensure_running()
             process.num_files += 1
             process.send(self._request | {"device": process.device}, os.fsencode(name))
             while True:
@@ -162,24 +172,24 @@ class DecodePool:
             self._idle.put(process)
 
     def _note_fallback(self, path: str, fallback: str) -> None:
-        """Warn of the first file that should have been decoded on the GPU and was not."""
+        """Log a warning for the first file that fell back from the GPU to the CPU."""
         if fallback and not self._has_warned:
             self._has_warned = True
-            _log.warning("%s: %s (further files are not named)", strip_query(path), fallback)
+            _log.warning("%s: %s (further files are not reported)", strip_query(path), fallback)
 
     def pids(self) -> list[int]:
-        """Give the ids of the processes that run."""
+        """Return the ids of the running processes."""
         return [process.pid for process in self._processes if process.pid is not None]
 
     def close(self) -> None:
-        """End all processes; streams under way fail."""
+        """Stop all processes; streams in progress fail."""
         self._closed = True
         for process in self._processes:
-            process.retire()
+            process.kill()
         for _ in self._processes:
             with contextlib.suppress(queue.Empty):
-                self._idle.get_nowait().end()  # one in use is cleared away by the thread that uses it
-        self._idle.put(Process(0))  # wakes a thread that waits for one
+                self._idle.get_nowait().end()  # the thread that uses a busy process ends it
+        self._idle.put(Process(0))  # wakes a waiting thread
 
     def __enter__(self) -> Self:
         return self
@@ -192,5 +202,10 @@ class DecodePool:
 
 def _read_opened(header: wire.Header) -> OpenedVideo:
     facts = header["facts"]
-    cuts = [(number, start, end) for number, start, end in header["cuts"]]
-    return OpenedVideo(facts, facts["duration"], cuts, header["decoder"], header["why"])
+    return OpenedVideo(
+        info_facts=facts,
+        duration=facts["duration"],
+        cuts=[(index, start, end) for index, start, end in header["cuts"]],
+        decoder=header["decoder"],
+        why=header["why"],
+    )

@@ -1,4 +1,4 @@
-"""A file at an address, read in ranges: few requests, and no more bytes than somebody wants."""
+"""A remote file that is read in ranges, with few requests and few bytes that nobody needs."""
 
 import io
 import os
@@ -11,172 +11,177 @@ from vidret.types import NO_TIME
 from vidret.video.urls import NoRangesError, call_store, is_web, open_store, parse_stat
 
 BLOCK = 1 << 19
-MOST_AT_ONCE = 8  # blocks in a request, when a file is read through
-KEPT_BYTES = 32 << 20  # of blocks, in a process
-WHOLE_BYTES = 256 << 20  # of a file whose server gives no ranges
-SLOWEST = 100_000  # bytes a second, below which a range is not waited for
+MAX_BLOCKS_PER_REQUEST = 8
+CACHE_BYTES = 32 << 20  # of blocks, per process
+MAX_WHOLE_BYTES = 256 << 20  # of a file whose server does not support ranges
+MIN_BYTES_PER_S = 100_000  # a slower transfer times out
 
 
 class RemoteFile(io.RawIOBase):
-    """A file at an address, read in ranges.
+    """A file at a URL, read in ranges.
 
-    FFmpeg cannot pass an error on: a read that fails gives the end of the file, and ``check`` says why.
+    FFmpeg cannot pass an error on: a failed read looks like the end of the file, and ``check`` raises the reason.
     """
 
-    def __init__(self, address: str) -> None:
-        """Ask the store about the file.
+    def __init__(self, url: str) -> None:
+        """Stat the file and open it.
 
         Raises:
-            DecodeError: It is not there, or an ``UnreachableError``: nobody can tell.
+            DecodeError: It does not exist, or an ``UnreachableError``: its store is unavailable.
         """
         super().__init__()
-        self.address = address
-        self._store, self._path = open_store(address)
-        self._at = 0
-        self._left_out: list[tuple[int, int]] = []
-        self._next, self._run = -1, 1
+        self.url = url
+        self._store, self._path = open_store(url)
+        self._offset = 0
+        self._skipped: list[tuple[int, int]] = []
+        self._next_block, self._read_ahead = -1, 1
         self._failure: DecodeError | None = None
         self._store.invalidate_cache(self._path)
-        info = call_store(address, lambda: self._store.info(self._path))
-        self.about = about = parse_stat(address, info)
-        self.num_bytes = about.st_size
-        # Of a file whose changes nobody can see nothing is kept.
-        self._key = (address, about if about.st_mtime_ns != NO_TIME else object())
-        self._whole = _BLOCKS.get((self._key, -1))
+        info = call_store(url, lambda: self._store.info(self._path))
+        self.stat = file_stat = parse_stat(url, info)
+        self.num_bytes = file_stat.st_size
+        # A file without a modification time or tag is never cached.
+        self._key = (url, file_stat if file_stat.st_mtime_ns != NO_TIME else object())
+        self._whole = _CACHE.get((self._key, -1))
         self._handle: Any = None
         if not self.num_bytes or info.get("partial") is False:
             self._read_whole()
         elif self._whole is None:
-            known = {"size": self.num_bytes} if is_web(address) else {}  # else it would ask once more
+            known_size = {"size": self.num_bytes} if is_web(url) else {}  # saves a request
             self._handle = call_store(
-                address,
-                lambda: self._store.open(self._path, "rb", block_size=BLOCK, cache_type="none", **known),
+                url,
+                lambda: self._store.open(self._path, "rb", block_size=BLOCK, cache_type="none", **known_size),
             )
 
-    def leave_out(self, ranges: list[tuple[int, int]]) -> None:
-        """Give zeros for these ranges, (start, end) each, and do not fetch them; none to read everything again."""
-        self._left_out = ranges
+    def skip_ranges(self, ranges: list[tuple[int, int]]) -> None:
+        """Read these (start, end) ranges as zeros without fetching them; an empty list resets that."""
+        self._skipped = ranges
 
     def check(self) -> None:
-        """Raise what made a read fail."""
+        """Raise the error of a failed read.
+
+        Raises:
+            DecodeError: A read failed.
+        """
         if self._failure is not None:
             raise self._failure
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Give the position."""
-        return self._at
+        """Return the position in bytes."""
+        return self._offset
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.num_bytes}[whence]
-        self._at = max(0, start + offset)
-        return self._at
+        """Move to a position and return it."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self.num_bytes}[whence]
+        self._offset = max(0, start + offset)
+        return self._offset
 
     def readinto(self, buffer: Any) -> int:
-        """Read up to the end of a block: what lies behind it may not be wanted."""
-        wanted = min(len(buffer), self.num_bytes - self._at)
+        """Read at most to the end of the current block, since later blocks may not be needed."""
+        wanted = min(len(buffer), self.num_bytes - self._offset)
         if wanted <= 0 or self._failure is not None:
             return 0
-        end = next((end for start, end in self._left_out if start <= self._at < end), None)
+        skip_end = next((end for start, end in self._skipped if start <= self._offset < end), None)
         try:
-            data = self._read(wanted) if end is None else bytes(min(wanted, end - self._at))
+            data = self._read_block(wanted) if skip_end is None else bytes(min(wanted, skip_end - self._offset))
         except DecodeError as error:
             self._failure = error
             return 0
         buffer[: len(data)] = data
-        self._at += len(data)
+        self._offset += len(data)
         return len(data)
 
-    def _read(self, wanted: int) -> bytes:
+    def _read_block(self, wanted: int) -> bytes:
         if self._whole is not None:
-            return self._whole[self._at : self._at + wanted]
-        number, offset = divmod(self._at, BLOCK)
-        block = _BLOCKS.get((self._key, number))
+            return self._whole[self._offset : self._offset + wanted]
+        block_index, start = divmod(self._offset, BLOCK)
+        block = _CACHE.get((self._key, block_index))
         if block is None:
-            block = self._fetch(number, -(-(offset + wanted) // BLOCK) if wanted >= BLOCK else 1)
-        return block[offset : offset + wanted]
+            block = self._fetch(block_index, -(-(start + wanted) // BLOCK) if wanted >= BLOCK else 1)
+        return block[start : start + wanted]
 
-    def _fetch(self, number: int, count: int) -> bytes:
-        """Fetch blocks, the more the longer the file is read in order, and give the first."""
-        self._run = min(2 * self._run, MOST_AT_ONCE) if number == self._next else 1
-        count = max(self._run, min(count, MOST_AT_ONCE))
-        count = next((n for n in range(1, count) if _BLOCKS.get((self._key, number + n)) is not None), count)
-        start, end = number * BLOCK, min((number + count) * BLOCK, self.num_bytes)
-        self._next = number + count
+    def _fetch(self, first: int, num_blocks: int) -> bytes:
+        """Fetch blocks and return the first; sequential reads fetch more and more blocks at once."""
+        self._read_ahead = min(2 * self._read_ahead, MAX_BLOCKS_PER_REQUEST) if first == self._next_block else 1
+        num_blocks = max(self._read_ahead, min(num_blocks, MAX_BLOCKS_PER_REQUEST))
+        cached = (n for n in range(1, num_blocks) if _CACHE.get((self._key, first + n)) is not None)
+        num_blocks = next(cached, num_blocks)
+        start, end = first * BLOCK, min((first + num_blocks) * BLOCK, self.num_bytes)
+        self._next_block = first + num_blocks
         try:
-            data = call_store(self.address, lambda: self._ask_range(start, end), (end - start) / SLOWEST)
+            data = call_store(self.url, lambda: self._fetch_range(start, end), (end - start) / MIN_BYTES_PER_S)
         except NoRangesError:
             return self._read_whole()[start : start + BLOCK]
-        for place in range(0, len(data), BLOCK):
-            _BLOCKS.put((self._key, number + place // BLOCK), data[place : place + BLOCK])
+        for offset in range(0, len(data), BLOCK):
+            _CACHE.put((self._key, first + offset // BLOCK), data[offset : offset + BLOCK])
         return data[:BLOCK]
 
-    def _ask_range(self, start: int, end: int) -> bytes:
+    def _fetch_range(self, start: int, end: int) -> bytes:
         try:
             self._handle.seek(start)
             data = bytes(self._handle.read(end - start))
-        except ValueError as error:  # so fsspec says that a web server sends everything
+        except ValueError as error:  # fsspec raises it for a web server without ranges
             raise NoRangesError from error
         if len(data) != end - start:
-            raise OSError(f"{len(data)} of {end - start} bytes came")
+            raise OSError(f"{len(data)} of {end - start} bytes arrived")
         return data
 
     def _read_whole(self) -> bytes:
-        """Fetch everything, for want of ranges.
+        """Fetch and cache the whole file, because its server does not support ranges.
 
         Raises:
-            DecodeError: It is too large for that.
+            DecodeError: The file is larger than ``MAX_WHOLE_BYTES``.
         """
-        limit = f"its server gives no ranges, and it is larger than {WHOLE_BYTES >> 20} MiB: copy it here"
-        if self.num_bytes > WHOLE_BYTES:
-            raise DecodeError(self.address, limit)
+        too_large = f"its server supports no ranges, and it is larger than {MAX_WHOLE_BYTES >> 20} MiB: copy it here"
+        if self.num_bytes > MAX_WHOLE_BYTES:
+            raise DecodeError(self.url, too_large)
 
         def stream() -> bytes:
             with self._store.open(self._path, "rb", block_size=0) as file:
-                parts, left = [], WHOLE_BYTES + 1
-                while left > 0 and (part := file.read(min(left, 1 << 20))):
-                    parts.append(part)
-                    left -= len(part)
-            return b"".join(parts)
+                chunks, remaining = [], MAX_WHOLE_BYTES + 1
+                while remaining > 0 and (chunk := file.read(min(remaining, 1 << 20))):
+                    chunks.append(chunk)
+                    remaining -= len(chunk)
+            return b"".join(chunks)
 
-        self._whole = call_store(self.address, stream, (self.num_bytes or WHOLE_BYTES) / SLOWEST)
-        if len(self._whole) > WHOLE_BYTES:
-            raise DecodeError(self.address, limit)
+        self._whole = call_store(self.url, stream, (self.num_bytes or MAX_WHOLE_BYTES) / MIN_BYTES_PER_S)
+        if len(self._whole) > MAX_WHOLE_BYTES:
+            raise DecodeError(self.url, too_large)
         if self.num_bytes not in (0, len(self._whole)):
-            raise UnreachableError(self.address, f"{len(self._whole)} of {self.num_bytes} bytes came")
+            raise UnreachableError(self.url, f"{len(self._whole)} of {self.num_bytes} bytes arrived")
         self.num_bytes = len(self._whole)
-        _BLOCKS.put((self._key, -1), self._whole)
+        _CACHE.put((self._key, -1), self._whole)
         return self._whole
 
 
-class _Blocks:
-    """What this process has read lately of all addresses; the last is kept however large."""
+class _BlockCache:
+    """The blocks that this process read most recently from all URLs; the latest is kept whatever its size."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[Any, bytes] = OrderedDict()
+        self._blocks: OrderedDict[Any, bytes] = OrderedDict()
         self._num_bytes = 0
 
     def get(self, key: Any) -> bytes | None:
         with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-            return self._found.get(key)
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+            return self._blocks.get(key)
 
     def put(self, key: Any, data: bytes) -> None:
         with self._lock:
-            self._num_bytes += len(data) - len(self._found.pop(key, b""))
-            self._found[key] = data
-            while self._num_bytes > KEPT_BYTES and len(self._found) > 1:
-                self._num_bytes -= len(self._found.popitem(last=False)[1])
+            self._num_bytes += len(data) - len(self._blocks.pop(key, b""))
+            self._blocks[key] = data
+            while self._num_bytes > CACHE_BYTES and len(self._blocks) > 1:
+                self._num_bytes -= len(self._blocks.popitem(last=False)[1])
 
 
-_BLOCKS = _Blocks()
+_CACHE = _BlockCache()

@@ -1,4 +1,4 @@
-"""Read frames by index from an open file, whoever decodes: order, repeats, resizing and losses are settled here."""
+"""Frames by index from an open file, with any decoder: ordering, repeats, resizing and unreadable frames."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -6,26 +6,28 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
-from vidret.types import Frames, Resize
+from vidret.types import Frames, Picture, Resize
 from vidret.video.probe import VideoInfo
 from vidret.video.resize import resize_image
-
-Picture = UInt8[np.ndarray, "height width 3"]
 
 _log = logging.getLogger(__name__)
 
 
 class GaveUpError(Exception):
-    """A decoder cannot go on with a file; another may."""
+    """A decoder cannot continue with a file; another decoder may."""
 
 
 class FrameDecoder(Protocol):
-    """Decode frames by rising index; a frame that cannot be read is left out."""
+    """A decoder with an open file."""
 
-    def pictures(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        """Give each index with its picture."""
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+        """Yield each index with its RGB image, for rising indices; frames that cannot be read are left out.
+
+        Raises:
+            GaveUpError: The decoder cannot continue with the file.
+        """
         ...
 
     def close(self) -> None:
@@ -34,10 +36,11 @@ class FrameDecoder(Protocol):
 
 
 class Reader:
-    """Read frames of one open file: first this segment, then the next, without decoding anything twice.
+    """Frames of one open file, read by index.
 
-    ``decoder`` and ``why`` say who decodes; ``fallback`` is empty, or says which decoder gave up, and why. Rising calls
-    cost linear time; a call may also go back. Use as a context.
+    Calls with rising indices cost linear time in total, since nothing is decoded twice; a call may also go back.
+    ``decoder`` names the decoder and ``why`` the reason for it. ``fallback`` describes why another decoder gave up; it
+    is empty otherwise. Use the reader as a context manager.
     """
 
     def __init__(
@@ -51,34 +54,51 @@ class Reader:
         *,
         fallback: str = "",
     ) -> None:
-        """Take an open source, and PyAV's in case it gives up; ``open_reader`` knows both."""
+        """Wrap a decoder; use ``open_reader`` to choose one.
+
+        Args:
+            info: The probed file.
+            source: The decoder, with the file open.
+            decoder: Its name.
+            why: Why it was chosen.
+            resize: How frames are resized; None keeps them full-sized.
+            spare: Opens the file with PyAV if ``source`` gives up.
+            fallback: Which decoder gave up before, and why.
+        """
         self.info, self.decoder, self.why, self.fallback = info, decoder, why, fallback
         self._source, self._resize, self._spare = source, resize, spare
 
     def read(self, indices: Sequence[int] | Int64[np.ndarray, " index"]) -> Frames:
-        """Read the frames of these indices, rising, each once; those that cannot be read are missing and counted."""
+        """Return the frames at these indices in rising order, each once.
+
+        Frames that cannot be read are missing, and ``Frames.salvaged`` reports their number.
+
+        Raises:
+            ValueError: An index is outside the file.
+            GaveUpError: The decoder gave up, and there is no other.
+        """
         wanted = np.unique(np.asarray(indices, dtype=np.int64))
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.info.num_frames:
             raise ValueError(f"indices must lie in 0..{self.info.num_frames - 1}, got {wanted[0]}..{wanted[-1]}")
-        found: dict[int, Picture] = {}
+        images: dict[int, Picture] = {}
         try:
-            self._collect(wanted, found)
+            self._decode_missing(wanted, images)
         except GaveUpError as error:
             if self._spare is None:
                 raise
-            _log.info("%s: %s gave up (%s), PyAV goes on", self.info.path, self.decoder, error)
+            _log.info("%s: %s gave up (%s), continuing with PyAV", self.info.path, self.decoder, error)
             self._source.close()
             self.fallback = f"{self.decoder} gave up ({self.why}): {error}"
             self._source, self.decoder, self.why = self._spare(), "pyav", self.fallback
-            self._collect(wanted, found)
-        kept = np.array(sorted(found), dtype=np.int64)
+            self._decode_missing(wanted, images)
+        kept = np.array(sorted(images), dtype=np.int64)
         salvaged = "" if len(kept) == len(wanted) else f"{len(kept)} of {len(wanted)} frames could be read"
         if salvaged:
             salvaged += ": truncated" if "truncated" in self.info.damage else ": damaged"
         height, width = (self._resize.crop,) * 2 if self._resize else (self.info.height, self.info.width)
         pixels = np.empty((len(kept), height, width, 3), dtype=np.uint8)
-        for place, index in enumerate(kept):
-            pixels[place] = found.pop(int(index))
+        for row, index in enumerate(kept):
+            pixels[row] = images.pop(int(index))
         return Frames(pixels, self.info.times[kept], salvaged)
 
     def close(self) -> None:
@@ -93,6 +113,6 @@ class Reader:
     ) -> None:
         self.close()
 
-    def _collect(self, wanted: Int64[np.ndarray, " index"], found: dict[int, Picture]) -> None:
-        for index, picture in self._source.pictures([int(i) for i in wanted if i not in found]):
-            found[index] = resize_image(picture, self._resize) if self._resize else picture
+    def _decode_missing(self, wanted: Int64[np.ndarray, " index"], images: dict[int, Picture]) -> None:
+        for index, image in self._source.decode([int(i) for i in wanted if i not in images]):
+            images[index] = resize_image(image, self._resize) if self._resize else image

@@ -1,4 +1,4 @@
-"""Which files a person means by the paths and addresses given: files, folders, globs, manifests that list them."""
+"""The video files that paths and URLs mean: files, folders, globs, and manifests that list files."""
 
 import csv
 import glob
@@ -21,12 +21,12 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 MANIFEST_SUFFIXES = frozenset((".jsonl", ".csv"))
-COLUMNS = ("path", "video", "file")
+MANIFEST_COLUMNS = ("path", "video", "file")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files that paths mean, and the folders among these paths, absolute, in which files were found."""
+    """The files that paths mean, and those of the paths that are folders with files, all absolute."""
 
     files: list[str]
     folders: list[str]
@@ -38,29 +38,29 @@ def scan(paths: Iterable[str]) -> list[str]:
 
 
 def list_videos(paths: Iterable[str]) -> Listing:
-    """List the absolute paths or addresses of the files meant, each once, in the order given; folders go by name.
+    """Return the absolute paths or URLs of the files that paths mean, each once, in the order given.
 
-    A folder gives its files with a video's suffix, those that are no videos after all included: whoever reads them says
-    why not. Links to files are followed, links to folders are not, so that no loop can trap a walk. A file given by
-    name is taken whatever its suffix; a .jsonl or .csv file is a manifest that names a file in each row. Of addresses
-    folders and globs give what has a video's suffix.
+    A folder means its files with a video suffix, at any depth and sorted by name. Links to files are followed; links to
+    folders are not, so that no walk is endless. A file given by name or matched by a local glob is included whatever
+    its suffix; a glob in a URL means files with a video suffix. A .jsonl or .csv file is a manifest with a file in each
+    row. No video is opened here, so that some may turn out to be unreadable.
 
     Raises:
-        VidretError: A path does not exist or matches nothing, a manifest cannot be read, or a store cannot be asked.
+        VidretError: A path does not exist or matches nothing, a manifest cannot be read, or a store is unavailable.
     """
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}
     folders: dict[str, None] = {}
     for path in paths:
-        for file in _expand_address(path, folders) if is_url(path) else _expand(as_path(path), folders):
+        for file in _expand_url(path, folders) if is_url(path) else _expand(as_path(path), folders):
             name = absolute_path(file)
             if is_url(name):
                 urls.check_url(name)
-            found[name] = None
-    return Listing(list(found), list(folders))
+            files[name] = None
+    return Listing(list(files), list(folders))
 
 
 def lies_below(path: str, folder: str) -> bool:
-    """Return whether an absolute path or address lies in a folder, at any depth.
+    """Return whether an absolute path or URL lies in a folder, at any depth.
 
     >>> lies_below("/films/a/b.mp4", "/films"), lies_below("/films2/b.mp4", "/films"), lies_below("/b.mp4", "/")
     (True, False, True)
@@ -68,24 +68,24 @@ def lies_below(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _expand_address(address: str, folders: dict[str, None]) -> Iterator[str]:
-    if os.path.splitext(strip_query(address))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
-        raise VidretError(f"{strip_query(address)}: a manifest must be a file here, got an address")
-    found = list(urls.expand(address, VIDEO_SUFFIXES))
-    if found and all(lies_below(each, address) for each in found):
-        folders[address] = None
-    yield from found
+def _expand_url(url: str, folders: dict[str, None]) -> Iterator[str]:
+    if os.path.splitext(strip_query(url))[1].lower() in MANIFEST_SUFFIXES:  # noqa: PTH122
+        raise VidretError(f"{strip_query(url)}: a manifest must be a local file, got a URL")
+    files = list(urls.expand(url, VIDEO_SUFFIXES))
+    if files and all(lies_below(each, url) for each in files):
+        folders[url] = None
+    yield from files
 
 
 def _expand(path: str, folders: dict[str, None]) -> Iterator[str]:
     path = os.path.expanduser(path)  # noqa: PTH111
-    if os.path.isdir(path):  # noqa: PTH112  paths may hold any bytes: plain strings carry them
+    if os.path.isdir(path):  # noqa: PTH112  a path may hold any bytes, which str keeps
         denied: list[OSError] = []
-        found = list(_walk(path, denied))
-        if found:
+        files = list(_walk(path, denied))
+        if files:
             folders[absolute_path(path)] = None
-        yield from found
-        yield from (str(error.filename) for error in denied)  # listed, so that they fail with their reason
+        yield from files
+        yield from (str(error.filename) for error in denied)  # so that they are reported as failed
     elif os.path.lexists(path):
         if Path(path).suffix.lower() in MANIFEST_SUFFIXES:
             yield from read_manifest(path)
@@ -99,7 +99,7 @@ def _expand(path: str, folders: dict[str, None]) -> Iterator[str]:
 
 
 def _match(pattern: str) -> Iterator[str]:
-    """Match as a shell does; ``**`` goes down into folders, but not through links: two loops would never end."""
+    """Yield the matches of a shell pattern; ``**`` does not follow links, which may form cycles."""
     if pattern == "**" or pattern.endswith("/**"):
         pattern += "/*"
     head, deep, tail = pattern.partition("**/")
@@ -121,27 +121,31 @@ def _walk(folder: str, denied: list[OSError]) -> Iterator[str]:
 
 
 def read_manifest(path: str) -> Iterator[str]:
-    """Read the files that a .jsonl or .csv manifest lists under path, video or file, relative to its own folder.
+    """Yield the files that a .jsonl or .csv manifest lists under path, video or file.
 
-    An address stands for itself.
+    Paths are relative to the folder of the manifest; URLs are absolute.
 
     Raises:
-        VidretError: A row cannot be read or names no file; the message holds the line's number.
+        VidretError: A row cannot be read or has no file; the message contains the line number.
     """
     folder = Path(path).parent
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            for number, row in _read_rows(path, file):
-                named = next((row[column] for column in COLUMNS if isinstance(row, dict) and row.get(column)), None)
-                if not isinstance(named, str):
-                    raise VidretError(f"{path}: line {number} must name a file under {', '.join(COLUMNS)}, got {row}")
-                yield named if is_url(as_path(named)) else str(folder / as_path(named))
+            for line_number, row in _read_rows(path, file):
+                name = next(
+                    (row[column] for column in MANIFEST_COLUMNS if isinstance(row, dict) and row.get(column)), None
+                )
+                if not isinstance(name, str):
+                    raise VidretError(
+                        f"{path}: line {line_number} must have a file under {', '.join(MANIFEST_COLUMNS)}, got {row}"
+                    )
+                yield name if is_url(as_path(name)) else str(folder / as_path(name))
     except (OSError, UnicodeDecodeError) as error:
         raise VidretError(f"{path}: cannot be read as a manifest: {error}") from error
 
 
 def _read_rows(path: str, file: TextIO) -> Iterator[tuple[int, object]]:
-    """Give each row with the number of its line; blank lines count and say nothing."""
+    """Yield each row with its line number; blank lines are counted but have no row."""
     if Path(path).suffix.lower() == ".csv":
         table = csv.DictReader(file)
         try:
@@ -150,10 +154,10 @@ def _read_rows(path: str, file: TextIO) -> Iterator[tuple[int, object]]:
         except csv.Error as error:
             raise VidretError(f"{path}: line {table.line_num + 1} cannot be read: {error}") from error
         return
-    for number, line in enumerate(file, start=1):
+    for line_number, line in enumerate(file, start=1):
         if line.strip():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise VidretError(f"{path}: line {number} cannot be read: {error}") from error
-            yield number, row
+                raise VidretError(f"{path}: line {line_number} cannot be read: {error}") from error
+            yield line_number, row

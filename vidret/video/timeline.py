@@ -1,4 +1,4 @@
-"""From packets to the frames a player shows: arithmetic on timestamps, without any decoder."""
+"""The frames that a player shows, derived from packet timestamps without decoding."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -6,16 +6,16 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 MISSING = np.iinfo(np.int64).min
-# FFmpeg takes a step back by more than this for a restart of the clock.
+# A larger step back is a restart of the clock, as in FFmpeg.
 _STEP_BACK_S = 0.1
-LONGEST_STILL_S = 600.0  # a frame may stay this long, like a slide; beyond, timestamps are wrong or a recording paused
+LONGEST_STILL_S = 600.0  # a frame may stay this long, such as a slide; a longer gap is a pause or bad timestamps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packets:
-    """A stream's packets in the order of the file, one frame each, timestamps in ticks.
+    """The packets of a stream in file order, one frame each, with timestamps in ticks.
 
-    ``discarded`` packets are decoded but never shown: an edit list cut them away.
+    ``discarded`` packets are decoded but not shown, because an edit list removes them.
     """
 
     pts: Int64[np.ndarray, " packet"]
@@ -31,14 +31,14 @@ def drop_last(packets: Packets) -> Packets:
 
 
 def find_restarts(dts: Int64[np.ndarray, " packet"], tick: float) -> Int64[np.ndarray, " restart"]:
-    """Return the indices of the packets at which the clock starts anew, as in recordings joined byte by byte.
+    """Return the indices of the packets at which the clock restarts, as in concatenated recordings.
 
-    There decoding times step back, or ahead by more than ``LONGEST_STILL_S``. One packet alone that is off is none: the
-    two before a restart must both lie beyond the two from it on.
+    At a restart, decoding times step back, or ahead by more than ``LONGEST_STILL_S``. A single outlier is not a
+    restart: the two packets before it must both lie beyond the two packets from it on.
 
     Args:
-        dts: Decoding times in ticks, in the order of the file; ``MISSING`` ones are passed over.
-        tick: Seconds.
+        dts: Decoding times in ticks, in file order; ``MISSING`` ones are ignored.
+        tick: Seconds per tick.
     """
     known = np.flatnonzero(dts != MISSING)
     if len(known) < 2:
@@ -54,14 +54,14 @@ def find_restarts(dts: Int64[np.ndarray, " packet"], tick: float) -> Int64[np.nd
 
 
 def follow_restarts(packets: Packets, tick: float) -> tuple[Packets, Int64[np.ndarray, " packet"]]:
-    """Return the packets on one clock, and the ticks added to the timestamps of each; none where no clock restarts.
+    """Return the packets on one continuous clock, and the ticks added to each; no offsets if the clock never restarts.
 
-    After a restart time goes on: each part begins where the frames before it end, as in what FFmpeg converts. A frame
-    that a demuxer dated by the clock of the next part loses its presentation time.
+    Each section after a restart begins where the frames before it end, as in FFmpeg's output. A frame to which the
+    demuxer gave a timestamp of the next section's clock loses its presentation time.
 
     Args:
-        packets: As the file has them.
-        tick: Seconds.
+        packets: The packets as stored in the file.
+        tick: Seconds per tick.
     """
     restarts = find_restarts(packets.dts, tick)
     if len(restarts) == 0:
@@ -70,37 +70,37 @@ def follow_restarts(packets: Packets, tick: float) -> tuple[Packets, Int64[np.nd
     is_dated = (packets.pts != MISSING) & (np.abs(lag) * tick < LONGEST_STILL_S)
     offsets = np.zeros(len(packets.pts), dtype=np.int64)
     offset, end = 0, MISSING
-    for part in np.split(np.arange(len(offsets)), restarts):
-        pts = np.sort(packets.pts[part][is_dated[part]])
+    for section in np.split(np.arange(len(offsets)), restarts):
+        pts = np.sort(packets.pts[section][is_dated[section]])
         if len(pts):
             offset = 0 if end == MISSING else end - int(pts[0])
             end = int(pts[-1]) + offset + (int(np.median(np.diff(pts))) if len(pts) > 1 else 1)
-        offsets[part] = offset
+        offsets[section] = offset
     pts = np.where(is_dated, packets.pts + offsets, MISSING)
     dts = np.where(packets.dts != MISSING, packets.dts + offsets, MISSING)
     return replace(packets, pts=pts, dts=dts), offsets
 
 
 def has_unique_timestamps(packets: Packets) -> bool:
-    """Say whether the timestamps tell the shown frames apart: each has one, and no two share it."""
+    """Return whether every shown frame has a timestamp, and no two share one."""
     pts = packets.pts[~packets.discarded]
     return bool((pts != MISSING).all()) and len(np.unique(pts)) == len(pts)
 
 
 def sort_frames(packets: Packets) -> tuple[Int64[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
-    """Give the shown frames' timestamps in the order of presentation, and which of them are keyframes."""
+    """Return the timestamps of the shown frames in presentation order, and which of them are keyframes."""
     shown = ~packets.discarded
     order = np.argsort(packets.pts[shown], kind="stable")
     return packets.pts[shown][order], packets.keyframes[shown][order]
 
 
 def is_reordered(packets: Packets) -> bool:
-    """Say whether frames are stored in another order than they are shown in (B-frames)."""
+    """Return whether frames are stored in another order than they are shown in (B-frames)."""
     return bool((np.diff(packets.pts) < 0).any())
 
 
 def has_leading_frames(packets: Packets) -> bool:
-    """Say whether a frame is stored after a keyframe but shown before it (an open group of pictures)."""
+    """Return whether a frame is stored after a keyframe but shown before it (open GOP)."""
     if len(packets.pts) == 0:
         return False
     latest = np.maximum.accumulate(np.where(packets.keyframes, np.arange(len(packets.pts)), 0))
@@ -108,7 +108,7 @@ def has_leading_frames(packets: Packets) -> bool:
 
 
 def has_variable_rate(pts: Int64[np.ndarray, " frame"]) -> bool:
-    """Say whether the rate varies: some frame lies off the even grid by more than rounding to ticks explains."""
+    """Return whether some frame is off the even grid by more than the rounding to ticks."""
     if len(pts) < 3:
         return False
     grid = np.linspace(pts[0], pts[-1], num=len(pts))
@@ -117,7 +117,7 @@ def has_variable_rate(pts: Int64[np.ndarray, " frame"]) -> bool:
 
 
 def last_frame_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> int:
-    """Say how many ticks the last frame stays: as its packet says, else as long as frames usually do; 0 if unknown."""
+    """Return the ticks for which the last frame is shown: from its packet, else the median of all; 0 if unknown."""
     declared = packets.durations[packets.pts == pts[-1]]
     if len(declared) and declared[0] > 0:
         return int(declared[0])
@@ -125,11 +125,11 @@ def last_frame_duration(packets: Packets, pts: Int64[np.ndarray, " frame"]) -> i
 
 
 def find_gaps(times: Float64[np.ndarray, " frame"], duration: float) -> Float64[np.ndarray, "gap 2"]:
-    """Return where no frame begins for longer than ``LONGEST_STILL_S``: from a frame to the next, or to the end.
+    """Return the gaps of more than ``LONGEST_STILL_S`` between a frame and the next or the end, in seconds.
 
     Args:
         times: When frames begin, in seconds, rising.
-        duration: When the last one ends, in seconds.
+        duration: When the last frame ends, in seconds.
     """
     begins, ends = times, np.append(times[1:], duration)
     is_gap = ends - begins > LONGEST_STILL_S
@@ -137,6 +137,6 @@ def find_gaps(times: Float64[np.ndarray, " frame"], duration: float) -> Float64[
 
 
 def first_gap_start(times: Float64[np.ndarray, " frame"], duration: float) -> float:
-    """Return the seconds at which the first gap begins; the duration where there is none."""
+    """Return when the first gap begins, in seconds; the duration if there is none."""
     gaps = find_gaps(times, duration)
     return float(gaps[0, 0]) if len(gaps) else duration

@@ -1,7 +1,7 @@
-"""Videos at addresses, such as s3://bucket/a.mp4: find their stores, look at them, list them.
+"""Videos at URLs such as s3://bucket/a.mp4: open their stores, stat and list files.
 
-The only place that knows fsspec. Who may read is between fsspec and the store: environment variables and files of
-theirs. Nothing is stored on disk.
+Only this module uses fsspec. Credentials are a matter between fsspec and the store: environment variables and their
+own configuration files. Nothing is cached on disk.
 """
 
 import datetime
@@ -25,11 +25,11 @@ from vidret.types import NO_TIME
 
 T = TypeVar("T")
 
-SILENCE = 30.0  # seconds that a store may take to answer
-LISTING = 600.0  # seconds for a listing
-PAUSES = (0.5, 2.0)  # before asking again
-DEPTH = 20  # of folders on a web server, whose links may go in circles
-MEMORY = "does not exist in this process, and memory:// is of one alone"
+ANSWER_TIMEOUT_S = 30.0
+LISTING_TIMEOUT_S = 600.0  # in addition
+RETRY_PAUSES_S = (0.5, 2.0)
+MAX_WEB_DEPTH = 20  # of folders on a web server, whose links may form cycles
+MEMORY = "does not exist in this process, and memory:// belongs to a single process"
 UNREACHED = "its store cannot be reached"
 WEB = ("http", "https")
 TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created")
@@ -38,10 +38,10 @@ TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest")
 
 @dataclass(frozen=True, slots=True)
 class UrlStat:
-    """What a store says of a file, under the names that ``os.stat`` has.
+    """What a store reports about a file, with the field names of ``os.stat``.
 
-    A size of 0 is not known; a time of ``NO_TIME`` or less is none, though another one means another content. ``tag``
-    is a checksum or a version of the content, where the store gives one.
+    A size of 0 is unknown. A time of ``NO_TIME`` or less is not a time, but two different ones mean different contents.
+    ``tag`` is a checksum or version of the content; it is empty if the store has none.
     """
 
     st_size: int
@@ -50,161 +50,160 @@ class UrlStat:
 
 
 class NoRangesError(Exception):
-    """A server sends files whole only."""
+    """A server sends only whole files."""
 
 
-# Looking
+# Stat
 
 
-def stat_url(address: str, *, fresh: bool = False) -> UrlStat:
-    """Ask a store about a file; unless ``fresh``, it may answer from the listing that this process had of it.
+def stat_url(url: str, *, fresh: bool = False) -> UrlStat:
+    """Return what a store reports about a file; with ``fresh``, ignore the listing that this process has cached.
 
     Raises:
-        DecodeError: It is not there, or an ``UnreachableError``: nobody can tell.
+        DecodeError: It does not exist, or an ``UnreachableError``: its store is unavailable.
     """
-    store, path = open_store(address)
+    store, path = open_store(url)
     if fresh:
         store.invalidate_cache(path)
-    return parse_stat(address, call_store(address, lambda: store.info(path)))
+    return parse_stat(url, call_store(url, lambda: store.info(path)))
 
 
-def parse_stat(address: str, info: dict[str, Any]) -> UrlStat:
-    """Read size and time out of what a store says; in place of a time a tag of the content may serve.
+def parse_stat(url: str, info: dict[str, Any]) -> UrlStat:
+    """Return the size and time in a store's report on a file; a tag may stand in for a missing time.
 
     Raises:
-        DecodeError: It is no file.
+        DecodeError: It is a folder.
     """
     if info.get("type") == "directory":
-        raise DecodeError(address, "is a folder")
-    told = (_read_time(info[name]) for name in TIMES if info.get(name))
-    seconds = next((each for each in told if each is not None), None)
+        raise DecodeError(url, "is a folder")
+    times = (_parse_time(info[name]) for name in TIMES if info.get(name))
+    seconds = next((each for each in times if each is not None), None)
     tag = next((str(info[name]) for name in TAGS if info.get(name)), "")
     if seconds is not None:
-        changed = round(seconds * 1e9)
+        mtime_ns = round(seconds * 1e9)
     else:
-        changed = NO_TIME - (int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=7).digest()) if tag else 0)
-    return UrlStat(info.get("size") or 0, changed, tag)
+        mtime_ns = NO_TIME - (int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=7).digest()) if tag else 0)
+    return UrlStat(info.get("size") or 0, mtime_ns, tag)
 
 
-def _read_time(told: Any) -> float | None:
-    """Read a time in any of the forms that stores have; None if it is none."""
+def _parse_time(value: Any) -> float | None:
+    """Return a time, in any of the forms that stores use, as seconds since 1970; None if it is not a time."""
     try:
-        if isinstance(told, str):
-            told = email.utils.parsedate_to_datetime(told) if told[:1].isalpha() else _read_iso(told)
-        return told.timestamp() if isinstance(told, datetime.datetime) else float(told)
+        if isinstance(value, str):
+            value = email.utils.parsedate_to_datetime(value) if value[:1].isalpha() else _parse_iso(value)
+        return value.timestamp() if isinstance(value, datetime.datetime) else float(value)
     except (TypeError, ValueError):
         return None
 
 
-def _read_iso(told: str) -> datetime.datetime:
-    found = datetime.datetime.fromisoformat(told)
-    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+def _parse_iso(value: str) -> datetime.datetime:
+    parsed = datetime.datetime.fromisoformat(value)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
 
 
-# Listing
+# List
 
 
-def expand(address: str, suffixes: frozenset[str]) -> Iterator[str]:
-    """List the files that an address means: itself, or those of a folder or pattern that have a suffix, sorted.
+def expand(url: str, suffixes: frozenset[str]) -> Iterator[str]:
+    """Yield the files that a URL means: itself, or the files with a suffix in its folder or pattern, sorted.
 
     Raises:
-        VidretError: There is nothing, or the store cannot be asked.
+        VidretError: There are none, or the store is unavailable.
     """
-    check_url(address)
-    web = is_web(address)
-    store, path = open_store(address)
+    check_url(url)
+    store, path = open_store(url)
     store.invalidate_cache()
-    magic = _find_magic(address)
-    root = address
-    if magic is not None:
-        root = address[: magic.start()].rpartition("/")[0] + "/"
-        matches = call_store(address, lambda: store.glob(path, detail=True), LISTING)
+    wildcard = _find_wildcard(url)
+    root = url
+    if wildcard is not None:
+        root = url[: wildcard.start()].rpartition("/")[0] + "/"
+        matches = call_store(url, lambda: store.glob(path, detail=True), LISTING_TIMEOUT_S)
         lists = [
-            _list(address, store, name) if about["type"] == "directory" else [name] for name, about in matches.items()
+            _list_folder(url, store, name) if info["type"] == "directory" else [name] for name, info in matches.items()
         ]
-        found = sorted({name for names in lists for name in names})
+        names = sorted({name for each in lists for name in each})
     else:
-        about = call_store(address, lambda: store.info(path))
-        # A web server knows no folders, but it lists them as pages.
-        if about.get("type") != "directory" and not (web and about.get("mimetype") == "text/html"):
-            yield address
+        info = call_store(url, lambda: store.info(path))
+        # A web server has no folders, but lists them as pages.
+        if info.get("type") != "directory" and not (is_web(url) and info.get("mimetype") == "text/html"):
+            yield url
             return
-        found = _list(address, store, path)
-    start = open_store(root)[1]
-    videos = [name for name in found if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
-    if magic is not None and not videos:
-        raise VidretError(f"{strip_query(address)}: no such files at this address")
-    yield from (join(root, start, name) for name in videos if not name.rpartition("/")[2].startswith("._"))
+        names = _list_folder(url, store, path)
+    root_path = open_store(root)[1]
+    videos = [name for name in names if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
+    if wildcard is not None and not videos:
+        raise VidretError(f"{strip_query(url)}: no file matches this URL")
+    yield from (join(root, root_path, name) for name in videos if not name.rpartition("/")[2].startswith("._"))
 
 
-def _find_magic(address: str) -> re.Match[str] | None:
-    """Find where an address becomes a pattern: behind the host, and on the web before the query string."""
-    start = address.index("://") + 3
-    start = max(start, address.find("/", start))
-    if is_web(address):
-        return re.compile(r"[*\[]").search(address, start, len(address.partition("?")[0]))
-    return re.compile(r"[*?\[]").search(address, start)
+def _find_wildcard(url: str) -> re.Match[str] | None:
+    """Return the first wildcard of a URL: after the host, and on the web before the query string."""
+    start = url.index("://") + 3
+    start = max(start, url.find("/", start))
+    if is_web(url):
+        return re.compile(r"[*\[]").search(url, start, len(url.partition("?")[0]))
+    return re.compile(r"[*?\[]").search(url, start)
 
 
-def _list(address: str, store: Any, path: str) -> list[str]:
-    deepest = {"maxdepth": DEPTH} if is_web(address) else {}
-    return sorted(call_store(address, lambda: store.find(path, **deepest), LISTING))
+def _list_folder(url: str, store: Any, path: str) -> list[str]:
+    limits = {"maxdepth": MAX_WEB_DEPTH} if is_web(url) else {}
+    return sorted(call_store(url, lambda: store.find(path, **limits), LISTING_TIMEOUT_S))
 
 
-def join(address: str, path: str, name: str) -> str:
-    """Give the address of a file from that of the folder listed, its path in the store and the file's.
+def join(url: str, path: str, name: str) -> str:
+    """Return the URL of a file, from the URL of the listed folder, its path in the store and the path of the file.
 
     >>> join("s3://bucket/films/", "bucket/films", "bucket/films/a/b.mp4"), join("memory://", "", "/a.mp4")
     ('s3://bucket/films/a/b.mp4', 'memory://a.mp4')
     """
-    inside = name.removeprefix(path.rstrip("/")).lstrip("/")
-    return address + inside if address.endswith("/") else f"{address}/{inside}"
+    relative = name.removeprefix(path.rstrip("/")).lstrip("/")
+    return url + relative if url.endswith("/") else f"{url}/{relative}"
 
 
-# Asking
+# Call
 
 
-def check_url(address: str) -> None:
-    """Refuse a password in an address: an index would keep it.
+def check_url(url: str) -> None:
+    """Reject a URL with a password, which an index would store.
 
     Raises:
-        VidretError: There is one.
+        VidretError: The URL has a password.
     """
     try:
-        secret = urlsplit(address).password
+        password = urlsplit(url).password
     except ValueError:
-        secret = None
-    if secret is not None:
-        scheme, _, rest = address.partition("://")
+        password = None
+    if password is not None:
+        scheme, _, rest = url.partition("://")
         shown = strip_query(f"{scheme}://{rest.rpartition('@')[2]}")
-        raise VidretError(f"{shown}: an address must hold no password, got one: leave it to the store's own settings")
+        raise VidretError(f"{shown}: a URL must not contain a password; configure it in the settings of the store")
 
 
-def open_store(address: str) -> tuple[Any, str]:
-    """Give the store of an address, as a file system of fsspec, and the path in it.
+def open_store(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it.
 
     Raises:
-        VidretError: fsspec is not installed, or knows no such store, or needs another package for it.
+        VidretError: fsspec is not installed, does not know the scheme, or needs another package for it.
     """
-    scheme = address.partition("://")[0].lower()
+    scheme = url.partition("://")[0].lower()
     try:
         fsspec = importlib.import_module("fsspec")
     except ImportError as error:
         raise MissingExtraError(f"reading {scheme}://", "remote") from error
     try:
         kind = fsspec.get_filesystem_class(scheme)
-        options = kind._get_kwargs_from_urls(address)
-        # One for all threads where it bears that: it knows what it listed, and keeps its connections.
+        options = kind._get_kwargs_from_urls(url)
+        # Asynchronous stores are safe to share between threads, which keeps listings and connections.
         make = _share_store if kind.async_impl else fsspec.filesystem
-        return make(scheme, **options), kind._strip_protocol(address)
+        return make(scheme, **options), kind._strip_protocol(url)
     except ImportError as error:
         if scheme in WEB:
             raise MissingExtraError(f"reading {scheme}://", "remote") from error
         reason = f"{scheme}:// needs a package that is not installed: {error}"
     except Exception as error:
-        known = not str(error).startswith("Protocol not known")
-        reason = f"{scheme}:// cannot be opened: {_first_line(error)}" if known else f"fsspec knows no {scheme}://"
-    raise VidretError(f"{strip_query(address)}: {reason}")
+        is_known = not str(error).startswith("Protocol not known")
+        reason = f"{scheme}:// cannot be opened: {_first_line(error)}" if is_known else f"fsspec knows no {scheme}://"
+    raise VidretError(f"{strip_query(url)}: {reason}")
 
 
 @cache
@@ -212,50 +211,54 @@ def _share_store(scheme: str, **options: Any) -> Any:
     return importlib.import_module("fsspec").filesystem(scheme, **options)
 
 
-def is_web(address: str) -> bool:
-    """Say whether a web server is asked."""
-    return address.partition("://")[0].lower() in WEB
+def is_web(url: str) -> bool:
+    """Return whether a URL is http or https."""
+    return url.partition("://")[0].lower() in WEB
 
 
-def call_store(address: str, call: Callable[[], T], seconds: float = 0.0) -> T:
-    """Ask a store, again if that fails; ``seconds`` more than usual may pass until whoever asks is left behind.
+def call_store(url: str, call: Callable[[], T], extra_s: float = 0.0) -> T:
+    """Return the result of a call to a store, retried if it fails.
+
+    Args:
+        url: The file, for errors.
+        call: The call. It runs in a thread that is abandoned if it takes too long.
+        extra_s: Seconds that the call may take beyond ``ANSWER_TIMEOUT_S``.
 
     Raises:
-        DecodeError: The file is not there, or an ``UnreachableError``: nobody can tell.
+        DecodeError: The file does not exist, or an ``UnreachableError``: its store is unavailable.
     """
-    for pause in (*PAUSES, None):
-        answers: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()
-        threading.Thread(target=_answer, args=(call, answers), daemon=True).start()
+    timeout_s = ANSWER_TIMEOUT_S + extra_s
+    for pause_s in (*RETRY_PAUSES_S, None):
+        results: queue.SimpleQueue[tuple[list[T], BaseException | None]] = queue.SimpleQueue()
+        threading.Thread(target=_run_call, args=(call, results), daemon=True).start()
         try:
-            answer, error = answers.get(timeout=SILENCE + seconds)
+            result, error = results.get(timeout=timeout_s)
         except queue.Empty:
-            raise UnreachableError(
-                address, f"no answer from its store for {SILENCE + seconds:g} s", answered=False
-            ) from None
+            raise UnreachableError(url, f"no answer from its store for {timeout_s:g} s", answered=False) from None
         if error is None:
-            return answer[0]
+            return result[0]
         if isinstance(error, NoRangesError | DecodeError):
             raise error
-        # fsspec calls a file of a web server not found whatever went wrong, and says below what did.
-        origin = error.__cause__ or error if is_web(address) else error
-        reason = explain(origin)
+        # For a web server fsspec raises FileNotFoundError whatever went wrong; the cause is the real error.
+        origin = error.__cause__ or error if is_web(url) else error
+        reason = describe_store_error(origin)
         if reason is None:
-            raise DecodeError(address, MEMORY if address.startswith("memory://") else "does not exist") from error
-        if pause is None or _is_final(origin):
-            raise UnreachableError(address, reason, answered=not reason.startswith(UNREACHED)) from error
-        time.sleep(pause)
+            raise DecodeError(url, MEMORY if url.startswith("memory://") else "does not exist") from error
+        if pause_s is None or _is_final(origin):
+            raise UnreachableError(url, reason, answered=not reason.startswith(UNREACHED)) from error
+        time.sleep(pause_s)
     raise AssertionError
 
 
-def _answer(call: Callable[[], T], answers: "queue.SimpleQueue[tuple[list[T], BaseException | None]]") -> None:
+def _run_call(call: Callable[[], T], results: "queue.SimpleQueue[tuple[list[T], BaseException | None]]") -> None:
     try:
-        answers.put(([call()], None))
+        results.put(([call()], None))
     except BaseException as error:
-        answers.put(([], error))
+        results.put(([], error))
 
 
-def explain(error: BaseException) -> str | None:
-    """Say why a store gave nothing; None where it says that there is nothing."""
+def describe_store_error(error: BaseException) -> str | None:
+    """Return why a call to a store failed; None if the file does not exist."""
     status = getattr(error, "status", None)
     if status in (404, 410) or isinstance(error, FileNotFoundError):
         return None
@@ -267,12 +270,12 @@ def explain(error: BaseException) -> str | None:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Say whether asking again is idle: a store that answers does not change its mind in seconds, unless it is busy."""
+    """Return whether a retry is pointless: the store answered, and not that it is busy."""
     status = getattr(error, "status", None)
     return isinstance(error, PermissionError) or (isinstance(status, int) and status < 500 and status != 429)
 
 
 def _first_line(error: BaseException) -> str:
-    """Give an error's first line, without what may hold a secret."""
+    """Return the first line of an error without query strings, which may hold a secret."""
     line = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
     return re.sub(r"\?\S*", "", line)[:200]

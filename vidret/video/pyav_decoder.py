@@ -1,0 +1,172 @@
+"""Exact decoding with PyAV: seek to a keyframe where that is reliable, otherwise decode the file in order."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+
+from vidret.types import Picture
+from vidret.video.container import decode_packets, open_container, read_packets
+from vidret.video.display import orient
+from vidret.video.files import open_file
+from vidret.video.probe import VideoInfo
+from vidret.video.pyav_compat import ONE_THREAD
+
+# Measured frame by frame. In skippable containers every packet up to the keyframe is read, and none is decoded.
+_SEEKABLE = {"mov", "matroska"}
+_SKIPPABLE = {"mpegts", "mpeg", "flv", "asf"}
+_PREDICTED = {PictureType.P, PictureType.B}
+_MIN_JUMP = 8  # frames; decoding fewer is cheaper than a jump
+
+
+class PyavDecoder:
+    """A ``FrameDecoder`` for any file that FFmpeg reads."""
+
+    def __init__(self, info: VideoInfo, heartbeat: Callable[[], None]) -> None:
+        """Open the file; ``heartbeat`` is called for every packet that is read.
+
+        Raises:
+            DecodeError: The file cannot be opened.
+        """
+        self._info, self._heartbeat = info, heartbeat
+        kind = info.container.split(",")[0]
+        self._can_seek = kind in _SEEKABLE
+        self._can_jump = (self._can_seek or kind in _SKIPPABLE) and not info.by_order
+        self._keyframes = np.flatnonzero(info.keyframes)
+        self._container: Any = None
+        self._file = open_file(info.path)
+        try:
+            self._restart()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+        """Yield each index with its RGB image; frames that cannot be read are left out.
+
+        Raises:
+            DecodeError: A range of a remote file cannot be fetched.
+        """
+        for index in indices:
+            is_reached = self._advance_to(index)
+            self._file.check()  # a failed fetch looks like the end of the file
+            image = self._convert(self._frame) if is_reached else None
+            if image is not None:
+                yield index, image
+
+    def close(self) -> None:
+        """Close the file."""
+        self._close_container()
+        self._file.close()
+
+    def _close_container(self) -> None:
+        if self._container is not None:
+            self._frames.close()
+            self._packets.close()
+            self._container.close()
+            self._container = None
+
+    def _restart(self) -> None:
+        self._close_container()
+        self._container = open_container(self._info.path, self._file)
+        self._stream = self._container.streams[self._info.stream]
+        self._stream.codec_context.thread_count = 1
+        self._read_from_here()
+
+    def _read_from_here(self) -> None:
+        """Read packets from the container's position: its beginning, or the target of a seek."""
+        self._packets: Any = read_packets(self._container, self._stream, self._info.clock_offsets)
+        self._decode_from(self._packets)
+
+    def _decode_from(self, packets: Iterable[Any]) -> None:
+        self._frames: Any = decode_packets(self._stream, self._observe(packets))
+        self._position = -1
+        self._frame: Any = None
+        self._last_keyframe_pts: int | None = None
+
+    def _observe(self, packets: Iterable[Any]) -> Iterator[Any]:
+        for packet in packets:
+            self._heartbeat()
+            if packet.is_keyframe and packet.pts is not None:
+                self._last_keyframe_pts = packet.pts
+            yield packet
+
+    def _advance_to(self, index: int) -> bool:
+        """Make ``index`` the current frame, and return whether that succeeded."""
+        if index < self._position and not (self._can_jump and self._can_seek):
+            self._restart()
+        before = self._keyframes[self._keyframes <= index]
+        keyframe = int(before[-1]) if len(before) else 0
+        if self._can_jump and (index < self._position or self._is_far_ahead(keyframe)):
+            if self._jump(keyframe) and self._starts_at(keyframe) and self._walk(index) and not self._frame.is_corrupt:
+                return True
+            self._can_jump = False
+            self._restart()
+        return self._walk(index)
+
+    def _is_far_ahead(self, keyframe: int) -> bool:
+        """Return whether a keyframe is worth a jump: far ahead, and its packet not yet sent to the decoder."""
+        is_sent = self._last_keyframe_pts is not None and self._last_keyframe_pts >= self._info.pts[keyframe]
+        return keyframe > self._position + _MIN_JUMP and not is_sent
+
+    def _jump(self, keyframe: int) -> bool:
+        return self._seek(keyframe) if self._can_seek else self._skip(keyframe)
+
+    def _seek(self, keyframe: int) -> bool:
+        """Seek to a keyframe, and return whether the next frame is that one or an earlier one."""
+        start = self._position
+        try:
+            self._container.seek(int(self._info.pts[keyframe]), stream=self._stream)
+        except (av.FFmpegError, OSError, ValueError):
+            return False
+        self._read_from_here()
+        self._walk(0)
+        # In a file without an index every seek leads to its beginning: do not seek again.
+        self._can_jump = self._position > start or start > keyframe
+        return self._position <= keyframe
+
+    def _skip(self, keyframe: int) -> bool:
+        """Read up to a keyframe without decoding, and return whether it was found."""
+        for packet in self._packets:
+            self._heartbeat()
+            if packet.is_keyframe and packet.pts == self._info.pts[keyframe]:
+                self._stream.codec_context.flush_buffers()
+                self._decode_from(chain([packet], self._packets))
+                return True
+        return False
+
+    def _starts_at(self, keyframe: int) -> bool:
+        """Return whether a keyframe is a complete image; after a gradual refresh, frames would be inexact."""
+        return self._walk(keyframe) and self._frame.pict_type not in _PREDICTED
+
+    def _walk(self, index: int) -> bool:
+        """Decode up to ``index``, and return whether that frame was decoded."""
+        while self._position < index:
+            frame = next(self._frames, None)
+            if frame is None:
+                self._position, self._frame = self._info.num_frames, None
+                return False
+            position = self._position + 1 if self._info.by_order else self._find_index(frame.pts)
+            if position > self._position:
+                self._position, self._frame = position, frame
+        return self._position == index and self._frame is not None
+
+    def _find_index(self, pts: int | None) -> int:
+        """Return the index of the frame with a timestamp, -1 for a frame that is not shown."""
+        index = int(np.searchsorted(self._info.pts, pts)) if pts is not None else len(self._info.pts)
+        return index if index < len(self._info.pts) and self._info.pts[index] == pts else -1
+
+    def _convert(self, frame: Any) -> Picture | None:
+        """Return a frame as it is displayed, None if it is too damaged to convert."""
+        info = self._info
+        width, height = (info.width, info.height)[:: -1 if info.rotation % 180 else 1]
+        try:
+            image = frame.to_ndarray(format="rgb24", width=width, height=height, **ONE_THREAD)
+        except (MemoryError, BlockingIOError):  # the latter if there was no memory to start a thread
+            raise
+        except (av.FFmpegError, OSError, ValueError):
+            return None
+        return orient(image, info.rotation, mirrored=info.mirrored)

@@ -1,0 +1,158 @@
+"""One pass over a container: its video stream, its packets, and what its header declares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import av
+from av.stream import Disposition
+
+from vidret.errors import DecodeError
+from vidret.video.boxes import find_payload
+from vidret.video.container import decode_all, open_container, scan_packets
+from vidret.video.display import Display, read_display
+from vidret.video.files import SourceFile, read_head
+from vidret.video.ranges import RemoteFile
+from vidret.video.timeline import Packets, drop_last
+from vidret.video.transport import HEAD_BYTES, ends_inside_packet
+
+IS_IMAGE = "is a picture, not a video"
+NOT_DECODED = "no frame could be decoded"
+_IMAGE_FORMATS = {"image2", "tty"}
+# In MP4 and MOV the timestamps of these codecs do not depend on packet contents: measured field by field.
+_TIMED_BY_CONTAINER = {"h264", "hevc", "av1", "vp9", "prores", "mjpeg", "mpeg4", "mpeg2video"}
+_CODECS = {"libdav1d": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9", "libvpx": "vp8"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamScan:
+    """The result of one pass over a container.
+
+    Times are in seconds of the container's timestamps; those of ``packets`` are in ticks of ``tick`` seconds.
+    ``declared_end`` is when the last frame ends according to the header, 0 if it does not say.
+    """
+
+    kind: str
+    brand: str
+    codec: str
+    pixel_format: str
+    display: Display
+    average_rate: float
+    real_rate: float
+    tick: float
+    stream: int
+    num_streams: int
+    container_start: float
+    stream_start: float
+    declared_frames: int
+    declared_end: float
+    packets: Packets
+    is_cut_short: bool
+
+
+def scan_stream(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> StreamScan:
+    """Read the packets of a video, and decode its first frame.
+
+    Args:
+        name: The path or URL.
+        file: The open file.
+        heartbeat: Called for every packet.
+
+    Raises:
+        DecodeError: The file is not a readable video.
+    """
+    payload = find_payload(file, file.num_bytes) if isinstance(file, RemoteFile) else []
+    with open_container(name, file) as container:
+        stream = _choose_stream(name, container)
+        if isinstance(file, RemoteFile) and payload and _name_codec(stream) in _TIMED_BY_CONTAINER:
+            frame = _decode_first(container, stream)
+            packets, is_cut_short = _scan_times(name, file, payload, int(stream.index), heartbeat)
+        else:
+            packets, frame, is_cut_short = scan_packets(container, stream, heartbeat)
+        file.check()
+        if frame is None:
+            raise DecodeError(name, NOT_DECODED)
+        if container.format.name == "mpegts" and ends_inside_packet(read_head(file, HEAD_BYTES), file.num_bytes):
+            # The last frame is incomplete.
+            packets, is_cut_short = drop_last(packets), True
+        average_rate = float(stream.average_rate or 0)
+        container_start, stream_start = _read_clock(container, stream)
+        return StreamScan(
+            kind=container.format.name,
+            brand=container.metadata.get("major_brand", "").strip(),
+            codec=_name_codec(stream),
+            pixel_format=frame.format.name,
+            display=read_display(frame, stream.sample_aspect_ratio),
+            average_rate=average_rate,
+            real_rate=float(stream.base_rate or 0) or average_rate,
+            tick=float(stream.time_base),
+            stream=int(stream.index),
+            num_streams=len(container.streams.video),
+            container_start=container_start,
+            stream_start=stream_start,
+            declared_frames=int(stream.frames),
+            declared_end=_read_declared_end(container, stream),
+            packets=packets,
+            is_cut_short=is_cut_short,
+        )
+
+
+def _choose_stream(path: str, container: Any) -> Any:
+    """Return the stream that a player shows, which is never a cover image."""
+    streams = list(container.streams.video)
+    kind = container.format.name
+    if streams and (kind in _IMAGE_FORMATS or kind.endswith("_pipe")):
+        raise DecodeError(path, IS_IMAGE)
+    moving = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+    if not moving:
+        raise DecodeError(path, "holds only a cover picture, no video" if streams else "holds no video")
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        raise DecodeError(path, "its video codec is unknown")
+    best = container.streams.best("video")
+    return best if best in known else known[0]
+
+
+def _name_codec(stream: Any) -> str:
+    name = str(stream.codec_context.name)
+    return _CODECS.get(name, name)
+
+
+def _decode_first(container: Any, stream: Any) -> Any:
+    """Return the first frame, None if there is none."""
+    stream.codec_context.thread_count = 1
+    return next(decode_all(container, stream), None)
+
+
+def _scan_times(
+    path: str, file: RemoteFile, payload: list[tuple[int, int]], index: int, heartbeat: Callable[[], None]
+) -> tuple[Packets, bool]:
+    """Return the times of all packets without fetching their contents, and whether the file is cut off."""
+    file.skip_ranges(payload)
+    with open_container(path, file, parse=False) as container:
+        packets, _, is_cut_short = scan_packets(container, container.streams[index], heartbeat, decode=False)
+    file.skip_ranges([])
+    return packets, is_cut_short
+
+
+def _read_clock(container: Any, stream: Any) -> tuple[float, float]:
+    """Return the start of a player's clock and of the stream, in seconds of the container's timestamps."""
+    stream_start = float((stream.start_time or 0) * stream.time_base)
+    container_start = stream_start if container.start_time is None else container.start_time / av.time_base
+    return container_start, stream_start
+
+
+def _read_declared_end(container: Any, stream: Any) -> float:
+    """Return when the last frame ends according to a Matroska header, in seconds; 0 for other formats.
+
+    A truncated Matroska file can be read without an error.
+    """
+    if not container.format.name.startswith("matroska"):
+        return 0.0
+    clock = stream.metadata.get("DURATION", "").split(":")
+    if len(clock) == 3:
+        try:
+            return float(clock[0]) * 3600 + float(clock[1]) * 60 + float(clock[2])
+        except ValueError:
+            return 0.0
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
