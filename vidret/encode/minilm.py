@@ -61,7 +61,7 @@ def _rename(theirs: Weights, num_layers: int) -> Weights:
         "positions.weight": theirs["embeddings.position_embeddings.weight"],
         "kinds.weight": theirs["embeddings.token_type_embeddings.weight"],
     }
-    parts = {
+    modules = {
         "self_attn.out_proj": "attention.output.dense",
         "norm1": "attention.output.LayerNorm",
         "linear1": "intermediate.dense",
@@ -74,5 +74,5 @@ def _rename(theirs: Weights, num_layers: int) -> Weights:
             layer, ours = f"encoder.layer.{index}", f"encoder.layers.{index}"
             packed = [theirs[f"{layer}.attention.self.{name}.{kind}"] for name in ("query", "key", "value")]
             own[f"{ours}.self_attn.in_proj_{kind}"] = torch.cat(packed)
-            own |= {f"{ours}.{part}.{kind}": theirs[f"{layer}.{name}.{kind}"] for part, name in parts.items()}
+            own |= {f"{ours}.{module}.{kind}": theirs[f"{layer}.{name}.{kind}"] for module, name in modules.items()}
     return own

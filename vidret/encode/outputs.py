@@ -71,23 +71,23 @@ class LayerOutput(NamedTuple):
         return FrameTokens(self.tokens[sequence, order], self.sizes[sequence, order], self.mask[sequence, order])
 
 
-def join_layers(parts: Sequence[LayerTokens]) -> LayerTokens:
+def join_layers(segments: Sequence[LayerTokens]) -> LayerTokens:
     """Concatenate the layers of consecutive segments of a video; frames with fewer tokens get masked zeros."""
-    if len(parts) == 1:
-        return parts[0]
-    times = np.concatenate([part.times for part in parts])
-    layers = _join_each([part.layers for part in parts])
-    sizes, masks = [part.sizes or () for part in parts], [part.masks or () for part in parts]
+    if len(segments) == 1:
+        return segments[0]
+    times = np.concatenate([segment.times for segment in segments])
+    layers = _join_each([segment.layers for segment in segments])
+    sizes, masks = [segment.sizes or () for segment in segments], [segment.masks or () for segment in segments]
     return LayerTokens(layers, times, _join_each(sizes) or None, _join_each(masks) or None)
 
 
-def _join_each(parts: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
+def _join_each(segments: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
     """Concatenate each layer along frames, padded with zeros (False) to the longest segment's number of tokens."""
     joined = []
-    for layer in zip(*parts, strict=True):
-        most = max(part.shape[1] for part in layer)
-        widths = [[(0, 0), (0, most - part.shape[1]), *[(0, 0)] * (part.ndim - 2)] for part in layer]
-        joined.append(np.concatenate([np.pad(part, width) for part, width in zip(layer, widths, strict=True)]))
+    for layer in zip(*segments, strict=True):
+        most = max(segment.shape[1] for segment in layer)
+        widths = [[(0, 0), (0, most - segment.shape[1]), *[(0, 0)] * (segment.ndim - 2)] for segment in layer]
+        joined.append(np.concatenate([np.pad(segment, width) for segment, width in zip(layer, widths, strict=True)]))
     return tuple(joined)
 
 
@@ -113,10 +113,10 @@ def index_sources(
     sources: Int[Tensor, "sequence source"], step: Step, num_frames: int, stop: int
 ) -> Int[Tensor, "video frame patch"]:
     """Turn indices in the last sequences, whose patches end at ``stop``, into indices in [frames | tokens]."""
-    num_classes, left = step.front * step.clips, stop - step.front
+    num_classes, num_patches = step.front * step.clips, stop - step.front
     clip = rearrange(torch.arange(len(sources)).to(sources) % step.clips, "sequence -> sequence 1")
     is_class = sources < step.front
-    index = torch.where(is_class, sources + clip * step.front, num_classes + sources - step.front + clip * left)
+    index = torch.where(is_class, sources + clip * step.front, num_classes + sources - step.front + clip * num_patches)
     index = rearrange(
         index, "(video clip) (front patch) -> video (clip front) patch", clip=step.clips, front=step.front
     )[:, :num_frames]

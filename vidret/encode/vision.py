@@ -237,8 +237,10 @@ class VisionTower(nn.Module):
         factor, length = step.join, trunk.x.shape[1]
         order = join_order(factor, step.front // factor, back // factor, length).to(trunk.x.device)
         x, sizes, mask = (
-            None if part is None else part.reshape(len(part) // factor, factor * length, *part.shape[2:])[:, order]
-            for part in trunk[:3]
+            None
+            if values is None
+            else values.reshape(len(values) // factor, factor * length, *values.shape[2:])[:, order]
+            for values in trunk[:3]
         )
         assert x is not None
         sources = None if trunk.sources is None else join_sources(trunk.sources, order, factor)
@@ -286,8 +288,10 @@ class VisionTower(nn.Module):
         if self.prompts is not None:
             pattern = "(video clip) (front slot) ... -> video (clip front) slot ..."
             prompts, real = (
-                None if part is None else rearrange(part[:, stop:], pattern, clip=clips, front=front)[:, :num_frames]
-                for part in (trunk.x, trunk.mask)
+                None
+                if values is None
+                else rearrange(values[:, stop:], pattern, clip=clips, front=front)[:, :num_frames]
+                for values in (trunk.x, trunk.mask)
             )
             assert prompts is not None
             classes = self.prompts.aggregate(classes, prompts, mask=real)
@@ -295,7 +299,8 @@ class VisionTower(nn.Module):
         if not (tokens or trunk.sources is not None):
             return VisionOutput(frames)
         patches, sizes, mask = (
-            rearrange(part, "(video clip) n ... -> video (clip n) ...", clip=clips) for part in trunk.cut(front, stop)
+            rearrange(values, "(video clip) n ... -> video (clip n) ...", clip=clips)
+            for values in trunk.cut(front, stop)
         )
         projected = self.ln_post(patches) @ self.proj
         sources = None if trunk.sources is None else index_sources(trunk.sources, step, num_frames, stop)

@@ -65,14 +65,14 @@ def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list
             ``typical`` throughout.
         weak: Whether to keep spans that rise less than half as far above the mean of the curve as the best one.
     """
-    found = []
+    candidates = []
     for part in split_at_gaps(curve):
         overlap = MAX_OVERLAP if overlapping else 0.0
         spans = find_spans(part.scores, part.times, start=part.start, end=part.end, k=k, max_overlap=overlap)
         if not overlapping and curve.typical is not None and part.scores.min() >= curve.typical:
             spans = [Span(part.start, part.end, spans[0].score)]
-        found += spans
-    best, *others = sorted(found, key=lambda span: -span.score)
+        candidates += spans
+    best, *others = sorted(candidates, key=lambda span: -span.score)
     mean = float(curve.scores.mean())
     least = mean + STANDS_OUT * (mean_inside(curve, best) - mean)
     return [best, *(span for span in others if weak or mean_inside(curve, span) >= least)]

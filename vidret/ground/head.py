@@ -108,19 +108,14 @@ class GroundingHead(nn.Module):
             num_layers: Number of last CLIP layers that the head reads.
             heads: Attention heads of the temporal layers.
             strides: Strides of the pyramid levels, rising powers of 2 from 1.
-            tef: Whether tokens include the temporal endpoint feature: start and end of their frame, relative to the
-                video's length.
+            tef: Whether tokens include the temporal endpoint feature: start and end of their frame, in video lengths.
             boundaries: Whether to predict spans, not highlights only.
             cosine: Whether to multiply saliency by the cosine of frame and query.
             limit: Maximum number of spans per video.
             dropout: Dropout of the inputs of the projections' linear layers.
             drop_path: Stochastic depth rate of the temporal layers.
-            as_published: Whether to treat padding as the published code does: it counts towards a video's length,
-                padding words take part, and convolutions read past the end. The published checkpoints were trained
-                this way. Without padding there is no difference.
-
-        Raises:
-            ValueError: A number is out of range.
+            as_published: Whether to treat padding as in the published code and the training of its checkpoints: it
+                counts towards a video's length, padding words take part, and convolutions read past the end.
         """
         if limit < 1 or not 0 <= dropout < 1 or not 0 <= drop_path < 1 or num_layers < 1:
             raise ValueError(

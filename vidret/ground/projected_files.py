@@ -26,7 +26,7 @@ KINDS = ("layers", "scales", "biases")
 DAMAGE = (OSError, BadZipFile, SafetensorError, ValueError, EOFError, RuntimeError, zlib.error)
 
 
-def save_projected(path: Path, parts: Iterable[tuple[Window, ProjectedVideos]]) -> None:
+def save_projected(path: Path, windows: Iterable[tuple[Window, ProjectedVideos]]) -> None:
     """Write the windows of one video atomically, keeping one window in memory.
 
     Raises:
@@ -38,7 +38,7 @@ def save_projected(path: Path, parts: Iterable[tuple[Window, ProjectedVideos]]) 
         path.parent.mkdir(parents=True, exist_ok=True)
         with ZipFile(temporary, "w") as archive:
             archive.comment = MARK
-            for window, projected in parts:
+            for window, projected in windows:
                 archive.writestr(f"{window.first}-{window.last}", save(_name_tensors(projected)))
         temporary.replace(path)
     except OSError as error:
