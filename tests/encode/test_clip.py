@@ -98,16 +98,16 @@ def unit(vectors: torch.Tensor) -> np.ndarray:
 def naive_images(frames: Frames) -> torch.Tensor:
     """Normalise each frame as open_clip's preprocessing does after resizing."""
     mean, std = np.array(open_clip.OPENAI_DATASET_MEAN), np.array(open_clip.OPENAI_DATASET_STD)
-    pictures = [((picture / 255 - mean) / std).transpose(2, 0, 1) for picture in frames.pixels]
-    return torch.from_numpy(np.stack(pictures)).float()
+    images = [((picture / 255 - mean) / std).transpose(2, 0, 1) for picture in frames.pixels]
+    return torch.from_numpy(np.stack(images)).float()
 
 
 @torch.no_grad()
 def naive_tokens(model: Any, frames: Frames) -> np.ndarray:
     """Compute projected patches step by step: patches, class token, blocks, last norm, projection."""
     visual, tokens = model.visual, []
-    for picture in naive_images(frames):
-        patches = visual.conv1(picture[None])[0].flatten(1).T
+    for image in naive_images(frames):
+        patches = visual.conv1(image[None])[0].flatten(1).T
         states = torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding
         states = visual.ln_pre(states)[None]
         for block in visual.transformer.resblocks:
@@ -440,23 +440,24 @@ def test_a_reachable_hub_reports_its_own_errors(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("picture", "resize"),
+    ("preprocess", "resize"),
     [
         ({"size": 224}, Resize(224, 224, "bicubic")),
         ({"size": (336, 336), "interpolation": "bilinear"}, Resize(336, 336, "bilinear")),
         ({"size": [256, 256], "resize_mode": "squash", "interpolation": "bicubic"}, Resize(256, 256, squash=True)),
     ],
 )
-def test_preprocessing_is_read(picture: dict[str, Any], resize: Resize) -> None:
-    assert read_resize("m", picture) == resize
+def test_preprocessing_is_read(preprocess: dict[str, Any], resize: Resize) -> None:
+    assert read_resize("m", preprocess) == resize
 
 
 @pytest.mark.parametrize(
-    "picture", [{"size": (224, 336)}, {"size": 224, "resize_mode": "longest"}, {"size": 224, "interpolation": "random"}]
+    "preprocess",
+    [{"size": (224, 336)}, {"size": 224, "resize_mode": "longest"}, {"size": 224, "interpolation": "random"}],
 )
-def test_unsupported_preprocessing_is_rejected(picture: dict[str, Any]) -> None:
+def test_unsupported_preprocessing_is_rejected(preprocess: dict[str, Any]) -> None:
     with pytest.raises(EncoderError, match="m: preprocessing must be a square crop, got 224x"):
-        read_resize("m", picture)
+        read_resize("m", preprocess)
 
 
 def test_an_encoder_has_its_models_resize(encoder: Encoder) -> None:

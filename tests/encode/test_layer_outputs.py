@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode.tiny import MERGING, TEXT, VISION, make_pictures, recorded, silence, stir
+from tests.encode.tiny import MERGING, TEXT, VISION, make_images, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.clip import ClipEncoder, derive_card
 from vidret.encode.encoder import LayeredEncoder
@@ -83,9 +83,9 @@ def make_tower(**settings: Any) -> VisionTower:
 
 
 def frame_tokens(
-    tower: VisionTower, pictures: Tensor, num_frames: int, num_layers: int = 6, **more: Any
+    tower: VisionTower, images: Tensor, num_frames: int, num_layers: int = 6, **more: Any
 ) -> list[FrameTokens]:
-    actual = tower.layers(pictures, num_frames=num_frames, num_layers=num_layers, **more)
+    actual = tower.layers(images, num_frames=num_frames, num_layers=num_layers, **more)
     return [layer.by_frame() for layer in actual]
 
 
@@ -144,10 +144,10 @@ def take(other: Any, *, batch_size: int = 64) -> ClipEncoder:
 @torch.no_grad()
 @pytest.mark.parametrize("num_layers", [1, 4, 5])
 def test_vision_layers_equal_open_clip(other: Any, num_layers: int) -> None:
-    encoder, pictures = take(other), make_pictures(6)
-    expected = watch(other.visual.transformer.resblocks[-num_layers:], lambda: other.encode_image(pictures))
+    encoder, images = take(other), make_images(6)
+    expected = watch(other.visual.transformer.resblocks[-num_layers:], lambda: other.encode_image(images))
     for num_frames in (1, 3):
-        actual = frame_tokens(encoder._model.vision, pictures, num_frames, num_layers)
+        actual = frame_tokens(encoder._model.vision, images, num_frames, num_layers)
         assert len(actual) == len(expected) == num_layers
         for layer, own in zip(actual, expected, strict=True):
             assert layer.tokens.shape == (6 // num_frames, num_frames, 17, 48)
@@ -196,14 +196,14 @@ def test_text_layers_equal_open_clip(other: Any, num_layers: int) -> None:
 @pytest.mark.parametrize("schedule", [MERGING, HARSH, replace(MERGING, layers=(2, 4), factors=(3, 2)), None])
 @pytest.mark.parametrize("prompts", [PromptShape(2, 4), None])
 def test_by_frame_equals_loops(schedule: MergeSchedule | None, prompts: PromptShape | None, num_frames: int) -> None:
-    tower, pictures = make_tower(merging=schedule, prompts=prompts), make_pictures(2 * num_frames)
+    tower, images = make_tower(merging=schedule, prompts=prompts), make_images(2 * num_frames)
     mask = torch.ones(2, num_frames, dtype=torch.bool)
     mask[1, [2, num_frames - 1]] = False
     factors = dict(zip(schedule.layers, schedule.factors, strict=True)) if schedule else {}
     padded = schedule.padded(num_frames) if schedule else num_frames
     for given in (None, mask):
         with recorded(tower) as trunks:
-            actual = frame_tokens(tower, pictures, num_frames, mask=given)
+            actual = frame_tokens(tower, images, num_frames, mask=given)
         for layer, (trunk, view) in enumerate(zip(trunks, actual, strict=True)):
             joined = prod(factor for at, factor in factors.items() if at <= layer)
             back = 2 * joined if prompts else 0
@@ -218,12 +218,12 @@ def test_by_frame_equals_loops(schedule: MergeSchedule | None, prompts: PromptSh
 @each_method
 @pytest.mark.parametrize("num_frames", [4, 8, 12])
 def test_frames_are_projected_last_class_tokens(method: str, num_frames: int) -> None:
-    tower, pictures = make_encoder(method)._model.vision, make_pictures(2 * num_frames)
+    tower, images = make_encoder(method)._model.vision, make_images(2 * num_frames)
     mask = torch.arange(2 * num_frames).view(2, -1) % 7 != 3
     for given in (None, mask):
         real = torch.ones_like(mask) if given is None else mask
-        classes = frame_tokens(tower, pictures, num_frames, 1, mask=given)[0].tokens[:, :, 0]
-        frames = tower(pictures, num_frames=num_frames, mask=given).frames
+        classes = frame_tokens(tower, images, num_frames, 1, mask=given)[0].tokens[:, :, 0]
+        frames = tower(images, num_frames=num_frames, mask=given).frames
         check_close((tower.ln_post(classes) @ tower.proj)[real], frames[real])
 
 
@@ -236,7 +236,7 @@ def test_sizes_sum_to_the_tokens_of_joined_frames(schedule: MergeSchedule | None
     factors = dict(zip(schedule.layers, schedule.factors, strict=True)) if schedule else {}
     for given in (None, mask):
         real = torch.ones_like(mask) if given is None else mask
-        for layer, view in enumerate(frame_tokens(tower, make_pictures(2 * num_frames), num_frames, mask=given)):
+        for layer, view in enumerate(frame_tokens(tower, make_images(2 * num_frames), num_frames, mask=given)):
             joined = prod(factor for at, factor in factors.items() if at <= layer)
             for video, frame in real.nonzero().tolist():
                 start = frame // joined * joined
@@ -249,10 +249,10 @@ def test_sizes_sum_to_the_tokens_of_joined_frames(schedule: MergeSchedule | None
 
 @torch.no_grad()
 def test_tokens_are_means_over_joined_frames() -> None:
-    tower, pictures = make_tower(merging=MERGING), make_pictures(24)
+    tower, images = make_tower(merging=MERGING), make_images(24)
     silence(tower)  # tokens only merge, so the weighted sum of a sequence is constant
-    before = tower._embed(pictures, 12, 12, None, trace=False).x.view(2, 12, 17, 32)
-    for view, joined in zip(frame_tokens(tower, pictures, 12), [1, 1, 2, 4, 12, 12], strict=True):
+    before = tower._embed(images, 12, 12, None, trace=False).x.view(2, 12, 17, 32)
+    for view, joined in zip(frame_tokens(tower, images, 12), [1, 1, 2, 4, 12, 12], strict=True):
         held = (view.tokens * view.sizes[..., None]).sum(dim=2)
         for frame in range(12):
             start = frame // joined * joined
@@ -262,7 +262,7 @@ def test_tokens_are_means_over_joined_frames() -> None:
 @torch.no_grad()
 def test_a_frames_own_class_token_comes_first() -> None:
     tower = make_tower(merging=MERGING)
-    view = frame_tokens(tower, make_pictures(12), 12, 1)[0].tokens[0]
+    view = frame_tokens(tower, make_images(12), 12, 1)[0].tokens[0]
     classes = view[:, 0]
     for frame in range(12):
         others = [other for other in range(12) if other != frame]
@@ -278,9 +278,9 @@ def test_padding_frames_do_not_affect_others(method: str) -> None:
     mask = torch.ones(2, 12, dtype=torch.bool)
     mask[0, [1, 4, 9, 10, 11]] = False
     mask[1, 1:] = False
-    pictures = make_pictures(24)
-    changed = torch.where(mask.flatten()[:, None, None, None], pictures, 3 * make_pictures(24, seed=5))
-    for one, two in zip(*(frame_tokens(tower, each, 12, mask=mask) for each in (pictures, changed)), strict=True):
+    images = make_images(24)
+    changed = torch.where(mask.flatten()[:, None, None, None], images, 3 * make_images(24, seed=5))
+    for one, two in zip(*(frame_tokens(tower, each, 12, mask=mask) for each in (images, changed)), strict=True):
         assert torch.equal(one.mask[mask], two.mask[mask])
         assert torch.equal(one.sizes[mask], two.sizes[mask])
         assert one.tokens.isfinite().all()
@@ -289,10 +289,10 @@ def test_padding_frames_do_not_affect_others(method: str) -> None:
 
 @torch.no_grad()
 def test_internal_padding_equals_masked_frames() -> None:
-    tower, pictures = make_tower(merging=MERGING), make_pictures(14)
-    filled = torch.cat([pictures.view(2, 7, 3, 32, 32), torch.randn(2, 5, 3, 32, 32)], dim=1).flatten(0, 1)
+    tower, images = make_tower(merging=MERGING), make_images(14)
+    filled = torch.cat([images.view(2, 7, 3, 32, 32), torch.randn(2, 5, 3, 32, 32)], dim=1).flatten(0, 1)
     given = frame_tokens(tower, filled, 12, mask=torch.arange(12).expand(2, 12) < 7)
-    for view, padded in zip(frame_tokens(tower, pictures, 7), given, strict=True):
+    for view, padded in zip(frame_tokens(tower, images, 7), given, strict=True):
         assert torch.equal(view.mask, padded.mask[:, :7])
         assert torch.equal(view.sizes, padded.sizes[:, :7])
         check_close(view.tokens[view.mask], padded.tokens[:, :7][view.mask], 2e-6)
@@ -301,7 +301,7 @@ def test_internal_padding_equals_masked_frames() -> None:
 @torch.no_grad()
 @each_method
 def test_videos_are_independent(method: str) -> None:
-    tower, videos = make_tower(**METHODS[method]), make_pictures(24)
+    tower, videos = make_tower(**METHODS[method]), make_images(24)
     alone = [frame_tokens(tower, each, 12) for each in (videos[:12], videos[12:])]
     for layer, together in enumerate(frame_tokens(tower, videos, 12)):
         for tensor, *single in zip(together, *(view[layer] for view in alone), strict=True):
@@ -312,18 +312,18 @@ def test_videos_are_independent(method: str) -> None:
 def test_layers_are_the_last_in_order() -> None:
     tower, text = make_tower(merging=MERGING), TextTower(TEXT).eval()
     stir(text)
-    pictures, ids = make_pictures(12), torch.tensor([[38, 5, 6, 39, 0], [38, 39, 0, 0, 0]])
-    whole = frame_tokens(tower, pictures, 12, 6)
+    images, ids = make_images(12), torch.tensor([[38, 5, 6, 39, 0], [38, 39, 0, 0, 0]])
+    whole = frame_tokens(tower, images, 12, 6)
     assert [view.tokens.shape[2] for view in whole] == [step.left for step in tower.plan(12)]
     for num_layers in (1, 3):
-        for view, again in zip(whole[-num_layers:], frame_tokens(tower, pictures, 12, num_layers), strict=True):
+        for view, again in zip(whole[-num_layers:], frame_tokens(tower, images, 12, num_layers), strict=True):
             assert torch.equal(view.tokens, again.tokens)
         assert torch.equal(text.layers(ids, num_layers=2)[-1], text.layers(ids, num_layers=1)[0])
 
 
 def test_gradients_reach_every_block() -> None:
     tower, text = make_tower(merging=MERGING), TextTower(TEXT)
-    loss = sum(view.tokens.square().mean() for view in frame_tokens(tower, make_pictures(24), 12, 3))
+    loss = sum(view.tokens.square().mean() for view in frame_tokens(tower, make_images(24), 12, 3))
     words = text.layers(torch.tensor([[38, 5, 6, 39, 0]]), num_layers=2)
     (loss + words.square().mean()).backward()  # type: ignore[no-untyped-call]
     for name, weight in [*tower.blocks.named_parameters(), *text.blocks.named_parameters()]:
@@ -336,7 +336,7 @@ def test_num_layers_out_of_range_is_rejected() -> None:
     tower, text, encoder = make_tower(), TextTower(TEXT), make_encoder("plain")
     for num_layers in (0, 7):
         with pytest.raises(ValueError, match=f"num_layers must be in 1..6, got {num_layers}"):
-            tower.layers(make_pictures(2), num_frames=1, num_layers=num_layers)
+            tower.layers(make_images(2), num_frames=1, num_layers=num_layers)
         with pytest.raises(ValueError, match=f"num_layers must be in 1..2, got {num_layers}"):
             text.layers(torch.tensor([[38, 39]]), num_layers=num_layers)
         with pytest.raises(EncoderError, match=f"num_layers must be in 1..6 for plain, got {num_layers}"):
@@ -344,7 +344,7 @@ def test_num_layers_out_of_range_is_rejected() -> None:
         with pytest.raises(EncoderError, match=f"num_layers must be in 1..2 for plain, got {num_layers}"):
             encoder.encode_text_layers(["a dog"], num_layers)
     with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
-        tower.layers(make_pictures(6), num_frames=4, num_layers=1)
+        tower.layers(make_images(6), num_frames=4, num_layers=1)
 
 
 # Through ClipEncoder.

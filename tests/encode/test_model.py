@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.encode.tiny import MERGING, TEXT, VISION, make_pictures, stir
+from tests.encode.tiny import MERGING, TEXT, VISION, make_images, stir
 from vidret.encode.model import CARD, CLIP_MEAN, Card, ClipModel, load_exactly, load_model, read_card, save_model
 from vidret.encode.prompt_switch import PromptShape
 from vidret.errors import EncoderError
@@ -66,9 +66,9 @@ def test_a_model_round_trips(card: Card, tmp_path: Path) -> None:
     own, other = model.state_dict(), loaded.state_dict()
     assert own.keys() == other.keys()
     assert all(torch.equal(own[name], other[name]) for name in own)
-    pictures = make_pictures(12)
-    frames = model.vision(pictures, num_frames=12).frames
-    assert torch.equal(loaded.vision(pictures, num_frames=12).frames, frames)
+    images = make_images(12)
+    frames = model.vision(images, num_frames=12).frames
+    assert torch.equal(loaded.vision(images, num_frames=12).frames, frames)
 
 
 def test_a_folded_model_round_trips(tmp_path: Path) -> None:

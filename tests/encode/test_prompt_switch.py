@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode.tiny import MERGING, VISION, make_pictures, recorded, stir
+from tests.encode.tiny import MERGING, VISION, make_images, recorded, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode.model import ClipModel
 from vidret.encode.prompt_switch import PromptCube, PromptShape, interleave, switch
@@ -100,7 +100,7 @@ def test_num_frames_must_be_a_multiple_of_num_prompts(num_prompts: int, num_fram
 def test_partial_clips_are_rejected() -> None:
     tower = VisionTower(VISION, prompts=PromptShape(2, 4))
     with pytest.raises(ValueError, match="num_frames must be a multiple of 4, got 6"):
-        tower(make_pictures(6), num_frames=6)
+        tower(make_images(6), num_frames=6)
 
 
 def test_interleaved_clips_span_the_video() -> None:
@@ -119,14 +119,14 @@ def make_tower(shape: PromptShape, *, merging: bool = False) -> VisionTower:
 
 @torch.no_grad()
 def test_information_stays_within_chunks_and_clips() -> None:
-    tower, pictures = make_tower(PromptShape(2, 4)), make_pictures(8)
-    frames = tower(pictures, num_frames=8).frames[0]
-    other = pictures.clone()
-    other[0] = make_pictures(1, seed=9)[0]
+    tower, images = make_tower(PromptShape(2, 4)), make_images(8)
+    frames = tower(images, num_frames=8).frames[0]
+    other = images.clone()
+    other[0] = make_images(1, seed=9)[0]
     changed = (tower(other, num_frames=8).frames[0] - frames).abs().amax(dim=1) > 1e-6
     assert changed.tolist() == [True] * 4 + [False] * 4
     with recorded(tower) as one:
-        tower(pictures, num_frames=8)
+        tower(images, num_frames=8)
     with recorded(tower) as two:
         tower(other, num_frames=8)
     moved = (one[-1].x[:, 0] - two[-1].x[:, 0]).abs().amax(dim=1) > 1e-6
@@ -140,9 +140,9 @@ def test_padding_frames_do_not_affect_others(merging: bool) -> None:
     mask = torch.ones(2, 12, dtype=torch.bool)
     mask[0, [1, 4, 9, 10, 11]] = False
     mask[1, 1:] = False
-    pictures = make_pictures(24)
-    other = torch.where(mask.flatten()[:, None, None, None], pictures, make_pictures(24, seed=5))
-    one, two = (tower(each, num_frames=12, mask=mask, tokens=True) for each in (pictures, other))
+    images = make_images(24)
+    other = torch.where(mask.flatten()[:, None, None, None], images, make_images(24, seed=5))
+    one, two = (tower(each, num_frames=12, mask=mask, tokens=True) for each in (images, other))
     assert one.frames.isfinite().all()
     check_close(one.frames[mask], two.frames[mask], 1e-6)
     assert torch.equal(one.mask, two.mask)
@@ -154,7 +154,7 @@ def test_merging_works_with_prompts() -> None:
     shape = PromptShape(3, 6)
     tower = make_tower(shape, merging=True)
     with recorded(tower) as trunks:
-        out = tower(make_pictures(24), num_frames=12, tokens=True, trace=True)
+        out = tower(make_images(24), num_frames=12, tokens=True, trace=True)
     for trunk, step in zip(trunks, tower.plan(12), strict=True):
         back = shape.num_prompts * step.front
         assert trunk.x.shape[:2] == (2 * step.clips, step.left)
@@ -175,13 +175,13 @@ def test_merging_works_with_prompts() -> None:
 def test_padded_frames_must_be_whole_chunks() -> None:
     tower = VisionTower(VISION, prompts=PromptShape(3, 3), merging=replace(MERGING, factors=(2, 2, 2)))
     with pytest.raises(ValueError, match=r"num_frames, padded .* must be a multiple of 3 prompts, got 6 padded to 8"):
-        tower(make_pictures(6), num_frames=6)
+        tower(make_images(6), num_frames=6)
 
 
 def test_gradients_reach_cube_and_aggregation() -> None:
     tower = make_tower(PromptShape(2, 4))
     assert tower.prompts is not None
-    tower(make_pictures(4), num_frames=4).frames.square().sum().backward()
+    tower(make_images(4), num_frames=4).frames.square().sum().backward()
     for name, weight in tower.prompts.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name

@@ -139,20 +139,20 @@ def test_logits_are_standardised_as_in_loops(classifier: Any) -> None:
 
 @torch.no_grad()
 def test_folding_keeps_the_output(classifier: Any) -> None:
-    pictures = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    before = classifier.forward_features(pictures)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    before = classifier.forward_features(images)
     folded = load_classifier(find_weights(*CLASSIFIER))
     fold_norms(folded)
     assert not any(isinstance(child, nn.BatchNorm2d) for child in folded.modules())
-    after = folded.forward_features(pictures)
+    after = folded.forward_features(images)
     assert (after - before).abs().max() < 1e-4 * before.abs().max()
 
 
 @torch.no_grad()
 def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, classifier: Any) -> None:
     frames = sample(2)
-    pictures = torch.from_numpy((frames.pixels.transpose(0, 3, 1, 2) - 127.0) / 128).float()
-    features = classifier.forward_features(pictures).double()
+    images = torch.from_numpy((frames.pixels.transpose(0, 3, 1, 2) - 127.0) / 128).float()
+    features = classifier.forward_features(images).double()
     classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
     layer, centred = make_standardiser(classifier).double(), classes - classes.mean(0)
     (embedding,) = encoder.encode_frames([frames], tokens=True)

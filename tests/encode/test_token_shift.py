@@ -17,13 +17,13 @@ def test_shifted_towers_equal_the_published_ones(case: Case) -> None:
     model = convert_state_dict(weights, "ucofia", heads=heads)
     video = case.inputs["video"].float()
     num_videos, num_frames = video.shape[:2]
-    pictures = video.reshape(-1, *video.shape[-3:])
-    output = model.vision(pictures, num_frames=num_frames, tokens=True)
+    images = video.reshape(-1, *video.shape[-3:])
+    output = model.vision(images, num_frames=num_frames, tokens=True)
     assert output.tokens is not None
     expected = case.outputs["patch_tokens_all"]
     check_close(output.frames, expected[:, :, 0])
     check_close(output.tokens.reshape(num_videos, num_frames, -1, expected.shape[-1]), expected[:, :, 1:])
-    check_close(model.vision(pictures, num_frames=num_frames).frames, case.outputs["frame_cls"])
+    check_close(model.vision(images, num_frames=num_frames).frames, case.outputs["frame_cls"])
     ids = case.inputs["input_ids"].long()
     sentences, words = model.text(ids)
     check_close(sentences, case.outputs["sentence_hidden"][:, 0])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.encode.tiny import MERGING, TEXT, VISION, make_pictures, recorded, silence, stir
+from tests.encode.tiny import MERGING, TEXT, VISION, make_images, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
 from vidret.encode import vision
 from vidret.encode.model import Card, ClipModel
@@ -98,20 +98,20 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @torch.no_grad()
 def test_plain_frames_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
     other, model = plain
-    pictures = make_pictures(6)
-    out = model.vision(pictures, num_frames=3)
-    check_close(out.frames.flatten(0, 1), other.encode_image(pictures))
+    images = make_images(6)
+    out = model.vision(images, num_frames=3)
+    check_close(out.frames.flatten(0, 1), other.encode_image(images))
     assert out[1:] == (None, None, None, None)
 
 
 @torch.no_grad()
 def test_plain_patches_equal_open_clip(plain: tuple[Any, ClipModel]) -> None:
     other, model = plain
-    pictures = make_pictures(4)
-    states = other.visual.forward_intermediates(pictures, indices=1, output_fmt="NLC", normalize_intermediates=True)[
+    images = make_images(4)
+    states = other.visual.forward_intermediates(images, indices=1, output_fmt="NLC", normalize_intermediates=True)[
         "image_intermediates"
     ][-1]
-    out = model.vision(pictures, num_frames=2, tokens=True)
+    out = model.vision(images, num_frames=2, tokens=True)
     assert out.tokens is not None
     check_close(out.tokens.reshape(4, 16, 28), states @ other.visual.proj)
     assert (out.sizes == 1).all()
@@ -151,14 +151,14 @@ def test_ids_after_the_end_token_do_not_matter() -> None:
 
 @torch.no_grad()
 def test_plain_frames_are_independent() -> None:
-    tower, pictures = make_tower(None), make_pictures(6)
-    together = tower(pictures, num_frames=6).frames[0]
-    check_close(tower(pictures, num_frames=1).frames[:, 0], together, 1e-6)
+    tower, images = make_tower(None), make_images(6)
+    together = tower(images, num_frames=6).frames[0]
+    check_close(tower(images, num_frames=1).frames[:, 0], together, 1e-6)
 
 
 def test_partial_videos_are_rejected() -> None:
     with pytest.raises(ValueError, match="images must be whole videos of 4 frames, got 6"):
-        make_tower(None)(make_pictures(6), num_frames=4)
+        make_tower(None)(make_images(6), num_frames=4)
 
 
 # Token shift.
@@ -177,13 +177,13 @@ def test_the_shift_equals_loops(num_tokens: int) -> None:
 
 @torch.no_grad()
 def test_the_shift_is_in_the_last_two_layers_before_attention() -> None:
-    tower, pictures = make_tower(None, token_shift=True), make_pictures(6)
+    tower, images = make_tower(None, token_shift=True), make_images(6)
     still = VisionTower(VISION).eval()
     still.load_state_dict(tower.state_dict())
     with recorded(tower) as shifted:
-        tower(pictures, num_frames=3, tokens=True)
+        tower(images, num_frames=3, tokens=True)
     with recorded(still) as plain_trunks:
-        still(pictures, num_frames=3, tokens=True)
+        still(images, num_frames=3, tokens=True)
     equal = [torch.equal(a.x, b.x) for a, b in zip(shifted, plain_trunks, strict=True)]
     assert equal == [True] * 4 + [False] * 2
     block, x = tower.blocks[4], shifted[3].x
@@ -194,12 +194,12 @@ def test_the_shift_is_in_the_last_two_layers_before_attention() -> None:
 
 @torch.no_grad()
 def test_the_shift_ignores_padding() -> None:
-    tower, pictures = make_tower(None, token_shift=True), make_pictures(6)
+    tower, images = make_tower(None, token_shift=True), make_images(6)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    other = torch.where(mask.flatten()[:, None, None, None], pictures, make_pictures(6, seed=5))
-    one, two = (tower(each, num_frames=3, mask=mask).frames[mask] for each in (pictures, other))
+    other = torch.where(mask.flatten()[:, None, None, None], images, make_images(6, seed=5))
+    one, two = (tower(each, num_frames=3, mask=mask).frames[mask] for each in (images, other))
     check_close(one, two, 1e-6)
-    check_close(one[2], tower(pictures[3:4], num_frames=1).frames[0, 0], 1e-6)
+    check_close(one[2], tower(images[3:4], num_frames=1).frames[0, 0], 1e-6)
 
 
 @pytest.mark.parametrize("more", [{"merging": MERGING}, {"prompts": PromptShape(2, 2)}])
@@ -216,7 +216,7 @@ def test_the_shift_excludes_merging_and_prompts(more: dict[str, Any]) -> None:
 def test_sizes_are_conserved_and_class_tokens_never_merge(num_frames: int) -> None:
     tower = make_tower(num_frames=num_frames)
     with recorded(tower) as trunks, noted_plans() as plans:
-        tower(make_pictures(2 * num_frames), num_frames=num_frames, tokens=True)
+        tower(make_images(2 * num_frames), num_frames=num_frames, tokens=True)
     for trunk, step in zip(trunks, tower.plan(num_frames), strict=True):
         assert trunk.x.shape[:2] == (2 * step.clips, step.left)
         assert trunk.sizes is not None
@@ -228,7 +228,7 @@ def test_sizes_are_conserved_and_class_tokens_never_merge(num_frames: int) -> No
 
 @torch.no_grad()
 def test_videos_are_independent() -> None:
-    tower, videos, order = make_tower(), make_pictures(36).view(3, 12, 3, 32, 32), torch.tensor([2, 0, 1])
+    tower, videos, order = make_tower(), make_images(36).view(3, 12, 3, 32, 32), torch.tensor([2, 0, 1])
     straight = tower(videos.flatten(0, 1), num_frames=12, tokens=True, trace=True)
     turned = tower(videos[order].flatten(0, 1), num_frames=12, tokens=True, trace=True)
     for one, other in zip(straight, turned, strict=True):
@@ -239,10 +239,10 @@ def test_videos_are_independent() -> None:
 def test_frames_are_in_time_order() -> None:
     tower = make_tower(replace(MERGING, r=0, cross=0.0, intra=0.0))
     silence(tower, mlp=False)  # no attention: a class token depends on its own frame only
-    frames = tower(make_pictures(12), num_frames=12).frames
+    frames = tower(make_images(12), num_frames=12).frames
     alone = VisionTower(VISION).eval()
     alone.load_state_dict({name: weight for name, weight in tower.state_dict().items() if "temporal" not in name})
-    check_close(frames, alone(make_pictures(12), num_frames=12).frames, 1e-6)
+    check_close(frames, alone(make_images(12), num_frames=12).frames, 1e-6)
 
 
 @torch.no_grad()
@@ -251,7 +251,7 @@ def test_each_clip_has_its_own_temporal_position() -> None:
     silence(tower)
     stir(tower.temporal)
     with recorded(tower) as trunks:
-        tower(make_pictures(24), num_frames=12, tokens=True)
+        tower(make_images(24), num_frames=12, tokens=True)
     one, two, three = (tower.temporal[name] for name in "234")
     before, after = trunks[0].x.view(2, 12, 17, 32), trunks[-1].x
     for frame in range(12):
@@ -266,13 +266,13 @@ def test_each_clip_has_its_own_temporal_position() -> None:
     "settings", [{}, {"lora_rank": 4}, {"schedule": None}, {"schedule": None, "token_shift": True}]
 )
 def test_frames_do_not_depend_on_requesting_tokens(settings: dict[str, Any], num_frames: int) -> None:
-    tower, pictures = make_tower(**settings), make_pictures(2 * num_frames)
+    tower, images = make_tower(**settings), make_images(2 * num_frames)
     mask = torch.arange(2 * num_frames).view(2, -1) != 3
     for given in (None, mask):
         real = mask if given is not None else torch.ones_like(mask)
-        alone = tower(pictures, num_frames=num_frames, mask=given).frames
+        alone = tower(images, num_frames=num_frames, mask=given).frames
         for asked in ({"tokens": True}, {"trace": True}):
-            frames = tower(pictures, num_frames=num_frames, mask=given, **asked).frames
+            frames = tower(images, num_frames=num_frames, mask=given, **asked).frames
             check_close(frames[real], alone[real], 2e-6)
 
 
@@ -286,11 +286,11 @@ HARSH = replace(MERGING, r=1000, cross=0.9, intra=0.9)
 )
 @pytest.mark.parametrize("hidden", MASKS.values(), ids=MASKS.keys())
 def test_padding_frames_do_not_affect_others(schedule: MergeSchedule, hidden: list[int]) -> None:
-    tower, pictures = make_tower(schedule), make_pictures(24)
+    tower, images = make_tower(schedule), make_images(24)
     mask = torch.ones(2, 12, dtype=torch.bool)
     mask[0, hidden] = False
-    other = torch.where(mask.flatten()[:, None, None, None], pictures, 3 * make_pictures(24, seed=5))
-    one, two = (tower(each, num_frames=12, mask=mask, tokens=True, trace=True) for each in (pictures, other))
+    other = torch.where(mask.flatten()[:, None, None, None], images, 3 * make_images(24, seed=5))
+    one, two = (tower(each, num_frames=12, mask=mask, tokens=True, trace=True) for each in (images, other))
     assert all(part.isfinite().all() for part in one)
     assert torch.equal(one.mask, two.mask)
     assert torch.equal(one.sources[mask], two.sources[mask])
@@ -306,8 +306,8 @@ def test_padding_frames_do_not_affect_others(schedule: MergeSchedule, hidden: li
 def test_any_number_of_frames_works(schedule: MergeSchedule, num_frames: int) -> None:
     tower = make_tower(schedule)
     tables = {name: tuple(table.shape) for name, table in tower.temporal.items()}
-    pictures = make_pictures(2 * num_frames)
-    out = tower(pictures, num_frames=num_frames, tokens=True, trace=True)
+    images = make_images(2 * num_frames)
+    out = tower(images, num_frames=num_frames, tokens=True, trace=True)
     assert out.frames.shape == (2, num_frames, VISION.dim)
     assert out.sources.shape == (2, num_frames, 17)
     assert all(part.isfinite().all() for part in out)
@@ -322,7 +322,7 @@ def test_any_number_of_frames_works(schedule: MergeSchedule, num_frames: int) ->
         }
     )
     if num_frames < 12:  # internal padding equals masked frames
-        filled = torch.cat([pictures.view(2, num_frames, 3, 32, 32), torch.randn(2, 12 - num_frames, 3, 32, 32)], dim=1)
+        filled = torch.cat([images.view(2, num_frames, 3, 32, 32), torch.randn(2, 12 - num_frames, 3, 32, 32)], dim=1)
         mask = torch.arange(12).expand(2, 12) < num_frames
         given = tower(filled.flatten(0, 1), num_frames=12, mask=mask, tokens=True)
         check_close(given.frames[:, :num_frames], out.frames, 2e-6)
@@ -346,7 +346,7 @@ def test_temporal_positions_are_interpolated() -> None:
 @pytest.mark.parametrize("r", [8, 15, 1000])
 def test_a_large_r_keeps_a_patch(r: int) -> None:
     tower = make_tower(replace(MERGING, r=r, cross=0.99, intra=0.99))
-    out = tower(make_pictures(24), num_frames=12, tokens=True)
+    out = tower(make_images(24), num_frames=12, tokens=True)
     assert out.tokens.shape[1] >= 1
     assert all(part.isfinite().all() for part in out[:3])
     assert out.sizes.sum(1).tolist() == [12 * 16] * 2
@@ -357,13 +357,13 @@ def test_folding_keeps_the_output() -> None:
     card = Card("tempme", "tiny", VISION, TEXT, merging=MERGING, lora_rank=4)
     model = ClipModel(card).eval()
     stir(model)
-    pictures, texts = make_pictures(24), make_texts()
-    before, sentences = model.vision(pictures, num_frames=12).frames, model.text(texts)[0]
+    images, texts = make_images(24), make_texts()
+    before, sentences = model.vision(images, num_frames=12).frames, model.text(texts)[0]
     folded = model.folded()
     assert folded is model
     assert model.card == replace(card, lora_rank=0)
     assert not [name for name in model.state_dict() if "lora" in name]
-    check_close(model.vision(pictures, num_frames=12).frames, before)
+    check_close(model.vision(images, num_frames=12).frames, before)
     check_close(model.text(texts)[0], sentences)
 
 
@@ -374,7 +374,7 @@ def test_gradients_reach_only_trained_weights() -> None:
     for name, weight in model.named_parameters():
         weight.requires_grad_(name in trained)
     with noted_plans() as plans:
-        frames = model.vision(make_pictures(24), num_frames=12).frames
+        frames = model.vision(make_images(24), num_frames=12).frames
     (frames.mean(dim=1) @ model.text(make_texts())[0].T).square().sum().backward()
     assert len(trained) == 2 * (6 + 2) + 3
     for name, weight in model.named_parameters():
@@ -390,10 +390,10 @@ def test_gradients_reach_only_trained_weights() -> None:
 @torch.no_grad()
 def test_a_still_video_is_deterministic() -> None:
     tower = make_tower(replace(MERGING, r=0, cross=0.4))
-    pictures = make_pictures(1).expand(12, -1, -1, -1)
+    images = make_images(1).expand(12, -1, -1, -1)
     with noted_plans() as plans:
-        first = tower(pictures, num_frames=12, tokens=True, trace=True)
-    again = tower(pictures.clone(), num_frames=12, tokens=True, trace=True)
+        first = tower(images, num_frames=12, tokens=True, trace=True)
+    again = tower(images.clone(), num_frames=12, tokens=True, trace=True)
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one, other)
     src, dst = plans[0].src, plans[0].dst
@@ -408,7 +408,7 @@ def test_a_still_video_is_deterministic() -> None:
 @pytest.mark.parametrize("schedule", [MERGING, replace(MERGING, layers=(2, 3), factors=(2, 2)), None])
 def test_sources_follow_the_merges(schedule: MergeSchedule | None, num_frames: int) -> None:
     tower = make_tower(schedule)
-    out = tower(make_pictures(2 * num_frames), num_frames=num_frames, tokens=True, trace=True)
+    out = tower(make_images(2 * num_frames), num_frames=num_frames, tokens=True, trace=True)
     assert out.tokens is not None
     assert out.sources is not None
     assert out.sizes is not None
@@ -428,9 +428,9 @@ def test_tokens_are_means_of_their_sources() -> None:
     tower = make_tower()
     silence(tower)
     tower.ln_post = nn.Identity()  # type: ignore[assignment]
-    pictures = make_pictures(12)
-    embedded = tower._embed(pictures, 12, 12, None, trace=False).x @ tower.proj
-    out = tower(pictures, num_frames=12, tokens=True, trace=True)
+    images = make_images(12)
+    embedded = tower._embed(images, 12, 12, None, trace=False).x @ tower.proj
+    out = tower(images, num_frames=12, tokens=True, trace=True)
     assert out.sources is not None
     assert out.tokens is not None
     for index, token in enumerate(torch.cat([out.frames, out.tokens], dim=1)[0]):
@@ -454,7 +454,7 @@ def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
         return MergePlan(front, back, metric.shape[1], *parts)
 
     monkeypatch.setattr(vision, "plan_merge", plan_as_known)
-    out = tower(make_pictures(2, side=16), num_frames=2, tokens=True, trace=True)
+    out = tower(make_images(2, side=16), num_frames=2, tokens=True, trace=True)
     # At the end: c c | (0 p4) (1 p1) | (0 p1) (1 p4) (both p23), counted from 2
     assert out.sources is not None
     assert out.sources.tolist() == [[[0, 4, 6, 6, 2], [1, 3, 6, 6, 5]]]
@@ -464,11 +464,11 @@ def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @torch.no_grad()
 def test_bfloat16_merges_nearly_the_same_tokens() -> None:
-    tower, pictures = make_tower(), make_pictures(36)
+    tower, images = make_tower(), make_images(36)
     with noted_plans() as exact:
-        reference = tower(pictures, num_frames=12).frames
+        reference = tower(images, num_frames=12).frames
     with noted_plans() as rough:
-        actual = tower.bfloat16()(pictures.bfloat16(), num_frames=12).frames
+        actual = tower.bfloat16()(images.bfloat16(), num_frames=12).frames
     assert actual.dtype == torch.bfloat16
     # Up to the first join; after it, earlier differences move other tokens to the same index.
     for one, other in zip(exact[:3], rough[:3], strict=True):
@@ -486,7 +486,7 @@ def test_bfloat16_merges_nearly_the_same_tokens() -> None:
 
 def test_a_schedule_for_a_deeper_model_is_rejected() -> None:
     with pytest.raises(ValueError, match="layers must be below 6"):
-        VisionTower(VISION, merging=MergeSchedule())(make_pictures(12), num_frames=12)
+        VisionTower(VISION, merging=MergeSchedule())(make_images(12), num_frames=12)
 
 
 def test_trained_parameter_counts_of_vit_b_32() -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.encode.tiny import TEXT, VISION, make_pictures, stir
+from tests.encode.tiny import TEXT, VISION, make_images, stir
 from tests.goldens import find_cases
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
@@ -129,11 +129,11 @@ def test_an_aligners_clip_converts_without_the_aligner(source: str) -> None:
     assert own.keys() == expected.state_dict().keys()
     for name, weight in expected.state_dict().items():
         assert torch.equal(own[name], weight.half().float()), name
-    pictures = make_pictures(6)
-    frames = model.vision(pictures, num_frames=3).frames
+    images = make_images(6)
+    frames = model.vision(images, num_frames=3).frames
     assert frames.dtype == torch.float32
     # Frames affect each other only where tokens are shifted.
-    alone = model.vision(pictures, num_frames=1).frames
+    alone = model.vision(images, num_frames=1).frames
     assert torch.allclose(frames.flatten(0, 1), alone.flatten(0, 1), atol=1e-5) == (source == "glscl")
 
 

@@ -36,7 +36,7 @@ def silence(tower: VisionTower, *, mlp: bool = True) -> None:
             nn.init.zeros_(table)
 
 
-def make_pictures(num: int, seed: int = 0, side: int = 32) -> Tensor:
+def make_images(num: int, seed: int = 0, side: int = 32) -> Tensor:
     return torch.randn(num, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
