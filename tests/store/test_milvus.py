@@ -412,6 +412,21 @@ def test_a_move_that_is_done_may_be_run_again(tmp_path: Path) -> None:
             store.move_vectors("milvus://", f"milvus://{tmp_path}/other.db")
 
 
+def test_a_repaired_catalog_has_the_collection_filled_anew(tmp_path: Path) -> None:
+    with create(tmp_path) as store:
+        index_all(store, 3)
+        expected = seeds(store)
+        assert store._catalog.run("UPDATE segments SET start = start + 1 WHERE id = 6") == 1
+    assert Store.repair_catalog(tmp_path) == ["the row of 6 in segments is damaged (checksum)"]
+    with create(tmp_path) as store:
+        assert store.home == "milvus://"
+        assert store.verify() == []
+        assert seeds(store) == sorted(set(expected) - {101})
+        index_all(store, 3)
+        assert seeds(store) == expected
+        assert count(store) == len(expected)
+
+
 def test_a_move_given_up_for_another_leaves_nothing(tmp_path: Path) -> None:
     folder, other = tmp_path / "index", f"milvus://{tmp_path}/other.db"
     with create(folder, "faiss") as store:

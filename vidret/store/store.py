@@ -17,7 +17,7 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64
 
 from vidret.errors import StoreError, VidretError
 from vidret.store import maintenance, moving
-from vidret.store.address import settle
+from vidret.store.address import FAISS, settle
 from vidret.store.candidates import MEMORY
 from vidret.store.catalog import Catalog
 from vidret.store.epochs import Epochs
@@ -438,7 +438,9 @@ class Store:
             lock.release()
         if found:
             with cls.open(folder, write=True) as store:
-                store._candidates.prepare()  # a collection in Milvus was followed by tables that are gone now
+                if store.home != FAISS:  # the tables that followed the collection are gone: it is filled anew
+                    store._candidates.drop()
+                    store._candidates.prepare()
         return found
 
     def verify(self, *, repair: bool = False) -> list[BadSegment]:
