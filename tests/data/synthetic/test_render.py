@@ -1,4 +1,4 @@
-"""Synthetic pictures: shapes against corners and circles, actions seen in pixels, and frames that tell no order."""
+"""Rendering of synthetic scenes: shapes against naive geometry, and actions measured in pixels."""
 
 import math
 
@@ -16,15 +16,15 @@ from vidret.data.synthetic.scenes import (
     Action,
     Appearance,
     Scene,
+    SceneObject,
     SceneShot,
-    Thing,
 )
 
 SIZE = 64
 
 
 def inside_corners(corners: list[tuple[float, float]], x: float, y: float) -> bool:
-    """Count how often a ray to the right crosses the edges."""
+    """Whether a point is in a polygon, by the crossings of a ray to the right."""
     crossings = 0
     for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]], strict=True):
         if (ay > y) != (by > y) and x < ax + (y - ay) / (by - ay) * (bx - ax):
@@ -33,12 +33,12 @@ def inside_corners(corners: list[tuple[float, float]], x: float, y: float) -> bo
 
 
 def on_circle(radius: float, turns: float) -> tuple[float, float]:
-    """Give a corner, in turns with the clock from the top."""
+    """Return a point on a circle, by its angle in clockwise turns from the top."""
     return radius * math.sin(2 * math.pi * turns), -radius * math.cos(2 * math.pi * turns)
 
 
 def is_inside(shape: str, x: float, y: float) -> bool:
-    """Say whether a point is in a shape, from what the shape is."""
+    """Whether a point is in a shape, from the definition of the shape."""
     middle = math.hypot(x, y)
     if shape == "circle":
         return middle < 0.88
@@ -56,73 +56,73 @@ def is_inside(shape: str, x: float, y: float) -> bool:
     if shape == "star":
         return inside_corners([on_circle(0.55 if turn % 2 else 1.14, turn / 10) for turn in range(10)], x, y)
     lobes = any(math.hypot(x - middle, y + 0.35) < 0.5 for middle in (-0.45, 0.45))
-    # The tangents from the tip meet the lobes where the radius stands upright on them.
+    # The tangents from the tip touch the lobes where the radius is perpendicular to them.
     length = math.sqrt(0.45**2 + 1.33**2 - 0.5**2)
     angle = math.atan2(0.45, 1.33) + math.atan2(0.5, length)
     touch = (length * math.sin(angle), 0.98 - length * math.cos(angle))
     return lobes or inside_corners([(0, 0.98), touch, (0, -0.5), (-touch[0], touch[1])], x, y)
 
 
-def naive_cover(thing: Thing, size: int) -> np.ndarray:
-    """Ask 5 x 5 points of each pixel whether they are inside."""
+def naive_cover(scene_object: SceneObject, size: int) -> np.ndarray:
+    """Return the coverage of each pixel, by 5 x 5 supersampling."""
     cover = np.zeros((size, size))
     steps = (np.arange(5) + 0.5) / 5
-    cos, sin = math.cos(thing.tilt), math.sin(thing.tilt)
+    cos, sin = math.cos(scene_object.tilt), math.sin(scene_object.tilt)
     for row in range(size):
         for column in range(size):
             for down in steps:
                 for along in steps:
-                    x, y = (column + along) / size - thing.x, (row + down) / size - thing.y
-                    x, y = (x * cos + y * sin) / thing.radius, (y * cos - x * sin) / thing.radius
-                    cover[row, column] += is_inside(thing.look.shape, x, y) / 25
+                    x, y = (column + along) / size - scene_object.x, (row + down) / size - scene_object.y
+                    x, y = (x * cos + y * sin) / scene_object.radius, (y * cos - x * sin) / scene_object.radius
+                    cover[row, column] += is_inside(scene_object.appearance.shape, x, y) / 25
     return cover
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_are_what_they_are_called(shape: str) -> None:
-    thing = Thing(Appearance("white", "plain", shape), 0.52, 0.47, 0.36, 0.3)
+def test_shapes_match_naive_supersampling(shape: str) -> None:
+    scene_object = SceneObject(Appearance("white", "plain", shape), 0.52, 0.47, 0.36, 0.3)
     canvas = np.zeros((1, 24, 24, 3), np.float32)
-    drawing.draw_thing(canvas, thing, drawing.find_poses(Action(), 1))
-    error = np.abs(canvas[0, ..., 0] / 250 - naive_cover(thing, 24))
+    drawing.draw_object(canvas, scene_object, drawing.compute_poses(Action(), 1))
+    error = np.abs(canvas[0, ..., 0] / 250 - naive_cover(scene_object, 24))
     assert error.mean() < 0.006
-    # Where a tip is thinner than a pixel, its two edges both cut that pixel, and the drawing knows of the nearer alone.
+    # Where a tip is thinner than a pixel, both of its edges cut that pixel, and the renderer considers the nearer only.
     assert error.max() < (0.4 if shape == "star" else 0.25)
 
 
-def test_a_thing_does_not_move_when_its_picture_is_larger() -> None:
-    thing = Thing(Appearance("white", "plain", "heart"), 0.3, 0.6, 0.2)
-    areas, middles = [], []
+def test_position_and_area_do_not_depend_on_frame_size() -> None:
+    scene_object = SceneObject(Appearance("white", "plain", "heart"), 0.3, 0.6, 0.2)
+    areas, centres = [], []
     for size in (48, 96):
         canvas = np.zeros((1, size, size, 3), np.float32)
-        drawing.draw_thing(canvas, thing, drawing.find_poses(Action(), 1))
+        drawing.draw_object(canvas, scene_object, drawing.compute_poses(Action(), 1))
         cover = canvas[0, ..., 0] / 250
         areas.append(cover.mean())
-        places = (np.arange(size) + 0.5) / size
-        middles.append([float((cover.sum(axis=axis) * places).sum() / cover.sum()) for axis in (0, 1)])
+        positions = (np.arange(size) + 0.5) / size
+        centres.append([float((cover.sum(axis=axis) * positions).sum() / cover.sum()) for axis in (0, 1)])
     assert areas[0] == pytest.approx(areas[1], rel=0.01)
-    assert middles[0] == pytest.approx(middles[1], abs=0.002)
+    assert centres[0] == pytest.approx(centres[1], abs=0.002)
 
 
-def see(thing: Thing, action: Action, num_frames: int, size: int = SIZE) -> np.ndarray:
-    """Give how far each pixel of each frame is from the background."""
-    shown = Scene((SceneShot(num_frames, (thing,), action),), 7)
-    ground = drawing.render(Scene((SceneShot(num_frames),), 7), size)
-    apart: np.ndarray = np.abs(drawing.render(shown, size).astype(float) - ground).sum(axis=-1)
-    return apart
+def difference(scene_object: SceneObject, action: Action, num_frames: int, size: int = SIZE) -> np.ndarray:
+    """Return the difference between each pixel of each frame and the background."""
+    scene = Scene((SceneShot(num_frames, (scene_object,), action),), 7)
+    background = drawing.render(Scene((SceneShot(num_frames),), 7), size)
+    differences: np.ndarray = np.abs(drawing.render(scene, size).astype(float) - background).sum(axis=-1)
+    return differences
 
 
 def measure(verb: str, shape: str = "heart") -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Follow a thing through 12 frames: its middle, its area in pixels, and how strongly it shows."""
+    """Return centre x, centre y, area in pixels and contrast of an object in each of 12 frames."""
     amount = {"moves": 0.4, "bounces": 0.2, "spins": 0.5}.get(verb.split()[0], 0.0)
-    seen = see(Thing(Appearance("red", "plain", shape), 0.5, 0.5, 0.18), Action(verb, amount), 12)
-    inside = seen > 12
+    differences = difference(SceneObject(Appearance("red", "plain", shape), 0.5, 0.5, 0.18), Action(verb, amount), 12)
+    inside = differences > 12
     rows, columns = np.mgrid[:SIZE, :SIZE]
     area = inside.sum(axis=(1, 2))
     x, y = ((inside * where).sum(axis=(1, 2)) / area / SIZE for where in (columns + 0.5, rows + 0.5))
-    return x, y, area, seen.max(axis=(1, 2))
+    return x, y, area, differences.max(axis=(1, 2))
 
 
-def test_pixels_do_what_the_verb_says() -> None:
+def test_verbs_are_visible_in_pixels() -> None:
     x, y, area, _ = measure("moves left")
     assert (np.diff(x) < -0.02).all()
     assert np.ptp(y) < 0.01
@@ -137,40 +137,40 @@ def test_pixels_do_what_the_verb_says() -> None:
     assert (np.diff(measure("disappears")[3]) < -5).all()
     assert measure("appears")[3][0] > 12
     x, y, area, _ = measure("bounces")
-    high = y < y.max() - 0.1
-    assert (np.diff(high.astype(int)) == 1).sum() == 2  # two hops in 12 frames
-    assert not high[[0, -1]].any()
+    is_high = y < y.max() - 0.1
+    assert (np.diff(is_high.astype(int)) == 1).sum() == 2  # two bounces in 12 frames
+    assert not is_high[[0, -1]].any()
     assert y.max() - y.min() > 0.15
     assert np.ptp(x) < 0.01
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape not in ("circle", "ring")])
-def test_who_spins_never_looks_the_same_in_frames_that_follow(shape: str) -> None:
-    thing = Thing(Appearance("red", "plain", shape), 0.5, 0.5, 0.18)
-    frames = drawing.render(Scene((SceneShot(12, (thing,), Action("spins", 0.5)),), 7), SIZE).astype(float)
+def test_spinning_is_visible_between_consecutive_frames(shape: str) -> None:
+    scene_object = SceneObject(Appearance("red", "plain", shape), 0.5, 0.5, 0.18)
+    frames = drawing.render(Scene((SceneShot(12, (scene_object,), Action("spins", 0.5)),), 7), SIZE).astype(float)
     assert (np.abs(np.diff(frames, axis=0)).sum(axis=(1, 2, 3)) > 2000).all()
     area = measure("spins", shape)[2]
     assert np.ptp(area) < 0.15 * area.max()
 
 
-def test_a_rest_changes_nothing() -> None:
+def test_resting_frames_are_equal() -> None:
     frames = drawing.render(
-        Scene((SceneShot(5, (Thing(Appearance("red", "plain", "star"), 0.5, 0.5, 0.2),)),), 1), SIZE
+        Scene((SceneShot(5, (SceneObject(Appearance("red", "plain", "star"), 0.5, 0.5, 0.2),)),), 1), SIZE
     )
     assert (frames == frames[0]).all()
 
 
 @pytest.mark.parametrize("verb", sorted(OPPOSITES))
-def test_the_opposite_is_the_same_played_backwards(verb: str) -> None:
-    there, back = (drawing.find_poses(Action(each, 0.4), 13) for each in (verb, OPPOSITES[verb]))
-    for one, other in zip(there, back, strict=True):
+def test_opposite_verb_is_the_same_played_backwards(verb: str) -> None:
+    forwards, backwards = (drawing.compute_poses(Action(each, 0.4), 13) for each in (verb, OPPOSITES[verb]))
+    for one, other in zip(forwards, backwards, strict=True):
         assert np.array_equal(one, other[::-1])
     assert OPPOSITES[OPPOSITES[verb]] == verb
 
 
-def test_every_verb_is_drawn_and_moves() -> None:
+def test_every_verb_changes_exactly_one_pose() -> None:
     for verb in VERBS:
-        poses = drawing.find_poses(Action(verb, 0.4), 12)
+        poses = drawing.compute_poses(Action(verb, 0.4), 12)
         assert sum(np.ptp(each) > 0 for each in poses) == 1
         assert poses.scale.max() == poses.opacity.max() == 1
         assert poses.scale.min() > 0.3
@@ -178,8 +178,8 @@ def test_every_verb_is_drawn_and_moves() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_frames_of_direction_and_order_pairs_are_the_same_but_for_their_order(split: str) -> None:
-    """Whatever is read off an unordered set of frames, or their mean, is equal for both videos: chance, by making."""
+def test_direction_and_order_pairs_differ_in_frame_order_only(split: str) -> None:
+    """A model of the unordered frames, or of their mean, is at chance on these pairs by construction."""
     kinds = []
     for pair in draw_pairs(split, 20, seed=4):  # type: ignore[arg-type]
         one, two = (drawing.render(scene, 48) for scene in pair.scenes)
@@ -195,28 +195,30 @@ def test_frames_of_direction_and_order_pairs_are_the_same_but_for_their_order(sp
     assert len(set(kinds)) == 5
 
 
-def test_looks_can_be_told_apart() -> None:
-    looks = [Appearance(colour, texture, shape) for colour in COLOURS for texture in TEXTURES for shape in SHAPES]
-    pictures = np.stack(
+def test_appearances_are_distinguishable() -> None:
+    appearances = [Appearance(colour, texture, shape) for colour in COLOURS for texture in TEXTURES for shape in SHAPES]
+    images = np.stack(
         [
-            drawing.render(Scene((SceneShot(1, (Thing(look, 0.5, 0.5, 0.2),)),), 3), 64)[0].astype(np.float32)
-            for look in looks
+            drawing.render(Scene((SceneShot(1, (SceneObject(appearance, 0.5, 0.5, 0.2),)),), 3), 64)[0].astype(
+                np.float32
+            )
+            for appearance in appearances
         ]
-    ).reshape(len(looks), -1)
-    lengths = (pictures**2).sum(axis=1)
-    apart = np.sqrt(np.maximum(lengths[:, None] + lengths - 2 * pictures @ pictures.T, 0))
-    np.fill_diagonal(apart, np.inf)
-    assert apart.min() > 300
+    ).reshape(len(appearances), -1)
+    squared_norms = (images**2).sum(axis=1)
+    distances = np.sqrt(np.maximum(squared_norms[:, None] + squared_norms - 2 * images @ images.T, 0))
+    np.fill_diagonal(distances, np.inf)
+    assert distances.min() > 300
 
 
-def test_backgrounds_differ_and_stay_dull() -> None:
-    grounds = np.stack([drawing.paint_ground(number, 48) for number in range(40)])
-    assert grounds.min() > 40
-    assert grounds.max() < 215
-    assert len({ground.tobytes() for ground in grounds}) == 40
-    assert grounds.mean(axis=(1, 2, 3)).std() > 10
+def test_backgrounds_differ_and_have_low_contrast() -> None:
+    backgrounds = np.stack([drawing.paint_background(seed, 48) for seed in range(40)])
+    assert backgrounds.min() > 40
+    assert backgrounds.max() < 215
+    assert len({background.tobytes() for background in backgrounds}) == 40
+    assert backgrounds.mean(axis=(1, 2, 3)).std() > 10
 
 
-def test_rendering_is_the_same_twice() -> None:
+def test_rendering_is_deterministic() -> None:
     film = draw_films("test", 1, seed=9, fps=2)[0]
     assert np.array_equal(drawing.render(film, 32), drawing.render(film, 32))

@@ -1,4 +1,4 @@
-"""The script that writes the synthetic world: what its sheets show is what the files hold."""
+"""tools/make_synthetic.py: its contact sheets show what the files contain."""
 
 import importlib.util
 import sys
@@ -26,15 +26,15 @@ def tool() -> Any:
     return module
 
 
-def test_the_script_writes_both_worlds_and_shows_them(
+def test_tool_writes_both_worlds_and_their_sheets(
     tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts = ["--short", "2", "2", "4", "--films", "1", "1", "2", "--size", "48", "32", "--seed", "6"]
     monkeypatch.setattr(sys, "argv", ["make_synthetic.py", str(tmp_path), *counts])
     tool.main()
-    told = capsys.readouterr()
-    assert "short videos: 8, drawn now 8 in" in told.err
-    assert "films: 4, drawn now 4 in" in told.err
+    output = capsys.readouterr()
+    assert "short videos: 8, drawn now 8 in" in output.err
+    assert "films: 4, drawn now 4 in" in output.err
 
     pairs = np.asarray(Image.open(tmp_path / "pairs.png"))
     height = 48 + tool.LINE + tool.GAP
@@ -48,13 +48,11 @@ def test_the_script_writes_both_worlds_and_shows_them(
     first = read_split("moments", tmp_path / "qvhighlights").queries[0]
     bar = (films[tool.GAP + tool.THUMBNAIL + 3] == tool.BAR).all(axis=1)
     in_bar = [bool(bar[tool.GAP + round((time / 2) * tool.THUMBNAIL)]) for time in np.arange(1, first.duration or 0, 2)]
-    wanted = [any(start < time < end for start, end in first.spans) for time in np.arange(1, first.duration or 0, 2)]
-    assert in_bar == wanted
+    expected = [any(start < time < end for start, end in first.spans) for time in np.arange(1, first.duration or 0, 2)]
+    assert in_bar == expected
 
 
-def test_numbers_that_break_their_rule_end_the_script_with_one_sentence(
-    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tool_exits_with_message_on_invalid_numbers(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make_synthetic.py", str(tmp_path), "--short", "3", "2", "4"])
     with pytest.raises(SystemExit, match="num_train must be even and at least 2, got 3"):
         tool.main()

@@ -1,4 +1,4 @@
-"""The synthetic world on disk: read by the benchmarks' readers, decoded by the decoder, the same from the same seed."""
+"""Synthetic benchmarks on disk: readable by the benchmark readers, decodable and reproducible."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import pytest
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import LabelledQuery
 from vidret.data.synthetic import world
-from vidret.data.synthetic.annotations import mark_clips
+from vidret.data.synthetic.annotations import score_clips
 from vidret.data.synthetic.generation import PAIR_KINDS, draw_films, draw_pairs
 from vidret.data.synthetic.render import render
 from vidret.data.videos import find_videos
@@ -41,38 +41,38 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_readers_of_msrvtt_read_it(short: Path) -> None:
+def test_msrvtt_readers_read_the_files(short: Path) -> None:
     test, train = read_split("msrvtt-1k-a", short), read_split("msrvtt-1k-a-train-9k", short)
-    assert test.videos == tuple(f"test{number}" for number in range(20))
-    assert train.videos == tuple(f"train{number}" for number in range(12))
+    assert test.videos == tuple(f"test{index}" for index in range(20))
+    assert train.videos == tuple(f"train{index}" for index in range(12))
     assert (len(test.captions), len(train.captions)) == (20, 48)
     full = {split: read_split("msrvtt-full", short, split) for split in ("train", "val", "test")}
     assert full["train"].captions == train.captions
-    assert full["val"].videos == tuple(f"val{number}" for number in range(6))
+    assert full["val"].videos == tuple(f"val{index}" for index in range(6))
     assert [caption.text for caption in full["test"].captions[::4]] == [caption.text for caption in test.captions]
-    found, missing = find_videos([*test.videos, *train.videos, *full["val"].videos], short / "videos")
-    assert (len(found), missing) == (38, [])
-    own = read_split("captions", short)
-    assert own.videos == test.videos
-    assert [caption.domain for caption in own.captions[::8]] == [*PAIR_KINDS, *PAIR_KINDS]
+    paths, missing = find_videos([*test.videos, *train.videos, *full["val"].videos], short / "videos")
+    assert (len(paths), missing) == (38, [])
+    custom = read_split("captions", short)
+    assert custom.videos == test.videos
+    assert [caption.domain for caption in custom.captions[::8]] == [*PAIR_KINDS, *PAIR_KINDS]
 
 
-def test_videos_show_the_scenes_that_were_drawn(short: Path) -> None:
-    for number, pair in enumerate(draw_pairs("test", 10, seed=3)):
+def test_videos_show_their_scenes(short: Path) -> None:
+    for pair_index, pair in enumerate(draw_pairs("test", 10, seed=3)):
         for half, scene in enumerate(pair.scenes):
-            path = short / "videos" / f"test{2 * number + half}.mp4"
+            path = short / "videos" / f"test{2 * pair_index + half}.mp4"
             info = probe(path)
             assert (info.width, info.height, info.num_frames) == (48, 48, 12)
             assert info.duration == pytest.approx(4.0)
             assert info.times == pytest.approx(np.arange(12) / 3)
             frames = read_frames(str(path), indices=range(12)).pixels.astype(float)
             error = np.abs(frames - render(scene, 48)).mean(axis=(1, 2, 3))
-            assert error.max() < 6  # half of the colours are thrown away by 4:2:0, and grain by h264
+            assert error.max() < 6  # 4:2:0 subsampling and H.264 lose colour and grain
             other = render(pair.scenes[1 - half], 48)
             assert np.abs(frames - other).mean() > np.abs(frames - render(scene, 48)).mean()
 
 
-def test_pairs_are_those_of_the_test_split(short: Path) -> None:
+def test_pairs_match_the_test_split(short: Path) -> None:
     pairs = world.read_pairs(short)
     texts = {caption.video: caption.text for caption in read_split("msrvtt-1k-a", short).captions}
     assert [pair.kind for pair in pairs] == [*PAIR_KINDS, *PAIR_KINDS]
@@ -80,13 +80,13 @@ def test_pairs_are_those_of_the_test_split(short: Path) -> None:
     assert [caption for pair in pairs for caption in pair.captions] == list(texts.values())
 
 
-def test_pairs_of_val_are_apart(short: Path) -> None:
-    shown = [video for pair in world.read_pairs(short, "val") for video in pair.videos]
-    assert shown == list(read_split("msrvtt-full-val", short).videos)
+def test_validation_pairs_match_the_validation_split(short: Path) -> None:
+    videos = [video for pair in world.read_pairs(short, "val") for video in pair.videos]
+    assert videos == list(read_split("msrvtt-full-val", short).videos)
 
 
-def test_decoded_frames_tell_neither_direction_nor_order_unless_their_own_order_is_known(short: Path) -> None:
-    """So a model that forgets the order of frames is at chance there, bit for bit, and not elsewhere."""
+def test_decoded_direction_and_order_pairs_differ_in_frame_order_only(short: Path) -> None:
+    """A model that ignores the order of frames is at chance on these pairs, and only on these."""
     for pair in world.read_pairs(short):
         one, two = (
             read_frames(str(short / "videos" / f"{video}.mp4"), indices=range(12)).pixels for video in pair.videos
@@ -101,7 +101,7 @@ def hash_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_seed_gives_the_same_files_byte_by_byte(short: Path, films: Path, tmp_path: Path) -> None:
+def test_equal_seeds_give_identical_files(short: Path, films: Path, tmp_path: Path) -> None:
     world.write_retrieval_world(tmp_path / "short", **SHORT)
     world.write_grounding_world(tmp_path / "films", **FILMS)
     assert hash_files(tmp_path / "short") == hash_files(short)
@@ -111,11 +111,11 @@ def test_the_same_seed_gives_the_same_files_byte_by_byte(short: Path, films: Pat
     assert not set(other.values()) & set(hash_files(short).values()) - {other["MSRVTT_train.9k.csv"]}
 
 
-def test_what_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+def test_existing_videos_are_not_rendered_again(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     small = {**SHORT, "num_train": 4, "num_val": 2, "num_test": 4}
     assert world.write_retrieval_world(tmp_path, **small, progress=lambda *call: calls.append(call)) == 10
-    assert calls == [(number, 10) for number in range(1, 11)]
+    assert calls == [(num_done, 10) for num_done in range(1, 11)]
     before = hash_files(tmp_path)
     assert world.write_retrieval_world(tmp_path, **small) == 0
     videos = tmp_path / "videos"
@@ -131,26 +131,26 @@ def test_what_is_there_is_not_drawn_again(tmp_path: Path) -> None:
     assert world.write_retrieval_world(tmp_path, **{**small, "size": 32}) == 10
 
 
-def stop_at(number: int) -> Any:
+def interrupt_at(num_videos: int) -> Any:
     def progress(done: int, total: int) -> None:
-        if done == number:
+        if done == num_videos:
             raise KeyboardInterrupt
 
     return progress
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+def test_interrupted_run_can_be_resumed(tmp_path: Path) -> None:
     small = {**SHORT, "num_train": 4, "num_val": 2, "num_test": 4}
     with pytest.raises(KeyboardInterrupt):
-        world.write_retrieval_world(tmp_path, **small, progress=stop_at(3))
+        world.write_retrieval_world(tmp_path, **small, progress=interrupt_at(3))
     assert not list(tmp_path.glob("*.csv"))
     assert world.write_retrieval_world(tmp_path, **small) == 7
 
 
-def test_the_readers_of_qvhighlights_read_it(films: Path) -> None:
+def test_qvhighlights_readers_read_the_files(films: Path) -> None:
     splits = {split: read_split("qvhighlights", films, split) for split in ("train", "val", "test")}
     labelled = read_split("moments", films)
-    assert {split: len(found.videos) for split, found in splits.items()} == {"train": 3, "val": 2, "test": 3}
+    assert {split: len(its_split.videos) for split, its_split in splits.items()} == {"train": 3, "val": 2, "test": 3}
     assert not any(query.spans or query.clips for query in splits["test"].queries)
     assert [query.id for query in labelled.queries] == [query.id for query in splits["test"].queries]
     ids = [query.id for split in splits.values() for query in split.queries]
@@ -171,7 +171,7 @@ def test_the_readers_of_qvhighlights_read_it(films: Path) -> None:
 
 
 def find_events(film_queries: list[LabelledQuery], num_frames: int) -> np.ndarray:
-    """Say of each frame whether a window holds it, at 2 frames a second."""
+    """Return whether each frame, at 2 frames per second, is in a window."""
     inside = np.zeros(num_frames, dtype=bool)
     for query in film_queries:
         for start, end in query.spans:
@@ -182,7 +182,7 @@ def find_events(film_queries: list[LabelledQuery], num_frames: int) -> np.ndarra
 
 def test_windows_are_exact_to_the_frame(films: Path) -> None:
     queries = read_split("moments", films).queries
-    edges, smallest, stillest = 0, np.inf, 0.0
+    num_edges, min_edge_change, max_still_change = 0, np.inf, 0.0
     for video in dict.fromkeys(query.video for query in queries):
         info = probe(films / "videos" / f"{video}.mp4")
         frames = read_frames(info.path, indices=range(info.num_frames)).pixels.astype(float)
@@ -190,19 +190,19 @@ def test_windows_are_exact_to_the_frame(films: Path) -> None:
         changes = np.abs(np.diff(blocks, axis=0)).max(axis=(1, 2, 3))
         inside = find_events([query for query in queries if query.video == video], info.num_frames)
         at_edge = np.diff(inside)
-        smallest = min(smallest, changes[at_edge].min())
-        stillest = max(stillest, changes[~inside[1:] & ~inside[:-1]].max())
-        edges += at_edge.sum()
-    assert edges > 10
-    assert stillest == 0
-    assert smallest > 10
+        min_edge_change = min(min_edge_change, changes[at_edge].min())
+        max_still_change = max(max_still_change, changes[~inside[1:] & ~inside[:-1]].max())
+        num_edges += at_edge.sum()
+    assert num_edges > 10
+    assert max_still_change == 0
+    assert min_edge_change > 10
 
 
-def test_saliency_follows_what_can_be_seen() -> None:
-    film = [shot for scene in draw_films("train", 40, seed=0, fps=2) for shot in scene.shots if shot.things]
+def test_saliency_follows_visibility() -> None:
+    film = [shot for scene in draw_films("train", 40, seed=0, fps=2) for shot in scene.shots if shot.objects]
     shots = {shot.action.verb: shot for shot in film if shot.num_frames >= 20}
     random = np.random.default_rng(0)
-    table = {verb: np.array(mark_clips(shot, 4, random)) for verb, shot in shots.items()}
+    table = {verb: np.array(score_clips(shot, 4, random)) for verb, shot in shots.items()}
     assert set(table) > {"moves left", "spins", "appears", "disappears", "grows", "shrinks"}
     for verb, marks in table.items():
         exact = marks[:, :1]
@@ -218,22 +218,22 @@ def test_saliency_follows_what_can_be_seen() -> None:
             assert exact.min() == 4
     assert len({tuple(marks[0]) for marks in table.values()}) > 2
     for verb, shot in shots.items():
-        assert max(marks[0] for marks in mark_clips(replace(shot, num_frames=12), 4, random)) == 4, verb
+        assert max(marks[0] for marks in score_clips(replace(shot, num_frames=12), 4, random)) == 4, verb
 
 
-def test_a_perfect_answer_is_scored_as_one(films: Path) -> None:
+def test_perfect_predictions_get_perfect_scores(films: Path) -> None:
     queries = read_split("moments", films).queries
-    answers = []
+    predictions = []
     for query in queries:
         saliency = np.zeros(round((query.duration or 0) / 2))
         saliency[list(query.clips)] = [sum(marks) for marks in query.saliency]
-        answers.append(Prediction(query.id, np.array([(*span, 1.0) for span in query.spans]), saliency))
-    moments = score_moments(queries, answers).full
+        predictions.append(Prediction(query.id, np.array([(*span, 1.0) for span in query.spans]), saliency))
+    moments = score_moments(queries, predictions).full
     assert (moments.mean_average_precision, moments.recall(0.7), moments.mean_overlap) == (100, 100, 100)
-    assert score_highlights(queries, answers).hit_rate() == 100
+    assert score_highlights(queries, predictions).hit_rate() == 100
 
 
-def test_wordings_multiply_queries_and_nothing_else(tmp_path: Path) -> None:
+def test_wordings_only_multiply_queries(tmp_path: Path) -> None:
     counts: dict[str, Any] = {"num_train": 1, "num_val": 1, "num_test": 2, "size": 32}
     world.write_grounding_world(tmp_path, seed=1, **counts)
     once = read_split("moments", tmp_path).queries
@@ -245,7 +245,7 @@ def test_wordings_multiply_queries_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
         ({"num_train": 3}, "num_train must be even and at least 2, got 3"),
         ({"num_test": 0}, "num_test must be even and at least 2, got 0"),
@@ -256,13 +256,13 @@ def test_wordings_multiply_queries_and_nothing_else(tmp_path: Path) -> None:
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
-def test_numbers_that_break_their_rule_are_named(tmp_path: Path, change: dict[str, int], sentence: str) -> None:
-    with pytest.raises(VidretError, match=sentence):
+def test_invalid_numbers_are_refused(tmp_path: Path, change: dict[str, int], message: str) -> None:
+    with pytest.raises(VidretError, match=message):
         world.write_retrieval_world(tmp_path, **{**SHORT, **change})
     assert not list(tmp_path.iterdir())
 
 
-def test_films_refuse_numbers_too_and_folders_that_are_files(tmp_path: Path) -> None:
+def test_grounding_world_refuses_invalid_numbers_and_unwritable_folders(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"must be at least 1, got \(3, 0, 3, 1\)"):
         world.write_grounding_world(tmp_path, **{**FILMS, "num_val": 0})
     (tmp_path / "taken").write_text("a file")
@@ -270,9 +270,9 @@ def test_films_refuse_numbers_too_and_folders_that_are_files(tmp_path: Path) -> 
         world.write_grounding_world(tmp_path / "taken", **FILMS)
 
 
-def test_broken_pairs_are_named_with_their_line(tmp_path: Path) -> None:
+def test_invalid_pairs_are_refused_with_their_line(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"pairs\.jsonl: cannot be read"):
         world.read_pairs(tmp_path)
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"kind": "order", "videos": ["a"], "captions": ["x", "y"]}))
-    with pytest.raises(VidretError, match=r"pairs\.jsonl:1: videos and captions must be two each, got 1 and 2"):
+    with pytest.raises(VidretError, match=r"pairs\.jsonl:1: videos and captions must have two items each, got 1 and 2"):
         world.read_pairs(tmp_path)

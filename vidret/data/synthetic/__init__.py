@@ -1,1 +1,1 @@
-"""A synthetic world: rendered videos with captions and moments, all from one seed."""
+"""Synthetic benchmarks: rendered videos with captions and moments, generated from one seed."""

@@ -1,14 +1,14 @@
-"""What people might say of a synthetic scene: one meaning in many wordings, none of which can mean another."""
+"""Captions of synthetic scenes: one meaning in many wordings, none of which is ambiguous."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from vidret.data.synthetic.generation import Random, Value, pick
+from vidret.data.synthetic.generation import Random, Value, choose
 from vidret.data.synthetic.scenes import RESTS, Appearance, Relation, Statement
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
-# One and several, the plain word first.
+# Singular and plural, the plainest word first.
 NOUNS = {
     "circle": (("circle", "circles"), ("disc", "discs"), ("round shape", "round shapes")),
     "square": (("square", "squares"), ("box", "boxes")),
@@ -19,14 +19,14 @@ NOUNS = {
     "heart": (("heart", "hearts"), ("heart shape", "heart shapes")),
     "moon": (("moon", "moons"), ("crescent", "crescents")),
 }
-# Before the colour, or after the noun.
+# Templates for what is before the noun, and for the whole phrase. A texture is before the colour or after the noun.
 TEXTURES = {
     "plain": (("plain {}", "{}"), ("solid {}", "{}"), ("plain {}", "{}")),
     "striped": (("striped {}", "{}"), ("stripy {}", "{}"), ("{}", "{} with stripes")),
     "dotted": (("dotted {}", "{}"), ("spotted {}", "{}"), ("{}", "{} with dots")),
     "checked": (("checked {}", "{}"), ("chequered {}", "{}"), ("{}", "{} with a check pattern")),
 }
-# "(s)" is spoken of one thing alone. Opposites have their wordings in the same order.
+# "(s)" is for the singular. Opposites have their wordings in the same order.
 PHRASES = {
     "moves left": ("move(s) left", "move(s) to the left", "slide(s) leftwards", "travel(s) from right to left"),
     "moves right": ("move(s) right", "move(s) to the right", "slide(s) rightwards", "travel(s) from left to right"),
@@ -40,16 +40,16 @@ PHRASES = {
     "bounces": ("bounce(s)", "hop(s) up and down", "jump(s) up and down"),
     RESTS: ("stay(s) still", "rest(s)", "do(es) not move"),
 }
-# How the first thing stands to the second, and the second to the first.
+# The relation of the first object to the second, and of the second to the first.
 RELATIONS: dict[Relation, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "left of": (("left of", "to the left of", "on the left of"), ("right of", "to the right of", "on the right of")),
     "above": (("above", "over", "higher than"), ("below", "under", "lower than")),
     "inside": (("inside", "within", "in the middle of"), ("around", "all around", "surrounding")),
 }
-ALONE = ("{what} {does}", "{what} {does}", "there {be} {what} that {does}", "a video of {what} that {does}")
-RELATED = ("{one} is {stands} {two}", "{one} {stands} {two}", "there is {one} {stands} {two}")
-# Which of the two is spoken of first, and how.
-ORDERS = (
+SHOT_TEMPLATES = ("{noun} {verb}", "{noun} {verb}", "there {be} {noun} that {verb}", "a video of {noun} that {verb}")
+RELATION_TEMPLATES = ("{one} is {relation} {two}", "{one} {relation} {two}", "there is {one} {relation} {two}")
+# Index of the shot that is mentioned first, and the template.
+ORDER_TEMPLATES = (
     (0, "first {0}, then {1}"),
     (0, "{0}, and then {1}"),
     (0, "at first {0}, later {1}"),
@@ -60,68 +60,77 @@ ORDERS = (
 )
 
 
-def word(statements: Sequence[Statement], key: Sequence[int], num_captions: int) -> tuple[str, ...]:
-    """Say what a scene shows in different words each time; fewer times where there are not so many ways to say it.
+def write_captions(statements: Sequence[Statement], key: Sequence[int], num_captions: int) -> tuple[str, ...]:
+    """Return different captions of a scene, fewer than ``num_captions`` if there are not enough wordings.
 
-    With equal keys, the captions of two scenes that differ in one respect differ in that alone, one by one: the same
-    shots in another order, or things at changed places, are told in the same words.
+    With equal keys, captions at the same index of two scenes that differ in one respect differ in that alone: the same
+    shots in another order, or swapped objects, are described in the same words.
+
+    Args:
+        statements: What the one or two shots of the scene show.
+        key: Seed of the wording.
+        num_captions: Maximum number of captions.
     """
     captions: dict[str, None] = {}
-    for number in range(10 * num_captions):
-        captions[write_caption(statements, np.random.default_rng((*key, number)))] = None
+    for attempt in range(10 * num_captions):
+        captions[write_caption(statements, np.random.default_rng((*key, attempt)))] = None
         if len(captions) == num_captions:
             break
     return tuple(captions)
 
 
 def write_caption(statements: Sequence[Statement], random: Random) -> str:
-    """Say what is shown in one shot, or in two in this order."""
+    """Return a caption of one shot, or of two shots in this order."""
     if len(statements) == 1:
-        return describe_one(statements[0], random)
+        return write_shot_caption(statements[0], random)
     first, second = statements
-    drawn = {
-        each: (describe_things(each.look, each.num_things, random), say_verb(each, random))
-        for each in _sorted(statements)
+    phrases = {
+        each: (noun_phrase(each.appearance, each.num_objects, random), verb_phrase(each, random))
+        for each in _in_fixed_order(statements)
     }
-    place, template = pick(random, ORDERS)
-    named, again = statements[place], statements[1 - place]
-    things = {each: drawn[each][0] for each in statements}
-    if (first.look, first.num_things) == (second.look, second.num_things):
-        things = {named: next(iter(drawn.values()))[0], again: "it" if first.num_things == 1 else "they"}
-    return template.format(*(f"{things[each]} {drawn[each][1]}" for each in statements))
+    index, template = choose(random, ORDER_TEMPLATES)
+    mentioned_first, mentioned_second = statements[index], statements[1 - index]
+    nouns = {each: phrases[each][0] for each in statements}
+    if (first.appearance, first.num_objects) == (second.appearance, second.num_objects):
+        pronoun = "it" if first.num_objects == 1 else "they"
+        nouns = {mentioned_first: next(iter(phrases.values()))[0], mentioned_second: pronoun}
+    return template.format(*(f"{nouns[each]} {phrases[each][1]}" for each in statements))
 
 
-def describe_one(statement: Statement, random: Random) -> str:
-    """Say what one shot shows."""
+def write_shot_caption(statement: Statement, random: Random) -> str:
+    """Return a caption of one shot."""
     if statement.relation is None or statement.other is None:
-        what, does = describe_things(statement.look, statement.num_things, random), say_verb(statement, random)
-        return pick(random, ALONE).format(what=what, does=does, be="is" if statement.num_things == 1 else "are")
-    drawn = {look: describe_things(look, 1, random) for look in _sorted([statement.look, statement.other])}
-    there, back = RELATIONS[statement.relation]
-    flipped = random.random() < 0.4
-    one, two = (statement.other, statement.look) if flipped else (statement.look, statement.other)
-    stands = pick(random, back if flipped else there)
-    return pick(random, RELATED).format(one=drawn[one], two=drawn[two], stands=stands)
+        noun = noun_phrase(statement.appearance, statement.num_objects, random)
+        verb = verb_phrase(statement, random)
+        be = "is" if statement.num_objects == 1 else "are"
+        return choose(random, SHOT_TEMPLATES).format(noun=noun, verb=verb, be=be)
+    appearances = [statement.appearance, statement.other]
+    nouns = {appearance: noun_phrase(appearance, 1, random) for appearance in _in_fixed_order(appearances)}
+    forward, backward = RELATIONS[statement.relation]
+    is_swapped = random.random() < 0.4
+    one, two = reversed(appearances) if is_swapped else appearances
+    relation = choose(random, backward if is_swapped else forward)
+    return choose(random, RELATION_TEMPLATES).format(one=nouns[one], two=nouns[two], relation=relation)
 
 
-def _sorted(values: Sequence[Value]) -> list[Value]:
-    """Give values in an order that does not depend on how they were given."""
+def _in_fixed_order(values: Sequence[Value]) -> list[Value]:
+    """Return the values in an order that does not depend on their given order."""
     return sorted(values, key=repr)
 
 
-def describe_things(look: Appearance, num_things: int, random: Random) -> str:
-    """Word how many there are and what they look like: ``a striped red star``, ``three blue rings with dots``."""
-    before, after = pick(random, TEXTURES[look.texture])
-    noun = pick(random, NOUNS[look.shape])[num_things > 1]
-    words = after.format(f"{before.format(look.colour)} {noun}")
-    if num_things > 1:
-        return f"{NUMBERS[num_things]} {words}"
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+def noun_phrase(appearance: Appearance, num_objects: int, random: Random) -> str:
+    """Return count and appearance in words: ``a striped red star``, ``three blue rings with dots``."""
+    before, after = choose(random, TEXTURES[appearance.texture])
+    noun = choose(random, NOUNS[appearance.shape])[num_objects > 1]
+    phrase = after.format(f"{before.format(appearance.colour)} {noun}")
+    if num_objects > 1:
+        return f"{NUMBERS[num_objects]} {phrase}"
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
-def say_verb(statement: Statement, random: Random) -> str:
-    """Word what the things do."""
-    phrase = pick(random, PHRASES[statement.verb])
-    if statement.num_things == 1:
+def verb_phrase(statement: Statement, random: Random) -> str:
+    """Return the action in words."""
+    phrase = choose(random, PHRASES[statement.verb])
+    if statement.num_objects == 1:
         return phrase.replace("(", "").replace(")", "")
     return phrase.replace("(s)", "").replace("(es)", "")

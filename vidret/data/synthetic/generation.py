@@ -1,4 +1,4 @@
-"""Scenes by chance: pairs that differ in one respect alone, and long films of several events."""
+"""Random scenes: pairs that differ in exactly one respect, and long films of several events."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +7,8 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 
 from vidret.data.synthetic.scenes import (
-    HOLLOW,
-    MAX_THINGS,
+    CONTAINERS,
+    MAX_OBJECTS,
     OPPOSITES,
     RELATIONS,
     RESTS,
@@ -19,10 +19,10 @@ from vidret.data.synthetic.scenes import (
     Action,
     Appearance,
     Scene,
+    SceneObject,
     SceneShot,
     SplitName,
     Statement,
-    Thing,
     colours_of,
     verbs_of,
 )
@@ -34,49 +34,51 @@ PAIR_KINDS: tuple[PairKind, ...] = get_args(PairKind)
 Random = np.random.Generator
 Value = TypeVar("Value")
 
-# Radii by how many things there are; more of them are smaller.
+# Range of radii by number of objects.
 RADII = {1: (0.17, 0.22), 2: (0.14, 0.17), 3: (0.125, 0.145), 4: (0.11, 0.125), 5: (0.105, 0.115)}
-APART = 2.25  # middles of things, in radii
-CLIP_SECONDS = 2  # QVHighlights cuts its videos so
+MIN_DISTANCE = 2.25  # between centres of objects, in radii
+CLIP_SECONDS = 2  # as in QVHighlights
 FILM_SECONDS = (40, 90)
-WAYS, HEIGHTS = (0.36, 0.46), (0.18, 0.26)
-TURN = 0.5  # radians a frame; more, and a star seems to turn the other way
-TILT = 0.2
-_MAX_TRIES = 1000
+MOVE_DISTANCES, BOUNCE_HEIGHTS = (0.36, 0.46), (0.18, 0.26)
+SPIN_RADIANS = 0.5  # per frame; above this, a star appears to spin in the other direction
+MAX_TILT = 0.2
+_MAX_ATTEMPTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ScenePair:
-    """Two scenes that differ in one respect alone, named by ``kind``."""
+    """Two scenes that differ in exactly one respect, ``kind``."""
 
     kind: PairKind
     scenes: tuple[Scene, Scene]
 
 
 def draw_pairs(split: SplitName, num_pairs: int, *, seed: int, num_frames: int = 12) -> list[ScenePair]:
-    """Draw pairs of scenes, the kinds by turns; the first stay the same when more are asked for.
+    """Draw pairs of scenes, cycling through the kinds. A larger ``num_pairs`` only appends pairs.
 
-    No two scenes of val or test say the same, so that each caption has one right video. In training the same may be
-    shown twice, at other places and before other backgrounds.
+    All scenes of val and of test have different statements, so that each caption matches one video. Training scenes may
+    repeat with other positions and backgrounds.
 
     Raises:
-        VidretError: There is not so much that can be said in val or test.
+        VidretError: Val or test do not have enough different statements.
     """
     pairs: list[ScenePair] = []
-    said: set[tuple[Statement, ...]] = set()
-    for number in range(num_pairs):
-        kind = PAIR_KINDS[number % len(PAIR_KINDS)]
-        random = np.random.default_rng((seed, 0, SPLITS.index(split), number))
-        for _ in range(_MAX_TRIES):
+    used: set[tuple[Statement, ...]] = set()
+    for pair_index in range(num_pairs):
+        kind = PAIR_KINDS[pair_index % len(PAIR_KINDS)]
+        random = np.random.default_rng((seed, 0, SPLITS.index(split), pair_index))
+        for _ in range(_MAX_ATTEMPTS):
             background = int(random.integers(1 << 32))
-            ways = DRAW[kind](random, split, num_frames)
-            scenes = (Scene(ways[0], background), Scene(ways[1], background))
-            if split == "train" or said.isdisjoint(scene.statements for scene in scenes):
+            first, second = DRAW[kind](random, split, num_frames)
+            scenes = (Scene(first, background), Scene(second, background))
+            if split == "train" or used.isdisjoint(scene.statements for scene in scenes):
                 break
         else:
-            raise VidretError(f"num_{split} must be at most what can be said, got more than {2 * number}")
-        said |= {scene.statements for scene in scenes}
-        pairs.append(ScenePair(kind, scenes if random.random() < 0.5 else scenes[::-1]))
+            raise VidretError(
+                f"num_{split} must be at most {2 * pair_index} for all scenes to differ, got {2 * num_pairs}"
+            )
+        used |= {scene.statements for scene in scenes}
+        pairs.append(ScenePair(kind=kind, scenes=scenes if random.random() < 0.5 else scenes[::-1]))
     return pairs
 
 
@@ -84,82 +86,85 @@ SceneShots = tuple[SceneShot, ...]
 
 
 def draw_direction(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
-    """Draw things that do something, and the same played backwards."""
-    look, verb = _until(lambda: draw_deed(random, split), lambda deed: deed[1] in OPPOSITES)
-    shot = draw_shot(random, look, verb, int(random.integers(1, 4)), num_frames)
-    return (shot,), (turn_round(shot),)
+    """Draw objects that perform an action, and the same played backwards."""
+    appearance, verb = _draw_until(lambda: draw_actor(random, split), lambda actor: actor[1] in OPPOSITES)
+    shot = draw_shot(random, appearance, verb, int(random.integers(1, 4)), num_frames)
+    return (shot,), (reverse_shot(shot),)
 
 
 def draw_order(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
-    """Draw two shots, of the same things or of others, and the same in the other order."""
+    """Draw two shots, of the same or different objects, and the same in reverse order."""
     half = num_frames // 2
-    first = draw_shot(random, *draw_deed(random, split), int(random.integers(1, 3)), half)
-    look, count = first.things[0].look, len(first.things)
+    first = draw_shot(random, *draw_actor(random, split), int(random.integers(1, 3)), half)
+    appearance, num_objects = first.objects[0].appearance, len(first.objects)
 
     def draw_second() -> SceneShot:
         if random.random() < 0.5:
-            return draw_shot(random, look, pick(random, verbs_of(split, look.shape)), count, half)
-        return draw_shot(random, *draw_deed(random, split), int(random.integers(1, 3)), half)
+            return draw_shot(random, appearance, choose(random, verbs_of(split, appearance.shape)), num_objects, half)
+        return draw_shot(random, *draw_actor(random, split), int(random.integers(1, 3)), half)
 
-    second = _until(draw_second, lambda shot: shot.statement != first.statement)
+    second = _draw_until(draw_second, lambda shot: shot.statement != first.statement)
     return (first, second), (second, first)
 
 
 def draw_relation(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
-    """Draw two things side by side, one above the other or one in the other, and the same with their places changed."""
-    relation = pick(random, RELATIONS)
-    shapes = HOLLOW if relation == "inside" else SHAPES
-    one = draw_look(random, split, shapes)
-    two = _until(lambda: draw_look(random, split, shapes), lambda other: are_unlike(one, other))
+    """Draw two objects side by side, one above the other or one inside the other, and the same with the two swapped."""
+    relation = choose(random, RELATIONS)
+    shapes = CONTAINERS if relation == "inside" else SHAPES
+    one = draw_appearance(random, split, shapes)
+    two = _draw_until(lambda: draw_appearance(random, split, shapes), lambda other: differ_clearly(one, other))
     if relation == "inside":
         x, y = random.uniform(0.45, 0.55, 2)
-        places = ((x, y, random.uniform(0.12, 0.14)), (x, y, random.uniform(0.36, 0.39)))
+        circles = ((x, y, random.uniform(0.12, 0.14)), (x, y, random.uniform(0.36, 0.39)))
     else:
         near, far = random.uniform(0.2, 0.3), random.uniform(0.7, 0.8)
-        middle = random.uniform(0.35, 0.65)
-        aside = middle + random.uniform(-0.06, 0.06)
+        level = random.uniform(0.35, 0.65)
+        other_level = level + random.uniform(-0.06, 0.06)
         radii = random.uniform(0.13, 0.17, 2)
-        places = ((near, middle, radii[0]), (far, aside, radii[1]))
+        circles = ((near, level, radii[0]), (far, other_level, radii[1]))
         if relation == "above":
-            places = ((middle, near, radii[0]), (aside, far, radii[1]))
-    tilts = random.uniform(-TILT, TILT, 2)
+            circles = ((level, near, radii[0]), (other_level, far, radii[1]))
+    tilts = random.uniform(-MAX_TILT, MAX_TILT, 2)
 
-    def put(first: Appearance, second: Appearance) -> SceneShots:
-        thing, other = (
-            Thing(look, float(x), float(y), float(radius), float(tilt))
-            for look, (x, y, radius), tilt in zip((first, second), places, tilts, strict=True)
+    def arrange(first: Appearance, second: Appearance) -> SceneShots:
+        subject, other = (
+            SceneObject(appearance, float(x), float(y), float(radius), float(tilt))
+            for appearance, (x, y, radius), tilt in zip((first, second), circles, tilts, strict=True)
         )
-        return (SceneShot(num_frames, (thing,), relation=relation, other=other),)
+        return (SceneShot(num_frames, (subject,), relation=relation, other=other),)
 
-    return put(one, two), put(two, one)
+    return arrange(one, two), arrange(two, one)
 
 
 def draw_count(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
-    """Draw things, and the same with one more."""
-    look, verb = draw_deed(random, split)
+    """Draw objects, and the same with one more."""
+    appearance, verb = draw_actor(random, split)
     verb = RESTS if random.random() < 0.3 else verb
-    many = draw_shot(random, look, verb, int(random.integers(2, MAX_THINGS + 1)), num_frames)
-    return (replace(many, things=many.things[:-1]),), (many,)
+    shot = draw_shot(random, appearance, verb, int(random.integers(2, MAX_OBJECTS + 1)), num_frames)
+    return (replace(shot, objects=shot.objects[:-1]),), (shot,)
 
 
-def draw_look_apart(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
-    """Draw things, and the same with another colour, texture or shape."""
-    look, verb = draw_deed(random, split)
+def draw_appearance_change(random: Random, split: SplitName, num_frames: int) -> tuple[SceneShots, SceneShots]:
+    """Draw objects, and the same with another colour, texture or shape."""
+    appearance, verb = draw_actor(random, split)
     verb = RESTS if random.random() < 0.3 else verb
 
     def draw_other() -> Appearance:
-        changed, other = pick(random, ("colour", "texture", "shape")), draw_look(random, split)
+        changed, drawn = choose(random, ("colour", "texture", "shape")), draw_appearance(random, split)
         if changed == "colour":
-            return replace(look, colour=other.colour)
-        return replace(look, texture=other.texture) if changed == "texture" else replace(look, shape=other.shape)
+            return replace(appearance, colour=drawn.colour)
+        if changed == "texture":
+            return replace(appearance, texture=drawn.texture)
+        return replace(appearance, shape=drawn.shape)
 
-    def fits(other: Appearance) -> bool:
-        can_do = verb == RESTS or verb in verbs_of(split, other.shape)
-        return other != look and can_do and other.colour in colours_of(split, other.shape)
+    def is_allowed(other: Appearance) -> bool:
+        can_act = verb == RESTS or verb in verbs_of(split, other.shape)
+        return other != appearance and can_act and other.colour in colours_of(split, other.shape)
 
-    other = _until(draw_other, fits)
-    shot = draw_shot(random, look, verb, int(random.integers(1, 4)), num_frames)
-    return (shot,), (replace(shot, things=tuple(replace(thing, look=other) for thing in shot.things)),)
+    other = _draw_until(draw_other, is_allowed)
+    shot = draw_shot(random, appearance, verb, int(random.integers(1, 4)), num_frames)
+    changed_objects = tuple(replace(each, appearance=other) for each in shot.objects)
+    return (shot,), (replace(shot, objects=changed_objects),)
 
 
 DRAW: dict[PairKind, Callable[[Random, SplitName, int], tuple[SceneShots, SceneShots]]] = {
@@ -167,15 +172,15 @@ DRAW: dict[PairKind, Callable[[Random, SplitName, int], tuple[SceneShots, SceneS
     "order": draw_order,
     "relation": draw_relation,
     "count": draw_count,
-    "look": draw_look_apart,
+    "look": draw_appearance_change,
 }
 
 
 def draw_films(split: SplitName, num_films: int, *, seed: int, fps: int) -> list[Scene]:
-    """Draw long videos of whole clips; the first stay the same when more are asked for."""
+    """Draw long videos of whole clips. A larger ``num_films`` only appends films."""
     films = []
-    for number in range(num_films):
-        random = np.random.default_rng((seed, 1, SPLITS.index(split), number))
+    for film_index in range(num_films):
+        random = np.random.default_rng((seed, 1, SPLITS.index(split), film_index))
         shortest, longest = (seconds // CLIP_SECONDS for seconds in FILM_SECONDS)
         num_clips = int(random.integers(shortest, longest + 1))
         films.append(draw_film(random, split, frames_per_clip=CLIP_SECONDS * fps, num_clips=num_clips))
@@ -183,110 +188,111 @@ def draw_films(split: SplitName, num_films: int, *, seed: int, fps: int) -> list
 
 
 def draw_film(random: Random, split: SplitName, *, frames_per_clip: int, num_clips: int) -> Scene:
-    """Draw a long video: events of 3 to 7 clips with pauses of 1 to 3 between them, ``num_clips`` in all.
+    """Draw a long video of ``num_clips`` clips: events of 3 to 7 clips with pauses of 1 to 3 clips between them.
 
-    Half of the later events take up an earlier one: as it was, or played backwards. In a third of the pauses something
-    can be seen that does nothing.
+    Half of the later events repeat an earlier one, forwards or backwards. A third of the pauses show a resting object.
     """
     shots: list[SceneShot] = []
     events: list[SceneShot] = []
-    num_left = num_clips
+    num_remaining = num_clips
     while True:
         pause, length = int(random.integers(1, 4)), int(random.integers(3, 8))
-        if pause + length >= num_left:
+        if pause + length >= num_remaining:
             break
         shots.append(draw_pause(random, split, pause * frames_per_clip))
         events.append(draw_event(random, split, length * frames_per_clip, events))
         shots.append(events[-1])
-        num_left -= pause + length
-    shots.append(draw_pause(random, split, num_left * frames_per_clip))
+        num_remaining -= pause + length
+    shots.append(draw_pause(random, split, num_remaining * frames_per_clip))
     return Scene(tuple(shots), int(random.integers(1 << 32)))
 
 
 def draw_event(random: Random, split: SplitName, num_frames: int, earlier: list[SceneShot]) -> SceneShot:
-    """Draw what happens next: something new, or something that happened, or its opposite, at another place."""
+    """Draw the next event: a new one, or an earlier one or its opposite at another position."""
     if earlier and random.random() < 0.5:
-        again = pick(random, earlier)
-        look, verb, count = again.things[0].look, again.action.verb, len(again.things)
+        repeated = choose(random, earlier)
+        verb = repeated.action.verb
         verb = OPPOSITES.get(verb, verb) if random.random() < 0.7 else verb
-        if again.other is None:
-            return draw_shot(random, look, verb, count, num_frames)
+        if repeated.other is None:
+            return draw_shot(random, repeated.objects[0].appearance, verb, len(repeated.objects), num_frames)
     if random.random() < 0.2:
         return draw_relation(random, split, num_frames)[0][0]
-    return draw_shot(random, *draw_deed(random, split), int(random.integers(1, 4)), num_frames)
+    return draw_shot(random, *draw_actor(random, split), int(random.integers(1, 4)), num_frames)
 
 
 def draw_pause(random: Random, split: SplitName, num_frames: int) -> SceneShot:
-    """Draw nothing, or a thing that rests."""
+    """Draw a shot without an event: the background alone, or a resting object."""
     if random.random() < 0.33:
-        return draw_shot(random, draw_look(random, split), RESTS, 1, num_frames)
+        return draw_shot(random, draw_appearance(random, split), RESTS, 1, num_frames)
     return SceneShot(num_frames)
 
 
-def draw_look(random: Random, split: SplitName, shapes: tuple[str, ...] = SHAPES) -> Appearance:
-    """Draw what a thing looks like, out of what the split may show."""
-    shape = pick(random, shapes)
-    return Appearance(pick(random, colours_of(split, shape)), pick(random, TEXTURES), shape)
+def draw_appearance(random: Random, split: SplitName, shapes: tuple[str, ...] = SHAPES) -> Appearance:
+    """Draw an appearance that the split may show."""
+    shape = choose(random, shapes)
+    return Appearance(choose(random, colours_of(split, shape)), choose(random, TEXTURES), shape)
 
 
-def draw_deed(random: Random, split: SplitName) -> tuple[Appearance, str]:
-    """Draw a thing's look, and what it does."""
-    look = draw_look(random, split)
-    return look, pick(random, verbs_of(split, look.shape))
+def draw_actor(random: Random, split: SplitName) -> tuple[Appearance, str]:
+    """Draw an appearance and a verb that the split may show together."""
+    appearance = draw_appearance(random, split)
+    return appearance, choose(random, verbs_of(split, appearance.shape))
 
 
-def draw_shot(random: Random, look: Appearance, verb: str, count: int, num_frames: int) -> SceneShot:
-    """Draw where things are, how big, and how far they go; they never touch each other or the edge."""
-    radius = random.uniform(*RADII[count])
+def draw_shot(random: Random, appearance: Appearance, verb: str, num_objects: int, num_frames: int) -> SceneShot:
+    """Draw the positions, sizes and movements of objects. They never touch each other or the edge of the frame."""
+    radius = random.uniform(*RADII[num_objects])
     kind = RESTS if verb == RESTS else VERBS[verb][0]
     amount = 0.0
-    if kind in ("across", "upright"):
-        amount = float(random.uniform(*WAYS))
+    if kind in ("horizontal", "vertical"):
+        amount = float(random.uniform(*MOVE_DISTANCES))
     elif kind == "bounce":
-        amount = float(random.uniform(*HEIGHTS))
-    elif kind == "turn":
-        amount = TURN if random.random() < 0.5 else -TURN
-    action = Action(verb, amount)
-    way = amount / 2 if kind == "across" else 0.0
-    high = amount / 2 if kind in ("upright", "bounce") else 0.0
-    middles = scatter(random, count, APART * radius, radius * 1.1 + way, radius * 1.1 + high)
-    tilts = random.uniform(-TILT, TILT, count)
-    things = tuple(
-        Thing(look, float(x), float(y), float(radius), float(tilt)) for (x, y), tilt in zip(middles, tilts, strict=True)
+        amount = float(random.uniform(*BOUNCE_HEIGHTS))
+    elif kind == "spin":
+        amount = SPIN_RADIANS if random.random() < 0.5 else -SPIN_RADIANS
+    margin_x = radius * 1.1 + (amount / 2 if kind == "horizontal" else 0.0)
+    margin_y = radius * 1.1 + (amount / 2 if kind in ("vertical", "bounce") else 0.0)
+    centres = scatter(random, num_objects, MIN_DISTANCE * radius, margin_x, margin_y)
+    tilts = random.uniform(-MAX_TILT, MAX_TILT, num_objects)
+    objects = tuple(
+        SceneObject(appearance, float(x), float(y), float(radius), float(tilt))
+        for (x, y), tilt in zip(centres, tilts, strict=True)
     )
-    return SceneShot(num_frames, things, action)
+    return SceneShot(num_frames, objects, Action(verb, amount))
 
 
-def scatter(random: Random, count: int, apart: float, edge_x: float, edge_y: float) -> list[tuple[float, float]]:
-    """Draw places at least ``apart`` from each other and so far from the edges."""
+def scatter(
+    random: Random, num_points: int, min_distance: float, margin_x: float, margin_y: float
+) -> list[tuple[float, float]]:
+    """Draw points at least ``min_distance`` from each other, and at least the margins from the edges of the frame."""
     while True:
-        middles: list[tuple[float, float]] = []
-        for _ in range(20 * count):
-            x, y = random.uniform(edge_x, 1 - edge_x), random.uniform(edge_y, 1 - edge_y)
-            if all((x - a) ** 2 + (y - b) ** 2 >= apart**2 for a, b in middles):
-                middles.append((x, y))
-            if len(middles) == count:
-                return middles
+        points: list[tuple[float, float]] = []
+        for _ in range(20 * num_points):
+            x, y = random.uniform(margin_x, 1 - margin_x), random.uniform(margin_y, 1 - margin_y)
+            if all((x - a) ** 2 + (y - b) ** 2 >= min_distance**2 for a, b in points):
+                points.append((x, y))
+            if len(points) == num_points:
+                return points
 
 
-def turn_round(shot: SceneShot) -> SceneShot:
-    """Give the shot that is this one played backwards."""
+def reverse_shot(shot: SceneShot) -> SceneShot:
+    """Return the shot played backwards."""
     return replace(shot, action=replace(shot.action, verb=OPPOSITES[shot.action.verb]))
 
 
-def are_unlike(one: Appearance, other: Appearance) -> bool:
-    """Tell whether two looks differ in both colour and shape."""
+def differ_clearly(one: Appearance, other: Appearance) -> bool:
+    """Whether two appearances differ in both colour and shape."""
     return one.colour != other.colour and one.shape != other.shape
 
 
-def pick(random: Random, choices: Sequence[Value]) -> Value:
-    """Draw one of several."""
+def choose(random: Random, choices: Sequence[Value]) -> Value:
+    """Return a random choice."""
     return choices[int(random.integers(len(choices)))]
 
 
-def _until(draw: Callable[[], Value], fits: Callable[[Value], bool]) -> Value:
-    """Draw until it fits."""
+def _draw_until(draw: Callable[[], Value], is_allowed: Callable[[Value], bool]) -> Value:
+    """Draw until a value is allowed."""
     while True:
         value = draw()
-        if fits(value):
+        if is_allowed(value):
             return value

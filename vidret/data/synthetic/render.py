@@ -1,4 +1,4 @@
-"""Scenes -> pixels: each edge is as soft as one pixel, by the distance to it, so that nothing is drawn twice as big."""
+"""Rendering of scenes, with edges antialiased by signed distance instead of supersampling."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
-from vidret.data.synthetic.scenes import RESTS, VERBS, Action, Scene, SceneShot, Thing
+from vidret.data.synthetic.scenes import RESTS, VERBS, Action, Scene, SceneObject, SceneShot
 
 Field = Float32[np.ndarray, "frame row column"]
 
-# Each colour, and what its stripes, dots and checks are drawn in.
-PAINTS = {
+# RGB of each colour, and of its stripes, dots and checks.
+RGB = {
     "red": ((214, 32, 36), (96, 8, 12)),
     "orange": ((245, 136, 24), (128, 58, 0)),
     "yellow": ((246, 226, 50), (140, 116, 0)),
@@ -24,13 +24,13 @@ PAINTS = {
     "white": ((250, 250, 250), (66, 68, 76)),
     "black": ((14, 14, 16), (196, 196, 204)),
 }
-RIM = 0.014  # sides of the picture
-SMALLEST, FAINTEST = 0.4, 0.15  # how small and how faint things get that still can be seen
-FRAMES_A_HOP = 6
+RIM_WIDTH = 0.014  # in sides of the frame
+MIN_SCALE, MIN_OPACITY = 0.4, 0.15  # still visible
+FRAMES_PER_BOUNCE = 6
 
 
 class Poses(NamedTuple):
-    """How things differ from where they are drawn, frame by frame."""
+    """Offset, scale, rotation in radians and opacity of an object in each frame, relative to its own position."""
 
     x: Float[np.ndarray, " frame"]
     y: Float[np.ndarray, " frame"]
@@ -39,52 +39,54 @@ class Poses(NamedTuple):
     opacity: Float[np.ndarray, " frame"]
 
 
-def find_poses(action: Action, num_frames: int) -> Poses:
-    """Work out an action; its opposite has the same poses in reverse, bit for bit."""
+def compute_poses(action: Action, num_frames: int) -> Poses:
+    """Return the poses of an action. Those of its opposite are exactly the same in reverse order."""
     zeros, ones = np.zeros(num_frames), np.ones(num_frames)
     poses = Poses(x=zeros, y=zeros, scale=ones, turn=zeros, opacity=ones)
     if action.verb == RESTS:
         return poses
     kind, forwards = VERBS[action.verb]
-    done = np.arange(num_frames) / max(num_frames - 1, 1)
-    done = done if forwards else done[::-1]
-    if kind == "across":
-        return poses._replace(x=(done - 0.5) * action.amount)
-    if kind == "upright":
-        return poses._replace(y=(0.5 - done) * action.amount)
+    progress = np.arange(num_frames) / max(num_frames - 1, 1)
+    progress = progress if forwards else progress[::-1]
+    if kind == "horizontal":
+        return poses._replace(x=(progress - 0.5) * action.amount)
+    if kind == "vertical":
+        return poses._replace(y=(0.5 - progress) * action.amount)
     if kind == "size":
-        return poses._replace(scale=SMALLEST + (1 - SMALLEST) * done)
-    if kind == "presence":
-        return poses._replace(opacity=FAINTEST + (1 - FAINTEST) * done)
-    if kind == "turn":
+        return poses._replace(scale=MIN_SCALE + (1 - MIN_SCALE) * progress)
+    if kind == "opacity":
+        return poses._replace(opacity=MIN_OPACITY + (1 - MIN_OPACITY) * progress)
+    if kind == "spin":
         return poses._replace(turn=np.arange(num_frames) * action.amount)
-    hops = max(1, round(num_frames / FRAMES_A_HOP))
-    height = np.abs(np.sin(math.pi * hops * done))
+    num_bounces = max(1, round(num_frames / FRAMES_PER_BOUNCE))
+    height = np.abs(np.sin(math.pi * num_bounces * progress))
     return poses._replace(y=(0.5 - height) * action.amount)
 
 
 def render(scene: Scene, size: int) -> UInt8[np.ndarray, "frame size size 3"]:
-    """Draw all frames of a scene, ``size`` pixels high and wide."""
-    ground = paint_ground(scene.background, size)
-    return np.concatenate([render_shot(shot, ground) for shot in scene.shots])
+    """Return all frames of a scene, ``size`` pixels high and wide."""
+    background = paint_background(scene.background, size)
+    return np.concatenate([render_shot(shot, background) for shot in scene.shots])
 
 
-def render_shot(shot: SceneShot, ground: Float32[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "frame size size 3"]:
-    """Draw the frames of a shot; where nothing moves, all are one."""
+def render_shot(
+    shot: SceneShot, background: Float32[np.ndarray, "size size 3"]
+) -> UInt8[np.ndarray, "frame size size 3"]:
+    """Return the frames of a shot. A resting shot is drawn once and repeated."""
     num_drawn = 1 if shot.action.verb == RESTS else shot.num_frames
-    canvas = np.repeat(ground[None], num_drawn, axis=0)
+    canvas = np.repeat(background[None], num_drawn, axis=0)
     if shot.other is not None:
-        draw_thing(canvas, shot.other, find_poses(Action(), num_drawn))
-    poses = find_poses(shot.action, num_drawn)
-    for thing in shot.things:
-        draw_thing(canvas, thing, poses)
+        draw_object(canvas, shot.other, compute_poses(Action(), num_drawn))
+    poses = compute_poses(shot.action, num_drawn)
+    for scene_object in shot.objects:
+        draw_object(canvas, scene_object, poses)
     drawn = (canvas + 0.5).astype(np.uint8)
     return np.repeat(drawn, shot.num_frames // num_drawn, axis=0)
 
 
-def paint_ground(number: int, size: int) -> Float32[np.ndarray, "size size 3"]:
-    """Paint a background: soft blotches of dull colours, and grain."""
-    random = np.random.default_rng(number)
+def paint_background(seed: int, size: int) -> Float32[np.ndarray, "size size 3"]:
+    """Return a background of soft blotches in dull colours, with grain."""
+    random = np.random.default_rng(seed)
     level = random.uniform(95, 160) + random.uniform(-12, 12, 3)
     blotches = np.clip(level + random.uniform(-22, 22, (4, 4, 1)) + random.uniform(-8, 8, (4, 4, 3)), 0, 255)
     soft = Image.fromarray(blotches.astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
@@ -92,17 +94,17 @@ def paint_ground(number: int, size: int) -> Float32[np.ndarray, "size size 3"]:
     return np.asarray(soft, dtype=np.float32) + grain
 
 
-def draw_thing(canvas: Float32[np.ndarray, "frame size size 3"], thing: Thing, poses: Poses) -> None:
-    """Draw a thing over what is there; only the part of the picture that it ever reaches is touched."""
+def draw_object(canvas: Float32[np.ndarray, "frame size size 3"], scene_object: SceneObject, poses: Poses) -> None:
+    """Draw an object onto the canvas, in place. Only the region that it ever covers is processed."""
     size = canvas.shape[1]
-    x, y = (thing.x + poses.x) * size, (thing.y + poses.y) * size
-    radius = thing.radius * size * poses.scale
+    x, y = (scene_object.x + poses.x) * size, (scene_object.y + poses.y) * size
+    radius = scene_object.radius * size * poses.scale
     reach = 1.2 * float(radius.max()) + 1
     columns = np.arange(max(0, int(x.min() - reach)), min(size, math.ceil(x.max() + reach)))
     rows = np.arange(max(0, int(y.min() - reach)), min(size, math.ceil(y.max() + reach)))
-    part = canvas[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    region = canvas[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
-    turn = thing.tilt + poses.turn
+    turn = scene_object.tilt + poses.turn
     along = ((columns + 0.5 - x[:, None]) / radius[:, None]).astype(np.float32)[:, None, :]
     down = ((rows + 0.5 - y[:, None]) / radius[:, None]).astype(np.float32)[:, :, None]
     cos, sin, pixels = (
@@ -110,16 +112,16 @@ def draw_thing(canvas: Float32[np.ndarray, "frame size size 3"], thing: Thing, p
     )
     u, v = along * cos + down * sin, down * cos - along * sin
 
-    inside = -DISTANCES[thing.look.shape](u, v) * pixels
-    cover = np.clip(inside + 0.5, 0, 1)
+    depth = -DISTANCES[scene_object.appearance.shape](u, v) * pixels
+    cover = np.clip(depth + 0.5, 0, 1)
     cover *= rearrange(poses.opacity.astype(np.float32), "f -> f 1 1")
-    paint, ink = np.array(PAINTS[thing.look.colour], dtype=np.float32)
-    colour: np.ndarray = paint
-    if thing.look.texture in PATTERNS:
-        # A rim stays plain, so that the shape is seen, and which of its two colours is the thing's.
-        inked = PATTERNS[thing.look.texture](u, v) * np.clip(inside - RIM * size + 0.5, 0, 1)
-        colour = paint + inked[..., None] * (ink - paint)
-    part += cover[..., None] * (colour - part)
+    base, pattern_rgb = np.array(RGB[scene_object.appearance.colour], dtype=np.float32)
+    colour: np.ndarray = base
+    if scene_object.appearance.texture in PATTERNS:
+        # The rim stays plain, which keeps the shape visible and shows which colour is the base.
+        pattern = PATTERNS[scene_object.appearance.texture](u, v) * np.clip(depth - RIM_WIDTH * size + 0.5, 0, 1)
+        colour = base + pattern[..., None] * (pattern_rgb - base)
+    region += cover[..., None] * (colour - region)
 
 
 def _circle(u: Field, v: Field) -> Field:
@@ -139,7 +141,7 @@ def _triangle(u: Field, v: Field) -> Field:
 
 
 def _star(u: Field, v: Field) -> Field:
-    """Fold all ten edges of the star onto one, which runs from a tip to the notch beside it."""
+    """Fold the star's ten edges onto one, from a tip to the adjacent notch."""
     fifth = 2 * math.pi / 5
     angle = np.abs(np.mod(np.arctan2(u, -v) + fifth / 2, fifth) - fifth / 2)
     length = np.hypot(u, v)
@@ -162,7 +164,7 @@ def _ring(u: Field, v: Field) -> Field:
 
 
 def _heart(u: Field, v: Field) -> Field:
-    """Join three discs and the wedge whose sides touch the outer two; the wedge ends between those."""
+    """Combine three discs and a wedge whose sides are tangent to the outer two discs."""
     beside = np.abs(u)
     x, y, radius, tip = 0.45, -0.35, 0.5, 0.98
     slope = math.asin(radius / math.hypot(x, tip - y)) + math.atan2(x, tip - y)
@@ -179,7 +181,7 @@ def _moon(u: Field, v: Field) -> Field:
     return distances
 
 
-# How far a point is from a shape of about radius 1, below 0 inside; the picture's left and top are below 0.
+# Signed distance of a point (u to the right, v down) to a shape of about radius 1, negative inside.
 DISTANCES: dict[str, Callable[[Field, Field], Field]] = {
     "circle": _circle,
     "square": _square,
@@ -193,22 +195,22 @@ DISTANCES: dict[str, Callable[[Field, Field], Field]] = {
 
 
 def _striped(u: Field, v: Field) -> Field:
-    marks: Field = np.clip(0.3 + 2 * np.sin((u + v) * np.float32(2 * math.pi / 0.85)), 0, 1)
-    return marks
+    strength: Field = np.clip(0.3 + 2 * np.sin((u + v) * np.float32(2 * math.pi / 0.85)), 0, 1)
+    return strength
 
 
 def _dotted(u: Field, v: Field) -> Field:
     step = np.float32(0.6)
-    apart = np.hypot(u - np.round(u / step) * step, v - np.round(v / step) * step)
-    marks: Field = np.clip((np.float32(0.2) - apart) * 9 + 0.5, 0, 1)
-    return marks
+    distance = np.hypot(u - np.round(u / step) * step, v - np.round(v / step) * step)
+    strength: Field = np.clip((np.float32(0.2) - distance) * 9 + 0.5, 0, 1)
+    return strength
 
 
 def _checked(u: Field, v: Field) -> Field:
-    pace = np.float32(math.pi / 0.5)
-    marks: Field = np.clip(0.5 + 3 * np.sin(u * pace) * np.sin(v * pace), 0, 1)
-    return marks
+    frequency = np.float32(math.pi / 0.5)
+    strength: Field = np.clip(0.5 + 3 * np.sin(u * frequency) * np.sin(v * frequency), 0, 1)
+    return strength
 
 
-# Where a thing shows its second colour: 0 nowhere to 1.
+# Strength of the pattern's colour at a point, in 0..1.
 PATTERNS: dict[str, Callable[[Field, Field], Field]] = {"striped": _striped, "dotted": _dotted, "checked": _checked}

@@ -1,8 +1,8 @@
-"""What a synthetic video shows: things and what they do, shot by shot; and what is kept away from training.
+"""Scenes of synthetic videos, and the combinations that are reserved for each split.
 
-Parts are colours, textures, shapes, verbs, numbers and relations. Two kinds of combination are dealt out to the splits,
-each to one alone: a shape with a colour, and a shape with a kind of action. So whatever val or test shows was never
-seen in training, yet each of its parts was.
+A scene consists of colours, textures, shapes, verbs, counts and relations. Two kinds of combination belong to one split
+each: a shape with a colour, and a shape with a kind of action. So every combination in val or test is new to a model
+trained on the training split, while each of its parts is known.
 """
 
 from dataclasses import dataclass
@@ -17,40 +17,41 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black
 TEXTURES: tuple[Texture, ...] = get_args(Texture)
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
-ROUND = ("circle", "ring")  # nobody sees these spin
-HOLLOW = ("circle", "square", "ring", "heart")  # another thing fits inside, and hides too little to be mistaken
-MAX_THINGS = 5
+ROUND = ("circle", "ring")  # spinning is invisible
+CONTAINERS = ("circle", "square", "ring", "heart")  # remain recognisable with another object inside
+MAX_OBJECTS = 5
 
-# A verb, its kind of action, and whether it runs that kind forwards. Played backwards, a verb is its opposite.
+# Each verb's kind of action, and whether it plays that action forwards. Played backwards, a verb is its opposite.
 VERBS = {
-    "moves left": ("across", False),
-    "moves right": ("across", True),
-    "moves down": ("upright", False),
-    "moves up": ("upright", True),
+    "moves left": ("horizontal", False),
+    "moves right": ("horizontal", True),
+    "moves down": ("vertical", False),
+    "moves up": ("vertical", True),
     "shrinks": ("size", False),
     "grows": ("size", True),
-    "disappears": ("presence", False),
-    "appears": ("presence", True),
-    "spins": ("turn", True),
+    "disappears": ("opacity", False),
+    "appears": ("opacity", True),
+    "spins": ("spin", True),
     "bounces": ("bounce", True),
 }
-ACTIONS = ("across", "upright", "size", "presence", "turn", "bounce")
+ACTIONS = ("horizontal", "vertical", "size", "opacity", "spin", "bounce")
 RESTS = "rests"
 OPPOSITES = {
     verb: other
     for verb, (kind, forwards) in VERBS.items()
-    for other, told in VERBS.items()
-    if told == (kind, not forwards)
+    for other, other_action in VERBS.items()
+    if other_action == (kind, not forwards)
 }
 
-# Who owns a combination, by the sum of its two places in the lists above: a Latin square, so that no part is left out.
-_LOOK_OWNERS: tuple[SplitName, ...] = ("test", "test", "val", "train", "train", "train", "train", "train")
-_DEED_OWNERS: tuple[SplitName, ...] = ("test", "test", "val", "train", "train", "train")
+# The split that owns a combination, by the sum of its two indices in the lists above. This is a Latin square, so every
+# part occurs in every split.
+_APPEARANCE_OWNERS: tuple[SplitName, ...] = ("test", "test", "val", "train", "train", "train", "train", "train")
+_ACTION_OWNERS: tuple[SplitName, ...] = ("test", "test", "val", "train", "train", "train")
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """What a thing looks like."""
+    """The appearance of an object."""
 
     colour: str
     texture: Texture
@@ -58,10 +59,18 @@ class Appearance:
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
-    """A thing in a picture whose sides are 1: its middle from the left and the top, its radius, its tilt in radians."""
+class SceneObject:
+    """An object in a frame of side length 1.
 
-    look: Appearance
+    Attributes:
+        appearance: Colour, texture and shape.
+        x: Centre, from the left.
+        y: Centre, from the top.
+        radius: Radius.
+        tilt: Rotation in radians, clockwise.
+    """
+
+    appearance: Appearance
     x: float
     y: float
     radius: float
@@ -70,10 +79,12 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What things do during a shot.
+    """What objects do during a shot.
 
-    ``amount`` is the way of a move and the height of a bounce in sides of the picture, and the radians a frame of a
-    spin, below 0 against the clock; of other verbs it means nothing.
+    Attributes:
+        verb: One of ``VERBS``, or ``RESTS``.
+        amount: Distance of a move and height of a bounce, in sides of the frame; rotation of a spin in radians per
+            frame, negative for anticlockwise. Unused by other verbs.
     """
 
     verb: str = RESTS
@@ -82,10 +93,10 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What may be said of a shot, and all that may be said: two shots with equal statements have equal captions."""
+    """Everything that a caption may say of a shot. Shots with equal statements have equal captions."""
 
-    num_things: int
-    look: Appearance
+    num_objects: int
+    appearance: Appearance
     verb: str
     relation: Relation | None = None
     other: Appearance | None = None
@@ -93,57 +104,67 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class SceneShot:
-    """Some frames in which alike things do one thing together, perhaps in relation to another that rests.
+    """Consecutive frames in which objects of one appearance perform one action together.
 
-    A shot without things shows the background alone.
+    Attributes:
+        num_frames: Length of the shot.
+        objects: The objects; empty for the background alone.
+        action: What they do.
+        relation: Relation of the object to ``other``.
+        other: A resting object that the relation refers to.
     """
 
     num_frames: int
-    things: tuple[Thing, ...] = ()
+    objects: tuple[SceneObject, ...] = ()
     action: Action = Action()
     relation: Relation | None = None
-    other: Thing | None = None
+    other: SceneObject | None = None
 
     @property
     def statement(self) -> Statement | None:
-        """Say what the shot shows; None where it shows nothing."""
-        if not self.things:
+        """Return what the shot shows; None if it shows no object."""
+        if not self.objects:
             return None
-        other = None if self.other is None else self.other.look
-        return Statement(len(self.things), self.things[0].look, self.action.verb, self.relation, other)
+        return Statement(
+            num_objects=len(self.objects),
+            appearance=self.objects[0].appearance,
+            verb=self.action.verb,
+            relation=self.relation,
+            other=None if self.other is None else self.other.appearance,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A whole video: shots in order, before one background, which a number names."""
+    """A whole video: shots in order, and the seed of their common background."""
 
     shots: tuple[SceneShot, ...]
     background: int
 
     @property
     def statements(self) -> tuple[Statement, ...]:
-        """Say what the shots show, in order; those that show nothing are left out."""
+        """Return what the shots show, in order, without shots that show no object."""
         return tuple(shot.statement for shot in self.shots if shot.statement is not None)
 
 
-def owner_of_look(colour: str, shape: str) -> SplitName:
-    """Name the split that alone may show this colour on this shape."""
-    return _LOOK_OWNERS[(COLOURS.index(colour) + SHAPES.index(shape)) % len(_LOOK_OWNERS)]
+def owner_of_appearance(colour: str, shape: str) -> SplitName:
+    """Return the only split that may show this shape in this colour."""
+    return _APPEARANCE_OWNERS[(COLOURS.index(colour) + SHAPES.index(shape)) % len(_APPEARANCE_OWNERS)]
 
 
-def owner_of_deed(shape: str, verb: str) -> SplitName | None:
-    """Name the split that alone may show this shape do this or its opposite; None for resting, which all may show."""
+def owner_of_action(shape: str, verb: str) -> SplitName | None:
+    """Return the only split that may show this shape do this or its opposite; None for resting, which all may show."""
     if verb == RESTS:
         return None
-    return _DEED_OWNERS[(SHAPES.index(shape) + ACTIONS.index(VERBS[verb][0])) % len(_DEED_OWNERS)]
+    return _ACTION_OWNERS[(SHAPES.index(shape) + ACTIONS.index(VERBS[verb][0])) % len(_ACTION_OWNERS)]
 
 
 def colours_of(split: SplitName, shape: str) -> list[str]:
-    """List the colours that a split may show a shape in."""
-    return [colour for colour in COLOURS if owner_of_look(colour, shape) == split]
+    """Return the colours in which a split may show a shape."""
+    return [colour for colour in COLOURS if owner_of_appearance(colour, shape) == split]
 
 
 def verbs_of(split: SplitName, shape: str) -> list[str]:
-    """List what a split may show a shape do; to rest is not among it."""
-    seen = [verb for verb in VERBS if verb != "spins" or shape not in ROUND]
-    return [verb for verb in seen if owner_of_deed(shape, verb) == split]
+    """Return the verbs that a split may show a shape perform, without resting."""
+    visible = [verb for verb in VERBS if verb != "spins" or shape not in ROUND]
+    return [verb for verb in visible if owner_of_action(shape, verb) == split]

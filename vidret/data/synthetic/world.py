@@ -1,7 +1,6 @@
-"""A synthetic world: rendered videos and annotation files in the benchmarks' own forms, all of it from one seed.
+"""Synthetic benchmarks on disk: rendered videos with annotation files in the formats of MSR-VTT and QVHighlights.
 
-It asks for what the methods here claim to give: what things look like, how many there are and where, what they do, and
-in which order. Its readers are those of MSR-VTT and QVHighlights.
+They test what retrieval methods claim to represent: appearance, number, position, action, and temporal order.
 """
 
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import Literal
 
 from vidret.data.benchmarks.files import read_jsonl
 from vidret.data.synthetic.annotations import (
-    PAIRS,
+    PAIRS_FILES,
     CaptionedScene,
     QueryRow,
-    list_entries,
-    list_queries,
+    caption_pairs,
+    label_film,
     write_msrvtt,
     write_qvhighlights,
 )
@@ -23,12 +22,12 @@ from vidret.data.synthetic.scenes import SPLITS, Scene, SplitName
 from vidret.data.synthetic.video import Progress, write_scenes
 from vidret.errors import VidretError
 
-SMALLEST_SIZE = 32
+MIN_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionPair:
-    """Two videos that differ in one respect alone, ``kind``, and the caption of each, which differ in it alone too."""
+    """Two videos and their captions, both of which differ in exactly one respect, ``kind``."""
 
     kind: str
     videos: tuple[str, str]
@@ -48,34 +47,34 @@ def write_retrieval_world(
     fps: int = 3,
     progress: Progress | None = None,
 ) -> int:
-    """Write short captioned videos as MSR-VTT has them; ``read_split("msrvtt-1k-a", folder)`` reads the test split.
+    """Write short captioned videos in the format of MSR-VTT; ``read_split("msrvtt-1k-a", folder)`` reads the test set.
 
-    Every split is made of pairs of videos that differ in one respect alone: the direction of an action, the order of
-    two, how two things stand to each other, how many there are, what they look like. The two videos of a pair of
-    direction or of order have the same frames in another order. No combination of a shape with a colour or with a kind
-    of action is in two splits. In val and test each caption is true of one video alone, taken to tell all there is.
+    Every split consists of pairs of videos that differ in exactly one respect: the direction of an action, the order of
+    two actions, the relation of two objects, the number of objects, or their appearance. The two videos of a direction
+    or order pair have the same frames in a different order. No combination of a shape with a colour or with a kind of
+    action is in two splits. In val and test each caption, read as a complete description, matches one video only.
 
-    Writes videos/, MSRVTT_data.json, MSRVTT_train.9k.csv and MSRVTT_JSFUSION_test.csv, the pairs of val and test (see
-    ``read_pairs``), and captions.jsonl (the videos of test with the kinds of their pairs). Videos that are
-    there already are not drawn again; a world may be made larger later on, and its first videos stay.
+    Writes videos/, MSRVTT_data.json, MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv, the pairs of val and test (see
+    ``read_pairs``), and captions.jsonl with the test videos and the kinds of their pairs. Existing videos are not
+    rendered again. Larger counts in a later call keep the first videos and add more.
 
     Args:
-        folder: Where to write.
-        seed: Decides everything: equal arguments give equal annotations and equal pixels.
-        num_train: How many videos to train on; even, as all counts of videos. With 400 or more every part occurs.
-        num_val: How many to choose by.
-        num_test: How many to measure on; as many queries.
-        num_captions: Captions a video, each in other words, if there are so many ways to say it.
-        size: Height and width in pixels, even.
-        num_frames: Frames a video, even.
-        fps: Frames a second.
-        progress: Told how many videos are done, and of how many, after each.
+        folder: Output folder.
+        seed: Random seed; equal arguments give equal annotations and equal pixels.
+        num_train: Number of training videos; even, like all numbers of videos. From 400 on, every part occurs.
+        num_val: Number of validation videos.
+        num_test: Number of test videos, and of test queries.
+        num_captions: Captions per video, fewer where there are not enough wordings.
+        size: Height and width in pixels; even.
+        num_frames: Frames per video; even.
+        fps: Frames per second.
+        progress: Called after each video with the number of finished videos and their total.
 
     Returns:
-        How many videos were drawn now.
+        The number of videos rendered.
 
     Raises:
-        VidretError: A number breaks its rule, there is not so much to say, or a file cannot be written.
+        VidretError: An argument is invalid, there are not enough different scenes, or a file cannot be written.
     """
     folder = Path(folder)
     counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
@@ -86,15 +85,15 @@ def write_retrieval_world(
         raise VidretError(
             f"num_captions must be at least 1 and num_frames even and at least 4, got {num_captions} and {num_frames}"
         )
-    _check(seed, size, fps)
-    entries: list[CaptionedScene] = []
+    _check_arguments(seed, size, fps)
+    videos: list[CaptionedScene] = []
     for split, count in counts.items():
         pairs = draw_pairs(split, count // 2, seed=seed, num_frames=num_frames)
-        entries += list_entries(split, pairs, seed=seed, num_captions=num_captions)
-    scenes = [(folder / "videos" / f"{entry.video}.mp4", entry.scene) for entry in entries]
-    num_drawn = write_scenes(scenes, size=size, fps=fps, progress=progress)
-    write_msrvtt(folder, entries, seconds=num_frames / fps)
-    return num_drawn
+        videos += caption_pairs(split, pairs, seed=seed, num_captions=num_captions)
+    scenes = [(folder / "videos" / f"{video.video}.mp4", video.scene) for video in videos]
+    num_written = write_scenes(scenes, size=size, fps=fps, progress=progress)
+    write_msrvtt(folder, videos, duration_s=num_frames / fps)
+    return num_written
 
 
 def write_grounding_world(
@@ -109,76 +108,76 @@ def write_grounding_world(
     fps: int = 2,
     progress: Progress | None = None,
 ) -> int:
-    """Write long videos with events as QVHighlights has them; ``read_split("qvhighlights", folder)`` reads val.
+    """Write long videos with events in the format of QVHighlights; ``read_split("qvhighlights", folder)`` reads val.
 
-    Videos last 40 to 90 s. An event is a query, and its windows are where it happens, exact to the frame, in whole
-    clips of 2 s; an event may come again, and often its opposite does too. Between events there is the background, or
-    something that rests. The marks of saliency are 0 to 4: the best clips are those in which most of the things can be
-    seen, and annotators differ. Combinations are dealt out to the splits as in the retrieval world.
+    Videos last 40 to 90 s. Each event is a query, and its windows are exact to the frame and consist of whole 2 s
+    clips. An event may recur, and often so does its opposite. Between events there is the background or a resting
+    object. Saliency is 0 to 4, highest in the clips where the objects are most visible, and differs between annotators.
+    Combinations are reserved for the splits as in ``write_retrieval_world``.
 
-    Writes videos/ and highlight_{train,val,test}_release.jsonl, that of test without the labels, as the benchmark keeps
-    them; moments.jsonl has them: ``read_split("moments", folder)``.
+    Writes videos/ and highlight_{train,val,test}_release.jsonl. The test file has no labels, as in the benchmark;
+    moments.jsonl has them: ``read_split("moments", folder)``.
 
     Args:
-        folder: Where to write.
-        seed: Decides everything: equal arguments give equal annotations and equal pixels.
-        num_train: How many videos to train on.
-        num_val: How many to choose by.
-        num_test: How many to measure on.
-        num_wordings: How many queries to make of an event, each in other words, if there are so many ways to say it.
-        size: Height and width in pixels, even.
-        fps: Frames a second.
-        progress: Told how many videos are done, and of how many, after each.
+        folder: Output folder.
+        seed: Random seed; equal arguments give equal annotations and equal pixels.
+        num_train: Number of training videos.
+        num_val: Number of validation videos.
+        num_test: Number of test videos.
+        num_wordings: Queries per event in different words, fewer where there are not enough wordings.
+        size: Height and width in pixels; even.
+        fps: Frames per second.
+        progress: Called after each video with the number of finished videos and their total.
 
     Returns:
-        How many videos were drawn now.
+        The number of videos rendered.
 
     Raises:
-        VidretError: A number breaks its rule, or a file cannot be written.
+        VidretError: An argument is invalid, or a file cannot be written.
     """
     folder = Path(folder)
     counts: dict[SplitName, int] = {"train": num_train, "val": num_val, "test": num_test}
     if min(*counts.values(), num_wordings) < 1:
         numbers = (*counts.values(), num_wordings)
         raise VidretError(f"num_train, num_val, num_test and num_wordings must be at least 1, got {numbers}")
-    _check(seed, size, fps)
+    _check_arguments(seed, size, fps)
     scenes: list[tuple[Path, Scene]] = []
     rows: dict[SplitName, list[QueryRow]] = {split: [] for split in SPLITS}
     for split, count in counts.items():
-        for number, film in enumerate(draw_films(split, count, seed=seed, fps=fps)):
-            name = f"{split}{number}"
-            scenes.append((folder / "videos" / f"{name}.mp4", film))
-            rows[split] += list_queries(
-                film, name, split=split, seed=seed, number=number, num_wordings=num_wordings, fps=fps
+        for film_index, film in enumerate(draw_films(split, count, seed=seed, fps=fps)):
+            video_id = f"{split}{film_index}"
+            scenes.append((folder / "videos" / f"{video_id}.mp4", film))
+            rows[split] += label_film(
+                film, video_id, split=split, seed=seed, film_index=film_index, num_wordings=num_wordings, fps=fps
             )
-    num_drawn = write_scenes(scenes, size=size, fps=fps, progress=progress)
+    num_written = write_scenes(scenes, size=size, fps=fps, progress=progress)
     write_qvhighlights(folder, rows)
-    return num_drawn
+    return num_written
 
 
 def read_pairs(folder: str | Path, split: Literal["val", "test"] = "test") -> list[CaptionPair]:
-    """Read the pairs of a retrieval world's test split, or of val.
+    """Read the pairs of a split of ``write_retrieval_world``.
 
-    On each pair a model is right that scores both captions higher with their own video than with the other. By
-    construction, one that forgets the order of frames cannot do better than chance where ``kind`` is direction or
-    order.
+    A model is correct on a pair if it scores both captions higher with their own video than with the other one. By
+    construction, a model that ignores the order of frames is at chance where ``kind`` is direction or order.
 
     Raises:
-        VidretError: The file is not there, or breaks its rule.
+        VidretError: The file does not exist or is invalid.
     """
     pairs = []
-    for row in read_jsonl(Path(folder) / PAIRS[split]):
+    for row in read_jsonl(Path(folder) / PAIRS_FILES[split]):
         videos, captions = row.texts("videos"), row.texts("captions")
         if len(videos) != 2 or len(captions) != 2:
-            raise row.error(f"videos and captions must be two each, got {len(videos)} and {len(captions)}")
-        pairs.append(CaptionPair(row.text("kind"), (videos[0], videos[1]), (captions[0], captions[1])))
+            raise row.error(f"videos and captions must have two items each, got {len(videos)} and {len(captions)}")
+        pair = CaptionPair(kind=row.text("kind"), videos=(videos[0], videos[1]), captions=(captions[0], captions[1]))
+        pairs.append(pair)
     return pairs
 
 
-def _check(seed: int, size: int, fps: int) -> None:
+def _check_arguments(seed: int, size: int, fps: int) -> None:
     if seed < 0:
         raise VidretError(f"seed must be at least 0, got {seed}")
-    if size < SMALLEST_SIZE or size % 2:
-        raise VidretError(f"size must be even and at least {SMALLEST_SIZE}, got {size}")
+    if size < MIN_SIZE or size % 2:
+        raise VidretError(f"size must be even and at least {MIN_SIZE}, got {size}")
     if fps < 1:
         raise VidretError(f"fps must be at least 1, got {fps}")
