@@ -10,6 +10,7 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store import Store, repair
 from vidret.store.database import Database
+from vidret.store.lock import WriterLock
 from vidret.store.repair import find_bad_rows
 from vidret.store.schema import ESSENTIAL, find_schema_checksum
 
@@ -198,7 +199,15 @@ def test_a_reader_sees_a_repair(index: Path) -> None:
         assert seeds(reader) == sorted(set(ALL) - {101})
 
 
-@pytest.mark.parametrize("what", ["index page", "table page", "statement"])
+STATEMENTS = {
+    "column": b"num_frames INTEGER",
+    "checksum": b"checksum INTEGER) WITHOUT ROWID",
+    "keyword": b"TABLE segments",
+    "name": b"videos_1",
+}
+
+
+@pytest.mark.parametrize("what", ["index page", "table page", *STATEMENTS])
 def test_damage_of_structure_is_repaired(index: Path, what: str) -> None:
     with create(index) as store:
         index_all(store, 20)
@@ -207,15 +216,17 @@ def test_damage_of_structure_is_repaired(index: Path, what: str) -> None:
         page = store._catalog.value(root, "sqlite_autoindex_segments_1" if what == "index page" else "segments")
     path = index / "catalog.sqlite"
     data = bytearray(path.read_bytes())
-    if what == "statement":
-        place = data.index(b"num_frames INTEGER")
-        data[place : place + 3] = b"mun"
+    if what in STATEMENTS:
+        place = data.index(STATEMENTS[what])
+        data[place] ^= 0x80 if what == "name" else 0x02
     else:
         data[(page - 1) * 4096 + 3] ^= 0x02  # how many cells the page has
     path.write_bytes(data)
     assert is_found(index)
-    with pytest.raises(StoreError, match=r"process .* is writing"), create(index):
+    lock = WriterLock(index / "writer.lock")
+    with pytest.raises(StoreError, match=r"process .* is writing"):
         Store.repair_catalog(index)
+    lock.release()
     assert Store.repair_catalog(index) != []
     with create(index) as store:
         assert store.verify() == []

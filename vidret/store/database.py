@@ -62,7 +62,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection."""
-        with self._lock, contextlib.suppress(sqlite3.Error):
+        with self._lock, contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
             if self._write:  # empty the log, so that guests need not read it anew for each statement
                 self._connection.execute("PRAGMA busy_timeout = 0")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -173,6 +173,7 @@ def as_store_error(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # damaged bytes may be in SQLite's own sentence
         damaged = isinstance(error, UnicodeDecodeError) or _code(error) == sqlite3.SQLITE_CORRUPT
+        damaged |= "no such" in str(error)  # a column or table that every catalog has
         raise StoreError(f"{path}: {error}" + (f"; {REPAIR}" if damaged else "")) from error
 
 

@@ -95,11 +95,15 @@ def _salvage(old: Database, fresh: Database) -> None:
 
 def _mend_statements(old: Database) -> None:
     """Write the statements of the tables anew, or SQLite could not read a table whose own is damaged."""
-    if old.value("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%checksum INTEGER%'"):
-        for statement in SCHEMA:
-            _, kind, name, *_ = statement.split()
-            old.run("UPDATE sqlite_master SET sql = ? WHERE type = ? AND name = ?", statement, kind.lower(), name)
-        old.run("PRAGMA writable_schema = RESET")
+    if _whole(old) != WHOLE:
+        return
+    changed = 0
+    for statement in SCHEMA:
+        _, kind, name, *_ = statement.split()
+        sql = "UPDATE sqlite_master SET sql = ?1 WHERE type = ?2 AND name = ?3 AND sql IS NOT ?1"
+        changed += old.run(sql, statement, kind.lower(), name)
+    if changed:  # have SQLite read them
+        old.run(f"PRAGMA schema_version = {old.value('PRAGMA schema_version') + 1}")
 
 
 def _copy_rows(old: Database, fresh: Database, table: str, whole: str) -> None:
@@ -153,5 +157,5 @@ def _find_last_id(old: Database, fresh: Database, table: str) -> int:
 
 def _whole(database: Database) -> Mapping[str, str]:
     """Return for each table the condition that a row is as it was written; catalogs of format 1 cannot tell."""
-    known = database.value("SELECT count(*) FROM pragma_table_info('meta') WHERE name = 'checksum'")
+    known = database.value("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%checksum INTEGER%'")
     return WHOLE if known else dict.fromkeys(WHOLE, "1")
