@@ -1,4 +1,4 @@
-"""Small captioned videos whose every frame shows its own number, and labelled queries into them."""
+"""Test data: small videos whose frames show their own numbers, with captions or labelled queries."""
 
 import json
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ FAST = {"preset": "ultrafast", "g": "5"}
 
 
 def write_numbered(path: Path, num_frames: int, *, first: int = 0, rate: int = RATE) -> Path:
-    """Write a square film of numbered frames."""
+    """Write a square video of numbered frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = [(first + frame) % 256 for frame in range(num_frames)]
-    return write_video(path, numbers, size=(48, 48), rate=rate, options=FAST)
+    frame_numbers = [(first + frame) % 256 for frame in range(num_frames)]
+    return write_video(path, frame_numbers, size=(48, 48), rate=rate, options=FAST)
 
 
 def write_captioned(folder: Path, captions: Sequence[int], *, num_frames: int = 15) -> Path:
-    """Write films v0, v1... with so many captions each, into ``videos``, and ``captions.jsonl`` beside it."""
+    """Write videos v0, v1, ... with the given numbers of captions, and ``captions.jsonl``, into a folder."""
     lines = []
     for video, count in enumerate(captions):
         write_numbered(folder / "videos" / f"v{video}.mp4", num_frames + video, first=10 * video)
-        lines.append({"video": f"v{video}", "captions": [f"caption {number} of {video}" for number in range(count)]})
+        lines.append({"video": f"v{video}", "captions": [f"caption {index} of {video}" for index in range(count)]})
     (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return folder
 
 
 def write_moments(folder: Path, queries: Sequence[int], *, num_frames: int = 40) -> Path:
-    """Write films v0, v1... with so many queries each, into ``videos``, and ``moments.jsonl`` beside it."""
+    """Write videos v0, v1, ... with the given numbers of queries, and ``moments.jsonl``, into a folder."""
     lines = []
     for video, count in enumerate(queries):
-        length = num_frames + 10 * video
-        write_numbered(folder / "videos" / f"v{video}.mp4", length, first=10 * video)
-        for number in range(count):
+        video_frames = num_frames + 10 * video
+        write_numbered(folder / "videos" / f"v{video}.mp4", video_frames, first=10 * video)
+        for index in range(count):
             line = {
-                "qid": 10 * video + number,
-                "query": f"query {number}",
+                "qid": 10 * video + index,
+                "query": f"query {index}",
                 "vid": f"v{video}",
-                "duration": length / RATE,
+                "duration": video_frames / RATE,
             }
             line |= {
                 "relevant_windows": [[2, 6]],

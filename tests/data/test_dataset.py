@@ -1,4 +1,4 @@
-"""Batches of captioned videos: padding is told, texts end, and chance follows from seed, epoch and row alone."""
+"""Batches of captioned videos: padding, tokens, and randomness from seed, epoch and row alone."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,12 @@ SPLIT = Split(
         Caption("3", "d", "fog"),
     ),
 )
-AS_IT_IS = Augmentation()
+NO_AUGMENTATION = Augmentation()
 LENGTHS = {"a": 2, "b": 4, "c": 1, "d": 3}
 
 
 class Numbered:
-    """Frames whose pixels hold the number of the video, and what chance gave."""
+    """A frame source whose pixels hold the index of the video, from 1, and a random number."""
 
     def __init__(self) -> None:
         self.unreadable: dict[str, str] = {}
@@ -38,11 +38,11 @@ class Numbered:
         return pixels
 
 
-def train(seed: int = 0, augmentation: Augmentation = AS_IT_IS) -> CaptionedVideos:
+def train(seed: int = 0, augmentation: Augmentation = NO_AUGMENTATION) -> CaptionedVideos:
     return CaptionedVideos(SPLIT, Numbered(), augmentation=augmentation, seed=seed)
 
 
-def test_in_training_each_caption_has_its_video() -> None:
+def test_training_pairs_each_caption_with_its_video() -> None:
     samples = [train()[0, row] for row in (2, 1, 3)]
     batch = Collate(SPLIT, num_frames=4, num_words=8)(samples)
     assert batch.pixels.shape == (3, 4, 6, 8, 3)
@@ -52,47 +52,47 @@ def test_in_training_each_caption_has_its_video() -> None:
     assert batch.pixels[:, 0, 3, 3, 0].tolist() == [2, 1, 4]
 
 
-def test_padding_comes_last_is_black_and_told() -> None:
+def test_padding_frames_are_last_black_and_masked() -> None:
     batch = Collate(SPLIT, num_frames=5, num_words=8)([train()[0, row] for row in (0, 1)])
     assert batch.frame_mask.tolist() == [[True] * 4 + [False], [True] * 2 + [False] * 3]
     assert (batch.pixels[~batch.frame_mask] == 0).all()
     assert (batch.pixels[batch.frame_mask][..., 0] > 0).all()
 
 
-def test_texts_are_cut_to_their_length_and_end() -> None:
+def test_texts_are_truncated_and_have_an_end_token() -> None:
     batch = Collate(SPLIT, num_frames=4, num_words=8)([train()[0, row] for row in range(4)])
     assert batch.ids.shape == (4, 8)
     assert batch.ids.argmax(dim=1).tolist() == [3, 3, 7, 2]
     assert batch.ids.amax(dim=1).tolist() == [END] * 4
 
 
-def test_in_evaluation_each_video_has_all_its_captions_or_none() -> None:
+def test_evaluation_gives_each_video_all_of_its_captions_or_none() -> None:
     gallery = GalleryDataset(SPLIT, Numbered())
     assert len(gallery) == 4
-    batch = Collate(SPLIT, num_frames=4, num_words=8)([gallery[number] for number in (1, 2, 3)])
+    batch = Collate(SPLIT, num_frames=4, num_words=8)([gallery[index] for index in (1, 2, 3)])
     assert batch.videos.tolist() == [1, 2, 3]
     assert batch.captions.tolist() == [0, 2, 3]
     assert batch.text_videos.tolist() == [1, 1, 3]
     assert batch.ids.shape == (3, 8)
-    bare = Collate(SPLIT, num_frames=4, num_words=8)([gallery[2]])
-    assert (bare.ids.shape, bare.captions.tolist(), bare.videos.tolist()) == ((0, 8), [], [2])
+    uncaptioned = Collate(SPLIT, num_frames=4, num_words=8)([gallery[2]])
+    assert (uncaptioned.ids.shape, uncaptioned.captions.tolist(), uncaptioned.videos.tolist()) == ((0, 8), [], [2])
     np.testing.assert_array_equal(gallery[1].pixels, gallery[1].pixels)
 
 
-def test_chance_follows_from_seed_epoch_and_row_alone() -> None:
-    def look(dataset: CaptionedVideos, epoch: int, row: int) -> bytes:
+def test_randomness_depends_on_seed_epoch_and_row_alone() -> None:
+    def read(dataset: CaptionedVideos, epoch: int, row: int) -> bytes:
         return dataset[epoch, row].pixels.tobytes()
 
     augmentation = Augmentation(crop=0.5, colour=0.3)
     first, second = train(augmentation=augmentation), train(augmentation=augmentation)
-    there = {(epoch, row): look(first, epoch, row) for epoch in range(3) for row in range(4)}
-    back = {(epoch, row): look(second, epoch, row) for epoch in (2, 0, 1) for row in (3, 1, 0, 2)}
-    assert there == back
-    assert len(set(there.values())) == 12
-    assert look(train(seed=1, augmentation=augmentation), 0, 0) != there[0, 0]
+    in_order = {(epoch, row): read(first, epoch, row) for epoch in range(3) for row in range(4)}
+    reordered = {(epoch, row): read(second, epoch, row) for epoch in (2, 0, 1) for row in (3, 1, 0, 2)}
+    assert in_order == reordered
+    assert len(set(in_order.values())) == 12
+    assert read(train(seed=1, augmentation=augmentation), 0, 0) != in_order[0, 0]
 
 
-def test_an_error_is_one_sentence_that_crosses_processes() -> None:
+def test_errors_are_reduced_to_one_picklable_message() -> None:
     class Broken(Numbered):
         def read(self, video_id: str, rng: np.random.Generator) -> np.ndarray:
             raise DecodeError(f"{video_id}.mp4", "is empty")

@@ -1,4 +1,4 @@
-"""Which frames are looked at: the published rules by loops, what is left to chance, and frames that cannot be read."""
+"""Frame sampling: the published rules by loops, random draws, and frames that cannot be decoded."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +16,10 @@ from vidret.video.reader import Reader
 
 
 def naive_spread(values: list[int], count: int) -> list[int]:
-    """Take ``count`` of a list's values from the first to the last, cutting places down to whole numbers."""
+    """Return ``count`` values of a list, evenly spaced from the first to the last, with indices rounded down."""
     if count == 1:
         return [values[0]]
-    return [values[int(place * (len(values) - 1) / (count - 1))] for place in range(count)]
+    return [values[int(index * (len(values) - 1) / (count - 1))] for index in range(count)]
 
 
 def naive_tempme(num_frames: int, rate: float, count: int) -> list[int]:
@@ -28,40 +28,40 @@ def naive_tempme(num_frames: int, rate: float, count: int) -> list[int]:
     return naive_spread(seconds if len(seconds) >= count else list(range(num_frames)), count)
 
 
-def naive_segments(num_frames: int, segments: int, chunks: int) -> list[int]:
-    """List the frames of Prompt Switch's test sampler, in order of time."""
-    segments_there = min(segments, num_frames)
-    edges = [int(num_frames * edge / segments_there) for edge in range(segments_there + 1)]
+def naive_segments(num_frames: int, num_segments: int, num_chunks: int) -> list[int]:
+    """Return the frames of Prompt Switch's test sampler, in order of time."""
+    num_edges = min(num_segments, num_frames) + 1
+    edges = [int(num_frames * edge / (num_edges - 1)) for edge in range(num_edges)]
     chosen = []
     for low, next_low in pairwise(edges):
         high = next_low - 1
-        chosen += [low + (chunk + 1) * ((high - low) // (chunks + 1)) for chunk in range(chunks)]
-    return chosen + chosen[-1:] * (segments * chunks - len(chosen))
+        chosen += [low + (chunk + 1) * ((high - low) // (num_chunks + 1)) for chunk in range(num_chunks)]
+    return chosen + chosen[-1:] * (num_segments * num_chunks - len(chosen))
 
 
 @pytest.mark.parametrize("rate", [0.4, 5, 24.6, 25, 29.97])
 @pytest.mark.parametrize("num_frames", [1, 2, 11, 12, 13, 300, 301, 375, 1000])
 @pytest.mark.parametrize("count", [1, 12, 64])
-def test_tempme_takes_a_frame_a_second_or_spreads_over_a_short_video(num_frames: int, rate: float, count: int) -> None:
-    found = FrameSampling("tempme", count).candidates(num_frames, rate)
-    assert found.tolist() == naive_tempme(num_frames, rate, count)
+def test_tempme_samples_each_second_or_spreads_over_short_video(num_frames: int, rate: float, count: int) -> None:
+    sampled = FrameSampling("tempme", count).candidates(num_frames, rate)
+    assert sampled.tolist() == naive_tempme(num_frames, rate, count)
 
 
 @pytest.mark.parametrize(("segments", "count"), [(6, 6), (6, 12), (4, 12), (1, 3)])
 @pytest.mark.parametrize("num_frames", [1, 2, 5, 6, 7, 12, 31, 100, 999])
-def test_segments_are_looked_at_in_fixed_places(num_frames: int, segments: int, count: int) -> None:
-    found = FrameSampling("segments", count, segments).candidates(num_frames, 25)
-    assert found.tolist() == naive_segments(num_frames, segments, count // segments)
+def test_segments_are_sampled_at_fixed_positions(num_frames: int, segments: int, count: int) -> None:
+    sampled = FrameSampling("segments", count, segments).candidates(num_frames, 25)
+    assert sampled.tolist() == naive_segments(num_frames, segments, count // segments)
 
 
-def test_clip4clip_has_fewer_frames_of_a_short_video() -> None:
+def test_clip4clip_yields_fewer_frames_of_short_video() -> None:
     sampling = FrameSampling("clip4clip", 12)
-    assert sampling.candidates(100, 29.97).tolist() == [0, 29, 58, 87]  # the whole part of the rate
+    assert sampling.candidates(100, 29.97).tolist() == [0, 29, 58, 87]  # steps by the integer part of the rate
     assert len(sampling.candidates(10_000, 25)) == 12
 
 
 @pytest.mark.parametrize("count", [6, 12])
-def test_training_draws_from_each_segment_but_its_last_frame(count: int) -> None:
+def test_random_draws_skip_the_last_frame_of_each_segment(count: int) -> None:
     sampling = FrameSampling("segments", count, 6, num_candidates=30)
     candidates = sampling.candidates(60, 25)
     assert set(candidates.tolist()) == {index for index in range(60) if index % 10 != 9}
@@ -75,7 +75,7 @@ def test_training_draws_from_each_segment_but_its_last_frame(count: int) -> None
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 6, 8])
-def test_draws_from_a_video_with_few_frames_repeat_the_last(num_frames: int) -> None:
+def test_draws_from_few_frames_repeat_the_last(num_frames: int) -> None:
     sampling = FrameSampling("segments", 12, 6, num_candidates=4)
     candidates = sampling.candidates(num_frames, 25)
     drawn = candidates[sampling.draw(len(candidates), np.random.default_rng(0))]
@@ -84,23 +84,23 @@ def test_draws_from_a_video_with_few_frames_repeat_the_last(num_frames: int) -> 
     assert drawn.max() < num_frames
 
 
-def test_fixed_rules_leave_nothing_to_chance() -> None:
+def test_fixed_rules_are_not_random() -> None:
     for sampling in (FrameSampling("tempme"), FrameSampling("clip4clip"), FrameSampling("segments")):
         assert not sampling.is_random
         assert sampling.draw(7, np.random.default_rng(1)).tolist() == list(range(7))
     assert not FrameSampling("tempme", num_candidates=9).is_random
 
 
-def test_what_is_kept_is_known_by_what_it_depends_on() -> None:
+def test_candidate_settings_differ_where_candidates_do() -> None:
     assert FrameSampling("tempme", 12, 6).candidate_settings == FrameSampling("tempme", 12, 4, 9).candidate_settings
     assert (
         FrameSampling("segments", 6, 6, 4).candidate_settings == FrameSampling("segments", 12, 6, 4).candidate_settings
     )
-    abouts = [FrameSampling("segments", 12, 6), FrameSampling("segments", 12, 6, 4), FrameSampling("tempme", 12)]
-    assert len({str(sampling.candidate_settings) for sampling in abouts}) == 3
+    different = [FrameSampling("segments", 12, 6), FrameSampling("segments", 12, 6, 4), FrameSampling("tempme", 12)]
+    assert len({str(sampling.candidate_settings) for sampling in different}) == 3
 
 
-def test_sizes_that_do_not_fit_are_refused() -> None:
+def test_invalid_numbers_are_refused() -> None:
     with pytest.raises(VidretError, match="num_frames must be a multiple of num_segments 6, got 8"):
         FrameSampling("segments", 8, 6)
     with pytest.raises(VidretError, match="num_frames must be at least 1 and num_candidates at least 0, got 0 and 0"):
@@ -108,7 +108,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
     assert FrameSampling("tempme", 8, 6).num_frames == 8
 
 
-def test_a_part_of_a_file_is_all_that_is_looked_at(tmp_path: Path) -> None:
+def test_sampling_is_limited_to_the_span(tmp_path: Path) -> None:
     info = probe(write_numbered(tmp_path / "a.mp4", 50))
     sampling = FrameSampling("tempme", 4)
     for start, end, expected in [
@@ -129,7 +129,7 @@ def test_a_part_of_a_file_is_all_that_is_looked_at(tmp_path: Path) -> None:
     ]
 
 
-def test_a_late_start_changes_no_choice_of_frames(tmp_path: Path) -> None:
+def test_late_start_does_not_change_the_sampled_frames(tmp_path: Path) -> None:
     sampling = FrameSampling("tempme", 4)
     info = probe(write_video(tmp_path / "late.mp4", range(50), rate=5, shift=35, audio=True))
     assert info.start == 7.0
@@ -137,7 +137,7 @@ def test_a_late_start_changes_no_choice_of_frames(tmp_path: Path) -> None:
     assert find_candidates(info, VideoSpan(info.path, 9.0, 12.0), sampling).tolist() == [10, 14, 19, 24]
 
 
-def test_frames_may_repeat_and_a_lost_one_gives_its_place_to_its_neighbour(
+def test_frames_may_repeat_and_undecodable_ones_are_replaced_by_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = probe(write_numbered(tmp_path / "a.mp4", 20))
@@ -145,11 +145,11 @@ def test_frames_may_repeat_and_a_lost_one_gives_its_place_to_its_neighbour(
     assert (read_numbers(frames.pixels), frames.salvaged) == ([3, 3, 8, 12], "")
     read = Reader.read
 
-    def lose(reader: Reader, indices: np.ndarray) -> Frames:
+    def read_without_8(reader: Reader, indices: np.ndarray) -> Frames:
         kept = read(reader, [index for index in indices.tolist() if index != 8])
         return Frames(kept.pixels, kept.times, "1 of 4 frames could be read")
 
-    monkeypatch.setattr(Reader, "read", lose)
+    monkeypatch.setattr(Reader, "read", read_without_8)
     frames = read_indices(info, np.array([3, 8, 9, 12]), RESIZE)
     assert (read_numbers(frames.pixels), frames.salvaged) == ([3, 9, 9, 12], "1 of 4 frames could be read")
     with pytest.raises(DecodeError, match="no frame could be decoded"):

@@ -1,7 +1,6 @@
-"""Labels of frames by loops, and batches whose padding is told and changes nothing for the head."""
+"""Saliency labels against loops, padded batches, and the cache of encoder layers."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from tests.data.captioned import RESIZE, write_moments
+from tests.data.layered import TEXT_WIDTH, WIDTH, LayeredFake, word_layers
 from tests.grounded import gather, look, make_encoder, write_numbers
 from tests.video.films import write_video
 from vidret.data.benchmarks.splits import read_split
@@ -21,62 +21,24 @@ from vidret.encode.prompt_switch import PromptShape
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.windows import Window
-from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.types import Resize
 from vidret.video.decode import read_frames
 
-WIDTH, TEXT_WIDTH, NUM_LAYERS = 6, 5, 2
-
-
-class Layered:
-    """An encoder whose layers are the mean colours of a picture's quarters; with ``merging``, fewer in the last."""
-
-    name, dim, resize, sampling = "layered", WIDTH, RESIZE, Sampling()
-
-    def __init__(self, fingerprint: str = "one", *, merging: bool = False) -> None:
-        self.fingerprint, self._merging = fingerprint, merging
-        self.num_frames = self.num_texts = 0
-
-    def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
-        self.num_frames += len(frames)
-        quarters = (
-            frames.pixels.reshape(len(frames), 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(len(frames), 4, 3) / 256
-        )
-        tokens = np.concatenate([quarters, 1 - quarters], axis=2).astype(np.float32)
-        layers = tuple(tokens[:, : 4 - self._merging * layer] * (layer + 1) for layer in range(num_layers))
-        if not self._merging:
-            return LayerTokens(layers, frames.times)
-        masks = tuple(np.ones(layer.shape[:2], bool) for layer in layers)
-        masks[-1][:, -1] = False
-        return LayerTokens(layers, frames.times, tuple(mask * np.float32(2) for mask in masks), masks)
-
-    def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
-        self.num_texts += len(texts)
-        return [LayerWords(text, word_layers(text, num_layers)) for text in texts]
-
-    def encode_frames(self, batch: object, *, tokens: bool = False) -> list[SegmentEmbedding]:
-        raise NotImplementedError
-
-    def encode_text(self, texts: object) -> list[TextEmbedding]:
-        raise NotImplementedError
-
-
-def word_layers(text: str, num_layers: int = NUM_LAYERS) -> np.ndarray:
-    rng = np.random.default_rng(len(text))
-    return rng.standard_normal((num_layers, 2 + len(text.split()), TEXT_WIDTH)).astype(np.float32)
+NUM_LAYERS = 2
 
 
 def naive_labels(query: LabelledQuery, num_frames: int, fps: float, low: float, high: float) -> list[float]:
     labels = []
     for frame in range(num_frames):
         if query.saliency:
-            middle, marks = (frame + 0.5) / fps, []
-            for clip, given in zip(query.clips, query.saliency, strict=True):
+            centre_s, scores = (frame + 0.5) / fps, []
+            for clip, clip_scores in zip(query.clips, query.saliency, strict=True):
                 start, end = 2.0 * clip, 2.0 * clip + 2.0
                 if query.clip_spans:
                     start, end = query.clip_spans[query.clips.index(clip)]
-                if start <= middle < end:
-                    marks.append(sum((mark - low) / (high - low) for mark in given) / len(given))
-            labels.append(sum(marks) / len(marks) if marks else 0.0)
+                if start <= centre_s < end:
+                    scores.append(sum((score - low) / (high - low) for score in clip_scores) / len(clip_scores))
+            labels.append(sum(scores) / len(scores) if scores else 0.0)
         else:
             inside = [math.ceil(start * fps) <= frame <= math.ceil(end * fps) - 1 for start, end in query.spans]
             labels.append(float(any(inside)))
@@ -84,7 +46,7 @@ def naive_labels(query: LabelledQuery, num_frames: int, fps: float, low: float, 
 
 
 QUERIES = {
-    "marked": LabelledQuery(
+    "saliency": LabelledQuery(
         "1", "v", "t", 20.0, ((2.0, 6.0),), (1, 2, 7), ((4.0, 2.0, 3.0), (0.0, 1.0, 0.0), (4.0,) * 3)
     ),
     "spans": LabelledQuery("2", "v", "t", 20.0, ((0.3, 3.1), (8.0, 12.0), (19.0, 25.0))),
@@ -98,28 +60,30 @@ QUERIES = {
 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("name", QUERIES)
-def test_labels_of_frames_are_the_naive_ones(name: str, fps: float) -> None:
+def test_frame_labels_match_naive_loops(name: str, fps: float) -> None:
     num_frames = math.ceil(20 * fps)
-    found = label_frames(QUERIES[name], num_frames, fps, 0.0, 4.0)
-    assert found.dtype == np.float32
-    assert found.tolist() == pytest.approx(naive_labels(QUERIES[name], num_frames, fps, 0.0, 4.0))
+    labels = label_frames(QUERIES[name], num_frames, fps, 0.0, 4.0)
+    assert labels.dtype == np.float32
+    assert labels.tolist() == pytest.approx(naive_labels(QUERIES[name], num_frames, fps, 0.0, 4.0))
 
 
-def test_clips_of_two_seconds_are_frames_at_half_a_frame_a_second() -> None:
-    found = label_frames(QUERIES["marked"], 10, 0.5, 0.0, 4.0)
-    assert found.tolist() == pytest.approx([0, 9 / 12, 1 / 12, 0, 0, 0, 0, 1, 0, 0])
-    assert label_frames(QUERIES["marked"], 5, 0.5, 0.0, 4.0).tolist() == pytest.approx([0, 9 / 12, 1 / 12, 0, 0])
+def test_2_s_clips_match_frames_at_half_a_frame_per_second() -> None:
+    labels = label_frames(QUERIES["saliency"], 10, 0.5, 0.0, 4.0)
+    assert labels.tolist() == pytest.approx([0, 9 / 12, 1 / 12, 0, 0, 0, 0, 1, 0, 0])
+    assert label_frames(QUERIES["saliency"], 5, 0.5, 0.0, 4.0).tolist() == pytest.approx([0, 9 / 12, 1 / 12, 0, 0])
 
 
-def test_marks_outside_their_range_are_refused() -> None:
+def test_saliency_out_of_range_is_refused() -> None:
     for low, high in ((1.0, 4.0), (0.0, 3.0)):
         with pytest.raises(
             VidretError, match=rf"query 1: saliency must be in {low:g}\.\.{high:g} \(saliency_range\), got"
         ):
-            label_frames(QUERIES["marked"], 10, 0.5, low, high)
+            label_frames(QUERIES["saliency"], 10, 0.5, low, high)
 
 
-def draw(num_frames: int, num_words: int, *, tokens: tuple[int, int] = (4, 4), masked: bool = False) -> GroundingSample:
+def make_sample(
+    num_frames: int, num_words: int, *, tokens: tuple[int, int] = (4, 4), masked: bool = False
+) -> GroundingSample:
     rng = np.random.default_rng(num_frames)
     layers = tuple(rng.standard_normal((num_frames, count, WIDTH)).astype(np.float16) for count in tokens)
     sizes = tuple(rng.integers(1, 4, layer.shape[:2]).astype(np.float32) for layer in layers) if masked else None
@@ -132,8 +96,8 @@ def draw(num_frames: int, num_words: int, *, tokens: tuple[int, int] = (4, 4), m
     return GroundingSample(num_frames, video, words, spans, np.ones(num_frames, np.float32))
 
 
-def test_padding_comes_last_is_zeros_and_told() -> None:
-    batch = collate([draw(5, 3), draw(7, 6), draw(3, 4)])
+def test_padding_is_last_zero_and_masked() -> None:
+    batch = collate([make_sample(5, 3), make_sample(7, 6), make_sample(3, 4)])
     assert [layer.shape for layer in batch.layers] == [(3, 7, 4, WIDTH)] * 2
     assert batch.words.shape == (3, NUM_LAYERS, 6, TEXT_WIDTH)
     assert {batch.layers[0].dtype, batch.words.dtype} == {torch.float16}
@@ -148,40 +112,40 @@ def test_padding_comes_last_is_zeros_and_told() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_head_sees_a_padded_query_as_it_sees_it_alone(masked: bool) -> None:
+def test_padding_does_not_change_the_output_of_the_head(masked: bool) -> None:
     torch.manual_seed(0)
     head = GroundingHead(WIDTH, TEXT_WIDTH, 8, num_layers=NUM_LAYERS, heads=2, strides=(1, 2)).double().eval()
-    samples = [draw(5, 3, tokens=(4, 3), masked=masked), draw(7, 6, tokens=(4, 4), masked=masked)]
+    samples = [make_sample(5, 3, tokens=(4, 3), masked=masked), make_sample(7, 6, tokens=(4, 4), masked=masked)]
 
-    def look(chosen: list[GroundingSample]) -> torch.Tensor:
+    def run(chosen: list[GroundingSample]) -> torch.Tensor:
         batch = collate(chosen)
         mapped = head.prepare(batch.layers, mask=batch.frame_mask, token_masks=batch.token_masks, sizes=batch.sizes)
         seen: HeadOutput = head(mapped, batch.words, word_mask=batch.word_mask)
         return seen.video
 
     assert (collate(samples).token_masks is None, collate(samples).sizes is None) == (False, not masked)
-    together = look(samples)
+    together = run(samples)
     for row, sample in enumerate(samples):
-        alone = look([sample])[0]
+        alone = run([sample])[0]
         torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("merging", [False, True])
-def test_layers_from_the_disk_are_the_encoders_rounded(tmp_path: Path, merging: bool) -> None:
+def test_cached_layers_are_those_of_the_encoder_in_float16(tmp_path: Path, merging: bool) -> None:
     write_moments(tmp_path, [1, 2])
     split = read_split("moments", tmp_path)
-    parts = {video: VideoSpan(str(tmp_path / "videos" / f"{video}.mp4")) for video in split.videos}
+    spans = {video: VideoSpan(str(tmp_path / "videos" / f"{video}.mp4")) for video in split.videos}
     texts = [query.text for query in split.queries]
-    encoder = Layered(merging=merging)
+    encoder = LayeredFake(merging=merging)
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=NUM_LAYERS, fps=0.5)
-    cache.build(encoder, list(parts.values()), texts, num_workers=0)
+    cache.build(encoder, list(spans.values()), texts, num_workers=0)
     assert (encoder.num_frames, encoder.num_texts) == (4 + 5, 2)  # 8 and 10 seconds; two texts are the same
 
-    keys = {video: cache.known.find(part).key for video, part in parts.items()}
+    keys = {video: cache.known.find(span).key for video, span in spans.items()}
     samples = LabelledVideos(split, cache, keys, fps=0.5, saliency_range=(0.0, 4.0))
     assert len(samples) == 3
     sample = samples[3, 1]  # epoch and row
-    frames = read_frames(parts["v1"].path, times=[1, 3, 5, 7, 9], resize=RESIZE)
+    frames = read_frames(spans["v1"].path, times=[1, 3, 5, 7, 9], resize=RESIZE)
     expected = encoder.encode_layers(frames, NUM_LAYERS)
     for layer in range(NUM_LAYERS):
         np.testing.assert_array_equal(sample.video.layers[layer], expected.layers[layer].astype(np.float16))
@@ -192,51 +156,51 @@ def test_layers_from_the_disk_are_the_encoders_rounded(tmp_path: Path, merging: 
             assert expected.masks is not None
             np.testing.assert_array_equal(sample.video.sizes[layer], expected.sizes[layer])
             np.testing.assert_array_equal(sample.video.masks[layer], expected.masks[layer])
-    np.testing.assert_array_equal(sample.words, word_layers("query 0").astype(np.float16))
+    np.testing.assert_array_equal(sample.words, word_layers("query 0", NUM_LAYERS).astype(np.float16))
     assert (sample.query, sample.video.duration, sample.spans.tolist()) == (1, 10.0, [[2, 6]])
     assert sample.saliency.tolist() == pytest.approx([0, 9 / 12, 3 / 12, 0, 0])
     assert samples[1].saliency.tolist() == sample.saliency.tolist()
 
 
-def test_layers_are_of_the_same_frames_where_sound_comes_first(tmp_path: Path) -> None:
-    encoder = Layered()
+def test_late_video_start_does_not_change_the_layers(tmp_path: Path) -> None:
+    encoder = LayeredFake()
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5)
-    parts = [VideoSpan(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
-    cache.build(encoder, parts, [], num_workers=0)
-    early, late = (cache.read_video(cache.known.find(part).key) for part in parts)
+    spans = [VideoSpan(str(write_video(tmp_path / f"{n}.mp4", range(10), rate=1, shift=n, audio=True))) for n in (0, 7)]
+    cache.build(encoder, spans, [], num_workers=0)
+    early, late = (cache.read_video(cache.known.find(span).key) for span in spans)
     assert early.duration == late.duration == 10.0
     np.testing.assert_array_equal(late.layers, early.layers)
 
 
-@pytest.mark.parametrize("how", [{"merging": True}, {"prompts": PromptShape(2, 4)}], ids=["merging", "prompts"])
-def test_a_head_is_trained_on_the_segments_that_it_will_see(tmp_path: Path, how: dict[str, Any]) -> None:
-    """31 frames: two segments of 12, and one of 7 whose frames have fewer tokens."""
-    encoder, part = make_encoder(**how), VideoSpan(str(write_numbers(tmp_path / "film.mp4", range(31))))
+@pytest.mark.parametrize("options", [{"merging": True}, {"prompts": PromptShape(2, 4)}], ids=["merging", "prompts"])
+def test_cached_segments_are_those_of_inference(tmp_path: Path, options: dict[str, Any]) -> None:
+    """The video has 31 frames: two segments of 12, and one of 7 whose frames have fewer tokens."""
+    encoder, span = make_encoder(**options), VideoSpan(str(write_numbers(tmp_path / "film.mp4", range(31))))
     cache = LayersCache(tmp_path / "cache", encoder, num_layers=3, fps=1.0)
-    cache.build(encoder, [part], [], num_workers=0)
-    found = cache.read_video(cache.known.find(part).key)
-    layers, masks, sizes = gather(look(Path(part.path), encoder, 1.0), Window(0, 31))
-    for layer, expected in zip(found.layers, layers, strict=True):
+    cache.build(encoder, [span], [], num_workers=0)
+    cached = cache.read_video(cache.known.find(span).key)
+    layers, masks, sizes = gather(look(Path(span.path), encoder, 1.0), Window(0, 31))
+    for layer, expected in zip(cached.layers, layers, strict=True):
         np.testing.assert_allclose(layer, expected[0], atol=5e-3, rtol=1e-3)
     if masks is None:
-        assert (found.masks, found.sizes) == (None, None)
+        assert (cached.masks, cached.sizes) == (None, None)
         return
     assert sizes is not None
-    assert found.masks is not None
-    assert found.sizes is not None
-    for mask, size, real, counts in zip(found.masks, found.sizes, masks, sizes, strict=True):
+    assert cached.masks is not None
+    assert cached.sizes is not None
+    for mask, size, real, counts in zip(cached.masks, cached.sizes, masks, sizes, strict=True):
         np.testing.assert_array_equal(mask, real[0])
         np.testing.assert_array_equal(size, counts[0])
 
 
-def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: Path) -> None:
+def test_layers_are_computed_once_per_settings(tmp_path: Path) -> None:
     write_moments(tmp_path, [1])
-    part = VideoSpan(str(tmp_path / "videos" / "v0.mp4"))
+    span = VideoSpan(str(tmp_path / "videos" / "v0.mp4"))
 
     def build(*texts: str, fingerprint: str = "one", num_layers: int = 2, fps: float = 0.5) -> tuple[int, int]:
-        encoder = Layered(fingerprint)
+        encoder = LayeredFake(fingerprint)
         cache = LayersCache(tmp_path / "cache", encoder, num_layers=num_layers, fps=fps)
-        cache.build(encoder, [part], texts, num_workers=0)
+        cache.build(encoder, [span], texts, num_workers=0)
         assert cache.read_text("a").shape[0] == num_layers
         return encoder.num_frames, encoder.num_texts
 
@@ -246,15 +210,15 @@ def test_nothing_is_encoded_twice_and_other_settings_are_other_layers(tmp_path: 
     assert build("a", fingerprint="two") == (4, 1)
     assert build("a", num_layers=1) == (4, 1)
     assert build("a", fps=1.0) == (8, 1)
-    encoder = Layered()
+    encoder = LayeredFake()
     encoder.resize = Resize(32, 32, "bilinear")
-    LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5).build(encoder, [part], [], num_workers=0)
+    LayersCache(tmp_path / "cache", encoder, num_layers=2, fps=0.5).build(encoder, [span], [], num_workers=0)
     assert encoder.num_frames == 4
     with pytest.raises(VidretError, match="must contain the layers of every query, got none for 'z'"):
-        LayersCache(tmp_path / "cache", Layered(), num_layers=2, fps=0.5).read_text("z")
+        LayersCache(tmp_path / "cache", LayeredFake(), num_layers=2, fps=0.5).read_text("z")
 
 
-def test_what_float16_cannot_hold_is_refused() -> None:
+def test_values_outside_float16_are_refused() -> None:
     for value in (1e5, math.nan, -math.inf):
         with pytest.raises(VidretError, match=r"a\.mp4: layers must be finite and below 65,504, got"):
             to_float16(np.array([1.0, value], np.float32), "a.mp4")

@@ -1,4 +1,4 @@
-"""Data as a trainer takes it: the same whoever reads it, whoever shares it, and wherever it was stopped."""
+"""Lightning data modules: equal batches for any number of workers and processes, and exact resumption."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ from pytorch_lightning.cli import LightningCLI
 from torch import Tensor
 
 from tests.data.captioned import write_captioned, write_moments, write_numbered
-from tests.data.test_grounding import Layered
+from tests.data.layered import LayeredFake
 from tests.video.films import read_numbers
 from vidret.data.dataset import RetrievalBatch
 from vidret.data.grounding import GroundingBatch
 from vidret.data.module import GroundingData, RetrievalData
 from vidret.errors import VidretError
 
-# The trainer and its command line use what torch and jsonargparse call deprecated.
+# Lightning uses deprecated parts of torch and jsonargparse.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:pytorch_lightning"),
@@ -41,8 +41,8 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(world: Path, **settings: Any) -> RetrievalData:
-    """Make data of small pictures; everything that chance can decide is left to it."""
-    chance = {"sampling": "segments", "num_frames": 3, "num_segments": 3, "crop": 0.6, "colour": 0.2, "seed": 4}
+    """Return a data module of small frames with random sampling and augmentation."""
+    randomness = {"sampling": "segments", "num_frames": 3, "num_segments": 3, "crop": 0.6, "colour": 0.2, "seed": 4}
     sizes = {
         "image_size": 32,
         "num_words": 8,
@@ -51,11 +51,11 @@ def make(world: Path, **settings: Any) -> RetrievalData:
         "num_workers": 0,
         "val_share": 0.2,
     }
-    return RetrievalData("captions", str(world), str(world / "videos"), **{**chance, **sizes, **settings})
+    return RetrievalData("captions", str(world), str(world / "videos"), **{**randomness, **sizes, **settings})
 
 
 def ready(data: Any, stage: str | None = None, rank: int = 0, num_ranks: int = 1) -> Any:
-    """Do what a trainer does first, for one of several processes."""
+    """Prepare and set up a data module as a trainer does, for one of several processes."""
     strategy, state = SimpleNamespace(root_device=torch.device("cpu")), SimpleNamespace(fn=None)
     data.trainer = SimpleNamespace(global_rank=rank, world_size=num_ranks, state=state, strategy=strategy)
     if rank == 0:
@@ -64,14 +64,14 @@ def ready(data: Any, stage: str | None = None, rank: int = 0, num_ranks: int = 1
     return data
 
 
-def same(left: Iterable[Any], right: Iterable[Any]) -> None:
-    """Hold batches against batches, bit for bit."""
+def assert_equal(left: Iterable[Any], right: Iterable[Any]) -> None:
+    """Assert that batches are exactly equal."""
     for one, two in zip(left, right, strict=True):
         for first, second in zip(one, two, strict=True):
             assert torch.equal(first, second)
 
 
-def test_a_batch_of_training_holds_captions_of_different_videos(world: Path) -> None:
+def test_training_batches_have_captions_of_different_videos(world: Path) -> None:
     data = ready(make(world, crop=1.0, colour=0.0))
     seen = []
     for batch in data.train_dataloader():
@@ -80,15 +80,15 @@ def test_a_batch_of_training_holds_captions_of_different_videos(world: Path) -> 
         assert batch.frame_mask.all()
         assert len(set(batch.videos.tolist())) == len(batch.videos)
         for row, (video, caption) in enumerate(zip(batch.videos.tolist(), batch.captions.tolist(), strict=True)):
-            name = data.train.videos[video]
-            assert data.train.captions[caption].video == name
-            first = 10 * int(name[1:])
+            video_id = data.train.videos[video]
+            assert data.train.captions[caption].video == video_id
+            first = 10 * int(video_id[1:])
             assert all(first <= number < first + 26 for number in read_numbers(batch.pixels[row].numpy()))
         seen += batch.captions.tolist()
     assert sorted(seen) == list(range(len(data.train.captions)))
 
 
-def test_validation_is_held_out_of_training_and_its_videos_come_once(world: Path) -> None:
+def test_validation_is_held_out_and_yields_each_video_once(world: Path) -> None:
     data = ready(make(world))
     assert len(data.val.videos) == 2
     assert sorted(data.train.videos + data.val.videos) == sorted(f"v{number}" for number in range(10))
@@ -96,65 +96,65 @@ def test_validation_is_held_out_of_training_and_its_videos_come_once(world: Path
     assert sorted(video for batch in batches for video in batch.videos.tolist()) == [0, 1]
     captions = [caption for batch in batches for caption in batch.captions.tolist()]
     assert sorted(captions) == list(range(len(data.val.captions)))
-    same(batches, data.val_dataloader())
+    assert_equal(batches, data.val_dataloader())
     assert ready(make(world, val_share=0.0)).val_dataloader() == []
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
 def test_batches_do_not_depend_on_the_number_of_workers(world: Path, tmp_path: Path, is_cached: bool) -> None:
     cache = str(tmp_path) if is_cached else None
-    alone, helped = (ready(make(world, cache=cache, num_workers=num_workers)) for num_workers in (0, 2))
-    one, two = alone.train_dataloader(), helped.train_dataloader()
+    single, multiple = (ready(make(world, cache=cache, num_workers=num_workers)) for num_workers in (0, 2))
+    one, two = single.train_dataloader(), multiple.train_dataloader()
     epochs = [*one, *one], [*two, *two]  # the second epoch as well
-    same(*epochs)
+    assert_equal(*epochs)
     assert len({batch.pixels.numpy().tobytes() for batch in epochs[0]}) == len(epochs[0])
-    same(alone.val_dataloader(), helped.val_dataloader())
+    assert_equal(single.val_dataloader(), multiple.val_dataloader())
 
 
-def test_batches_from_the_cache_are_batches_from_the_decoder(world: Path, tmp_path: Path) -> None:
+def test_cached_batches_equal_decoded_batches(world: Path, tmp_path: Path) -> None:
     decoded, cached = ready(make(world)), ready(make(world, cache=str(tmp_path)))
     assert len(list(tmp_path.iterdir())) == 2  # training draws among candidates, validation does not
-    same(decoded.train_dataloader(), cached.train_dataloader())
-    same(decoded.val_dataloader(), cached.val_dataloader())
+    assert_equal(decoded.train_dataloader(), cached.train_dataloader())
+    assert_equal(decoded.val_dataloader(), cached.val_dataloader())
 
 
 @pytest.mark.parametrize("num_ranks", [2, 3])
-def test_processes_see_different_parts_and_together_all(world: Path, num_ranks: int) -> None:
+def test_processes_share_the_data_without_overlap(world: Path, num_ranks: int) -> None:
     settings: dict[str, Any] = {"batch_size": num_ranks, "test_split": None, "val_share": 0.5}
-    parts = [ready(make(world, **settings), rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
-    trained = [[batch.captions.tolist() for batch in part.train_dataloader()] for part in parts]
-    videos = [row.video for row in parts[0].train.captions]
+    modules = [ready(make(world, **settings), rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    trained = [[batch.captions.tolist() for batch in module.train_dataloader()] for module in modules]
+    videos = [row.video for row in modules[0].train.captions]
     for step in zip(*trained, strict=True):
-        together = [videos[caption] for part in step for caption in part]
+        together = [videos[caption] for batch in step for caption in batch]
         assert len(set(together)) == len(together) == num_ranks
-    used = [caption for part in trained for batch in part for caption in batch]
+    used = [caption for batches in trained for batch in batches for caption in batch]
     assert len(set(used)) == len(used) == len(videos) - len(videos) % num_ranks
-    measured = [[video for batch in part.val_dataloader() for video in batch.videos.tolist()] for part in parts]
-    assert sorted(video for part in measured for video in part) == list(range(5))  # 5 videos: the shares are uneven
+    evaluated = [[video for batch in module.val_dataloader() for video in batch.videos.tolist()] for module in modules]
+    assert sorted(video for videos in evaluated for video in videos) == list(range(5))  # an uneven division
 
 
 class Recorder(lightning.LightningModule):
-    """Note what comes in, and step so that a trainer counts."""
+    """Records its batches, and takes steps so that the trainer counts."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.seen: list[str] = []
-        self.measured: list[int] = []
+        self.evaluated: list[int] = []
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
-        self.seen.append(hashlib.md5(b"".join(part.numpy().tobytes() for part in batch)).hexdigest())
+        self.seen.append(hashlib.md5(b"".join(tensor.numpy().tobytes() for tensor in batch)).hexdigest())
         return self.weight.sum()
 
     def validation_step(self, batch: RetrievalBatch, batch_idx: int) -> None:
-        self.measured += batch.videos.tolist()
+        self.evaluated += batch.videos.tolist()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Keep(lightning.Callback):
-    """Save a checkpoint after a step, or after an epoch, when a trainer's own callback does."""
+class SaveAt(lightning.Callback):
+    """Saves a checkpoint after a step or an epoch, at the same time as the trainer's own callback."""
 
     def __init__(self, path: Path, *, step: int = -1, epoch: int = -1) -> None:
         self._path, self._step, self._epoch = path, step, epoch
@@ -169,7 +169,7 @@ class Keep(lightning.Callback):
 
 
 def fit(data: RetrievalData, *, resume: Path | None = None, **settings: Any) -> Recorder:
-    """Train, from a checkpoint or from the beginning."""
+    """Train from scratch or from a checkpoint, and return the recorder."""
     recorder = Recorder()
     quiet = {
         "logger": False,
@@ -182,32 +182,30 @@ def fit(data: RetrievalData, *, resume: Path | None = None, **settings: Any) -> 
     return recorder
 
 
-# An epoch has 4 batches: in its middle, at its end, in the next one.
+# An epoch has 4 batches: stop within it, at its end, and within the next one.
 @pytest.mark.parametrize(("stop", "num_workers"), [(2, 0), (2, 2), (4, 0), (6, 2)])
-def test_a_stopped_training_goes_on_as_if_it_had_not_been(
-    world: Path, tmp_path: Path, stop: int, num_workers: int
-) -> None:
+def test_resumed_training_sees_the_same_batches(world: Path, tmp_path: Path, stop: int, num_workers: int) -> None:
     data: dict[str, Any] = {"num_workers": num_workers, "cache": str(tmp_path / "cache")}
     whole = fit(make(world, **data), max_steps=10, limit_val_batches=0)
     assert len(whole.seen) == len(set(whole.seen)) == 10
-    kept = tmp_path / "kept.ckpt"
-    first = fit(make(world, **data), max_steps=stop, limit_val_batches=0, callbacks=Keep(kept, step=stop))
-    second = fit(make(world, **data), max_steps=10, limit_val_batches=0, resume=kept)
+    checkpoint = tmp_path / "stopped.ckpt"
+    first = fit(make(world, **data), max_steps=stop, limit_val_batches=0, callbacks=SaveAt(checkpoint, step=stop))
+    second = fit(make(world, **data), max_steps=10, limit_val_batches=0, resume=checkpoint)
     assert (len(first.seen), len(second.seen)) == (stop, 10 - stop)
     assert first.seen + second.seen == whole.seen
 
 
-def test_a_checkpoint_of_the_end_of_an_epoch_leads_into_the_next(world: Path, tmp_path: Path) -> None:
+def test_checkpoint_at_the_end_of_an_epoch_resumes_in_the_next(world: Path, tmp_path: Path) -> None:
     whole = fit(make(world), max_epochs=3)
-    first = fit(make(world), max_epochs=1, callbacks=Keep(tmp_path / "kept.ckpt", epoch=0))
-    second = fit(make(world), max_epochs=3, resume=tmp_path / "kept.ckpt")
+    first = fit(make(world), max_epochs=1, callbacks=SaveAt(tmp_path / "stopped.ckpt", epoch=0))
+    second = fit(make(world), max_epochs=3, resume=tmp_path / "stopped.ckpt")
     assert first.seen + second.seen == whole.seen
-    assert first.measured == [0, 1]
-    assert second.measured == [0, 1, 0, 1]
+    assert first.evaluated == [0, 1]
+    assert second.evaluated == [0, 1, 0, 1]
 
 
-def break_some(folder: Path) -> Path:
-    """Write a world in which one video is no video, one is missing, and one breaks off."""
+def write_partly_unreadable(folder: Path) -> Path:
+    """Write captioned videos of which one is not a video, one is missing, and one is truncated."""
     write_captioned(folder, (1, 1, 2, 1, 1, 1))
     videos = folder / "videos"
     (videos / "v1.mp4").write_text("no video")
@@ -219,23 +217,23 @@ def break_some(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("is_cached", [False, True])
-def test_videos_that_cannot_be_read_are_left_out_of_training_and_named(tmp_path: Path, is_cached: bool) -> None:
-    world = break_some(tmp_path / "world")
+def test_unreadable_videos_are_omitted_from_training_and_noted(tmp_path: Path, is_cached: bool) -> None:
+    world = write_partly_unreadable(tmp_path / "world")
     data = ready(make(world, cache=str(tmp_path / "cache") if is_cached else None, val_share=0.0))
     assert data.train.videos == ("v0", "v3", "v4", "v5")
-    salvaged, left_out = data.train.notes[-2:]
+    salvaged, omitted = data.train.notes[-2:]
     reasons = f"v1: is not a video, v2: no file in {world / 'videos'}"
-    assert left_out == f"videos omitted of 6 because they cannot be read: 2 ({reasons})"
+    assert omitted == f"videos omitted of 6 because they cannot be read: 2 ({reasons})"
     assert salvaged.startswith("videos that can be read only in part: 1 (v4: ")
     assert sum(len(batch.captions) for batch in data.train_dataloader()) == 4
 
 
 def write_msvd(world: Path) -> Path:
-    """Name the films of a world as a benchmark that has a split of its own for everything."""
-    films = sorted(path.stem for path in (world / "videos").iterdir())
-    (world / "captions_msvd.json").write_text(json.dumps({film: [f"about {film}"] for film in films}))
-    for name, part in {"train": films[:3], "val": films[3:4], "test": films[4:]}.items():
-        (world / f"{name}_list.txt").write_text("\n".join(part))
+    """Write the annotation files of MSVD, which has its own train, val and test splits, for existing videos."""
+    videos = sorted(path.stem for path in (world / "videos").iterdir())
+    (world / "captions_msvd.json").write_text(json.dumps({video: [f"about {video}"] for video in videos}))
+    for name, listed in {"train": videos[:3], "val": videos[3:4], "test": videos[4:]}.items():
+        (world / f"{name}_list.txt").write_text("\n".join(listed))
     return world
 
 
@@ -244,7 +242,7 @@ def make_msvd(world: Path, **settings: Any) -> RetrievalData:
     return RetrievalData("msvd", str(world), str(world / "videos"), **{**sizes, **settings})
 
 
-def test_a_benchmarks_own_split_is_refused_without_one_of_its_videos(tmp_path: Path) -> None:
+def test_own_split_with_unreadable_video_is_refused_unless_allowed(tmp_path: Path) -> None:
     world = write_msvd(write_captioned(tmp_path, (1,) * 7))
     (world / "videos" / "v5.mp4").write_text("no video")
     with pytest.raises(
@@ -259,7 +257,7 @@ def test_a_benchmarks_own_split_is_refused_without_one_of_its_videos(tmp_path: P
         ready(make_msvd(world, val_split="val"), "validate")
 
 
-def test_the_test_split_is_never_read_unless_it_is_named(tmp_path: Path) -> None:
+def test_test_split_is_read_only_if_named(tmp_path: Path) -> None:
     world = write_msvd(write_captioned(tmp_path, (1,) * 7))
     (world / "test_list.txt").rename(world / "away.txt")
     data = ready(make_msvd(world, val_share=0.34))
@@ -270,28 +268,28 @@ def test_the_test_split_is_never_read_unless_it_is_named(tmp_path: Path) -> None
     named = ready(make_msvd(world, test_split="test", val_split="val"))
     assert [batch.videos.tolist() for batch in named.test_dataloader()] == [[0, 1, 2]]
     assert named.val.videos == ("v3",)
-    for trained in ("train", None):
+    for train_split in ("train", None):
         with pytest.raises(VidretError, match="test_split must differ from the training split, got train"):
-            make_msvd(world, train_split=trained, test_split="train")
+            make_msvd(world, train_split=train_split, test_split="train")
 
 
-def test_evaluation_may_look_at_more_frames_than_training(world: Path) -> None:
+def test_evaluation_may_use_more_frames_than_training(world: Path) -> None:
     data = ready(make(world, eval_frames=6))
     assert next(iter(data.train_dataloader())).pixels.shape[1] == 3
     batch = next(iter(data.val_dataloader()))
     assert batch.pixels.shape[1] == 6
-    numbers = read_numbers(batch.pixels[0].numpy())
-    assert numbers == sorted(numbers)
+    frame_numbers = read_numbers(batch.pixels[0].numpy())
+    assert frame_numbers == sorted(frame_numbers)
 
 
-def test_short_videos_are_padded_where_the_sampling_has_it_so(world: Path) -> None:
+def test_clip4clip_pads_short_videos(world: Path) -> None:
     data = ready(make(world, sampling="clip4clip", num_frames=12))
     batch = next(iter(data.val_dataloader()))
     lengths = {video: 15 + int(data.val.videos[video][1:]) for video in batch.videos.tolist()}
     assert batch.frame_mask.sum(dim=1).tolist() == [-(-length // 5) for length in lengths.values()]
 
 
-def test_a_checkpoint_without_a_bookmark_starts_at_the_beginning(world: Path) -> None:
+def test_checkpoint_without_loader_state_starts_at_the_beginning(world: Path) -> None:
     data = ready(make(world))
     data.load_state_dict({})
     assert data.state_dict() == {}
@@ -299,7 +297,7 @@ def test_a_checkpoint_without_a_bookmark_starts_at_the_beginning(world: Path) ->
     assert data.state_dict()["bookmark"]["position"] == 0
 
 
-def test_settings_that_do_not_fit_are_refused_at_once(world: Path) -> None:
+def test_invalid_settings_are_refused_immediately(world: Path) -> None:
     with pytest.raises(VidretError, match="num_words must be at least 3 and image_size at least 1, got 2 and 32"):
         make(world, num_words=2)
     with pytest.raises(VidretError, match="num_frames must be a multiple of num_segments 3, got 4"):
@@ -311,13 +309,13 @@ def test_settings_that_do_not_fit_are_refused_at_once(world: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [RetrievalData, GroundingData])
-def test_a_file_of_plain_values_makes_one(
+def test_module_is_configurable_from_a_yaml_file(
     kind: type[RetrievalData | GroundingData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["vidret"])
     values = {"name": "captions", "annotations": "a", "videos": "v", "cache": "c", "val_share": 0.1, "batch_size": 64}
     (tmp_path / "config.yaml").write_text(json.dumps({"data": values}))
-    given = [
+    arguments = [
         "--config",
         str(tmp_path / "config.yaml"),
         "--data.seed",
@@ -327,20 +325,20 @@ def test_a_file_of_plain_values_makes_one(
         "--trainer.logger",
         "false",
     ]
-    command = LightningCLI(Recorder, kind, args=given, run=False, save_config_callback=None)
+    command = LightningCLI(Recorder, kind, args=arguments, run=False, save_config_callback=None)
     assert isinstance(command.datamodule, kind)
     assert (command.config.data.batch_size, command.config.data.seed, command.config.data.val_share) == (64, 3, 0.1)
 
 
 def make_moments(moments: Path, cache: Path, **settings: Any) -> GroundingData:
     sizes: dict[str, Any] = {"num_layers": 2, "val_share": 0.0, "batch_size": 2, "num_workers": 0}
-    settings = {"encoder": Layered(), **sizes, **settings}
+    settings = {"encoder": LayeredFake(), **sizes, **settings}
     return GroundingData("moments", str(moments), str(moments / "videos"), str(cache), **settings)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_grounding_batches_hold_queries_into_different_videos(moments: Path, tmp_path: Path, num_workers: int) -> None:
-    encoder = Layered()
+def test_grounding_batches_have_queries_into_different_videos(moments: Path, tmp_path: Path, num_workers: int) -> None:
+    encoder = LayeredFake()
     data = ready(make_moments(moments, tmp_path, encoder=encoder, num_workers=num_workers))
     assert (encoder.num_frames, encoder.num_texts) == (4 + 5 + 6 + 7, 3)
     seen = []
@@ -353,40 +351,40 @@ def test_grounding_batches_hold_queries_into_different_videos(moments: Path, tmp
         assert batch.spans[:, 0].tolist() == [[2.0, 6.0]] * len(rows)
         seen += batch.queries.tolist()
     assert sorted(seen) == list(range(7))
-    again = Layered()
+    again = LayeredFake()
     ready(make_moments(moments, tmp_path, encoder=again))
     assert again.num_frames == again.num_texts == 0
 
 
-def test_a_named_encoder_is_loaded_where_the_trainer_computes(
+def test_named_encoder_is_loaded_on_the_trainers_device(
     moments: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    got: list[str] = []
+    devices: list[str] = []
 
-    def load(name: str, *, device: str) -> Layered:
-        got.append(device)
-        return Layered()
+    def load(name: str, *, device: str) -> LayeredFake:
+        devices.append(device)
+        return LayeredFake()
 
     monkeypatch.setattr("vidret.data.module.load_encoder", load)
     data = make_moments(moments, tmp_path, encoder="ViT-B-32/random")
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda:1")))
     data.trainer = trainer
     data._load_encoder()
-    assert got == ["cuda:1"]
+    assert devices == ["cuda:1"]
     data.trainer = None
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     data._load_encoder()
-    assert got[1:] == ["cpu"]
+    assert devices[1:] == ["cpu"]
 
 
-def test_grounding_holds_out_whole_videos_and_measures_each_query_once(moments: Path, tmp_path: Path) -> None:
+def test_grounding_holds_out_whole_videos_and_evaluates_each_query_once(moments: Path, tmp_path: Path) -> None:
     data = ready(make_moments(moments, tmp_path, val_share=0.5))
     assert not set(data.train.videos) & set(data.val.videos)
-    measured = [query for batch in data.val_dataloader() for query in batch.queries.tolist()]
-    assert measured == list(range(len(data.val.queries)))
+    evaluated = [query for batch in data.val_dataloader() for query in batch.queries.tolist()]
+    assert evaluated == list(range(len(data.val.queries)))
 
 
-def test_grounding_leaves_out_what_is_short_or_cannot_be_read(moments: Path, tmp_path: Path) -> None:
+def test_grounding_omits_short_and_unreadable_videos(moments: Path, tmp_path: Path) -> None:
     data = ready(make_moments(moments, tmp_path / "cache", min_seconds=9.0))
     assert {row.video for row in data.train.queries} == {"v1", "v2", "v3"}
     assert data.train.notes[-1] == "queries omitted because their video is shorter than 9 s: 2"
@@ -397,12 +395,18 @@ def test_grounding_leaves_out_what_is_short_or_cannot_be_read(moments: Path, tmp
     assert data.train.notes[-1].endswith("1 (v0: is not a video)")
 
 
-def test_grounding_needs_labels_to_train_on_and_layers_to_read(moments: Path, tmp_path: Path) -> None:
+def test_grounding_requires_labels_and_an_encoder_with_layers(moments: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (moments / "moments.jsonl").read_text().splitlines()]
-    bare = [{name: line[name] for name in ("qid", "query", "vid", "duration")} for line in lines]
-    (tmp_path / "moments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in bare))
+    unlabelled = [{name: line[name] for name in ("qid", "query", "vid", "duration")} for line in lines]
+    (tmp_path / "moments.jsonl").write_text("".join(json.dumps(line) + "\n" for line in unlabelled))
     data = GroundingData(
-        "moments", str(tmp_path), str(moments / "videos"), str(tmp_path), encoder=Layered(), num_layers=2, num_workers=0
+        "moments",
+        str(tmp_path),
+        str(moments / "videos"),
+        str(tmp_path),
+        encoder=LayeredFake(),
+        num_layers=2,
+        num_workers=0,
     )
     with pytest.raises(VidretError, match=r"must have spans or saliency to train on, got none for query"):
         ready(data)

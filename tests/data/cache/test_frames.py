@@ -1,4 +1,4 @@
-"""Frames from the disk are frames from the decoder, bit for bit; a build that is killed goes on; nothing is hidden."""
+"""Cached frames equal decoded ones exactly, interrupted builds resume, and failures are reported."""
 
 import os
 import shutil
@@ -29,73 +29,73 @@ LENGTHS = {"a": 40, "b": 7, "c": 100, "d": 2, "e": 61}
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VideoSpan]:
-    folder = tmp_path_factory.mktemp("films")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VideoSpan]:
+    folder = tmp_path_factory.mktemp("videos")
     return {name: VideoSpan(str(write_numbered(folder / f"{name}.mp4", length))) for name, length in LENGTHS.items()}
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """List the files that are decoded."""
-    seen: list[str] = []
+    """Return a list that collects the names of decoded files."""
+    decoded: list[str] = []
 
-    def note(path: str) -> object:
-        seen.append(Path(path).name)
+    def record(path: str) -> object:
+        decoded.append(Path(path).name)
         return probe(path)
 
-    monkeypatch.setattr(entries, "probe", note)
-    return seen
+    monkeypatch.setattr(entries, "probe", record)
+    return decoded
 
 
-def chance(seed: int) -> np.random.Generator:
+def make_rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=lambda sampling: f"{sampling.kind}-{sampling.num_candidates}")
-def test_the_cache_is_the_decoder_bit_for_bit(
-    films: dict[str, VideoSpan], sampling: FrameSampling, tmp_path: Path
+def test_cached_frames_equal_decoded_frames(
+    videos: dict[str, VideoSpan], sampling: FrameSampling, tmp_path: Path
 ) -> None:
-    parts = films | {"middle": VideoSpan(films["c"].path, 2.0, 9.0)}
-    decoded = DecodedFrames(parts, sampling, RESIZE, num_workers=0)
+    spans = videos | {"middle": VideoSpan(videos["c"].path, 2.0, 9.0)}
+    decoded = DecodedFrames(spans, sampling, RESIZE, num_workers=0)
     cache = FramesCache(tmp_path, sampling, RESIZE)
-    cache.build(list(parts.values()), num_workers=0)
-    for cached in (CachedFrames(cache, parts), CachedFrames(FramesCache(tmp_path, sampling, RESIZE), parts)):
+    cache.build(list(spans.values()), num_workers=0)
+    for cached in (CachedFrames(cache, spans), CachedFrames(FramesCache(tmp_path, sampling, RESIZE), spans)):
         assert cached.unreadable == cached.salvaged == {}
-        for video in parts:
+        for video in spans:
             for seed in range(4):
-                expected = decoded.read(video, chance(seed))
-                np.testing.assert_array_equal(cached.read(video, chance(seed)), expected)
-    assert 10 <= min(read_numbers(decoded.read("middle", chance(0)))) <= 44
-    drawn = {tuple(read_numbers(decoded.read("c", chance(seed)))) for seed in range(9)}
+                expected = decoded.read(video, make_rng(seed))
+                np.testing.assert_array_equal(cached.read(video, make_rng(seed)), expected)
+    assert 10 <= min(read_numbers(decoded.read("middle", make_rng(0)))) <= 44
+    drawn = {tuple(read_numbers(decoded.read("c", make_rng(seed)))) for seed in range(9)}
     assert (len(drawn) > 1) == sampling.is_random
 
 
-def test_workers_build_the_same_cache(films: dict[str, VideoSpan], tmp_path: Path) -> None:
+def test_cache_does_not_depend_on_the_number_of_workers(videos: dict[str, VideoSpan], tmp_path: Path) -> None:
     for num_workers in (0, 2):
-        FramesCache(tmp_path / str(num_workers), SAMPLINGS[0], RESIZE).build(list(films.values()), num_workers)
+        FramesCache(tmp_path / str(num_workers), SAMPLINGS[0], RESIZE).build(list(videos.values()), num_workers)
     one, two = (sorted(path for path in (tmp_path / name).rglob("*") if path.is_file()) for name in "02")
     assert [path.name for path in one] == [path.name for path in two] == ["00000.bin", "index.jsonl", "lock"]
     assert all(left.read_bytes() == right.read_bytes() for left, right in zip(one, two, strict=True))
 
 
-def test_nothing_is_read_twice(films: dict[str, VideoSpan], tmp_path: Path, reads: list[str]) -> None:
+def test_files_are_read_once_per_settings(videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]) -> None:
     def build(*names: str, sampling: FrameSampling = SAMPLINGS[0], resize: Resize = RESIZE) -> list[str]:
         reads.clear()
-        FramesCache(tmp_path, sampling, resize).build([films[name] for name in names], num_workers=0)
+        FramesCache(tmp_path, sampling, resize).build([videos[name] for name in names], num_workers=0)
         return reads
 
     assert build("a", "b") == ["a.mp4", "b.mp4"]
     assert build("a", "b", "c") == ["c.mp4"]
     assert build("a", "b", "c") == []
-    # Other settings are other frames; settings that change nothing are not.
+    # Settings that change the frames have a cache of their own; settings that do not share one.
     assert build("a", sampling=FrameSampling("tempme", 5)) == ["a.mp4"]
     assert build("a", resize=Resize(32, 32, "bilinear")) == ["a.mp4"]
     assert build("a", sampling=FrameSampling("tempme", 4, 3, 7)) == []
 
 
-def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path, films: dict[str, VideoSpan]) -> None:
+def test_moved_file_is_found_and_changed_file_is_new(tmp_path: Path, videos: dict[str, VideoSpan]) -> None:
     path = tmp_path / "a.mp4"
-    shutil.copy(films["a"].path, path)
+    shutil.copy(videos["a"].path, path)
     cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
     cache.build([VideoSpan(str(path))], num_workers=0)
     size = (cache.shards.folder / "00000.bin").stat().st_size
@@ -105,26 +105,26 @@ def test_a_moved_file_is_the_same_and_a_changed_one_is_not(tmp_path: Path, films
     assert CachedFrames(cache, {"v": VideoSpan(str(path)), "w": moved}).unreadable == {"v": "does not exist"}
 
     changed = {"w": "is not in the cache: changed since it was read, or never read"}
-    os.utime(moved.path, ns=(0, 0))  # it may have changed: it is looked into, and found to be the same
+    os.utime(moved.path, ns=(0, 0))  # it may have changed, so it is read again and found to be the same
     assert CachedFrames(cache, {"w": moved}).unreadable == changed
     cache.build([moved], num_workers=0)
     assert (cache.shards.folder / "00000.bin").stat().st_size == size
     write_numbered(tmp_path / "moved.mp4", 33, first=100)
     assert CachedFrames(cache, {"w": moved}).unreadable == changed
     cache.build([moved], num_workers=0)
-    assert read_numbers(CachedFrames(cache, {"w": moved}).read("w", chance(0)))[0] == 100
+    assert read_numbers(CachedFrames(cache, {"w": moved}).read("w", make_rng(0)))[0] == 100
 
 
-def test_what_cannot_be_read_is_known_with_its_reason_and_read_once(
-    films: dict[str, VideoSpan], tmp_path: Path, reads: list[str]
+def test_failures_are_recorded_with_reason_and_read_once(
+    videos: dict[str, VideoSpan], tmp_path: Path, reads: list[str]
 ) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
-    content = Path(films["c"].path).read_bytes()
+    content = Path(videos["c"].path).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
     names = {"text": "text.mp4", "empty": "empty.mp4", "cut": "cut.mp4", "gone": "gone.mp4"}
-    parts = {name: VideoSpan(str(tmp_path / file)) for name, file in names.items()}
-    parts |= {"late": VideoSpan(films["b"].path, 5.0, 6.0), "b": films["b"]}
+    spans = {name: VideoSpan(str(tmp_path / file)) for name, file in names.items()}
+    spans |= {"late": VideoSpan(videos["b"].path, 5.0, 6.0), "b": videos["b"]}
     expected = {
         "text": "is not a video",
         "empty": "is empty",
@@ -133,25 +133,25 @@ def test_what_cannot_be_read_is_known_with_its_reason_and_read_once(
         "late": "has no frame from 5 to 6 s",
     }
     cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
-    cache.build(list(parts.values()), num_workers=0)
-    assert CachedFrames(cache, parts).unreadable == expected
-    assert DecodedFrames(parts, SAMPLINGS[0], RESIZE, num_workers=0).unreadable == expected
+    cache.build(list(spans.values()), num_workers=0)
+    assert CachedFrames(cache, spans).unreadable == expected
+    assert DecodedFrames(spans, SAMPLINGS[0], RESIZE, num_workers=0).unreadable == expected
     reads.clear()
-    cache.build(list(parts.values()), num_workers=0)
+    cache.build(list(spans.values()), num_workers=0)
     assert reads == []
 
 
-def test_a_film_that_breaks_off_is_read_as_far_as_it_goes_and_told(tmp_path: Path) -> None:
+def test_truncated_video_is_read_in_part_and_reported(tmp_path: Path) -> None:
     whole = write_numbered(tmp_path / "whole.mkv", 100)
     (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    parts = {"cut": VideoSpan(str(tmp_path / "cut.mkv"))}
+    spans = {"cut": VideoSpan(str(tmp_path / "cut.mkv"))}
     cache = FramesCache(tmp_path / "cache", SAMPLINGS[0], RESIZE)
-    cache.build(list(parts.values()), num_workers=0)
-    cached, decoded = CachedFrames(cache, parts), DecodedFrames(parts, SAMPLINGS[0], RESIZE, num_workers=0)
+    cache.build(list(spans.values()), num_workers=0)
+    cached, decoded = CachedFrames(cache, spans), DecodedFrames(spans, SAMPLINGS[0], RESIZE, num_workers=0)
     assert cached.unreadable == decoded.unreadable == {}
     assert cached.salvaged == decoded.salvaged
     assert "could be read: truncated" in cached.salvaged["cut"]
-    np.testing.assert_array_equal(cached.read("cut", chance(0)), decoded.read("cut", chance(0)))
+    np.testing.assert_array_equal(cached.read("cut", make_rng(0)), decoded.read("cut", make_rng(0)))
 
 
 BUILD = """
@@ -172,11 +172,11 @@ cache.build([VideoSpan(path) for path in sys.argv[2:]], num_workers=0)
 """
 
 
-def test_a_build_that_is_killed_goes_on_from_there(tmp_path: Path, reads: list[str]) -> None:
-    films = [VideoSpan(str(write_numbered(tmp_path / f"{number}.mp4", 12, first=number))) for number in range(12)]
+def test_killed_build_resumes(tmp_path: Path, reads: list[str]) -> None:
+    videos = [VideoSpan(str(write_numbered(tmp_path / f"{number}.mp4", 12, first=number))) for number in range(12)]
     whole = FramesCache(tmp_path / "whole", SAMPLINGS[0], RESIZE)
-    whole.build(films, num_workers=0)
-    paths = [part.path for part in films]
+    whole.build(videos, num_workers=0)
+    paths = [span.path for span in videos]
     killed = FramesCache(tmp_path / "killed", SAMPLINGS[0], RESIZE).shards.folder
     builder = subprocess.Popen([sys.executable, "-c", BUILD, str(tmp_path / "killed"), *paths])
     index, deadline = killed / "index.jsonl", time.monotonic() + 60
@@ -186,7 +186,7 @@ def test_a_build_that_is_killed_goes_on_from_there(tmp_path: Path, reads: list[s
         time.sleep(0.002)
     os.kill(builder.pid, signal.SIGKILL)
     assert builder.wait() == -signal.SIGKILL
-    # The worst moment: an array half written, and a line.
+    # The worst moment: a partly written array, and a partly written line.
     with (killed / "00000.bin").open("ab") as file:
         file.write(b"?" * 1000)
     with index.open("ab") as file:
@@ -194,10 +194,10 @@ def test_a_build_that_is_killed_goes_on_from_there(tmp_path: Path, reads: list[s
 
     reads.clear()
     resumed = FramesCache(tmp_path / "killed", SAMPLINGS[0], RESIZE)
-    resumed.build(films, num_workers=0)
+    resumed.build(videos, num_workers=0)
     assert 1 <= len(reads) <= 10
     assert (killed / "00000.bin").read_bytes() == (whole.shards.folder / "00000.bin").read_bytes()
-    parts = {path: VideoSpan(path) for path in paths}
-    one, two = CachedFrames(whole, parts), CachedFrames(resumed, parts)
+    spans = {path: VideoSpan(path) for path in paths}
+    one, two = CachedFrames(whole, spans), CachedFrames(resumed, spans)
     for path in paths:
-        np.testing.assert_array_equal(two.read(path, chance(0)), one.read(path, chance(0)))
+        np.testing.assert_array_equal(two.read(path, make_rng(0)), one.read(path, make_rng(0)))

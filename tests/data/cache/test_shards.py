@@ -1,4 +1,4 @@
-"""Arrays on disk: what was appended is there, whatever happened since; what is damaged is never handed out."""
+"""Arrays on disk: appended entries survive interruptions, and corrupt data is never returned."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ ARRAYS: dict[str, np.ndarray] = {
 
 
 def fill(folder: Path, *keys: str, **settings: int) -> ArrayShards:
-    """Append an entry of 192 bytes under each key."""
+    """Append an entry of 192 bytes for each key."""
     shards = ArrayShards(folder, **settings)
     with shards.writing():
         for key in keys:
@@ -31,7 +31,7 @@ def fill(folder: Path, *keys: str, **settings: int) -> ArrayShards:
     return shards
 
 
-def test_what_is_appended_is_read_in_its_own_type_and_shape(tmp_path: Path) -> None:
+def test_arrays_keep_their_type_and_shape(tmp_path: Path) -> None:
     shards = ArrayShards(tmp_path / "not" / "there")
     assert len(shards) == 0
     with shards.writing():
@@ -44,31 +44,31 @@ def test_what_is_appended_is_read_in_its_own_type_and_shape(tmp_path: Path) -> N
         assert "other" not in opened
         assert opened.facts("all") == {"seconds": 1.5, "why": "é"}
         assert (opened.facts("bare"), opened.read("bare")) == ({"failed": "no"}, {})
-        found = opened.read("all")
-        assert list(found) == list(ARRAYS)
+        arrays = opened.read("all")
+        assert list(arrays) == list(ARRAYS)
         for name, array in ARRAYS.items():
-            np.testing.assert_array_equal(found[name], array)
-            assert found[name].dtype == array.dtype
-            assert found[name].flags.aligned
-            assert not found[name].flags.writeable
+            np.testing.assert_array_equal(arrays[name], array)
+            assert arrays[name].dtype == array.dtype
+            assert arrays[name].flags.aligned
+            assert not arrays[name].flags.writeable
 
 
-def test_order_and_stride_of_what_is_appended_do_not_matter(tmp_path: Path) -> None:
+def test_memory_layout_of_arrays_does_not_matter(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.int32).reshape(4, 6)
     shards = ArrayShards(tmp_path)
     with shards.writing():
-        shards.append("a", {"turned": array.T, "skipped": array[::2, ::-1]})
-    np.testing.assert_array_equal(shards.read("a")["turned"], array.T)
-    np.testing.assert_array_equal(shards.read("a")["skipped"], array[::2, ::-1])
+        shards.append("a", {"transposed": array.T, "strided": array[::2, ::-1]})
+    np.testing.assert_array_equal(shards.read("a")["transposed"], array.T)
+    np.testing.assert_array_equal(shards.read("a")["strided"], array[::2, ::-1])
 
 
-def test_a_file_that_is_long_enough_is_left_alone(tmp_path: Path) -> None:
+def test_full_shard_is_not_appended_to(tmp_path: Path) -> None:
     shards = fill(tmp_path, *"abcde", shard_bytes=300)
     assert [path.stat().st_size for path in sorted(tmp_path.glob("*.bin"))] == [384, 384, 192]
     assert [float(shards.read(key)["a"][0]) for key in "abcde"] == [1.0] * 5
 
 
-def test_a_later_entry_goes_before_an_earlier_one(tmp_path: Path) -> None:
+def test_later_entry_replaces_earlier_one(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b")
     shards = ArrayShards(tmp_path)
     with shards.writing():
@@ -76,21 +76,21 @@ def test_a_later_entry_goes_before_an_earlier_one(tmp_path: Path) -> None:
     assert shards.read("a")["a"].tolist() == ArrayShards(tmp_path).read("a")["a"].tolist() == [7]
 
 
-def test_what_an_interrupted_write_left_is_cut_off(tmp_path: Path) -> None:
+def test_unfinished_write_is_truncated(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b")
     lines = (tmp_path / "index.jsonl").read_bytes()
     with (tmp_path / "00000.bin").open("ab") as file:
         file.write(b"half of an array")
     with (tmp_path / "index.jsonl").open("ab") as file:
         file.write(lines[:50])
-    assert len(ArrayShards(tmp_path)) == 2  # readers step over it
+    assert len(ArrayShards(tmp_path)) == 2  # readers ignore it
     shards = fill(tmp_path, "ccc")
     assert (tmp_path / "00000.bin").stat().st_size == 3 * 192
     assert [float(shards.read(key)["a"][0]) for key in ("a", "b", "ccc")] == [1.0, 1.0, 3.0]
     assert len((tmp_path / "index.jsonl").read_bytes().splitlines()) == 3
 
 
-def test_entries_whose_bytes_are_gone_are_gone_for_good(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_entries_without_data_do_not_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, *"abcd", shard_bytes=300)
     (tmp_path / "00001.bin").unlink()
     with caplog.at_level(logging.WARNING):
@@ -98,16 +98,23 @@ def test_entries_whose_bytes_are_gone_are_gone_for_good(tmp_path: Path, caplog: 
     assert caplog.messages == [f"{tmp_path}: the data of 2 entries is missing and must be rebuilt"]
     assert "b" in shards
     assert "c" not in shards
-    # Others come to lie where they lay: lines that name those bytes must not outlive them.
+    # New data is written to the same offsets, so the old lines must be removed.
     fill(tmp_path, "eeeee", "ffffff", shard_bytes=300)
-    again = ArrayShards(tmp_path)
-    assert [key in again for key in ("a", "b", "c", "d", "eeeee", "ffffff")] == [True, True, False, False, True, True]
+    reopened = ArrayShards(tmp_path)
+    assert [key in reopened for key in ("a", "b", "c", "d", "eeeee", "ffffff")] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
     with (tmp_path / "00000.bin").open("r+b") as file:
         file.truncate(200)
     assert ["a" in ArrayShards(tmp_path), "b" in ArrayShards(tmp_path)] == [True, False]
 
 
-def test_damaged_bytes_are_never_handed_out(tmp_path: Path) -> None:
+def test_corrupt_data_is_never_returned(tmp_path: Path) -> None:
     fill(tmp_path, "a", "b")
     with (tmp_path / "00000.bin").open("r+b") as file:
         file.seek(192 + 20)
@@ -120,7 +127,7 @@ def test_damaged_bytes_are_never_handed_out(tmp_path: Path) -> None:
     assert len(ArrayShards(tmp_path)) == 0
 
 
-def test_an_index_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_invalid_index_is_refused_with_its_line(tmp_path: Path) -> None:
     fill(tmp_path, "a")
     for line in ('{"key": 1}', "no", '{"key": "k", "facts": {}, "arrays": [], "colour": 1}'):
         (tmp_path / "index.jsonl").write_text(f"{line}\n")
@@ -128,7 +135,7 @@ def test_an_index_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
             ArrayShards(tmp_path)
 
 
-def test_a_second_writer_waits_and_takes_over(tmp_path: Path) -> None:
+def test_second_writer_waits_for_the_first(tmp_path: Path) -> None:
     shards = ArrayShards(tmp_path)
     context = multiprocessing.get_context("fork")
     with shards.writing():
@@ -147,7 +154,7 @@ def test_a_second_writer_waits_and_takes_over(tmp_path: Path) -> None:
         assert "late" in shards
 
 
-def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folder_is_refused_with_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(VidretError, match=r"file.*: cannot be written: "), ArrayShards(tmp_path / "file").writing():
         pass
@@ -166,6 +173,6 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "full" / "00000.bin").stat().st_size == 192
 
 
-def test_other_settings_have_another_folder() -> None:
+def test_folder_name_depends_on_kind_and_settings() -> None:
     assert name_folder("frames", {"a": 1, "b": 2}) == name_folder("frames", {"b": 2, "a": 1})
     assert len({name_folder("frames", {"a": 1}), name_folder("frames", {"a": 2}), name_folder("layers", {"a": 1})}) == 3
