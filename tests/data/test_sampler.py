@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from vidret.data.sampler import (
-    EvalBatches,
-    Key,
-    TrainBatches,
-    TrainLoader,
-    assign_batches,
-    can_assign,
-    plan_batch_sizes,
-)
+from vidret.data.assignment import assign_batches, can_assign, plan_batch_sizes
+from vidret.data.sampler import EvalBatches, Key, TrainBatches, TrainLoader
 from vidret.errors import VidretError
 
 

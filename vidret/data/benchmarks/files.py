@@ -90,7 +90,7 @@ def _table_row(location: str, columns: Sequence[str], cells: Sequence[str]) -> A
 def read_jsonl(path: Path) -> Iterator[AnnotationRow]:
     """Yield the object on each line of a JSON Lines file."""
     for location, line in read_lines(path):
-        yield annotation_row(location, parse_json(line, location))
+        yield annotation_row(location, _parse_json(line, location))
 
 
 def read_object(path: Path) -> AnnotationRow:
@@ -113,10 +113,10 @@ def read_named_objects(path: Path) -> Iterator[tuple[str, AnnotationRow]]:
 
 
 def _read_json(path: Path) -> Any:
-    return parse_json(read_text(path), str(path))
+    return _parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str, location: str) -> Any:
+def _parse_json(text: str, location: str) -> Any:
     """Parse JSON. Duplicate keys are refused, since one of the two values would be lost.
 
     Raises:
