@@ -18,8 +18,8 @@ from tests.index.test_run import contents, states
 from tests.stores import FileServer, serve_files
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.present.export import cut_moments
-from vidret.present.sheet import draw_sheet, shots_of_hits
+from vidret.present.cutting import cut_moments
+from vidret.present.sheet import draw_sheet, tiles_of_hits
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 from vidret.store.store import Store
@@ -178,14 +178,14 @@ def test_sheets_pages_and_pieces(tmp_path: Path, server: FileServer, engine: Eng
     engine.index([address])
     hit = engine.search("red", 1)[0]
     assert hit.path == address
-    shots = shots_of_hits([hit])
+    shots = tiles_of_hits([hit])
     assert shots[0].title == "1. red.mp4"
     draw_sheet(shots, "red", tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         red, green, _ = sheet.convert("RGB").getpixel((160, 140))  # type: ignore[misc]
     assert red > 2 * green
     moments = engine.locate("red", 1)
-    with pytest.raises(VidretError, match=r"/red.mp4: lies at an address, and only files here are cut") as caught:
+    with pytest.raises(VidretError, match=r"/red.mp4: only local files can be cut") as caught:
         cut_moments(moments, tmp_path / "pieces")
     assert "5f" not in str(caught.value)
     assert not (tmp_path / "pieces").exists()

@@ -1,12 +1,11 @@
-"""``vidret demo`` where there is nothing to show."""
+"""Tests of vidret demo, and of contact sheets without results."""
 
 from pathlib import Path
 
-from tests.cli.test_commands import Runner
-from tests.cli.test_commands import run as run
+from tests.cli.runner import Runner
 
 
-def test_a_folder_without_a_readable_video_is_an_error(run: Runner, tmp_path: Path) -> None:
+def test_folder_without_readable_videos_is_an_error(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "bad.mp4").write_text("no video")
     code, out, err = run("demo", tmp_path / "films", "--out", tmp_path / "demo")
@@ -17,7 +16,7 @@ def test_a_folder_without_a_readable_video_is_an_error(run: Runner, tmp_path: Pa
     assert not list((tmp_path / "demo").glob("*.jpg"))
 
 
-def test_no_results_make_no_contact_sheet(run: Runner, tmp_path: Path) -> None:
+def test_no_results_write_no_contact_sheet(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "bad.mp4").write_text("no video")
     run("index", tmp_path / "films", "--index", tmp_path / "index")

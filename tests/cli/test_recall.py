@@ -1,4 +1,4 @@
-"""vidret info --recall: what it prints, in words and in JSON, and what it says where recall is low."""
+"""Tests of vidret info --recall."""
 
 import json
 from pathlib import Path
@@ -6,25 +6,25 @@ from pathlib import Path
 import pytest
 
 import vidret.engine
-from tests.cli.test_commands import Runner, films, index, run  # noqa: F401  fixtures
+from tests.cli.runner import Runner
 from vidret.errors import EncoderError
 from vidret.search.recall import QUERIES
 from vidret.store.store import Store
 
 
-def test_recall_stands_beside_the_name_and_the_kind(run: Runner, index: Path) -> None:  # noqa: F811
+def test_recall_in_a_table(run: Runner, index: Path) -> None:
     code, out, err = run("info", "--recall", "--index", index)
     lines = out.splitlines()
     assert code == 0
     assert [line.split() for line in lines[:3]] == [["index", str(index)], ["vectors", "flat"], ["segments", "3"]]
-    assert lines[3].split("  ")[-4:] == ["number", "recall@10", "asked for 10 alone", "among all 200 candidates"]
+    assert lines[3].split("  ")[-4:] == ["number", "recall@10", "top 10 alone", "among all 200 candidates"]
     assert lines[4].startswith("its own vectors ")
     assert lines[4].split()[-4:] == ["3", "1.000", "1.000", "1.000"]
     assert lines[5].split()[-4:] == [str(len(QUERIES)), "1.000", "1.000", "1.000"]
     assert "Low" not in err
 
 
-def test_recall_in_json_by_queries_of_ones_own(run: Runner, index: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_recall_of_given_queries_in_json(run: Runner, index: Path, tmp_path: Path) -> None:
     (tmp_path / "bank.txt").write_text("red\nblue\n")
     row = json.loads(run("info", "--recall", "--queries", tmp_path / "bank.txt", "--index", index, "--json")[1])
     assert (row["index"], row["vectors"], row["seed"]) == (str(index), "flat", 0)
@@ -33,7 +33,7 @@ def test_recall_in_json_by_queries_of_ones_own(run: Runner, index: Path, tmp_pat
     assert row["recall"]["its own vectors"]["low"] is False
 
 
-def test_low_recall_is_told_with_what_to_do(run: Runner, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_low_recall_is_reported_with_what_to_do(run: Runner, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = Store.search
 
     def search_badly(self: Store, *arguments: object) -> object:
@@ -46,12 +46,12 @@ def test_low_recall_is_told_with_what_to_do(run: Runner, index: Path, monkeypatc
     assert code == 0
     assert out.splitlines()[5].split()[-3:] == ["0.333", "0.333", "0.333"]
     assert "Low for its own vectors and queries in words: 67% of the nearest segments are missed" in err
-    assert "more memory" in err
+    assert "higher memory limit" in err
 
 
-def test_without_the_encoder_vectors_are_measured_and_it_is_said(
-    run: Runner,  # noqa: F811
-    index: Path,  # noqa: F811
+def test_missing_encoder_skips_text_queries_with_a_message(
+    run: Runner,
+    index: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -64,16 +64,18 @@ def test_without_the_encoder_vectors_are_measured_and_it_is_said(
     assert len(out.splitlines()) == 5
     assert "queries in words are not measured: its file is gone" in err
     (tmp_path / "bank.txt").write_text("red\n")
-    assert run("info", "--recall", "--queries", tmp_path / "bank.txt", "--index", index)[0] == 1, "asked for, no luck"
+    assert run("info", "--recall", "--queries", tmp_path / "bank.txt", "--index", index)[0] == 1, (
+        "given queries must be measured"
+    )
 
 
-def test_wrong_use_gets_one_sentence(run: Runner, index: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_wrong_use_is_refused(run: Runner, index: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
-    for arguments, code, told in (
+    for arguments, code, message in (
         (("--queries", tmp_path / "empty.txt"), 2, "needs --recall"),
-        (("--recall", "--queries", tmp_path / "empty.txt"), 1, "queries must hold one, got none"),
+        (("--recall", "--queries", tmp_path / "empty.txt"), 1, "queries must not be empty, got none"),
         (("--recall", "--queries", tmp_path / "nowhere.txt"), 1, "nowhere.txt: cannot be read"),
     ):
-        found = run("info", "--index", index, *arguments)
-        assert found[0] == code
-        assert told in found[2]
+        exit_code, _, err = run("info", "--index", index, *arguments)
+        assert exit_code == code
+        assert message in err

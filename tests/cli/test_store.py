@@ -1,22 +1,15 @@
-"""The command line over vectors in Milvus: --store, vidret store move, vidret info."""
+"""Tests of --store and vidret store move, with vectors in milvus-lite."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-import vidret.engine
-from tests.cli.test_commands import Runner
-from tests.colours import ColourEncoder, write_film
+from tests.cli.runner import Runner
+from tests.colours import write_film
 from vidret.store.store import Store
 
 pytestmark = pytest.mark.scale
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
-    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
-    return Runner(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -26,7 +19,7 @@ def films(tmp_path: Path) -> Path:
     return tmp_path / "films"
 
 
-def test_an_index_in_milvus_is_used_like_any_other(run: Runner, films: Path, tmp_path: Path) -> None:
+def test_index_in_milvus_behaves_like_one_in_faiss(run: Runner, films: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     code, out, err = run("index", films, "--index", index, "--store", "milvus://")
     assert (code, out) == (0, "")
@@ -61,7 +54,7 @@ def test_an_index_in_milvus_is_used_like_any_other(run: Runner, films: Path, tmp
     assert list(index.glob("vectors*")) == []
 
 
-def test_what_cannot_be_is_one_sentence(run: Runner, films: Path, tmp_path: Path) -> None:
+def test_wrong_stores_are_refused(run: Runner, films: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     code, out, err = run("index", films, "--index", index, "--store", "milvus://127.0.0.1:9")
     assert (code, out) == (1, "")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import vidret.cli.evaluate
+import vidret.cli.evaluation
 from tests.colours import ColourEncoder, write_film
 from tests.encode.tiny import TEXT, VISION
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
@@ -73,7 +73,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypa
 
     asked = ("eval", "retrieval", "--videos", tmp_path, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(vidret.cli.evaluate, "show_progress", interrupt)
+        patch.setattr(vidret.cli.evaluation, "show_progress", interrupt)
         answer = run(*asked, load=load_slowly)
     assert (answer.code, answer.out) == (1, "")
     assert "error: interrupted while encoding: the same command goes on from there" in answer.err
@@ -103,9 +103,9 @@ def test_whole_videos_are_seen_as_in_benchmarks_and_never_mix_with_cut_ones(
     cut = searched[0] / "index"
     answer = run(*asked, "--index", cut, "--out", tmp_path / "other")
     assert (answer.code, answer.out) == (1, "")
-    assert f"{cut}: made of cut segments, cannot be used with whole ones" in answer.err
+    assert f"{cut}: segments must be whole, got an index of cut segments" in answer.err
     answer = run(*asked[:-1], "cut", "--index", out / "index", "--out", tmp_path / "other")
-    assert f"{out / 'index'}: made of whole videos, cannot be used with cut ones" in answer.err
+    assert f"{out / 'index'}: segments must be cut, got an index of whole videos" in answer.err
     answer = run(*asked, "--model", "colours", "--index", cut, "--out", tmp_path / "other")
     assert answer.code == 1
     assert "built with colours (colours-cut), cannot be used with colours#whole (colours-whole)" in answer.err

@@ -1,4 +1,4 @@
-"""Charts, read back from their pixels: the curve and the bands where they belong, and no text upon another."""
+"""Tests of vidret/present/chart.py: charts are read back from their pixels, and texts must not overlap."""
 
 import math
 from pathlib import Path
@@ -36,13 +36,13 @@ def is_near(pixels: np.ndarray, colour: tuple[int, int, int], within: int = 24) 
 
 
 def read_curve(pixels: np.ndarray, x: int) -> float:
-    """Find the middle of the curve in a column, in pixels from the top."""
+    """Return the middle of the curve in a pixel column, in pixels from the top."""
     return float(np.nonzero(is_near(pixels[chart.TOP : chart.BOTTOM, x], chart.CURVE))[0].mean()) + chart.TOP
 
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Collect every text that is drawn, with the box that it fills."""
+    """Collect every text that is drawn, with its bounding box."""
     written: list[tuple[str, tuple[float, float, float, float]]] = []
     real = ImageDraw.ImageDraw.text
 
@@ -55,18 +55,18 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[float, float
 
 
 @pytest.mark.parametrize(("end", "low", "high"), [(60.0, 0.1, 0.3), (5.0, -8.0, 12.0), (7200.0, 0.0, 1.0)])
-def test_the_curve_is_where_its_scores_are(end: float, low: float, high: float, tmp_path: Path) -> None:
+def test_curve_passes_through_its_scores(end: float, low: float, high: float, tmp_path: Path) -> None:
     times = np.linspace(0, end, 25)
     scores = low + (high - low) * np.linspace(0, 1, 25) ** 2
     pixels = draw(tmp_path / "a.png", times, scores, end=end)
     for x in range(chart.LEFT + 20, chart.RIGHT - 20, 50):
         score = np.interp((x + 0.5 - chart.LEFT) / (chart.RIGHT - chart.LEFT) * end, times, scores)
-        share = (score - low) / (high - low)  # of the range, which has 0.08 of itself above and below
+        share = (score - low) / (high - low)  # of the range, with a margin of 0.08 on each side
         expected = chart.BOTTOM - (chart.BOTTOM - chart.TOP) * (share + 0.08) / 1.16
         assert read_curve(pixels, x) == pytest.approx(expected, abs=2.5)
 
 
-def test_bands_are_from_start_to_end(tmp_path: Path) -> None:
+def test_bands_reach_from_start_to_end(tmp_path: Path) -> None:
     pixels = draw(tmp_path / "a.png", np.arange(100.0), np.zeros(100), (20, 40), (70, 75), end=100)
     row = pixels[chart.BOTTOM - 10, chart.LEFT : chart.RIGHT]
     seconds = (np.arange(len(row)) + 0.5) / len(row) * 100
@@ -78,19 +78,19 @@ def test_bands_are_from_start_to_end(tmp_path: Path) -> None:
         assert is_near(row[np.abs(seconds - edge) < 0.2], chart.EDGE, within=60).any()
 
 
-def test_weak_moments_are_grey_and_called_so(tmp_path: Path, texts: list[Any]) -> None:
+def test_weak_moments_are_grey_and_labelled(tmp_path: Path, texts: list[Any]) -> None:
     pixels = draw(tmp_path / "a.png", np.arange(100.0), np.zeros(100), (20, 40), end=100, weak=True)
     assert is_near(pixels[chart.BOTTOM - 10, chart.LEFT + 330], chart.WEAK_BAND, within=1)
     assert not is_near(pixels, chart.EDGE).any()
     assert "1:  0:20 to 0:40, weak" in [text for text, _ in texts]
 
 
-def test_a_typical_score_is_a_named_line_on_the_scale(tmp_path: Path, texts: list[Any]) -> None:
+def test_typical_score_is_a_labelled_line_in_range(tmp_path: Path, texts: list[Any]) -> None:
     times, scores = np.arange(100.0), 0.1 + 0.01 * np.sin(np.arange(100.0))
     for typical in (0.3, 0.2, -0.2):
         draw_curve(times, scores, [], tmp_path / "a.png", query="car", title="a", end=100, typical=typical)
         pixels = np.asarray(Image.open(tmp_path / "a.png")).astype(int)
-        low, high = chart.find_range(np.append(scores, typical))
+        low, high = chart.score_range(np.append(scores, typical))
         y = round(chart.BOTTOM - (chart.BOTTOM - chart.TOP) * (typical - low) / (high - low))
         row = pixels[y - 1 : y + 1, chart.LEFT + 5 : chart.RIGHT - 200].sum(axis=(0, 2))
         assert 0.4 < (row < row.max() - 60).mean() < 0.7, "dashes"
@@ -102,20 +102,20 @@ def test_a_typical_score_is_a_named_line_on_the_scale(tmp_path: Path, texts: lis
     assert np.ptp(np.nonzero(is_near(flat, chart.CURVE))[0]) > 150, "without it the curve fills the plot"
 
 
-def test_a_label_gives_the_similarity_that_the_curve_shows(tmp_path: Path, texts: list[Any]) -> None:
+def test_label_shows_the_similarity(tmp_path: Path, texts: list[Any]) -> None:
     moments = [(1, Moment(1, PATH, 5, 7.25, 0.9, similarity=0.25))]
     draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)
     assert "1:  0:05 to 0:07.2, 0.250" in [text for text, _ in texts]
 
 
-def test_ranks_are_those_given(tmp_path: Path, texts: list[Any]) -> None:
+def test_labels_have_the_given_ranks(tmp_path: Path, texts: list[Any]) -> None:
     moments = [(3, Moment(1, PATH, 5, 7.25, 0.5)), (12, Moment(1, PATH, 40, 52, 0.5))]
     draw_curve(np.arange(60.0), np.zeros(60), moments, tmp_path / "a.png", query="car", title="a.mp4", end=60)
     assert [text for text, _ in texts if ":  " in text] == ["3:  0:05 to 0:07.2", "12:  0:40 to 0:52"]
 
 
 @pytest.mark.parametrize("end", [0.05, 1.0, 5.0, 33.3, 600.0, 3 * 3600.0, 31 * 3600.0, 40 * 86400.0])
-def test_no_text_lies_upon_another_or_beyond_the_picture(end: float, tmp_path: Path, texts: list[Any]) -> None:
+def test_texts_neither_overlap_nor_leave_the_image(end: float, tmp_path: Path, texts: list[Any]) -> None:
     rng = np.random.default_rng(int(end))
     starts = rng.uniform(0, 0.95 * end, 12)
     spans = [(start, start + rng.uniform(0.001, 0.3) * (end - start)) for start in starts]
@@ -134,20 +134,20 @@ def test_no_text_lies_upon_another_or_beyond_the_picture(end: float, tmp_path: P
     assert sum(text.startswith(("1:  ", "2:  ", "3:  ")) for text, _ in texts) == 3
 
 
-def test_five_that_overlap_are_all_named(tmp_path: Path, texts: list[Any]) -> None:
+def test_five_overlapping_moments_are_labelled(tmp_path: Path, texts: list[Any]) -> None:
     draw(tmp_path / "a.png", np.arange(60.0), np.zeros(60), *[(10 + i, 30 - i) for i in range(7)], end=60)
     assert [text[0] for text, _ in texts if ":  " in text] == list("12345")
 
 
 @pytest.mark.parametrize("score", [0.0, 0.23, -7.0, 1e6])
-def test_a_constant_curve_is_a_line_in_the_middle(score: float, tmp_path: Path, texts: list[Any]) -> None:
+def test_constant_curve_is_a_line_in_the_middle(score: float, tmp_path: Path, texts: list[Any]) -> None:
     pixels = draw(tmp_path / "a.png", np.arange(500.0), np.full(500, score), end=500)
     ys = [read_curve(pixels, x) for x in range(chart.LEFT + 10, chart.RIGHT - 10, 20)]
     assert ys == pytest.approx([(chart.TOP + chart.BOTTOM) / 2] * len(ys), abs=2)
-    assert len({text for text, box in texts if box[2] < chart.LEFT}) >= 3  # each tick is told from the next
+    assert len({text for text, box in texts if box[2] < chart.LEFT}) >= 3  # ticks are distinct
 
 
-def test_one_frame_is_a_dot(tmp_path: Path) -> None:
+def test_single_frame_is_a_dot(tmp_path: Path) -> None:
     pixels = draw(tmp_path / "a.png", np.array([0.5]), np.array([0.2]), (0, 1), end=1)
     ys, xs = np.nonzero(is_near(pixels, chart.CURVE))
     assert (xs.mean(), ys.mean()) == pytest.approx(
@@ -157,37 +157,37 @@ def test_one_frame_is_a_dot(tmp_path: Path) -> None:
     assert 4 <= np.ptp(ys) <= 8
 
 
-def test_a_crowd_of_frames_is_a_mean_within_its_range(tmp_path: Path) -> None:
+def test_dense_frames_are_drawn_as_mean_and_range(tmp_path: Path) -> None:
     times = np.arange(3 * 3600.0)
     scores = 0.2 + 0.1 * np.where(times % 2 == 0, 1, -1) + np.where((times > 5000) & (times < 6000), 0.1, 0)
     pixels = draw(tmp_path / "a.png", times, scores, end=3 * 3600)
-    low, high = chart.find_range(scores)
+    low, high = chart.score_range(scores)
     for time, mean in ((2000, 0.2), (5500, 0.3), (9000, 0.2)):
         x = chart.LEFT + round(time / 10800 * (chart.RIGHT - chart.LEFT))
         expected = chart.BOTTOM - (chart.BOTTOM - chart.TOP) * (mean - low) / (high - low)
         assert read_curve(pixels, x) == pytest.approx(expected, abs=3)
-        cloud = np.nonzero(is_near(pixels[chart.TOP : chart.BOTTOM, x], chart.CLOUD))[0] + chart.TOP
+        cloud = np.nonzero(is_near(pixels[chart.TOP : chart.BOTTOM, x], chart.RANGE_BAND))[0] + chart.TOP
         reach = (chart.BOTTOM - chart.TOP) * 0.1 / (high - low)
         assert (cloud.min(), cloud.max()) == pytest.approx((expected - reach, expected + reach), abs=3)
 
 
-def test_a_single_peak_is_seen_in_a_crowd(tmp_path: Path) -> None:
+def test_single_peak_is_visible_among_dense_frames(tmp_path: Path) -> None:
     scores = np.zeros(3 * 3600)
     scores[5000] = 1
     pixels = draw(tmp_path / "a.png", np.arange(3 * 3600.0), scores, end=3 * 3600)
     x = chart.LEFT + round(5000 / 10800 * (chart.RIGHT - chart.LEFT))
     top = int(chart.TOP + (chart.BOTTOM - chart.TOP) * 0.08 / 1.16)
-    assert is_near(pixels[top + 5 : top + 60, x - 2 : x + 3], chart.CLOUD, within=40).any(axis=1).mean() > 0.5
+    assert is_near(pixels[top + 5 : top + 60, x - 2 : x + 3], chart.RANGE_BAND, within=40).any(axis=1).mean() > 0.5
 
 
-def test_it_is_light_and_of_its_size_in_any_format(tmp_path: Path) -> None:
+def test_every_format_has_the_same_size_and_a_light_background(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg", "a.webp"):
         pixels = draw(tmp_path / name, np.arange(60.0), np.random.default_rng(0).normal(size=60), (5, 9), end=60)
         assert pixels.shape == (420, 1200, 3)
         assert pixels.mean() > 225
 
 
-def test_odd_names_are_drawn(tmp_path: Path, texts: list[Any]) -> None:
+def test_unprintable_letters_are_replaced(tmp_path: Path, texts: list[Any]) -> None:
     draw(tmp_path / "a.png", np.arange(9.0), np.arange(9.0), end=9, query="two\nlines \udcff \u8eca")
     assert texts[0][0] == "two\N{REPLACEMENT CHARACTER}lines \N{REPLACEMENT CHARACTER} \u8eca"
 
@@ -210,20 +210,20 @@ def test_steps_are_round_and_few() -> None:
         assert low - 1e-6 * spread <= ticks[0] < low + step
         assert low + spread - step < ticks[-1] <= low + spread * (1 + 1e-6)
     for end in 10 ** rng.uniform(0, 6, 200):
-        assert 2 <= len(chart.list_ticks(0, end, chart.clock_step(end))) <= 13
-    assert [chart.clock_step(end) for end in (1, 5, 60, 120, 3600, 10800)] == [0.1, 0.5, 5, 10, 300, 900]
+        assert 2 <= len(chart.list_ticks(0, end, chart.time_step(end))) <= 13
+    assert [chart.time_step(end) for end in (1, 5, 60, 120, 3600, 10800)] == [0.1, 0.5, 5, 10, 300, 900]
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     one, two = np.array([1.0]), np.array([1.0, 2.0])
     for times, scores, end, message in (
-        (one, two, 3.0, "of one length above 0"),
-        (one[:0], one[:0], 3.0, "of one length above 0"),
-        (one[None], one[None], 3.0, "of one length above 0"),
+        (one, two, 3.0, "must be non-empty and of equal length"),
+        (one[:0], one[:0], 3.0, "must be non-empty and of equal length"),
+        (one[None], one[None], 3.0, "must be non-empty and of equal length"),
         (one, np.array([math.nan]), 3.0, "must be finite"),
         (np.array([math.inf]), one, 3.0, "must be finite"),
-        (one, one, 0.0, "end above 0, got an end of 0"),
-        (one, one, math.inf, "got an end of inf"),
+        (one, one, 0.0, "end must be positive and finite, got end 0"),
+        (one, one, math.inf, "got end inf"),
     ):
         with pytest.raises(ValueError, match=message):
             draw(tmp_path / "a.png", times, scores, end=end)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.present.drawing import fit_text
-from vidret.present.sheet import TILE, draw_sheet, shots_of_hits
+from vidret.present.sheet import TILE, draw_sheet, tiles_of_hits
 from vidret.types import Hit, Segment
 
 
@@ -26,7 +26,7 @@ def test_text_is_cut_to_a_width(width: int) -> None:
 
 def test_long_names_are_cut_to_their_tile(tmp_path: Path) -> None:
     hits = [Hit(1, f"/films/{'holiday ' * 30}.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25)]
-    draw_sheet(shots_of_hits(hits), "a heading " * 40, tmp_path / "sheet.png")
+    draw_sheet(tiles_of_hits(hits), "a heading " * 40, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = sheet.convert("L")
     right = pixels.crop((8 + TILE[0] + 1, 60, pixels.width, pixels.height))

@@ -1,18 +1,18 @@
-"""What reaches the terminal: hostile file names lose what could act on it, in whatever message they come."""
+"""Tests of vidret/present/terminal.py: hostile file names cannot control the terminal, in any message."""
 
 import logging
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import vidret.engine
+from tests.cli.runner import Runner
 from tests.colours import ColourEncoder, write_film
-from vidret import cli
 from vidret.errors import VidretError
 from vidret.present.show import show_table
-from vidret.present.terminal import logs_said, say, say_error
+from vidret.present.terminal import log_to_terminal, print_error, print_message
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "\x1b[31m\x9b2J\rred\n[bold]b\u202e.mp4"
@@ -20,58 +20,50 @@ SHOWN = "\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}2J\N{REPLACEMENT 
 SHOWN += "\N{REPLACEMENT CHARACTER}[bold]b\N{REPLACEMENT CHARACTER}.mp4"
 
 
-class Runner:
-    """Run command lines in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-        monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
-
-    def __call__(self, *arguments: object) -> tuple[int, str]:
-        """Return the exit code, and all that was written, after a look at its characters."""
-        self.monkeypatch.setattr(sys, "argv", ["vidret", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        written = "".join(self.capsys.readouterr())
-        assert all(line.isprintable() for line in written.split("\n")), written
-        return int(ended.value.code or 0), written
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
-    return Runner(monkeypatch, capsys)
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run command lines with an encoder of colours, and check that all of their output is printable."""
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    runner = Runner(monkeypatch, capsys)
+
+    def run(*arguments: object) -> tuple[int, str]:
+        code, out, err = runner.run_raw(*arguments)
+        assert all(line.isprintable() for line in (out + err).split("\n")), out + err
+        return code, out + err
+
+    return run
 
 
-def test_a_message_is_one_line_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"{HOSTILE}: is empty")
-    say_error(f"{HOSTILE}: is empty" + " so long" * 40)
+def test_messages_are_one_line_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_message(f"{HOSTILE}: is empty")
+    print_error(f"{HOSTILE}: is empty" + " so long" * 40)
     first, second = capsys.readouterr().err.splitlines()
     assert first == f"{SHOWN}: is empty"
     assert second == f"error: {SHOWN}: is empty" + " so long" * 40
 
 
-def test_a_logged_message_is_said_once_and_only_inside(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_records_are_printed_once_and_only_inside(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("vidret.anything")
-    with logs_said():
+    with log_to_terminal():
         logger.warning("%s: is empty", HOSTILE)
-        logger.info("nothing of this")
+        logger.info("not printed")
         try:
             raise VidretError(HOSTILE)
         except VidretError:
             logger.exception("it broke")
-    logger.warning("nor of this")
+    logger.warning("after the end")
     lines = capsys.readouterr().err.splitlines()
     assert lines[:3] == [f"WARNING: {SHOWN}: is empty", "ERROR: it broke", "Traceback (most recent call last):"]
-    assert "nor of this" not in "".join(lines)
+    assert "after the end" not in "".join(lines)
     assert all(line.isprintable() for line in lines)
 
 
-def test_a_table_keeps_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_names_do_not_break_tables(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(("file", "reason"), [(HOSTILE, f"{HOSTILE} is bad")])
     assert capsys.readouterr().out.splitlines()[1:] == [f"{SHOWN}  {SHOWN} is bad"]
 
 
-def test_hostile_names_in_every_message(run: Runner, tmp_path: Path) -> None:
+def test_hostile_names_in_every_command(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     films, index = tmp_path / "films", tmp_path / "[red]index"
     write_film(films / "red.mp4", ("red", 2)).rename(films / HOSTILE)
     (films / f"2{HOSTILE}").write_text("no video")
@@ -91,7 +83,9 @@ def test_hostile_names_in_every_message(run: Runner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("locate", "red", "one.mp4", HOSTILE), ("search", f"--{HOSTILE}"), (HOSTILE,)])
-def test_wrong_use_quotes_what_was_given_without_its_teeth(arguments: tuple[str, ...], run: Runner) -> None:
+def test_usage_errors_quote_hostile_arguments_safely(
+    arguments: tuple[str, ...], run: Callable[..., tuple[int, str]]
+) -> None:
     code, written = run(*arguments)
     assert code == 2
     assert "Usage: vidret" in written
@@ -99,7 +93,9 @@ def test_wrong_use_quotes_what_was_given_without_its_teeth(arguments: tuple[str,
     assert "[bold]b" in written
 
 
-def test_many_missing_files_are_one_line(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_missing_files_are_one_line(
+    run: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(9):
         write_film(tmp_path / "films" / f"{number}.mp4", ("red", 1), salt=number)
@@ -113,8 +109,8 @@ def test_many_missing_files_are_one_line(run: Runner, tmp_path: Path, monkeypatc
     assert re.fullmatch(r"WARNING: left out, 8 files are gone: films/\d.mp4, films/\d.mp4 and 6 more", gone[0])
 
 
-def test_nothing_else_prints_to_the_terminal() -> None:
+def test_commands_print_through_the_terminal_module() -> None:
     for path in sorted((ROOT / "vidret" / "cli").glob("*.py")):
         source = path.read_text("utf-8")
-        assert "console.print" not in source, f"{path} must print its messages by say"
-        assert "rich.markup" not in source, f"{path} must leave markup to say"
+        assert "console.print" not in source, f"{path} must print its messages with print_message"
+        assert "rich.markup" not in source, f"{path} must leave markup to print_message"

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.colours import write_film
 from vidret.cli.demo import sample_videos
-from vidret.cli.serve import address, listen
+from vidret.cli.serve import listen, page_url
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.index.progress import IndexReport
@@ -84,7 +84,7 @@ def serve_page(engine: Engine, *, roots: tuple[Path, ...] = (), token: str | Non
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
-            yield address(listening, token)
+            yield page_url(listening, token)
         finally:
             server.should_exit = True
             thread.join()

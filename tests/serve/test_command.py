@@ -21,7 +21,7 @@ from tests.colours import ColourEncoder
 from tests.serve.conftest import find_id
 from tests.serve.test_search import BLUE
 from vidret import cli
-from vidret.cli.serve import address, has_screen, listen
+from vidret.cli.serve import has_display, listen, page_url
 from vidret.client import RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -63,7 +63,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def test_it_says_where_it_is(run: Run, engine: Engine) -> None:
     code, told = run("--index", engine.path)
     assert code == 0
-    assert re.search(rf"{engine.path} is served at http://127.0.0.1:\d+/ \(Ctrl-C ends it\)", told)
+    assert re.search(rf"{engine.path} is served at http://127.0.0.1:\d+/ \(press Ctrl-C to stop\)", told)
 
 
 def test_the_link_holds_the_token(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +78,9 @@ def test_the_link_holds_the_token(run: Run, engine: Engine, monkeypatch: pytest.
     [
         (["--host", "0.0.0.0"], "token must be given to listen on 0.0.0.0, which others may reach, got none"),
         (["--token", "short"], "token must be 8 or more letters"),
-        (["--allow-index", "/no/such/folder"], "/no/such/folder: must be a folder to be indexed from, got none"),
+        (["--allow-index", "/no/such/folder"], "/no/such/folder: --allow-index must be an existing folder"),
         (["--index", "/no/such/index"], "/no/such/index: there is no index here"),
-        (["--host", "no.such.host.invalid", "--token", "long-enough"], "no.such.host.invalid:0: cannot be listened on"),
+        (["--host", "no.such.host.invalid", "--token", "long-enough"], "no.such.host.invalid:0: cannot listen here"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(run: Run, engine: Engine, arguments: list[str], sentence: str) -> None:
@@ -97,7 +97,7 @@ def test_an_index_may_begin_empty(run: Run, tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_told() -> None:
     with (
         listen("127.0.0.1", 0) as taken,
-        pytest.raises(VidretError, match="cannot be listened on: Address already in use"),
+        pytest.raises(VidretError, match="cannot listen here: Address already in use"),
     ):
         listen("127.0.0.1", taken.getsockname()[1])
 
@@ -105,14 +105,14 @@ def test_a_port_that_is_taken_is_told() -> None:
 def test_addresses_can_be_opened() -> None:
     with listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
-        assert address(listening, None) == f"http://127.0.0.1:{port}/"
-        assert address(listening, "a/b=") == f"http://127.0.0.1:{port}/?token=a%2Fb%3D"
+        assert page_url(listening, None) == f"http://127.0.0.1:{port}/"
+        assert page_url(listening, "a/b=") == f"http://127.0.0.1:{port}/?token=a%2Fb%3D"
     with listen("0.0.0.0", 0) as everywhere:
-        assert address(everywhere, None).startswith(f"http://{socket.gethostname()}:")
+        assert page_url(everywhere, None).startswith(f"http://{socket.gethostname()}:")
 
 
 def test_nobody_sits_at_a_test() -> None:
-    assert not has_screen()
+    assert not has_display()
 
 
 # Over real sockets
@@ -125,7 +125,7 @@ def url(engine: Engine) -> Iterator[str]:
         server = make_server(create_app(engine, Indexer([])), graceful_s=1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        yield address(listening, None).rstrip("/")
+        yield page_url(listening, None).rstrip("/")
         server.should_exit = True
         thread.join()
 

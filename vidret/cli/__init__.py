@@ -1,4 +1,4 @@
-"""The command line: data to stdout, messages to stderr; exit codes 0 (done), 1 (it did not work), 2 (wrong use)."""
+"""The command line. Data goes to stdout, messages to stderr; exit codes are 0 (success), 1 (failure) and 2 (usage)."""
 
 import os
 import sys
@@ -6,17 +6,19 @@ from typing import Any
 
 import typer
 
-from vidret.cli import convert, demo, evaluate, index, locate, merge, search, serve, store, train
-from vidret.cli.app import app
+from vidret.cli import calibrate, convert, demo, evaluate, index, info, locate, merge, search, serve, store, train
+from vidret.cli.app import Command, app
 from vidret.errors import VidretError
-from vidret.present.terminal import logs_said, say, say_error
+from vidret.present.terminal import log_to_terminal, print_error, print_message
 
 __all__ = [
     "app",
+    "calibrate",
     "convert",
     "demo",
     "evaluate",
     "index",
+    "info",
     "locate",
     "main",
     "merge",
@@ -26,29 +28,31 @@ __all__ = [
     "train",
 ]
 
-
-# The order in which people meet them.
-COMMANDS = ("index", "search", "locate", "serve", "calibrate", "info", "merge", "convert", "train", "demo")
-app.registered_commands.sort(key=lambda command: COMMANDS.index(getattr(command.callback, "__name__", "")))
-UsageError: Any = typer.BadParameter.__base__  # click's own or the copy in typer, as the version has it
+# The order of the help: as people meet them.
+COMMANDS = ("index", "search", "locate", "serve", "info", "demo", "convert", "calibrate", "train", "merge")
+app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or ""))
+for each in (app, evaluate.group, store.group):
+    for command in each.registered_commands:
+        command.cls = Command
+UsageError: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
 
 
 def main() -> None:
-    """Run the program and exit; an expected error is one sentence on stderr."""
+    """Run the program and exit; an expected error is printed to stderr as one sentence."""
     try:
-        with logs_said():
-            # In standalone mode typer would print errors itself, with the names in them as they are.
+        with log_to_terminal():
+            # In standalone mode typer would print errors itself, without replacing unprintable characters.
             code = app(prog_name="vidret", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except UsageError as error:
-        if message := error.format_message():  # empty after the help that a bare `vidret` prints
-            say(error.ctx.get_usage().strip())
-            say(f"Help: {error.ctx.command_path} --help")
-            say_error(message)
+        if message := error.format_message():  # empty after the help that `vidret` without arguments prints
+            print_message(error.ctx.get_usage().strip())
+            print_message(f"Help: {error.ctx.command_path} --help")
+            print_error(message)
         sys.exit(error.exit_code)
     except VidretError as error:
-        say_error(str(error))
+        print_error(str(error))
         sys.exit(1)
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of stdout is gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""vidret convert: other people's checkpoints."""
+"""The command ``vidret convert``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,44 +8,71 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidret.cli.app import app
-from vidret.present.terminal import say
+from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
     from vidret.align.glscl import ConceptAligner
     from vidret.align.ucofia import Aligner
 
+TEMPME, PROMPT_SWITCH, GLSCL, R2_TUNING = "TempMe", "Prompt Switch", "GLSCL", "R2-Tuning"
 
-@app.command()
-def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .pth, .bin or .safetensors.")],
-    out: Annotated[Path, typer.Argument(help="The file to write (.safetensors); it is then a --model.")],
-    source: Annotated[
-        str, typer.Option("--from", help="Whose names it has: tempme, promptswitch, ucofia, glscl or r2tuning.")
+
+@app.command("convert", rich_help_panel="Models")
+def convert_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Published checkpoint: .pt, .pth, .bin or .safetensors.")
     ],
-    layers: Annotated[str, typer.Option(help="TempMe: the layers that join clips.")] = "8-9-10",
-    factors: Annotated[str, typer.Option(help="TempMe: how many clips each of them joins.")] = "2-2-3",
-    r: Annotated[int, typer.Option(help="TempMe: tokens merged in a frame by each layer before.")] = 2,
-    shares: Annotated[str, typer.Option(help="TempMe: percent merged across and within clips.")] = "30-10",
-    clip_frames: Annotated[int | None, typer.Option(help="Prompt Switch: frames aggregated together.")] = None,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.safetensors), for --model or --head.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="METHOD",
+            help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl or r2tuning.",
+        ),
+    ],
+    layers: Annotated[
+        str, typer.Option(metavar="N-N-N", help="Layers that merge clips.", rich_help_panel=TEMPME)
+    ] = "8-9-10",
+    factors: Annotated[
+        str, typer.Option(metavar="N-N-N", help="Number of clips merged by each of them.", rich_help_panel=TEMPME)
+    ] = "2-2-3",
+    r: Annotated[
+        int,
+        typer.Option(metavar="N", help="Tokens merged per frame in each earlier layer.", rich_help_panel=TEMPME),
+    ] = 2,
+    shares: Annotated[
+        str,
+        typer.Option(
+            metavar="N-N", help="Percentage of tokens merged across clips and within clips.", rich_help_panel=TEMPME
+        ),
+    ] = "30-10",
+    clip_frames: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Frames that are aggregated together.", rich_help_panel=PROMPT_SWITCH),
+    ] = None,
     shared_queries: Annotated[
         bool | None,
         typer.Option(
             "--shared-queries/--separate-queries",
-            help="GLSCL: whether the queries of frames serve words, too (query_share); as the decoder unless given.",
+            help="Whether frames and words share their queries (query_share). Default: shared if the decoder is.",
+            rich_help_panel=GLSCL,
         ),
     ] = None,
     recipe: Annotated[
         str,
         typer.Option(
-            help="R2-Tuning: the benchmark it was trained for, which decides frame rate, rounding and suppression: "
-            "qvhighlights, charades, ego4d, tacos, youtube or tvsum."
+            metavar="NAME",
+            help="Benchmark that the head was trained for: qvhighlights, charades, ego4d, tacos, youtube or tvsum. It "
+            "decides the frame rate, rounding and suppression.",
+            rich_help_panel=R2_TUNING,
         ),
     ] = "qvhighlights",
     backbone: Annotated[
-        str, typer.Option(help="R2-Tuning: the encoder whose layers it reads.")
+        str, typer.Option(metavar="NAME", help="Encoder whose layers the head reads.", rich_help_panel=R2_TUNING)
     ] = "ViT-B-32-quickgelu/openai",
 ) -> None:
-    """Convert a published checkpoint to one file of weights and card; nothing that the checkpoint holds is run."""
+    """Convert a published checkpoint to a model that vidret loads. Code in the checkpoint is never run."""
     from vidret.encode.model import save_model
     from vidret.encode.tempme import MergeSchedule
     from vidret.encode.weights import convert_file
@@ -53,7 +80,7 @@ def convert(
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
     if source == "r2tuning":
-        convert_grounding(checkpoint, out, recipe, backbone)
+        convert_head_file(checkpoint, out, recipe, backbone)
         return
     try:
         joins, times, (cross, intra) = (tuple(map(int, text.split("-"))) for text in (layers, factors, shares))
@@ -64,18 +91,22 @@ def convert(
     aligner = convert_aligner_of(checkpoint, source, shared_queries)
     save_model(model, out)
     card = model.card
-    say(f"{out}: {card.method} on {card.backbone}; use it as --model {out}")
+    print_message(f"{out}: {card.method} on {card.backbone}; use it as --model {out}")
     if aligner is not None:
         from vidret.align.files import save_aligner
         from vidret.search.ranking import BESIDE
 
-        beside = out.with_suffix(BESIDE)
-        save_aligner(aligner, beside)
-        say(f"{beside}: its aligner, taken with the model when it lies beside it")
+        aligner_path = out.with_suffix(BESIDE)
+        save_aligner(aligner, aligner_path)
+        print_message(f"{aligner_path}: its aligner, used with the model as long as both are in one folder")
 
 
-def convert_grounding(checkpoint: Path, out: Path, recipe: str, backbone: str) -> None:
-    """Convert a grounding head, and say how to use it."""
+def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -> None:
+    """Convert the checkpoint of a grounding head, and print how to use it.
+
+    Raises:
+        VidretError: The checkpoint is not that of a head.
+    """
     from vidret.encode.weights import read_weights
     from vidret.errors import VidretError
     from vidret.ground.checkpoint import RECIPES, HeadCard, convert_head, save_head
@@ -87,11 +118,15 @@ def convert_grounding(checkpoint: Path, out: Path, recipe: str, backbone: str) -
     except VidretError as error:
         raise VidretError(f"{checkpoint}: {error}") from error
     save_head(head, HeadCard.describe(head, backbone=backbone, **RECIPES[recipe]), out)
-    say(f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model")
+    print_message(f"{out}: a grounding head for {backbone}; use it as --head {out} with an index of that model")
 
 
 def convert_aligner_of(checkpoint: Path, source: str, shared_queries: bool | None) -> "Aligner | ConceptAligner | None":
-    """Convert the aligner that a checkpoint of a whole model holds, if its method has one."""
+    """Return the aligner in a checkpoint, or None if its method has no aligner.
+
+    Raises:
+        AlignerError: The weights of the aligner are incomplete or unknown.
+    """
     from vidret.align.glscl import ConceptAligner
     from vidret.align.glscl_checkpoint import convert_concepts
     from vidret.align.ucofia import Aligner

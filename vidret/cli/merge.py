@@ -1,4 +1,4 @@
-"""vidret merge: join indexes that were built apart."""
+"""The command ``vidret merge``."""
 
 import dataclasses
 import json
@@ -8,24 +8,25 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.options import DEFAULT_INDEX, IndexOption, JsonOption
-from vidret.present.show import show_count, tell_merge
+from vidret.cli.options import DEFAULT_INDEX, index_option
+from vidret.present.progress import show_count
+from vidret.present.summaries import print_merge_summary
 
 
-@app.command()
-def merge(
-    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="The folders of indexes; only read.")],
-    index: IndexOption = Path(DEFAULT_INDEX),
-    as_json: JsonOption = False,
+@app.command("merge", rich_help_panel="Scale")
+def merge_command(
+    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="Index folders to merge; they are only read.")],
+    index: Annotated[Path, index_option(text="Index folder to merge into, new or not.")] = Path(DEFAULT_INDEX),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Copy what indexes hold into the one that --index names, new or not. Interrupt and run again at will."""
+    """Merge indexes that were built separately into one. Safe to interrupt and run again."""
     from vidret.index.merging import merge_indexes
 
-    with show_count("merging", "segments, files and moments") as count:
-        report = merge_indexes(indexes, index, on_progress=count)
+    with show_count("merging", "segments, files and moments") as on_count:
+        report = merge_indexes(indexes, index, on_progress=on_count)
     if as_json:
         print(json.dumps(dataclasses.asdict(report), indent=2))
     else:
-        tell_merge(report, index)
+        print_merge_summary(report, index)
     if report.interrupted:
         raise typer.Exit(1)

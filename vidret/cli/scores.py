@@ -1,4 +1,4 @@
-"""vidret eval score, vidret eval compare: numbers from files alone, and how tables of numbers are printed."""
+"""The commands ``vidret eval score`` and ``vidret eval compare``, and the tables of a report."""
 
 import json
 from collections.abc import Sequence
@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def score(
-    pred: Annotated[Path, typer.Option(help="Predictions as the benchmarks want them: .jsonl with qid and windows.")],
-    truth: Annotated[Path, typer.Option(help="The annotation file, or the folder of it.")],
+def score_command(
+    pred: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Predictions in the format of the benchmarks: .jsonl with qid and windows."),
+    ],
+    truth: Annotated[Path, typer.Option(metavar="PATH", help="Annotation file, or its folder.")],
     data: Annotated[
-        str, typer.Option(help="The benchmark, as qvhighlights-val; moments for your own .jsonl.")
+        str, typer.Option(metavar="NAME", help="Benchmark, such as qvhighlights-val; moments for your own .jsonl.")
     ] = "moments",
     as_json: JsonOption = False,
 ) -> None:
-    """Score a predictions file made by anyone's model."""
+    """Score a predictions file of any model."""
     from vidret.evaluate.scoring import score_predictions
 
     results = score_predictions(pred, read_data(data, truth))
@@ -33,13 +36,13 @@ def score(
         print_tables({"results": results})
 
 
-def compare(
-    first: Annotated[Path, typer.Argument(help="A report.json.")],
-    second: Annotated[Path, typer.Argument(help="Another, of the same data.")],
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+def compare_command(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A report.json.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another report.json, of the same data.")],
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether one of two reports is better than the other, or whether it was luck (paired bootstrap)."""
+    """Test whether two reports differ by more than chance (paired bootstrap)."""
     from vidret.evaluate.comparing import compare_reports
     from vidret.evaluate.report import read_report
     from vidret.evaluate.tables import tabulate_comparison
@@ -52,23 +55,23 @@ def compare(
 
 
 def read_data(data: str, annotations: Path, split: str | None = None) -> "Split":
-    """Read a split, by the name of its benchmark."""
+    """Return a split of a benchmark, by its name."""
     from vidret.data.benchmarks.splits import read_split
 
     return read_split(data, annotations, split)
 
 
 def print_tables(facts: dict[str, Any]) -> None:
-    """Print the numbers of a report."""
+    """Print the tables of a report to stdout, each below its title."""
     from vidret.evaluate.tables import make_tables
 
-    for number, (title, (columns, lines)) in enumerate(make_tables(facts)):
-        print(f"\n{title}" if number else title)
+    for index, (title, (columns, lines)) in enumerate(make_tables(facts)):
+        print(f"\n{title}" if index else title)
         print_table(columns, lines)
 
 
 def print_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print columns, the last one to the right too where it holds numbers."""
+    """Print a table to stdout; a last column of numbers is aligned to the right, too."""
     rows = [list(columns), *map(list, lines)]
     if all(row[-1].replace(".", "").isdigit() for row in rows[1:]):
         width = max(len(row[-1]) for row in rows)

@@ -1,4 +1,4 @@
-"""vidret search, vidret calibrate: find videos, and correct the scores of those that answer everything."""
+"""The command ``vidret search``."""
 
 import json
 import sys
@@ -11,7 +11,9 @@ import typer
 from vidret.cli.app import app
 from vidret.cli.options import (
     DEFAULT_INDEX,
+    OUTPUT,
     QUERY_HELP,
+    SCOPE,
     AfterOption,
     BeforeOption,
     DeviceOption,
@@ -22,101 +24,83 @@ from vidret.cli.options import (
     MinSecondsOption,
     PrecisionOption,
     RerankOption,
+    ServerOption,
     SheetOption,
     TokenOption,
-    UrlOption,
-    open_asked,
-    open_engine,
+    open_engine_or_client,
     parse_json,
-    read_bank,
     read_filters,
-    read_picture,
+    read_image,
 )
 from vidret.cli.sheets import write_sheet
 from vidret.errors import VidretError
-from vidret.present.show import as_row, show_count, show_hits
-from vidret.present.terminal import say
+from vidret.present.show import result_to_dict, show_hits
 
 
-@app.command()
-def search(
+@app.command("search")
+def search_command(
     context: typer.Context,
-    query: Annotated[str | None, typer.Argument(help=QUERY_HELP)] = None,
-    index: IndexOption = Path(DEFAULT_INDEX),
-    k: Annotated[int, typer.Option("-k", min=1, help="How many videos.")] = 10,
-    queries: Annotated[
-        Path | None, typer.Option(help='A .jsonl file of {"query": ...}, or "-"; answers each in a line of JSON.')
-    ] = None,
+    query: Annotated[str | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
     image: Annotated[
-        Path | None, typer.Option(help="A picture in place of words: find videos with a frame like it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Image to search with, in place of a text query.", rich_help_panel=SCOPE),
     ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Many queries: one JSON object with "query" per line (.jsonl), or - for stdin. Prints one line of '
+            "JSON per query.",
+            rich_help_panel=SCOPE,
+        ),
+    ] = None,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
     folder: FolderOption = None,
     min_seconds: MinSecondsOption = None,
     max_seconds: MaxSecondsOption = None,
     after: AfterOption = None,
     before: BeforeOption = None,
-    rerank: RerankOption = "auto",
-    explain: Annotated[bool, typer.Option("--explain", help="Show what each score is made of.")] = False,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of videos.", rich_help_panel=OUTPUT)] = 10,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the parts of each score.", rich_help_panel=OUTPUT)
+    ] = False,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
-    url: UrlOption = None,
-    token: TokenOption = None,
+    rerank: RerankOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
-    """Find the videos that answer a query."""
+    """Find the videos that match a query."""
     if sum(each is not None for each in (query, image, queries)) != 1:
         raise typer.BadParameter("give either a query, --image FILE or --queries FILE", param_hint="QUERY")
     filters = read_filters(folder, min_seconds, max_seconds, after, before)
-    asked = query if image is None else read_picture(image)
-    engine = open_asked(context, url, token, index, device, precision)
+    search_for = query if image is None else read_image(image)
+    engine = open_engine_or_client(context, server, token, index, device, precision)
     if queries is not None:
-        for row in read_queries(queries):
-            answer = [as_row(hit) for hit in engine.search(row["query"], k, rerank=rerank, filters=filters)]
-            print(json.dumps({**row, "hits": answer}, ensure_ascii=False), flush=True)
+        for row in iterate_queries(queries):
+            answers = [result_to_dict(hit) for hit in engine.search(row["query"], k, rerank=rerank, filters=filters)]
+            print(json.dumps({**row, "hits": answers}, ensure_ascii=False), flush=True)
         return
-    assert asked is not None
-    hits = engine.search(asked, k, rerank=rerank, filters=filters)
+    assert search_for is not None
+    hits = engine.search(search_for, k, rerank=rerank, filters=filters)
     if as_json:
-        print(json.dumps([as_row(hit) for hit in hits], indent=2))
+        print(json.dumps([result_to_dict(hit) for hit in hits], indent=2))
     else:
         show_hits(hits, explain=explain)
     if sheet is not None:
-        from vidret.present.sheet import shots_of_hits
+        from vidret.present.sheet import tiles_of_hits
 
-        write_sheet(shots_of_hits(hits), query or f"like {image}", sheet)
-
-
-@app.command()
-def calibrate(
-    bank: Annotated[
-        Path,
-        typer.Option(help="Queries such as people ask: a text file, one a line, or .jsonl with query or captions."),
-    ],
-    index: IndexOption = Path(DEFAULT_INDEX),
-    limit: Annotated[int, typer.Option(min=1, help="Queries to take at most, evenly spread.")] = 2000,
-    temperature: Annotated[
-        float | None, typer.Option(help="The smaller, the stronger the correction; the ranker's own unless given.")
-    ] = None,
-    rerank: RerankOption = "auto",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-) -> None:
-    """Correct searches for videos that answer every query, as learned from a bank of queries (SK-norm)."""
-    queries = read_bank(bank)
-    taken = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
-    engine = open_engine(index, None, device, precision, must_exist=True)
-    with show_count("calibrating", "segments") as count:
-        found = engine.calibrate(taken, name=bank.name, rerank=rerank, temperature=temperature, on_progress=count)
-    left = f" (of {len(queries)}; --limit takes more)" if len(taken) < len(queries) else ""
-    say(
-        f"{index}: {len(found.ids)} segments calibrated with {found.num_queries} queries{left} of {bank.name}, "
-        f"temperature {found.temperature:g}. Segments indexed later are not corrected: run this again."
-    )
+        write_sheet(tiles_of_hits(hits), query or f"like {image}", sheet)
 
 
-def read_queries(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the rows of a JSONL file, or of standard input for "-"."""
+def iterate_queries(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file, or of stdin for ``-``.
+
+    Raises:
+        VidretError: The file cannot be read, or a line is not an object with the string "query".
+    """
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):

@@ -1,4 +1,4 @@
-"""vidret serve: the engine over HTTP, and its page."""
+"""The command ``vidret serve``."""
 
 import contextlib
 import os
@@ -12,34 +12,71 @@ from urllib.parse import quote
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption, PrecisionOption, open_engine
+from vidret.cli.options import (
+    ADVANCED,
+    DEFAULT_INDEX,
+    DeviceOption,
+    PrecisionOption,
+    index_option,
+    open_engine,
+)
 from vidret.errors import MissingExtraError, VidretError
-from vidret.present.terminal import console, say
+from vidret.present.terminal import console, print_message
+
+WHAT, ACCESS = "What to serve", "Access"
 
 
-@app.command()
-def serve(
-    index: IndexOption = Path(DEFAULT_INDEX),
+@app.command("serve")
+def serve_command(
+    index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.", rich_help_panel=WHAT)
+    ] = True,
     host: Annotated[
-        str, typer.Option(help="Where to listen. Others reach it only elsewhere than on this one.")
+        str,
+        typer.Option(
+            metavar="HOST",
+            help="Bind address; the default accepts local connections only.",
+            rich_help_panel=ACCESS,
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 selects a free one.", rich_help_panel=ACCESS)
+    ] = 8000,
     token: Annotated[
-        str | None, typer.Option(envvar="VIDRET_TOKEN", help="What requests must show; a must where others can ask.")
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="VIDRET_TOKEN",
+            help="Access token that requests must send; required if other machines can connect.",
+            rich_help_panel=ACCESS,
+        ),
     ] = None,
     allow_index: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Let the page index what lies under it; may be repeated."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder whose videos the page may add to the index; may be repeated.",
+            rich_help_panel=ACCESS,
+        ),
     ] = None,
-    queue: Annotated[
-        int, typer.Option(min=1, help="Searches that may wait, and other questions; further ones must come back.")
-    ] = 64,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may wait for its answer.")] = 30.0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    queue: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Maximum number of waiting searches, and of other waiting requests; more are refused.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = 64,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0.1, help="Maximum time that a request waits.", rich_help_panel=ADVANCED),
+    ] = 30.0,
 ) -> None:
-    """Serve an index to browsers and programs."""
+    """Serve an index over HTTP, with a page to search it in the browser."""
     try:
         from vidret.serve.app import create_app
         from vidret.serve.connections import make_server
@@ -54,47 +91,47 @@ def serve(
     roots = allow_index or []
     for root in roots:
         if not root.is_dir():
-            raise VidretError(f"{root}: must be a folder to be indexed from, got none")
-    check_door(host, token)  # told before a model is loaded
+            raise VidretError(f"{root}: --allow-index must be an existing folder")
+    check_door(host, token)  # before the model is loaded, which takes a while
     options = ["--index", str(index), "--device", device, "--precision", precision]
-    with listen(host, port) as listening, open_engine(index, None, device, precision, must_exist=not roots) as engine:
+    with listen(host, port) as listener, open_engine(index, None, device, precision, must_exist=not roots) as engine:
         if not Store.exists(index):
-            engine.index([])  # the page begins with an empty one
+            engine.index([])  # an empty index, to which the page can add
         served = create_app(engine, Indexer(options, roots), host=host, token=token, queue=queue, timeout=timeout)
-        url = address(listening, token)
-        say(f"{index} is served at {url} (Ctrl-C ends it)")
-        if open_page and has_screen():
+        url = page_url(listener, token)
+        print_message(f"{index} is served at {url} (press Ctrl-C to stop)")
+        if open_page and has_display():
             webbrowser.open(url)
         with contextlib.suppress(KeyboardInterrupt):
-            make_server(served).run(sockets=[listening])
+            make_server(served).run(sockets=[listener])
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port.
+    """Return a socket that listens on a port.
 
     Raises:
-        VidretError: It is taken already, or not to be had.
+        VidretError: The port is taken, or the host or port cannot be used.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((host, port), family=family)
-        # What it accepts inherits this; without, each answer of two parts waits 40 ms for the other side's nod.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listening
+        listener = socket.create_server((host, port), family=family)
+        # Accepted connections inherit it. Without it, the second part of a response waits 40 ms for an acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
-        raise VidretError(f"{host}:{port}: cannot be listened on: {error.strerror}") from error
+        raise VidretError(f"{host}:{port}: cannot listen here: {error.strerror}") from error
 
 
-def address(listening: socket.socket, token: str | None) -> str:
-    """Give the page's address, as it can be opened."""
-    host, port = listening.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # everywhere: under its name others find it, too
+def page_url(listener: socket.socket, token: str | None) -> str:
+    """Return the URL of the page, with the token in it."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # all interfaces: other machines reach this one by its name
         host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
 
 
-def has_screen() -> bool:
-    """Say whether somebody sits here who could look at a page."""
+def has_display() -> bool:
+    """Return whether a browser can be opened: there is a desktop, and stderr is a terminal."""
     desktop = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     return desktop and console.is_terminal

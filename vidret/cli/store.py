@@ -1,34 +1,36 @@
-"""vidret store: where an index has its vectors."""
+"""The commands ``vidret store ...``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vidret.cli.app import app
-from vidret.cli.options import DEFAULT_INDEX, IndexOption
-from vidret.present.show import show_count
-from vidret.present.terminal import say
+from vidret.cli.app import CommandGroup, app
+from vidret.cli.options import DEFAULT_INDEX, index_option
+from vidret.present.progress import show_count
+from vidret.present.terminal import print_message
 
-group = typer.Typer(help="Change where an index has its vectors: in FAISS or in Milvus.", no_args_is_help=True)
-app.add_typer(group, name="store")
+group = typer.Typer(cls=CommandGroup, help="Manage where an index keeps its vectors.", no_args_is_help=True)
+app.add_typer(group, name="store", rich_help_panel="Scale")
 
 
 @group.callback()
-def _parts() -> None:
-    """Have the one command keep its name."""
+def keep_command_name() -> None:
+    """Do nothing: without a callback, typer would drop the name of a group's only command."""
 
 
-@group.command()
-def move(
-    source: Annotated[str, typer.Argument(metavar="FROM", help="Where they are, as vidret info says.")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="Where they go: faiss or milvus://..., as in index.")],
-    index: IndexOption = Path(DEFAULT_INDEX),
+@group.command("move")
+def move_command(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The present store, as vidret info shows it.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="The new store: faiss or milvus://..., as for vidret index --store.")
+    ],
+    index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
 ) -> None:
-    """Take the vectors elsewhere. Searches go on meanwhile; interrupt and run again at will."""
+    """Move the vectors from FAISS to Milvus or back. Searches keep working. Safe to interrupt and run again."""
     from vidret.store.store import Store
 
-    with Store.open(index, write=True) as store, show_count("moving", "videos") as count:
-        store.move_vectors(source, target, on_progress=count)
-        now = store.info().store
-    say(f"The vectors of {index} are in {now}.")
+    with Store.open(index, write=True) as store, show_count("moving", "videos") as on_count:
+        store.move_vectors(source, target, on_progress=on_count)
+        current = store.info().store
+    print_message(f"The vectors of {index} are in {current}.")

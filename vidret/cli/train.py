@@ -1,4 +1,4 @@
-"""vidret train: fit, validate and test from a YAML file, by Lightning's own command line."""
+"""The command ``vidret train``: Lightning's command line for the methods of vidret."""
 
 from typing import Annotated
 
@@ -9,22 +9,28 @@ from vidret.errors import MissingExtraError
 
 
 @app.command(
+    "train",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
+    rich_help_panel="Models",
 )
-def train(
+def train_command(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(help="fit, validate or test; --help tells more.")] = "--help",
+    subcommand: Annotated[
+        str, typer.Argument(metavar="SUBCOMMAND", help="fit, validate or test; --help lists their options.")
+    ] = "--help",
     device: Annotated[
         str | None,
-        typer.Option(help="One device to train on: auto, cpu, cuda, cuda:N or mps; what the file says unless given."),
+        typer.Option(
+            metavar="DEVICE", help="Train on one device: auto, cpu, cuda, cuda:N or mps; default: as configured."
+        ),
     ] = None,
 ) -> None:
-    """Train a method from a YAML file: vidret train fit --config configs/msrvtt_tempme_b32.yaml --model.lr 1e-4."""
+    """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml."""
     try:
         from vidret.train.run import run
     except ImportError as error:
         if error.name and error.name.split(".")[0] in ("pytorch_lightning", "jsonargparse", "lightning"):
             raise MissingExtraError("training", "train") from None
         raise
-    run([what, *context.args], device=device)
+    run([subcommand, *context.args], device=device)

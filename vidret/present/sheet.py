@@ -1,4 +1,4 @@
-"""Contact sheets: results as pictures, since people would rather look than read."""
+"""Contact sheets: one image that shows the frames of several results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from vidret.text import file_name, format_time, sanitize
 from vidret.types import Hit, Moment
 from vidret.video.decode import read_frames
 
-TILE = (320, 180)
+TILE = (320, 180)  # width and height in pixels
 LINE = 18
 GAP = 8
 COLUMNS = 4
@@ -21,8 +21,8 @@ TILE_PAPER = (222, 222, 220)
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
-    """One picture of a sheet: a frame of a video, and two lines below it."""
+class Tile:
+    """The frame of a video at ``time`` seconds, with two lines of text below it."""
 
     path: str
     time: float
@@ -30,64 +30,69 @@ class Shot:
     line: str
 
 
-def shots_of_hits(hits: Sequence[Hit]) -> list[Shot]:
-    """Show each hit by its best frame."""
+def tiles_of_hits(hits: Sequence[Hit]) -> list[Tile]:
+    """Return one tile per hit: its best frame."""
     return [
-        Shot(hit.path, hit.time, f"{rank}. {file_name(hit.path)}", f"{format_time(hit.time)}   score {hit.score:.3f}")
+        Tile(hit.path, hit.time, f"{rank}. {file_name(hit.path)}", f"{format_time(hit.time)}   score {hit.score:.3f}")
         for rank, hit in enumerate(hits, start=1)
     ]
 
 
-def shots_of_moments(moments: Sequence[Moment]) -> list[Shot]:
-    """Show each moment by four frames along it: a row of the sheet."""
-    shots = []
+def tiles_of_moments(moments: Sequence[Moment]) -> list[Tile]:
+    """Return four tiles per moment, evenly spaced in time: one row of the sheet."""
+    tiles = []
     for rank, moment in enumerate(moments, start=1):
         for column in range(COLUMNS):
             time = moment.start + (moment.end - moment.start) * (column + 0.5) / COLUMNS
             span = f"{format_time(moment.start)} to {format_time(moment.end)}"
             title = f"{rank}. {file_name(moment.path)}" if column == 0 else ""
-            line = f"{span}   {measure(moment)}" if column == 0 else format_time(time)
-            shots.append(Shot(moment.path, time, title, line))
-    return shots
+            line = f"{span}   {describe_score(moment)}" if column == 0 else format_time(time)
+            tiles.append(Tile(moment.path, time, title, line))
+    return tiles
 
 
-def measure(moment: Moment) -> str:
-    """Write how well a moment answers: its similarity, of a head's its probability."""
+def describe_score(moment: Moment) -> str:
+    """Return the similarity of a moment of the curve, or the score of a moment of a head."""
     return f"score {moment.score:.3f}" if moment.similarity is None else f"similarity {moment.similarity:.3f}"
 
 
-def draw_sheet(shots: Sequence[Shot], heading: str, out: str | Path) -> None:
-    """Write a sheet as a picture, in the format that the name of ``out`` asks for; an unreadable frame stays grey.
+def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
+    """Write a contact sheet, four tiles to a row; a frame that cannot be read is left grey.
+
+    Args:
+        tiles: The tiles in reading order.
+        heading: The line above them.
+        out: Path of the image; its suffix selects the format.
 
     Raises:
         OSError: ``out`` cannot be written.
-        ValueError: No picture format has the suffix of ``out``.
+        ValueError: The suffix of ``out`` is not that of an image format.
     """
-    rows = max(1, -(-len(shots) // COLUMNS))
+    rows = max(1, -(-len(tiles) // COLUMNS))
     cell_height = TILE[1] + 2 * LINE + GAP
     size = (GAP + COLUMNS * (TILE[0] + GAP), 2 * LINE + 2 * GAP + rows * cell_height)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
     pen.text((GAP, GAP), fit_text(pen, sanitize(heading), bold, size[0] - 2 * GAP), INK, bold)
-    for number, shot in enumerate(shots):
-        left = GAP + (number % COLUMNS) * (TILE[0] + GAP)
-        top = 2 * LINE + GAP + (number // COLUMNS) * cell_height
-        sheet.paste(read_tile(shot), (left, top))
-        pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(shot.title), small, TILE[0]), INK, small)
-        pen.text((left, top + TILE[1] + 2 + LINE), sanitize(shot.line), FAINT, small)
+    for index, tile in enumerate(tiles):
+        left = GAP + (index % COLUMNS) * (TILE[0] + GAP)
+        top = 2 * LINE + GAP + (index // COLUMNS) * cell_height
+        sheet.paste(draw_tile(tile), (left, top))
+        pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(tile.title), small, TILE[0]), INK, small)
+        pen.text((left, top + TILE[1] + 2 + LINE), sanitize(tile.line), FAINT, small)
     sheet.save(out)
 
 
-def read_tile(shot: Shot) -> Image.Image:
-    """Read a frame, fitted into a tile."""
-    tile = Image.new("RGB", TILE, TILE_PAPER)
+def draw_tile(tile: Tile) -> Image.Image:
+    """Read the frame of a tile and scale it to the size of a tile."""
+    image = Image.new("RGB", TILE, TILE_PAPER)
     try:
-        frames = read_frames(shot.path, times=np.array([shot.time]))
+        frames = read_frames(tile.path, times=np.array([tile.time]))
     except DecodeError as error:
-        ImageDraw.Draw(tile).text((GAP, GAP), sanitize(error.reason), FAINT, ImageFont.load_default(13))
-        return tile
-    picture = Image.fromarray(np.asarray(frames.pixels[0]))
-    picture.thumbnail(TILE)
-    tile.paste(picture, ((TILE[0] - picture.width) // 2, (TILE[1] - picture.height) // 2))
-    return tile
+        ImageDraw.Draw(image).text((GAP, GAP), sanitize(error.reason), FAINT, ImageFont.load_default(13))
+        return image
+    frame = Image.fromarray(np.asarray(frames.pixels[0]))
+    frame.thumbnail(TILE)
+    image.paste(frame, ((TILE[0] - frame.width) // 2, (TILE[1] - frame.height) // 2))
+    return image

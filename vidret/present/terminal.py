@@ -1,7 +1,7 @@
-"""Messages on the terminal: all of them pass here, so that no name from disk can act on the terminal.
+"""Messages on the terminal. All of them pass through here, so that no file name can control the terminal.
 
-A file's name may hold escape sequences, line ends and Rich markup. Whatever cannot be printed becomes a mark, a message
-stays one line, and markup is never interpreted.
+A file name may contain escape sequences, line ends and Rich markup. Unprintable characters are replaced, a message is
+always one line, and markup is never interpreted.
 """
 
 import logging
@@ -16,20 +16,20 @@ from vidret.text import sanitize
 console = Console(stderr=True)
 
 
-def say(message: str, *, style: str = "") -> None:
-    """Print a message of one line to stderr."""
+def print_message(message: str, *, style: str = "") -> None:
+    """Print one line to stderr."""
     console.print(Text(sanitize(message), style), soft_wrap=True)
 
 
-def say_error(message: str) -> None:
-    """Print why the program ends without success."""
+def print_error(message: str) -> None:
+    """Print one line to stderr, marked as an error."""
     console.print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"), soft_wrap=True)
 
 
 @contextmanager
-def logs_said() -> Iterator[None]:
-    """Print warnings and errors of all loggers inside as ``say`` does, above a progress bar where there is one."""
-    handler, root = _Said(logging.WARNING), logging.getLogger()
+def log_to_terminal() -> Iterator[None]:
+    """Print the warnings and errors of all loggers with ``print_message``, above a progress bar if there is one."""
+    handler, root = _TerminalHandler(logging.WARNING), logging.getLogger()
     root.addHandler(handler)
     try:
         yield
@@ -37,11 +37,11 @@ def logs_said() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-class _Said(logging.Handler):
-    """Print records, with the traceback of those that have one."""
+class _TerminalHandler(logging.Handler):
+    """Prints log records, with their traceback if they have one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"{record.levelname}: {record.getMessage()}")
+        print_message(f"{record.levelname}: {record.getMessage()}")
         if record.exc_info:
             for line in logging.Formatter().formatException(record.exc_info).splitlines():
-                say(line)
+                print_message(line)

@@ -1,0 +1,76 @@
+"""Fixtures of the command line tests: a runner, films and indexes."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import vidret.engine
+from tests.cli.runner import Runner
+from tests.colours import ColourEncoder, write_film
+from tests.grounded import make_encoder, write_head, write_numbers
+from tests.search.test_ranking import PatchEncoder
+from vidret.engine import Engine
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    return Runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    write_film(tmp_path / "films" / "red.mp4", ("red", 3), ("black", 3))
+    write_film(tmp_path / "films" / "blue.mp4", ("blue", 3))
+    (tmp_path / "films" / "bad.mp4").write_text("no video")
+    return tmp_path / "films"
+
+
+@pytest.fixture
+def index(run: Runner, films: Path, tmp_path: Path) -> Path:
+    assert run("index", films, "--index", tmp_path / "index")[0] == 0
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def encoder(run: Runner, monkeypatch: pytest.MonkeyPatch) -> PatchEncoder:
+    """Make every command load an encoder with patch tokens."""
+    encoder = PatchEncoder()
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: encoder)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an index prepared for UCoFiA, beside the folder films; ``patched`` is a copy that a test may change."""
+    folder = tmp_path_factory.mktemp("indexed")
+    write_film(folder / "films" / "red.mp4", ("red", 3), ("black", 3))
+    write_film(folder / "films" / "blue.mp4", ("blue", 3))
+    Engine(folder / "index", PatchEncoder(), rerank="ucofia").index([folder / "films"])
+    return folder / "index"
+
+
+@pytest.fixture
+def patched(indexed: Path, encoder: PatchEncoder, tmp_path: Path) -> Path:
+    return shutil.copytree(indexed, tmp_path / "patched")
+
+
+@pytest.fixture(scope="module")
+def grounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with films, a head for a tiny CLIP, and an index prepared for it."""
+    folder = tmp_path_factory.mktemp("grounded")
+    write_numbers(folder / "films" / "first.mp4", range(16))
+    write_numbers(folder / "films" / "second.mp4", range(100, 130))
+    head = write_head(folder / "head.safetensors")
+    with Engine(folder / "index", make_encoder(), head=head) as engine:
+        engine.index([folder / "films"])
+        engine.prepare_moments()
+    return folder
+
+
+@pytest.fixture
+def run_grounded(run: Runner, grounded: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: make_encoder())
+    monkeypatch.setenv("VIDRET_INDEX", str(grounded / "index"))
+    return run

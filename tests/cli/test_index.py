@@ -1,0 +1,119 @@
+"""Tests of vidret index."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Runner
+from tests.colours import write_film
+from tests.grounded import write_head
+from tests.search.test_ranking import PatchEncoder
+from vidret.cli.options import parse_memory
+
+
+def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path, tmp_path: Path) -> None:
+    code, out, err = run("index", films, "--index", tmp_path / "index")
+    assert (code, out) == (0, "")
+    assert "2 encoded" in err
+    assert "1 failed" in err
+    assert "bad.mp4" in err
+    assert run("index", films, "--index", tmp_path / "index", "--fail-on-error")[0] == 1
+
+
+def test_files_that_are_not_pruned_are_listed(run: Runner, films: Path, tmp_path: Path) -> None:
+    drive, index = tmp_path / "drive", tmp_path / "index"
+    for name in ("c", "d"):
+        write_film(drive / f"{name}.mp4", ("green", 1), salt=ord(name))
+    assert run("index", films, drive, "--index", index)[0] == 0
+    drive.rename(tmp_path / "away")
+    code, _, err = run("index", films, "--index", index, "--prune")
+    assert code == 0
+    assert "pruned 0 files" in err
+    assert f"not pruned: {drive / 'c.mp4'} and 1 more: missing, but not from a folder of this run" in err
+    assert json.loads(run("index", films, "--index", index, "--prune", "--json")[1])["unpruned"] == [
+        str(drive / "c.mp4"),
+        str(drive / "d.mp4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runner", "spark"], "must be local or ray, got spark"),
+        (["--address", "auto"], "needs --runner ray, got --runner local"),
+        (["--num-gpus-per-worker", "1"], "needs --runner ray, got --runner local"),
+    ],
+)
+def test_ray_options_need_the_ray_runner(
+    options: list[str], message: str, run: Runner, films: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("index", films, "--index", tmp_path / "index", *options)
+    assert code == 2
+    assert message in err.replace("│ ", "")
+    assert not (tmp_path / "index").exists()
+
+
+def test_missing_ray_names_the_extra(run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("vidret.index.ray")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--runner", "ray")
+    assert code == 1
+    assert 'indexing on Ray needs the extra "ray": pip install "vidret[ray]"' in err
+
+
+def test_report_in_json(run: Runner, films: Path, tmp_path: Path) -> None:
+    _, out, _ = run("index", films, "--index", tmp_path / "index", "--json")
+    report = json.loads(out)
+    assert report["encoded"] == 2
+    assert [Path(path).name for path, _ in report["failed"]] == ["bad.mp4"]
+
+
+def test_memory_limit_is_stored(run: Runner, films: Path, index: Path) -> None:
+    assert run("index", films, "--index", index, "--memory", "1.5GiB")[0] == 0
+    assert json.loads(run("info", "--index", index, "--json")[1])["memory"] == 1.5 * 2**30
+    run("index", films, "--index", index)
+    assert "flat, memory limit 1.61 GB" in " ".join(run("info", "--index", index)[1].split())
+    run("index", films, "--index", index, "--memory", "none")
+    assert json.loads(run("info", "--index", index, "--json")[1])["memory"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("8GB", 8 * 10**9), ("500 kb", 500_000), ("1.5MiB", 3 * 2**19), ("2tib", 2**41), ("none", 0)],
+)
+def test_sizes_are_parsed(text: str, size_bytes: int) -> None:
+    assert parse_memory(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["8", "GB", "-1GB", "0GB", "8G", "8 gigs", "1e3MB", "", "nan GB"])
+def test_invalid_size_is_refused(run: Runner, films: Path, tmp_path: Path, text: str) -> None:
+    code, _, err = run("index", films, "--index", tmp_path / "index", f"--memory={text}")
+    assert code == 2
+    assert "must be a number with KB, MB, GB or TB" in err
+    assert not (tmp_path / "index").exists()
+
+
+def test_index_is_prepared_for_its_reranker(run: Runner, encoder: PatchEncoder, films: Path, tmp_path: Path) -> None:
+    patched = tmp_path / "index"
+    code, _, err = run("index", films, "--index", patched, "--rerank", "ucofia", "--tokens", "float16")
+    assert (code, "2 encoded" in err) == (0, True)
+    assert json.loads(run("info", "--index", patched, "--json")[1])["with_tokens"] == 3
+    assert "tokens of 3 segments" in " ".join(run("info", "--index", patched)[1].split())
+    assert list(json.loads(run("search", "a dog", "--index", patched, "--json")[1])[0]["why"])[-1] == "words"
+
+
+def test_prepare_moments_leaves_nothing_to_compute(run_grounded: Runner, grounded: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    head = write_head(tmp_path / "head.safetensors")
+    code, out, err = run_grounded("index", grounded / "films", "--index", index, "--head", head, "--prepare-moments")
+    assert (code, out) == (0, "")
+    assert "2 encoded" in err
+    kept = list(index.glob("moments/*/kept/*"))
+    assert len(kept) == 2
+    assert run_grounded("locate", "rain", "--weak", "--index", index)[0] == 0
+    assert sorted(index.glob("moments/*/*/*")) == sorted(kept), "nothing is left to compute"
+    _, out, _ = run_grounded("index", grounded / "films", "--index", index, "--prepare-moments", "--json")
+    assert json.loads(out)["unchanged"] == 2

@@ -1,0 +1,214 @@
+"""Tests of vidret locate."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import vidret.engine
+from tests.cli.runner import Runner
+from tests.colours import write_film
+from tests.grounded import make_encoder, write_head
+from vidret import cli
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.present.cutting import find_ffmpeg
+
+
+def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, films: Path, tmp_path: Path) -> None:
+    film, index = write_film(tmp_path / "whole" / "red.mp4", ("red", 24)), tmp_path / "index"
+    run("index", film, films, "--index", index)
+    command = ("locate", "red", film, "--index", index)
+    assert [line.split()[:4] for line in run(*command)[1].splitlines()] == [
+        ["rank", "similarity", "start", "end"],
+        ["1", "1.000", "0:00.0", "0:24.0"],
+    ]
+    events = [line.split() for line in run(*command, "--format", "edl")[1].splitlines() if line[:3].isdigit()]
+    assert [event[-1] for event in events] == ["00:00:24:00"], "an edit is no longer than the film"
+    assert run(*command, "--format", "chapters")[1].count("[CHAPTER]") == 1
+    assert len(run(*command, "--overlapping")[1].splitlines()) > 2
+    code, _, err = run(*command, "--overlapping", "--weak", "-k", 50, "--format", "chapters")
+    assert (code, "chapters must not overlap" in err) == (1, True)
+    code, out, err = run("locate", "green blue", film, "--index", index)
+    assert (code, out) == (0, "")
+    assert "most unrelated queries score as high. --weak shows the nearest moments." in err
+    for form in ("edl", "chapters", "csv", "json"):
+        assert "red.mp4" not in run("locate", "green blue", film, "--index", index, "--format", form)[1]
+    _, out, err = run("locate", "green blue", film, "--index", index, "--weak")
+    assert len(out.splitlines()) > 1
+    assert "score as high. The nearest are:" in err
+    assert "No matching videos" in run("locate", "red", "--folder", tmp_path / "none", "--index", index)[2]
+
+
+def test_one_video_or_all(run: Runner, index: Path, films: Path) -> None:
+    _, out, _ = run("locate", "red", films / "red.mp4", "--index", index, "--json", "-k", 1)
+    moment = json.loads(out)[0]
+    assert [moment["start"], moment["end"]] == pytest.approx([0, 3], abs=0.3)
+    assert run("locate", "red", "--index", index)[1].splitlines()[1].endswith("red.mp4")
+
+
+def test_contact_sheets_show_the_frames(run: Runner, index: Path, tmp_path: Path) -> None:
+    _, _, err = run("search", "red", "--index", index, "--sheet", tmp_path / "new" / "hits.png")
+    assert "contact sheet:" in err
+    with Image.open(tmp_path / "new" / "hits.png") as sheet:
+        first = sheet.getpixel((168, 130))
+        width = sheet.width
+    assert isinstance(first, tuple)
+    assert first[0] > 150
+    assert max(first[1:3]) < 80, "the first tile is red"
+    run("locate", "blue", "--index", index, "-k", 1, "--sheet", tmp_path / "moments.jpg")
+    with Image.open(tmp_path / "moments.jpg") as sheet:
+        assert sheet.width == width
+    code, _, err = run("search", "red", "--index", index, "--sheet", tmp_path / "hits.unknown")
+    assert code == 1
+    assert "hits.unknown: cannot be written" in err
+
+
+def test_table_says_whether_head_or_curve_located_the_moments(run_grounded: Runner) -> None:
+    code, out, err = run_grounded("locate", "rain", "--weak", "-k", 4)
+    assert code == 0
+    assert out.splitlines()[0].split() == ["rank", "score", "start", "end", "video"]
+    assert len(out.splitlines()) == 5
+    assert "located by the trained grounding head; scores are probabilities" in err
+    _, out, err = run_grounded("locate", "rain", "--weak", "--head", "none", "-k", 4)
+    assert len(out.splitlines()) == 5
+    assert "located by the similarity curve (no trained head)" in err
+
+
+def test_every_format(run_grounded: Runner, grounded: Path) -> None:
+    code, out, _ = run_grounded("locate", "rain", "--weak", "--json", "-k", 3)
+    rows = json.loads(out)
+    assert (code, len(rows)) == (0, 3)
+    assert {row["by"] for row in rows} == {"head"}
+    assert run_grounded("locate", "rain", "--weak", "--format", "json", "-k", 3)[1] == out
+    _, text, _ = run_grounded("locate", "rain", "--weak", "--format", "csv", "-k", 3)
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["path"], row["by"], row["query"]) for row in table] == [(row["path"], "head", "rain") for row in rows]
+    starts = [row["start"] for row in rows]
+    assert [float(row["start"]) for row in table] == pytest.approx(starts, abs=1e-6)
+    _, text, _ = run_grounded("locate", "rain", "--weak", "--format", "edl", "--fps", 50, "-k", 3)
+    assert text.startswith("TITLE: rain\nFCM: NON-DROP FRAME\n")
+    codes = [line.split()[4] for line in text.splitlines() if line[:3].isdigit()]
+    clocks = [[int(part) for part in code.split(":")] for code in codes]
+    seconds = [60 * minute + second + frame / 50 for _, minute, second, frame in clocks]
+    assert seconds == pytest.approx(starts, abs=0.011)
+    _, text, _ = run_grounded(
+        "locate", "rain", "--weak", grounded / "films" / "first.mp4", "--format", "chapters", "-k", 3
+    )
+    assert text.startswith(";FFMETADATA1\n")
+    assert [line for line in text.splitlines() if "title" in line] == [f"title=rain ({n})" for n in (1, 2, 3)]
+
+
+def test_undecodable_name_is_written_as_its_bytes(
+    grounded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(grounded / "films" / "first.mp4", odd)
+    with Engine(tmp_path / "index", make_encoder(), head=grounded / "head.safetensors") as engine:
+        engine.index([odd])
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: make_encoder())
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "index"))
+    monkeypatch.setattr(sys, "argv", ["vidret", "locate", "rain", "--weak", "--format", "csv"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert b"caf\xe9.mp4" in capsysbinary.readouterr().out
+
+
+def test_videos_limits_the_videos_located_in(run_grounded: Runner) -> None:
+    for count in (1, 2):
+        rows = json.loads(run_grounded("locate", "rain", "--weak", "--videos", count, "-k", 100, "--json")[1])
+        assert len({row["path"] for row in rows}) == count
+
+
+def test_curve_is_drawn(run_grounded: Runner, tmp_path: Path) -> None:
+    plain = run_grounded("locate", "rain", "--weak", "--json")[1]
+    for options in ((), ("--head", "none")):
+        picture = tmp_path / "new" / "curve.png"
+        code, out, err = run_grounded("locate", "rain", "--weak", "--json", "--curve", picture, *options)
+        assert code == 0
+        assert (out == plain) == (not options), "data alone"
+        assert "score curve:" in err
+        with Image.open(picture) as chart:
+            assert min(chart.size) > 100
+        picture.unlink()
+    code, out, err = run_grounded("locate", "rain", "--weak", "--curve", tmp_path / "curve.unknown")
+    assert code == 1
+    assert "curve.unknown: cannot be written" in err
+
+
+def test_moments_are_exported_as_clips(run_grounded: Runner, grounded: Path, tmp_path: Path) -> None:
+    try:
+        find_ffmpeg()
+    except VidretError:
+        pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
+    command = (
+        "locate",
+        "rain",
+        "--weak",
+        grounded / "films" / "first.mp4",
+        "-k",
+        2,
+        "--json",
+        "--export",
+        tmp_path / "clips",
+    )
+    code, out, err = run_grounded(*command)
+    assert code == 0
+    assert len(json.loads(out)) == 2
+    assert "2 clips in" in err
+    clips = sorted((tmp_path / "clips").iterdir())
+    assert [clip.name[:8] for clip in clips] == ["01_first", "02_first"]
+    code, _, err = run_grounded(*command)
+    assert code == 1
+    assert "exists already" in err
+    assert run_grounded(*command, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("locate", "rain", "--weak", "--format", "xml"), 2, "must be one of table, json, csv, edl"),
+        (("locate", "rain", "--weak", "--videos", "0"), 2, "--videos"),
+        (("locate", "rain", "--weak", "--format", "edl", "--fps", "23.5"), 1, "fps must be a whole number in 1..100"),
+        (("locate", "rain", "--weak", "--format", "chapters", "-k", "100"), 1, "chapters must be of one video, got 2"),
+        (("locate", "rain", "--weak", "nowhere.mp4"), 1, "not in the index"),
+        (("locate", "rain", "--weak", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
+        (("locate", "rain", "--weak", "--head", "text.txt"), 1, "text.txt: "),
+        (("index", "films", "--index", "new", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
+        (("index", "films", "--index", "new", "--prepare-moments"), 2, "needs a --head, got none"),
+        (("convert", "text.txt", "out.pt", "--from", "r2tuning"), 2, "must end in .safetensors, got out.pt"),
+        (("convert", "text.txt", "out.safetensors", "--from", "r2tuning", "--recipe", "msrvtt"), 2, "got msrvtt"),
+        (("convert", "text.txt", "out.safetensors", "--from", "r2tuning"), 1, "text.txt: "),
+    ],
+)
+def test_wrong_use_is_refused(
+    run_grounded: Runner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "films").mkdir()
+    (tmp_path / "text.txt").write_text("not a checkpoint")
+    found, out, err = run_grounded(*arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_encoder_without_layers_takes_no_head(run: Runner, index: Path, films: Path, tmp_path: Path) -> None:
+    head = write_head(tmp_path / "head.safetensors")
+    for command in (("index", films), ("locate", "red")):
+        code, out, err = run(*command, "--index", index, "--head", head)
+        assert (code, out) == (1, "")
+        assert "head.safetensors: must have a CLIP model of ours as encoder, got colours" in err

@@ -1,0 +1,65 @@
+"""Tests of search and locate with --server."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.runner import Runner
+from tests.served import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
+    """Run a server where there is no index."""
+    monkeypatch.chdir(tmp_path)
+    with serve() as served:
+        yield served
+
+
+def test_search_asks_a_server(run: Runner, server: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server.replies = [Reply({"hits": [HIT]})]
+    code, out, _ = run("search", "dog", "--server", server.url, "-k", 3, "--rerank", "none", "--after", "2026-01-31")
+    assert (code, out.splitlines()[1].split()) == (0, ["1", "0.750", "0:30.5", "/films/red.mp4"])
+    body = server.asked[0].body
+    assert (body["query"], body["k"], body["rerank"]) == ("dog", 3, "none")
+    assert datetime.fromisoformat(body["after"]) == datetime(2026, 1, 31).astimezone()
+    monkeypatch.setenv("VIDRET_TOKEN", "secret")
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "nowhere"))
+    Image.new("RGB", (4, 3)).save(tmp_path / "black.png")
+    hit = json.loads(run("search", "--image", "black.png", "--server", server.url, "--json")[1])[0]
+    assert (hit["segment"]["number"], hit["copies"], hit["why"]) == (2, ["/films/copy.mp4"], {"frames": 0.75})
+    assert server.asked[1].headers["authorization"] == "Bearer secret"
+    assert list(server.asked[1].body) == ["image", "k", "rerank"]
+    (tmp_path / "queries.jsonl").write_text('{"query": "red"}\n{"query": "blue"}\n')
+    assert len(run("search", "--queries", "queries.jsonl", "--server", server.url)[1].splitlines()) == 2
+
+
+def test_locate_asks_a_server(run: Runner, server: Served, tmp_path: Path) -> None:
+    server.replies = [Reply({"videos": [VIDEO]}), Reply({"moments": [MOMENT]}), Reply(CURVE)]
+    command = ("locate", "dog", "/films/red.mp4", "--server", server.url, "--json", "--curve", "curve.png")
+    code, out, err = run(*command)
+    assert code == 0
+    assert json.loads(out) == [{name: MOMENT[name] for name in json.loads(out)[0]}]
+    assert "score curve:" in err
+    with Image.open(tmp_path / "curve.png") as chart:
+        assert min(chart.size) > 100
+    server.replies = [problem(401, "a token is needed")]
+    code, out, err = run("locate", "dog", "--server", server.url)
+    assert (code, out) == (1, "")
+    assert "wants the token it was started with, got none" in err
+
+
+@pytest.mark.parametrize("command", [("search", "dog"), ("locate", "dog", "--curve", "curve.png")])
+def test_asking_a_server_needs_no_torch(server: Served, tmp_path: Path, command: tuple[str, ...]) -> None:
+    server.replies = [Reply({"hits": [HIT], "moments": [MOMENT]}), Reply(CURVE)]
+    arguments = ["vidret", *command, "--server", server.url]
+    code = f"import sys; from vidret import cli; sys.argv = {arguments}; cli.app(standalone_mode=False)"
+    code += "; sys.exit(3 * ('torch' in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (ran.returncode, "/films/red.mp4" in ran.stdout) == (0, True), ran.stderr

@@ -1,0 +1,170 @@
+"""Tests of vidret search."""
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.cli.runner import Runner
+from tests.search.test_ranking import make_ranker
+
+
+def test_table(run: Runner, index: Path) -> None:
+    code, out, _ = run("search", "red", "--index", index)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].split() == ["rank", "score", "best", "at", "video"]
+    assert lines[1].endswith("red.mp4")
+    assert len(lines) == 3
+
+
+def test_json_and_json_lines(run: Runner, index: Path, tmp_path: Path) -> None:
+    hits = json.loads(run("search", "blue", "--index", index, "-k", 1, "--json")[1])
+    assert [Path(hit["path"]).name for hit in hits] == ["blue.mp4"]
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"qid": 7, "query": "red"}\n\n{"qid": 8, "query": "blue"}\n')
+    rows = [json.loads(line) for line in run("search", "--queries", queries, "--index", index)[1].splitlines()]
+    assert [(row["qid"], Path(row["hits"][0]["path"]).name) for row in rows] == [(7, "red.mp4"), (8, "blue.mp4")]
+
+
+def test_line_without_a_query_is_named(run: Runner, index: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query": "red"}\n{"text": "blue"}\n')
+    code, _, err = run("search", "--queries", queries, "--index", index)
+    assert code == 1
+    assert "line 2 must be an object" in err
+
+
+def test_weak_hits_are_announced(run: Runner, index: Path) -> None:
+    assert "No good match" in run("search", "yellow", "--index", index)[2]
+    assert "No good match" not in run("search", "red", "--index", index)[2]
+
+
+def read_names(out: str) -> list[str]:
+    return [Path(row["path"]).name for row in json.loads(out)]
+
+
+def test_image_query_finds_similar_videos(run: Runner, index: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (40, 30), (30, 30, 200, 255)).save(tmp_path / "blue.png")
+    code, out, _ = run("search", "--image", tmp_path / "blue.png", "--index", index, "--json")
+    assert (code, read_names(out)[0]) == (0, "blue.mp4")
+    command = ("search", "--image", tmp_path / "blue.png", "--index", index, "--sheet", tmp_path / "hits.png")
+    assert "contact sheet:" in run(*command)[2]
+
+
+def test_filters_select_videos(run: Runner, index: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(films.parent)
+    (films / "old").mkdir()
+    (films / "blue.mp4").rename(films / "old" / "blue.mp4")
+    changed = datetime(2026, 1, 31, 12).timestamp()
+    os.utime(films / "old" / "blue.mp4", (changed, changed))
+    run("index", films, "--index", index)
+    both, red, blue = {"red.mp4", "blue.mp4"}, {"red.mp4"}, {"blue.mp4"}
+    for options, found in (
+        (("--folder", "films"), both),
+        (("--folder", "films/old/"), blue),
+        (("--folder", "fil"), set()),
+        (("--min-seconds", 4), red),
+        (("--max-seconds", 4), blue),
+        (("--after", "2026-01-31", "--before", "2026-02-01"), blue),
+        (("--after", "2026-01-31T12:00:01"), red),
+        (("--before", "2026-01-31"), set()),
+    ):
+        for command in ("search", "locate"):
+            weak = ("--weak",) if command == "locate" else ()
+            code, out, _ = run(command, "red", "--index", index, "--json", *weak, *options)
+            assert (code, set(read_names(out))) == (0, found), (command, options)
+
+
+def test_query_may_start_with_a_negative_term(run: Runner, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("search", "locate"):
+        assert read_names(run(command, "--index", index, "--json", "--", "-red blue")[1])[0] == "blue.mp4"
+        monkeypatch.setenv("COLUMNS", "250")
+        assert "-- '-beach dog'" in run(command, "--help")[1]
+
+
+def test_explain_shows_the_scores_of_the_json(run: Runner, patched: Path, tmp_path: Path) -> None:
+    hits = json.loads(run("search", "a dog", "--index", patched, "--json")[1])
+    assert [list(hit["why"]) for hit in hits] == [["segment", "frames", "words"]] * 2
+    for hit in hits:
+        assert hit["score"] == pytest.approx(sum(hit["why"].values()) / 3, abs=1e-6)
+    lines = run("search", "a dog", "--index", patched, "--explain")[1].splitlines()
+    assert lines[0].split() == ["rank", "score", "segment", "frames", "words", "best", "at", "video"]
+    for rank, (line, hit) in enumerate(zip(lines[1:], hits, strict=True), start=1):
+        numbers = [str(rank), *(f"{value:.3f}" for value in (hit["score"], *hit["why"].values()))]
+        assert line.split()[:5] == numbers
+    plain = run("search", "a dog", "--index", patched)[1].splitlines()
+    assert plain[0].split() == ["rank", "score", "best", "at", "video"]
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query": "a dog"}\n')
+    assert json.loads(run("search", "--queries", queries, "--index", patched)[1])["hits"] == hits
+
+
+def test_reranker_is_selectable(run: Runner, patched: Path) -> None:
+    for rerank, levels in (("none", ["frames"]), ("mean", ["segment"]), ("glscl", ["pooled"])):
+        hits = json.loads(run("search", "a dog", "--index", patched, "--rerank", rerank, "--json")[1])
+        assert [list(hit["why"]) for hit in hits] == [levels] * 2
+        assert run("search", "a dog", "--index", patched, "--rerank", rerank, "--explain")[1].split()[2] == levels[0]
+
+
+def test_line_of_invalid_json_is_named(run: Runner, patched: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"query": "red"}\n{"query": \n')
+    code, _, err = run("search", "--queries", queries, "--index", patched)
+    assert code == 1
+    assert 'line 2 must be an object with "query", got {"query":' in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("index", "films", "--rerank", "glscl"), 1, "patched: made with --rerank ucofia, cannot go on with glscl"),
+        (
+            ("index", "films", "--rerank", "colbert"),
+            1,
+            "rerank must be auto, none, mean, ucofia, glscl or the file of an",
+        ),
+        (
+            ("index", "films", "--index", "new", "--rerank", "none", "--tokens", "int4"),
+            1,
+            "tokens must be int8 or float16",
+        ),
+        (
+            ("index", "films", "--index", "new", "--rerank", "odd.safetensors"),
+            1,
+            "odd.safetensors: not an aligner that",
+        ),
+        (("search", "rain", "--rerank", "colbert"), 1, "or the file of an aligner, got colbert"),
+        (("search", "rain", "--rerank", "glscl.safetensors"), 1, "glscl.safetensors: the index must be made with this"),
+        (("calibrate", "--bank", "bank.txt", "--rerank", "colbert"), 1, "got colbert"),
+        (("calibrate", "--bank", "bank.txt", "--temperature", "0"), 1, "temperature must be at least 1e-06 and finite"),
+        (("calibrate", "--bank", "bank.txt", "--index", "nowhere"), 1, "there is no index here"),
+        (("calibrate", "--bank", "nothing.txt"), 1, "nothing.txt: cannot be read: "),
+        (("calibrate", "--bank", "bank.txt", "--limit", "0"), 2, "--limit"),
+        (("calibrate",), 2, "--bank"),
+    ],
+)
+def test_wrong_rerank_settings_are_refused(
+    run: Runner,
+    patched: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDRET_INDEX", str(patched))
+    make_ranker("trained glscl", tmp_path)
+    save_file({"a": torch.ones(1)}, tmp_path / "odd.safetensors")
+    (tmp_path / "bank.txt").write_text("a dog\n")
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "new").exists()

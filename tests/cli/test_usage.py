@@ -1,0 +1,66 @@
+"""Tests of wrong use: exit codes, and one sentence on stderr."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Runner
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("search", "red", "--index", "nowhere"), 1, "there is no index here; make one with"),
+        (("index", "nowhere.mp4"), 1, "no such file"),
+        (("search",), 2, "give either a query, --image FILE or --queries FILE"),
+        (("search", "red", "--image", "red.png"), 2, "give either a query, --image FILE or --queries FILE"),
+        (("search", "--image", "nowhere.png"), 1, "nowhere.png: cannot be read as an image"),
+        (("search", "red", "--after", "tomorrow"), 2, "--after"),
+        (("locate", "red", "--min-seconds", "-1"), 2, "--min-seconds"),
+        (("search", "red", "--server", "here:80"), 1, "url must be like http://127.0.0.1:8000, got here:80"),
+        (("search", "red", "--token", "T"), 2, "needs --server URL, got none"),
+        (
+            ("search", "red", "--server", "http://here", "--index", "a"),
+            2,
+            "--index: needs a local index, got --server URL",
+        ),
+        (
+            ("search", "red", "--server", "http://here", "--device", "cpu"),
+            2,
+            "--device: needs a local index, got --server URL",
+        ),
+        (
+            ("search", "red", "--server", "http://here", "--sheet", "a.png"),
+            2,
+            "--sheet: needs a local index, got --server URL",
+        ),
+        (
+            ("locate", "red", "--server", "http://here", "--head", "none"),
+            2,
+            "--head: needs a local index, got --server URL",
+        ),
+        (
+            ("locate", "red", "--server", "http://here", "--export", "a"),
+            2,
+            "--export: needs a local index, got --server URL",
+        ),
+        (("index",), 2, "Missing argument"),
+        (("index", ".", "--decoder", "magic"), 2, "must be auto, decord or pyav"),
+        (("search", "red", "-k", "0"), 2, "-k"),
+    ],
+)
+def test_wrong_use_exits_with_a_code_and_one_sentence(
+    run: Runner, arguments: tuple[str, ...], code: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+def test_import_needs_no_torch() -> None:
+    code = "import sys, vidret.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,31 @@
+"""Moments for the tests of exports and cutting."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from vidret.errors import VidretError
+from vidret.types import Moment
+
+ODD_PATHS = (
+    "/films/plain.mp4",
+    '/films/a "b", c.mp4',
+    "/films/two\nlines.mp4",
+    "/films/\u6620\u753b.mp4",
+    "-x.mp4",
+    os.fsdecode(b"/films/bad\xff\xfe.mp4"),
+    "/films/=cmd;#\\.mp4",
+)
+
+
+def make_moment(path: str = "/films/a.mp4", start: float = 1.0, end: float = 2.0, score: float = 0.5) -> Moment:
+    return Moment(1, path, start, end, score)
+
+
+def assert_refused(call: Callable[[], object], message: str) -> None:
+    """Assert that a call raises a one-line VidretError that contains a message."""
+    with pytest.raises(VidretError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,302 @@
+"""Tests of vidret/present/cutting.py: the frames of test videos show their numbers, which the clips must contain."""
+
+import importlib
+import os
+import shutil
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tests.present.moments import assert_refused, make_moment
+from tests.video.films import read_number, write_audio, write_video
+from vidret.errors import VidretError
+from vidret.present import cutting
+from vidret.present.cutting import cut_moments, find_ffmpeg
+from vidret.video.probe import probe
+
+NUM_FRAMES = 250  # at 25 frames per second; numbers fit in eight bits
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos whose frames show their numbers."""
+    folder = tmp_path_factory.mktemp("films")
+    reordered = {"g": "30", "bf": "3", "preset": "ultrafast"}
+    opened = reordered | {"x264-params": "open-gop=1:scenecut=0"}
+    write_video(folder / "plain.mp4", range(NUM_FRAMES), options=reordered, audio=True)
+    write_video(folder / "odd.mkv", range(NUM_FRAMES), options=reordered, size=(67, 49), pix_fmt="yuv444p")
+    write_video(folder / "open.mp4", range(NUM_FRAMES), options=opened)
+    uneven = [k + 3 * (k // 7) for k in range(NUM_FRAMES)]
+    write_video(folder / "uneven.mkv", range(NUM_FRAMES), options=reordered, pts=uneven)
+    return folder
+
+
+@pytest.fixture
+def ffmpeg() -> str:
+    try:
+        return find_ffmpeg()
+    except VidretError:
+        pytest.skip("needs ffmpeg: the machine's, or the package imageio-ffmpeg")
+
+
+def read_timed(path: Path) -> list[tuple[int, float]]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [(read_number(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)), frame.time or 0) for frame in frames]
+
+
+def read_clip(path: Path) -> list[int]:
+    return [number for number, _ in read_timed(path)]
+
+
+def list_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["plain.mp4", "odd.mkv", "open.mp4"])
+@pytest.mark.parametrize(
+    ("first", "last", "off"), [(0, 12, 0), (37, 58, -0.5), (158, 171, 0), (158, 171, -0.5), (240, 250, -0.25)]
+)
+def test_a_clip_has_exactly_its_frames(
+    name: str, first: int, last: int, off: float, ffmpeg: str, films: Path, tmp_path: Path
+) -> None:
+    start, end = max(first + off, 0) / 25, (last + off) / 25
+    (clip,) = cut_moments([make_moment(str(films / name), start, end)], tmp_path)
+    found = read_timed(clip)
+    assert [number for number, _ in found] == list(range(first, last))
+    assert [time for _, time in found] == pytest.approx([number / 25 - start for number, _ in found], abs=1e-3)
+    with av.open(str(clip)) as container:
+        assert [stream.type for stream in container.streams] == ["video"] + ["audio"] * (name == "plain.mp4")
+        lengths = [float((stream.duration or 0) * (stream.time_base or 0)) for stream in container.streams]
+        packets = [float(each.pts * each.time_base) for each in container.demux() if each.pts is not None]
+    assert lengths == pytest.approx([end - start] * len(lengths), abs=0.08)
+    assert min(packets) > -0.2  # no hidden packets from before the clip
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("audio", [False, True])
+def test_a_clip_of_a_video_that_starts_late_has_exactly_its_frames(
+    suffix: str, ffmpeg: str, tmp_path: Path, *, audio: bool
+) -> None:
+    film = write_video(tmp_path / f"late.{suffix}", range(200), options={"g": "30"}, shift=125, audio=audio)
+    times = probe(film).times
+    (clip,) = cut_moments([make_moment(str(film), times[37], times[158])], tmp_path / "out")
+    assert read_clip(clip) == list(range(37, 158))
+
+
+def test_a_frame_that_ffmpeg_rounds_down_is_kept(ffmpeg: str, tmp_path: Path) -> None:
+    # The container starts at 4.9360625 s, which is not a whole number of ticks of the video stream.
+    film = write_video(tmp_path / "film.mp4", range(60), shift=125, audio=True, sound_start=80_001)
+    times = probe(film).times
+    (clip,) = cut_moments([make_moment(str(film), times[33], times[50])], tmp_path / "out")
+    assert read_clip(clip) == list(range(33, 50))
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_a_clip_of_joined_recordings_has_exactly_its_frames(ffmpeg: str, tmp_path: Path, suffix: str) -> None:
+    how: dict[str, Any] = {"rate": 25, "codec": "mpeg2video", "options": {"g": "12", "bf": "2"}}
+    parts = [
+        write_video(tmp_path / f"{first}{suffix}", [first + k // 5 for k in range(200)], **how) for first in (0, 40)
+    ]
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    (clip,) = cut_moments([make_moment(str(joined), 12, 13)], tmp_path / "out")
+    assert read_clip(clip) == [60 + k // 5 for k in range(25)]
+    assert_refused(
+        lambda: cut_moments([make_moment(str(joined), 12, 13)], tmp_path / "out", copy=True), "joined recordings"
+    )
+
+
+def test_variable_frame_intervals_are_kept(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    times = [(k + 3 * (k // 7)) / 25 for k in range(NUM_FRAMES)]
+    (clip,) = cut_moments([make_moment(str(films / "uneven.mkv"), times[60], times[90])], tmp_path)
+    found = read_timed(clip)
+    assert [number for number, _ in found] == list(range(60, 90))
+    assert [time for _, time in found] == pytest.approx([time - times[60] for time in times[60:90]], abs=1e-3)
+
+
+def test_video_and_audio_stay_in_sync(ffmpeg: str, tmp_path: Path) -> None:
+    with av.open(
+        str(tmp_path / "flash.mp4"), "w"
+    ) as container:  # one white frame of a second, with a beep at its start
+        picture: Any = container.add_stream("libx264", rate=1)
+        sound: Any = container.add_stream("aac", rate=16000, layout="mono")
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for second in range(10):
+            grey = np.full((48, 64, 3), 255 if second == 7 else 0, np.uint8)
+            beep = np.full((1, 16000), 0, np.float32)
+            beep[0, :800] = np.sin(np.arange(800)) if second == 7 else 0
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+            samples = av.AudioFrame.from_ndarray(beep, format="fltp", layout="mono")
+            samples.sample_rate = 16000
+            container.mux(sound.encode(samples))
+        container.mux([*picture.encode(), *sound.encode()])
+    (clip,) = cut_moments([make_moment(str(tmp_path / "flash.mp4"), 5.6, 8.5)], tmp_path)
+    with av.open(str(clip)) as container:
+        white = [frame.time for frame in container.decode(video=0) if frame.to_ndarray(format="gray").mean() > 128]
+        container.seek(0)
+        loud = [frame.time for frame in container.decode(audio=0) if np.abs(frame.to_ndarray()).max() > 0.3]
+    assert white == pytest.approx([1.4], abs=1e-3)
+    assert loud[0] == pytest.approx(1.4, abs=0.07)  # an audio packet lasts 0.064 s
+
+
+def test_copy_keeps_the_streams(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    (clip,) = cut_moments([make_moment(str(films / "odd.mkv"), 4.5, 6)], tmp_path, copy=True)
+    numbers = read_clip(clip)
+    assert clip.name == "01_odd_4.50-6.00.mkv"
+    assert set(range(113, 150)) <= set(numbers)
+    assert numbers[0] == 90  # the keyframe before
+    with av.open(str(clip)) as container:
+        assert container.streams.video[0].width == 67
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "-i.mp4",
+        "-y",
+        "http:x.mp4",
+        "concat:a|b.mp4",
+        "%03d.mp4",
+        'it\'s, "q" [1];\\.mp4',
+        " \u6620\u753b\n.mp4",
+        "*?.mp4",
+        os.fsdecode(b"bad\xff.mp4"),
+        "$(touch x).mp4",
+        "x" * 200 + ".mp4",
+        "pipe:0",
+    ],
+)
+def test_any_file_name_can_be_cut(
+    name: str, ffmpeg: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(films / "plain.mp4", tmp_path / name)
+    (clip,) = cut_moments([make_moment(name, 1, 1.5)], Path("-clips"), copy=True)
+    assert clip.parent == Path("-clips")
+    assert all(letter.isalnum() or letter in "-._" for letter in clip.name)
+    assert set(range(25, 37)) <= set(read_clip(tmp_path / clip))
+    assert list_names(tmp_path) == sorted(["-clips", name])
+
+
+def test_clip_names_sort_by_rank_and_are_unique() -> None:
+    moments = [
+        make_moment("/films/My trip.mov", 75.25, 80),
+        make_moment("/other/My trip.mov", 75.25, 80),
+        make_moment("/f/.a.b.c"),
+    ]
+    names = cutting.name_clips(moments * 40, copy=False)
+    assert names[:3] == ["001_My_trip_75.25-80.00.mp4", "002_My_trip_75.25-80.00.mp4", "003_.a.b_1.00-2.00.mp4"]
+    assert names == sorted(set(names))
+    copies = [make_moment(f"/f/a{suffix}") for suffix in ("", ".MOV", ".mp4 (1)", ".webm")]
+    assert [Path(name).suffix for name in cutting.name_clips(copies, copy=True)] == [".mkv", ".MOV", ".mkv", ".webm"]
+    longest = cutting.name_clips([make_moment("/f/" + "\U0001d4d0" * 80 + ".mp4", 99999.5, 99999.9)], copy=False)[0]
+    assert len(os.fsencode(longest + ".part")) < 255
+
+
+def test_existing_files_are_kept_without_overwrite(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    moments = [make_moment(str(films / "plain.mp4"), 1, 1.5), make_moment(str(films / "plain.mp4"), 3, 3.5)]
+    theirs = tmp_path / "02_plain_3.00-3.50.mp4"
+    theirs.write_text("a person's own")
+    assert_refused(lambda: cut_moments(moments, tmp_path), f"{theirs}: exists already")
+    assert list_names(tmp_path) == [theirs.name]
+    assert theirs.read_text() == "a person's own"
+    assert cut_moments(moments, tmp_path, overwrite=True)[1] == theirs
+    assert read_clip(theirs) == list(range(75, 88))
+
+
+def test_progress_is_reported_after_each_clip(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int, int]] = []
+    moments = [make_moment(str(films / "plain.mp4"), start, start + 0.2) for start in (1, 2, 3)]
+    clips = cut_moments(
+        moments, tmp_path / "new" / "er", on_progress=lambda done, num: told.append((done, num, len(seen(tmp_path))))
+    )
+    assert told == [(1, 3, 1), (2, 3, 2), (3, 3, 3)]
+    assert clips == seen(tmp_path)
+    assert cut_moments([], tmp_path / "none") == []
+
+
+def seen(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("[!.]*.mp4") if ".cutting-" not in str(path))
+
+
+def test_uncuttable_moments_are_refused_in_one_sentence(ffmpeg: str, films: Path, tmp_path: Path) -> None:
+    out, plain = tmp_path / "out", str(films / "plain.mp4")
+    (tmp_path / "text.mp4").write_text("no video at all")
+    write_audio(tmp_path / "sound.mp4")
+    good = make_moment(plain, 1, 1.2)
+    cases = [
+        (make_moment(str(tmp_path / "gone.mp4")), f"{tmp_path}/gone.mp4: no longer exists"),
+        (make_moment(str(tmp_path / "text.mp4")), f"{tmp_path}/text.mp4: ffmpeg cannot cut 0:01.0 to 0:02.0: "),
+        (
+            make_moment(str(tmp_path / "sound.mp4"), 0, 0.5),
+            f"{tmp_path}/sound.mp4: ffmpeg cannot cut 0:00.0 to 0:00.5: ",
+        ),
+        (make_moment(plain, 50, 60), f"{plain}: has no frame from 0:50.0 to 1:00.0"),
+    ]
+    for number, (bad, message) in enumerate(cases):
+        for copy in (False, True):
+            folder = out / f"{number}{copy}"
+            assert_refused(partial(cut_moments, [good, bad], folder, copy=copy), message)
+            assert list_names(folder) == ["01_plain_1.00-1.20.mp4"]  # complete, and nothing of the other
+    (tmp_path / "file").write_text("")
+    assert_refused(lambda: cut_moments([good], tmp_path / "file"), f"{tmp_path}/file: ")
+
+
+def test_missing_ffmpeg_is_reported_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert_refused(
+        lambda: cut_moments([make_moment()], tmp_path / "out"), "needs ffmpeg 5.1 or later: install it, or the Python"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_installed_ffmpeg_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert find_ffmpeg() == "/usr/bin/ffmpeg"
+
+
+def test_ffmpeg_gets_absolute_paths_and_exact_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = cutting.ffmpeg_arguments(make_moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), copy=False)
+    assert words[words.index("-i") + 1] == f"file:{tmp_path}/-i.mp4"
+    assert words[-1] == f"file:{tmp_path}/-out.mp4"
+    assert words[words.index("-ss") + 1] == "1666666us"
+    assert "trim=start=4999500us:end=6332834us" in words[words.index("-vf") + 1]
+    copied = cutting.ffmpeg_arguments(make_moment("-i.mp4", 20 / 3, 8), Path("-out.mp4"), copy=True)
+    assert copied[copied.index("-ss") + 1] == "6666666us"
+    assert copied[copied.index("-t") + 1] == "1333334us"
+    assert "-ss" not in cutting.ffmpeg_arguments(make_moment(start=4, end=6), Path("out.mp4"), copy=False)
+
+
+def test_an_interrupt_leaves_no_files(
+    ffmpeg: str, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.run
+
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cut_moments([make_moment(str(films / "plain.mp4"))], tmp_path / "out")
+    assert list_names(tmp_path / "out") == []
+
+
+def test_urls_are_not_cut(tmp_path: Path) -> None:
+    remote = make_moment("https://host/My film.mp4?signature=5f")
+    assert_refused(
+        lambda: cut_moments([make_moment(), remote], tmp_path / "clips"),
+        "https://host/My film.mp4: only local files can be cut",
+    )
+    assert not (tmp_path / "clips").exists()

@@ -1,0 +1,70 @@
+"""The command ``vidret calibrate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    DeviceOption,
+    PrecisionOption,
+    RerankOption,
+    index_option,
+    open_engine,
+    read_bank,
+)
+from vidret.present.progress import show_count
+from vidret.present.terminal import print_message
+
+CALIBRATION = "Calibration"
+
+
+@app.command("calibrate", rich_help_panel="Models")
+def calibrate_command(
+    bank: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or "
+            "captions.",
+            rich_help_panel=CALIBRATION,
+        ),
+    ],
+    index: Annotated[Path, index_option(CALIBRATION)] = Path(DEFAULT_INDEX),
+    limit: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Maximum number of queries; of more, an even sample is used.",
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = 2000,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T",
+            help="Softmax temperature: the lower, the stronger the correction. Default: that of the reranker.",
+            rich_help_panel=CALIBRATION,
+        ),
+    ] = None,
+    rerank: RerankOption = "auto",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Lower the scores of videos that match every query (hubness correction, SK-norm)."""
+    queries = read_bank(bank)
+    sample = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
+    engine = open_engine(index, None, device, precision, must_exist=True)
+    with show_count("calibrating", "segments") as on_count:
+        calibration = engine.calibrate(
+            sample, name=bank.name, rerank=rerank, temperature=temperature, on_progress=on_count
+        )
+    of_all = f" (of {len(queries)}; --limit sets how many)" if len(sample) < len(queries) else ""
+    print_message(
+        f"{index}: calibrated {len(calibration.ids)} segments with {calibration.num_queries} queries{of_all} of "
+        f"{bank.name}, temperature {calibration.temperature:g}. Segments that are indexed later are not corrected: run "
+        "this again for them."
+    )

@@ -1,0 +1,87 @@
+"""The report of ``vidret info --recall``."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidret.cli.options import open_engine, read_bank
+from vidret.errors import VidretError
+from vidret.present.progress import show_count
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from vidret.search.recall import Recall
+    from vidret.store.records import StoreInfo
+
+STORED_VECTORS, TEXT_QUERIES = "its own vectors", "queries in words"
+
+
+def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) -> None:
+    """Measure the recall of an index's candidate search and print it, with advice where it is low."""
+    from vidret.search.recall import QUERIES, measure_recall, sample_vectors
+    from vidret.search.searcher import CANDIDATES
+    from vidret.store.store import Store
+
+    texts = QUERIES if bank is None else read_bank(bank)
+    with Store.open(index) as store:
+        queries = {STORED_VECTORS: sample_vectors(store, seed=seed)}
+        try:
+            queries[TEXT_QUERIES] = encode_texts(index, texts)
+        except VidretError as error:
+            if bank is not None:
+                raise
+            print_message(f"{TEXT_QUERIES} are not measured: {error}")
+        with show_count("measuring", "queries and segments") as on_count:
+            results = measure_recall(store, queries, candidates=CANDIDATES, on_progress=on_count)
+        facts = store.info()
+    if as_json:
+        recall = {name: {**dataclasses.asdict(result), "low": result.low} for name, result in results.items()}
+        print(json.dumps({"index": facts.path, "vectors": facts.vectors, "seed": seed, "recall": recall}, indent=2))
+    else:
+        show_recall(facts, results)
+
+
+def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
+    """Return query vectors of shape (query, dim), as a search computes them, for an even sample of the texts.
+
+    Raises:
+        VidretError: There are no texts, or the encoder of the index cannot be loaded.
+    """
+    import numpy as np
+
+    from vidret.search.queries import encode_queries
+    from vidret.search.recall import SAMPLE
+
+    if not texts:
+        raise VidretError("queries must not be empty, got none")
+    sample = texts if len(texts) <= SAMPLE else [texts[i * len(texts) // SAMPLE] for i in range(SAMPLE)]
+    with open_engine(index, None, "auto", "auto", must_exist=True) as engine:
+        return np.stack([query.text.sentence for query in encode_queries(sample, engine.encoder)])
+
+
+def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:
+    """Print recall as a table and, where it is low, what to do about it."""
+    first = next(iter(results.values()))
+    rows = [("index", facts.path), ("vectors", facts.vectors), ("segments", str(first.num_segments))]
+    show_table(("", ""), rows)
+    columns = ("", "number", "recall@10", "top 10 alone", f"among all {first.candidates} candidates")
+    lines = [
+        (name, str(each.num_queries), *(f"{value:.3f}" for value in (each.searched, each.asked, each.within)))
+        for name, each in results.items()
+    ]
+    show_table(columns, lines)
+    if low := [name for name, each in results.items() if each.low]:
+        worst = min((results[name] for name in low), key=lambda each: each.searched)
+        print_message(
+            f"Low for {' and '.join(low)}: {1 - worst.searched:.0%} of the nearest segments are missed, and "
+            f"{1 - worst.within:.0%} are not even candidates, so no search finds them. The vectors of this index are "
+            f"too close together for the way it is searched ({facts.vectors}): consider more candidates "
+            "(an argument of Engine.search) and, if its vectors are compressed, a higher memory limit.",
+            style="yellow",
+        )

@@ -1,0 +1,161 @@
+"""Moments cut out of their videos with ffmpeg, one file each."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from vidret.errors import VidretError
+from vidret.present.export import cannot_write, check_moments
+from vidret.text import format_time, is_url, sanitize, strip_query
+from vidret.types import Moment
+from vidret.video.probe import probe
+
+STEM_LETTERS = 50
+PREROLL_US = 5_000_000
+# How early a frame may come: ffmpeg subtracts the start of the container in whole ticks of the stream.
+TICK_TOLERANCE_US = 500
+MPEG_SUFFIXES = {".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob"}
+NO_FFMPEG = "cutting needs ffmpeg 5.1 or later: install it, or the Python package imageio-ffmpeg, which includes one"
+
+
+def cut_moments(
+    moments: Sequence[Moment],
+    folder: str | Path,
+    *,
+    copy: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Cut each moment out of its video into a file of its own, named after its rank, video and times.
+
+    A clip appears under its name when it is complete. Clips of an AVI may start and end a frame or two early.
+
+    Args:
+        moments: The moments, best first.
+        folder: Where the clips go; created if needed.
+        copy: Copy the streams and keep the container. That is fast and lossless, but the codec decides where a clip can
+            start and end, at times seconds away. Without it clips are H.264 and AAC in MP4, exact to the frame.
+        overwrite: Replace existing clips.
+        on_progress: Called after each clip with the number done and the total.
+
+    Returns:
+        The paths of the clips, in the order of the moments.
+
+    Raises:
+        VidretError: There is no ffmpeg, a video is at a URL, a clip exists already, or one cannot be cut. Clips that
+            were cut before stay.
+    """
+    check_moments(moments)
+    for moment in moments:
+        if is_url(moment.path):
+            raise VidretError(f"{sanitize(strip_query(moment.path))}: only local files can be cut; download it first")
+    folder = Path(folder)
+    ffmpeg = find_ffmpeg()
+    clips = [folder / name for name in name_clips(moments, copy=copy)]
+    for clip in clips:
+        if not overwrite and os.path.lexists(clip):
+            raise VidretError(f"{sanitize(str(clip))}: exists already; choose another folder, or overwrite it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".cutting-", dir=folder) as scratch:
+            for done, (moment, clip) in enumerate(zip(moments, clips, strict=True), start=1):
+                unfinished = Path(scratch) / clip.name
+                cut_moment(moment, unfinished, ffmpeg, copy=copy)
+                unfinished.replace(clip)
+                if on_progress is not None:
+                    on_progress(done, len(clips))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return clips
+
+
+def find_ffmpeg() -> str:
+    """Return the path of ffmpeg: the one on PATH, or else the one in the package imageio-ffmpeg.
+
+    Raises:
+        VidretError: There is neither.
+    """
+    if installed := shutil.which("ffmpeg"):
+        return installed
+    try:
+        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise VidretError(NO_FFMPEG) from error
+
+
+def name_clips(moments: Sequence[Moment], *, copy: bool) -> list[str]:
+    """Return file names that any file system accepts and that sort best first.
+
+    The second moment of ``My trip.mov``, from 75.25 s to 80 s, is ``02_My_trip_75.25-80.00.mp4``.
+    """
+    names = []
+    digits = max(2, len(str(len(moments))))
+    for rank, moment in enumerate(moments, start=1):
+        path = Path(moment.path)
+        stem = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in path.stem)[:STEM_LETTERS]
+        suffix = (path.suffix if path.suffix[1:].isalnum() else ".mkv") if copy else ".mp4"
+        names.append(f"{rank:0{digits}}_{stem}_{moment.start:.2f}-{moment.end:.2f}{suffix}")
+    return names
+
+
+def cut_moment(moment: Moment, out: Path, ffmpeg: str, *, copy: bool) -> None:
+    """Cut one moment into a new file.
+
+    Raises:
+        VidretError: The video is missing, ffmpeg fails, or the clip would have no frame.
+    """
+    path = sanitize(moment.path)
+    if not Path(moment.path).is_file():
+        raise VidretError(f"{path}: no longer exists")
+    is_joined = Path(moment.path).suffix.lower() in MPEG_SUFFIXES and probe(moment.path).clock_restarts > 0
+    if is_joined and copy:
+        raise VidretError(f"{path}: consists of joined recordings, which can be cut only by encoding, not by copying")
+    command = [ffmpeg, *ffmpeg_arguments(moment, out, copy=copy, can_seek=not is_joined)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    span = f"{format_time(moment.start)} to {format_time(moment.end)}"
+    if done.returncode:
+        reasons = [line for line in done.stderr.splitlines() if line.strip() and line != "Conversion failed!"]
+        reason = sanitize(reasons[-1].strip()) if reasons else f"exit code {done.returncode}"
+        raise VidretError(f"{path}: ffmpeg cannot cut {span}: {reason}")
+    progress = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    end_us = progress.get("out_time_us", "N/A")
+    # A copy of what is past the end of the video holds its last keyframe, long before the start.
+    if progress.get("frame") == "0" or end_us == "N/A" or int(end_us) < -1_000_000:
+        raise VidretError(f"{path}: has no frame from {span}")
+
+
+def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = True) -> list[str]:
+    """Return the arguments for ffmpeg.
+
+    Absolute paths after ``file:`` keep unusual names from being read as options or URLs. Without ``can_seek`` ffmpeg
+    decodes from the start of the file, as it must where timestamps restart: it seeks by the timestamps as they are, but
+    makes them continuous only in what it has read.
+    """
+    # Rounded down, so that a frame that starts exactly at a boundary is after it and never lost to rounding.
+    start_us, end_us = (int(Fraction(time) * 1_000_000) for time in (moment.start, moment.end))
+    # When encoding, seek to well before the start and let the filters drop the rest: right after a seek into an open
+    # group of pictures some frames cannot be decoded.
+    seek_us = start_us if copy else max(start_us - PREROLL_US, 0) if can_seek else 0
+    first_us = max(start_us - seek_us - TICK_TOLERANCE_US, 0)
+    last_us = max(end_us - seek_us - TICK_TOLERANCE_US, first_us + 1)
+    trim = f"trim=start={first_us}us:end={last_us}us"
+    # A frame that came early starts with the clip: before its start a player would not show it.
+    clamp = f"setpts='max(PTS,ceil({start_us - seek_us}/1000000/TB))'"
+    # Frames keep their own times, to 1/90000 s, which all usual rates divide; video and audio are shifted together.
+    timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{seek_us - start_us}us"]
+    # H.264 with 4:2:0 chroma needs an even width and height.
+    video = ["-vf", f"{trim},{clamp},crop=trunc(iw/2)*2:trunc(ih/2)*2", "-pix_fmt", "yuv420p", "-c:v", "libx264"]
+    quality = ["-preset", "veryfast", "-crf", "18", "-movflags", "+faststart"]
+    encode = [*timing, *video, *quality, "-af", f"a{trim}", "-c:a", "aac"]
+    source, target = (f"file:{os.path.abspath(path)}" for path in (moment.path, out))  # noqa: PTH100 keeps links
+    logging = ["-hide_banner", "-loglevel", "error", "-nostdin", "-progress", "pipe:1", "-nostats"]
+    # No seek to 0: for some containers that would be a seek to the second keyframe.
+    seek = [*(["-ss", f"{seek_us}us"] if seek_us else []), "-t", f"{max(end_us, start_us + 1) - seek_us}us"]
+    # The first video stream that is not a cover image, and all audio.
+    streams = ["-map", "0:V:0", "-map", "0:a?"]
+    return [*logging, *seek, "-i", source, *streams, *(["-c", "copy"] if copy else encode), target]
