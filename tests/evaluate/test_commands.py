@@ -76,7 +76,7 @@ def test_the_environment_says_where_benchmarks_are(
         ),
         (("moments", "--videos", "WORLD", "--head", "none.safetensors"), 1, "none.safetensors"),
         (("highlights", "--videos", "WORLD"), 1, "qvhighlights-val needs highlight_val_release.jsonl"),
-        (("folder", "nowhere"), 1, "nowhere: must hold captions.jsonl or moments.jsonl, got neither"),
+        (("folder", "nowhere"), 1, "nowhere: must contain captions.jsonl or moments.jsonl, got neither"),
         (("score", "--pred", "none.jsonl", "--truth", "WORLD"), 1, "none.jsonl: cannot be read"),
         (
             ("score", "--pred", "none.jsonl", "--truth", "nowhere"),
