@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.goldens import HERE, Case, check_close, find_cases
-from vidret.align.calibration import Calibration, dual_softmax, qb_norm, sk_norm
+from vidret.align.calibration import HubnessCorrection, dual_softmax, qb_norm, sk_norm
 
 LEVELS = ("video_sentence", "frame_sentence", "patch_word")
 
@@ -276,7 +276,7 @@ def retrieval(request: pytest.FixtureRequest) -> Retrieval:
     return Retrieval(request.param)
 
 
-def published(calibration: Calibration, scores: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def published(calibration: HubnessCorrection, scores: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """Give a matrix in which corrected rows are exponents, and which rows those are."""
     corrected = calibration.correct(scores)
     rows = (corrected != scores).any(1)

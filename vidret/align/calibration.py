@@ -19,7 +19,7 @@ from vidret.align.sinkhorn import check_finite, sinkhorn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
+class HubnessCorrection:
     """What a bank of queries says about each video.
 
     Attributes:
@@ -51,7 +51,9 @@ class Calibration:
         return torch.where((best & self.active).any(-1, keepdim=True), corrected, scores)
 
 
-def sk_norm(bank: Float[Tensor, "query video"], *, temperature: float = 1.0, num_iterations: int = 4) -> Calibration:
+def sk_norm(
+    bank: Float[Tensor, "query video"], *, temperature: float = 1.0, num_iterations: int = 4
+) -> HubnessCorrection:
     """Learn how much each video must give up for all videos to answer the same share of the bank.
 
     To be done for each level of similarity by itself, before levels are averaged. The potentials are temperature *
@@ -71,10 +73,10 @@ def sk_norm(bank: Float[Tensor, "query video"], *, temperature: float = 1.0, num
     check_bank(bank)
     transport = sinkhorn(bank, temperature=temperature, num_iterations=num_iterations)
     potentials = temperature * (transport.column_potentials / temperature).log_softmax(0)
-    return Calibration(potentials, None, len(bank), transport.error)
+    return HubnessCorrection(potentials, None, len(bank), transport.error)
 
 
-def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 1) -> Calibration:
+def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 1) -> HubnessCorrection:
     """Learn the dynamic inverted softmax: the share that the bank already has in each video, where that can matter.
 
     The published score of a query that is corrected is exp(beta * score) / sum over the bank of exp(beta * bank score);
@@ -98,7 +100,7 @@ def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 
     if not 1 <= k <= bank.shape[1]:
         raise ValueError(f"k must be in 1..{bank.shape[1]}, the number of videos, got {k}")
     active = (bank >= bank.topk(k, dim=1).values[:, -1:]).any(0)
-    return Calibration(-(beta * bank).logsumexp(0) / beta, active, len(bank))
+    return HubnessCorrection(-(beta * bank).logsumexp(0) / beta, active, len(bank))
 
 
 def dual_softmax(scores: Float[Tensor, "query video"]) -> Float[Tensor, "query video"]:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 
-from vidret.align.calibration import Calibration, dual_softmax
-from vidret.metrics.ranks import check_finite, rank_matrix
+from vidret.align.calibration import HubnessCorrection, dual_softmax
+from vidret.metrics.ranks import check_scores, rank_matrix
 from vidret.metrics.retrieval import CUTS, Direction, Row, make_row
 
 
@@ -22,7 +22,7 @@ def evaluate_calibrated(
     label: str,
     direction: Direction,
     levels: Sequence[tuple[Float[np.ndarray, "text video"], Float[np.ndarray, "text video"]]],
-    calibrate: Callable[[torch.Tensor], Calibration],
+    calibrate: Callable[[torch.Tensor], HubnessCorrection],
     truth: Int[np.ndarray, " text"] | None = None,
     *,
     bank: str,
@@ -82,7 +82,7 @@ def _to_tensor(scores: Shaped[np.ndarray, "text video"], direction: Direction) -
     scores = np.asarray(scores)
     if scores.ndim != 2 or scores.dtype.kind != "f":
         raise ValueError(f"scores must be a matrix of floats, got {scores.dtype} {scores.shape}")
-    check_finite(scores, range(len(scores)))
+    check_scores(scores, range(len(scores)))
     return _turn(torch.tensor(scores), direction)
 
 

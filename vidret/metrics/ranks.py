@@ -102,7 +102,7 @@ def rank_matrix(
     texts = texts[np.argsort(truth[texts], kind="stable")]
     if not np.array_equal(texts, np.arange(len(scores))):
         scores, truth = scores[texts], truth[texts]
-    check_finite(scores, texts)
+    check_scores(scores, texts)
     found = _count(lambda rows, columns: scores[rows, columns], truth, scores.shape[1], all_captions, TILE_SIZE)
     back = np.argsort(texts)
     t2v = replace(found.t2v, queries=texts[back], higher=found.t2v.higher[back], equal=found.t2v.equal[back])
@@ -141,13 +141,13 @@ def rank_tiles(
         tile = np.asarray(score_tile(rows, columns))
         if tile.shape != (rows.stop - rows.start, columns.stop - columns.start) or tile.dtype.kind not in "fiu":
             raise ValueError(f"tile {rows}, {columns} must be a matrix of that size, got {tile.dtype} {tile.shape}")
-        check_finite(tile, range(rows.start, rows.stop), columns.start)
+        check_scores(tile, range(rows.start, rows.stop), columns.start)
         return tile
 
     return _count(read, np.asarray(truth), num_videos, all_captions, tile_size)
 
 
-def check_finite(scores: Any, texts: Any, first_video: int = 0) -> None:
+def check_scores(scores: Any, texts: Any, first_video: int = 0) -> None:
     """Refuse NaN and infinities: a query whose score is NaN would silently drop out of the mean."""
     finite = np.isfinite(scores)
     if not finite.all():
