@@ -42,7 +42,7 @@ class Step:
         self.device, self.precision = torch.device(device), precision
         module = RetrievalModule(vision=VISION, text=TEXT, compiled=compiled, **KINDS[kind])
         self.model = module.model.to(self.device).train()
-        rule: Any = tempme.rule if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
+        rule: Any = tempme.TempMe.recipe.rule if kind == "tempme" else lambda name: optim.Setting("all", 1e-6, 0.2)
         self.optimizer = torch.optim.AdamW(optim.parameter_groups(self.model, rule))
         self.trained = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
         self.pixels = torch.randint(0, 255, (batch, 12, 224, 224, 3), dtype=torch.uint8, device=self.device)

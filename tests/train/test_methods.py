@@ -94,7 +94,7 @@ class Warm:
     """Mean pooling whose cosines are warmer."""
 
     warmth: float = 1.0
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip, optim.adamw_optimizer)
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip_rule, optim.adamw_optimizer)
 
     def build(self, card, load):
         return Clip4Clip().build(card, load)

@@ -26,20 +26,20 @@ from vidret.encode.vision import VisionShape
 from vidret.ground.head import GroundingHead
 from vidret.train.captioner import Captioner
 from vidret.train.losses import pair_losses
-from vidret.train.methods.glscl import rule as glscl
-from vidret.train.methods.promptswitch import rule as prompt_switch
-from vidret.train.methods.tempme import rule as tempme
-from vidret.train.methods.ucofia import rule as ucofia
+from vidret.train.methods.glscl import Glscl
+from vidret.train.methods.promptswitch import PromptSwitch
+from vidret.train.methods.tempme import TempMe
+from vidret.train.methods.ucofia import Ucofia
 from vidret.train.optim import (
     BertAdam,
     Rule,
     adamw_optimizer,
     bert_optimizer,
     clamp_scale,
-    clip4clip,
+    clip4clip_rule,
     parameter_groups,
     r2_optimizer,
-    r2_tuning,
+    r2_tuning_rule,
     warm_then_cosine,
     warm_then_drop,
 )
@@ -109,7 +109,7 @@ def group(model: nn.Module, rule: Rule) -> dict[str, tuple[float, float, int]]:
 
 def test_tempme_trains_half_a_million_weights(capsys: pytest.CaptureFixture[str]) -> None:
     model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
-    table = group(model, tempme)
+    table = group(model, TempMe.recipe.rule)
     assert table == {"temporal": (6e-4, 0.2, 16_128), "lora": (6e-4, 0.2, 294_912 + 196_608)}
     assert sum(size for _, _, size in table.values()) == 507_648
     trained, frozen = capsys.readouterr().out.split("frozen:")
@@ -126,18 +126,18 @@ def test_prompt_switch_trains_all() -> None:
         encoder=partial(make_clip, prompts=PromptShape()), captioner=lambda: Captioner(torch.empty(49408, 512))
     )
     captioner = sum(weight.numel() for weight in model["captioner"].parameters())
-    assert group(model, prompt_switch) == {
+    assert group(model, PromptSwitch.recipe.rule) == {
         "clip": (1e-6, 0.2, PLAIN),
         "new": (1e-5, 0.2, 27_648 + captioner),
         "aggregation": (1e-6, 0.2, 2_362_368),
     }
-    faster = group(model, partial(prompt_switch, aggregation_lr=1e-5))
+    faster = group(model, partial(PromptSwitch.recipe.rule, aggregation_lr=1e-5))
     assert faster["aggregation"] == (1e-5, 0.2, 2_362_368)
 
 
 def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFixture[str]) -> None:
     model = build(encoder=partial(make_clip, token_shift=True), aligner=make_aligner)
-    table = group(model, ucofia)
+    table = group(model, Ucofia.recipe.rule)
     assert {name: facts[:2] for name, facts in table.items()} == {
         "clip": (pytest.approx(1e-7), 0.2),
         "clip bias": (pytest.approx(1e-7), 0.0),
@@ -150,7 +150,7 @@ def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFi
     assert table["clip"][2] + table["clip bias"][2] == PLAIN - sum(INPUTS.values())
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     assert frozen == {*INPUTS, "encoder.logit_scale"}
-    groups = {each["name"]: set(each["names"]) for each in parameter_groups(model, ucofia)}
+    groups = {each["name"]: set(each["names"]) for each in parameter_groups(model, Ucofia.recipe.rule)}
     assert "aligner.logit_scale" in groups["clip"]
     assert "encoder.vision.blocks.0.attn.in_proj_bias" in groups["clip bias"]
     assert "encoder.vision.blocks.0.ln_1.weight" in groups["clip"], "norms decay, as published"
@@ -165,12 +165,12 @@ def test_glscl_and_clip4clip() -> None:
         encoder=make_clip,
         aligner=lambda: finder(temporal=TemporalTransformer(512), finder=ConceptFinder(512)),
     )
-    table = group(model, glscl)
+    table = group(model, Glscl.recipe.rule)
     assert table["clip"][2] + table["clip bias"][2] == PLAIN
     assert all(weight.requires_grad for weight in model.parameters())
     assert table["new"][:2] == (1e-4, 0.2)
     frozen = build(encoder=make_clip)
-    table = group(frozen, partial(clip4clip, lr=2e-4))
+    table = group(frozen, partial(clip4clip_rule, lr=2e-4))
     assert table.keys() == {"clip", "clip bias"}
     assert table["clip"][0] == pytest.approx(2e-7)
     assert {name for name, weight in frozen.named_parameters() if not weight.requires_grad} == INPUTS.keys()
@@ -179,24 +179,24 @@ def test_glscl_and_clip4clip() -> None:
 def test_r2_tuning_trains_its_head_alone() -> None:
     model = build(encoder=make_clip, head=GroundingHead)
     # Published are 2 836 242: 256 more, a bias that changes nothing.
-    assert group(model, r2_tuning) == {"head": (5e-4, 1e-4, 2_836_242 - 256)}
-    assert group(build(head=GroundingHead), partial(r2_tuning, lr=2.5e-4))["head"][0] == 2.5e-4
+    assert group(model, r2_tuning_rule) == {"head": (5e-4, 1e-4, 2_836_242 - 256)}
+    assert group(build(head=GroundingHead), partial(r2_tuning_rule, lr=2.5e-4))["head"][0] == 2.5e-4
 
 
 def test_grouping_again_thaws_what_another_recipe_trains() -> None:
     model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
-    parameter_groups(model, tempme)
-    parameter_groups(model, glscl)
+    parameter_groups(model, TempMe.recipe.rule)
+    parameter_groups(model, Glscl.recipe.rule)
     assert all(weight.requires_grad for weight in model.parameters())
 
 
 def test_what_cannot_be_grouped_is_said() -> None:
     with pytest.raises(ValueError, match="model must have weights that the recipe trains, got none"):
-        parameter_groups(build(encoder=make_clip), tempme)
+        parameter_groups(build(encoder=make_clip), TempMe.recipe.rule)
     with pytest.raises(
         ValueError, match="weights must be of a part called encoder, aligner, captioner, head, got reach"
     ):
-        parameter_groups(build(head=GroundingHead)["head"], r2_tuning)
+        parameter_groups(build(head=GroundingHead)["head"], r2_tuning_rule)
 
 
 # BertAdam's step.
@@ -405,10 +405,10 @@ def train_a_step(model: Small, optimizer: Optimizer, schedule: LambdaLR, number:
 
 Recipe = Callable[[nn.Module], tuple[Optimizer, LambdaLR]]
 RECIPES: dict[str, Recipe] = {
-    "tempme": lambda model: adamw_optimizer(model, tempme, num_steps=6),
-    "prompt switch": lambda model: adamw_optimizer(model, prompt_switch, num_steps=6),
-    "clip4clip": lambda model: bert_optimizer(model, clip4clip, num_steps=6, warm_up=0.3),
-    "glscl": lambda model: bert_optimizer(model, glscl, num_steps=6, warm_up=0.3),
+    "tempme": lambda model: adamw_optimizer(model, TempMe.recipe.rule, num_steps=6),
+    "prompt switch": lambda model: adamw_optimizer(model, PromptSwitch.recipe.rule, num_steps=6),
+    "clip4clip": lambda model: bert_optimizer(model, clip4clip_rule, num_steps=6, warm_up=0.3),
+    "glscl": lambda model: bert_optimizer(model, Glscl.recipe.rule, num_steps=6, warm_up=0.3),
     "r2": lambda model: r2_optimizer(model, drop_at=4, warm_up=2),
 }
 
@@ -475,4 +475,4 @@ def test_recipes_have_their_numbers() -> None:
     assert schedule.get_last_lr() == pytest.approx([5e-4 * 0.001])
     for settings in ({"num_steps": 0}, {"num_steps": 5, "warm_up": 1.0}):
         with pytest.raises(ValueError, match="num_steps must be at least 1 and warm_up in"):
-            adamw_optimizer(Small(), tempme, **settings)
+            adamw_optimizer(Small(), TempMe.recipe.rule, **settings)

@@ -152,7 +152,7 @@ class GroundingModule(lightning.LightningModule):
         drop_at = None if self._drop_at is None else steps * self._drop_at // epochs
 
         def rule(name: str) -> optim.Setting | None:
-            return optim.r2_tuning(name, lr=self._lr)
+            return optim.r2_tuning_rule(name, lr=self._lr)
 
         optimizer, schedule = optim.r2_optimizer(self.model, drop_at=drop_at, rule=rule, warm_up=self._warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

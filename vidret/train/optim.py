@@ -4,7 +4,7 @@ A rule says of a weight, by its name, how it is trained: None is frozen. Names a
 called ``encoder`` (a ``ClipModel``), ``aligner``, ``captioner`` and ``head``, as far as it has them. The gradient's
 norm is limited by whoever steps: to 1 for all recipes but R2-Tuning's, which has 35.
 
-    optimizer, schedule = bert_optimizer(model, clip4clip, num_steps=7000)
+    optimizer, schedule = bert_optimizer(model, clip4clip_rule, num_steps=7000)
     # after each step: schedule.step(); clamp_scale(model.encoder.logit_scale)
 """
 
@@ -38,7 +38,7 @@ class Setting(NamedTuple):
 Rule = Callable[[str], Setting | None]
 
 
-def clip4clip(
+def clip4clip_rule(
     name: str,
     *,
     lr: float = 1e-4,
@@ -54,7 +54,7 @@ def clip4clip(
     return Setting(group, lr * clip_factor if is_clip else lr, 0.0 if is_bias else weight_decay)
 
 
-def r2_tuning(name: str, *, lr: float = 5e-4, weight_decay: float = 1e-4) -> Setting | None:
+def r2_tuning_rule(name: str, *, lr: float = 5e-4, weight_decay: float = 1e-4) -> Setting | None:
     """Train R2-Tuning's head alone."""
     return Setting("head", lr, weight_decay) if name.startswith("head.") else None
 
@@ -258,7 +258,7 @@ def bert_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: flo
 
 
 def r2_optimizer(
-    model: nn.Module, *, drop_at: int | None, rule: Rule = r2_tuning, warm_up: int = 500
+    model: nn.Module, *, drop_at: int | None, rule: Rule = r2_tuning_rule, warm_up: int = 500
 ) -> tuple[Optimizer, LambdaLR]:
     """Give R2-Tuning's AdamW and its schedule; ``drop_at`` is the step at which the rate falls to a tenth.
 

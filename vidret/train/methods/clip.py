@@ -24,7 +24,7 @@ class Clip4Clip:
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 leaves them out.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip, optim.bert_optimizer)
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip_rule, optim.bert_optimizer)
     mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:

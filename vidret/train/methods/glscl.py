@@ -23,9 +23,9 @@ from vidret.train.pairs import same_videos
 TEMPERATURE = 3.0  # of the softmax over frames, as published
 
 
-def rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
+def _rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
     """Train as CLIP4Clip, CLIP's first layers too."""
-    return optim.clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay, freeze_inputs=False)
+    return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay, freeze_inputs=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Glscl:
         beta: Weight of consistency, which belongs to a batch size.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(rule, optim.bert_optimizer)
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer)
     beta: float = 0.005
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:

@@ -22,7 +22,7 @@ from vidret.train.model import RetrievalModel
 from vidret.train.pairs import pair_terms, score_pairs
 
 
-def rule(
+def _rule(
     name: str,
     *,
     lr: float = 1e-5,
@@ -47,7 +47,7 @@ class PromptSwitch:
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 leaves them out.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(rule, optim.adamw_optimizer)
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
     captions: bool = True
     mixup_weight: float = 0.0
 

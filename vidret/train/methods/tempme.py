@@ -1,54 +1,31 @@
-"""TempMe: towers that merge tokens over time; low-rank updates and temporal positions alone are trained.
+"""TempMe: towers that merge tokens over time; only low-rank updates and temporal positions are trained.
 
 Reference: Shen et al. 2025, "TempMe: Video Temporal Token Merging for Efficient Text-Video Retrieval".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from vidret.align.batches import TextBatch, VideoBatch
-from vidret.data.dataset import RetrievalBatch
-from vidret.encode.model import Card, ClipModel
 from vidret.train import optim
 from vidret.train.methods import Method
-from vidret.train.model import RetrievalModel
-from vidret.train.pairs import pair_terms, score_pairs
+from vidret.train.methods.clip import Clip4Clip
 
 
-def rule(name: str, *, lr: float = 6e-4, weight_decay: float = 0.2) -> optim.Setting | None:
-    """Train low-rank updates and temporal positions; CLIP stays as it is, the scale too."""
+def _rule(name: str, *, lr: float = 6e-4, weight_decay: float = 0.2) -> optim.Setting | None:
+    """Train low-rank updates and temporal positions; CLIP is frozen, including its logit scale."""
     if ".lora." in name:
         return optim.Setting("lora", lr, weight_decay)
     return optim.Setting("temporal", lr, weight_decay) if name.startswith("encoder.vision.temporal.") else None
 
 
 @dataclass(frozen=True, slots=True)
-class TempMe:
-    """Token merging; the schedule and the rank of the updates are the towers'.
+class TempMe(Clip4Clip):
+    """Token merging, with the losses and scores of mean pooling.
 
-    Attributes:
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 leaves them out.
+    The towers define the merging schedule and the rank of the updates.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(rule, optim.adamw_optimizer)
-    mixup_weight: float = 0.0
-
-    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
-        """Load the towers, and add nothing to them."""
-        return RetrievalModel(load(card))
-
-    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Contrast texts with videos."""
-        texts, videos = model.encode(batch)
-        return pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
-
-    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return cosines."""
-        return score_pairs(texts, videos)
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
 
 
 METHOD: type[Method] = TempMe

@@ -25,11 +25,11 @@ from vidret.train.pairs import same_videos
 SCALE = "encoder.logit_scale"  # CLIP's; the aligner has taken it over, and scores do not depend on this one
 
 
-def rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
+def _rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
     """Train as CLIP4Clip, without CLIP's own scale."""
     if name == SCALE:
         return None
-    return optim.clip4clip(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
+    return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Ucofia:
         num_words: Number of words that the matrices are made for.
     """
 
-    recipe: ClassVar[optim.Recipe] = optim.Recipe(rule, optim.bert_optimizer, unused=frozenset({SCALE}))
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer, unused=frozenset({SCALE}))
     num_words: int = 32
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
