@@ -12,7 +12,7 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
-from vidret.store.database import Database, checksum
+from vidret.store.database import Database, checksum_values
 
 from .samples import environment
 
@@ -144,10 +144,10 @@ def test_another_user_sees_every_commit() -> None:
 
 def test_a_checksum_tells_values_and_kinds_apart() -> None:
     rows = [(1, 2, 0.5, b"a", b"bc"), (2, 1, 0.5, b"a", b"bc"), (1, 2, -0.5, b"a", b"bc"), (1, 2, 0.5, b"ab", b"c")]
-    found = [checksum("qqd", *row) for row in rows]
+    found = [checksum_values("qqd", *row) for row in rows]
     assert found == [2629597565, 3548420690, 2542965275, 3613112630], "those that indexes hold"
     for row in ((1, 2.0, 0.5, b"a"), (1, b"2", 0.5, b"a"), (1, None, 0.5, b"a"), (1, 2, 0.5, None), (2**63, 2, 0.5)):
-        assert checksum("qqd", *row) is None
+        assert checksum_values("qqd", *row) is None
 
 
 def test_text_that_is_no_longer_unicode_is_read_all_the_same(path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store import Store
-from vidret.store.features import checksum
+from vidret.store.features import checksum_array
 from vidret.store.milvus import Collection
 from vidret.store.mirror import express
 from vidret.store.mirrored import Mirrored
@@ -76,7 +76,14 @@ def fill(store: Store, vectors: np.ndarray) -> None:
         catalog.run_many(
             f"INSERT INTO segments ({COLUMNS['segments']}) VALUES (NULL, ?, ?, 0, 1, ?, ?, 1, 0, 0, ?, ?, 0, x'')",
             (
-                (row // 10 + 1, row % 10, row, place.frame_row, checksum(vectors[row : row + 1]), place.frames_sum)
+                (
+                    row // 10 + 1,
+                    row % 10,
+                    row,
+                    place.frame_row,
+                    checksum_array(vectors[row : row + 1]),
+                    place.frames_sum,
+                )
                 for row in range(len(vectors))
             ),
         )

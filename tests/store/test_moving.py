@@ -34,7 +34,9 @@ def catalog(tmp_path: Path) -> Catalog:
 
 def move(catalog: Catalog, source: str, target: str, *, falls: str = "") -> list[str]:
     log: list[str] = []
-    moving.move(catalog.path.parent, catalog, lambda home, told=None: Place(home, log, falls), source, target, None)
+    moving.move_store(
+        catalog.path.parent, catalog, lambda home, told=None: Place(home, log, falls), source, target, None
+    )
     return log
 
 

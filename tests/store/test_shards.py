@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidret.store.shards import FULL, Shards, Size, choose_kind, choose_molten, merge
+from vidret.store.shards import FULL, Shards, Size, choose_kind, choose_molten, merge_results
 from vidret.store.vectors import Found, Ids, Rows, vector_bytes
 
 from .test_vectors import DIM, assert_found, naive_search, queries, recall, sample
@@ -253,5 +253,5 @@ def test_equal_scores_stand_in_the_order_of_their_ids() -> None:
         Found(np.array([[3.0, 1.0, -np.inf]], np.float32), np.array([[9, 4, -1]])),
         Found(np.array([[3.0, 1.0]], np.float32), np.array([[7, 5]])),
     ]
-    assert merge(parts, 3).ids.tolist() == [[7, 9, 4]]
-    assert merge(parts, 6).ids.tolist() == [[7, 9, 4, 5, -1, -1]]
+    assert merge_results(parts, 3).ids.tolist() == [[7, 9, 4]]
+    assert merge_results(parts, 6).ids.tolist() == [[7, 9, 4, 5, -1, -1]]

@@ -21,7 +21,7 @@ from vidret.store.schema import (
     COLUMNS,
     FORMAT,
     add_checksums,
-    make_tables,
+    create_tables,
     read_format,
     set_fact,
 )
@@ -73,7 +73,7 @@ class Catalog:
         database = Database(path, write=True, create=True)
         try:
             with database.transaction():
-                make_tables(database)
+                create_tables(database)
                 for key, value in {**facts, "generation": 0, "epoch": 0, "tail": "[0, 0, 0, 0]"}.items():
                     set_fact(database, key, value)
         finally:

@@ -36,7 +36,7 @@ class Database:
     looks before and after each statement whether it still was. While there is a log, its writer has made the other
     file, and SQLite sees every commit.
 
-    SQL may call ``crc(kinds, ...)``, which is ``checksum`` below.
+    SQL may call ``crc(kinds, ...)``, which is ``checksum_values`` below.
     """
 
     def __init__(self, path: Path | None, *, write: bool, create: bool = False, lenient: bool = False) -> None:
@@ -152,7 +152,7 @@ class Database:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def checksum(kinds: str, *values: float | bytes | None) -> int | None:
+def checksum_values(kinds: str, *values: float | bytes | None) -> int | None:
     """Compute the CRC-32 of numbers, packed as ``kinds`` says (see ``struct``), and of the bytes that follow.
 
     None where a value is of another kind, as in a damaged row.
@@ -190,7 +190,7 @@ def _connect(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connect
     connection = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # that of a damaged row
-        connection.create_function("crc", -1, checksum, deterministic=True)
+        connection.create_function("crc", -1, checksum_values, deterministic=True)
         pragmas = ["writable_schema = ON"] if lenient else []
         pragmas += [
             "synchronous = NORMAL",

@@ -24,7 +24,7 @@ Bytes = UInt8[np.ndarray, "byte 1"]
 BYTES_PER_VALUE = 2
 
 
-def checksum(rows: np.ndarray) -> int:
+def checksum_array(rows: np.ndarray) -> int:
     """Sum up the bytes of contiguous rows (CRC-32 finds every burst of up to 32 flipped bits)."""
     return zlib.crc32(rows.data) if rows.size else 0
 
@@ -140,7 +140,7 @@ class Features:
             file.write(start, parts[0] if len(parts) == 1 else np.concatenate(parts))
         places = []
         for video, frames, tokens in segments:
-            sums = checksum(video), checksum(frames), checksum(tokens)
+            sums = checksum_array(video), checksum_array(frames), checksum_array(tokens)
             places.append(Place(row, frame_row, len(frames), token_byte, len(tokens), *sums))
             row, frame_row, token_byte = row + 1, frame_row + len(frames), token_byte + len(tokens)
         self._tail = (row, frame_row, token_byte)
@@ -153,7 +153,7 @@ class Features:
             StoreError: the bytes are not the ones that were written.
         """
         rows = self.frames.view(place.frame_row, place.frame_row + place.num_frames)
-        if checksum(rows) != place.frames_sum:
+        if checksum_array(rows) != place.frames_sum:
             raise StoreError(f"{self.frames.path}: rows from {place.frame_row} are damaged (checksum); {REPAIR}")
         return rows
 
@@ -164,7 +164,7 @@ class Features:
             StoreError: the bytes are not the ones that were written.
         """
         rows = self.video.view(place.row, place.row + 1)
-        if checksum(rows) != place.row_sum:
+        if checksum_array(rows) != place.row_sum:
             raise StoreError(f"{self.video.path}: row {place.row} is damaged (checksum); {REPAIR}")
         return rows
 
@@ -182,7 +182,7 @@ class Features:
             StoreError: the bytes are not the ones that were written.
         """
         packed = self.tokens.view(place.token_byte, place.token_byte + place.num_bytes)
-        if checksum(packed) != place.tokens_sum:
+        if checksum_array(packed) != place.tokens_sum:
             raise StoreError(f"{self.tokens.path}: bytes from {place.token_byte} are damaged (checksum); {REPAIR}")
         return packed.reshape(-1).data
 

@@ -30,7 +30,7 @@ class OpenHome(Protocol):
         """Open it; ``told`` hears of the videos that are taken there."""
 
 
-def check(address: str, folder: Path, dim: int) -> None:
+def check_address(address: str, folder: Path, dim: int) -> None:
     """Tell before there is an index that its vectors could not be kept.
 
     Raises:
@@ -42,7 +42,7 @@ def check(address: str, folder: Path, dim: int) -> None:
         Collection(address, "", dim, folder).close()
 
 
-def move(
+def move_store(
     folder: Path, catalog: Catalog, open_home: OpenHome, source: str, target: str, on_progress: OnProgress | None
 ) -> None:
     """Move the vectors; ``Store.move_vectors`` is the door."""

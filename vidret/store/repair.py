@@ -15,8 +15,8 @@ from vidret.store.schema import (
     ESSENTIAL,
     SCHEMA,
     WHOLE,
+    create_tables,
     find_schema_checksum,
-    make_tables,
     read_format,
     set_fact,
 )
@@ -82,7 +82,7 @@ def repair_catalog(path: Path) -> list[str]:
 def _salvage(old: Database, fresh: Database) -> None:
     _mend_statements(old)
     fresh.run("PRAGMA foreign_keys = OFF")
-    make_tables(fresh)
+    create_tables(fresh)
     whole = _whole(old)
     for table in COLUMNS:
         _copy_rows(old, fresh, table, whole[table])

@@ -60,7 +60,7 @@ CHECKSUM = {
 WHOLE = {table: f"ifnull({table}.checksum = {found}, 0)" for table, found in CHECKSUM.items()}
 
 
-def make_tables(database: Database) -> None:
+def create_tables(database: Database) -> None:
     """Make the tables of an empty catalog; part of a transaction."""
     for statement in SCHEMA:
         database.run(statement)

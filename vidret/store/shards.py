@@ -178,8 +178,8 @@ class Shards:
             else:
                 exact.append(shard.search(queries, k, only, everywhere=everywhere))
         if rough:
-            exact.append(self._refine(queries, k, merge(rough, depth)))
-        return merge(exact, k)
+            exact.append(self._refine(queries, k, merge_results(rough, depth)))
+        return merge_results(exact, k)
 
     def _refine(self, queries: Float32[np.ndarray, "query dim"], k: int, rough: Found) -> Found:
         """Order each query's candidates by their exact scores."""
@@ -192,13 +192,13 @@ class Shards:
                 known = ids[places] == rough.ids[part]
                 own = np.take_along_axis(score_exactly(queries[part], vectors), places, axis=1)
                 scores[part][known], found[part][known] = own[known], ids[places][known]
-        return merge([Found(scores, found)], k)
+        return merge_results([Found(scores, found)], k)
 
     def _scan(self, queries: Float32[np.ndarray, "query dim"], k: int, within: Ids) -> Found:
         """Look at all of a few vectors."""
         ids, vectors = self._read(within)
         scores = score_exactly(queries, vectors) if len(ids) else np.empty((len(queries), 0), np.float32)
-        return merge([Found(scores, np.broadcast_to(ids, scores.shape))], k)
+        return merge_results([Found(scores, np.broadcast_to(ids, scores.shape))], k)
 
     # Parts
 
@@ -255,7 +255,7 @@ def choose_kind(num: int, dim: int, memory: int | None) -> str:
     return kind
 
 
-def merge(parts: Sequence[Found], k: int) -> Found:
+def merge_results(parts: Sequence[Found], k: int) -> Found:
     """Give the k best of several searches; equal scores in the order of their ids."""
     scores, ids = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
     if (missing := k - scores.shape[1]) > 0:

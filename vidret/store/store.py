@@ -107,7 +107,7 @@ class Store:
                     "dim": dim,
                 }
                 if asked is not None:
-                    moving.check(asked, folder, dim)
+                    moving.check_address(asked, folder, dim)
                     facts[moving.HOME] = Home.new(asked).write()
                 Catalog.create(folder / "catalog.sqlite", facts).close()
             store = cls(folder, lock=lock, device="cpu")
@@ -409,7 +409,7 @@ class Store:
 
         with self._writing:
             self._candidates.close()  # or a file that is deleted would stay open
-            moving.move(self.path, self._catalog, open_home, source, target, on_progress)
+            moving.move_store(self.path, self._catalog, open_home, source, target, on_progress)
             self._current()
 
     def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:

@@ -114,7 +114,7 @@ class Flat:
         params = None if only is None else self._faiss.SearchParameters(sel=only.selector())
         num_found = min(k, len(self.ids))
         index = self._copies.choose(self._index, num_found, filtered=only is not None)
-        return search(index, queries, k, num_found, params)
+        return search_index(index, queries, k, num_found, params)
 
     def save(self, folder: Path) -> FileSeal:
         """Write all of it."""
@@ -185,7 +185,7 @@ class Shard:
             params = f.SearchParametersPreTransform(index_params=inner)
         else:
             params = f.SearchParametersIVF(**how)
-        return search(index, queries, k, num_found, params)
+        return search_index(index, queries, k, num_found, params)
 
 
 def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> FileSeal | None:
@@ -223,7 +223,7 @@ def build_shard(folder: Path, kind: str, dim: int, ids: Ids, read: Read) -> File
     return write_file(folder, kind, index.ntotal, payload_bytes, _writing(index))
 
 
-def search(index: Any, queries: Float32[np.ndarray, "query dim"], k: int, num_found: int, params: Any) -> Found:
+def search_index(index: Any, queries: Float32[np.ndarray, "query dim"], k: int, num_found: int, params: Any) -> Found:
     """Have FAISS find ``num_found``, and fill up to k."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
     ids = np.full((len(queries), k), -1, np.int64)
