@@ -10,7 +10,7 @@ from tests.cli.runner import Runner
 from tests.colours import write_film
 from tests.grounded import write_head
 from tests.search.test_ranking import PatchEncoder
-from vidret.cli.options import parse_memory
+from vidret.cli.inputs import parse_memory
 
 
 def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path, tmp_path: Path) -> None:

@@ -57,6 +57,13 @@ def test_image_query_finds_similar_videos(run: Runner, index: Path, tmp_path: Pa
     assert "contact sheet:" in run(*command)[2]
 
 
+def test_image_above_the_pixel_limit_is_refused(run: Runner, index: Path, tmp_path: Path) -> None:
+    Image.new("1", (8000, 5001)).save(tmp_path / "large.png")
+    code, _, err = run("search", "--image", tmp_path / "large.png", "--index", index)
+    assert code == 1
+    assert "large.png: cannot be read as an image: image must have at most 40 megapixels" in err
+
+
 def test_filters_select_videos(run: Runner, index: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(films.parent)
     (films / "old").mkdir()

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.inputs import read_bank
+from vidret.cli.opening import open_engine
 from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
     PrecisionOption,
     RerankOption,
     index_option,
-    open_engine,
-    read_bank,
 )
 from vidret.present.progress import show_count
 from vidret.present.terminal import print_message

@@ -13,68 +13,77 @@ from vidret.present.terminal import print_message
 if TYPE_CHECKING:
     from vidret.align.glscl import ConceptAligner
     from vidret.align.ucofia import Aligner
+    from vidret.encode.tempme import MergeSchedule
 
 TEMPME, PROMPT_SWITCH, GLSCL, R2_TUNING = "TempMe", "Prompt Switch", "GLSCL", "R2-Tuning"
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="Published checkpoint: .pt, .pth, .bin or .safetensors.")
+]
+OutArgument = Annotated[
+    Path, typer.Argument(metavar="OUT", help="File to write (.safetensors), for --model or --head.")
+]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="METHOD",
+        help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl or r2tuning.",
+    ),
+]
+LayersOption = Annotated[str, typer.Option(metavar="N-N-N", help="Layers that merge clips.", rich_help_panel=TEMPME)]
+FactorsOption = Annotated[
+    str, typer.Option(metavar="N-N-N", help="Number of clips merged by each of them.", rich_help_panel=TEMPME)
+]
+MergedOption = Annotated[
+    int, typer.Option(metavar="N", help="Tokens merged per frame in each earlier layer.", rich_help_panel=TEMPME)
+]
+SharesOption = Annotated[
+    str,
+    typer.Option(
+        metavar="N-N", help="Percentage of tokens merged across clips and within clips.", rich_help_panel=TEMPME
+    ),
+]
+ClipFramesOption = Annotated[
+    int | None, typer.Option(metavar="N", help="Frames that are aggregated together.", rich_help_panel=PROMPT_SWITCH)
+]
+SharedQueriesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--shared-queries/--separate-queries",
+        help="Whether frames and words share their queries (query_share). Default: shared if the decoder is.",
+        rich_help_panel=GLSCL,
+    ),
+]
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Benchmark that the head was trained for: qvhighlights, charades, ego4d, tacos, youtube or tvsum. It "
+        "decides the frame rate, rounding and suppression.",
+        rich_help_panel=R2_TUNING,
+    ),
+]
+BackboneOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Encoder whose layers the head reads.", rich_help_panel=R2_TUNING)
+]
 
 
 @app.command("convert", rich_help_panel="Models")
 def convert_command(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Published checkpoint: .pt, .pth, .bin or .safetensors.")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.safetensors), for --model or --head.")],
-    source: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="METHOD",
-            help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl or r2tuning.",
-        ),
-    ],
-    layers: Annotated[
-        str, typer.Option(metavar="N-N-N", help="Layers that merge clips.", rich_help_panel=TEMPME)
-    ] = "8-9-10",
-    factors: Annotated[
-        str, typer.Option(metavar="N-N-N", help="Number of clips merged by each of them.", rich_help_panel=TEMPME)
-    ] = "2-2-3",
-    r: Annotated[
-        int,
-        typer.Option(metavar="N", help="Tokens merged per frame in each earlier layer.", rich_help_panel=TEMPME),
-    ] = 2,
-    shares: Annotated[
-        str,
-        typer.Option(
-            metavar="N-N", help="Percentage of tokens merged across clips and within clips.", rich_help_panel=TEMPME
-        ),
-    ] = "30-10",
-    clip_frames: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Frames that are aggregated together.", rich_help_panel=PROMPT_SWITCH),
-    ] = None,
-    shared_queries: Annotated[
-        bool | None,
-        typer.Option(
-            "--shared-queries/--separate-queries",
-            help="Whether frames and words share their queries (query_share). Default: shared if the decoder is.",
-            rich_help_panel=GLSCL,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Benchmark that the head was trained for: qvhighlights, charades, ego4d, tacos, youtube or tvsum. It "
-            "decides the frame rate, rounding and suppression.",
-            rich_help_panel=R2_TUNING,
-        ),
-    ] = "qvhighlights",
-    backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="Encoder whose layers the head reads.", rich_help_panel=R2_TUNING)
-    ] = "ViT-B-32-quickgelu/openai",
+    checkpoint: CheckpointArgument,
+    out: OutArgument,
+    source: MethodOption,
+    layers: LayersOption = "8-9-10",
+    factors: FactorsOption = "2-2-3",
+    r: MergedOption = 2,
+    shares: SharesOption = "30-10",
+    clip_frames: ClipFramesOption = None,
+    shared_queries: SharedQueriesOption = None,
+    recipe: RecipeOption = "qvhighlights",
+    backbone: BackboneOption = "ViT-B-32-quickgelu/openai",
 ) -> None:
     """Convert a published checkpoint to a model that vidret loads. Code in the checkpoint is never run."""
     from vidret.encode.model import save_model
-    from vidret.encode.tempme import MergeSchedule
     from vidret.encode.weights import convert_file
 
     if out.suffix != ".safetensors":
@@ -82,16 +91,11 @@ def convert_command(
     if source == "r2tuning":
         convert_head_file(checkpoint, out, recipe, backbone)
         return
-    try:
-        joins, times, (cross, intra) = (tuple(map(int, text.split("-"))) for text in (layers, factors, shares))
-        schedule = MergeSchedule(joins, times, r, cross / 100, intra / 100)
-    except ValueError as error:
-        raise typer.BadParameter(f"--layers, --factors, --r, --shares: {error}") from error
+    schedule = parse_schedule(layers, factors, r, shares)
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
     aligner = convert_aligner_of(checkpoint, source, shared_queries)
     save_model(model, out)
-    card = model.card
-    print_message(f"{out}: {card.method} on {card.backbone}; use it as --model {out}")
+    print_message(f"{out}: {model.card.method} on {model.card.backbone}; use it as --model {out}")
     if aligner is not None:
         from vidret.align.files import save_aligner
         from vidret.search.ranking import BESIDE
@@ -99,6 +103,21 @@ def convert_command(
         aligner_path = out.with_suffix(BESIDE)
         save_aligner(aligner, aligner_path)
         print_message(f"{aligner_path}: its aligner, used with the model as long as both are in one folder")
+
+
+def parse_schedule(layers: str, factors: str, r: int, shares: str) -> "MergeSchedule":
+    """Return the schedule that TempMe's options describe.
+
+    Raises:
+        BadParameter: A value is malformed or invalid.
+    """
+    from vidret.encode.tempme import MergeSchedule
+
+    try:
+        joins, times, (cross, intra) = (tuple(map(int, text.split("-"))) for text in (layers, factors, shares))
+        return MergeSchedule(joins, times, r, cross / 100, intra / 100)
+    except ValueError as error:
+        raise typer.BadParameter(f"--layers, --factors, --r, --shares: {error}") from error
 
 
 def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -> None:

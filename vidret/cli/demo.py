@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.options import open_engine
-from vidret.cli.sheets import write_sheet
+from vidret.cli.opening import open_engine
+from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.progress import show_progress
 from vidret.present.show import show_hits, show_moments
@@ -32,8 +32,6 @@ def demo_command(
     ),
 ) -> None:
     """Index sample videos, search them and locate a moment."""
-    from vidret.present.sheet import tiles_of_hits, tiles_of_moments
-
     folder = videos or sample_videos()
     engine = open_engine(out / "index", None, "auto", "auto")
     console.rule("[bold]vidret index")
@@ -47,12 +45,12 @@ def demo_command(
         console.rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
-        write_sheet(tiles_of_hits(hits), query, out / f"search-{number}.jpg")
+        write_hit_sheet(hits, query, out / f"search-{number}.jpg")
     query = DEMO_MOMENT
     console.rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3) or engine.locate(query, 3, weak=True)
     show_moments(moments)
-    write_sheet(tiles_of_moments(moments), query, out / "locate.jpg")
+    write_moment_sheet(moments, query, out / "locate.jpg")
 
 
 def sample_videos() -> Path:

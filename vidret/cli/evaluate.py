@@ -16,7 +16,7 @@ from vidret.cli.evaluation import (
     open_index,
     read_calibration,
 )
-from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption
+from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption, WorkersOption
 from vidret.cli.scores import compare_command, read_data, score_command
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
@@ -70,10 +70,6 @@ EvalModelOption = Annotated[
         help="Encoder of a new index, as for vidret index; default: starter.",
         rich_help_panel=MODEL,
     ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Files decoded at once; default: one per core.", rich_help_panel=ADVANCED),
 ]
 HtmlOption = Annotated[
     bool,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidret.cli.options import open_engine, read_bank
+from vidret.cli.inputs import read_bank
+from vidret.cli.opening import open_engine
 from vidret.cli.scores import print_tables, read_data
 from vidret.errors import VidretError
 from vidret.present.progress import show_progress

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.inputs import parse_memory
+from vidret.cli.opening import open_engine
 from vidret.cli.options import (
     ADVANCED,
     DEFAULT_INDEX,
@@ -20,9 +22,8 @@ from vidret.cli.options import (
     JsonOption,
     ModelOption,
     PrecisionOption,
+    WorkersOption,
     index_option,
-    open_engine,
-    parse_memory,
 )
 from vidret.present.progress import show_count, show_progress
 from vidret.present.summaries import print_index_summary
@@ -32,164 +33,167 @@ if TYPE_CHECKING:
     from vidret.index.progress import IndexReport
 
 SOURCES, STORAGE = "What to index", "Storage"
+STARTER_NOTE = (
+    "Using the built-in starter encoder. For the quality of CLIP, make another index with "
+    "--model ViT-B-32/laion2b_s34b_b79k (a download of 600 MB, once)."
+)
+PathsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH",
+        help="Files, folders, glob patterns, manifests (.jsonl or .csv with a path column) or URLs (s3://, gs://, "
+        "https://).",
+    ),
+]
+PruneOption = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="Remove missing files of these folders from the index, except where a folder has no video left: its "
+        "drive may be disconnected.",
+        rich_help_panel=SOURCES,
+    ),
+]
+RetryFailedOption = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="Try failed files again, even unchanged ones.", rich_help_panel=SOURCES),
+]
+PreparedRerankOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Reranker that a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or "
+        "auto (the aligner beside the model file; ucofia for the starter; otherwise none).",
+        rich_help_panel=MODEL,
+    ),
+]
+TokensOption = Annotated[
+    str,
+    typer.Option(metavar="int8|float16", help="Storage format of the tokens for reranking.", rich_help_panel=MODEL),
+]
+PrepareMomentsOption = Annotated[
+    bool,
+    typer.Option(
+        "--prepare-moments",
+        help="Compute what the grounding head needs now, rather than at the first query.",
+        rich_help_panel=MODEL,
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STORE",
+        help="Vector store of a new index: faiss, milvus:// (milvus-lite in the index folder), milvus://FILE.db "
+        "(milvus-lite elsewhere), milvus://HOST:PORT or milvus://https://HOST:PORT/DATABASE. MILVUS_TOKEN holds "
+        "the token of a server. The index remembers the store; vidret store move changes it.",
+        rich_help_panel=STORAGE,
+    ),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory limit of the vectors, such as 8GB or 512MiB; none removes it. From 200,000 segments on, the "
+        "most precise vector format that fits is chosen. The index remembers the limit.",
+        rich_help_panel=STORAGE,
+    ),
+]
+ProgressJsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--progress-json", help="Print progress to stderr, as one line of JSON per second.", rich_help_panel=OUTPUT
+    ),
+]
+FailOnErrorOption = Annotated[
+    bool, typer.Option("--fail-on-error", help="Exit with code 1 if any file failed.", rich_help_panel=OUTPUT)
+]
+DecoderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|decord|pyav",
+        help="Video decoder; auto is Decord where it is exact, otherwise PyAV.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+DecodeTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=1,
+        help="Time after which a decoder that makes no progress is stopped.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+RunnerOption = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray",
+        help="Where the work runs: on this machine or on a Ray cluster.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+NumGpusOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="GPUs per encoding worker for --runner ray, such as 1 or 0.5; 0 encodes on CPUs. Default: 1 if "
+        "--device is CUDA and Ray has a GPU.",
+        rich_help_panel=ADVANCED,
+    ),
+]
 
 
 @app.command("index")
 def index_command(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH",
-            help="Files, folders, glob patterns, manifests (.jsonl or .csv with a path column) or URLs (s3://, gs://, "
-            "https://).",
-        ),
-    ],
+    paths: PathsArgument,
     index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = Path(DEFAULT_INDEX),
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="Remove missing files of these folders from the index, except where a folder has no video left: its "
-            "drive may be disconnected.",
-            rich_help_panel=SOURCES,
-        ),
-    ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Try failed files again, even unchanged ones.", rich_help_panel=SOURCES),
-    ] = False,
+    prune: PruneOption = False,
+    retry_failed: RetryFailedOption = False,
     model: ModelOption = None,
-    rerank: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Reranker that a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or "
-            "auto (the aligner beside the model file; ucofia for the starter; otherwise none).",
-            rich_help_panel=MODEL,
-        ),
-    ] = "auto",
-    tokens: Annotated[
-        str,
-        typer.Option(metavar="int8|float16", help="Storage format of the tokens for reranking.", rich_help_panel=MODEL),
-    ] = "int8",
+    rerank: PreparedRerankOption = "auto",
+    tokens: TokensOption = "int8",
     head: HeadOption = "auto",
-    prepare_moments: Annotated[
-        bool,
-        typer.Option(
-            "--prepare-moments",
-            help="Compute what the grounding head needs now, rather than at the first query.",
-            rich_help_panel=MODEL,
-        ),
-    ] = False,
+    prepare_moments: PrepareMomentsOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    store: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STORE",
-            help="Vector store of a new index: faiss, milvus:// (milvus-lite in the index folder), milvus://FILE.db "
-            "(milvus-lite elsewhere), milvus://HOST:PORT or milvus://https://HOST:PORT/DATABASE. MILVUS_TOKEN holds "
-            "the token of a server. The index remembers the store; vidret store move changes it.",
-            rich_help_panel=STORAGE,
-        ),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory limit of the vectors, such as 8GB or 512MiB; none removes it. From 200,000 segments on, the "
-            "most precise vector format that fits is chosen. The index remembers the limit.",
-            rich_help_panel=STORAGE,
-        ),
-    ] = None,
+    store: StoreOption = None,
+    memory: MemoryOption = None,
     as_json: JsonOption = False,
-    progress_json: Annotated[
-        bool,
-        typer.Option(
-            "--progress-json", help="Print progress to stderr, as one line of JSON per second.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    fail_on_error: Annotated[
-        bool, typer.Option("--fail-on-error", help="Exit with code 1 if any file failed.", rich_help_panel=OUTPUT)
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Files decoded at once; default: one per core.", rich_help_panel=ADVANCED
-        ),
-    ] = None,
-    decoder: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|decord|pyav",
-            help="Video decoder; auto is Decord where it is exact, otherwise PyAV.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = "auto",
-    timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            min=1,
-            help="Time after which a decoder that makes no progress is stopped.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = 120.0,
-    runner: Annotated[
-        str,
-        typer.Option(
-            metavar="local|ray",
-            help="Where the work runs: on this machine or on a Ray cluster.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Ray cluster for --runner ray: auto or HOST:PORT; default: a new one on this machine.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
-    num_gpus_per_worker: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="GPUs per encoding worker for --runner ray, such as 1 or 0.5; 0 encodes on CPUs. Default: 1 if "
-            "--device is CUDA and Ray has a GPU.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = None,
+    progress_json: ProgressJsonOption = False,
+    fail_on_error: FailOnErrorOption = False,
+    workers: WorkersOption = None,
+    decoder: DecoderOption = "auto",
+    timeout: DecodeTimeoutOption = 120.0,
+    runner: RunnerOption = "local",
+    address: AddressOption = None,
+    num_gpus_per_worker: NumGpusOption = None,
 ) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
     if decoder not in ("auto", "decord", "pyav"):
         raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
-    run = choose_run(runner, address, num_gpus_per_worker, precision)
-    memory_bytes = None if memory is None else parse_memory(memory)
     from vidret.store.store import Store
 
+    run = choose_run(runner, address, num_gpus_per_worker, precision)
+    memory_bytes = None if memory is None else parse_memory(memory)
     is_new = not Store.exists(index)
     engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
     if prepare_moments and engine.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if is_new and engine.encoder.name == "starter":
-        print_message(
-            "Using the built-in starter encoder. For the quality of CLIP, make another index with "
-            "--model ViT-B-32/laion2b_s34b_b79k (a download of 600 MB, once)."
-        )
+        print_message(STARTER_NOTE)
     with show_progress(as_json=progress_json) as on_progress:
-        report = engine.index(
-            paths,
-            workers=workers,
-            decoder=decoder,  # type: ignore[arg-type]
-            timeout=timeout,
-            prune=prune,
-            retry_failed=retry_failed,
-            memory=memory_bytes,
-            on_progress=on_progress,
-            run=run,
-        )
+        index_paths = partial(engine.index, workers=workers, timeout=timeout, prune=prune, retry_failed=retry_failed)
+        # mypy cannot know that the decoder was checked above.
+        report = index_paths(paths, decoder=decoder, memory=memory_bytes, on_progress=on_progress, run=run)  # type: ignore[arg-type]
     if prepare_moments and not report.interrupted:
         with show_count("preparing moments", "videos") as on_count:
             engine.prepare_moments(timeout=timeout, on_progress=on_count)

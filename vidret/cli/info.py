@@ -17,46 +17,51 @@ if TYPE_CHECKING:
     from vidret.store.store import Store
 
 WHAT, RECALL = "What to show", "Recall"
+FailedOption = Annotated[
+    bool, typer.Option("--failed", help="List the files that failed, with reasons.", rich_help_panel=WHAT)
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Verify every stored byte against its checksum.", rich_help_panel=WHAT)
+]
+RepairOption = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="Like --check, and drop what is damaged, so that the next vidret index encodes it again.",
+        rich_help_panel=WHAT,
+    ),
+]
+RecallOption = Annotated[
+    bool,
+    typer.Option(
+        "--recall",
+        help="Measure how many of the nearest segments the search finds, compared with an exact search.",
+        rich_help_panel=RECALL,
+    ),
+]
+RecallQueriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Queries for --recall, in a file as for vidret calibrate; default: a built-in list.",
+        rich_help_panel=RECALL,
+    ),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option(metavar="N", help="Seed of the sample of stored vectors for --recall.", rich_help_panel=RECALL),
+]
 
 
 @app.command("info")
 def info_command(
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
-    failed: Annotated[
-        bool, typer.Option("--failed", help="List the files that failed, with reasons.", rich_help_panel=WHAT)
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Verify every stored byte against its checksum.", rich_help_panel=WHAT),
-    ] = False,
-    repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair",
-            help="Like --check, and drop what is damaged, so that the next vidret index encodes it again.",
-            rich_help_panel=WHAT,
-        ),
-    ] = False,
-    recall: Annotated[
-        bool,
-        typer.Option(
-            "--recall",
-            help="Measure how many of the nearest segments the search finds, compared with an exact search.",
-            rich_help_panel=RECALL,
-        ),
-    ] = False,
-    queries: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Queries for --recall, in a file as for vidret calibrate; default: a built-in list.",
-            rich_help_panel=RECALL,
-        ),
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", help="Seed of the sample of stored vectors for --recall.", rich_help_panel=RECALL),
-    ] = 0,
+    failed: FailedOption = False,
+    check: CheckOption = False,
+    repair: RepairOption = False,
+    recall: RecallOption = False,
+    queries: RecallQueriesOption = None,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure the recall of its search."""

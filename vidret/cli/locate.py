@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.inputs import read_filters
+from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -28,10 +30,8 @@ from vidret.cli.options import (
     ServerOption,
     SheetOption,
     TokenOption,
-    open_engine_or_client,
-    read_filters,
 )
-from vidret.cli.sheets import write_sheet
+from vidret.cli.sheets import write_moment_sheet
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import explain_no_moments, result_to_dict, show_moments
@@ -45,21 +45,60 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json", "csv", "edl", "chapters")
 EXPORT = "Export"
+VideoArgument = Annotated[str | None, typer.Argument(metavar="VIDEO", help="One indexed video; default: all of them.")]
+VideosOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, help="Number of best videos to look into, if no VIDEO is given.", rich_help_panel=SCOPE
+    ),
+]
+OverlappingOption = Annotated[
+    bool, typer.Option("--overlapping", help="Include moments that overlap better ones.", rich_help_panel=OUTPUT)
+]
+WeakOption = Annotated[
+    bool,
+    typer.Option(
+        "--weak",
+        help="Include weak moments: those of videos that most unrelated queries match as well, and those that "
+        "stand out less than half as much as the best moment of their video.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+CurveOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw the score over the length of the best video, with its moments (.png).",
+        rich_help_panel=OUTPUT,
+    ),
+]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="|".join(FORMATS),
+        help="Format of stdout: edl is for editing programs, chapters for ffmpeg.",
+        rich_help_panel=EXPORT,
+    ),
+]
+FpsOption = Annotated[
+    float, typer.Option(metavar="FPS", help="Frame rate of the timecodes of an edl.", rich_help_panel=EXPORT)
+]
+ExportOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Cut the moments out into this folder (needs ffmpeg).", rich_help_panel=EXPORT),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing clips in that folder.", rich_help_panel=EXPORT)
+]
 
 
 @app.command("locate")
 def locate_command(
     context: typer.Context,
     query: Annotated[str, typer.Argument(metavar="QUERY", help=QUERY_HELP)],
-    video: Annotated[
-        str | None, typer.Argument(metavar="VIDEO", help="One indexed video; default: all of them.")
-    ] = None,
-    videos: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Number of best videos to look into, if no VIDEO is given.", rich_help_panel=SCOPE
-        ),
-    ] = 10,
+    video: VideoArgument = None,
+    videos: VideosOption = 10,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
@@ -69,50 +108,15 @@ def locate_command(
     after: AfterOption = None,
     before: BeforeOption = None,
     k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of moments.", rich_help_panel=OUTPUT)] = 5,
-    overlapping: Annotated[
-        bool,
-        typer.Option("--overlapping", help="Include moments that overlap better ones.", rich_help_panel=OUTPUT),
-    ] = False,
-    weak: Annotated[
-        bool,
-        typer.Option(
-            "--weak",
-            help="Include weak moments: those of videos that most unrelated queries match as well, and those that "
-            "stand out less than half as much as the best moment of their video.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
+    overlapping: OverlappingOption = False,
+    weak: WeakOption = False,
     sheet: SheetOption = None,
-    curve: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw the score over the length of the best video, with its moments (.png).",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    curve: CurveOption = None,
     as_json: JsonOption = False,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="|".join(FORMATS),
-            help="Format of stdout: edl is for editing programs, chapters for ffmpeg.",
-            rich_help_panel=EXPORT,
-        ),
-    ] = "table",
-    fps: Annotated[
-        float, typer.Option(metavar="FPS", help="Frame rate of the timecodes of an edl.", rich_help_panel=EXPORT)
-    ] = 25.0,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Cut the moments out into this folder (needs ffmpeg).", rich_help_panel=EXPORT
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing clips in that folder.", rich_help_panel=EXPORT)
-    ] = False,
+    form: FormatOption = "table",
+    fps: FpsOption = 25.0,
+    export: ExportOption = None,
+    overwrite: OverwriteOption = False,
     head: HeadOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -128,17 +132,11 @@ def locate_command(
         explain_no_moments([] if weak else locate(1, weak=True))
     print_moments(moments, query, "json" if as_json else form, fps)
     if sheet is not None:
-        from vidret.present.sheet import tiles_of_moments
-
-        write_sheet(tiles_of_moments(moments), query, sheet)
+        write_moment_sheet(moments, query, sheet)
     if curve is not None and moments:
         draw_best_curve(engine, query, moments, curve)
     if export is not None and moments:
-        from vidret.present.cutting import cut_moments
-
-        with show_count("cutting", "moments") as on_count:
-            clips = cut_moments(moments, export, overwrite=overwrite, on_progress=on_count)
-        print_message(f"{len(clips)} clips in {export}")
+        export_clips(moments, export, overwrite=overwrite)
 
 
 def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float) -> None:
@@ -163,6 +161,19 @@ def write_stdout(text: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
+
+
+def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) -> None:
+    """Cut moments out of their videos into a folder, with a progress bar.
+
+    Raises:
+        VidretError: ffmpeg is missing, or a clip cannot be written.
+    """
+    from vidret.present.cutting import cut_moments
+
+    with show_count("cutting", "moments") as on_count:
+        clips = cut_moments(moments, folder, overwrite=overwrite, on_progress=on_count)
+    print_message(f"{len(clips)} clips in {folder}")
 
 
 def draw_best_curve(engine: "Engine | RemoteEngine", query: str, moments: "Sequence[Moment]", out: Path) -> None:

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidret.cli.options import open_engine, read_bank
+from vidret.cli.inputs import read_bank
+from vidret.cli.opening import open_engine
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 from vidret.present.show import show_table

@@ -1,14 +1,14 @@
 """The command ``vidret search``."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.inputs import iterate_queries, read_filters, read_image_file
+from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
@@ -27,33 +27,32 @@ from vidret.cli.options import (
     ServerOption,
     SheetOption,
     TokenOption,
-    open_engine_or_client,
-    parse_json,
-    read_filters,
-    read_image,
 )
-from vidret.cli.sheets import write_sheet
-from vidret.errors import VidretError
+from vidret.cli.sheets import write_hit_sheet
 from vidret.present.show import result_to_dict, show_hits
+
+ImageOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Image to search with, in place of a text query.", rich_help_panel=SCOPE),
+]
+QueriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help='Many queries: one JSON object with "query" per line (.jsonl), or - for stdin. Prints one line of '
+        "JSON per query.",
+        rich_help_panel=SCOPE,
+    ),
+]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Show the parts of each score.", rich_help_panel=OUTPUT)]
 
 
 @app.command("search")
 def search_command(
     context: typer.Context,
     query: Annotated[str | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Image to search with, in place of a text query.", rich_help_panel=SCOPE),
-    ] = None,
-    queries: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help='Many queries: one JSON object with "query" per line (.jsonl), or - for stdin. Prints one line of '
-            "JSON per query.",
-            rich_help_panel=SCOPE,
-        ),
-    ] = None,
+    image: ImageOption = None,
+    queries: QueriesOption = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
@@ -63,9 +62,7 @@ def search_command(
     after: AfterOption = None,
     before: BeforeOption = None,
     k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of videos.", rich_help_panel=OUTPUT)] = 10,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show the parts of each score.", rich_help_panel=OUTPUT)
-    ] = False,
+    explain: ExplainOption = False,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
     rerank: RerankOption = "auto",
@@ -76,7 +73,7 @@ def search_command(
     if sum(each is not None for each in (query, image, queries)) != 1:
         raise typer.BadParameter("give either a query, --image FILE or --queries FILE", param_hint="QUERY")
     filters = read_filters(folder, min_seconds, max_seconds, after, before)
-    search_for = query if image is None else read_image(image)
+    search_for = query if image is None else read_image_file(image)
     engine = open_engine_or_client(context, server, token, index, device, precision)
     if queries is not None:
         for row in iterate_queries(queries):
@@ -90,25 +87,4 @@ def search_command(
     else:
         show_hits(hits, explain=explain)
     if sheet is not None:
-        from vidret.present.sheet import tiles_of_hits
-
-        write_sheet(tiles_of_hits(hits), query or f"like {image}", sheet)
-
-
-def iterate_queries(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSONL file, or of stdin for ``-``.
-
-    Raises:
-        VidretError: The file cannot be read, or a line is not an object with the string "query".
-    """
-    try:
-        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                row = parse_json(line)
-                if not (isinstance(row, dict) and isinstance(row.get("query"), str)):
-                    raise VidretError(f'{path}: line {number} must be an object with "query", got {line.strip()}')
-                yield row
-    except (OSError, ValueError) as error:
-        raise VidretError(f"{path}: cannot be read: {error}") from error
+        write_hit_sheet(hits, query or f"like {image}", sheet)

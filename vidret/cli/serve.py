@@ -12,69 +12,72 @@ from urllib.parse import quote
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.opening import open_engine
 from vidret.cli.options import (
     ADVANCED,
     DEFAULT_INDEX,
     DeviceOption,
     PrecisionOption,
     index_option,
-    open_engine,
 )
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.terminal import console, print_message
 
 WHAT, ACCESS = "What to serve", "Access"
+OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.", rich_help_panel=WHAT)]
+HostOption = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST", help="Bind address; the default accepts local connections only.", rich_help_panel=ACCESS
+    ),
+]
+PortOption = Annotated[
+    int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 selects a free one.", rich_help_panel=ACCESS)
+]
+RequiredTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        envvar="VIDRET_TOKEN",
+        help="Access token that requests must send; required if other machines can connect.",
+        rich_help_panel=ACCESS,
+    ),
+]
+AllowIndexOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder whose videos the page may add to the index; may be repeated.",
+        rich_help_panel=ACCESS,
+    ),
+]
+QueueOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Maximum number of waiting searches, and of other waiting requests; more are refused.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", min=0.1, help="Maximum time that a request waits.", rich_help_panel=ADVANCED),
+]
 
 
 @app.command("serve")
 def serve_command(
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
-    open_page: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open the page in a browser.", rich_help_panel=WHAT)
-    ] = True,
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST",
-            help="Bind address; the default accepts local connections only.",
-            rich_help_panel=ACCESS,
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port; 0 selects a free one.", rich_help_panel=ACCESS)
-    ] = 8000,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKEN",
-            envvar="VIDRET_TOKEN",
-            help="Access token that requests must send; required if other machines can connect.",
-            rich_help_panel=ACCESS,
-        ),
-    ] = None,
-    allow_index: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder whose videos the page may add to the index; may be repeated.",
-            rich_help_panel=ACCESS,
-        ),
-    ] = None,
+    open_page: OpenOption = True,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    token: RequiredTokenOption = None,
+    allow_index: AllowIndexOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    queue: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Maximum number of waiting searches, and of other waiting requests; more are refused.",
-            rich_help_panel=ADVANCED,
-        ),
-    ] = 64,
-    timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", min=0.1, help="Maximum time that a request waits.", rich_help_panel=ADVANCED),
-    ] = 30.0,
+    queue: QueueOption = 64,
+    timeout: TimeoutOption = 30.0,
 ) -> None:
     """Serve an index over HTTP, with a page to search it in the browser."""
     try:

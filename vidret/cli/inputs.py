@@ -1,0 +1,123 @@
+"""What commands read: filters, sizes, images and files of queries."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vidret.errors import VidretError
+from vidret.text import absolute_path
+from vidret.types import Filters
+
+if TYPE_CHECKING:
+    from vidret.types import Picture
+
+
+def read_filters(
+    folder: str | None,
+    min_seconds: float | None,
+    max_seconds: float | None,
+    after: datetime | None,
+    before: datetime | None,
+) -> Filters:
+    """Return the filters that the options describe; dates without a time zone are local."""
+    return Filters(
+        None if folder is None else absolute_path(os.path.expanduser(folder)),  # noqa: PTH111  Path would break a URL
+        min_seconds,
+        max_seconds,
+        None if after is None else after.timestamp(),
+        None if before is None else before.timestamp(),
+    )
+
+
+def read_image_file(path: Path) -> "Picture":
+    """Return an image file as uint8 RGB of shape (height, width, 3); see ``vidret.video.images.read_image``.
+
+    Raises:
+        VidretError: The file cannot be read as an image.
+    """
+    from vidret.video.images import read_image
+
+    try:
+        return read_image(path.read_bytes())
+    except (OSError, VidretError) as error:
+        raise VidretError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def parse_memory(text: str) -> int:
+    """Return a size such as 8GB, 500 MB or 4GiB in bytes, or 0 for ``none``.
+
+    Raises:
+        BadParameter: The text is not a positive size.
+    """
+    if text.strip().lower() == "none":
+        return 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b", text.strip(), re.IGNORECASE)
+    size_bytes = 0
+    if match:
+        number, unit, binary = match.groups()
+        size_bytes = round(float(number) * (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1))
+    if size_bytes < 1:
+        rule = "must be a number with KB, MB, GB or TB (or KiB, MiB, GiB, TiB), or none"
+        raise typer.BadParameter(f"{rule}, got {text!r}", param_hint="--memory")
+    return size_bytes
+
+
+def read_bank(path: Path) -> list[str]:
+    """Return the queries of a bank: lines of text, or JSON objects (.jsonl) with "query", "caption" or "captions".
+
+    Raises:
+        VidretError: The file cannot be read, or a line of it holds no query.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            if path.suffix != ".jsonl":
+                return [line.strip() for line in lines if line.strip()]
+            return [text for number, line in _number_lines(lines) for text in _read_texts(path, number, line)]
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_texts(path: Path, number: int, line: str) -> list[str]:
+    row = _parse_json(line)
+    value = row.get("query") or row.get("caption") or row.get("captions") if isinstance(row, dict) else None
+    texts = [value] if isinstance(value, str) else value
+    if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+        raise VidretError(f'{path}: line {number} must have "query", "caption" or "captions", got {line:.80}')
+    return texts
+
+
+def iterate_queries(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file, or of stdin for ``-``.
+
+    Raises:
+        VidretError: The file cannot be read, or a line is not an object with the string "query".
+    """
+    try:
+        with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
+            for number, line in _number_lines(lines):
+                row = _parse_json(line)
+                if not (isinstance(row, dict) and isinstance(row.get("query"), str)):
+                    raise VidretError(f'{path}: line {number} must be an object with "query", got {line}')
+                yield row
+    except (OSError, ValueError) as error:
+        raise VidretError(f"{path}: cannot be read: {error}") from error
+
+
+def _number_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, stripped, with their numbers from 1."""
+    return ((number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _parse_json(line: str) -> Any:
+    """Return the value of a line of JSON, or None if it is not valid JSON."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

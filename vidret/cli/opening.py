@@ -1,0 +1,81 @@
+"""How commands open an index, or a client of a server."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from vidret.errors import VidretError
+from vidret.present.terminal import console
+
+if TYPE_CHECKING:
+    from vidret.client import RemoteEngine
+    from vidret.engine import Engine
+
+# Options that need the index or the videos on this machine.
+LOCAL_ONLY = ("index", "device", "precision", "head", "sheet", "export")
+
+
+def open_engine(
+    index: Path,
+    model: str | None,
+    device: str,
+    precision: str,
+    *,
+    rerank: str = "auto",
+    tokens: str = "int8",
+    head: str = "auto",
+    store: str | None = None,
+    must_exist: bool = False,
+) -> "Engine":
+    """Open an index, with a status line while its encoder loads.
+
+    Raises:
+        VidretError: ``must_exist`` is set and there is no index, or it cannot be opened with these settings.
+    """
+    from vidret.store.store import Store
+
+    if must_exist and not Store.exists(index):
+        raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
+    with console.status("loading the encoder"):
+        from vidret.engine import Engine
+
+        return Engine.open(
+            index,
+            encoder=model,
+            rerank=rerank,
+            tokens=tokens,
+            head=head,
+            device=device,
+            precision=precision,
+            store=store,
+        )
+
+
+def open_engine_or_client(
+    context: typer.Context,
+    server: str | None,
+    token: str | None,
+    index: Path,
+    device: str,
+    precision: str,
+    *,
+    head: str = "auto",
+) -> "Engine | RemoteEngine":
+    """Open an index, or a client if ``server`` is given, until the command ends. A client loads no model."""
+    if server is None:
+        if is_on_command_line(context, "token"):
+            raise typer.BadParameter("needs --server URL, got none", param_hint="--token")
+        return context.with_resource(open_engine(index, None, device, precision, head=head, must_exist=True))
+    for name in LOCAL_ONLY:
+        if is_on_command_line(context, name):
+            raise typer.BadParameter("needs a local index, got --server URL", param_hint=f"--{name}")
+    from vidret.client import RemoteEngine
+
+    return context.with_resource(RemoteEngine(server, token))
+
+
+def is_on_command_line(context: typer.Context, name: str) -> bool:
+    """Return whether an option was given on the command line, rather than by the environment or by default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
