@@ -492,7 +492,7 @@ def test_an_index_goes_on_only_with_what_it_was_made_for(patched: Path, mosaics:
 @pytest.mark.parametrize("kind", ["trained ucofia", "trained glscl"])
 def test_a_trained_aligner_needs_what_its_encoder_saw(kind: str, mosaics: Path, tmp_path: Path) -> None:
     engine = Engine(tmp_path / "index", PatchEncoder(raw=False), rerank=make_ranker(kind, tmp_path).name)
-    with pytest.raises(AlignerError, match="a trained aligner must have a CLIP model of ours as encoder"):
+    with pytest.raises(AlignerError, match="encoder of a trained aligner must be a vidret CLIP model"):
         engine.index([mosaics / "0.mp4"])
     assert not (tmp_path / "index").exists(), "what cannot work binds nobody to it"
 

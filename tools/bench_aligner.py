@@ -254,7 +254,7 @@ def rerank_by_parts(store: Store, kind: Kind, text: TextEmbedding, ids: np.ndarr
         _, seconds["compare"] = timed(lambda: aligner.score(texts, videos))
     else:
         concepts, seconds["unpack"] = timed(lambda: ConceptVideos.unpack(packed, frames))
-        query, seconds["concepts of the query"] = timed(lambda: aligner.read(texts))
+        query, seconds["concepts of the query"] = timed(lambda: aligner.prepare_texts(texts))
         _, seconds["compare"] = timed(lambda: aligner.score(query, concepts))
     return seconds
 

@@ -116,7 +116,7 @@ def make_batch() -> dict[str, Tensor]:
 
 
 def prepare(aligner: ConceptAligner, batch: dict[str, Tensor]) -> tuple[ConceptTexts, ConceptVideos]:
-    texts = aligner.read(TextBatch(batch["sentences"], batch["words"], batch["word_mask"]))
+    texts = aligner.prepare_texts(TextBatch(batch["sentences"], batch["words"], batch["word_mask"]))
     return texts, aligner.prepare(VideoBatch(batch["frames"], frame_mask=batch["frame_mask"]))
 
 
@@ -216,7 +216,7 @@ def test_scores_follow_their_candidates_and_queries() -> None:
 def test_blocks_are_the_whole_and_candidates_are_taken() -> None:
     aligner = make_aligner()
     videos = aligner.prepare(VideoBatch(torch.randn(2 * VIDEOS + 3, 2, DIM)))
-    texts = aligner.read(TextBatch(torch.randn(TEXTS + 1, DIM), torch.randn(TEXTS + 1, 2, DIM)))
+    texts = aligner.prepare_texts(TextBatch(torch.randn(TEXTS + 1, DIM), torch.randn(TEXTS + 1, 2, DIM)))
     whole = aligner(texts, videos)
     check_same(aligner.score(texts, videos), whole)
     rows = torch.tensor([VIDEOS, 0, 5])
@@ -262,7 +262,9 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.bool \(1, 3\)"):
         aligner.prepare(VideoBatch(torch.zeros(1, 2, DIM), frame_mask=torch.ones(1, 3, dtype=torch.bool)))
     with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.int64 \(1, 2\)"):
-        aligner.read(TextBatch(torch.zeros(1, DIM), torch.zeros(1, 2, DIM), torch.ones(1, 2, dtype=torch.int64)))
+        aligner.prepare_texts(
+            TextBatch(torch.zeros(1, DIM), torch.zeros(1, 2, DIM), torch.ones(1, 2, dtype=torch.int64))
+        )
     with pytest.raises(ValueError, match=r"temperature must be positive, got 0"):
         ConceptAligner(temperature=0)
 
@@ -349,7 +351,7 @@ def test_features_and_similarities_are_the_published_ones(case: Case) -> None:
 def test_the_door_is_the_published_code_where_nothing_is_padded(case: Case) -> None:
     aligner, golden, inputs = convert_case(case), case.outputs, case.inputs
     videos = aligner.prepare(VideoBatch(inputs["frame_feat"], frame_mask=inputs["video_mask"].bool()))
-    texts = aligner.read(TextBatch(inputs["sentence"], inputs["text_feat"], inputs["text_mask"].bool()))
+    texts = aligner.prepare_texts(TextBatch(inputs["sentence"], inputs["text_feat"], inputs["text_mask"].bool()))
     whole, real = videos.mask.all(dim=1), inputs["text_mask"].bool().all(dim=1)
     assert whole.sum() >= 3
     assert real.sum() >= 3
@@ -419,7 +421,7 @@ def test_each_side_keeps_its_own_decoder_where_it_had_one(
     for of_words in (False, True):
         expected = published.find(memory, of_words=of_words, separate_queries=separate_queries)
         check_close(aligner.find_concepts(memory, mask, of_words=of_words), expected, 2e-6)
-    texts, videos = aligner.read(TextBatch(memory[:, 0], memory, mask)), aligner.prepare(VideoBatch(memory))
+    texts, videos = aligner.prepare_texts(TextBatch(memory[:, 0], memory, mask)), aligner.prepare(VideoBatch(memory))
     assert aligner.temporal is not None
     seen = aligner.temporal(memory, mask)
     check_close(texts.concepts, published.find(memory, of_words=True, separate_queries=separate_queries), 2e-6)
@@ -427,7 +429,9 @@ def test_each_side_keeps_its_own_decoder_where_it_had_one(
     save_aligner(aligner, tmp_path / "aligner.safetensors")
     again = load_aligner(tmp_path / "aligner.safetensors")
     assert isinstance(again, ConceptAligner)
-    check_same(again.score(again.read(TextBatch(memory[:, 0], memory, mask)), videos), aligner.score(texts, videos))
+    check_same(
+        again.score(again.prepare_texts(TextBatch(memory[:, 0], memory, mask)), videos), aligner.score(texts, videos)
+    )
 
 
 def temporal_blocks() -> dict[str, Tensor]:

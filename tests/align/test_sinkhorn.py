@@ -219,16 +219,16 @@ def test_what_it_refuses() -> None:
         (lambda: sinkhorn(scores[0]), r"scores must be a float32 or float64 matrix, got torch.float64 \(3,\)"),
         (lambda: sinkhorn(scores.half()), r"scores must be a float32 or float64 matrix, got torch.float16 \(2, 3\)"),
         (lambda: sinkhorn(holed), r"scores must be finite, got nan at \[1, 2\]"),
-        (lambda: sinkhorn(scores, temperature=0), "temperature must be above 0 and finite, got 0"),
-        (lambda: sinkhorn(scores, temperature=math.nan), "temperature must be above 0 and finite, got nan"),
+        (lambda: sinkhorn(scores, temperature=0), "temperature must be positive and finite, got 0"),
+        (lambda: sinkhorn(scores, temperature=math.nan), "temperature must be positive and finite, got nan"),
         (lambda: sinkhorn(scores, num_iterations=-1), "must be at least 0, got -1 and 0.0"),
         (lambda: sinkhorn(scores, tolerance=math.nan), "must be at least 0, got 4 and nan"),
         (lambda: sinkhorn(scores, row_mask=no), r"row_mask must be 2 bools, got torch.bool \(3,\)"),
         (lambda: sinkhorn(scores, column_mask=no.int()), r"column_mask must be 3 bools, got torch.int32 \(3,\)"),
-        (lambda: sinkhorn(scores, column_mask=no), "must have a row and a column that are real"),
-        (lambda: sinkhorn(scores[:0]), "must have a row and a column that are real"),
+        (lambda: sinkhorn(scores, column_mask=no), "must have at least one real row and column"),
+        (lambda: sinkhorn(scores[:0]), "must have at least one real row and column"),
         (lambda: sinkhorn(scores, row_weights=torch.ones(3)), r"row_weights must be 2 numbers, got \(3,\)"),
-        (lambda: sinkhorn(scores, column_weights=no.float()), r"column_weights must be above 0 and finite, got \[0.0"),
+        (lambda: sinkhorn(scores, column_weights=no.float()), r"column_weights must be positive and finite, got \[0.0"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -336,7 +336,7 @@ def test_packed_tokens_cost_little(dtype: torch.dtype, loss: float) -> None:
 def test_a_selector_wants_as_many_patches_for_each_frame() -> None:
     aligner = Aligner(selector=PatchSelector())
     videos = VideoBatch(torch.randn(2, 4, DIM), torch.randn(2, 23, DIM))
-    with pytest.raises(ValueError, match="tokens must be as many for each of 4 frames, got 23"):
+    with pytest.raises(ValueError, match="must be a multiple of the 4 frames, got 23"):
         aligner.prepare(videos)
     kept = aligner.eval().prepare(videos._replace(tokens=torch.randn(2, 24, DIM))).tokens
     assert kept.shape == (2, 16, DIM)
@@ -374,7 +374,7 @@ def test_embeddings_are_padded_to_the_longest() -> None:
 
 def test_raw_vectors_have_the_lengths_they_had_and_all_states() -> None:
     whole = make_segment(3, 6)
-    with pytest.raises(AlignerError, match="a trained aligner must have"):
+    with pytest.raises(AlignerError, match="encoder of a trained aligner must be"):
         collate_segments([whole], raw=True)
     told = dataclasses.replace(
         whole, frame_lengths=np.array([1, 2, 3], np.float32), token_lengths=np.arange(6, dtype=np.float32)
@@ -384,7 +384,7 @@ def test_raw_vectors_have_the_lengths_they_had_and_all_states() -> None:
     torch.testing.assert_close(videos.frames[0, 2], 3 * torch.from_numpy(whole.frames[2]))
     assert (videos.tokens[0, 0] == 0).all()
     row = np.ones((2, DIM), np.float32)
-    with pytest.raises(AlignerError, match="a trained aligner must have"):
+    with pytest.raises(AlignerError, match="encoder of a trained aligner must be"):
         collate_texts([TextEmbedding("", row[0], row)], raw=True)
     texts = collate_texts([TextEmbedding("", row[0], row, np.concatenate([row, 5 * row]))], raw=True)
     assert texts.words.shape == (1, 4, DIM)
@@ -417,5 +417,5 @@ def test_arrays_come_back_as_they_were_and_strangers_are_refused() -> None:
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
     for strange in (b"", b"\x09\x01\0\0", b"\x09"):
-        with pytest.raises(AlignerError, match="stored tokens must be of format 1"):
+        with pytest.raises(AlignerError, match="stored tokens must have format 1"):
             unpack_stacked([strange])

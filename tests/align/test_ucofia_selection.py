@@ -144,7 +144,7 @@ def test_a_selector_chooses_in_half_precision(true: bool) -> None:
 
 
 def test_too_few_patches_are_refused() -> None:
-    with pytest.raises(ValueError, match="tokens must hold at least 3 patches a frame, got 2"):
+    with pytest.raises(ValueError, match="at least 3 patches per frame, got 2"):
         PatchSelector()(torch.randn(1, 3, 8))
 
 

@@ -377,7 +377,7 @@ def test_wrong_names_get_one_sentence(tmp_path: Path) -> None:
             load_ranker(name, encoder, tokens="int4")
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.ones(1)}, other)
-    with pytest.raises(AlignerError, match="not an aligner that this version of vidret knows"):
+    with pytest.raises(AlignerError, match="not an aligner that this version of vidret supports"):
         load_ranker(str(other), encoder)
 
 
@@ -388,7 +388,11 @@ def test_a_trained_aligner_wants_its_kind_of_encoder(kind: str, tmp_path: Path) 
     with pytest.raises(AlignerError, match=r"safetensors: the encoder must have 64 dimensions, got narrow of 32$"):
         make_ranker(kind, tmp_path, encoder=narrow)
     ranker, segment = make_ranker(kind, tmp_path), make_segment(4)
-    with pytest.raises(AlignerError, match="a trained aligner must have a CLIP model of ours as encoder, got one that"):
+    with pytest.raises(
+        AlignerError, match="encoder of a trained aligner must be a vidret CLIP model, got one without lengths"
+    ):
         ranker.pack(make_segment(4, raw=False))
-    with pytest.raises(AlignerError, match="a trained aligner must have a CLIP model of ours as encoder, got one with"):
+    with pytest.raises(
+        AlignerError, match="encoder of a trained aligner must be a vidret CLIP model, got one without raw"
+    ):
         ranker.score([make_text("a dog", raw=False)], [ranker.pack(segment)], [segment.frames])

@@ -1,1 +1,1 @@
-"""Candidates to reranked hits: similarities finer than one vector a video."""
+"""Query-video similarities that are finer than one vector per video, for reranking."""

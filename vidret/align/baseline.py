@@ -1,10 +1,10 @@
-"""What a score is worth: how many queries that have nothing to do with an index score as high in it."""
+"""Calibration of what a score means: the share of unrelated queries that score as high in an index."""
 
 from collections.abc import Sequence
 
-WEAK = 0.75  # of the unrelated queries
+WEAK = 0.75  # share of unrelated queries from which on a hit is weak
 
-# Everyday subjects, far apart: most of them are not in most collections.
+# Diverse everyday subjects, most of which are absent from most collections.
 UNRELATED = (
     "a penguin slides on the ice",
     "a rocket lifts off into the sky",
@@ -74,5 +74,5 @@ UNRELATED = (
 
 
 def unrelated_share(best_scores: Sequence[float], score: float) -> float:
-    """Give the share of unrelated queries whose best score in the index is at least ``score``."""
+    """Return the share of unrelated queries whose best score in the index is at least ``score``; 0 without queries."""
     return sum(best >= score for best in best_scores) / len(best_scores) if best_scores else 0.0

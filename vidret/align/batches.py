@@ -1,4 +1,4 @@
-"""Embeddings of any length, padded to tensors: what the aligner takes in."""
+"""Batches of text and video embeddings, padded to tensors: the input of the aligners."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,22 +13,22 @@ from vidret.types import SegmentEmbedding, TextEmbedding
 
 
 class TextBatch(NamedTuple):
-    """Texts; ``mask`` is False where a word is padding, None when all are real."""
+    """Texts; ``mask`` is False where a word is padding, None if none is."""
 
     sentences: Float[Tensor, "text dim"]
     words: Float[Tensor, "text word dim"]
     mask: Bool[Tensor, "text word"] | None = None
 
     def to(self, dtype: torch.dtype) -> "TextBatch":
-        """Return the vectors in another precision."""
+        """Return a copy with vectors of another dtype."""
         return TextBatch(self.sentences.to(dtype), self.words.to(dtype), self.mask)
 
 
 class VideoBatch(NamedTuple):
-    """Videos, one segment each, as an encoder gives them.
+    """Videos of one segment each, as encoded.
 
-    ``tokens`` are the patches of all frames, frame after frame, as many for each; or, with ``sizes``, merged tokens of
-    the whole video, in any number. Masks are False where there is padding, None when all is real.
+    ``tokens`` are the patches of all frames, frame by frame, equally many for each frame; or, with ``sizes``, any
+    number of merged tokens of the whole video. Masks are False where there is padding, None if there is none.
     """
 
     frames: Float[Tensor, "video frame dim"]
@@ -38,45 +38,53 @@ class VideoBatch(NamedTuple):
     sizes: Float[Tensor, "video token"] | None = None
 
     def to(self, dtype: torch.dtype) -> "VideoBatch":
-        """Return the vectors in another precision; sizes stay as they are."""
+        """Return a copy with vectors of another dtype; sizes are unchanged."""
         tokens = None if self.tokens is None else self.tokens.to(dtype)
         return self._replace(frames=self.frames.to(dtype), tokens=tokens)
 
 
 def collate_texts(texts: Sequence[TextEmbedding], *, raw: bool = False) -> TextBatch:
-    """Pad texts to the words of the longest; ``raw`` gives what a text tower's states were, markers included.
+    """Collate texts, padded to the longest.
+
+    Args:
+        texts: Embedded texts.
+        raw: Whether to use the hidden states of the text tower, including the start and end tokens.
 
     Raises:
-        AlignerError: Raw states are asked for, and the encoder has none.
+        AlignerError: The encoder does not provide raw states.
     """
     if not raw:
         words, mask = _pad([text.words for text in texts])
         return TextBatch(torch.from_numpy(np.stack([text.sentence for text in texts])).float(), words, mask)
     states = [text.states for text in texts if text.states is not None]
     if len(states) < len(texts):
-        raise AlignerError("a trained aligner must have a CLIP model of ours as encoder, got one without raw states")
+        raise AlignerError("the encoder of a trained aligner must be a vidret CLIP model, got one without raw states")
     words, mask = _pad(states)
     return TextBatch(torch.from_numpy(np.stack([each[-1] for each in states])).float(), words, mask)
 
 
 def collate_segments(segments: Sequence[SegmentEmbedding], *, raw: bool = False) -> VideoBatch:
-    """Pad segments to the frames and tokens of the longest; ``raw`` undoes the scaling to unit length.
+    """Collate segments, with frames and tokens padded to the longest.
 
-    Tokens are left out unless all segments have some; sizes, where every token is one patch.
+    Tokens are omitted unless all segments have them, and sizes if every token is a single patch.
+
+    Args:
+        segments: Embedded segments.
+        raw: Whether to undo the scaling of vectors to unit length.
 
     Raises:
-        AlignerError: Raw vectors are asked for, and the encoder told no lengths.
+        AlignerError: The encoder does not provide the original lengths of vectors.
     """
-    frames, frame_mask = _pad([_stretch(segment.frames, segment.frame_lengths, raw=raw) for segment in segments])
-    parts = [
-        _stretch(segment.tokens, segment.token_lengths, raw=raw) for segment in segments if segment.tokens is not None
+    frames, frame_mask = _pad([_rescale(segment.frames, segment.frame_lengths, raw=raw) for segment in segments])
+    segment_tokens = [
+        _rescale(segment.tokens, segment.token_lengths, raw=raw) for segment in segments if segment.tokens is not None
     ]
-    if len(parts) < len(segments):
+    if len(segment_tokens) < len(segments):
         return VideoBatch(frames, frame_mask=frame_mask)
-    tokens, token_mask = _pad(parts)
+    tokens, token_mask = _pad(segment_tokens)
     counts = [
-        np.ones(len(part), np.float32) if segment.sizes is None else segment.sizes
-        for part, segment in zip(parts, segments, strict=True)
+        np.ones(len(rows), np.float32) if segment.sizes is None else segment.sizes
+        for rows, segment in zip(segment_tokens, segments, strict=True)
     ]
     if all((count == 1).all() for count in counts):
         return VideoBatch(frames, tokens, frame_mask, token_mask)
@@ -84,20 +92,20 @@ def collate_segments(segments: Sequence[SegmentEmbedding], *, raw: bool = False)
     return VideoBatch(frames, tokens, frame_mask, token_mask, sizes)
 
 
-def _stretch(
+def _rescale(
     units: Float[np.ndarray, "row dim"], lengths: Float[np.ndarray, " row"] | None, *, raw: bool
 ) -> Float[np.ndarray, "row dim"]:
-    """Give rows the lengths they had."""
+    """Return unit vectors, scaled to their original lengths if ``raw``."""
     if not raw:
         return units
     if lengths is None:
-        raise AlignerError("a trained aligner must have a CLIP model of ours as encoder, got one that tells no lengths")
-    stretched: Float[np.ndarray, "row dim"] = units * lengths[:, None]
-    return stretched
+        raise AlignerError("the encoder of a trained aligner must be a vidret CLIP model, got one without lengths")
+    rescaled: Float[np.ndarray, "row dim"] = units * lengths[:, None]
+    return rescaled
 
 
 def _pad(rows: Sequence[Float[np.ndarray, "row dim"]]) -> tuple[Tensor, Tensor | None]:
-    """Stack what has different numbers of rows, zeros below; the mask is None when all have the same."""
+    """Stack arrays, zero-padded to the most rows; the mask is None if all have equally many."""
     lengths = [len(each) for each in rows]
     longest = max(lengths)
     if min(lengths) == longest:

@@ -1,12 +1,12 @@
-"""Corrections of scores from a bank of queries: videos that answer every query lose what they had for nothing.
+"""Hubness correction: lower the scores of videos that match every query.
 
-SK-norm and QB-norm learn one number a video from the scores of a bank (such as the training captions) against the
-videos. That number is stored with the video and added to its score, so a single query is corrected without others:
+SK-norm and QB-norm compute one number per video from the scores of a bank of queries, such as the training captions.
+That number is stored and added to the video's score, so that a single query is corrected without any other:
 
-    calibration = sk_norm(bank_scores)                # (query, video), once
-    corrected = calibration.correct(scores)           # (video) or (query, video), at any time
+    correction = sk_norm(bank_scores)                 # (query, video), once
+    corrected = correction.correct(scores)            # (video) or (query, video), at any time
 
-From videos to texts the two swap places: give the transposes, and texts have the potentials.
+For video-to-text retrieval pass the transposes; the potentials are then those of texts.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from vidret.align.sinkhorn import check_finite, sinkhorn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HubnessCorrection:
-    """What a bank of queries says about each video.
+    """A correction of the scores of each video, computed from a bank of queries.
 
     Attributes:
-        potentials: What is added to the scores of each video, in their unit; the lower, the more it answers the bank.
-        active: The videos that are among the best of some query of the bank: only queries whose best video is one of
-            them are corrected. None where this plays no part.
-        num_queries: How many queries the bank had.
-        error: Mass that the bank's queries have too much or too little after the last iteration, 0..2; 0 for QB-norm.
+        potentials: Added to the scores of each video, in the same unit; lower for videos that match more of the bank.
+        active: True for videos among the top k of some query in the bank. Only queries whose best video is active are
+            corrected. None to correct all queries.
+        num_queries: Number of queries in the bank.
+        error: Total marginal error of the bank's queries after the last Sinkhorn iteration, 0..2; 0 for QB-norm.
     """
 
     potentials: Float[Tensor, " video"]
@@ -36,13 +36,14 @@ class HubnessCorrection:
     error: float = 0.0
 
     def correct(self, scores: Float[Tensor, "*query video"]) -> Float[Tensor, "*query video"]:
-        """Correct the scores of one query or of many, each by itself.
+        """Return the corrected scores of one or many queries, each independent of the others.
 
         Raises:
-            ValueError: The scores are of other videos than the bank's, or not finite.
+            ValueError: The number of videos differs from the bank's, or a score is not finite.
         """
         if scores.ndim == 0 or scores.shape[-1] != len(self.potentials):
-            raise ValueError(f"scores must be of the bank's {len(self.potentials)} videos, got {tuple(scores.shape)}")
+            wanted = len(self.potentials)
+            raise ValueError(f"scores must have {wanted} videos, as the bank has, got shape {tuple(scores.shape)}")
         check_finite("scores", scores)
         corrected = scores + self.potentials
         if self.active is None:
@@ -54,18 +55,18 @@ class HubnessCorrection:
 def sk_norm(
     bank: Float[Tensor, "query video"], *, temperature: float = 1.0, num_iterations: int = 4
 ) -> HubnessCorrection:
-    """Learn how much each video must give up for all videos to answer the same share of the bank.
+    """Compute Sinkhorn potentials with which all videos match an equal share of the bank.
 
-    To be done for each level of similarity by itself, before levels are averaged. The potentials are temperature *
-    log_softmax(column potentials / temperature): the softmax only fixes their common constant, which ranks nothing.
+    Apply it to each level of similarity separately, before levels are averaged. The potentials are temperature *
+    log_softmax(column potentials / temperature); the softmax fixes their common constant, which affects no ranking.
 
     Args:
-        bank: Scores of the bank's queries with the videos.
-        temperature: 1 for logits, as published; about 0.01 for cosines, which is the same as a hundredfold of them.
-        num_iterations: Of Sinkhorn; 4 as published.
+        bank: Scores of the bank's queries for the videos.
+        temperature: 1 for logits, as published; about 0.01 for cosines, equivalent to scaling them by 100.
+        num_iterations: Number of Sinkhorn iterations; 4 as published.
 
     Raises:
-        ValueError: The bank is not a finite float matrix, or a setting breaks its rule.
+        ValueError: The bank is not a matrix of finite floats, or a setting is invalid.
 
     Reference:
         Wang et al., Unified Coarse-to-Fine Alignment for Video-Text Retrieval (2023), SK-norm.
@@ -77,26 +78,26 @@ def sk_norm(
 
 
 def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 1) -> HubnessCorrection:
-    """Learn the dynamic inverted softmax: the share that the bank already has in each video, where that can matter.
+    """Compute the dynamic inverted softmax.
 
-    The published score of a query that is corrected is exp(beta * score) / sum over the bank of exp(beta * bank score);
-    here it is the logarithm of that, divided by beta: the same order without overflow, in the unit of the scores. So
-    the published number is exp(beta * corrected). Scores of one query are never comparable with another's.
+    The published score of a corrected query is exp(beta * score) / sum over the bank of exp(beta * bank score). This is
+    its logarithm divided by beta, which gives the same order without overflow, in the unit of the scores; the published
+    number is exp(beta * corrected). Scores of different queries are not comparable.
 
     Args:
-        bank: Scores of the bank's queries with the videos.
-        beta: The inverse temperature; 20 as published, for cosines.
-        k: A video is active if it is among the k best of some query; equal scores are all among them.
+        bank: Scores of the bank's queries for the videos.
+        beta: Inverse temperature; 20 as published, for cosines.
+        k: A video is active if it is among the top k of some query, ties included.
 
     Raises:
-        ValueError: The bank is not a finite float matrix, or a setting breaks its rule.
+        ValueError: The bank is not a matrix of finite floats, or a setting is invalid.
 
     Reference:
         Bogolin et al., Cross Modal Retrieval with Querybank Normalisation (2022).
     """
     check_bank(bank)
     if not 0 < beta < float("inf"):
-        raise ValueError(f"beta must be above 0 and finite, got {beta}")
+        raise ValueError(f"beta must be positive and finite, got {beta}")
     if not 1 <= k <= bank.shape[1]:
         raise ValueError(f"k must be in 1..{bank.shape[1]}, the number of videos, got {k}")
     active = (bank >= bank.topk(k, dim=1).values[:, -1:]).any(0)
@@ -104,14 +105,14 @@ def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 
 
 
 def dual_softmax(scores: Float[Tensor, "query video"]) -> Float[Tensor, "query video"]:
-    """Weigh each score by the query's share in the video, against all other queries of the matrix.
+    """Multiply each score by the softmax of its column, that is, over all queries for the same video.
 
-    This looks at all queries at once: report it apart from results that do not. The scale of the scores matters (give
-    logits, not cosines), and so does their sign: a negative score rises as its share falls. From videos to texts give
-    the transpose; that is not the transpose of the result.
+    This uses all test queries at once, so report it separately from results that do not. The scale of the scores
+    matters (pass logits, not cosines), and so does their sign: a negative score rises as its weight falls. For
+    video-to-text retrieval pass the transpose; the result is not the transpose of the other direction's.
 
     Raises:
-        ValueError: The scores are not a finite float matrix.
+        ValueError: The scores are not a matrix of finite floats.
 
     Reference:
         Cheng et al., Improving Video-Text Retrieval by Multi-Stream Corpus Alignment and Dual Softmax Loss (2021).
@@ -121,10 +122,14 @@ def dual_softmax(scores: Float[Tensor, "query video"]) -> Float[Tensor, "query v
 
 
 def check_bank(bank: Tensor, name: str = "bank") -> None:
-    """Refuse what is no matrix of finite floats with at least one query and one video."""
+    """Check for a matrix of finite floats with at least one query and one video.
+
+    Raises:
+        ValueError: ``bank`` is anything else.
+    """
     if bank.ndim != 2 or bank.numel() == 0 or bank.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"{name} must be a float32 or float64 matrix of a query and a video or more, got {bank.dtype} "
+            f"{name} must be a float32 or float64 matrix of at least one query and one video, got {bank.dtype} "
             f"{tuple(bank.shape)}"
         )
     check_finite(name, bank)

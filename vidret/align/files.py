@@ -1,4 +1,4 @@
-"""An aligner's own file: safetensors with a card that says which aligner it is."""
+"""Saving and loading trained aligners: safetensors files with a card that names the kind of aligner."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from vidret.errors import AlignerError
 FORMAT = 1
 CARD = "vidret-aligner"
 
-# What builds an aligner of each kind from its weights and its card.
+# Builders of each kind of aligner from weights and card.
 BUILDERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Aligner | ConceptAligner]] = {
     Aligner.kind: lambda weights, card: build_aligner(weights, {}),
     ConceptAligner.kind: lambda weights, card: build_concepts(
@@ -28,24 +28,24 @@ BUILDERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Align
 
 
 def save_aligner(aligner: Aligner | ConceptAligner, path: Path) -> None:
-    """Write a trained aligner; ``load_aligner`` takes the file."""
+    """Write a trained aligner to a file that ``load_aligner`` reads."""
     card = {"format": FORMAT, "aligner": aligner.kind, **aligner.describe()}
     weights = {name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}
     save_file(weights, path, metadata={CARD: json.dumps(card)})
 
 
 def load_aligner(path: Path) -> Aligner | ConceptAligner:
-    """Read a trained aligner.
+    """Load a trained aligner.
 
     Raises:
-        AlignerError: The file cannot be read, or does not hold exactly an aligner.
+        AlignerError: The file cannot be read, or does not contain exactly the weights of an aligner.
     """
     try:
         with safe_open(path, "pt") as file:
             card = json.loads((file.metadata() or {}).get(CARD, "{}"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if card.get("format") != FORMAT or card.get("aligner") not in BUILDERS:
-            raise AlignerError("not an aligner that this version of vidret knows")
+            raise AlignerError("not an aligner that this version of vidret supports")
         return BUILDERS[card["aligner"]](weights, card)
     except (AlignerError, SafetensorError, OSError, ValueError, KeyError) as error:
         raise AlignerError(f"{path}: {error}") from error

@@ -1,8 +1,9 @@
-"""GLSCL, the fast aligner: frames pooled as a sentence weighs them, and concepts that texts and videos share.
+"""GLSCL, the fast aligner: frames pooled with weights that depend on the text, and concepts shared by both sides.
 
-All that one side knows by itself is computed once: ``prepare`` for videos, ``read`` for texts. ``score`` is left with a
-few matrix products over all pairs. A trained head reads features as they come, not of unit length: its softmax over
-frames (temperature 3) was trained with their norms. Without one, frames of unit length are pooled, and that is all.
+What depends on one side only is computed once: ``prepare`` for videos, ``prepare_texts`` for texts. ``score`` then
+takes a few matrix products over all pairs. A trained head takes features that are not normalized: its softmax over
+frames (temperature 3) was trained with their norms. Without a trained head, frames of unit length are pooled and no
+concepts are used.
 """
 
 from collections.abc import Sequence
@@ -20,14 +21,14 @@ from vidret.align.packing import pack_arrays, stack_rows, unpack_stacked
 from vidret.align.ucofia_temporal import TemporalTransformer
 
 EPS = 1e-12
-UNIT_TEMPERATURE = 0.03  # of cosines: what 3 is to products of CLIP's raw vectors, whose lengths are about 10
-TEXTS, VIDEOS = 64, 256  # of a block, whose frame weights fit a core's cache
+UNIT_TEMPERATURE = 0.03  # for cosines; corresponds to 3 for CLIP's raw vectors, whose norms are about 10
+TEXTS, VIDEOS = 64, 256  # per block, so that its frame weights fit a core's cache
 
 
 class ConceptVideos(NamedTuple):
-    """What the aligner keeps of videos.
+    """Prepared videos.
 
-    ``grams`` are the products among a video's frames. They follow from them, and are None where few texts ask.
+    ``grams`` are the Gram matrices of each video's frames; None where there are too few texts for them to pay off.
     """
 
     frames: Float[Tensor, "video frame dim"]
@@ -37,22 +38,22 @@ class ConceptVideos(NamedTuple):
 
     @classmethod
     def build(cls, frames: Tensor, mask: Tensor, concepts: Tensor) -> "ConceptVideos":
-        """Add what follows from the rest, and need not be stored."""
+        """Return prepared videos with their Gram matrices, which need not be stored."""
         return cls(frames, mask, concepts, frames @ frames.mT)
 
     def take(self, rows: Tensor | slice) -> "ConceptVideos":
-        """Give some of the videos: candidates, in the order asked for."""
-        return ConceptVideos(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+        """Return the selected videos, in the given order."""
+        return ConceptVideos(*(None if field is None else field[rows] for field in self))  # type: ignore[arg-type]
 
     def pack(self) -> bytes:
-        """Write the only video there is as float16: its real frames, and its concepts."""
+        """Return the real frames and the concepts of a single video as float16 bytes."""
         return pack_arrays([self.frames[0, self.mask[0]].half().numpy(), self.concepts[0].half().numpy()])
 
     @classmethod
     def unpack(
         cls, packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "frame dim"]] = ()
     ) -> "ConceptVideos":
-        """Put stored videos together again; where nothing was packed, ``frames`` are all that there is."""
+        """Return the videos that ``pack`` wrote, as a batch; if all are empty, they have ``frames`` and no concepts."""
         if any(map(len, packed)):
             (rows, mask), (concepts, _) = unpack_stacked(packed)
         else:
@@ -63,14 +64,14 @@ class ConceptVideos(NamedTuple):
 
 
 class ConceptTexts(NamedTuple):
-    """What the aligner needs of texts: the sentences as the encoder gave them, and the concepts among their words."""
+    """Prepared texts: sentence vectors as encoded, and the concepts found among the words."""
 
     sentences: Float[Tensor, "text dim"]
     concepts: Float[Tensor, "text concept dim"]
 
 
 class ConceptScores(NamedTuple):
-    """The scores of texts against videos, ``total = pooled + share * shared``, and each video's heaviest frame."""
+    """Scores, with ``total = pooled + share * shared``, and the index of the frame with the highest weight."""
 
     total: Float[Tensor, "text video"]
     pooled: Float[Tensor, "text video"]
@@ -79,7 +80,7 @@ class ConceptScores(NamedTuple):
 
 
 class ConceptFinder(nn.Module):
-    """Find a few concepts among frames or among words: a decoder whose seeds ask for one each."""
+    """A decoder that finds a few concepts among frames or words, with one learned query (seed) per concept."""
 
     def __init__(self, dim: int, *, num_concepts: int = 8, layers: int = 3, heads: int = 8, hidden: int = 2048) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class ConceptFinder(nn.Module):
     def forward(
         self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"]
     ) -> Float[Tensor, "batch concept dim"]:
-        """Give the concepts of frames or of words, of unit length; zeros where nothing is real."""
+        """Return the concepts of frames or words, of unit length; zeros for rows that are all padding."""
         memory = memory.masked_fill(~mask[..., None], 0)
         x, bias = self.seeds.expand(len(memory), -1, -1), _bias(memory, mask)
         for layer in self.decoder:
@@ -100,10 +101,10 @@ class ConceptFinder(nn.Module):
 
 
 class ConceptAligner(nn.Module):
-    """Score texts against videos: a frame pooling that the text steers, and concepts found on both sides alike.
+    """Scores of texts for videos: text-conditioned frame pooling, plus agreement of concepts found on both sides.
 
-    Training-free as it is, which leaves the pooling, over vectors of unit length; the parts of a trained head are
-    passed in, and then all vectors must come as the encoder gave them.
+    By default it is training-free and consists of the pooling only, over vectors of unit length. The modules of a
+    trained head are passed in; all vectors must then keep the norms that the encoder gave them.
 
     Reference: GLSCL (Zhang et al. 2025), global interaction and local interaction with shared queries and decoder.
     """
@@ -122,14 +123,14 @@ class ConceptAligner(nn.Module):
         """Compose an aligner.
 
         Args:
-            temporal: Lets frames see each other first.
-            finder: Finds concepts among frames, and among words, too, unless these have a finder of their own.
+            temporal: Temporal transformer applied to frames first.
+            finder: Finds concepts among frames, and also among words unless ``word_finder`` is given.
             word_finder: Finds concepts among words.
-            temperature: Of the softmax over frames; 3 for the published heads.
-            share: Weight of the shared concepts in the score.
+            temperature: Temperature of the softmax over frames; 3 for the published heads.
+            share: Weight of the concept agreement in the score.
 
         Raises:
-            ValueError: The temperature is not positive, or the finders have different numbers of concepts.
+            ValueError: The temperature is not positive, or the finders' seeds differ in shape.
         """
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
@@ -144,11 +145,11 @@ class ConceptAligner(nn.Module):
 
     @property
     def trained(self) -> bool:
-        """Say whether there is a trained head, which reads raw vectors."""
+        """Whether there is a trained head, which takes raw vectors."""
         return self.finder is not None
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings that no weight tells.
+        """Return the settings that do not follow from the weights.
 
         Raises:
             ValueError: There is no trained head.
@@ -159,29 +160,29 @@ class ConceptAligner(nn.Module):
         return {"temperature": self.temperature, "heads": heads, "share": self.share}
 
     def prepare(self, videos: VideoBatch) -> ConceptVideos:
-        """Compute all about videos that no text changes; their tokens are not looked at.
+        """Compute what does not depend on a text. Tokens are not used.
 
         Raises:
-            ValueError: The mask does not fit.
+            ValueError: The mask is not bool or has the wrong shape.
         """
-        mask = _check(videos.frames, videos.frame_mask)
+        mask = _fill_mask(videos.frames, videos.frame_mask)
         frames = videos.frames.masked_fill(~mask[..., None], 0)
         frames = frames if self.temporal is None else self.temporal(frames, mask)
         return ConceptVideos.build(frames, mask, self.find_concepts(frames, mask))
 
-    def read(self, texts: TextBatch) -> ConceptTexts:
-        """Compute all about texts that no video changes.
+    def prepare_texts(self, texts: TextBatch) -> ConceptTexts:
+        """Compute what does not depend on a video.
 
         Raises:
-            ValueError: The mask does not fit.
+            ValueError: The mask is not bool or has the wrong shape.
         """
-        mask = _check(texts.words, texts.mask)
+        mask = _fill_mask(texts.words, texts.mask)
         return ConceptTexts(texts.sentences, self.find_concepts(texts.words, mask, of_words=True))
 
     def find_concepts(
         self, memory: Float[Tensor, "batch token dim"], mask: Bool[Tensor, "batch token"], *, of_words: bool = False
     ) -> Float[Tensor, "batch concept dim"]:
-        """Return the concepts of frames or of words; none without a trained head."""
+        """Return the concepts of frames or words; zero concepts without a trained head."""
         finder = self.word_finder if of_words and self.word_finder is not None else self.finder
         if finder is None:
             return memory.new_zeros(len(memory), 0, memory.shape[-1])
@@ -190,30 +191,30 @@ class ConceptAligner(nn.Module):
 
     @torch.no_grad()
     def score(self, texts: TextBatch | ConceptTexts, videos: ConceptVideos) -> ConceptScores:
-        """Score every text against every video, block by block: the working memory does not grow with their numbers."""
-        queries = self.read(texts) if isinstance(texts, TextBatch) else texts
+        """Score every text for every video, block by block: working memory does not grow with their numbers."""
+        queries = self.prepare_texts(texts) if isinstance(texts, TextBatch) else texts
         if videos.grams is None and len(queries.sentences) >= videos.frames.shape[1]:
             videos = ConceptVideos.build(videos.frames, videos.mask, videos.concepts)
         shape = len(queries.sentences), len(videos.frames)
         total, pooled, shared = (videos.frames.new_empty(shape) for _ in range(3))
-        found = ConceptScores(total, pooled, shared, total.new_empty(shape, dtype=torch.long))
+        scores = ConceptScores(total, pooled, shared, total.new_empty(shape, dtype=torch.long))
         for column in range(0, shape[1], VIDEOS):
             columns = slice(column, column + VIDEOS)
             block = videos.take(columns)
             for row in range(0, shape[0], TEXTS):
                 rows = slice(row, row + TEXTS)
-                part = self(ConceptTexts(queries.sentences[rows], queries.concepts[rows]), block)
-                for whole, scores in zip(found, part, strict=True):
-                    whole[rows, columns] = scores
-        return found
+                block_scores = self(ConceptTexts(queries.sentences[rows], queries.concepts[rows]), block)
+                for full, values in zip(scores, block_scores, strict=True):
+                    full[rows, columns] = values
+        return scores
 
     def forward(self, texts: ConceptTexts, videos: ConceptVideos) -> ConceptScores:
-        """Score every text against every video at once, with gradients.
+        """Score every text for every video at once, with gradients.
 
-        With w the frames' weights and l their products with the sentence c, the pooled frame g = sum_f w_f v_f is
-        not built where there are grams: c.g = sum_f w_f l_f, and |g|^2 = w^T (v v^T) w. They pay off from as many
-        texts on as a video has frames. The published code masks after the softmax and does not divide anew; a cosine
-        does not see that.
+        Let w be the weights of frames and l their products with the sentence c. The pooled frame g = sum_f w_f v_f is
+        not needed where there are Gram matrices: c.g = sum_f w_f l_f, and |g|^2 = w^T (v v^T) w. They pay off once
+        there are as many texts as a video has frames. The published code masks after the softmax without normalizing
+        again; the cosine is the same.
         """
         products = einsum(texts.sentences, videos.frames, "t d, v f d -> v t f")
         logits = products / self.temperature + _bias(videos.frames, videos.mask)[:, None]
@@ -229,9 +230,10 @@ class ConceptAligner(nn.Module):
 
 
 def diversity_loss(concepts: Float[Tensor, "video concept dim"], *, margin: float = 0.1) -> Float[Tensor, ""]:
-    """Keep a video's concepts apart: hinge of their mean products against the diagonal, by rows and by columns.
+    """Return the intra-diversity loss, which keeps the concepts of a video apart.
 
-    The published weight of this term is 1e-4. Reference: GLSCL, intra-diversity loss.
+    It is a hinge of the concepts' mean products against the diagonal, by rows and by columns. The published weight of
+    this term is 1e-4. Reference: GLSCL, intra-diversity loss.
     """
     gram = (concepts @ concepts.mT).mean(dim=0)
     own, num = gram.diagonal(), len(gram)
@@ -247,17 +249,18 @@ def consistency_loss(
     beta: float = 0.005,
     target: float = 0.75,
 ) -> Float[Tensor, ""]:
-    """Let a concept mean the same on both sides: equal means, and products near ``target``.
+    """Return the inter-consistency loss, with which a concept means the same on both sides.
 
-    The products are summed over pairs and divided by the number of concepts, as published: ``beta`` belongs to a batch
-    size. Reference: GLSCL, inter-consistency loss.
+    It asks for equal means and for products near ``target``. As published, products are summed over pairs and divided
+    by the number of concepts, so a value of ``beta`` depends on the batch size. Reference: GLSCL, inter-consistency
+    loss.
     """
     products = (texts * videos).sum(dim=(0, 2)) / texts.shape[1]
     return functional.mse_loss(videos.mean(dim=0), texts.mean(dim=0)) + beta * (products - target).square().sum()
 
 
-def _check(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """Give the mask, all true unless there is one."""
+def _fill_mask(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the validated mask, or one that is all True if it is None."""
     if mask is None:
         return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
@@ -266,5 +269,5 @@ def _check(tokens: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _bias(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Give what hides padding from a softmax; finite, so that a row of nothing but padding has no NaN."""
+    """Return an additive mask for softmax logits; finite, so that a row of padding only gives no NaN."""
     return torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, torch.finfo(tokens.dtype).min / 2)

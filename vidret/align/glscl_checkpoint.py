@@ -1,8 +1,8 @@
-"""Convert a published GLSCL checkpoint's aligner to ours; shapes say what it is.
+"""Conversion of the aligner in a published GLSCL checkpoint; sizes follow from the weights' shapes.
 
-A published checkpoint holds two decoders and two sets of queries, whether or not both were trained. With
-``cross_att_share`` the decoder of words serves frames, too; with ``query_share`` the queries of frames serve words, and
-the other decoder or set stays as it was initialised.
+A published checkpoint contains two decoders and two sets of queries, whether or not both were trained. With
+``cross_att_share`` the words' decoder is also used for frames; with ``query_share`` the frames' queries are also used
+for words. The unused decoder or set of queries keeps its initial values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,16 +15,16 @@ from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.errors import AlignerError
 from vidret.layers import find_misfits
 
-TEMPERATURE, HEADS, SHARE = 3.0, 8, 0.5  # of the published settings; no weight tells them
+TEMPERATURE, HEADS, SHARE = 3.0, 8, 0.5  # published settings, which do not follow from the weights
 
-# How names begin, in a checkpoint.
+# Prefixes of names in a checkpoint.
 POSITIONS, BLOCKS = "frame_position_embeddings.weight", "transformerClip.resblocks."
 FRAME_QUERIES, WORD_QUERIES = "spatial_queries", "noun_queries"
 FRAME_DECODER, WORD_DECODER = "transformer_decoder_spatial.layers.", "transformer_decoder_noun.layers."
 KNOWN = (POSITIONS, BLOCKS, FRAME_QUERIES, WORD_QUERIES, FRAME_DECODER, WORD_DECODER)
-FRAME_LAYER = "decoder_layer_spatial."  # the layer that the decoder of frames was copied from, never trained itself
-# The encoder's; the layers that decoders were copied from; and a weighing whose result is thrown away.
-LEFT = ("clip.", "decoder_layer_noun.", FRAME_LAYER, "weight_fc.")
+FRAME_LAYER = "decoder_layer_spatial."  # never trained itself: the frames' decoder was initialised with copies of it
+# Weights of the encoder, layers that decoders were initialised from, and a layer whose output is not used.
+IGNORED = ("clip.", "decoder_layer_noun.", FRAME_LAYER, "weight_fc.")
 
 
 def convert_concepts(
@@ -34,34 +34,34 @@ def convert_concepts(
     heads: int = HEADS,
     shared_queries: bool | None = None,
 ) -> ConceptAligner:
-    """Turn the aligner's part of a published GLSCL state dict into an aligner; the rest is the encoder's.
+    """Convert the aligner in a published GLSCL state dict; the encoder's weights are ignored.
 
-    Frames get a decoder of their own where there is one and it was trained.
+    Frames have their own decoder if the checkpoint contains one that was trained.
 
     Args:
         weights: The whole state dict.
-        temperature: Of the softmax over frames.
-        heads: Of the decoders' attention.
-        shared_queries: Whether the queries of frames serve words, too, which no weight tells; as the decoder unless
-            given.
+        temperature: Temperature of the softmax over frames.
+        heads: Attention heads of the decoders.
+        shared_queries: Whether the frames' queries are also used for words, which does not follow from the weights;
+            defaults to whether the decoder is shared.
 
     Raises:
-        AlignerError: Lists the weights that are missing, unknown or of another shape, by their published names.
+        AlignerError: Weights are missing, unknown or of another shape; the message lists their published names.
     """
-    _complain("unknown", [name for name in weights if not name.startswith((*KNOWN, *LEFT))], {})
+    _refuse("unknown", [name for name in weights if not name.startswith((*KNOWN, *IGNORED))], {})
     shared = not _is_trained(weights)
-    names = name_parts(shared, shared if shared_queries is None else shared_queries)
+    names = map_prefixes(shared, shared if shared_queries is None else shared_queries)
     renamed = {
-        own + name.removeprefix(theirs): weight.float()
-        for own, theirs in names.items()
+        own + name.removeprefix(published): weight.float()
+        for own, published in names.items()
         for name, weight in weights.items()
-        if name.startswith(theirs)
+        if name.startswith(published)
     }
     return build_concepts(renamed, temperature=temperature, heads=heads, names=names)
 
 
-def name_parts(shared_decoder: bool, shared_queries: bool) -> dict[str, str]:
-    """Return how our names begin, and how those of the weights that belong there do."""
+def map_prefixes(shared_decoder: bool, shared_queries: bool) -> dict[str, str]:
+    """Return the published prefix for each prefix of the aligner's own weight names."""
     decoder = WORD_DECODER if shared_decoder else FRAME_DECODER
     names = {"temporal.positions": POSITIONS, "temporal.blocks.": BLOCKS}
     names |= {"finder.seeds": FRAME_QUERIES, "finder.decoder.": decoder}
@@ -74,11 +74,22 @@ def name_parts(shared_decoder: bool, shared_queries: bool) -> dict[str, str]:
 def build_concepts(
     weights: Mapping[str, Tensor], *, temperature: float, heads: int, share: float = SHARE, names: Mapping[str, str]
 ) -> ConceptAligner:
-    """Build the aligner that weights with our names have the shapes of; errors call them by ``names``."""
+    """Build an aligner from weights with its own names, with sizes that follow from their shapes.
+
+    Args:
+        weights: The aligner's state dict.
+        temperature: Temperature of the softmax over frames.
+        heads: Attention heads of the decoders.
+        share: Weight of the concept agreement in the score.
+        names: Published prefix of each own prefix, used in errors.
+
+    Raises:
+        AlignerError: Weights are missing, unknown or of another shape.
+    """
     for_words = any(name.startswith("word_finder.") for name in weights)
     finders = ("finder.", "word_finder.") if for_words else ("finder.",)
-    needed = [f"{finder}{part}" for finder in finders for part in ("seeds", "decoder.0.linear1.weight")]
-    _complain("missing", [name for name in ("temporal.positions", *needed) if name not in weights], names)
+    needed = [f"{finder}{key}" for finder in finders for key in ("seeds", "decoder.0.linear1.weight")]
+    _refuse("missing", [name for name in ("temporal.positions", *needed) if name not in weights], names)
     positions = weights["temporal.positions"]
     aligner = ConceptAligner(
         temporal=TemporalTransformer(
@@ -90,48 +101,47 @@ def build_concepts(
         share=share,
     )
     for kind, misfits in find_misfits(aligner.state_dict(), weights).items():
-        _complain(kind, misfits, names)
+        _refuse(kind, misfits, names)
     aligner.load_state_dict(weights)
     return aligner.eval()
 
 
 def _build_finder(weights: Mapping[str, Tensor], prefix: str, heads: int) -> ConceptFinder:
-    """Build a finder of the shapes that its weights have."""
+    """Return a finder whose sizes follow from its weights."""
     num_concepts, dim = weights[f"{prefix}seeds"].shape
     layers, hidden = _count_layers(weights, f"{prefix}decoder."), len(weights[f"{prefix}decoder.0.linear1.weight"])
     return ConceptFinder(dim, num_concepts=num_concepts, layers=layers, heads=heads, hidden=hidden)
 
 
 def _is_trained(weights: Mapping[str, Tensor]) -> bool:
-    """Tell whether there is a decoder of frames that was trained: before that, its layers are copies of one."""
+    """Whether there is a frames' decoder that was trained; an untrained one consists of copies of one layer."""
     layers: dict[str, dict[str, Tensor]] = {}
     for name, weight in weights.items():
         if name.startswith(FRAME_DECODER):
-            number, part = name.removeprefix(FRAME_DECODER).split(".", 1)
-            layers.setdefault(number, {})[part] = weight
+            layer_index, key = name.removeprefix(FRAME_DECODER).split(".", 1)
+            layers.setdefault(layer_index, {})[key] = weight
     if not layers:
         return False
-    given = (
-        (name.removeprefix(FRAME_LAYER), weight) for name, weight in weights.items() if name.startswith(FRAME_LAYER)
-    )
-    origin = dict(given)
-    first, *others = [each for each in (*layers.values(), origin) if each]
-    return not others or not all(_is_copy(first, each) for each in others)
+    original = {
+        name.removeprefix(FRAME_LAYER): weight for name, weight in weights.items() if name.startswith(FRAME_LAYER)
+    }
+    first, *others = [layer for layer in (*layers.values(), original) if layer]
+    return not others or not all(_is_copy(first, layer) for layer in others)
 
 
 def _is_copy(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[part], other[part]) for part in one)
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def _count_layers(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len({name.removeprefix(prefix).split(".")[0] for name in weights if name.startswith(prefix)})
 
 
-def _complain(kind: str, found: Iterable[str], names: Mapping[str, str]) -> None:
-    """Refuse, calling our names by the published ones."""
-    called = []
-    for name in found:
-        prefix = next((ours for ours in names if name.startswith(ours)), "")
-        called.append(names.get(prefix, "") + name.removeprefix(prefix))
-    if called:
-        raise AlignerError(f"glscl: {len(called)} weights {kind}: {', '.join(sorted(called))}")
+def _refuse(kind: str, weight_names: Iterable[str], names: Mapping[str, str]) -> None:
+    """Raise an error that lists weights by their published names, if there are any."""
+    published = []
+    for name in weight_names:
+        prefix = next((own for own in names if name.startswith(own)), "")
+        published.append(names.get(prefix, "") + name.removeprefix(prefix))
+    if published:
+        raise AlignerError(f"glscl: {len(published)} weights {kind}: {', '.join(sorted(published))}")

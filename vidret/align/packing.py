@@ -1,4 +1,4 @@
-"""Prepared videos on their way to disk and back: a few small arrays a segment, in one run of bytes."""
+"""Serialization of prepared videos: a few small arrays per segment, as bytes."""
 
 import struct
 from collections.abc import Sequence
@@ -22,76 +22,77 @@ _HEAD, _SHAPE = struct.Struct("<BBxx"), struct.Struct("<BxHI")  # format, count;
 
 
 def pack_arrays(arrays: Sequence[Array]) -> bytes:
-    """Write arrays (row) or (row, column) of int8, float16 or float32 one after the other; small ones first align best.
+    """Serialize arrays (row) or (row, column) of int8, float16 or float32.
 
     Returns:
-        The bytes that ``unpack_stacked`` reads; a vector comes back with one column.
+        Bytes for ``unpack_stacked``, which returns a vector as one column.
     """
-    parts = [_HEAD.pack(FORMAT, len(arrays))]
+    chunks = [_HEAD.pack(FORMAT, len(arrays))]
     for array in arrays:
         rows, columns = array.shape if array.ndim == 2 else (len(array), 1)
-        parts.append(_SHAPE.pack(_TYPES.index(array.dtype), columns, rows))
+        chunks.append(_SHAPE.pack(_TYPES.index(array.dtype), columns, rows))
     for array in arrays:
-        parts.append(np.ascontiguousarray(array).tobytes())
-        parts.append(b"\0" * (-len(parts[-1]) % 4))
-    return b"".join(parts)
+        chunks.append(np.ascontiguousarray(array).tobytes())
+        chunks.append(b"\0" * (-len(chunks[-1]) % 4))
+    return b"".join(chunks)
 
 
 def unpack_stacked(packed: Sequence[bytes | memoryview]) -> list[Stacked]:
-    """Read many that ``pack_arrays`` wrote, with the same number of arrays each, as ``stack_rows`` gives them.
+    """Deserialize items that ``pack_arrays`` wrote, each with equally many arrays, and stack them as ``stack_rows``.
 
-    All that have the same shapes are read at once: looked at one by one, a few hundred small arrays cost more than what
-    is then done with them.
+    Items with equal shapes are read at once, since reading a few hundred small arrays one by one takes longer than
+    scoring them.
 
     Raises:
-        AlignerError: The bytes are of another format.
+        AlignerError: The bytes have another format version.
     """
-    alike: dict[bytes, list[int]] = {}
-    for item, each in enumerate(packed):
-        alike.setdefault(_read_head(each), []).append(item)
-    parts = [_unpack_alike(head, [packed[item] for item in items]) for head, items in alike.items()]
-    return [_join(list(alike.values()), arrays) for arrays in zip(*parts, strict=True)]
+    by_head: dict[bytes, list[int]] = {}
+    for index, data in enumerate(packed):
+        by_head.setdefault(_read_head(data), []).append(index)
+    groups = [_unpack_group(head, [packed[index] for index in indices]) for head, indices in by_head.items()]
+    return [_join(list(by_head.values()), arrays) for arrays in zip(*groups, strict=True)]
 
 
 def _read_head(packed: bytes | memoryview) -> bytes:
-    """Give the bytes that say what the rest is."""
-    found, count = _HEAD.unpack_from(packed) if len(packed) >= _HEAD.size else (None, 0)
-    if found != FORMAT:
-        raise AlignerError(f"stored tokens must be of format {FORMAT}, got {found}: index again with this version")
+    """Return the header, which describes the arrays that follow."""
+    version, count = _HEAD.unpack_from(packed) if len(packed) >= _HEAD.size else (None, 0)
+    if version != FORMAT:
+        raise AlignerError(f"stored tokens must have format {FORMAT}, got {version}: index again with this version")
     return bytes(packed[: _HEAD.size + count * _SHAPE.size])
 
 
-def _unpack_alike(head: bytes, packed: Sequence[bytes | memoryview]) -> list[Shaped[np.ndarray, "item row column"]]:
-    """Read those that share a head."""
-    place, arrays = len(head), []
+def _unpack_group(head: bytes, packed: Sequence[bytes | memoryview]) -> list[Shaped[np.ndarray, "item row column"]]:
+    """Deserialize items with equal headers."""
+    offset, arrays = len(head), []
     for code, columns, rows in _SHAPE.iter_unpack(head[_HEAD.size :]):
-        parts = [np.frombuffer(each, _TYPES[code], rows * columns, place) for each in packed]
-        arrays.append(np.concatenate(parts).reshape(len(packed), rows, columns))
-        place += parts[0].nbytes + -parts[0].nbytes % 4
+        values = [np.frombuffer(data, _TYPES[code], rows * columns, offset) for data in packed]
+        arrays.append(np.concatenate(values).reshape(len(packed), rows, columns))
+        offset += values[0].nbytes + -values[0].nbytes % 4
     return arrays
 
 
-def _join(items: Sequence[Sequence[int]], parts: Sequence[Shaped[np.ndarray, "item row column"]]) -> Stacked:
-    """Put the parts of a stack where their items belong, padded to the longest."""
-    if len(parts) == 1:
-        return torch.from_numpy(parts[0]), None
-    lengths = np.empty(sum(map(len, items)), np.int64)
-    stack = np.zeros((len(lengths), max(part.shape[1] for part in parts), parts[0].shape[2]), parts[0].dtype)
-    for rows, part in zip(items, parts, strict=True):
-        stack[rows, : part.shape[1]] = part
-        lengths[rows] = part.shape[1]
+def _join(indices: Sequence[Sequence[int]], groups: Sequence[Shaped[np.ndarray, "item row column"]]) -> Stacked:
+    """Return one stack with the items of each group at their indices, padded to the most rows."""
+    if len(groups) == 1:
+        return torch.from_numpy(groups[0]), None
+    lengths = np.empty(sum(map(len, indices)), np.int64)
+    stack = np.zeros((len(lengths), max(group.shape[1] for group in groups), groups[0].shape[2]), groups[0].dtype)
+    for rows, group in zip(indices, groups, strict=True):
+        stack[rows, : group.shape[1]] = group
+        lengths[rows] = group.shape[1]
     return torch.from_numpy(stack), _mask(lengths)
 
 
 def pack_video(video: PreparedVideos, *, whole: bool) -> bytes:
-    """Write one prepared video, but for its frames, which are stored anyway; ``whole`` adds the vector of the video.
+    """Serialize a single prepared video without its frames, which are stored elsewhere.
 
-    That vector follows from the frames unless a head was trained to make it. Tokens are written as they are: packed to
-    int8 or float16 before.
+    Args:
+        video: A batch of one video. Tokens are written with their dtype, so pack them to int8 or float16 first.
+        whole: Whether to include the video vector, which does not follow from the frames if a trained head made it.
     """
     tokens = video.tokens[0] if video.token_mask is None else video.tokens[0, video.token_mask[0]]
     kept = slice(None) if video.token_mask is None else video.token_mask[0]
-    scales, sizes = (None if part is None else part[0, kept] for part in (video.token_scales, video.sizes))
+    scales, sizes = (None if field is None else field[0, kept] for field in (video.token_scales, video.sizes))
     empty = torch.empty(0)
     return pack_arrays(
         [
@@ -106,14 +107,20 @@ def pack_video(video: PreparedVideos, *, whole: bool) -> bytes:
 def unpack_videos(
     packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "frame dim"]]
 ) -> PreparedVideos:
-    """Put stored videos together again, padded where they differ in length; an empty one has its frames for tokens."""
+    """Return the videos that ``pack_video`` wrote, as a padded batch.
+
+    If any item is empty, frames serve as the tokens of all.
+
+    Raises:
+        AlignerError: The bytes have another format version.
+    """
     rows, frame_mask = stack_rows(frames)
     rows = rows.float()
     if not all(map(len, packed)):
         return PreparedVideos(pool_frames(rows, frame_mask), rows, rows, frame_mask, frame_mask)
     scales, sizes, wholes, (tokens, token_mask) = unpack_stacked(packed)
     whole = wholes[0][..., 0].float() if wholes[0].shape[1] else pool_frames(rows, frame_mask)
-    # Where sizes are missing, as in padding, they are 1.
+    # Missing sizes, like those of padding, are 1.
     counts = functional.pad(sizes[0][..., 0], (0, tokens.shape[1] - sizes[0].shape[1])).clamp(min=1)
     return PreparedVideos(
         whole,
@@ -127,7 +134,7 @@ def unpack_videos(
 
 
 def stack_rows(arrays: Sequence[Array]) -> Stacked:
-    """Stack arrays of different numbers of rows, zeros below; the mask is None when all have the same."""
+    """Stack arrays, zero-padded to the most rows; the mask is None if all have equally many."""
     lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
     mask, rows = _mask(lengths), np.concatenate(arrays)
     if mask is None:
@@ -138,7 +145,7 @@ def stack_rows(arrays: Sequence[Array]) -> Stacked:
 
 
 def _mask(lengths: Int64[np.ndarray, " item"]) -> Bool[Tensor, "item row"] | None:
-    """Say which rows are not padding; None if all are."""
+    """Return True for rows that are not padding; None if none is padding."""
     if lengths.min() == lengths.max():
         return None
     return torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])

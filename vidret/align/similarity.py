@@ -1,4 +1,4 @@
-"""Similarities of a query with a video's frames."""
+"""Similarity of a query and the frames of videos."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ TOP_FRAMES = 4
 def score_top_frames(
     sentence: Float[np.ndarray, " dim"], frames: Sequence[Float[np.ndarray, "frame dim"]], *, top: int = TOP_FRAMES
 ) -> tuple[Float[np.ndarray, " segment"], list[int]]:
-    """Score segments by the mean similarity of the ``top`` frames that fit a query best.
+    """Score segments by the mean similarity of the ``top`` frames that are most similar to a query.
 
-    A video may show what is asked for in a few frames only; the best one alone would reward accidents.
+    A video may show the query's content in a few frames only, and the single best frame may be accidental.
 
     Returns:
         The score of each segment, and the index of its best frame.
@@ -21,7 +21,7 @@ def score_top_frames(
     if not frames:
         return np.zeros(0, dtype=np.float32), []
     similarities = np.concatenate(frames) @ sentence
-    ends = np.cumsum([len(each) for each in frames])
-    parts = np.split(similarities, ends[:-1])
-    scores = [np.partition(part, -top)[-top:].mean() if len(part) > top else part.mean() for part in parts]
-    return np.array(scores, dtype=np.float32), [int(part.argmax()) for part in parts]
+    ends = np.cumsum([len(segment) for segment in frames])
+    by_segment = np.split(similarities, ends[:-1])
+    scores = [np.partition(values, -top)[-top:].mean() if len(values) > top else values.mean() for values in by_segment]
+    return np.array(scores, dtype=np.float32), [int(values.argmax()) for values in by_segment]

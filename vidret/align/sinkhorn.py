@@ -1,4 +1,4 @@
-"""One Sinkhorn, in the log domain: scores become a plan in which every row and every column has its share."""
+"""Sinkhorn's algorithm in the log domain: scores to a transport plan with given row and column marginals."""
 
 import math
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transport:
-    """A plan with what explains it: ``log_plan = (scores + row potentials + column potentials) / temperature``.
+    """A transport plan and its potentials: ``log_plan = (scores + row + column potentials) / temperature``.
 
-    Potentials are in the unit of the scores. Padding has the potential -inf, and so no mass.
+    Potentials are in the unit of the scores. Padding has the potential -inf, and therefore no mass.
 
     Attributes:
-        log_plan: Logarithm of the mass that each pair carries; all mass together is 1.
-        row_potentials: What is added to the scores of each row.
-        column_potentials: What is added to the scores of each column.
-        error: How much mass the rows have too much or too little in total: 0..2. The columns are exact.
-        num_iterations: How many were made.
+        log_plan: Logarithm of the mass of each pair; the total mass is 1.
+        row_potentials: Added to the scores of each row.
+        column_potentials: Added to the scores of each column.
+        error: Sum of the absolute errors of the row marginals, 0..2. The column marginals are exact.
+        num_iterations: Number of iterations performed.
     """
 
     log_plan: Float[Tensor, "row column"]
@@ -30,7 +30,7 @@ class Transport:
 
     @property
     def plan(self) -> Float[Tensor, "row column"]:
-        """Give the mass that each pair carries."""
+        """Return the mass of each pair."""
         return self.log_plan.exp()
 
 
@@ -45,24 +45,25 @@ def sinkhorn(
     row_mask: Bool[Tensor, " row"] | None = None,
     column_mask: Bool[Tensor, " column"] | None = None,
 ) -> Transport:
-    """Scale exp(scores / temperature) by one factor a row and one a column until rows and columns have their weights.
+    """Scale the rows and columns of exp(scores / temperature) alternately towards the given marginals.
 
-    Columns are scaled first, from row factors of 1; an iteration scales rows, then columns. So 0 iterations are the
-    inverted softmax, 4 are UCoFiA's. The lower the temperature, the nearer the plan is to the optimal assignment, and
-    the more iterations it takes. Computed in the type of the scores; gradients pass through the iterations.
+    Columns are scaled first, with row factors of 1; then each iteration scales rows, then columns. So 0 iterations
+    give the inverted softmax, and UCoFiA uses 4. The lower the temperature, the closer the plan is to the optimal
+    assignment, and the more iterations it takes. Computed in the dtype of the scores; gradients pass through the
+    iterations.
 
     Args:
         scores: float32 or float64, finite where the masks are True. Higher is better.
-        temperature: What scores are divided by; the epsilon of entropic transport.
-        num_iterations: How many to make at most.
-        tolerance: Stop as soon as the error is at most this.
-        row_weights: Share of the mass of each row, divided by their sum here; all the same unless given.
-        column_weights: The same for the columns.
-        row_mask: True where a row is real. What padding holds does not matter, not even NaN.
-        column_mask: The same for the columns.
+        temperature: Divisor of the scores; the epsilon of entropic transport.
+        num_iterations: Maximum number of iterations.
+        tolerance: Error at which to stop early.
+        row_weights: Relative mass of each row; equal by default.
+        column_weights: Relative mass of each column; equal by default.
+        row_mask: True where a row is real. Padding may contain any values, even NaN.
+        column_mask: Likewise for columns.
 
     Raises:
-        ValueError: A value breaks its rule, or nothing is real.
+        ValueError: An argument is invalid, or all rows or columns are padding.
 
     Reference:
         Cuturi, Sinkhorn Distances: Lightspeed Computation of Optimal Transport (2013), algorithm 1.
@@ -70,7 +71,7 @@ def sinkhorn(
     if scores.ndim != 2 or scores.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"scores must be a float32 or float64 matrix, got {scores.dtype} {tuple(scores.shape)}")
     if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
     if num_iterations < 0 or not tolerance >= 0:
         raise ValueError(f"num_iterations and tolerance must be at least 0, got {num_iterations} and {tolerance}")
     real_rows = find_real("row_mask", row_mask, scores, 0)
@@ -101,33 +102,45 @@ def sinkhorn(
 
 
 def find_real(name: str, mask: Tensor | None, scores: Tensor, axis: int) -> Tensor:
-    """List the indices along an axis that are not padding; there must be one."""
+    """Return the indices along an axis that are not padding.
+
+    Raises:
+        ValueError: The mask is invalid, or all are padding.
+    """
     length = scores.shape[axis]
     if mask is not None and (mask.dtype != torch.bool or mask.shape != (length,)):
         raise ValueError(f"{name} must be {length} bools, got {mask.dtype} {tuple(mask.shape)}")
     real = torch.arange(length, device=scores.device) if mask is None else mask.nonzero().flatten()
     if len(real) == 0:
         raise ValueError(
-            f"scores must have a row and a column that are real, got {tuple(scores.shape)} and {name} {mask}"
+            f"scores must have at least one real row and column, got shape {tuple(scores.shape)} and {name} {mask}"
         )
     return real
 
 
 def find_log_weights(name: str, weights: Tensor | None, scores: Tensor, axis: int, real: Tensor) -> Tensor:
-    """Give the logarithm of each real row's or column's share of the mass."""
+    """Return the logarithm of each real row's or column's share of the mass.
+
+    Raises:
+        ValueError: The weights have the wrong shape, or are not positive and finite.
+    """
     if weights is None:
         return scores.new_full((len(real),), -math.log(len(real)))
     if weights.shape != (scores.shape[axis],):
         raise ValueError(f"{name} must be {scores.shape[axis]} numbers, got {tuple(weights.shape)}")
     weights = weights.to(scores)[real]
     if not bool(((weights > 0) & weights.isfinite()).all()):
-        raise ValueError(f"{name} must be above 0 and finite, got {weights.tolist()}")
+        raise ValueError(f"{name} must be positive and finite, got {weights.tolist()}")
     return weights.log() - weights.sum().log()
 
 
 def check_finite(name: str, values: Tensor) -> None:
-    """Refuse NaN and infinities: one of them would spread over the whole matrix."""
+    """Check for NaN and infinities, any of which would affect the whole matrix.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
     finite = values.isfinite()
     if not bool(finite.all()):
-        place = (~finite).nonzero()[0].tolist()
-        raise ValueError(f"{name} must be finite, got {values[tuple(place)].item()} at {place}")
+        index = (~finite).nonzero()[0].tolist()
+        raise ValueError(f"{name} must be finite, got {values[tuple(index)].item()} at {index}")

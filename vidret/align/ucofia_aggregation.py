@@ -1,4 +1,4 @@
-"""Interactive similarity aggregation: many similarities to one, weighed by themselves and by a learned matrix."""
+"""Interactive similarity aggregation (ISA): sums of similarities, weighted by softmax and a learned matrix."""
 
 import torch
 from einops import rearrange
@@ -7,19 +7,19 @@ from torch import Tensor
 from torch.nn import functional
 
 TAU = 0.01
-NEVER = -1e30  # a logit that no real one falls below; finite, so that an item of padding alone gives 0, not NaN
+PADDING_LOGIT = -1e30  # below every real logit; finite, so that an item of padding only gives 0, not NaN
 
 
 def resize_mixing(matrix: Float[Tensor, "n n"], size: int) -> Float[Tensor, "size size"]:
-    """Fit a trained mixing matrix to another number of frames, words or tokens.
+    """Return a trained mixing matrix, resized for another number of frames, words or tokens.
 
-    Fewer take the leading square: position i stays position i, as it does on a longer, padded axis. For more, the new
-    positions are nobody in particular: the mean of the trained diagonal on theirs, the mean of the trained rest
-    everywhere else; so a matrix that treats all positions alike (the identity, for one) still does. The trained size is
-    returned untouched, the same tensor.
+    A smaller size takes the leading square, so that position i remains position i, as on a longer, padded axis. For a
+    larger size, new diagonal entries are the mean of the trained diagonal, and all other new entries the mean of the
+    trained off-diagonal ones. A matrix that treats all positions alike, such as the identity, still does then. For the
+    trained size the matrix itself is returned.
 
     Example:
-        The identity of 2 fitted to 3 is the identity of 3; [[2, 1], [1, 4]] becomes [[2, 1, 1], [1, 4, 1], [1, 1, 3]].
+        The identity of size 2 becomes that of size 3; [[2, 1], [1, 4]] becomes [[2, 1, 1], [1, 4, 1], [1, 1, 3]].
     """
     trained = len(matrix)
     if size == trained:
@@ -43,15 +43,15 @@ def aggregate(
     sizes: Float[Tensor, "..."] | None = None,
     tau: float = TAU,
 ) -> Float[Tensor, "first ..."]:
-    """Sum similarities along one axis, weighed by softmax(softmax(s / tau) @ mixing / tau).
+    """Return the sums of similarities along an axis, weighted by softmax(softmax(s / tau) @ mixing / tau).
 
     Args:
-        similarities: What is summed; also what decides its weights.
-        dim: The axis to sum along: 1 or the last.
-        mixing: A square matrix over that axis, fitted by ``resize_mixing``; the identity if None.
-        mask: False where an entry is padding and gets no weight; must broadcast to the similarities.
-        sizes: How many equal entries each stands for; must broadcast to the similarities, and be positive.
-        tau: Temperature: the smaller, the more the best decides alone.
+        similarities: The similarities, from which the weights are computed too.
+        dim: The axis to sum over: 1 or the last.
+        mixing: A square matrix over that axis, resized by ``resize_mixing``; None for the identity.
+        mask: False where an entry is padding; must broadcast to the similarities.
+        sizes: The number of equal entries that each one represents, positive; must broadcast to the similarities.
+        tau: Temperature; the smaller, the closer the result is to the maximum.
 
     Reference: Wang et al. 2023, UCoFiA, section 3.3, equations 4 and 5.
     """
@@ -59,18 +59,18 @@ def aggregate(
     bias = None if sizes is None else sizes.log()
     if mask is not None:
         bias = torch.zeros_like(mask, dtype=similarities.dtype) if bias is None else bias
-        bias = bias.masked_fill(~mask, NEVER)
+        bias = bias.masked_fill(~mask, PADDING_LOGIT)
     logits = similarities / tau
     weights = torch.softmax(logits if bias is None else logits + bias, dim)
     if sizes is not None:
-        weights = weights / sizes  # of each of the equal entries, as the matrix and the outer softmax see them
+        weights = weights / sizes  # the weight of a single one of the equal entries, as if they were listed separately
     weights = _mix(weights, mixing, dim, tau)
     weights = torch.softmax(weights if bias is None else weights + bias, dim)
     return (weights * similarities).sum(dim)
 
 
 def _mix(weights: Tensor, mixing: Tensor | None, dim: int, tau: float) -> Tensor:
-    """Multiply an axis, as a row vector, by a matrix / tau."""
+    """Return the weights with one axis, as a row vector, multiplied by the matrix / tau."""
     if mixing is None:
         return weights / tau
     matrix = resize_mixing(mixing, weights.shape[dim]) / tau
@@ -91,15 +91,15 @@ def aggregate_both_ways(
     sizes: Float[Tensor, "video token"] | None = None,
     tau: float = TAU,
 ) -> Float[Tensor, "text video"]:
-    """Aggregate words then tokens, and tokens then words, and give the mean of both (Bi-ISA).
+    """Return the mean of two aggregations: words then tokens, and tokens then words (Bi-ISA).
 
     Args:
-        similarities: Of each word with each token.
-        words_then: The matrices over words, then over tokens, of the first way.
-        tokens_then: The matrices over tokens, then over words, of the second way.
+        similarities: Similarity of each word and each token.
+        words_then: Mixing matrices of the first order: over words, then over tokens.
+        tokens_then: Mixing matrices of the second order: over tokens, then over words.
         word_mask: False where a word is padding.
         token_mask: False where a token is padding.
-        sizes: Of how many patches each token is the mean: it counts as that many.
+        sizes: Number of patches that each token is the mean of, and counts as.
         tau: Temperature.
 
     Reference: Wang et al. 2023, UCoFiA, section 3.3, equations 6 to 8.

@@ -1,4 +1,4 @@
-"""A published UCoFiA checkpoint's aligner to ours; shapes say what it is."""
+"""Conversion of the aligner in a published UCoFiA checkpoint; sizes follow from the weights' shapes."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Weights = Mapping[str, Tensor]
 
 _PARTS = ("attn.out_proj.", "attn.in_proj_", "ln_1.", "ln_2.", "mlp.c_fc.", "mlp.c_proj.")
 _BLOCK = [part + kind for part in _PARTS for kind in ("weight", "bias")]
-# The published names on the left; * is a layer's number.
+# Published names to the aligner's own; * is the index of a layer.
 UCOFIA = {
     "clip.logit_scale": "logit_scale",
     "frame_position_embeddings.weight": "temporal.positions",
@@ -36,42 +36,49 @@ UCOFIA = {
     "pixel_mat_weight": "mixing.tokens_first",
     "word_mat_weight2": "mixing.words_second",
 }
-# The encoder's; and four matrices that are in every checkpoint and in no formula.
-LEFT = re.compile(r"clip\.|(word_logit_weight|frame_mat_weight2?|word_mat_weight_for_pixel)$")
+# Weights of the encoder, and four matrices that every checkpoint contains and no formula uses.
+IGNORED = re.compile(r"clip\.|(word_logit_weight|frame_mat_weight2?|word_mat_weight_for_pixel)$")
 
 
 def convert_aligner(weights: Weights) -> Aligner:
-    """Turn the aligner's part of a published UCoFiA state dict into an aligner; the rest is the encoder's.
+    """Convert the aligner in a published UCoFiA state dict; the encoder's weights are ignored.
 
     Raises:
-        AlignerError: Lists the keys that are unknown, missing or of another shape, by their published names.
+        AlignerError: Weights are unknown, missing or of another shape; the message lists their published names.
     """
     patterns = [(re.compile(re.escape(key).replace(r"\*", r"(\d+)") + "$"), own) for key, own in UCOFIA.items()]
     renamed, names, unknown = {}, {}, []
     for name, weight in weights.items():
-        found = next(((match, own) for key, own in patterns if (match := key.match(name))), None)
-        if found is not None:
-            own = found[1].replace("*", found[0][1]) if found[0].groups() else found[1]
-            renamed[own], names[own] = weight.float(), name
-        elif not LEFT.match(name):
-            unknown.append(name)
-    _complain("unknown", unknown)
+        for pattern, own_pattern in patterns:
+            if match := pattern.match(name):
+                own = own_pattern.replace("*", match[1]) if match.groups() else own_pattern
+                renamed[own], names[own] = weight.float(), name
+                break
+        else:
+            if not IGNORED.match(name):
+                unknown.append(name)
+    _refuse("unknown", unknown)
     if "logit_scale" in renamed:
         renamed["logit_scale"] = renamed["logit_scale"].reshape(())
     return build_aligner(renamed, {own: key for key, own in UCOFIA.items()} | names)
 
 
 def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Aligner:
-    """Build an aligner of the shapes that weights with our names have; errors call them by ``names``.
+    """Build an aligner from weights with its own names, with sizes that follow from their shapes.
 
-    One of ours that compares merged tokens has no selector; a published one, which comes with names, always has.
+    Args:
+        weights: The aligner's state dict. Without ``names`` it may lack a selector, as for merged tokens.
+        names: Published name of each own name, used in errors; empty for an aligner that vidret trained.
+
+    Raises:
+        AlignerError: Weights are unknown, missing or of another shape.
     """
     selects = bool(names) or any(name.startswith("selector.") for name in weights)
-    telling = [own for own in UCOFIA.values() if "*" not in own and (selects or not own.startswith("selector."))]
-    _complain("missing", [names.get(own, own) for own in telling if own not in weights])
-    for own in telling:
+    required = [own for own in UCOFIA.values() if "*" not in own and (selects or not own.startswith("selector."))]
+    _refuse("missing", [names.get(own, own) for own in required if own not in weights])
+    for own in required:
         if own.startswith("mixing.") and (weights[own].ndim != 2 or len(set(weights[own].shape)) > 1):
-            _complain("not square", [names.get(own, own)])
+            _refuse("not square", [names.get(own, own)])
     layers = len({name.split(".")[2] for name in weights if name.startswith("temporal.blocks.")})
     num_positions, dim = weights["temporal.positions"].shape
     num_frames, num_tokens = len(weights["mixing.frames"]), len(weights["mixing.tokens_first"])
@@ -82,25 +89,26 @@ def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Al
         unit_tokens=False,
     )
     state = aligner.state_dict()
-    for kind, found in find_misfits(state, weights).items():
-        called = [_published(name, names) for name in found]
+    for kind, misfits in find_misfits(state, weights).items():
+        published = [_published(name, names) for name in misfits]
         if kind == "of another shape":
-            called = [
+            published = [
                 f"{_published(name, names)} {tuple(weights[name].shape)} for {tuple(state[name].shape)}"
-                for name in found
+                for name in misfits
             ]
-        _complain(kind, called)
+        _refuse(kind, published)
     aligner.load_state_dict(weights)
     return aligner.eval()
 
 
 def _published(name: str, names: Mapping[str, str]) -> str:
-    """Give a weight's published name; a missing layer's by the pattern that would have named it."""
-    number = re.search(r"\.(\d+)\.", name)
-    pattern = names.get(name.replace(number[0], ".*.", 1)) if number else None
-    return names.get(name) or (pattern.replace("*", number[1]) if pattern and number else name)
+    """Return a weight's published name; for a weight of a missing layer, the name that it would have."""
+    layer = re.search(r"\.(\d+)\.", name)
+    pattern = names.get(name.replace(layer[0], ".*.", 1)) if layer else None
+    return names.get(name) or (pattern.replace("*", layer[1]) if pattern and layer else name)
 
 
-def _complain(what: str, keys: list[str]) -> None:
-    if keys:
-        raise AlignerError(f"{len(keys)} weights {what}: {', '.join(sorted(keys))}")
+def _refuse(kind: str, names: list[str]) -> None:
+    """Raise an error that lists weights, if there are any."""
+    if names:
+        raise AlignerError(f"{len(names)} weights {kind}: {', '.join(sorted(names))}")

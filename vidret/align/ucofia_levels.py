@@ -1,4 +1,4 @@
-"""The three similarities of a text and a video, coarse to fine: video-sentence, frame-sentence, patch-word."""
+"""UCoFiA's three levels of similarity, coarse to fine: video-sentence, frame-sentence, patch-word."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from vidret.align.ucofia_aggregation import aggregate, aggregate_both_ways
 
-RUN = 256  # packed tokens multiplied at once: half a MB of float32
+CHUNK = 256  # packed tokens multiplied at once: 0.5 MB of float32
 
 
 class LevelScores(NamedTuple):
-    """The scores of texts against videos, level by level, higher is better, and the frame that fits each text best."""
+    """Scores of texts for videos by level, higher is better, and the index of the frame most similar to each text."""
 
     video_sentence: Float[Tensor, "text video"]
     frame_sentence: Float[Tensor, "text video"]
@@ -22,15 +22,15 @@ class LevelScores(NamedTuple):
 
     @property
     def mean(self) -> Float[Tensor, "text video"]:
-        """Give the mean of the three levels: the score."""
+        """Return the mean of the three levels, which is the final score."""
         return (self.video_sentence + self.frame_sentence + self.patch_word) / 3
 
 
 class Mixing(nn.Module):
-    """The square matrices of a trained head, each the identity before it is trained; used as row vector @ matrix."""
+    """The mixing matrices of a trained head, square and initialised to the identity; used as row vector @ matrix."""
 
     def __init__(self, dim: int, *, num_frames: int, num_words: int, num_tokens: int) -> None:
-        """Fix the trained sizes; ``num_tokens`` counts those kept of a whole video."""
+        """Create identity matrices; ``num_tokens`` is the number of tokens kept per video."""
         super().__init__()
         self.sentence, self.video = _identity(dim), _identity(dim)
         self.frames = _identity(num_frames)
@@ -46,7 +46,7 @@ def _identity(size: int) -> nn.Parameter:
 def score_videos(
     sentences: Float[Tensor, "text dim"], videos: Float[Tensor, "video dim"]
 ) -> Float[Tensor, "text video"]:
-    """Compare sentences with whole videos."""
+    """Return the similarities of sentences and videos."""
     return sentences @ videos.T
 
 
@@ -57,11 +57,7 @@ def score_frames(
     mixing: Float[Tensor, "n n"] | None = None,
     mask: Bool[Tensor, "video frame"] | None = None,
 ) -> tuple[Float[Tensor, "text video"], Int[Tensor, "text video"]]:
-    """Compare sentences with each frame and aggregate (ISA).
-
-    Returns:
-        The scores, and the index of the frame that is most similar to each text.
-    """
+    """Return the aggregated similarities (ISA) of sentences and frames, and the index of the most similar frame."""
     flat = sentences @ rearrange(frames, "video frame dim -> dim (video frame)")
     similarities = rearrange(flat, "text (video frame) -> text video frame", frame=frames.shape[1])
     real = similarities if mask is None else similarities.masked_fill(~mask, -torch.inf)
@@ -73,14 +69,14 @@ def compare_words(
     tokens: Shaped[Tensor, "video token dim"],
     scales: Float[Tensor, "video token"] | None = None,
 ) -> Float[Tensor, "text word video token"]:
-    """Compare every word with every token.
+    """Return the similarity of every word and every token.
 
-    Packed tokens are unpacked in passing, as many at a time as a core's cache holds: a query against 200 videos takes
-    two thirds of the time (measured) that it takes to unpack all and then to multiply.
+    Packed tokens are unpacked in chunks that fit a core's cache: one query for 200 videos takes two thirds of the time
+    of unpacking all tokens first (measured).
     """
     texts, rows = rearrange(words, "t w d -> (t w) d"), rearrange(tokens, "v p d -> (v p) d")
-    parts = [rows] if rows.dtype == texts.dtype else torch.split(rows, RUN)
-    products = torch.cat([texts @ part.to(texts.dtype).T for part in parts], dim=1)
+    chunks = [rows] if rows.dtype == texts.dtype else torch.split(rows, CHUNK)
+    products = torch.cat([texts @ chunk.to(texts.dtype).T for chunk in chunks], dim=1)
     if scales is not None:
         products = products * rearrange(scales, "v p -> (v p)")
     return rearrange(products, "(t w) (v p) -> t w v p", t=len(words), v=len(tokens))
@@ -96,19 +92,19 @@ def score_words(
     sizes: Float[Tensor, "video token"] | None = None,
     scales: Float[Tensor, "video token"] | None = None,
 ) -> Float[Tensor, "text video"]:
-    """Compare every word with every token, and aggregate.
+    """Return the aggregated similarities of words and tokens.
 
-    With trained matrices both ways (Bi-ISA). Without any, each word finds its tokens and all words count alike: Bi-ISA
-    lets the best word decide alone, which takes training to be worth something (measured: on the starter the word level
-    alone falls from R@1 40 to 31, and takes the mean of the levels down with it).
+    Trained matrices aggregate in both orders (Bi-ISA). Without them, tokens are aggregated for each word, and words
+    have equal weights: in Bi-ISA the best word dominates, which only helps after training (measured with the starter:
+    R@1 of the word level falls from 40 to 31, and lowers the mean of the levels too).
     """
     similarities = compare_words(words, tokens, scales)
     if mixing is None:
-        found = aggregate(similarities, -1, mask=token_mask, sizes=sizes)
+        by_word = aggregate(similarities, -1, mask=token_mask, sizes=sizes)
         if word_mask is None:
-            return found.mean(dim=1)
+            return by_word.mean(dim=1)
         real = word_mask[..., None]
-        return found.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        return by_word.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
     return aggregate_both_ways(
         similarities,
         words_then=(mixing.words_first, mixing.tokens_second),

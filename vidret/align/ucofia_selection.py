@@ -1,4 +1,4 @@
-"""Which patches of a frame are worth keeping: a score for each, and the best k, softly for training, hard for use."""
+"""Selection of patches: a score for each patch of a frame and the top k, soft in training and hard in use."""
 
 import torch
 from einops import rearrange
@@ -9,11 +9,11 @@ from torch.nn import functional
 KEPT = 3
 SIGMA = 0.05
 NUM_DRAWS = 500
-NEVER = -1e30  # a score that no real one falls below
+PADDING_SCORE = -1e30  # below every real score
 
 
 class ScoreNet(nn.Module):
-    """Score patches by what they are and by what their frame is as a whole.
+    """A network that scores patches from their own features and those of their frame's class token.
 
     Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval", section 3.2.
     """
@@ -26,7 +26,7 @@ class ScoreNet(nn.Module):
         self.out = nn.Linear(dim // 2, 1, bias=False)
 
     def forward(self, tokens: Float[Tensor, "frame 1+patch dim"]) -> Float[Tensor, "frame 1+patch"]:
-        """Give scores in -1..1; the first token of each frame is its class token."""
+        """Return scores in -1..1; the first token of each frame is its class token."""
         own = functional.gelu(self.reduce(self.norm(tokens)))
         joined = torch.cat([own, own[:, :1].expand_as(own)], dim=-1)
         scores: Tensor = self.out(functional.gelu(self.join(joined))).squeeze(-1).tanh()
@@ -34,46 +34,47 @@ class ScoreNet(nn.Module):
 
 
 def score_by_agreement(tokens: Float[Tensor, "frame 1+patch dim"]) -> Float[Tensor, "frame 1+patch"]:
-    """Score patches by their cosine with their frame's class token: what is to be had without training."""
+    """Return the cosine of each token and its frame's class token, the score without training."""
     units = functional.normalize(tokens, dim=-1)
     return torch.einsum("f p d, f d -> f p", units, units[:, 0])
 
 
-def choose_apart(tokens: Float[Tensor, "frame 1+patch dim"], k: int, mask: Tensor) -> Int[Tensor, "frame k"]:
-    """Choose k patches that say what the class token and those chosen before do not: the least similar one each time.
+def select_diverse(tokens: Float[Tensor, "frame 1+patch dim"], k: int, mask: Tensor) -> Int[Tensor, "frame k"]:
+    """Return the ascending indices of k diverse patches, selected greedily.
 
-    For tokens that mean something each by itself, as the regions of a picture do. Places are in the order of the frame.
+    Each step selects the patch that is least similar to the class token and to the patches selected before. This suits
+    tokens that are meaningful one by one, such as image regions.
     """
     units = functional.normalize(tokens, dim=-1)
     patches = units[:, 1:]
-    nearest = torch.einsum("f p d, f d -> f p", patches, units[:, 0]).masked_fill(~mask, -NEVER)
-    places = torch.empty(len(tokens), k, dtype=torch.long, device=tokens.device)
-    for number in range(k):
-        place = nearest.argmin(dim=-1)
-        places[:, number] = place
-        chosen = patches[torch.arange(len(patches), device=tokens.device), place]
-        nearest = torch.maximum(nearest, torch.einsum("f p d, f d -> f p", patches, chosen))
-        nearest = nearest.scatter(-1, place[:, None], -2 * NEVER)
-    return places.sort(dim=-1).values
+    nearest = torch.einsum("f p d, f d -> f p", patches, units[:, 0]).masked_fill(~mask, -PADDING_SCORE)
+    indices = torch.empty(len(tokens), k, dtype=torch.long, device=tokens.device)
+    for step in range(k):
+        index = nearest.argmin(dim=-1)
+        indices[:, step] = index
+        selected = patches[torch.arange(len(patches), device=tokens.device), index]
+        nearest = torch.maximum(nearest, torch.einsum("f p d, f d -> f p", patches, selected))
+        nearest = nearest.scatter(-1, index[:, None], -2 * PADDING_SCORE)
+    return indices.sort(dim=-1).values
 
 
 def hard_top_k(scores: Float[Tensor, "frame patch"], k: int) -> Int[Tensor, "frame k"]:
-    """Give the places of the k highest scores, in the order of the frame; of equals, the first."""
+    """Return the ascending indices of the k highest scores; of equal scores, the first."""
     return scores.sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(dim=-1).values
 
 
 class _PerturbedTopK(torch.autograd.Function):
-    """Keeps, for the way back, how the noise leaned where a patch was chosen; one-hot rows are counted, never built."""
+    """Perturbed top k; one-hot selections are counted without being built."""
 
     @staticmethod
     def forward(ctx, scores: Tensor, noise: Tensor, k: int, sigma: float) -> Tensor:  # type: ignore[no-untyped-def]
-        draws = noise.shape[1]
-        places = (scores[:, None] + sigma * noise).topk(k, dim=-1).indices.sort(dim=-1).values
-        leaned = rearrange(noise.gather(-1, places), "frame draw k -> frame k draw")
-        places = rearrange(places, "frame draw k -> frame k draw")
-        empty = leaned.new_zeros(len(scores), k, scores.shape[1])
-        ctx.save_for_backward(empty.scatter_add(-1, places, leaned) / (draws * sigma))
-        return empty.scatter_add(-1, places, torch.ones_like(leaned)) / draws
+        num_draws = noise.shape[1]
+        indices = (scores[:, None] + sigma * noise).topk(k, dim=-1).indices.sort(dim=-1).values
+        selected_noise = rearrange(noise.gather(-1, indices), "frame draw k -> frame k draw")
+        indices = rearrange(indices, "frame draw k -> frame k draw")
+        empty = selected_noise.new_zeros(len(scores), k, scores.shape[1])
+        ctx.save_for_backward(empty.scatter_add(-1, indices, selected_noise) / (num_draws * sigma))
+        return empty.scatter_add(-1, indices, torch.ones_like(selected_noise)) / num_draws
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
@@ -84,32 +85,33 @@ class _PerturbedTopK(torch.autograd.Function):
 def perturbed_top_k(
     scores: Float[Tensor, "frame patch"], noise: Float[Tensor, "frame draw patch"], k: int, *, sigma: float = SIGMA
 ) -> Float[Tensor, "frame k patch"]:
-    """Choose the k highest of scores + sigma * noise, in the order of the frame, and average the choices over draws.
+    """Return the top k of scores + sigma * noise, as one-hot rows averaged over draws.
 
-    Its gradient is the smoothed one's diagonal, as the published training has it: what a patch's score does to its own
-    share, E[chosen * noise] / sigma; that it pushes others out is left to their own scores.
+    As in the published training, the gradient is the diagonal of the smoothed Jacobian: the effect of a patch's score
+    on its own weight, E[selected * noise] / sigma, and not on the weights of other patches.
 
     Args:
-        scores: One for each patch.
-        noise: Standard normal.
-        k: How many are chosen.
-        sigma: How far noise moves scores.
+        scores: The score of each patch.
+        noise: Standard normal noise.
+        k: Number of patches to select.
+        sigma: Scale of the noise.
 
     Returns:
-        Shares: row j says how often each patch was the j-th chosen; each row sums to 1. In the noise's precision.
+        Weights, in the dtype of the noise: row j is how often each patch was the j-th selected one, in the order of
+        the frame; each row sums to 1.
 
     Reference: Berthet et al. 2020, "Learning with Differentiable Perturbed Optimizers", proposition 3.1; Cordonnier et
     al. 2021, "Differentiable Patch Selection", section 3.1.
     """
-    shares: Tensor = _PerturbedTopK.apply(scores, noise, k, sigma)  # type: ignore[no-untyped-call]
-    return shares
+    weights: Tensor = _PerturbedTopK.apply(scores, noise, k, sigma)  # type: ignore[no-untyped-call]
+    return weights
 
 
 class PatchSelector(nn.Module):
-    """Keep the class token and the k best patches of each frame.
+    """Selects the class token and the k best patches of each frame.
 
-    In training mode the choice is softened by noise, so that it has a gradient; in evaluation mode it is the hard
-    choice, the noise's limit at zero, and the same each time.
+    In training mode the selection is smoothed with noise, so that it has a gradient. In evaluation mode it is the hard
+    top k, the limit for zero noise, and deterministic.
     """
 
     def __init__(
@@ -121,9 +123,14 @@ class PatchSelector(nn.Module):
         num_draws: int = NUM_DRAWS,
         apart: bool = False,
     ) -> None:
-        """Take a score net; without one patches are scored by their agreement with their frame.
+        """Create a selector.
 
-        With ``apart`` there is no score: patches are chosen by how little they repeat what is chosen already.
+        Args:
+            score: Network that scores patches; None for ``score_by_agreement``.
+            kept: Number of patches to keep per frame.
+            sigma: Scale of the noise.
+            num_draws: Number of noise samples.
+            apart: Whether to select diverse patches instead, without scores; see ``select_diverse``.
         """
         super().__init__()
         self.score, self.kept, self.sigma, self.num_draws, self.apart = score, kept, sigma, num_draws, apart
@@ -135,30 +142,33 @@ class PatchSelector(nn.Module):
         *,
         noise: Float[Tensor, "frame draw patch"] | None = None,
     ) -> tuple[Float[Tensor, "frame 1+kept dim"], Bool[Tensor, "frame kept"]]:
-        """Select.
+        """Select patches.
 
         Args:
             tokens: The class token of each frame, then its patches.
-            mask: False where a patch is padding: it is chosen only when nothing real is left.
-            noise: Used instead of drawing it, in either mode.
+            mask: False where a patch is padding, which is selected only if too few patches are real.
+            noise: Noise to use in either mode, instead of drawing it in training mode.
 
         Returns:
-            The class token and the chosen, in the order of the frame, and which of the chosen are real.
+            The class token and the selected patches in the order of the frame, and True for real selected patches.
+
+        Raises:
+            ValueError: There are too few patches per frame.
         """
         patches = tokens[:, 1:]
         if patches.shape[1] < self.kept:
-            raise ValueError(f"tokens must hold at least {self.kept} patches a frame, got {patches.shape[1]}")
+            raise ValueError(f"tokens must have at least {self.kept} patches per frame, got {patches.shape[1]}")
         real = torch.ones(patches.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
         if not self.apart:
             scores = (score_by_agreement(tokens) if self.score is None else self.score(tokens))[:, 1:]
-            scores = scores.masked_fill(~real, NEVER)
+            scores = scores.masked_fill(~real, PADDING_SCORE)
         if self.apart or (noise is None and not self.training):
-            places = choose_apart(tokens, self.kept, real) if self.apart else hard_top_k(scores, self.kept)
-            chosen = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[-1]))
-            return torch.cat([tokens[:, :1], chosen], dim=1), real.gather(1, places)
+            indices = select_diverse(tokens, self.kept, real) if self.apart else hard_top_k(scores, self.kept)
+            selected = patches.gather(1, indices[..., None].expand(-1, -1, patches.shape[-1]))
+            return torch.cat([tokens[:, :1], selected], dim=1), real.gather(1, indices)
         if noise is None:
             shape = len(scores), self.num_draws, scores.shape[1]
             noise = torch.randn(shape, device=scores.device, dtype=torch.float32)  # bfloat16 cannot count 500 draws
-        shares = perturbed_top_k(scores, noise, self.kept, sigma=self.sigma)
-        kept = torch.einsum("f k p, f p -> f k", shares, real.to(shares.dtype)) > 0.5
-        return torch.cat([tokens[:, :1], shares.to(patches.dtype) @ patches], dim=1), kept
+        weights = perturbed_top_k(scores, noise, self.kept, sigma=self.sigma)
+        kept = torch.einsum("f k p, f p -> f k", weights, real.to(weights.dtype)) > 0.5
+        return torch.cat([tokens[:, :1], weights.to(patches.dtype) @ patches], dim=1), kept

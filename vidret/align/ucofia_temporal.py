@@ -1,4 +1,4 @@
-"""Frames that see each other: the temporal transformer, and the one vector of a video."""
+"""The temporal transformer over a video's frames, and the pooling of frames to one vector."""
 
 from typing import cast
 
@@ -12,13 +12,13 @@ from vidret.layers import Block
 
 HEAD_WIDTH = 64
 EPS = 1e-12
-HIDDEN = -1e6  # added to the logits of padded frames; finite, so that a video of padding alone gives no NaN
+PADDING_LOGIT = -1e6  # added to the logits of padded frames; finite, so that a video of padding only gives no NaN
 
 
 class TemporalTransformer(nn.Module):
-    """CLIP-like blocks over a video's frames, with learned positions and a skip around them all.
+    """CLIP-like blocks over a video's frames, with learned positions and a residual connection around all blocks.
 
-    Reference: Luo et al. 2022, "CLIP4Clip", section 3.3 (sequential type), which UCoFiA takes over.
+    Reference: Luo et al. 2022, "CLIP4Clip", section 3.3 (sequential type), which UCoFiA adopts.
     """
 
     def __init__(self, dim: int, *, layers: int = 4, heads: int | None = None, num_positions: int = 77) -> None:
@@ -33,15 +33,15 @@ class TemporalTransformer(nn.Module):
     def forward(
         self, frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"] | None = None
     ) -> Float[Tensor, "video frame dim"]:
-        """Let the frames of each video see each other; padding is seen by nobody.
+        """Return frames that have attended to the other frames of their video, padding excluded.
 
-        Frames beyond the last learned position share it: a frame's position never depends on how far a batch is padded.
+        Frames beyond the last learned position share it, so that positions do not depend on the padding of a batch.
         """
-        places = torch.arange(frames.shape[1], device=frames.device).clamp(max=len(self.positions) - 1)
-        x = frames + self.positions[places]
+        positions = torch.arange(frames.shape[1], device=frames.device).clamp(max=len(self.positions) - 1)
+        x = frames + self.positions[positions]
         bias = None
         if mask is not None:
-            bias = rearrange((~mask).to(x.dtype) * HIDDEN, "video frame -> video 1 1 frame")
+            bias = rearrange((~mask).to(x.dtype) * PADDING_LOGIT, "video frame -> video 1 1 frame")
         for block in self.blocks:
             x = block(x, bias=bias)
         return x + frames
@@ -50,7 +50,7 @@ class TemporalTransformer(nn.Module):
 def pool_frames(
     frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"] | None = None
 ) -> Float[Tensor, "video dim"]:
-    """Give the mean direction of each video's real frames, of unit length; zeros where none is real."""
+    """Return the mean direction of each video's real frames, of unit length; zeros for a video of padding only."""
     units = functional.normalize(frames, dim=-1)
     if mask is not None:
         units = units * mask[..., None]

@@ -51,7 +51,7 @@ class Glscl:
         texts, videos = model.encode_all(batch)
         aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # scores times 100 need all digits
-            found, asked = aligner.prepare(videos), aligner.read(texts)
+            found, asked = aligner.prepare(videos), aligner.prepare_texts(texts)
             scores = model.encoder.logit_scale.exp() * aligner(asked, found).total
             return concept_losses(scores, asked.concepts, found.concepts, same=same, beta=self.beta)._asdict()
 
