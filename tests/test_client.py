@@ -86,7 +86,7 @@ def test_a_picture_goes_out_whole_or_small_enough(server: Served, remote: Remote
     remote.search(np.zeros((10, 2048, 3), np.uint8))
     assert open_image(server.asked[1]).size == (1024, 5)
     for wrong in (picture[..., 0], picture.astype(np.float32), picture[:0], picture[..., :2]):
-        with pytest.raises(VidretError, match="picture must be uint8"):
+        with pytest.raises(VidretError, match="image must be uint8"):
             remote.search(wrong)
 
 
@@ -155,10 +155,10 @@ VERBS: list[Callable[[RemoteEngine], object]] = [
 def test_what_is_wrong_is_said_in_the_servers_words(
     server: Served, remote: RemoteEngine, verb: Callable[[RemoteEngine], object]
 ) -> None:
-    server.replies = [problem(422, "query must hold a word, got ' '")]
+    server.replies = [problem(422, "query must contain a word, got ' '")]
     with pytest.raises(RemoteError) as raised:
         verb(remote)
-    assert (str(raised.value), raised.value.status) == ("query must hold a word, got ' '", 422)
+    assert (str(raised.value), raised.value.status) == ("query must contain a word, got ' '", 422)
     for strange in (
         Reply(b"<html>", kind="text/html"),
         Reply({"welcome": 1}),
@@ -332,7 +332,7 @@ def test_local_and_remote_hold_alike(near: Engine, far: RemoteEngine) -> None:
 def test_the_real_server_says_what_is_wrong(index: Path) -> None:
     with serve_index(index, token="secret-token") as url, RemoteEngine(url, "secret-token") as remote:
         for wrong, sentence, status in (
-            (lambda: remote.search(" "), "query must hold a word, got ' '", 422),
+            (lambda: remote.search(" "), "query must contain a word, got ' '", 422),
             (lambda: remote.search("red", 0), "k: ", 422),
             (lambda: remote.search("red", rerank="mine.safetensors"), "rerank: ", 422),
             (lambda: remote.search("red", filters=Filters(min_seconds=-1.0)), "min_seconds: ", 422),

@@ -28,7 +28,7 @@ from vidret.encode.model import save_model
 from vidret.encode.weights import convert_state_dict
 from vidret.engine import Engine
 from vidret.errors import AlignerError, StoreError, VidretError
-from vidret.types import Asked, Filters, Hit
+from vidret.types import Filters, Hit, Query, SearchOptions
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_picture_finds_what_looks_like_it(engine: Engine, library: Path) -> No
     assert (moment.start, moment.end) == pytest.approx((9, 16), abs=0.5)
     assert engine.curve(picture, library / "both.mp4").best == pytest.approx(hits[1].score)
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
-        with pytest.raises(VidretError, match=r"picture must be uint8 \(height, width, 3\), got"):
+        with pytest.raises(VidretError, match=r"image must be uint8 \(height, width, 3\), got"):
             engine.search(wrong)
 
 
@@ -216,25 +216,27 @@ def test_filters_say_which_videos_are_meant(engine: Engine, library: Path) -> No
 
 
 def test_many_searches_at_once_are_each_alone(engine: Engine, library: Path) -> None:
-    picture = np.full((30, 50, 3), 220, np.uint8)
-    asked = [
-        Asked("red", 2),
-        Asked(picture, 1),
-        Asked("blue -green", 3, None),
-        Asked("green", 3, "glscl", Filters(min_seconds=5)),
-        Asked("white", 3, "auto", Filters(max_seconds=1)),
-        Asked("blue", 3, candidates=1),
-        *(Asked(f"thing {number}") for number in range(20)),
+    image = np.full((30, 50, 3), 220, np.uint8)
+    searches: list[tuple[Query, SearchOptions]] = [
+        ("red", SearchOptions(k=2)),
+        (image, SearchOptions(k=1)),
+        ("blue -green", SearchOptions(k=3, rerank=None)),
+        ("green", SearchOptions(k=3, rerank="glscl", filters=Filters(min_seconds=5))),
+        ("white", SearchOptions(k=3, filters=Filters(max_seconds=1))),
+        ("blue", SearchOptions(k=3, candidates=1)),
+        *((f"thing {number}", SearchOptions()) for number in range(20)),
     ]
-    together = engine.search_many(asked)
-    for each, hits in zip(asked, together, strict=True):
-        alone = engine.search(each.query, each.k, candidates=each.candidates, rerank=each.rerank, filters=each.filters)
+    together = engine.search_many([query for query, _ in searches], [options for _, options in searches])
+    for (query, each), hits in zip(searches, together, strict=True):
+        alone = engine.search(query, each.k, candidates=each.candidates, rerank=each.rerank, filters=each.filters)
         assert [(hit.video, hit.path, hit.weak, hit.time) for hit in hits] == [
             (hit.video, hit.path, hit.weak, hit.time) for hit in alone
         ]
         np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in alone], rtol=1e-5)
     assert [len(hits) for hits in together[:6]] == [2, 1, 3, 1, 0, 3]
-    assert engine.search_many([]) == []
+    assert engine.search_many([], []) == []
+    with pytest.raises(VidretError, match="equal length, got 1 and 2"):
+        engine.search_many(["red"], [SearchOptions()] * 2)
 
 
 def test_a_reader_sees_what_a_writer_adds(engine: Engine, library: Path, tmp_path: Path) -> None:
@@ -254,7 +256,7 @@ def test_another_encoder_is_refused(engine: Engine, library: Path) -> None:
 
 
 def test_wrong_questions_get_one_sentence(engine: Engine, library: Path, tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match="query must hold a word, got ' '"):
+    with pytest.raises(VidretError, match="query must contain a word, got ' '"):
         engine.search(" ")
     with pytest.raises(VidretError, match="k must be at least 1, got 0"):
         engine.locate("red", 0)

@@ -33,7 +33,7 @@ from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.encode.load import load_encoder
 from vidret.search.calibration import measure_calibration
 from vidret.search.ranking import TOKENS, GlsclRanker, Levels, Packed, Ranker, UcofiaRanker
-from vidret.search.searcher import widen
+from vidret.search.reranking import widen
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, TextEmbedding
 

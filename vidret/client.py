@@ -246,7 +246,7 @@ def _say_query(query: Query) -> dict[str, Any]:
     if isinstance(query, str):
         return {"query": query}
     if query.ndim != 3 or query.shape[2] != 3 or query.dtype != np.uint8 or not query.size:
-        raise VidretError(f"picture must be uint8 (height, width, 3), got {query.dtype} {query.shape}")
+        raise VidretError(f"image must be uint8 (height, width, 3), got {query.dtype} {query.shape}")
     from PIL import Image  # here, since words need none
 
     out, picture = io.BytesIO(), Image.fromarray(query)

@@ -22,16 +22,16 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
 from vidret.search.calibration import Calibration, measure_calibration, save_calibration
 from vidret.search.grounding import Grounder, forget_others
-from vidret.search.locating import Chosen, Locator
-from vidret.search.queries import Wanted, encode_queries
+from vidret.search.locating import Locator, RankedVideo
+from vidret.search.queries import EncodedQuery, encode_queries
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
-from vidret.search.searcher import CANDIDATES, Search, Searcher
+from vidret.search.searcher import Searcher
 from vidret.store.gpu import choose_faiss_device
 from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.vectors import load_faiss
 from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import ALL_VIDEOS, Asked, Curve, Filters, Hit, Moment, Query
+from vidret.types import ALL_VIDEOS, CANDIDATES, Curve, Filters, Hit, Moment, Query, SearchOptions
 from vidret.video.decode import Decoder
 from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
@@ -239,7 +239,7 @@ class Engine:
                 on_progress=on_progress,
             )
             for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
-                self._searcher.baselines.save(store, self._searcher.choose(name))
+                self._searcher.baselines.save(store, self._searcher.get_ranker(name))
             if self._told_head:
                 store.set_meta(HEAD, NONE if self.grounder is None else str(self.grounder.path))
         if report.pruned is not None:
@@ -299,7 +299,7 @@ class Engine:
         if not texts:
             raise VidretError("bank must hold a query, got none")
         searcher = self._searcher
-        ranker = searcher.choose(rerank)
+        ranker = searcher.get_ranker(rerank)
         embeddings = self.encoder.encode_text(texts)
         with Store.open(self.path, write=True) as store:
             calibration = measure_calibration(
@@ -307,11 +307,11 @@ class Engine:
                 ranker,
                 embeddings,
                 bank=name,
-                read=lambda ids: searcher.score(ranker, embeddings, ids),
+                read=lambda ids: searcher.reranker.score(ranker, embeddings, ids),
                 temperature=temperature,
                 on_progress=on_progress,
             )
-            with searcher.corrected_by(ranker, calibration):
+            with searcher.calibrations.override(ranker, calibration):
                 baseline = searcher.baselines.measure(store, ranker)
             save_calibration(store, ranker, calibration, baseline)
         return calibration
@@ -320,7 +320,7 @@ class Engine:
 
     def choose_ranker(self, rerank: str | None = AUTO) -> Ranker:
         """Give what orders candidates, by the name that ``search`` takes."""
-        return self._searcher.choose(rerank)
+        return self._searcher.get_ranker(rerank)
 
     def search(
         self,
@@ -351,31 +351,24 @@ class Engine:
         Raises:
             VidretError: The query is empty, k is below 1, or there is no index.
         """
-        return self.search_many([Asked(query, k, rerank, filters, candidates)])[0]
+        return self.search_many([query], [SearchOptions(k=k, rerank=rerank, filters=filters, candidates=candidates)])[0]
 
-    def search_many(self, asked: Sequence[Asked]) -> list[list[Hit]]:
-        """Answer several searches together, which is quicker than one by one and gives the same.
+    def search_many(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
+        """Return the hits of several searches, which is faster than one by one and gives the same.
+
+        Args:
+            queries: As in ``search``.
+            options: The options of each query.
 
         Raises:
-            VidretError: As in ``search``; the first that is wrong ends all.
+            VidretError: As in ``search``; one invalid search fails all.
         """
-        for each in asked:
+        for each in options:
             if each.k < 1 or each.candidates < 1:
                 raise VidretError(f"k and candidates must be at least 1, got {each.k} and {each.candidates}")
-        searcher = self._searcher
-        wanted = encode_queries([each.query for each in asked], self.encoder)
-        return searcher.search(
-            [
-                Search(
-                    what,
-                    each.k,
-                    searcher.choose(None if what.wordless else each.rerank),
-                    each.candidates,
-                    each.filters,
-                )
-                for what, each in zip(wanted, asked, strict=True)
-            ]
-        )
+        if len(queries) != len(options):
+            raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
+        return self._searcher.search(encode_queries(queries, self.encoder), options)
 
     def score_videos(
         self,
@@ -399,7 +392,7 @@ class Engine:
         searcher = self._searcher
         numbers = [self._find_video(video) for video in videos]
         texts = self.encoder.encode_text(list(queries))
-        return searcher.score_videos(texts, numbers, searcher.choose(rerank), on_progress=on_progress)
+        return searcher.reranker.score_videos(texts, numbers, searcher.get_ranker(rerank), on_progress=on_progress)
 
     def locate(
         self,
@@ -431,14 +424,13 @@ class Engine:
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
         """
-        wanted = self._encode_query(query, k)
+        encoded = self._encode_query(query, k)
         if video is None:
-            ranker = self._searcher.choose(None if wanted.wordless else AUTO)
-            hits = self._searcher.search([Search(wanted, videos, ranker, filters=filters)])[0]
-            chosen = [Chosen(hit.video, hit.path, hit.score, hit.weak) for hit in hits]
+            hits = self._searcher.search([encoded], [SearchOptions(k=videos, filters=filters)])[0]
+            ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
         else:
-            chosen = [self._choose_video(video)]
-        return Locator(self._searcher, self.grounder).locate(wanted, chosen, k, overlapping=overlapping, weak=weak)
+            ranked = [self._choose_video(video)]
+        return Locator(self._searcher, self.grounder).locate(encoded, ranked, k, overlapping=overlapping, weak=weak)
 
     def rate(
         self, query: Query, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
@@ -499,15 +491,15 @@ class Engine:
         if made["fingerprint"] != self.ranker.fingerprint or made["tokens"] != self._tokens:
             raise StoreError(f"{self.path}: made with --rerank {made['name']}, cannot go on with {self.ranker.name}")
 
-    def _encode_query(self, query: Query, k: int) -> Wanted:
+    def _encode_query(self, query: Query, k: int) -> EncodedQuery:
         if k < 1:
             raise VidretError(f"k must be at least 1, got {k}")
         return encode_queries([query], self.encoder)[0]
 
-    def _choose_video(self, video: str | os.PathLike[str] | int) -> Chosen:
+    def _choose_video(self, video: str | os.PathLike[str] | int) -> RankedVideo:
         number = self._find_video(video)
         path = as_path(os.fspath(video)) if isinstance(video, str | os.PathLike) else self._choose_path(number)
-        return Chosen(number, path, 0.0, None)
+        return RankedVideo(video_id=number, path=path)
 
     def _choose_path(self, video: int) -> str:
         """Give a video's first path that is there; where none is, the first, for an error to name."""

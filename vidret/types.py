@@ -1,7 +1,7 @@
-"""The nouns that travel between rooms: frozen values, arrays in numpy, times in seconds.
+"""Frozen values shared by all rooms: arrays in numpy, times in seconds.
 
-Inside an ``nn.Module`` plain tensors travel; the doors (``Encoder``, ``Store``) are where one becomes the other.
-Nothing here imports torch, so that decoding processes start quickly and stay small.
+Nothing here imports torch, so that decoding processes start quickly and stay small. Inside an ``nn.Module`` values are
+plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
 from collections.abc import Mapping
@@ -14,18 +14,19 @@ from jaxtyping import Bool, Float, Float64, UInt8
 Interpolation = Literal["bilinear", "bicubic"]
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
-NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is no time: it marks a content, or says nothing
-# Words, in which -word and -"some words" must not fit; what a video should look like; or a vector of the encoder's.
+NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
+CANDIDATES = 200  # nearest segments that a search reranks by default
+# Text, in which -word and -"some words" are negative terms; an image to look like; or a vector of the encoder's space.
 Query = str | Picture | Vector
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """How a frame becomes an encoder's picture: the shorter side to ``shorter``, then the central ``crop`` square.
+    """How a frame becomes the input of an encoder: resize the shorter side to ``shorter``, then crop a square.
 
-    With ``squash`` both sides become ``crop`` and the shape of the picture is lost, as SigLIP's training did.
-
-    A value of the encoder that the decoding processes apply, so that only small pictures travel between processes.
+    The square has side ``crop`` and lies in the centre. With ``squash`` both sides become ``crop`` and the aspect ratio
+    is lost, as in SigLIP's training. The decoding processes apply it, so that only small images are sent between
+    processes.
     """
 
     shorter: int
@@ -36,9 +37,9 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How many frames of a video an encoder looks at: segments of ``num_frames`` frames at ``fps`` frames a second.
+    """Which frames an encoder sees: segments of ``num_frames`` frames at ``fps`` frames per second.
 
-    With ``whole`` a video is one segment, however long: what benchmarks of retrieval do.
+    With ``whole`` a video is one segment, however long, as in retrieval benchmarks.
     """
 
     num_frames: int = 12
@@ -50,8 +51,10 @@ class Sampling:
 class Frames:
     """Decoded frames of one stretch of one video.
 
-    ``pixels`` is RGB in 0..255; ``times`` are presentation times in seconds, rising; ``salvaged`` is empty when every
-    frame asked for was read, else it says what was lost.
+    Attributes:
+        pixels: RGB, 0..255.
+        times: Presentation times in seconds, ascending.
+        salvaged: What was lost; empty if every requested frame was read.
     """
 
     pixels: UInt8[np.ndarray, "frame height width 3"]
@@ -59,13 +62,20 @@ class Frames:
     salvaged: str = ""
 
     def __len__(self) -> int:
-        """Count the frames."""
+        """Return the number of frames."""
         return len(self.times)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The stretch of a video that is encoded as one: the ``number``-th, ``start`` to ``end`` in seconds."""
+    """A stretch of a video that is encoded as one.
+
+    Attributes:
+        video: Id of the video.
+        number: Index of the segment in the video.
+        start: In seconds.
+        end: In seconds.
+    """
 
     video: int
     number: int
@@ -75,11 +85,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentEmbedding:
-    """One segment's vectors, coarse to fine; all of unit length.
+    """The vectors of one segment, coarse to fine, all of unit length.
 
-    ``tokens`` is None unless they were asked for; ``sizes`` says of how many original ones each is the mean. The
-    lengths are what frames and tokens had before they were scaled: trained aligners read that; None where an encoder
-    has none to tell.
+    Attributes:
+        video: The whole segment.
+        frames: Its frames.
+        times: Their times in seconds.
+        tokens: Its tokens; None unless requested.
+        sizes: Number of original tokens that each token is the mean of.
+        frame_lengths: Lengths of the frames before normalization, which trained aligners read; None if the encoder
+            does not provide them.
+        token_lengths: The same for the tokens.
     """
 
     video: Float[np.ndarray, " dim"]
@@ -93,10 +109,14 @@ class SegmentEmbedding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextEmbedding:
-    """One text's vectors, of unit length: the whole sentence, and its words with padding and markers already gone.
+    """The vectors of one text, of unit length.
 
-    ``states`` are what a trained aligner reads: all of a text tower's states from start to end token, the last of them
-    the sentence, not scaled to unit length; None where an encoder has none.
+    Attributes:
+        text: The text.
+        sentence: The whole text.
+        words: Its words, without padding and special tokens.
+        states: All states of the text tower from the start to the end token, which is the sentence; not normalized.
+            Trained aligners read them. None if the encoder does not provide them.
     """
 
     text: str
@@ -107,11 +127,14 @@ class TextEmbedding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerTokens:
-    """What the last layers of a vision tower hold of frames: raw, earliest first, so that -1 is the last layer.
+    """Raw outputs of the last layers of a vision tower for some frames.
 
-    In each layer every frame has its own class token first, then the others that it sees; their number may differ by
-    layer. Where tokens merge, frames share them: ``sizes`` then says how many original tokens each stands for, and
-    ``masks`` (True = real) which are padding. Both are None when each token is one and real.
+    Attributes:
+        layers: One array per layer, earliest first. The first token of a frame is its class token; the number of
+            tokens may differ between layers.
+        times: Times of the frames in seconds.
+        sizes: Number of original tokens that each token stands for, where tokens are merged across frames; else None.
+        masks: False where a token is padding; None if there is none.
     """
 
     layers: tuple[Float[np.ndarray, "frame token width"], ...]
@@ -122,7 +145,7 @@ class LayerTokens:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerWords:
-    """What the last layers of a text tower hold of one text: raw, earliest first, from start token to end token."""
+    """Raw outputs of the last layers of a text tower for one text, earliest layer first, start to end token."""
 
     text: str
     layers: Float[np.ndarray, "layer word width"]
@@ -130,10 +153,17 @@ class LayerWords:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A video that answers a query: its best segment, the time of its best frame, the score (higher is better).
+    """A video that matches a query.
 
-    ``weak`` says that most unrelated queries score as high in this index. ``copies`` are further paths of the content.
-    ``why`` gives the score of each level that the score is made of, by name, coarse to fine.
+    Attributes:
+        video: Id of the video.
+        path: Path of its file.
+        segment: Its best segment.
+        time: Time of the best frame in seconds.
+        score: Higher is better.
+        weak: Whether most unrelated queries score as high in this index.
+        copies: Further paths of the same content.
+        why: Score of each level that the score is made of, by name, coarse to fine.
     """
 
     video: int
@@ -148,11 +178,18 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A stretch of a video that answers a query: ``start`` < ``end`` in seconds, score (higher is better).
+    """A span of a video that matches a query.
 
-    ``by`` says who found it: ``curve`` (no training) or ``head`` (a trained one, whose score is a probability). The
-    score of a curve's moment counts its contrast with what is around it, and orders moments. ``similarity`` is the mean
-    of the curve inside; None where a head found it.
+    Attributes:
+        video: Id of the video.
+        path: Path of its file.
+        start: In seconds; less than ``end``.
+        end: In seconds.
+        score: Higher is better. A probability for ``head``; for ``curve`` it includes the contrast with the
+            surroundings and only orders moments.
+        weak: As in ``Hit``.
+        by: ``curve`` (training-free) or ``head`` (a trained grounding head).
+        similarity: Mean of the curve inside the span; None for ``head``.
     """
 
     video: int
@@ -167,12 +204,17 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A query's similarity with every stored frame of one video, which is stored from ``start`` to ``end``.
+    """Similarity of a query and every stored frame of one video.
 
-    ``best`` is the score of its best segment, as a search gives it; ``typical`` the score that fewer than a quarter of
-    unrelated queries reach in their best video, None where that is not known: of queries without words. ``gaps`` are
-    the stretches, from one time to the other in seconds, in which the video shows no new frame for so long that no
-    segment is of them.
+    Attributes:
+        scores: Similarities.
+        times: Times of the frames in seconds.
+        start: Start of the stored part in seconds.
+        end: End of the stored part in seconds.
+        best: Score of the best segment, as in a search.
+        typical: Score that fewer than a quarter of unrelated queries reach in their best video; None for queries
+            that are not text.
+        gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
     """
 
     scores: Float[np.ndarray, " frame"]
@@ -186,10 +228,14 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which videos a search is about; None asks for nothing.
+    """Which videos a search covers; None does not restrict it.
 
-    ``folder`` holds a file of the video, at any depth, ``min_seconds`` and ``max_seconds`` bound its duration, and that
-    file was changed at ``after`` or later and before ``before``, in seconds since 1970.
+    Attributes:
+        folder: A folder that has a file of the video, at any depth.
+        min_seconds: Minimum duration.
+        max_seconds: Maximum duration.
+        after: Earliest modification time of that file, in seconds since 1970.
+        before: Its modification time is earlier than this.
     """
 
     folder: str | None = None
@@ -202,12 +248,18 @@ class Filters:
 ALL_VIDEOS = Filters()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """One search of several that are answered together; see ``Engine.search`` for what each means."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """Options of one search.
 
-    query: Query
+    Attributes:
+        k: Maximum number of videos to return.
+        rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames alone.
+        filters: Which videos the search covers.
+        candidates: Number of nearest segments that are reranked.
+    """
+
     k: int = 10
     rerank: str | None = "auto"
     filters: Filters = ALL_VIDEOS
-    candidates: int = 200
+    candidates: int = CANDIDATES

@@ -106,16 +106,26 @@ def test_progress_ends_at_the_number_of_segments(stored: Path, monkeypatch: pyte
     assert seen == [(3, 7), (6, 7), (7, 7)]
 
 
-def test_correcting_adds_to_the_known_and_leaves_the_rest() -> None:
-    calibration = Calibration("", 2, 1.0, np.array([2, 5, 9]), {"frames": np.array([0.5, -0.25, 1.0], np.float32)})
+def make_calibration(ids: list[int], potentials: list[float]) -> Calibration:
+    return Calibration(
+        bank="",
+        num_queries=2,
+        temperature=1.0,
+        ids=np.array(ids, np.int64),
+        potentials={"frames": np.array(potentials, np.float32)},
+    )
+
+
+def test_correction_adds_potentials_to_known_segments_only() -> None:
+    calibration = make_calibration([2, 5, 9], [0.5, -0.25, 1.0])
     levels = Levels({"frames": np.arange(10.0).reshape(2, 5)}, np.zeros((2, 5), np.int64))
-    found = calibration.correct(levels, np.array([9, 1, 5, 12, 2]))
-    np.testing.assert_allclose(found.scores["frames"] - levels.scores["frames"], [[1.0, 0, -0.25, 0, 0.5]] * 2)
-    assert found.best is levels.best
+    corrected = calibration.correct(levels, np.array([9, 1, 5, 12, 2]))
+    np.testing.assert_allclose(corrected.scores["frames"] - levels.scores["frames"], [[1.0, 0, -0.25, 0, 0.5]] * 2)
+    assert corrected.best is levels.best
     assert calibration.count_unknown(np.array([1, 2, 9, 12])) == 2
-    nothing = Calibration("", 2, 1.0, np.zeros(0, np.int64), {"frames": np.zeros(0, np.float32)})
-    assert np.array_equal(nothing.correct(levels, np.array([9, 1, 5, 12, 2])).scores["frames"], levels.scores["frames"])
-    assert nothing.count_unknown(np.array([1, 2])) == 2
+    empty = make_calibration([], [])
+    assert np.array_equal(empty.correct(levels, np.array([9, 1, 5, 12, 2])).scores["frames"], levels.scores["frames"])
+    assert empty.count_unknown(np.array([1, 2])) == 2
 
 
 def test_what_is_saved_is_loaded(stored: Path, tmp_path: Path) -> None:
@@ -170,7 +180,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
     texts = [make_text(text) for text in BANK]
     monkeypatch.setattr(vidret.search.calibration, "MEMORY", 4 * 7 * (3 + 4) * 5 + 1)
     ranker = make_ranker("ucofia", tmp_path)
-    with pytest.raises(VidretError, match=r"^bank must hold at most 5 queries for 7 segments, got 7$"):
+    with pytest.raises(VidretError, match=r"^bank must have at most 5 queries for 7 segments, got 7$"):
         measure(stored, ranker, texts)
     assert measure(stored, ranker, texts[:5]).num_queries == 5
     assert measure(stored, make_ranker("none", tmp_path), texts).num_queries == 7, "one level takes less than three"

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import vidret.search.grounding
+import vidret.search.projecting
 from tests.colours import ColourEncoder
 from tests.encode.tiny import TEXT, VISION
 from tests.grounded import (
@@ -36,7 +37,8 @@ from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.projected_files import load_projected
 from vidret.ground.windows import Window
-from vidret.search.grounding import Grounder, forget_others, place_frames
+from vidret.search.grounding import Grounder, forget_others
+from vidret.search.projecting import place_frames
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.identity import fingerprint
 
@@ -236,7 +238,7 @@ def test_no_more_than_a_window_lives_whatever_the_length(
         return made
 
     monkeypatch.setattr(ClipEncoder, "encode_layers", count_raw)
-    monkeypatch.setattr(vidret.search.grounding, "ProjectedVideos", count_projected)
+    monkeypatch.setattr(vidret.search.projecting, "ProjectedVideos", count_projected)
     videos, seen = open_videos(), {}
     for name in ("long.mp4", "longer.mp4"):
         most_raw[0] = most_projected[0] = 0

@@ -13,7 +13,7 @@ from tests.grounded import lasting_pools, make_encoder, write_head, write_number
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.search.locating import Chosen, Locator
+from vidret.search.locating import Locator, RankedVideo
 from vidret.search.queries import encode_queries
 from vidret.search.ranking import FrameRanker
 from vidret.types import Hit, Moment, TextEmbedding
@@ -82,19 +82,22 @@ def test_the_best_moments_of_a_doubtful_video_come_after_those_of_a_sure_one(
     text = encode_queries(["rain"], engine.encoder)[0]
     locator = Locator(engine._searcher, engine.grounder)
     paths = [str(made / "films" / name) for name in FIRSTS]
-    numbers = [engine._find_video(path) for path in paths]
+    video_ids = [engine._find_video(path) for path in paths]
     temperature = engine.ranker.temperature
-    for sure in range(len(paths)):
+    for certain in range(len(paths)):
         chosen = [
-            Chosen(number, path, (5 if place == sure else 1) * temperature, weak=False)
-            for place, (number, path) in enumerate(zip(numbers, paths, strict=True))
+            RankedVideo(video_id=video_id, path=path, score=(5 if index == certain else 1) * temperature, weak=False)
+            for index, (video_id, path) in enumerate(zip(video_ids, paths, strict=True))
         ]
         best = locator.locate(text, chosen, 1, **ALL)[0]
-        alone = locator.locate(text, [chosen[sure]], 1, **ALL)[0]
+        alone = locator.locate(text, [chosen[certain]], 1, **ALL)[0]
         share = math.e**5 / (math.e**5 + 3 * math.e)
-        assert best.path == paths[sure]
+        assert best.path == paths[certain]
         assert best.score == pytest.approx(share * alone.score, rel=1e-5)
-    large = [Chosen(number, path, 1e6, weak=False) for number, path in zip(numbers, paths, strict=True)]
+    large = [
+        RankedVideo(video_id=video_id, path=path, score=1e6, weak=False)
+        for video_id, path in zip(video_ids, paths, strict=True)
+    ]
     assert all(math.isfinite(moment.score) for moment in locator.locate(text, large, 100, **ALL))
     assert locator.locate(text, [], 5, **ALL) == []
 
@@ -129,10 +132,11 @@ def test_weak_is_what_the_search_said_and_for_one_video_what_its_frames_say(
 ) -> None:
     searcher, path = engine._searcher, str(made / "films" / "b.mp4")
     text = encode_queries(["rain"], engine.encoder)[0]
-    locator, number = Locator(searcher, engine.grounder), engine._find_video(path)
+    locator, video_id = Locator(searcher, engine.grounder), engine._find_video(path)
     for weak in (False, True):
-        assert {m.weak for m in locator.locate(text, [Chosen(number, path, 1.0, weak)], 50, **ALL)} == {weak}
-    curve = locator.curve(text, number)
+        video = RankedVideo(video_id=video_id, path=path, score=1.0, weak=weak)
+        assert {m.weak for m in locator.locate(text, [video], 50, **ALL)} == {weak}
+    curve = locator.curve(text, video_id)
     assert curve is not None
     for highest, weak in ((curve.best - 1e-4, False), (curve.best + 1e-4, True)):
         monkeypatch.setattr(searcher.baselines, "scores", lambda _store, _ranker, highest=highest: [highest] * 4)

@@ -195,7 +195,7 @@ def test_the_remote_engine_gives_what_the_engine_gives(url: str, engine: Engine,
         assert [each.paths for each in remote.videos()] == [each.paths for each in engine.videos()]
         assert remote.info().videos == 3
         assert remote.failed() == []
-        with pytest.raises(RemoteError, match="query must hold a word"):
+        with pytest.raises(RemoteError, match="query must contain a word"):
             remote.search(" ")
 
 

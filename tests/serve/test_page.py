@@ -194,7 +194,7 @@ def test_the_hint_explains_negative_words_and_a_query_of_them_alone_is_told(look
     page = look()
     expect(page.locator("#hint")).to_contain_text("A minus leaves something out: dog -beach")
     page.locator("#query").fill("-dog")
-    expect(page.get_by_role("alert")).to_have_text("query must hold a word that is wanted, got '-dog'")
+    expect(page.get_by_role("alert")).to_have_text("query must contain a positive word, got '-dog'")
     expect(cards(page)).to_have_count(0)
     shoot(page, "error")
 

@@ -134,8 +134,8 @@ def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
         ({}, "query or image must be given, and not both"),
         ({"query": "red", "image": BLUE}, "query or image must be given, and not both"),
         ({"query": ""}, "query: String should have at least 1 character, got ''"),
-        ({"query": " "}, "query must hold a word, got ' '"),
-        ({"query": "-red"}, "query must hold a word that is wanted, got '-red'"),
+        ({"query": " "}, "query must contain a word, got ' '"),
+        ({"query": "-red"}, "query must contain a positive word, got '-red'"),
         ({"query": "x" * 1001}, "query: String should have at most 1000 characters, got 'xxx"),
         ({"query": "red" + " -blue" * 17}, "query: must exclude at most 16 words or phrases, got 'red -blue"),
         ({"query": "red", "k": 201}, "k: Input should be less than or equal to 200, got 201"),
@@ -174,7 +174,7 @@ def test_what_is_no_json_is_refused(client: TestClient, body: bytes) -> None:
 
 def test_a_video_forgotten_meanwhile_is_left_out(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     client, hits = serve(engine), engine.search("red")
-    monkeypatch.setattr(engine, "search_many", lambda asked: [hits for _ in asked])
+    monkeypatch.setattr(engine, "search_many", lambda queries, options: [hits for _ in queries])
     lost = find_id(engine, "red.mp4")
     everything = type(engine).video
     monkeypatch.setattr(engine, "video", lambda number: everything(engine, 99 if number == lost else number))

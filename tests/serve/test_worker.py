@@ -13,7 +13,7 @@ from vidret.errors import VidretError
 from vidret.serve import worker as workers
 from vidret.serve.problems import RefusedError
 from vidret.serve.worker import AT_ONCE, Worker
-from vidret.types import Asked, Hit
+from vidret.types import Hit, Query, SearchOptions
 
 
 class GatedEngine:
@@ -25,14 +25,14 @@ class GatedEngine:
         self.batches: list[list[str]] = []
         self.threads: set[int] = set()
 
-    def search_many(self, asked: Sequence[Asked]) -> list[list[Hit]]:
-        self.batches.append([str(each.query) for each in asked])
+    def search_many(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
+        self.batches.append([str(query) for query in queries])
         self.threads.add(threading.get_ident())
         self.entered.release()
         self.gate.acquire()
-        if any(each.query == "wrong" for each in asked):
+        if "wrong" in queries:
             raise VidretError("query must be right, got wrong")
-        return [cast(list[Hit], [each.query] * each.k) for each in asked]
+        return [cast(list[Hit], [query] * each.k) for query, each in zip(queries, options, strict=True)]
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def working(engine: GatedEngine, **given: Any) -> Iterator[Worker]:
 
 async def occupy(worker: Worker, engine: GatedEngine) -> "asyncio.Task[list[Hit]]":
     """Have the worker hang at the gate with a search, so that everything after waits."""
-    task = asyncio.create_task(worker.search(Asked("first")))
+    task = asyncio.create_task(worker.search("first", SearchOptions()))
     await asyncio.to_thread(engine.entered.acquire)
     return task
 
@@ -83,7 +83,7 @@ def test_what_waits_is_answered_together() -> None:
 
         async def test() -> None:
             first = await occupy(worker, engine)
-            waiting = await put(*(worker.search(Asked(str(number), number)) for number in range(AT_ONCE + 3)))
+            waiting = await put(*(worker.search(str(number), SearchOptions(k=number)) for number in range(AT_ONCE + 3)))
             assert len(worker) == AT_ONCE + 3
             engine.gate.release(3)
             assert len(await first) == 10
@@ -102,7 +102,7 @@ def test_one_that_fails_spoils_no_other() -> None:
 
         async def test() -> None:
             await occupy(worker, engine)
-            waiting = await put(*(worker.search(Asked(query, 1)) for query in ("red", "wrong", "blue")))
+            waiting = await put(*(worker.search(query, SearchOptions(k=1)) for query in ("red", "wrong", "blue")))
             engine.gate.release(5)
             red, wrong, blue = await asyncio.gather(*waiting, return_exceptions=True)
             assert [red, blue] == [["red"], ["blue"]]
@@ -120,8 +120,8 @@ def test_a_slow_question_holds_up_no_search() -> None:
 
         async def test() -> None:
             slow = await hold(worker, lambda: gate.wait(10))
-            assert len(await worker.search(Asked("red", 1))) == 1
-            assert len(await worker.search(Asked("blue", 2))) == 2
+            assert len(await worker.search("red", SearchOptions(k=1))) == 1
+            assert len(await worker.search("blue", SearchOptions(k=2))) == 2
             assert not slow.done()
             gate.set()
             await slow
@@ -151,7 +151,7 @@ def test_many_questions_leave_room_for_searches() -> None:
             (second,) = await put(worker.ask(lambda _: None))
             with pytest.raises(RefusedError, match="the server is busy: 1 questions wait already"):
                 await worker.ask(lambda _: None)
-            assert len(await worker.search(Asked("red", 1))) == 1
+            assert len(await worker.search("red", SearchOptions(k=1))) == 1
             gate.set()
             await asyncio.gather(first, second)
 
@@ -181,9 +181,9 @@ def test_a_full_queue_refuses_at_once() -> None:
 
         async def test() -> None:
             await occupy(worker, engine)
-            waiting = await put(worker.search(Asked("a")), worker.search(Asked("b")))
+            waiting = await put(worker.search("a", SearchOptions()), worker.search("b", SearchOptions()))
             with pytest.raises(RefusedError, match="the server is busy: 2 questions wait already") as refused:
-                await worker.search(Asked("c"))
+                await worker.search("c", SearchOptions())
             assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
             engine.gate.release(2)
             assert len(await asyncio.gather(*waiting)) == 2
@@ -198,7 +198,9 @@ def test_who_waits_too_long_is_told_and_left_out() -> None:
         async def test() -> None:
             first = await occupy(worker, engine)
             slow = await hold(worker, engine.gate.acquire)
-            waiting = await put(worker.search(Asked("late")), worker.ask(lambda _: engine.batches.append(["late"])))
+            waiting = await put(
+                worker.search("late", SearchOptions()), worker.ask(lambda _: engine.batches.append(["late"]))
+            )
             for task in (first, slow, *waiting):
                 with pytest.raises(RefusedError, match=r"no answer within 0.05 s") as refused:
                     await task
@@ -215,12 +217,12 @@ def test_closing_answers_what_waits_and_takes_no_more() -> None:
 
     async def test() -> None:
         await occupy(worker, engine)
-        waiting = await put(worker.search(Asked("red", 1)))
+        waiting = await put(worker.search("red", SearchOptions(k=1)))
         engine.gate.release(2)
         await asyncio.to_thread(worker.close)
         assert await waiting[0] == ["red"]
         with pytest.raises(RefusedError):
-            await worker.search(Asked("late"))
+            await worker.search("late", SearchOptions())
 
     run(test)
 
@@ -241,11 +243,11 @@ def test_a_panic_ends_no_thread() -> None:
         async def test() -> None:
             search = engine.search_many
             cast(Any, engine).search_many = panic
-            for question in (worker.search(Asked("red")), worker.ask(panic)):
+            for question in (worker.search("red", SearchOptions()), worker.ask(panic)):
                 with pytest.raises(RuntimeError, match="PanicError: index out of range"):
                     await question
             cast(Any, engine).search_many = search
-            assert len(await worker.search(Asked("red", 1))) == 1
+            assert len(await worker.search("red", SearchOptions(k=1))) == 1
             assert await worker.ask(lambda _: "a moment") == "a moment"
 
         run(test)
@@ -273,7 +275,7 @@ def test_both_threads_get_what_the_engine_gives(engine: Engine) -> None:
     worker.start()
 
     async def test() -> None:
-        searches = asyncio.gather(*(worker.search(Asked("red", 2)) for _ in range(20)))
+        searches = asyncio.gather(*(worker.search("red", SearchOptions(k=2)) for _ in range(20)))
         questions = asyncio.gather(*(worker.ask(lambda engine: engine.locate("green", 2)) for _ in range(20)))
         assert await searches == [hits] * 20
         assert await questions == [moments] * 20

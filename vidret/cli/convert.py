@@ -98,9 +98,9 @@ def convert_command(
     print_message(f"{out}: {model.card.method} on {model.card.backbone}; use it as --model {out}")
     if aligner is not None:
         from vidret.align.files import save_aligner
-        from vidret.search.ranking import BESIDE
+        from vidret.search.ranking import ALIGNER_SUFFIX
 
-        aligner_path = out.with_suffix(BESIDE)
+        aligner_path = out.with_suffix(ALIGNER_SUFFIX)
         save_aligner(aligner, aligner_path)
         print_message(f"{aligner_path}: its aligner, used with the model as long as both are in one folder")
 

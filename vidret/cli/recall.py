@@ -26,8 +26,8 @@ STORED_VECTORS, TEXT_QUERIES = "its own vectors", "queries in words"
 def print_recall(index: Path, bank: Path | None, seed: int, *, as_json: bool) -> None:
     """Measure the recall of an index's candidate search and print it, with advice where it is low."""
     from vidret.search.recall import QUERIES, measure_recall, sample_vectors
-    from vidret.search.searcher import CANDIDATES
     from vidret.store.store import Store
+    from vidret.types import CANDIDATES
 
     texts = QUERIES if bank is None else read_bank(bank)
     with Store.open(index) as store:
@@ -63,7 +63,7 @@ def encode_texts(index: Path, texts: "Sequence[str]") -> "np.ndarray":
         raise VidretError("queries must not be empty, got none")
     sample = texts if len(texts) <= SAMPLE else [texts[i * len(texts) // SAMPLE] for i in range(SAMPLE)]
     with open_engine(index, None, "auto", "auto", must_exist=True) as engine:
-        return np.stack([query.text.sentence for query in encode_queries(sample, engine.encoder)])
+        return np.stack([query.positive.sentence for query in encode_queries(sample, engine.encoder)])
 
 
 def show_recall(facts: "StoreInfo", results: "dict[str, Recall]") -> None:

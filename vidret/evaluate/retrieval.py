@@ -21,7 +21,7 @@ from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
 from vidret.metrics.ranks import rank_matrix
 from vidret.metrics.retrieval import CUTS, Row, evaluate, make_row
 from vidret.search.ranking import Ranker
-from vidret.search.searcher import TOTAL, sum_levels
+from vidret.search.reranking import TOTAL, sum_levels
 
 SCALE = 100.0  # CLIP's: cosines become the logits that the dual softmax was published for
 TOP = 10

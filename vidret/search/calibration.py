@@ -1,10 +1,12 @@
-"""Calibrating an index: what a bank of queries says about each segment, stored as one number a level and segment."""
+"""Hubness correction of an index: potentials of its segments, learned from a bank of queries and stored with it."""
 
 import io
 import json
+import logging
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +21,28 @@ from vidret.store.records import CALIBRATION
 from vidret.store.store import Store
 from vidret.types import TextEmbedding
 
+logger = logging.getLogger(__name__)
+
 BATCH = 256  # segments read and scored at a time
-MEMORY = 4 << 30  # bytes that the bank's scores may take with what Sinkhorn makes of them
-COPIES = 4  # arrays of the size of one level that live at once
-COLDEST = 1e-6  # a temperature below drowns the differences of float32 scores
+MEMORY = 4 << 30  # bytes that the scores of the bank may take, with Sinkhorn's temporary arrays
+COPIES = 4  # arrays of the size of one level that exist at once
+COLDEST = 1e-6  # minimum temperature; below, float32 scores lose their differences
 
 Ids = Int64[np.ndarray, " id"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Potentials of the segments of one index for one ranker, each level's mean 0; ``error`` is Sinkhorn's, 0..2."""
+    """The hubness correction of an index for one ranker.
+
+    Attributes:
+        bank: Name of the query bank.
+        num_queries: Number of queries in the bank.
+        temperature: Temperature of Sinkhorn, in the unit of the levels.
+        ids: Ids of the segments, ascending.
+        potentials: What to add to the score of each segment, by level; the mean of a level is 0.
+        error: Residual error of Sinkhorn, 0..2.
+    """
 
     bank: str
     num_queries: int
@@ -39,18 +52,54 @@ class Calibration:
     error: float = 0.0
 
     def correct(self, levels: Levels, ids: Ids) -> Levels:
-        """Add to each segment's scores what the bank said about it; one that came later stays as it is."""
-        places = np.searchsorted(self.ids, ids).clip(max=max(len(self.ids) - 1, 0))
-        known = self.ids[places] == ids if len(self.ids) else np.zeros(len(ids), bool)
+        """Return corrected levels of some segments; those added after the calibration keep their scores."""
+        if not len(self.ids):
+            return levels
+        indices = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        known = self.ids[indices] == ids
         scores = {
-            name: level + np.where(known, self.potentials[name][places], 0) if len(self.ids) else level
-            for name, level in levels.scores.items()
+            name: level + np.where(known, self.potentials[name][indices], 0) for name, level in levels.scores.items()
         }
         return Levels(scores, levels.best)
 
     def count_unknown(self, ids: Ids) -> int:
-        """Count the segments that the bank has not met."""
+        """Return the number of segments that were added after the calibration."""
         return len(np.setdiff1d(ids, self.ids, assume_unique=True))
+
+
+class Calibrations:
+    """The stored calibrations of an open index, each read again only when the index or the calibration has changed."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._loaded: dict[str, tuple[tuple[int, str], Calibration | None]] = {}
+
+    def find(self, ranker: Ranker) -> Calibration | None:
+        """Return the calibration for a ranker; None if there is none. Warn if segments were added since."""
+        version = self._find_version(ranker)
+        loaded = self._loaded.get(ranker.name)
+        if loaded is None or loaded[0] != version:
+            calibration = load_calibration(self._store, ranker)
+            if calibration is not None and (num_unknown := calibration.count_unknown(self._store.searchable())):
+                logger.warning(
+                    "%d of %d segments came after the calibration and are not corrected: run vidret calibrate again",
+                    num_unknown,
+                    len(self._store),
+                )
+            loaded = self._loaded[ranker.name] = (version, calibration)
+        return loaded[1]
+
+    @contextmanager
+    def override(self, ranker: Ranker, calibration: Calibration) -> Iterator[None]:
+        """Use a calibration that is not stored yet inside the context."""
+        self._loaded[ranker.name] = self._find_version(ranker), calibration
+        try:
+            yield
+        finally:
+            self._loaded.pop(ranker.name, None)
+
+    def _find_version(self, ranker: Ranker) -> tuple[int, str]:
+        return self._store.generation, find_edition(self._store, ranker)
 
 
 def measure_calibration(
@@ -63,19 +112,19 @@ def measure_calibration(
     temperature: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Score a bank of queries against every segment of an index, and balance the scores of each level (SK-norm).
+    """Score every segment of an index with a bank of queries, and balance each level with SK-norm.
 
     Args:
         store: The index.
-        ranker: What scores.
+        ranker: The ranker.
         texts: The bank.
-        bank: Its name, for reports.
-        read: Gives the bank's levels for segments by id.
-        temperature: Of Sinkhorn, in the unit of the levels; the ranker's own unless given.
-        on_progress: Called with the number of segments done and of all.
+        bank: Name of the bank, for reports.
+        read: Returns the levels of the bank for segments by id.
+        temperature: Temperature of Sinkhorn, in the unit of the levels; defaults to the ranker's own.
+        on_progress: Called with the number of segments done and the total.
 
     Raises:
-        VidretError: The index is empty, bank times index is beyond what fits into memory, or the temperature is no use.
+        VidretError: The index is empty, the scores do not fit into memory, or the temperature is invalid.
     """
     temperature = ranker.temperature if temperature is None else temperature
     if not COLDEST <= temperature < math.inf:
@@ -83,69 +132,73 @@ def measure_calibration(
     ids = store.searchable()
     if not len(ids):
         raise VidretError(f"{store.path}: there must be a segment to calibrate, got an empty index")
-    most = MEMORY // (4 * (len(ranker.weights) + COPIES) * len(ids))
-    if len(texts) > most:
-        raise VidretError(f"bank must hold at most {most} queries for {len(ids)} segments, got {len(texts)}")
+    max_queries = MEMORY // (4 * (len(ranker.weights) + COPIES) * len(ids))
+    if len(texts) > max_queries:
+        raise VidretError(f"bank must have at most {max_queries} queries for {len(ids)} segments, got {len(texts)}")
     scores = {name: np.empty((len(texts), len(ids)), np.float32) for name in ranker.weights}
     for start in range(0, len(ids), BATCH):
-        part = slice(start, start + BATCH)
-        for name, level in read(ids[part]).scores.items():
-            scores[name][:, part] = level
+        batch = slice(start, start + BATCH)
+        for name, level in read(ids[batch]).scores.items():
+            scores[name][:, batch] = level
         if on_progress is not None:
             on_progress(min(start + BATCH, len(ids)), len(ids))
-    there = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
-    ids, scores = ids[there], {name: level[:, there] for name, level in scores.items()}
+    readable = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
+    ids, scores = ids[readable], {name: level[:, readable] for name, level in scores.items()}
     potentials, errors = {}, []
     for name in ranker.weights:
-        found = sk_norm(torch.from_numpy(scores.pop(name)), temperature=temperature)
-        centred: Float[np.ndarray, " id"] = (found.potentials - found.potentials.mean()).numpy()
+        correction = sk_norm(torch.from_numpy(scores.pop(name)), temperature=temperature)
+        centred: Float[np.ndarray, " id"] = (correction.potentials - correction.potentials.mean()).numpy()
         potentials[name] = centred.astype(np.float32)
-        errors.append(found.error)
-    return Calibration(bank, len(texts), temperature, ids, potentials, max(errors))
+        errors.append(correction.error)
+    return Calibration(
+        bank=bank,
+        num_queries=len(texts),
+        temperature=temperature,
+        ids=ids,
+        potentials=potentials,
+        error=max(errors),
+    )
 
 
 def save_calibration(
     store: Store, ranker: Ranker, calibration: Calibration, baseline: Mapping[str, str] | None = None
 ) -> None:
-    """Store a calibration in its index, in one transaction with the baseline that was measured under it."""
-    facts = {
+    """Store a calibration in its index, in one transaction with the baseline that was measured with it."""
+    header = {
         "bank": calibration.bank,
         "num_queries": calibration.num_queries,
         "temperature": calibration.temperature,
         "error": calibration.error,
         "fingerprint": ranker.fingerprint,
     }
+    arrays: dict[str, Any] = {f"level.{name}": values for name, values in calibration.potentials.items()}
     file = io.BytesIO()
-    np.savez(file, facts=np.array(json.dumps(facts)), ids=calibration.ids, **_prefixed(calibration.potentials))
-    own: dict[str, str | bytes] = {_key(ranker): file.getvalue(), f"{_key(ranker)}.edition": uuid.uuid4().hex}
-    store.set_metas({**own, **(baseline or {})})
+    np.savez(file, facts=np.array(json.dumps(header)), ids=calibration.ids, **arrays)
+    metas: dict[str, str | bytes] = {_key(ranker): file.getvalue(), f"{_key(ranker)}.edition": uuid.uuid4().hex}
+    store.set_metas({**metas, **(baseline or {})})
 
 
 def find_edition(store: Store, ranker: Ranker) -> str:
-    """Tell calibrations of an index apart without reading them: each that is saved has another edition."""
+    """Return the edition of a stored calibration, which each ``save_calibration`` changes; empty if there is none."""
     return str(store.get_meta(f"{_key(ranker)}.edition") or "")
 
 
 def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
-    """Read the calibration that an index has for a ranker; None if there is none."""
+    """Load the calibration of an index for a ranker; None if there is none."""
     stored = store.get_meta(_key(ranker))
     if not isinstance(stored, bytes):
         return None
     with np.load(io.BytesIO(stored)) as file:
-        facts: dict[str, Any] = json.loads(str(file["facts"]))
-        if facts.pop("fingerprint") != ranker.fingerprint:
+        header: dict[str, Any] = json.loads(str(file["facts"]))
+        if header.pop("fingerprint") != ranker.fingerprint:
             return None
         potentials = {name: file[f"level.{name}"] for name in ranker.weights}
-        return Calibration(ids=file["ids"], potentials=potentials, **facts)
+        return Calibration(ids=file["ids"], potentials=potentials, **header)
 
 
 def forget_calibration(store: Store, ranker: Ranker) -> None:
-    """Search without correction again."""
+    """Remove the calibration of an index for a ranker."""
     store.set_metas({_key(ranker): "", f"{_key(ranker)}.edition": ""})
-
-
-def _prefixed(potentials: Mapping[str, Float32[np.ndarray, " id"]]) -> dict[str, Any]:
-    return {f"level.{name}": values for name, values in potentials.items()}
 
 
 def _key(ranker: Ranker) -> str:

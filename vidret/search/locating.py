@@ -1,9 +1,9 @@
-"""Locating moments in chosen videos: by a trained head where there is one, else by the curve of a query's scores."""
+"""Location of moments in chosen videos: by a trained grounding head if there is one, else by the score curve."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from vidret.errors import DecodeError, StoreError
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.grounding import Grounder
-from vidret.search.queries import Wanted
+from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
 from vidret.text import strip_query
@@ -25,133 +25,156 @@ logger = logging.getLogger(__name__)
 LEAST_SHARE = 0.5  # of the probability of a video's best span
 
 
-class Chosen(NamedTuple):
-    """A video to look into, with its score and weakness where a search gave them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedVideo:
+    """A video to locate moments in.
 
-    video: int
+    Attributes:
+        video_id: Id of the video.
+        path: Path of its file.
+        score: Its score in a search; 0 if it was not searched for.
+        weak: Whether the search called it weak; None if it was not searched for.
+    """
+
+    video_id: int
     path: str
-    score: float
-    weak: bool | None
+    score: float = 0.0
+    weak: bool | None = None
 
 
 class Locator:
-    """One index open for reading, and a trained head or none."""
+    """An index open for reading, with a trained grounding head or without."""
 
     def __init__(self, searcher: Searcher, grounder: Grounder | None) -> None:
-        """Join them."""
         self._searcher, self._grounder = searcher, grounder
 
     def locate(
-        self, wanted: Wanted, chosen: Sequence[Chosen], k: int, *, overlapping: bool, weak: bool
+        self, query: EncodedQuery, videos: Sequence[RankedVideo], k: int, *, overlapping: bool, weak: bool
     ) -> list[Moment]:
-        """Find the k best moments in videos: by the head, which knows no pictures, or by curves.
+        """Return the k best moments in some videos.
 
-        ``overlapping`` and ``weak`` add what people are not shown unless they ask: see ``Engine.locate``.
+        The head locates text queries; without a head, and for images and vectors, the curve does. For ``overlapping``
+        and ``weak`` see ``Engine.locate``.
         """
-        if self._grounder is not None and not wanted.wordless:
-            moments = self.ask_head(wanted, chosen, overlapping=overlapping, weak=weak)
+        if self._grounder is not None and query.is_text:
+            moments = self._locate_with_head(self._grounder, query, videos, overlapping=overlapping, weak=weak)
         else:
-            moments = self.read_curves(wanted, chosen, k, overlapping=overlapping, weak=weak)
+            moments = self._locate_with_curve(query, videos, k, overlapping=overlapping, weak=weak)
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
-    def read_curves(
-        self, wanted: Wanted, chosen: Sequence[Chosen], k: int, *, overlapping: bool, weak: bool
+    def _locate_with_curve(
+        self, query: EncodedQuery, videos: Sequence[RankedVideo], k: int, *, overlapping: bool, weak: bool
     ) -> list[Moment]:
-        """Find moments without training: where a query's scores stand out."""
         moments = []
-        for each in chosen:
-            curve = self.curve(wanted, each.video)
+        for video in videos:
+            curve = self.curve(query, video.video_id)
             if curve is None:
                 continue
-            is_weak = not wanted.wordless and self._searcher.is_weak(curve.best, FrameRanker())
+            is_weak = query.is_text and self._searcher.is_weak(curve.best, FrameRanker())
             if is_weak and not weak:
                 continue
             for span in find_moments(curve, k=k, overlapping=overlapping, weak=weak):
                 similarity = mean_inside(curve, span)
-                moments.append(Moment(each.video, each.path, *span, is_weak, similarity=similarity))
+                moments.append(Moment(video.video_id, video.path, *span, is_weak, similarity=similarity))
         return moments
 
-    def ask_head(self, wanted: Wanted, chosen: Sequence[Chosen], *, overlapping: bool, weak: bool) -> list[Moment]:
-        """Find moments with the trained head.
+    def _locate_with_head(
+        self,
+        grounder: Grounder,
+        query: EncodedQuery,
+        videos: Sequence[RankedVideo],
+        *,
+        overlapping: bool,
+        weak: bool,
+    ) -> list[Moment]:
+        """Return the moments that the head finds.
 
-        Its scores are probabilities within a video. Across videos each is multiplied by the video's own: a softmax of
-        the videos' scores, so that the best moments of a doubtful video do not come before those of a sure one. What
-        must not fit has its say in which videos are chosen, not here.
+        Its scores are probabilities within a video. Each is multiplied by the probability of its video, a softmax over
+        the scores of the videos, so that an uncertain video's best moments do not outrank those of a certain one.
+        Negative terms affect the choice of videos only.
         """
-        grounder = self._grounder
-        assert grounder is not None
-        words = grounder.read(wanted.text.text)
-        scores = np.array([each.score for each in chosen]) / self._searcher.ranker.temperature
-        shares = np.exp(scores - scores.max(initial=-np.inf))
+        words = grounder.read(query.positive.text)
+        logits = np.array([video.score for video in videos]) / self._searcher.ranker.temperature
+        exponentials = np.exp(logits - logits.max(initial=-np.inf))
         moments = []
-        for each, share in zip(chosen, shares / shares.sum(), strict=True):
+        for video, probability in zip(videos, exponentials / exponentials.sum(), strict=True):
             try:
-                record = self._searcher.store.video(each.video)  # another process may have pruned it meanwhile
+                record = self._searcher.store.video(video.video_id)  # another process may have pruned it meanwhile
                 spans = grounder.answer(
-                    words, each.path, record.fingerprint, start=record.start, duration=record.duration
+                    words, video.path, record.fingerprint, start=record.start, duration=record.duration
                 )
             except (DecodeError, StoreError) as error:
                 logger.warning("left out: %s", error)
                 continue
-            is_weak = self._is_weak(wanted, each.video) if each.weak is None else each.weak
+            is_weak = self._is_weak(query, video.video_id) if video.weak is None else video.weak
             if is_weak and not weak:
                 continue
             moments += [
-                Moment(each.video, each.path, span.start, span.end, float(share) * span.score, is_weak, "head")
+                Moment(
+                    video.video_id, video.path, span.start, span.end, float(probability) * span.score, is_weak, "head"
+                )
                 for span in choose_spans(spans, overlapping=overlapping, weak=weak)
             ]
         return moments
 
-    def rate(self, wanted: Wanted, video: Chosen, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
-        """Say how well a video fits a query at certain times: as the head rates its frames, else by the curve.
+    def rate(
+        self, query: EncodedQuery, video: RankedVideo, times: Float[np.ndarray, " time"]
+    ) -> Float[np.ndarray, " time"]:
+        """Return the saliency of a video for a query at some times in seconds, by the head or else by the curve.
 
         Raises:
-            DecodeError: The head has not seen the video, and it cannot be read.
+            DecodeError: The head has not processed the video yet, and it cannot be read.
             StoreError: Nothing of the video is stored.
         """
-        if self._grounder is not None and not wanted.wordless:
-            record = self._searcher.store.video(video.video)
-            words = self._grounder.read(wanted.text.text)
+        if self._grounder is not None and query.is_text:
+            record = self._searcher.store.video(video.video_id)
+            words = self._grounder.read(query.positive.text)
             scores = self._grounder.rate_frames(words, video.path, record.fingerprint)
-            places = record.start + (np.arange(len(scores)) + 0.5) / self._grounder.fps
+            frame_times = record.start + (np.arange(len(scores)) + 0.5) / self._grounder.fps
         else:
-            curve = self.curve(wanted, video.video)
+            curve = self.curve(query, video.video_id)
             if curve is None:
                 raise StoreError(f"{strip_query(video.path)}: nothing of it is stored yet")
-            scores, places = curve.scores, curve.times
-        found: Float[np.ndarray, " time"] = np.interp(times, places, scores)
-        return found
+            scores, frame_times = curve.scores, curve.times
+        saliency: Float[np.ndarray, " time"] = np.interp(times, frame_times, scores)
+        return saliency
 
-    def _is_weak(self, wanted: Wanted, video: int) -> bool:
-        curve = self.curve(wanted, video)
+    def _is_weak(self, query: EncodedQuery, video_id: int) -> bool:
+        curve = self.curve(query, video_id)
         return curve is not None and self._searcher.is_weak(curve.best, FrameRanker())
 
-    def curve(self, wanted: Wanted, video: int) -> Curve | None:
-        """Score a query against every stored frame of one video; None when nothing of it is stored yet.
+    def curve(self, query: EncodedQuery, video_id: int) -> Curve | None:
+        """Return the scores of all stored frames of one video; None if nothing of it is stored yet.
 
-        What must not fit takes away where it fits better than on average.
+        A negative term lowers the score of a frame by how much it scores above the video's mean for that term.
         """
-        ids = self._searcher.store.video_segments(video)
-        stored = self._searcher.read(FrameRanker(), ids)
+        ids = self._searcher.store.video_segments(video_id)
+        stored = self._searcher.reranker.read(FrameRanker(), ids)
         segments, frames = stored.segments, stored.frames
         if not segments:
             return None
         rows = np.concatenate(frames)
-        scores = rows @ wanted.text.sentence
-        for text in wanted.unwanted:
-            fits = rows @ text.sentence
-            scores = scores - np.maximum(0, fits - fits.mean())
-        best = float(score_top_frames(wanted.text.sentence, frames)[0].max())
-        typical = None if wanted.wordless else self._searcher.typical_score()
+        scores = rows @ query.positive.sentence
+        for text in query.negatives:
+            similarities = rows @ text.sentence
+            scores = scores - np.maximum(0, similarities - similarities.mean())
         gaps = tuple(
             (before.end, after.start)
             for before, after in pairwise(segments)
             if after.start - before.end > LONGEST_STILL_S
         )
-        return Curve(scores, np.concatenate(stored.times), segments[0].start, segments[-1].end, best, typical, gaps)
+        return Curve(
+            scores=scores,
+            times=np.concatenate(stored.times),
+            start=segments[0].start,
+            end=segments[-1].end,
+            best=float(score_top_frames(query.positive.sentence, frames)[0].max()),
+            typical=self._searcher.typical_score() if query.is_text else None,
+            gaps=gaps,
+        )
 
 
 def choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:
-    """Return the spans of a head that people are shown, best first."""
+    """Return the spans of a head to show, best first."""
     kept = list(spans) if overlapping else drop_overlapping(spans)
     return kept if weak else [span for span in kept if span.score >= LEAST_SHARE * kept[0].score]

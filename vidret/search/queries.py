@@ -1,4 +1,4 @@
-"""What a person asks -> what is searched for: words, words that must not fit, or a picture."""
+"""Parsing and encoding of queries: text with negative terms, an image, or a vector."""
 
 import re
 from collections.abc import Sequence
@@ -11,64 +11,72 @@ from vidret.errors import VidretError
 from vidret.types import Frames, Picture, Query, TextEmbedding, Vector
 from vidret.video.resize import resize_image
 
-UNWANTED = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=\w)(\S+))')
+NEGATIVE_TERM = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=\w)(\S+))')
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    """An encoded query: what must fit, and what must not.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EncodedQuery:
+    """An encoded query.
 
-    What comes without words, a picture or a vector, stands in for a text as its only word.
+    Attributes:
+        positive: What to look for. An image or a vector is encoded as a text with that one word.
+        negatives: Terms that lower the score of a segment.
+        is_text: Whether the query is text, not an image or a vector.
     """
 
-    text: TextEmbedding
-    unwanted: tuple[TextEmbedding, ...] = ()
-    wordless: bool = False
+    positive: TextEmbedding
+    negatives: tuple[TextEmbedding, ...] = ()
+    is_text: bool = True
+
+    @property
+    def texts(self) -> list[TextEmbedding]:
+        """The positive part, then the negative terms."""
+        return [self.positive, *self.negatives]
 
 
-def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[Wanted]:
-    """Encode queries, all texts at once.
+def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[EncodedQuery]:
+    """Encode queries, all texts in one batch.
 
     Raises:
-        VidretError: A query holds no word that is wanted, or a picture or vector is none.
+        VidretError: A query has no positive term, or an image or vector is invalid.
     """
     parsed = [parse_query(query) if isinstance(query, str) else None for query in queries]
-    texts = [text for parts in parsed if parts is not None for text in parts]
-    encoded = iter(encoder.encode_text(texts) if texts else [])
-    wanted = []
+    texts = [text for parts in parsed if parts is not None for text in (parts[0], *parts[1])]
+    embeddings = iter(encoder.encode_text(texts) if texts else [])
+    encoded = []
     for query, parts in zip(queries, parsed, strict=True):
         if parts is not None:
-            text, *unwanted = (next(encoded) for _ in parts)
-            wanted.append(Wanted(text, tuple(unwanted)))
+            positive, negatives = next(embeddings), tuple(next(embeddings) for _ in parts[1])
+            encoded.append(EncodedQuery(positive=positive, negatives=negatives))
         elif not isinstance(query, str):
-            text = take_vector(query, encoder) if query.ndim == 1 else encode_picture(query, encoder)
-            wanted.append(Wanted(text, wordless=True))
-    return wanted
+            embedding = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
+            encoded.append(EncodedQuery(positive=embedding, is_text=False))
+    return encoded
 
 
-def parse_query(query: str) -> tuple[str, ...]:
-    """Split a query into what is wanted and, after it, each thing that is not.
+def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
+    """Return the positive part of a text query and its negative terms.
 
     >>> parse_query('dog -beach on the grass -"two cats"')
-    ('dog on the grass', 'beach', 'two cats')
+    ('dog on the grass', ('beach', 'two cats'))
 
     Raises:
-        VidretError: Nothing is wanted, or something unwanted is empty.
+        VidretError: There is no positive term, or a negative term is empty.
     """
-    unwanted = tuple((quoted or word).strip() for quoted, word in UNWANTED.findall(query))
-    text = " ".join(UNWANTED.sub(" ", query).split()) if unwanted else query
-    if not text.strip():
-        raise VidretError(f"query must hold a word{' that is wanted' if unwanted else ''}, got {query!r}")
-    if not all(unwanted):
-        raise VidretError(f'query must hold a word between -" and ", got {query!r}')
-    return text, *unwanted
+    negatives = tuple((quoted or word).strip() for quoted, word in NEGATIVE_TERM.findall(query))
+    positive = " ".join(NEGATIVE_TERM.sub(" ", query).split()) if negatives else query
+    if not positive.strip():
+        raise VidretError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
+    if not all(negatives):
+        raise VidretError(f'query must contain a word between -" and ", got {query!r}')
+    return positive, negatives
 
 
-def take_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:
-    """Take a vector of the encoder's space, at unit length.
+def embed_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:
+    """Return a vector of the encoder's space, scaled to unit length, as an embedding.
 
     Raises:
-        VidretError: It is of another dimension, or has no direction.
+        VidretError: The vector has the wrong dimension, or its length is 0 or not finite.
     """
     length = float(np.linalg.norm(vector.astype(np.float64)))
     if vector.shape != (encoder.dim,) or not 0 < length < np.inf:
@@ -79,14 +87,14 @@ def take_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:
     return TextEmbedding("a vector", unit, unit[None])
 
 
-def encode_picture(picture: Picture, encoder: Encoder) -> TextEmbedding:
-    """Encode a picture as the frame of a video that looks like it.
+def encode_image(image: Picture, encoder: Encoder) -> TextEmbedding:
+    """Encode an image like a frame of a video.
 
     Raises:
-        VidretError: It is not an RGB picture of bytes.
+        VidretError: The image is not RGB with 8 bits per channel.
     """
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-        raise VidretError(f"picture must be uint8 (height, width, 3), got {picture.dtype} {picture.shape}")
-    frames = Frames(resize_image(np.ascontiguousarray(picture), encoder.resize)[None], np.zeros(1))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise VidretError(f"image must be uint8 (height, width, 3), got {image.dtype} {image.shape}")
+    frames = Frames(resize_image(np.ascontiguousarray(image), encoder.resize)[None], np.zeros(1))
     vector = encoder.encode_frames([frames])[0].video
-    return TextEmbedding("a picture", vector, vector[None])
+    return TextEmbedding("an image", vector, vector[None])

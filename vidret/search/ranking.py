@@ -1,4 +1,4 @@
-"""The second look at candidates: what orders them, by levels, and what of a segment is stored for it at indexing."""
+"""Rankers: score segments for reranking, by levels, and pack at indexing what that needs of a segment."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 NONE = "none"
 MEAN = "mean"
 AUTO = "auto"
-BESIDE = ".aligner.safetensors"  # what a model's aligner is called that lies beside it
+ALIGNER_SUFFIX = ".aligner.safetensors"  # of the aligner that belongs to a model file of the same name
 TOKENS = {"int8": torch.int8, "float16": torch.float16}
 
 Packed = Sequence[bytes | memoryview]
@@ -33,17 +33,21 @@ FrameRows = Sequence[Float[np.ndarray, "frame dim"]]
 
 
 class Levels(NamedTuple):
-    """Scores of texts against segments, level by level, coarse to fine, and each text's best frame in each segment."""
+    """Scores of texts against segments by level, coarse to fine, and the index of each text's best frame in each."""
 
     scores: dict[str, Float[np.ndarray, "text segment"]]
     best: Int[np.ndarray, "text segment"]
 
 
 class Ranker(Protocol):
-    """Order candidates.
+    """Scores segments for texts.
 
-    ``name`` finds it again, ``fingerprint`` says with what a segment's tokens were packed. ``weights`` make the score
-    of the levels. ``temperature`` is what SK-norm takes these levels with, in their unit: about cosines.
+    Attributes:
+        name: Argument of ``load_ranker`` that loads it again.
+        fingerprint: Hash of the model that packs segments; empty if nothing is packed.
+        weights: Mixing weights of the levels.
+        temperature: Temperature of SK-norm, in the unit of the levels, about that of cosines.
+        wants_tokens: Whether ``pack`` needs the tokens of a segment.
     """
 
     name: str
@@ -53,16 +57,16 @@ class Ranker(Protocol):
     wants_tokens: bool
 
     def pack(self, embedding: SegmentEmbedding) -> bytes:
-        """Compute what of a segment does not depend on the query, to be stored with it; empty if there is nothing."""
+        """Return what is stored with a segment for scoring; empty if nothing is."""
         ...
 
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
-        """Score texts against segments, of which what was packed and the frames were read back."""
+        """Score texts against segments, given what was packed and their frame vectors."""
         ...
 
 
 class FrameRanker:
-    """The mean of the frames that fit best; nothing more is stored, nothing is trained."""
+    """The mean of the best frames. Stores nothing, training-free."""
 
     name, fingerprint = NONE, ""
     weights: Mapping[str, float] = {"frames": 1.0}
@@ -70,17 +74,17 @@ class FrameRanker:
     wants_tokens = False
 
     def pack(self, embedding: SegmentEmbedding) -> bytes:
-        """Store nothing."""
+        """Return nothing to store."""
         return b""
 
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
-        """Score texts against segments by their frames."""
-        found = [score_top_frames(text.sentence, frames) for text in texts]
-        return Levels({"frames": np.stack([scores for scores, _ in found])}, np.array([best for _, best in found]))
+        """Score texts against the best frames of each segment."""
+        scores, best = zip(*(score_top_frames(text.sentence, frames) for text in texts), strict=True)
+        return Levels({"frames": np.stack(scores)}, np.array(best))
 
 
 class MeanRanker(FrameRanker):
-    """The mean of all frames: mean pooling, the baseline of papers."""
+    """The mean of all frames: the mean pooling baseline of papers."""
 
     name = MEAN
     weights: Mapping[str, float] = {"segment": 1.0}
@@ -95,29 +99,36 @@ class MeanRanker(FrameRanker):
 
 
 class UcofiaRanker:
-    """UCoFiA's three levels, trained or not: the whole segment, its frames, its tokens with the words."""
+    """UCoFiA, trained or training-free: levels for the segment, its frames, and its tokens with the words.
+
+    Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval".
+    """
 
     weights: Mapping[str, float] = {"segment": 1 / 3, "frames": 1 / 3, "words": 1 / 3}
     wants_tokens = True
 
     def __init__(self, name: str, aligner: Aligner, *, tokens: str = "int8") -> None:
-        """Take an aligner; ``tokens`` says how they are stored: int8 or float16."""
+        """Set the aligner, and the format of stored tokens: int8 or float16."""
         self.name, self._aligner, self._dtype = name, aligner.eval(), TOKENS[tokens]
         self.fingerprint = _digest(aligner)
-        # As published for a trained head, whose logits it is 1 of; measured without one, where cosines spread wider.
+        # Trained: one unit of its logits, as published. Training-free: measured, since cosines spread wider.
         self.temperature = 1 / float(aligner.logit_scale.detach().exp()) if aligner.trained else 0.05
 
     @torch.no_grad()
     def pack(self, embedding: SegmentEmbedding) -> bytes:
-        """Store the tokens that were chosen and, of a trained head, the vector of the whole segment."""
+        """Return the selected tokens and, for a trained aligner, the vector of the segment."""
         prepared = self._aligner.prepare(collate_segments([embedding], raw=self._aligner.trained))
         return pack_video(prepared.packed(self._dtype), whole=self._aligner.trained)
 
     @torch.no_grad()
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
-        """Score texts against segments; without training, one that has no tokens stored has its frames instead."""
+        """Score texts against segments; a training-free aligner uses the frames of a segment that has no tokens.
+
+        Raises:
+            AlignerError: The aligner is trained, and a segment was not packed with it.
+        """
         if self._aligner.trained:
-            _refuse_missing(self.name, packed)
+            _check_packed(self.name, packed)
         videos = unpack_videos(packed, frames)
         levels = self._aligner.score(collate_texts(texts, raw=self._aligner.trained), videos)
         scale = float(self._aligner.logit_scale.exp())
@@ -126,13 +137,15 @@ class UcofiaRanker:
 
 
 class GlsclRanker:
-    """GLSCL, trained or not: frames pooled as the sentence weighs them, and of a trained head, shared concepts."""
+    """GLSCL, trained or training-free: frames pooled with the sentence as query and, if trained, shared concepts.
+
+    Reference: Zhang et al. 2025, "Text-Video Retrieval with Global-Local Semantic Consistent Learning".
+    """
 
     wants_tokens = False
     temperature = 0.05
 
     def __init__(self, name: str, aligner: ConceptAligner) -> None:
-        """Take an aligner."""
         self.name, self._aligner = name, aligner.eval()
         self.fingerprint = _digest(aligner)
         self.weights: Mapping[str, float] = {"pooled": 1.0}
@@ -141,37 +154,41 @@ class GlsclRanker:
 
     @torch.no_grad()
     def pack(self, embedding: SegmentEmbedding) -> bytes:
-        """Store, of a trained head, the frames that have seen each other and the concepts."""
+        """Return the contextual frames and the concepts of a trained aligner; nothing for a training-free one."""
         if not self._aligner.trained:
             return b""
         return self._aligner.prepare(collate_segments([embedding], raw=True)).pack()
 
     @torch.no_grad()
     def score(self, texts: Sequence[TextEmbedding], packed: Packed, frames: FrameRows) -> Levels:
-        """Score texts against segments."""
+        """Score texts against segments.
+
+        Raises:
+            AlignerError: The aligner is trained, and a segment was not packed with it.
+        """
         if self._aligner.trained:
-            _refuse_missing(self.name, packed)
+            _check_packed(self.name, packed)
         videos = ConceptVideos.unpack(packed, frames)
-        found = self._aligner.score(collate_texts(texts, raw=self._aligner.trained), videos)
-        scores = dict(zip(self.weights, (found.pooled.numpy(), found.shared.numpy()), strict=False))
-        return Levels(scores, found.best_frame.numpy())
+        output = self._aligner.score(collate_texts(texts, raw=self._aligner.trained), videos)
+        scores = dict(zip(self.weights, (output.pooled.numpy(), output.shared.numpy()), strict=False))
+        return Levels(scores, output.best_frame.numpy())
 
 
-def _compare_tokens(encoder: Encoder, tokens: str) -> Ranker:
+def _make_training_free_ucofia(encoder: Encoder, tokens: str) -> Ranker:
     """Return the training-free UCoFiA.
 
-    The starter's regions are mixed as its frames are: the less they repeat each other, the more they say. CLIP's
-    patches are not trained to be compared: the nearer to the class token, the more they can be trusted.
+    It selects the starter's regions that differ most from each other, since they are pooled like its frames. CLIP's
+    patches are not trained to be compared with text, so it selects those most similar to the class token.
     """
     selector = PatchSelector(apart=encoder.name.removesuffix(WHOLE) == STARTER)
     return UcofiaRanker(Aligner.kind, Aligner(selector=selector), tokens=tokens)
 
 
-# Rankers that need no training by name, and those of trained aligners by the aligner's kind.
+# Training-free rankers by name, and rankers of trained aligners by the kind of the aligner.
 UNTRAINED: Mapping[str, Callable[[Encoder, str], Ranker]] = {
     NONE: lambda encoder, tokens: FrameRanker(),
     MEAN: lambda encoder, tokens: MeanRanker(),
-    Aligner.kind: _compare_tokens,
+    Aligner.kind: _make_training_free_ucofia,
     ConceptAligner.kind: lambda encoder, tokens: GlsclRanker(ConceptAligner.kind, ConceptAligner()),
 }
 TRAINED: Mapping[str, Callable[[str, Any, str], Ranker]] = {
@@ -181,31 +198,31 @@ TRAINED: Mapping[str, Callable[[str, Any, str], Ranker]] = {
 
 
 def choose_ranker(encoder: Encoder) -> str:
-    """Name the ranker that a new index gets unless told: a model's own aligner, or what was measured to be better."""
-    beside = find_aligner(encoder.name)
-    if beside is not None:
-        return str(beside)
+    """Return the name of the default ranker of a new index: the model's aligner, else the one that measured best."""
+    aligner = find_aligner(encoder.name)
+    if aligner is not None:
+        return str(aligner)
     return Aligner.kind if encoder.name.removesuffix(WHOLE) == STARTER else NONE
 
 
 def find_aligner(name: str) -> Path | None:
-    """Return the file of the trained aligner that lies beside a model's file; None where there is none."""
+    """Return the path of the trained aligner that belongs to a model file; None if there is none."""
     path = Path(name.removesuffix(WHOLE))
-    beside = path.with_suffix(BESIDE)
-    return beside if path.suffix == ".safetensors" and beside.is_file() else None
+    aligner = path.with_suffix(ALIGNER_SUFFIX)
+    return aligner if path.suffix == ".safetensors" and aligner.is_file() else None
 
 
 def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
-    """Load what orders candidates.
+    """Load a ranker.
 
     Args:
-        name: ``none`` (the frames that fit best), ``mean`` (of all frames), ``ucofia`` or ``glscl`` (training-free),
-            ``auto``, or the file of a trained aligner.
-        encoder: Whose embeddings it is for.
-        tokens: How UCoFiA's tokens are stored, ``int8`` or ``float16``.
+        name: ``none`` (the best frames), ``mean`` (the mean of all frames), ``ucofia`` or ``glscl`` (training-free),
+            ``auto`` (see ``choose_ranker``), or the path of a trained aligner.
+        encoder: The encoder of the segments.
+        tokens: Format of stored tokens of UCoFiA, ``int8`` or ``float16``.
 
     Raises:
-        AlignerError: There is no such aligner, its file cannot be read, or it is for an encoder of another dimension.
+        AlignerError: The name is unknown, the file cannot be read, or it is for an encoder of another dimension.
     """
     if tokens not in TOKENS:
         raise AlignerError(f"tokens must be {' or '.join(TOKENS)}, got {tokens}")
@@ -223,10 +240,10 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
 
 
 def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
-    """Refuse an aligner that cannot read what an encoder gives, before anything is made for the two.
+    """Check that a trained aligner can read the embeddings of an encoder, by packing and scoring one black frame.
 
     Raises:
-        AlignerError: It was trained, and the encoder does not tell what a trained aligner reads.
+        AlignerError: It needs raw features that the encoder does not provide.
     """
     if not ranker.fingerprint:
         return
@@ -236,13 +253,13 @@ def check_ranker(ranker: Ranker, encoder: Encoder) -> None:
     ranker.score(encoder.encode_text([""]), [ranker.pack(embedding)], [embedding.frames])
 
 
-def _refuse_missing(name: str, packed: Packed) -> None:
+def _check_packed(name: str, packed: Packed) -> None:
     if not all(map(len, packed)):
-        raise AlignerError(f"{name}: the index must be made with this aligner, got one that holds none of its tokens")
+        raise AlignerError(f"{name}: the index must be made with this aligner, got one without its tokens")
 
 
 def _digest(aligner: Aligner | ConceptAligner) -> str:
-    """Name what an aligner packs: its kind alone when nothing in it is trained."""
+    """Return a hash of the kind and the weights of an aligner."""
     digest = hashlib.blake2b(aligner.kind.encode(), digest_size=16)
     for name, weight in aligner.state_dict().items():
         digest.update(name.encode())

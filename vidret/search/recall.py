@@ -1,7 +1,7 @@
-"""How much of what is nearest a search for candidates finds: measured against exact search, in the index itself.
+"""Recall of the coarse search: the share of the nearest segments that it finds, measured against exact search.
 
-An index that is searched by lists or compressed vectors misses some of the nearest segments, and nothing tells: scores
-look as they always do. How many it misses depends on how close together its vectors are, hence on the index itself.
+An index with inverted lists or compressed vectors misses some of the nearest segments, and results do not show it. How
+many it misses depends on the distribution of its vectors, so it is measured on each index.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,12 +14,12 @@ from vidret.errors import StoreError
 from vidret.store.store import Store
 
 BEST = 10
-LOW = 0.95  # below, a person may notice
+LOW = 0.95  # recall below which results are noticeably worse
 SAMPLE = 1000
 BLOCK = 8192  # segments compared at a time: 24 MB for 512 dimensions, and 40 MB of scores for 1,100 queries
-TOGETHER = 64  # queries searched for at a time
+BATCH_SIZE = 64  # queries searched for at a time
 
-# What people look for in everyday videos, from the far apart to the nearly same.
+# Typical subjects of everyday videos, some far apart, some nearly the same.
 QUERIES = tuple(
     """\
 a dog runs along the beach
@@ -130,13 +130,17 @@ the score of a video game
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """What share of the ``BEST`` segments nearest a query a search finds, as the mean over queries.
+    """Recall of the ``BEST`` nearest segments, as the mean over queries.
 
-    ``searched`` is among the best of the ``candidates`` that an engine asks for, and what a verdict is about;
-    ``asked`` is among as many as were asked for alone, which looks less far; ``within`` is among all the candidates,
-    which an engine looks at again: what is missing there cannot be found by it at all.
+    Attributes:
+        num_queries: Number of queries.
+        num_segments: Number of segments in the index.
+        candidates: Number of segments that an engine requests.
+        searched: Recall among the first ``BEST`` of ``candidates`` segments.
+        asked: Recall if only ``BEST`` segments are requested, which searches less deeply.
+        within: Recall among all ``candidates`` segments, which are reranked: no engine finds the rest.
     """
 
     num_queries: int
@@ -148,12 +152,12 @@ class Recall:
 
     @property
     def low(self) -> bool:
-        """Say whether so much is missed that it matters."""
+        """Whether the recall is noticeably low."""
         return self.searched < LOW
 
 
 def sample_vectors(store: Store, *, num: int = SAMPLE, seed: int = 0) -> Float32[np.ndarray, "query dim"]:
-    """Give the vectors of segments drawn by a seed, of all where there are not so many."""
+    """Return the vectors of a random sample of at most ``num`` segments."""
     ids = store.searchable()
     chosen = np.random.default_rng(seed).choice(len(ids), min(num, len(ids)), replace=False)
     return store.vectors(np.sort(ids[chosen])).astype(np.float32)
@@ -166,17 +170,17 @@ def measure_recall(
     candidates: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Recall]:
-    """Search an index for vectors, compare each with every stored vector, and say how much of the nearest was found.
+    """Return the recall of an index for each kind of query, measured against all stored vectors.
 
-    The exact scores are inner products in float32 of the rows as they are stored, read a block at a time. A segment
-    that was found counts when its exact score is not below the tenth best by more than half a float16's last place
-    there: what rounding to float16 could not tell apart is equally near. A vector's own segment counts like any other.
+    Exact scores are inner products in float32 of the stored vectors, read in blocks. A segment that the search returns
+    counts if its exact score is at most half a float16 unit in the last place below the tenth best: float16 cannot tell
+    these apart. The segment that a query vector belongs to counts like any other.
 
     Args:
-        store: The index, whatever searches it.
-        queries: Vectors by the name of their kind, for each of which the result has an answer.
-        candidates: How many segments an engine asks for.
-        on_progress: Called with the number of queries searched for and segments compared, and of all.
+        store: The index.
+        queries: Query vectors by kind.
+        candidates: Number of segments that an engine requests.
+        on_progress: Called with the number of queries searched for and segments compared, and the total of both.
 
     Raises:
         StoreError: The index is empty, or a stored vector is damaged.
@@ -184,46 +188,55 @@ def measure_recall(
     ids = store.searchable()
     if not len(ids):
         raise StoreError(f"{store.path}: there must be a segment to measure, got an empty index")
-    every = np.concatenate([np.asarray(each, np.float32) for each in queries.values()])
-    told, total = on_progress or (lambda _done, _total: None), len(every) + len(ids)
-    found: list[Int64[np.ndarray, "query k"]] = []
-    for first in range(0, len(every), TOGETHER):
-        part = every[first : first + TOGETHER]
-        found.append(np.hstack([store.search(part, k)[1] for k in (candidates, BEST)]))
-        told(first + len(part), total)
-    scores, tenth = _compare(store, every, ids, np.concatenate(found), lambda done: told(len(every) + done, total))
+    vectors = np.concatenate([np.asarray(each, np.float32) for each in queries.values()])
+    report, total = on_progress or (lambda _done, _total: None), len(vectors) + len(ids)
+    retrieved: list[Int64[np.ndarray, "query k"]] = []
+    for first in range(0, len(vectors), BATCH_SIZE):
+        batch = vectors[first : first + BATCH_SIZE]
+        retrieved.append(np.hstack([store.search(batch, k)[1] for k in (candidates, BEST)]))
+        report(first + len(batch), total)
+    scores, tenth_best = _score_exactly(
+        store, vectors, ids, np.concatenate(retrieved), lambda done: report(len(vectors) + done, total)
+    )
     num_best = min(BEST, len(ids))
-    slack = np.abs(np.spacing(tenth.astype(np.float16))).astype(np.float32) / 2
-    near = scores >= (tenth - slack)[:, None]
-    shares = [
+    tolerance = np.abs(np.spacing(tenth_best.astype(np.float16))).astype(np.float32) / 2
+    is_near = scores >= (tenth_best - tolerance)[:, None]
+    searched, asked, within = (
         np.minimum(part.sum(axis=1), num_best) / num_best
-        for part in (near[:, :candidates][:, :BEST], near[:, candidates:], near[:, :candidates])
-    ]
-    ends = np.cumsum([len(each) for each in queries.values()])
-    means = [[float(part.mean()) for part in np.split(share, ends[:-1])] for share in shares]
-    return {
-        name: Recall(len(each), len(ids), candidates, *own)
-        for (name, each), *own in zip(queries.items(), *means, strict=True)
-    }
+        for part in (is_near[:, :candidates][:, :BEST], is_near[:, candidates:], is_near[:, :candidates])
+    )
+    recalls, start = {}, 0
+    for name, each in queries.items():
+        rows = slice(start, start + len(each))
+        start = rows.stop
+        recalls[name] = Recall(
+            num_queries=len(each),
+            num_segments=len(ids),
+            candidates=candidates,
+            searched=float(searched[rows].mean()),
+            asked=float(asked[rows].mean()),
+            within=float(within[rows].mean()),
+        )
+    return recalls
 
 
-def _compare(
+def _score_exactly(
     store: Store,
     queries: Float32[np.ndarray, "query dim"],
     ids: Int64[np.ndarray, " segment"],
-    found: Int64[np.ndarray, "query k"],
-    told: Callable[[int], None],
+    retrieved: Int64[np.ndarray, "query k"],
+    on_progress: Callable[[int], None],
 ) -> tuple[Float32[np.ndarray, "query k"], Float32[np.ndarray, " query"]]:
-    """Give the exact scores of what was found, -inf where nothing was, and each query's tenth best of all."""
-    scores = np.full(found.shape, -np.inf, np.float32)
+    """Return the exact scores of the retrieved segments, -inf for missing ones, and each query's tenth best score."""
+    scores = np.full(retrieved.shape, -np.inf, np.float32)
     best = np.full((len(queries), min(BEST, len(ids))), -np.inf, np.float32)
     for first in range(0, len(ids), BLOCK):
         block = ids[first : first + BLOCK]
         exact = queries @ store.vectors(block).astype(np.float32).T
-        places = np.searchsorted(block, found).clip(max=len(block) - 1)
-        here = block[places] == found
-        rows = np.nonzero(here)[0]
-        scores[here] = exact[rows, places[here]]
+        columns = np.searchsorted(block, retrieved).clip(max=len(block) - 1)
+        in_block = block[columns] == retrieved
+        rows = np.nonzero(in_block)[0]
+        scores[in_block] = exact[rows, columns[in_block]]
         best = np.partition(np.hstack([best, exact]), -best.shape[1], axis=1)[:, -best.shape[1] :]
-        told(first + len(block))
+        on_progress(first + len(block))
     return scores, best.min(axis=1)

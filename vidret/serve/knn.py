@@ -15,7 +15,7 @@ from vidret.serve.rows import hit_rows
 from vidret.serve.schemas import KnnRequest, KnnRow
 from vidret.serve.worker import Worker
 from vidret.text import sanitize
-from vidret.types import Asked, Query
+from vidret.types import Query, SearchOptions
 
 
 def knn_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRouter:
@@ -48,7 +48,7 @@ def knn_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRo
         if asked.modality != "image":
             raise RefusedError(400, "modality must be image, got text: this index holds no captions")
         query = await read_query(asked)
-        hits = await worker.search(Asked(query, asked.num_result_ids or asked.num_images))
+        hits = await worker.search(query, SearchOptions(k=asked.num_result_ids or asked.num_images))
         rows = await run_in_threadpool(hit_rows, engine, hits)
         root = str(request.base_url).rstrip("/")
         return [

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from vidret.search.queries import UNWANTED
+from vidret.search.queries import NEGATIVE_TERM
 from vidret.store.records import StoreInfo
 from vidret.types import Filters
 
@@ -19,7 +19,7 @@ YEARS = (1700, 2200)  # what a clock that counts nanoseconds can tell
 
 def check_unwanted(query: str) -> str:
     """Refuse a query that would take as long to encode as many."""
-    if len(UNWANTED.findall(query)) > MOST_UNWANTED:
+    if len(NEGATIVE_TERM.findall(query)) > MOST_UNWANTED:
         raise ValueError(f"must exclude at most {MOST_UNWANTED} words or phrases")
     return query
 
@@ -62,21 +62,21 @@ class Pictured(BaseModel):
     image: str = Field(min_length=1, description="Base64 of a JPEG, PNG, WebP, GIF or BMP of at most 40 megapixels.")
 
 
-class Question(Narrowed):
-    """Words or a picture, and the videos it is about."""
+class QueryRequest(Narrowed):
+    """Text or an image, and the videos to search."""
 
     query: Words | None = Field(None, description='Words; -word and -"some words" must not fit, up to 16 of them.')
     image: str | None = Field(None, min_length=1, description="A picture in place of words; see its limits there.")
 
     @model_validator(mode="after")
-    def check_one(self) -> "Question":
+    def check_one(self) -> "QueryRequest":
         """Hold to one of the two."""
         if (self.query is None) == (self.image is None):
             raise ValueError("query or image must be given, and not both")
         return self
 
 
-class SearchRequest(Question):
+class SearchRequest(QueryRequest):
     """A search for videos."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12, "min_seconds": 5}]})
@@ -87,7 +87,7 @@ class SearchRequest(Question):
     )
 
 
-class LocateRequest(Question):
+class LocateRequest(QueryRequest):
     """A search for moments."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]})

@@ -9,16 +9,16 @@ from vidret.engine import Engine
 from vidret.serve.pictures import PictureReader
 from vidret.serve.problems import refusals
 from vidret.serve.rows import find_video, hit_rows, moment_row
-from vidret.serve.schemas import LocateAnswer, LocateRequest, Question, SearchAnswer, SearchRequest
+from vidret.serve.schemas import LocateAnswer, LocateRequest, QueryRequest, SearchAnswer, SearchRequest
 from vidret.serve.worker import Worker
-from vidret.types import Asked, Query
+from vidret.types import Query, SearchOptions
 
 
 def search_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRouter:
     """Make the routes under ``/api`` that search."""
     router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 413))
 
-    async def read_query(asked: Question) -> Query:
+    async def read_query(asked: QueryRequest) -> Query:
         if asked.image is not None:
             return await pictures.read(asked.image)
         assert asked.query is not None
@@ -29,7 +29,8 @@ def search_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> AP
         """Find the videos that answer a query."""
         started = time.perf_counter()
         query = await read_query(asked)
-        hits = await worker.search(Asked(query, asked.k, asked.rerank, asked.filters()))
+        options = SearchOptions(k=asked.k, rerank=asked.rerank, filters=asked.filters())
+        hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
         weak = bool(rows) and all(row.weak for row in rows)
         return SearchAnswer(query=asked.query, weak=weak, took_ms=milliseconds_since(started), hits=rows)

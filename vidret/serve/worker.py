@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from vidret.engine import Engine
 from vidret.serve.problems import RefusedError
-from vidret.types import Asked, Hit
+from vidret.types import Hit, Query, SearchOptions
 
 T = TypeVar("T")
 
@@ -118,14 +118,14 @@ class Worker:
         """Return how many searches and questions wait."""
         return len(self._searches) + len(self._questions)
 
-    async def search(self, asked: Asked) -> list[Hit]:
+    async def search(self, query: Query, options: SearchOptions) -> list[Hit]:
         """Search.
 
         Raises:
             RefusedError: Too many searches wait already, or this one waited too long.
             VidretError: What the engine says of this search.
         """
-        answer: list[Hit] = await self._wait(self._searches.put(asked))
+        answer: list[Hit] = await self._wait(self._searches.put((query, options)))
         return answer
 
     async def ask(self, question: Callable[[Engine], T]) -> T:
@@ -148,7 +148,8 @@ class Worker:
     def _search_together(self, batch: Sequence[Waiting]) -> None:
         """Search for all at once; where that fails each is asked alone, so that a wrong one spoils no other."""
         try:
-            answers = self._engine.search_many([each.what for each in batch])
+            queries, options = zip(*(each.what for each in batch), strict=True)
+            answers = self._engine.search_many(queries, options)
         except BaseException as error:
             if len(batch) == 1:
                 fail(batch[0].future, error)

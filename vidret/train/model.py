@@ -16,7 +16,7 @@ from vidret.data.dataset import RetrievalBatch
 from vidret.encode.encoder import normalise_pixels
 from vidret.encode.model import ClipModel, save_model
 from vidret.encode.prompt_switch import interleave
-from vidret.search.ranking import BESIDE
+from vidret.search.ranking import ALIGNER_SUFFIX
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather_batch
 
@@ -97,7 +97,7 @@ def save_parts(model: RetrievalModel, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(model.encoder, path)
     if model.aligner is not None:
-        save_aligner(model.aligner, path.with_suffix(BESIDE))
+        save_aligner(model.aligner, path.with_suffix(ALIGNER_SUFFIX))
 
 
 def start_temporal(encoder: ClipModel) -> TemporalTransformer:
