@@ -46,10 +46,10 @@ __all__ = [
 _LAZY = {
     "Encoder": "encode.encoder",
     "Engine": "engine",
-    "IndexReport": "progress",
+    "IndexReport": "index.progress",
     "RemoteEngine": "client",
     "RemoteError": "client",
-    "load_encoder": "encode.encoder",
+    "load_encoder": "encode.load",
 }
 
 

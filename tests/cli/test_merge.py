@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.colours import write_film
-from vidret.index.merging import copying
+from vidret.index.merging import merge
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_interrupted_merge_continues(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(copying.Merge, "_write_paths", interrupt)
+        patch.setattr(merge.Merge, "_write_paths", interrupt)
         code, _, err = run("merge", *sources, "--index", tmp_path / "all")
     assert code == 1
     assert "Interrupted" in err
@@ -68,5 +68,5 @@ def test_wrong_use_is_refused(run: Runner, sources: tuple[Path, Path], tmp_path:
     assert run("merge", "--index", tmp_path / "all")[0] == 2
     code, _, err = run("merge", *sources, "--index", sources[0])
     assert code == 1
-    assert "must not be one of the indexes that go into it" in err
+    assert "out must not be one of the indexes" in err
     assert not (tmp_path / "all").exists()

@@ -14,7 +14,7 @@ from tests.search.test_ranking import PatchEncoder, write_mosaic
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.index.run import EncodingThread
-from vidret.index.run_state import SEGMENTS_AT_ONCE
+from vidret.index.stages import SEGMENTS_AT_ONCE
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.pool import DecodedSegment, DecodePool
 

@@ -284,7 +284,7 @@ def test_indexes_that_do_not_go_together_are_refused_before_anything_is_written(
         with pytest.raises(StoreError, match=rule):
             merge(tmp_path / "out", one, source)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(StoreError, match=r"must not be one of the indexes that go into it"):
+    with pytest.raises(StoreError, match=r"out must not be one of the indexes"):
         merge(one, other, tmp_path / "2" / ".." / "1")
     with pytest.raises(StoreError, match="there is no index here"):
         merge(tmp_path / "out", tmp_path / "nowhere")
@@ -308,7 +308,7 @@ def test_what_it_was_made_for_comes_along_and_differences_are_told(tmp_path: Pat
     assert report.notes == [
         f"{empty}: its grounding head none is /heads/a.safetensors in the merged index",
         f"{two}: its grounding head /heads/b.safetensors is /heads/a.safetensors in the merged index",
-        f"{two}: its calibration is not taken over: run vidret calibrate again",
+        f"{two}: its calibration is not copied: run vidret calibrate again",
     ]
 
 
@@ -316,7 +316,7 @@ def test_a_calibration_that_does_not_know_new_segments_is_told(tmp_path: Path) -
     out, one = build(tmp_path / "out", [0]), build(tmp_path / "1", [1])
     with create(out) as store:
         store.set_meta(f"{CALIBRATION}.none", b"numbers")
-    told = f"{out}: its calibration does not know the new segments: run vidret calibrate again"
+    told = f"{out}: its calibration does not cover the new segments: run vidret calibrate again"
     assert merge(out, one).notes == [told]
     assert merge(out, one).notes == []
 

@@ -524,11 +524,11 @@ Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]])
 """
 
 
-def index_and_kill(index: Path, films: Path, seconds: float) -> bool:
-    """Index in a process of its own; kill it after a while. Say whether it was still at work."""
+def index_and_kill(index: Path, films: Path, delay_s: float) -> bool:
+    """Index in a separate process and kill it after a delay; return whether it was still running."""
     process = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)], start_new_session=True)
     try:
-        process.wait(seconds)
+        process.wait(delay_s)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -538,21 +538,24 @@ def index_and_kill(index: Path, films: Path, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_any_instant_an_index_is_resumed_without_loss(tmp_path: Path, num_kills: int) -> None:
+def test_index_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, num_kills: int) -> None:
     films = tmp_path / "films"
     for number in range(3):
         write_film(films / f"{number}.mp4", *[("red", 3), ("blue", 2), ("green", 4)] * (8 + number), salt=number)
     started = time.monotonic()
     assert not index_and_kill(tmp_path / "whole", films, 120)
-    whole_run = time.monotonic() - started
+    full_run_s = time.monotonic() - started
     expected = contents(tmp_path / "whole")
     rng = random.Random(7)
     index, kills = tmp_path / "index", 0
     while kills < num_kills:
-        # From the import of torch to the end of the run; a finished index is thrown away and begun again.
-        if index_and_kill(index, films, rng.uniform(0.3, 1.0) * whole_run):
+        # Kill between the import of torch and the end of the run. A finished index is deleted and begun again.
+        is_new, started = not index.exists(), time.monotonic()
+        if index_and_kill(index, films, rng.uniform(0.3, 1.0) * full_run_s):
             kills += 1
         else:
+            if is_new:  # or kills would always come too late on a machine that is less busy than at first
+                full_run_s = time.monotonic() - started
             assert contents(index) == expected
             shutil.rmtree(index)
     Engine(index, ColourEncoder()).index([films])

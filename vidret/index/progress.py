@@ -1,4 +1,4 @@
-"""What an indexing run says of itself: how far it is while it works, and a report at its end."""
+"""The progress of an indexing run while it works, and the report at its end."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,16 @@ from vidret.store.records import PruneReport
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: of the ``num_files`` that it looks into those ``done`` and ``failed``, and what was encoded.
+    """The progress of a run.
 
-    ``share`` (0..1) is that of the work, by segments; see ``Workload``. It never falls.
+    Attributes:
+        num_files: Files that are new or changed, and so have to be read.
+        done: Those of them that are finished.
+        failed: Those of them that failed.
+        num_segments: Segments encoded so far.
+        seconds: Seconds of video in these segments.
+        share: The fraction of the work that is done, by segments; see ``Workload``. It never falls.
+        elapsed: Seconds since the run started.
     """
 
     num_files: int
@@ -23,12 +30,23 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run did. ``linked`` files hold content that was stored already: moved, renamed or copied ones.
+    """The result of a run.
 
-    ``unpruned`` are files that are gone and were not forgotten though ``prune`` was asked for: no folder that the run
-    listed holds them and any other video, so that their drive may be away.
-
-    ``speeds`` are what a run on Ray measured of its stages, by what is counted.
+    Attributes:
+        encoded: Number of files that were encoded.
+        linked: Number of files whose content was stored already, because they were moved, renamed or copied.
+        unchanged: Number of files that are as they were at the last run.
+        missing: Number of files in the index that no longer exist.
+        failed: Paths of files that cannot be read, with reasons.
+        salvaged: Paths of files that could be read in part, with descriptions of the damage.
+        num_segments: Number of segments that were encoded.
+        seconds: Seconds of video in these segments.
+        elapsed: Seconds that the run took.
+        interrupted: Whether the run was interrupted.
+        pruned: What was removed from the index; None if ``prune`` was not requested.
+        unpruned: Missing files that were not removed although ``prune`` was requested, because no listed folder with
+            any video contains them: their drive may be unmounted.
+        speeds: Throughput of each stage of a run on Ray, by a description of its unit.
     """
 
     encoded: int = 0
@@ -47,52 +65,52 @@ class IndexReport:
 
 
 class Workload:
-    """The segments that a run has to encode, done and left; each takes about as long as another.
+    """The segments of a run, which all take about equally long: done and remaining.
 
-    A file's number of segments is known once it is opened. Until then it is guessed from the file's bytes on disk, by
-    the files that were opened, and at least one. Of a file that needs no encoding or fails, one segment is counted.
+    The number of segments of a file is known once the file is opened. Until then it is estimated from the file's bytes
+    on disk at the rate of the opened files, and is at least one. A file that needs no encoding or fails counts as one.
     """
 
     def __init__(self) -> None:
-        """Begin without any file."""
+        """Start without any file."""
         self._unopened: dict[str, int] = {}  # bytes on disk
-        self._left: dict[str, int] = {}  # segments of opened files
+        self._remaining: dict[str, int] = {}  # segments of opened files
         self._unopened_bytes = self._opened_bytes = self._opened_segments = 0
         self._done = self._known = 0  # segments
         self._share = 0.0
 
     def add(self, path: str, disk_bytes: int) -> None:
-        """Expect a file."""
+        """Add a file that has to be read."""
         self._unopened[path] = disk_bytes
         self._unopened_bytes += disk_bytes
 
-    def open(self, path: str, num_segments: int, num_left: int) -> None:
-        """Note how many segments an expected file has, and how many of them are to be encoded."""
+    def open(self, path: str, num_segments: int, num_remaining: int) -> None:
+        """Set the number of segments of an added file, and of those that have to be encoded."""
         if path not in self._unopened:
             return
         disk_bytes = self._unopened.pop(path)
         self._unopened_bytes -= disk_bytes
         self._opened_bytes += disk_bytes
         self._opened_segments += num_segments
-        self._left[path] = num_left
-        self._known += num_left
+        self._remaining[path] = num_remaining
+        self._known += num_remaining
 
     def advance(self, path: str) -> None:
-        """Note that a segment of a file is encoded."""
-        if self._left.get(path):
-            self._left[path] -= 1
+        """Count one segment of a file as encoded."""
+        if self._remaining.get(path):
+            self._remaining[path] -= 1
             self._done += 1
 
     def finish(self, path: str) -> None:
-        """Note that nothing is left to do of a file."""
+        """Count all remaining work on a file as done."""
         if path in self._unopened:
             self._unopened_bytes -= self._unopened.pop(path)
             self._known += 1
             self._done += 1
-        self._done += self._left.pop(path, 0)
+        self._done += self._remaining.pop(path, 0)
 
     def share(self) -> float:
-        """Return the share of the work that is done, 0..1; what was returned once is the least."""
+        """Return the fraction of the work that is done, 0..1; it never falls."""
         rate = self._opened_segments / self._opened_bytes if self._opened_bytes else 0.0
         total = self._known + max(len(self._unopened), self._unopened_bytes * rate)
         self._share = max(self._share, self._done / total if total else 1.0)

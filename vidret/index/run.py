@@ -23,14 +23,8 @@ from vidret.devices import CPU
 from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError
 from vidret.index.progress import IndexReport, Progress
-from vidret.index.run_state import (
-    SEGMENTS_AT_ONCE,
-    FileJob,
-    Pack,
-    RunState,
-    encode_segments,
-    open_decoders,
-)
+from vidret.index.run_state import FileJob, RunState
+from vidret.index.stages import SEGMENTS_AT_ONCE, Pack, encode_segments, open_decoders
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
@@ -39,13 +33,13 @@ from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
 MAX_WORKERS = 16
-AHEAD = 2  # segments of a worker that may wait for an accelerator while its file is decoded further
+MAX_PENDING = 2  # segments of a worker that may wait for an accelerator while it decodes ahead
 
 Encode = Callable[[Sequence[Frames]], list[SegmentEmbedding]]
 
 
 class StopRun(Exception):  # noqa: N818  a request, not an error
-    """Unwind a worker after a request to stop."""
+    """Raised in a worker to unwind it after a request to stop."""
 
 
 def index_files(
@@ -64,30 +58,30 @@ def index_files(
     check: Callable[[], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> IndexReport:
-    """Bring an index up to date with files.
+    """Index the files that are new or changed.
 
-    A file that cannot be read is kept with its reason and costs the run nothing. An interrupt (Ctrl-C) ends the run
-    after the segments in flight; however a run ends, what was committed stays, and the next run goes on from there.
+    A file that cannot be read is recorded with its reason and does not stop the run. An interrupt (Ctrl-C) ends the run
+    after the segments in progress. However a run ends, committed segments stay, and the next run continues from there.
 
     Args:
         store: The index, open for writing.
-        encoder: The encoder that the index was made with.
-        files: Absolute paths and addresses, each once, as ``scan`` lists them.
-        pack: What makes of an embedding what is stored beside its vectors; nothing unless given.
-        tokens: Have embeddings hold their tokens for ``pack``.
-        workers: Files worked on at once; the number of usable cores unless given.
+        encoder: The encoder of the index.
+        files: Absolute paths and URLs without duplicates, as returned by ``scan``.
+        pack: Returns the bytes that are stored beside the vectors of an embedding; None stores none.
+        tokens: Whether ``pack`` needs token embeddings.
+        workers: Number of files processed at once; by default the number of usable cores.
         decoder: ``auto``, ``decord`` or ``pyav``.
-        device: Where the encoder runs: on any but the CPU it is given several segments at once. With ``cuda:N`` that
-            GPU decodes, too; see ``DecodePool``.
-        timeout: Seconds a decoder may stay silent before its file fails.
-        retry_failed: Look again at files that failed and have not changed since.
-        prune_below: Forget files that are gone and lay in one of these folders, and their vectors; none unless given.
-        check: Called before the first file is read, and not where there is none to read; what it raises ends the run.
-        on_progress: Called from this thread a few times a second.
+        device: The device of the encoder. On any but the CPU, several segments are encoded together. With ``cuda:N``,
+            that GPU also decodes; see ``DecodePool``.
+        timeout: Seconds that a decoder may stay silent before its file fails.
+        retry_failed: Read failed files again even if they are unchanged.
+        prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
+        check: Called before the first file is read; its exception ends the run. Not called if there is nothing to read.
+        on_progress: Called from this thread a few times per second.
 
     Raises:
-        VidretError: The index cannot be written, or the decoder fails at each of several files for the same unforeseen
-            reason, and at none it works. Files that fail raise nothing.
+        VidretError: The index cannot be written, or the decoder fails on each of several files for the same unexpected
+            reason. Single files that fail raise nothing.
     """
     run_state = RunState(store, retry_failed=retry_failed)
     run_state.plan(files)
@@ -105,30 +99,32 @@ def index_files(
         EncodingThread(encode) if device != CPU else contextlib.nullcontext() as encoding,
     ):
         try:
-            run_state.watch(
-                WorkerThreads(run_state, encode, pool, pack=pack, encoding=encoding).threads(workers), on_progress
-            )
+            threads = WorkerThreads(run_state, encode, pool, pack=pack, encoding=encoding).make(workers)
+            run_state.watch(threads, on_progress)
         finally:
             torch.set_num_threads(threads_before)
     return run_state.close(prune_below=prune_below)
 
 
 def count_cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class EncodingThread:
-    """Encode segments of several threads together: all that wait, up to ``SEGMENTS_AT_ONCE``. Use as a context."""
+    """A thread that encodes the waiting segments of all workers together, up to ``SEGMENTS_AT_ONCE``.
+
+    Use it as a context manager.
+    """
 
     def __init__(self, encode: Encode) -> None:
-        """Take what encodes a batch."""
+        """Set the function that encodes a batch."""
         self._encode = encode
         self._waiting: queue.SimpleQueue[tuple[Frames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def submit(self, frames: Frames) -> Future[SegmentEmbedding]:
-        """Return what will hold the segment's embedding, or what went wrong."""
+        """Return a future for the embedding of a segment."""
         future: Future[SegmentEmbedding] = Future()
         self._waiting.put((frames, future))
         return future
@@ -144,7 +140,7 @@ class EncodingThread:
 
     def _run(self) -> None:
         torch.set_num_threads(1)
-        while batch := self._take():
+        while batch := self._next_batch():
             try:
                 embeddings = self._encode([frames for frames, _ in batch])
             except BaseException as error:
@@ -154,8 +150,8 @@ class EncodingThread:
                 for (_, future), embedding in zip(batch, embeddings, strict=True):
                     future.set_result(embedding)
 
-    def _take(self) -> list[tuple[Frames, Future[SegmentEmbedding]]]:
-        """Wait for a segment and return it with those that wait, too; nothing at the end."""
+    def _next_batch(self) -> list[tuple[Frames, Future[SegmentEmbedding]]]:
+        """Wait for a segment, and return it with the others that are waiting; an empty batch ends the thread."""
         batch: list[tuple[Frames, Future[SegmentEmbedding]]] = []
         while not batch or (len(batch) < SEGMENTS_AT_ONCE and not self._waiting.empty()):
             segment = self._waiting.get()
@@ -168,7 +164,7 @@ class EncodingThread:
 
 
 class WorkerThreads:
-    """Threads that take jobs until none is left."""
+    """Threads that process the jobs of a run until none is left."""
 
     def __init__(
         self,
@@ -180,18 +176,18 @@ class WorkerThreads:
         encoding: EncodingThread | None = None,
     ) -> None:
         self._run_state, self._encode, self._pool, self._pack, self._encoding = run_state, encode, pool, pack, encoding
-        self._claims: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._content_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[FileJob] = queue.SimpleQueue()
         for job in run_state.jobs:
             self._jobs.put(job)
 
-    def threads(self, num: int) -> list[threading.Thread]:
-        """Give threads to start."""
-        return [threading.Thread(target=self._run, daemon=True) for _ in range(num)]
+    def make(self, num_threads: int) -> list[threading.Thread]:
+        """Return threads that are not started yet."""
+        return [threading.Thread(target=self._run, daemon=True) for _ in range(num_threads)]
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # a worker a core: threads within would fight over the cores
+        torch.set_num_threads(1)  # there is a worker for each core
         try:
             while not self._run_state.stop.is_set():
                 try:
@@ -208,56 +204,60 @@ class WorkerThreads:
             self._run_state.end(error)
 
     def _index_file(self, job: FileJob) -> None:
-        seen = identify(job.path, heartbeat=self._go_on)
-        job = replace(job, num_bytes=seen.num_bytes, mtime_ns=seen.mtime_ns)
-        with self._claim(seen.fingerprint):  # a copy of a file under way waits, and then finds everything stored
-            known = self._run_state.find_stored(job, seen.fingerprint)
-            video = self._index_content(job, seen) if known is None else known
-            self._run_state.link(job, video, encoded=known is None)
+        identity = identify(job.path, heartbeat=self._check_stop)
+        job = replace(job, num_bytes=identity.num_bytes, mtime_ns=identity.mtime_ns)
+        with self._lock_content(identity.fingerprint):  # a copy waits, and then finds its content stored
+            stored_id = self._run_state.find_stored(job, identity.fingerprint)
+            video_id = self._index_content(job, identity) if stored_id is None else stored_id
+            self._run_state.link(job, video_id, encoded=stored_id is None)
 
-    def _go_on(self) -> None:
+    def _check_stop(self) -> None:
         if self._run_state.stop.is_set():
             raise StopRun
 
-    def _claim(self, name: str) -> threading.Lock:
+    def _lock_content(self, fingerprint: str) -> threading.Lock:
         with self._lock:
-            return self._claims[name]
+            return self._content_locks[fingerprint]
 
-    def _index_content(self, job: FileJob, seen: Identity) -> int:
-        """Decode and store a file; before anything is stored, its content must still be what was seen."""
-        run_state, video = self._run_state, -1
-        waiting: deque[tuple[DecodedSegment, Future[SegmentEmbedding]]] = deque()
+    def _index_content(self, job: FileJob, identity: Identity) -> int:
+        """Decode, encode and store a file, and return the id of its video.
+
+        Raises:
+            ChangedError: The file changed while it was read.
+        """
+        run_state, video_id = self._run_state, -1
+        pending: deque[tuple[DecodedSegment, Future[SegmentEmbedding]]] = deque()
 
         def begin(opened: OpenedVideo) -> set[int]:
-            nonlocal seen, video
-            seen = check_unchanged(job.path, seen)
-            video = run_state.begin(job, seen.fingerprint, opened)
-            return run_state.store.stored_segments(video)
+            nonlocal identity, video_id
+            identity = check_unchanged(job.path, identity)
+            video_id = run_state.begin(job, identity.fingerprint, opened)
+            return run_state.store.stored_segments(video_id)
 
-        def store(num_left: int) -> None:
-            while len(waiting) > num_left:
-                decoded, future = waiting.popleft()
+        def store(max_pending: int) -> None:
+            while len(pending) > max_pending:
+                decoded, future = pending.popleft()
                 embedding = future.result()
                 packed = b"" if self._pack is None else self._pack(embedding)
-                segment = NewSegment(video, decoded.number, decoded.start, decoded.end, embedding, packed)
+                segment = NewSegment(video_id, decoded.number, decoded.start, decoded.end, embedding, packed)
                 run_state.add([(job, segment)])
 
         try:
             for message in self._pool.stream(job.path, skip=begin):
                 if not isinstance(message, OpenedVideo):
-                    seen = check_unchanged(job.path, seen)
+                    identity = check_unchanged(job.path, identity)
                 if isinstance(message, DecodedSegment):
-                    waiting.append((message, self._submit(message.frames)))
-                    store(0 if self._encoding is None else AHEAD)
+                    pending.append((message, self._submit(message.frames)))
+                    store(0 if self._encoding is None else MAX_PENDING)
                 elif isinstance(message, Finished):
                     store(0)
-                    run_state.store.finish_video(video, salvaged=message.salvaged)
+                    run_state.store.finish_video(video_id, salvaged=message.salvaged)
                 if not isinstance(message, Finished):
-                    self._go_on()
+                    self._check_stop()
         except (DecodeError, StopRun):
-            store(0)  # what was decoded before stays
+            store(0)  # keep the segments that were decoded before
             raise
-        return video
+        return video_id
 
     def _submit(self, frames: Frames) -> Future[SegmentEmbedding]:
         if self._encoding is not None:

@@ -1,5 +1,5 @@
-"""Indexes that were built apart become one."""
+"""Merging of indexes that were built separately."""
 
-from vidret.index.merging.copying import MergeReport, merge_indexes
+from vidret.index.merging.merge import MergeReport, merge_indexes
 
 __all__ = ["MergeReport", "merge_indexes"]

@@ -1,58 +1,75 @@
-"""What is settled before indexes become one: whether they go together, and which of them to believe of each path."""
+"""The plan of a merge: whether indexes are compatible, and which index to believe about each path."""
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from vidret.errors import StoreError
 from vidret.store.records import HEAD, RANKER, FileRecord
 from vidret.store.store import Store
 
-# Of indexes that have seen the same content under a path, the one that got further with it knows better.
-RANKS = {state: rank for rank, state in enumerate(("failed", "missing", "pending", "running", "done"))}
+# Of indexes that have seen the same content at a path, the one with the highest state is believed.
+STATE_RANKS = {state: rank for rank, state in enumerate(("failed", "missing", "pending", "running", "done"))}
 
 
-class Settled(NamedTuple):
-    """What indexes that go together were made for, as the first that says it has it, and what else is to be told."""
+@dataclass(frozen=True, slots=True)
+class IndexMergePlan:
+    """The aligner and the grounding head of the merged index, empty if no index has one, and notes for the report."""
 
     ranker: str
     head: str
     notes: list[str]
 
 
-class Made(NamedTuple):
-    """What an index was prepared for: the aligner, what names what it packs, and how tokens are stored."""
+@dataclass(frozen=True, slots=True)
+class AlignerSettings:
+    """What an index was prepared for: the name and fingerprint of its aligner, and the format of its tokens."""
 
-    name: str
-    fingerprint: str
-    tokens: str
+    name: str = "nothing"
+    fingerprint: str = ""
+    tokens: str = "none"
 
     @classmethod
-    def read(cls, fact: str) -> "Made":
-        """Read it as an index keeps it."""
-        return cls(**json.loads(fact)) if fact else cls("nothing", "", "none")
+    def read(cls, fact: str) -> "AlignerSettings":
+        """Return the settings stored in an index, the defaults if the string is empty."""
+        return cls(**json.loads(fact)) if fact else cls()
+
+    def is_compatible(self, other: "AlignerSettings") -> bool:
+        """Return whether tokens packed with both settings can be used together; names may differ."""
+        return (self.fingerprint, self.tokens) == (other.fingerprint, other.tokens)
 
     def __str__(self) -> str:
-        """Tell one from another."""
+        """Return a short description."""
         return f"{self.name} ({self.fingerprint[:8] or 'no aligner'}, tokens {self.tokens})"
 
 
-class Told(NamedTuple):
-    """What an index says of a path; ``content`` is the fingerprint of what it holds, empty where that is not known."""
+@dataclass(frozen=True, slots=True)
+class FileClaim:
+    """What an index says about a path; ``content`` is the fingerprint of the file, empty if it is unknown."""
 
     origin: Store
     record: FileRecord
     content: str
 
+    @property
+    def mtime_ns(self) -> int:
+        """Return when the file was last modified according to the index, -1 if it is unknown."""
+        return -1 if self.record.mtime_ns is None else self.record.mtime_ns
 
-def settle_making(indexes: Sequence[Store]) -> Settled:
-    """Refuse indexes whose vectors or tokens do not go together, and say what else differs.
+    @property
+    def state_rank(self) -> int:
+        """Return how far the index got with the file."""
+        return STATE_RANKS[self.record.state]
+
+
+def plan_index_merge(indexes: Sequence[Store]) -> IndexMergePlan:
+    """Check that indexes can be merged, and choose the aligner and head: those of the first index that has one.
 
     Raises:
-        StoreError: Their encoders differ, or what their tokens were packed for.
+        StoreError: Two indexes have different encoders, or tokens that were packed for different aligners.
     """
-    notes = []
     first, *others = indexes
+    notes = []
     for other in others:
         if other.encoder_fingerprint != first.encoder_fingerprint:
             one, another = (f"{each.encoder_name} ({each.encoder_fingerprint})" for each in (first, other))
@@ -61,50 +78,58 @@ def settle_making(indexes: Sequence[Store]) -> Settled:
             )
         if other.encoder_name != first.encoder_name:
             notes.append(f"{other.path}: its encoder {other.encoder_name} is {first.encoder_name} in the merged index")
+    notes += _compare_aligners(indexes)
     ranker = next(filter(None, (get_fact(index, RANKER) for index in indexes)), "")
-    # An index that nothing was put into yet, nor prepared, goes with all.
-    made = [
-        (each, Made.read(get_fact(each, RANKER))) for each in indexes if get_fact(each, RANKER) or each.fingerprints()
-    ]
-    for other, its in made[1:]:
-        first, mine = made[0]
-        if its[1:] != mine[1:]:
-            raise StoreError(
-                f"{other.path}: prepared for {its}, cannot be merged with {first.path}, prepared for {mine}"
-            )
-        if its.name != mine.name:
-            notes.append(f"{other.path}: its aligner {its.name} is {mine.name} in the merged index")
     head = next(filter(None, (get_fact(index, HEAD) for index in indexes)), "")
     heads = [(index, get_fact(index, HEAD) or "none") for index in indexes if head]
     notes += [
-        f"{each.path}: its grounding head {own} is {head} in the merged index" for each, own in heads if own != head
+        f"{index.path}: its grounding head {own} is {head} in the merged index" for index, own in heads if own != head
     ]
-    return Settled(ranker, head, notes)
+    return IndexMergePlan(ranker=ranker, head=head, notes=notes)
 
 
-def knows_better(new: Told, old: Told) -> bool:
-    """Say whether an index knows better what a path holds than another; where neither does, the first is believed.
+def _compare_aligners(indexes: Sequence[Store]) -> list[str]:
+    """Return notes on aligners with different names.
 
-    The same content: the one that got further with it. Else the file has changed, and the later change counts.
+    Raises:
+        StoreError: Two indexes have tokens that were packed for different aligners.
     """
-    further = RANKS[new.record.state] > RANKS[old.record.state]
+    # An empty index that was not prepared for an aligner is compatible with all.
+    settings = [
+        (index, AlignerSettings.read(get_fact(index, RANKER)))
+        for index in indexes
+        if get_fact(index, RANKER) or index.fingerprints()
+    ]
+    notes = []
+    for index, aligner in settings[1:]:
+        first, first_aligner = settings[0]
+        if not aligner.is_compatible(first_aligner):
+            conflict = f"cannot be merged with {first.path}, prepared for {first_aligner}"
+            raise StoreError(f"{index.path}: prepared for {aligner}, {conflict}")
+        if aligner.name != first_aligner.name:
+            notes.append(f"{index.path}: its aligner {aligner.name} is {first_aligner.name} in the merged index")
+    return notes
+
+
+def is_more_reliable(new: FileClaim, old: FileClaim) -> bool:
+    """Return whether to believe ``new`` rather than ``old``; if neither is more reliable, the older claim stays.
+
+    For the same content, the index that got further with it is believed. Otherwise the file has changed, and the claim
+    with the later modification time is believed.
+    """
+    is_further = new.state_rank > old.state_rank
     if new.content == old.content and "failed" not in (new.record.state, old.record.state):
-        return further
-    return changed(new) > changed(old) or (changed(new) == changed(old) and further)
+        return is_further
+    return new.mtime_ns > old.mtime_ns or (new.mtime_ns == old.mtime_ns and is_further)
 
 
-def contradict(new: Told, old: Told) -> bool:
-    """Say whether two indexes have seen different things under one path."""
+def contradict(new: FileClaim, old: FileClaim) -> bool:
+    """Return whether two indexes have seen different contents, or a success and a failure, at the same path."""
     if new.content and old.content and new.content != old.content:
         return True
     return {new.record.state, old.record.state} == {"done", "failed"}
 
 
 def get_fact(index: Store, key: str) -> str:
-    """Look up what an index was made for, empty where it does not say."""
+    """Return a fact about an index, empty if it is not set."""
     return str(index.get_meta(key) or "")
-
-
-def changed(told: Told) -> int:
-    """Say when a file had changed last, as far as its index knows."""
-    return -1 if told.record.mtime_ns is None else told.record.mtime_ns

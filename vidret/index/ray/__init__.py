@@ -1,10 +1,10 @@
-"""The stages of indexing on Ray, for corpora that outgrow one machine: ``run.index_on_ray``."""
+"""Indexing on Ray, for collections that need more than one machine; see ``run.index_on_ray``."""
 
 import os
 
 from vidret.errors import MissingExtraError
 
-# Read while Ray is imported. What a run has to say, it says itself; nobody is told that it ran.
+# Ray reads these when it is imported: no output of its own, and no usage statistics.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",

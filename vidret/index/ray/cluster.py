@@ -1,4 +1,4 @@
-"""Ray itself: start it quietly on this machine, or join a cluster, and leave either as it was found."""
+"""The connection to Ray: start it on this machine or join a cluster, quietly, and leave both as they were."""
 
 import contextlib
 import logging
@@ -15,39 +15,41 @@ from vidret.devices import CPU, cuda_index
 from vidret.errors import VidretError
 from vidret.index.run import count_cores
 
-CONNECT_SECONDS = 10.0
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-STORE_BYTES = 1 << 30  # decoded segments that wait for an encoder, where the machine is ours
-# What a node of a cluster must be told; a worker on this machine inherits it.
-TOLD = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
+CONNECT_TIMEOUT_S = 10.0
+CUDA_VISIBLE = "CUDA_VISIBLE_DEVICES"
+OBJECT_STORE_BYTES = 1 << 30  # on this machine, for decoded segments that wait for an encoder
+# Environment variables that the nodes of a cluster need; workers on this machine inherit them.
+FORWARDED_VARIABLES = ("PYTHONPATH", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
 
 
 @contextlib.contextmanager
 def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
-    """Be connected to Ray: to what runs at ``address`` or, unless one is given, to a Ray of this machine's own.
+    """Connect to the Ray cluster at an address, or start Ray on this machine, for the duration of the block.
 
-    With the device ``cuda:N`` the latter has that GPU and no other.
+    An existing connection of this process is used and kept.
 
-    Where this process is connected already, that stays; a Ray that was started here ends with the block.
+    Args:
+        address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None starts Ray on this machine.
+        device: With ``cuda:N``, a Ray started here has that GPU and no other.
 
     Raises:
-        VidretError: There is no cluster at the address.
+        VidretError: There is no cluster at the address, or Ray cannot start.
     """
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if ray.is_initialized():
         yield
         return
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")  # advice on sizes, to programmers
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")  # advice to programmers
     try:
-        with _silent():
+        with _silence_stderr():
             _start(address, device)
-    except Exception as error:  # Ray raises plain ones, too
+    except Exception as error:  # Ray also raises plain exceptions
         ray.shutdown()
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        what = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
-        raise VidretError(f"{what} ({reason})") from error
-    ray._private.worker._worker_logs_enabled = False  # no public switch keeps it from writing to our stdout
+        problem = f"{address}: cannot be reached" if address else "Ray cannot start on this machine"
+        raise VidretError(f"{problem} ({reason})") from error
+    ray._private.worker._worker_logs_enabled = False  # there is no public way to keep it from writing to stdout
     try:
         yield
     finally:
@@ -57,57 +59,57 @@ def join_cluster(address: str | None, device: str = CPU) -> Iterator[None]:
 def _start(address: str | None, device: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
-        own: dict[str, Any] = {"num_cpus": count_cores(), "object_store_memory": STORE_BYTES}
+        resources: dict[str, Any] = {"num_cpus": count_cores(), "object_store_memory": OBJECT_STORE_BYTES}
         if cuda_index(device) is not None:
-            own["num_gpus"] = 1
-        with _showing(cuda_index(device)):
-            ray.init("local", include_dashboard=False, **own, **quiet)
+            resources["num_gpus"] = 1
+        with _show_one_gpu(cuda_index(device)):
+            ray.init("local", include_dashboard=False, **resources, **quiet)
     else:
-        _knock(address)
-        told = {name: os.environ[name] for name in TOLD if name in os.environ}
-        ray.init(address, runtime_env={"env_vars": told}, **quiet)
+        _check_port(address)
+        variables = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
+        ray.init(address, runtime_env={"env_vars": variables}, **quiet)
 
 
 @contextlib.contextmanager
-def _showing(gpu: int | None) -> Iterator[None]:
-    """Let processes that start inside see one GPU alone, of which this process has the number; None changes nothing."""
-    before = os.environ.get(VISIBLE)
+def _show_one_gpu(gpu: int | None) -> Iterator[None]:
+    """Make a single GPU, given by its index in this process, visible to processes started inside; None does nothing."""
+    before = os.environ.get(CUDA_VISIBLE)
     if gpu is not None:
-        os.environ[VISIBLE] = before.split(",")[gpu].strip() if before else str(gpu)
+        os.environ[CUDA_VISIBLE] = before.split(",")[gpu].strip() if before else str(gpu)
     try:
         yield
     finally:
         if before is not None:
-            os.environ[VISIBLE] = before
+            os.environ[CUDA_VISIBLE] = before
         elif gpu is not None:
-            del os.environ[VISIBLE]
+            del os.environ[CUDA_VISIBLE]
 
 
-def _knock(address: str) -> None:
-    """Tell soon where nobody answers: Ray itself tries for minutes."""
+def _check_port(address: str) -> None:
+    """Raise an error soon if nothing listens at an address; Ray itself tries for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep what native code writes off stderr: among it is a line which says that it was told to write less."""
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _silence_stderr() -> Iterator[None]:
+    """Discard what native code writes to stderr, such as a notice that its log level was lowered."""
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.close(nowhere)
+        os.close(devnull)
 
 
-def tell_error(error: BaseException) -> str:
-    """Say in one sentence what Ray wraps in many: what went wrong first, where a worker ran our code."""
+def describe_ray_error(error: BaseException) -> str:
+    """Return the innermost cause of an error from Ray, in one sentence."""
     while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    if isinstance(error, UnserializableException):  # a traceback, whose last line says it
+    if isinstance(error, UnserializableException):  # a traceback with the error in its last line
         return lines[-1]
     return f"{type(error).__name__}: {lines[0]}"

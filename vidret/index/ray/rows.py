@@ -1,7 +1,7 @@
-"""What travels between the stages: rows of an Arrow table, so that pixels cross the object store without being copied.
+"""Rows that travel between the stages on Ray, in Arrow tables, so that pixels cross the object store without a copy.
 
-A row holds a small value, pickled, and bytes beside it. The values are frozen and say all that their reader needs, for
-rows come in any order, and after the loss of a worker more than once.
+A row is a small pickled value and bytes beside it. Values are frozen and self-contained, because rows arrive in any
+order, and more than once after a worker was lost.
 """
 
 import pickle
@@ -23,30 +23,35 @@ Bytes = bytes | memoryview
 
 @dataclass(frozen=True, slots=True)
 class FingerprintTask:
-    """A file to be looked into: its number among the jobs."""
+    """A file to fingerprint."""
 
-    file: int
+    job_index: int
     path: str
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """What a file holds, or why that cannot be said."""
+class Fingerprinted:
+    """The identity of a file, or the error."""
 
-    file: int
+    job_index: int
     identity: Identity | None
     error: DecodeError | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """A content to be decoded, from the first of its files that can be read.
+class ContentTask:
+    """A content to decode, from the first of its files that can be read.
 
-    ``stamps`` are what the files bore when they were named, as ``Identity`` has them. ``stored`` are the numbers of the
-    segments that need no decoding, if it is still cut into ``num_segments``.
+    Attributes:
+        content_index: The position of the task in the run.
+        fingerprint: The fingerprint of the content.
+        files: Its files, as (job index, path).
+        stamps: The stamp of each file when it was fingerprinted; see ``Identity``.
+        stored: Numbers of segments that need no decoding, if the video still has ``num_segments``.
+        num_segments: The number of segments that the store expects.
     """
 
-    number: int
+    content_index: int
     fingerprint: str
     files: tuple[tuple[int, str], ...]
     stamps: tuple[tuple[int, ...], ...] = ()
@@ -56,10 +61,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """One segment of a content; ``seconds`` is how long its decoding took, and then its encoding."""
+    """One segment of a content, from ``start`` to ``end`` seconds, decoded in ``seconds``."""
 
-    content: int
-    file: int
+    content_index: int
+    job_index: int
     opened: OpenedVideo
     number: int
     start: float
@@ -68,86 +73,87 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
-    """A segment's frames, whose pixels are the bytes beside it."""
+class DecodedRow:
+    """The frames of a segment; their pixels are the bytes beside the row."""
 
-    part: SegmentInfo
+    segment: SegmentInfo
     shape: tuple[int, ...]
     times: np.ndarray
     salvaged: str
 
     @classmethod
-    def of(cls, part: SegmentInfo, frames: Frames) -> "tuple[Decoded, Bytes]":
-        """Make a row of frames."""
+    def pack(cls, segment: SegmentInfo, frames: Frames) -> "tuple[DecodedRow, Bytes]":
+        """Return a row and the pixels beside it."""
         pixels = np.ascontiguousarray(frames.pixels)
-        return cls(part, pixels.shape, frames.times, frames.salvaged), pixels.reshape(-1).data
+        row = cls(segment=segment, shape=pixels.shape, times=frames.times, salvaged=frames.salvaged)
+        return row, pixels.reshape(-1).data
 
-    def frames(self, pixels: Any) -> Frames:
-        """Make frames of a row; its pixels cannot be written to."""
+    def unpack(self, pixels: Any) -> Frames:
+        """Return the frames; their pixels are read-only."""
         return Frames(np.frombuffer(pixels, np.uint8).reshape(self.shape), self.times, self.salvaged)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """A segment's vectors; the tokens that a ranker packed are the bytes beside it."""
+class EncodedRow:
+    """The embedding of a segment, encoded in ``seconds``; its packed tokens are the bytes beside the row."""
 
-    part: SegmentInfo
+    segment: SegmentInfo
     embedding: SegmentEmbedding
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A content was decoded to its end; ``num_parts`` segments of it are on their way or arrived."""
+class ContentFinished:
+    """A content was decoded to its end; ``num_segments`` of its segments were sent."""
 
-    content: int
-    file: int
+    content_index: int
+    job_index: int
     opened: OpenedVideo
     salvaged: str
-    num_parts: int
+    num_segments: int
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """One file cannot be read."""
+class FileFailed:
+    """A file cannot be read."""
 
-    content: int
-    file: int
+    content_index: int
+    job_index: int
     error: DecodeError
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """What ends the run, in one sentence."""
+class RunFailed:
+    """The whole run must end; ``reason`` is one sentence."""
 
     reason: str
 
 
 def to_table(rows: Iterable[tuple[object, Bytes]]) -> Any:
-    """Make a table of rows."""
-    several = list(rows)
-    abouts = [pickle.dumps(about, pickle.HIGHEST_PROTOCOL) for about, _ in several]
-    payloads = [payload for _, payload in several]
-    return pa.table({"about": pa.array(abouts, pa.large_binary()), "payload": pa.array(payloads, pa.large_binary())})
+    """Return an Arrow table of (value, bytes) rows."""
+    rows = list(rows)
+    values = [pickle.dumps(value, pickle.HIGHEST_PROTOCOL) for value, _ in rows]
+    payloads = [payload for _, payload in rows]
+    return pa.table({"value": pa.array(values, pa.large_binary()), "payload": pa.array(payloads, pa.large_binary())})
 
 
 def read_rows(table: Any) -> Iterator[tuple[Any, Bytes]]:
-    """Give a table's rows; what lies beside a value is looked at where it lies."""
-    for about, payload in zip(_look_into(table["about"]), _look_into(table["payload"]), strict=True):
-        yield pickle.loads(about), payload
+    """Yield the rows of a table; payloads share its memory."""
+    for value, payload in zip(_view_values(table["value"]), _view_values(table["payload"]), strict=True):
+        yield pickle.loads(value), payload
 
 
-def _look_into(column: Any) -> Iterator[memoryview]:
-    """Give each of a column's values without a copy, which ``as_buffer`` of a value is not."""
+def _view_values(column: Any) -> Iterator[memoryview]:
+    """Yield the values of a column without a copy, unlike ``as_buffer``."""
     for chunk in column.chunks:
         _, offsets, values = chunk.buffers()
         if len(chunk):
             edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
-            whole = memoryview(values if values is not None else b"")
-            yield from (whole[start:stop] for start, stop in pairwise(edges))
+            view = memoryview(values if values is not None else b"")
+            yield from (view[start:stop] for start, stop in pairwise(edges))
 
 
-def distribute(items: "list[Any]", num_tables: int) -> "list[Any]":
-    """Deal values into tables like cards, so that the large ones that come first do not end up in one."""
-    hands = [items[start::num_tables] for start in range(num_tables)]
-    return [to_table((item, b"") for item in hand) for hand in hands if hand]
+def distribute(values: "list[Any]", num_tables: int) -> "list[Any]":
+    """Return tables of values in turn, so that the large ones that come first are spread over all tables."""
+    shares = [values[start::num_tables] for start in range(num_tables)]
+    return [to_table((value, b"") for value in share) for share in shares if share]

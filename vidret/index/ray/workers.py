@@ -1,7 +1,7 @@
-"""What runs on the workers: name contents, decode them, encode segments. Nothing here writes an index.
+"""The code that runs on Ray workers: fingerprint files, decode contents, encode segments. It never writes an index.
 
-A worker answers for its own machine only: a file that cannot be read is a row, what ends the run is a row. So Ray sees
-no exception of ours, and runs a task again for one reason alone, that the process or the node it ran on is gone.
+Failures are rows: of a file that cannot be read, or of the whole run. So Ray sees no exception of this code, and runs a
+task again only if the process or node that ran it is lost.
 """
 
 import socket
@@ -16,19 +16,19 @@ import ray
 
 from vidret.errors import DecodeError, VidretError
 from vidret.index.ray.rows import (
-    Broken,
     Bytes,
-    Content,
-    Decoded,
-    Encoded,
-    Ended,
-    Failed,
-    Named,
+    ContentFinished,
+    ContentTask,
+    DecodedRow,
+    EncodedRow,
+    FileFailed,
+    Fingerprinted,
+    RunFailed,
     SegmentInfo,
     read_rows,
     to_table,
 )
-from vidret.index.run_state import Pack, encode_segments, open_decoders
+from vidret.index.stages import Pack, encode_segments, open_decoders
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.decode import Decoder
 from vidret.video.identity import Identity, check_unchanged, identify
@@ -38,23 +38,23 @@ Row = tuple[object, Bytes]
 
 
 class StopFlag:
-    """An actor that workers ask whether to go on: it keeps new work from being begun after an interrupt."""
+    """An actor that workers ask whether to stop, so that they begin no new work after an interrupt."""
 
     def __init__(self) -> None:
         self._is_set = False
 
     def set(self) -> None:
-        """Let nothing be begun any more."""
+        """Ask all workers to stop."""
         self._is_set = True
 
     def is_set(self) -> bool:
-        """Say whether that was asked."""
+        """Return whether workers should stop."""
         return self._is_set
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How to decode: what an encoder looks at, and the choices of the run."""
+    """How contents are decoded: the resizing and sampling of the encoder, and the options of the run."""
 
     resize: Resize
     sampling: Sampling
@@ -62,30 +62,30 @@ class Decoding:
     timeout: float
 
 
-def name_contents(table: Any, *, stop_flag: Any) -> Any:
-    """Take the fingerprint of every file; none once the stop flag is set."""
+def fingerprint_files(table: Any, *, stop_flag: Any) -> Any:
+    """Fingerprint the files of a table of ``FingerprintTask`` rows, until the stop flag is set."""
     rows: list[Row] = []
-    stopped = _ask(stop_flag)
-    for look, _ in read_rows(table):
-        if stopped():
+    should_stop = _make_check(stop_flag)
+    for task, _ in read_rows(table):
+        if should_stop():
             break
         try:
-            rows.append((Named(look.file, identify(look.path)), b""))
+            rows.append((Fingerprinted(task.job_index, identify(task.path)), b""))
         except DecodeError as error:
-            rows.append((Named(look.file, None, error), b""))
+            rows.append((Fingerprinted(task.job_index, None, error), b""))
     return to_table(rows)
 
 
 def decode_contents(table: Any, *, decoding: Decoding, stop_flag: Any) -> Iterator[Any]:
-    """Decode contents one after the other; each segment leaves as it comes."""
+    """Decode the contents of a table of ``ContentTask`` rows in turn, and yield each segment as it comes."""
     for content, _ in read_rows(table):
-        for row in _decode_content(content, _decoders(decoding), _ask(stop_flag)):
+        for row in _decode_content(content, _get_decoders(decoding), _make_check(stop_flag)):
             yield to_table([row])
 
 
 @cache
-def _decoders(decoding: Decoding) -> DecodePool:
-    """Keep this worker's decoding process from task to task; it ends when the worker does."""
+def _get_decoders(decoding: Decoding) -> DecodePool:
+    """Return the decoding process of this worker, which ends with the worker."""
     return open_decoders(
         1,
         decoding.resize,
@@ -96,104 +96,110 @@ def _decoders(decoding: Decoding) -> DecodePool:
     )
 
 
-def _ask(stop_flag: Any) -> Callable[[], bool]:
+def _make_check(stop_flag: Any) -> Callable[[], bool]:
     return lambda: bool(ray.get(stop_flag.is_set.remote()))
 
 
-def _decode_content(content: Content, pool: DecodePool, stopped: Callable[[], bool]) -> Iterator[Row]:
+def _decode_content(content: ContentTask, pool: DecodePool, should_stop: Callable[[], bool]) -> Iterator[Row]:
     """Decode the first file of a content that can be read."""
     sent: set[int] = set()
 
     def skip(opened: OpenedVideo) -> set[int]:
-        same_cuts = len(opened.cuts) == content.num_segments
-        return sent | content.stored if same_cuts else sent
+        has_same_segments = len(opened.cuts) == content.num_segments
+        return sent | content.stored if has_same_segments else sent
 
-    for (file, path), stamp in zip(content.files, content.stamps, strict=True):
+    for (job_index, path), stamp in zip(content.files, content.stamps, strict=True):
         try:
-            seen = Identity(content.fingerprint, stamp)
+            identity = Identity(content.fingerprint, stamp)
             opened, since = None, time.monotonic()
             for message in pool.stream(path, skip=skip):
-                if stopped():
+                if should_stop():
                     return
-                seen = check_unchanged(path, seen)
+                identity = check_unchanged(path, identity)
                 match message:
                     case OpenedVideo():
                         opened = message
                     case DecodedSegment():
                         assert opened is not None
-                        seconds = time.monotonic() - since
-                        part = SegmentInfo(
-                            content.number, file, opened, message.number, message.start, message.end, seconds
+                        segment = SegmentInfo(
+                            content_index=content.content_index,
+                            job_index=job_index,
+                            opened=opened,
+                            number=message.number,
+                            start=message.start,
+                            end=message.end,
+                            seconds=time.monotonic() - since,
                         )
                         sent.add(message.number)
-                        yield Decoded.of(part, message.frames)
+                        yield DecodedRow.pack(segment, message.frames)
                         since = time.monotonic()
                     case Finished():
                         assert opened is not None
-                        yield Ended(content.number, file, opened, message.salvaged, len(sent)), b""
+                        salvaged = message.salvaged
+                        yield ContentFinished(content.content_index, job_index, opened, salvaged, len(sent)), b""
                         return
         except DecodeError as error:
-            yield Failed(content.number, file, error), b""
+            yield FileFailed(content.content_index, job_index, error), b""
         except VidretError as error:
-            yield Broken(f"{socket.gethostname()}: {error}"), b""
+            yield RunFailed(f"{socket.gethostname()}: {error}"), b""
             return
 
 
 class EncodeStage:
-    """An actor's model, and what it makes of segments, whichever videos they are of."""
+    """An actor with an encoder that encodes segments of any videos."""
 
     def __init__(
         self, name: str, fingerprint: str, *, device: str, precision: str, pack: Pack | None, tokens: bool
     ) -> None:
-        """Load the encoder; that it cannot be had or is another one is told with the first segment."""
+        """Load an encoder by name; if that fails, or its fingerprint differs, the first segment returns the error."""
         import torch
 
         from vidret.encode.load import load_encoder
 
-        torch.set_num_threads(1)  # actors share a node's cores: threads within would fight over them
-        self._pack, self._tokens, self._together, self._broken = pack, tokens, device != "cpu", ""
+        torch.set_num_threads(1)  # there is an actor for each core
+        self._pack, self._tokens, self._in_batches, self._failure = pack, tokens, device != "cpu", ""
         host = socket.gethostname()
         try:
             self._encoder = load_encoder(name, device=device, precision=precision)
         except VidretError as error:
-            self._broken = f"{host}: {error}; every node must reach the model's files under the same name"
+            self._failure = f"{host}: {error}; every node must reach the model's files under the same name"
             return
         if self._encoder.fingerprint != fingerprint:
-            found = f"got {self._encoder.fingerprint} on {host}; every node must have the same model's files"
-            self._broken = f"{name} must have the fingerprint {fingerprint}, {found}"
+            actual = f"got {self._encoder.fingerprint} on {host}; every node must have the same model's files"
+            self._failure = f"{name} must have the fingerprint {fingerprint}, {actual}"
 
     def __call__(self, table: Any) -> Any:
-        """Encode a table's segments, together on a GPU; its other rows pass."""
-        if self._broken:
-            return to_table([(Broken(self._broken), b"")])
+        """Encode the segments of a table, as one batch on a GPU; its other rows are passed on."""
+        if self._failure:
+            return to_table([(RunFailed(self._failure), b"")])
         rows: list[Row] = []
         segments: list[tuple[SegmentInfo, Frames]] = []
-        for about, pixels in read_rows(table):
-            if isinstance(about, Decoded):
-                segments.append((about.part, about.frames(pixels)))
+        for value, pixels in read_rows(table):
+            if isinstance(value, DecodedRow):
+                segments.append((value.segment, value.unpack(pixels)))
             else:
-                rows.append((about, b""))
+                rows.append((value, b""))
         try:
-            size = len(segments) if self._together else 1
+            size = len(segments) if self._in_batches else 1
             for start in range(0, len(segments), size or 1):
                 rows += self._encode(segments[start : start + size])
-        except Exception as error:  # out of memory, a broken model: no other segment would fare better
+        except Exception as error:  # out of memory or a broken model, which other segments would meet as well
             reason = f"{socket.gethostname()}: the encoder broke: {type(error).__name__}: {error}".splitlines()[0]
-            rows.append((Broken(reason), b""))
+            rows.append((RunFailed(reason), b""))
         return to_table(rows)
 
     def _encode(self, segments: Sequence[tuple[SegmentInfo, Frames]]) -> Iterator[Row]:
         since = time.monotonic()
         frames = [frames for _, frames in segments]
         embeddings = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)
-        encoded = [(each, b"" if self._pack is None else self._pack(each)) for each in embeddings]
+        packed = [b"" if self._pack is None else self._pack(embedding) for embedding in embeddings]
         seconds = (time.monotonic() - since) / len(segments)
-        for (part, _), (embedding, packed) in zip(segments, encoded, strict=True):
-            yield Encoded(part, _as_stored(embedding), seconds), packed
+        for (segment, _), embedding, tokens in zip(segments, embeddings, packed, strict=True):
+            yield EncodedRow(segment, _as_stored(embedding), seconds), tokens
 
 
 def _as_stored(embedding: SegmentEmbedding) -> SegmentEmbedding:
-    """Keep what is stored, in the half floats that it is stored in: less travels."""
-    with np.errstate(over="ignore"):  # the store says what does not fit
+    """Return only what is stored, in the half floats in which it is stored, so that less has to be sent."""
+    with np.errstate(over="ignore"):  # the store reports values that overflow
         video, frames = embedding.video.astype(np.float16), embedding.frames.astype(np.float16)
     return SegmentEmbedding(video, frames, embedding.times)

@@ -1,4 +1,4 @@
-"""Rows that come late, twice or in any order make the same index."""
+"""Results that arrive late, twice or in any order make the same index."""
 
 import random
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from vidret.video.pool import OpenedVideo
 pytestmark = pytest.mark.scale
 pytest.importorskip("ray")
 rows = pytest.importorskip("vidret.index.ray.rows")
-arrivals = pytest.importorskip("vidret.index.ray.arrivals")
+results = pytest.importorskip("vidret.index.ray.results")
 
 NUM_SEGMENTS = 5
 Rows = list[tuple[Any, bytes]]
@@ -25,7 +25,7 @@ Rows = list[tuple[Any, bytes]]
 
 @pytest.fixture
 def run_state(tmp_path: Path) -> Iterator[RunState]:
-    """Give a run of two contents: the first with a copy, the second alone."""
+    """Return a run with two contents, of which the first has a copy."""
     with Store.create(tmp_path / "index", encoder_name="none", encoder_fingerprint="0", dim=2) as store:
         run_state = RunState(store, retry_failed=False)
         run_state.jobs = [FileJob(f"/films/{name}.mp4", 10, 1) for name in ("a", "copy of a", "b")]
@@ -33,8 +33,8 @@ def run_state(tmp_path: Path) -> Iterator[RunState]:
 
 
 CONTENTS = [
-    rows.Content(0, "a", ((0, "/films/a.mp4"), (1, "/films/copy of a.mp4"))),
-    rows.Content(1, "b", ((2, "/films/b.mp4"),)),
+    rows.ContentTask(0, "a", ((0, "/films/a.mp4"), (1, "/films/copy of a.mp4"))),
+    rows.ContentTask(1, "b", ((2, "/films/b.mp4"),)),
 ]
 
 
@@ -43,56 +43,57 @@ def opened() -> OpenedVideo:
     return OpenedVideo({}, float(NUM_SEGMENTS), cuts, "pyav", "")
 
 
-def encoded(content: int, file: int, number: int) -> tuple[Any, bytes]:
-    part = rows.SegmentInfo(content, file, opened(), number, float(number), number + 1.0, seconds=0.5)
-    vector = np.array([content + 1, number], np.float16)
+def encoded(content_index: int, job_index: int, number: int) -> tuple[Any, bytes]:
+    segment = rows.SegmentInfo(content_index, job_index, opened(), number, float(number), number + 1.0, seconds=0.5)
+    vector = np.array([content_index + 1, number], np.float16)
     embedding = SegmentEmbedding(vector, vector[None], np.array([number + 0.5]))
-    return rows.Encoded(part, embedding, 0.25), bytes([content, number])
+    return rows.EncodedRow(segment, embedding, 0.25), bytes([content_index, number])
 
 
-def whole(content: int, file: int) -> Rows:
-    ended = rows.Ended(content, file, opened(), "", NUM_SEGMENTS)
-    return [*(encoded(content, file, number) for number in range(NUM_SEGMENTS)), (ended, b"")]
+def whole(content_index: int, job_index: int) -> Rows:
+    """Return all rows of a content: its segments, and the one that finishes it."""
+    finished = rows.ContentFinished(content_index, job_index, opened(), "", NUM_SEGMENTS)
+    return [*(encoded(content_index, job_index, number) for number in range(NUM_SEGMENTS)), (finished, b"")]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rows_in_any_order_and_some_of_them_twice_are_stored_once(run_state: RunState, seed: int) -> None:
+def test_rows_in_any_order_and_repeated_rows_are_stored_once(run_state: RunState, seed: int) -> None:
     rng = random.Random(seed)
     sent = [*whole(0, 0), *whole(1, 2)]
-    coming = [*sent, *rng.sample(sent, 6)]
-    rng.shuffle(coming)
-    taken = arrivals.Arrivals(run_state, CONTENTS)
-    while coming:
+    incoming = [*sent, *rng.sample(sent, 6)]
+    rng.shuffle(incoming)
+    writer = results.ResultWriter(run_state, CONTENTS)
+    while incoming:
         size = rng.randint(1, 4)
-        taken.take(coming[:size])
-        del coming[:size]
+        writer.write(incoming[:size])
+        del incoming[:size]
     store = run_state.store
     assert {record.path: record.state for record in store.files()} == {job.path: "done" for job in run_state.jobs}
     for content, name in enumerate("ab"):
-        video = store.is_complete(name)
-        assert video is not None
-        ids = store.video_segments(video)
+        video_id = store.is_complete(name)
+        assert video_id is not None
+        ids = store.video_segments(video_id)
         assert [bytes(each) for each in store.tokens(ids)] == [bytes([content, n]) for n in range(NUM_SEGMENTS)]
     report = run_state.close()
     assert (report.encoded, report.linked, report.num_segments) == (2, 1, 2 * NUM_SEGMENTS)
-    assert taken.spent["decode"] == 2 * taken.spent["encode"] == 2 * NUM_SEGMENTS * 0.5
+    assert writer.spent["decode"] == 2 * writer.spent["encode"] == 2 * NUM_SEGMENTS * 0.5
 
 
-def test_a_content_is_done_only_when_all_of_it_has_come(run_state: RunState) -> None:
-    taken = arrivals.Arrivals(run_state, CONTENTS)
-    *segments, ended = whole(1, 2)
-    taken.take([ended, *segments[1:]])
+def test_a_content_is_complete_only_when_all_its_rows_have_arrived(run_state: RunState) -> None:
+    writer = results.ResultWriter(run_state, CONTENTS)
+    *segments, finished = whole(1, 2)
+    writer.write([finished, *segments[1:]])
     assert run_state.store.is_complete("b") is None
     assert [record.state for record in run_state.store.files()] == ["running"]
-    taken.take(segments[:1])
+    writer.write(segments[:1])
     assert run_state.store.is_complete("b") is not None
 
 
-def test_where_the_first_file_fails_its_copy_is_the_one_that_was_encoded(run_state: RunState) -> None:
-    taken = arrivals.Arrivals(run_state, CONTENTS)
-    failed = rows.Failed(0, 0, DecodeError("a.mp4", "was killed")), b""
-    taken.take([failed, encoded(0, 0, 0), failed])
-    taken.take(whole(0, 1))
+def test_if_the_first_file_fails_its_copy_is_encoded(run_state: RunState) -> None:
+    writer = results.ResultWriter(run_state, CONTENTS)
+    failed = rows.FileFailed(0, 0, DecodeError("a.mp4", "was killed")), b""
+    writer.write([failed, encoded(0, 0, 0), failed])
+    writer.write(whole(0, 1))
     report = run_state.close()
     assert report.failed == [("/films/a.mp4", "was killed")]
     assert (report.encoded, report.linked) == (1, 0)
@@ -100,6 +101,6 @@ def test_where_the_first_file_fails_its_copy_is_the_one_that_was_encoded(run_sta
     assert states == {"/films/a.mp4": "failed", "/films/copy of a.mp4": "done"}
 
 
-def test_what_ends_a_run_is_raised(run_state: RunState) -> None:
+def test_a_failed_run_is_raised(run_state: RunState) -> None:
     with pytest.raises(VidretError, match=r"^node 7: the encoder broke$"):
-        arrivals.Arrivals(run_state, CONTENTS).take([(rows.Broken("node 7: the encoder broke"), b"")])
+        results.ResultWriter(run_state, CONTENTS).write([(rows.RunFailed("node 7: the encoder broke"), b"")])

@@ -1,0 +1,15 @@
+"""The public names of the package."""
+
+import pytest
+
+import vidret
+
+
+@pytest.mark.parametrize("name", vidret.__all__)
+def test_public_name_can_be_imported(name: str) -> None:
+    assert getattr(vidret, name).__name__ == name
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'vidret' has no attribute 'nothing'"):
+        _ = vidret.nothing

@@ -1,0 +1,242 @@
+"""Merge indexes that were built separately.
+
+First it is decided which index to believe about each path, then the contents at these paths are copied, then the paths
+are written. An interrupted merge can be continued, and a repeated one adds nothing.
+"""
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from vidret.errors import StoreError
+from vidret.index.merging.copying import ContentCopier
+from vidret.index.merging.planning import (
+    FileClaim,
+    IndexMergePlan,
+    contradict,
+    get_fact,
+    is_more_reliable,
+    plan_index_merge,
+)
+from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, FileRecord, FileState
+from vidret.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """The result of a merge.
+
+    Attributes:
+        copied: Number of contents that were copied.
+        completed: Number of contents of which the target had only some segments before.
+        known: Number of contents that the target had already.
+        num_segments: Number of copied segments.
+        added: Number of paths that are new in the target.
+        changed: Number of paths that the target had with another record.
+        moments: Number of copied files of projected tokens for grounding heads.
+        damaged: Paths whose content could not be copied completely, with reasons.
+        disagreed: Paths about which indexes disagree, with the index that is believed.
+        notes: Other differences between the merged index and its sources.
+        elapsed: Seconds that the merge took.
+        interrupted: Whether the merge was interrupted.
+    """
+
+    copied: int = 0
+    completed: int = 0
+    known: int = 0
+    num_segments: int = 0
+    added: int = 0
+    changed: int = 0
+    moments: int = 0
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+    disagreed: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    elapsed: float = 0.0
+    interrupted: bool = False
+
+
+def merge_indexes(
+    sources: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> MergeReport:
+    """Copy the contents of indexes into another one, which is created if it does not exist.
+
+    Vectors, times, tokens and projected tokens of grounding heads are copied bit for bit. The vectors for search are
+    built anew. Baselines are measured again at the next indexing or search. Calibrations are lost, which the report
+    notes. An interrupt (Ctrl-C) ends the merge, and the next one continues from there.
+
+    Args:
+        sources: Folders of the indexes to copy, which are only read.
+        out: Folder of the index to write.
+        on_progress: Called with the finished and the total number of segments, paths and projected files.
+
+    Raises:
+        StoreError: The indexes have different encoders or aligners, or ``out`` is one of the sources; nothing was
+            written. Or an index cannot be read or written. Damaged segments raise nothing.
+    """
+    started = time.monotonic()
+    if not sources:
+        raise StoreError("indexes must be at least one, got none")
+    for source in sources:
+        if Path(source).resolve() == Path(out).resolve():
+            raise StoreError(f"{out}: out must not be one of the indexes to merge, got itself")
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Store.open(source)) for source in sources]
+        if Store.exists(out):
+            with Store.open(out) as existing:
+                plan = plan_index_merge([existing, *opened])
+        else:
+            plan = plan_index_merge(opened)
+        name, fingerprint, dim = opened[0].encoder_name, opened[0].encoder_fingerprint, opened[0].dim
+        target = stack.enter_context(Store.create(out, encoder_name=name, encoder_fingerprint=fingerprint, dim=dim))
+        merge = Merge(target, opened, on_progress or (lambda _done, _total: None))
+        interrupted = False
+        try:
+            merge.run(plan)
+            target.save_vectors()
+        except KeyboardInterrupt:
+            interrupted = True
+        return merge.report(plan.notes, time.monotonic() - started, interrupted=interrupted)
+
+
+class Merge:
+    """One merge in progress: the claims that are believed, and counts for the report."""
+
+    def __init__(self, target: Store, sources: Sequence[Store], on_progress: Callable[[int, int], None]) -> None:
+        self.target, self.sources, self.on_progress = target, sources, on_progress
+        self._own_records = {record.path: record for record in target.files()}
+        self._copier = ContentCopier(target, self._advance)
+        self._known_contents = frozenset(self._copier.video_ids)  # in the target before, at least in part
+        self._claims: dict[str, FileClaim] = {}
+        self._disagreed: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._done = self._total = 0
+
+    def run(self, plan: IndexMergePlan) -> None:
+        """Copy everything except the vectors for search."""
+        for key, fact in ((RANKER, plan.ranker), (HEAD, plan.head)):
+            if fact and not get_fact(self.target, key):
+                self.target.set_meta(key, fact)
+        self._choose_claims()
+        wanted = {claim.content for claim in self._claims.values() if claim.content}
+        jobs, projected = self._copier.list_jobs(self.sources, wanted), self._list_projected(wanted)
+        self._total = sum(job.num_segments for job in jobs) + len(self._claims) + len(projected)
+        self._copier.copy(jobs)
+        self._write_paths()
+        self._copy_projected(projected)
+
+    def report(self, notes: Sequence[str], elapsed: float, *, interrupted: bool) -> MergeReport:
+        """Return the report of the merge."""
+        paths = {claim.content: path for path, claim in self._claims.items()}
+        return MergeReport(
+            copied=len(self._copier.copied - self._known_contents),
+            completed=len(self._copier.copied & self._known_contents),
+            **self._counts,
+            **self._copier.counts,
+            damaged=[(paths[content], reason) for content, reason in self._copier.damaged],
+            disagreed=sorted(self._disagreed.items()),
+            notes=[*notes, *self._describe_lost_calibrations()],
+            elapsed=elapsed,
+            interrupted=interrupted,
+        )
+
+    def _choose_claims(self) -> None:
+        """Decide which index to believe about each path."""
+        for index in (self.target, *self.sources):
+            contents = index.fingerprints()
+            for record in index.files():
+                content = "" if record.video is None else contents.get(record.video, "")
+                new = FileClaim(origin=index, record=record, content=content)
+                old = self._claims.setdefault(record.path, new)
+                better, worse = (new, old) if is_more_reliable(new, old) else (old, new)
+                self._claims[record.path] = better
+                if contradict(new, old):
+                    why = "its file changed later" if better.mtime_ns > worse.mtime_ns else "it was given first"
+                    self._disagreed[record.path] = f"{better.origin.path} is believed, not {worse.origin.path}: {why}"
+
+    def _list_projected(self, wanted: Container[str]) -> list[tuple[Path, Path]]:
+        """Return the files of projected tokens that the target lacks, as (source, destination)."""
+        sources: dict[Path, Path] = {}
+        for index in self.sources:
+            folder = index.path / MOMENTS
+            for path in folder.glob(f"*/{KEPT}/*{PROJECTED}"):
+                destination = self.target.path / MOMENTS / path.relative_to(folder)
+                if path.stem in wanted and not destination.exists():
+                    sources.setdefault(destination, path)
+        return [(path, destination) for destination, path in sources.items()]
+
+    def _write_paths(self) -> None:
+        """Write the believed record of each path, unless the target has it already."""
+        for path, claim in self._claims.items():
+            new, old = claim.record, self._own_records.get(path, FileRecord(path, ""))
+            video_id = self._copier.video_ids.get(claim.content)
+            record = FileRecord(
+                path,
+                self._choose_state(new.state, claim.content),
+                new.reason,
+                old.video if video_id is None else video_id,
+                old.num_bytes if new.num_bytes is None else new.num_bytes,
+                old.mtime_ns if new.mtime_ns is None else new.mtime_ns,
+            )
+            if record != old:
+                self._counts["changed" if path in self._own_records else "added"] += 1
+                self.target.set_file(
+                    path,
+                    state=cast(FileState, record.state),
+                    reason=record.reason,
+                    video=record.video,
+                    num_bytes=record.num_bytes,
+                    mtime_ns=record.mtime_ns,
+                )
+            self._advance(1)
+
+    def _choose_state(self, state: str, content: str) -> str:
+        """Return the state of a path; an incomplete content is pending, so that the next run encodes it."""
+        if state in ("failed", "missing") or not content:
+            return state
+        if self.target.is_complete(content) is not None:
+            return "done"
+        return "pending"
+
+    def _copy_projected(self, files: Iterable[tuple[Path, Path]]) -> None:
+        """Copy files of projected tokens, each atomically."""
+        for path, destination in files:
+            temporary = destination.with_name(f"{destination.name}.{os.getpid()}.part")
+            try:
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, temporary)
+                temporary.replace(destination)
+            except OSError as error:
+                raise StoreError(f"{destination}: cannot be copied from {path} ({error.strerror})") from error
+            finally:
+                temporary.unlink(missing_ok=True)
+            self._counts["moments"] += 1
+            self._advance(1)
+
+    def _describe_lost_calibrations(self) -> list[str]:
+        """Return a note for each index whose calibration does not apply to the merged index."""
+        again = "run vidret calibrate again"
+        lost = [
+            f"{index.path}: its calibration is not copied: {again}" for index in self.sources if _is_calibrated(index)
+        ]
+        if self._copier.counts["num_segments"] and _is_calibrated(self.target):
+            lost.append(f"{self.target.path}: its calibration does not cover the new segments: {again}")
+        return lost
+
+    def _advance(self, num_steps: int) -> None:
+        self._done += num_steps
+        self.on_progress(self._done, self._total)
+
+
+def _is_calibrated(index: Store) -> bool:
+    """Return whether an index has a calibration; one that was removed is stored as empty."""
+    keys = index.meta_keys(f"{CALIBRATION}.")
+    return any(index.get_meta(key) for key in keys if not key.endswith(".edition"))

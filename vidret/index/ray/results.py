@@ -1,0 +1,91 @@
+"""Store what the workers send, in any order and with repetitions: each segment once."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vidret.errors import VidretError
+from vidret.index.ray.rows import ContentFinished, ContentTask, EncodedRow, FileFailed, RunFailed
+from vidret.index.run_state import FileJob, RunState
+from vidret.store.records import NewSegment
+
+
+class ResultWriter:
+    """Writes the results of a run to the store; ``spent`` sums up the output and seconds of each stage."""
+
+    def __init__(self, run_state: RunState, contents: Sequence[ContentTask]) -> None:
+        """Expect results of these contents, which are numbered in order."""
+        self._run_state, self._contents = run_state, contents
+        self._video_ids: dict[int, int] = {}  # by content
+        self._received: defaultdict[int, set[int]] = defaultdict(set)  # numbers of segments, by content
+        self._finished: dict[int, ContentFinished] = {}
+        self._failed_jobs: set[int] = set()
+        self._closed: set[int] = set()
+        self.spent: defaultdict[str, float] = defaultdict(float)
+
+    def write(self, rows: Iterable[tuple[Any, Any]]) -> None:
+        """Store the results in rows, all segments in one transaction.
+
+        Raises:
+            VidretError: A worker reports that the run must end, or the index cannot be written.
+        """
+        since = time.monotonic()
+        segments: list[tuple[FileJob, NewSegment]] = []
+        touched = set()
+        for value, payload in rows:
+            match value:
+                case EncodedRow(segment=segment):
+                    content_index = segment.content_index
+                    touched.add(content_index)
+                    if content_index not in self._closed and segment.number not in self._received[content_index]:
+                        segments.append(self._receive(value, bytes(payload)))
+                case ContentFinished():
+                    touched.add(value.content_index)
+                    self._finished.setdefault(value.content_index, value)
+                case FileFailed():
+                    self._fail(value)
+                case RunFailed():
+                    raise VidretError(value.reason)
+        if segments:
+            self._run_state.add(segments)
+        for content_index in sorted(touched - self._closed):
+            self._close(content_index)
+        self.spent["store"] += time.monotonic() - since
+
+    def _receive(self, row: EncodedRow, packed: bytes) -> tuple[FileJob, NewSegment]:
+        segment = row.segment
+        self._received[segment.content_index].add(segment.number)
+        self.spent["video"] += segment.end - segment.start
+        self.spent["decode"] += segment.seconds
+        self.spent["encode"] += row.seconds
+        self.spent["segments"] += 1
+        job = self._run_state.jobs[segment.job_index]
+        if segment.content_index not in self._video_ids:
+            fingerprint = self._contents[segment.content_index].fingerprint
+            running_job = None if segment.job_index in self._failed_jobs else job
+            self._video_ids[segment.content_index] = self._run_state.begin(running_job, fingerprint, segment.opened)
+        video_id = self._video_ids[segment.content_index]
+        return job, NewSegment(video_id, segment.number, segment.start, segment.end, row.embedding, packed)
+
+    def _fail(self, failed: FileFailed) -> None:
+        if failed.job_index not in self._failed_jobs:
+            self._failed_jobs.add(failed.job_index)
+            job = self._run_state.jobs[failed.job_index]
+            self._run_state.fail(job.path, failed.error, job)
+
+    def _close(self, content_index: int) -> None:
+        """Finish a content if all its segments have arrived, and link its files to it."""
+        finished = self._finished.get(content_index)
+        if finished is None or len(self._received[content_index]) < finished.num_segments:
+            return
+        self._closed.add(content_index)
+        del self._received[content_index]
+        jobs, content = self._run_state.jobs, self._contents[content_index]
+        video_id = self._video_ids.get(content_index)
+        if video_id is None:  # all segments were stored before
+            video_id = self._run_state.begin(jobs[finished.job_index], content.fingerprint, finished.opened)
+        self._run_state.store.finish_video(video_id, salvaged=finished.salvaged)
+        for job_index, _ in content.files:
+            if job_index not in self._failed_jobs:
+                self._run_state.link(jobs[job_index], video_id, encoded=job_index == finished.job_index)
