@@ -298,7 +298,7 @@ def test_checkpoint_without_loader_state_starts_at_the_beginning(world: Path) ->
 
 
 def test_invalid_settings_are_refused_immediately(world: Path) -> None:
-    with pytest.raises(VidretError, match="num_words must be at least 3 and image_size at least 1, got 2 and 32"):
+    with pytest.raises(VidretError, match=r"num_words must be at least 3 .* got 2, 32"):
         make(world, num_words=2)
     with pytest.raises(VidretError, match="num_frames must be a multiple of num_segments 3, got 4"):
         make(world, num_frames=4)

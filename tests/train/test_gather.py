@@ -47,8 +47,8 @@ def lose(way: str, model: nn.Module, rows: slice) -> Tensor:
     texts, videos, scale = model(sample(8, 6, seed=1)[rows], sample(8, 7, seed=2)[rows])
     same = find_same_videos(gather(VIDEOS[rows]))
     if way.startswith("whole"):
-        shares = gather(torch.linspace(0.1, 0.9, 8, dtype=torch.float64)[rows])
-        return pair_losses(gather(texts), gather(videos), scale, same=same, shares=shares).total
+        mixing_weights = gather(torch.linspace(0.1, 0.9, 8, dtype=torch.float64)[rows])
+        return pair_losses(gather(texts), gather(videos), scale, same=same, mixing_weights=mixing_weights).total
     texts, videos = functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1)
     if way == "gathered logits":
         return retrieval_loss(gather(scale.exp() * texts @ gather(videos).T), same=same)

@@ -14,8 +14,8 @@ from vidret.train.grounding_losses import (
     contrast,
     focal_loss,
     saliency_loss,
+    select_positive,
     soft_saliency_loss,
-    take_positive,
 )
 from vidret.train.losses import concept_losses, find_same_videos, mixed_loss, pair_losses, retrieval_loss
 from vidret.train.mixup import mix
@@ -50,13 +50,13 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     ),
     "pairs, mixed, same videos": (
         lambda texts, videos, scale: (
-            pair_losses(texts, videos, scale, same=SAME, shares=SHARES, mixed_weight=0.6).total
+            pair_losses(texts, videos, scale, same=SAME, mixing_weights=SHARES, mixed_weight=0.6).total
         ),
         (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE),
     ),
     "mixed": (
-        lambda texts, videos, scale, shares: mixed_loss(
-            functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1), scale, shares
+        lambda texts, videos, scale, mixing_weights: mixed_loss(
+            functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1), scale, mixing_weights
         ),
         (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE, 0.1 + 0.8 * SHARES),
     ),
@@ -87,12 +87,12 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         (sample(3, 4, 5, seed=1), sample(3, 5, seed=2)),
     ),
     "calibration among samples": (
-        lambda videos, queries: contrast(*take_positive(videos, queries, MASK, POSITIVE), temperature=0.5),
+        lambda videos, queries: contrast(*select_positive(videos, queries, MASK, POSITIVE), temperature=0.5),
         (sample(2, 3, 4, 5, seed=1), sample(2, 3, 5, seed=2)),
     ),
     "calibration among layers": (
         lambda videos, queries: contrast(
-            *(part.transpose(0, 1) for part in take_positive(videos, queries, MASK, POSITIVE)), temperature=0.5
+            *(part.transpose(0, 1) for part in select_positive(videos, queries, MASK, POSITIVE)), temperature=0.5
         ),
         (sample(2, 3, 4, 5, seed=1), sample(2, 3, 5, seed=2)),
     ),

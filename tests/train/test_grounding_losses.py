@@ -14,7 +14,7 @@ from vidret.train.grounding_losses import (
     contrast,
     focal_loss,
     grounding_loss,
-    take_positive,
+    select_positive,
 )
 from vidret.train.targets import PointTargets
 
@@ -358,7 +358,7 @@ def test_perfect_answers_lose_nothing() -> None:
 
 def test_contrast_sees_directions_alone() -> None:
     batch = make_batch()
-    videos, queries = take_positive(
+    videos, queries = select_positive(
         *(batch[name] for name in ("layer_videos", "layer_queries", "frame_mask", "positive"))
     )
     expected = contrast(videos, queries)
@@ -392,14 +392,12 @@ def test_half_precision_is_computed_in_single() -> None:
 def test_a_positive_frame_is_real(frame: int) -> None:
     batch = make_batch()
     batch["positive"][1] = frame  # the sample has six frames of nine
-    with pytest.raises(ValueError, match=f"positive must be real frames or -1, got .*{frame}"):
+    with pytest.raises(ValueError, match=rf"positive must be .* got .*{frame}"):
         lose(batch)
 
 
 def test_boundaries_and_their_targets_come_together() -> None:
-    with pytest.raises(
-        ValueError, match="targets must be given where the head has boundaries, got False where that is True"
-    ):
+    with pytest.raises(ValueError, match="targets must be given if boundaries is True, got False"):
         lose(make_batch() | {"targets": None})
 
 

@@ -36,7 +36,9 @@ def naive_both_ways(logits: Tensor, same: Tensor | None = None) -> float:
     return (naive_contrast(rows, fits[0]) + naive_contrast(columns, fits[1])) / 2
 
 
-def naive_mixed(texts: Tensor, videos: Tensor, scale: float, shares: Tensor, same: Tensor | None = None) -> float:
+def naive_mixed(
+    texts: Tensor, videos: Tensor, scale: float, mixing_weights: Tensor, same: Tensor | None = None
+) -> float:
     """Take, for each anchor, its own partner against the mixtures of all other pairs (m2-Mix, equation 4)."""
     fits = (None, None) if same is None else (same.tolist(), same.T.tolist())
     losses = []
@@ -46,7 +48,7 @@ def naive_mixed(texts: Tensor, videos: Tensor, scale: float, shares: Tensor, sam
             row = []
             for j in range(len(texts)):
                 angle = math.acos(float(texts[j] @ videos[j]))
-                share = float(shares[j])
+                share = float(mixing_weights[j])
                 mixture = math.sin(share * angle) * texts[j] + math.sin((1 - share) * angle) * videos[j]
                 point = partners[i] if i == j else mixture / math.sin(angle)
                 row.append(scale * float(anchors[i] @ point))
@@ -74,10 +76,10 @@ def test_it_is_the_naive_one(scale: float, same: Tensor | None) -> None:
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 def test_mixed_is_the_naive_one(scale: float, same: Tensor | None) -> None:
     texts, videos = units(5, 6, seed=1), units(5, 6, seed=2)
-    shares = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
-    found = mixed_loss(texts, videos, torch.tensor(scale), shares, same=same)
-    assert found.item() == pytest.approx(naive_mixed(texts, videos, scale, shares, same), abs=1e-9)
-    through = pair_losses(texts, videos, torch.tensor(scale).log(), same=same, shares=shares)
+    mixing_weights = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
+    found = mixed_loss(texts, videos, torch.tensor(scale), mixing_weights, same=same)
+    assert found.item() == pytest.approx(naive_mixed(texts, videos, scale, mixing_weights, same), abs=1e-9)
+    through = pair_losses(texts, videos, torch.tensor(scale).log(), same=same, mixing_weights=mixing_weights)
     assert through.mixed.item() == pytest.approx(found.item(), abs=1e-5)
 
 
@@ -131,9 +133,9 @@ def test_the_gradient_is_probabilities_less_the_truth() -> None:
 def test_pairs_are_compared_by_direction_alone() -> None:
     texts, videos, scale = sample(5, 6, seed=1), sample(5, 6, seed=2), torch.tensor(1.5, dtype=torch.float64)
     lengths = torch.arange(1, 6, dtype=torch.float64)[:, None]
-    shares = torch.full((5,), 0.3, dtype=torch.float64)
-    expected = pair_losses(texts, videos, scale, shares=shares)
-    found = pair_losses(lengths * texts, videos / lengths, scale, shares=shares)
+    mixing_weights = torch.full((5,), 0.3, dtype=torch.float64)
+    expected = pair_losses(texts, videos, scale, mixing_weights=mixing_weights)
+    found = pair_losses(lengths * texts, videos / lengths, scale, mixing_weights=mixing_weights)
     torch.testing.assert_close(found, expected)
     cosines = functional.cosine_similarity(texts[:, None], videos, dim=-1)
     assert expected.contrast.item() == pytest.approx(naive_both_ways(math.exp(1.5) * cosines), abs=1e-12)
@@ -142,9 +144,11 @@ def test_pairs_are_compared_by_direction_alone() -> None:
 
 def test_mixtures_are_an_option_with_a_weight() -> None:
     texts, videos, scale = sample(5, 6, seed=1), sample(5, 6, seed=2), torch.tensor(1.5)
-    shares, same = torch.full((5,), 0.3), find_same_videos(VIDEOS)
-    plain, mixed = (pair_losses(texts, videos, scale, same=same, shares=each) for each in (None, shares))
-    half = pair_losses(texts, videos, scale, same=same, shares=shares, mixed_weight=0.5)
+    mixing_weights, same = torch.full((5,), 0.3), find_same_videos(VIDEOS)
+    plain, mixed = (
+        pair_losses(texts, videos, scale, same=same, mixing_weights=each) for each in (None, mixing_weights)
+    )
+    half = pair_losses(texts, videos, scale, same=same, mixing_weights=mixing_weights, mixed_weight=0.5)
     assert plain.mixed.item() == 0
     assert plain.total == plain.contrast == mixed.contrast == half.contrast
     assert mixed.mixed.item() > 0
@@ -168,14 +172,17 @@ def test_in_two_caps_far_apart_mixtures_are_harder() -> None:
     apart[:, 0] = 3
     texts = functional.normalize(sample(8, 16, seed=1) + apart, dim=-1)
     videos = functional.normalize(sample(8, 16, seed=2) - apart, dim=-1)
-    found = pair_losses(texts, videos, torch.tensor(math.log(10)), shares=torch.full((8,), 0.5))
+    found = pair_losses(texts, videos, torch.tensor(math.log(10)), mixing_weights=torch.full((8,), 0.5))
     assert found.mixed > 2 * found.contrast
 
 
 def test_gradients_reach_both_sides_and_the_scale() -> None:
     texts, videos = (sample(4, 6, seed=seed).requires_grad_() for seed in (1, 2))
     scale = torch.tensor(1.0, requires_grad=True)
-    for losses in (pair_losses(texts, videos, scale), pair_losses(texts, videos, scale, shares=torch.full((4,), 0.4))):
+    for losses in (
+        pair_losses(texts, videos, scale),
+        pair_losses(texts, videos, scale, mixing_weights=torch.full((4,), 0.4)),
+    ):
         for gradient in torch.autograd.grad(losses.total, (texts, videos, scale)):
             assert gradient.isfinite().all()
             assert gradient.any()
@@ -183,12 +190,12 @@ def test_gradients_reach_both_sides_and_the_scale() -> None:
 
 def test_half_precision_is_computed_in_single() -> None:
     texts, videos, scale = sample(5, 6, seed=1).bfloat16(), sample(5, 6, seed=2).bfloat16(), torch.tensor(4.6)
-    shares, logits = torch.full((5,), 0.3), (30 * sample(5, 5)).bfloat16()
-    expected = pair_losses(texts.float(), videos.float(), scale, shares=shares)
+    mixing_weights, logits = torch.full((5,), 0.3), (30 * sample(5, 5)).bfloat16()
+    expected = pair_losses(texts.float(), videos.float(), scale, mixing_weights=mixing_weights)
     expected_concepts = concept_losses(logits.float(), texts[:, None].float(), videos[:, None].float())
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            found = pair_losses(texts, videos, scale, shares=shares)
+            found = pair_losses(texts, videos, scale, mixing_weights=mixing_weights)
             concepts = concept_losses(logits, texts[:, None], videos[:, None])
         assert found.total.dtype == concepts.total.dtype == torch.float32
         assert found == expected

@@ -74,7 +74,7 @@ def test_settings_find_their_method(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         load_method("clip", shared={"beta": 0.02}, options={})
-    assert caplog.messages == ["clip has no setting beta: left out"]
+    assert caplog.messages == ["clip has no setting beta: ignored"]
     with pytest.raises(VidretError, match="options of glscl must be of beta, got betta"):
         load_method("glscl", shared={}, options={"betta": 0.02})
     with pytest.raises(VidretError, match="method must be one of clip, glscl, promptswitch, tempme, ucofia, got clap"):

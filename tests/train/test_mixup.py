@@ -1,4 +1,4 @@
-"""Mixing on the sphere: the formula by hand, the geometry of arcs, and the shares that are drawn."""
+"""Mixing on the sphere: the formula by hand, the geometry of arcs, and the mixing_weights that are drawn."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vidret.train.mixup import NEAR, draw_shares, mix, weigh
+from vidret.train.mixup import NEAR, draw_mixing_weights, mix, slerp_factor
 
 
 def naive_mix(text: list[float], video: list[float], share: float) -> list[float]:
@@ -81,9 +81,9 @@ def test_it_turns_with_the_space() -> None:
 
 
 def test_series_and_sines_meet() -> None:
-    shares = torch.full((2,), 0.3, dtype=torch.float64)
+    mixing_weights = torch.full((2,), 0.3, dtype=torch.float64)
     cosines = torch.tensor([1 - NEAR * (1 - 1e-9), 1 - NEAR * (1 + 1e-9)], dtype=torch.float64, requires_grad=True)
-    below, above = found = weigh(shares, cosines)
+    below, above = found = slerp_factor(mixing_weights, cosines)
     assert below.item() == pytest.approx(above.item(), abs=1e-9)
     (slopes,) = torch.autograd.grad(found.sum(), cosines)
     assert slopes[0].item() == pytest.approx(slopes[1].item(), abs=1e-5)
@@ -111,19 +111,21 @@ def test_single_precision_is_as_good_as_its_digits(angle: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
 def test_shares_are_beta_distributed(alpha: float) -> None:
-    shares = draw_shares(20000, torch.Generator().manual_seed(1), alpha=alpha).double()
-    assert shares.min() >= 0
-    assert shares.max() <= 1
-    assert shares.mean().item() == pytest.approx(0.5, abs=0.01)
-    assert shares.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
+    mixing_weights = draw_mixing_weights(20000, torch.Generator().manual_seed(1), alpha=alpha).double()
+    assert mixing_weights.min() >= 0
+    assert mixing_weights.max() <= 1
+    assert mixing_weights.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert mixing_weights.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
 
 
 def test_a_seed_decides_the_shares() -> None:
     one, other = (torch.Generator().manual_seed(seed) for seed in (7, 7))
-    first, second = draw_shares(5, one), draw_shares(5, one)
+    first, second = draw_mixing_weights(5, one), draw_mixing_weights(5, one)
     assert first.dtype == torch.float32
     assert not torch.equal(first, second)
-    assert torch.equal(torch.stack([draw_shares(5, other), draw_shares(5, other)]), torch.stack([first, second]))
+    assert torch.equal(
+        torch.stack([draw_mixing_weights(5, other), draw_mixing_weights(5, other)]), torch.stack([first, second])
+    )
     for alpha in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=f"alpha must be above 0, got {alpha}"):
-            draw_shares(5, one, alpha=alpha)
+        with pytest.raises(ValueError, match=f"alpha must be positive, got {alpha}"):
+            draw_mixing_weights(5, one, alpha=alpha)

@@ -178,7 +178,7 @@ def test_a_real_span_is_finite(bad: float) -> None:
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, math.nan, math.inf])
 def test_a_rate_is_above_zero(fps: float) -> None:
-    with pytest.raises(ValueError, match="fps must be above 0 and finite"):
+    with pytest.raises(ValueError, match="fps must be positive and finite"):
         spans_in_frames(torch.zeros(1, 1, 2), torch.tensor([[True]]), torch.tensor([4]), fps=fps)
 
 

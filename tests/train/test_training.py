@@ -77,7 +77,7 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
         for batch in data.train_dataloader():
             module.validation_step(batch, 0)
             break
-        scores, truth = module.score(module._seen)
+        scores, truth = module.score(module._encoded)
     found = scores.argmax(axis=1) == truth
     assert found.mean() > 5 / len(found), "five times what chance gives, on what was trained"
 
@@ -161,10 +161,10 @@ def test_a_head_trains_in_mixed_precision_and_refuses_half(tmp_path: Path) -> No
 def test_a_rate_that_drops_at_an_epoch_needs_a_number_of_epochs(tmp_path: Path) -> None:
     module = GroundingModule(width=32, text_width=32, dim=32, drop_at=3)
     module.trainer = make_trainer(tmp_path, max_steps=10)
-    with pytest.raises(VidretError, match="max_epochs must be given where drop_at is, got drop_at 3 alone"):
+    with pytest.raises(VidretError, match=r"max_epochs must be given .* got drop_at 3"):
         module.configure_optimizers()
 
 
 def test_towers_must_come_from_somewhere() -> None:
-    with pytest.raises(VidretError, match="weights or both of vision and text must be given"):
+    with pytest.raises(VidretError, match="weights, or both vision and text, must be given"):
         RetrievalModule("clip")

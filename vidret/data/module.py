@@ -29,6 +29,39 @@ class RetrievalData(SplitData):
     """Captioned videos in ``RetrievalBatch``: captions with their videos to train on, videos with captions to evaluate.
 
     No training batch has two captions of one video, and every caption is used once per epoch; see ``TrainBatches``.
+
+    Args:
+        name: A benchmark, or ``captions`` for custom captions; see ``read_split``.
+        annotations: Folder of the annotation files.
+        videos: Folder of the videos.
+        train_split: Split to train on; defaults to the benchmark's first training split.
+        val_split: Split to validate on, instead of held-out training videos.
+        test_split: Split to test on; required for testing.
+        val_share: Share of the training videos held out for validation; 0 for no validation.
+        cache: Folder to cache decoded frames in (150 kB each at 224 x 224); None to decode them each time.
+        sampling: Frame sampling rule; see ``FrameSampling``.
+        num_frames: Frames per video in training.
+        eval_frames: Frames per video in evaluation; defaults to ``num_frames``.
+        num_segments: Segments per video, for ``segments``.
+        num_candidates: Frames per segment to draw from at random in training, for ``segments``; 0 for fixed
+            positions.
+        image_size: Height and width of the frames in pixels.
+        interpolation: Interpolation used to resize frames.
+        num_words: Number of tokens per text, including the start and end tokens.
+        crop: See ``Augmentation``.
+        flip: See ``Augmentation``; off by default, since it falsifies captions that mention left or right.
+        colour: See ``Augmentation``.
+        policy: See ``Augmentation``.
+        batch_size: Videos per training batch, over all processes.
+        neighbours: Number of consecutive videos in the annotations that share a batch, as hard negatives of each
+            other. See ``TrainBatches``.
+        eval_batch_size: Videos per evaluation batch, per process.
+        num_workers: Data loading workers per training process. The batches do not depend on it.
+        seed: Seed of the held-out videos, the batches, the sampled frames and the augmentation.
+        allow_missing: Whether to drop unreadable videos from a benchmark's own validation and test splits.
+
+    Raises:
+        VidretError: A value is invalid.
     """
 
     def __init__(
@@ -61,41 +94,7 @@ class RetrievalData(SplitData):
         seed: int = 0,
         allow_missing: bool = False,
     ) -> None:
-        """Store the settings; nothing is read yet.
-
-        Args:
-            name: A benchmark, or ``captions`` for custom captions; see ``read_split``.
-            annotations: Folder of the annotation files.
-            videos: Folder of the videos.
-            train_split: Split to train on; defaults to the benchmark's first training split.
-            val_split: Split to validate on, instead of held-out training videos.
-            test_split: Split to test on; required for testing.
-            val_share: Share of the training videos held out for validation; 0 for no validation.
-            cache: Folder to cache decoded frames in (150 kB each at 224 x 224); None to decode them each time.
-            sampling: Frame sampling rule; see ``FrameSampling``.
-            num_frames: Frames per video in training.
-            eval_frames: Frames per video in evaluation; defaults to ``num_frames``.
-            num_segments: Segments per video, for ``segments``.
-            num_candidates: Frames per segment to draw from at random in training, for ``segments``; 0 for fixed
-                positions.
-            image_size: Height and width of the frames in pixels.
-            interpolation: Interpolation used to resize frames.
-            num_words: Number of tokens per text, including the start and end tokens.
-            crop: See ``Augmentation``.
-            flip: See ``Augmentation``; off by default, since it falsifies captions that mention left or right.
-            colour: See ``Augmentation``.
-            policy: See ``Augmentation``.
-            batch_size: Videos per training batch, over all processes.
-            neighbours: Number of consecutive videos in the annotations that share a batch, as hard negatives of each
-                other. See ``TrainBatches``.
-            eval_batch_size: Videos per evaluation batch, per process.
-            num_workers: Data loading workers per training process. The batches do not depend on it.
-            seed: Seed of the held-out videos, the batches, the sampled frames and the augmentation.
-            allow_missing: Whether to drop unreadable videos from a benchmark's own validation and test splits.
-
-        Raises:
-            VidretError: A value is invalid.
-        """
+        """Store the settings; nothing is read yet."""
         super().__init__(
             name,
             annotations,
@@ -111,13 +110,11 @@ class RetrievalData(SplitData):
             neighbours=neighbours,
         )
         if num_words < 3 or image_size < 1:
-            raise VidretError(
-                f"num_words must be at least 3 and image_size at least 1, got {num_words} and {image_size}"
-            )
+            raise VidretError(f"num_words must be at least 3 and image_size at least 1, got {num_words}, {image_size}")
         self._video_folder, self._cache, self._num_words = videos, cache, num_words
-        self._resize = Resize(image_size, image_size, interpolation)
         self._sampling = FrameSampling(sampling, num_frames, num_segments, num_candidates)
         self._eval_sampling = FrameSampling(sampling, eval_frames or num_frames, num_segments)
+        self._resize = Resize(image_size, image_size, interpolation)
         self._augmentation = Augmentation(crop, flip, colour, policy)
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
@@ -150,6 +147,31 @@ class GroundingData(SplitData):
     """Labelled queries into long videos in ``GroundingBatch``, with cached layers of a frozen encoder.
 
     No training batch has two queries into one video, since a contrastive loss may treat them as negatives.
+
+    Args:
+        name: A benchmark, or ``moments`` for custom moments; see ``read_split``.
+        annotations: Folder of the annotation files.
+        videos: Folder of the videos.
+        cache: Folder to cache layers in; 307 kB per frame for 4 layers of ViT-B/32.
+        encoder: The frozen encoder, or its name; see ``load_encoder``. A named encoder is loaded on the trainer's
+            device.
+        num_layers: Number of the encoder's last layers to use.
+        fps: Frames per second.
+        saliency_range: Lowest and highest score that annotators could give a clip: 0 and 4 in QVHighlights, 1 and 5
+            in TVSum, 0 and 1 in YouTube Highlights.
+        min_seconds: Minimum duration of a training video; queries into shorter ones are omitted.
+        train_split: Split to train on; defaults to the benchmark's first training split.
+        val_split: Split to validate on, instead of held-out training videos.
+        test_split: Split to test on; required for testing.
+        val_share: Share of the training videos held out for validation; 0 for no validation.
+        batch_size: Queries per training batch, over all processes.
+        eval_batch_size: Queries per evaluation batch, per process.
+        num_workers: Data loading workers per training process. A batch of 32 from QVHighlights takes 740 MB.
+        seed: Seed of the held-out videos and the batches.
+        allow_missing: Whether to drop unreadable videos from a benchmark's own validation and test splits.
+
+    Raises:
+        VidretError: A value is invalid.
     """
 
     def __init__(
@@ -174,33 +196,7 @@ class GroundingData(SplitData):
         seed: int = 0,
         allow_missing: bool = False,
     ) -> None:
-        """Store the settings; nothing is read yet.
-
-        Args:
-            name: A benchmark, or ``moments`` for custom moments; see ``read_split``.
-            annotations: Folder of the annotation files.
-            videos: Folder of the videos.
-            cache: Folder to cache layers in; 307 kB per frame for 4 layers of ViT-B/32.
-            encoder: The frozen encoder, or its name; see ``load_encoder``. A named encoder is loaded on the trainer's
-                device.
-            num_layers: Number of the encoder's last layers to use.
-            fps: Frames per second.
-            saliency_range: Lowest and highest score that annotators could give a clip: 0 and 4 in QVHighlights, 1 and 5
-                in TVSum, 0 and 1 in YouTube Highlights.
-            min_seconds: Minimum duration of a training video; queries into shorter ones are omitted.
-            train_split: Split to train on; defaults to the benchmark's first training split.
-            val_split: Split to validate on, instead of held-out training videos.
-            test_split: Split to test on; required for testing.
-            val_share: Share of the training videos held out for validation; 0 for no validation.
-            batch_size: Queries per training batch, over all processes.
-            eval_batch_size: Queries per evaluation batch, per process.
-            num_workers: Data loading workers per training process. A batch of 32 from QVHighlights takes 740 MB.
-            seed: Seed of the held-out videos and the batches.
-            allow_missing: Whether to drop unreadable videos from a benchmark's own validation and test splits.
-
-        Raises:
-            VidretError: A value is invalid.
-        """
+        """Store the settings; nothing is read yet."""
         super().__init__(
             name,
             annotations,

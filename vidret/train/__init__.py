@@ -1,1 +1,1 @@
-"""Batches to weights."""
+"""Training: batches to weights."""

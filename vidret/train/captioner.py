@@ -1,6 +1,6 @@
-"""Prompt Switch's captioner: frame vectors have to tell a video's caption, in training alone.
+"""Prompt Switch's captioner, which predicts a video's caption from its frame vectors.
 
-What a vector must be able to say it must hold; at inference nothing of this module is left.
+It is an auxiliary task of training: frame vectors must hold what the caption says. Inference does not use it.
 
 Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-Video Retrieval", section 3.
 """
@@ -24,30 +24,37 @@ FREQUENT_WORDS = "in on of to about this that a an the and there here is are . ,
 IGNORED = -100
 
 PROMPT_SWITCH: Names = {
-    **{f"caption_prenorm.{part}": f"prenorm.{part}" for part in ("weight", "bias")},
+    **{f"caption_prenorm.{name}": f"prenorm.{name}" for name in ("weight", "bias")},
     **{
-        f"caption_transformer.layers.*.{attention}.{part}": f"decoder.layers.*.{attention}.{part}"
+        f"caption_transformer.layers.*.{attention}.{name}": f"decoder.layers.*.{attention}.{name}"
         for attention in ("self_attn", "multihead_attn")
-        for part in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+        for name in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
     },
     **{
-        f"caption_transformer.layers.*.{layer}.{part}": f"decoder.layers.*.{layer}.{part}"
+        f"caption_transformer.layers.*.{layer}.{name}": f"decoder.layers.*.{layer}.{name}"
         for layer in ("linear1", "linear2", "norm1", "norm2", "norm3")
-        for part in ("weight", "bias")
+        for name in ("weight", "bias")
     },
-    **{f"caption_transformer.norm.{part}": f"decoder.norm.{part}" for part in ("weight", "bias")},
-    **{f"caption_head.{part}": f"head.{part}" for part in ("weight", "bias")},
+    **{f"caption_transformer.norm.{name}": f"decoder.norm.{name}" for name in ("weight", "bias")},
+    **{f"caption_head.{name}": f"head.{name}" for name in ("weight", "bias")},
 }
-PROMPT_SWITCH_LEFT = re.compile(r"clip\.")
+PROMPT_SWITCH_IGNORED = re.compile(r"clip\.")
 
 
 class Captioner(nn.Module):
-    """A post-norm transformer decoder from frame vectors to the next token; its head starts as the token embedding."""
+    """A post-norm transformer decoder that predicts the next token from frame vectors.
+
+    Its head is initialised with the token embedding.
+    """
 
     def __init__(
         self, embedding: Float[Tensor, "vocabulary dim"], *, num_layers: int = 2, heads: int = 8, hidden: int = 2048
     ) -> None:
-        """Build it for the token embedding of a text tower, which is copied, not shared."""
+        """Build a captioner for the token embedding of a text tower, which is copied, not shared.
+
+        Raises:
+            ValueError: ``heads`` does not divide the width of the embedding.
+        """
         vocabulary, dim = embedding.shape
         if dim % heads:
             raise ValueError(f"heads must divide dim {dim}, got {heads}")
@@ -63,20 +70,20 @@ class Captioner(nn.Module):
     def forward(
         self, ids: Int[Tensor, "video word"], memory: Float[Tensor, "video frame dim"], text_tower: TextTower
     ) -> Float[Tensor, "video word-1 vocabulary"]:
-        """Foretell each token of a caption from those before it and the video; the last one foretells nothing.
+        """Predict each token of a caption from the tokens before it and the video; no prediction for the last token.
 
         Args:
-            ids: Start token, words, end token, padding.
-            memory: The raw projected frame vectors of one clip, not scaled to unit length.
-            text_tower: Gives token and position embeddings; it is not trained from here.
+            ids: Captions: start token, words, end token, padding.
+            memory: Projected frame vectors of one clip, before normalisation.
+            text_tower: Source of token and position embeddings; no gradient flows into it.
 
         Returns:
-            Logits: those at place k are for the token at place k + 1.
+            Logits; those at position k predict the token at position k + 1.
         """
         with torch.no_grad():
             words = text_tower.embedding(ids[:, :-1]) + text_tower.positions[: ids.shape[1] - 1]
-        hidden = torch.ones(words.shape[1], words.shape[1], dtype=torch.bool, device=ids.device).triu(1)
-        states = self.decoder(self.prenorm(words), memory, tgt_mask=hidden, tgt_is_causal=True)
+        future = torch.ones(words.shape[1], words.shape[1], dtype=torch.bool, device=ids.device).triu(1)
+        states = self.decoder(self.prenorm(words), memory, tgt_mask=future, tgt_is_causal=True)
         logits: Tensor = self.head(states)
         return logits
 
@@ -84,7 +91,7 @@ class Captioner(nn.Module):
 def class_weights(
     vocabulary: int, frequent: Sequence[int], frequent_weight: float = 0.25, *, device: torch.device | None = None
 ) -> Float[Tensor, " vocabulary"]:
-    """Weigh tokens by what they tell: ``frequent_weight`` for the frequent ones, 1 for all others."""
+    """Return the class weights of the tokens: ``frequent_weight`` for frequent ones, 1 for all others."""
     weights = torch.ones(vocabulary, device=device)
     weights[list(frequent)] = frequent_weight
     return weights
@@ -99,28 +106,24 @@ def caption_loss(
     frequent_weight: float = 0.25,
     weight: float = 0.5,
 ) -> Float[Tensor, ""]:
-    """Score captions by cross-entropy: the mean over tokens up to the first ``end``, weighted by class.
+    """Compute the cross-entropy of captions: the class-weighted mean over tokens up to the first ``end``.
 
-    A caption's end is foretold once; what follows it is padding, whatever it holds. Without any token to foretell the
-    loss is 0, with a gradient of 0.
+    Everything after the first end token is padding. Without any token to predict, the loss is 0, with a gradient of 0.
 
     Args:
-        logits: What ``Captioner`` gives.
-        ids: What it was given.
+        logits: Output of ``Captioner``.
+        ids: Its captions.
         end: The end token.
-        frequent: Tokens that weigh ``frequent_weight``.
+        frequent: Tokens with the class weight ``frequent_weight``.
         frequent_weight: Between 0 and 1.
-        weight: What the mean is multiplied by.
+        weight: Factor of the mean.
     """
     targets = ids[:, 1:].long()
     is_word = (ids[:, :-1] == end).cumsum(dim=1) == 0
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weights = class_weights(logits.shape[-1], frequent, frequent_weight, device=logits.device).to(logits)
     total = functional.cross_entropy(
-        rearrange(
-            logits.to(torch.promote_types(logits.dtype, torch.float32)),
-            "video word vocabulary -> (video word) vocabulary",
-        ),
+        rearrange(logits, "video word vocabulary -> (video word) vocabulary"),
         rearrange(targets.masked_fill(~is_word, IGNORED), "video word -> (video word)"),
         weight=weights,
         ignore_index=IGNORED,
@@ -131,22 +134,22 @@ def caption_loss(
 
 
 def frequent_ids(encode: Callable[[str], Sequence[int]], *, start: int, end: int) -> list[int]:
-    """Give the tokens of the published frequent words, and start and end, by a tokenizer's ``encode``; they rise."""
+    """Return the tokens of the published frequent words, and the start and end tokens, in ascending order."""
     pieces = {piece for word in FREQUENT_WORDS.split() for piece in encode(word)}
     return sorted(pieces | {start, end})
 
 
 def convert_captioner(weights: Weights, *, heads: int = 8) -> Captioner:
-    """Take the captioner out of a Prompt Switch checkpoint; the number of heads is not in it.
+    """Load the captioner of a Prompt Switch checkpoint, which does not contain the number of heads.
 
     Raises:
-        EncoderError: Lists the keys that are missing or unknown.
+        EncoderError: Keys are missing or unknown; the message lists them.
     """
-    own = rename(weights, PROMPT_SWITCH, ignored=PROMPT_SWITCH_LEFT)
-    head, widest = "head.weight", "decoder.layers.0.linear1.weight"
-    if missing := [name for name in (head, widest) if name not in own]:
+    renamed = rename(weights, PROMPT_SWITCH, ignored=PROMPT_SWITCH_IGNORED)
+    head, hidden = "head.weight", "decoder.layers.0.linear1.weight"
+    if missing := [name for name in (head, hidden) if name not in renamed]:
         raise EncoderError(f"{len(missing)} weights missing: {', '.join(missing)}")
-    num_layers = len({name.split(".")[2] for name in own if name.startswith("decoder.layers.")})
-    captioner = Captioner(own[head], num_layers=num_layers, heads=heads, hidden=len(own[widest]))
-    load_exactly(captioner, own, "promptswitch captioner")
+    num_layers = len({name.split(".")[2] for name in renamed if name.startswith("decoder.layers.")})
+    captioner = Captioner(renamed[head], num_layers=num_layers, heads=heads, hidden=len(renamed[hidden]))
+    load_exactly(captioner, renamed, "promptswitch captioner")
     return captioner.eval()

@@ -1,9 +1,9 @@
-"""Batches of all processes, put together with their true gradients.
+"""Batches gathered from all processes, with exact gradients.
 
-The backward pass sums what all processes want of a process's own rows. So what is differentiated is the sum of all
-processes' losses, and the mean over processes that data-parallel training makes of it is the gradient of the mean loss.
-Either every process computes the loss of the whole gathered batch, or each that of its own rows against all columns:
-whenever the mean over processes is the loss that one process would have computed alone, so is the gradient.
+The backward pass sums the gradients that all processes have for a process's own rows. So what is differentiated is the
+sum of the losses of all processes, and the mean over processes that data-parallel training takes is the gradient of the
+mean loss. Each process computes either the loss of the whole gathered batch, or that of its own rows against all
+columns: whenever the mean over processes is the loss that a single process would compute, its gradient is that loss's.
 """
 
 from typing import TypeVar
@@ -21,45 +21,45 @@ Batch = TypeVar("Batch", TextBatch, VideoBatch)
 
 
 def gather(x: Shaped[Tensor, "own ..."]) -> Shaped[Tensor, "all ..."]:
-    """Put the rows of all processes together, in their order; one process alone keeps its own.
+    """Concatenate the rows of all processes, in the order of the processes; a single process returns its own.
 
-    Processes may have different numbers of rows, and of what follows, as words: this is filled with zeros up to the
-    most that there are (False, in a mask). Every process must call this for the same tensors in the same order, and go
-    back through it where one does.
+    Processes may differ in the number of rows and in the sizes of further axes, such as words. Further axes are padded
+    with zeros (False in a mask) to the maximum. Every process must call this for the same tensors in the same order,
+    and must run the backward pass if any process does.
     """
-    if not is_shared():
+    if not is_distributed():
         return x
     shapes = _gather_equal(torch.tensor(x.shape, device=x.device))
-    most = shapes.amax(dim=0).tolist()
-    if list(x.shape) != most:
-        filled = x.new_zeros(most)
-        filled[tuple(slice(size) for size in x.shape)] = x
-        x = filled
-    parts: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
-    return torch.cat([part[:num] for part, num in zip(parts, shapes[:, 0].tolist(), strict=True)])
+    max_shape = shapes.amax(dim=0).tolist()
+    if list(x.shape) != max_shape:
+        padded = x.new_zeros(max_shape)
+        padded[tuple(slice(size) for size in x.shape)] = x
+        x = padded
+    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
+    return torch.cat([rows[:num_rows] for rows, num_rows in zip(gathered, shapes[:, 0].tolist(), strict=True)])
 
 
 def gather_batch(own: Batch) -> Batch:
-    """Put the texts or the videos of all processes together, as ``gather`` does; what is None stays None."""
-    return type(own)._make(None if part is None else gather(part) for part in own)
+    """Gather the fields of a batch of texts or videos as ``gather`` does; None stays None."""
+    return type(own)._make(None if field is None else gather(field) for field in own)
 
 
 def gather_objects(own: list[Item]) -> list[Item]:
-    """Put the lists of all processes together, in their order; for what has no gradient, as results are."""
-    if not is_shared():
+    """Concatenate the lists of all processes, in the order of the processes. Gradients do not pass."""
+    if not is_distributed():
         return own
-    found: list[list[Item]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(found, own)
-    return [item for part in found for item in part]
+    gathered: list[list[Item]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, own)
+    return [item for items in gathered for item in items]
 
 
-def is_shared() -> bool:
-    """Say whether there are other processes to gather from."""
+def is_distributed() -> bool:
+    """Return whether there are other processes to gather from."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Gather(torch.autograd.Function):
-    """Stack tensors of one shape; backward is the sum over processes of the gradient of the own part."""
+    """Stack tensors of one shape; the backward pass sums the gradient of the own rows over processes."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
@@ -68,13 +68,13 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        grad = grad.clone(memory_format=torch.contiguous_format)  # what comes in is not ours to change
+        grad = grad.clone(memory_format=torch.contiguous_format)  # autograd owns the incoming tensor
         dist.all_reduce(grad)
         return grad[dist.get_rank()]
 
 
 def _gather_equal(x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "process ..."]:
-    """Stack the tensors of all processes, all of one shape."""
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.stack(parts)
+    """Stack the tensors of all processes, which have one shape."""
+    gathered = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, x.contiguous())
+    return torch.stack(gathered)

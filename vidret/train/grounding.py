@@ -1,4 +1,4 @@
-"""Training for grounding: R2-Tuning's head on a frozen encoder's layers, its losses, and the recall it is chosen by."""
+"""Training for grounding: R2-Tuning's head on the layers of a frozen encoder, as a Lightning module."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vidret.data.grounding import GroundingBatch
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import RECIPES, HeadCard, HeadRecipe, save_head
-from vidret.ground.head import GroundingHead
+from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
 from vidret.train import optim
@@ -23,7 +23,7 @@ THRESHOLDS = (0.3, 0.5, 0.7)
 
 
 class GroundingModel(nn.Module):
-    """The head, under the name that the recipe knows it by."""
+    """The head under the name that rules of training expect."""
 
     def __init__(self, head: GroundingHead) -> None:
         super().__init__()
@@ -31,7 +31,32 @@ class GroundingModel(nn.Module):
 
 
 class GroundingModule(lightning.LightningModule):
-    """R2-Tuning in training; ``val/R1@0.5`` is what a checkpoint is chosen by."""
+    """R2-Tuning. Checkpoints are selected by ``val/R1@0.5``.
+
+    Args:
+        backbone: Encoder whose layers the head reads; stored in the card.
+        width: Width of the vision tower's layers.
+        text_width: Width of the text tower's layers.
+        dim: Width of the head.
+        num_layers: Number of last encoder layers that the head reads.
+        heads: Attention heads of the temporal layers.
+        strides: Strides of the pyramid levels.
+        tef: Whether tokens include the temporal endpoint feature.
+        boundaries: Whether to predict spans, not highlights only.
+        dropout: See ``GroundingHead``.
+        drop_path: See ``GroundingHead``.
+        as_published: See ``GroundingHead``.
+        recipe: Benchmark whose frame rate, rounding and suppression the exported head uses.
+        fps: Frame rate instead of the recipe's.
+        unit: Rounding in seconds instead of the recipe's; 0 for none.
+        lr: Learning rate.
+        drop_at: Epoch at which the rate falls to a tenth; needs ``max_epochs`` of the trainer.
+        warm_up: Number of steps in which the rate rises.
+        saliency_weight: Weight of the saliency loss: 0.1; 0.01 for Charades-STA and 0.05 for TACoS.
+        across_samples: Whether the saliency loss also compares samples; off for YouTube Highlights and TVSum.
+        seed: Seed of the positive frames.
+        out: Path of the exported head (.safetensors), written at the end.
+    """
 
     def __init__(
         self,
@@ -59,32 +84,6 @@ class GroundingModule(lightning.LightningModule):
         seed: int = 0,
         out: str | None = None,
     ) -> None:
-        """Build the head.
-
-        Args:
-            backbone: The encoder whose layers it reads; for the card.
-            width: Of the vision tower's layers.
-            text_width: Of the text tower's layers.
-            dim: Of the head.
-            num_layers: How many of the encoder's last layers it walks.
-            heads: Of its attention over time.
-            strides: Its levels.
-            tef: Tell tokens when their frame is.
-            boundaries: Find spans, not highlights alone.
-            dropout: See ``GroundingHead``.
-            drop_path: See ``GroundingHead``.
-            as_published: See ``GroundingHead``.
-            recipe: The benchmark whose frame rate, rounding and suppression the result is used with.
-            fps: Another frame rate than the recipe's.
-            unit: Another rounding; 0 for none.
-            lr: The rate.
-            drop_at: The epoch from which on the rate is a tenth; the trainer must know how many there will be.
-            warm_up: Steps in which it rises.
-            saliency_weight: Of the saliency loss: 0.1, for Charades-STA 0.01, for TACoS 0.05.
-            across_samples: Whether that loss also compares samples; off for YouTube Highlights and TVSum.
-            seed: Of the frames drawn.
-            out: Where the chosen head is written at the end, as a .safetensors file with its card.
-        """
         super().__init__()
         self.model = GroundingModel(
             GroundingHead(
@@ -101,26 +100,24 @@ class GroundingModule(lightning.LightningModule):
                 as_published=as_published,
             )
         )
-        chosen: HeadRecipe = {**RECIPES[recipe]}
-        chosen["fps"] = fps if fps is not None else chosen.get("fps")
-        if unit is not None:
-            chosen["unit"] = unit or None
-        self.card = HeadCard.describe(self.model.head, backbone=backbone, **chosen)
+        settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
+        self.card = HeadCard.describe(self.model.head, backbone=backbone, **settings)
         self.fps, self.out = self.card.fps or 0.5, out
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
         self._generator = torch.Generator().manual_seed(seed)
         self._overlaps: list[float] = []
 
-    def _ask(self, batch: GroundingBatch) -> Any:
-        mapped = self.model.head.prepare(
+    def _predict(self, batch: GroundingBatch) -> HeadOutput:
+        projected = self.model.head.prepare(
             batch.layers, mask=batch.frame_mask, token_masks=batch.token_masks, sizes=batch.sizes
         )
-        return self.model.head(mapped, batch.words, word_mask=batch.word_mask)
+        output: HeadOutput = self.model.head(projected, batch.words, word_mask=batch.word_mask)
+        return output
 
-    def training_step(self, batch: GroundingBatch, _number: int) -> Tensor:
-        """Give the loss of a batch."""
-        output = self._ask(batch)
+    def training_step(self, batch: GroundingBatch, _batch_index: int) -> Tensor:
+        """Return the loss of a batch."""
+        output = self._predict(batch)
         targets = None
         if output.distances is not None:
             num_frames = batch.frame_mask.sum(dim=1)
@@ -140,14 +137,14 @@ class GroundingModule(lightning.LightningModule):
         return losses.total
 
     def configure_optimizers(self) -> Any:
-        """Give the recipe's optimiser and schedule.
+        """Return the recipe's optimiser and schedule.
 
         Raises:
-            VidretError: The rate drops at an epoch, and how many there are is not given.
+            VidretError: ``drop_at`` is given, but the trainer has no ``max_epochs``.
         """
         epochs = self.trainer.max_epochs or -1
         if self._drop_at is not None and epochs < 1:
-            raise VidretError(f"max_epochs must be given where drop_at is, got drop_at {self._drop_at} alone")
+            raise VidretError(f"max_epochs must be given if drop_at is, got drop_at {self._drop_at} alone")
         steps = int(self.trainer.estimated_stepping_batches)
         drop_at = None if self._drop_at is None else steps * self._drop_at // epochs
 
@@ -157,47 +154,59 @@ class GroundingModule(lightning.LightningModule):
         optimizer, schedule = optim.r2_optimizer(self.model, drop_at=drop_at, rule=rule, warm_up=self._warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def validation_step(self, batch: GroundingBatch, _number: int) -> None:
-        """Keep how far the first span of each query overlaps the best true one; highlights: whether the best hits."""
-        output = self._ask(batch)
-        for row, answer in enumerate(self.model.head.decode(output, fps=self.fps)):
+    def validation_step(self, batch: GroundingBatch, _batch_index: int) -> None:
+        """Store the highest overlap of each query's first span with a labelled one.
+
+        A head for highlights only stores 1 or 0: whether the most salient frame is labelled.
+        """
+        output = self._predict(batch)
+        for row, result in enumerate(self.model.head.decode(output, fps=self.fps)):
             if output.distances is None:
-                self._overlaps.append(float(batch.saliency[row, int(np.argmax(answer.saliency))] > 0))
+                self._overlaps.append(float(batch.saliency[row, int(np.argmax(result.saliency))] > 0))
                 continue
-            spans = postprocess_spans(answer, self.card, duration=float(batch.durations[row]))
-            true = batch.spans[row, batch.span_mask[row]].cpu().numpy()
+            spans = postprocess_spans(result, self.card, duration=float(batch.durations[row]))
+            labelled = batch.spans[row, batch.span_mask[row]].cpu().numpy()
             best = 0.0
-            if spans and len(true):
-                best = float(overlap(true[:, 0], true[:, 1], spans[0].start, spans[0].end).max())
+            if spans and len(labelled):
+                best = float(overlap(labelled[:, 0], labelled[:, 1], spans[0].start, spans[0].end).max())
             self._overlaps.append(best)
 
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Log recalls and the mean overlap."""
-        self._measure("val")
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
         """Log recalls and the mean overlap."""
-        self._measure("test")
+        self._log_metrics("test")
 
-    def _measure(self, stage: str) -> None:
+    def _log_metrics(self, stage: str) -> None:
         overlaps = gather_objects(self._overlaps)
         self._overlaps = []
         if overlaps:
             array = np.array(overlaps)
-            numbers = {f"{stage}/R1@{limit}": 100 * float((array >= limit).mean()) for limit in THRESHOLDS}
-            self.log_dict(numbers | {f"{stage}/mIoU": 100 * float(array.mean())}, rank_zero_only=True)
+            recalls = {f"{stage}/R1@{limit}": 100 * float((array >= limit).mean()) for limit in THRESHOLDS}
+            self.log_dict(recalls | {f"{stage}/mIoU": 100 * float(array.mean())}, rank_zero_only=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of what is drawn, too, so that a resumed run draws the same."""
+        """Store the state of the generator, so that a resumed run draws the same."""
         checkpoint["generator"] = self._generator.get_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on drawing where the run stopped."""
+        """Restore the state of the generator."""
         self._generator.set_state(checkpoint["generator"].cpu())
 
     def export(self, path: Path) -> None:
-        """Write the head as ``vidret locate --head`` takes it."""
+        """Write the head and its card, for ``--head``."""
         path.parent.mkdir(parents=True, exist_ok=True)
         save_head(self.model.head, self.card, path)
+
+
+def _adapt_recipe(recipe: HeadRecipe, *, fps: float | None, unit: float | None) -> HeadRecipe:
+    """Return a recipe with another frame rate or rounding; a rounding of 0 means none."""
+    adapted: HeadRecipe = {**recipe}
+    adapted["fps"] = fps if fps is not None else recipe.get("fps")
+    if unit is not None:
+        adapted["unit"] = unit or None
+    return adapted

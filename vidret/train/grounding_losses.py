@@ -1,7 +1,7 @@
-"""R2-Tuning's losses: points that answer, their spans, the frames that fit a query, and layers that speak alike.
+"""R2-Tuning's losses: classification of points, boundaries, saliency of frames, and calibration of layers.
 
-Every loss is the mean over what is real. Where nothing is, as in a batch without a positive, it is 0 with a gradient of
-0; the published code divides by nothing there. What padding holds never matters, not even NaN.
+Every loss is a mean over real values. Without any, as in a batch without positives, it is 0 with a gradient of 0, where
+the published code divides by 0. Values of padding have no effect, not even NaN.
 
 Reference: Liu et al. 2024, "R2-Tuning: Efficient Image-to-Video Transfer Learning for Video Temporal Grounding".
 """
@@ -30,7 +30,7 @@ class GroundingLosses(NamedTuple):
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        """Give the loss to be trained on."""
+        """Return the loss to minimise."""
         return torch.stack(tuple(self)).sum()
 
 
@@ -48,35 +48,35 @@ def grounding_loss(
     temperature: float = TEMPERATURE,
     across_samples: bool = True,
 ) -> GroundingLosses:
-    """Give all terms of a batch, each sample a video and its query.
+    """Compute all terms for a batch, in which each sample is a video with its query.
 
-    A head that finds highlights alone has no distances and gets no targets: its logits, one a frame, are held against
-    the saliency itself, and the boundary term is 0. Computed in float32 at least, whatever autocast is on. A sample
-    without a positive frame takes no part in the last three terms, not as a negative either.
+    A head for highlights only has no distances and gets no targets: its logits, one per frame, are compared with the
+    saliency, and the boundary term is 0. Everything is computed in float32 or better, under autocast too. A sample
+    without a positive frame is left out of the last three terms, also as a negative.
 
     Args:
-        output: What the head says of the batch.
-        targets: What ``find_targets`` gives for its points; None where the head finds highlights alone.
-        saliency: Labels of the frames; within 0..1 where they are what logits are held against.
-        positive: The frame that ``draw_positive`` chose for each sample, -1 where there is none.
-        class_weight: What the mean of the class loss is multiplied by.
-        boundary_weight: The same for the boundaries.
-        saliency_weight: The same for the saliency.
-        video_calibration_weight: The same for the calibration of each layer among samples.
-        layer_calibration_weight: The same for the calibration of each sample among layers.
-        temperature: What cosines are divided by.
-        across_samples: Whether a sample's positive frame must also stand out among the samples.
+        output: Output of the head.
+        targets: Targets of its points, from ``find_targets``; None for a head for highlights only.
+        saliency: Labels of the frames; in 0..1 for a head for highlights only.
+        positive: Positive frame of each sample, from ``draw_positive``; -1 for none.
+        class_weight: Weight of the classification of points.
+        boundary_weight: Weight of the boundaries.
+        saliency_weight: Weight of the saliency.
+        video_calibration_weight: Weight of the calibration of each layer across samples.
+        layer_calibration_weight: Weight of the calibration of each sample across layers.
+        temperature: Divisor of the cosines.
+        across_samples: Whether a sample's positive frame is also contrasted with the frames of other samples.
 
     Raises:
-        ValueError: A positive frame is padding, or there are targets but no distances, or the other way round.
+        ValueError: A positive frame is padding, or only one of targets and distances is given.
     """
     if (output.distances is None) != (targets is None):
-        has, gets = output.distances is not None, targets is not None
-        raise ValueError(f"targets must be given where the head has boundaries, got {gets} where that is {has}")
+        has_boundaries, has_targets = output.distances is not None, targets is not None
+        raise ValueError(f"targets must be given if boundaries is {has_boundaries}, got {has_targets}")
     with torch.autocast(output.logits.device.type, enabled=False):
         logits, video, query, layer_videos, layer_queries = (
-            part.to(torch.promote_types(part.dtype, torch.float32))
-            for part in (output.logits, output.video, output.query, output.layer_videos, output.layer_queries)
+            features.to(torch.promote_types(features.dtype, torch.float32))
+            for features in (output.logits, output.video, output.query, output.layer_videos, output.layer_queries)
         )
         if output.distances is None or targets is None:
             classes, boundaries = soft_saliency_loss(logits, saliency, output.point_mask), logits.new_zeros(())
@@ -87,7 +87,7 @@ def grounding_loss(
         frames = saliency_loss(
             video, query, saliency, mask, positive, temperature=temperature, across_samples=across_samples
         )
-        videos, queries = take_positive(layer_videos, layer_queries, mask, positive)
+        videos, queries = select_positive(layer_videos, layer_queries, mask, positive)
         among_samples = contrast(videos, queries, temperature=temperature)
         among_layers = contrast(videos.transpose(0, 1), queries.transpose(0, 1), temperature=temperature)
     return GroundingLosses(
@@ -102,27 +102,27 @@ def grounding_loss(
 def focal_loss(
     logits: Float[Tensor, "sample point"], positive: Bool[Tensor, "sample point"], mask: Bool[Tensor, "sample point"]
 ) -> Float[Tensor, ""]:
-    """Score points by cross-entropy times (1 - probability of the truth)^2, so that what is easy weighs little.
+    """Compute the focal loss of points: cross-entropy times (1 - probability of the label)^2.
 
     Reference: Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4, with gamma = 2.
     """
     signed = logits.where(positive, -logits)[mask]
-    return mean(-functional.logsigmoid(signed) * torch.sigmoid(-signed).square())
+    return mean_or_zero(-functional.logsigmoid(signed) * torch.sigmoid(-signed).square())
 
 
 def boundary_loss(
     distances: Float[Tensor, "sample point 2"], targets: PointTargets, mask: Bool[Tensor, "sample point"]
 ) -> Float[Tensor, ""]:
-    """Score the boundaries of the points that answer by how far off they are, in strides."""
-    taken = targets.positive & mask
-    return mean((distances[taken] - targets.distances[taken]).abs().flatten())
+    """Compute the mean absolute error of the distances of positive points, in strides."""
+    positive = targets.positive & mask
+    return mean_or_zero((distances[positive] - targets.distances[positive]).abs().flatten())
 
 
 def soft_saliency_loss(
     logits: Float[Tensor, "sample frame"], saliency: Float[Tensor, "sample frame"], mask: Bool[Tensor, "sample frame"]
 ) -> Float[Tensor, ""]:
-    """Score frames by cross-entropy with a saliency in 0..1: the head that finds highlights and no spans."""
-    return mean(functional.binary_cross_entropy_with_logits(logits[mask], saliency[mask], reduction="none"))
+    """Compute the binary cross-entropy of frames with a saliency in 0..1, for a head for highlights only."""
+    return mean_or_zero(functional.binary_cross_entropy_with_logits(logits[mask], saliency[mask], reduction="none"))
 
 
 def saliency_loss(
@@ -135,39 +135,39 @@ def saliency_loss(
     temperature: float = TEMPERATURE,
     across_samples: bool = True,
 ) -> Float[Tensor, ""]:
-    """Make each sample's positive frame stand out among its frames, and among the samples at the same place (NCE).
+    """Contrast each sample's positive frame with its other frames, and with other samples at the same position (NCE).
 
-    A frame is scored by its cosine with its own video's query. Frames more salient than the positive one, and padding,
-    are nobody's negatives. Only places of positive frames are compared among samples: one that is hidden in every
-    sample is never looked at. Samples without a positive frame are left out.
+    A frame is scored by its cosine with the query of its video. Frames more salient than the positive one, and padding,
+    are not negatives. Samples are compared at the positions of positive frames only, so that no position is masked in
+    every sample. Samples without a positive frame are left out.
 
     Raises:
         ValueError: A positive frame is padding.
     """
-    rows, frames = find_rows(positive, mask)
+    rows, frames = find_positive(positive, mask)
     mask, saliency = mask[rows], saliency[rows]
     video = functional.normalize(video[rows].masked_fill(~mask[..., None], 0), dim=-1)
     scores = torch.einsum("s f d, s d -> s f", video, functional.normalize(query[rows], dim=-1)) / temperature
-    hidden = ~mask | (saliency > saliency.gather(1, frames[:, None]))
-    scores = scores.masked_fill(hidden, -torch.inf)
-    at_places = scores[:, frames]
-    own = at_places.diagonal()
-    loss = mean(scores.logsumexp(dim=1) - own)
-    return loss + mean(at_places.logsumexp(dim=0) - own) if across_samples else loss
+    is_ignored = ~mask | (saliency > saliency.gather(1, frames[:, None]))
+    scores = scores.masked_fill(is_ignored, -torch.inf)
+    at_positives = scores[:, frames]
+    own = at_positives.diagonal()
+    loss = mean_or_zero(scores.logsumexp(dim=1) - own)
+    return loss + mean_or_zero(at_positives.logsumexp(dim=0) - own) if across_samples else loss
 
 
-def take_positive(
+def select_positive(
     videos: Float[Tensor, "layer sample frame dim"],
     queries: Float[Tensor, "layer sample dim"],
     mask: Bool[Tensor, "sample frame"],
     positive: Int[Tensor, " sample"],
 ) -> tuple[Float[Tensor, "layer taken dim"], Float[Tensor, "layer taken dim"]]:
-    """Take the positive frame and the query of each sample that has one, for ``contrast``.
+    """Return the positive frame and the query of each sample that has one, for ``contrast``.
 
     Raises:
         ValueError: A positive frame is padding.
     """
-    rows, frames = find_rows(positive, mask)
+    rows, frames = find_positive(positive, mask)
     return videos[:, rows, frames], queries[:, rows]
 
 
@@ -177,31 +177,35 @@ def contrast(
     *,
     temperature: float = TEMPERATURE,
 ) -> Float[Tensor, ""]:
-    """Make each item's video and query find each other among the items of their group, both ways (InfoNCE).
+    """Compute the symmetric InfoNCE loss of videos and queries within each group.
 
-    Groups of layers, items of samples calibrate each layer (video calibration); groups of samples, items of layers tell
-    layers apart (layer calibration).
+    With layers as groups and samples as items, it calibrates each layer (video calibration). With samples as groups and
+    layers as items, it separates the layers (layer calibration).
 
     Reference: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding", equation 4.
     """
     units = functional.normalize(videos, dim=-1), functional.normalize(queries, dim=-1)
     scores = torch.einsum("g v d, g q d -> g v q", *units) / temperature
     own = scores.diagonal(dim1=1, dim2=2)
-    return mean(((scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - own).flatten())
+    return mean_or_zero(((scores.logsumexp(dim=2) + scores.logsumexp(dim=1)) / 2 - own).flatten())
 
 
-def find_rows(
+def find_positive(
     positive: Int[Tensor, " sample"], mask: Bool[Tensor, "sample frame"]
 ) -> tuple[Int[Tensor, " taken"], Int[Tensor, " taken"]]:
-    """List the samples that have a positive frame, and these frames, which must be real."""
+    """Return the indices of the samples that have a positive frame, and those frames.
+
+    Raises:
+        ValueError: A positive frame is padding.
+    """
     rows = (positive != NO_FRAME).nonzero().flatten()
     frames = positive[rows]
     outside = (frames < 0) | (frames >= mask.shape[1])
     if bool(outside.any()) or not bool(mask[rows, frames].all()):
-        raise ValueError(f"positive must be real frames or {NO_FRAME}, got {positive.tolist()}")
+        raise ValueError(f"positive must be frames of the video or {NO_FRAME}, got {positive.tolist()}")
     return rows, frames
 
 
-def mean(values: Float[Tensor, " value"]) -> Float[Tensor, ""]:
-    """Give the mean; 0, with a gradient of 0, of nothing."""
+def mean_or_zero(values: Float[Tensor, " value"]) -> Float[Tensor, ""]:
+    """Return the mean, or 0 with a gradient of 0 for an empty tensor."""
     return values.sum() / max(len(values), 1)

@@ -1,14 +1,14 @@
-"""Retrieval losses: each text finds its video among all of a batch, and each video its text.
+"""Retrieval losses: contrastive losses between the texts and the videos of a batch.
 
-Pair i is text i with video i. A batch may hold several texts of one video: these are no negatives of each other, and
-``find_same_videos`` says so. Every loss is computed in float32 at least, whatever autocast is on.
+Pair i is text i with video i. A batch may hold several texts of one video, which are not negatives of each other: see
+``find_same_videos``. Every loss is computed in float32 or better, under autocast too.
 
     TempMe, CLIP4Clip    pair_losses(texts, videos, logit_scale).total
     Prompt Switch        pair_losses(...).total + caption_loss(...)
     UCoFiA               retrieval_loss(aligner(texts, videos).mean)
     GLSCL                concept_losses(scale * aligner(texts, videos).total, texts.concepts, videos.concepts).total
 
-With several processes give them what ``gather`` gives.
+With several processes, their inputs are gathered first; see ``gather``.
 """
 
 from typing import NamedTuple
@@ -23,14 +23,14 @@ from vidret.train.mixup import mix
 
 
 class PairLosses(NamedTuple):
-    """The weighted terms, and their sum; ``mixed`` is 0 where nothing is mixed."""
+    """The weighted terms, and their sum. ``mixed`` is 0 without mixtures."""
 
     contrast: Float[Tensor, ""]
     mixed: Float[Tensor, ""]
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        """Give the loss to be trained on."""
+        """Return the loss to minimise."""
         return self.contrast + self.mixed
 
 
@@ -43,21 +43,22 @@ class ConceptLosses(NamedTuple):
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        """Give the loss to be trained on."""
+        """Return the loss to minimise."""
         return self.contrast + self.diversity + self.consistency
 
 
 def retrieval_loss(
     logits: Float[Tensor, "text video"], *, same: Bool[Tensor, "text video"] | None = None
 ) -> Float[Tensor, ""]:
-    """Make each text find its video and each video its text (symmetric InfoNCE), the mean of both ways.
+    """Compute the symmetric InfoNCE loss: the mean of text to video and video to text.
 
     Args:
-        logits: Scores with their scale; those of pairs are on the diagonal.
-        same: True where a text fits a video of another pair, which then is no negative. The diagonal does not matter.
+        logits: Scaled scores; those of pairs are on the diagonal.
+        same: True where a text matches the video of another pair, which then is not a negative. The diagonal is
+            ignored.
 
     Raises:
-        ValueError: The logits are not of at least one pair.
+        ValueError: The logits are not a square matrix of at least one pair.
 
     Reference: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 3.
     """
@@ -67,14 +68,14 @@ def retrieval_loss(
 def contrast_rows(
     logits: Float[Tensor, "pair pair"], same: Bool[Tensor, "pair pair"] | None = None
 ) -> Float[Tensor, ""]:
-    """Make the diagonal stand out in each row: the mean of -log softmax there, one way alone.
+    """Compute the InfoNCE loss in one direction: the mean of -log softmax of each row at the diagonal.
 
     Raises:
-        ValueError: The logits are not of at least one pair.
+        ValueError: The logits are not a square matrix of at least one pair.
     """
     if logits.ndim != 2 or logits.shape[0] != logits.shape[1] or not len(logits):
         raise ValueError(f"logits must be a square matrix of at least one pair, got {tuple(logits.shape)}")
-    logits = at_least_single(logits)
+    logits = promote_half(logits)
     own = logits.diagonal()
     if same is not None:
         is_own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -88,26 +89,26 @@ def pair_losses(
     logit_scale: Float[Tensor, ""],
     *,
     same: Bool[Tensor, "pair pair"] | None = None,
-    shares: Float[Tensor, " pair"] | None = None,
+    mixing_weights: Float[Tensor, " pair"] | None = None,
     mixed_weight: float = 1.0,
 ) -> PairLosses:
-    """Contrast one vector of each text with one of each video by their cosine, and on request with mixtures.
+    """Contrast one vector per text with one per video by their cosines, optionally against mixtures as well.
 
     Args:
-        texts: Of any length but 0.
-        videos: The same.
-        logit_scale: Logarithm of what cosines are multiplied by.
-        same: As in ``retrieval_loss``.
-        shares: The text's share in each pair's mixture, from ``draw_shares``; nothing is mixed without.
-        mixed_weight: What the loss against mixtures is multiplied by.
+        texts: Vectors of any length but 0.
+        videos: Vectors of any length but 0.
+        logit_scale: Logarithm of the factor of the cosines.
+        same: See ``retrieval_loss``.
+        mixing_weights: Weight of the text in each pair's mixture, from ``draw_mixing_weights``; None for no mixtures.
+        mixed_weight: Factor of the loss against mixtures.
     """
     with torch.autocast(texts.device.type, enabled=False):
-        texts, videos = (functional.normalize(at_least_single(part), dim=-1) for part in (texts, videos))
-        scale = at_least_single(logit_scale).exp()
+        texts, videos = (functional.normalize(promote_half(vectors), dim=-1) for vectors in (texts, videos))
+        scale = promote_half(logit_scale).exp()
         contrast = retrieval_loss(scale * texts @ videos.T, same=same)
         mixed = contrast.new_zeros(())
-        if shares is not None:
-            mixed = mixed_weight * mixed_loss(texts, videos, scale, shares, same=same)
+        if mixing_weights is not None:
+            mixed = mixed_weight * mixed_loss(texts, videos, scale, mixing_weights, same=same)
     return PairLosses(contrast, mixed)
 
 
@@ -115,22 +116,22 @@ def mixed_loss(
     texts: Float[Tensor, "pair dim"],
     videos: Float[Tensor, "pair dim"],
     scale: Float[Tensor, ""],
-    shares: Float[Tensor, " pair"],
+    mixing_weights: Float[Tensor, " pair"],
     *,
     same: Bool[Tensor, "pair pair"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Make pairs stand out against points between the text and the video of each other pair (m2-Mix), both ways.
+    """Contrast pairs with the mixtures of the text and the video of each other pair (m2-Mix), in both directions.
 
-    Vectors are of unit length. Both ways see the same mixtures.
+    Vectors have unit length. Both directions use the same mixtures.
 
     Reference: Oh et al. 2023, "Geodesic Multi-Modal Mixup for Robust Fine-Tuning", equation 4.
     """
-    mixtures, own = mix(texts, videos, shares.to(texts)), (texts * videos).sum(dim=-1)
+    mixtures, own = mix(texts, videos, mixing_weights.to(texts)), (texts * videos).sum(dim=-1)
     is_own = torch.eye(len(texts), dtype=torch.bool, device=texts.device)
-    against = [scale * torch.where(is_own, own, side @ mixtures.T) for side in (texts, videos)]
-    # Rows are anchors, columns the pairs that mixtures are of, in both matrices.
-    fits = (same, None if same is None else same.T)
-    return (contrast_rows(against[0], fits[0]) + contrast_rows(against[1], fits[1])) / 2
+    text_logits, video_logits = (scale * torch.where(is_own, own, anchors @ mixtures.T) for anchors in (texts, videos))
+    # In both matrices, rows are anchors and columns are the pairs of the mixtures.
+    same_columns = None if same is None else same.T
+    return (contrast_rows(text_logits, same) + contrast_rows(video_logits, same_columns)) / 2
 
 
 def concept_losses(
@@ -142,28 +143,28 @@ def concept_losses(
     diversity_weight: float = 1e-4,
     beta: float = 0.005,
 ) -> ConceptLosses:
-    """Give GLSCL's loss: pairs find each other, a video's concepts differ, and they are its text's.
+    """Compute GLSCL's loss: contrast of pairs, diversity of a video's concepts, and consistency with its text.
 
     Args:
-        logits: Scores with their scale; those of pairs are on the diagonal.
-        texts: The concepts of each text, of unit length.
-        videos: The concepts of each video, of unit length.
-        same: As in ``retrieval_loss``.
-        diversity_weight: What the diversity is multiplied by.
-        beta: As in ``consistency_loss``.
+        logits: Scaled scores; those of pairs are on the diagonal.
+        texts: Concepts of each text, of unit length.
+        videos: Concepts of each video, of unit length.
+        same: See ``retrieval_loss``.
+        diversity_weight: Factor of the diversity term.
+        beta: See ``consistency_loss``.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        texts, videos = at_least_single(texts), at_least_single(videos)
+        texts, videos = promote_half(texts), promote_half(videos)
         contrast = retrieval_loss(logits, same=same)
         diversity = diversity_weight * diversity_loss(videos)
         return ConceptLosses(contrast, diversity, consistency_loss(texts, videos, beta=beta))
 
 
 def find_same_videos(videos: Int[Tensor, " pair"]) -> Bool[Tensor, "pair pair"]:
-    """Say which pairs are of the same video, by a number for each pair's video."""
+    """Return True where two pairs have the same video, given the video index of each pair."""
     return videos[:, None] == videos
 
 
-def at_least_single(x: Tensor) -> Tensor:
-    """Give float32 for half precision; the rest stays."""
+def promote_half(x: Tensor) -> Tensor:
+    """Convert half precision to float32; other types stay."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,7 +1,7 @@
-"""Geodesic mixing: points between a text and its video on the sphere, which are harder negatives than either.
+"""Geodesic mixing: points on the sphere between a text and its video, which are harder negatives than either.
 
-CLIP keeps texts and videos in two caps of the sphere, far from each other. What lies between the caps is close to
-both, and pushing it away fills the gap.
+CLIP keeps texts and videos in two distant regions of the sphere. Points between the regions are close to both, and
+pushing them away closes the gap.
 
 Reference: Oh et al. 2023, "Geodesic Multi-Modal Mixup for Robust Fine-Tuning", section 4 (m2-Mix).
 """
@@ -12,50 +12,54 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-NEAR = 1e-4  # 1 - cosine below which the arc is too short to divide by its sine
-OPPOSITE = -1 + 1e-6  # the lowest cosine computed with: between opposite points no arc is the shortest
+NEAR = 1e-4  # 1 - cosine below which the series is used, since the sine of the angle is too small to divide by
+OPPOSITE = -1 + 1e-6  # lowest cosine; opposite points have no unique shortest arc
 
 
 def mix(
-    texts: Float[Tensor, "pair dim"], videos: Float[Tensor, "pair dim"], shares: Float[Tensor, " pair"]
+    texts: Float[Tensor, "pair dim"], videos: Float[Tensor, "pair dim"], mixing_weights: Float[Tensor, " pair"]
 ) -> Float[Tensor, "pair dim"]:
-    """Give the point of each pair's shortest arc at which the text has its share of the angle; of unit length.
+    """Interpolate between the text and the video of each pair along their shortest arc (slerp).
 
-    (sin(share angle) text + sin((1 - share) angle) video) / sin(angle): a share of 1 is the text, 0 the video. Between
-    exactly opposite vectors there is no one shortest arc: what comes out then is finite and means nothing.
+    (sin(w angle) text + sin((1 - w) angle) video) / sin(angle): a mixing weight w of 1 is the text, 0 the video. The
+    result has unit length. For exactly opposite vectors it is finite but arbitrary, since no shortest arc is unique.
 
     Args:
-        texts: Of any length but 0.
-        videos: The same.
-        shares: Within 0..1.
+        texts: Vectors of any length but 0.
+        videos: Vectors of any length but 0.
+        mixing_weights: Weight of the text in each pair, in 0..1.
 
     Reference: equation 3; Shoemake 1985, "Animating Rotation with Quaternion Curves", section 3.3.
     """
     texts, videos = functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1)
     cosines = (texts * videos).sum(dim=-1)
-    return weigh(shares, cosines)[:, None] * texts + weigh(1 - shares, cosines)[:, None] * videos
+    return (
+        slerp_factor(mixing_weights, cosines)[:, None] * texts
+        + slerp_factor(1 - mixing_weights, cosines)[:, None] * videos
+    )
 
 
-def weigh(shares: Float[Tensor, " pair"], cosines: Float[Tensor, " pair"]) -> Float[Tensor, " pair"]:
-    """Give sin(share angle) / sin(angle) for the angle of a cosine.
+def slerp_factor(weights: Float[Tensor, " pair"], cosines: Float[Tensor, " pair"]) -> Float[Tensor, " pair"]:
+    """Compute sin(weight angle) / sin(angle) for the angle of a cosine.
 
-    For short arcs from its series in angle^2 = 2 (1 - cosine), where neither it nor its slope divides by nothing.
+    Short arcs use the series in angle^2 = 2 (1 - cosine), in which neither the value nor its gradient divides by 0.
     """
     is_near = cosines > 1 - NEAR
-    angles = cosines.masked_fill(is_near, 0).clamp(min=OPPOSITE).acos()  # no slope at 1 may reach what is near
-    series = shares * (1 + (1 - shares.square()) * (1 - cosines) / 3)
-    return torch.where(is_near, series, (shares * angles).sin() / angles.sin())
+    angles = cosines.masked_fill(is_near, 0).clamp(min=OPPOSITE).acos()  # the gradient of acos at 1 is infinite
+    series = weights * (1 + (1 - weights.square()) * (1 - cosines) / 3)
+    return torch.where(is_near, series, (weights * angles).sin() / angles.sin())
 
 
-def draw_shares(num_pairs: int, generator: torch.Generator, *, alpha: float = 0.5) -> Float[Tensor, " pair"]:
-    """Draw the texts' shares from Beta(alpha, alpha): near 0 and 1 below 1, even at 1, near 1/2 above.
+def draw_mixing_weights(num_pairs: int, generator: torch.Generator, *, alpha: float = 0.5) -> Float[Tensor, " pair"]:
+    """Draw the weights of the texts from Beta(alpha, alpha).
 
-    Processes that mix the same gathered pairs must draw from the same seed.
+    An ``alpha`` below 1 favours weights near 0 and 1, 1 is uniform, and above 1 favours weights near 1/2. Processes
+    that mix the same gathered pairs must draw from the same seed.
 
     Raises:
-        ValueError: ``alpha`` is not above 0.
+        ValueError: ``alpha`` is not positive.
     """
     if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}")
+        raise ValueError(f"alpha must be positive, got {alpha}")
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, num_pairs)).float()

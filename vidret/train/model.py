@@ -1,4 +1,4 @@
-"""What is trained for retrieval, as one module of named parts: towers, an aligner or a captioner where one is."""
+"""The model that is trained for retrieval: towers, and the aligner or captioner of a method."""
 
 from pathlib import Path
 
@@ -22,10 +22,7 @@ from vidret.train.gather import gather_batch
 
 
 class RetrievalModel(nn.Module):
-    """The towers of one card, and the parts that one method adds.
-
-    The parts are called as the recipes of ``vidret.train.optim`` know them.
-    """
+    """The towers of a card, and the modules that a method adds, under the names that ``vidret.train.optim`` expects."""
 
     def __init__(
         self,
@@ -39,8 +36,8 @@ class RetrievalModel(nn.Module):
 
         Args:
             encoder: The towers.
-            aligner: Scores texts against videos; cosines of mean-pooled frames do without.
-            captioner: Predicts captions in training.
+            aligner: Similarity of texts and videos; None for cosines of mean-pooled frames.
+            captioner: Captioner for an auxiliary loss.
             with_tokens: Whether videos are encoded with the tokens of their frames.
         """
         super().__init__()
@@ -48,52 +45,58 @@ class RetrievalModel(nn.Module):
         self._with_tokens = with_tokens
 
     def encode(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
-        """Encode the texts and the videos of a batch; vectors are not scaled to unit length."""
+        """Return the encoded texts and videos of a batch; vectors are not normalised."""
         videos = self.encode_videos(batch.pixels, batch.frame_mask)
         return self.encode_texts(batch.ids), videos
 
     def encode_all(self, batch: RetrievalBatch) -> tuple[TextBatch, VideoBatch]:
-        """Encode the batches of all processes, and return them in the precision of what follows the towers."""
+        """Return the encoded texts and videos of all processes, in the precision of the modules after the towers."""
         texts, videos = self.encode(batch)
         return gather_batch(texts.to(self.head_dtype)), gather_batch(videos.to(self.head_dtype))
 
     @property
     def head_dtype(self) -> torch.dtype:
-        """The precision of what follows the towers: that of the aligner's weights, or float32."""
+        """Return the precision of the modules after the towers: that of the aligner's weights, or float32."""
         return torch.float32 if self.aligner is None else next(self.aligner.parameters()).dtype
 
     def encode_videos(
         self, pixels: UInt8[Tensor, "video frame height width 3"], mask: Bool[Tensor, "video frame"]
     ) -> VideoBatch:
-        """Look at videos, whose frames come in the order of time; vectors are not scaled to unit length.
+        """Encode videos, whose frames are in temporal order; vectors are not normalised.
 
-        Prompt Switch sees clips that each cover the whole video; where it sees several, frames are dealt to them and
-        stay in that order, which no pooling minds.
+        Prompt Switch encodes clips that each cover the whole video. If there are several clips, the frames are
+        interleaved among them and returned in that order, which does not affect pooling.
         """
         card, num_frames = self.encoder.card, pixels.shape[1]
         if card.prompts is not None:
             order = interleave(num_frames, card.prompts.num_frames)
             pixels, mask = pixels[:, order], mask[:, order]
         flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
-        pictures = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
-        seen = self.encoder.vision(
-            pictures,
+        images = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
+        encoded = self.encoder.vision(
+            images,
             num_frames=num_frames,
             mask=None if bool(mask.all()) else mask,
             tokens=self._with_tokens,
         )
         merged = card.merging is not None
-        return VideoBatch(seen.frames, seen.tokens, mask, seen.mask if merged else None, seen.sizes if merged else None)
+        return VideoBatch(
+            encoded.frames,
+            encoded.tokens,
+            mask,
+            encoded.mask if merged else None,
+            encoded.sizes if merged else None,
+        )
 
     def encode_texts(self, ids: Int[Tensor, "text word"]) -> TextBatch:
-        """Read texts: start token, words, end token (the highest id), zeros."""
+        """Encode texts: start token, words, end token (the highest id), zeros."""
         sentences, words = self.encoder.text(ids)
-        places = torch.arange(words.shape[1], device=ids.device)
-        return TextBatch(sentences, words, places <= ids.argmax(dim=-1)[:, None])
+        positions = torch.arange(words.shape[1], device=ids.device)
+        return TextBatch(sentences, words, positions <= ids.argmax(dim=-1)[:, None])
 
 
 def save_parts(model: RetrievalModel, path: Path) -> None:
-    """Write the towers with their card, and the aligner beside them: what ``vidret index --model`` takes."""
+    """Write the towers with their card, and the aligner beside them, for ``vidret index --model``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(model.encoder, path)
     if model.aligner is not None:
@@ -101,7 +104,7 @@ def save_parts(model: RetrievalModel, path: Path) -> None:
 
 
 def start_temporal(encoder: ClipModel) -> TemporalTransformer:
-    """Build a temporal transformer that starts as the text tower's first blocks and positions, where they fit."""
+    """Return a temporal transformer initialised with the text tower's first blocks and positions, if widths match."""
     text, dim = encoder.text, encoder.card.vision.dim
     layers = min(4, encoder.card.text.layers)
     temporal = TemporalTransformer(dim, layers=layers, num_positions=encoder.card.text.context)

@@ -1,4 +1,4 @@
-"""One vector of each text and of each video: the losses and scores of methods that need no more."""
+"""Losses and scores of methods with one vector per text and per video."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,7 +10,7 @@ from vidret.align.ucofia_temporal import pool_frames
 from vidret.data.dataset import RetrievalBatch
 from vidret.train.gather import gather
 from vidret.train.losses import find_same_videos, pair_losses
-from vidret.train.mixup import draw_shares
+from vidret.train.mixup import draw_mixing_weights
 from vidret.train.model import RetrievalModel
 
 
@@ -23,28 +23,28 @@ def pair_terms(
     mixup_weight: float,
     generator: torch.Generator,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Contrast the sentences of all processes with the mean of their videos' frames.
+    """Return the loss terms that contrast the sentences of all processes with the mean frames of their videos.
 
     Args:
-        model: Has the scale.
-        batch: The process's own.
+        model: Source of the logit scale.
+        batch: Batch of this process.
         texts: Its texts.
         videos: Its videos.
-        mixup_weight: Weight of geodesic mixtures as hard negatives; 0 leaves them out.
-        generator: Decides the mixtures.
+        mixup_weight: Weight of geodesic mixtures as hard negatives; 0 for none.
+        generator: Source of the mixing weights.
     """
-    whole = gather(pool_frames(videos.frames.float(), videos.frame_mask))
+    pooled = gather(pool_frames(videos.frames.float(), videos.frame_mask))
     sentences = gather(texts.sentences.float())
-    shares = draw_shares(len(whole), generator).to(whole) if mixup_weight else None
+    mixing_weights = draw_mixing_weights(len(pooled), generator).to(pooled) if mixup_weight else None
     losses = pair_losses(
         sentences,
-        whole,
+        pooled,
         model.encoder.logit_scale,
         same=same_videos(batch),
-        shares=shares,
+        mixing_weights=mixing_weights,
         mixed_weight=mixup_weight,
     )
-    return {"contrast": losses.contrast} | ({"mixed": losses.mixed} if shares is not None else {})
+    return {"contrast": losses.contrast} | ({"mixed": losses.mixed} if mixing_weights is not None else {})
 
 
 def score_pairs(texts: TextBatch, videos: VideoBatch) -> Float[Tensor, "text video"]:
@@ -53,5 +53,5 @@ def score_pairs(texts: TextBatch, videos: VideoBatch) -> Float[Tensor, "text vid
 
 
 def same_videos(batch: RetrievalBatch) -> Bool[Tensor, "pair pair"]:
-    """Tell which pairs of all processes are of the same video, and so no negatives of each other."""
+    """Return True where two pairs of all processes have the same video, and so are not negatives of each other."""
     return find_same_videos(gather(batch.videos))

@@ -1,4 +1,4 @@
-"""Training for retrieval: a method's model, losses and recipe, and the recall that a checkpoint is chosen by."""
+"""Training for retrieval: the model, losses and recipe of a method, as a Lightning module."""
 
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,31 @@ from vidret.types import Sampling
 
 
 class RetrievalModule(lightning.LightningModule):
-    """One of the methods in training; ``val/R@1`` (text to video) is what a checkpoint is chosen by."""
+    """A method of training for retrieval. Checkpoints are selected by ``val/R@1`` (text to video).
+
+    Args:
+        method: Name of a method, such as ``clip``; see ``vidret.train.methods``.
+        weights: Pretrained towers: an open_clip name or a file, as for ``load_encoder``; None for random towers.
+        vision: Shape of a random vision tower.
+        text: Shape of a random text tower.
+        num_frames: Frames per video, in validation and in an index made with the exported model.
+        fps: Frames per second of an index made with the exported model.
+        num_words: Text length for UCoFiA's matrices; default: 32.
+        merging: TempMe's schedule.
+        prompts: Prompt Switch's prompts.
+        lora_rank: Rank of TempMe's updates.
+        train_all: Whether to train every weight at one rate instead of by the recipe, for random towers.
+        lr: Learning rate; default: the recipe's.
+        warm_up: Fraction of the steps in which the rate rises.
+        captions: Whether to train Prompt Switch's captioner; default: yes.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); default: 0, for none.
+        beta: GLSCL's weight of consistency, which depends on the batch size; default: 0.005.
+        options: Further settings of the method, by name.
+        checkpointing: Whether to recompute the vision tower's layers in the backward pass, which saves memory.
+        compiled: ``torch.compile`` backend of the towers, such as ``inductor``; None for no compilation.
+        seed: Seed of the mixtures.
+        out: Path of the exported model (.safetensors), written at the end.
+    """
 
     def __init__(
         self,
@@ -55,34 +79,11 @@ class RetrievalModule(lightning.LightningModule):
         seed: int = 0,
         out: str | None = None,
     ) -> None:
-        """Build the model.
-
-        Args:
-            method: The name of a method, such as ``clip``; see ``vidret.train.methods``.
-            weights: An open_clip model or a file, as ``load_encoder`` takes them; random towers without.
-            vision: The vision tower of random towers.
-            text: Their text tower.
-            num_frames: Frames of a video that the method is made for: what validation shows and an index looks at.
-            fps: Frames a second at which an index made with the result looks at videos.
-            num_words: Length of texts that UCoFiA's matrices are made for; 32 unless given.
-            merging: TempMe's schedule.
-            prompts: Prompt Switch's cube.
-            lora_rank: Rank of TempMe's updates.
-            train_all: Train every weight at one rate, whatever the method's recipe says; for towers from nothing.
-            lr: The recipe's rate unless given.
-            warm_up: Share of all steps in which the rate rises.
-            captions: Whether Prompt Switch's captioner takes part; it does unless given.
-            mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); unless given they are left out.
-            beta: GLSCL's weight of consistency, which belongs to a batch size; 0.005 unless given.
-            options: Further settings of the method, by name.
-            checkpointing: Compute the vision tower's layers again on the way back, which saves memory.
-            compiled: What ``torch.compile`` makes the towers with, such as ``inductor``; not compiled unless given.
-            seed: Of what is drawn for mixtures.
-            out: Where the chosen model is written at the end, as a .safetensors file with its card.
+        """Build the model with random or pretrained weights.
 
         Raises:
-            VidretError: The method is unknown or has no such option, or neither weights nor shapes are given, or they
-                do not fit it.
+            VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, or they do
+                not suit the method.
         """
         super().__init__()
         shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
@@ -101,12 +102,10 @@ class RetrievalModule(lightning.LightningModule):
         self._recipe, self._warm_up = recipe.for_all(lr) if train_all else recipe.at_rate(lr), warm_up
         optim.freeze(self.model, self._recipe.rule)
         self._generator = torch.Generator().manual_seed(seed)
-        self._seen: list[dict[str, Tensor]] = []
+        self._encoded: list[dict[str, Tensor]] = []
 
-    # Training
-
-    def training_step(self, batch: RetrievalBatch, _number: int) -> Tensor:
-        """Give the loss of a batch, gathered over processes."""
+    def training_step(self, batch: RetrievalBatch, _batch_index: int) -> Tensor:
+        """Return the loss of a batch, gathered from all processes."""
         terms = self.method.losses(self.model, batch, self._generator)
         loss = torch.stack(list(terms.values())).sum()
         self.log_dict({f"loss/{name}": term.detach() for name, term in terms.items()}, batch_size=len(batch.videos))
@@ -114,14 +113,14 @@ class RetrievalModule(lightning.LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, and keep the learned scale in its bounds."""
+        """Step, and clamp the learned scale."""
         super().optimizer_step(*args, **kwargs)
         for name, weight in self.model.named_parameters():
             if name.endswith("logit_scale"):
                 optim.clamp_scale(weight)
 
     def configure_optimizers(self) -> Any:
-        """Give the recipe's optimiser and schedule."""
+        """Return the recipe's optimiser and schedule."""
         optimizer, schedule = self._recipe.optimizer(
             self.model,
             self._recipe.rule,
@@ -130,112 +129,113 @@ class RetrievalModule(lightning.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # Measuring
-
-    def validation_step(self, batch: RetrievalBatch, _number: int) -> None:
-        """Keep what the scores are made of; every process has its own videos, none twice.
+    def validation_step(self, batch: RetrievalBatch, _batch_index: int) -> None:
+        """Store the encoded texts and videos; processes have disjoint sets of videos.
 
         Raises:
-            VidretError: Videos have another number of frames than an index made with the model looks at.
+            VidretError: Videos have another number of frames than in an index made with the model.
         """
-        shown, exported = batch.pixels.shape[1], self.model.encoder.card.sampling.num_frames
-        if shown != exported:
-            raise VidretError(f"num_frames of the model must be that of validation, {shown}, got {exported}")
+        num_frames, exported = batch.pixels.shape[1], self.model.encoder.card.sampling.num_frames
+        if num_frames != exported:
+            raise VidretError(f"num_frames of the model must be that of validation, {num_frames}, got {exported}")
         videos = self.model.encode_videos(batch.pixels, batch.frame_mask)
         texts = self.model.encode_texts(batch.ids) if len(batch.ids) else None
-        seen: dict[str, Tensor | None] = {**videos._asdict(), "videos": batch.videos}
+        encoded: dict[str, Tensor | None] = {**videos._asdict(), "videos": batch.videos}
         if texts is not None:
-            seen |= {"sentences": texts.sentences, "words": texts.words, "word_mask": texts.mask}
-            seen["text_videos"] = batch.text_videos
-        kept = {name: part for name, part in seen.items() if part is not None}
-        self._seen.append(
-            {name: part.float().cpu() if part.is_floating_point() else part.cpu() for name, part in kept.items()}
+            encoded |= {"sentences": texts.sentences, "words": texts.words, "word_mask": texts.mask}
+            encoded["text_videos"] = batch.text_videos
+        self._encoded.append(
+            {
+                name: x.float().cpu() if x.is_floating_point() else x.cpu()
+                for name, x in encoded.items()
+                if x is not None
+            }
         )
 
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Score all texts against all videos, and log recalls."""
-        self._measure("val")
+        self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
         """Score all texts against all videos, and log recalls."""
-        self._measure("test")
+        self._log_metrics("test")
 
-    def _measure(self, stage: str) -> None:
-        parts = gather_objects(self._seen)
-        self._seen = []
-        if not parts:
+    def _log_metrics(self, stage: str) -> None:
+        batches = gather_objects(self._encoded)
+        self._encoded = []
+        if not batches:
             return
-        scores, truth = self.score(parts)
+        scores, truth = self.score(batches)
         for row in evaluate(scores, truth):
-            facts = row.metrics.summary
-            name = "" if row.direction == "t2v" else "v2t/"
-            numbers = {f"{stage}/{name}R@{k}": value for k, value in facts.recalls.items()}
-            self.log_dict(numbers | {f"{stage}/{name}MnR": facts.mean_rank}, rank_zero_only=True)
+            summary = row.metrics.summary
+            prefix = f"{stage}/" if row.direction == "t2v" else f"{stage}/v2t/"
+            recalls = {f"{prefix}R@{k}": value for k, value in summary.recalls.items()}
+            self.log_dict(recalls | {f"{prefix}MnR": summary.mean_rank}, rank_zero_only=True)
 
     @torch.no_grad()
-    def score(self, parts: list[dict[str, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
-        """Give the matrix of scores of what validation kept, and which video each text is of."""
+    def score(self, batches: list[dict[str, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores (text x video) of the batches of validation, and the column of each text's video."""
         device = self.device
-        frames, mask = (_pad_all([part[name] for part in parts]).to(device) for name in ("frames", "frame_mask"))
-        with_texts = [part for part in parts if "sentences" in part]
-        sentences = torch.cat([part["sentences"] for part in with_texts]).to(device)
-        words, word_mask = (_pad_all([part[name] for part in with_texts]).to(device) for name in ("words", "word_mask"))
-        more = {
-            name: _pad_all([part[name] for part in parts]).to(device)
+        frames, mask = (_pad_all([batch[name] for batch in batches]).to(device) for name in ("frames", "frame_mask"))
+        with_texts = [batch for batch in batches if "sentences" in batch]
+        sentences = torch.cat([batch["sentences"] for batch in with_texts]).to(device)
+        words, word_mask = (
+            _pad_all([batch[name] for batch in with_texts]).to(device) for name in ("words", "word_mask")
+        )
+        optional = {
+            name: _pad_all([batch[name] for batch in batches]).to(device)
             for name in ("tokens", "token_mask", "sizes")
-            if name in parts[0]
+            if name in batches[0]
         }
         dtype = self.model.head_dtype
-        texts, seen = TextBatch(sentences, words, word_mask), VideoBatch(frames, frame_mask=mask, **more)
-        scores = self.method.score(self.model, texts.to(dtype), seen.to(dtype))
-        videos = torch.cat([part["videos"] for part in parts]).tolist()
-        place = {video: number for number, video in enumerate(videos)}
-        truth = [place[video] for part in with_texts for video in part["text_videos"].tolist()]
+        texts, videos = TextBatch(sentences, words, word_mask), VideoBatch(frames, frame_mask=mask, **optional)
+        scores = self.method.score(self.model, texts.to(dtype), videos.to(dtype))
+        video_indices = torch.cat([batch["videos"] for batch in batches]).tolist()
+        columns = {video_index: column for column, video_index in enumerate(video_indices)}
+        truth = [columns[video_index] for batch in with_texts for video_index in batch["text_videos"].tolist()]
         return scores.float().cpu().numpy(), np.array(truth)
 
-    # Keeping
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of what is drawn, too, so that a resumed run draws the same."""
+        """Store the state of the generator, so that a resumed run draws the same."""
         checkpoint["generator"] = self._generator.get_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on drawing where the run stopped."""
+        """Restore the state of the generator."""
         self._generator.set_state(checkpoint["generator"].cpu())
 
     def export(self, path: Path) -> None:
-        """Write the model as ``vidret index --model`` takes it."""
+        """Write the model and its card, for ``vidret index --model``."""
         save_parts(self.model, path)
 
 
 def _start_card(plain: ClipModel | None, vision: VisionShape | None, text: TextShape | None) -> Card:
-    """Return the card of pretrained towers, or of random ones of these shapes."""
+    """Return the card of pretrained towers, or of random towers of the given shapes."""
     if plain is not None:
         return plain.card
     if vision is None or text is None:
-        raise VidretError("weights or both of vision and text must be given, got none")
+        raise VidretError("weights, or both vision and text, must be given, got none")
     return Card("own", "own", vision, text)
 
 
 def _load_towers(card: Card, plain: ClipModel | None) -> ClipModel:
-    """Load the towers of a card: pretrained ones with what the card adds at its start, or random ones."""
+    """Return the towers of a card, with pretrained weights if given; modules that the card adds keep their own."""
     model = ClipModel(card)
     if plain is None:
         return model
-    missing = model.load_state_dict(plain.state_dict(), strict=False)
-    if missing.unexpected_keys:
-        raise VidretError(f"weights must be of plain towers, got {', '.join(missing.unexpected_keys[:3])}")
+    mismatch = model.load_state_dict(plain.state_dict(), strict=False)
+    if mismatch.unexpected_keys:
+        raise VidretError(f"weights must be of plain towers, got {', '.join(mismatch.unexpected_keys[:3])}")
     return model
 
 
-def _pad_all(parts: list[Tensor]) -> Tensor:
-    """Join batches whose second axis differs, zeros (False) behind."""
-    longest = max(part.shape[1] for part in parts)
+def _pad_all(tensors: list[Tensor]) -> Tensor:
+    """Concatenate tensors along the first axis, padding the second with zeros (False)."""
+    max_length = max(x.shape[1] for x in tensors)
     padded = []
-    for part in parts:
-        whole = part.new_zeros(part.shape[0], longest, *part.shape[2:])
-        whole[:, : part.shape[1]] = part
-        padded.append(whole)
+    for x in tensors:
+        row = x.new_zeros(x.shape[0], max_length, *x.shape[2:])
+        row[:, : x.shape[1]] = x
+        padded.append(row)
     return torch.cat(padded)

@@ -1,4 +1,4 @@
-"""vidret train: Lightning's own command line over our modules, and the chosen weights written as a model at the end."""
+"""The command line of training: LightningCLI with vidret's modules, and the export of the best weights."""
 
 import logging
 from collections.abc import Sequence
@@ -17,14 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 class ExportBest(Callback):
-    """Write the chosen weights to the module's ``out`` when fitting ends: the best by validation, else the last."""
+    """Export the best weights by validation, or else the last ones, to the module's ``out`` when fitting ends."""
 
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Load the best checkpoint, where one was kept, and write it."""
+        """Load the best checkpoint, if there is one, and export it."""
         out = getattr(module, "out", None)
         if out is None or not trainer.is_global_zero:
             return
-        best = next((each.best_model_path for each in trainer.callbacks if isinstance(each, ModelCheckpoint)), "")  # type: ignore[attr-defined]
+        checkpoints = [each for each in trainer.callbacks if isinstance(each, ModelCheckpoint)]  # type: ignore[attr-defined]
+        best = checkpoints[0].best_model_path if checkpoints else ""
         if best:
             state = torch.load(best, map_location="cpu", weights_only=True)
             module.load_state_dict(state["state_dict"])
@@ -33,24 +34,24 @@ class ExportBest(Callback):
 
 
 def device_arguments(device: str) -> list[str]:
-    """Return what tells a trainer to compute on one device, by the name that ``choose_device`` takes.
+    """Return the arguments that make a trainer use one device; see ``choose_device`` for names.
 
     Raises:
-        DeviceError: There is no such device, or training does not run on its kind.
+        DeviceError: The device does not exist, or cannot be used for training.
     """
     chosen = choose_device(device)
-    kind, _, number = chosen.partition(":")
+    kind, _, index = chosen.partition(":")
     if kind == "xpu":
         raise DeviceError(f"device must be cpu, cuda or mps to train on, got {chosen}")
-    return [f"--trainer.accelerator={kind}", f"--trainer.devices={f'[{number}]' if number else 1}"]
+    return [f"--trainer.accelerator={kind}", f"--trainer.devices={f'[{index}]' if index else 1}"]
 
 
 def run(arguments: Sequence[str], *, device: str | None = None) -> None:
-    """Run ``fit``, ``validate`` or ``test`` with the arguments of LightningCLI; ``--config FILE`` first of all.
+    """Run ``fit``, ``validate`` or ``test``.
 
     Args:
-        arguments: LightningCLI's.
-        device: One device to compute on, whatever the file says of accelerator and devices.
+        arguments: Arguments of LightningCLI, above all ``--config FILE``.
+        device: One device to use, in place of the configured accelerator and devices.
     """
     if device is not None:
         arguments = [*arguments, *device_arguments(device)]

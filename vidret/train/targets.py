@@ -1,7 +1,7 @@
-"""What the grounding head is trained to say: which of its points answer, where the span ends, and one frame that fits.
+"""Training targets of the grounding head: positive points, their distances to the boundaries, and a positive frame.
 
 Reference: Liu et al. 2024, "R2-Tuning: Efficient Image-to-Video Transfer Learning for Video Temporal Grounding";
-points, reaches and the choice near the middle after Zhang et al. 2022, "ActionFormer".
+points, reaches and centre sampling follow Zhang et al. 2022, "ActionFormer".
 """
 
 import math
@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-RADIUS = 1.5  # how far from the middle of a span its points may lie, in strides
-NO_FRAME = -1  # stands for a positive frame where a sample has none
+RADIUS = 1.5  # maximum distance of positive points from the centre of their span, in strides
+NO_FRAME = -1  # positive frame of a sample that has none
 
 
 class PointTargets(NamedTuple):
-    """Which points answer, and how far the span's two ends are from each, in strides; zeros where none answers."""
+    """Positive points, and their distances to the start and end of their span in strides; 0 for negative points."""
 
     positive: Bool[Tensor, "sample point"]
     distances: Float[Tensor, "sample point 2"]
@@ -32,18 +32,18 @@ def find_targets(
     fps: float,
     radius: float = RADIUS,
 ) -> PointTargets:
-    """Give the targets of all points from labelled spans in seconds.
+    """Compute the targets of all points from labelled spans in seconds.
 
     Args:
-        points: Centre, lowest and highest reach, stride, in frames; the highest reach may be inf.
+        points: Position, minimum and maximum reach, and stride, in frames; the maximum reach may be inf.
         spans: Labelled start and end in seconds; a sample may have none.
-        span_mask: True where a span is real. What padding holds does not matter, not even NaN.
-        num_frames: How many real frames each sample has.
-        fps: Frames a second, as the head sees them.
-        radius: How far from the middle of a span its points may lie, in strides.
+        span_mask: False where a span is padding, whose values have no effect, not even NaN.
+        num_frames: Number of real frames of each sample.
+        fps: Frames per second of the head's input.
+        radius: Maximum distance of positive points from the centre of their span, in strides.
 
     Raises:
-        ValueError: A real span is not finite, or ``fps`` is not above 0.
+        ValueError: A real span is not finite, or ``fps`` is not positive.
     """
     return match_points(points, spans_in_frames(spans, span_mask, num_frames, fps=fps), span_mask, radius=radius)
 
@@ -55,24 +55,23 @@ def spans_in_frames(
     *,
     fps: float,
 ) -> Float[Tensor, "sample span 2"]:
-    """Turn seconds into frames: cut to the video, put in order, and widened to one frame where shorter.
+    """Convert spans from seconds to frames: clipped to the video, sorted, and at least one frame long.
 
-    A short span keeps its middle, except where the frame around it would stick out of the video. What is given for
-    padding means nothing.
+    A span that is too short is widened around its centre, within the video. Rows of padding are arbitrary.
 
     Raises:
-        ValueError: A real span is not finite, or ``fps`` is not above 0.
+        ValueError: A real span is not finite, or ``fps`` is not positive.
     """
     if not (fps > 0 and math.isfinite(fps)):
-        raise ValueError(f"fps must be above 0 and finite, got {fps}")
+        raise ValueError(f"fps must be positive and finite, got {fps}")
     if not bool(spans[span_mask].isfinite().all()):
         raise ValueError(f"spans must be finite where span_mask is True, got {spans[span_mask].tolist()}")
     end_of_video = num_frames[:, None].to(spans)
-    ends = (spans * fps).clamp(min=0).minimum(end_of_video[..., None])
-    first, last = ends.amin(dim=-1), ends.amax(dim=-1)
-    is_short = last - first < 1
-    middle = ((first + last) / 2).clamp(min=0.5).minimum(end_of_video - 0.5)
-    return torch.stack([first.where(~is_short, middle - 0.5), last.where(~is_short, middle + 0.5)], dim=-1)
+    boundaries = (spans * fps).clamp(min=0).minimum(end_of_video[..., None])
+    start, end = boundaries.amin(dim=-1), boundaries.amax(dim=-1)
+    is_short = end - start < 1
+    centre = ((start + end) / 2).clamp(min=0.5).minimum(end_of_video - 0.5)
+    return torch.stack([start.where(~is_short, centre - 0.5), end.where(~is_short, centre + 0.5)], dim=-1)
 
 
 def match_points(
@@ -82,26 +81,26 @@ def match_points(
     *,
     radius: float = RADIUS,
 ) -> PointTargets:
-    """Give each point the shortest span that it may answer for; of equals, the first.
+    """Assign to each point the shortest span that it matches; ties go to the first.
 
-    It may where it lies in the span, at most ``radius`` strides from its middle, and its distance to the farther end is
-    within the point's reach. All bounds are included. Spans, like points, are in frames.
+    A point matches a span if it lies in the span, at most ``radius`` strides from its centre, and its distance to the
+    farther boundary is within the point's reach. All bounds are inclusive. Spans are in frames, like points.
     """
-    # One more span of padding, so that there is always one to choose from.
+    # One more span of padding, so that argmin has at least one.
     spans, span_mask = functional.pad(spans, (0, 0, 0, 1)), functional.pad(span_mask, (0, 1))
-    place, lowest, highest, stride = points[:, :, None].unbind(dim=1)
+    position, min_reach, max_reach, stride = points[:, :, None].unbind(dim=1)
     start, end = spans[:, None].unbind(dim=-1)
-    before, after = place - start, end - place
+    before, after = position - start, end - position
     reach = before.maximum(after)
-    fits = (
+    matches = (
         span_mask[:, None]
         & (before.minimum(after) >= 0)
-        & ((before - after).abs() <= 2 * radius * stride)  # twice the distance to the middle
-        & (reach >= lowest)
-        & (reach <= highest)
+        & ((before - after).abs() <= 2 * radius * stride)  # twice the distance to the centre
+        & (reach >= min_reach)
+        & (reach <= max_reach)
     )
-    shortest = (end - start).expand(fits.shape).masked_fill(~fits, math.inf).argmin(dim=-1, keepdim=True)
-    positive = fits.any(dim=-1)
+    shortest = (end - start).expand(matches.shape).masked_fill(~matches, math.inf).argmin(dim=-1, keepdim=True)
+    positive = matches.any(dim=-1)
     distances = torch.cat([before.gather(-1, shortest), after.gather(-1, shortest)], dim=-1) / stride
     return PointTargets(positive, distances.masked_fill(~positive[..., None], 0))
 
@@ -113,16 +112,16 @@ def draw_positive(
     *,
     above: float | Float[Tensor, " sample"] = 0.0,
 ) -> Int[Tensor, " sample"]:
-    """Draw one real frame of each sample among those more salient than ``above``, all as likely; -1 where none is.
+    """Draw one frame per sample, uniformly among those with a saliency above ``above``; -1 if there is none.
 
     Args:
-        saliency: One label a frame.
-        mask: True where a frame is real. What padding holds does not matter.
-        generator: Decides; it may live on another device than the labels.
-        above: One bound for all, or one for each sample, such as its median.
+        saliency: One label per frame.
+        mask: False where a frame is padding, whose values have no effect.
+        generator: Source of randomness; it may be on another device than the labels.
+        above: One threshold for all samples or one per sample, such as its median.
     """
-    bound = torch.as_tensor(above, dtype=saliency.dtype, device=saliency.device)
-    fits = (saliency > bound[..., None]) & mask
+    threshold = torch.as_tensor(above, dtype=saliency.dtype, device=saliency.device)
+    is_candidate = (saliency > threshold[..., None]) & mask
     keys = torch.rand(saliency.shape, generator=generator, device=generator.device).to(saliency.device)
-    frames = keys.masked_fill(~fits, -1).argmax(dim=1)
-    return frames.where(fits.any(dim=1), NO_FRAME)
+    frames = keys.masked_fill(~is_candidate, -1).argmax(dim=1)
+    return frames.where(is_candidate.any(dim=1), NO_FRAME)

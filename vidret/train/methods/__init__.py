@@ -1,10 +1,10 @@
-"""Methods of training for retrieval: one module each, named as recipes name it.
+"""Methods of training for retrieval, one per module. A configuration selects one by the module's name.
 
-To add one, write ``methods/NAME.py`` with a dataclass that has the verbs of ``Method``, bound to ``METHOD``, and a
-recipe that says ``method: NAME``. The dataclass's fields are the method's settings: ``options`` in a recipe.
+To add a method, write ``methods/NAME.py`` with a dataclass that implements ``Method`` and is bound to ``METHOD``, and a
+YAML file with ``method: NAME``. The fields of the dataclass are the settings of the method: ``options`` in the file.
 
-``RetrievalModel.encode_all`` gives losses the texts and videos of all processes, ``same_videos`` which of them are no
-negatives of each other.
+In losses, ``RetrievalModel.encode_all`` returns the texts and videos of all processes, and ``same_videos`` the pairs
+that are not negatives of each other.
 """
 
 import logging
@@ -29,24 +29,24 @@ logger = logging.getLogger(__name__)
 
 
 class Method(Protocol):
-    """One method of training for retrieval.
+    """A method of training for retrieval.
 
     Attributes:
-        recipe: How each weight is trained, as published.
+        recipe: The published recipe: how each weight is trained.
     """
 
     recipe: ClassVar[Recipe]
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
-        """Load the towers of a card, and add what is trained beside them, initialised as the paper says."""
+        """Load the towers of a card, and add the modules that are trained with them, initialised as published."""
         ...
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the weighted terms of the loss of all processes' batches; ``generator`` decides what is drawn."""
+        """Return the weighted terms of the loss over the batches of all processes, by name."""
         ...
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Float[Tensor, "text video"]:
-        """Return the scores of all texts against all videos, which a search with the exported model orders by."""
+        """Return the scores of all texts against all videos, by which a search with the exported model ranks."""
         ...
 
 
@@ -60,11 +60,12 @@ def load_method(name: str, *, shared: Mapping[str, Any], options: Mapping[str, A
 
     Args:
         name: One of ``list_methods()``.
-        shared: Settings that several methods may have; those that are None, or that this one has not, are left out.
-        options: Settings of this method alone.
+        shared: Settings that several methods may have. None means the default; a setting that the method lacks is
+            ignored with a warning.
+        options: Settings of this method only.
 
     Raises:
-        VidretError: There is no such method, or it has no such option.
+        VidretError: The method does not exist, or lacks an option.
     """
     if name not in list_methods():
         raise VidretError(f"method must be one of {', '.join(list_methods())}, got {name}")
@@ -74,6 +75,6 @@ def load_method(name: str, *, shared: Mapping[str, Any], options: Mapping[str, A
         raise VidretError(f"options of {name} must be of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
     given = {setting: value for setting, value in shared.items() if value is not None}
     for setting in given.keys() - known:
-        logger.warning("%s has no setting %s: left out", name, setting)
+        logger.warning("%s has no setting %s: ignored", name, setting)
     method: Method = kind(**{setting: given[setting] for setting in given.keys() & known}, **options)
     return method

@@ -1,4 +1,7 @@
-"""CLIP4Clip's mean pooling (meanP): one vector of each text and of each video, contrasted."""
+"""CLIP4Clip's mean pooling (meanP): a contrastive loss between sentence vectors and mean frame vectors.
+
+Reference: Luo et al. 2021, "CLIP4Clip: An Empirical Study of CLIP for End to End Video Clip Retrieval".
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,23 +24,23 @@ class Clip4Clip:
     """Mean pooling of frames.
 
     Attributes:
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 leaves them out.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip_rule, optim.bert_optimizer)
     mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
-        """Load the towers, and add nothing to them."""
+        """Load the towers; no module is added."""
         return RetrievalModel(load(card))
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Contrast texts with videos."""
+        """Return the contrast of texts and videos, and of their mixtures if they have a weight."""
         texts, videos = model.encode(batch)
         return pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return cosines."""
+        """Return the cosines of sentences and mean frames."""
         return score_pairs(texts, videos)
 
 

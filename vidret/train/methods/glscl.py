@@ -1,4 +1,4 @@
-"""GLSCL: frames pooled as the sentence weighs them, and concepts that texts and videos share.
+"""GLSCL: frames pooled by their similarity to the sentence, and concepts shared by texts and videos.
 
 Reference: Zhang et al. 2025, GLSCL.
 """
@@ -24,39 +24,39 @@ TEMPERATURE = 3.0  # of the softmax over frames, as published
 
 
 def _rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
-    """Train as CLIP4Clip, CLIP's first layers too."""
+    """Train as CLIP4Clip does, including CLIP's embeddings."""
     return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay, freeze_inputs=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Glscl:
-    """The aligner of shared concepts.
+    """Similarity by shared concepts.
 
     Attributes:
-        beta: Weight of consistency, which belongs to a batch size.
+        beta: Weight of consistency, which depends on the batch size.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer)
     beta: float = 0.005
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
-        """Load the towers, and add the aligner, whose temporal transformer starts as the text tower."""
+        """Load the towers, and add the aligner with its temporal transformer initialised from the text tower."""
         encoder, dim = load(card), card.vision.dim
         finder = ConceptFinder(dim, heads=max(1, dim // 64), hidden=4 * dim)
         aligner = ConceptAligner(temporal=start_temporal(encoder), finder=finder, temperature=TEMPERATURE)
         return RetrievalModel(encoder, aligner=aligner)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Contrast scores, keep a video's concepts apart and near its text's."""
+        """Return the contrast of scores, the diversity of a video's concepts and their consistency with its text."""
         texts, videos = model.encode_all(batch)
         aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
-        with torch.autocast(same.device.type, enabled=False):  # scores times 100 need all digits
-            found, asked = aligner.prepare(videos), aligner.prepare_texts(texts)
-            scores = model.encoder.logit_scale.exp() * aligner(asked, found).total
-            return concept_losses(scores, asked.concepts, found.concepts, same=same, beta=self.beta)._asdict()
+        with torch.autocast(same.device.type, enabled=False):  # scores times 100 need full precision
+            prepared, queries = aligner.prepare(videos), aligner.prepare_texts(texts)
+            scores = model.encoder.logit_scale.exp() * aligner(queries, prepared).total
+            return concept_losses(scores, queries.concepts, prepared.concepts, same=same, beta=self.beta)._asdict()
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return what the pooled frames and the shared concepts say together."""
+        """Return the sum of the scores by pooled frames and by shared concepts."""
         aligner = cast(ConceptAligner, model.aligner)
         return aligner.score(texts, aligner.prepare(videos)).total
 

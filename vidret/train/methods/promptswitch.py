@@ -1,4 +1,4 @@
-"""Prompt Switch: prompts through which frames see each other, and a captioner that reads the video's frames.
+"""Prompt Switch: prompts that exchange information between frames, and an auxiliary captioner.
 
 Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-Video Retrieval".
 """
@@ -30,7 +30,7 @@ def _rule(
     aggregation_lr: float = 1e-6,
     weight_decay: float = 0.2,
 ) -> optim.Setting | None:
-    """Train all, CLIP slowly; the aggregation of prompts is new, but was published with CLIP's rate."""
+    """Train all weights, CLIP at a lower rate; the new aggregation of prompts has CLIP's rate, as published."""
     if name.startswith("encoder.vision.prompts.aggregation."):
         return optim.Setting("aggregation", aggregation_lr, weight_decay)
     if name.startswith(("encoder.vision.prompts.", "captioner.")):
@@ -40,11 +40,11 @@ def _rule(
 
 @dataclass(frozen=True, slots=True)
 class PromptSwitch:
-    """Prompts, and captions to be told in training; the prompts' shape is the towers'.
+    """Prompts and captioning. The towers define the shape of the prompts.
 
     Attributes:
-        captions: Whether the captioner takes part.
-        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 leaves them out.
+        captions: Whether to train the captioner.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
@@ -52,16 +52,16 @@ class PromptSwitch:
     mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
-        """Load the towers, and add the captioner, whose head starts as the token embedding.
+        """Load the towers, and add the captioner with its head initialised from the token embedding.
 
         Raises:
-            ValueError: Texts are not as wide as the joint space, in which the captioner works.
+            ValueError: The width of the text tower is not that of the joint space.
         """
         encoder = load(card)
         return RetrievalModel(encoder, captioner=_start_captioner(encoder) if self.captions else None)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Contrast texts with videos, and predict each video's caption from the frames of its first clip."""
+        """Return the contrast of texts and videos, and the caption loss on the frames of each video's first clip."""
         texts, videos = model.encode(batch)
         terms = pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
         if model.captioner is not None:
@@ -73,7 +73,7 @@ class PromptSwitch:
         return terms
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return cosines."""
+        """Return the cosines of sentences and mean frames."""
         return score_pairs(texts, videos)
 
 

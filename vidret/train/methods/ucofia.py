@@ -1,4 +1,4 @@
-"""UCoFiA: videos, frames and patches compared with sentences and words, and the mean of the three.
+"""UCoFiA: videos, frames and patches compared with sentences and words, at three levels.
 
 Reference: Wang et al. 2023, "Unified Coarse-to-Fine Alignment for Video-Text Retrieval".
 """
@@ -22,11 +22,11 @@ from vidret.train.methods import Method
 from vidret.train.model import RetrievalModel, start_temporal
 from vidret.train.pairs import same_videos
 
-SCALE = "encoder.logit_scale"  # CLIP's; the aligner has taken it over, and scores do not depend on this one
+SCALE = "encoder.logit_scale"  # unused: the aligner has its own copy
 
 
 def _rule(name: str, *, lr: float = 1e-4, clip_factor: float = 1e-3, weight_decay: float = 0.2) -> optim.Setting | None:
-    """Train as CLIP4Clip, without CLIP's own scale."""
+    """Train as CLIP4Clip does, without CLIP's own scale."""
     if name == SCALE:
         return None
     return optim.clip4clip_rule(name, lr=lr, clip_factor=clip_factor, weight_decay=weight_decay)
@@ -37,20 +37,21 @@ class Ucofia:
     """The coarse-to-fine aligner.
 
     Attributes:
-        num_words: Number of words that the matrices are made for.
+        num_words: Text length of the mixing matrices.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer, unused=frozenset({SCALE}))
     num_words: int = 32
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
-        """Load the towers, and add the aligner: its temporal transformer starts as the text tower, its matrices as 1.
+        """Load the towers, and add the aligner.
 
-        Towers shift tokens in time, as published, unless they merge tokens or have prompts.
+        Its temporal transformer is initialised from the text tower, its mixing matrices with the identity. Towers shift
+        tokens in time, as published, unless they merge tokens or have prompts.
         """
         encoder = load(replace(card, token_shift=card.merging is None and card.prompts is None))
         dim, num_frames = card.vision.dim, card.sampling.num_frames
-        merged = card.merging is not None  # then the tokens that are left are all compared
+        merged = card.merging is not None  # all remaining tokens are compared
         num_tokens = num_frames + (_count_tokens(encoder) if merged else num_frames * KEPT)
         aligner = Aligner(
             temporal=start_temporal(encoder),
@@ -63,25 +64,25 @@ class Ucofia:
         return RetrievalModel(encoder, aligner=aligner, with_tokens=True)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Contrast the mean of the three levels."""
+        """Return the contrast of the mean of the three levels."""
         texts, videos = model.encode_all(batch)
         aligner, same = cast(Aligner, model.aligner), same_videos(batch)
-        with torch.autocast(same.device.type, enabled=False):  # a temperature of 0.01 needs all digits
+        with torch.autocast(same.device.type, enabled=False):  # a temperature of 0.01 needs full precision
             return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same)}
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
-        """Return the mean of the three levels."""
+        """Return the mean score of the three levels."""
         aligner = cast(Aligner, model.aligner)
         return aligner.score(texts, aligner.prepare(videos)).mean
 
 
 @torch.no_grad()
 def _count_tokens(encoder: ClipModel) -> int:
-    """Count the tokens that merging leaves of a video, by looking at a black one."""
+    """Return the number of tokens that remain of a video after merging, found by encoding a black one."""
     size, num_frames = encoder.card.vision.image_size, encoder.card.sampling.num_frames
-    seen = encoder.vision(torch.zeros(num_frames, 3, size, size), num_frames=num_frames, tokens=True)
-    assert seen.tokens is not None
-    return int(seen.tokens.shape[1])
+    encoded = encoder.vision(torch.zeros(num_frames, 3, size, size), num_frames=num_frames, tokens=True)
+    assert encoded.tokens is not None
+    return int(encoded.tokens.shape[1])
 
 
 METHOD: type[Method] = Ucofia
