@@ -178,7 +178,7 @@ def score_split(module: RetrievalModule, data: RetrievalData) -> tuple[np.ndarra
     module.eval()
     for number, batch in enumerate(data.test_dataloader()):
         module.validation_step(batch, number)
-    parts, module._seen = module._seen, []
+    parts, module._encoded = module._encoded, []
     scores, truth = module.score(parts)
     order = np.argsort(truth, kind="stable")
     videos = torch.cat([part["videos"] for part in parts]).tolist()
