@@ -15,7 +15,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.moments import evaluate_highlights, evaluate_moments
 from vidret.evaluate.report import Gallery
-from vidret.metrics.corpus import FoundMoment, score_corpus
+from vidret.metrics.corpus import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
@@ -84,7 +84,7 @@ def test_the_whole_index_is_searched_and_copies_are_one_video(
     for query in queries_of(world):
         moments = engine.locate(query.text, 100, videos=100, overlapping=True, weak=True)
         found[query.id] = [
-            FoundMoment(names.get(Path(m.path).name, Path(m.path).stem), m.start, m.end) for m in moments
+            RetrievedMoment(names.get(Path(m.path).name, Path(m.path).stem), m.start, m.end) for m in moments
         ]
     queries = [
         q if q.video != "twin" else LabelledQuery(q.id, "white", q.text, 2.0, q.spans) for q in queries_of(world)
@@ -142,7 +142,7 @@ def test_score_gives_the_numbers_of_the_report(
     assert table.strip() == located[1].out.split("\n\nmoments, each in 4")[0]
     answer = run("eval", "score", *pred, "--truth", world)
     assert (answer.code, answer.out) == (1, "")
-    assert "predictions must answer every query, got none for 2 of 8, first 7" in answer.err
+    assert "predictions must include every query, but lack 2 of 8, first 7" in answer.err
 
 
 # Saliency

@@ -168,7 +168,7 @@ def test_corrected_rows_name_their_bank(searched: Searched) -> None:
     told = {line[15:27].strip(): line for line in searched[1].out.split("\n\n")[0].splitlines()[2:]}
     for label in ("SK-norm", "QB-norm"):
         assert told[label].endswith("5 queries of bank.jsonl, 3 of them of the test itself")
-    assert told["dual softmax"].endswith("all 5 videos of the test, looked at together")
+    assert told["dual softmax"].endswith("all 5 videos of the test set at once")
 
 
 def test_texts_scored_a_few_at_a_time_have_the_same_scores(

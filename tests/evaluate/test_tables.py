@@ -15,7 +15,7 @@ from vidret.evaluate.tables import (
     tell_missing,
     tell_report,
 )
-from vidret.metrics.corpus import FoundMoment, score_corpus
+from vidret.metrics.corpus import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import OPEN_LENGTHS, score_moments
 from vidret.metrics.highlight import score_youtube
 from vidret.metrics.predictions import Prediction
@@ -62,7 +62,7 @@ def test_moments_have_a_line_a_length_that_is_there() -> None:
 
 
 def test_a_corpus_is_told_in_words() -> None:
-    found = {"1": [FoundMoment("v", 0, 5)], "2": [FoundMoment("w", 0, 40), FoundMoment("v", 0, 40)]}
+    found = {"1": [RetrievedMoment("v", 0, 5)], "2": [RetrievedMoment("w", 0, 40), RetrievedMoment("v", 0, 40)]}
     facts: dict[str, Any] = score_corpus(QUERIES, found).to_dict()
     columns, lines = tabulate_corpus(facts)
     assert columns == ["what", "IoU", "R@1", "R@5", "R@10", "R@100"]

@@ -1,4 +1,4 @@
-"""Rows of annotation and submission files as values, what official output rounds to, and where its numbers lie."""
+"""Queries and predictions from annotation and submission rows; comparison with the output of published evaluators."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from vidret.metrics.predictions import Prediction, read_predictions
 Row = Mapping[str, Any]
 GOLDENS = Path(os.environ.get("VIDRET_GOLDENS", "")) / "eval"
 DATA = Path(os.environ.get("VIDRET_DATA", ""))
-# Licences forbid a copy of these numbers: they hold the benchmarks' own annotations.
+# These goldens contain the benchmarks' annotations, whose licences forbid a copy in the repository.
 needs_goldens = pytest.mark.skipif("VIDRET_GOLDENS" not in os.environ, reason="VIDRET_GOLDENS is not set")
 needs_data = pytest.mark.skipif(
     not {"VIDRET_GOLDENS", "VIDRET_DATA"} <= set(os.environ), reason="VIDRET_GOLDENS and VIDRET_DATA are not set"
@@ -29,7 +29,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def find_files(name: str) -> list[Path]:
-    """Find a golden file here, which must be there, and where VIDRET_GOLDENS points."""
+    """Return the paths of a golden file: in the repository, where it must exist, and under VIDRET_GOLDENS if set."""
     assert (HERE / name).exists(), f"goldens are missing: {HERE / name}"
     return [HERE / name, *([GOLDENS.parent / name] if "VIDRET_GOLDENS" in os.environ else [])]
 
@@ -46,33 +46,35 @@ def to_query(row: Row) -> LabelledQuery:
     )
 
 
-def rated(name: str, ratings: Iterable[Any], domain: str = "") -> LabelledQuery:
-    """Make a video all of whose clips are rated, by one person or by several."""
-    marks = tuple(tuple(each) if isinstance(each, list | tuple) else (each,) for each in ratings)
-    return LabelledQuery(name, name, "", None, (), tuple(range(len(marks))), marks, domain=domain)
+def rated(query_id: str, ratings: Iterable[Any], domain: str = "") -> LabelledQuery:
+    """Return a query into a video whose clips are all rated, by one annotator or several."""
+    saliency = tuple(tuple(clip) if isinstance(clip, list | tuple) else (clip,) for clip in ratings)
+    clips = tuple(range(len(saliency)))
+    return LabelledQuery(query_id, query_id, "", None, (), clips, saliency, domain=domain)
 
 
 def submit(folder: Path, rows: Iterable[Row]) -> list[Prediction]:
-    """Write rows as a submission and read it."""
+    """Write rows to a submission file and return its predictions."""
     path = folder / "submission.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return read_predictions(path)
 
 
 def printed(value: float) -> float:
-    """Round as the published evaluators do: by printing."""
+    """Round to two decimals by formatting, like the published evaluators."""
     return float(f"{value:.2f}")
 
 
 def moments_as_published(report: Mapping[str, Any], expected: Row) -> dict[str, Any]:
-    """Give the part of a moment report that the published output has, under its names and rounded as it is."""
-    found: dict[str, Any] = {}
+    """Return a moment report's values with the names and the rounding of the published output."""
+    renamed: dict[str, Any] = {}
     for length in {"full", "short", "middle", "long"} & set(expected):
-        found[length] = {}
+        renamed[length] = {}
         for name, value in expected[length].items():
             own = report[length][name.removeprefix("MR-")]
-            found[length][name] = {key: printed(own[key]) for key in value} if isinstance(value, dict) else printed(own)
-    return found
+            is_group = isinstance(value, dict)
+            renamed[length][name] = {key: printed(own[key]) for key in value} if is_group else printed(own)
+    return renamed
 
 
 def highlights_as_published(report: HighlightReport) -> dict[str, Any]:
@@ -86,12 +88,12 @@ def highlights_as_published(report: HighlightReport) -> dict[str, Any]:
 
 
 def only(expected: Row, prefix: str) -> dict[str, Any]:
-    """Take the groups of published output: those of highlights begin with HL, the others are moments'."""
+    """Return the groups of published output for highlights (prefix HL) or moments (any other prefix)."""
     groups = {name: value for name, value in expected.items() if name != "brief"}
     return {name: value for name, value in groups.items() if name.startswith("HL") == (prefix == "HL")}
 
 
 def check_as_published(moments: MomentReport | None, highlights: HighlightReport | None, expected: Row) -> None:
-    """Hold reports against published output, number by number as it is printed."""
+    """Check that every number of the reports equals the published output, as printed."""
     assert (moments_as_published(moments.to_dict(), expected) if moments else {}) == only(expected, "MR")
     assert (highlights_as_published(highlights) if highlights else {}) == only(expected, "HL")

@@ -1,4 +1,4 @@
-"""Corrected rows: the correction by hand then measured, both directions, and the published numbers."""
+"""Metrics with hubness correction: equality with scores corrected by hand, both directions, and published numbers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,35 +22,35 @@ def sample(texts: int, videos: int, seed: int = 0, scale: float = 2.0) -> Any:
 
 
 def check_same(found: Row, scores: Any, truth: Any = None, **settings: Any) -> None:
-    """Hold a row against the plain one of scores that are corrected already."""
+    """Check that a row equals the plain row of scores that were corrected beforehand."""
     expected = evaluate(scores, truth, **settings)[0 if found.direction == "t2v" else 1].metrics
     assert found.metrics.to_dict() == expected.to_dict()
 
 
 def naive_dual_softmax(scores: Any) -> Any:
-    """Weigh each score by its share among the scores of its column."""
-    weighed = np.zeros_like(scores)
+    """Multiply each score by the softmax of its column."""
+    weighted = np.zeros_like(scores)
     for column in range(scores.shape[1]):
         powers = [np.exp(value) for value in scores[:, column]]
         for row in range(scores.shape[0]):
-            weighed[row, column] = scores[row, column] * powers[row] / sum(powers)
-    return weighed
+            weighted[row, column] = scores[row, column] * powers[row] / sum(powers)
+    return weighted
 
 
 @pytest.mark.parametrize("calibrate", [sk_norm, qb_norm, partial(qb_norm, beta=2.0, k=2)])
-def test_a_row_is_the_corrected_scores_measured(calibrate: Any) -> None:
+def test_row_equals_metrics_of_corrected_scores(calibrate: Any) -> None:
     scores, bank, truth = sample(9, 4), sample(30, 4, seed=1), np.array([0, 0, 1, 1, 1, 2, 2, 3, 3])
-    calibration = calibrate(torch.from_numpy(bank))
-    corrected = np.array([calibration.correct(torch.from_numpy(row)).tolist() for row in scores])
+    correction = calibrate(torch.from_numpy(bank))
+    corrected = np.array([correction.correct(torch.from_numpy(row)).tolist() for row in scores])
     row = evaluate_calibrated("QB-norm", "t2v", [(scores, bank)], calibrate, truth, bank="made-up queries")
     check_same(row, corrected, truth)
     assert (row.label, row.direction, row.bank) == ("QB-norm", "t2v", "made-up queries")
 
 
-def test_from_video_to_text_a_bank_of_videos_corrects_the_texts() -> None:
+def test_video_to_text_corrects_texts_with_a_bank_of_videos() -> None:
     scores, bank, truth = sample(9, 4), sample(9, 30, seed=1), np.array([0, 0, 1, 1, 1, 2, 2, 3, 3])
-    calibration = sk_norm(torch.from_numpy(bank).T)
-    corrected = scores + calibration.potentials.numpy()[:, None]
+    correction = sk_norm(torch.from_numpy(bank).T)
+    corrected = scores + correction.potentials.numpy()[:, None]
     for all_captions in (False, True):
         row = evaluate_calibrated(
             "SK-norm", "v2t", [(scores, bank)], sk_norm, truth, bank="made-up videos", all_captions=all_captions
@@ -58,7 +58,7 @@ def test_from_video_to_text_a_bank_of_videos_corrects_the_texts() -> None:
         check_same(row, corrected, truth, all_captions=all_captions)
 
 
-def test_levels_are_corrected_each_by_itself_then_averaged() -> None:
+def test_levels_are_corrected_separately_then_averaged() -> None:
     levels = [(sample(6, 6, seed), sample(20, 6, seed + 10)) for seed in range(3)]
     each = [scores + sk_norm(torch.from_numpy(bank)).potentials.numpy() for scores, bank in levels]
     row = evaluate_calibrated("SK-norm", "t2v", levels, sk_norm, bank="made-up queries")
@@ -66,16 +66,16 @@ def test_levels_are_corrected_each_by_itself_then_averaged() -> None:
 
 
 @pytest.mark.parametrize("direction", ["t2v", "v2t"])
-def test_a_dual_softmax_is_the_naive_one(direction: Literal["t2v", "v2t"]) -> None:
+def test_dual_softmax_equals_naive_version(direction: Literal["t2v", "v2t"]) -> None:
     scores, truth = sample(9, 4), np.array([0, 0, 1, 1, 1, 2, 2, 3, 3])
-    weighed = naive_dual_softmax(scores) if direction == "t2v" else naive_dual_softmax(scores.T).T
+    weighted = naive_dual_softmax(scores) if direction == "t2v" else naive_dual_softmax(scores.T).T
     row = evaluate_dual_softmax(direction, scores, truth)
-    check_same(row, weighed, truth)
-    asking = "9 texts" if direction == "t2v" else "4 videos"
-    assert (row.label, row.bank) == ("dual softmax", f"all {asking} of the test, looked at together")
+    check_same(row, weighted, truth)
+    queries = "9 texts" if direction == "t2v" else "4 videos"
+    assert (row.label, row.bank) == ("dual softmax", f"all {queries} of the test set at once")
 
 
-def test_the_other_way_round_is_the_transpose_where_each_video_has_one_text() -> None:
+def test_directions_are_transposes_with_one_text_per_video() -> None:
     scores, bank = sample(8, 8), sample(20, 8, seed=1)
     forth = evaluate_calibrated("QB-norm", "t2v", [(scores, bank)], qb_norm, bank="queries")
     back = evaluate_calibrated("QB-norm", "v2t", [(scores.T, bank.T)], qb_norm, bank="videos")
@@ -84,7 +84,7 @@ def test_the_other_way_round_is_the_transpose_where_each_video_has_one_text() ->
     assert np.array_equal(forth.metrics.ranks.mean, back.metrics.ranks.mean)
 
 
-def test_scores_are_left_as_they_were() -> None:
+def test_scores_are_not_modified() -> None:
     scores, bank = sample(6, 6), sample(20, 6, seed=1)
     kept = scores.copy(), bank.copy()
     evaluate_calibrated("QB-norm", "t2v", [(scores, bank)], qb_norm, bank="queries")
@@ -93,11 +93,11 @@ def test_scores_are_left_as_they_were() -> None:
     assert np.array_equal(bank, kept[1])
 
 
-def test_what_it_refuses() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     scores, bank = sample(4, 4), sample(20, 4, seed=1)
     holed = bank.copy()
     holed[7, 2] = np.nan
-    way: Any = "sideways"
+    direction: Any = "sideways"
     cases: list[tuple[Callable[[], object], type[Exception], str]] = [
         (
             lambda: evaluate_calibrated("SK-norm", "t2v", [(scores, holed)], sk_norm, bank="queries"),
@@ -106,12 +106,12 @@ def test_what_it_refuses() -> None:
         ),
         (lambda: evaluate_dual_softmax("t2v", holed), VidretError, "got nan for text 7 and video 2"),
         (lambda: evaluate_dual_softmax("t2v", scores[0]), ValueError, r"a matrix of floats, got float64 \(4,\)"),
-        (lambda: evaluate_dual_softmax(way, scores), ValueError, "direction must be t2v or v2t, got sideways"),
+        (lambda: evaluate_dual_softmax(direction, scores), ValueError, "direction must be t2v or v2t, got sideways"),
         (lambda: evaluate_calibrated("SK-norm", "t2v", [], sk_norm, bank="queries"), ValueError, "at least 1, got 0"),
         (
             lambda: evaluate_calibrated("SK-norm", "t2v", [(scores, bank)], sk_norm, bank=""),
             ValueError,
-            "corrected with a named one, got 'SK-norm', ''",
+            "named for any other, got 'SK-norm' and ''",
         ),
     ]
     for call, error, message in cases:
@@ -120,7 +120,7 @@ def test_what_it_refuses() -> None:
 
 
 class Corrected(Golden):
-    """The published numbers, with the cosines that corrections were made of."""
+    """The published numbers, with the cosines that were corrected."""
 
     def __init__(self, folder: Any) -> None:
         super().__init__(folder)
@@ -137,7 +137,7 @@ def golden(request: pytest.FixtureRequest) -> Corrected:
     return Corrected(request.param)
 
 
-def test_qb_norm_counts_as_published(golden: Corrected) -> None:
+def test_qb_norm_equals_published_code(golden: Corrected) -> None:
     results = dict(golden.metrics["qbnorm"]["results"])
     check_published(evaluate(golden.cosines)[0].metrics.summary, results.pop("base"), PRINTED)
     assert len(results) >= 9
@@ -148,7 +148,7 @@ def test_qb_norm_counts_as_published(golden: Corrected) -> None:
         check_published(row.metrics.summary, expected["metrics"], PRINTED)
 
 
-def test_sk_norm_counts_as_published(golden: Corrected) -> None:
+def test_sk_norm_equals_published_code(golden: Corrected) -> None:
     results, logits = golden.metrics["sinkhorn"]["results"], 100 * golden.cosines
     check_published(evaluate(logits)[0].metrics.summary, results["none"]["t2v"])
     for name, bank in [("bank_x100", 100 * golden.bank), ("test_x100", logits)]:
@@ -156,7 +156,7 @@ def test_sk_norm_counts_as_published(golden: Corrected) -> None:
         check_published(row.metrics.summary, results[name]["t2v"])
 
 
-def test_dual_softmax_counts_as_published(golden: Corrected) -> None:
+def test_dual_softmax_equals_published_code(golden: Corrected) -> None:
     logits, expected = 10 * golden.distinct, golden.metrics["dsl"]
     check_published(evaluate_dual_softmax("t2v", logits).metrics.summary, expected["t2v"])
     check_published(evaluate_dual_softmax("v2t", logits).metrics.summary, expected["v2t"])

@@ -1,4 +1,4 @@
-"""Proves vidret/metrics/grounding.py and matching.py against loops written from the protocol, and by what must hold."""
+"""Moment metrics: equality with loops written from the protocol, and properties."""
 
 import json
 import math
@@ -11,13 +11,13 @@ from tests.metrics.submissions import find_files
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
 from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, MomentReport, score_moments
-from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, find_overlaps
+from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, temporal_iou
 from vidret.metrics.predictions import Prediction
 
 Spans = list[tuple[float, float]]
 
 
-# ---- The naive twin: one query, one threshold, one span at a time.
+# Naive version: one query, one threshold, one span at a time.
 def naive_overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
     shared = min(one[1], other[1]) - max(one[0], other[0])
     return shared / (max(one[1], other[1]) - min(one[0], other[0])) if shared > 0 else 0.0
@@ -25,18 +25,18 @@ def naive_overlap(one: tuple[float, float], other: tuple[float, float]) -> float
 
 def naive_precision(found: list[list[float]], truths: Spans, threshold: float) -> float:
     ranked = sorted(found[:10], key=lambda span: -span[2])
-    free = set(range(len(truths)))
-    recalls, precisions, right = [0.0], [0.0], 0
-    for place, (start, end, _) in enumerate(ranked, start=1):
-        options = [(naive_overlap((start, end), truths[each]), each) for each in free]
+    unmatched = set(range(len(truths)))
+    recalls, precisions, num_correct = [0.0], [0.0], 0
+    for rank, (start, end, _) in enumerate(ranked, start=1):
+        options = [(naive_overlap((start, end), truths[index]), index) for index in unmatched]
         best = max(options, default=(0.0, -1))
         if best[0] >= threshold:
-            right += 1
-            free.remove(best[1])
-        recalls.append(right / len(truths))
-        precisions.append(right / place)
-    for place in range(len(precisions) - 2, -1, -1):
-        precisions[place] = max(precisions[place], precisions[place + 1])
+            num_correct += 1
+            unmatched.remove(best[1])
+        recalls.append(num_correct / len(truths))
+        precisions.append(num_correct / rank)
+    for rank in range(len(precisions) - 2, -1, -1):
+        precisions[rank] = max(precisions[rank], precisions[rank + 1])
     return sum((recalls[n] - recalls[n - 1]) * precisions[n] for n in range(1, len(recalls)))
 
 
@@ -59,7 +59,7 @@ def naive_metrics(found: list[list[list[float]]], truths: list[Spans], low: floa
 
 
 def sample(seed: int, num: int = 60) -> tuple[list[LabelledQuery], list[Prediction]]:
-    """Make queries with 1..6 true spans and 0..13 found ones: near misses, repetitions, equal scores, empty ones."""
+    """Return queries with 1..6 true and 0..13 predicted spans: near misses, duplicates, ties and empty spans."""
     rng = np.random.default_rng(seed)
     queries, predictions = [], []
     for name in range(num):
@@ -83,7 +83,7 @@ def check_same(one: MomentReport, other: MomentReport) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("lengths", [QVHIGHLIGHTS_LENGTHS, OPEN_LENGTHS])
-def test_equal_to_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> None:
+def test_equals_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> None:
     queries, predictions = sample(seed)
     report = score_moments(queries, predictions, lengths=lengths)
     found = [each.spans.tolist() for each in predictions if each.spans is not None]
@@ -102,7 +102,7 @@ def test_equal_to_loops(seed: int, lengths: dict[str, tuple[float, float]]) -> N
         assert own == pytest.approx(expected, abs=1e-9)
 
 
-def test_each_query_by_itself_is_the_same_and_so_are_more_than_a_block_of_them() -> None:
+def test_queries_are_independent_across_blocks() -> None:
     queries, predictions = sample(1, num=1100)
     report = score_moments(queries, predictions)
     for row in (0, 511, 512, 1099):
@@ -111,19 +111,19 @@ def test_each_query_by_itself_is_the_same_and_so_are_more_than_a_block_of_them()
         np.testing.assert_array_equal(alone.full.best_overlaps[0], report.full.best_overlaps[row])
 
 
-def test_the_order_of_queries_predictions_and_true_spans_changes_nothing() -> None:
+def test_order_of_queries_predictions_and_true_spans_has_no_effect() -> None:
     queries, predictions = sample(2)
     report = score_moments(queries, predictions)
     check_same(score_moments(queries, predictions[::-1]), report)
     turned = score_moments(queries[::-1], predictions)
     np.testing.assert_array_equal(turned.full.average_precision[::-1], report.full.average_precision)
-    # Far apart, so that no span reaches a threshold with two of them: of equal overlaps the last true span is taken.
+    # Disjoint, so that no span reaches a threshold with two of them: of equal overlaps the last true span is matched.
     apart = [replace(each, spans=((0.0, 10.0), (20.0, 40.0), (60.0, 100.0))) for each in queries]
     other = [replace(each, spans=each.spans[::-1]) for each in apart]
     check_same(score_moments(other, predictions), score_moments(apart, predictions))
 
 
-def test_later_and_slower_times_and_stretched_scores_change_nothing() -> None:
+def test_shifted_or_scaled_times_and_scores_have_no_effect() -> None:
     queries, predictions = sample(3)
     report = score_moments(queries, predictions)
     for scale, shift in ((1.0, 512.0), (4.0, 0.0)):
@@ -136,7 +136,7 @@ def test_later_and_slower_times_and_stretched_scores_change_nothing() -> None:
         check_same(score_moments(moved, found), report)
 
 
-def test_right_answers_are_a_hundred_and_what_follows_them_costs_nothing() -> None:
+def test_exact_spans_score_100_whatever_follows_them() -> None:
     queries, _ = sample(4)
     exact = [np.array([[s, e, 1.0] for s, e in sorted(set(q.spans))]) for q in queries]
     queries = [replace(q, spans=tuple(sorted(set(q.spans)))) for q in queries]
@@ -148,7 +148,7 @@ def test_right_answers_are_a_hundred_and_what_follows_them_costs_nothing() -> No
         assert report.full.mean_overlap == report.full.recall(0.95) == 100
 
 
-def test_stricter_is_never_better_and_more_spans_are_never_worse() -> None:
+def test_scores_fall_with_the_threshold_and_rise_with_the_number_of_spans() -> None:
     report = score_moments(*sample(5))
     metrics = report.to_dict()["full"]
     assert isinstance(metrics, dict)
@@ -159,17 +159,17 @@ def test_stricter_is_never_better_and_more_spans_are_never_worse() -> None:
     assert (np.diff(report.full.average_precision, axis=1) <= 1e-12).all()
 
 
-def test_ten_spans_count_as_they_are_listed() -> None:
+def test_only_the_first_ten_spans_in_list_order_count() -> None:
     query = LabelledQuery("1", "v", "", 100.0, ((0.0, 6.0),))
     wrong, right = [[50.0, 60.0, 0.1]], [[0.0, 6.0, 0.9]]
     tenth, eleventh = ([*(wrong * num), *right] for num in (9, 10))
     first, second = (score_moments([query], [Prediction("1", np.array(each))]) for each in (tenth, eleventh))
     assert first.full.mean_average_precision == 100  # its score puts it first
     assert second.full.mean_average_precision == 0
-    assert first.full.recall(0.3, 5) == 0  # recall goes by the list, not by the scores
+    assert first.full.recall(0.3, 5) == 0  # recall uses the list order, not the scores
 
 
-def test_a_length_that_no_true_span_has_is_absent() -> None:
+def test_length_range_without_true_spans_is_none() -> None:
     query = LabelledQuery("1", "v", "", 200.0, ((0.0, 10.0), (0.0, 160.0)))
     found = [Prediction("1", np.array([[0.0, 160.0, 1.0]]))]
     report = score_moments([query], found)
@@ -184,7 +184,7 @@ def test_a_length_that_no_true_span_has_is_absent() -> None:
     assert above.to_dict()["lengths"] == {"short": [0, 10], "middle": [10, 30], "long": [30, None]}
 
 
-def test_a_report_is_json() -> None:
+def test_report_is_json() -> None:
     queries, predictions = sample(6, num=7)
     content = json.loads(json.dumps(score_moments(queries, predictions).to_dict(), allow_nan=False))
     assert content["full"]["num_queries"] == 7
@@ -193,40 +193,40 @@ def test_a_report_is_json() -> None:
     assert content["full"]["mAP"]["average"] == pytest.approx(np.mean(content["per_query"]["average_precision"]) * 100)
 
 
-def test_empty_spans_overlap_with_nothing() -> None:
+def test_empty_spans_have_no_overlap() -> None:
     found = np.array([[[3.0, 3.0], [0.0, 0.0], [0.0, 6.0]]])
     truths = np.array([[[0.0, 6.0], [3.0, 3.0], [0.0, 0.0]]])
-    assert find_overlaps(found, truths)[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert temporal_iou(found, truths)[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
     report = score_moments(
         [LabelledQuery("1", "v", "", 9.0, ((3.0, 3.0),))], [Prediction("1", np.array([[3.0, 3.0, 1.0]]))]
     )
-    assert len(report.full.ids) == 1  # it counts, and is missed
+    assert len(report.full.ids) == 1  # it counts as a miss
     assert report.full.recall(0.3) == report.full.mean_average_precision == 0
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_invalid_queries_and_predictions_are_rejected() -> None:
     query = LabelledQuery("1", "v", "", 9.0, ((0.0, 3.0),))
     found = [Prediction("1", np.array([[0.0, 3.0, 1.0]]))]
     for asked, answered, reason in (
-        (replace(query, spans=()), found, "query 1 must have a true span to be scored against, got none"),
+        (replace(query, spans=()), found, "query 1 must have at least one true span, got none"),
         (replace(query, spans=((3.0, 0.0),)), found, r"true spans of query 1 must start before they end, got \[3.0"),
         (replace(query, spans=((0.0, math.nan),)), found, r"must start before they end, got \[0.0, nan"),
         (query, [Prediction("1", saliency=np.ones(3))], "query 1 must have windows, got saliency scores only"),
-        (query, [], "must answer every query"),
+        (query, [], "must include every query"),
     ):
         with pytest.raises(VidretError, match=reason):
             score_moments([asked], answered)
-    with pytest.raises(ValueError, match="num_spans must be 1 to 5, got 0"):
+    with pytest.raises(ValueError, match=r"num_spans must be in 1\.\.5, got 0"):
         score_moments([query], found).full.recall(0.5, 0)
 
 
-def test_precision_is_the_published_code_s() -> None:
+def test_precision_equals_published_code() -> None:
     for path in find_files("eval/qvh_edge/primitives.json"):
         cases = json.loads(path.read_text("utf-8"))["detection_ap"]
         assert len(cases) >= 60
         for case in cases:
             spans, truths = np.array(case["pred"]).reshape(-1, 3), np.array(case["gt"])
             ranked = spans[np.argsort(-spans[:, 2], kind="stable"), :2]
-            overlaps = find_overlaps(ranked[None], truths[None])
+            overlaps = temporal_iou(ranked[None], truths[None])
             found = average_precision(overlaps, np.array([len(truths)]))
             np.testing.assert_allclose(found[0], case["ap"], atol=1e-12, rtol=0)

@@ -1,4 +1,4 @@
-"""Proves vidret/metrics/corpus.py against loops, and by what must hold."""
+"""Moment retrieval from a corpus: equality with loops, and properties."""
 
 import json
 import math
@@ -9,30 +9,30 @@ import pytest
 from tests.metrics.test_grounding import naive_overlap
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.corpus import CorpusReport, FoundMoment, recall_at, score_corpus
+from vidret.metrics.corpus import CorpusReport, RetrievedMoment, recall_at, score_corpus
 from vidret.metrics.grounding import score_moments
 from vidret.metrics.predictions import Prediction
 
 
-def naive_places(query: LabelledQuery, found: list[FoundMoment], threshold: float) -> tuple[int, int, int]:
-    moment = span = video = 0
-    inside, seen = 0, []
-    for place, each in enumerate(found, start=1):
-        if each.video not in seen:
-            seen.append(each.video)
-        if each.video != query.video:
+def naive_corpus_ranks(query: LabelledQuery, moments: list[RetrievedMoment], threshold: float) -> tuple[int, int, int]:
+    moment_rank = span_rank = video_rank = 0
+    num_inside, seen = 0, []
+    for rank, moment in enumerate(moments, start=1):
+        if moment.video not in seen:
+            seen.append(moment.video)
+        if moment.video != query.video:
             continue
-        inside += 1
-        video = video or len(seen)
-        if any(naive_overlap((each.start, each.end), truth) >= threshold for truth in query.spans):
-            moment, span = moment or place, span or inside
-    return moment, span, video
+        num_inside += 1
+        video_rank = video_rank or len(seen)
+        if any(naive_overlap((moment.start, moment.end), truth) >= threshold for truth in query.spans):
+            moment_rank, span_rank = moment_rank or rank, span_rank or num_inside
+    return moment_rank, span_rank, video_rank
 
 
-def sample(seed: int, num: int = 40) -> tuple[list[LabelledQuery], dict[str, list[FoundMoment]]]:
+def sample(seed: int, num: int = 40) -> tuple[list[LabelledQuery], dict[str, list[RetrievedMoment]]]:
     rng = np.random.default_rng(seed)
     queries: list[LabelledQuery] = []
-    found: dict[str, list[FoundMoment]] = {}
+    found: dict[str, list[RetrievedMoment]] = {}
     for name in map(str, range(num)):
         starts = rng.integers(0, 10, size=rng.integers(1, 4)) * 10.0
         truths = tuple((start, start + 10.0 + 2 * rng.integers(0, 5)) for start in starts)
@@ -40,7 +40,7 @@ def sample(seed: int, num: int = 40) -> tuple[list[LabelledQuery], dict[str, lis
         found[name] = []
         for _ in range(rng.integers(0, 150)):
             start = rng.integers(0, 100) * 1.0
-            found[name].append(FoundMoment(f"v{rng.integers(8)}", start, start + rng.integers(0, 25)))
+            found[name].append(RetrievedMoment(f"v{rng.integers(8)}", start, start + rng.integers(0, 25)))
     return queries, found
 
 
@@ -50,18 +50,18 @@ def check_same(one: CorpusReport, other: CorpusReport) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equal_to_loops(seed: int) -> None:
+def test_equals_loops(seed: int) -> None:
     queries, found = sample(seed)
     report = score_corpus(queries, found)
     for row, query in enumerate(queries):
         for column, threshold in enumerate((0.5, 0.7)):
             own = report.moments[row, column], report.spans[row, column], report.videos[row]
-            assert own == naive_places(query, found[query.id], threshold)
+            assert own == naive_corpus_ranks(query, found[query.id], threshold)
 
 
-def test_a_report_counts_places_and_is_json() -> None:
+def test_report_has_recalls_and_is_json() -> None:
     query = LabelledQuery("1", "a", "", 50.0, ((10.0, 20.0),))
-    near, far, other = FoundMoment("a", 10, 16), FoundMoment("a", 30, 40), FoundMoment("b", 10, 20)
+    near, far, other = RetrievedMoment("a", 10, 16), RetrievedMoment("a", 30, 40), RetrievedMoment("b", 10, 20)
     report = json.loads(json.dumps(score_corpus([query], {"1": [other, other, far, near]}).to_dict(), allow_nan=False))
     assert report["VCMR"]["0.5"] == {"R1": 0, "R5": 100, "R10": 100, "R100": 100}
     assert report["VCMR"]["0.7"] == {"R1": 0, "R5": 0, "R10": 0, "R100": 0}
@@ -71,13 +71,13 @@ def test_a_report_counts_places_and_is_json() -> None:
     assert (recall_at(np.array([0, 1, 5, 6]), 5), recall_at(np.array([0, 0]), 100)) == (50, 0)
 
 
-def test_what_must_hold() -> None:
+def test_ranks_of_the_three_tasks_are_consistent() -> None:
     queries, found = sample(9)
     report = score_corpus(queries, found)
     right = report.moments > 0
     assert right.any()
     assert (report.spans[right] <= report.moments[right]).all()
-    assert ((report.videos[:, None] <= report.moments) | ~right).all()  # nowhere right, or the video is seen before
+    assert ((report.videos[:, None] <= report.moments) | ~right).all()  # no correct moment, or its video comes first
     assert ((report.spans > 0) == right).all()
     loose, strict = report.moments.T
     assert ((loose > 0) & (loose <= strict))[strict > 0].all()
@@ -90,7 +90,7 @@ def test_what_must_hold() -> None:
     assert not nowhere.videos.any()
 
 
-def test_in_an_index_of_one_video_all_three_agree_with_recall_in_that_video() -> None:
+def test_one_video_corpus_agrees_with_moment_metrics() -> None:
     queries, found = sample(10)
     queries = [LabelledQuery(each.id, "v", "", each.duration, each.spans) for each in queries]
     one = {name: [each._replace(video="v") for each in listed] for name, listed in found.items()}
@@ -104,16 +104,20 @@ def test_in_an_index_of_one_video_all_three_agree_with_recall_in_that_video() ->
             assert recall_at(report.moments[:, column], rank) == alone.full.recall(threshold, rank)
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_invalid_queries_and_predictions_are_rejected() -> None:
     query = LabelledQuery("1", "v", "", 9.0, ((0.0, 3.0),))
     for queries, moments, reason in (
-        ([], {}, "queries must have an id each and be at least one, got 0"),
-        ([query, query], {"1": []}, "queries must have an id each and be at least one, got 2"),
-        ([query], {}, "found must have a list for every query, got none for 1"),
-        ([LabelledQuery("1", "v", "", 9.0)], {"1": []}, "query 1 must have a true span"),
-        ([query], {"1": [FoundMoment("v", 3, 2)]}, r"moments of query 1 must start before they end, got \[3.0, 2.0\]"),
-        ([query], {"1": [FoundMoment("v", 3, math.nan)]}, "must start before they end"),
-        ([query], {"1": [FoundMoment("v", 3, math.inf)]}, "must start before they end"),
+        ([], {}, "queries must be at least one and have unique ids, got 0"),
+        ([query, query], {"1": []}, "queries must be at least one and have unique ids, got 2"),
+        ([query], {}, "retrieved must have a list for every query, got none for 1"),
+        ([LabelledQuery("1", "v", "", 9.0)], {"1": []}, "query 1 must have at least one true span"),
+        (
+            [query],
+            {"1": [RetrievedMoment("v", 3, 2)]},
+            r"moments of query 1 must start before they end, got \[3.0, 2.0\]",
+        ),
+        ([query], {"1": [RetrievedMoment("v", 3, math.nan)]}, "must start before they end"),
+        ([query], {"1": [RetrievedMoment("v", 3, math.inf)]}, "must start before they end"),
     ):
         with pytest.raises(VidretError, match=reason):
             score_corpus(queries, moments)

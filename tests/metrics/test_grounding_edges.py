@@ -1,4 +1,4 @@
-"""Holds the metrics against the official evaluator on odd files; says where we part from it case by case, and why."""
+"""Equality with the official evaluator on unusual files, and the deliberate differences, case by case."""
 
 import json
 import math
@@ -29,9 +29,9 @@ def read_cases() -> dict[str, Case]:
 
 
 def score(case: Case, folder: Path) -> Scored:
-    """Score a case as a user would: read the file and take the metrics of what is in it."""
+    """Score a case as a user would: read its file and compute the metrics that it has predictions for."""
     queries, predictions = [to_query(row) for row in case["gt"]], submit(folder, case["pred"])
-    if case["kwargs"].get("match_number") is False:  # the official evaluator then takes what both sides have
+    if case["kwargs"].get("match_number") is False:  # the official evaluator then uses the queries that both sides have
         queries = [query for query in queries if query.id in {each.id for each in predictions}]
         predictions = [each for each in predictions if each.id in {query.id for query in queries}]
     has_spans = any(each.spans is not None for each in predictions)
@@ -46,19 +46,19 @@ def take_moments(case: Case, folder: Path) -> MomentReport:
     return moments
 
 
-# ---- Where we part from the official evaluator. What is wrong in a file, found without the code under test:
+# Differences from the official evaluator: defects of a file, detected independently of the code under test.
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def answers_every_query(case: Case) -> bool:
-    found, asked = ({str(row["qid"]) for row in case[side]} for side in ("pred", "gt"))
-    return case["kwargs"].get("match_number") is False or found == asked
+    predicted, labelled = ({str(row["qid"]) for row in case[side]} for side in ("pred", "gt"))
+    return case["kwargs"].get("match_number") is False or predicted == labelled
 
 
 DEFECTS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     "ragged": (
-        "rows of start, end and score|rows of the same length",
+        "rows of start, end and score|rows of equal length",
         lambda case: any(len(span) != 3 for row in case["pred"] for span in row.get("pred_relevant_windows") or ()),
     ),
     "nan or endless": (
@@ -78,7 +78,7 @@ DEFECTS: dict[str, tuple[str, Callable[[Case], bool]]] = {
         lambda case: not all(is_number(x) for row in case["pred"] for x in row.get("pred_saliency_scores") or ()),
     ),
     "no saliency scores": (
-        "one for each clip",
+        "one per clip",
         lambda case: any(r.get("pred_saliency_scores") == [] for r in case["pred"]),
     ),
     "saliency in some rows": (
@@ -91,15 +91,18 @@ DEFECTS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     ),
     "answered twice": ("already", lambda case: max(Counter(str(r["qid"]) for r in case["pred"]).values()) > 1),
     "asked twice": (
-        "queries must have an id each",
+        "queries must have unique ids",
         lambda case: max(Counter(row["qid"] for row in case["gt"]).values()) > 1,
     ),
     "nothing in common": (
         "queries must be at least one",
         lambda case: not {str(row["qid"]) for row in case["pred"]} & {str(row["qid"]) for row in case["gt"]},
     ),
-    "not for the queries": ("must answer every query|must be for the queries", lambda c: not answers_every_query(c)),
-    "no true span": ("must have a true span", lambda case: any(not row["relevant_windows"] for row in case["gt"])),
+    "not for the queries": ("must include every query|must be for the queries", lambda c: not answers_every_query(c)),
+    "no true span": (
+        "must have at least one true span",
+        lambda case: any(not row["relevant_windows"] for row in case["gt"]),
+    ),
     "true span reversed": (
         "must start before they end",
         lambda case: any(end < start for row in case["gt"] for start, end in row["relevant_windows"]),
@@ -115,19 +118,19 @@ DEFECTS: dict[str, tuple[str, Callable[[Case], bool]]] = {
 
 
 @pytest.mark.parametrize("name", read_cases())
-def test_every_odd_file_is_scored_as_published_or_refused_for_what_is_wrong_in_it(name: str, tmp_path: Path) -> None:
+def test_unusual_files_are_scored_as_published_or_rejected_for_their_defect(name: str, tmp_path: Path) -> None:
     case = read_cases()[name]
-    if sentences := [sentence for sentence, has in DEFECTS.values() if has(case)]:
-        with pytest.raises(VidretError, match="|".join(sentences)):
+    if reasons := [reason for reason, is_present in DEFECTS.values() if is_present(case)]:
+        with pytest.raises(VidretError, match="|".join(reasons)):
             score(case, tmp_path)
     elif "result" in case:
         check_as_published(*score(case, tmp_path), case["result"])
     else:
-        score(case, tmp_path)  # the official evaluator breaks off; what we say instead is proved by name below
+        score(case, tmp_path)  # the official evaluator crashes; the tests below check the result
 
 
-def refuse(name: str, folder: Path, sentence: str) -> None:
-    with pytest.raises(VidretError, match=sentence):
+def check_rejected(name: str, folder: Path, reason: str) -> None:
+    with pytest.raises(VidretError, match=reason):
         score(read_cases()[name], folder)
 
 
@@ -136,111 +139,111 @@ def numbers(moments: MomentReport) -> tuple[float, float]:
 
 
 def vary(row: dict[str, Any]) -> Case:
-    """Give the case without faults a fourth query, which has its own true span 0-6 s, and an answer to it."""
+    """Return the case without defects plus a fourth query with a true span of 0-6 s, predicted as ``row`` says."""
     perfect = read_cases()["perfect"]
     answer = {**perfect["pred"][0], "qid": 4, **row}
     return {"pred": [*perfect["pred"], answer], "gt": [*perfect["gt"], {**perfect["gt"][0], "qid": 4}], "kwargs": {}}
 
 
-def test_no_window_is_a_miss(tmp_path: Path) -> None:
-    # The official evaluator breaks off. A method may well find nothing; it has then answered, and wrongly.
+def test_empty_list_of_windows_is_a_miss(tmp_path: Path) -> None:
+    # The official evaluator crashes. A method may find nothing, which is a valid but wrong prediction.
     moments = take_moments(read_cases()["empty_windows_one_query"], tmp_path)
     assert numbers(moments) == (75, 75)
 
 
-def test_a_nan_window_is_refused(tmp_path: Path) -> None:
-    # Officially it counts neither as right nor as wrong, so that it hides a wrong first answer: mAP stays 100.
+def test_nan_window_is_rejected(tmp_path: Path) -> None:
+    # Officially it counts neither as correct nor as wrong, which hides a wrong first span: mAP stays 100.
     assert read_cases()["nan_window"]["result"]["brief"]["MR-full-mAP"] == 100
-    refuse(
+    check_rejected(
         "nan_window",
         tmp_path,
         r"submission\.jsonl:4: windows of query 4 must have finite times and no NaN score, got \[nan, 6.0, 0.9\]",
     )
 
 
-def test_a_nan_score_is_refused(tmp_path: Path) -> None:
-    # It has no place in an order: where sorting leaves it depends on the order before.
+def test_nan_score_is_rejected(tmp_path: Path) -> None:
+    # NaN has no order: its position after sorting depends on the input order.
     with pytest.raises(
         VidretError, match=r":4: windows of query 4 must have finite times and no NaN score, got \[0.0, 6.0, nan\]"
     ):
         score(vary({"pred_relevant_windows": [[0, 6, math.nan]]}), tmp_path)
 
 
-def test_an_infinite_score_is_in_order(tmp_path: Path) -> None:
+def test_infinite_score_is_allowed(tmp_path: Path) -> None:
     check_as_published(*score(read_cases()["inf_score"], tmp_path), read_cases()["inf_score"]["result"])
 
 
-def test_a_reversed_window_is_refused(tmp_path: Path) -> None:
-    # Officially its negative length shrinks the union, so that an overlap can come out at any size.
+def test_reversed_window_is_rejected(tmp_path: Path) -> None:
+    # Officially its negative length shrinks the union, which allows an overlap of any size.
     with pytest.raises(
         VidretError, match=r":4: windows of query 4 must not end before they start, got \[6.0, 0.0, 0.9\]"
     ):
         score(vary({"pred_relevant_windows": [[6, 0, 0.9]]}), tmp_path)
 
 
-def test_a_window_outside_the_video_is_scored_as_it_is(tmp_path: Path) -> None:
-    # It is well defined and loses overlap by itself; cutting it to the video would flatter the method.
+def test_window_outside_the_video_is_not_clipped(tmp_path: Path) -> None:
+    # It is well defined and already loses overlap; clipping it to the video would favour the method.
     check_as_published(*score(read_cases()["out_of_range"], tmp_path), read_cases()["out_of_range"]["result"])
     moments = take_moments(vary({"pred_relevant_windows": [[-6, 6, 0.9]]}), tmp_path)
     assert moments.full.best_overlaps[3, 0] == 0.5
 
 
-def test_a_window_without_a_score_is_refused(tmp_path: Path) -> None:
+def test_window_without_score_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=":4: windows of query 4 must be rows of start, end and score"):
         score(vary({"pred_relevant_windows": [[0, 6]]}), tmp_path)
 
 
-def test_a_query_without_an_answer_is_refused(tmp_path: Path) -> None:
-    # As officially. To score a part, hand over its queries: the report then says how many they were.
-    refuse("missing_query", tmp_path, "predictions must answer every query, got none for 1 of 3, first 3")
+def test_missing_prediction_is_rejected(tmp_path: Path) -> None:
+    # As officially. To score a subset, pass its queries only: the report then states how many there are.
+    check_rejected("missing_query", tmp_path, "predictions must include every query, but lack 1 of 3, first 3")
     moments = take_moments(read_cases()["missing_query_nomatch_all_buckets"], tmp_path)
     assert len(moments.full.ids) == 3
 
 
-def test_an_answer_without_a_query_is_refused(tmp_path: Path) -> None:
+def test_prediction_without_query_is_rejected(tmp_path: Path) -> None:
     # As officially: the file is most likely that of another split.
     case = {**read_cases()["extra_query_nomatch"], "kwargs": {}}
-    with pytest.raises(VidretError, match="predictions must be for the queries, got 1 for others, first 9"):
+    with pytest.raises(VidretError, match="predictions must be for the queries only, got 1 others, first 9"):
         score(case, tmp_path)
 
 
-def test_a_query_answered_twice_is_refused(tmp_path: Path) -> None:
-    # Officially mAP pools the windows of both lines and all other numbers take the last line.
+def test_two_predictions_for_a_query_are_rejected(tmp_path: Path) -> None:
+    # Officially mAP pools the windows of both lines, and all other metrics use the last line.
     case = vary({})
     with pytest.raises(VidretError, match=r"submission\.jsonl:5: query 4 must be unique, but is already at .*:4"):
         score({**case, "pred": [*case["pred"], case["pred"][3]]}, tmp_path)
 
 
-def test_ids_are_the_same_as_numbers_and_as_texts(tmp_path: Path) -> None:
-    # The official evaluator breaks off; which of the two a benchmark uses says nothing about the answers.
+def test_ids_may_be_numbers_or_strings(tmp_path: Path) -> None:
+    # The official evaluator crashes.
     check_as_published(*score(read_cases()["string_qids"], tmp_path), read_cases()["perfect"]["result"])
 
 
-def test_windows_alone_are_scored_alone(tmp_path: Path) -> None:
+def test_windows_without_saliency_are_scored(tmp_path: Path) -> None:
     moments, highlights = score(read_cases()["only_windows"], tmp_path)
     assert moments is not None
     assert numbers(moments) == (100, 100)
     assert highlights is None
 
 
-def test_saliency_in_some_rows_is_refused(tmp_path: Path) -> None:
-    # The official evaluator breaks off too, without saying where.
-    refuse("saliency_missing_in_later_row", tmp_path, "query 4 must have saliency scores, got windows only")
+def test_saliency_in_some_rows_only_is_rejected(tmp_path: Path) -> None:
+    # The official evaluator crashes too, without naming the row.
+    check_rejected("saliency_missing_in_later_row", tmp_path, "query 4 must have saliency scores, got windows only")
 
 
-def test_a_query_without_a_true_span_is_refused(tmp_path: Path) -> None:
-    # The official evaluator breaks off. Neither right nor wrong is defined, so the annotations must be mended.
-    refuse("gt_empty_windows", tmp_path, "query 4 must have a true span to be scored against, got none")
+def test_query_without_true_span_is_rejected(tmp_path: Path) -> None:
+    # The official evaluator crashes. Correctness is undefined, so the annotations must be fixed.
+    check_rejected("gt_empty_windows", tmp_path, "query 4 must have at least one true span, got none")
 
 
-def test_a_length_without_a_query_is_absent(tmp_path: Path) -> None:
-    # The official evaluator breaks off, R2-Tuning's reports the number of all queries under that name.
+def test_length_range_without_queries_is_none(tmp_path: Path) -> None:
+    # The official evaluator crashes; R2-Tuning's reports the result of all queries instead.
     moments = take_moments(read_cases()["empty_bucket"], tmp_path)
     assert moments.by_length["long"] is None
     assert numbers(moments) == (100, 100)
 
 
-def test_a_true_span_above_150_seconds_is_in_no_length(tmp_path: Path) -> None:
+def test_true_span_above_150_s_is_in_no_length_range(tmp_path: Path) -> None:
     moments = take_moments(read_cases()["gt_longer_than_150"], tmp_path)
     assert len(moments.full.ids) == 4
     assert sum(len(each.ids) for each in moments.by_length.values() if each) == 3

@@ -1,4 +1,4 @@
-"""Holds the metrics against what published evaluators print for whole files, and against each query's own numbers."""
+"""Equality with the output of published evaluators for whole files, and with their results per query."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ from vidret.metrics.highlight import score_highlights
 from vidret.metrics.predictions import read_predictions
 
 
-def test_the_output_of_r2_tuning_s_evaluator() -> None:
+def test_r2_tuning_evaluator() -> None:
     for folder in (path.parent for path in find_files("r2tuning/metrics/expected.json")):
         queries = [to_query(row) for row in read_rows(folder / "gt.jsonl")]
         predictions = read_predictions(folder / "pred.jsonl")
@@ -32,7 +32,7 @@ def test_the_output_of_r2_tuning_s_evaluator() -> None:
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """Give a file that may be there packed."""
+    """Return the path of a file, decompressed into ``folder`` if only its .gz exists."""
     if path.exists():
         return path
     unpacked = folder / path.name
@@ -41,7 +41,7 @@ def unpack(path: Path, folder: Path) -> Path:
 
 
 @needs_goldens
-def test_the_official_output_for_qvhighlights(tmp_path: Path) -> None:
+def test_official_qvhighlights_evaluator(tmp_path: Path) -> None:
     folder = GOLDENS / "qvhighlights"
     queries = [to_query(row) for row in read_rows(folder / "gt_val.jsonl")]
     assert len(queries) == 1550
@@ -62,7 +62,7 @@ def test_the_official_output_for_qvhighlights(tmp_path: Path) -> None:
 
 
 @needs_data
-def test_the_output_for_tacos_of_two_published_evaluators(tmp_path: Path) -> None:
+def test_two_published_tacos_evaluators(tmp_path: Path) -> None:
     queries = [to_query(row) for row in read_rows(DATA / "tacos" / "tacos_test_release.jsonl")]
     predictions = read_predictions(unpack(GOLDENS / "grounding" / "pred_tacos.jsonl", tmp_path))
     report = score_moments(queries, predictions, lengths=OPEN_LENGTHS)

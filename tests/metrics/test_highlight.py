@@ -1,4 +1,4 @@
-"""Proves vidret/metrics/highlight.py against loops written from the protocols, by what must hold, and by goldens."""
+"""Highlight metrics: equality with loops written from the protocols, properties, and goldens."""
 
 import json
 from dataclasses import replace
@@ -22,24 +22,24 @@ from vidret.metrics.highlight import (
 from vidret.metrics.predictions import Prediction
 
 
-# ---- Naive twins.
+# Naive versions.
 def naive_stepwise(positive: list[bool], scores: list[float]) -> float:
-    curve = []  # recall and precision of the clips above each bar
-    for bar in set(scores):
-        taken = [label for label, score in zip(positive, scores, strict=True) if score >= bar]
-        if any(taken):
-            curve.append((sum(taken) / sum(positive), sum(taken) / len(taken)))
+    curve = []  # recall and precision of the clips at or above each threshold
+    for threshold in set(scores):
+        selected = [label for label, score in zip(positive, scores, strict=True) if score >= threshold]
+        if any(selected):
+            curve.append((sum(selected) / sum(positive), sum(selected) / len(selected)))
     steps = {recall: max(p for r, p in curve if r >= recall) for recall, _ in curve}
     return sum(steps.values()) / len(steps) if steps else 0.0
 
 
 def naive_trapezoid(ranked: list[bool]) -> float:
-    area, hits, recall_before, precision_before = 0.0, 0, 0.0, 1.0
-    for place, positive in enumerate(ranked, start=1):
+    area, hits, previous_recall, previous_precision = 0.0, 0, 0.0, 1.0
+    for rank, positive in enumerate(ranked, start=1):
         hits += positive
-        recall, precision = hits / max(sum(ranked), 1), hits / place
-        area += (recall - recall_before) * (precision_before + precision) / 2
-        recall_before, precision_before = recall, precision
+        recall, precision = hits / max(sum(ranked), 1), hits / rank
+        area += (recall - previous_recall) * (previous_precision + precision) / 2
+        previous_recall, previous_precision = recall, precision
     return area
 
 
@@ -50,8 +50,9 @@ def naive_highlights(query: LabelledQuery, scores: list[float]) -> tuple[list[li
     grid = [ratings.get(clip, (0, 0, 0)) for clip in range(num_clips)]
     full = (scores + [0.0] * num_clips)[:num_clips]
     best = scores.index(max(scores))
-    precision = [[naive_stepwise([row[a] >= bar for row in grid], full) for a in range(3)] for bar in (2, 3, 4)]
-    return precision, [best < num_clips and max(grid[best]) >= bar for bar in (2, 3, 4)]
+    levels = (2, 3, 4)
+    precision = [[naive_stepwise([row[a] >= level for row in grid], full) for a in range(3)] for level in levels]
+    return precision, [best < num_clips and max(grid[best]) >= level for level in levels]
 
 
 def rank(scores: list[float]) -> list[int]:
@@ -70,14 +71,14 @@ def naive_youtube(query: LabelledQuery, scores: list[float]) -> float:
 
 
 def sample(seed: int, num: int = 30, *, ties: bool = True) -> tuple[list[LabelledQuery], list[Prediction]]:
-    """Make rated queries and saliency, with repeated scores, and now and then a clip too few or too many."""
+    """Return rated queries and saliency with ties, and sometimes one score too few or too many."""
     rng = np.random.default_rng(seed)
     queries, predictions = [], []
     for name in map(str, range(num)):
         num_clips = int(rng.integers(3, 20))
         clips = np.flatnonzero(rng.random(num_clips) < 0.6).tolist() or [0]
-        marks = tuple(tuple(map(float, row)) for row in rng.integers(0, 5, size=(len(clips), 3)))
-        queries.append(LabelledQuery(name, "v", "", 2.0 * num_clips + 1, (), tuple(clips), marks))
+        ratings = tuple(tuple(map(float, row)) for row in rng.integers(0, 5, size=(len(clips), 3)))
+        queries.append(LabelledQuery(name, "v", "", 2.0 * num_clips + 1, (), tuple(clips), ratings))
         scores = rng.integers(-4, 5, size=num_clips + rng.integers(-1, 2)) if ties else rng.normal(size=num_clips)
         predictions.append(Prediction(name, saliency=scores.astype(np.float64)))
     return queries, predictions
@@ -94,19 +95,19 @@ def check_same(one: HighlightReport, other: HighlightReport) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_qvhighlights_is_equal_to_loops(seed: int) -> None:
+def test_qvhighlights_equals_loops(seed: int) -> None:
     queries, predictions = sample(seed)
     report = score_highlights(queries, predictions[::-1])
     expected = [naive_highlights(q, listed(p)) for q, p in zip(queries, predictions, strict=True)]
     np.testing.assert_allclose(report.average_precision, [each for each, _ in expected], atol=1e-12, rtol=0)
     np.testing.assert_array_equal(report.hits, [each for _, each in expected])
-    for number, level in enumerate(LEVELS):
-        assert report.mean_average_precision(level) == pytest.approx(100 * np.mean([e[number] for e, _ in expected]))
-        assert report.hit_rate(level) == pytest.approx(100 * np.mean([h[number] for _, h in expected]))
+    for index, level in enumerate(LEVELS):
+        assert report.mean_average_precision(level) == pytest.approx(100 * np.mean([e[index] for e, _ in expected]))
+        assert report.hit_rate(level) == pytest.approx(100 * np.mean([h[index] for _, h in expected]))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_domains_are_equal_to_loops(seed: int) -> None:
+def test_domain_metrics_equal_loops(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tvsum, youtube, predictions = [], [], []
     for name in map(str, range(12)):
@@ -127,7 +128,7 @@ def test_domains_are_equal_to_loops(seed: int) -> None:
         assert scored.mean == pytest.approx(sum(scored.by_domain.values()) / len(scored.by_domain))
 
 
-def test_only_the_order_of_scores_counts_and_an_order_of_queries_does_not() -> None:
+def test_monotonic_scores_and_order_of_queries_have_no_effect() -> None:
     queries, predictions = sample(5, ties=False)
     report = score_highlights(queries, predictions)
     check_same(score_highlights(queries, [Prediction(p.id, saliency=np.exp(listed(p))) for p in predictions]), report)
@@ -135,7 +136,7 @@ def test_only_the_order_of_scores_counts_and_an_order_of_queries_does_not() -> N
     np.testing.assert_array_equal(turned.average_precision[::-1], report.average_precision)
 
 
-def test_the_order_of_clips_counts_only_where_the_best_are_equal() -> None:
+def test_order_of_clips_has_no_effect_on_precision() -> None:
     rng = np.random.default_rng(0)
     positive, scores = rng.random((30, 4)) < 0.3, rng.integers(0, 5, size=30).astype(np.float64)
     moved = rng.permutation(30)
@@ -144,7 +145,7 @@ def test_the_order_of_clips_counts_only_where_the_best_are_equal() -> None:
     )
 
 
-def test_limits() -> None:
+def test_stepwise_precision_of_extreme_rankings() -> None:
     rng = np.random.default_rng(1)
     labels = rng.random((20, 5)) < 0.4
     scores = rng.normal(size=20)
@@ -152,25 +153,27 @@ def test_limits() -> None:
     assert stepwise_precision(np.ones((20, 1), dtype=bool), scores).tolist() == [1]
     for column in labels.T:
         assert stepwise_precision(column[:, None], column + 0.1 * rng.random(20)).tolist() == [1]
-    np.testing.assert_allclose(stepwise_precision(labels, np.zeros(20)), labels.mean(axis=0))  # one step: the share
+    np.testing.assert_allclose(
+        stepwise_precision(labels, np.zeros(20)), labels.mean(axis=0)
+    )  # one step of recall: the share of positives
     random, better = stepwise_precision(labels, scores), stepwise_precision(labels, scores + 9 * labels.mean(axis=1))
     assert better.mean() > random.mean()
 
 
-def test_a_clip_too_few_has_0_and_one_too_many_is_no_hit_and_both_are_named() -> None:
-    # As officially, since published files have such rows: a missing clip's 0 ranks above scores that are negative.
+def test_missing_scores_are_0_excess_scores_are_no_hits_and_both_are_reported() -> None:
+    # As officially, since published files have such rows: a missing score of 0 ranks above negative scores.
     query = LabelledQuery("1", "v", "", 6.0, (), (0, 2), ((4.0, 1.0), (4.0, 1.0)))
     short, long = [-1.0, -2.0], [-1.0, -2.0, -3.0, 5.0]
     few = score_highlights([query], [Prediction("1", saliency=np.array(short))])
-    assert few.average_precision[0].tolist() == [[1, 0]] * 3  # ranked 2, 0, 1: with its own last place it were 2, 1, 0
+    assert few.average_precision[0].tolist() == [[1, 0]] * 3  # ranked 2, 0, 1
     assert (few.padded, few.cut) == (("1",), ())
     many = score_highlights([query], [Prediction("1", saliency=np.array(long))])
-    assert not many.hits.any()  # the highest score is no clip's
+    assert not many.hits.any()  # the highest score belongs to no clip
     assert many.average_precision[0, 0, 0] == pytest.approx(naive_stepwise([True, False, True], long[:3]))
     assert (many.padded, many.cut) == ((), ("1",))
 
 
-def test_the_first_of_equal_best_clips_is_the_hit() -> None:
+def test_first_of_equal_best_clips_is_the_top_clip() -> None:
     query = LabelledQuery("1", "v", "", 6.0, (), (1,), ((2.0, 4.0, 0.0),))
     first, second = (
         score_highlights([query], [Prediction("1", saliency=np.array(each))]) for each in ([1.0, 1, 0], [0.0, 1, 1])
@@ -179,7 +182,7 @@ def test_the_first_of_equal_best_clips_is_the_hit() -> None:
     assert second.hits.all()  # one annotator is enough
 
 
-def test_the_ceiling_is_what_a_perfect_ranking_gets() -> None:
+def test_ceiling_is_the_score_of_a_perfect_ranking() -> None:
     queries, _ = sample(7)
     level = list(LEVELS).index("VeryGood")
     for annotator in range(3):
@@ -208,7 +211,7 @@ def test_reports_are_json() -> None:
     assert content["mAP"] == {"cat": 12.5, "dog": 100.0, "average": 56.25}
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_invalid_queries_and_predictions_are_rejected() -> None:
     query = LabelledQuery("1", "v", "", 6.0, (), (1,), ((2.0, 4.0),))
     found = [Prediction("1", saliency=np.ones(3))]
     cases: list[tuple[Any, list[LabelledQuery], list[Prediction], str]] = [
@@ -218,7 +221,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
             [Prediction("1", np.ones((1, 3)))],
             "query 1 must have saliency scores, got windows",
         ),
-        (score_highlights, [replace(query, duration=None)], found, "query 1 must say how long its video is"),
+        (score_highlights, [replace(query, duration=None)], found, "query 1 must have the duration of its video"),
         (score_highlights, [replace(query, clips=(3,))], found, r"query 1 must be among its 3, got 3\.\.3"),
         (score_highlights, [replace(query, clips=(), saliency=())], found, "query 1 must have ratings"),
         (score_highlights, [replace(query, clips=(0, 1))], found, "query 1 must have ratings"),
@@ -226,7 +229,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
             score_highlights,
             [query, replace(query, id="2", saliency=((1.0,),))],
             [*found, Prediction("2", saliency=np.ones(3))],
-            "same number of annotators",
+            "equally many annotators",
         ),
         (score_tvsum, [rated("1", [1, 2])], found, "a rating and a score for each clip, got 2 and 3"),
         (score_youtube, [replace(rated("1", [1, 0, 1]), clips=(0, 2, 1))], found, "a rating and a score for each clip"),
@@ -237,8 +240,8 @@ def test_what_cannot_be_scored_is_refused() -> None:
             score(queries, predictions)
 
 
-# ---- Goldens. QVHighlights' whole files are held in test_grounding_golden.py, with the moments of the same files.
-def test_precision_is_the_published_code_s() -> None:
+# Goldens. Whole files of QVHighlights are checked in test_grounding_golden.py, together with their moments.
+def test_precision_equals_published_code() -> None:
     for path in find_files("eval/qvh_edge/primitives.json"):
         cases = json.loads(path.read_text("utf-8"))["saliency_ap"]
         assert len(cases) >= 60
@@ -247,14 +250,14 @@ def test_precision_is_the_published_code_s() -> None:
             np.testing.assert_allclose(found, [case["ap"]], atol=1e-12, rtol=0)
 
 
-def test_domain_metrics_are_the_published_code_s() -> None:
+def test_domain_metrics_equal_published_code() -> None:
     for path in find_files("r2tuning/metrics/highlight_domain.json"):
         golden = json.loads(path.read_text("utf-8"))
         samples = golden["samples"]
         found = [Prediction(str(n), saliency=np.array(each["saliency"])) for n, each in enumerate(samples)]
         tvsum = score_tvsum([rated(str(n), each["anno"]) for n, each in enumerate(samples)], found)
         youtube = score_youtube([rated(str(n), each["match"]) for n, each in enumerate(samples)], found)
-        # The published numbers have five decimals of each video, then their mean with five.
+        # The published code rounds each video, and then the mean, to five decimals.
         assert tvsum.mean / 100 == pytest.approx(golden["tvsum_top5_mAP"], abs=1.1e-5)
         assert youtube.mean / 100 == pytest.approx(golden["youtube_mAP"], abs=1.1e-5)
 
@@ -264,7 +267,7 @@ def test_domain_metrics_are_the_published_code_s() -> None:
     ("name", "score", "label", "result"),
     [("tvsum", score_tvsum, "anno", "tvsum_top5_mAP"), ("youtube", score_youtube, "match", "mAP")],
 )
-def test_whole_benchmarks_are_the_published_code_s(name: str, score: Any, label: str, result: str) -> None:
+def test_whole_benchmarks_equal_published_code(name: str, score: Any, label: str, result: str) -> None:
     golden = json.loads((GOLDENS / "highlight" / "metrics.json").read_text("utf-8"))
     assert len(golden[f"{name}_small"]) >= 30
     for case in golden[f"{name}_small"]:
@@ -278,7 +281,7 @@ def test_whole_benchmarks_are_the_published_code_s(name: str, score: Any, label:
         for kind in (
             "random",
             "oracle_noise",
-        ):  # the others have equal scores, which the published code orders by chance
+        ):  # the others have ties, whose order is arbitrary in the published code
             keys = [f"{name}|{kind}|{query.domain}|{query.id}" for query in queries]
             found = [
                 Prediction(q.id, saliency=stored[key].astype(np.float64)) for q, key in zip(queries, keys, strict=True)

@@ -1,4 +1,4 @@
-"""Proves vidret/metrics/predictions.py: what is written is read, and every wrong line is named."""
+"""Submission files: round trips, and rejection of invalid lines by path and line."""
 
 import json
 import math
@@ -10,7 +10,13 @@ import pytest
 
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.predictions import Prediction, pair, read_predictions, write_predictions, write_submission
+from vidret.metrics.predictions import (
+    Prediction,
+    match_predictions,
+    read_predictions,
+    write_predictions,
+    write_submission,
+)
 
 GOOD = '{"qid": 1, "vid": "v", "query": "a cat", "pred_relevant_windows": [[0, 2.5, 0.5], [4, 4, -1]]}'
 
@@ -25,7 +31,7 @@ def write(folder: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_a_line_is_one_prediction(tmp_path: Path) -> None:
+def test_each_line_is_one_prediction(tmp_path: Path) -> None:
     lines = [GOOD, "", '{"qid": "b", "pred_saliency_scores": [1, -2.5], "pred_relevant_windows": null}']
     first, second = read_predictions(write(tmp_path, b"\xef\xbb\xbf" + "\r\n".join(lines).encode()))
     assert (first.id, second.id) == ("1", "b")
@@ -37,13 +43,13 @@ def test_a_line_is_one_prediction(tmp_path: Path) -> None:
     assert second.saliency.tolist() == [1, -2.5]
 
 
-def test_no_window_is_an_answer_of_its_own(tmp_path: Path) -> None:
+def test_empty_list_of_windows_is_valid(tmp_path: Path) -> None:
     (found,) = read_predictions(write(tmp_path, '{"qid": 1, "pred_relevant_windows": []}'))
     assert found.spans is not None
     assert found.spans.shape == (0, 3)
 
 
-def test_what_is_written_is_read_in_the_order_of_the_queries(tmp_path: Path) -> None:
+def test_round_trip_in_the_order_of_the_queries(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     queries = [query(name) for name in ("7", "007", "x", "12345678901234567890")]
     made = [
@@ -64,7 +70,7 @@ def test_what_is_written_is_read_in_the_order_of_the_queries(tmp_path: Path) -> 
     assert "pred_relevant_windows" not in (tmp_path / "b.jsonl").read_text("utf-8")
 
 
-def test_the_server_gets_one_file_without_a_folder(tmp_path: Path) -> None:
+def test_submission_zip_has_two_files_and_no_folder(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     write_submission(tmp_path / "both.zip", val=path, test=path)
     with ZipFile(tmp_path / "both.zip") as archive:
@@ -85,7 +91,7 @@ def test_the_server_gets_one_file_without_a_folder(tmp_path: Path) -> None:
         ('{"qid": 2, "pred_relevant_windows": {}}', "pred_relevant_windows must be a list of numbers, got {}"),
         ('{"qid": 2, "pred_relevant_windows": [["1", "2", "3"]]}', "must be a list of numbers"),
         ('{"qid": 2, "pred_relevant_windows": [[1, null, 3]]}', "must be a list of numbers"),
-        ('{"qid": 2, "pred_relevant_windows": [[1, 2, 3], [1, 2]]}', "must have rows of the same length"),
+        ('{"qid": 2, "pred_relevant_windows": [[1, 2, 3], [1, 2]]}', "must have rows of equal length"),
         ('{"qid": 2, "pred_relevant_windows": [[1, 2]]}', r"must be rows of start, end and score, got \(1, 2\)"),
         ('{"qid": 2, "pred_relevant_windows": [1, 2, 3]}', r"must be rows of start, end and score, got \(3,\)"),
         (
@@ -95,41 +101,41 @@ def test_the_server_gets_one_file_without_a_folder(tmp_path: Path) -> None:
         ('{"qid": 2, "pred_relevant_windows": [[1, Infinity, 3]]}', "must have finite times and no NaN score"),
         ('{"qid": 2, "pred_relevant_windows": [[1, 2, NaN]]}', "must have finite times and no NaN score"),
         ('{"qid": 2, "pred_relevant_windows": [[3, 2, 1]]}', r"must not end before they start, got \[3.0, 2.0, 1.0\]"),
-        ('{"qid": 2, "pred_saliency_scores": []}', r"must be one for each clip, got \(0,\)"),
+        ('{"qid": 2, "pred_saliency_scores": []}', r"must be one per clip, got shape \(0,\)"),
         ('{"qid": 2, "pred_saliency_scores": 1}', "must be a list of numbers, got 1"),
-        ('{"qid": 2, "pred_saliency_scores": [[1]]}', r"must be one for each clip, got \(1, 1\)"),
+        ('{"qid": 2, "pred_saliency_scores": [[1]]}', r"must be one per clip, got shape \(1, 1\)"),
         ('{"qid": 2, "pred_saliency_scores": [0, NaN]}', "must be finite, got nan"),
         ('{"qid": 2, "pred_saliency_scores": [0, -Infinity]}', "must be finite, got -inf"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
+def test_invalid_line_is_rejected_with_its_number(tmp_path: Path, line: str, reason: str) -> None:
     with pytest.raises(VidretError, match=rf"found\.jsonl:3: .*{reason}"):
         read_predictions(write(tmp_path, f"{GOOD}\n\n{line}\n"))
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_unreadable_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"none\.jsonl: .*No such file"):
         read_predictions(tmp_path / "none.jsonl")
     with pytest.raises(VidretError, match=r"found\.jsonl:2: .*UTF-8"):
         read_predictions(write(tmp_path, GOOD.encode() + b'\n{"qid": "\xff"}'))
 
 
-def test_scores_may_be_infinite_for_they_are_only_put_in_order(tmp_path: Path) -> None:
+def test_infinite_scores_are_allowed(tmp_path: Path) -> None:
     (found,) = read_predictions(write(tmp_path, '{"qid": 1, "pred_relevant_windows": [[0, 1, -Infinity]]}'))
     assert found.spans is not None
     assert found.spans[0, 2] == -math.inf
 
 
-def test_predictions_are_one_for_each_query() -> None:
+def test_predictions_must_match_the_queries() -> None:
     one, two = (Prediction(name, np.zeros((0, 3))) for name in ("1", "2"))
     queries = [query("2"), query("1")]
-    assert [each.id for each in pair(queries, [one, two])] == ["2", "1"]
+    assert [each.id for each in match_predictions(queries, [one, two])] == ["2", "1"]
     for asked, found, reason in (
         ([], [], "queries must be at least one, got none"),
-        (queries, [one], "must answer every query, got none for 1 of 2, first 2"),
-        (queries[:1], [one, two], "must be for the queries, got 1 for others, first 1"),
-        (queries, [one, two, two], "predictions must have an id each, got 2 ids for 3"),
-        ([*queries, query("1")], [one, two], "queries must have an id each, got 2 ids for 3"),
+        (queries, [one], "must include every query, but lack 1 of 2, first 2"),
+        (queries[:1], [one, two], "must be for the queries only, got 1 others, first 1"),
+        (queries, [one, two, two], "predictions must have unique ids, got 2 ids for 3"),
+        ([*queries, query("1")], [one, two], "queries must have unique ids, got 2 ids for 3"),
     ):
         with pytest.raises(VidretError, match=reason):
-            pair(asked, found)
+            match_predictions(asked, found)

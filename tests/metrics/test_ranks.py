@@ -1,4 +1,4 @@
-"""Ranks by hand: sorting by loops, what must not matter, and tiles that give what the whole matrix gives."""
+"""Ranks: equality with sorting by loops, invariances, and equality of tiles with the whole matrix."""
 
 import math
 from collections.abc import Callable
@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from vidret.errors import VidretError
-from vidret.metrics.ranks import BothWays, Ranks, rank_matrix, rank_tiles
+from vidret.metrics.ranks import BidirectionalRanks, Ranks, rank_matrix, rank_tiles
 
 
-def naive_places(right: float, wrong: list[float]) -> tuple[int, int]:
-    """Count from 1 where the right score stands among wrong ones: as the first of its equals, and as the last."""
-    ordered = sorted([*wrong, right], reverse=True)
-    first = ordered.index(right) + 1
-    return first, first + wrong.count(right)
+def naive_rank_bounds(correct: float, wrong: list[float]) -> tuple[int, int]:
+    """Return the best and the worst rank of the correct score among the wrong ones, from 1."""
+    ordered = sorted([*wrong, correct], reverse=True)
+    first = ordered.index(correct) + 1
+    return first, first + wrong.count(correct)
 
 
 def naive_ranks(scores: Any, truth: list[int], all_captions: bool) -> tuple[list[Any], list[Any]]:
-    """Rank by loops: (first, last) for every text, and (video, first, last) for every video with a caption."""
+    """Return (best, worst) rank for every text, and (video, best, worst) for every video with a caption."""
     rows, num_videos = scores.tolist(), scores.shape[1]
-    texts = [naive_places(row[own], row[:own] + row[own + 1 :]) for row, own in zip(rows, truth, strict=True)]
+    texts = [naive_rank_bounds(row[own], row[:own] + row[own + 1 :]) for row, own in zip(rows, truth, strict=True)]
     videos = []
     for video in sorted(set(truth)):
         captions: dict[int, list[float]] = {other: [] for other in range(num_videos)}
@@ -29,11 +29,11 @@ def naive_ranks(scores: Any, truth: list[int], all_captions: bool) -> tuple[list
             captions[own].append(row[video])
         others = [each for other, each in captions.items() if other != video and each]
         wrong = [score for each in others for score in (each if all_captions else [max(each)])]
-        videos.append((video, *naive_places(max(captions[video]), wrong)))
+        videos.append((video, *naive_rank_bounds(max(captions[video]), wrong)))
     return texts, videos
 
 
-def check_naive(found: BothWays, expected: tuple[list[Any], list[Any]]) -> None:
+def check_naive(found: BidirectionalRanks, expected: tuple[list[Any], list[Any]]) -> None:
     texts, videos = expected
     assert list(zip(found.t2v.optimistic, found.t2v.pessimistic, strict=True)) == texts
     ends = (found.v2t.queries, found.v2t.optimistic, found.v2t.pessimistic)
@@ -43,19 +43,19 @@ def check_naive(found: BothWays, expected: tuple[list[Any], list[Any]]) -> None:
         assert ranks.num_ties == int((ranks.optimistic < ranks.pessimistic).sum())
 
 
-def check_same(found: BothWays, expected: BothWays) -> None:
+def check_same(found: BidirectionalRanks, expected: BidirectionalRanks) -> None:
     for one, other in zip(found, expected, strict=True):
         for name in ("queries", "higher", "equal", "gallery_size"):
             assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 
 def sample(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
-    """Draw scores; rounded to multiples of 1 / steps there are ties."""
+    """Return random scores; if rounded to multiples of 1 / steps, with ties."""
     scores = np.random.default_rng(seed).standard_normal((texts, videos))
     return np.round(scores * steps) / steps if steps else scores
 
 
-def cutter(scores: Any) -> Callable[[slice, slice], Any]:
+def tile_reader(scores: Any) -> Callable[[slice, slice], Any]:
     return lambda rows, columns: scores[rows, columns]
 
 
@@ -72,7 +72,7 @@ TRUTHS = [
 @pytest.mark.parametrize("all_captions", [False, True])
 @pytest.mark.parametrize("steps", [0.0, 2.0, 0.25])
 @pytest.mark.parametrize(("truth", "videos"), [each[1:] for each in TRUTHS], ids=[each[0] for each in TRUTHS])
-def test_it_is_the_naive_one(truth: list[int], videos: int, steps: float, all_captions: bool) -> None:
+def test_equals_naive_ranks(truth: list[int], videos: int, steps: float, all_captions: bool) -> None:
     for seed in range(8):
         scores = sample(len(truth), videos, seed, steps)
         found = rank_matrix(scores, np.array(truth), all_captions=all_captions)
@@ -85,48 +85,48 @@ def test_it_is_the_naive_one(truth: list[int], videos: int, steps: float, all_ca
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
 @pytest.mark.parametrize("all_captions", [False, True])
 @pytest.mark.parametrize("tile_size", [(1, 1), (2, 3), (7, 100), (100, 7), (1000, 1000)])
-def test_tiles_count_what_the_matrix_counts(tile_size: tuple[int, int], all_captions: bool, dtype: Any) -> None:
+def test_tiles_equal_the_matrix(tile_size: tuple[int, int], all_captions: bool, dtype: Any) -> None:
     random = np.random.default_rng(0)
     truth = np.repeat(random.permutation(17)[:14], random.integers(1, 9, 14))
     scores = (4 * sample(len(truth), 17, steps=4.0)).astype(dtype)
     expected = rank_matrix(scores, truth, all_captions=all_captions)
     assert expected.t2v.num_ties > 0
-    found = rank_tiles(cutter(scores), truth, 17, all_captions=all_captions, tile_size=tile_size)
+    found = rank_tiles(tile_reader(scores), truth, 17, all_captions=all_captions, tile_size=tile_size)
     check_same(found, expected)
 
 
-def test_tiles_of_a_product_count_what_the_same_tiles_joined_count() -> None:
+def test_product_tiles_equal_the_joined_matrix() -> None:
     random = np.random.default_rng(0)
     texts, videos = (random.standard_normal((300, 24)).astype(np.float32) for _ in range(2))
-    asked: list[tuple[slice, slice]] = []
+    calls: list[tuple[slice, slice]] = []
 
     def multiply(rows: slice, columns: slice) -> Any:
-        asked.append((rows, columns))
+        calls.append((rows, columns))
         return texts[rows] @ videos[columns].T
 
     found = rank_tiles(multiply, np.arange(300), 300, tile_size=(64, 77))
     whole = np.zeros((300, 300), dtype=np.float32)
-    for rows, columns in asked:
+    for rows, columns in calls:
         whole[rows, columns] = texts[rows] @ videos[columns].T
     check_same(found, rank_matrix(whole))
-    num_tiles, num_with_right_answers = 5 * 4, 8
-    assert len(asked) == num_tiles + num_with_right_answers
-    assert max(rows.stop - rows.start for rows, _ in asked) == 64
+    num_tiles, num_with_correct_answers = 5 * 4, 8
+    assert len(calls) == num_tiles + num_with_correct_answers
+    assert max(rows.stop - rows.start for rows, _ in calls) == 64
 
 
-def test_the_captions_of_a_video_are_never_cut() -> None:
+def test_captions_of_a_video_share_a_tile() -> None:
     truth = np.repeat([2, 0, 1], [3, 5, 2])
     blocks = set()
 
-    def give(rows: slice, columns: slice) -> Any:
+    def zeros(rows: slice, columns: slice) -> Any:
         blocks.add((rows.start, rows.stop))
         return np.zeros((rows.stop - rows.start, columns.stop - columns.start))
 
-    rank_tiles(give, truth, 3, tile_size=(4, 2))
+    rank_tiles(zeros, truth, 3, tile_size=(4, 2))
     assert blocks == {(0, 8), (8, 10)}
 
 
-def test_an_order_of_texts_and_videos_is_kept() -> None:
+def test_order_of_texts_and_videos_is_preserved() -> None:
     random = np.random.default_rng(1)
     truth = random.integers(0, 9, 30)
     scores = sample(30, 9, steps=2.0)
@@ -138,19 +138,19 @@ def test_an_order_of_texts_and_videos_is_kept() -> None:
     assert found.v2t.mean.tolist() == [by_video[videos[query]] for query in found.v2t.queries]
 
 
-def test_the_other_way_round_is_the_transpose_where_each_video_has_one_text() -> None:
+def test_directions_are_transposes_with_one_text_per_video() -> None:
     scores = sample(12, 12, steps=2.0)
     forth, back = rank_matrix(scores), rank_matrix(scores.T)
-    check_same(BothWays(forth.v2t, forth.t2v), back)
+    check_same(BidirectionalRanks(forth.v2t, forth.t2v), back)
     check_same(rank_matrix(scores, all_captions=True), forth)
 
 
-def test_only_the_order_of_scores_matters() -> None:
+def test_monotonic_changes_of_scores_have_no_effect() -> None:
     scores, truth = sample(20, 6, steps=3.0), np.arange(20) % 6
     check_same(rank_matrix(np.exp(scores) * 7 - 3, truth), rank_matrix(scores, truth))
 
 
-def test_a_score_that_rises_never_lowers_its_rank() -> None:
+def test_higher_correct_scores_never_worsen_ranks() -> None:
     scores = sample(9, 9, steps=2.0)
     expected = rank_matrix(scores)
     for found in (rank_matrix(scores + step * np.eye(9)) for step in (0.5, 1.0, 100.0)):
@@ -165,7 +165,7 @@ def test_minus_zero_ties_with_zero() -> None:
 
 @pytest.mark.parametrize("all_captions", [False, True])
 @pytest.mark.parametrize("padding", [-math.inf, math.nan, 9.0])
-def test_padding_neither_asks_nor_answers(padding: float, all_captions: bool) -> None:
+def test_padding_has_no_effect(padding: float, all_captions: bool) -> None:
     scores, truth = sample(12, 5, steps=2.0), np.arange(12) % 5
     mask = np.random.default_rng(0).random(12) < 0.7
     expected = rank_matrix(scores[mask], truth[mask], all_captions=all_captions)
@@ -174,48 +174,60 @@ def test_padding_neither_asks_nor_answers(padding: float, all_captions: bool) ->
     found = rank_matrix(padded, somewhere, text_mask=mask, all_captions=all_captions)
     assert np.array_equal(found.t2v.queries, np.flatnonzero(mask))
     assert np.array_equal(found.t2v.mean, expected.t2v.mean)
-    check_same(BothWays(found.v2t, found.v2t), BothWays(expected.v2t, expected.v2t))
+    check_same(BidirectionalRanks(found.v2t, found.v2t), BidirectionalRanks(expected.v2t, expected.v2t))
     whole = rank_matrix(scores, truth, text_mask=np.ones(12, dtype=bool), all_captions=all_captions)
     check_same(whole, rank_matrix(scores, truth, all_captions=all_captions))
 
 
-def test_captions_of_one_video_are_no_ties_of_each_other() -> None:
+def test_captions_of_one_video_do_not_tie_with_each_other() -> None:
     scores = np.array([[0.9, 0.1], [0.9, 0.2], [0.3, 0.8]])
     for all_captions in (False, True):
         assert rank_matrix(scores, np.array([0, 0, 1]), all_captions=all_captions).v2t.num_ties == 0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_not_finite_is_refused_with_its_place(value: float) -> None:
+def test_score_that_is_not_finite_is_rejected_with_its_index(value: float) -> None:
     scores, truth = sample(6, 3), np.array([2, 1, 0, 0, 1, 2])
     scores[4, 2] = value
     with pytest.raises(VidretError, match=f"scores must be finite, got {value} for text 4 and video 2"):
         rank_matrix(scores, truth)
     with pytest.raises(VidretError, match=f"scores must be finite, got {value} for text 4 and video 2"):
-        rank_tiles(cutter(scores), np.array([0, 0, 0, 1, 2, 2]), 3, tile_size=(2, 2))
+        rank_tiles(tile_reader(scores), np.array([0, 0, 0, 1, 2, 2]), 3, tile_size=(2, 2))
 
 
-def test_what_it_refuses() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     scores, truth = sample(4, 3), np.array([0, 1, 1, 2])
     noisy = np.random.default_rng(0)
     cases: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: rank_matrix(scores), ValueError, r"must be square where truth is not given, got \(4, 3\)"),
         (lambda: rank_matrix(scores[0]), ValueError, r"must be a matrix of real numbers, got float64 \(3,\)"),
         (lambda: rank_matrix(scores > 0), ValueError, r"must be a matrix of real numbers, got bool \(4, 3\)"),
-        (lambda: rank_matrix(scores, truth[:3]), ValueError, r"truth must be 4 videos, one for each text, got \(3,\)"),
+        (lambda: rank_matrix(scores, truth[:3]), ValueError, r"one video for each of 4 texts, got shape \(3,\)"),
         (lambda: rank_matrix(scores, truth + 1), ValueError, r"truth must be in 0..2, got 1..3"),
         (lambda: rank_matrix(scores, truth - 1), ValueError, r"truth must be in 0..2, got -1..1"),
-        (lambda: rank_matrix(scores, truth / 1), ValueError, r"truth must be a list of whole numbers, got float64"),
+        (lambda: rank_matrix(scores, truth / 1), ValueError, r"truth must be a vector of integers, got float64"),
         (lambda: rank_matrix(scores, truth, text_mask=truth), ValueError, r"text_mask must be 4 bools, got int64"),
         (lambda: rank_matrix(scores, truth, text_mask=truth < 0), VidretError, "texts must be at least 1, got 0"),
         (lambda: rank_matrix(scores[:0], truth[:0]), VidretError, "texts must be at least 1, got 0"),
-        (lambda: rank_tiles(cutter(scores), truth, 3, tile_size=(0, 2)), ValueError, r"tile_size must be .* \(0, 2\)"),
-        (lambda: rank_tiles(cutter(scores), truth[::-1][[0, 1, 3, 2]], 3), ValueError, "together, got video 1 in two"),
-        (lambda: rank_tiles(lambda rows, columns: scores, truth, 3, tile_size=(2, 2)), ValueError, "of that size, got"),
+        (
+            lambda: rank_tiles(tile_reader(scores), truth, 3, tile_size=(0, 2)),
+            ValueError,
+            r"tile_size must be .* \(0, 2\)",
+        ),
+        (
+            lambda: rank_tiles(tile_reader(scores), truth[::-1][[0, 1, 3, 2]], 3),
+            ValueError,
+            "must be consecutive in truth, got separate ones of video 1",
+        ),
+        (
+            lambda: rank_tiles(lambda rows, columns: scores, truth, 3, tile_size=(2, 2)),
+            ValueError,
+            "of that shape, got",
+        ),
         (
             lambda: rank_tiles(lambda rows, columns: noisy.random((4, 3)), truth, 3),
             ValueError,
-            "score_tile must give the same numbers when it is asked again, got others",
+            "score_tile must be deterministic",
         ),
     ]
     for call, error, message in cases:
@@ -223,7 +235,7 @@ def test_what_it_refuses() -> None:
             call()
 
 
-def test_ranks_say_what_they_hold() -> None:
+def test_properties_of_ranks() -> None:
     ranks = Ranks(np.arange(3), np.array([0, 2, 5]), np.array([0, 1, 4]), 10)
     assert ranks.optimistic.tolist() == [1, 3, 6]
     assert ranks.mean.tolist() == [1, 3.5, 8]

@@ -1,4 +1,4 @@
-"""Recalls and ranks by hand, what a report holds, and the numbers of the published evaluators, theirs and ours."""
+"""Retrieval metrics: equality with naive versions, the content of reports, and results of published evaluators."""
 
 import json
 import math
@@ -16,12 +16,12 @@ from vidret.metrics.retrieval import Row, Summary, evaluate, evaluate_tiles, hit
 
 
 def naive_summary(ranks: list[float], cuts: tuple[int, ...]) -> Summary:
-    """Summarise ranks by loops."""
+    """Return the summary of ranks, computed by loops."""
     ordered, count = sorted(ranks), len(ranks)
     recalls = {}
     for k in {*cuts, 1, 5, 10}:
-        found = [rank for rank in ranks if (rank == 1 if k == 1 else rank < k + 1)]
-        recalls[k] = 100 * len(found) / count
+        top = [rank for rank in ranks if (rank == 1 if k == 1 else rank < k + 1)]
+        recalls[k] = 100 * len(top) / count
     lower, upper = ordered[(count - 1) // 2], ordered[count // 2]
     return Summary(
         recalls={k: recalls[k] for k in cuts},
@@ -39,25 +39,25 @@ def sample(texts: int, videos: int, seed: int = 0, steps: float = 0.0) -> Any:
 
 @pytest.mark.parametrize("cuts", [(1, 5, 10, 50), (3,), (2, 100)])
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
-def test_a_summary_is_the_naive_one(count: int, cuts: tuple[int, ...]) -> None:
+def test_summary_equals_naive_version(count: int, cuts: tuple[int, ...]) -> None:
     ranks = np.random.default_rng(count).integers(2, 40, count) / 2
     found, expected = summarise(ranks, cuts), naive_summary(ranks.tolist(), cuts)
     assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-9)
 
 
-def test_a_tie_for_the_first_place_is_no_hit_at_one_and_half_a_place_too_far_is_a_hit_below() -> None:
+def test_tied_first_place_is_no_hit_at_1_and_half_ranks_below_k_plus_1_are_hits() -> None:
     ranks = np.array([1.0, 1.5, 5.0, 5.5, 6.0])
     assert hits(ranks, 1).tolist() == [True, False, False, False, False]
     assert hits(ranks, 5).tolist() == [True, True, True, True, False]
 
 
-def test_both_medians_are_there() -> None:
+def test_both_medians_are_reported() -> None:
     summary = summarise(np.array([1.0, 2.0, 5.0, 9.0]))
     assert (summary.median_rank, summary.lower_median_rank) == (3.5, 2.0)
 
 
 @pytest.mark.parametrize("steps", [0.5, 2.0, 0.0])
-def test_the_bounds_hold_the_result(steps: float) -> None:
+def test_bounds_contain_the_result(steps: float) -> None:
     for seed in range(10):
         for row in evaluate(sample(30, 12, seed, steps), np.arange(30) % 12, cuts=(1, 2, 5, 10)):
             best, mean, worst = row.metrics.optimistic, row.metrics.summary, row.metrics.pessimistic
@@ -68,13 +68,13 @@ def test_the_bounds_hold_the_result(steps: float) -> None:
             assert (best == worst) == (row.metrics.ranks.num_ties == 0)
 
 
-def test_recalls_grow_with_their_cut() -> None:
+def test_recall_rises_with_k() -> None:
     for row in evaluate(sample(60, 60, steps=3.0)):
         recalls = list(row.metrics.summary.recalls.values())
         assert recalls == sorted(recalls)
 
 
-def test_a_report_holds_what_it_takes_to_read_it() -> None:
+def test_report_has_metrics_protocol_and_ranks() -> None:
     forth, back = (json.loads(json.dumps(row.to_dict())) for row in evaluate(np.eye(3)))
     numbers = {"R@1": 100, "R@5": 100, "R@10": 100, "R@50": 100, "MdR": 1, "MdR_lower": 1, "MnR": 1}
     assert {name: forth[name] for name in numbers} == numbers
@@ -84,12 +84,12 @@ def test_a_report_holds_what_it_takes_to_read_it() -> None:
     assert (forth["queries"], forth["ranks"]) == ([0, 1, 2], [1, 1, 1])
     assert "optimistic" not in forth
     assert "pessimistic" not in forth
-    assert forth["protocol"].startswith("Text to video: each of 3 texts asks for its video among 3. Equal scores share")
+    assert forth["protocol"].startswith("Text to video: 3 texts, each to find its video among 3. Equal scores share")
     assert (back["direction"], back["num_queries"]) == ("v2t", 3)
-    assert back["protocol"].startswith("Video to text: each of 3 videos asks for its text among 3.")
+    assert back["protocol"].startswith("Video to text: 3 videos, each to find its text among 3.")
 
 
-def test_a_report_shows_the_bounds_of_ties() -> None:
+def test_report_has_bounds_if_there_are_ties() -> None:
     report = evaluate(np.ones((4, 4)))[0].to_dict()
     assert report["num_ties"] == 4
     assert (report["R@1"], report["MnR"], report["ranks"]) == (0, 2.5, [2.5] * 4)
@@ -97,17 +97,17 @@ def test_a_report_shows_the_bounds_of_ties() -> None:
     assert (report["pessimistic"]["R@1"], report["pessimistic"]["MnR"]) == (0, 4)
 
 
-def test_the_protocol_of_several_captions_says_against_what() -> None:
+def test_protocol_describes_the_gallery() -> None:
     scores, truth = sample(7, 4), np.array([0, 0, 1, 1, 1, 3, 3])
     forth, back = evaluate(scores, truth)
     everything = evaluate(scores, truth, all_captions=True)[1]
-    assert "each of 7 texts asks for its video among 4." in forth.metrics.protocol
-    assert "each of 3 videos asks for its best caption among the best captions of 3." in back.metrics.protocol
-    assert "each of 3 videos asks for its best caption among all 7." in everything.metrics.protocol
+    assert "7 texts, each to find its video among 4." in forth.metrics.protocol
+    assert "3 videos, each to find its best caption among the best of each video." in back.metrics.protocol
+    assert "3 videos, each to find its best caption among all 7." in everything.metrics.protocol
     assert back.to_dict()["queries"] == [0, 1, 3]
 
 
-def test_a_gallery_of_all_captions_is_never_easier() -> None:
+def test_gallery_of_all_captions_is_never_easier() -> None:
     truth = np.arange(60) % 20
     for seed in range(5):
         scores = sample(60, 20, seed)
@@ -116,7 +116,7 @@ def test_a_gallery_of_all_captions_is_never_easier() -> None:
         assert (best.mean < everything.mean).any()
 
 
-def test_tiles_measure_what_the_matrix_measures() -> None:
+def test_evaluate_tiles_equals_evaluate() -> None:
     scores, truth = sample(50, 20, steps=2.0), np.repeat(np.arange(10), 5)
     for all_captions in (False, True):
         expected = evaluate(scores, truth, all_captions=all_captions, cuts=(1, 3))
@@ -131,16 +131,16 @@ def test_tiles_measure_what_the_matrix_measures() -> None:
         assert [row.to_dict() for row in found] == [row.to_dict() for row in expected]
 
 
-def test_what_it_refuses() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     metrics = evaluate(np.eye(2))[0].metrics
     for label, bank in [("plain", "the train captions"), ("SK-norm", None), ("SK-norm", ""), ("", None), ("", "bank")]:
-        with pytest.raises(ValueError, match="a row must be plain without a bank or corrected with a named one"):
+        with pytest.raises(ValueError, match="bank must be None for the label 'plain' and named for any other"):
             Row(label, "t2v", metrics, bank)
     with pytest.raises(ValueError, match=r"cuts must be at least 1, got \[1, 0\]"):
         evaluate(np.eye(2), cuts=(1, 0))
 
 
-# What the published evaluators say of the same scores.
+# Results of published evaluators on the same scores.
 
 Metrics = dict[str, Any]
 PRINTED = 0.05 + 1e-9  # one decimal is printed
@@ -148,7 +148,7 @@ SINGLE = 1e-4  # computed in float32 there
 
 
 class Golden:
-    """A folder of published numbers and the embeddings they are of."""
+    """A folder of published results and the embeddings that they were computed from."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -158,7 +158,7 @@ class Golden:
         self.small = {name: (np.array(each["sim"]), each["metrics"]) for name, each in self.metrics["small"].items()}
 
     def read(self, name: str) -> tuple[Any, Any]:
-        """Give exact scores, and the video of each text."""
+        """Return exact scores and the video of each text."""
         stored = np.load(self.folder / name)
         scores = stored["text"].astype(np.int64) @ stored["video"].astype(np.int64).T / 2**22
         counts = stored["captions_per_video"] if "captions_per_video" in stored else np.ones(scores.shape[1], int)
@@ -178,11 +178,11 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 def check_published(found: Summary, expected: Metrics, tolerance: float = 1e-6, lower_median: bool = False) -> None:
-    """Hold every published number against ours, whatever the evaluator calls it."""
+    """Check that every published number equals ours, whatever its name in that evaluator."""
     checked = 0
     for name, value in expected.items():
         name = name.removesuffix("-t2v").removesuffix("-v2t")
-        if name == "Std_Rank":  # of no paper's table
+        if name == "Std_Rank":  # not reported in papers
             continue
         ours = {
             **{f"R{k}": recall for k, recall in found.recalls.items()},
@@ -205,7 +205,7 @@ EVALUATORS = {"clip4clip": 1e-6, "tempme_R50": 1e-6, "qbnorm_ce_avg_ties": PRINT
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_all_evaluators_agree_where_nothing_ties(golden: Golden, evaluator: str) -> None:
+def test_all_evaluators_agree_without_ties(golden: Golden, evaluator: str) -> None:
     cases = [(golden.distinct, golden.metrics["n1000_distinct"]["metrics"])]
     cases += [golden.small[name] for name in ("identity5", "negative", "one")]
     for scores, expected in cases:
@@ -216,35 +216,35 @@ def test_all_evaluators_agree_where_nothing_ties(golden: Golden, evaluator: str)
 TIED = ("constant4", "zeros6", "anti3", "two_way_tie_diag", "tie_at_rank5_boundary")
 
 
-def test_ties_count_as_in_the_evaluator_that_averages_them(golden: Golden) -> None:
+def test_ties_equal_the_evaluator_that_averages_them(golden: Golden) -> None:
     cases = [(golden.ties, golden.metrics["n1000_ties"]["metrics"]), *(golden.small[name] for name in TIED)]
     for scores, expected in cases:
         for direction, found in measure(scores).items():
             check_published(found, expected["qbnorm_ce_avg_ties"][direction], PRINTED)
 
 
-def every_place(ranks: Ranks) -> Any:
-    """Give all places of all ties, as if each were a query: what sorting and comparing with the right score finds."""
+def all_tied_ranks(ranks: Ranks) -> Any:
+    """Return every rank of every tie as if each were a query, as code does that sorts and compares scores."""
     return np.concatenate([np.arange(a, b + 1) for a, b in zip(ranks.optimistic, ranks.pessimistic, strict=True)])
 
 
-def test_a_tied_query_counts_once_here_and_once_a_place_in_published_code(golden: Golden) -> None:
-    # The published number is a mean over places, not queries: a query with many equals weighs more than one with none,
-    # and a constant matrix gets R@1 25 out of 4. Ours is a mean over queries; the bounds say how much the ties hide.
+def test_published_code_counts_a_tied_query_once_per_rank(golden: Golden) -> None:
+    # The published number is a mean over ranks, not queries: a query with many ties has a higher weight, and a constant
+    # matrix of 4 gets R@1 25. Ours is a mean over queries, and the bounds show the effect of ties.
     cases = [(golden.ties, golden.metrics["n1000_ties"]["metrics"]), *(golden.small[name] for name in TIED)]
     for scores, expected in cases:
         for row in evaluate(scores):
-            places = every_place(row.metrics.ranks)
-            assert len(places) == expected["clip4clip_len_ind"][row.direction] >= len(scores)
-            check_published(summarise(places), expected["clip4clip"][row.direction])
-            check_published(summarise(places), expected["tempme_R50"][row.direction])
+            tied_ranks = all_tied_ranks(row.metrics.ranks)
+            assert len(tied_ranks) == expected["clip4clip_len_ind"][row.direction] >= len(scores)
+            check_published(summarise(tied_ranks), expected["clip4clip"][row.direction])
+            check_published(summarise(tied_ranks), expected["tempme_R50"][row.direction])
     report = evaluate(golden.ties)[0].to_dict()
     assert (report["num_queries"], report["R@1"]) == (1000, pytest.approx(10.9))
     assert golden.metrics["n1000_ties"]["metrics"]["clip4clip"]["t2v"]["R1"] < 1
 
 
-def test_an_arbitrary_order_of_ties_lies_within_our_bounds(golden: Golden) -> None:
-    # Sorting leaves equals in no particular order: such a number is one draw, ours does not depend on the sort.
+def test_arbitrary_order_of_ties_is_within_the_bounds(golden: Golden) -> None:
+    # Sorting leaves ties in an arbitrary order, so such a number is a random draw.
     cases = [(golden.ties, golden.metrics["n1000_ties"]["metrics"]), *(golden.small[name] for name in TIED)]
     for scores, expected in cases:
         for row in evaluate(scores, cuts=(1, 5, 10, 50, 100)):
@@ -264,8 +264,10 @@ def test_an_arbitrary_order_of_ties_lies_within_our_bounds(golden: Golden) -> No
         ("inf_offdiag", "got inf for text 1 and video 2"),
     ],
 )
-def test_what_is_not_finite_is_refused_where_published_code_goes_on(golden: Golden, name: str, message: str) -> None:
-    # A NaN compares with nothing: the query whose own score it is drops out of the mean, others may gain a place.
+def test_scores_that_are_not_finite_are_rejected_unlike_in_published_code(
+    golden: Golden, name: str, message: str
+) -> None:
+    # NaN compares False with everything: a query whose correct score is NaN drops out of the mean.
     scores, expected = golden.small[name]
     with pytest.raises(VidretError, match=message):
         evaluate(scores)
@@ -282,7 +284,7 @@ def find_captioned(golden: Golden) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def test_several_captions_count_as_published(golden: Golden) -> None:
+def test_several_captions_equal_published_code(golden: Golden) -> None:
     for name, (scores, truth) in find_captioned(golden).items():
         expected = golden.metrics[name]
         rows = evaluate(scores, truth)
@@ -295,7 +297,7 @@ def test_several_captions_count_as_published(golden: Golden) -> None:
             check_published(found[direction], expected["promptswitch"][direction], SINGLE)
 
 
-def test_the_best_own_caption_among_all_counts_as_published(golden: Golden) -> None:
+def test_best_caption_among_all_equals_published_code(golden: Golden) -> None:
     scores, truth = find_captioned(golden)["multicap_equal50x20"]
     found = measure(scores, truth, all_captions=True)
     expected = golden.metrics["multicap_equal50x20"]["ce_style"]
@@ -303,7 +305,7 @@ def test_the_best_own_caption_among_all_counts_as_published(golden: Golden) -> N
         check_published(found[direction], expected[direction], PRINTED)
 
 
-def test_masked_captions_are_left_out_as_published(golden: Golden) -> None:
+def test_masked_captions_equal_published_code(golden: Golden) -> None:
     scores, truth = find_captioned(golden)["multicap_equal50x20"]
     expected = golden.metrics["multicap_equal50x20"]["ce_style_masked"]
     mask, padded = np.ones(len(scores), dtype=bool), scores.copy()

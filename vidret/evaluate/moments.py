@@ -12,7 +12,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
-from vidret.metrics.corpus import FoundMoment, score_corpus
+from vidret.metrics.corpus import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, Lengths, score_moments
 from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction
@@ -68,7 +68,7 @@ def evaluate_moments(
             # By content: which of several copies of a video is found does not matter.
             own[query.id] = str(moments[0].video) if moments else query.video
             everywhere = engine.locate(query.text, CORPUS_MOMENTS, videos=CORPUS_VIDEOS, overlapping=True, weak=True)
-            found[query.id] = [FoundMoment(str(m.video), m.start, m.end) for m in everywhere]
+            found[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
         if on_progress is not None:
             on_progress(done + 1, len(queries))
     results: dict[str, Any] = score_predicted(split.name, queries, predictions) if labelled else {}

@@ -1,1 +1,1 @@
-"""Results -> numbers."""
+"""Metrics of retrieval, moment retrieval and highlight detection."""

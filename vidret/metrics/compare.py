@@ -1,4 +1,4 @@
-"""Is one better than the other, or was it luck: two results on the same queries, compared by resampling them."""
+"""Significance of the difference between two results on the same queries, by a paired bootstrap."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,22 +8,22 @@ from jaxtyping import Int, Shaped
 
 from vidret.errors import VidretError
 
-CHUNK = 1 << 20  # drawn numbers at a time
+CHUNK = 1 << 20  # maximum number of indices drawn at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How much higher the mean of a is than that of b, and how sure that is.
+    """The difference of two means and its confidence interval.
 
     Attributes:
         difference: mean(a) - mean(b).
         low: Lower end of the interval.
-        high: Upper end.
-        confidence: The share of resamples that the interval holds, as many outside on either side.
-        share: Twice the share of resamples in which the difference is 0 or has the other sign, at most 1. It is read
-            like a two-sided p-value: below 1 - confidence when the interval does not hold 0.
-        num_queries: How many there are.
-        num_resamples: How often they were drawn.
+        high: Upper end of the interval.
+        confidence: Share of the resamples inside the interval; those outside are split equally between its two sides.
+        share: Twice the share of resamples in which the difference is 0 or has the other sign, at most 1. It reads like
+            a two-sided p-value: below 1 - confidence when the interval does not contain 0.
+        num_queries: Number of queries.
+        num_resamples: Number of resamples.
     """
 
     difference: float
@@ -35,7 +35,7 @@ class Comparison:
     num_resamples: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what goes into a report."""
+        """Return the fields as a dict, for a report."""
         return asdict(self)
 
 
@@ -50,21 +50,21 @@ def compare(
 ) -> Comparison:
     """Compare two results query by query with a paired bootstrap.
 
-    Queries are drawn with replacement, as many as there are, and the means of both compared: what is hard for both
-    cancels. The interval is that of percentiles.
+    Each resample draws queries with replacement and compares the means of both results on them, so that the difficulty
+    of queries cancels. The interval is the percentile interval.
 
     Args:
-        a: One number or truth value for each query: hits at K, ranks, IoU.
+        a: One number or bool per query, such as hits at K, ranks or IoU.
         b: The same for the other result, in the same order.
-        seed: Of the draws.
-        num_resamples: How often to draw.
-        confidence: Of the interval.
-        groups: What queries are drawn together by, such as the video of each of many captions: they are alike, and
-            drawn one by one would make the interval too narrow.
+        seed: Seed of the resampling.
+        num_resamples: Number of resamples.
+        confidence: Confidence level of the interval.
+        groups: Group of each query. Groups are drawn as a whole, such as all captions of a video, which are similar:
+            drawing them one by one would make the interval too narrow.
 
     Raises:
-        VidretError: The two are not of the same queries, there are none, or a value is not finite.
-        ValueError: A setting breaks its rule.
+        VidretError: ``a`` and ``b`` differ in length or are empty, or a value is not finite.
+        ValueError: A setting is invalid.
 
     Reference:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), sections 13.3 and 15.
@@ -73,9 +73,9 @@ def compare(
         raise ValueError(
             f"num_resamples must be at least 1 and confidence in 0..1, got {num_resamples} and {confidence}"
         )
-    first, second = (np.asarray(each, dtype=np.float64) for each in (a, b))
+    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
     if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
-        raise VidretError(f"a and b must be values of the same queries, got {first.shape} and {second.shape}")
+        raise VidretError(f"a and b must have one value per query, equally many, got {first.shape} and {second.shape}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise VidretError("a and b must be finite, got NaN or infinity")
     gains = first - second
@@ -95,16 +95,16 @@ def compare(
 
 
 def _resample(gains: Any, groups: Any, num_resamples: int, random: np.random.Generator) -> Any:
-    """Give the mean gain of each resample of the groups, or of the queries where there are none."""
+    """Return the mean gain of each resample, of groups if there are any and else of queries."""
     sums, sizes = gains, np.ones(len(gains))
     if groups is not None:
         if np.shape(groups) != gains.shape:
-            raise ValueError(f"groups must be one for each of {len(gains)} queries, got {np.shape(groups)}")
+            raise ValueError(f"groups must have one entry for each of {len(gains)} queries, got {np.shape(groups)}")
         members = np.unique(groups, return_inverse=True)[1]
         sums, sizes = np.bincount(members, weights=gains), np.bincount(members).astype(np.float64)
-    rows = max(1, CHUNK // len(sums))
+    chunk_size = max(1, CHUNK // len(sums))
     means = []
-    for done in range(0, num_resamples, rows):
-        drawn = random.integers(len(sums), size=(min(rows, num_resamples - done), len(sums)))
+    for done in range(0, num_resamples, chunk_size):
+        drawn = random.integers(len(sums), size=(min(chunk_size, num_resamples - done), len(sums)))
         means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
     return np.concatenate(means)

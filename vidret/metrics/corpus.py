@@ -1,4 +1,4 @@
-"""Moments searched for in a whole index: is the video right, is the span right, are both."""
+"""Moment retrieval from a whole corpus: ranks of the right video, the right span, and both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float, Int
 
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.grounding import take_truths
-from vidret.metrics.matching import find_overlaps
+from vidret.metrics.grounding import true_spans
+from vidret.metrics.matching import temporal_iou
 
 CORPUS_THRESHOLDS = (0.5, 0.7)
 CORPUS_RANKS = (1, 5, 10, 100)
 
 
-class FoundMoment(NamedTuple):
-    """A stretch of one video of an index, in seconds; ``video`` is named as in the labelled queries."""
+class RetrievedMoment(NamedTuple):
+    """A span of a video, in seconds; ``video`` is the id that the labelled queries use."""
 
     video: str
     start: float
@@ -26,13 +26,13 @@ class FoundMoment(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CorpusReport:
-    """At which place (1 is the first) of each query's list the first right answer stands; 0 where none is right.
+    """Ranks of the first correct answer to each query, counted from 1; 0 if no answer is correct.
 
     Attributes:
-        ids: The queries.
-        moments: Video corpus moment retrieval (VCMR): the video is right and the span reaches the threshold.
-        spans: Single video moment retrieval (SVMR): the same, places counted among the right video's moments only.
-        videos: Video retrieval (VR): the video is right, places counted over different videos as they first appear.
+        ids: Ids of the queries.
+        moments: Video corpus moment retrieval (VCMR): the video is correct and the overlap reaches the threshold.
+        spans: Single video moment retrieval (SVMR): the same, with ranks among the moments of the correct video.
+        videos: Video retrieval (VR): the video is correct, with ranks over distinct videos by first occurrence.
     """
 
     ids: tuple[str, ...]
@@ -41,12 +41,12 @@ class CorpusReport:
     videos: Int[np.ndarray, " query"]
 
     def to_dict(self) -> dict[str, object]:
-        """Give recall as percentages, and each query's own places."""
-        at = dict(zip(map(str, CORPUS_THRESHOLDS), range(len(CORPUS_THRESHOLDS)), strict=True))
+        """Return recalls as percentages, and the ranks of each query."""
+        columns = {str(threshold): column for column, threshold in enumerate(CORPUS_THRESHOLDS)}
         return {
             "num_queries": len(self.ids),
-            "VCMR": {threshold: _recalls(self.moments[:, column]) for threshold, column in at.items()},
-            "SVMR": {threshold: _recalls(self.spans[:, column]) for threshold, column in at.items()},
+            "VCMR": {threshold: _recalls(self.moments[:, column]) for threshold, column in columns.items()},
+            "SVMR": {threshold: _recalls(self.spans[:, column]) for threshold, column in columns.items()},
             "VR": _recalls(self.videos),
             "per_query": {
                 "id": list(self.ids),
@@ -57,56 +57,56 @@ class CorpusReport:
         }
 
 
-def recall_at(places: Int[np.ndarray, " query"], rank: int) -> float:
-    """Give the share of queries whose first right answer stands at this place or before, as a percentage."""
-    return 100 * float(np.mean((places > 0) & (places <= rank)))
+def recall_at(ranks: Int[np.ndarray, " query"], rank: int) -> float:
+    """Return the percentage of queries with a correct answer at this rank or better."""
+    return 100 * float(np.mean((ranks > 0) & (ranks <= rank)))
 
 
-def _recalls(places: Int[np.ndarray, " query"]) -> dict[str, float]:
-    return {f"R{rank}": recall_at(places, rank) for rank in CORPUS_RANKS}
+def _recalls(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
+    return {f"R{rank}": recall_at(ranks, rank) for rank in CORPUS_RANKS}
 
 
-def score_corpus(queries: Sequence[LabelledQuery], found: Mapping[str, Sequence[FoundMoment]]) -> CorpusReport:
-    """Score the moments that a search of a whole index gave, at overlaps of 0.5 and 0.7 and places up to 100.
+def score_corpus(queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]]) -> CorpusReport:
+    """Score moments retrieved from a whole corpus, at overlaps of 0.5 and 0.7 and ranks up to 100.
 
-    A span is right if it shares enough with any of the query's true spans. All three numbers are of the one list: if
-    that holds no moment of the right video, or a few only, SVMR misses for it. For SVMR as a search inside the right
-    video scores by itself, hand over lists made there.
+    A span is correct if it overlaps any of the query's true spans enough. All three tasks use the same list, so SVMR
+    misses if the list has no correct moment of the right video. To score SVMR by itself, pass lists that were
+    retrieved from the right video only.
 
     Args:
-        queries: With their video and true spans.
-        found: For each query's id what was found, best first; an empty list is an answer.
+        queries: Queries with their video and true spans.
+        retrieved: Moments for each query id, best first; may be an empty list.
 
     Raises:
-        VidretError: A query has no list or no true span, its id occurs twice, or a span found is not one.
+        VidretError: A query has no list or no true span, its id is not unique, or a retrieved span is invalid.
 
     Reference:
         Lei et al., TVR: A Large-Scale Dataset for Video-Subtitle Moment Retrieval (2020), section 5.1.
     """
     if not queries or len({query.id for query in queries}) != len(queries):
-        raise VidretError(f"queries must have an id each and be at least one, got {len(queries)}")
-    rows = [_place(query, found) for query in queries]
+        raise VidretError(f"queries must be at least one and have unique ids, got {len(queries)}")
+    rows = [_rank(query, retrieved) for query in queries]
     moments, spans, videos = (np.array(column) for column in zip(*rows, strict=True))
     return CorpusReport(tuple(query.id for query in queries), moments, spans, videos)
 
 
-def _place(query: LabelledQuery, found: Mapping[str, Sequence[FoundMoment]]) -> tuple[list[int], list[int], int]:
-    """Give the places of the first right moment, span and video of one query."""
-    truths = take_truths(query)
-    if query.id not in found:
-        raise VidretError(f"found must have a list for every query, got none for {query.id}")
-    listed = found[query.id]
-    times = np.array([(each.start, each.end) for each in listed], dtype=np.float64).reshape(-1, 2)
-    wrong = ~(times[:, 0] <= times[:, 1]) | ~np.isfinite(times).all(axis=1)
-    if wrong.any():
-        raise VidretError(f"moments of query {query.id} must start before they end, got {times[wrong][0].tolist()}")
-    same = np.array([each.video == query.video for each in listed], dtype=bool)
-    overlaps: Float[np.ndarray, " moment"] = find_overlaps(times[None], truths[None])[0].max(axis=1)
-    right = [same & (overlaps >= threshold) for threshold in CORPUS_THRESHOLDS]
-    first_seen = list(dict.fromkeys(each.video for each in listed))
-    video = first_seen.index(query.video) + 1 if query.video in first_seen else 0
-    return [_find_first(each) for each in right], [_find_first(each[same]) for each in right], video
+def _rank(query: LabelledQuery, retrieved: Mapping[str, Sequence[RetrievedMoment]]) -> tuple[list[int], list[int], int]:
+    """Return the ranks of one query's first correct moment and span at each threshold, and of its video."""
+    truths = true_spans(query)
+    if query.id not in retrieved:
+        raise VidretError(f"retrieved must have a list for every query, got none for {query.id}")
+    moments = retrieved[query.id]
+    times = np.array([(moment.start, moment.end) for moment in moments], dtype=np.float64).reshape(-1, 2)
+    invalid = ~(times[:, 0] <= times[:, 1]) | ~np.isfinite(times).all(axis=1)
+    if invalid.any():
+        raise VidretError(f"moments of query {query.id} must start before they end, got {times[invalid][0].tolist()}")
+    same_video = np.array([moment.video == query.video for moment in moments], dtype=bool)
+    overlaps: Float[np.ndarray, " moment"] = temporal_iou(times[None], truths[None])[0].max(axis=1)
+    correct = [same_video & (overlaps >= threshold) for threshold in CORPUS_THRESHOLDS]
+    video_ids = list(dict.fromkeys(moment.video for moment in moments))
+    video_rank = video_ids.index(query.video) + 1 if query.video in video_ids else 0
+    return [_first_rank(hits) for hits in correct], [_first_rank(hits[same_video]) for hits in correct], video_rank
 
 
-def _find_first(right: Bool[np.ndarray, " moment"]) -> int:
-    return int(right.argmax()) + 1 if right.any() else 0
+def _first_rank(correct: Bool[np.ndarray, " moment"]) -> int:
+    return int(correct.argmax()) + 1 if correct.any() else 0

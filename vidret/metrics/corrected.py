@@ -1,10 +1,10 @@
-"""Rows of scores that a bank of queries corrected: they know more than plain ones, so they name the bank.
+"""Retrieval metrics with hubness correction. Corrected scores use extra data, so every row names its query bank.
 
     train = "captions of the training split"
     row = evaluate_calibrated("SK-norm", "t2v", [(logits, train_logits)], sk_norm, bank=train)
     row = evaluate_dual_softmax("t2v", logits)
 
-The bank of the second is the test itself; the row says so.
+The bank of a dual softmax is the test set itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,29 +29,29 @@ def evaluate_calibrated(
     all_captions: bool = False,
     cuts: Sequence[int] = CUTS,
 ) -> Row:
-    """Measure scores that a bank corrects, one direction of them.
+    """Evaluate one direction of scores with a hubness correction.
 
     Args:
-        label: The name of the correction, such as "SK-norm".
-        direction: t2v corrects the videos by a bank of texts, v2t the texts by a bank of videos.
-        levels: For each level of similarity the scores and the bank's: (text, video) and (bank's text, video), or from
-            video to text (text, video) and (text, bank's video). Each is corrected by itself, then they are averaged.
-        calibrate: ``sk_norm`` or ``qb_norm``, or one of them with its settings filled in.
-        truth: As in ``evaluate``.
-        bank: What the bank is, such as "the captions of the training split".
-        all_captions: As in ``evaluate``.
-        cuts: As in ``evaluate``.
+        label: Name of the correction, such as "SK-norm".
+        direction: "t2v" corrects videos with a bank of texts, "v2t" corrects texts with a bank of videos.
+        levels: Scores and bank scores for each level of similarity: (text, video) and (bank text, video) for t2v,
+            (text, video) and (text, bank video) for v2t. Levels are corrected separately, then averaged.
+        calibrate: ``sk_norm`` or ``qb_norm``, or a partial of one of them.
+        truth: See ``evaluate``.
+        bank: Description of the bank, such as "the captions of the training split".
+        all_captions: See ``evaluate``.
+        cuts: See ``evaluate``.
 
     Raises:
-        VidretError: A score or a bank's score is not finite.
-        ValueError: Shapes or types do not fit, or there is no level.
+        VidretError: A score or a bank score is not finite.
+        ValueError: A shape or dtype is wrong, or there is no level.
     """
     if not levels:
         raise ValueError("levels must be at least 1, got 0")
     corrected = []
     for scores, bank_scores in levels:
-        calibration = calibrate(_to_tensor(bank_scores, direction))
-        corrected.append(_turn(calibration.correct(_to_tensor(scores, direction)), direction))
+        correction = calibrate(_to_tensor(bank_scores, direction))
+        corrected.append(_turn(correction.correct(_to_tensor(scores, direction)), direction))
     mean = torch.stack(corrected).mean(0).numpy()
     return make_row(label, direction, rank_matrix(mean, truth, all_captions=all_captions), cuts, bank)
 
@@ -64,21 +64,21 @@ def evaluate_dual_softmax(
     all_captions: bool = False,
     cuts: Sequence[int] = CUTS,
 ) -> Row:
-    """Measure logits weighed by a dual softmax, whose bank is all queries of the test: it looks at them at once.
+    """Evaluate logits with a dual softmax, which uses all queries of the test set at once.
 
     Raises:
         VidretError: A score is not finite.
-        ValueError: Shapes or types do not fit.
+        ValueError: A shape or dtype is wrong.
     """
     logits = _to_tensor(scores, direction)
-    weighed = _turn(dual_softmax(logits), direction).numpy()
-    both = rank_matrix(weighed, truth, all_captions=all_captions)
-    bank = f"all {len(logits)} {'texts' if direction == 't2v' else 'videos'} of the test, looked at together"
-    return make_row("dual softmax", direction, both, cuts, bank)
+    weighted = _turn(dual_softmax(logits), direction).numpy()
+    ranks = rank_matrix(weighted, truth, all_captions=all_captions)
+    bank = f"all {len(logits)} {'texts' if direction == 't2v' else 'videos'} of the test set at once"
+    return make_row("dual softmax", direction, ranks, cuts, bank)
 
 
 def _to_tensor(scores: Shaped[np.ndarray, "text video"], direction: Direction) -> torch.Tensor:
-    """Copy scores into a tensor whose rows are what asks."""
+    """Return a copy of the scores as a tensor whose rows are queries."""
     scores = np.asarray(scores)
     if scores.ndim != 2 or scores.dtype.kind != "f":
         raise ValueError(f"scores must be a matrix of floats, got {scores.dtype} {scores.shape}")

@@ -1,9 +1,9 @@
-"""Moment retrieval: how well the spans that were found in a query's own video agree with the true ones.
+"""Moment retrieval: agreement of the spans predicted in a query's video with the true spans.
 
-One report serves QVHighlights (several true spans a query) and Charades-STA, TACoS, ActivityNet Captions and Ego4D-NLQ
-(one). Spans are scored as they are offered: cutting them to the video, rounding and suppression belong to the method.
-UMT's numbers for Charades-STA are those of the same spans after Gaussian soft suppression: R@5 differs, for a list that
-repeats itself less reaches further. Hand over suppressed spans to get them.
+The same report serves QVHighlights (several true spans per query) and Charades-STA, TACoS, ActivityNet Captions and
+Ego4D-NLQ (one). Spans are scored as they are: clipping to the video, rounding and suppression are up to the method.
+UMT's results on Charades-STA apply Gaussian soft-NMS first, which changes R@5 since the list repeats itself less; pass
+suppressed spans to get them.
 """
 
 import math
@@ -15,30 +15,30 @@ from jaxtyping import Bool, Float
 
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, find_overlaps, pad_spans
-from vidret.metrics.predictions import Prediction, pair
+from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, pad_spans, temporal_iou
+from vidret.metrics.predictions import Prediction, match_predictions
 
 RECALL_THRESHOLDS = (0.3, 0.35, 0.4, 0.45, *PRECISION_THRESHOLDS)
 NUM_RECALLED = 5
 NUM_RANKED = 10
 
-# Lengths of true spans in seconds, above the first and at most the second number.
+# Length ranges of true spans in seconds: exclusive minimum, inclusive maximum.
 Lengths = Mapping[str, tuple[float, float]]
 QVHIGHLIGHTS_LENGTHS: Lengths = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
 OPEN_LENGTHS: Lengths = {"short": (0, 10), "middle": (10, 30), "long": (30, math.inf)}
 
-_BLOCK = 512  # queries at a time: memory stays flat and one query with many true spans does not pad all others
+_BLOCK = 512  # queries at a time; limits memory, and the padding to the query with the most true spans
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MomentMetrics:
-    """The spans of some queries against their true ones; what the methods give are percentages.
+    """Scores of queries with their predicted spans. The methods return percentages.
 
     Attributes:
-        ids: The queries.
-        average_precision: At each of ``PRECISION_THRESHOLDS``, in 0..1.
-        best_overlaps: Column k-1 is the best intersection over union that one of the first k spans has with any true
-            span, k up to ``NUM_RECALLED``.
+        ids: Ids of the queries.
+        average_precision: Average precision at each of ``PRECISION_THRESHOLDS``, in 0..1.
+        best_overlaps: Column k-1 is the highest intersection over union of the first k spans with any true span, for k
+            up to ``NUM_RECALLED``.
     """
 
     ids: tuple[str, ...]
@@ -46,28 +46,30 @@ class MomentMetrics:
     best_overlaps: Float[np.ndarray, "query recalled"]
 
     def recall(self, threshold: float, num_spans: int = 1) -> float:
-        """Give the share of queries of whose first spans one reaches the threshold: R@num_spans."""
+        """Return R@num_spans, the percentage of queries for which one of the first spans reaches the threshold."""
         if not 1 <= num_spans <= NUM_RECALLED:
-            raise ValueError(f"num_spans must be 1 to {NUM_RECALLED}, got {num_spans}")
+            raise ValueError(f"num_spans must be in 1..{NUM_RECALLED}, got {num_spans}")
         return 100 * float(np.mean(self.best_overlaps[:, num_spans - 1] >= threshold))
 
     @property
     def mean_overlap(self) -> float:
-        """Give the mean intersection over union of the first spans: mIoU."""
+        """Return mIoU, the mean intersection over union of the first spans."""
         return 100 * float(np.mean(self.best_overlaps[:, 0]))
 
     @property
     def mean_average_precision(self) -> float:
-        """Give the mean over queries and thresholds: MR-mAP."""
+        """Return MR-mAP, the mean over queries and thresholds."""
         return 100 * float(np.mean(self.average_precision))
 
     def to_dict(self) -> dict[str, object]:
-        """Give the numbers, those at a threshold under its own name."""
+        """Return all metrics; those at thresholds as dicts by threshold."""
         precisions = 100 * self.average_precision.mean(axis=0)
-        at = {str(threshold): float(value) for threshold, value in zip(PRECISION_THRESHOLDS, precisions, strict=True)}
+        by_threshold = {
+            str(threshold): float(value) for threshold, value in zip(PRECISION_THRESHOLDS, precisions, strict=True)
+        }
         return {
             "num_queries": len(self.ids),
-            "mAP": {**at, "average": self.mean_average_precision},
+            "mAP": {**by_threshold, "average": self.mean_average_precision},
             "R1": {str(threshold): self.recall(threshold) for threshold in RECALL_THRESHOLDS},
             "R5": {str(threshold): self.recall(threshold, NUM_RECALLED) for threshold in RECALL_THRESHOLDS},
             "mIoU": self.mean_overlap,
@@ -76,9 +78,9 @@ class MomentMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MomentReport:
-    """The metrics of all queries, and of those with true spans of each length, against these true spans alone.
+    """Metrics of all queries, and for each length range those of queries with such true spans, scored for these only.
 
-    A length that no true span has is None: absent, neither 0 nor (as in one published evaluator) the number of all.
+    A range without any true span is None, neither 0 nor (as in one published evaluator) the result of all queries.
     """
 
     full: MomentMetrics
@@ -86,10 +88,10 @@ class MomentReport:
     lengths: Lengths
 
     def to_dict(self) -> dict[str, object]:
-        """Give everything for a report, each query's own values too."""
+        """Return all metrics and the values of each query, for a report."""
         return {
             "full": self.full.to_dict(),
-            **{name: each and each.to_dict() for name, each in self.by_length.items()},
+            **{name: metrics and metrics.to_dict() for name, metrics in self.by_length.items()},
             "lengths": {name: [low, high if high < math.inf else None] for name, (low, high) in self.lengths.items()},
             "per_query": {
                 "id": list(self.full.ids),
@@ -105,69 +107,73 @@ def score_moments(
     *,
     lengths: Lengths = QVHIGHLIGHTS_LENGTHS,
 ) -> MomentReport:
-    """Score the spans found for each query in its own video.
+    """Score the spans predicted for each query in its own video.
 
-    R@k looks at the first k spans as they are listed, whatever their scores; average precision takes the first
-    ``NUM_RANKED`` as they are listed and then orders them by score, equals as they are listed. A query for which
-    nothing was found is missed.
+    R@k uses the first k spans in list order, whatever their scores. Average precision takes the first ``NUM_RANKED``
+    spans in list order and sorts them by score, stably. A query with an empty list of spans is a miss.
 
     Args:
-        queries: With their true spans.
-        predictions: One for each query, in any order.
-        lengths: ``QVHIGHLIGHTS_LENGTHS`` as in the official evaluator, where a span above 150 s is in none;
-            ``OPEN_LENGTHS`` as in R2-Tuning's and UniVTG's.
+        queries: Queries with their true spans.
+        predictions: One prediction per query, in any order.
+        lengths: Length ranges to report separately: ``QVHIGHLIGHTS_LENGTHS`` as in the official evaluator, where spans
+            above 150 s are in no range, or ``OPEN_LENGTHS`` as in those of R2-Tuning and UniVTG.
 
     Raises:
-        VidretError: The predictions are not one for each query, one has no spans, or a query has no true span or an
-            impossible one.
+        VidretError: There is not exactly one prediction with spans per query, or a query has no or an invalid true
+            span.
 
     Reference:
         Lei et al., QVHighlights (2021), section 5; Lin et al., UniVTG (2023), section 5.1.
     """
-    paired = pair(queries, predictions)
-    found = [_take_spans(each) for each in paired]
-    truths = [take_truths(query) for query in queries]
-    groups: Lengths = {"full": (-1, math.inf), **lengths}  # empty true spans too
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in groups}
+    matched = match_predictions(queries, predictions)
+    predicted = [_predicted_spans(prediction) for prediction in matched]
+    truths = [true_spans(query) for query in queries]
+    ranges: Lengths = {"full": (-1, math.inf), **lengths}  # empty true spans included
+    blocks: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {name: [] for name in ranges}
     for start in range(0, len(queries), _BLOCK):
         block = slice(start, start + _BLOCK)
-        for name, part in _score_block(found[block], truths[block], groups).items():
-            parts[name].append(part)
-    scored = {name: _join(queries, part) for name, part in parts.items()}
-    full = scored.pop("full")
+        for name, scores in _score_block(predicted[block], truths[block], ranges).items():
+            blocks[name].append(scores)
+    metrics = {name: _join(queries, scores) for name, scores in blocks.items()}
+    full = metrics.pop("full")
     assert full is not None  # every query has a true span
-    return MomentReport(full, scored, lengths)
+    return MomentReport(full, metrics, lengths)
 
 
-def _take_spans(prediction: Prediction) -> Float[np.ndarray, "span 3"]:
+def _predicted_spans(prediction: Prediction) -> Float[np.ndarray, "span 3"]:
     if prediction.spans is None:
         raise VidretError(f"query {prediction.id} must have windows, got saliency scores only")
     return prediction.spans
 
 
-def take_truths(query: LabelledQuery) -> Float[np.ndarray, "truth 2"]:
-    """Give the true spans of a query; there must be one. Benchmarks have a few that are empty, and nobody hits them."""
+def true_spans(query: LabelledQuery) -> Float[np.ndarray, "truth 2"]:
+    """Return the true spans of a query. A few benchmarks have empty spans, which no prediction can match.
+
+    Raises:
+        VidretError: The query has no true span, or an invalid one.
+    """
     truths = np.array(query.spans, dtype=np.float64).reshape(-1, 2)
     if len(truths) == 0:
-        raise VidretError(f"query {query.id} must have a true span to be scored against, got none")
-    wrong = ~np.isfinite(truths).all(axis=1) | ~(truths[:, 0] <= truths[:, 1])
-    if wrong.any():
-        raise VidretError(f"true spans of query {query.id} must start before they end, got {truths[wrong][0].tolist()}")
+        raise VidretError(f"query {query.id} must have at least one true span, got none")
+    invalid = ~np.isfinite(truths).all(axis=1) | ~(truths[:, 0] <= truths[:, 1])
+    if invalid.any():
+        span = truths[invalid][0].tolist()
+        raise VidretError(f"true spans of query {query.id} must start before they end, got {span}")
     return truths
 
 
 def _score_block(
-    found: list[Float[np.ndarray, "span 3"]], truths: list[Float[np.ndarray, "truth 2"]], groups: Lengths
+    predicted: list[Float[np.ndarray, "span 3"]], truths: list[Float[np.ndarray, "truth 2"]], ranges: Lengths
 ) -> dict[str, tuple[Bool[np.ndarray, " query"], Float[np.ndarray, "query threshold"], Float[np.ndarray, "query 5"]]]:
-    """Score a few queries for each group: which of them have a true span in it, their precisions and overlaps."""
+    """Return, for each length range, whether queries have such a true span, their precisions and best overlaps."""
     true, real = pad_spans(truths, max(map(len, truths)))
-    listed, _ = pad_spans([each[:, :2] for each in found], NUM_RECALLED)
-    first = [each[:NUM_RANKED] for each in found]
-    ranked, _ = pad_spans([each[np.argsort(-each[:, 2], kind="stable"), :2] for each in first], NUM_RANKED)
-    listed_overlaps, ranked_overlaps = find_overlaps(listed, true), find_overlaps(ranked, true)
+    listed, _ = pad_spans([spans[:, :2] for spans in predicted], NUM_RECALLED)
+    first = [spans[:NUM_RANKED] for spans in predicted]
+    ranked, _ = pad_spans([spans[np.argsort(-spans[:, 2], kind="stable"), :2] for spans in first], NUM_RANKED)
+    listed_overlaps, ranked_overlaps = temporal_iou(listed, true), temporal_iou(ranked, true)
     durations = true[:, :, 1] - true[:, :, 0]
     scored = {}
-    for name, (low, high) in groups.items():
+    for name, (low, high) in ranges.items():
         inside = real & (low < durations) & (durations <= high)
         precision = average_precision(ranked_overlaps * inside[:, None], inside.sum(axis=1))
         best = np.maximum.accumulate((listed_overlaps * inside[:, None]).max(axis=2), axis=1)
@@ -176,9 +182,9 @@ def _score_block(
 
 
 def _join(
-    queries: Sequence[LabelledQuery], parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    queries: Sequence[LabelledQuery], blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 ) -> MomentMetrics | None:
-    kept, precision, best = (np.concatenate(each) for each in zip(*parts, strict=True))
+    kept, precision, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
     if not kept.any():
         return None
     ids = tuple(query.id for query, keep in zip(queries, kept, strict=True) if keep)

@@ -1,4 +1,4 @@
-"""Highlight detection: how well the saliency found for each clip of a video ranks what people called its highlights."""
+"""Highlight detection: how well the predicted saliency of a video's clips ranks the annotated highlights."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
-from vidret.metrics.predictions import Prediction, pair
+from vidret.metrics.predictions import Prediction, match_predictions
 
-# How high an annotator must rate a clip for it to be a highlight. The headline numbers are those of VeryGood.
+# Lowest rating with which a clip counts as a highlight. The headline numbers are those of VeryGood.
 LEVELS: Mapping[str, int] = {"Fair": 2, "Good": 3, "VeryGood": 4}
 TVSUM_TOP = 5
 
@@ -19,9 +19,9 @@ TVSUM_TOP = 5
 def stepwise_precision(
     positive: Bool[np.ndarray, "clip column"], scores: Float[np.ndarray, " clip"]
 ) -> Float[np.ndarray, " column"]:
-    """Give the mean precision over the steps of recall, precision made to fall only; a column without positives has 0.
+    """Return the mean interpolated precision over the steps of recall; 0 for a column without positives.
 
-    Clips of equal score come together, so that several positives among them make one step of recall, counted once.
+    Clips with equal scores are taken together, so that several positives among them are a single step of recall.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.diff(scores[order]) != 0, True)
@@ -34,28 +34,29 @@ def stepwise_precision(
 
 
 def trapezoid_precision(ranked: Bool[np.ndarray, "clip column"]) -> Float[np.ndarray, " column"]:
-    """Give the area under precision over recall by trapezoids, from precision 1 at recall 0, best clip first.
+    """Return the area under the precision-recall curve by the trapezoidal rule, with precision 1 at recall 0.
 
-    Recall is of the positives that are in the list; a column without any has 0.
+    Recall is relative to the positives in ``ranked``, best clip first; a column without positives has 0.
     """
     hits = ranked.cumsum(axis=0)
     precision = hits / np.arange(1, len(ranked) + 1)[:, None]
-    before = np.concatenate([np.ones((1, ranked.shape[1])), precision[:-1]])
-    area: Float[np.ndarray, " column"] = (ranked * (before + precision) / 2).sum(axis=0) / np.maximum(hits[-1], 1)
+    previous = np.concatenate([np.ones((1, ranked.shape[1])), precision[:-1]])
+    area: Float[np.ndarray, " column"] = (ranked * (previous + precision) / 2).sum(axis=0) / np.maximum(hits[-1], 1)
     return area
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HighlightReport:
-    """QVHighlights' two highlight numbers at each of ``LEVELS``; what the methods give are percentages.
+    """QVHighlights' two highlight metrics at each of ``LEVELS``. The methods return percentages.
 
     Attributes:
-        ids: The queries.
-        average_precision: In 0..1; 0 for an annotator who saw no clip of the level.
-        reachable: Where an annotator saw one: elsewhere no prediction gets more than 0.
-        hits: Whether any annotator saw the level in the clip with the highest saliency, of equals the first.
-        padded: Queries with fewer scores than clips; the clips without one have 0, which can rank above real scores.
-        cut: Queries with more scores than clips; precision leaves these out, a highest one among them is no hit.
+        ids: Ids of the queries.
+        average_precision: Average precision in 0..1; 0 for annotators who rated no clip that high.
+        reachable: Whether an annotator rated any clip that high; without one the average precision is always 0.
+        hits: Whether any annotator rated the clip with the highest saliency that high; of equal clips, the first.
+        padded: Ids of queries with fewer scores than clips. Missing scores are 0, which may be above other scores.
+        cut: Ids of queries with more scores than clips. Precision ignores the excess; if the highest score is among it,
+            there is no hit.
     """
 
     ids: tuple[str, ...]
@@ -66,19 +67,19 @@ class HighlightReport:
     cut: tuple[str, ...]
 
     def mean_average_precision(self, level: str = "VeryGood") -> float:
-        """Give the mean over annotators and queries: HL-mAP."""
+        """Return HL-mAP, the mean over annotators and queries."""
         return 100 * float(self.average_precision[:, list(LEVELS).index(level)].mean())
 
     def ceiling(self, level: str = "VeryGood") -> float:
-        """Give the highest mean average precision that any prediction can have."""
+        """Return the highest mean average precision that any prediction can reach."""
         return 100 * float(self.reachable[:, list(LEVELS).index(level)].mean())
 
     def hit_rate(self, level: str = "VeryGood") -> float:
-        """Give the share of queries whose best clip is a highlight: HIT@1."""
+        """Return HIT@1, the percentage of queries whose best clip is a highlight."""
         return 100 * float(self.hits[:, list(LEVELS).index(level)].mean())
 
     def to_dict(self) -> dict[str, object]:
-        """Give everything for a report, each query's own values too."""
+        """Return all metrics and the values of each query, for a report."""
         levels = {
             level: {
                 "mAP": self.mean_average_precision(level),
@@ -101,54 +102,57 @@ class HighlightReport:
 
 
 def score_highlights(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> HighlightReport:
-    """Score saliency against the annotators' ratings, as QVHighlights does; a clip that nobody rated is rated 0.
+    """Score saliency with the annotators' ratings as QVHighlights does; unrated clips count as rated 0.
 
-    A video has as many clips as fit in its duration. Published predictions have a score too few now and then, so such
-    are scored by the official rule and named in the report rather than refused.
+    A video has as many whole clips as fit into its duration. Published predictions sometimes lack a score, so those are
+    scored by the official rule and listed in the report instead of being rejected.
 
     Args:
-        queries: With ratings; all by the same number of annotators.
-        predictions: One for each query, in any order.
+        queries: Queries with ratings, all by the same number of annotators.
+        predictions: One prediction per query, in any order.
 
     Raises:
-        VidretError: The predictions are not one for each query, one has no saliency, or ratings are missing or wrong.
+        VidretError: There is not exactly one prediction with saliency per query, or ratings are missing or invalid.
 
     Reference:
         Lei et al., QVHighlights (2021), section 5.
     """
-    paired = pair(queries, predictions)
-    grids = [_rate_clips(query) for query in queries]
+    matched = match_predictions(queries, predictions)
+    grids = [_clip_ratings(query) for query in queries]
     widths = Counter(grid.shape[1] for grid in grids)
     if len(widths) > 1:
-        raise VidretError(f"queries must have the same number of annotators each, got {sorted(widths)}")
-    found = [_take_saliency(each) for each in paired]
-    bars = np.array(list(LEVELS.values()))[:, None]
-    shape = len(queries), len(bars), grids[0].shape[1]
+        raise VidretError(f"queries must have equally many annotators, got {sorted(widths)}")
+    predicted = [_predicted_saliency(prediction) for prediction in matched]
+    minimum_ratings = np.array(list(LEVELS.values()))[:, None]
+    shape = len(queries), len(minimum_ratings), grids[0].shape[1]
     precision, reachable, hits = np.zeros(shape), np.zeros(shape, dtype=bool), np.zeros(shape[:2], dtype=bool)
-    for row, (grid, scores) in enumerate(zip(grids, found, strict=True)):
-        positive = grid[:, None] >= bars
+    for row, (grid, scores) in enumerate(zip(grids, predicted, strict=True)):
+        positive = grid[:, None] >= minimum_ratings
         full = np.zeros(len(grid))
-        num = min(len(grid), len(scores))
-        full[:num] = scores[:num]
+        num_scores = min(len(grid), len(scores))
+        full[:num_scores] = scores[:num_scores]
         precision[row] = stepwise_precision(positive.reshape(len(grid), -1), full).reshape(shape[1:])
         reachable[row] = positive.any(axis=0)
         best = int(scores.argmax())
         hits[row] = best < len(grid) and positive[best].any(axis=1)
-    lengths = [(query.id, len(scores) - len(grid)) for query, scores, grid in zip(queries, found, grids, strict=True)]
+    excess = [
+        (query.id, len(scores) - len(grid)) for query, scores, grid in zip(queries, predicted, grids, strict=True)
+    ]
     return HighlightReport(
         ids=tuple(query.id for query in queries),
         average_precision=precision,
         reachable=reachable,
         hits=hits,
-        padded=tuple(name for name, more in lengths if more < 0),
-        cut=tuple(name for name, more in lengths if more > 0),
+        padded=tuple(query_id for query_id, num_excess in excess if num_excess < 0),
+        cut=tuple(query_id for query_id, num_excess in excess if num_excess > 0),
     )
 
 
-def _rate_clips(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
-    ratings = _take_ratings(query)
+def _clip_ratings(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
+    """Return the ratings of all clips of the video, 0 for unrated clips."""
+    ratings = _ratings(query)
     if query.duration is None:
-        raise VidretError(f"query {query.id} must say how long its video is, got no duration")
+        raise VidretError(f"query {query.id} must have the duration of its video, got none")
     num_clips = int(query.duration / query.clip_seconds)
     if not 0 <= min(query.clips) <= max(query.clips) < num_clips:
         raise VidretError(
@@ -159,14 +163,14 @@ def _rate_clips(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
     return grid
 
 
-def _take_ratings(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
-    num_annotators = {len(each) for each in query.saliency}
+def _ratings(query: LabelledQuery) -> Float[np.ndarray, "clip annotator"]:
+    num_annotators = {len(ratings) for ratings in query.saliency}
     if len(num_annotators) != 1 or num_annotators == {0} or len(query.saliency) != len(query.clips):
         raise VidretError(f"query {query.id} must have ratings by the same annotators for each rated clip")
     return np.array(query.saliency, dtype=np.float64)
 
 
-def _take_saliency(prediction: Prediction) -> Float[np.ndarray, " clip"]:
+def _predicted_saliency(prediction: Prediction) -> Float[np.ndarray, " clip"]:
     if prediction.saliency is None:
         raise VidretError(f"query {prediction.id} must have saliency scores, got windows only")
     return prediction.saliency
@@ -174,12 +178,12 @@ def _take_saliency(prediction: Prediction) -> Float[np.ndarray, " clip"]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DomainReport:
-    """Average precision of whole videos, each in a domain: every domain counts the same, however many videos it has.
+    """Average precision of videos by domain. Domains have equal weight, however many videos they have.
 
     Attributes:
-        ids: The videos' queries.
-        domains: The domain of each.
-        average_precision: Of each, in 0..1.
+        ids: Ids of the queries, one per video.
+        domains: Domain of each query.
+        average_precision: Average precision of each query, in 0..1.
     """
 
     ids: tuple[str, ...]
@@ -188,30 +192,31 @@ class DomainReport:
 
     @property
     def by_domain(self) -> dict[str, float]:
-        """Give the mean of each domain's videos as a percentage."""
+        """Return the mean over the videos of each domain as a percentage."""
         names = np.array(self.domains)
         return {name: 100 * float(self.average_precision[names == name].mean()) for name in sorted(set(self.domains))}
 
     @property
     def mean(self) -> float:
-        """Give the mean over domains as a percentage."""
+        """Return the mean over domains as a percentage."""
         return float(np.mean(list(self.by_domain.values())))
 
     def to_dict(self) -> dict[str, object]:
-        """Give everything for a report, each video's own value and how many videos each domain stands on."""
+        """Return all metrics, the number of videos per domain and the values of each query, for a report."""
         per_query = {"id": list(self.ids), "average_precision": self.average_precision.tolist()}
         counts = dict(sorted(Counter(self.domains).items()))
         return {"mAP": {**self.by_domain, "average": self.mean}, "num_videos": counts, "per_query": per_query}
 
 
 def score_tvsum(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> DomainReport:
-    """Give TVSum's top-5 mAP: for each annotator, of the five clips with the highest saliency those above its median.
+    """Return TVSum's top-5 mAP over the five clips with the highest saliency.
 
-    The median is the lower middle rating; precision is by trapezoids within the five, then the mean over annotators.
-    Of equal saliency the first clip ranks first; the published code leaves that to chance.
+    For each annotator, clips rated above the annotator's median (of an even number, the lower of the two middle
+    ratings) are positive. Average precision is trapezoidal within the five, then averaged over annotators. Of clips
+    with equal saliency the first ranks first; the published code leaves their order to chance.
 
     Raises:
-        VidretError: The predictions are not one for each query, or a video's ratings and scores are not one a clip.
+        VidretError: There is not exactly one prediction per query, or one rating and score per clip.
     """
 
     def find_positives(ratings: Float[np.ndarray, "clip annotator"]) -> Bool[np.ndarray, "clip annotator"]:
@@ -222,12 +227,13 @@ def score_tvsum(queries: Sequence[LabelledQuery], predictions: Sequence[Predicti
 
 
 def score_youtube(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> DomainReport:
-    """Give YouTube Highlights' mAP: precision by trapezoids over all clips; positive is rated 1, borderline (0) is not.
+    """Return YouTube Highlights' mAP: trapezoidal average precision over all clips.
 
-    Of equal saliency the first clip ranks first; the published code leaves that to chance.
+    Clips rated 1 are positive; borderline ones (0) are not. Of clips with equal saliency the first ranks first; the
+    published code leaves their order to chance.
 
     Raises:
-        VidretError: The predictions are not one for each query, or a video's ratings and scores are not one a clip.
+        VidretError: There is not exactly one prediction per query, or one rating and score per clip.
     """
     return _score_domains(queries, predictions, lambda ratings: ratings == 1, None)
 
@@ -239,8 +245,8 @@ def _score_domains(
     top: int | None,
 ) -> DomainReport:
     values = []
-    for query, prediction in zip(queries, pair(queries, predictions), strict=True):
-        ratings, scores = _take_ratings(query), _take_saliency(prediction)
+    for query, prediction in zip(queries, match_predictions(queries, predictions), strict=True):
+        ratings, scores = _ratings(query), _predicted_saliency(prediction)
         if query.clips != tuple(range(len(ratings))) or len(scores) != len(ratings):
             raise VidretError(
                 f"query {query.id} must have a rating and a score for each clip, got {len(ratings)} and {len(scores)}"

@@ -1,4 +1,4 @@
-"""What a model answers to each query, and the JSON Lines files in which benchmarks want it."""
+"""Predictions for the queries of a benchmark, and reading and writing them as JSON Lines submissions."""
 
 import json
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from vidret.errors import VidretError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What is found in the video of one query; what was not looked for is None.
+    """The prediction for one query in its video; None for what was not predicted.
 
-    Spans may lie outside the video, may be empty, and a list of none is an answer: all of these only miss. Scores may
-    be infinite, for they are only put in order. What is refused would be counted for more than it is: the published
-    evaluators count a span with NaN neither as right nor as wrong, and one that ends before it starts has a negative
-    length that can make an overlap of any size.
+    Spans may be outside the video or empty, and the list may be empty: these are misses. Scores may be infinite, since
+    only their order matters. Other invalid values are rejected, since they would distort results: the published
+    evaluators count a span with NaN neither as correct nor as wrong, and a span that ends before it starts has a
+    negative length, which can lead to an overlap of any size.
 
     Attributes:
-        id: The query's.
-        spans: Rows of start, end (seconds) and score, in the order in which they are offered.
-        saliency: One number for each clip of the video; higher is better.
+        id: Id of the query.
+        spans: Rows of start, end (seconds) and score, in the order in which they are ranked.
+        saliency: One score per clip of the video; higher is better.
 
     Raises:
-        VidretError: A value breaks its rule.
+        VidretError: Both are None, or a value is invalid.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Prediction:
     saliency: Float[np.ndarray, " clip"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be counted."""
+        """Validate the values."""
         if self.spans is None and self.saliency is None:
             raise VidretError(f"query {self.id} must have windows or saliency scores, got neither")
         if self.spans is not None:
@@ -49,43 +49,43 @@ class Prediction:
     def _check_spans(self, spans: Float[np.ndarray, "span 3"]) -> None:
         if spans.ndim != 2 or spans.shape[1] != 3:
             raise VidretError(f"windows of query {self.id} must be rows of start, end and score, got {spans.shape}")
-        wrong = ~np.isfinite(spans[:, :2]).all(axis=1) | np.isnan(spans[:, 2])
-        if wrong.any():
+        invalid = ~np.isfinite(spans[:, :2]).all(axis=1) | np.isnan(spans[:, 2])
+        if invalid.any():
             raise VidretError(
-                f"windows of query {self.id} must have finite times and no NaN score, got {spans[wrong][0].tolist()}"
+                f"windows of query {self.id} must have finite times and no NaN score, got {spans[invalid][0].tolist()}"
             )
-        wrong = spans[:, 1] < spans[:, 0]
-        if wrong.any():
+        reversed_spans = spans[:, 1] < spans[:, 0]
+        if reversed_spans.any():
             raise VidretError(
-                f"windows of query {self.id} must not end before they start, got {spans[wrong][0].tolist()}"
+                f"windows of query {self.id} must not end before they start, got {spans[reversed_spans][0].tolist()}"
             )
 
     def _check_saliency(self, saliency: Float[np.ndarray, " clip"]) -> None:
         if saliency.ndim != 1 or len(saliency) == 0:
-            raise VidretError(f"saliency scores of query {self.id} must be one for each clip, got {saliency.shape}")
-        wrong = ~np.isfinite(saliency)
-        if wrong.any():
-            raise VidretError(f"saliency scores of query {self.id} must be finite, got {saliency[wrong][0]}")
+            raise VidretError(f"saliency scores of query {self.id} must be one per clip, got shape {saliency.shape}")
+        invalid = ~np.isfinite(saliency)
+        if invalid.any():
+            raise VidretError(f"saliency scores of query {self.id} must be finite, got {saliency[invalid][0]}")
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
-    """Read a submission: rows of qid, pred_relevant_windows and pred_saliency_scores, either of which may be left out.
+    """Read a submission: rows with qid and pred_relevant_windows, pred_saliency_scores or both.
 
-    The video and the text that a row names are not looked at: as in the published evaluators, the qid alone counts. It
-    may be a number or a text; 7 and "7" are the same.
+    As in the published evaluators, only the qid identifies a query; a row's video and text are ignored. The qid may be
+    a number or a string, and 7 equals "7".
 
     Raises:
-        VidretError: With the path and the line: what is wrong there, or a qid that an earlier line had.
+        VidretError: A row is invalid or repeats a qid; the message gives the path and the line.
     """
-    seen: dict[str, str] = {}
-    return [_read_row(row, seen) for row in read_jsonl(Path(path))]
+    locations: dict[str, str] = {}
+    return [_read_row(row, locations) for row in read_jsonl(Path(path))]
 
 
-def _read_row(row: AnnotationRow, seen: dict[str, str]) -> Prediction:
-    name = row.check_unique("query", row.name("qid"), seen)
+def _read_row(row: AnnotationRow, locations: dict[str, str]) -> Prediction:
+    query_id = row.check_unique("query", row.name("qid"), locations)
     spans, saliency = _read_numbers(row, "pred_relevant_windows"), _read_numbers(row, "pred_saliency_scores")
     try:
-        return Prediction(name, spans.reshape(-1, 3) if spans is not None and spans.size == 0 else spans, saliency)
+        return Prediction(query_id, spans.reshape(-1, 3) if spans is not None and spans.size == 0 else spans, saliency)
     except VidretError as error:
         raise row.error(str(error)) from error
 
@@ -97,56 +97,57 @@ def _read_numbers(row: AnnotationRow, key: str) -> Float[np.ndarray, "..."] | No
     try:
         numbers = np.asarray(value)
     except ValueError as error:  # rows of different lengths
-        raise row.error(f"{key} must have rows of the same length") from error
+        raise row.error(f"{key} must have rows of equal length") from error
     if not isinstance(value, list) or numbers.dtype.kind not in "if":
         raise row.error(f"{key} must be a list of numbers, got {short_repr(value)}")
     return numbers.astype(np.float64)
 
 
 def write_predictions(path: str | Path, queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> None:
-    """Write a submission, a row for each query, in the order of the queries; a qid that is a number is written as one.
+    """Write a submission with one row per query, in the order of the queries; integer qids are written as integers.
 
     Raises:
-        VidretError: The predictions are not one for each query.
+        VidretError: There is not exactly one prediction per query.
     """
     lines = []
-    for query, found in zip(queries, pair(queries, predictions), strict=True):
-        number = query.id.isdecimal() and str(int(query.id)) == query.id
-        row: dict[str, object] = {"qid": int(query.id) if number else query.id, "query": query.text, "vid": query.video}
-        if found.spans is not None:
-            row["pred_relevant_windows"] = found.spans.tolist()
-        if found.saliency is not None:
-            row["pred_saliency_scores"] = found.saliency.tolist()
+    for query, prediction in zip(queries, match_predictions(queries, predictions), strict=True):
+        is_integer = query.id.isdecimal() and str(int(query.id)) == query.id
+        qid = int(query.id) if is_integer else query.id
+        row: dict[str, object] = {"qid": qid, "query": query.text, "vid": query.video}
+        if prediction.spans is not None:
+            row["pred_relevant_windows"] = prediction.spans.tolist()
+        if prediction.saliency is not None:
+            row["pred_saliency_scores"] = prediction.saliency.tolist()
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     Path(path).write_text("".join(lines), "utf-8", newline="\n")
 
 
 def write_submission(path: str | Path, *, val: str | Path, test: str | Path) -> None:
-    """Pack the predictions of both splits as QVHighlights' server wants them: one zip file without a folder."""
+    """Write the zip file that QVHighlights' server accepts, with the predictions of both splits and no folder."""
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
         archive.write(val, "hl_val_submission.jsonl")
         archive.write(test, "hl_test_submission.jsonl")
 
 
-def pair(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Put the predictions in the order of the queries.
+def match_predictions(queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Return the predictions in the order of the queries.
 
-    To score a part of a benchmark, hand over the queries of that part: then the report counts them.
+    To score a subset of a benchmark, pass its queries and their predictions only.
 
     Raises:
-        VidretError: There is no query, or the predictions are not one for each query and no other.
+        VidretError: There is no query, or there is not exactly one prediction per query.
     """
     if not queries:
         raise VidretError("queries must be at least one, got none")
-    by_id = {each.id: each for each in predictions}
-    wanted = {query.id for query in queries}
-    for what, ids, num in (("queries", wanted, len(queries)), ("predictions", by_id, len(predictions))):
-        if len(ids) != num:
-            raise VidretError(f"{what} must have an id each, got {len(ids)} ids for {num}")
+    by_id = {prediction.id: prediction for prediction in predictions}
+    query_ids = {query.id for query in queries}
+    for name, ids, count in (("queries", query_ids, len(queries)), ("predictions", by_id, len(predictions))):
+        if len(ids) != count:
+            raise VidretError(f"{name} must have unique ids, got {len(ids)} ids for {count}")
     if missing := [query.id for query in queries if query.id not in by_id]:
         raise VidretError(
-            f"predictions must answer every query, got none for {len(missing)} of {len(queries)}, first {missing[0]}"
+            f"predictions must include every query, but lack {len(missing)} of {len(queries)}, first {missing[0]}"
         )
-    if unknown := [each.id for each in predictions if each.id not in wanted]:
-        raise VidretError(f"predictions must be for the queries, got {len(unknown)} for others, first {unknown[0]}")
+    if unknown := [prediction.id for prediction in predictions if prediction.id not in query_ids]:
+        raise VidretError(f"predictions must be for the queries only, got {len(unknown)} others, first {unknown[0]}")
     return [by_id[query.id] for query in queries]

@@ -1,8 +1,8 @@
-"""Where the right answer stands: counted tile by tile, so that the whole matrix of scores need never be in memory.
+"""Ranks of the correct answers, computed tile by tile so that the full score matrix need not be in memory.
 
-Both directions are counted at once. From text to video every text is a query, its own video the right answer. From
-video to text every video with a caption is a query, its best caption the right answer, against the best caption of each
-other video. Ranks count from 1.
+Both directions are computed at once. Text to video: every text is a query, and its own video the correct answer. Video
+to text: every video with a caption is a query, and its best caption the correct answer, compared with the best caption
+of each other video. Ranks count from 1.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ TILE_SIZE = (1024, 2048)  # texts, videos: 8 MB of float32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranks:
-    """How many wrong answers stand above the right one, and how many beside it, for each query.
+    """The number of wrong answers that score higher than, or equal to, the correct one, for each query.
 
     Attributes:
-        queries: Which text, or which video, each query is.
-        higher: How many wrong answers have a higher score.
-        equal: How many wrong answers have the same score: their order says nothing.
-        gallery_size: How many answers a query chooses from.
+        queries: Index of the text or video that each query is.
+        higher: Number of wrong answers with a higher score.
+        equal: Number of wrong answers with the same score (ties).
+        gallery_size: Number of possible answers to a query.
     """
 
     queries: Int[np.ndarray, " query"]
@@ -38,30 +38,30 @@ class Ranks:
 
     @property
     def optimistic(self) -> Float[np.ndarray, " query"]:
-        """Give the ranks if the right answer is the first of its equals."""
+        """Return the ranks if ties are resolved in favour of the correct answer."""
         ranks: Float[np.ndarray, " query"] = self.higher + 1.0
         return ranks
 
     @property
     def mean(self) -> Float[np.ndarray, " query"]:
-        """Give the mean of the ranks that its equals share: 1.5 for two that are first together."""
+        """Return the mean ranks of ties: 1.5 if two answers share the first place."""
         ranks: Float[np.ndarray, " query"] = (self.optimistic + self.pessimistic) / 2
         return ranks
 
     @property
     def pessimistic(self) -> Float[np.ndarray, " query"]:
-        """Give the ranks if the right answer is the last of its equals."""
+        """Return the ranks if ties are resolved against the correct answer."""
         ranks: Float[np.ndarray, " query"] = self.higher + self.equal + 1.0
         return ranks
 
     @property
     def num_ties(self) -> int:
-        """Count the queries whose right answer has equals."""
+        """Return the number of queries whose correct answer is tied."""
         return int(np.count_nonzero(self.equal))
 
 
-class BothWays(NamedTuple):
-    """The ranks of texts among videos, in the order of the texts, and of videos among texts, in that of the videos."""
+class BidirectionalRanks(NamedTuple):
+    """The ranks of text-to-video queries, in the order of the texts, and of video-to-text queries, of the videos."""
 
     t2v: Ranks
     v2t: Ranks
@@ -73,18 +73,18 @@ def rank_matrix(
     *,
     text_mask: Bool[np.ndarray, " text"] | None = None,
     all_captions: bool = False,
-) -> BothWays:
-    """Rank with a matrix that is in memory; equal, number by number, to ``rank_tiles`` over the same matrix.
+) -> BidirectionalRanks:
+    """Compute ranks from a matrix in memory; exactly equal to ``rank_tiles`` with tiles of the same matrix.
 
     Args:
-        scores: Of texts with videos, higher is better.
-        truth: Which video each text is of, in any order; text i is of video i unless given.
-        text_mask: True where a text is real. The others neither ask nor answer; what they hold does not matter.
-        all_captions: As in ``rank_tiles``.
+        scores: Scores of texts for videos, higher is better.
+        truth: Video index of each text, in any order; defaults to video i for text i.
+        text_mask: True where a text is real. Padding is neither query nor answer, and may contain any values.
+        all_captions: See ``rank_tiles``.
 
     Raises:
         VidretError: A score is not finite, or no text is real.
-        ValueError: Shapes or types do not fit.
+        ValueError: A shape or dtype is wrong.
     """
     scores = np.asarray(scores)
     if scores.ndim != 2 or scores.dtype.kind not in "fiu":
@@ -93,7 +93,7 @@ def rank_matrix(
         raise ValueError(f"scores must be square where truth is not given, got {scores.shape}")
     truth = np.arange(len(scores)) if truth is None else np.asarray(truth)
     if truth.shape != scores.shape[:1]:
-        raise ValueError(f"truth must be {len(scores)} videos, one for each text, got {truth.shape}")
+        raise ValueError(f"truth must have one video for each of {len(scores)} texts, got shape {truth.shape}")
     texts = np.arange(len(scores))
     if text_mask is not None:
         if text_mask.shape != truth.shape or text_mask.dtype != bool:
@@ -103,10 +103,10 @@ def rank_matrix(
     if not np.array_equal(texts, np.arange(len(scores))):
         scores, truth = scores[texts], truth[texts]
     check_scores(scores, texts)
-    found = _count(lambda rows, columns: scores[rows, columns], truth, scores.shape[1], all_captions, TILE_SIZE)
-    back = np.argsort(texts)
-    t2v = replace(found.t2v, queries=texts[back], higher=found.t2v.higher[back], equal=found.t2v.equal[back])
-    return BothWays(t2v, found.v2t)
+    ranks = _count(lambda rows, columns: scores[rows, columns], truth, scores.shape[1], all_captions, TILE_SIZE)
+    order = np.argsort(texts)
+    t2v = replace(ranks.t2v, queries=texts[order], higher=ranks.t2v.higher[order], equal=ranks.t2v.equal[order])
+    return BidirectionalRanks(t2v, ranks.v2t)
 
 
 def rank_tiles(
@@ -116,23 +116,23 @@ def rank_tiles(
     *,
     all_captions: bool = False,
     tile_size: tuple[int, int] = TILE_SIZE,
-) -> BothWays:
-    """Rank with scores that are computed a tile at a time, where they are asked for.
+) -> BidirectionalRanks:
+    """Compute ranks from scores that are computed tile by tile.
 
-    Tiles that hold a right answer are asked for twice: first for the right answers' scores, then to count the others.
-    A matrix product may give the same vectors another last bit in another tile: such ties pass for none.
+    Tiles that contain a correct answer are computed twice: first for the scores of correct answers, then to count the
+    others. A matrix product may differ in the last bit between tiles, so equal vectors may not be counted as ties.
 
     Args:
-        score_tile: Gives the scores of a slice of texts with a slice of videos; the same numbers each time.
-        truth: Which video each text is of; the captions of a video must stand together.
-        num_videos: How many videos there are. One without a text is no query, but a wrong answer to every text.
-        all_captions: From video to text count all wrong captions, not just the best one of each video: a harder
-            protocol, which gives other numbers where videos have several captions.
-        tile_size: How many texts and videos a tile has; more texts where a video's captions would be cut.
+        score_tile: Returns the scores of a slice of texts for a slice of videos; must be deterministic.
+        truth: Video index of each text; the captions of a video must be consecutive.
+        num_videos: Number of videos. A video without a text is no query, but a wrong answer to every text.
+        all_captions: Whether video to text counts all wrong captions, not only the best one of each video: a harder
+            protocol, whose results differ where videos have several captions.
+        tile_size: Number of texts and videos per tile; more texts where a tile would split a video's captions.
 
     Raises:
         VidretError: A score is not finite, or there is no text.
-        ValueError: Shapes or types do not fit, or ``score_tile`` changes its mind.
+        ValueError: A shape or dtype is wrong, or ``score_tile`` is not deterministic.
     """
     if min(tile_size) < 1:
         raise ValueError(f"tile_size must be at least 1 and 1, got {tile_size}")
@@ -140,7 +140,7 @@ def rank_tiles(
     def read(rows: slice, columns: slice) -> Any:
         tile = np.asarray(score_tile(rows, columns))
         if tile.shape != (rows.stop - rows.start, columns.stop - columns.start) or tile.dtype.kind not in "fiu":
-            raise ValueError(f"tile {rows}, {columns} must be a matrix of that size, got {tile.dtype} {tile.shape}")
+            raise ValueError(f"tile {rows}, {columns} must be a matrix of that shape, got {tile.dtype} {tile.shape}")
         check_scores(tile, range(rows.start, rows.stop), columns.start)
         return tile
 
@@ -148,7 +148,11 @@ def rank_tiles(
 
 
 def check_scores(scores: Any, texts: Any, first_video: int = 0) -> None:
-    """Refuse NaN and infinities: a query whose score is NaN would silently drop out of the mean."""
+    """Check for NaN and infinities: a query with a score of NaN would silently be omitted from the mean.
+
+    Raises:
+        VidretError: A score is not finite; the message gives its text and video.
+    """
     finite = np.isfinite(scores)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
@@ -159,47 +163,47 @@ def check_scores(scores: Any, texts: Any, first_video: int = 0) -> None:
 
 def _count(
     read: Read, truth: Int[np.ndarray, " text"], num_videos: int, all_captions: bool, tile_size: tuple[int, int]
-) -> BothWays:
+) -> BidirectionalRanks:
     starts = _find_starts(truth, num_videos)
     owners, num_texts = truth[starts], len(truth)
     ends = np.append(starts, num_texts)
     edges = np.unique(np.append(ends[np.searchsorted(ends, np.arange(0, num_texts, tile_size[0]))], num_texts))
     blocks = [slice(int(a), int(b)) for a, b in pairwise(edges)]
     columns = [slice(first, min(first + tile_size[1], num_videos)) for first in range(0, num_videos, tile_size[1])]
-    right = _read_right(read, truth, blocks, columns)
-    goal = np.zeros(num_videos, dtype=right.dtype)  # a video's score with its best caption
-    goal[owners] = np.maximum.reduceat(right, starts)
+    correct = _read_correct(read, truth, blocks, columns)
+    best_correct = np.zeros(num_videos, dtype=correct.dtype)  # each video's score with its best caption
+    best_correct[owners] = np.maximum.reduceat(correct, starts)
 
     text_counts = np.zeros((2, num_texts), dtype=np.int64)  # higher, equal
     video_counts = np.zeros((2, num_videos), dtype=np.int64)
     for rows in blocks:
-        inside = starts[(starts >= rows.start) & (starts < rows.stop)] - rows.start
-        for part in columns:
-            tile = read(rows, part)
-            text_counts[:, rows] += _compare(tile, right[rows, None], axis=1)
-            whole = all_captions or len(inside) == len(tile)
-            best = tile if whole else np.maximum.reduceat(tile, inside, axis=0)
-            video_counts[:, part] += _compare(best, goal[part], axis=0)
+        first_captions = starts[(starts >= rows.start) & (starts < rows.stop)] - rows.start
+        for videos in columns:
+            tile = read(rows, videos)
+            text_counts[:, rows] += _compare(tile, correct[rows, None], axis=1)
+            keep_all = all_captions or len(first_captions) == len(tile)
+            best = tile if keep_all else np.maximum.reduceat(tile, first_captions, axis=0)
+            video_counts[:, videos] += _compare(best, best_correct[videos], axis=0)
 
-    # The right answers were counted among the equals, all captions of a video that share its best score included.
-    own = np.add.reduceat(right == goal[truth], starts, dtype=np.int64) if all_captions else 1
+    # Equal scores include the correct answers themselves, and all captions of a video that share its best score.
+    num_own = np.add.reduceat(correct == best_correct[truth], starts, dtype=np.int64) if all_captions else 1
     text_counts[1] -= 1
     video_counts = video_counts[:, owners]
-    video_counts[1] -= own
+    video_counts[1] -= num_own
     if min(text_counts.min(), video_counts.min()) < 0:
-        raise ValueError("score_tile must give the same numbers when it is asked again, got others")
+        raise ValueError("score_tile must be deterministic, got different scores for the same tile")
     order = np.argsort(owners)
-    gallery = num_texts if all_captions else len(owners)
-    return BothWays(
+    gallery_size = num_texts if all_captions else len(owners)
+    return BidirectionalRanks(
         Ranks(np.arange(num_texts), text_counts[0], text_counts[1], num_videos),
-        Ranks(owners[order], video_counts[0, order], video_counts[1, order], gallery),
+        Ranks(owners[order], video_counts[0, order], video_counts[1, order], gallery_size),
     )
 
 
 def _find_starts(truth: Int[np.ndarray, " text"], num_videos: int) -> Int[np.ndarray, " owner"]:
-    """Find where the captions of each video begin."""
+    """Return the index of the first caption of each video."""
     if truth.ndim != 1 or truth.dtype.kind not in "iu":
-        raise ValueError(f"truth must be a list of whole numbers, got {truth.dtype} {truth.shape}")
+        raise ValueError(f"truth must be a vector of integers, got {truth.dtype} {truth.shape}")
     if len(truth) == 0:
         raise VidretError("texts must be at least 1, got 0")
     if truth.min() < 0 or truth.max() >= num_videos:
@@ -207,24 +211,23 @@ def _find_starts(truth: Int[np.ndarray, " text"], num_videos: int) -> Int[np.nda
     starts = np.flatnonzero(np.append(True, truth[1:] != truth[:-1]))
     videos, counts = np.unique(truth[starts], return_counts=True)
     if len(videos) < len(starts):
-        raise ValueError(
-            f"truth must keep captions of a video together, got video {videos[counts > 1][0]} in two places"
-        )
+        video = videos[counts > 1][0]
+        raise ValueError(f"captions of a video must be consecutive in truth, got separate ones of video {video}")
     return starts
 
 
-def _read_right(read: Read, truth: Int[np.ndarray, " text"], blocks: list[slice], columns: list[slice]) -> Any:
-    """Read each text's score with its own video."""
-    places, values = [], []
+def _read_correct(read: Read, truth: Int[np.ndarray, " text"], blocks: list[slice], columns: list[slice]) -> Any:
+    """Return each text's score with its own video."""
+    indices, values = [], []
     for rows in blocks:
-        for part in columns:
-            texts = rows.start + np.flatnonzero((truth[rows] >= part.start) & (truth[rows] < part.stop))
+        for videos in columns:
+            texts = rows.start + np.flatnonzero((truth[rows] >= videos.start) & (truth[rows] < videos.stop))
             if len(texts):
-                places.append(texts)
-                values.append(read(rows, part)[texts - rows.start, truth[texts] - part.start])
-    return np.concatenate(values)[np.argsort(np.concatenate(places))]
+                indices.append(texts)
+                values.append(read(rows, videos)[texts - rows.start, truth[texts] - videos.start])
+    return np.concatenate(values)[np.argsort(np.concatenate(indices))]
 
 
-def _compare(scores: Any, right: Any, axis: int) -> tuple[Any, Any]:
-    """Count the scores that are higher than the right ones, and those that are equal."""
-    return np.count_nonzero(scores > right, axis=axis), np.count_nonzero(scores == right, axis=axis)
+def _compare(scores: Any, correct: Any, axis: int) -> tuple[Any, Any]:
+    """Return the number of scores that are higher than the correct ones, and of those that are equal."""
+    return np.count_nonzero(scores > correct, axis=axis), np.count_nonzero(scores == correct, axis=axis)

@@ -1,11 +1,11 @@
-"""How good a search of videos by text is: recalls and ranks in both directions, as rows of a table.
+"""Text-video retrieval metrics: recalls and ranks in both directions, as rows of a table.
 
-    t2v, v2t = evaluate(scores)                       # text i is of video i
-    t2v, v2t = evaluate(scores, truth)                # several captions a video: truth[i] is the video of text i
+    t2v, v2t = evaluate(scores)                       # text i describes video i
+    t2v, v2t = evaluate(scores, truth)                # several captions per video: text i describes video truth[i]
     print(t2v.metrics.summary.recalls[1], json.dumps(t2v.to_dict()))
 
-In every matrix rows are texts and columns are videos, whichever way it is searched. Corrected scores are rows of their
-own: see ``vidret.metrics.corrected``.
+In every matrix rows are texts and columns are videos, in both directions. For scores with hubness correction, see
+``vidret.metrics.corrected``.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,27 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from vidret.metrics.ranks import TILE_SIZE, BothWays, Ranks, ScoreTile, rank_matrix, rank_tiles
+from vidret.metrics.ranks import TILE_SIZE, BidirectionalRanks, Ranks, ScoreTile, rank_matrix, rank_tiles
 
 Direction: TypeAlias = Literal["t2v", "v2t"]
 CUTS = (1, 5, 10, 50)
 PLAIN = "plain"
 TIES = (
-    "Equal scores share their mean rank. R@K: per cent of ranks below K + 1; R@1: of ranks that are 1, so that a tie "
-    "for the first place is no hit. MdR averages the two middle ranks of an even number, MdR_lower takes the lower. "
-    "Ranks count from 1."
+    "Equal scores share their mean rank. R@K: percentage of ranks below K + 1; R@1: percentage of ranks equal to 1, so "
+    "a tie for first place is not a hit. For an even number of ranks, MdR is the mean of the middle two and MdR_lower "
+    "the lower one. Ranks count from 1."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a list of ranks comes to.
+    """Summary statistics of ranks.
 
     Attributes:
-        recalls: For each K the share of queries with a hit among the first K, in per cent.
-        median_rank: The median; of an even number of ranks the mean of the two in the middle.
-        lower_median_rank: The lower of these two, which published multi-caption code reports.
+        recalls: R@K by K: the percentage of queries with a hit in the top K.
+        median_rank: The median; for an even number of ranks the mean of the middle two.
+        lower_median_rank: The median; for an even number of ranks the lower of the middle two, as in published
+            multi-caption code.
         mean_rank: The mean.
         geometric_mean: The cube root of R@1 * R@5 * R@10.
     """
@@ -46,7 +47,7 @@ class Summary:
     geometric_mean: float
 
     def to_dict(self) -> dict[str, float]:
-        """Give the numbers by the names that papers use."""
+        """Return the metrics by the names used in papers."""
         return {
             **{f"R@{k}": value for k, value in self.recalls.items()},
             "MdR": self.median_rank,
@@ -58,14 +59,14 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RetrievalMetrics:
-    """The summary of one direction, by which rules, and the ranks behind it.
+    """The metrics of one direction, its protocol, and the ranks.
 
     Attributes:
-        protocol: In words: what asks, what answers, and how ties count.
-        ranks: The counts of each query.
-        summary: Of the mean ranks of ties: the result.
-        optimistic: What it would be if every tie were won.
-        pessimistic: What it would be if every tie were lost.
+        protocol: Description of the queries, the gallery, and the treatment of ties.
+        ranks: Ranks of all queries.
+        summary: The result, with mean ranks for ties.
+        optimistic: The result if every tie were resolved in favour of the correct answer.
+        pessimistic: The result if every tie were resolved against it.
     """
 
     protocol: str
@@ -75,7 +76,7 @@ class RetrievalMetrics:
     pessimistic: Summary
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what goes into a report; the bounds only where ties make them differ."""
+        """Return the content for a report; the bounds only if ties make them differ."""
         report: dict[str, Any] = {
             "protocol": self.protocol,
             "num_queries": len(self.ranks.queries),
@@ -90,7 +91,7 @@ class RetrievalMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One row of a table of results: whose scores, which way, how good, and corrected with which bank."""
+    """One row of a table of results: the label of the scores, the direction, the metrics, and the query bank."""
 
     label: str
     direction: Direction
@@ -98,25 +99,30 @@ class Row:
     bank: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a corrected row that does not say with what, and a plain one that does."""
+        """Check that corrected rows name their bank, and plain rows have none."""
         if not self.label or (self.label == PLAIN) != (self.bank is None) or self.bank == "":
             raise ValueError(
-                f"a row must be {PLAIN} without a bank or corrected with a named one, got {self.label!r}, {self.bank!r}"
+                f"bank must be None for the label {PLAIN!r} and named for any other, got {self.label!r} and "
+                f"{self.bank!r}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what goes into a report."""
+        """Return the content for a report."""
         return {"label": self.label, "direction": self.direction, "bank": self.bank, **self.metrics.to_dict()}
 
 
 def hits(ranks: Float[np.ndarray, " query"], k: int) -> Bool[np.ndarray, " query"]:
-    """Say which queries have their answer among the first k; a tie for the first place is no hit at 1."""
-    found: Bool[np.ndarray, " query"] = ranks < k + 1 if k > 1 else ranks == 1
-    return found
+    """Return True for queries with the correct answer in the top k; a tie for first place is not a hit at 1."""
+    is_hit: Bool[np.ndarray, " query"] = ranks < k + 1 if k > 1 else ranks == 1
+    return is_hit
 
 
 def summarise(ranks: Float[np.ndarray, " query"], cuts: Sequence[int] = CUTS) -> Summary:
-    """Summarise ranks, counted from 1."""
+    """Return the summary of ranks that count from 1.
+
+    Raises:
+        ValueError: A cut is below 1.
+    """
     if not all(k >= 1 for k in cuts):
         raise ValueError(f"cuts must be at least 1, got {list(cuts)}")
     recalls = {k: 100 * float(hits(ranks, k).mean()) for k in {*cuts, 1, 5, 10}}
@@ -138,24 +144,27 @@ def evaluate(
     all_captions: bool = False,
     cuts: Sequence[int] = CUTS,
 ) -> tuple[Row, Row]:
-    """Measure plain scores, from text to video and from video to text.
+    """Evaluate plain scores, from text to video and from video to text.
 
-    Where videos have several captions, each is a query; from video to text a video asks for its best caption, among
-    the best captions of all videos, or with ``all_captions`` among all captions of other videos.
+    If videos have several captions, each of them is a text-to-video query. From video to text, a video's best caption
+    is ranked among the best captions of all videos, or, with ``all_captions``, among all captions of other videos.
 
     Args:
-        scores: Of texts with videos, finite, higher is better.
-        truth: Which video each text is of; text i is of video i unless given.
-        text_mask: True where a text is real. The others neither ask nor answer; what they hold does not matter.
-        all_captions: See above: two protocols, two different numbers.
+        scores: Scores of texts for videos, finite, higher is better.
+        truth: Video index of each text; defaults to video i for text i.
+        text_mask: True where a text is real. Padding is neither query nor answer, and may contain any values.
+        all_captions: Selects one of two video-to-text protocols with different results; see above.
         cuts: The K of R@K.
+
+    Returns:
+        The text-to-video row and the video-to-text row.
 
     Raises:
         VidretError: A score is not finite, or no text is real.
-        ValueError: Shapes or types do not fit.
+        ValueError: A shape or dtype is wrong.
     """
-    both = rank_matrix(scores, truth, text_mask=text_mask, all_captions=all_captions)
-    return make_row(PLAIN, "t2v", both, cuts), make_row(PLAIN, "v2t", both, cuts)
+    ranks = rank_matrix(scores, truth, text_mask=text_mask, all_captions=all_captions)
+    return make_row(PLAIN, "t2v", ranks, cuts), make_row(PLAIN, "v2t", ranks, cuts)
 
 
 def evaluate_tiles(
@@ -167,13 +176,19 @@ def evaluate_tiles(
     cuts: Sequence[int] = CUTS,
     tile_size: tuple[int, int] = TILE_SIZE,
 ) -> tuple[Row, Row]:
-    """Measure plain scores that are computed tile by tile, as ``evaluate`` does; see ``rank_tiles`` for the rest."""
-    both = rank_tiles(score_tile, truth, num_videos, all_captions=all_captions, tile_size=tile_size)
-    return make_row(PLAIN, "t2v", both, cuts), make_row(PLAIN, "v2t", both, cuts)
+    """Evaluate plain scores that are computed tile by tile; see ``evaluate`` and ``rank_tiles``."""
+    ranks = rank_tiles(score_tile, truth, num_videos, all_captions=all_captions, tile_size=tile_size)
+    return make_row(PLAIN, "t2v", ranks, cuts), make_row(PLAIN, "v2t", ranks, cuts)
 
 
-def make_row(label: str, direction: Direction, both: BothWays, cuts: Sequence[int], bank: str | None = None) -> Row:
-    """Make a row of one of two directions."""
+def make_row(
+    label: str,
+    direction: Direction,
+    both: BidirectionalRanks,
+    cuts: Sequence[int],
+    bank: str | None = None,
+) -> Row:
+    """Return the row of one direction."""
     ranks = both.t2v if direction == "t2v" else both.v2t
     metrics = RetrievalMetrics(
         protocol=f"{_describe(both, direction)} {TIES}",
@@ -185,13 +200,13 @@ def make_row(label: str, direction: Direction, both: BothWays, cuts: Sequence[in
     return Row(label, direction, metrics, bank)
 
 
-def _describe(both: BothWays, direction: Direction) -> str:
-    """Say in words what asks and what answers."""
-    texts, videos = len(both.t2v.queries), len(both.v2t.queries)
+def _describe(both: BidirectionalRanks, direction: Direction) -> str:
+    """Return a sentence about queries and gallery."""
+    num_texts, num_videos = len(both.t2v.queries), len(both.v2t.queries)
     if direction == "t2v":
-        return f"Text to video: each of {texts} texts asks for its video among {both.t2v.gallery_size}."
-    if texts == videos:
-        return f"Video to text: each of {videos} videos asks for its text among {texts}."
-    if both.v2t.gallery_size == texts:
-        return f"Video to text: each of {videos} videos asks for its best caption among all {texts}."
-    return f"Video to text: each of {videos} videos asks for its best caption among the best captions of {videos}."
+        return f"Text to video: {num_texts} texts, each to find its video among {both.t2v.gallery_size}."
+    if num_texts == num_videos:
+        return f"Video to text: {num_videos} videos, each to find its text among {num_texts}."
+    if both.v2t.gallery_size == num_texts:
+        return f"Video to text: {num_videos} videos, each to find its best caption among all {num_texts}."
+    return f"Video to text: {num_videos} videos, each to find its best caption among the best of each video."
