@@ -1,6 +1,8 @@
 """Device names, and that every component of an engine uses the chosen device."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ from tests.colours import ColourEncoder, write_film
 from tests.gpus import gpu_faiss, pretend_cuda
 from vidret.cli import main
 from vidret.devices import choose_device, cuda_index
+from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DeviceError
+from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport
 from vidret.index.run import index_files
+from vidret.store.store import Store
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
@@ -82,9 +87,9 @@ def test_every_component_of_an_engine_gets_the_device(
         got["encoder"] = device
         return OnDevice(device)
 
-    def run(*arguments: Any, device: str, **settings: Any) -> IndexReport:
-        got["decoder"] = device
-        return index_files(*arguments, **settings)
+    def run(store: Store, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
+        got["decoder"] = options.device
+        return index_files(store, encoder, files, replace(options, device="cpu"))
 
     def ground(_path: Path, _encoder: Any, _folder: Path, *, tokens: str, device: str) -> None:
         got["head"] = device

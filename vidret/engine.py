@@ -18,6 +18,7 @@ from vidret.devices import CPU, choose_device, cuda_index
 from vidret.encode.encoder import STARTER, Encoder, check_encoder
 from vidret.encode.load import load_encoder
 from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
 from vidret.search.calibration import Calibration, measure_calibration, save_calibration
@@ -37,6 +38,8 @@ from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
 
 logger = logging.getLogger(__name__)
+
+IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
 
 
 class Engine:
@@ -192,13 +195,20 @@ class Engine:
         prune: bool = False,
         memory: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-        run: Callable[..., IndexReport] = index_files,
+        run: IndexRunner = index_files,
     ) -> IndexReport:
         """Bring the index up to date with files, folders, globs or manifests, at paths or at addresses.
 
-        ``list_videos`` says what paths may be, ``Store.set_memory`` what ``memory`` is (None leaves it as it was), and
-        ``index_files`` what the other arguments do. ``run`` is what takes these and does the work: threads here, unless
-        ``vidret.index.ray`` gives one that does it on Ray.
+        Args:
+            paths: See ``list_videos``.
+            workers: See ``IndexOptions``.
+            decoder: See ``IndexOptions``.
+            timeout: See ``IndexOptions``.
+            retry_failed: See ``IndexOptions``.
+            prune: Remove missing files below the listed folders from the index.
+            memory: See ``Store.set_memory``; None leaves it unchanged.
+            on_progress: See ``IndexOptions``.
+            run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
 
         Raises:
             VidretError: A path does not exist, or the index cannot be written. Files that cannot be read raise nothing:
@@ -223,10 +233,7 @@ class Engine:
             store.set_meta(RANKER, json.dumps(made) if known is None else known)
             if memory is not None:
                 store.set_memory(memory)
-            report = run(
-                store,
-                encoder,
-                listing.files,
+            options = IndexOptions(
                 pack=self.ranker.pack if self.ranker.fingerprint else None,
                 tokens=self.ranker.wants_tokens,
                 workers=workers,
@@ -238,6 +245,7 @@ class Engine:
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
             )
+            report = run(store, encoder, listing.files, options)
             for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
                 self._searcher.baselines.save(store, self._searcher.get_ranker(name))
             if self._told_head:

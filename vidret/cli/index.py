@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +29,7 @@ from vidret.present.summaries import print_index_summary
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
-    from vidret.index.progress import IndexReport
+    from vidret.engine import IndexRunner
 
 SOURCES, STORAGE = "What to index", "Storage"
 STARTER_NOTE = (
@@ -205,9 +204,7 @@ def index_command(
         raise typer.Exit(1)
 
 
-def choose_run(
-    runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str
-) -> "Callable[..., IndexReport]":
+def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str) -> "IndexRunner":
     """Return the function that indexes files: on threads of this machine, or on Ray."""
     if runner == "ray":
         from vidret.index.ray.run import index_on_ray

@@ -22,13 +22,13 @@ import torch
 from vidret.devices import CPU
 from vidret.encode.encoder import Encoder
 from vidret.errors import DecodeError
-from vidret.index.progress import IndexReport, Progress
+from vidret.index.options import IndexOptions, Pack
+from vidret.index.progress import IndexReport
 from vidret.index.run_state import FileJob, RunState
-from vidret.index.stages import SEGMENTS_AT_ONCE, Pack, encode_segments, open_decoders
+from vidret.index.stages import SEGMENTS_AT_ONCE, encode_segments, open_decoders
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
-from vidret.video.decode import Decoder
 from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 
@@ -42,22 +42,7 @@ class StopRun(Exception):  # noqa: N818  a request, not an error
     """Raised in a worker to unwind it after a request to stop."""
 
 
-def index_files(
-    store: Store,
-    encoder: Encoder,
-    files: Sequence[str],
-    *,
-    pack: Pack | None = None,
-    tokens: bool = True,
-    workers: int | None = None,
-    decoder: Decoder = "auto",
-    device: str = CPU,
-    timeout: float = 120.0,
-    retry_failed: bool = False,
-    prune_below: Sequence[str] | None = None,
-    check: Callable[[], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> IndexReport:
+def index_files(store: Store, encoder: Encoder, files: Sequence[str], options: IndexOptions) -> IndexReport:
     """Index the files that are new or changed.
 
     A file that cannot be read is recorded with its reason and does not stop the run. An interrupt (Ctrl-C) ends the run
@@ -67,43 +52,38 @@ def index_files(
         store: The index, open for writing.
         encoder: The encoder of the index.
         files: Absolute paths and URLs without duplicates, as returned by ``scan``.
-        pack: Returns the bytes that are stored beside the vectors of an embedding; None stores none.
-        tokens: Whether ``pack`` needs token embeddings.
-        workers: Number of files processed at once; by default the number of usable cores.
-        decoder: ``auto``, ``decord`` or ``pyav``.
-        device: The device of the encoder. On any but the CPU, several segments are encoded together. With ``cuda:N``,
-            that GPU also decodes; see ``DecodePool``.
-        timeout: Seconds that a decoder may stay silent before its file fails.
-        retry_failed: Read failed files again even if they are unchanged.
-        prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
-        check: Called before the first file is read; its exception ends the run. Not called if there is nothing to read.
-        on_progress: Called from this thread a few times per second.
+        options: The options of the run.
 
     Raises:
         VidretError: The index cannot be written, or the decoder fails on each of several files for the same unexpected
             reason. Single files that fail raise nothing.
     """
-    run_state = RunState(store, retry_failed=retry_failed)
+    run_state = RunState(store, retry_failed=options.retry_failed)
     run_state.plan(files)
     if not run_state.jobs:
-        return run_state.close(prune_below=prune_below)
-    if check is not None:
-        check()
-    workers = max(1, min(workers or count_cores(), MAX_WORKERS, len(run_state.jobs)))
-    encode: Encode = partial(encode_segments, encoder, pack=pack, tokens=tokens)
-    threads_before = torch.get_num_threads()
+        return run_state.close(prune_below=options.prune_below)
+    if options.check is not None:
+        options.check()
+    num_workers = max(1, min(options.workers or count_cores(), MAX_WORKERS, len(run_state.jobs)))
+    encode: Encode = partial(encode_segments, encoder, pack=options.pack, tokens=options.tokens)
+    num_threads = torch.get_num_threads()
     with (
         open_decoders(
-            workers, encoder.resize, encoder.sampling, decoder=decoder, device=device, timeout=timeout
+            num_workers,
+            encoder.resize,
+            encoder.sampling,
+            decoder=options.decoder,
+            device=options.device,
+            timeout=options.timeout,
         ) as pool,
-        EncodingThread(encode) if device != CPU else contextlib.nullcontext() as encoding,
+        EncodingThread(encode) if options.device != CPU else contextlib.nullcontext() as encoding,
     ):
         try:
-            threads = WorkerThreads(run_state, encode, pool, pack=pack, encoding=encoding).make(workers)
-            run_state.watch(threads, on_progress)
+            workers = WorkerThreads(run_state, encode, pool, pack=options.pack, encoding=encoding)
+            run_state.watch(workers.make(num_workers), options.on_progress)
         finally:
-            torch.set_num_threads(threads_before)
-    return run_state.close(prune_below=prune_below)
+            torch.set_num_threads(num_threads)
+    return run_state.close(prune_below=options.prune_below)
 
 
 def count_cores() -> int:

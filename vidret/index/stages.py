@@ -1,8 +1,9 @@
 """The two stages of an indexing run, decoding and encoding, for threads and for Ray."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vidret.index.options import Pack
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodePool
@@ -11,8 +12,6 @@ if TYPE_CHECKING:  # so that decoding processes do not import torch
     from vidret.encode.encoder import Encoder
 
 SEGMENTS_AT_ONCE = 32  # in a batch on an accelerator; on a CPU core, single segments are as fast
-
-Pack = Callable[[SegmentEmbedding], bytes]
 
 
 def open_decoders(

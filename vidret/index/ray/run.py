@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,15 +27,15 @@ import ray.data
 from vidret.devices import CPU, cuda_index
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
+from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.ray.cluster import describe_ray_error, join_cluster
 from vidret.index.ray.results import ResultWriter
 from vidret.index.ray.rows import ContentTask, EncodedRow, FingerprintTask, distribute, read_rows
 from vidret.index.ray.workers import Decoding, EncodeStage, StopFlag, decode_contents, fingerprint_files
 from vidret.index.run_state import RunState
-from vidret.index.stages import SEGMENTS_AT_ONCE, Pack
+from vidret.index.stages import SEGMENTS_AT_ONCE
 from vidret.store.store import Store
-from vidret.video.decode import Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +52,8 @@ def index_on_ray(
     store: Store,
     encoder: Encoder,
     files: Sequence[str],
+    options: IndexOptions,
     *,
-    pack: Pack | None = None,
-    tokens: bool = True,
-    workers: int | None = None,
-    decoder: Decoder = "auto",
-    device: str = CPU,
-    timeout: float = 120.0,
-    retry_failed: bool = False,
-    prune_below: Sequence[str] | None = None,
-    check: Callable[[], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
     address: str | None = None,
     num_gpus_per_worker: float | None = None,
     precision: str = "auto",
@@ -76,17 +67,7 @@ def index_on_ray(
         store: See ``index_files``.
         encoder: Workers load the encoder by its name, and must get one with the same fingerprint.
         files: See ``index_files``.
-        pack: See ``index_files``; it is pickled.
-        tokens: See ``index_files``.
-        workers: Number of files decoded at once and, on CPUs, of models that encode; by default the number of cores in
-            the cluster.
-        decoder: See ``index_files``.
-        device: With ``cuda:N``, a Ray started on this machine has only that GPU; a cluster assigns its own GPUs.
-        timeout: See ``index_files``.
-        retry_failed: See ``index_files``.
-        prune_below: See ``index_files``.
-        check: See ``index_files``.
-        on_progress: See ``index_files``.
+        options: The options of the run.
         address: Ray cluster: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``; None starts Ray on this machine for the
             duration of the run.
         num_gpus_per_worker: GPUs for each model that encodes, such as 1 or 0.5; 0 encodes on CPUs. By default 1 if the
@@ -97,45 +78,43 @@ def index_on_ray(
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot
             load the encoder. Single files that fail raise nothing.
     """
-    run_state = RunState(store, retry_failed=retry_failed)
+    run_state = RunState(store, retry_failed=options.retry_failed)
     run_state.plan(files)
     if not run_state.jobs:
-        return run_state.close(prune_below=prune_below)
-    if check is not None:
-        check()
+        return run_state.close(prune_below=options.prune_below)
+    if options.check is not None:
+        options.check()
     began = time.monotonic()
-    if device != CPU and cuda_index(device) is None:
-        logger.warning("Ray's workers cannot use %s, so they encode on the CPU", device)
-    with join_cluster(address, device):
-        run = RayRun(run_state, began, workers=workers, device=device, num_gpus_per_worker=num_gpus_per_worker)
-        stage = {"pack": pack, "tokens": tokens, "precision": precision}
-        decoding = Decoding(encoder.resize, encoder.sampling, decoder, timeout)
-        run.work(encoder, decoding, stage, on_progress)
-    return replace(run_state.close(prune_below=prune_below), speeds=run.speeds())
+    if options.device != CPU and cuda_index(options.device) is None:
+        logger.warning("Ray's workers cannot use %s, so they encode on the CPU", options.device)
+    with join_cluster(address, options.device):
+        run = RayRun(run_state, began, options, num_gpus_per_worker=num_gpus_per_worker)
+        run.work(encoder, precision)
+    return replace(run_state.close(prune_below=options.prune_below), speeds=run.speeds())
 
 
 class RayRun:
     """One run. A separate thread receives and stores the results, so that an interrupt does not disturb it."""
 
     def __init__(
-        self, run_state: RunState, began: float, *, workers: int | None, device: str, num_gpus_per_worker: float | None
+        self, run_state: RunState, began: float, options: IndexOptions, *, num_gpus_per_worker: float | None
     ) -> None:
         """Divide the resources of the cluster; ``began`` is when Ray was started.
 
         Raises:
             VidretError: The cluster has too few GPUs.
         """
-        self._run_state = run_state
+        self._run_state, self._options = run_state, options
         resources = ray.cluster_resources()
         num_cores, num_gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
         if num_gpus_per_worker is None:
-            num_gpus_per_worker = 1.0 if cuda_index(device) is not None and num_gpus >= 1 else 0.0
+            num_gpus_per_worker = 1.0 if cuda_index(options.device) is not None and num_gpus >= 1 else 0.0
         if num_gpus_per_worker > num_gpus:
             raise VidretError(
                 f"num_gpus_per_worker must be at most what the cluster has ({num_gpus:g}), got {num_gpus_per_worker:g}"
             )
         self._gpus = num_gpus_per_worker
-        self._num_decoders = max(1, workers or num_cores)
+        self._num_decoders = max(1, options.workers or num_cores)
         self._num_encoders = int(num_gpus / num_gpus_per_worker) if num_gpus_per_worker else self._num_decoders
         # After the loss of its node the actor restarts unset, and is set again by the next progress report.
         self._stop_flag = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StopFlag).remote()
@@ -143,20 +122,14 @@ class RayRun:
         self._contents: list[ContentTask] = []
         self._spent: dict[str, float] = {"start": time.monotonic() - began}
 
-    def work(
-        self,
-        encoder: Encoder,
-        decoding: Decoding,
-        stage: dict[str, Any],
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
+    def work(self, encoder: Encoder, precision: str) -> None:
         """Run to the end or to an interrupt; see ``RunState.watch``."""
 
         def receive() -> None:
             try:
                 self._find_contents()
                 if self._contents and not self._run_state.stop.is_set():
-                    self._index(encoder, decoding, stage)
+                    self._index(encoder, precision)
             except ray.exceptions.RayError as error:
                 if not self._abandoned.is_set():
                     self._run_state.end(VidretError(f"Ray ended the run: {describe_ray_error(error)}"))
@@ -166,8 +139,8 @@ class RayRun:
         def report(progress: Progress) -> None:
             if self._run_state.stop.is_set():
                 self._stop_flag.set.remote()
-            if on_progress is not None:
-                on_progress(progress)
+            if self._options.on_progress is not None:
+                self._options.on_progress(progress)
 
         try:
             self._run_state.watch([threading.Thread(target=receive, daemon=True)], report)
@@ -229,9 +202,11 @@ class RayRun:
         for rows in self._iterate(data):
             yield from (value for value, _ in rows)
 
-    def _index(self, encoder: Encoder, decoding: Decoding, stage: dict[str, Any]) -> None:
+    def _index(self, encoder: Encoder, precision: str) -> None:
         """Decode and encode the contents, and store the results."""
-        num_contents = len(self._contents)
+        options, num_contents = self._options, len(self._contents)
+        decoding = Decoding(encoder.resize, encoder.sampling, options.decoder, options.timeout)
+        stage = {"pack": options.pack, "tokens": options.tokens, "precision": precision}
         num_tables = max(min(num_contents, 16 * self._num_decoders), num_contents // FILES_PER_TASK)
         tables = distribute(self._contents, num_tables)
         device = "cuda" if self._gpus else CPU  # an actor sees only the GPU that Ray assigns to it

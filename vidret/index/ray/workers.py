@@ -15,6 +15,7 @@ import numpy as np
 import ray
 
 from vidret.errors import DecodeError, VidretError
+from vidret.index.options import Pack
 from vidret.index.ray.rows import (
     Bytes,
     ContentFinished,
@@ -28,7 +29,7 @@ from vidret.index.ray.rows import (
     read_rows,
     to_table,
 )
-from vidret.index.stages import Pack, encode_segments, open_decoders
+from vidret.index.stages import encode_segments, open_decoders
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
 from vidret.video.decode import Decoder
 from vidret.video.identity import Identity, check_unchanged, identify

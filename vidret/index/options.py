@@ -1,0 +1,44 @@
+"""The options of an indexing run, on threads or on Ray."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vidret.devices import CPU
+from vidret.index.progress import Progress
+from vidret.types import SegmentEmbedding
+from vidret.video.decode import Decoder
+
+Pack = Callable[[SegmentEmbedding], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """Options of an indexing run.
+
+    Attributes:
+        pack: Returns the bytes that are stored beside the vectors of an embedding; None stores none. On Ray it is
+            pickled.
+        tokens: Whether ``pack`` needs token embeddings.
+        workers: Number of files processed at once, and on Ray without GPUs, of models that encode; by default the
+            number of usable cores.
+        decoder: ``auto``, ``decord`` or ``pyav``.
+        device: The device of the encoder. On any but the CPU, several segments are encoded together. With ``cuda:N``,
+            that GPU also decodes (see ``DecodePool``), and a Ray started on this machine has only that GPU; a cluster
+            assigns its own GPUs.
+        timeout: Seconds that a decoder may stay silent before its file fails.
+        retry_failed: Read failed files again even if they are unchanged.
+        prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
+        check: Called before the first file is read; its exception ends the run. Not called if there is nothing to read.
+        on_progress: Called from the thread of the caller a few times per second.
+    """
+
+    pack: Pack | None = None
+    tokens: bool = True
+    workers: int | None = None
+    decoder: Decoder = "auto"
+    device: str = CPU
+    timeout: float = 120.0
+    retry_failed: bool = False
+    prune_below: Sequence[str] | None = None
+    check: Callable[[], None] | None = None
+    on_progress: Callable[[Progress], None] | None = None
