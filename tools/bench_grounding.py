@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 from vidret.align.baseline import UNRELATED
+from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.encoder import Encoder, LayeredEncoder
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine
-from vidret.ground.checkpoint import RECIPES, HeadCard, save_head
+from vidret.ground.checkpoint import HeadCard, save_head
 from vidret.ground.head import GroundingHead
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos

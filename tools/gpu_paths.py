@@ -243,7 +243,8 @@ def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10)
 
 def write_head(setup: Setup, backbone: str) -> Path:
     """Write a grounding head with random weights."""
-    from vidret.ground.checkpoint import RECIPES, HeadCard, save_head
+    from vidret.data.benchmarks.registry import RECIPES
+    from vidret.ground.checkpoint import HeadCard, save_head
     from vidret.ground.head import GroundingHead
 
     torch.manual_seed(1)

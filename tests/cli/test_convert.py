@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from tests.cli.runner import Runner
 from tests.goldens import check_close, find_cases
 from tests.search.test_ranking import published
-from vidret.ground.checkpoint import RECIPES, load_head, read_head_card
+from vidret.data.benchmarks.registry import RECIPES
+from vidret.ground.checkpoint import load_head, read_head_card
 from vidret.store.store import Store
 
 

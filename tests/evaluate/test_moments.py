@@ -1,22 +1,27 @@
 """vidret eval moments, highlights and score: what is found is where the colours are, and counted as metrics count."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from tests.evaluate.world import MOMENTS, Answer, as_row, colour_encoder, read, run, write_rows
+from vidret.data.benchmarks.qvhighlights import read_labelled
+from vidret.data.benchmarks.registry import DATASETS, Benchmark, SplitSource
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.records import LabelledQuery
+from vidret.data.scoring import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, Scoring
 from vidret.data.videos import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.moments import evaluate_highlights, evaluate_moments
 from vidret.evaluate.report import Gallery
+from vidret.evaluate.scoring import score_predictions
 from vidret.metrics.corpus import RetrievedMoment, score_corpus
-from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, score_moments
+from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtube
 from vidret.metrics.predictions import Prediction, read_predictions
 
@@ -234,6 +239,22 @@ def test_clips_are_rated_at_their_middle_whatever_the_benchmark(engine: Engine, 
         own = score(split.queries, [Prediction("1", None, expected)])
         assert report.results["highlights"] == without_queries(own.to_dict())
         assert report.per_query[0]["precision"] == own.average_precision[0]
+
+
+def test_new_benchmark_needs_only_a_reader_and_a_registry_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SplitSource(read_labelled, (("parks.jsonl",),))
+    scoring = Scoring(lengths={"brief": (0, 3), "rest": (3, math.inf)}, saliency="top-5")
+    benchmark = Benchmark("moments", (), "val", {"val": source}, scoring=scoring)
+    monkeypatch.setitem(cast(dict[str, Benchmark], DATASETS), "parks", benchmark)
+    row = {"qid": 1, "query": "fog", "vid": "a", "duration": 4, "relevant_windows": [[0, 2]]}
+    write_rows(tmp_path / "parks.jsonl", [{**row, "relevant_clip_ids": [0, 1], "saliency_scores": [[1], [3]]}])
+    prediction = {"qid": 1, "pred_relevant_windows": [[0, 2, 0.5]], "pred_saliency_scores": [0.1, 0.9]}
+    path = write_rows(tmp_path / "predictions.jsonl", [prediction])
+    results = score_predictions(path, read_split("parks", tmp_path))
+    assert results["moments"]["lengths"] == {"brief": [0, 3], "rest": [3, None]}
+    assert results["highlights"]["mAP"]["average"] == 100, "the domain metric, not that of rating levels"
 
 
 # What cannot be counted

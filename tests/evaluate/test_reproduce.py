@@ -9,9 +9,8 @@ import pytest
 import typer
 
 from vidret.cli import app
-from vidret.data.benchmarks.registry import DATASETS
+from vidret.data.benchmarks.registry import DATASETS, RECIPES
 from vidret.encode.weights import SOURCES
-from vidret.ground.checkpoint import RECIPES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduce.md"
 TEXT = PAGE.read_text("utf-8").replace("\\\n", " ")

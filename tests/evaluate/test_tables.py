@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from vidret.data.records import LabelledQuery
+from vidret.data.scoring import OPEN_LENGTHS
 from vidret.evaluate.tables import (
     make_tables,
     name_data,
@@ -16,7 +17,7 @@ from vidret.evaluate.tables import (
     tell_report,
 )
 from vidret.metrics.corpus import RetrievedMoment, score_corpus
-from vidret.metrics.grounding import OPEN_LENGTHS, score_moments
+from vidret.metrics.grounding import score_moments
 from vidret.metrics.highlight import score_youtube
 from vidret.metrics.predictions import Prediction
 from vidret.metrics.retrieval import evaluate

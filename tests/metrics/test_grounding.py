@@ -9,8 +9,9 @@ import pytest
 
 from tests.metrics.submissions import find_files
 from vidret.data.records import LabelledQuery
+from vidret.data.scoring import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS
 from vidret.errors import VidretError
-from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, MomentReport, score_moments
+from vidret.metrics.grounding import MomentReport, score_moments
 from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, temporal_iou
 from vidret.metrics.predictions import Prediction
 

@@ -29,9 +29,10 @@ from tests.grounded import (
     write_head,
     write_numbers,
 )
+from vidret.data.benchmarks.registry import RECIPES
 from vidret.encode.clip import ClipEncoder
 from vidret.errors import DecodeError, EncoderError, StoreError, VidretError
-from vidret.ground.checkpoint import RECIPES, HeadCard
+from vidret.ground.checkpoint import HeadCard
 from vidret.ground.head import GroundingResult
 from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.projected import ProjectedVideos

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from vidret.ground.checkpoint import RECIPES
+from vidret.data.benchmarks.registry import RECIPES
+from vidret.errors import VidretError
+from vidret.train.grounding import GroundingModule
 from vidret.train.run import run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -37,6 +39,11 @@ def test_there_is_a_recipe_for_every_method() -> None:
     assert len(CONFIGS) > 10
     methods = {read(path)[0].get("method", "r2tuning") for path in CONFIGS}
     assert methods == {"clip", "tempme", "promptswitch", "ucofia", "glscl", "r2tuning"}
+
+
+def test_unknown_recipe_is_rejected() -> None:
+    with pytest.raises(VidretError, match=r"recipe must be one of qvhighlights, .*, got dreams"):
+        GroundingModule(width=8, text_width=8, dim=8, recipe="dreams")
 
 
 @pytest.mark.slow

@@ -126,9 +126,10 @@ def convert_head_file(checkpoint: Path, out: Path, recipe: str, backbone: str) -
     Raises:
         VidretError: The checkpoint is not that of a head.
     """
+    from vidret.data.benchmarks.registry import RECIPES
     from vidret.encode.weights import read_weights
     from vidret.errors import VidretError
-    from vidret.ground.checkpoint import RECIPES, HeadCard, convert_head, save_head
+    from vidret.ground.checkpoint import HeadCard, convert_head, save_head
 
     if recipe not in RECIPES:
         raise typer.BadParameter(f"must be one of {', '.join(RECIPES)}, got {recipe}", param_hint="--recipe")

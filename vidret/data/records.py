@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vidret.data.scoring import DEFAULT_SCORING, Scoring
+
 Times = tuple[float, float]  # start and end
 
 
@@ -74,6 +76,7 @@ class Split:
         captions: Rows of a retrieval benchmark.
         queries: Rows of a moment or highlight benchmark.
         notes: Facts that every report must repeat, such as rows that were corrected or omitted, and why.
+        scoring: The benchmark's scoring rules for predicted spans and saliency.
     """
 
     name: str
@@ -82,3 +85,4 @@ class Split:
     captions: tuple[Caption, ...] = ()
     queries: tuple[LabelledQuery, ...] = ()
     notes: tuple[str, ...] = ()
+    scoring: Scoring = DEFAULT_SCORING

@@ -12,9 +12,10 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
+from vidret.evaluate.scoring import drop_queries, score_matched, score_saliency
 from vidret.metrics.corpus import RetrievedMoment, score_corpus
-from vidret.metrics.grounding import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS, Lengths, score_moments
-from vidret.metrics.highlight import DomainReport, HighlightReport, score_highlights, score_tvsum, score_youtube
+from vidret.metrics.grounding import score_moments
+from vidret.metrics.highlight import HighlightReport
 from vidret.metrics.predictions import Prediction
 
 NUM_SPANS = 50  # found a query; metrics look at the first ten at most
@@ -71,7 +72,7 @@ def evaluate_moments(
             found[query.id] = [RetrievedMoment(str(m.video), m.start, m.end) for m in everywhere]
         if on_progress is not None:
             on_progress(done + 1, len(queries))
-    results: dict[str, Any] = score_predicted(split.name, queries, predictions) if labelled else {}
+    results: dict[str, Any] = score_matched(split.scoring, queries, predictions) if labelled else {}
     if found:
         owned = [replace(query, video=own[query.id]) for query in queries]
         scored = score_corpus(owned, found)
@@ -84,25 +85,6 @@ def evaluate_moments(
         overlaps = score_moments(queries, predictions).full.best_overlaps[:, 0].tolist()
         per_query = [{**row, "overlap": overlap} for row, overlap in zip(per_query, overlaps, strict=True)]
     return _report("moments", engine, split, gallery, settings, results, per_query, started), predictions
-
-
-def score_predicted(
-    name: str, queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]
-) -> dict[str, dict[str, Any]]:
-    """Score spans, and saliency where there is some; each domain by itself where there are several."""
-    lengths = choose_lengths(name)
-    results = {"moments": drop_queries(score_moments(queries, predictions, lengths=lengths).to_dict())}
-    if all(query.saliency for query in queries) and all(each.saliency is not None for each in predictions):
-        results["highlights"] = drop_queries(score_highlights(queries, predictions).to_dict())
-    by_id = {each.id: each for each in predictions}
-    domains = sorted({query.domain for query in queries})
-    if len(domains) > 1:
-        results["domains"] = {}
-        for domain in domains:
-            part = [query for query in queries if query.domain == domain]
-            scored = score_moments(part, [by_id[query.id] for query in part], lengths=lengths)
-            results["domains"][domain or "other"] = drop_queries(scored.to_dict())
-    return results
 
 
 def evaluate_highlights(
@@ -126,7 +108,7 @@ def evaluate_highlights(
         predictions.append(Prediction(query.id, None, rate_clips(engine, query, gallery)))
         if on_progress is not None:
             on_progress(done + 1, len(queries))
-    scored = score_saliency(split.name, queries, predictions)
+    scored = score_saliency(split.scoring, queries, predictions)
     precision = scored.average_precision
     if isinstance(scored, HighlightReport):  # the headline: VeryGood, all annotators alike
         precision = precision[:, -1].mean(axis=1)
@@ -136,27 +118,6 @@ def evaluate_highlights(
     ]
     results = {"highlights": drop_queries(scored.to_dict())}
     return _report("highlights", engine, split, gallery, {"protocol": RATED}, results, per_query, started), predictions
-
-
-def score_saliency(
-    name: str, queries: Sequence[LabelledQuery], predictions: Sequence[Prediction]
-) -> HighlightReport | DomainReport:
-    """Score saliency as the benchmark of this name does; QVHighlights' way unless it has one of its own."""
-    if name.startswith("tvsum"):
-        return score_tvsum(queries, predictions)
-    if name.startswith("youtube-highlights"):
-        return score_youtube(queries, predictions)
-    return score_highlights(queries, predictions)
-
-
-def choose_lengths(name: str) -> Lengths:
-    """Give the lengths by which a benchmark tells true spans apart."""
-    return QVHIGHLIGHTS_LENGTHS if name.startswith("qvhighlights") else OPEN_LENGTHS
-
-
-def drop_queries(facts: dict[str, object]) -> dict[str, Any]:
-    """Leave out what each query has: a report has its own rows for that."""
-    return {name: value for name, value in facts.items() if name != "per_query"}
 
 
 def keep_queries(split: Split, gallery: Gallery) -> list[LabelledQuery]:

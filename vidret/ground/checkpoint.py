@@ -24,22 +24,12 @@ Weights = Mapping[str, Tensor]
 
 
 class HeadRecipe(TypedDict, total=False):
-    """Settings of a head that depend on the benchmark and not on its weights; see ``HeadCard``."""
+    """Settings of a head that depend on its benchmark and not on its weights; see ``HeadCard``."""
 
     fps: float | None
     suppression: str | None
     threshold: float | None
     unit: float | None
-
-
-RECIPES: Mapping[str, HeadRecipe] = {
-    "qvhighlights": {"fps": 0.5, "suppression": "hard", "threshold": 0.7, "unit": 2.0},
-    "charades": {"fps": 1.0, "suppression": "linear", "unit": 0.1},
-    "ego4d": {"fps": 0.5, "suppression": "linear"},
-    "tacos": {"fps": 0.5, "suppression": "linear"},
-    "youtube": {"fps": None},
-    "tvsum": {"fps": 0.5},
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vidret.data.records import LabelledQuery
+from vidret.data.scoring import QVHIGHLIGHTS_LENGTHS, Lengths
 from vidret.errors import VidretError
 from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, pad_spans, temporal_iou
 from vidret.metrics.predictions import Prediction, match_predictions
@@ -22,10 +23,6 @@ RECALL_THRESHOLDS = (0.3, 0.35, 0.4, 0.45, *PRECISION_THRESHOLDS)
 NUM_RECALLED = 5
 NUM_RANKED = 10
 
-# Length ranges of true spans in seconds: exclusive minimum, inclusive maximum.
-Lengths = Mapping[str, tuple[float, float]]
-QVHIGHLIGHTS_LENGTHS: Lengths = {"short": (0, 10), "middle": (10, 30), "long": (30, 150)}
-OPEN_LENGTHS: Lengths = {"short": (0, 10), "middle": (10, 30), "long": (30, math.inf)}
 
 _BLOCK = 512  # queries at a time; limits memory, and the padding to the query with the most true spans
 

@@ -1,16 +1,17 @@
 """Training for grounding: R2-Tuning's head on the layers of a frozen encoder, as a Lightning module."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
+from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.grounding import GroundingBatch
 from vidret.errors import VidretError
-from vidret.ground.checkpoint import RECIPES, HeadCard, HeadRecipe, save_head
+from vidret.ground.checkpoint import HeadCard, HeadRecipe, save_head
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
@@ -73,7 +74,7 @@ class GroundingModule(lightning.LightningModule):
         dropout: float = 0.5,
         drop_path: float = 0.1,
         as_published: bool = False,
-        recipe: Literal["qvhighlights", "charades", "ego4d", "tacos", "youtube", "tvsum"] = "qvhighlights",
+        recipe: str = "qvhighlights",
         fps: float | None = None,
         unit: float | None = None,
         lr: float = 5e-4,
@@ -100,6 +101,8 @@ class GroundingModule(lightning.LightningModule):
                 as_published=as_published,
             )
         )
+        if recipe not in RECIPES:
+            raise VidretError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe}")
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
         self.card = HeadCard.describe(self.model.head, backbone=backbone, **settings)
         self.fps, self.out = self.card.fps or 0.5, out

@@ -1,4 +1,7 @@
-"""Every benchmark that can be read: its task, its splits, and the files of each split."""
+"""Every supported benchmark: its task, its splits with their files, its scoring, and the recipe of its heads.
+
+To add a benchmark, write its reader and add an entry to ``DATASETS``.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +11,8 @@ from typing import Literal
 
 from vidret.data.benchmarks import captions, moments, msrvtt, qvhighlights
 from vidret.data.records import Split
+from vidret.data.scoring import DEFAULT_SCORING, QVHIGHLIGHTS_LENGTHS, Scoring
+from vidret.ground.checkpoint import HeadRecipe
 
 Task = Literal["retrieval", "moments", "highlights"]
 Names = tuple[str, ...]
@@ -39,12 +44,18 @@ class Benchmark:
         folders: Names that the subfolder with its files may have.
         default: The split that results are reported on.
         splits: Sources by name of the split.
+        scoring: Scoring rules for predicted spans and saliency.
+        recipe: Frame rate and post-processing of grounding heads trained for the benchmark; None if there is none.
+        recipe_name: Name to select the recipe by; empty for the name of the benchmark.
     """
 
     task: Task
     folders: Names
     default: str
     splits: Mapping[str, SplitSource]
+    scoring: Scoring = DEFAULT_SCORING
+    recipe: HeadRecipe | None = None
+    recipe_name: str = ""
 
     @property
     def train_splits(self) -> Names:
@@ -197,18 +208,23 @@ DATASETS: Mapping[str, Benchmark] = {
             "test": _qvhighlights("test", "the labels of the test split are not in this file"),
             "train": _qvhighlights("train"),
         },
+        scoring=Scoring(lengths=QVHIGHLIGHTS_LENGTHS),
+        recipe={"fps": 0.5, "suppression": "hard", "threshold": 0.7, "unit": 2.0},
     ),
     "charades-sta": Benchmark(
         "moments",
         ("charades_sta", "charades", "Charades-STA"),
         "test",
         {split: _charades(split) for split in ("test", "train")},
+        recipe={"fps": 1.0, "suppression": "linear", "unit": 0.1},
+        recipe_name="charades",
     ),
     "tacos": Benchmark(
         "moments",
         ("tacos", "TACoS"),
         "test",
         {split: _timed(f"{split}.json", f"tacos_{split}_release.jsonl") for split in ("test", "val", "train")},
+        recipe={"fps": 0.5, "suppression": "linear"},
     ),
     "activitynet-moments": Benchmark(
         "moments",
@@ -229,6 +245,8 @@ DATASETS: Mapping[str, Benchmark] = {
             "test": _ego4d("nlq_test_unannotated.json"),
             "train": _ego4d("nlq_train.json", "nlq_train.jsonl"),
         },
+        recipe={"fps": 0.5, "suppression": "linear"},
+        recipe_name="ego4d",
     ),
     "youtube-highlights": Benchmark(
         "highlights",
@@ -238,6 +256,9 @@ DATASETS: Mapping[str, Benchmark] = {
             split: SplitSource(qvhighlights.read_youtube, ((f"youtube_highlight_{split}_release.jsonl",),))
             for split in ("val", "train")
         },
+        scoring=Scoring(saliency="all-clips"),
+        recipe={"fps": None},
+        recipe_name="youtube",
     ),
     "tvsum": Benchmark(
         "highlights",
@@ -247,7 +268,16 @@ DATASETS: Mapping[str, Benchmark] = {
             split: SplitSource(qvhighlights.read_tvsum, ((f"tvsum_{split}_release.jsonl",),))
             for split in ("val", "train")
         },
+        scoring=Scoring(saliency="top-5"),
+        recipe={"fps": 0.5},
     ),
     "captions": Benchmark("retrieval", (), "all", {"all": SplitSource(captions.read_captions, (("captions.jsonl",),))}),
     "moments": Benchmark("moments", (), "all", {"all": SplitSource(qvhighlights.read_labelled, (("moments.jsonl",),))}),
+}
+
+# Recipes of grounding heads by name.
+RECIPES: Mapping[str, HeadRecipe] = {
+    benchmark.recipe_name or name: benchmark.recipe
+    for name, benchmark in DATASETS.items()
+    if benchmark.recipe is not None
 }

@@ -33,7 +33,7 @@ def read_split(name: str, folder: str | Path, split: str | None = None) -> Split
         searched = ", ".join(str(path) for path in folders if path.is_dir()) or f"{folder}, which is not a folder"
         raise VidretError(f"{full_name} needs {' and '.join(missing)}: not found in {searched}")
     loaded = source.read(full_name, *needed, *(_find_file(names, folders) for names in source.extra))
-    return replace(loaded, notes=(*source.notes, *loaded.notes))
+    return replace(loaded, notes=(*source.notes, *loaded.notes), scoring=benchmark.scoring)
 
 
 def _resolve(name: str, split: str | None) -> tuple[str, str]:
