@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.colours import ColourEncoder, write_film
-from tests.index.test_run import contents, states
+from tests.index.samples import read_contents, read_states
 from tests.stores import FileServer, serve_files
 from vidret.engine import Engine
 from vidret.errors import VidretError
@@ -69,7 +69,7 @@ def test_what_is_indexed_at_addresses_is_what_is_indexed_as_files(
     assert (report.encoded, report.failed) == (3, [])
     with Engine(tmp_path / "other", ColourEncoder()) as other:
         other.index([films], decoder="pyav")
-    assert contents(engine.path) == contents(tmp_path / "other")
+    assert read_contents(engine.path) == read_contents(tmp_path / "other")
     asked = len(server.sent)
     hits = engine.search("green", 3)
     assert hits[0].path == f"{server.url}/more/both.mp4"
@@ -115,7 +115,7 @@ def test_a_store_that_is_down_loses_nothing(films: Path, server: FileServer, eng
     shutil.copy(films / "blue.mp4", films / "new.mp4")
     report = engine.index([manifest])
     assert (report.unchanged, report.linked, report.failed) == (1, 1, [])
-    assert set(states(engine.path).values()) == {"done"}
+    assert set(read_states(engine.path).values()) == {"done"}
 
 
 def test_what_a_store_says_is_gone_is_missing(films: Path, server: FileServer, engine: Engine) -> None:

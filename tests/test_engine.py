@@ -13,15 +13,8 @@ import pytest
 
 from tests.colours import ColourEncoder, write_film
 from tests.grounded import make_encoder, write_head, write_numbers
-from tests.search.test_ranking import (
-    PatchEncoder,
-    convert_golden,
-    make_ranker,
-    published,
-    read_film,
-    score_directly,
-    write_mosaic,
-)
+from tests.patches import PatchEncoder, read_film, write_mosaic
+from tests.rankers import convert_golden, make_published_weights, make_ranker, score_directly
 from vidret.align.files import save_aligner
 from vidret.encode.load import load_encoder
 from vidret.encode.model import save_model
@@ -350,7 +343,7 @@ def test_a_converted_model_answers_as_its_aligner_does_without_an_index(
     method: str, mosaics: Path, tmp_path: Path
 ) -> None:
     model = tmp_path / "model.safetensors"
-    save_model(convert_state_dict(published(method), method), model)
+    save_model(convert_state_dict(make_published_weights(method), method), model)
     save_aligner(convert_golden(method), tmp_path / "model.aligner.safetensors")
     encoder = load_encoder(str(model), device="cpu", precision="fp32")
     engine = Engine(tmp_path / "index", encoder, tokens="float16")
@@ -439,7 +432,7 @@ def test_copies_and_moves_change_no_score(patched: Path, mosaics: Path, tmp_path
 
 INDEX_SCRIPT = """
 import sys
-from tests.search.test_ranking import PatchEncoder
+from tests.patches import PatchEncoder
 from vidret.engine import Engine
 Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]])
 """

@@ -9,7 +9,7 @@ import vidret.engine
 from tests.cli.runner import Runner
 from tests.colours import ColourEncoder, write_film
 from tests.grounded import make_encoder, write_head, write_numbers
-from tests.search.test_ranking import PatchEncoder
+from tests.patches import PatchEncoder
 from vidret.engine import Engine
 
 

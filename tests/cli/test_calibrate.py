@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from tests.search.test_ranking import PatchEncoder
+from tests.patches import PatchEncoder
 
 
 def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, patched: Path, tmp_path: Path) -> None:
@@ -22,11 +22,11 @@ def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, patched:
     )
     found = []
     for bank in (lines, rows):
-        encoder.asked.clear()
+        encoder.encoded_texts.clear()
         code, out, err = run("calibrate", "--bank", bank, "--index", patched)
         assert (code, out) == (0, "")
         assert f"calibrated 3 segments with 4 queries of {bank.name}, temperature 0.05" in err
-        assert encoder.asked[:4] == ["a dog", "a cat", "the sea\u2028at night", "cartoon"]
+        assert encoder.encoded_texts[:4] == ["a dog", "a cat", "the sea\u2028at night", "cartoon"]
         found.append(ask())
     assert found[0] == found[1] != before
     assert "temperature 0.2" in run("calibrate", "--bank", lines, "--index", patched, "--temperature", "0.2")[2]
@@ -39,9 +39,9 @@ def test_limit_samples_queries_evenly(
 ) -> None:
     bank = tmp_path / "bank.txt"
     bank.write_text("\n".join(f"query {number}" for number in range(10)))
-    encoder.asked.clear()
+    encoder.encoded_texts.clear()
     _, _, err = run("calibrate", "--bank", bank, "--index", patched, "--limit", limit)
-    assert encoder.asked[: len(taken)] == [f"query {number}" for number in taken]
+    assert encoder.encoded_texts[: len(taken)] == [f"query {number}" for number in taken]
     assert (f"with {limit} queries (of 10; --limit sets how many) of" in err) == (limit < 10)
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.runner import Runner
 from tests.goldens import check_close, find_cases
-from tests.search.test_ranking import published
+from tests.rankers import make_published_weights
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.ground.checkpoint import load_head, read_head_card
 from vidret.store.store import Store
@@ -53,7 +53,7 @@ def test_converted_checkpoint_comes_with_its_aligner(
 ) -> None:
     run = Runner(monkeypatch, capsys)
     checkpoint, out = tmp_path / "published.safetensors", tmp_path / "model.safetensors"
-    weights = published(method)
+    weights = make_published_weights(method)
     save_file({**weights, "extra.weight": torch.ones(1)}, checkpoint)
     code, _, err = run("convert", checkpoint, out, "--from", method)
     assert code == 1

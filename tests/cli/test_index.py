@@ -9,7 +9,7 @@ import pytest
 from tests.cli.runner import Runner
 from tests.colours import write_film
 from tests.grounded import write_head
-from tests.search.test_ranking import PatchEncoder
+from tests.patches import PatchEncoder
 from vidret.cli.inputs import parse_memory
 
 

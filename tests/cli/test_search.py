@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.cli.runner import Runner
-from tests.search.test_ranking import make_ranker
+from tests.rankers import make_ranker
 
 
 def test_table(run: Runner, index: Path) -> None:

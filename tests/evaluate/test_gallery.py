@@ -13,7 +13,7 @@ import vidret.cli.evaluation
 from tests.colours import ColourEncoder, write_film
 from tests.encode.tiny import TEXT, VISION
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
-from tests.search.test_ranking import PatchEncoder
+from tests.patches import PatchEncoder
 from tests.train.small import make_module
 from vidret.data.records import Split
 from vidret.encode.load import load_encoder

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.colours import ColourEncoder, write_film
-from tests.index.test_run import contents, states, stored_tokens
-from tests.search.test_ranking import PatchEncoder, write_mosaic
+from tests.index.samples import read_contents, read_states, read_tokens
+from tests.patches import PatchEncoder, write_mosaic
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.index.run import EncodingThread
@@ -72,8 +72,8 @@ def test_many_segments_are_encoded_together_and_stored_the_same(
     encoder = Slow(monkeypatch)
     Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], workers=2)
     on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], workers=2)
-    assert contents(tmp_path / "all") == contents(tmp_path / "one")
-    assert stored_tokens(tmp_path / "all") == stored_tokens(tmp_path / "one")
+    assert read_contents(tmp_path / "all") == read_contents(tmp_path / "one")
+    assert read_tokens(tmp_path / "all") == read_tokens(tmp_path / "one")
     assert 1 < max(encoder.sizes) <= SEGMENTS_AT_ONCE
 
 
@@ -92,10 +92,10 @@ def test_an_encoder_that_breaks_ends_the_run(films: Path, tmp_path: Path) -> Non
 
     with pytest.raises(RuntimeError, match="out of memory"):
         on_accelerator(Engine(tmp_path / "index", Broken())).index([films], workers=2)
-    assert set(states(tmp_path / "index").values()) <= {"done", "running", "pending"}
+    assert set(read_states(tmp_path / "index").values()) <= {"done", "running", "pending"}
     on_accelerator(Engine(tmp_path / "index", Counting())).index([films], workers=2)
     Engine(tmp_path / "one", PatchEncoder()).index([films])
-    assert contents(tmp_path / "index") == contents(tmp_path / "one")
+    assert read_contents(tmp_path / "index") == read_contents(tmp_path / "one")
 
 
 def test_what_was_decoded_before_a_file_broke_off_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 
 from tests.colours import ColourEncoder, write_film
-from tests.search.test_ranking import PatchEncoder, make_ranker, read_film, write_mosaic
+from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
+from tests.patches import PatchEncoder, read_film, write_mosaic
+from tests.rankers import make_ranker
 from tests.store.samples import to_format_1
 from vidret.engine import Engine
 from vidret.errors import EncoderError, VidretError
@@ -26,35 +28,6 @@ from vidret.index.progress import Progress
 from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
 from vidret.video.identity import fingerprint, legacy_fingerprint
-
-
-def contents(index: Path) -> dict[tuple[str, int], bytes]:
-    """Read all that an index knows of its videos: the vectors and times of each segment, by fingerprint and number."""
-    found: dict[tuple[str, int], bytes] = {}
-    with Store.open(index) as store:
-        for video in sorted({record.video for record in store.files() if record.video is not None}):
-            fingerprint = store.video(video).fingerprint
-            ids = store.video_segments(video)
-            for segment, (frames, times) in zip(store.segments(ids), store.frames(ids), strict=True):
-                key = (fingerprint, segment.number)
-                assert key not in found, "nothing twice"
-                found[key] = frames.tobytes() + times.tobytes() + np.array([segment.start, segment.end]).tobytes()
-    return found
-
-
-def stored_tokens(index: Path) -> dict[tuple[str, int], bytes]:
-    """Read the tokens of each segment, by the name of its first path and its number."""
-    with Store.open(index) as store:
-        ids = store.searchable()
-        segments = store.segments(ids)
-        names = [Path(store.paths([each.video])[each.video][0]).name for each in segments]
-        tokens = [bytes(each) for each in store.tokens(ids)]
-    return {(name, each.number): own for name, each, own in zip(names, segments, tokens, strict=True)}
-
-
-def states(index: Path) -> dict[str, str]:
-    with Store.open(index) as store:
-        return {Path(record.path).name: record.state for record in store.files()}
 
 
 def test_what_is_unchanged_is_not_read_again(tmp_path: Path) -> None:
@@ -122,7 +95,7 @@ def test_moved_changed_deleted_and_pruned(tmp_path: Path) -> None:
     report = engine.index([films], prune=True)
     assert report.pruned is not None
     assert (report.pruned.files, report.pruned.videos, report.pruned.segments) == (2, 2, 2)
-    assert states(tmp_path / "index") == {"b.mp4": "done"}
+    assert read_states(tmp_path / "index") == {"b.mp4": "done"}
 
 
 def test_pruning_leaves_a_drive_that_is_away_alone(tmp_path: Path) -> None:
@@ -149,7 +122,7 @@ def test_pruning_leaves_a_drive_that_is_away_alone(tmp_path: Path) -> None:
     (tmp_path / "away").rename(drive)
     report = engine.index([here, drive], prune=True)
     assert (report.unchanged, report.linked, report.encoded, report.unpruned) == (2, 0, 0, [])
-    assert states(tmp_path / "index") == {"c.mp4": "done", "d.mp4": "done", "e.mp4": "done"}
+    assert read_states(tmp_path / "index") == {"c.mp4": "done", "d.mp4": "done", "e.mp4": "done"}
 
 
 def test_a_named_file_that_comes_back_is_looked_into(tmp_path: Path) -> None:
@@ -225,11 +198,11 @@ def test_a_download_that_completed_is_read_again(tmp_path: Path) -> None:
     encoder.sampling = Sampling(num_frames=40, whole=True)
     engine = Engine(tmp_path / "index", encoder)
     engine.index([folder])
-    before = set(contents(tmp_path / "index").values())
+    before = set(read_contents(tmp_path / "index").values())
     (folder / "film.mkv").write_bytes(whole)
     report = engine.index([folder])
     assert (report.encoded, report.linked) == (1, 0)
-    assert set(contents(tmp_path / "index").values()).isdisjoint(before)
+    assert set(read_contents(tmp_path / "index").values()).isdisjoint(before)
 
 
 class Meddling(ColourEncoder):
@@ -308,36 +281,11 @@ def test_an_index_of_an_earlier_version_encodes_nothing_again(tmp_path: Path) ->
 # What is no good video
 
 
-def make_hostile(folder: Path, good: Path) -> dict[str, str]:
-    """Fill a folder with what is no good video; give a word of the reason expected for each."""
-    whole = good.read_bytes()
-    (folder / "x.mp4").mkdir()
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("this is not a video\n" * 50)
-    (folder / "random.mp4").write_bytes(random.Random(0).randbytes(40_000))
-    (folder / "header.mp4").write_bytes(whole[:40])
-    (folder / "half.mp4").write_bytes(whole[: len(whole) // 2])
-    os.mkfifo(folder / "pipe.mp4")
-    (folder / "loop.mp4").symlink_to(folder / "loop.mp4")
-    (folder / "dangling.mp4").symlink_to(folder / "nowhere.mp4")
-    (folder / "link-to-folder.mp4").symlink_to(folder, target_is_directory=True)
-    return {
-        "empty.mp4": "empty",
-        "text.mp4": "video",
-        "random.mp4": "video",
-        "header.mp4": "",
-        "half.mp4": "",
-        "pipe.mp4": "regular",
-        "loop.mp4": "link",
-        "dangling.mp4": "exist",
-    }
-
-
 def test_hostile_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
     folder = tmp_path / "films"
     good = write_film(folder / "good.mp4", ("red", 2))
     write_film(folder / "x" / "one frame.mp4", ("blue", 1 / 5))
-    expected = make_hostile(folder, good)
+    expected = make_hostile_files(folder, good)
     engine = Engine(tmp_path / "index", ColourEncoder())
     report = engine.index([folder])
     assert report.encoded == 2
@@ -455,7 +403,7 @@ def test_an_interrupt_leaves_a_good_index_and_the_next_run_goes_on(tmp_path: Pat
     assert engine.search("red"), "what is stored can be found"
     second = engine.index([tmp_path / "films"])
     assert first.num_segments + second.num_segments == num_segments, "resumed inside the film"
-    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
+    assert read_contents(tmp_path / "index") == read_contents(tmp_path / "whole")
 
 
 def test_a_broken_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
@@ -472,7 +420,7 @@ def test_a_broken_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None
         Engine(tmp_path / "index", Broken()).index([tmp_path / "films"], workers=1)
     engine = Engine(tmp_path / "index", ColourEncoder())
     assert engine.index([tmp_path / "films"]).encoded == 1
-    assert "failed" not in states(tmp_path / "index").values()
+    assert "failed" not in read_states(tmp_path / "index").values()
 
 
 def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
@@ -481,7 +429,7 @@ def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
         shutil.copy(film, tmp_path / "films" / f"{number}.mp4")
     report = Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"], workers=4)
     assert (report.encoded, report.linked) == (1, 5)
-    assert len(contents(tmp_path / "index")) == 2
+    assert len(read_contents(tmp_path / "index")) == 2
 
 
 def test_a_missing_path_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
@@ -545,7 +493,7 @@ def test_index_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, n
     started = time.monotonic()
     assert not index_and_kill(tmp_path / "whole", films, 120)
     full_run_s = time.monotonic() - started
-    expected = contents(tmp_path / "whole")
+    expected = read_contents(tmp_path / "whole")
     rng = random.Random(7)
     index, kills = tmp_path / "index", 0
     while kills < num_kills:
@@ -556,11 +504,11 @@ def test_index_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, n
         else:
             if is_new:  # or kills would always come too late on a machine that is less busy than at first
                 full_run_s = time.monotonic() - started
-            assert contents(index) == expected
+            assert read_contents(index) == expected
             shutil.rmtree(index)
     Engine(index, ColourEncoder()).index([films])
-    assert contents(index) == expected
-    assert set(states(index).values()) == {"done"}
+    assert read_contents(index) == expected
+    assert set(read_states(index).values()) == {"done"}
 
 
 # What a ranker packs.
@@ -576,7 +524,7 @@ def test_every_segment_gets_what_its_ranker_packs(kind: str, tmp_path: Path) -> 
     for path in films.iterdir():
         for number, embedding in enumerate(encoder.encode_frames(read_film(path, encoder), tokens=True)):
             expected[path.name, number] = ranker.pack(embedding)
-    found = stored_tokens(tmp_path / "index")
+    found = read_tokens(tmp_path / "index")
     assert found == expected
     assert len(found) == 4
     assert all(found.values())
@@ -597,10 +545,10 @@ def test_an_interrupted_run_goes_on_with_the_same_tokens(tmp_path: Path) -> None
 
     with pytest.raises(RuntimeError, match="out of memory"):
         Engine(tmp_path / "index", Tired(), rerank="ucofia", tokens="float16").index([tmp_path / "films"])
-    assert 0 < len(stored_tokens(tmp_path / "index")) < 15
+    assert 0 < len(read_tokens(tmp_path / "index")) < 15
     engine = Engine(tmp_path / "index", PatchEncoder())
     assert engine.index([tmp_path / "films"]).encoded == 1
-    assert stored_tokens(tmp_path / "index") == stored_tokens(tmp_path / "whole")
+    assert read_tokens(tmp_path / "index") == read_tokens(tmp_path / "whole")
     assert [hit.score for hit in engine.search("rain")] == [hit.score for hit in whole.search("rain")]
 
 
@@ -616,14 +564,14 @@ def test_for_a_ranker_that_packs_none_no_tokens_are_computed(rerank: str, tmp_pa
     engine = Engine(tmp_path / "index", Thrifty(), rerank=rerank)
     assert engine.index([tmp_path / "films"]).encoded == 1
     assert engine.info().with_tokens == 0
-    assert set(stored_tokens(tmp_path / "index").values()) == {b""}
+    assert set(read_tokens(tmp_path / "index").values()) == {b""}
 
 
 def test_damaged_tokens_are_found_and_packed_again(tmp_path: Path) -> None:
     write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
     engine = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia")
     engine.index([tmp_path / "films"])
-    before = stored_tokens(tmp_path / "index")
+    before = read_tokens(tmp_path / "index")
     file = tmp_path / "index" / "features" / "tokens.bin"
     damaged = bytearray(file.read_bytes())
     damaged[40] ^= 1
@@ -631,4 +579,4 @@ def test_damaged_tokens_are_found_and_packed_again(tmp_path: Path) -> None:
     with Store.open(tmp_path / "index", write=True) as store:
         assert len(store.verify(repair=True)) == 1
     assert engine.index([tmp_path / "films"]).num_segments == 1
-    assert stored_tokens(tmp_path / "index") == before
+    assert read_tokens(tmp_path / "index") == before

@@ -1,4 +1,4 @@
-"""Calibration: the stored potentials are those of loops over the whole matrix, and a single query needs no more."""
+"""Calibration: stored potentials equal a naive twin over the whole matrix, and correct the scores of searches."""
 
 import itertools
 import math
@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 
 import vidret.search.calibration
-from tests.search.test_ranking import (
-    PatchEncoder,
-    make_ranker,
-    make_segment,
-    make_text,
-    score_stored,
-    store_all,
-    write_mosaic,
-)
+from tests.patches import PatchEncoder, make_segment, make_text, write_mosaic
+from tests.rankers import make_ranker, score_stored, store_all
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.calibration import Calibration, load_calibration, measure_calibration, save_calibration
@@ -33,7 +26,7 @@ LENGTHS = (1, 4, 12, 3, 7, 4, 2)
 
 
 def naive_potentials(scores: Sequence[Sequence[float]], temperature: float, num_iterations: int = 4) -> list[float]:
-    """Balance exp(score / temperature) by loops, columns first; the column factors' logarithms, their mean 0."""
+    """Return the logarithms of Sinkhorn's column factors by loops, centred, for exp(score / temperature)."""
     highest = max(map(max, scores))
     kernel = [[math.exp((value - highest) / temperature) for value in row] for row in scores]
     rows, columns = range(len(kernel)), range(len(kernel[0]))
@@ -47,7 +40,7 @@ def naive_potentials(scores: Sequence[Sequence[float]], temperature: float, num_
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    """Give an index whose segments have UCoFiA's tokens."""
+    """Return an index whose segments have the tokens of UCoFiA."""
     segments = [make_segment(length, seed) for seed, length in enumerate(LENGTHS)]
     ranker = make_ranker("ucofia", tmp_path)
     store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
@@ -68,30 +61,30 @@ def measure(
         )
 
 
-# The numbers.
+# Potentials.
 
 
 @pytest.mark.parametrize("batch", [256, 3])
 @pytest.mark.parametrize("temperature", [None, 0.01, 1.0])
 @pytest.mark.parametrize("kind", ["none", "ucofia", "glscl"])
-def test_potentials_are_the_loops(
+def test_potentials_equal_naive_twin(
     kind: str, temperature: float | None, batch: int, stored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vidret.search.calibration, "BATCH", batch)
     ranker, texts = make_ranker(kind, stored), [make_text(text) for text in BANK]
-    found = measure(stored, ranker, texts, temperature)
-    assert (found.bank, found.num_queries, found.ids.tolist()) == ("captions", 7, list(range(1, 8)))
-    assert found.temperature == (ranker.temperature if temperature is None else temperature)
-    assert 0 <= found.error <= 2
-    levels = score_stored(stored, ranker, texts, found.ids, bare=kind != "ucofia")
-    assert found.potentials.keys() == ranker.weights.keys()
+    calibration = measure(stored, ranker, texts, temperature)
+    assert (calibration.bank, calibration.num_queries, calibration.ids.tolist()) == ("captions", 7, list(range(1, 8)))
+    assert calibration.temperature == (ranker.temperature if temperature is None else temperature)
+    assert 0 <= calibration.error <= 2
+    levels = score_stored(stored, ranker, texts, calibration.ids, bare=kind != "ucofia")
+    assert calibration.potentials.keys() == ranker.weights.keys()
     for name, scores in levels.scores.items():
-        expected = naive_potentials(scores.astype(np.float64).tolist(), found.temperature)
-        np.testing.assert_allclose(found.potentials[name], expected, atol=2e-5, rtol=0)
-        assert found.potentials[name].mean() == pytest.approx(0, abs=1e-6)
+        expected = naive_potentials(scores.astype(np.float64).tolist(), calibration.temperature)
+        np.testing.assert_allclose(calibration.potentials[name], expected, atol=2e-5, rtol=0)
+        assert calibration.potentials[name].mean() == pytest.approx(0, abs=1e-6)
 
 
-def test_progress_ends_at_the_number_of_segments(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_reaches_the_number_of_segments(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vidret.search.calibration, "BATCH", 3)
     ranker, texts, seen = make_ranker("none", stored), [make_text("a dog")], list[tuple[int, int]]()
     with Store.open(stored) as store:
@@ -128,30 +121,30 @@ def test_correction_adds_potentials_to_known_segments_only() -> None:
     assert empty.count_unknown(np.array([1, 2])) == 2
 
 
-def test_what_is_saved_is_loaded(stored: Path, tmp_path: Path) -> None:
+def test_saved_calibration_is_loaded(stored: Path, tmp_path: Path) -> None:
     texts = [make_text(text) for text in BANK]
     ucofia, none = make_ranker("ucofia", tmp_path), make_ranker("none", tmp_path)
-    found = measure(stored, ucofia, texts)
+    calibration = measure(stored, ucofia, texts)
     with Store.open(stored, write=True) as store:
-        save_calibration(store, ucofia, found)
+        save_calibration(store, ucofia, calibration)
     with Store.open(stored) as store:
-        again = load_calibration(store, ucofia)
-        assert load_calibration(store, none) is None, "one of another ranker plays no part"
-    assert again is not None
-    assert (again.bank, again.num_queries, again.temperature, again.error) == (
-        found.bank,
-        found.num_queries,
-        found.temperature,
-        found.error,
+        loaded = load_calibration(store, ucofia)
+        assert load_calibration(store, none) is None, "calibrations of other rankers are ignored"
+    assert loaded is not None
+    assert (loaded.bank, loaded.num_queries, loaded.temperature, loaded.error) == (
+        calibration.bank,
+        calibration.num_queries,
+        calibration.temperature,
+        calibration.error,
     )
-    assert np.array_equal(again.ids, found.ids)
-    for name, potentials in found.potentials.items():
-        assert again.potentials[name].dtype == np.float32
-        assert np.array_equal(again.potentials[name], potentials)
-    # A trained aligner's calibration is that of its weights, whatever its file is called.
+    assert np.array_equal(loaded.ids, calibration.ids)
+    for name, potentials in calibration.potentials.items():
+        assert loaded.potentials[name].dtype == np.float32
+        assert np.array_equal(loaded.potentials[name], potentials)
+    # The calibration of a trained aligner depends on its weights, not on its path.
     trained = make_ranker("trained ucofia", tmp_path)
     with Store.open(stored, write=True) as store:
-        save_calibration(store, trained, found)
+        save_calibration(store, trained, calibration)
         assert load_calibration(store, trained) is not None
         trained.fingerprint = "other weights"
         assert load_calibration(store, trained) is None
@@ -168,13 +161,13 @@ def test_a_temperature_must_be_of_use(temperature: float, stored: Path, tmp_path
     assert np.isfinite(coldest.potentials["frames"]).all()
 
 
-def test_an_empty_index_has_nothing_to_calibrate(tmp_path: Path) -> None:
+def test_empty_index_is_rejected(tmp_path: Path) -> None:
     store_all(tmp_path / "index", [], [])
     with pytest.raises(VidretError, match="index: there must be a segment to calibrate, got an empty index"):
         measure(tmp_path / "index", make_ranker("none", tmp_path), [make_text("a dog")])
 
 
-def test_what_does_not_fit_is_refused_with_what_would(
+def test_bank_that_exceeds_the_memory_is_rejected(
     stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [make_text(text) for text in BANK]
@@ -183,30 +176,10 @@ def test_what_does_not_fit_is_refused_with_what_would(
     with pytest.raises(VidretError, match=r"^bank must have at most 5 queries for 7 segments, got 7$"):
         measure(stored, ranker, texts)
     assert measure(stored, ranker, texts[:5]).num_queries == 5
-    assert measure(stored, make_ranker("none", tmp_path), texts).num_queries == 7, "one level takes less than three"
+    assert measure(stored, make_ranker("none", tmp_path), texts).num_queries == 7, "one level needs less memory"
 
 
 # Through the engine.
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
-    for seed, seconds in enumerate((3, 6, 9)):
-        write_mosaic(folder / f"{seed}.mp4", seconds, seed)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def indexed(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    index = tmp_path_factory.mktemp("indexed") / "index"
-    Engine(index, PatchEncoder(), rerank="ucofia").index([films])
-    return index
-
-
-@pytest.fixture
-def index(indexed: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(indexed, tmp_path / "index")
 
 
 def scores(hits: Sequence[Hit]) -> dict[str, float]:
@@ -214,7 +187,7 @@ def scores(hits: Sequence[Hit]) -> dict[str, float]:
 
 
 def naive_scores(index: Path, query: str, bank: Sequence[str] = (), *, kind: str = "ucofia") -> dict[str, float]:
-    """Score every segment of an index, correct each level by loops, and give each film its best segment's score."""
+    """Score every segment of an index, correct each level by loops, and return the best score of each film."""
     ranker = make_ranker(kind, index)
     with Store.open(index) as store:
         ids = store.searchable()
@@ -228,34 +201,34 @@ def naive_scores(index: Path, query: str, bank: Sequence[str] = (), *, kind: str
     return {name: max(score for own, score in zip(names, total, strict=True) if own == name) for name in names}
 
 
-def test_a_single_query_is_corrected_by_what_is_stored(index: Path) -> None:
+def test_search_is_corrected_by_the_stored_calibration(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine:
         before = scores(engine.search("rain at night"))
         assert before == pytest.approx(naive_scores(index, "rain at night"), abs=1e-5)
-        found = engine.calibrate([*BANK, " ", ""], name="captions")
-        assert (found.bank, found.num_queries) == ("captions", len(BANK)), "what says nothing is left out"
-        asked = engine.search("rain at night")
+        calibration = engine.calibrate([*BANK, " ", ""], name="captions")
+        assert (calibration.bank, calibration.num_queries) == ("captions", len(BANK)), "empty queries are left out"
+        hits = engine.search("rain at night")
     expected = naive_scores(index, "rain at night", BANK)
-    assert scores(asked) == pytest.approx(expected, abs=1e-4)
-    assert list(scores(asked)) == sorted(expected, key=lambda name: -expected[name])
-    assert scores(asked) != before
-    for hit in asked:
-        assert hit.score == pytest.approx(sum(hit.why.values()) / 3, abs=1e-6), "levels are told as they are corrected"
+    assert scores(hits) == pytest.approx(expected, abs=1e-4)
+    assert list(scores(hits)) == sorted(expected, key=lambda name: -expected[name])
+    assert scores(hits) != before
+    for hit in hits:
+        assert hit.score == pytest.approx(sum(hit.why.values()) / 3, abs=1e-6), "levels are corrected"
     encoder = PatchEncoder()
     with Engine(index, encoder) as reader:
-        assert scores(reader.search("rain at night")) == scores(asked)
-    assert encoder.asked == ["rain at night"], "no query of the bank, nor an unrelated one, is needed again"
+        assert scores(reader.search("rain at night")) == scores(hits)
+    assert encoder.encoded_texts == ["rain at night"], "neither the bank nor unrelated queries are encoded again"
 
 
-def test_a_bank_of_one_query_takes_all_that_it_prefers(index: Path) -> None:
+def test_bank_of_one_query_makes_its_scores_equal(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine:
         assert engine.calibrate(["a dog"]).num_queries == 1
         same = list(scores(engine.search("a dog")).values())
-        assert same == pytest.approx([same[0]] * 3, abs=1e-5), "each video has the same share of the only query"
+        assert same == pytest.approx([same[0]] * 3, abs=1e-5), "each video gets the same share of the only query"
         assert scores(engine.search("rain")) == pytest.approx(naive_scores(index, "rain", ["a dog"]), abs=1e-4)
 
 
-def test_calibrating_again_replaces_what_was_known(index: Path) -> None:
+def test_new_calibration_replaces_the_old_one(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
         engine.calibrate(BANK[:2])
         once = scores(engine.search("rain"))
@@ -263,11 +236,13 @@ def test_calibrating_again_replaces_what_was_known(index: Path) -> None:
         engine.calibrate(BANK)
         twice = scores(engine.search("rain"))
         assert once != twice
-        assert twice == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4), "the raw scores are corrected"
-        assert scores(fresh.search("rain")) == twice, "an engine that has it open sees that"
+        assert twice == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4), (
+            "raw scores are corrected, not those corrected before"
+        )
+        assert scores(fresh.search("rain")) == twice, "an engine that has the index open uses it"
 
 
-def test_the_calibration_of_one_ranker_is_not_anothers(index: Path) -> None:
+def test_calibration_affects_only_its_ranker(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine:
         before = {rerank: scores(engine.search("rain", rerank=rerank)) for rerank in ("none", "glscl", "ucofia")}
         engine.calibrate(BANK, rerank="glscl")
@@ -280,7 +255,7 @@ def test_the_calibration_of_one_ranker_is_not_anothers(index: Path) -> None:
         assert scores(engine.search("rain")) == pytest.approx(naive_scores(index, "rain", BANK), abs=1e-4)
 
 
-def test_segments_that_came_later_are_left_alone_and_counted(
+def test_later_segments_are_not_corrected_and_warned_about(
     index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     warning = "2 of 8 segments came after the calibration and are not corrected: run vidret calibrate again"
@@ -291,12 +266,12 @@ def test_segments_that_came_later_are_left_alone_and_counted(
         assert caplog.messages == []
         engine.index([tmp_path / "more"])
         engine.search("rain")
-        assert caplog.messages == [warning], "in an engine that was open when the index grew"
+        assert caplog.messages == [warning], "in an engine that was open while the index grew"
     caplog.clear()
     with Engine(index, PatchEncoder()) as engine:
         after = scores(engine.search("rain"))
         engine.search("cartoon")
-        assert caplog.messages == [warning], "once, not for every query"
+        assert caplog.messages == [warning], "once, not for each query"
         assert {name: after[name] for name in before} == pytest.approx(before, abs=2e-6)
         assert after["late.mp4"] == pytest.approx(naive_scores(index, "rain")["late.mp4"], abs=1e-5)
         caplog.clear()
@@ -305,27 +280,29 @@ def test_segments_that_came_later_are_left_alone_and_counted(
         assert caplog.messages == []
 
 
-def test_segments_that_are_gone_do_no_harm(films: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    own = shutil.copytree(films, tmp_path / "films")
+def test_removed_segments_do_not_affect_the_correction(
+    mosaics: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    films = shutil.copytree(mosaics, tmp_path / "films")
     with Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia") as engine:
-        engine.index([own])
+        engine.index([films])
         engine.calibrate(BANK)
         before = scores(engine.search("rain"))
         for number, prune in ((0, False), (2, True)):
-            (own / f"{number}.mp4").unlink()
-            engine.index([own], prune=prune)
+            (films / f"{number}.mp4").unlink()
+            engine.index([films], prune=prune)
             del before[f"{number}.mp4"]
             assert scores(engine.search("rain")) == pytest.approx(before, abs=2e-6)
-        write_mosaic(own / "new.mp4", 9, seed=5)
-        engine.index([own])
+        write_mosaic(films / "new.mp4", 9, seed=5)
+        engine.index([films])
         with Engine(tmp_path / "index", PatchEncoder()) as reader:
-            found = scores(reader.search("rain"))
-        assert found["1.mp4"] == pytest.approx(before["1.mp4"], abs=2e-6)
-        assert found["new.mp4"] == pytest.approx(naive_scores(tmp_path / "index", "rain")["new.mp4"], abs=1e-5)
-    assert "3 of 5 segments came after" in caplog.text, "what is new has no number of what is gone"
+            after = scores(reader.search("rain"))
+        assert after["1.mp4"] == pytest.approx(before["1.mp4"], abs=2e-6)
+        assert after["new.mp4"] == pytest.approx(naive_scores(tmp_path / "index", "rain")["new.mp4"], abs=1e-5)
+    assert "3 of 5 segments came after" in caplog.text, "new segments do not reuse the ids of removed ones"
 
 
-def test_a_bank_must_hold_a_query(index: Path) -> None:
+def test_bank_without_queries_is_rejected(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine:
         for bank in ([], ["", "  "]):
             with pytest.raises(VidretError, match=r"^bank must hold a query, got none$"):
@@ -336,35 +313,35 @@ def test_a_bank_must_hold_a_query(index: Path) -> None:
         assert scores(engine.search("rain")) == before
 
 
-def test_a_killed_calibration_leaves_the_one_before_with_its_baseline(
+def test_interrupted_calibration_keeps_the_previous_one_with_its_baseline(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_facts() -> dict[str, object]:
+    def read_metas() -> dict[str, object]:
         with Store.open(index) as store:
             return {key: store.get_meta(key) for key in store.meta_keys("")}
 
     with Engine(index, PatchEncoder()) as engine:
         engine.calibrate(BANK[:2])
-        before = read_facts()
+        before = read_metas()
         for num_writes in range(3):
             writes = itertools.count()
             write = Rows.set_meta
 
-            def fall(*given: Any, limit: int = num_writes) -> None:
+            def interrupt(*arguments: Any, limit: int = num_writes) -> None:
                 if next(writes) == limit:  # noqa: B023
                     raise KeyboardInterrupt
-                write(*given)  # noqa: B023
+                write(*arguments)  # noqa: B023
 
             with monkeypatch.context() as patch:
-                patch.setattr(Rows, "set_meta", fall)
+                patch.setattr(Rows, "set_meta", interrupt)
                 with pytest.raises(KeyboardInterrupt):
                     engine.calibrate(BANK)
-            assert read_facts() == before
+            assert read_metas() == before
         engine.calibrate(BANK)
-        assert all(read_facts()[key] != before[key] for key in before if "ucofia" in key)
+        assert all(read_metas()[key] != before[key] for key in before if "ucofia" in key)
 
 
-def test_an_open_engine_takes_over_the_baseline_of_a_calibration(index: Path) -> None:
+def test_open_engine_uses_the_baseline_of_a_new_calibration(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
         before = fresh._searcher.baselines.scores(fresh._store, fresh.ranker)
         engine.calibrate(BANK)
@@ -372,7 +349,7 @@ def test_an_open_engine_takes_over_the_baseline_of_a_calibration(index: Path) ->
         assert after == engine._searcher.baselines.scores(engine._store, engine.ranker) != before
 
 
-def test_one_writer_at_a_time(index: Path) -> None:
+def test_calibration_is_rejected_while_another_process_writes(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine:
         writer = Store.open(index, write=True)
         with pytest.raises(VidretError, match="is writing this index; wait for it to end"):

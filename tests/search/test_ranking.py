@@ -1,37 +1,24 @@
 """Rankers: what they pack comes back, and scores as the aligners do on vectors that were never stored."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
-import av
 import numpy as np
 import pytest
 import torch
-from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.goldens import find_cases
-from vidret.align.batches import collate_segments, collate_texts
+from tests.patches import DIM, PatchEncoder, make_segment, make_text, normalize
+from tests.rankers import convert_golden, make_ranker, score_directly, score_stored, store_all
 from vidret.align.files import save_aligner
-from vidret.align.glscl import ConceptAligner
-from vidret.align.glscl_checkpoint import convert_concepts
 from vidret.align.ucofia import Aligner
-from vidret.align.ucofia_checkpoint import convert_aligner
-from vidret.align.ucofia_selection import PatchSelector
-from vidret.encode.encoder import Encoder
 from vidret.errors import AlignerError
-from vidret.search.ranking import Levels, Ranker, choose_ranker, load_ranker
-from vidret.store.store import Ids, Store
-from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
-from vidret.video.decode import read_frames
-from vidret.video.probe import probe
-from vidret.video.sampling import cut_segments
+from vidret.search.ranking import choose_ranker, load_ranker
+from vidret.types import SegmentEmbedding, TextEmbedding
 
-DIM, PATCHES = 64, 16
 KINDS = ("none", "mean", "ucofia", "glscl", "trained ucofia", "trained glscl")
 LEVELS = {
     "none": ("frames",),
@@ -53,127 +40,6 @@ TEXTS = (
 )
 
 
-class PatchEncoder:
-    """Random projections of pictures, patch by patch, and of words: any film has vectors of its own.
-
-    With ``raw`` it tells the lengths and states that a trained aligner reads.
-    """
-
-    dim = DIM
-    resize = Resize(shorter=32, crop=32, interpolation="bilinear")
-
-    def __init__(self, name: str = "patches", *, raw: bool = True, num_frames: int = 4) -> None:
-        self.name, self.fingerprint, self.raw = name, f"{name}-1", raw
-        self.sampling = Sampling(num_frames=num_frames, fps=1.0)
-        self.asked: list[str] = []
-        rng = np.random.default_rng(0)
-        self._patch, self._frame = rng.standard_normal((2, 3 * 64, DIM)).astype(np.float32) / 192**0.5
-
-    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-        embeddings = []
-        for frames in batch:
-            pixels = frames.pixels.astype(np.float32) / 40 - 3
-            patches = rearrange(pixels, "frame (y h) (x w) c -> frame (y x) (h w c)", h=8, w=8)
-            rows, lengths = split(patches.mean(axis=1) @ self._frame)
-            parts, part_lengths = split(rearrange(patches @ self._patch, "frame patch dim -> (frame patch) dim"))
-            video = split(rows.mean(axis=0, keepdims=True))[0][0]
-            found = SegmentEmbedding(video, rows, frames.times)
-            if tokens:
-                found = replace(found, tokens=parts)
-            if self.raw:
-                found = replace(found, frame_lengths=lengths, token_lengths=part_lengths if tokens else None)
-            embeddings.append(found)
-        return embeddings
-
-    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        self.asked += texts
-        return [make_text(text, raw=self.raw) for text in texts]
-
-
-def split(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give rows of length 1, and the lengths they had."""
-    lengths = np.linalg.norm(rows, axis=-1)
-    return (rows / lengths[:, None]).astype(np.float32), lengths.astype(np.float32)
-
-
-def make_text(text: str, *, raw: bool = True) -> TextEmbedding:
-    """Give each word a vector of its own, always the same, and the sentence another."""
-    names = ["<start>", *(text.split() or ["<end>"]), f"<end> {text}"]
-    states = np.stack([np.random.default_rng(zlib.crc32(name.encode())).standard_normal(DIM) for name in names])
-    units = split(states)[0]
-    return TextEmbedding(text, units[-1], units[1:-1], states.astype(np.float32) if raw else None)
-
-
-def make_segment(num_frames: int, seed: int = 0, *, raw: bool = True) -> SegmentEmbedding:
-    pixels = np.random.default_rng(seed).integers(0, 256, (num_frames, 32, 32, 3), dtype=np.uint8)
-    frames = Frames(pixels, np.arange(num_frames, dtype=np.float64))
-    return PatchEncoder(raw=raw).encode_frames([frames], tokens=True)[0]
-
-
-def write_mosaic(path: Path, seconds: int, seed: int) -> Path:
-    """Write a film whose every second is another mosaic of 16 random colours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = cast(Any, container.add_stream("libx264", rate=2, options={"preset": "ultrafast"}))
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        for _ in range(seconds):
-            picture = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
-            for _ in range(2):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-def read_film(path: Path, encoder: Encoder) -> list[Frames]:
-    """Read a film's segments with no index in between."""
-    sampling = encoder.sampling
-    cuts = cut_segments(probe(path).duration, num_frames=sampling.num_frames, fps=sampling.fps)
-    return [read_frames(str(path), times=cut.times, resize=encoder.resize) for cut in cuts]
-
-
-def published(method: str) -> dict[str, Tensor]:
-    """Give the whole of a published checkpoint: its golden weights, and a CLIP with a vocabulary to read any text."""
-    clip = {name: weight for name, weight in find_cases("ucofia")[0].weights.items() if name.startswith("clip.")}
-    name = "clip.token_embedding.weight"
-    words = torch.randn(49408, clip[name].shape[1], generator=torch.Generator().manual_seed(0))
-    return find_cases(method)[0].weights | clip | {name: words * clip[name].std()}
-
-
-def convert_golden(method: str) -> Aligner | ConceptAligner:
-    convert = convert_aligner if method == "ucofia" else convert_concepts
-    return convert(find_cases(method)[0].weights)
-
-
-def make_ranker(kind: str, folder: Path, *, tokens: str = "float16", encoder: Encoder | None = None) -> Ranker:
-    trained, _, method = kind.rpartition(" ")
-    name = kind
-    if trained:
-        name = str(folder / f"{method}.safetensors")
-        save_aligner(convert_golden(method), Path(name))
-    return load_ranker(name, encoder or PatchEncoder(), tokens=tokens)
-
-
-def score_directly(
-    kind: str, texts: Sequence[TextEmbedding], segments: Sequence[SegmentEmbedding]
-) -> tuple[list[Tensor], Tensor]:
-    """Call the aligner on vectors that were never packed: the levels, in the unit of cosines, and the best frames."""
-    trained, _, method = kind.rpartition(" ")
-    raw = bool(trained)
-    queries, videos = collate_texts(texts, raw=raw), collate_segments(segments, raw=raw)
-    with torch.no_grad():
-        if method == "glscl":
-            concepts = convert_golden(method) if raw else ConceptAligner()
-            assert isinstance(concepts, ConceptAligner)
-            found = concepts.score(queries, concepts.prepare(videos))
-            return [found.pooled, found.shared][: 1 + raw], found.best_frame
-        aligner = convert_golden(method) if raw else Aligner(selector=PatchSelector())
-        assert isinstance(aligner, Aligner)
-        *levels, best = aligner.eval().score(queries, aligner.prepare(videos))
-        return [level / aligner.logit_scale.exp() for level in levels], best
-
-
 def naive_frames(
     kind: str, texts: Sequence[TextEmbedding], segments: Sequence[SegmentEmbedding]
 ) -> tuple[list[Tensor], Tensor]:
@@ -189,27 +55,6 @@ def naive_frames(
                 scores[row, column] = sum(cosines) / len(cosines) / float(np.linalg.norm(middle))
             best[row, column] = cosines.index(max(cosines))
     return [scores], best
-
-
-def store_all(path: Path, segments: Sequence[SegmentEmbedding], packed: Sequence[bytes]) -> list[int]:
-    """Put segments into an index, one a video; give their ids."""
-    ids = []
-    with Store.create(path, encoder_name="patches", encoder_fingerprint="patches-1", dim=DIM) as store:
-        for number, (segment, tokens) in enumerate(zip(segments, packed, strict=True)):
-            video = store.begin_video(str(number), duration=9.0, facts={}, num_segments=1)
-            store.set_file(f"/{number}.mp4", state="done", video=video)
-            ids.append(store.add_segment(video, 0, 0.0, 9.0, segment, tokens=tokens))
-            store.finish_video(video)
-    return ids
-
-
-def score_stored(
-    path: Path, ranker: Ranker, texts: Sequence[TextEmbedding], ids: Sequence[int] | Ids, *, bare: bool = False
-) -> Levels:
-    """Score what is stored; ``bare`` leaves out tokens, which another ranker packed."""
-    with Store.open(path) as store:
-        packed = [b""] * len(ids) if bare else store.tokens(ids)
-        return ranker.score(texts, packed, [frames for frames, _ in store.frames(ids)])
 
 
 def make_all() -> tuple[list[TextEmbedding], list[SegmentEmbedding]]:
@@ -302,7 +147,7 @@ def test_a_model_whose_tokens_are_merged_keeps_them_all_with_their_sizes(tmp_pat
     for cut in range(3):
         # Alike, so that a word cannot choose one: then it counts of how many patches each is the mean.
         segment = make_segment(1, cut)
-        tokens = split(segment.frames[0] + 0.01 * rng.standard_normal((len(sizes) - cut, DIM)))[0]
+        tokens = normalize(segment.frames[0] + 0.01 * rng.standard_normal((len(sizes) - cut, DIM)))[0]
         merged.append(replace(segment, tokens=tokens, sizes=sizes[cut:], token_lengths=None))
     ranker = make_ranker("ucofia", tmp_path)
     mixed = [*merged, segments[3]]

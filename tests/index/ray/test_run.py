@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.index.ray.conftest import Nodes
-from tests.index.test_run import contents, make_hostile, states, stored_tokens
-from tests.search.test_ranking import write_mosaic
+from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
+from tests.patches import write_mosaic
 from vidret.encode.clip import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
@@ -76,7 +76,7 @@ def everything(index: Path) -> tuple[Any, ...]:
             about = (record.path, record.state, record.reason, record.num_bytes, record.mtime_ns)
             known = video and (video.fingerprint, video.duration, video.facts, video.complete, video.salvaged)
             files.append((*about, known))
-    return files, contents(index), stored_tokens(index)
+    return files, read_contents(index), read_tokens(index)
 
 
 def at_segment(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
@@ -176,10 +176,10 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
 ) -> None:
     ended = run_script(tmp_path / "index", films, model, "SIGKILL", 3)
     assert ended.returncode == -signal.SIGKILL
-    stored = len(contents(tmp_path / "index"))
-    assert 3 <= stored < len(contents(whole))
+    stored = len(read_contents(tmp_path / "index"))
+    assert 3 <= stored < len(read_contents(whole))
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
-    assert report.num_segments == len(contents(whole)) - stored, "nothing twice"
+    assert report.num_segments == len(read_contents(whole)) - stored, "nothing twice"
     assert everything(tmp_path / "index") == everything(whole)
 
 
@@ -190,11 +190,11 @@ def test_an_interrupt_commits_what_was_begun_and_says_so(
     assert (ended.returncode, ended.stderr) == (0, "")
     interrupted, num_segments = ended.stdout.split()
     assert interrupted == "True"
-    stored = len(contents(tmp_path / "index"))
+    stored = len(read_contents(tmp_path / "index"))
     assert int(num_segments) == stored
-    assert 0 < stored < len(contents(whole))
+    assert 0 < stored < len(read_contents(whole))
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
-    assert report.num_segments == len(contents(whole)) - stored
+    assert report.num_segments == len(read_contents(whole)) - stored
     assert everything(tmp_path / "index") == everything(whole)
 
 
@@ -204,7 +204,7 @@ def test_hostile_files_fail_as_they_do_on_threads_and_copies_are_stored_once(
     folder = tmp_path / "films"
     folder.mkdir()
     good = shutil.copy(films / "0.mp4", folder / "good.mp4")
-    make_hostile(folder, Path(good))
+    make_hostile_files(folder, Path(good))
     for number in range(3):
         shutil.copy(good, folder / f"copy {number}.mp4")
         shutil.copy(folder / "text.mp4", folder / f"text {number}.mp4")
@@ -214,8 +214,8 @@ def test_hostile_files_fail_as_they_do_on_threads_and_copies_are_stored_once(
     assert report.failed == expected.failed
     assert report.salvaged == expected.salvaged
     assert (report.encoded, report.linked) == (expected.encoded, expected.linked) == (2, 3)
-    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
-    assert states(tmp_path / "index") == states(tmp_path / "whole")
+    assert read_contents(tmp_path / "index") == read_contents(tmp_path / "whole")
+    assert read_states(tmp_path / "index") == read_states(tmp_path / "whole")
 
     shutil.move(good, folder / "moved.mp4")
     report = open_engine(tmp_path / "index", model).index([folder], run=on_ray(nodes), prune=True)

@@ -1,0 +1,101 @@
+"""An encoder of random projections with patch tokens, and films of random mosaics."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from einops import rearrange
+
+from vidret.encode.encoder import Encoder
+from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
+from vidret.video.decode import read_frames
+from vidret.video.probe import probe
+from vidret.video.sampling import cut_segments
+
+DIM = 64
+
+
+class PatchEncoder:
+    """Random projections of image patches and of words, so that every film and text has vectors of its own.
+
+    With ``raw`` it provides the lengths and states that a trained aligner reads.
+    """
+
+    dim = DIM
+    resize = Resize(shorter=32, crop=32, interpolation="bilinear")
+
+    def __init__(self, name: str = "patches", *, raw: bool = True, num_frames: int = 4) -> None:
+        self.name, self.fingerprint, self.raw = name, f"{name}-1", raw
+        self.sampling = Sampling(num_frames=num_frames, fps=1.0)
+        self.encoded_texts: list[str] = []
+        rng = np.random.default_rng(0)
+        self._patch, self._frame = rng.standard_normal((2, 3 * 64, DIM)).astype(np.float32) / 192**0.5
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        embeddings = []
+        for frames in batch:
+            pixels = frames.pixels.astype(np.float32) / 40 - 3
+            patches = rearrange(pixels, "frame (y h) (x w) c -> frame (y x) (h w c)", h=8, w=8)
+            rows, lengths = normalize(patches.mean(axis=1) @ self._frame)
+            patch_rows, patch_lengths = normalize(
+                rearrange(patches @ self._patch, "frame patch dim -> (frame patch) dim")
+            )
+            video = normalize(rows.mean(axis=0, keepdims=True))[0][0]
+            embedding = SegmentEmbedding(video, rows, frames.times)
+            if tokens:
+                embedding = replace(embedding, tokens=patch_rows)
+            if self.raw:
+                embedding = replace(embedding, frame_lengths=lengths, token_lengths=patch_lengths if tokens else None)
+            embeddings.append(embedding)
+        return embeddings
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        self.encoded_texts += texts
+        return [make_text(text, raw=self.raw) for text in texts]
+
+
+def normalize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of unit length, and their original lengths."""
+    lengths = np.linalg.norm(rows, axis=-1)
+    return (rows / lengths[:, None]).astype(np.float32), lengths.astype(np.float32)
+
+
+def make_text(text: str, *, raw: bool = True) -> TextEmbedding:
+    """Return an embedding in which each word and the sentence has a random vector that depends on its text alone."""
+    names = ["<start>", *(text.split() or ["<end>"]), f"<end> {text}"]
+    states = np.stack([np.random.default_rng(zlib.crc32(name.encode())).standard_normal(DIM) for name in names])
+    units = normalize(states)[0]
+    return TextEmbedding(text, units[-1], units[1:-1], states.astype(np.float32) if raw else None)
+
+
+def make_segment(num_frames: int, seed: int = 0, *, raw: bool = True) -> SegmentEmbedding:
+    pixels = np.random.default_rng(seed).integers(0, 256, (num_frames, 32, 32, 3), dtype=np.uint8)
+    frames = Frames(pixels, np.arange(num_frames, dtype=np.float64))
+    return PatchEncoder(raw=raw).encode_frames([frames], tokens=True)[0]
+
+
+def write_mosaic(path: Path, duration_s: int, seed: int) -> Path:
+    """Write a film that shows a new mosaic of 16 random colours every second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=2, options={"preset": "ultrafast"}))
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(duration_s):
+            image = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+            for _ in range(2):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def read_film(path: Path, encoder: Encoder) -> list[Frames]:
+    """Return the frames of a film's segments, decoded without an index."""
+    sampling = encoder.sampling
+    cuts = cut_segments(probe(path).duration, num_frames=sampling.num_frames, fps=sampling.fps)
+    return [read_frames(str(path), times=cut.times, resize=encoder.resize) for cut in cuts]

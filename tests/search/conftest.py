@@ -1,0 +1,31 @@
+"""Films of mosaics and an index of them, prepared for UCoFiA."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.patches import PatchEncoder, write_mosaic
+from vidret.engine import Engine
+
+
+@pytest.fixture(scope="session")
+def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of three films, which must not be changed."""
+    folder = tmp_path_factory.mktemp("mosaics")
+    for seed, duration_s in enumerate((3, 6, 9)):
+        write_mosaic(folder / f"{seed}.mp4", duration_s, seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def indexed_mosaics(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an index of ``mosaics``, which must not be changed; ``index`` is a copy that a test may change."""
+    index = tmp_path_factory.mktemp("indexed") / "index"
+    Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics])
+    return index
+
+
+@pytest.fixture
+def index(indexed_mosaics: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(indexed_mosaics, tmp_path / "index")
