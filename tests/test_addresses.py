@@ -198,7 +198,7 @@ def test_sheets_pages_and_pieces(tmp_path: Path, server: FileServer, engine: Eng
         played = client.get(f"/api/videos/{row['id']}/stream")
         assert (played.status_code, played.json()["detail"]) == (
             404,
-            f"{server.url}/red.mp4: lies at an address, and this server plays files here only",
+            f"{server.url}/red.mp4: is at a URL, and this server sends local files only",
         )
         server.closed = True
         assert client.get(f"/api/thumbnails/{row['id']}?t=2").headers["x-vidret-reason"].startswith("its store cannot")

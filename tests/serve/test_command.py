@@ -27,8 +27,8 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.connections import make_server
+from vidret.serve.images import decode_base64
 from vidret.serve.indexing import Indexer
-from vidret.serve.pictures import decode_base64
 from vidret.store.store import Store
 from vidret.video.images import read_image
 
@@ -76,7 +76,7 @@ def test_the_link_holds_the_token(run: Run, engine: Engine, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--host", "0.0.0.0"], "token must be given to listen on 0.0.0.0, which others may reach, got none"),
+        (["--host", "0.0.0.0"], "token must be given to listen on 0.0.0.0, which other machines can reach, got none"),
         (["--token", "short"], "token must be 8 or more letters"),
         (["--allow-index", "/no/such/folder"], "/no/such/folder: --allow-index must be an existing folder"),
         (["--index", "/no/such/index"], "/no/such/index: there is no index here"),

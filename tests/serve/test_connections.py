@@ -23,16 +23,16 @@ POST = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: applicati
 
 
 class Hasty(Connection):
-    head_s = 0.5
+    head_timeout_s = 0.5
 
 
 class Patient(Connection):
-    head_s = 1.2
+    head_timeout_s = 1.2
 
 
 class Few(Connection):
-    most = 3
-    head_s = 5.0
+    max_connections = 3
+    head_timeout_s = 5.0
 
 
 @contextmanager

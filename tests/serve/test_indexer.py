@@ -125,7 +125,7 @@ def test_a_run_ends_with_the_server(root: Path) -> None:
 
 
 def test_a_run_that_does_not_end_is_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.serve.indexing.PATIENCE", 0.1)
+    monkeypatch.setattr("vidret.serve.indexing.SHUTDOWN_S", 0.1)
     indexer = begin(DEAF, root)
     indexer.close()
     assert indexer.last == {"error": "it ended with status -9"}

@@ -104,7 +104,7 @@ def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Ga
         indexer.wait(0.01)
     assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
     again = allowed.post("/api/index", json={"paths": [str(root)]})
-    assert (again.status_code, again.json()["detail"]) == (409, "a run is under way already")
+    assert (again.status_code, again.json()["detail"]) == (409, "a run is in progress")
     gate.open_until_end(indexer)
     told = allowed.get("/api/index").json()
     assert (told["running"], told["progress"], told["roots"]) == (False, None, [str(root)])
@@ -118,7 +118,7 @@ def test_a_run_is_interrupted_and_the_next_goes_on(
     allowed: TestClient, indexer: Indexer, gate: Gate, root: Path
 ) -> None:
     write_film(root / "long.mp4", ("yellow", 20), ("white", 20))
-    assert allowed.delete("/api/index").json()["detail"] == "no run is under way"
+    assert allowed.delete("/api/index").json()["detail"] == "no run is in progress"
     allowed.post("/api/index", json={"paths": [str(root)]})
     gate.open()
     assert allowed.delete("/api/index").status_code == 202

@@ -58,7 +58,7 @@ def test_only_the_first_have_captions(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("asked", "status", "sentence"),
     [
-        ({"image_url": "http://169.254.169.254/"}, 400, "got image_url: nothing is fetched from elsewhere"),
+        ({"image_url": "http://169.254.169.254/"}, 400, "got image_url: URLs are not fetched"),
         ({"embedding_input": [0.1, 0.2]}, 422, "vector must have 3 numbers and a finite length above 0, got 2"),
         ({"embedding_input": [0, 0, 0]}, 422, "vector must have 3 numbers and a finite length above 0, got 3 and 0"),
         ({}, 400, "text, image or embedding_input must be given, got none"),

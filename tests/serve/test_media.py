@@ -17,7 +17,7 @@ from tests.serve.test_search import BLUE
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.serve.files import GONE, RELINKED, OpenFileResponse, open_video
-from vidret.serve.media import guess_kind
+from vidret.serve.media import guess_media_type
 from vidret.video.image_pool import ImagePool
 
 
@@ -212,9 +212,9 @@ def test_a_reason_is_fit_for_a_header(serve: Serve, engine: Engine, monkeypatch:
 
 
 def test_only_videos_are_called_so() -> None:
-    assert guess_kind("/a/film.webm") == "video/webm"
+    assert guess_media_type("/a/film.webm") == "video/webm"
     for name in ("page.html", "picture.svg", "film.unknown", "film", "film.gif"):
-        assert guess_kind(f"/a/{name}") == "application/octet-stream"
+        assert guess_media_type(f"/a/{name}") == "application/octet-stream"
 
 
 def colour(content: bytes) -> tuple[int, int, int]:

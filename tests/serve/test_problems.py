@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
-from vidret.serve.problems import BROKEN, SHOWN, tell_invalid
+from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_invalid
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from vidret.serve.problems import BROKEN, SHOWN, tell_invalid
             503,
             "/a/\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.mp4: is damaged",
         ),
-        (RuntimeError("the password is hunter2"), 500, BROKEN),
+        (RuntimeError("the password is hunter2"), 500, INTERNAL_ERROR),
     ],
 )
 def test_errors_of_the_engine_are_told(
@@ -47,12 +47,12 @@ def test_what_has_no_route_or_method_is_a_problem_too(client: TestClient) -> Non
 
 
 def test_long_values_are_not_said_in_full() -> None:
-    told = tell_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
+    told = describe_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
     assert told.startswith("image: is wrong, got 'xxx")
-    assert len(told) < SHOWN + 40
+    assert len(told) < MAX_VALUE_LENGTH + 40
 
 
 def test_many_errors_are_counted() -> None:
-    told = tell_invalid([{"loc": ("body", f"a{number}"), "msg": "is wrong", "input": 1} for number in range(1000)])
+    told = describe_invalid([{"loc": ("body", f"a{number}"), "msg": "is wrong", "input": 1} for number in range(1000)])
     assert told.startswith("a0: is wrong, got 1; a1: is wrong")
     assert told.endswith("a4: is wrong, got 1; and 995 more")

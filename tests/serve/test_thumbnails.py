@@ -12,7 +12,7 @@ from tests.colours import write_film
 from vidret.errors import DecodeError
 from vidret.serve import thumbnails
 from vidret.serve.problems import RefusedError
-from vidret.serve.thumbnails import Kept, Thumbnails
+from vidret.serve.thumbnails import ThumbnailCache, Thumbnails
 from vidret.video.files import FileStat
 from vidret.video.image_pool import ImagePool
 from vidret.video.images import draw_frame
@@ -28,7 +28,7 @@ class LocalPool(ImagePool):
         super().__init__(1)
         self.drawn = drawn
 
-    def draw_frame(self, path: str, about: FileStat, time_s: float, width: int) -> bytes:
+    def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
         self.drawn.append((time_s, width))
         return draw_frame(probe(path), time_s, width)
 
@@ -40,7 +40,7 @@ class SlowPool(ImagePool):
         super().__init__(1)
         self.gate, self.begun, self.times = threading.Event(), threading.Semaphore(0), list[float]()
 
-    def draw_frame(self, path: str, about: FileStat, time_s: float, width: int) -> bytes:
+    def draw_frame(self, path: str, file_stat: FileStat, time_s: float, width: int) -> bytes:
         self.times.append(time_s)
         self.begun.release()
         assert self.gate.wait(10)
@@ -115,7 +115,7 @@ def test_what_is_kept_waits_for_no_decoding(tmp_path: Path, film: Path) -> None:
 
 
 def test_no_more_than_so_many_wait(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thumbnails, "MOST_WAITING", 3)
+    monkeypatch.setattr(thumbnails, "MAX_WAITING", 3)
     pool = SlowPool()
 
     async def ask() -> None:
@@ -124,7 +124,7 @@ def test_no_more_than_so_many_wait(tmp_path: Path, film: Path, monkeypatch: pyte
         await asyncio.to_thread(pool.begun.acquire)
         await asyncio.to_thread(pool.begun.acquire)
         await asyncio.sleep(0.1)
-        with pytest.raises(RefusedError, match="3 frames wait already"):
+        with pytest.raises(RefusedError, match="3 frames are pending"):
             await made.get(str(film), 9.0, 64)
         pool.gate.set()
         await asyncio.gather(*waiting)
@@ -135,7 +135,7 @@ def test_no_more_than_so_many_wait(tmp_path: Path, film: Path, monkeypatch: pyte
 def test_a_file_that_failed_at_a_cost_is_not_tried_again_while_it_stays(
     tmp_path: Path, film: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thumbnails, "COSTLY_S", 0.0)
+    monkeypatch.setattr(thumbnails, "SLOW_S", 0.0)
     whole = film.read_bytes()
 
     async def ask() -> None:
@@ -182,7 +182,7 @@ def test_failures_are_not_kept(tmp_path: Path, film: Path) -> None:
 
 
 def test_the_oldest_go_when_it_is_too_much(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "kept", 1000)
+    kept = ThumbnailCache(tmp_path / "kept", 1000)
     for number in range(10):
         kept.put(str(number), bytes(100))
         os.utime(tmp_path / "kept" / f"{number}.jpg", (number, number))
@@ -190,7 +190,7 @@ def test_the_oldest_go_when_it_is_too_much(tmp_path: Path) -> None:
     kept.put("new", bytes(100))
     there = {path.stem for path in (tmp_path / "kept").iterdir()}
     assert there == {"0", "9", "new", "3", "4", "5", "6", "7", "8"}
-    again = Kept(tmp_path / "kept", 1000)
+    again = ThumbnailCache(tmp_path / "kept", 1000)
     again.put("more", bytes(150))
     assert len(list((tmp_path / "kept").iterdir())) < 10, "what was there before it counts"
 
@@ -198,4 +198,4 @@ def test_the_oldest_go_when_it_is_too_much(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_told_of(tmp_path: Path, film: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "kept").write_text("a file where the folder should be")
     assert get(tmp_path / "kept", film).startswith(b"\xff\xd8")
-    assert "thumbnails are not kept" in caplog.text
+    assert "thumbnails are not cached" in caplog.text

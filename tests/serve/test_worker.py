@@ -12,7 +12,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve import worker as workers
 from vidret.serve.problems import RefusedError
-from vidret.serve.worker import AT_ONCE, Worker
+from vidret.serve.worker import MAX_BATCH, Worker
 from vidret.types import Hit, Query, SearchOptions
 
 
@@ -61,7 +61,7 @@ async def hold(worker: Worker, wait: Callable[[], object]) -> "asyncio.Task[None
         entered.set()
         wait()
 
-    task = asyncio.create_task(worker.ask(question))
+    task = asyncio.create_task(worker.call(question))
     await asyncio.to_thread(entered.wait)
     return task
 
@@ -83,15 +83,17 @@ def test_what_waits_is_answered_together() -> None:
 
         async def test() -> None:
             first = await occupy(worker, engine)
-            waiting = await put(*(worker.search(str(number), SearchOptions(k=number)) for number in range(AT_ONCE + 3)))
-            assert len(worker) == AT_ONCE + 3
+            waiting = await put(
+                *(worker.search(str(number), SearchOptions(k=number)) for number in range(MAX_BATCH + 3))
+            )
+            assert len(worker) == MAX_BATCH + 3
             engine.gate.release(3)
             assert len(await first) == 10
             answers = await asyncio.gather(*waiting)
-            assert answers == [[str(number)] * number for number in range(AT_ONCE + 3)]
+            assert answers == [[str(number)] * number for number in range(MAX_BATCH + 3)]
 
         run(test)
-    assert sizes == [1, AT_ONCE, 3]
+    assert sizes == [1, MAX_BATCH, 3]
     assert [len(batch) for batch in engine.batches] == sizes
     assert len(engine.threads) == 1
 
@@ -135,7 +137,7 @@ def test_a_slow_search_holds_up_no_question() -> None:
 
         async def test() -> None:
             slow = await occupy(worker, engine)
-            assert await worker.ask(lambda _: "a moment") == "a moment"
+            assert await worker.call(lambda _: "a moment") == "a moment"
             assert not slow.done()
 
         run(test)
@@ -148,9 +150,9 @@ def test_many_questions_leave_room_for_searches() -> None:
 
         async def test() -> None:
             first = await hold(worker, lambda: gate.wait(10))
-            (second,) = await put(worker.ask(lambda _: None))
-            with pytest.raises(RefusedError, match="the server is busy: 1 questions wait already"):
-                await worker.ask(lambda _: None)
+            (second,) = await put(worker.call(lambda _: None))
+            with pytest.raises(RefusedError, match="the server is busy: 1 requests are waiting"):
+                await worker.call(lambda _: None)
             assert len(await worker.search("red", SearchOptions(k=1))) == 1
             gate.set()
             await asyncio.gather(first, second)
@@ -164,9 +166,9 @@ def test_questions_are_answered_in_turn_and_fail_alone() -> None:
 
         async def test() -> None:
             waiting = await put(
-                worker.ask(lambda _: order.append("one")),
-                worker.ask(lambda _: 1 // 0),
-                worker.ask(lambda _: order.append("three")),
+                worker.call(lambda _: order.append("one")),
+                worker.call(lambda _: 1 // 0),
+                worker.call(lambda _: order.append("three")),
             )
             answers = await asyncio.gather(*waiting, return_exceptions=True)
             assert isinstance(answers[1], ZeroDivisionError)
@@ -182,7 +184,7 @@ def test_a_full_queue_refuses_at_once() -> None:
         async def test() -> None:
             await occupy(worker, engine)
             waiting = await put(worker.search("a", SearchOptions()), worker.search("b", SearchOptions()))
-            with pytest.raises(RefusedError, match="the server is busy: 2 questions wait already") as refused:
+            with pytest.raises(RefusedError, match="the server is busy: 2 requests are waiting") as refused:
                 await worker.search("c", SearchOptions())
             assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
             engine.gate.release(2)
@@ -199,10 +201,10 @@ def test_who_waits_too_long_is_told_and_left_out() -> None:
             first = await occupy(worker, engine)
             slow = await hold(worker, engine.gate.acquire)
             waiting = await put(
-                worker.search("late", SearchOptions()), worker.ask(lambda _: engine.batches.append(["late"]))
+                worker.search("late", SearchOptions()), worker.call(lambda _: engine.batches.append(["late"]))
             )
             for task in (first, slow, *waiting):
-                with pytest.raises(RefusedError, match=r"no answer within 0.05 s") as refused:
+                with pytest.raises(RefusedError, match=r"did not respond within 0.05 s") as refused:
                     await task
                 assert (refused.value.status, refused.value.headers) == (503, None)
 
@@ -243,18 +245,18 @@ def test_a_panic_ends_no_thread() -> None:
         async def test() -> None:
             search = engine.search_many
             cast(Any, engine).search_many = panic
-            for question in (worker.search("red", SearchOptions()), worker.ask(panic)):
+            for question in (worker.search("red", SearchOptions()), worker.call(panic)):
                 with pytest.raises(RuntimeError, match="PanicError: index out of range"):
                     await question
             cast(Any, engine).search_many = search
             assert len(await worker.search("red", SearchOptions(k=1))) == 1
-            assert await worker.ask(lambda _: "a moment") == "a moment"
+            assert await worker.call(lambda _: "a moment") == "a moment"
 
         run(test)
 
 
 def test_closing_waits_for_no_question_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(workers, "SHUTDOWN_S", 0.05)
     gate = threading.Event()
     worker = Worker(cast(Engine, GatedEngine()))
     worker.start()
@@ -276,7 +278,7 @@ def test_both_threads_get_what_the_engine_gives(engine: Engine) -> None:
 
     async def test() -> None:
         searches = asyncio.gather(*(worker.search("red", SearchOptions(k=2)) for _ in range(20)))
-        questions = asyncio.gather(*(worker.ask(lambda engine: engine.locate("green", 2)) for _ in range(20)))
+        questions = asyncio.gather(*(worker.call(lambda engine: engine.locate("green", 2)) for _ in range(20)))
         assert await searches == [hits] * 20
         assert await questions == [moments] * 20
 

@@ -81,10 +81,10 @@ def serve_command(
 ) -> None:
     """Serve an index over HTTP, with a page to search it in the browser."""
     try:
+        from vidret.serve.access import check_access
         from vidret.serve.app import create_app
         from vidret.serve.connections import make_server
         from vidret.serve.indexing import Indexer
-        from vidret.serve.safety import check_door
     except ImportError as error:
         if error.name and error.name.split(".")[0] in ("fastapi", "uvicorn", "prometheus_client"):
             raise MissingExtraError("serving", "serve") from None
@@ -95,7 +95,7 @@ def serve_command(
     for root in roots:
         if not root.is_dir():
             raise VidretError(f"{root}: --allow-index must be an existing folder")
-    check_door(host, token)  # before the model is loaded, which takes a while
+    check_access(host, token)  # before the model is loaded, which takes a while
     options = ["--index", str(index), "--device", device, "--precision", precision]
     with listen(host, port) as listener, open_engine(index, None, device, precision, must_exist=not roots) as engine:
         if not Store.exists(index):

@@ -1,1 +1,1 @@
-"""The engine over HTTP: ``app.create_app`` joins it, ``vidret serve`` runs it."""
+"""The HTTP API of an index and its page. ``app.create_app`` builds the app, and ``vidret serve`` runs it."""

@@ -1,4 +1,4 @@
-"""The bodies of requests: bounds on their size, on their time, and on what all of them take together."""
+"""Request bodies, with limits on the size and time of each, and on the size of all together."""
 
 import asyncio
 
@@ -7,31 +7,31 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 MAX_BYTES = 16 << 20
-MAX_COMMAS = 20_000  # of JSON: more values than any request has
-MAX_HELD_BYTES = 128 << 20  # of all requests under way
-MAX_UNREAD_BYTES = 32 << 20  # taken in after an answer, so that the sender comes to read it
+MAX_COMMAS = 20_000  # in JSON: more values than any request has
+MAX_HELD_BYTES = 128 << 20  # of all requests in progress
+MAX_DRAINED_BYTES = 32 << 20  # read after the response, so that the sender gets to read it
 TIMEOUT_S = 30.0
 TOO_LARGE = f"the body must have at most {MAX_BYTES >> 20} MiB, got more"
 TOO_MANY = f"the body must have at most {MAX_COMMAS} commas, got more"
 
 
-class Held:
-    """How many bytes of bodies a server holds."""
+class HeldBytes:
+    """The number of bytes that the bodies of all requests in progress take."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self.num_bytes = 0
 
 
 class Body:
-    """One request's body, between an app and its server: ``receive`` and ``send`` stand in for the server's.
+    """The body of one request: wraps the ``receive`` and ``send`` of the server for the app.
 
-    An answer that comes before the end of the body ends the connection. Since a sender may not read before it has sent
-    everything, and would see a reset instead of the answer, the rest is taken in for a while and thrown away.
+    A response that is sent before the end of the body closes the connection. A client that sends everything before it
+    reads would see a connection reset instead of the response, so the rest of the body is read and discarded first, up
+    to a limit.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, held: Held) -> None:
-        """Take a request; ``held`` is shared by all requests."""
+    def __init__(self, scope: Scope, receive: Receive, send: Send, held: HeldBytes) -> None:
+        """Wrap a request; ``held`` is shared by all requests."""
         headers = Headers(scope=scope)
         self._receive, self._send, self._held = receive, send, held
         self._deadline = asyncio.get_running_loop().time() + TIMEOUT_S
@@ -39,14 +39,14 @@ class Body:
         self._ended = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
 
     def release(self) -> None:
-        """Give back what is held: the request was answered."""
+        """Subtract the body from the held bytes, once the request is answered."""
         self._held.num_bytes -= self._num_bytes
 
     async def receive(self) -> Message:
-        """Receive the next part.
+        """Receive the next message.
 
         Raises:
-            HTTPException: The body is too large, too slow, or too much beside those of other requests.
+            HTTPException: The body is too large, too slow, or too much together with those of other requests.
         """
         if self._ended:
             return await self._receive()
@@ -55,10 +55,10 @@ class Body:
                 message = await self._next()
         except TimeoutError:
             raise HTTPException(408, f"the body must arrive within {TIMEOUT_S:g} s, got a part") from None
-        part = message.get("body", b"")
-        self._num_bytes += len(part)
-        self._held.num_bytes += len(part)
-        self._num_commas += part.count(b",")
+        chunk = message.get("body", b"")
+        self._num_bytes += len(chunk)
+        self._held.num_bytes += len(chunk)
+        self._num_commas += chunk.count(b",")
         if self._num_bytes > MAX_BYTES:
             raise HTTPException(413, TOO_LARGE)
         if self._num_commas > MAX_COMMAS:
@@ -68,7 +68,7 @@ class Body:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send the next part of the answer."""
+        """Send the next message of the response."""
         if message["type"] == "http.response.start" and not self._ended:
             MutableHeaders(scope=message)["Connection"] = "close"
         if message["type"] != "http.response.body" or message.get("more_body", False) or self._ended:
@@ -87,7 +87,7 @@ class Body:
         num_bytes = 0
         try:
             async with asyncio.timeout_at(self._deadline):
-                while not self._ended and num_bytes <= MAX_UNREAD_BYTES:
+                while not self._ended and num_bytes <= MAX_DRAINED_BYTES:
                     num_bytes += len((await self._next()).get("body", b""))
         except TimeoutError:
             pass

@@ -1,4 +1,4 @@
-"""Listen: HTTP/1.1 connections, bounded in number, and in the time that each may keep the server waiting."""
+"""HTTP/1.1 connections, limited in number and in the time that each may keep the server waiting."""
 
 import asyncio
 from typing import Any, cast
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 KEEP_ALIVE_S = 5
-BACKLOG = 128  # that many are accepted before any is looked at
+BACKLOG = 128  # connections that the system accepts before the server does
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 41\r\nRetry-After: 1\r\n"
     b"Connection: close\r\n\r\nthe server is busy: too many connections\n"
@@ -18,77 +18,79 @@ BUSY = (
 class Connection(H11Protocol):
     """One connection.
 
-    uvicorn waits for ever for the first request, and for the rest of a request whose head has begun. Here a head must
-    arrive within ``head_s``; bodies have bounds of their own. Of more than ``most`` connections the one is closed that
-    has been quiet the longest: it has no request under way, or takes nothing of its answer, as a paused player.
+    uvicorn waits indefinitely for the first request, and for the rest of a request whose head has begun. Here a head
+    must arrive within ``head_timeout_s``; bodies have limits of their own. Beyond ``max_connections``, the connection
+    is closed that has been idle the longest: one without a request in progress, or whose client does not read the
+    response, such as a paused player.
     """
 
-    most = 256
-    head_s = 10.0
+    max_connections = 256
+    head_timeout_s = 10.0
 
-    def __init__(self, *arguments: Any, **given: Any) -> None:
-        """Take what uvicorn gives."""
-        super().__init__(*arguments, **given)
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        """Accept uvicorn's arguments."""
+        super().__init__(*arguments, **settings)
         self._timer: asyncio.TimerHandle | None = None
-        self.quiet_since: float | None = None  # by the loop's clock; None while the server works for it
+        self.idle_since: float | None = None  # by the loop's clock; None while a request is in progress
 
     @property
-    def waits(self) -> bool:
-        """Return whether no request is under way."""
+    def has_no_request(self) -> bool:
+        """Return whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, or turn the peer away."""
+        """Start to wait for a request; close a connection if there are too many."""
         super().connection_made(transport)
-        self._wait()
-        if len(self.connections) > self.most:
-            self._make_room()
+        self._start_timer()
+        if len(self.connections) > self.max_connections:
+            self._close_one()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the waiting."""
-        self._stop_waiting()
+        """Stop waiting."""
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Stop waiting once a request is complete enough to be handled."""
         super().data_received(data)
-        if not self.waits:
-            self._stop_waiting()
+        if not self.has_no_request:
+            self._stop_timer()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request, unless it has come already."""
-        self._wait()
+        """Start to wait for the next request, unless it has arrived already."""
+        self._start_timer()
         super().on_response_complete()
-        if not self.waits:
-            self._stop_waiting()
+        if not self.has_no_request:
+            self._stop_timer()
 
     def pause_writing(self) -> None:
-        """Note that the peer takes nothing."""
+        """Mark the connection as idle, since the client does not read."""
         super().pause_writing()
-        self.quiet_since = self.loop.time()
+        self.idle_since = self.loop.time()
 
     def resume_writing(self) -> None:
-        """Note that the peer takes something."""
+        """Mark the connection as busy, since the client reads again."""
         super().resume_writing()
-        if not self.waits:
-            self.quiet_since = None
+        if not self.has_no_request:
+            self.idle_since = None
 
-    def _wait(self) -> None:
-        self._stop_waiting()
-        self.quiet_since = self.loop.time()
-        self._timer = self.loop.call_later(self.head_s, self.transport.close)
+    def _start_timer(self) -> None:
+        self._stop_timer()
+        self.idle_since = self.loop.time()
+        self._timer = self.loop.call_later(self.head_timeout_s, self.transport.close)
 
-    def _stop_waiting(self) -> None:
-        self.quiet_since = None
+    def _stop_timer(self) -> None:
+        self.idle_since = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _make_room(self) -> None:
+    def _close_one(self) -> None:
+        """Close the connection that has been idle the longest, or else this one."""
         others = [cast(Connection, each) for each in self.connections if each is not self]
-        quiet = [each for each in others if each.quiet_since is not None]
-        if quiet:
-            oldest = min(quiet, key=lambda each: each.quiet_since or 0.0)
+        idle = [each for each in others if each.idle_since is not None]
+        if idle:
+            oldest = min(idle, key=lambda each: each.idle_since or 0.0)
             self.connections.discard(oldest)
             oldest.transport.abort()
         else:
@@ -101,16 +103,16 @@ def make_server(app: ASGIApp, *, connection: type[Connection] = Connection, grac
 
     Args:
         app: The app.
-        connection: What handles each connection.
-        graceful_s: Seconds that requests under way have when the server ends.
+        connection: Class of the connections.
+        graceful_s: Time that requests in progress have at shutdown, in seconds.
     """
     config = uvicorn.Config(
         app,
         http=connection,
         ws="none",
-        log_config=None,  # its messages go where all others go
+        log_config=None,  # use the handlers that are configured already
         log_level="warning",
-        access_log=False,  # an address may hold the token
+        access_log=False,  # a URL may contain the token
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -1,8 +1,8 @@
-"""Open the files that an index names: what is there must be a regular file, and no link may have been put in its place.
+"""Opening files of the index safely: only regular files, and no symbolic link that was put in their place.
 
-Whoever may write to a folder of videos could replace one by a link, and have the server send what only it may read. A
-path without links may hold anything, as new recordings do. One that leads through a link, in the file's own place or
-above it, must hold a file of the size and time that the index recorded: so folders of links can be indexed and served.
+Anyone who can write to a folder of videos could replace one by a link and have the server send a file that only it may
+read. A path without links may hold any content, such as a new recording. A path that leads through a link, in its last
+component or above, must hold a file with the size and time in the index. So folders of links can be indexed and served.
 """
 
 import os
@@ -22,10 +22,10 @@ RELINKED = "lies behind a link, and has changed since it was indexed: index it a
 
 
 def open_video(engine: Engine, video: StoredVideo) -> tuple[str, BinaryIO | None]:
-    """Return a video's first path that can be read, and the open file there; None for an address, which is not asked.
+    """Return the first readable path of a video with its open file, or a URL with None, which is not checked.
 
     Raises:
-        DecodeError: There is none, and why.
+        DecodeError: No path can be read.
     """
     failures = []
     for path in video.paths:
@@ -42,21 +42,21 @@ def open_indexed(engine: Engine, path: str) -> BinaryIO:
     """Open a file of the index.
 
     Raises:
-        DecodeError: It is gone, cannot be read, is no regular file, or not the one that was indexed.
+        DecodeError: The file is gone, cannot be read, is not a regular file, or is not the one that was indexed.
     """
     try:
-        if not os.path.isfile(path):  # noqa: PTH113  to open a device may do something
+        if not os.path.isfile(path):  # noqa: PTH113  opening a device may have side effects
             raise DecodeError(path, GONE)
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe put there just now must not block
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe must not block
     except OSError as error:
         raise DecodeError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     try:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise DecodeError(path, GONE)
         if leads_through_link(path, file):
             record = engine.file(path)
-            if record is None or (record.num_bytes, record.mtime_ns) != (about.st_size, about.st_mtime_ns):
+            if record is None or (record.num_bytes, record.mtime_ns) != (status.st_size, status.st_mtime_ns):
                 raise DecodeError(path, RELINKED)
     except BaseException:
         file.close()
@@ -65,24 +65,24 @@ def open_indexed(engine: Engine, path: str) -> BinaryIO:
 
 
 def leads_through_link(path: str, file: BinaryIO) -> bool:
-    """Return whether an open file lies elsewhere than its path says."""
+    """Return whether the location of an open file differs from its path."""
     try:
-        return os.readlink(f"/proc/self/fd/{file.fileno()}") != path  # noqa: PTH115  of the file that is open
-    except OSError:  # no Linux
+        return os.readlink(f"/proc/self/fd/{file.fileno()}") != path  # noqa: PTH115  of the open file
+    except OSError:  # not Linux
         return os.path.realpath(path) != path or not os.path.samestat(os.stat(path), os.fstat(file.fileno()))  # noqa: PTH116
 
 
 class OpenFileResponse(FileResponse):
-    """Send a file that is open already, and close it: its path may lead to another one by now."""
+    """A response with the content of an open file, whose path may lead to another file by now. It closes the file."""
 
     def __init__(self, file: BinaryIO, media_type: str) -> None:
-        """Take the file."""
+        """Build the response; headers come from the open file."""
         descriptor = file.fileno()
         super().__init__(f"/dev/fd/{descriptor}", media_type=media_type, stat_result=os.fstat(descriptor))
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, or the ranges that are asked for."""
+        """Send the file, or the requested ranges."""
         try:
             await super().__call__(scope, receive, send)
         finally:

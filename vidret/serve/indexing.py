@@ -1,4 +1,4 @@
-"""Indexing from the page: a process of its own does it, so that searches never wait for it."""
+"""Indexing from the page, in a separate process, so that searches do not wait for it."""
 
 import json
 import os
@@ -19,25 +19,25 @@ from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, Progress
 from vidret.text import sanitize
 from vidret.video.scan import MANIFEST_SUFFIXES
 
-PATIENCE = 10.0  # seconds that an interrupted run has for the segments in flight
-MOST_FAILURES = 1000
-# An interrupt must reach it, also where whoever started the server had it ignored.
+SHUTDOWN_S = 10.0  # time that an interrupted run has for the segments in progress
+MAX_FAILURES = 1000
+# Restores the handler of interrupts, which the parent of the server may have disabled.
 PROGRAM = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vidret.cli import main; main()"
 
 
 class Indexer:
-    """At most one run of ``vidret index`` at a time, its progress and its report."""
+    """Runs ``vidret index``, at most once at a time, and stores its progress and report."""
 
     def __init__(self, options: Sequence[str], roots: Sequence[Path] = (), *, program: str = PROGRAM) -> None:
-        """Allow runs over what lies under the roots; without any there is nothing to run.
+        """Allow runs on paths below the roots.
 
         Args:
-            options: Of the command line, such as ``--index DIR``.
-            roots: Folders. What is asked for must lie under them, links followed; what lies in a folder is as its owner
-                put it there, links to files included.
-            program: Python that runs the command line.
+            options: Options of the command line, such as ``--index DIR``.
+            roots: Folders. Requested paths must be below them after resolving links. The content of a folder is
+                trusted, including links to files. Without roots, every run is refused.
+            program: Python code that runs the command line.
         """
-        self.roots = [Path(os.path.abspath(root)) for root in roots]  # noqa: PTH100  as files are named: links stay
+        self.roots = [Path(os.path.abspath(root)) for root in roots]  # noqa: PTH100  keeps links
         self._command = [sys.executable, "-P", "-c", program]
         self._options = [*options, "--progress-json", "--json"]
         self._lock = threading.Lock()
@@ -48,14 +48,14 @@ class Indexer:
 
     @property
     def running(self) -> bool:
-        """Say whether a run is under way."""
+        """Return whether a run is in progress."""
         return self._process is not None
 
     def start(self, paths: Sequence[str], *, retry_failed: bool = False) -> None:
-        """Begin a run.
+        """Start a run.
 
         Raises:
-            RefusedError: Nothing may be indexed, not this, or not now.
+            RefusedError: Indexing is not allowed, a path is not allowed, or a run is in progress.
         """
         if not self.roots:
             raise RefusedError(403, "indexing must be allowed by vidret serve --allow-index FOLDER, got none")
@@ -63,7 +63,7 @@ class Indexer:
         flags = ["--retry-failed"] if retry_failed else []
         with self._lock:
             if self._process is not None:
-                raise RefusedError(409, "a run is under way already")
+                raise RefusedError(409, "a run is in progress")
             report = tempfile.TemporaryFile("w+")  # noqa: SIM115  the reader closes it; a pipe could fill up
             self._process = subprocess.Popen(
                 [*self._command, "index", *self._options, *flags, "--", *checked],
@@ -72,42 +72,42 @@ class Indexer:
                 text=True,
                 errors="replace",
                 env=os.environ | {"PYTHONPATH": _search_path()},
-                process_group=0,  # Ctrl-C is the server's business
+                process_group=0,  # the server handles Ctrl-C
             )
             self.progress = self.last = None
             self._reader = threading.Thread(target=self._read, args=(self._process, report), daemon=True)
             self._reader.start()
 
     def interrupt(self) -> None:
-        """Have the run end after the segments in flight; asked again, at once.
+        """Stop the run after the segments in progress; a second call stops it at once.
 
         Raises:
-            RefusedError: There is none.
+            RefusedError: No run is in progress.
         """
         with self._lock:
             if self._process is None:
-                raise RefusedError(409, "no run is under way")
+                raise RefusedError(409, "no run is in progress")
             self._process.send_signal(signal.SIGINT)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the run to end, if there is one."""
+        """Wait for the end of the run, if there is one."""
         if self._reader is not None:
             self._reader.join(timeout)
 
     def close(self) -> None:
-        """Interrupt the run, and end it where that takes too long: what was committed stays in any case."""
+        """Interrupt the run, and kill it if that takes too long; committed segments are kept in any case."""
         process = self._process
         if process is not None:
             process.send_signal(signal.SIGINT)
-            self.wait(PATIENCE)
+            self.wait(SHUTDOWN_S)
             process.kill()
             self.wait()
 
     def _check(self, path: str) -> str:
-        """Give the path as the index will name it.
+        """Return the absolute path, with links kept.
 
         Raises:
-            RefusedError: It is not there, or it is not, links followed, under one of the roots.
+            RefusedError: The path does not exist, or is not below a root after resolving links.
         """
         shown = sanitize(path)
         try:
@@ -118,12 +118,12 @@ class Indexer:
         if not os.path.isabs(path) or not any(real.is_relative_to(root.resolve()) for root in self.roots):  # noqa: PTH117
             raise RefusedError(403, f"{shown}: must lie under {' or '.join(map(str, self.roots))}")
         if real.suffix.lower() in MANIFEST_SUFFIXES or name.suffix.lower() in MANIFEST_SUFFIXES:
-            raise RefusedError(403, f"{shown}: must be a folder or a video, got a list, which may lead anywhere")
+            raise RefusedError(403, f"{shown}: must be a folder or a video, got a manifest, which may list any path")
         return str(name)
 
     def _read(self, process: "subprocess.Popen[str]", report: IO[str]) -> None:
-        """Follow a run to its end."""
-        said = ""
+        """Read the output of a run until it ends."""
+        last_message = ""
         assert process.stderr is not None
         with report, process.stderr:
             for line in process.stderr:
@@ -131,26 +131,26 @@ class Indexer:
                 if progress is not None:
                     self.progress = progress
                 elif line.strip():
-                    said = line.strip().removeprefix("error: ")
+                    last_message = line.strip().removeprefix("error: ")
             status = process.wait()
             report.seek(0)
-            told = read_json(report.read())
+            result = read_json(report.read())
         with self._lock:
-            self.last = told or {"error": sanitize(said) or f"it ended with status {status}"}
+            self.last = result or {"error": sanitize(last_message) or f"it ended with status {status}"}
             self._process = None
 
 
 def read_json(text: str) -> dict[str, Any] | None:
-    """Return a JSON object with its strings made printable, None for any other text: a message may begin with "{"."""
+    """Return a JSON object with printable strings, or None for other text, such as a message that starts with "{"."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return None
-    return as_printable(found) if isinstance(found, dict) else None
+    return as_printable(value) if isinstance(value, dict) else None
 
 
 def as_printable(value: Any) -> Any:
-    """Return what JSON holds with all names of files fit to be sent: they may hold bytes that are no text."""
+    """Return a JSON value with all strings made printable; file names may contain bytes that are not text."""
     match value:
         case str():
             return sanitize(value)
@@ -162,12 +162,12 @@ def as_printable(value: Any) -> Any:
 
 
 def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
-    """Make the routes under ``/api/index``."""
+    """Return the routes under ``/api/index``."""
     router = APIRouter(prefix="/api/index", tags=["index"])
 
     @router.get("")
     def describe_index() -> IndexAnswer:
-        """Describe the index, and the run that changes it."""
+        """Describe the index and the state of indexing."""
         progress = indexer.progress if indexer.running else None
         return IndexAnswer(
             info=engine.info(),
@@ -175,21 +175,21 @@ def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
             progress=None if progress is None else ProgressRow(**progress),
             last=indexer.last,
             failures=[
-                FailureRow(path=sanitize(path), reason=reason) for path, reason in engine.failed()[:MOST_FAILURES]
+                FailureRow(path=sanitize(path), reason=reason) for path, reason in engine.failed()[:MAX_FAILURES]
             ],
             allow_index=bool(indexer.roots),
             roots=[sanitize(str(root)) for root in indexer.roots],
         )
 
     @router.post("", status_code=202, responses=refusals(400, 403, 409, 413))
-    def start_run(asked: IndexRequest) -> IndexAnswer:
-        """Begin to index files and folders, where ``--allow-index`` allows it."""
-        indexer.start(asked.paths, retry_failed=asked.retry_failed)
+    def start_run(body: IndexRequest) -> IndexAnswer:
+        """Start to index files and folders, if ``--allow-index`` permits it."""
+        indexer.start(body.paths, retry_failed=body.retry_failed)
         return describe_index()
 
     @router.delete("", status_code=202, responses=refusals(403, 409))
     def interrupt_run() -> IndexAnswer:
-        """Interrupt the run: it ends after the segments in flight, asked again at once. The index stays good."""
+        """Interrupt the run: it stops after the segments in progress, or at once on a second request."""
         indexer.interrupt()
         return describe_index()
 
@@ -197,6 +197,6 @@ def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
 
 
 def _search_path() -> str:
-    """Have the process import this same code, wherever it was found."""
+    """Return a PYTHONPATH with which the process imports the same code as the server."""
     root = str(Path(__file__).parents[2])
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])

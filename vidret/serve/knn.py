@@ -1,7 +1,7 @@
-"""The door of clip-retrieval: its ClipClient searches videos here as it searches pictures there.
+"""The API of clip-retrieval, so that its ClipClient works with an index of videos.
 
-A video is one result, by its best frame; copies are one, so that ``deduplicate`` is always on. Models that judge
-beauty or harm are not here: what a request says of them changes nothing.
+Each video is one result, represented by its best frame. Copies of a video are one result: ``deduplicate`` is always on.
+Aesthetic and safety models are not provided, and their parameters are ignored.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from vidret.engine import Engine
-from vidret.serve.pictures import PictureReader
+from vidret.serve.images import ImageReader
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import hit_rows
 from vidret.serve.schemas import KnnRequest, KnnRow
@@ -18,44 +18,44 @@ from vidret.text import sanitize
 from vidret.types import Query, SearchOptions
 
 
-def knn_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRouter:
-    """Make the two routes that clip-retrieval's clients ask."""
-    # ClipClient sends JSON and does not say so.
+def knn_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
+    """Return the two routes that clip-retrieval's clients use."""
+    # ClipClient sends JSON without a content type.
     router = APIRouter(tags=["clip-retrieval"], strict_content_type=False)
-    name = sanitize(engine.path.name)
+    index_name = sanitize(engine.path.name)
 
-    async def read_query(asked: KnnRequest) -> Query:
-        if asked.text:
-            return asked.text
-        if asked.image is not None:
-            return await pictures.read(asked.image)
-        if asked.embedding_input is not None:
-            with np.errstate(over="ignore"):  # what is not finite is refused below
-                return np.array(asked.embedding_input, np.float32)
-        got = "none" if asked.image_url is None else "image_url: nothing is fetched from elsewhere"
+    async def read_query(body: KnnRequest) -> Query:
+        if body.text:
+            return body.text
+        if body.image is not None:
+            return await images.read(body.image)
+        if body.embedding_input is not None:
+            with np.errstate(over="ignore"):  # the engine refuses infinite values
+                return np.array(body.embedding_input, np.float32)
+        got = "none" if body.image_url is None else "image_url: URLs are not fetched"
         raise RefusedError(400, f"text, image or embedding_input must be given, got {got}")
 
     @router.get("/indices-list")
     def list_indices() -> list[str]:
-        """Name the one index that is searched."""
-        return [name]
+        """List the name of the index."""
+        return [index_name]
 
     @router.post("/knn-service", response_model_exclude_unset=True, responses=refusals(400, 403, 404, 413))
-    async def search(asked: KnnRequest, request: Request) -> list[KnnRow]:
-        """Find videos, with the address of the file at the best frame's time."""
-        if asked.indice_name not in (None, name):
-            raise RefusedError(404, f"indice_name must be {name}, got {asked.indice_name}")
-        if asked.modality != "image":
+    async def search(body: KnnRequest, request: Request) -> list[KnnRow]:
+        """Find videos; the URL of a result is its file at the time of the best frame."""
+        if body.indice_name not in (None, index_name):
+            raise RefusedError(404, f"indice_name must be {index_name}, got {body.indice_name}")
+        if body.modality != "image":
             raise RefusedError(400, "modality must be image, got text: this index holds no captions")
-        query = await read_query(asked)
-        hits = await worker.search(query, SearchOptions(k=asked.num_result_ids or asked.num_images))
+        query = await read_query(body)
+        hits = await worker.search(query, SearchOptions(k=body.num_result_ids or body.num_images))
         rows = await run_in_threadpool(hit_rows, engine, hits)
         root = str(request.base_url).rstrip("/")
         return [
             KnnRow(id=row.video, similarity=row.score, url=f"{root}{row.stream}#t={row.time:g}", caption=row.title)
-            if place < asked.num_images
+            if rank < body.num_images
             else KnnRow(id=row.video, similarity=row.score)
-            for place, row in enumerate(rows)
+            for rank, row in enumerate(rows)
         ]
 
     return router

@@ -1,4 +1,4 @@
-"""What goes wrong, as ``application/problem+json``: one sentence in ``detail``."""
+"""Errors as ``application/problem+json`` (RFC 9457), with one sentence in ``detail``."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -14,25 +14,25 @@ from starlette.requests import Request
 from vidret.errors import MissingExtraError, StoreError, VidretError
 from vidret.text import sanitize
 
-Described = dict[int | str, dict[str, Any]]  # answers of a route, for the OpenAPI document
+Responses = dict[int | str, dict[str, Any]]  # responses of a route, for the OpenAPI document
 
-KIND = "application/problem+json"
-SHOWN = 60  # characters of a wrong value
-MOST_TOLD = 5  # of what is wrong with one request
-BROKEN = "the server failed; its log says why"
+MEDIA_TYPE = "application/problem+json"
+MAX_VALUE_LENGTH = 60  # characters of a wrong value
+MAX_ERRORS = 5  # errors listed per request
+INTERNAL_ERROR = "the server failed; its log says why"
 
 
 class RefusedError(VidretError):
-    """Say why a request gets no answer, with HTTP's status and further headers."""
+    """A request that is refused, with an HTTP status and further headers."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
-        """Keep them beside the sentence."""
+        """Store the status and the headers with the message."""
         super().__init__(sentence)
         self.status, self.headers = status, headers
 
 
 class Problem(BaseModel):
-    """The body of every refusal."""
+    """The body of an error response."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -46,51 +46,52 @@ class Problem(BaseModel):
     detail: str
 
 
-def answer_problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Make the response that says what is wrong."""
+def problem_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response that describes an error."""
     body = Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=sanitize(sentence))
-    return JSONResponse(body.model_dump(), status, headers, KIND)
+    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
 
 
-def refusals(*statuses: int) -> Described:
-    """Describe refusals for the OpenAPI document of a route."""
-    content = {KIND: {"schema": Problem.model_json_schema()}}
+def refusals(*statuses: int) -> Responses:
+    """Return the error responses of a route, for the OpenAPI document."""
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
-def answer_errors(app: FastAPI) -> None:
-    """Have an app answer whatever is raised in it."""
-    app.add_exception_handler(VidretError, _answer_own)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(Exception, lambda _request, _error: answer_problem(500, BROKEN))
+def add_error_handlers(app: FastAPI) -> None:
+    """Make an app respond to all exceptions with problem documents."""
+    app.add_exception_handler(VidretError, _handle_vidret_error)
+    app.add_exception_handler(RequestValidationError, _handle_invalid)
+    app.add_exception_handler(HTTPException, _handle_http)
+    app.add_exception_handler(Exception, lambda _request, _error: problem_response(500, INTERNAL_ERROR))
 
 
-def _answer_own(_request: Request, error: Exception) -> JSONResponse:
+def _handle_vidret_error(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RefusedError):
-        return answer_problem(error.status, str(error), error.headers)
-    ours = isinstance(error, StoreError | MissingExtraError)  # nothing that another question would mend
-    return answer_problem(503 if ours else 422, str(error))
+        return problem_response(error.status, str(error), error.headers)
+    is_server_error = isinstance(error, StoreError | MissingExtraError)
+    return problem_response(503 if is_server_error else 422, str(error))
 
 
-def _answer_invalid(_request: Request, error: Exception) -> JSONResponse:
+def _handle_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return answer_problem(422, tell_invalid(error.errors()))
+    return problem_response(422, describe_invalid(error.errors()))
 
 
-def _answer_http(_request: Request, error: Exception) -> JSONResponse:
+def _handle_http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return answer_problem(error.status_code, error.detail, error.headers)
+    return problem_response(error.status_code, error.detail, error.headers)
 
 
-def tell_invalid(errors: Any) -> str:
-    """Say in one sentence what pydantic found wrong: where, the rule, and the value."""
-    told = []
-    for error in errors[:MOST_TOLD]:
-        place = ".".join(str(part) for part in error["loc"][1:]) or "the body"
+def describe_invalid(errors: Any) -> str:
+    """Return pydantic's errors in one sentence: field, rule and value of each."""
+    sentences = []
+    for error in errors[:MAX_ERRORS]:
+        field = ".".join(str(name) for name in error["loc"][1:]) or "the body"
         rule = str(error["msg"]).removeprefix("Value error, ")
-        shown = repr(error.get("input"))
-        told.append(f"{place}: {rule}, got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '...'}")
-    if len(errors) > MOST_TOLD:
-        told.append(f"and {len(errors) - MOST_TOLD} more")
-    return "; ".join(told)
+        value = repr(error.get("input"))
+        shortened = value if len(value) <= MAX_VALUE_LENGTH else value[:MAX_VALUE_LENGTH] + "..."
+        sentences.append(f"{field}: {rule}, got {shortened}")
+    if len(errors) > MAX_ERRORS:
+        sentences.append(f"and {len(errors) - MAX_ERRORS} more")
+    return "; ".join(sentences)

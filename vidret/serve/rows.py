@@ -1,4 +1,4 @@
-"""From what the engine gives to the rows of answers."""
+"""Rows of responses, from results of the engine."""
 
 import dataclasses
 import os
@@ -16,25 +16,25 @@ from vidret.text import file_name, is_url, sanitize
 from vidret.types import Hit, Moment
 
 
-def find_video(engine: Engine, number: int) -> StoredVideo:
-    """Look up a video.
+def find_video(engine: Engine, video_id: int) -> StoredVideo:
+    """Return the video with an id.
 
     Raises:
-        RefusedError: There is none of this id.
+        RefusedError: There is no such video.
     """
     try:
-        return engine.video(number)
+        return engine.video(video_id)
     except StoreError as error:
         raise RefusedError(404, str(error)) from error
 
 
 def find_file(video: StoredVideo) -> str | None:
-    """Give the first path of a video that is there, as an address always seems; None when its file is gone."""
+    """Return the first path of a video that exists, or None. URLs are taken to exist."""
     return next((path for path in video.paths if is_url(path) or os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
-    """Make the rows of a search; a video that was forgotten since is left out."""
+    """Return the rows of hits, without videos that were removed in the meantime."""
     rows = []
     for hit in hits:
         try:
@@ -55,23 +55,22 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
                 weak=hit.weak,
                 copies=[sanitize(path) for path in hit.copies],
                 why=hit.why,
-                thumbnail=thumbnail(hit.video, hit.time),
-                stream=stream(hit.video),
+                thumbnail=thumbnail_url(hit.video, hit.time),
+                stream=stream_url(hit.video),
             )
         )
     return rows
 
 
 def moment_row(moment: Moment) -> MomentRow:
-    """Make the row of a moment, shown by the frame in its middle."""
-    told = dataclasses.asdict(moment) | {"path": sanitize(moment.path)}
-    middle = (moment.start + moment.end) / 2
-    shown = thumbnail(moment.video, middle)
-    return MomentRow(**told, title=title(moment.path), thumbnail=shown, stream=stream(moment.video))
+    """Return the row of a moment, with a thumbnail of the frame in its middle."""
+    fields = dataclasses.asdict(moment) | {"path": sanitize(moment.path)}
+    thumbnail = thumbnail_url(moment.video, (moment.start + moment.end) / 2)
+    return MomentRow(**fields, title=title(moment.path), thumbnail=thumbnail, stream=stream_url(moment.video))
 
 
 def video_row(video: StoredVideo) -> VideoRow:
-    """Make the row of a video."""
+    """Return the row of a video."""
     first, *copies = video.paths
     changed = None if video.changed is None else datetime.fromtimestamp(video.changed, UTC).isoformat()
     return VideoRow(
@@ -92,15 +91,15 @@ def video_row(video: StoredVideo) -> VideoRow:
 
 
 def title(path: str) -> str:
-    """Give a file's name without its suffix."""
+    """Return the name of a file without its suffix."""
     return sanitize(Path(file_name(path)).stem)
 
 
-def thumbnail(video: int, time: float) -> str:
-    """Say where a frame is to be had."""
-    return f"/api/thumbnails/{video}?t={round(time, 2):g}"
+def thumbnail_url(video_id: int, time_s: float) -> str:
+    """Return the path of a frame in the API."""
+    return f"/api/thumbnails/{video_id}?t={round(time_s, 2):g}"
 
 
-def stream(video: int) -> str:
-    """Say where a file is to be had."""
-    return f"/api/videos/{video}/stream"
+def stream_url(video_id: int) -> str:
+    """Return the path of a file in the API."""
+    return f"/api/videos/{video_id}/stream"

@@ -1,4 +1,4 @@
-"""What requests and answers hold. Times are seconds; dates are ISO, without a zone the server's own."""
+"""Request and response bodies. Times are in seconds. Dates are ISO 8601; without a time zone, the server's applies."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,67 +10,67 @@ from vidret.search.queries import NEGATIVE_TERM
 from vidret.store.records import StoreInfo
 from vidret.types import Filters
 
-LONGEST_QUERY = 1000  # characters
-MOST_UNWANTED = 16  # words or phrases of a query that must not fit; each is encoded by itself
-LARGEST_ID = 2**63 - 1
-DOT = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # the smallest picture there is
-YEARS = (1700, 2200)  # what a clock that counts nanoseconds can tell
+MAX_QUERY_LENGTH = 1000  # characters
+MAX_NEGATIVE_TERMS = 16  # each is encoded separately
+MAX_ID = 2**63 - 1
+TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
+YEARS = (1700, 2200)  # range of timestamps in nanoseconds
 
 
-def check_unwanted(query: str) -> str:
-    """Refuse a query that would take as long to encode as many."""
-    if len(NEGATIVE_TERM.findall(query)) > MOST_UNWANTED:
-        raise ValueError(f"must exclude at most {MOST_UNWANTED} words or phrases")
+def check_negative_terms(query: str) -> str:
+    """Refuse a query with too many negative terms, which would take long to encode."""
+    if len(NEGATIVE_TERM.findall(query)) > MAX_NEGATIVE_TERMS:
+        raise ValueError(f"must exclude at most {MAX_NEGATIVE_TERMS} words or phrases")
     return query
 
 
 def check_date(date: datetime) -> datetime:
-    """Refuse what no file's clock can show."""
+    """Refuse a date that cannot be the time of a file."""
     if not YEARS[0] <= date.year <= YEARS[1]:
         raise ValueError(f"must lie in the years {YEARS[0]} to {YEARS[1]}")
     return date
 
 
-Id = Annotated[int, Field(ge=0, le=LARGEST_ID, description="The id of a video.")]
+Id = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of a video.")]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Words = Annotated[str, Field(min_length=1, max_length=LONGEST_QUERY), AfterValidator(check_unwanted)]
+QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_negative_terms)]
 Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]
 
 
-class Narrowed(BaseModel):
-    """Which videos a request is about; all unless something is given."""
+class FilterFields(BaseModel):
+    """Filters of videos; without any, a request concerns all videos."""
 
     model_config = ConfigDict(extra="forbid")
 
-    folder: str | None = Field(None, max_length=4096, description="A path that videos lie under, or that is one.")
-    min_seconds: Seconds | None = Field(None, description="The shortest duration.")
-    max_seconds: Seconds | None = Field(None, description="The longest duration.")
-    after: Date | None = Field(None, description="Files changed then or later.")
-    before: Date | None = Field(None, description="Files changed earlier.")
+    folder: str | None = Field(None, max_length=4096, description="Folder of the videos, or the path of one.")
+    min_seconds: Seconds | None = Field(None, description="Minimum duration.")
+    max_seconds: Seconds | None = Field(None, description="Maximum duration.")
+    after: Date | None = Field(None, description="Files modified at this time or later.")
+    before: Date | None = Field(None, description="Files modified before this time.")
 
     def filters(self) -> Filters:
-        """Give them as the engine takes them."""
+        """Return the filters as the engine takes them."""
         after, before = (None if date is None else date.timestamp() for date in (self.after, self.before))
         return Filters(self.folder, self.min_seconds, self.max_seconds, after, before)
 
 
-class Pictured(BaseModel):
-    """A picture in place of words."""
+class ImageRequest(BaseModel):
+    """An image in place of text."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": DOT}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]})
 
-    image: str = Field(min_length=1, description="Base64 of a JPEG, PNG, WebP, GIF or BMP of at most 40 megapixels.")
+    image: str = Field(min_length=1, description="Base64 of a JPEG, PNG, WebP, GIF or BMP with at most 40 megapixels.")
 
 
-class QueryRequest(Narrowed):
+class QueryRequest(FilterFields):
     """Text or an image, and the videos to search."""
 
-    query: Words | None = Field(None, description='Words; -word and -"some words" must not fit, up to 16 of them.')
-    image: str | None = Field(None, min_length=1, description="A picture in place of words; see its limits there.")
+    query: QueryText | None = Field(None, description='Text; -word and -"some words" are excluded, up to 16 of them.')
+    image: str | None = Field(None, min_length=1, description="An image in place of text; see ImageRequest.")
 
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
-        """Hold to one of the two."""
+        """Refuse a request without a query, or with two."""
         if (self.query is None) == (self.image is None):
             raise ValueError("query or image must be given, and not both")
         return self
@@ -81,9 +81,9 @@ class SearchRequest(QueryRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12, "min_seconds": 5}]})
 
-    k: int = Field(12, ge=1, le=200, description="How many videos to give at most.")
+    k: int = Field(12, ge=1, le=200, description="Maximum number of videos.")
     rerank: Literal["auto", "none", "ucofia", "glscl"] = Field(
-        "auto", description="What orders the candidates; auto is what the index was made for."
+        "auto", description="Reranker of the candidates; auto is the one that the index was prepared for."
     )
 
 
@@ -92,19 +92,19 @@ class LocateRequest(QueryRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]})
 
-    k: int = Field(5, ge=1, le=200, description="How many moments to give at most.")
-    video: Id | None = Field(None, description="The one video to look into; all unless given.")
-    videos: int = Field(10, ge=1, le=100, description="Of all videos, how many of the best are looked into.")
-    overlapping: bool = Field(False, description="Return moments, too, that overlap better ones.")
+    k: int = Field(5, ge=1, le=200, description="Maximum number of moments.")
+    video: Id | None = Field(None, description="Video to locate moments in; default: all of them.")
+    videos: int = Field(10, ge=1, le=100, description="Number of best videos to look into.")
+    overlapping: bool = Field(False, description="Include moments that overlap better ones.")
     weak: bool = Field(
         False,
-        description="Return moments, too, of videos in which most unrelated queries score as high, and those that "
-        "stand out less than half as much as the best of their video.",
+        description="Include weak moments: those of videos that most unrelated queries match as well, and those that "
+        "stand out less than half as much as the best moment of their video.",
     )
 
 
 class HitRow(BaseModel):
-    """A video that answers a query, with its best segment and the time of its best frame."""
+    """A video that matches a query, with its best segment and the time of its best frame."""
 
     video: int = Field(examples=[7])
     path: str = Field(examples=["/videos/beach.mp4"])
@@ -115,15 +115,15 @@ class HitRow(BaseModel):
     end: float = Field(examples=[36.0])
     time: float = Field(examples=[30.5])
     score: float = Field(examples=[0.31])
-    weak: bool = Field(description="Most unrelated queries score as high.")
+    weak: bool = Field(description="Most unrelated queries match as well.")
     copies: list[str] = Field(description="Further paths of the same content.")
-    why: Mapping[str, float] = Field(description="What the score is made of.", examples=[{"frame": 0.31}])
+    why: Mapping[str, float] = Field(description="Parts of the score.", examples=[{"frame": 0.31}])
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
     stream: str = Field(examples=["/api/videos/7/stream"])
 
 
 class SearchAnswer(BaseModel):
-    """Videos, best first; ``weak`` where all of them are."""
+    """Videos, best first. ``weak`` is true if all of them are weak."""
 
     query: str | None = Field(examples=["a dog -beach"])
     weak: bool
@@ -132,7 +132,7 @@ class SearchAnswer(BaseModel):
 
 
 class MomentRow(BaseModel):
-    """A stretch of a video that answers a query."""
+    """A span of a video that matches a query."""
 
     video: int = Field(examples=[7])
     path: str = Field(examples=["/videos/beach.mp4"])
@@ -141,14 +141,14 @@ class MomentRow(BaseModel):
     end: float = Field(examples=[31.5])
     score: float = Field(examples=[0.31])
     weak: bool
-    by: str = Field(description="Who found it: curve or head.", examples=["curve"])
-    similarity: float | None = Field(description="The mean of the curve inside; null by head.", examples=[0.27])
+    by: str = Field(description="Method that found the moment: curve or head.", examples=["curve"])
+    similarity: float | None = Field(description="Mean of the curve in the span; null for head.", examples=[0.27])
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=28.25"])
     stream: str = Field(examples=["/api/videos/7/stream"])
 
 
 class LocateAnswer(BaseModel):
-    """Moments, best first; ``weak`` where all of them are."""
+    """Moments, best first. ``weak`` is true if all of them are weak."""
 
     query: str | None = Field(examples=["somebody opens a door"])
     weak: bool
@@ -157,22 +157,22 @@ class LocateAnswer(BaseModel):
 
 
 class CurveAnswer(BaseModel):
-    """A query's score at every stored frame of one video, and the moments found in it."""
+    """The score of a query at every stored frame of a video, and its moments."""
 
     times: list[float]
     scores: list[float]
     start: float
     end: float
-    best: float = Field(description="The score of the best segment.")
+    best: float = Field(description="Score of the best segment.")
     weak: bool
-    typical: float | None = Field(description="What fewer than a quarter of unrelated queries reach.")
+    typical: float | None = Field(description="Score that fewer than a quarter of unrelated queries reach.")
     moments: list[MomentRow]
 
 
-class VideosRequest(Narrowed):
-    """A part of the list of videos."""
+class VideosRequest(FilterFields):
+    """A page of the list of videos."""
 
-    offset: int = Field(0, ge=0, le=LARGEST_ID)
+    offset: int = Field(0, ge=0, le=MAX_ID)
     limit: int = Field(100, ge=1, le=1000)
 
 
@@ -187,15 +187,15 @@ class VideoRow(BaseModel):
     width: int | None = Field(examples=[1920])
     height: int | None = Field(examples=[1080])
     fps: float | None = Field(examples=[25.0])
-    complete: bool = Field(description="All of it is stored.")
-    salvaged: str = Field(description="What could not be read of it, if anything.")
+    complete: bool = Field(description="The whole video is stored.")
+    salvaged: str = Field(description="What could not be read of the file, if anything.")
     segments: int
     changed: str | None = Field(examples=["2026-01-31T18:30:00+00:00"])
-    missing: bool = Field(description="Its file is gone.")
+    missing: bool = Field(description="The file is gone.")
 
 
 class VideosAnswer(BaseModel):
-    """A part of the list of videos, in the order of their paths."""
+    """A page of the list of videos, in the order of their paths."""
 
     total: int
     videos: list[VideoRow]
@@ -207,11 +207,11 @@ class IndexRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"paths": ["/videos/new"]}]})
 
     paths: list[str] = Field(min_length=1, max_length=1000, description="Absolute paths, under the allowed roots.")
-    retry_failed: bool = Field(False, description="Look again at failed files that did not change.")
+    retry_failed: bool = Field(False, description="Try failed files again, even unchanged ones.")
 
 
 class ProgressRow(BaseModel):
-    """How far a run is; ``share`` of the segments to encode, ``left`` seconds."""
+    """Progress of a run: ``share`` of the segments that are encoded, ``elapsed`` and ``left`` in seconds."""
 
     share: float
     done: int
@@ -229,19 +229,19 @@ class FailureRow(BaseModel):
 
 
 class IndexAnswer(BaseModel):
-    """The index in numbers, and what is done to it."""
+    """Facts about the index, and the state of indexing."""
 
     info: StoreInfo
     running: bool
     progress: ProgressRow | None
-    last: dict[str, Any] | None = Field(description="The report of the last run, or its error.")
+    last: dict[str, Any] | None = Field(description="Report of the last run, or its error.")
     failures: list[FailureRow]
     allow_index: bool
     roots: list[str]
 
 
 class Health(BaseModel):
-    """The server is up."""
+    """Health of the server."""
 
     status: Literal["ok"]
     videos: int
@@ -249,7 +249,7 @@ class Health(BaseModel):
 
 
 class KnnRequest(BaseModel):
-    """What the ClipClient of clip-retrieval sends; what it says of models that are not here changes nothing."""
+    """A request of clip-retrieval's ClipClient; parameters of models that are not provided are ignored."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -257,18 +257,18 @@ class KnnRequest(BaseModel):
         }
     )
 
-    text: Annotated[str, AfterValidator(check_unwanted)] | None = Field(None, max_length=LONGEST_QUERY)
+    text: Annotated[str, AfterValidator(check_negative_terms)] | None = Field(None, max_length=MAX_QUERY_LENGTH)
     image: str | None = Field(None, description="Base64.")
-    image_url: str | None = Field(None, description="Refused: nothing is fetched from elsewhere.")
-    embedding_input: list[float] | None = Field(None, max_length=8192, description="A vector of the index's encoder.")
+    image_url: str | None = Field(None, description="Refused: URLs are not fetched.")
+    embedding_input: list[float] | None = Field(None, max_length=8192, description="Vector of the index's encoder.")
     modality: Literal["image", "text"] = "image"
-    num_images: int = Field(40, ge=1, le=1000, description="How many results have a URL and a caption.")
-    num_result_ids: int | None = Field(None, ge=1, le=1000, description="How many results; num_images unless given.")
+    num_images: int = Field(40, ge=1, le=1000, description="Number of results with a URL and a caption.")
+    num_result_ids: int | None = Field(None, ge=1, le=1000, description="Number of results; default: num_images.")
     indice_name: str | None = None
 
 
 class KnnRow(BaseModel):
-    """A result as clip-retrieval gives it."""
+    """A result in the format of clip-retrieval."""
 
     id: int = Field(examples=[7])
     similarity: float = Field(examples=[0.31])

@@ -1,4 +1,4 @@
-"""The videos of the index: listing them, and how a query fits one of them."""
+"""Routes for the videos of the index, and for the score curve of a query in a video."""
 
 from typing import Annotated
 
@@ -7,57 +7,57 @@ from fastapi.concurrency import run_in_threadpool
 
 from vidret.engine import Engine
 from vidret.serve import schemas
-from vidret.serve.pictures import PictureReader
+from vidret.serve.images import ImageReader
 from vidret.serve.problems import refusals
 from vidret.serve.rows import find_video, moment_row, video_row
-from vidret.serve.schemas import CurveAnswer, Pictured, VideoRow, VideosAnswer, VideosRequest
+from vidret.serve.schemas import CurveAnswer, ImageRequest, VideoRow, VideosAnswer, VideosRequest
 from vidret.serve.worker import Worker
-from vidret.types import Query as Asking
+from vidret.types import Query as SearchQuery
 
-MOMENTS = 10  # of one video
+MAX_MOMENTS = 10
 
 VideoId = Annotated[schemas.Id, Path(alias="id")]
 
 
-def video_routes(engine: Engine, worker: Worker, pictures: PictureReader) -> APIRouter:
-    """Make the routes under ``/api/videos``."""
+def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
+    """Return the routes under ``/api/videos``."""
     router = APIRouter(prefix="/api/videos", tags=["videos"])
 
     @router.get("")
-    def list_videos(asked: Annotated[VideosRequest, Query()]) -> VideosAnswer:
+    def list_videos(request: Annotated[VideosRequest, Query()]) -> VideosAnswer:
         """List videos in the order of their paths."""
-        found = engine.videos(asked.filters())
-        part = found[asked.offset : asked.offset + asked.limit]
-        return VideosAnswer(total=len(found), videos=[video_row(video) for video in part])
+        videos = engine.videos(request.filters())
+        page = videos[request.offset : request.offset + request.limit]
+        return VideosAnswer(total=len(videos), videos=[video_row(video) for video in page])
 
     @router.get("/{id}", responses=refusals(404))
-    def describe_video(number: VideoId) -> VideoRow:
+    def describe_video(video_id: VideoId) -> VideoRow:
         """Describe a video."""
-        return video_row(find_video(engine, number))
+        return video_row(find_video(engine, video_id))
 
     @router.get("/{id}/curve", responses=refusals(404))
-    async def rate_words(number: VideoId, q: Annotated[schemas.Words, Query(examples=["a dog"])]) -> CurveAnswer:
-        """Score words against every stored frame of a video, and find its moments."""
-        return await rate(number, q)
+    async def score_text(video_id: VideoId, q: Annotated[schemas.QueryText, Query(examples=["a dog"])]) -> CurveAnswer:
+        """Score text against every stored frame of a video, and locate its moments."""
+        return await score(video_id, q)
 
     @router.post("/{id}/curve", responses=refusals(400, 403, 404, 413))
-    async def rate_picture(number: VideoId, asked: Pictured) -> CurveAnswer:
-        """Score a picture against every stored frame of a video, and find its moments."""
-        return await rate(number, await pictures.read(asked.image))
+    async def score_image(video_id: VideoId, body: ImageRequest) -> CurveAnswer:
+        """Score an image against every stored frame of a video, and locate its moments."""
+        return await score(video_id, await images.read(body.image))
 
-    async def rate(number: int, query: Asking) -> CurveAnswer:
-        await run_in_threadpool(find_video, engine, number)
-        return await worker.ask(lambda engine: tell_curve(engine, number, query))
+    async def score(video_id: int, query: SearchQuery) -> CurveAnswer:
+        await run_in_threadpool(find_video, engine, video_id)
+        return await worker.call(lambda engine: compute_curve(engine, video_id, query))
 
     return router
 
 
-def tell_curve(engine: Engine, number: int, query: Asking) -> CurveAnswer:
-    """Ask the engine how a query fits a video, and what that is worth."""
-    curve = engine.curve(query, number)
-    moments = [moment_row(moment) for moment in engine.locate(query, MOMENTS, video=number)]
-    # Nothing is shown of a video that is weak, nor of one that a head cannot read.
-    weak = not moments and bool(engine.locate(query, 1, video=number, weak=True))
+def compute_curve(engine: Engine, video_id: int, query: SearchQuery) -> CurveAnswer:
+    """Return the score curve of a query in a video, and its moments."""
+    curve = engine.curve(query, video_id)
+    moments = [moment_row(moment) for moment in engine.locate(query, MAX_MOMENTS, video=video_id)]
+    # Without moments, the video is weak or the head cannot be applied to it.
+    weak = not moments and bool(engine.locate(query, 1, video=video_id, weak=True))
     return CurveAnswer(
         times=curve.times.tolist(),
         scores=curve.scores.tolist(),

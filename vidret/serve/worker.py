@@ -1,6 +1,6 @@
-"""Two threads ask the engine: one answers searches, all that wait together, the other everything else in turn.
+"""Two threads that use the engine: one answers all waiting searches as a batch, one runs other calls in turn.
 
-A question such as ``locate`` may decode and encode a whole video, so no search waits behind it.
+A call such as ``locate`` may decode and encode a whole video, so searches do not wait behind it.
 """
 
 import asyncio
@@ -16,24 +16,24 @@ from vidret.types import Hit, Query, SearchOptions
 
 T = TypeVar("T")
 
-AT_ONCE = 64  # searches answered together
-PATIENCE_S = 5.0  # for what waits when the server ends
+MAX_BATCH = 64  # searches per batch
+SHUTDOWN_S = 5.0  # time for waiting requests at shutdown
 
 
-class Waiting(NamedTuple):
-    """A search, or another question that is asked of the engine, and where its answer goes."""
+class Job(NamedTuple):
+    """A search or another call of the engine, and the future of its result."""
 
-    what: Any
+    work: Any
     future: "Future[Any]"
 
 
-class Answerer:
-    """A thread that answers what waits in its queue, up to ``at_once`` together, in the order of arrival."""
+class JobThread:
+    """A thread that runs the jobs of its queue in order of arrival, up to ``max_batch`` at a time."""
 
-    def __init__(self, name: str, answer: Callable[[list[Waiting]], None], *, size: int, at_once: int) -> None:
-        """Take the function that answers, and how many may wait."""
-        self._answer, self._size, self._at_once = answer, size, at_once
-        self._waiting: deque[Waiting] = deque()
+    def __init__(self, name: str, run: Callable[[list[Job]], None], *, size: int, max_batch: int) -> None:
+        """Set the function that runs a batch, and the maximum number of waiting jobs."""
+        self._run, self._size, self._max_batch = run, size, max_batch
+        self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -43,18 +43,18 @@ class Answerer:
         self._thread.start()
 
     def close(self) -> None:
-        """Answer what waits, and end the thread; one that takes too long for that ends with the program."""
+        """Finish the waiting jobs and stop the thread; a job that takes too long ends with the process."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(PATIENCE_S)
+        self._thread.join(SHUTDOWN_S)
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting jobs."""
         return len(self._waiting)
 
-    def put(self, what: Any) -> "Future[Any]":
-        """Add to the queue, and return the future of the answer.
+    def submit(self, work: Any) -> "Future[Any]":
+        """Add a job to the queue, and return the future of its result.
 
         Raises:
             RefusedError: The queue is full or closed.
@@ -62,27 +62,26 @@ class Answerer:
         future: Future[Any] = Future()
         with self._changed:
             if self._closed or len(self._waiting) >= self._size:
-                sentence = f"the server is busy: {len(self._waiting)} questions wait already"
+                sentence = f"the server is busy: {len(self._waiting)} requests are waiting"
                 raise RefusedError(503, sentence, {"Retry-After": "1"})
-            self._waiting.append(Waiting(what, future))
+            self._waiting.append(Job(work, future))
             self._changed.notify()
         return future
 
     def _work(self) -> None:
         while batch := self._take():
-            wanted = [each for each in batch if each.future.set_running_or_notify_cancel()]
-            if wanted:
-                self._answer(wanted)
+            if active := [job for job in batch if job.future.set_running_or_notify_cancel()]:
+                self._run(active)
 
-    def _take(self) -> list[Waiting]:
-        """Wait for the next to answer; return an empty list once all is answered and ``close`` was called."""
+    def _take(self) -> list[Job]:
+        """Wait for jobs, and return the next batch; empty once ``close`` was called and the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            return [self._waiting.popleft() for _ in range(min(self._at_once, len(self._waiting)))]
+            return [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
 
 
 class Worker:
-    """Answer searches and other questions in two threads that share one engine, and so one model and one index."""
+    """Runs searches and other calls in two threads that share one engine, and so one model and one index."""
 
     def __init__(
         self,
@@ -92,82 +91,82 @@ class Worker:
         timeout: float = 30.0,
         on_batch: Callable[[int], None] = lambda _size: None,
     ) -> None:
-        """Take an engine, which from ``start`` to ``close`` is this one's to ask.
+        """Set up the threads, which have exclusive use of the engine between ``start`` and ``close``.
 
         Args:
-            engine: The engine; its index is open already.
-            size: How many searches may wait, and how many other questions.
-            timeout: Seconds after which an answer is no longer waited for.
-            on_batch: Called with the number of searches that are answered together.
+            engine: The engine, with an open index.
+            size: Maximum number of waiting searches, and of other waiting calls.
+            timeout: Maximum time that a request waits, in seconds.
+            on_batch: Called with the size of each batch of searches.
         """
         self._engine, self._timeout, self._on_batch = engine, timeout, on_batch
-        self._searches = Answerer("searches", self._search, size=size, at_once=AT_ONCE)
-        self._questions = Answerer("questions", self._ask, size=size, at_once=1)
+        self._searches = JobThread("searches", self._search, size=size, max_batch=MAX_BATCH)
+        self._calls = JobThread("calls", self._call, size=size, max_batch=1)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the threads."""
         self._searches.start()
-        self._questions.start()
+        self._calls.start()
 
     def close(self) -> None:
-        """Answer what waits, and end."""
+        """Finish the waiting jobs and stop the threads."""
         self._searches.close()
-        self._questions.close()
+        self._calls.close()
 
     def __len__(self) -> int:
-        """Return how many searches and questions wait."""
-        return len(self._searches) + len(self._questions)
+        """Return the number of waiting searches and calls."""
+        return len(self._searches) + len(self._calls)
 
     async def search(self, query: Query, options: SearchOptions) -> list[Hit]:
-        """Search.
+        """Return the hits of a query.
 
         Raises:
-            RefusedError: Too many searches wait already, or this one waited too long.
-            VidretError: What the engine says of this search.
+            RefusedError: Too many searches are waiting, or this one waited too long.
+            VidretError: The engine refused the search.
         """
-        answer: list[Hit] = await self._wait(self._searches.put((query, options)))
-        return answer
+        hits: list[Hit] = await self._wait(self._searches.submit((query, options)))
+        return hits
 
-    async def ask(self, question: Callable[[Engine], T]) -> T:
-        """Ask the engine anything else; the errors are those of ``search``."""
-        answer: T = await self._wait(self._questions.put(question))
-        return answer
+    async def call(self, function: Callable[[Engine], T]) -> T:
+        """Call a function with the engine, and return its result. Errors are those of ``search``."""
+        result: T = await self._wait(self._calls.submit(function))
+        return result
 
     async def _wait(self, future: "Future[Any]") -> Any:
-        # Without a Retry-After: to ask again at once would make it worse.
+        # No Retry-After, since repeating the request would make the server busier.
         try:
             async with asyncio.timeout(self._timeout):
-                return await asyncio.wrap_future(future)  # gives up with the future: its thread then leaves it out
+                return await asyncio.wrap_future(future)  # a timeout cancels the future, so that its thread skips it
         except TimeoutError:
-            raise RefusedError(503, f"the server had no answer within {self._timeout:g} s") from None
+            raise RefusedError(503, f"the server did not respond within {self._timeout:g} s") from None
 
-    def _search(self, batch: list[Waiting]) -> None:
+    def _search(self, batch: list[Job]) -> None:
         self._on_batch(len(batch))
         self._search_together(batch)
 
-    def _search_together(self, batch: Sequence[Waiting]) -> None:
-        """Search for all at once; where that fails each is asked alone, so that a wrong one spoils no other."""
+    def _search_together(self, batch: Sequence[Job]) -> None:
+        """Search for all jobs at once; if that fails, one by one, so that an invalid query affects no other."""
         try:
-            queries, options = zip(*(each.what for each in batch), strict=True)
-            answers = self._engine.search_many(queries, options)
+            queries, options = zip(*(job.work for job in batch), strict=True)
+            results = self._engine.search_many(queries, options)
         except BaseException as error:
             if len(batch) == 1:
                 fail(batch[0].future, error)
             else:
-                for each in batch:
-                    self._search_together([each])
+                for job in batch:
+                    self._search_together([job])
         else:
-            for each, hits in zip(batch, answers, strict=True):
-                each.future.set_result(hits)
+            for job, hits in zip(batch, results, strict=True):
+                job.future.set_result(hits)
 
-    def _ask(self, batch: list[Waiting]) -> None:
-        (waiting,) = batch
+    def _call(self, batch: list[Job]) -> None:
+        (job,) = batch
         try:
-            waiting.future.set_result(waiting.what(self._engine))
+            job.future.set_result(job.work(self._engine))
         except BaseException as error:
-            fail(waiting.future, error)
+            fail(job.future, error)
 
 
 def fail(future: "Future[Any]", error: BaseException) -> None:
-    """Give an error as the answer; what is no ``Exception``, such as a panic of native code, must end no thread."""
+    """Set an error as the result; a ``BaseException``, such as a panic of native code, must not end the thread."""
     future.set_exception(error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}"))

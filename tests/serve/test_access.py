@@ -11,10 +11,10 @@ from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve import bodies
+from vidret.serve.access import check_access, is_loopback
 from vidret.serve.app import create_app
 from vidret.serve.bodies import MAX_BYTES
 from vidret.serve.indexing import Indexer
-from vidret.serve.safety import check_door, is_loopback
 
 TOKEN = "a+token/of=16~chars"
 READS = (
@@ -190,16 +190,18 @@ def test_the_page_needs_nothing_that_the_policy_forbids(client: TestClient) -> N
 
 def test_the_network_is_served_with_a_token_only(engine: Engine) -> None:
     for host in ("0.0.0.0", "192.168.1.7", "::", "videos.example"):
-        with pytest.raises(VidretError, match=rf"token must be given to listen on {host}, which others may reach"):
+        with pytest.raises(
+            VidretError, match=rf"token must be given to listen on {host}, which other machines can reach"
+        ):
             create_app(engine, Indexer([]), host=host)
-        check_door(host, TOKEN)
+        check_access(host, TOKEN)
     for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
         assert is_loopback(host)
-        check_door(host, None)
+        check_access(host, None)
 
 
 @pytest.mark.parametrize("token", ["", "short", "with a space", "with;semicolon", "with\nline", "ümlauts!"])
 def test_a_token_must_be_fit_to_be_sent(token: str) -> None:
     with pytest.raises(VidretError, match="token must be 8 or more letters") as told:
-        check_door("localhost", token)
+        check_access("localhost", token)
     assert not token or token not in str(told.value)

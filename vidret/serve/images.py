@@ -1,4 +1,4 @@
-"""Images that come as text: base64 to RGB, within limits."""
+"""Query images in requests: base64 to RGB, within limits."""
 
 import base64
 
@@ -9,28 +9,28 @@ from vidret.errors import VidretError
 from vidret.types import Picture
 from vidret.video.image_pool import ImagePool
 
-AT_ONCE = 2  # images decoded at a time, each in a process
+NUM_PROCESSES = 2
 TIMEOUT_S = 10.0
 
 
-class PictureReader:
-    """Decode images in processes of their own, few at a time: whoever sends them may mean harm."""
+class ImageReader:
+    """Decodes images in separate processes, a few at a time, since they may be malicious."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Share one reader among all that read; the processes start with the first image."""
-        self._limiter = anyio.CapacityLimiter(AT_ONCE)
-        self._pool = ImagePool(AT_ONCE, timeout_s=timeout_s)
+        """Set the limits; the processes start with the first image."""
+        self._limiter = anyio.CapacityLimiter(NUM_PROCESSES)
+        self._pool = ImagePool(NUM_PROCESSES, timeout_s=timeout_s)
 
     async def read(self, text: str) -> Picture:
-        """Decode base64 or a data URL; see ``vidret.video.images.read_image``.
+        """Decode base64 or a data URL to an RGB image; see ``vidret.video.images.read_image``.
 
         Raises:
-            VidretError: It is no base64, or no readable image.
+            VidretError: The text is not base64, or not that of a readable image.
         """
         return await anyio.to_thread.run_sync(self._read, text, limiter=self._limiter)
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         self._pool.close()
 
     def _read(self, text: str) -> Picture:
@@ -38,10 +38,10 @@ class PictureReader:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode base64 or a data URL.
+    """Decode base64 or a data URL to bytes.
 
     Raises:
-        VidretError: It is neither.
+        VidretError: The text is neither.
     """
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.serve.test_search import BLUE, encode
 from vidret.errors import VidretError
-from vidret.serve.pictures import PictureReader, decode_base64
+from vidret.serve.images import ImageReader, decode_base64
 from vidret.types import Picture
 from vidret.video.images import KINDS, LONGEST_SIDE, read_image
 
@@ -92,7 +92,7 @@ def test_what_is_no_base64_is_told(text: str) -> None:
 
 def test_the_reader_gives_the_same_from_a_process_of_its_own() -> None:
     text = encode(noise(40, 60))
-    reader = PictureReader()
+    reader = ImageReader()
     try:
         assert (asyncio.run(reader.read(text)) == decode_picture(text)).all()
         for wrong, sentence in (
@@ -107,7 +107,7 @@ def test_the_reader_gives_the_same_from_a_process_of_its_own() -> None:
 
 
 def test_a_picture_that_takes_too_long_is_given_up() -> None:
-    reader = PictureReader(timeout_s=0.001)
+    reader = ImageReader(timeout_s=0.001)
     try:
         with pytest.raises(VidretError, match=r"image cannot be decoded: no answer from the decoder for 0.001 s"):
             asyncio.run(reader.read(encode(noise(1000, 1000))))
