@@ -6,8 +6,13 @@ from collections.abc import Sequence
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import jaxtyping
 import pytest
 import torch
+
+if os.environ.get("HOOK", "1") == "1":
+    import tests.shapes
+    jaxtyping.install_import_hook("vidret", "tests.shapes.check")
 
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
 

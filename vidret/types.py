@@ -137,10 +137,10 @@ class LayerTokens:
         masks: False where a token is padding; None if there is none.
     """
 
-    layers: tuple[Float[np.ndarray, "frame token width"], ...]
+    layers: tuple[Float[np.ndarray, "frame _token width"], ...]
     times: Float64[np.ndarray, " frame"]
-    sizes: tuple[Float[np.ndarray, "frame token"], ...] | None = None
-    masks: tuple[Bool[np.ndarray, "frame token"], ...] | None = None
+    sizes: tuple[Float[np.ndarray, "frame _token"], ...] | None = None
+    masks: tuple[Bool[np.ndarray, "frame _token"], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

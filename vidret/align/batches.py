@@ -104,7 +104,7 @@ def _rescale(
     return rescaled
 
 
-def _pad(rows: Sequence[Float[np.ndarray, "row dim"]]) -> tuple[Tensor, Tensor | None]:
+def _pad(rows: Sequence[Float[np.ndarray, "_row dim"]]) -> tuple[Tensor, Tensor | None]:
     """Stack arrays, zero-padded to the most rows; the mask is None if all have equally many."""
     lengths = [len(each) for each in rows]
     longest = max(lengths)

@@ -51,7 +51,7 @@ class ConceptVideos(NamedTuple):
 
     @classmethod
     def unpack(
-        cls, packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "frame dim"]] = ()
+        cls, packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "_frame dim"]] = ()
     ) -> "ConceptVideos":
         """Return the videos that ``pack`` wrote, as a batch; if all are empty, they have ``frames`` and no concepts."""
         if any(map(len, packed)):

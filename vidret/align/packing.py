@@ -71,7 +71,7 @@ def _unpack_group(head: bytes, packed: Sequence[bytes | memoryview]) -> list[Sha
     return arrays
 
 
-def _join(indices: Sequence[Sequence[int]], groups: Sequence[Shaped[np.ndarray, "item row column"]]) -> Stacked:
+def _join(indices: Sequence[Sequence[int]], groups: Sequence[Shaped[np.ndarray, "_item _row column"]]) -> Stacked:
     """Return one stack with the items of each group at their indices, padded to the most rows."""
     if len(groups) == 1:
         return torch.from_numpy(groups[0]), None
@@ -105,7 +105,7 @@ def pack_video(video: PreparedVideos, *, whole: bool) -> bytes:
 
 
 def unpack_videos(
-    packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "frame dim"]]
+    packed: Sequence[bytes | memoryview], frames: Sequence[Float[np.ndarray, "_frame dim"]]
 ) -> PreparedVideos:
     """Return the videos that ``pack_video`` wrote, as a padded batch.
 

@@ -9,7 +9,7 @@ TOP_FRAMES = 4
 
 
 def score_top_frames(
-    sentence: Float[np.ndarray, " dim"], frames: Sequence[Float[np.ndarray, "frame dim"]], *, top: int = TOP_FRAMES
+    sentence: Float[np.ndarray, " dim"], frames: Sequence[Float[np.ndarray, "_frame dim"]], *, top: int = TOP_FRAMES
 ) -> tuple[Float[np.ndarray, " segment"], list[int]]:
     """Score segments by the mean similarity of the ``top`` frames that are most similar to a query.
 

@@ -25,7 +25,7 @@ class ScoreNet(nn.Module):
         self.join = nn.Linear(2 * (dim // 2), dim // 2, bias=False)
         self.out = nn.Linear(dim // 2, 1, bias=False)
 
-    def forward(self, tokens: Float[Tensor, "frame 1+patch dim"]) -> Float[Tensor, "frame 1+patch"]:
+    def forward(self, tokens: Float[Tensor, "frame token dim"]) -> Float[Tensor, "frame token"]:
         """Return scores in -1..1; the first token of each frame is its class token."""
         own = functional.gelu(self.reduce(self.norm(tokens)))
         joined = torch.cat([own, own[:, :1].expand_as(own)], dim=-1)
@@ -33,13 +33,13 @@ class ScoreNet(nn.Module):
         return scores
 
 
-def score_by_agreement(tokens: Float[Tensor, "frame 1+patch dim"]) -> Float[Tensor, "frame 1+patch"]:
+def score_by_agreement(tokens: Float[Tensor, "frame token dim"]) -> Float[Tensor, "frame token"]:
     """Return the cosine of each token and its frame's class token, the score without training."""
     units = functional.normalize(tokens, dim=-1)
     return torch.einsum("f p d, f d -> f p", units, units[:, 0])
 
 
-def select_diverse(tokens: Float[Tensor, "frame 1+patch dim"], k: int, mask: Tensor) -> Int[Tensor, "frame k"]:
+def select_diverse(tokens: Float[Tensor, "frame token dim"], k: int, mask: Tensor) -> Int[Tensor, "frame {k}"]:
     """Return the ascending indices of k diverse patches, selected greedily.
 
     Each step selects the patch that is least similar to the class token and to the patches selected before. This suits
@@ -58,7 +58,7 @@ def select_diverse(tokens: Float[Tensor, "frame 1+patch dim"], k: int, mask: Ten
     return indices.sort(dim=-1).values
 
 
-def hard_top_k(scores: Float[Tensor, "frame patch"], k: int) -> Int[Tensor, "frame k"]:
+def hard_top_k(scores: Float[Tensor, "frame patch"], k: int) -> Int[Tensor, "frame {k}"]:
     """Return the ascending indices of the k highest scores; of equal scores, the first."""
     return scores.sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(dim=-1).values
 
@@ -84,7 +84,7 @@ class _PerturbedTopK(torch.autograd.Function):
 
 def perturbed_top_k(
     scores: Float[Tensor, "frame patch"], noise: Float[Tensor, "frame draw patch"], k: int, *, sigma: float = SIGMA
-) -> Float[Tensor, "frame k patch"]:
+) -> Float[Tensor, "frame {k} patch"]:
     """Return the top k of scores + sigma * noise, as one-hot rows averaged over draws.
 
     As in the published training, the gradient is the diagonal of the smoothed Jacobian: the effect of a patch's score
@@ -137,11 +137,11 @@ class PatchSelector(nn.Module):
 
     def forward(
         self,
-        tokens: Float[Tensor, "frame 1+patch dim"],
+        tokens: Float[Tensor, "frame token dim"],
         mask: Bool[Tensor, "frame patch"] | None = None,
         *,
         noise: Float[Tensor, "frame draw patch"] | None = None,
-    ) -> tuple[Float[Tensor, "frame 1+kept dim"], Bool[Tensor, "frame kept"]]:
+    ) -> tuple[Float[Tensor, "frame 1+{self.kept} dim"], Bool[Tensor, "frame {self.kept}"]]:
         """Select patches.
 
         Args:

@@ -39,10 +39,10 @@ class GroundingBatch(NamedTuple):
         queries: Indices into the split's ``queries``.
     """
 
-    layers: tuple[Float[Tensor, "sample frame token width"], ...]
+    layers: tuple[Float[Tensor, "sample frame _token width"], ...]
     frame_mask: Bool[Tensor, "sample frame"]
-    token_masks: tuple[Bool[Tensor, "sample frame token"], ...] | None
-    sizes: tuple[Float[Tensor, "sample frame token"], ...] | None
+    token_masks: tuple[Bool[Tensor, "sample frame _token"], ...] | None
+    sizes: tuple[Float[Tensor, "sample frame _token"], ...] | None
     words: Float[Tensor, "sample layer word width"]
     word_mask: Bool[Tensor, "sample word"]
     spans: Float[Tensor, "sample span 2"]
@@ -158,7 +158,7 @@ def collate(samples: Sequence[GroundingSample]) -> GroundingBatch:
     )
 
 
-def _mask_tokens(videos: Sequence[VideoLayers]) -> tuple[Bool[Tensor, "sample frame token"], ...] | None:
+def _mask_tokens(videos: Sequence[VideoLayers]) -> tuple[Bool[Tensor, "sample frame _token"], ...] | None:
     """Return token masks if a video has padding tokens or the videos differ in their number of tokens, else None."""
     num_layers = len(videos[0].layers)
     has_masks = any(video.masks is not None for video in videos)

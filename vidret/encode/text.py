@@ -41,7 +41,7 @@ class TextTower(nn.Module):
 
     def forward(
         self, ids: Int[Tensor, "text word"]
-    ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "text word dim"]]:
+    ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "text kept dim"]]:
         """Encode token ids: start token, words, end token (the highest id), padding.
 
         Attention is causal, so padding needs no mask; states after the batch's last end token are not computed.
@@ -55,7 +55,7 @@ class TextTower(nn.Module):
         words = self.ln_final(x) @ self.proj
         return words[torch.arange(len(words), device=words.device), ends], words
 
-    def layers(self, ids: Int[Tensor, "text word"], *, num_layers: int) -> Float[Tensor, "layer text word width"]:
+    def layers(self, ids: Int[Tensor, "text word"], *, num_layers: int) -> Float[Tensor, "layer text kept width"]:
         """Return the residual stream after each of the last ``num_layers`` layers, earliest first, before any norm.
 
         Words run from the start token to the batch's last end token, as in ``forward``.
@@ -70,7 +70,7 @@ class TextTower(nn.Module):
                 kept.append(x)
         return torch.stack(kept)
 
-    def _embed(self, ids: Int[Tensor, "text word"]) -> tuple[Float[Tensor, "text word width"], Int[Tensor, " text"]]:
+    def _embed(self, ids: Int[Tensor, "text word"]) -> tuple[Float[Tensor, "text kept width"], Int[Tensor, " text"]]:
         """Return the embeddings of all words up to the batch's last end token, and each text's end token index."""
         ends = ids.argmax(dim=-1)
         ids = ids[:, : int(ends.max()) + 1]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -69,7 +69,7 @@ class WordPooling(nn.Module):
         self.score = nn.Linear(dim, 1, bias=False)
 
     def forward(
-        self, words: Float[Tensor, "*batch word dim"], mask: Bool[Tensor, "*batch word"] | None = None
+        self, words: Float[Tensor, "*batch word dim"], mask: Bool[Tensor, "*#batch word"] | None = None
     ) -> Float[Tensor, "*batch dim"]:
         """Return the pooled real words."""
         scores = self.score(words)
@@ -135,11 +135,11 @@ class GroundingHead(nn.Module):
 
     def prepare(
         self,
-        layers: Sequence[Float[Tensor, "video frame token width"]],
+        layers: Sequence[Float[Tensor, "video frame _token width"]],
         *,
         mask: Bool[Tensor, "video frame"] | None = None,
-        token_masks: Sequence[Bool[Tensor, "video frame token"] | None] | None = None,
-        sizes: Sequence[Float[Tensor, "video frame token"] | None] | None = None,
+        token_masks: Sequence[Bool[Tensor, "video frame _token"] | None] | None = None,
+        sizes: Sequence[Float[Tensor, "video frame _token"] | None] | None = None,
         dtype: torch.dtype | None = None,
     ) -> ProjectedVideos:
         """Project the tokens of videos, which does not depend on a query.
@@ -270,5 +270,5 @@ def _check_layers(layers: Sequence[Tensor], mask: Tensor | None, num_layers: int
         raise ValueError(f"mask must be True up to a video's end and False after it, got {mask.tolist()}")
 
 
-def _all_real(frames: Float[Tensor, "video frame dim"]) -> Bool[Tensor, "video frame"]:
+def _all_real(frames: Shaped[Tensor, "video frame dim"]) -> Bool[Tensor, "video frame"]:
     return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)

@@ -23,9 +23,9 @@ class ProjectedVideos(NamedTuple):
         mask: False where a frame is padding, which comes last; None if there is none.
     """
 
-    layers: tuple[Shaped[Tensor, "video frame token dim"], ...]
-    scales: tuple[Float[Tensor, "video frame token"] | None, ...]
-    biases: tuple[Float[Tensor, "video frame token"] | None, ...]
+    layers: tuple[Shaped[Tensor, "video frame _token dim"], ...]
+    scales: tuple[Float[Tensor, "video frame _token"] | None, ...]
+    biases: tuple[Float[Tensor, "video frame _token"] | None, ...]
     mask: Bool[Tensor, "video frame"] | None = None
 
     @property

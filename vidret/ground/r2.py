@@ -65,10 +65,10 @@ class R2Block(nn.Module):
 
     def project_videos(
         self,
-        layers: Sequence[Float[Tensor, "video frame token width"]],
+        layers: Sequence[Float[Tensor, "video frame _token width"]],
         *,
         mask: Bool[Tensor, "video frame"] | None,
-        biases: Sequence[Float[Tensor, "video frame token"] | None],
+        biases: Sequence[Float[Tensor, "video frame _token"] | None],
         padded_lengths: bool = False,
         dtype: torch.dtype | None = None,
     ) -> ProjectedVideos:

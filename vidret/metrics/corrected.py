@@ -21,7 +21,7 @@ from vidret.metrics.retrieval import CUTS, Direction, Row, make_row
 def evaluate_calibrated(
     label: str,
     direction: Direction,
-    levels: Sequence[tuple[Float[np.ndarray, "text video"], Float[np.ndarray, "text video"]]],
+    levels: Sequence[tuple[Float[np.ndarray, "text video"], Float[np.ndarray, "bank_text bank_video"]]],
     calibrate: Callable[[torch.Tensor], HubnessCorrection],
     truth: Int[np.ndarray, " text"] | None = None,
     *,

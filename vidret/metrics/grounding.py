@@ -160,7 +160,7 @@ def true_spans(query: LabelledQuery) -> Float[np.ndarray, "truth 2"]:
 
 
 def _score_block(
-    predicted: list[Float[np.ndarray, "span 3"]], truths: list[Float[np.ndarray, "truth 2"]], ranges: Lengths
+    predicted: list[Float[np.ndarray, "_span 3"]], truths: list[Float[np.ndarray, "_truth 2"]], ranges: Lengths
 ) -> dict[str, tuple[Bool[np.ndarray, " query"], Float[np.ndarray, "query threshold"], Float[np.ndarray, "query 5"]]]:
     """Return, for each length range, whether queries have such a true span, their precisions and best overlaps."""
     true, real = pad_spans(truths, max(map(len, truths)))

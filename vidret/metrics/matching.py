@@ -66,8 +66,8 @@ def average_precision(
 
 
 def pad_spans(
-    spans: list[Float[np.ndarray, "span 2"]], size: int
-) -> tuple[Float[np.ndarray, "query size 2"], Bool[np.ndarray, "query size"]]:
+    spans: list[Float[np.ndarray, "_span 2"]], size: int
+) -> tuple[Float[np.ndarray, "query {size} 2"], Bool[np.ndarray, "query {size}"]]:
     """Return spans, truncated or padded with [0, 0] to ``size`` per query, and True where they are real."""
     stacked = np.zeros((len(spans), size, 2))
     real = np.zeros((len(spans), size), dtype=bool)

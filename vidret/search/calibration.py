@@ -28,7 +28,7 @@ MEMORY = 4 << 30  # bytes that the scores of the bank may take, with Sinkhorn's 
 COPIES = 4  # arrays of the size of one level that exist at once
 COLDEST = 1e-6  # minimum temperature; below, float32 scores lose their differences
 
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

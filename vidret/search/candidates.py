@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 DEPTH_FACTOR = 4  # by which a search goes deeper when the nearest segments belong to too few videos
 SEGMENTS_PER_VIDEO = 8  # reranked for each video that is found beyond the first candidates
 
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 
 
 def find_candidates(

@@ -29,7 +29,7 @@ ALIGNER_SUFFIX = ".aligner.safetensors"  # of the aligner that belongs to a mode
 TOKENS = {"int8": torch.int8, "float16": torch.float16}
 
 Packed = Sequence[bytes | memoryview]
-FrameRows = Sequence[Float[np.ndarray, "frame dim"]]
+FrameRows = Sequence[Float[np.ndarray, "_frame dim"]]
 
 
 class Levels(NamedTuple):

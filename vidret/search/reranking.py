@@ -18,7 +18,7 @@ MAX_OVERHEAD = 1.5  # how much larger a matrix of queries by all their candidate
 SEGMENT_BATCH_SIZE = 256  # segments scored at a time when whole videos are scored
 TOTAL = "total"
 
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -58,8 +58,8 @@ class SegmentFeatures:
     ids: Ids
     segments: Sequence[Segment]
     packed: Sequence[bytes | memoryview]
-    frames: Sequence[Float32[np.ndarray, "frame dim"]]
-    times: Sequence[Float64[np.ndarray, " frame"]]
+    frames: Sequence[Float32[np.ndarray, "_frame dim"]]
+    times: Sequence[Float64[np.ndarray, " _frame"]]
 
     def take(self, indices: Int64[np.ndarray, " index"]) -> "SegmentFeatures":
         """Return the segments at some indices."""
@@ -206,7 +206,7 @@ def sum_levels(
     return total
 
 
-def widen(rows: Sequence[Float16[np.ndarray, "row dim"]]) -> list[Float32[np.ndarray, "row dim"]]:
+def widen(rows: Sequence[Float16[np.ndarray, "_row dim"]]) -> list[Float32[np.ndarray, "_row dim"]]:
     """Convert stored vectors to float32, in one call of torch, which is ten times faster than numpy."""
     if not rows:
         return []

@@ -17,7 +17,7 @@ from vidret.types import ALL_VIDEOS, Filters
 
 logger = logging.getLogger(__name__)
 
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 MEMORY = "memory"
 
 

@@ -19,7 +19,7 @@ from vidret.store.records import Place, StoredRow, StoredSegments
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Sized)
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 NO_FILES = (Path(os.devnull),) * 3
 
 

@@ -19,8 +19,8 @@ from vidret.errors import StoreError
 from vidret.store.database import REPAIR
 from vidret.store.records import Place
 
-Rows = Float16[np.ndarray, "row dim"]
-Bytes = UInt8[np.ndarray, "byte 1"]
+Rows = Float16[np.ndarray, "_row dim"]
+Bytes = UInt8[np.ndarray, "_byte 1"]
 BYTES_PER_VALUE = 2
 
 

@@ -13,7 +13,7 @@ from vidret.store.records import DEAD_STATES
 from vidret.types import NO_TIME, Filters
 
 T = TypeVar("T")
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 
 LIVE = f"state NOT IN {DEAD_STATES}"
 LIVE_VIDEOS = f"(SELECT video FROM files WHERE video IS NOT NULL AND {LIVE})"

@@ -30,7 +30,7 @@ ROWS = 1000  # in one message: 4 MB at 1,024 dimensions, of 64 that are allowed
 CONNECT_SECONDS, SECONDS = 10.0, 60.0
 NOT_FOUND: Final = 100
 STRONG = "Strong"
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 
 
 def load_pymilvus() -> Any:

@@ -30,7 +30,7 @@ EVERY, SECONDS = 512, 30.0
 BATCH = 256  # videos pushed together
 ROWS = 4096  # vectors read at once
 QUERIES = 16  # queries whose candidates are read together
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 
 
 class Mirrored:

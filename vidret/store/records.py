@@ -112,8 +112,8 @@ class StoredSegments:
 
     ids: Int64[np.ndarray, " id"]
     segments: list[Segment]
-    frames: list[Float16[np.ndarray, "frame dim"]]
-    times: list[Float64[np.ndarray, " frame"]]
+    frames: list[Float16[np.ndarray, "_frame dim"]]
+    times: list[Float64[np.ndarray, " _frame"]]
     tokens: list[bytes | memoryview]
 
 

@@ -120,7 +120,7 @@ class Segments:
         table = np.array(rows, np.int64).reshape(-1, 4)
         return (int(table[0, 0]) if len(table) else self._shared.fact("epoch")), table[:, 1:]
 
-    def times(self, ids: Sequence[int] | Ids) -> list[Float64[np.ndarray, " frame"]]:
+    def times(self, ids: Sequence[int] | Ids) -> list[Float64[np.ndarray, " _frame"]]:
         """Look up the times of segments' frames, in the order asked."""
         rows = self._segment_rows("id, times", ids)
         return in_order({key: np.frombuffer(times, np.float64) for key, times in rows}, ids)

@@ -42,7 +42,7 @@ from vidret.store.records import (
 from vidret.store.repair import repair_catalog
 from vidret.types import ALL_VIDEOS, Filters, Segment, SegmentEmbedding
 
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 Checked = tuple[Segment, Rows, Rows, Bytes, Float64[np.ndarray, " frame"]]  # a segment's rows, tokens and frame times
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")  # of two slashes a Path keeps one
 

@@ -20,7 +20,7 @@ from vidret.errors import MissingExtraError, StoreError
 from vidret.store.gpu import Copies, choose_faiss_device
 from vidret.store.manifest import FileSeal, write_file
 
-Ids = Int64[np.ndarray, " id"]
+Ids = Int64[np.ndarray, " _id"]
 Rows = Float16[np.ndarray, "id dim"]
 Read = Callable[[Ids], tuple[Ids, Rows]]  # gives the vectors of these ids that can be read, in id order
 

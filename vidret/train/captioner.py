@@ -98,8 +98,8 @@ def class_weights(
 
 
 def caption_loss(
-    logits: Float[Tensor, "video word-1 vocabulary"],
-    ids: Int[Tensor, "video word"],
+    logits: Float[Tensor, "video step vocabulary"],
+    ids: Int[Tensor, "video step+1"],
     *,
     end: int,
     frequent: Sequence[int],

@@ -34,10 +34,10 @@ LOG_EVERY = 100  # videos
 class VideoLayers(NamedTuple):
     """A video's layers as read-only arrays, earliest first, and its duration in seconds; see ``LayerTokens``."""
 
-    layers: tuple[Float[np.ndarray, "frame token width"], ...]
+    layers: tuple[Float[np.ndarray, "frame _token width"], ...]
     duration: float
-    sizes: tuple[Float[np.ndarray, "frame token"], ...] | None = None
-    masks: tuple[Bool[np.ndarray, "frame token"], ...] | None = None
+    sizes: tuple[Float[np.ndarray, "frame _token"], ...] | None = None
+    masks: tuple[Bool[np.ndarray, "frame _token"], ...] | None = None
 
 
 class LayersCache:
