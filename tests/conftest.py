@@ -1,22 +1,28 @@
-"""One thread and no network for every test; tests of the page are skipped, loudly, where there is no browser."""
+"""What holds in every test: one thread, no network, checked shapes; and a loud skip of the page without a browser."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import jaxtyping
 import pytest
 import torch
-
-if os.environ.get("HOOK", "1") == "1":
-    import tests.shapes
-    jaxtyping.install_import_hook("vidret", "tests.shapes.check")
+from jaxtyping import config, install_import_hook
 
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
+from tests.shapes import check
 
+PACKAGES = ["align", "ground", "metrics", "video", "types"]
+install_import_hook([f"vidret.{package}" for package in PACKAGES], f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Check shapes, except in the tests marked ``wrong_shapes``."""
+    config.update("jaxtyping_disable", "wrong_shapes" in item.keywords)
+    return (yield)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

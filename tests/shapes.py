@@ -1,4 +1,4 @@
-"""The checker of shapes: tests call vidret through it, so that every annotated shape is compared with the real one."""
+"""The check of shapes in signatures: in tests, every annotated array of vidret is compared with the real one."""
 
 from collections.abc import Callable
 from inspect import isclass

@@ -189,6 +189,7 @@ def test_logits_of_a_thousand_do_not_overflow(dtype: torch.dtype) -> None:
     assert dual_softmax(scores).isfinite().all()
 
 
+@pytest.mark.wrong_shapes
 def test_what_it_refuses() -> None:
     bank = sample(2, 3)
     holed = bank.clone()

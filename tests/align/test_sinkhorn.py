@@ -210,6 +210,7 @@ def test_gradients_pass_through_and_are_right() -> None:
     assert far.grad.isfinite().all()
 
 
+@pytest.mark.wrong_shapes
 def test_what_it_refuses() -> None:
     scores = sample(2, 3)
     no = torch.zeros(3, dtype=torch.bool)

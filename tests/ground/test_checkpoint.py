@@ -150,6 +150,7 @@ def test_a_card_round_trips() -> None:
     }
 
 
+@pytest.mark.wrong_shapes
 def test_invalid_files_are_rejected_with_their_path(tmp_path: Path) -> None:
     path, head = tmp_path / "head.safetensors", make_head().float()
     for read in (read_head_card, load_head):

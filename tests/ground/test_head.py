@@ -175,6 +175,7 @@ def test_masked_tokens_in_padding_frames_give_no_nan() -> None:
     assert torch.equal(output.logits, expected.logits)
 
 
+@pytest.mark.wrong_shapes
 def test_invalid_input_is_rejected() -> None:
     head, inputs = make_head(), make_inputs((4, 3), (3, 2))
     assert inputs.mask is not None

@@ -78,6 +78,7 @@ def test_submission_zip_has_two_files_and_no_folder(tmp_path: Path) -> None:
         assert archive.read("hl_test_submission.jsonl").decode() == GOOD
 
 
+@pytest.mark.wrong_shapes
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

@@ -23,8 +23,8 @@ from vidret.video.timeline import (
 
 def packets(pts: list[int], keys: str = "", discarded: str = "", duration: int = 0) -> Packets:
     stamps = np.array(pts, dtype=np.int64)
-    keyframes = np.array([keys[i : i + 1] == "K" for i in range(len(pts))])
-    dropped = np.array([discarded[i : i + 1] == "D" for i in range(len(pts))])
+    keyframes = np.array([keys[i : i + 1] == "K" for i in range(len(pts))], dtype=bool)
+    dropped = np.array([discarded[i : i + 1] == "D" for i in range(len(pts))], dtype=bool)
     return Packets(stamps, stamps, np.full(len(pts), duration), keyframes, dropped)
 
 

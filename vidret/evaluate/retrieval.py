@@ -29,6 +29,7 @@ MEMORY = 16 << 30  # bytes of scores, and what corrections make of them
 AT_ONCE = 4096  # texts whose embeddings are held at a time
 
 Levels = Mapping[str, Float32[np.ndarray, "text video"]]
+BankLevels = Mapping[str, Float32[np.ndarray, "bank_text video"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def score_texts(
 
 
 def correct(
-    ranker: Ranker, scores: Levels, of_bank: Levels, truth: Int64[np.ndarray, " text"], label: str
+    ranker: Ranker, scores: Levels, of_bank: BankLevels, truth: Int64[np.ndarray, " text"], label: str
 ) -> list[Row]:
     """Give the rows that a bank corrects: SK-norm at each level, as a calibrated search has it; QB-norm in all."""
     levels = {}
