@@ -142,6 +142,7 @@ def test_captions_of_one_video_are_not_independent() -> None:
     assert coverage < 0.6
 
 
+@pytest.mark.wrong_shapes
 def test_invalid_arguments_are_rejected() -> None:
     a, b = sample(5, seed=8)
     cases: list[tuple[Callable[[], object], type[Exception], str]] = [

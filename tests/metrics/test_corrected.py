@@ -93,6 +93,7 @@ def test_scores_are_not_modified() -> None:
     assert np.array_equal(bank, kept[1])
 
 
+@pytest.mark.wrong_shapes
 def test_invalid_arguments_are_rejected() -> None:
     scores, bank = sample(4, 4), sample(20, 4, seed=1)
     holed = bank.copy()

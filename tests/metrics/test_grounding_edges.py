@@ -188,6 +188,7 @@ def test_window_outside_the_video_is_not_clipped(tmp_path: Path) -> None:
     assert moments.full.best_overlaps[3, 0] == 0.5
 
 
+@pytest.mark.wrong_shapes
 def test_window_without_score_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=":4: windows of query 4 must be rows of start, end and score"):
         score(vary({"pred_relevant_windows": [[0, 6]]}), tmp_path)

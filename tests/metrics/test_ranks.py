@@ -195,6 +195,7 @@ def test_score_that_is_not_finite_is_rejected_with_its_index(value: float) -> No
         rank_tiles(tile_reader(scores), np.array([0, 0, 0, 1, 2, 2]), 3, tile_size=(2, 2))
 
 
+@pytest.mark.wrong_shapes
 def test_invalid_arguments_are_rejected() -> None:
     scores, truth = sample(4, 3), np.array([0, 1, 1, 2])
     noisy = np.random.default_rng(0)
