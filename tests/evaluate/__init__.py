@@ -1,1 +1,1 @@
-"""Proofs for vidret/evaluating/ and vidret eval."""
+"""Tests of vidret.evaluate and vidret eval."""

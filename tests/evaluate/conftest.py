@@ -1,4 +1,4 @@
-"""One world and one evaluation of it for all tests: making them is what takes time."""
+"""A small benchmark and one evaluation of it, shared by all tests since making them takes long."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def bank(world: Path) -> Path:
 
 @pytest.fixture(scope="package")
 def searched(world: Path, bank: Path) -> tuple[Path, Answer]:
-    """Evaluate retrieval; give the folder and what was told. Its index serves other tests, too."""
+    """Evaluate retrieval; return the output folder, whose index other tests use too, and what was printed."""
     out = world / "searched"
     answer = run("eval", "retrieval", "--videos", world, "--calibrate", bank, "--out", out, "--html", "--workers", 1)
     assert answer.code == 0, answer.err
@@ -30,7 +30,7 @@ def searched(world: Path, bank: Path) -> tuple[Path, Answer]:
 
 @pytest.fixture(scope="package")
 def located(world: Path, searched: tuple[Path, Answer]) -> tuple[Path, Answer]:
-    """Evaluate moments, in the same index."""
+    """Evaluate moments with the same index."""
     out = world / "located"
     index = searched[0] / "index"
     answer = run("eval", "moments", "--videos", world, "--index", index, "--corpus", "--html", "--out", out)

@@ -1,4 +1,4 @@
-"""vidret eval as people use it: one folder of their own, and wrong names and paths told in one sentence."""
+"""vidret eval on a custom folder, and its errors for invalid names and paths."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery, Report, read_report
 
 
-def test_a_folder_of_ones_own_is_measured_in_one_go(
+def test_custom_folder_is_evaluated_with_one_command(
     world: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -33,7 +33,7 @@ def test_a_folder_of_ones_own_is_measured_in_one_go(
     assert moments["model"]["num_segments"] < retrieval["model"]["num_segments"], "its own videos only"
 
 
-def test_the_environment_says_where_benchmarks_are(
+def test_environment_variable_locates_benchmarks(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searched: tuple[Path, Answer]
 ) -> None:
     (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text("key,vid_key,video_id,sentence\nret0,msr0,red,red\n")
@@ -42,12 +42,14 @@ def test_the_environment_says_where_benchmarks_are(
     answer = run("eval", "retrieval", "--data", "msrvtt-1k-a", "--videos", world, *index)
     assert answer.code == 0, answer.err
     assert read(tmp_path / "out" / "report.json")["data"]["files"] == [str(tmp_path / "MSRVTT_JSFUSION_test.csv")]
-    assert run("eval", "retrieval", "--videos", world, *index).code == 0, "one's own lie with their videos"
+    assert run("eval", "retrieval", "--videos", world, *index).code == 0, (
+        "custom annotations are in the folder of the videos"
+    )
     assert read(tmp_path / "out" / "report.json")["data"]["files"] == [str(world / "captions.jsonl")]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
+    ("arguments", "code", "reason"),
     [
         (("retrieval", "--videos", "nowhere"), 1, "captions needs captions.jsonl: not found in nowhere"),
         (("retrieval", "--videos", "VIDEOS", "--annotations", "WORLD"), 1, "VIDEOS: no such folder of videos"),
@@ -86,19 +88,19 @@ def test_the_environment_says_where_benchmarks_are(
         (("compare", "none.json", "none.json"), 1, "none.json: cannot be read"),
     ],
 )
-def test_wrong_use_gets_one_sentence_and_a_code(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, sentence: str
+def test_invalid_arguments_exit_with_an_error(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VIDRET_DATA", raising=False)
     answer = run("eval", *(world if each == "WORLD" else each for each in arguments))
     assert (answer.code, answer.out) == (code, "")
-    assert sentence in answer.err
+    assert reason in answer.err
     assert "Traceback" not in answer.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_is_read_as_it_was_written(searched: tuple[Path, Answer], tmp_path: Path) -> None:
+def test_report_round_trip(searched: tuple[Path, Answer], tmp_path: Path) -> None:
     facts = read_report(searched[0] / "report.json")
     assert facts == read(searched[0] / "report.json")
     report = Report(

@@ -1,4 +1,4 @@
-"""vidret eval compare: which of two reports is better, and which cannot be held against each other."""
+"""vidret eval compare: which of two reports is better, and which reports are not comparable."""
 
 import copy
 import json
@@ -15,17 +15,17 @@ from vidret.metrics.compare import compare
 
 
 def make_report(task: str, key: str, values: list[float], **changes: Any) -> dict[str, Any]:
-    """Make a report with two queries a video."""
+    """Return a report with two queries per video."""
     rows = [
-        {"id": f"q{number}", "text": f"text {number}", "video": f"v{number // 2}", key: value}
-        for number, value in enumerate(values)
+        {"id": f"q{index}", "text": f"text {index}", "video": f"v{index // 2}", key: value}
+        for index, value in enumerate(values)
     ]
     data = {"num_videos": 40, "num_found": 38, "missing": ["a"], "failed": {"b": "no video"}}
     return {"format": 1, "task": task, "data": data, "per_query": rows, **changes}
 
 
 def recall_naively(ranks: list[float], k: int) -> float:
-    """Count ranks up to k; a rank shared with others for the first place is no hit."""
+    """Return the percentage of ranks up to k."""
     return 100 * sum(rank <= k for rank in ranks) / len(ranks)
 
 
@@ -36,7 +36,7 @@ def ranks() -> tuple[list[float], list[float]]:
     return (np.maximum(worse - rng.integers(0, 9, 60), 1)).tolist(), worse.tolist()
 
 
-def test_rows_are_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[float], list[float]]) -> None:
+def test_rows_have_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[float], list[float]]) -> None:
     first, second = (make_report("retrieval", "rank", each) for each in ranks)
     second["per_query"].reverse()  # the order of a report does not matter
     rows = {row["metric"]: row for row in compare_reports(first, second, seed=3)}
@@ -44,25 +44,25 @@ def test_rows_are_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[f
     for k in (1, 5, 10):
         row = rows[f"R@{k}"]
         assert (row["first"], row["second"]) == pytest.approx([recall_naively(each, k) for each in ranks])
-    order = np.argsort([f"q{number}" for number in range(60)])
-    groups = np.unique([f"v{number // 2}" for number in order], return_inverse=True)[1]
+    order = np.argsort([f"q{index}" for index in range(60)])
+    groups = np.unique([f"v{index // 2}" for index in order], return_inverse=True)[1]
     a, b = (np.array(each)[order] for each in ranks)
     expected = compare(a, b, seed=3, groups=groups).to_dict()
     assert {name: rows["MnR"][name] for name in expected} == expected
     assert compare_reports(first, second, seed=3)[0] == rows["R@1"] != compare_reports(first, second, seed=4)[0]
     assert rows["MnR"]["better"] == "first", "a lower rank is better"
     assert rows["MnR"]["difference"] < 0
-    turned = {row["metric"]: row["better"] for row in compare_reports(second, first, seed=3)}
-    assert turned["MnR"] == "second"
+    swapped = {row["metric"]: row["better"] for row in compare_reports(second, first, seed=3)}
+    assert swapped["MnR"] == "second"
 
 
-def test_a_report_against_itself_may_be_luck(ranks: tuple[list[float], list[float]]) -> None:
+def test_report_does_not_differ_from_itself(ranks: tuple[list[float], list[float]]) -> None:
     report = make_report("retrieval", "rank", ranks[0])
     for row in compare_reports(report, report):
         assert (row["difference"], row["low"], row["high"], row["better"]) == (0, 0, 0, "neither")
 
 
-def test_moments_and_highlights_are_compared_too() -> None:
+def test_moments_and_highlights_are_compared() -> None:
     overlaps = [0.3, 0.29999, 0.5, 0.7, 0.0, 1.0]
     first, second = make_report("moments", "overlap", overlaps), make_report("moments", "overlap", [0.0] * 6)
     rows = {row["metric"]: row["first"] for row in compare_reports(first, second)}
@@ -75,19 +75,19 @@ def test_moments_and_highlights_are_compared_too() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda other: other.update(task="moments"), "reports must be of the same task, got retrieval and moments"),
-        (lambda other: other.update(task="dreams"), "reports must be of the same task, got retrieval and dreams"),
-        (lambda other: other["per_query"].pop(), "of the same queries, got 1 in one alone, such as q3"),
-        (lambda other: other["per_query"][1].update(text="else"), "got another text of q1: text 1 and else"),
-        (lambda other: other["per_query"][1].update(video="v9"), "got another video of q1: v0 and v9"),
-        (lambda other: other["per_query"][1].update(true=[[0, 1]]), r"got another true of q1: None and \[\[0, 1\]\]"),
+        (lambda other: other.update(task="moments"), "reports must have the same task, got retrieval and moments"),
+        (lambda other: other.update(task="dreams"), "reports must have the same task, got retrieval and dreams"),
+        (lambda other: other["per_query"].pop(), "the same queries, got 1 in one report only, such as q3"),
+        (lambda other: other["per_query"][1].update(text="else"), "got different text of q1: text 1 and else"),
+        (lambda other: other["per_query"][1].update(video="v9"), "got different video of q1: v0 and v9"),
+        (lambda other: other["per_query"][1].update(true=[[0, 1]]), r"got different true of q1: None and \[\[0, 1\]\]"),
         (lambda other: other["per_query"][1].pop("rank"), "reports must have the rank of each query, got none for q1"),
-        (lambda other: other["data"].update(missing=[], num_found=39), "over the same videos, got 38 and 39"),
-        (lambda other: other["data"].update(missing=["c"]), "over the same videos, got 38 and 38"),
-        (lambda other: other["data"].update(num_videos=39, num_found=37), "over the same videos, got 38 and 37"),
+        (lambda other: other["data"].update(missing=[], num_found=39), "the same videos, got 38 and 39"),
+        (lambda other: other["data"].update(missing=["c"]), "the same videos, got 38 and 38"),
+        (lambda other: other["data"].update(num_videos=39, num_found=37), "the same videos, got 38 and 37"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(change: Any, reason: str) -> None:
+def test_reports_that_are_not_comparable_are_rejected(change: Any, reason: str) -> None:
     first = make_report("retrieval", "rank", [1, 2, 3, 4])
     second = copy.deepcopy(first)
     change(second)
@@ -95,7 +95,7 @@ def test_what_cannot_be_compared_is_refused(change: Any, reason: str) -> None:
         compare_reports(first, second)
 
 
-def test_the_command_prints_a_line_a_metric(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
+def test_command_prints_one_line_per_metric(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
     index = ("--index", searched[0] / "index", "--out", tmp_path / "mean")
     assert run("eval", "retrieval", "--videos", world, "--rerank", "mean", *index).code == 0
     paths = searched[0] / "report.json", tmp_path / "mean" / "report.json"
@@ -111,11 +111,11 @@ def test_the_command_prints_a_line_a_metric(searched: tuple[Path, Answer], world
     )
 
 
-def test_a_file_that_is_no_report_is_told(located: tuple[Path, Answer], tmp_path: Path) -> None:
+def test_file_that_is_no_report_is_rejected(located: tuple[Path, Answer], tmp_path: Path) -> None:
     report, other = located[0] / "report.json", tmp_path / "other.json"
     other.write_text('{"format": 0}')
     for path, reason in (
-        (other, "other.json: must be a report.json of vidret eval"),
+        (other, "other.json: must be a report.json"),
         (located[0] / "predictions.jsonl", "predictions.jsonl: cannot be read: Extra data"),
         (tmp_path / "nowhere.json", "nowhere.json: cannot be read: [Errno 2] No such file"),
     ):

@@ -1,4 +1,4 @@
-"""The videos of an evaluation: encoded once, gone on with after an interrupt, whole or cut but never both."""
+"""Indexing for an evaluation: videos are encoded once, runs resume, whole and cut segments never mix."""
 
 import contextlib
 import json
@@ -26,23 +26,23 @@ from vidret.store.store import Store
 from vidret.types import Frames, Sampling, SegmentEmbedding
 
 
-def test_what_is_encoded_is_not_encoded_again(searched: tuple[Path, Answer], world: Path) -> None:
+def test_indexed_videos_are_not_encoded_again(searched: tuple[Path, Answer], world: Path) -> None:
     split = Split("two", ("here",), ("red", "gone", "bad"))
     encoder = colour_encoder()
     with Engine(searched[0] / "index", encoder) as engine:
         gallery, seconds = index_gallery(engine, split, world)
         read_before = encoder.num_frames
         assert index_gallery(engine, split, world)[0] == gallery
-        assert encoder.num_frames == read_before, "nor is the encoder checked"
+        assert encoder.num_frames == read_before, "the encoder is not checked either"
     assert gallery.files == {"red": world / "videos" / "red.mp4", "bad": world / "videos" / "bad.mp4"}
     assert (gallery.missing, list(gallery.failed)) == (["gone"], ["bad"])
     assert not gallery.complete
     assert seconds > 0
 
 
-def test_a_gallery_without_videos_is_refused(world: Path, tmp_path: Path) -> None:
+def test_gallery_without_videos_is_rejected(world: Path, tmp_path: Path) -> None:
     engine = Engine(tmp_path / "index", colour_encoder())
-    with pytest.raises(VidretError, match="must hold the videos of nobody's, got none of 2"):
+    with pytest.raises(VidretError, match="must contain the videos of nobody's, got none of 2"):
         index_gallery(engine, Split("nobody's", (), ("a", "b")), world)
     assert not (tmp_path / "index").exists()
 
@@ -53,7 +53,7 @@ class SlowEncoder(ColourEncoder):
         return super().encode_frames(batch, tokens=tokens)
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_evaluation_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_film(tmp_path / "videos" / "long.mp4", *[("red", 3), ("blue", 3)] * 8)
     write_rows(tmp_path / "captions.jsonl", [{"video": "long.mp4", "captions": ["red"]}])
 
@@ -71,53 +71,51 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypa
     def load_slowly(*_: Any, **__: Any) -> SlowEncoder:
         return SlowEncoder("colours-cut")
 
-    asked = ("eval", "retrieval", "--videos", tmp_path, "--out", tmp_path / "out")
+    command = ("eval", "retrieval", "--videos", tmp_path, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(vidret.cli.evaluation, "show_progress", interrupt)
-        answer = run(*asked, load=load_slowly)
+        answer = run(*command, load=load_slowly)
     assert (answer.code, answer.out) == (1, "")
-    assert "error: interrupted while encoding: the same command goes on from there" in answer.err
+    assert "error: interrupted while encoding; run the same command again to resume" in answer.err
     assert not (tmp_path / "out" / "report.json").exists()
     with Store.open(tmp_path / "out" / "index") as store:
         stored = store.info().segments
     assert 0 < stored < 12
     encoder = colour_encoder()
-    assert run(*asked, load=lambda *_, **__: encoder).code == 0
-    assert encoder.num_frames == 2 + (12 - stored) * 4, "the check of the encoder, and what was left"
+    assert run(*command, load=lambda *_, **__: encoder).code == 0
+    assert encoder.num_frames == 2 + (12 - stored) * 4, "the check of the encoder, and the remaining segments"
     assert read(tmp_path / "out" / "report.json")["model"]["num_segments"] == 12
 
 
-def test_whole_videos_are_seen_as_in_benchmarks_and_never_mix_with_cut_ones(
-    searched: tuple[Path, Answer], world: Path, tmp_path: Path
-) -> None:
+def test_whole_videos_and_cut_segments_never_mix(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
     out = tmp_path / "whole"
-    asked = ("eval", "retrieval", "--videos", world, "--segments", "whole")
-    assert run(*asked, "--out", out).code == 0
+    command = ("eval", "retrieval", "--videos", world, "--segments", "whole")
+    assert run(*command, "--out", out).code == 0
     model = read(out / "report.json")["model"]
     assert (model["name"], model["fingerprint"]) == ("colours#whole", "colours-whole")
-    assert (model["segments"], model["num_segments"]) == ("one a video", 4)
+    assert (model["segments"], model["num_segments"]) == ("one per video", 4)
     with Engine(out / "index", colour_encoder(whole=True)) as engine:
         assert engine.curve("red", world / "videos" / "mixed.mp4").times.tolist() == [0, 5, 10, 15]
         assert engine.curve("red", world / "videos" / "red.mp4").times.tolist() == [0, 1, 2]
 
     cut = searched[0] / "index"
-    answer = run(*asked, "--index", cut, "--out", tmp_path / "other")
+    answer = run(*command, "--index", cut, "--out", tmp_path / "other")
     assert (answer.code, answer.out) == (1, "")
     assert f"{cut}: segments must be whole, got an index of cut segments" in answer.err
-    answer = run(*asked[:-1], "cut", "--index", out / "index", "--out", tmp_path / "other")
+    answer = run(*command[:-1], "cut", "--index", out / "index", "--out", tmp_path / "other")
     assert f"{out / 'index'}: segments must be cut, got an index of whole videos" in answer.err
-    answer = run(*asked, "--model", "colours", "--index", cut, "--out", tmp_path / "other")
+    answer = run(*command, "--model", "colours", "--index", cut, "--out", tmp_path / "other")
     assert answer.code == 1
     assert "built with colours (colours-cut), cannot be used with colours#whole (colours-whole)" in answer.err
     assert run("eval", "retrieval", "--videos", world, "--index", out / "index", "--out", tmp_path / "other").code == 0
-    assert read(tmp_path / "other" / "report.json")["model"]["segments"] == "one a video", "as the index has it"
+    assert read(tmp_path / "other" / "report.json")["model"]["segments"] == "one per video", "as in the index"
 
 
-def test_benchmarks_of_retrieval_are_whole(world: Path, tmp_path: Path) -> None:
+def test_retrieval_benchmarks_use_whole_videos(world: Path, tmp_path: Path) -> None:
     (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text(
         "key,vid_key,video_id,sentence\nret0,msr0,red,red\nret1,msr1,blue,blue\n"
     )
-    asked = ("eval", "msrvtt", "--videos", world, "--annotations", tmp_path, "--out", tmp_path / "out", "--html")
+    command = ("eval", "msrvtt", "--videos", world, "--annotations", tmp_path, "--out", tmp_path / "out", "--html")
     names: list[str] = []
 
     def load(name: str, **more: Any) -> ColourEncoder:
@@ -126,7 +124,7 @@ def test_benchmarks_of_retrieval_are_whole(world: Path, tmp_path: Path) -> None:
         assert isinstance(encoder, ColourEncoder)
         return encoder
 
-    answer = run(*asked, load=load)
+    answer = run(*command, load=load)
     assert answer.code == 0, answer.err
     assert names == ["ViT-B-32-quickgelu/openai#whole"]
     facts = read(tmp_path / "out" / "report.json")
@@ -136,32 +134,32 @@ def test_benchmarks_of_retrieval_are_whole(world: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["clip", "ucofia", "glscl"])
-def test_a_trained_aligner_scores_its_own_models_benchmark(method: str, world: Path, tmp_path: Path) -> None:
+def test_trained_aligner_is_used_with_its_model(method: str, world: Path, tmp_path: Path) -> None:
     (tmp_path / "MSRVTT_JSFUSION_test.csv").write_text(
         "key,vid_key,video_id,sentence\nret0,msr0,red,red\nret1,msr1,blue,blue\n"
     )
     model, out = tmp_path / "model.safetensors", tmp_path / "out"
     make_module(method).export(model)
-    asked = ("eval", "msrvtt", "--videos", world, "--annotations", tmp_path, "--out", out, "--model", model)
-    answer = run(*asked, load=load_encoder)
+    command = ("eval", "msrvtt", "--videos", world, "--annotations", tmp_path, "--out", out, "--model", model)
+    answer = run(*command, load=load_encoder)
     assert answer.code == 0, answer.err
     facts, aligner = read(out / "report.json"), str(tmp_path / "model.aligner.safetensors")
     used = aligner if method != "clip" else "mean"
     assert facts["settings"]["rerank"] == used
     assert f"scored by {used}" in answer.err
     if method == "ucofia":
-        answer = run(*asked, "--rerank", "mean", load=load_encoder)
+        answer = run(*command, "--rerank", "mean", load=load_encoder)
         assert answer.code == 0, answer.err
-        assert read(out / "report.json")["settings"]["rerank"] == "mean", "what is asked for is done"
+        assert read(out / "report.json")["settings"]["rerank"] == "mean", "the given reranker takes precedence"
 
 
-def test_an_index_is_made_for_what_orders_its_hits(tmp_path: Path) -> None:
+def test_index_is_prepared_for_the_reranker(tmp_path: Path) -> None:
     write_film(tmp_path / "red.mp4", ("red", 1))
     write_rows(tmp_path / "captions.jsonl", [{"video": "red.mp4", "captions": ["red"]}])
     for rerank, made_for, with_tokens in (("ucofia", "ucofia", 1), ("mean", "none", 0)):
         out = tmp_path / rerank
-        asked = ("eval", "retrieval", "--videos", tmp_path, "--rerank", rerank, "--out", out)
-        answer = run(*asked, load=lambda *_, **__: PatchEncoder())
+        command = ("eval", "retrieval", "--videos", tmp_path, "--rerank", rerank, "--out", out)
+        answer = run(*command, load=lambda *_, **__: PatchEncoder())
         assert answer.code == 0, answer.err
         facts = read(out / "report.json")
         assert facts["settings"]["rerank"] == rerank
@@ -173,11 +171,11 @@ class CardedEncoder(ColourEncoder):
     card = Card("tiny", "odd", VISION, TEXT, sampling=Sampling(whole=True))
 
 
-def test_a_model_with_a_card_has_it_in_the_report(tmp_path: Path) -> None:
+def test_report_contains_the_card_of_the_model(tmp_path: Path) -> None:
     encoder = CardedEncoder()
     index, made_with = tmp_path / "index", (encoder.name, encoder.fingerprint)
     Store.create(index, encoder_name=made_with[0], encoder_fingerprint=made_with[1], dim=encoder.dim).close()
     with Engine(index, encoder) as engine:
-        told = json.loads(json.dumps(describe_model(engine)))
-    assert told["method"] == "tiny"
-    assert Card.from_json(json.dumps({"format": 1, **told["card"]})) == encoder.card
+        description = json.loads(json.dumps(describe_model(engine)))
+    assert description["method"] == "tiny"
+    assert Card.from_json(json.dumps({"format": 1, **description["card"]})) == encoder.card

@@ -1,4 +1,4 @@
-"""vidret eval moments, highlights and score: what is found is where the colours are, and counted as metrics count."""
+"""vidret eval moments, highlights and score: spans match the colours, and results equal the metrics."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from vidret.metrics.highlight import score_highlights, score_tvsum, score_youtub
 from vidret.metrics.predictions import Prediction, read_predictions
 
 Located = tuple[Path, Answer]
-THERE = MOMENTS[:6]
+AVAILABLE = MOMENTS[:6]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def engine(searched: tuple[Path, Answer]) -> Engine:
 
 
 def queries_of(world: Path) -> list[LabelledQuery]:
-    return [query for query in read_split("moments", world).queries if int(query.id) <= len(THERE)]
+    return [query for query in read_split("moments", world).queries if int(query.id) <= len(AVAILABLE)]
 
 
 def without_queries(facts: dict[str, Any]) -> dict[str, Any]:
@@ -57,10 +57,10 @@ def overlap_naively(found: tuple[float, float], true: tuple[float, float]) -> fl
     return shared / (found[1] - found[0] + true[1] - true[0] - shared)
 
 
-def test_moments_are_found_where_the_colours_are(report: dict[str, Any]) -> None:
+def test_moments_match_the_colours(report: dict[str, Any]) -> None:
     rows = {row["id"]: row for row in report["per_query"]}
-    assert list(rows) == [str(moment[0]) for moment in THERE]
-    for qid, query, video, duration, window, kind in THERE:
+    assert list(rows) == [str(moment[0]) for moment in AVAILABLE]
+    for qid, query, video, duration, window, kind in AVAILABLE:
         row = rows[str(qid)]
         assert (row["text"], row["video"], row["domain"], row["duration"]) == (query, video, kind, duration)
         assert row["true"] == [list(window)]
@@ -68,22 +68,21 @@ def test_moments_are_found_where_the_colours_are(report: dict[str, Any]) -> None
     assert [rows[str(qid)]["overlap"] > 0.9 for qid in (1, 2, 3)] == [True] * 3
 
 
-def test_the_results_are_those_of_the_metrics_on_what_was_found(
+def test_results_equal_the_metrics_of_the_predictions(
     report: dict[str, Any], predictions: list[Prediction], world: Path
 ) -> None:
     queries = queries_of(world)
     results = report["results"]
     assert results["moments"] == without_queries(score_moments(queries, predictions, lengths=OPEN_LENGTHS).to_dict())
     for domain in ("scenes", "single"):
-        part = [query for query in queries if query.domain == domain]
-        own = [each for each in predictions if each.id in {query.id for query in part}]
-        assert results["domains"][domain] == without_queries(score_moments(part, own, lengths=OPEN_LENGTHS).to_dict())
+        in_domain = [query for query in queries if query.domain == domain]
+        own = [each for each in predictions if each.id in {query.id for query in in_domain}]
+        expected = score_moments(in_domain, own, lengths=OPEN_LENGTHS).to_dict()
+        assert results["domains"][domain] == without_queries(expected)
     assert results["domains"].keys() == {"scenes", "single"}
 
 
-def test_the_whole_index_is_searched_and_copies_are_one_video(
-    report: dict[str, Any], engine: Engine, world: Path
-) -> None:
+def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine: Engine, world: Path) -> None:
     names = {"twin.mp4": "white"}  # the same content
     found = {}
     for query in queries_of(world):
@@ -99,12 +98,12 @@ def test_the_whole_index_is_searched_and_copies_are_one_video(
     assert report["settings"]["corpus_videos"] == 100
 
 
-def test_predictions_are_in_the_form_of_submissions(
+def test_predictions_have_the_format_of_submissions(
     predictions: list[Prediction], located: Located, engine: Engine, world: Path
 ) -> None:
     rows = [json.loads(line) for line in (located[0] / "predictions.jsonl").read_text().splitlines()]
-    assert [row["qid"] for row in rows] == [moment[0] for moment in THERE]
-    assert [(row["query"], row["vid"]) for row in rows] == [moment[1:3] for moment in THERE]
+    assert [row["qid"] for row in rows] == [moment[0] for moment in AVAILABLE]
+    assert [(row["query"], row["vid"]) for row in rows] == [moment[1:3] for moment in AVAILABLE]
     for row, each in zip(rows, predictions, strict=True):
         assert each.spans is not None
         moments = engine.locate(
@@ -113,33 +112,31 @@ def test_predictions_are_in_the_form_of_submissions(
         assert each.spans.tolist() == [[m.start, m.end, m.score] for m in moments]
 
 
-def test_the_report_says_what_its_numbers_are_of(report: dict[str, Any], located: Located) -> None:
+def test_report_describes_data_model_and_settings(report: dict[str, Any], located: Located) -> None:
     data = report["data"]
     assert (data["num_queries"], data["num_videos"], data["num_found"]) == (8, 6, 4)
     assert (data["missing"], list(data["failed"])) == (["gone"], ["bad"])
-    assert report["settings"]["by"] == "the curve of similarity"
+    assert report["settings"]["by"] == "the similarity curve"
     assert "intersection over union" in report["settings"]["protocol"]
     assert report["seconds"].keys() == {"indexing", "scoring"}
     out, err = located[1].out, located[1].err
     assert "8 queries, 4 of 6 videos" in err
-    assert "1 videos missing, left out with their rows: gone" in err
+    assert "1 videos missing, omitted with their rows: gone" in err
     assert "written to" in err
     assert "report.json, predictions.jsonl, report.html" in err
     titles = [part.splitlines()[0] for part in out.split("\n\n")]
     assert titles == [
         "moments, each in its own video",
-        "moments, scenes alone",
-        "moments, single alone",
+        "moments, scenes only",
+        "moments, single only",
         "moments, each in 4 videos",
     ]
     assert " ".join(out.splitlines()[1].split()) == "true spans queries R1@0.3 R1@0.5 R1@0.7 R5@0.5 mIoU mAP"
     assert out.splitlines()[2].split()[:2] == ["all", "6"]
 
 
-def test_score_gives_the_numbers_of_the_report(
-    report: dict[str, Any], located: Located, world: Path, tmp_path: Path
-) -> None:
-    truth = write_rows(tmp_path / "kept.jsonl", map(as_row, THERE))
+def test_score_command_equals_the_report(report: dict[str, Any], located: Located, world: Path, tmp_path: Path) -> None:
+    truth = write_rows(tmp_path / "kept.jsonl", map(as_row, AVAILABLE))
     pred = ("--pred", located[0] / "predictions.jsonl")
     answer = run("eval", "score", *pred, "--truth", truth, "--json")
     assert json.loads(answer.out) == {name: report["results"][name] for name in ("moments", "domains")}
@@ -154,7 +151,7 @@ def test_score_gives_the_numbers_of_the_report(
 
 
 def write_rated(folder: Path) -> None:
-    """Write QVHighlights' form: in the film of green (0 to 5 s), red (to 9) and yellow, clips of 2 s rated by three."""
+    """Write ratings in QVHighlights' format for the film of green (to 5 s), red (to 9 s) and yellow."""
     rows = []
     for qid, query, clips in ((1, "green", (0, 1)), (2, "red", (3,)), (3, "yellow", (5, 6, 7))):
         row = as_row((qid, query, "mixed", 16, (clips[0] * 2, clips[-1] * 2 + 2), "any"))
@@ -162,7 +159,7 @@ def write_rated(folder: Path) -> None:
     write_rows(folder / "highlight_val_release.jsonl", rows)
 
 
-def test_highlights_are_where_the_colours_are(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
+def test_highlights_match_the_colours(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
     write_rated(tmp_path)
     shared = ("--videos", world, "--annotations", tmp_path, "--index", searched[0] / "index", "--out", tmp_path / "out")
     answer = run("eval", "highlights", *shared)
@@ -202,15 +199,15 @@ def test_highlights_are_where_the_colours_are(searched: tuple[Path, Answer], wor
     assert again == both
 
 
-def test_saliency_alone_can_be_scored(tmp_path: Path) -> None:
+def test_saliency_is_scored_without_windows(tmp_path: Path) -> None:
     write_rated(tmp_path)
     scores = [[1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]]
     pred = write_rows(
         tmp_path / "pred.jsonl",
         ({"qid": qid, "pred_saliency_scores": each} for qid, each in enumerate(scores, start=1)),
     )
-    asked = ("eval", "score", "--pred", pred, "--truth", tmp_path, "--data", "qvhighlights-val")
-    table = run(*asked).out.splitlines()
+    command = ("eval", "score", "--pred", pred, "--truth", tmp_path, "--data", "qvhighlights-val")
+    table = run(*command).out.splitlines()
     assert table[2].split()[:3] == ["Fair", f"{(100 + 100 + 37.5) / 3:.1f}", "66.7"]
     write_rows(tmp_path / "moments.jsonl", map(as_row, MOMENTS[:3]))
     answer = run("eval", "score", "--pred", pred, "--truth", tmp_path)
@@ -218,9 +215,9 @@ def test_saliency_alone_can_be_scored(tmp_path: Path) -> None:
     assert "pred.jsonl: must have, for each query, what moments has labels for: windows or saliency" in answer.err
 
 
-def test_clips_are_rated_at_their_middle_whatever_the_benchmark(engine: Engine, world: Path, tmp_path: Path) -> None:
-    marks = [[1, 5], [2, 4], [5, 1], [3, 3], [1, 1], [2, 2], [4, 4], [1, 2]]
-    tvsum = {"qid": 1, "query": "red", "vid": "mixed", "duration": 8, "label": marks, "domain": "VT"}
+def test_clips_are_rated_at_their_middle(engine: Engine, world: Path, tmp_path: Path) -> None:
+    ratings = [[1, 5], [2, 4], [5, 1], [3, 3], [1, 1], [2, 2], [4, 4], [1, 2]]
+    tvsum = {"qid": 1, "query": "red", "vid": "mixed", "duration": 8, "label": ratings, "domain": "VT"}
     write_rows(tmp_path / "tvsum_val_release.jsonl", [tvsum])
     youtube = {"qid": 1, "query": "green", "vid": "mixed", "duration": 16, "fps": 25, "domain": "dog"}
     youtube |= {"clip": [[0, 100], [50, 150], [200, 300]], "label": [[1], [1], [-1]]}
@@ -257,10 +254,10 @@ def test_new_benchmark_needs_only_a_reader_and_a_registry_entry(
     assert results["highlights"]["mAP"]["average"] == 100, "the domain metric, not that of rating levels"
 
 
-# What cannot be counted
+# Missing labels
 
 
-def test_without_labels_there_is_a_submission_and_no_number(
+def test_without_labels_predictions_are_written_but_not_scored(
     searched: tuple[Path, Answer], world: Path, tmp_path: Path
 ) -> None:
     rows = [{"qid": 9, "query": "red", "vid": "mixed", "duration": 16}]
@@ -279,7 +276,7 @@ def test_without_labels_there_is_a_submission_and_no_number(
     assert "note: the labels of the test split are not in this file" in answer.err
 
 
-def test_labels_for_some_are_refused_before_the_work(engine: Engine, world: Path, tmp_path: Path) -> None:
+def test_labels_for_some_queries_only_are_rejected(engine: Engine, world: Path, tmp_path: Path) -> None:
     bare = {name: value for name, value in as_row(MOMENTS[1]).items() if name != "relevant_windows"}
     write_rows(tmp_path / "moments.jsonl", [as_row(MOMENTS[0]), bare])
     split = read_split("moments", tmp_path)
@@ -288,7 +285,7 @@ def test_labels_for_some_are_refused_before_the_work(engine: Engine, world: Path
         evaluate_moments(engine, split, gallery)
     with pytest.raises(VidretError, match="moments: queries must have ratings to score highlights, got none for 1"):
         evaluate_highlights(engine, split, gallery)
-    with pytest.raises(VidretError, match="moments: must have a query into a video that is there, got none"):
+    with pytest.raises(VidretError, match="moments: must have at least one query into an available video, got none"):
         evaluate_moments(engine, split, Gallery({}, ["mixed"], {}))
-    with pytest.raises(VidretError, match="moments: must have a query into a video that is there, got none"):
+    with pytest.raises(VidretError, match="moments: must have at least one query into an available video, got none"):
         evaluate_moments(engine, split, Gallery(gallery.files, [], {"mixed": "no frame could be decoded"}))

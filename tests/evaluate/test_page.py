@@ -1,4 +1,4 @@
-"""The page of a report: whole in itself, any text as it is, curves and pictures that are what the numbers say."""
+"""The HTML page of a report: self-contained, with escaped text, and plots and images that match the results."""
 
 import base64
 import io
@@ -14,17 +14,17 @@ from PIL import Image
 from tests.evaluate.world import Answer, read
 from vidret.data.records import LabelledQuery, Split
 from vidret.errors import VidretError
-from vidret.evaluate.page import as_table, count_overlaps, trace_overlaps, trace_recall, write_page
+from vidret.evaluate.page import count_overlaps, render_table, trace_overlaps, trace_recall, write_page
 from vidret.evaluate.plots import Scale, plot_histogram, plot_recall, plot_thresholds, plot_timeline
 from vidret.evaluate.report import Gallery, Report
-from vidret.evaluate.worst import NUM_HITS, find_gap, show_worst
+from vidret.evaluate.worst import NUM_HITS, find_gap, render_worst
 
 VOID = ("meta", "img", "br", "link", "input", "hr")
 Attributes = list[tuple[str, str | None]]
 
 
 class Tree(HTMLParser):
-    """Read a page, refusing tags that do not close in turn; keep tags, texts and pictures."""
+    """A parsed page with its tags and texts; tags that are not properly nested fail."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def pages(searched: tuple[Path, Answer], located: tuple[Path, Answer]) -> dict[s
 
 
 def colour_of(source: str | None) -> tuple[int, ...]:
-    """Give the colour in the middle of a picture that stands in a page."""
+    """Return the colour in the middle of an embedded image."""
     assert source is not None
     head, _, data = source.partition(",")
     assert head == "data:image/jpeg;base64"
@@ -71,7 +71,7 @@ def colour_of(source: str | None) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("name", ["retrieval", "moments"])
-def test_a_page_needs_nothing_else(pages: dict[str, str], name: str) -> None:
+def test_page_loads_nothing(pages: dict[str, str], name: str) -> None:
     tree = Tree(pages[name])
     for tag, attributes in tree.tags:
         assert tag not in ("script", "link", "iframe", "object", "a")
@@ -88,7 +88,7 @@ def test_a_page_needs_nothing_else(pages: dict[str, str], name: str) -> None:
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in tree.find("meta")
 
 
-def test_text_stands_as_it_is(pages: dict[str, str]) -> None:
+def test_text_is_escaped(pages: dict[str, str]) -> None:
     assert "a red thing & <more>" in Tree(pages["retrieval"]).texts
     assert "a red thing &amp; &lt;more&gt;" in pages["retrieval"]
     assert "red & <blue>" in Tree(pages["moments"]).texts
@@ -96,15 +96,15 @@ def test_text_stands_as_it_is(pages: dict[str, str]) -> None:
     assert "<blue>" not in pages["moments"]
 
 
-def test_a_page_tells_what_the_report_tells(pages: dict[str, str], searched: tuple[Path, Answer], world: Path) -> None:
+def test_page_has_the_content_of_the_report(pages: dict[str, str], searched: tuple[Path, Answer], world: Path) -> None:
     texts = Tree(pages["retrieval"]).texts
     facts = read(searched[0] / "report.json")
     assert f"Retrieval on {world.name}" in texts
     assert f"{world.name}: 10 captions, 5 of 7 videos" in texts
-    assert "1 videos missing, left out with their rows: gone.mp4" in texts
+    assert "1 videos missing, omitted with their rows: gone.mp4" in texts
     assert f"bad.mp4: {facts['data']['failed']['bad.mp4']}" in texts
     assert facts["results"]["rows"][0]["protocol"] in texts
-    assert "t2v, plain: 2 queries share their rank" in texts
+    assert "t2v, plain: 2 tied queries" in texts
     assert f"torch {facts['versions']['torch']}" in texts
     plain = facts["results"]["rows"][0]
     row = texts.index("plain")
@@ -115,7 +115,7 @@ def test_a_page_tells_what_the_report_tells(pages: dict[str, str], searched: tup
 # Worst queries
 
 
-def test_the_worst_queries_come_first_with_their_own_video_and_what_was_found(
+def test_worst_queries_show_their_video_and_the_top_videos(
     pages: dict[str, str], searched: tuple[Path, Answer]
 ) -> None:
     rows = read(searched[0] / "report.json")["per_query"]
@@ -135,7 +135,7 @@ def test_the_worst_queries_come_first_with_their_own_video_and_what_was_found(
     assert known["mixed.mp4"][0] > 150 > 100 > known["mixed.mp4"][1], "the middle of green, red and yellow"
 
 
-def test_moments_are_shown_on_a_line_and_as_frames(pages: dict[str, str], located: tuple[Path, Answer]) -> None:
+def test_moments_have_a_timeline_and_frames(pages: dict[str, str], located: tuple[Path, Answer]) -> None:
     rows = {row["text"]: row for row in read(located[0] / "report.json")["per_query"]}
     tree = Tree(pages["moments"])
     overlaps = [float(text.split()[1].rstrip(",")) for text in tree.texts if text.startswith("overlap 0.")]
@@ -143,7 +143,7 @@ def test_moments_are_shown_on_a_line_and_as_frames(pages: dict[str, str], locate
     assert len([each for each in tree.find("svg") if each["class"] == "timeline"]) == len(rows)
     article = next(part for part in pages["moments"].split("<article>") if "<h3>yellow</h3>" in part)
     shots = re.findall(r'src="([^"]+)"', article)
-    assert len(shots) == 4, "two of the true window, two of the span found"
+    assert len(shots) == 4, "two of the true span, two of the predicted one"
     for shot in shots:
         red, green, blue = colour_of(shot)
         assert min(red, green) > 150 > 100 > blue
@@ -156,20 +156,20 @@ def test_moments_are_shown_on_a_line_and_as_frames(pages: dict[str, str], locate
     assert float(bar[2]) / width == pytest.approx(7 / 16, abs=1e-3)
 
 
-def test_what_was_not_found_and_what_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_queries_without_span_and_unreadable_videos_are_shown_as_such(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("no video")
     row: dict[str, Any] = {"text": "a dog", "video": "bad", "true": [[1, 2]], "found": None, "duration": None}
     facts = {"task": "moments", "per_query": [{**row, "overlap": 0.0}]}
-    heading, article = show_worst(facts, {"bad": tmp_path / "bad.mp4"})
+    heading, article = render_worst(facts, {"bad": tmp_path / "bad.mp4"})
     assert heading == "<h2>The 1 worst queries</h2>"
     tree = Tree(article)
-    assert "overlap 0.00, in bad; nothing was found" in tree.texts
+    assert "overlap 0.00, in bad; no span found" in tree.texts
     assert tree.find("img") == []
     assert len([each for each in tree.find("p") if each["class"] == "unread"]) == 2
-    assert list(show_worst({"task": "highlights", "per_query": [{"text": "a dog"}]}, {})) == []
+    assert list(render_worst({"task": "highlights", "per_query": [{"text": "a dog"}]}, {})) == []
 
 
-def test_gaps_are_from_the_nearest_true_window() -> None:
+def test_gap_is_the_distance_to_the_nearest_true_span() -> None:
     true = [[10, 20], [40, 50]]
     for found, gap in (([0, 4, 0.9], 6), ([22, 25, 0.9], 2), ([30, 39, 0.9], 1), ([60, 61, 0.9], 10), ([15, 45, 1], 0)):
         assert find_gap({"true": true, "found": found}) == gap
@@ -179,13 +179,13 @@ def test_gaps_are_from_the_nearest_true_window() -> None:
 # Tables and curves
 
 
-def test_a_table_stands_numbers_to_the_right() -> None:
-    tree = Tree(as_table((["what", "IoU", "R@1"], [["a <b>", "0.5", "61.0"], ["c", "", "7.5"]])))
+def test_table_aligns_numbers_to_the_right() -> None:
+    tree = Tree(render_table((["what", "IoU", "R@1"], [["a <b>", "0.5", "61.0"], ["c", "", "7.5"]])))
     assert [each.get("class") for each in tree.find("th")] == [None, "number", "number"]
     assert [text for text in tree.texts if text.strip()] == ["what", "IoU", "R@1", "a <b>", "0.5", "61.0", "c", "7.5"]
 
 
-def test_curves_are_shares_counted_by_hand() -> None:
+def test_curves_equal_counts_by_hand() -> None:
     ranks, overlaps = np.array([1, 1.5, 3, 8]), np.array([0, 0.05, 0.1, 0.349, 0.35, 0.999, 1])
     for k, share in trace_recall(ranks, 9):
         assert share == 100 * sum(rank < k + 1 if k > 1 else rank == 1 for rank in ranks) / 4
@@ -195,7 +195,7 @@ def test_curves_are_shares_counted_by_hand() -> None:
     assert count_overlaps(overlaps) == [2, 1, 0, 2, 0, 0, 0, 0, 0, 2]
 
 
-def test_scales_place_ends_at_ends() -> None:
+def test_scales_map_ends_to_ends() -> None:
     up, log = Scale(0, 100, 200, 0), Scale(1, 100, 40, 440, log=True)
     assert (up(0), up(50), up(100)) == (200, 100, 0)
     assert (log(1), log(10), log(100)) == (40, 240, 440)
@@ -207,7 +207,7 @@ def points_of(picture: str) -> list[list[tuple[float, float]]]:
     return [[(float(x), float(y)) for x, y in (pair.split(",") for pair in line.split())] for line in lines]
 
 
-def test_plots_are_svg_with_curves_bars_and_names() -> None:
+def test_plots_are_svg_with_curves_bars_and_labels() -> None:
     picture = plot_recall(
         {"text to video": [(1, 0.0), (2, 50.0), (4, 100.0)], "video & text": [(1, 100.0), (4, 100.0)]}
     )
@@ -215,7 +215,7 @@ def test_plots_are_svg_with_curves_bars_and_names() -> None:
     assert [y for _, y in rising] == sorted((y for _, y in rising), reverse=True)
     assert rising[1][0] - rising[0][0] == pytest.approx(rising[2][0] - rising[1][0], abs=0.02), "doubling is a step"
     assert len({y for _, y in flat}) == 1
-    assert {"text to video", "video & text", "R@K, per cent", "K"} <= set(Tree(picture).texts)
+    assert {"text to video", "video & text", "R@K, percent", "K"} <= set(Tree(picture).texts)
 
     (line,) = points_of(plot_thresholds([(0.5, 50.0), (1.0, 0.0)]))
     assert line[0][1] < line[1][1]
@@ -232,16 +232,16 @@ def test_plots_are_svg_with_curves_bars_and_names() -> None:
     ends = [
         float(x) + float(width) for x, width in re.findall(r'class="true" x="([\d.]+)" y="8" width="([\d.]+)"', picture)
     ]
-    assert ends == pytest.approx([52 + 0.4 * 488, 540]), "what passes the video is cut at its end"
+    assert ends == pytest.approx([52 + 0.4 * 488, 540]), "clipped to the video"
     for each in (picture, plot_histogram([5]), plot_timeline(36_000, [[0, 1]], [5, 6, 0.5])):
         Tree(each)
 
 
-def test_a_page_of_a_report_without_numbers_and_one_that_cannot_be_written(tmp_path: Path) -> None:
+def test_page_without_results_and_unwritable_page(tmp_path: Path) -> None:
     split = Split("qvhighlights-test", ("a.jsonl",), ("v",), queries=(LabelledQuery("1", "v", "red", 10.0),))
     row = {"id": "1", "text": "red", "video": "v", "duration": 10.0, "true": [], "found": [0, 1, 0.5]}
     model = {"name": "starter", "segments": "of 12 s"}
-    settings = {"by": "the curve of similarity"}
+    settings = {"by": "the similarity curve"}
     gallery = Gallery({"v": tmp_path / "v.mp4"}, [], {})
     report = Report("moments", split, gallery, model, settings, {}, [row], {"scoring": 1.0})
     write_page(report, tmp_path / "new" / "report.html")

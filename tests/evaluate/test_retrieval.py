@@ -1,4 +1,4 @@
-"""vidret eval retrieval: the numbers are those of a matrix made by loops, and the report says what they are of."""
+"""vidret eval retrieval: equality with scores computed by loops, and the content of the report."""
 
 import json
 from collections.abc import Mapping
@@ -29,17 +29,17 @@ from vidret.video.probe import probe
 from vidret.video.sampling import cut_segments, nearest
 
 Searched = tuple[Path, Answer]
-ASKED = [(video, kind, text) for video, kind, texts in CAPTIONS for text in texts if video in HERE]
+QUERIED = [(video, kind, text) for video, kind, texts in CAPTIONS for text in texts if video in HERE]
 
 
 def score_naively(encoder: ColourEncoder, text: str, path: Path) -> float:
-    """Score a text with a video: of each segment the four frames that fit best, of these means the highest."""
+    """Return the highest score of a video's segments: the mean similarity of their four best frames."""
     info = probe(path)
     sentence = encoder.encode_text([text])[0].sentence
     scores = []
     for cut in cut_segments(info.duration, num_frames=4, fps=1.0):
-        chosen = sorted(set(nearest(info.times, np.array(cut.times)).tolist()))
-        frames = read_frames(str(path), indices=chosen, resize=encoder.resize)
+        indices = sorted(set(nearest(info.times, np.array(cut.times)).tolist()))
+        frames = read_frames(str(path), indices=indices, resize=encoder.resize)
         vectors = encoder.encode_frames([frames])[0].frames.astype(np.float16)
         best = sorted(sum(float(a) * float(b) for a, b in zip(each, sentence, strict=True)) for each in vectors)[-4:]
         scores.append(sum(best) / len(best))
@@ -47,23 +47,23 @@ def score_naively(encoder: ColourEncoder, text: str, path: Path) -> float:
 
 
 def rank_naively(scores: list[float], own: int) -> float:
-    """Rank by counting: one more than the better ones, and half of the other equals."""
+    """Return the mean rank of the correct video, by counting."""
     higher = sum(score > scores[own] for score in scores)
     return 1 + higher + (sum(score == scores[own] for score in scores) - 1) / 2
 
 
 @pytest.fixture(scope="module")
 def matrix(world: Path) -> np.ndarray:
-    """Score every caption of the videos that are there, and the bank after them."""
+    """Return the scores of every caption of an available video, followed by the bank's."""
     encoder = colour_encoder()
-    texts = [text for _, _, text in ASKED] + list(BANK)
+    texts = [text for _, _, text in QUERIED] + list(BANK)
     scores = [[score_naively(encoder, text, world / "videos" / video) for video in HERE] for text in texts]
     return np.array(scores, np.float32)
 
 
 @pytest.fixture(scope="module")
 def truth() -> np.ndarray:
-    return np.array([HERE.index(video) for video, _, _ in ASKED])
+    return np.array([HERE.index(video) for video, _, _ in QUERIED])
 
 
 @pytest.fixture(scope="module")
@@ -75,64 +75,63 @@ def numbers(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.to_dict().items() if name not in ("queries", "ranks")}
 
 
-def test_every_caption_has_the_rank_that_loops_give_it(
-    report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray
-) -> None:
+def test_ranks_equal_loops(report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray) -> None:
     rows = report["per_query"]
-    assert [(row["video"], row["domain"], row["text"]) for row in rows] == ASKED
+    assert [(row["video"], row["domain"], row["text"]) for row in rows] == QUERIED
     assert [row["id"] for row in rows][:2] == ["red.mp4_0", "red.mp4_1"]
     for row, scores, own in zip(rows, matrix.tolist(), truth.tolist(), strict=False):
         assert row["rank"] == rank_naively(scores, own)
         assert row["score"] == pytest.approx(scores[own], abs=1e-4)
         assert [name for name, _ in row["top"]] == [
-            HERE[place] for place in np.argsort(-np.array(scores), kind="stable")
+            HERE[column] for column in np.argsort(-np.array(scores), kind="stable")
         ]
         assert [score for _, score in row["top"]] == pytest.approx(sorted(scores, reverse=True), abs=1e-4)
 
 
-def test_the_rows_are_those_of_the_metrics_on_that_matrix(
-    report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray
-) -> None:
-    scores, of_bank = matrix[: len(truth)], matrix[len(truth) :]
-    label = "5 queries of bank.jsonl, 3 of them of the test itself"
+def test_rows_equal_the_metrics_of_the_matrix(report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray) -> None:
+    scores, bank_scores = matrix[: len(truth)], matrix[len(truth) :]
+    label = "5 queries of bank.jsonl, 3 of them in the test set"
 
     def balance(bank_scores: torch.Tensor) -> Any:
         return sk_norm(bank_scores, temperature=0.05)
 
     expected = [
         *evaluate(scores, truth),
-        evaluate_calibrated("SK-norm", "t2v", [(scores, of_bank)], balance, truth, bank=label),
-        evaluate_calibrated("QB-norm", "t2v", [(scores, of_bank)], qb_norm, truth, bank=label),
-        *(evaluate_dual_softmax(way, 100 * scores, truth) for way in ("t2v", "v2t")),
+        evaluate_calibrated("SK-norm", "t2v", [(scores, bank_scores)], balance, truth, bank=label),
+        evaluate_calibrated("QB-norm", "t2v", [(scores, bank_scores)], qb_norm, truth, bank=label),
+        *(evaluate_dual_softmax(direction, 100 * scores, truth) for direction in ("t2v", "v2t")),
     ]
-    assert sum(text in {text for _, _, text in ASKED} for text in BANK) == 3
+    assert sum(text in {text for _, _, text in QUERIED} for text in BANK) == 3
     assert report["results"]["rows"] == [numbers(row) for row in expected]
 
 
-def test_each_domain_is_measured_among_its_own_videos(
+def test_domains_are_evaluated_with_their_own_videos(
     report: dict[str, Any], matrix: np.ndarray, truth: np.ndarray
 ) -> None:
-    kinds = [kind for _, kind, _ in ASKED]
+    kinds = [kind for _, kind, _ in QUERIED]
     assert set(report["results"]["domains"]) == {"real", "drawn"}
     for domain, rows in report["results"]["domains"].items():
-        own = [number for number, kind in enumerate(kinds) if kind == domain]
-        columns = sorted({int(truth[number]) for number in own})
-        part = evaluate(matrix[own][:, columns], np.array([columns.index(truth[number]) for number in own]))
-        assert rows == [numbers(row) for row in part]
+        own = [index for index, kind in enumerate(kinds) if kind == domain]
+        columns = sorted({int(truth[index]) for index in own})
+        expected = evaluate(matrix[own][:, columns], np.array([columns.index(truth[index]) for index in own]))
+        assert rows == [numbers(row) for row in expected]
 
 
-def test_ties_are_counted_and_their_bounds_shown(report: dict[str, Any], searched: Searched) -> None:
+def test_ties_are_counted_and_bounds_are_printed(report: dict[str, Any], searched: Searched) -> None:
     plain = report["results"]["rows"][0]
     assert plain["num_ties"] == 2, "white and its copy"
     assert plain["optimistic"]["R@1"] > plain["R@1"] == plain["pessimistic"]["R@1"]
     lines = searched[1].out.splitlines()
     assert lines[0] == "search: 8 captions, 5 videos"
-    assert [line.split()[:4] for line in lines[2:4]] == [["text", "to", "video", "plain"], ["if", "ties", "are", "won"]]
-    assert all(line[lines[1].index("R@1") + 2] in "0123456789" for line in lines[2:10]), "numbers stand to the right"
-    assert "R@50" not in searched[1].out, "of five videos nothing is missed"
+    assert lines[2].split()[:4] == ["text", "to", "video", "plain"]
+    assert lines[3].split()[:2] == ["optimistic", "ties"]
+    assert all(line[lines[1].index("R@1") + 2] in "0123456789" for line in lines[2:10]), (
+        "numbers are aligned to the right"
+    )
+    assert "R@50" not in searched[1].out, "trivial with five videos"
 
 
-def test_the_report_says_what_its_numbers_are_of(report: dict[str, Any], world: Path) -> None:
+def test_report_describes_data_model_and_settings(report: dict[str, Any], world: Path) -> None:
     assert (report["format"], report["task"]) == (1, "retrieval")
     data, model = report["data"], report["model"]
     assert data["files"] == [str(world / "captions.jsonl")]
@@ -142,7 +141,7 @@ def test_the_report_says_what_its_numbers_are_of(report: dict[str, Any], world: 
     assert data["failed"]["bad.mp4"]
     assert (model["name"], model["fingerprint"], model["dim"], model["card"]) == ("colours", "colours-cut", 3, None)
     assert (model["num_frames"], model["fps"], model["segments"]) == (4, 1.0, "of 4 s")
-    assert model["num_segments"] == 7, "a copy is stored once"
+    assert model["num_segments"] == 7, "copies are stored once"
     assert report["settings"] == {
         "rerank": "none",
         "levels": {"frames": 1.0},
@@ -156,27 +155,27 @@ def test_the_report_says_what_its_numbers_are_of(report: dict[str, Any], world: 
     assert "mean rank" in report["results"]["rows"][0]["protocol"]
 
 
-def test_missing_and_unreadable_videos_are_named_beside_the_numbers(searched: Searched) -> None:
+def test_missing_and_unreadable_videos_are_listed(searched: Searched) -> None:
     err = searched[1].err
     assert "10 captions, 5 of 7 videos" in err
-    assert "1 videos missing, left out with their rows: gone.mp4" in err
-    assert "1 videos unreadable, left out with their rows: bad.mp4" in err
+    assert "1 videos missing, omitted with their rows: gone.mp4" in err
+    assert "1 videos unreadable, omitted with their rows: bad.mp4" in err
     assert "written to" in err
 
 
 def test_corrected_rows_name_their_bank(searched: Searched) -> None:
-    told = {line[15:27].strip(): line for line in searched[1].out.split("\n\n")[0].splitlines()[2:]}
+    by_label = {line[15:27].strip(): line for line in searched[1].out.split("\n\n")[0].splitlines()[2:]}
     for label in ("SK-norm", "QB-norm"):
-        assert told[label].endswith("5 queries of bank.jsonl, 3 of them of the test itself")
-    assert told["dual softmax"].endswith("all 5 videos of the test set at once")
+        assert by_label[label].endswith("5 queries of bank.jsonl, 3 of them in the test set")
+    assert by_label["dual softmax"].endswith("all 5 videos of the test set at once")
 
 
-def test_texts_scored_a_few_at_a_time_have_the_same_scores(
+def test_batches_of_texts_do_not_change_the_scores(
     searched: Searched, world: Path, monkeypatch: pytest.MonkeyPatch, report: dict[str, Any]
 ) -> None:
     split = read_split("captions", world)
     gallery = Gallery(find_videos(HERE, world)[0], [], {})
-    seen: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     monkeypatch.setattr(retrieval, "AT_ONCE", 3)
     with Engine(searched[0] / "index", colour_encoder()) as engine:
         again = evaluate_retrieval(
@@ -185,32 +184,34 @@ def test_texts_scored_a_few_at_a_time_have_the_same_scores(
             gallery,
             rerank="none",
             bank=Bank("bank.jsonl", BANK),
-            on_progress=lambda *at: seen.append(at),
+            on_progress=lambda *at: progress.append(at),
         )
         assert again.results == report["results"]
-        assert seen == [(8 * part + 8, 40) for part in range(5)], "7 segments, the copied one for both its names"
+        assert progress == [(8 * batch + 8, 40) for batch in range(5)], "7 segments, one of them in two videos"
         monkeypatch.setattr(retrieval, "MEMORY", 100)
         with pytest.raises(VidretError, match="scores must fit into 0 GiB, got 8 texts and 5 videos"):
             evaluate_retrieval(engine, split, gallery, rerank="none")
-        with pytest.raises(VidretError, match=r"empty\.txt: the bank must hold a query, got none"):
+        with pytest.raises(VidretError, match=r"empty\.txt: the bank must contain at least one query, got none"):
             evaluate_retrieval(engine, split, gallery, rerank="none", bank=Bank("empty.txt", []))
-        with pytest.raises(VidretError, match="captions: must have a caption of a video that is there, got none"):
+        with pytest.raises(
+            VidretError, match="captions: must have at least one caption of an available video, got none"
+        ):
             evaluate_retrieval(engine, split, Gallery({}, list(split.videos), {}), rerank="none")
 
 
-def test_captions_of_a_part_of_their_video_are_told(searched: Searched, world: Path, tmp_path: Path) -> None:
+def test_captions_of_a_part_of_their_video_are_noted(searched: Searched, world: Path, tmp_path: Path) -> None:
     rows = [{"annotation_id": 1, "video": "red.mp4", "description": "red"}]
     (tmp_path / "test_data.json").write_text(json.dumps(rows))
     (tmp_path / "test_list.txt").write_text("red.mp4\n")
     index = ("--index", searched[0] / "index", "--annotations", tmp_path, "--out", tmp_path / "out")
     answer = run("eval", "retrieval", "--data", "didemo", "--videos", world, *index)
     assert answer.code == 0
-    assert "note: captions that describe a part of their video, of which all is looked at: 1" in answer.err
+    assert "note: captions that describe a part of their video, though the whole video is scored: 1" in answer.err
     assert "R@50" not in answer.out
-    assert "alone" not in answer.out, "there is but one domain"
+    assert "only" not in answer.out, "there is a single domain"
 
 
-def test_another_ranker_is_another_report(searched: Searched, world: Path, tmp_path: Path) -> None:
+def test_report_names_the_ranker(searched: Searched, world: Path, tmp_path: Path) -> None:
     index = ("--index", searched[0] / "index", "--out", tmp_path / "mean")
     assert run("eval", "retrieval", "--videos", world, "--rerank", "mean", *index).code == 0
     facts = read(tmp_path / "mean" / "report.json")
@@ -220,44 +221,44 @@ def test_another_ranker_is_another_report(searched: Searched, world: Path, tmp_p
     assert not (tmp_path / "mean" / "report.html").exists()
 
 
-def test_a_bank_can_be_lines_of_text(searched: Searched, world: Path, tmp_path: Path) -> None:
+def test_bank_may_be_a_text_file(searched: Searched, world: Path, tmp_path: Path) -> None:
     (tmp_path / "bank.txt").write_text("something else\nred\n")
     index = ("--index", searched[0] / "index", "--out", tmp_path / "out")
     answer = run("eval", "retrieval", "--videos", world, "--calibrate", tmp_path / "bank.txt", *index)
-    assert "2 queries of bank.txt, 1 of them of the test itself" in answer.out
+    assert "2 queries of bank.txt, 1 of them in the test set" in answer.out
     write_rows(tmp_path / "empty.jsonl", [])
     answer = run("eval", "retrieval", "--videos", world, "--calibrate", tmp_path / "empty.jsonl", *index)
     assert (answer.code, answer.out) == (1, "")
-    assert "empty.jsonl: the bank must hold a query, got none" in answer.err
+    assert "empty.jsonl: the bank must contain at least one query, got none" in answer.err
 
 
-class Weighed:
-    """Two levels that do not weigh alike."""
+class Weighted:
+    """A ranker with two levels of unequal weights."""
 
-    name = "weighed"
+    name = "weighted"
     fingerprint = ""
     weights: Mapping[str, float] = {"coarse": 1.0, "fine": 0.5}
     temperature = 0.2
     wants_tokens = False
 
 
-def test_levels_are_corrected_each_and_weighed_as_a_search_weighs_them() -> None:
+def test_levels_are_corrected_separately_and_weighted_as_in_search() -> None:
     rng = np.random.default_rng(0)
-    scores, of_bank = (
-        {name: rng.standard_normal((num, 6)).astype(np.float32) for name in Weighed.weights} for num in (9, 7)
+    scores, bank_scores = (
+        {name: rng.standard_normal((num, 6)).astype(np.float32) for name in Weighted.weights} for num in (9, 7)
     )
-    for levels in (scores, of_bank):
+    for levels in (scores, bank_scores):
         levels[TOTAL] = levels["coarse"] + np.float32(0.5) * levels["fine"]
     truth = np.sort(rng.integers(0, 6, 9))
-    row, other = correct(cast(Ranker, Weighed()), scores, of_bank, truth, "a bank")
+    row, other = correct(cast(Ranker, Weighted()), scores, bank_scores, truth, "a bank")
     expected = []
     for text in range(9):
         corrected = []
         for video in range(6):
             total = 0.0
-            for name, weight in Weighed.weights.items():
-                learned = sk_norm(torch.from_numpy(of_bank[name]), temperature=0.2).potentials
-                total += weight * (float(scores[name][text, video]) + float(learned[video]))
+            for name, weight in Weighted.weights.items():
+                potentials = sk_norm(torch.from_numpy(bank_scores[name]), temperature=0.2).potentials
+                total += weight * (float(scores[name][text, video]) + float(potentials[video]))
             corrected.append(total)
         expected.append(rank_naively(corrected, int(truth[text])))
     assert row.metrics.ranks.mean.tolist() == expected

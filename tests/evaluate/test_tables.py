@@ -1,4 +1,4 @@
-"""Reports as lines: what people compare and no more, and what is missing beside it."""
+"""Reports as text: summaries and tables."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ import numpy as np
 from vidret.data.records import LabelledQuery
 from vidret.data.scoring import OPEN_LENGTHS
 from vidret.evaluate.tables import (
+    describe_missing,
+    describe_report,
     make_tables,
     name_data,
     tabulate_corpus,
     tabulate_highlights,
     tabulate_moments,
     tabulate_rows,
-    tell_missing,
-    tell_report,
 )
 from vidret.metrics.corpus import RetrievedMoment, score_corpus
 from vidret.metrics.grounding import score_moments
@@ -29,7 +29,7 @@ QUERIES = [
 FOUND = [Prediction("1", np.array([[0.0, 4.0, 1.0]])), Prediction("2", np.array([[0.0, 10.0, 1.0]]))]
 
 
-def test_rows_stand_by_direction_and_ties_have_bounds() -> None:
+def test_rows_are_sorted_by_direction_with_bounds_of_ties() -> None:
     scores = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     rows = [row.to_dict() for row in evaluate(scores)]
     corrected = {**rows[0], "label": "SK-norm", "bank": "9 queries of train"}
@@ -37,14 +37,14 @@ def test_rows_stand_by_direction_and_ties_have_bounds() -> None:
     assert columns == ["direction", "scores", "R@1", "R@5", "R@10", "MdR", "MnR", "bank"]
     assert [line[:3] for line in lines] == [
         ["text to video", "plain", "66.7"],
-        ["", "  if ties are won", "100.0"],
-        ["", "  if ties are lost", "66.7"],
+        ["", "  optimistic ties", "100.0"],
+        ["", "  pessimistic ties", "66.7"],
         ["text to video", "SK-norm", "66.7"],
-        ["", "  if ties are won", "100.0"],
-        ["", "  if ties are lost", "66.7"],
+        ["", "  optimistic ties", "100.0"],
+        ["", "  pessimistic ties", "66.7"],
         ["video to text", "plain", "66.7"],
-        ["", "  if ties are won", "100.0"],
-        ["", "  if ties are lost", "66.7"],
+        ["", "  optimistic ties", "100.0"],
+        ["", "  pessimistic ties", "66.7"],
     ]
     assert [line[-1] for line in lines] == ["", "", "", "9 queries of train", *[""] * 5]
     columns, lines = tabulate_rows([evaluate(np.eye(60))[0].to_dict()])
@@ -52,7 +52,7 @@ def test_rows_stand_by_direction_and_ties_have_bounds() -> None:
     assert lines == [["text to video", "plain", "100.0", "100.0", "100.0", "100.0", "1.0", "1.0"]]
 
 
-def test_moments_have_a_line_a_length_that_is_there() -> None:
+def test_moments_have_a_line_per_length_range() -> None:
     facts = score_moments(QUERIES, FOUND, lengths=OPEN_LENGTHS).to_dict()
     columns, lines = tabulate_moments(facts)
     assert columns == ["true spans", "queries", "R1@0.3", "R1@0.5", "R1@0.7", "R5@0.5", "mIoU", "mAP"]
@@ -62,24 +62,24 @@ def test_moments_have_a_line_a_length_that_is_there() -> None:
     assert lines[2][6] == "25.0"
 
 
-def test_a_corpus_is_told_in_words() -> None:
+def test_corpus_table() -> None:
     found = {"1": [RetrievedMoment("v", 0, 5)], "2": [RetrievedMoment("w", 0, 40), RetrievedMoment("v", 0, 40)]}
     facts: dict[str, Any] = score_corpus(QUERIES, found).to_dict()
     columns, lines = tabulate_corpus(facts)
-    assert columns == ["what", "IoU", "R@1", "R@5", "R@10", "R@100"]
+    assert columns == ["task", "IoU", "R@1", "R@5", "R@10", "R@100"]
     assert [line[:4] for line in lines] == [
-        ["right span of the right video (VCMR)", "0.5", "50.0", "100.0"],
-        ["right span of the right video (VCMR)", "0.7", "50.0", "100.0"],
-        ["right span, among those of the right video (SVMR)", "0.5", "100.0", "100.0"],
-        ["right span, among those of the right video (SVMR)", "0.7", "100.0", "100.0"],
-        ["right video (VR)", "", "50.0", "100.0"],
+        ["correct span of the correct video (VCMR)", "0.5", "50.0", "100.0"],
+        ["correct span of the correct video (VCMR)", "0.7", "50.0", "100.0"],
+        ["correct span, among those of the correct video (SVMR)", "0.5", "100.0", "100.0"],
+        ["correct span, among those of the correct video (SVMR)", "0.7", "100.0", "100.0"],
+        ["correct video (VR)", "", "50.0", "100.0"],
     ]
     assert [title for title, _ in make_tables({"results": {"corpus": {"num_videos": 7, **facts}}})] == [
         "moments, each in 7 videos"
     ]
 
 
-def test_highlights_have_a_line_a_domain() -> None:
+def test_highlights_have_a_line_per_domain() -> None:
     queries = [
         LabelledQuery(str(n), "v", "dog", 10.0, clips=(0, 1), saliency=((1,), (0,)), domain=domain)
         for n, domain in enumerate(("dog", "ski", "ski"))
@@ -92,29 +92,29 @@ def test_highlights_have_a_line_a_domain() -> None:
     assert lines == [["dog", "1", "100.0"], ["ski", "2", f"{ski:.1f}"], ["average", "", f"{(100 + ski) / 2:.1f}"]]
 
 
-def test_what_is_missing_is_counted_and_a_few_are_named() -> None:
-    data = {"missing": [f"v{number}" for number in range(7)], "failed": {"w": "no frame could be decoded"}}
-    assert list(tell_missing(data)) == [
-        "7 videos missing, left out with their rows: v0, v1, v2, v3, v4 and 2 more",
-        "1 videos unreadable, left out with their rows: w",
+def test_missing_videos_are_counted_and_the_first_are_listed() -> None:
+    data = {"missing": [f"v{index}" for index in range(7)], "failed": {"w": "no frame could be decoded"}}
+    assert list(describe_missing(data)) == [
+        "7 videos missing, omitted with their rows: v0, v1, v2, v3, v4 and 2 more",
+        "1 videos unreadable, omitted with their rows: w",
     ]
-    assert list(tell_missing({"missing": [], "failed": {}})) == []
+    assert list(describe_missing({"missing": [], "failed": {}})) == []
 
 
-def test_data_of_ones_own_are_named_by_their_folder() -> None:
+def test_custom_data_has_the_name_of_its_folder() -> None:
     assert name_data({"name": "captions", "files": ["/films/holidays/captions.jsonl"]}) == "holidays"
     assert name_data({"name": "tacos-test", "files": ["/data/tacos/test.json"]}) == "tacos-test"
 
 
-def test_a_report_is_told_in_a_few_lines() -> None:
+def test_report_summary() -> None:
     data = {"name": "tacos-test", "files": ["test.json"], "num_captions": 0, "num_queries": 3, "num_found": 1}
     data |= {"num_videos": 2, "missing": ["s1"], "failed": {}, "notes": ["windows that passed their video: 2"]}
     model = {"name": "starter", "segments": "of 12 s"}
     report = {"task": "moments", "data": data, "model": model, "settings": {"by": "the curve"}, "seconds": {}}
-    assert list(tell_report(report)) == [
+    assert list(describe_report(report)) == [
         "moments on tacos-test (test.json)",
         "3 queries, 1 of 2 videos",
         "model starter, segments of 12 s, found by the curve",
-        "1 videos missing, left out with their rows: s1",
+        "1 videos missing, omitted with their rows: s1",
         "note: windows that passed their video: 2",
     ]

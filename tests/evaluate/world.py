@@ -1,4 +1,4 @@
-"""A benchmark of films of plain colours, with a copy, a file that is no video and one that is missing; and a way in."""
+"""A benchmark of films of plain colours with a copy, an invalid and a missing file; and a way to run commands."""
 
 import contextlib
 import io
@@ -46,7 +46,7 @@ HERE = ("red.mp4", "blue.mp4", "mixed.mp4", "white.mp4", "twin.mp4")
 
 
 class Answer(NamedTuple):
-    """What a command line came to."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 
 
 def write_world(folder: Path) -> Path:
-    """Write the films under videos/, and captions and moments beside."""
+    """Write films to videos/, and annotations of captions and moments; return the folder."""
     videos = folder / "videos"
     for name, scenes in SCENES.items():
         write_film(videos / f"{name}.mp4", *scenes)
@@ -80,7 +80,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def load_colours(name: str = "starter", **_: Any) -> Encoder:
-    """Load the encoder of colours under any name, whole or not as the name says."""
+    """Return the encoder of colours for any name, for whole videos if the name says so."""
     return colour_encoder(whole=name.endswith(WHOLE))
 
 
@@ -92,7 +92,7 @@ def colour_encoder(*, whole: bool = False) -> ColourEncoder:
 
 
 def run(*arguments: object, load: Callable[..., Encoder] = load_colours) -> Answer:
-    """Run a command line in this process."""
+    """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(vidret.engine, "load_encoder", load)

@@ -90,12 +90,12 @@ def finish(
     """Print a report, and write it to ``out`` with its predictions and, if ``html`` is set, its page."""
     from dataclasses import replace
 
-    from vidret.evaluate.tables import tell_report
+    from vidret.evaluate.tables import describe_report
     from vidret.metrics.predictions import write_predictions
 
     report = replace(report, seconds={"indexing": indexing_s, **report.seconds})
     facts = report.to_dict()
-    for line in tell_report(facts):
+    for line in describe_report(facts):
         print_message(line)
     print_tables(facts)
     written = ["report.json"]

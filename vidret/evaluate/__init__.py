@@ -1,1 +1,1 @@
-"""A benchmark's annotations and an engine to a report: encode what is missing, ask everything, count, tell."""
+"""Evaluation of an engine on a benchmark: index its videos, run all queries, compute metrics, write a report."""

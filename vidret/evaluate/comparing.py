@@ -1,4 +1,4 @@
-"""Two reports of the same data, held against each other query by query."""
+"""Comparison of two reports on the same data, query by query."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,18 +11,18 @@ from vidret.metrics.compare import compare
 from vidret.metrics.retrieval import hits
 
 Values = Shaped[np.ndarray, " query"]
-SURE = 0.05  # the share of resamples below which a difference is no luck
-SAME = ("text", "video", "true")  # what must be equal for a query to be the same
+SIGNIFICANCE = 0.05  # two-sided share of resamples below which a difference counts as significant
+COMPARED_FIELDS = ("text", "video", "true")  # fields that must be equal in both reports' rows of a query
 
 
 class Metric(NamedTuple):
-    """What makes of each query's rank or overlap the number that is averaged."""
+    """A function of each query's rank, overlap or precision, whose mean is the metric."""
 
     measure: Callable[[Values], Values]
     less_is_better: bool = False
 
 
-# What a task's queries each have, and the metrics of it.
+# By task, the field of a query's row and the metrics computed from it.
 METRICS: Mapping[str, tuple[str, Mapping[str, Metric]]] = {
     "retrieval": (
         "rank",
@@ -47,56 +47,65 @@ METRICS: Mapping[str, tuple[str, Mapping[str, Metric]]] = {
 
 
 def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Compare what two reports say of each query, with paired bootstrap intervals of 95 %.
+    """Compare two reports query by query with paired bootstrap intervals of 95 %.
 
-    Captions of one video are drawn together: they are not independent. The mAP of highlights is here that of all
-    queries alike, not of domains.
+    Captions of the same video are drawn together, since they are not independent. For highlights, mAP is the mean over
+    all queries here, not over domains.
 
     Returns:
-        A row a metric: its name, both means, what ``vidret.metrics.compare.Comparison`` holds, and which one is better:
-        ``first``, ``second``, or ``neither`` where it may be luck.
+        One row per metric: its name, both means, the fields of ``vidret.metrics.compare.Comparison``, and which report
+        is better: ``first``, ``second``, or ``neither`` if the difference may be due to chance.
 
     Raises:
-        VidretError: The reports are not of the same task, queries and videos.
+        VidretError: The reports have different tasks, queries or videos.
     """
     if first["task"] != second["task"] or first["task"] not in METRICS:
-        raise VidretError(f"reports must be of the same task, got {first['task']} and {second['task']}")
+        raise VidretError(f"reports must have the same task, got {first['task']} and {second['task']}")
     rows, others = ({row["id"]: row for row in report["per_query"]} for report in (first, second))
-    check_same(rows, others)
+    check_same_queries(rows, others)
     check_same_videos(first["data"], second["data"])
     key, metrics = METRICS[first["task"]]
-    if unlike := [name for name in rows if key not in rows[name] or key not in others[name]]:
-        raise VidretError(f"reports must have the {key} of each query, got none for {unlike[0]}")
-    ids = sorted(rows)
-    values = [np.array([part[name][key] for name in ids], dtype=np.float64) for part in (rows, others)]
-    groups = np.unique([rows[name]["video"] for name in ids], return_inverse=True)[1]
-    found = []
+    if without := [query_id for query_id in rows if key not in rows[query_id] or key not in others[query_id]]:
+        raise VidretError(f"reports must have the {key} of each query, got none for {without[0]}")
+    query_ids = sorted(rows)
+    values = [np.array([report[each][key] for each in query_ids], dtype=np.float64) for report in (rows, others)]
+    groups = np.unique([rows[query_id]["video"] for query_id in query_ids], return_inverse=True)[1]
+    comparisons = []
     for name, metric in metrics.items():
         a, b = (metric.measure(each) for each in values)
         result = compare(a, b, seed=seed, groups=groups)
         first_wins = (result.difference < 0) == metric.less_is_better
-        better = ("first" if first_wins else "second") if result.share < SURE else "neither"
+        better = ("first" if first_wins else "second") if result.share < SIGNIFICANCE else "neither"
         means = {"first": float(a.mean()), "second": float(b.mean())}
-        found.append({"metric": name, **means, **result.to_dict(), "better": better})
-    return found
+        comparisons.append({"metric": name, **means, **result.to_dict(), "better": better})
+    return comparisons
 
 
-def check_same(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse other queries, and queries of the same name that ask something else or have another answer."""
-    if alone := sorted(rows.keys() ^ others.keys()):
-        raise VidretError(f"reports must be of the same queries, got {len(alone)} in one alone, such as {alone[0]}")
-    for name, row in rows.items():
-        for fact in SAME:
-            if row.get(fact) != others[name].get(fact):
+def check_same_queries(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that both reports have the same queries, with the same text, video and ground truth.
+
+    Raises:
+        VidretError: They have not.
+    """
+    if unmatched := sorted(rows.keys() ^ others.keys()):
+        count = len(unmatched)
+        raise VidretError(f"reports must have the same queries, got {count} in one report only, such as {unmatched[0]}")
+    for query_id, row in rows.items():
+        for field in COMPARED_FIELDS:
+            value, other = row.get(field), others[query_id].get(field)
+            if value != other:
                 raise VidretError(
-                    f"reports must be of the same queries, got another {fact} of {name}: {row.get(fact)} and "
-                    f"{others[name].get(fact)}"
+                    f"reports must have the same queries, got different {field} of {query_id}: {value} and {other}"
                 )
 
 
 def check_same_videos(data: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Refuse ranks among other videos: the fewer there are, the easier it is."""
+    """Check that both reports have the same gallery, since a smaller one is easier.
+
+    Raises:
+        VidretError: They have not.
+    """
     absent = [{*each["missing"], *each["failed"]} for each in (data, other)]
     if data["num_videos"] != other["num_videos"] or absent[0] != absent[1]:
         counts = [each["num_found"] for each in (data, other)]
-        raise VidretError(f"reports must be over the same videos, got {counts[0]} and {counts[1]}")
+        raise VidretError(f"reports must have the same videos, got {counts[0]} and {counts[1]}")

@@ -1,4 +1,4 @@
-"""A benchmark's videos into an index: found by name, encoded where that was not done yet, the rest counted."""
+"""Indexing of a benchmark's videos, and the description of a model for reports."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -22,28 +22,36 @@ def index_gallery(
     workers: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Gallery, float]:
-    """Bring a benchmark's videos into an engine's index; what is there already is not encoded again.
+    """Index the videos of a split, except those that are indexed already.
+
+    Args:
+        engine: The engine whose index receives the videos.
+        split: The split of the benchmark.
+        folder: Folder of the videos.
+        workers: Number of decoding processes.
+        on_progress: Called with the progress of indexing.
 
     Returns:
-        Which videos take part, and the seconds it took.
+        The available videos, and the seconds that it took.
 
     Raises:
-        VidretError: No video is there, or the run was interrupted: the same command goes on from there.
+        VidretError: There is no video, or the run was interrupted; running it again resumes it.
     """
     started = time.monotonic()
     files, missing = find_videos(split.videos, folder)
     if not files:
-        raise VidretError(f"{folder}: must hold the videos of {split.name}, got none of {len(split.videos)}")
+        raise VidretError(f"{folder}: must contain the videos of {split.name}, got none of {len(split.videos)}")
     report = engine.index(sorted(map(str, files.values())), workers=workers, on_progress=on_progress)
     if report.interrupted:
-        raise VidretError("interrupted while encoding: the same command goes on from there")
+        raise VidretError("interrupted while encoding; run the same command again to resume")
     reasons = dict(report.failed)
-    failed = {name: reasons[str(path.absolute())] for name, path in files.items() if str(path.absolute()) in reasons}
+    paths = {video_id: str(path.absolute()) for video_id, path in files.items()}
+    failed = {video_id: reasons[path] for video_id, path in paths.items() if path in reasons}
     return Gallery(files, missing, failed), time.monotonic() - started
 
 
 def describe_model(engine: Engine) -> Mapping[str, Any]:
-    """Give the model's card for a report."""
+    """Return the description of an engine's model and index for a report."""
     encoder, info = engine.encoder, engine.info()
     card, sampling = getattr(encoder, "card", None), encoder.sampling
     return {
@@ -54,7 +62,7 @@ def describe_model(engine: Engine) -> Mapping[str, Any]:
         "card": asdict(card) if card is not None else None,
         "num_frames": sampling.num_frames,
         "fps": sampling.fps,
-        "segments": "one a video" if sampling.whole else f"of {sampling.num_frames / sampling.fps:g} s",
+        "segments": "one per video" if sampling.whole else f"of {sampling.num_frames / sampling.fps:g} s",
         "index_made_for": engine.ranker.name,
         "num_segments": info.searchable,
         "num_with_tokens": info.with_tokens,

@@ -1,10 +1,10 @@
-"""What pages are made of: text that stands as it is, and how it looks."""
+"""Escaping of text for HTML pages, and their style sheet."""
 
 from html import escape
 
 from vidret.text import sanitize
 
-# Light or dark as the reader's machine is, and for narrow screens too.
+# Supports light and dark mode, and narrow screens.
 STYLE = """
 :root { color-scheme: light dark; --paper: #fafaf8; --card: #ffffff; --ink: #18181c; --faint: #5f5f69;
   --line: #dededb; --first: #2654a0; --second: #b4510e; --right: #1c7c4a; --found: #d08a12; }
@@ -57,6 +57,6 @@ li { overflow-wrap: anywhere; }
 """
 
 
-def say(text: object) -> str:
-    """Write any text so that it stands in a page as it is."""
+def escape_text(text: object) -> str:
+    """Return any text escaped for HTML, without control characters."""
     return escape(sanitize(str(text)))

@@ -1,4 +1,4 @@
-"""What an evaluation says: every fact that its numbers depend on, the numbers, and each query's own."""
+"""The report of an evaluation: everything that its results depend on, the results, and those of each query."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ PACKAGES = ("vidret", "torch", "numpy", "open_clip_torch", "faiss-cpu", "faiss-g
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Which of a benchmark's videos are there: their files, those that are missing, and those that cannot be read."""
+    """The available videos of a split: files by video id, missing ids, and reasons by id of unreadable videos."""
 
     files: Mapping[str, Path]
     missing: Sequence[str]
@@ -25,13 +25,13 @@ class Gallery:
 
     @property
     def complete(self) -> bool:
-        """Say whether all videos of the benchmark take part."""
+        """Whether all videos of the split are available."""
         return not self.missing and not self.failed
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One evaluation; ``results`` are as JSON has them, ``per_query`` one row of facts and numbers for each query."""
+    """The report of one evaluation, with values that JSON can represent; ``per_query`` has one row per query."""
 
     task: str
     split: Split
@@ -43,7 +43,7 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the whole as JSON has it."""
+        """Return the content of report.json."""
         return {
             "format": FORMAT,
             "task": self.task,
@@ -67,10 +67,10 @@ class Report:
         }
 
     def save(self, path: Path) -> None:
-        """Write report.json.
+        """Write the report as JSON.
 
         Raises:
-            VidretError: It cannot be written.
+            VidretError: The file cannot be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,26 +80,26 @@ class Report:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read a report.json.
+    """Return the content of a report.json.
 
     Raises:
-        VidretError: It cannot be read, or is something else.
+        VidretError: The file cannot be read, or is not a report of this format.
     """
     try:
         report: Any = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {error}") from error
     if not isinstance(report, dict) or report.get("format") != FORMAT or "per_query" not in report:
-        raise VidretError(f"{path}: must be a report.json of vidret eval")
+        raise VidretError(f"{path}: must be a report.json that vidret eval wrote, in format {FORMAT}")
     return report
 
 
 def list_versions() -> dict[str, str]:
-    """Name the versions that numbers may depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed packages that results may depend on."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""Text-video retrieval of one split: all captions against all videos, in both directions."""
+"""Evaluation of text-video retrieval: all captions of a split for all its videos, in both directions."""
 
 import time
 from collections import defaultdict
@@ -23,10 +23,10 @@ from vidret.metrics.retrieval import CUTS, Row, evaluate, make_row
 from vidret.search.ranking import Ranker
 from vidret.search.reranking import TOTAL, sum_levels
 
-SCALE = 100.0  # CLIP's: cosines become the logits that the dual softmax was published for
+SCALE = 100.0  # CLIP's logit scale: the dual softmax was published for logits, not cosines
 TOP = 10
-MEMORY = 16 << 30  # bytes of scores, and what corrections make of them
-AT_ONCE = 4096  # texts whose embeddings are held at a time
+MEMORY = 16 << 30  # limit in bytes for scores and the copies that corrections make of them
+AT_ONCE = 4096  # texts whose embeddings are in memory at a time
 
 Levels = Mapping[str, Float32[np.ndarray, "text video"]]
 BankLevels = Mapping[str, Float32[np.ndarray, "bank_text video"]]
@@ -34,15 +34,16 @@ BankLevels = Mapping[str, Float32[np.ndarray, "bank_text video"]]
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """Queries that correct scores, and what to call them in the report."""
+    """A bank of queries for hubness correction, and its name in the report."""
 
     name: str
     texts: Sequence[str]
 
-    def describe(self, asked: Set[str]) -> str:
-        """Name the bank, and say how much of the test it holds."""
-        shared = sum(text in asked for text in self.texts)
-        return f"{len(self.texts)} queries of {self.name}" + (f", {shared} of them of the test itself" * bool(shared))
+    def describe(self, captions: Set[str]) -> str:
+        """Return the bank's name and size, and how many of its queries are among the test captions."""
+        num_shared = sum(text in captions for text in self.texts)
+        overlap = f", {num_shared} of them in the test set" if num_shared else ""
+        return f"{len(self.texts)} queries of {self.name}{overlap}"
 
 
 def evaluate_retrieval(
@@ -54,62 +55,57 @@ def evaluate_retrieval(
     bank: Bank | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Score every caption against every video that is there, and count.
+    """Score every caption for every available video, and compute the metrics.
 
-    Captions of videos that are missing or unreadable are left out, and the report names these videos: the gallery is
-    smaller then, and the numbers are not the benchmark's.
+    Captions of missing or unreadable videos are omitted, and the report lists these videos. The gallery is then smaller
+    than the benchmark's, and results are not comparable with it.
 
     Args:
-        engine: Whose index holds the videos.
-        split: The benchmark's.
-        gallery: Which videos are there.
-        rerank: What scores, as in ``Engine.search``.
-        bank: Adds rows corrected by it (SK-norm, QB-norm); a dual softmax, whose bank is the test itself, is always
-            there, labelled as such.
-        on_progress: Called with the number of segments scored and of all, each once for every few thousand texts.
+        engine: An engine whose index contains the videos.
+        split: The split of the benchmark.
+        gallery: The videos that are available.
+        rerank: The reranker that computes the scores; see ``Engine.search``.
+        bank: Adds rows with hubness correction by this bank (SK-norm, QB-norm). Rows with a dual softmax, whose bank is
+            the test set itself, are always included and labelled as such.
+        on_progress: Called with the number of segments scored and of all, where each segment counts once per batch of
+            texts.
 
     Raises:
-        VidretError: No caption is left, the bank is empty, or the matrix does not fit into memory.
+        VidretError: No caption is left, the bank is empty, or the scores do not fit into memory.
     """
     started = time.monotonic()
-    names = [name for name in split.videos if name in gallery.files and name not in gallery.failed]
-    column = {name: number for number, name in enumerate(names)}
-    captions = [caption for caption in split.captions if caption.video in column]
+    video_ids = [video_id for video_id in split.videos if video_id in gallery.files and video_id not in gallery.failed]
+    columns = {video_id: column for column, video_id in enumerate(video_ids)}
+    captions = [caption for caption in split.captions if caption.video in columns]
     if not captions:
-        raise VidretError(f"{split.name}: must have a caption of a video that is there, got none")
+        raise VidretError(f"{split.name}: must have at least one caption of an available video, got none")
     if bank is not None and not bank.texts:
-        raise VidretError(f"{bank.name}: the bank must hold a query, got none")
+        raise VidretError(f"{bank.name}: the bank must contain at least one query, got none")
     ranker = engine.choose_ranker(rerank)
     texts = [caption.text for caption in captions] + list(bank.texts if bank is not None else ())
-    scores = score_texts(engine, texts, [gallery.files[name] for name in names], rerank, on_progress)
-    truth = np.array([column[caption.video] for caption in captions])
+    paths = [gallery.files[video_id] for video_id in video_ids]
+    scores = score_texts(engine, texts, paths, rerank, on_progress)
+    truth = np.array([columns[caption.video] for caption in captions])
     own = {name: level[: len(captions)] for name, level in scores.items()}
     rows = list(evaluate(own[TOTAL], truth))
     if bank is not None:
-        of_bank = {name: level[len(captions) :] for name, level in scores.items()}
-        label = bank.describe({caption.text for caption in captions})
-        rows += correct(ranker, own, of_bank, truth, label)
-    rows += [evaluate_dual_softmax(way, SCALE * own[TOTAL], truth) for way in ("t2v", "v2t")]
+        bank_scores = {name: level[len(captions) :] for name, level in scores.items()}
+        rows += correct(ranker, own, bank_scores, truth, bank.describe({caption.text for caption in captions}))
+    rows += [evaluate_dual_softmax(direction, SCALE * own[TOTAL], truth) for direction in ("t2v", "v2t")]
     results: dict[str, Any] = {
         "rows": [_drop_queries(row) for row in rows],
-        "video_ranks": {names[number]: rank for number, rank in _list_ranks(rows[1])},
+        "video_ranks": {video_ids[column]: rank for column, rank in _list_ranks(rows[1])},
     }
-    if domains := _by_domain(captions, own[TOTAL], truth):
+    if domains := _evaluate_domains(captions, own[TOTAL], truth):
         results["domains"] = domains
     return Report(
         task="retrieval",
-        split=note_parts(split, captions),
+        split=note_partial_captions(split, captions),
         gallery=gallery,
         model=describe_model(engine),
-        settings={
-            "rerank": ranker.name,
-            "levels": dict(ranker.weights),
-            "bank": bank.name if bank is not None else None,
-            "num_bank": len(bank.texts) if bank is not None else 0,
-            "dual_softmax_scale": SCALE,
-        },
+        settings=_describe_settings(ranker, bank),
         results=results,
-        per_query=_list_queries(captions, names, own[TOTAL], rows[0]),
+        per_query=_list_queries(captions, video_ids, own[TOTAL], rows[0]),
         seconds={"scoring": time.monotonic() - started},
     )
 
@@ -121,68 +117,83 @@ def score_texts(
     rerank: str | None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Float32[np.ndarray, "text video"]]:
-    """Score texts against videos, some at a time: the embeddings of a training split do not fit into memory at once."""
+    """Return the scores of texts for videos, by level and in total.
+
+    Texts are scored in batches, since the embeddings of all captions of a training split do not fit into memory.
+
+    Raises:
+        VidretError: The scores do not fit into memory.
+    """
     ranker = engine.choose_ranker(rerank)
-    need = 4 * 2 * (len(ranker.weights) + 1) * len(texts) * len(paths)
-    if need > MEMORY:
+    num_bytes = 4 * 2 * (len(ranker.weights) + 1) * len(texts) * len(paths)
+    if num_bytes > MEMORY:
         raise VidretError(f"scores must fit into {MEMORY >> 30} GiB, got {len(texts)} texts and {len(paths)} videos")
     scores = {name: np.empty((len(texts), len(paths)), np.float32) for name in (*ranker.weights, TOTAL)}
-    parts = [slice(start, start + AT_ONCE) for start in range(0, len(texts), AT_ONCE)]
-    for number, part in enumerate(parts):
+    batches = [slice(start, start + AT_ONCE) for start in range(0, len(texts), AT_ONCE)]
+    for index, batch in enumerate(batches):
 
-        def advance(done: int, total: int, passed: int = number) -> None:
+        def advance(num_done: int, num_segments: int, index: int = index) -> None:
             if on_progress is not None:
-                on_progress(passed * total + done, len(parts) * total)
+                on_progress(index * num_segments + num_done, len(batches) * num_segments)
 
-        for name, level in engine.score_videos(texts[part], paths, rerank=rerank, on_progress=advance).items():
-            scores[name][part] = level
+        for name, level in engine.score_videos(texts[batch], paths, rerank=rerank, on_progress=advance).items():
+            scores[name][batch] = level
     return scores
 
 
 def correct(
-    ranker: Ranker, scores: Levels, of_bank: BankLevels, truth: Int64[np.ndarray, " text"], label: str
+    ranker: Ranker, scores: Levels, bank_scores: BankLevels, truth: Int64[np.ndarray, " text"], label: str
 ) -> list[Row]:
-    """Give the rows that a bank corrects: SK-norm at each level, as a calibrated search has it; QB-norm in all."""
+    """Return the rows with hubness correction: SK-norm of each level, as in a calibrated search, and QB-norm of all."""
     levels = {}
     for name in ranker.weights:
-        calibration = sk_norm(torch.from_numpy(of_bank[name]), temperature=ranker.temperature)
-        levels[name] = calibration.correct(torch.from_numpy(scores[name])).numpy()
-    both = rank_matrix(sum_levels(levels, ranker), truth)
-    pairs = [(scores[TOTAL], of_bank[TOTAL])]
+        correction = sk_norm(torch.from_numpy(bank_scores[name]), temperature=ranker.temperature)
+        levels[name] = correction.correct(torch.from_numpy(scores[name])).numpy()
+    ranks = rank_matrix(sum_levels(levels, ranker), truth)
+    totals = [(scores[TOTAL], bank_scores[TOTAL])]
     return [
-        make_row("SK-norm", "t2v", both, CUTS, label),
-        evaluate_calibrated("QB-norm", "t2v", pairs, qb_norm, truth, bank=label),
+        make_row("SK-norm", "t2v", ranks, CUTS, label),
+        evaluate_calibrated("QB-norm", "t2v", totals, qb_norm, truth, bank=label),
     ]
 
 
-def note_parts(split: Split, captions: Sequence[Caption]) -> Split:
-    """Say so where captions are of a part of their video, for all of it is searched."""
-    num = sum(caption.end is not None for caption in captions)
-    if not num:
+def note_partial_captions(split: Split, captions: Sequence[Caption]) -> Split:
+    """Return the split with a note if captions describe a part of their video, since whole videos are scored."""
+    num_partial = sum(caption.end is not None for caption in captions)
+    if not num_partial:
         return split
-    note = f"captions that describe a part of their video, of which all is looked at: {num}"
+    note = f"captions that describe a part of their video, though the whole video is scored: {num_partial}"
     return replace(split, notes=(*split.notes, note))
 
 
-def _by_domain(
+def _describe_settings(ranker: Ranker, bank: Bank | None) -> dict[str, Any]:
+    return {
+        "rerank": ranker.name,
+        "levels": dict(ranker.weights),
+        "bank": bank.name if bank is not None else None,
+        "num_bank": len(bank.texts) if bank is not None else 0,
+        "dual_softmax_scale": SCALE,
+    }
+
+
+def _evaluate_domains(
     captions: Sequence[Caption], scores: Float32[np.ndarray, "text video"], truth: Int64[np.ndarray, " text"]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Measure each domain by itself, among its own videos; nothing where there is but one."""
-    by_domain: defaultdict[str, list[int]] = defaultdict(list)
-    for number, caption in enumerate(captions):
-        by_domain[caption.domain].append(number)
-    if len(by_domain) < 2:
+    """Return the rows of each domain, with only its own videos as gallery; empty if there is a single domain."""
+    rows_by_domain: defaultdict[str, list[int]] = defaultdict(list)
+    for row, caption in enumerate(captions):
+        rows_by_domain[caption.domain].append(row)
+    if len(rows_by_domain) < 2:
         return {}
-    found = {}
-    for domain, numbers in sorted(by_domain.items()):
-        columns, own = np.unique(truth[numbers], return_inverse=True)
-        found[domain or "other"] = [_drop_queries(row) for row in evaluate(scores[numbers][:, columns], own)]
-    return found
+    results = {}
+    for domain, rows in sorted(rows_by_domain.items()):
+        columns, own = np.unique(truth[rows], return_inverse=True)
+        results[domain or "other"] = [_drop_queries(row) for row in evaluate(scores[rows][:, columns], own)]
+    return results
 
 
 def _drop_queries(row: Row) -> dict[str, Any]:
-    facts = row.to_dict()
-    return {name: value for name, value in facts.items() if name not in ("queries", "ranks")}
+    return {name: value for name, value in row.to_dict().items() if name not in ("queries", "ranks")}
 
 
 def _list_ranks(row: Row) -> Iterator[tuple[int, float]]:
@@ -190,23 +201,23 @@ def _list_ranks(row: Row) -> Iterator[tuple[int, float]]:
 
 
 def _list_queries(
-    captions: Sequence[Caption], names: Sequence[str], scores: Float32[np.ndarray, "text video"], row: Row
+    captions: Sequence[Caption], video_ids: Sequence[str], scores: Float32[np.ndarray, "text video"], row: Row
 ) -> list[dict[str, Any]]:
-    """Give each caption with its rank, its video's score and what came first."""
+    """Return each caption with its rank, the score of its video, and the top videos."""
     ranks = dict(_list_ranks(row))
-    column = {name: number for number, name in enumerate(names)}
-    found = []
-    for number, caption in enumerate(captions):
-        best = np.argsort(-scores[number], kind="stable")[:TOP]
-        found.append(
+    columns = {video_id: column for column, video_id in enumerate(video_ids)}
+    queries = []
+    for index, caption in enumerate(captions):
+        top = np.argsort(-scores[index], kind="stable")[:TOP]
+        queries.append(
             {
                 "id": caption.id,
                 "text": caption.text,
                 "video": caption.video,
                 "domain": caption.domain,
-                "rank": ranks[number],
-                "score": round(float(scores[number, column[caption.video]]), 5),
-                "top": [[names[place], round(float(scores[number, place]), 5)] for place in best],
+                "rank": ranks[index],
+                "score": round(float(scores[index, columns[caption.video]]), 5),
+                "top": [[video_ids[column], round(float(scores[index, column]), 5)] for column in top],
             }
         )
-    return found
+    return queries
