@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # strangers. vidret/__init__.py is the face, not a room: it names what is public.
 RUNGS = (
     {"types", "errors", "text", "layers"},
-    {"devices"},
+    {"devices", "timed_text"},
     {"video", "encode", "store", "align", "ground"},
     {"data", "index", "search", "client"},
     {"engine", "metrics", "present"},
@@ -26,6 +26,8 @@ ONLY = {"client": {"types", "errors", "text", "store"}}
 FENCES = {
     "decord": ("vidret/video/decode.py",),
     "av": (
+        "vidret/video/audio.py",
+        "vidret/video/subtitle_tracks.py",
         "vidret/video/container.py",
         "vidret/video/stream_scan.py",
         "vidret/video/pyav_compat.py",
@@ -33,7 +35,12 @@ FENCES = {
         "vidret/data/synthetic/video.py",
     ),
     "faiss": ("vidret/store/vectors.py",),
-    "sqlite3": ("vidret/store/database.py",),
+    "sqlite3": ("vidret/store/database.py", "vidret/store/text_index.py"),
+    "faster_whisper": ("vidret/timed_text/speech.py",),
+    "rapidocr": ("vidret/timed_text/screen.py",),
+    "cv2": ("vidret/timed_text/screen.py",),
+    "pysubs2": ("vidret/timed_text/subtitles.py",),
+    "rapidfuzz": ("vidret/store/text_index.py",),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),
     "transformers": ("vidret/encode/*",),
@@ -49,7 +56,7 @@ FENCES = {
     "ray": ("vidret/index/ray/*",),
 }
 # What must not be imported where: decoding processes start fast and stay small, an index opens without a model.
-NO_TORCH = ("video/*", "store/*", "types.py", "errors.py", "client.py", "__init__.py")
+NO_TORCH = ("video/*", "timed_text/*", "store/*", "types.py", "errors.py", "client.py", "__init__.py")
 BANS = {"torch": tuple(f"vidret/{each}" for each in NO_TORCH)}
 
 
@@ -131,7 +138,7 @@ def test_a_broken_rule_is_caught_with_its_file_and_line() -> None:
         f"{room}:8: imports faiss.contrib",
         f"{room}:9: imports vidret.cli",
     ]
-    assert broken[0].endswith("align may import devices, errors, layers, text, types only")
+    assert broken[0].endswith("align may import devices, errors, layers, text, timed_text, types only")
     assert broken[3].endswith("faiss may be named in vidret/store/vectors.py only")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
 Interpolation = Literal["bilinear", "bicubic"]
+TextSource = Literal["speech", "screen", "subtitles"]
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
@@ -263,3 +264,24 @@ class SearchOptions:
     rerank: str | None = "auto"
     filters: Filters = ALL_VIDEOS
     candidates: int = CANDIDATES
+
+
+@dataclass(frozen=True, slots=True)
+class TimedText:
+    """Words that are said or shown in a video.
+
+    Attributes:
+        start: In seconds.
+        end: In seconds.
+        text: The words.
+        source: Where they come from.
+        confidence: Of the model, in 0..1; 1 for subtitles.
+        language: ISO 639-1 code, empty if unknown.
+    """
+
+    start: float
+    end: float
+    text: str
+    source: TextSource
+    confidence: float = 1.0
+    language: str = ""

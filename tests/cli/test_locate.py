@@ -199,7 +199,10 @@ def test_wrong_use_is_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "films").mkdir()
     (tmp_path / "text.txt").write_text("not a checkpoint")
-    run_grounded.check_refusal(arguments, code, sentence)
+    found, out, err = run_grounded(*arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err
     assert not (tmp_path / "new").exists()
 
 

@@ -214,11 +214,13 @@ class Catalog:
             self._shared.seal("videos", "id = ?", found)
             return int(found)
 
-    def finish_video(self, video: int, salvaged: str) -> None:
-        """Mark a content as stored whole, or as far as it could be salvaged."""
+    def finish_video(self, video: int, salvaged: str, *, num_segments: int | None = None) -> None:
+        """Mark a content as stored whole, or as far as it could be salvaged; ``num_segments`` replaces the plan."""
         with self.transaction():
-            self.video(video)  # or a damaged row would be sealed
-            self.run("UPDATE videos SET complete = 1, salvaged = ? WHERE id = ?", _clean(salvaged), video)
+            planned = self.video(video).num_segments  # or a damaged row would be sealed
+            num_segments = planned if num_segments is None else num_segments
+            sql = "UPDATE videos SET complete = 1, salvaged = ?, num_segments = ? WHERE id = ?"
+            self.run(sql, _clean(salvaged), num_segments, video)
             self._shared.seal("videos", "id = ?", video)
 
     def count_videos(self, filters: Filters) -> int:

@@ -23,7 +23,7 @@ class Segments:
         """Take what all tables share."""
         self._shared, self._database = shared, shared.database
 
-    def add(self, stored: Sequence[tuple[Segment, Place, Float64[np.ndarray, " _frame"]]]) -> list[int]:
+    def add(self, stored: Sequence[tuple[Segment, Place, Float64[np.ndarray, " frame"]]]) -> list[int]:
         """Make stored segments visible, all at once; return their ids."""
         if not stored:
             return []

@@ -300,6 +300,15 @@ class Store:
         """Say which segments of a video are stored, by number."""
         return set(self._catalog.segments.of_video(video))
 
+    def numbered_segments(self, video: int) -> dict[int, int]:
+        """Return the ids of a video's stored segments by their numbers."""
+        return self._catalog.segments.of_video(video)
+
+    def find_segments(self, pairs: Sequence[tuple[int, int]]) -> Ids:
+        """Return the ids of segments by (video, number), in the same order, without those that are not stored."""
+        found = (self._catalog.segments.find(*pair) for pair in pairs)
+        return np.array([row for row in found if row is not None], np.int64)
+
     def add_segment(
         self, video: int, number: int, start: float, end: float, embedding: SegmentEmbedding, *, tokens: bytes = b""
     ) -> int:
@@ -348,8 +357,8 @@ class Store:
         row = half("video", new.embedding.video, (self.dim,))[None]
         times = np.ascontiguousarray(new.embedding.times, np.float64)
         frames = half("frames", new.embedding.frames, (len(times), self.dim))
-        if not (len(times) and np.isfinite(times).all()):
-            raise StoreError(f"times must be finite and at least one, got {times}")
+        if not np.isfinite(times).all():
+            raise StoreError(f"times must be finite, got {times}")
         segment = Segment(int(new.video), int(new.number), float(new.start), float(new.end))
         return segment, row, frames, np.frombuffer(new.tokens, np.uint8).reshape(-1, 1), times
 
@@ -360,6 +369,11 @@ class Store:
         if stored < planned and not salvaged:
             raise StoreError(f"salvaged must say what was lost when {stored} of {planned} segments are stored, got ''")
         self._catalog.finish_video(video, salvaged)
+
+    def end_video(self, video: int, *, note: str = "") -> None:
+        """Mark a video as complete with the segments that it has; ``note`` says why there are not more."""
+        self._writable()
+        self._catalog.finish_video(video, note, num_segments=len(self._catalog.segments.of_video(video)))
 
     def prune(self, files: Collection[str] | None = None) -> PruneReport:
         """Forget files in state missing, and contents no file has any more; give their space back when it is much.

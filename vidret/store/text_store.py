@@ -1,0 +1,324 @@
+"""The timed texts of an index: what is said and shown in its videos, with sentence vectors and a full-text index.
+
+Texts lie in a store of their own inside the index, ``words/``, and get every guarantee of a store: commits that survive
+a killed writer, checksums, pruning, merging. One text is stored as one segment, with its vector, its times, and the
+text itself where a segment has its tokens. A *track* is one source of one content (its speech, its on-screen text, its
+subtitles) as one model read it; the store keeps a track as a video, and a path that names it.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from vidret.store.records import FileRecord, FileState, NewSegment
+from vidret.store.store import Store
+from vidret.store.text_index import TextIndex
+from vidret.types import SegmentEmbedding, TextSource, TimedText
+
+FOLDER = "words"
+MAX_TEXTS = 1 << 24  # of one track
+_INDEX = "texts.sqlite"
+
+Ids = Int64[np.ndarray, " id"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextTrack:
+    """One source of one content.
+
+    Attributes:
+        id: Its id in the text store.
+        fingerprint: Of the content.
+        source: Where the texts come from.
+        model: What read them.
+        complete: Whether all of the content was read.
+        until_s: The time up to which it was read, in seconds.
+        num_texts: Number of stored texts.
+        note: Why nothing or not everything was read; empty otherwise.
+    """
+
+    id: int
+    fingerprint: str
+    source: TextSource
+    model: str
+    complete: bool
+    until_s: float
+    num_texts: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """A stored text: its id, the fingerprint of its content, and the text."""
+
+    id: int
+    fingerprint: str
+    text: TimedText
+
+
+class TextStore:
+    """Timed texts of one index. Any number of readers and one writer; use as a context manager."""
+
+    def __init__(self, store: Store, folder: Path, *, write: bool) -> None:
+        """Open the full-text index of a store; use ``create`` or ``open``."""
+        self._store, self._write = store, write
+        path = folder / _INDEX
+        self.index = TextIndex(path, write=write) if write or path.exists() else TextIndex(None, write=True)
+        self._known: tuple[int, dict[int, str]] | None = None
+        if write or not path.exists():
+            self._catch_up()
+
+    @classmethod
+    def create(cls, index: str | os.PathLike[str], *, encoder: str, fingerprint: str, dim: int) -> Self:
+        """Open the texts of an index for writing; make them if there are none.
+
+        Raises:
+            StoreError: Another process writes them, or they have vectors of another encoder.
+        """
+        folder = Path(index) / FOLDER
+        return cls(
+            Store.create(folder, encoder_name=encoder, encoder_fingerprint=fingerprint, dim=dim), folder, write=True
+        )
+
+    @classmethod
+    def open(cls, index: str | os.PathLike[str], *, write: bool = False) -> Self:
+        """Open the texts of an index.
+
+        Raises:
+            StoreError: There are none, or they cannot be read.
+        """
+        folder = Path(index) / FOLDER
+        return cls(Store.open(folder, write=write), folder, write=write)
+
+    @staticmethod
+    def exists(index: str | os.PathLike[str]) -> bool:
+        """Return whether an index has texts."""
+        return Store.exists(Path(index) / FOLDER)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.index.close()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Return the number of texts that a search may find."""
+        return len(self._store)
+
+    @property
+    def store(self) -> Store:
+        """The store that holds the texts, for checks, merging and small derived facts."""
+        return self._store
+
+    @property
+    def generation(self) -> int:
+        """Number of changes so far."""
+        return self._store.generation
+
+    # Writing
+
+    def begin(self, fingerprint: str, source: TextSource, model: str, *, duration_s: float) -> TextTrack:
+        """Find or add a track. One that replaces a complete track is hidden from searches until it is complete."""
+        key = make_key(fingerprint, source, model)
+        record = self._store.file(key)
+        if record is None or record.video is None or record.state == "missing":
+            facts = {"fingerprint": fingerprint, "source": source, "model": model}
+            video = self._store.begin_video(key, duration=duration_s, facts=facts, num_segments=MAX_TEXTS)
+            others = [track for track in self.tracks(fingerprint) if track.source == source and track.complete]
+            state: FileState = "failed" if others else "done"  # what has failed is not searched
+            self._store.set_file(key, state=state, reason="not complete" if others else "", video=video, num_bytes=0)
+        track = self.find(fingerprint, source, model)
+        assert track is not None
+        return track
+
+    def add(
+        self, track: TextTrack, texts: Sequence[TimedText], vectors: Float[np.ndarray, "text dim"], *, until_s: float
+    ) -> None:
+        """Store further texts of a track, which was read up to ``until_s``. They can be found at once.
+
+        Texts that an interrupted run stored already are left out.
+        """
+        known = {_identity(each.text) for each in self.transcript(track)} if track.num_texts else set()
+        kept = [row for row, text in enumerate(texts) if _identity(text) not in known]
+        first = len(self._store.stored_segments(track.id))
+        segments = [
+            NewSegment(
+                track.id, first + offset, texts[row].start, texts[row].end, _embed(vectors[row]), _pack(texts[row])
+            )
+            for offset, row in enumerate(kept)
+        ]
+        self.index.add(
+            (text_id(each.video, each.number), texts[row].text) for each, row in zip(segments, kept, strict=True)
+        )
+        if segments:
+            self._store.add_segments(segments)
+        self._set_progress(track, until_s)
+
+    def finish(self, track: TextTrack, *, note: str = "") -> None:
+        """Mark a track as complete; it replaces other tracks of the same source."""
+        key = make_key(track.fingerprint, track.source, track.model)
+        self._store.end_video(track.id, note=note)
+        self._store.set_file(key, state="done")
+        others = [
+            make_key(other.fingerprint, other.source, other.model)
+            for other in self.tracks(track.fingerprint)
+            if other.source == track.source and other.id != track.id
+        ]
+        self._forget(others)
+
+    def prune(self, fingerprints: Iterable[str]) -> int:
+        """Forget the texts of all contents except these; return how many tracks were forgotten."""
+        kept = set(fingerprints)
+        gone = [
+            make_key(track.fingerprint, track.source, track.model)
+            for track in self.tracks()
+            if track.fingerprint not in kept
+        ]
+        self._forget(gone)
+        return len(gone)
+
+    def save(self) -> None:
+        """Save what a search needs: the end of an indexing run."""
+        self._store.save_vectors()
+
+    def _set_progress(self, track: TextTrack, until_s: float) -> None:
+        key = make_key(track.fingerprint, track.source, track.model)
+        record = self._store.file(key)
+        assert record is not None
+        state: FileState = record.state  # type: ignore[assignment]
+        self._store.set_file(key, state=state, reason=record.reason, num_bytes=round(until_s * 1000))
+
+    def _forget(self, keys: Sequence[str]) -> None:
+        if keys:
+            for key in keys:
+                self._store.set_file(key, state="missing", reason="replaced or removed")
+            self._store.prune(set(keys))
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Make the full-text index hold exactly the stored texts, whatever was interrupted."""
+        stored: dict[int, int] = {}
+        for track in self.tracks():
+            for number, row in self._store.numbered_segments(track.id).items():
+                stored[text_id(track.id, number)] = row
+        indexed = set(self.index.ids().tolist())
+        missing = sorted(set(stored) - indexed)
+        for start in range(0, len(missing), 5000):
+            part = missing[start : start + 5000]
+            payloads = self._store.tokens([stored[each] for each in part])
+            self.index.add((each, json.loads(bytes(data))[0]) for each, data in zip(part, payloads, strict=True))
+        if self._write:
+            self.index.remove(sorted(indexed - set(stored)))
+
+    # Reading
+
+    def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
+        """Return all tracks, or those of one content, by id."""
+        if fingerprint is None:
+            records = self._store.files()
+        else:
+            records = [record for record in map(self._store.file, self._keys(fingerprint)) if record is not None]
+        tracks = [self._as_track(record) for record in records if record.state != "missing"]
+        return sorted(tracks, key=lambda track: track.id)
+
+    def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
+        """Return one track, None if it does not exist."""
+        record = self._store.file(make_key(fingerprint, source, model))
+        return None if record is None or record.state == "missing" else self._as_track(record)
+
+    def _keys(self, fingerprint: str) -> list[str]:
+        return [record.path for record in self._store.files() if record.path.startswith(f"{fingerprint} ")]
+
+    def _as_track(self, record: FileRecord) -> TextTrack:
+        assert record.video is not None
+        video = self._store.video(record.video)
+        facts: Any = video.facts
+        return TextTrack(
+            id=video.id,
+            fingerprint=facts["fingerprint"],
+            source=facts["source"],
+            model=facts["model"],
+            complete=video.complete,
+            until_s=(record.num_bytes or 0) / 1000,
+            num_texts=video.num_segments if video.complete else len(self._store.stored_segments(video.id)),
+            note=video.salvaged,
+        )
+
+    def transcript(self, track: TextTrack) -> list[StoredText]:
+        """Return the texts of a track, by time."""
+        texts = self.read_segments(self._store.video_segments(track.id))
+        return sorted(texts, key=lambda each: (each.text.start, each.text.end))
+
+    def search(self, vectors: Float32[np.ndarray, "query dim"], k: int) -> list[Ids]:
+        """Return the segments of the ``k`` texts nearest to each vector, best first."""
+        if not len(self):
+            return [np.zeros(0, np.int64) for _ in vectors]
+        found = self._store.search(vectors, min(k, len(self)))[1]
+        return [row[row >= 0] for row in found]
+
+    def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
+        """Return the segments of texts that the full-text index found, in the same order, without lost ones."""
+        pairs = [divmod(int(each), MAX_TEXTS) for each in text_ids]
+        return self._store.find_segments(pairs)
+
+    def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
+        """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
+        stored = self._store.read(ids)
+        fingerprints = self._fingerprints()
+        return [
+            _unpack(int(row), data, fingerprints[segment.video])
+            for row, segment, data in zip(stored.ids, stored.segments, stored.tokens, strict=True)
+            if segment.video in fingerprints
+        ]
+
+    def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
+        """Return the sentence vectors of texts, in the order given."""
+        return self._store.vectors(ids).astype(np.float32)
+
+    def _fingerprints(self) -> dict[int, str]:
+        generation = self._store.generation
+        if self._known is None or self._known[0] != generation:
+            keys = self._store.fingerprints()
+            self._known = generation, {video: key.partition(" ")[0] for video, key in keys.items()}
+        return self._known[1]
+
+
+def make_key(fingerprint: str, source: TextSource, model: str) -> str:
+    """Return the name of a track in the store: it holds the place of a path, and of a content's fingerprint."""
+    return f"{fingerprint} {source} {model}"
+
+
+def text_id(track_id: int, number: int) -> int:
+    """Return the id of a text in the full-text index."""
+    return track_id * MAX_TEXTS + number
+
+
+def _identity(text: TimedText) -> tuple[str, int, int]:
+    return text.text, round(text.start * 1000), round(text.end * 1000)
+
+
+def _embed(vector: Float[np.ndarray, " dim"]) -> SegmentEmbedding:
+    return SegmentEmbedding(np.asarray(vector), np.zeros((0, len(vector)), np.float32), np.zeros(0))
+
+
+def _pack(text: TimedText) -> bytes:
+    return json.dumps([text.text, text.source, round(text.confidence, 4), text.language, text.start, text.end]).encode()
+
+
+def _unpack(row: int, data: bytes | memoryview, fingerprint: str) -> StoredText:
+    text, source, confidence, language, start, end = json.loads(bytes(data))
+    return StoredText(row, fingerprint, TimedText(start, end, text, source, confidence, language))

