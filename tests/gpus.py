@@ -11,7 +11,7 @@ import torch
 
 from vidret.store import gpu
 
-MOST = 2048
+MAX_SELECTION = 2048
 
 
 def pretend_cuda(monkeypatch: pytest.MonkeyPatch, num_devices: int = 2) -> None:
@@ -49,8 +49,8 @@ class GpuIndex:
 
     def search(self, queries: Any, k: int, *, params: Any = None) -> Any:
         self._owner.num_searches += 1
-        if k > MOST or (isinstance(params, faiss.SearchParametersIVF) and params.nprobe > MOST):
-            raise RuntimeError(f"GPU index only supports min/max-K selection up to {MOST} (requested {k})")
+        if k > MAX_SELECTION or (isinstance(params, faiss.SearchParametersIVF) and params.nprobe > MAX_SELECTION):
+            raise RuntimeError(f"GPU index only supports min/max-K selection up to {MAX_SELECTION} (requested {k})")
         if params is not None:
             params.sel = None
         return self._index.search(queries, k, params=params)

@@ -227,4 +227,4 @@ def test_the_command_line_takes_addresses(tmp_path: Path, server: FileServer) ->
     )
     done = run("index", f"{server.url}/red.mp4", "--index", "s3://bucket/index")
     assert done.returncode == 1
-    assert "s3://bucket/index: an index must be a folder of a file system" in done.stderr.replace("\n", " ")
+    assert "index must be a folder of a file system, got s3://bucket/index" in done.stderr.replace("\n", " ")

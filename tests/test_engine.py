@@ -242,9 +242,9 @@ def test_a_reader_sees_what_a_writer_adds(engine: Engine, library: Path, tmp_pat
 
 def test_another_encoder_is_refused(engine: Engine, library: Path) -> None:
     other = ColourEncoder("colours-2")
-    with pytest.raises(StoreError, match="built with colours"):
+    with pytest.raises(StoreError, match="encoder must be colours"):
         Engine(engine.path, other)
-    with pytest.raises(StoreError, match="built with colours"):
+    with pytest.raises(StoreError, match="encoder must be colours"):
         Engine.open(engine.path, encoder=other)
 
 

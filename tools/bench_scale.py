@@ -32,9 +32,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.store import NewSegment, Store
-from vidret.store.candidates import Candidates
+from vidret.store.faiss_vectors import FaissVectors
+from vidret.store.ivf import KINDS, vector_bytes
 from vidret.store.maintenance import folder_size
-from vidret.store.vectors import KINDS, load_faiss, vector_bytes
+from vidret.store.vectors import load_faiss
 from vidret.types import SegmentEmbedding
 
 ALL_KINDS = ("flat", *KINDS, "milvus")
@@ -152,7 +153,7 @@ def fill(store: Store, size: int, cloud: Cloud) -> None:
 def have(store: Store, kind: str) -> None:
     """Make a store search flat, or by shards, whatever its size: only here, to compare them."""
     ivf_from = sys.maxsize if kind == "flat" else 1
-    store._candidates = Candidates(
+    store._vectors.index = FaissVectors(
         store.path, store.dim, store._catalog, store._epochs, device="cpu", ivf_from=ivf_from
     )
 

@@ -209,8 +209,9 @@ def check_encoding(setup: Setup, name: str, tolerance: float, precision: str = "
 
 def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10) -> Outcome:
     """Compare what is found: the share of results that differ; a filter must let no other through."""
-    from vidret.store.gpu import MOST, choose_faiss_device
-    from vidret.store.vectors import Flat, Only, Shard, build_shard, load_faiss
+    from vidret.store.gpu import MAX_SELECTION, choose_faiss_device
+    from vidret.store.ivf import Shard, build_shard
+    from vidret.store.vectors import Flat, IdFilter, load_faiss
 
     if choose_faiss_device(load_faiss(), setup.device) != setup.device:
         raise NotHereError(f"FAISS on {setup.device}: this build has no GPU code, or sees no such GPU")
@@ -220,21 +221,21 @@ def check_faiss(setup: Setup, kind: str, *, filtered: bool = False, k: int = 10)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     queries = rng.standard_normal((64, dim), np.float32)
     flags = ids % 50 == 0
-    only = Only(np.packbits(flags, bitorder="little"), inside=True, share=0.02) if filtered else None
-    seal = build_shard(setup.scratch, kind, dim, ids, lambda part: (part, vectors[part])) if kind == "ivf" else None
+    id_filter = IdFilter(np.packbits(flags, bitorder="little"), inside=True, fraction=0.02) if filtered else None
+    entry = build_shard(setup.scratch, kind, dim, ids, lambda part: (part, vectors[part])) if kind == "ivf" else None
     indexes: dict[str, Flat | Shard] = {}
     for device in (CPU, setup.device):
-        if seal is not None:
-            indexes[device] = Shard(setup.scratch, seal, dim, device=device)
+        if entry is not None:
+            indexes[device] = Shard(setup.scratch, entry, dim, device=device)
             continue
         indexes[device] = flat = Flat(dim, device=device)
         flat.add(ids, vectors)
-    here, there, cpu_s, device_s = run_both(setup, lambda device: indexes[device].search(queries, k, only))
+    here, there, cpu_s, device_s = run_both(setup, lambda device: indexes[device].search(queries, k, id_filter))
     pairs = [(set(one) - {-1}, set(other) - {-1}) for one, other in zip(here.ids, there.ids, strict=True)]
     missed = float(np.mean([len(one ^ other) / 2 / max(1, len(one)) for one, other in pairs]))
     if filtered and any(not flags[sorted(other)].all() for _, other in pairs):
         missed = 1.0
-    note = "on the CPU in either case" if filtered or k > MOST else ""
+    note = "on the CPU in either case" if filtered or k > MAX_SELECTION else ""
     return Outcome(cpu_s, device_s, missed, 0.0 if note else 0.02, note)
 
 

@@ -50,7 +50,7 @@ def test_damaged_vectors_are_found_and_dropped(run: Runner, index: Path) -> None
     file.write_bytes(file.read_bytes()[:-1])
     code, out, _ = run("info", "--index", index, "--check")
     assert code == 1
-    assert out.startswith(f"{file}: it has not the ")
+    assert out.startswith(f"{file}: size must be ")
     _, _, err = run("info", "--index", index, "--repair")
     assert "1 damaged vector files, dropped and to be rebuilt" in err
     assert run("info", "--index", index, "--check")[0] == 0

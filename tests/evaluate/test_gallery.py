@@ -106,7 +106,9 @@ def test_whole_videos_and_cut_segments_never_mix(searched: tuple[Path, Answer], 
     assert f"{out / 'index'}: segments must be cut, got an index of whole videos" in answer.err
     answer = run(*command, "--model", "colours", "--index", cut, "--out", tmp_path / "other")
     assert answer.code == 1
-    assert "built with colours (colours-cut), cannot be used with colours#whole (colours-whole)" in answer.err
+    assert (
+        "encoder must be colours (colours-cut), which built the index, got colours#whole (colours-whole)" in answer.err
+    )
     assert run("eval", "retrieval", "--videos", world, "--index", out / "index", "--out", tmp_path / "other").code == 0
     assert read(tmp_path / "other" / "report.json")["model"]["segments"] == "one per video", "as in the index"
 

@@ -17,8 +17,8 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.calibration import Calibration, load_calibration, measure_calibration, save_calibration
 from vidret.search.ranking import Levels, Ranker
-from vidret.store.rows import Rows
 from vidret.store.store import Store
+from vidret.store.tables import CheckedTables
 from vidret.types import Hit, TextEmbedding
 
 BANK = ("a dog", "two men ride bicycles", "cartoon", "a dog and a cat", "a cat", "rain", "the sea at night")
@@ -325,7 +325,7 @@ def test_interrupted_calibration_keeps_the_previous_one_with_its_baseline(
         before = read_metas()
         for num_writes in range(3):
             writes = itertools.count()
-            write = Rows.set_meta
+            write = CheckedTables.set_meta
 
             def interrupt(*arguments: Any, limit: int = num_writes) -> None:
                 if next(writes) == limit:  # noqa: B023
@@ -333,7 +333,7 @@ def test_interrupted_calibration_keeps_the_previous_one_with_its_baseline(
                 write(*arguments)  # noqa: B023
 
             with monkeypatch.context() as patch:
-                patch.setattr(Rows, "set_meta", interrupt)
+                patch.setattr(CheckedTables, "set_meta", interrupt)
                 with pytest.raises(KeyboardInterrupt):
                     engine.calibrate(BANK)
             assert read_metas() == before

@@ -162,7 +162,7 @@ def test_damaged_segments_are_left_out_with_one_warning(
     damage_frames(search.store, [best, *search.store.video_segments(2)])
     for _ in range(2):
         assert search(4) == [0, 2, 3]
-    warnings = [message for message in caplog.messages if message.startswith(f"segment {best} is left out: ")]
+    warnings = [message for message in caplog.messages if message.startswith(f"segment {best} is skipped: ")]
     assert len(warnings) == 1
     assert "frames.f16: rows from " in warnings[0]
     assert "vidret info --repair" in warnings[0]

@@ -1,4 +1,4 @@
-"""Made-up videos for the store's tests; run as a script it is the writer that gets killed."""
+"""Synthetic videos for the store's tests. Run as a script, it is a writer to be killed."""
 
 import os
 import sqlite3
@@ -24,7 +24,7 @@ def embedding(seed: int, *, dim: int = DIM, num_frames: int | None = None) -> Se
 
 
 def tokens(seed: int) -> bytes:
-    """Make what an aligner could have packed: of any length, and nothing for one segment in seven."""
+    """Return tokens as an aligner might pack them: of any length, empty for one segment in seven."""
     return np.random.default_rng(seed).bytes(seed % 7 * 13)
 
 
@@ -33,23 +33,23 @@ def create(path: Path, *, fingerprint: str = "tower-1") -> Store:
 
 
 def add_video(store: Store, name: str, *, seed: int, path: str | None = None, num_segments: int = NUM_SEGMENTS) -> int:
-    """Index one video as an engine would; what is stored already is skipped. Its content is its seed."""
+    """Index a video as an engine would, skipping stored segments. Its content depends on the seed only."""
     video = store.begin_video(name, duration=10.0 * num_segments, facts={"codec": "grey"}, num_segments=num_segments)
     store.set_file(path or f"/videos/{name}.mp4", state="running", video=video, num_bytes=seed, mtime_ns=seed)
-    for number in sorted(set(range(num_segments)) - store.stored_segments(video)):
-        start, content = 10.0 * number, 100 * seed + number
-        store.add_segment(video, number, start, start + 10, embedding(content), tokens=tokens(content))
+    for index in sorted(set(range(num_segments)) - store.stored_segments(video)):
+        start, content = 10.0 * index, 100 * seed + index
+        store.add_segment(video, index, start, start + 10, embedding(content), tokens=tokens(content))
     store.finish_video(video)
     store.set_file(path or f"/videos/{name}.mp4", state="done")
     return video
 
 
 def seeds(store: Store) -> list[int]:
-    """Say, by brute force, which contents a search can return: the seed of each searchable segment, sorted."""
+    """Return the sorted seeds of all segments that a search returns."""
     _, ids = store.search(np.zeros((1, DIM), np.float32), max(1, len(store)))
-    found = [int(key) for key in ids[0] if key >= 0]
-    names = {video: store.video(video).fingerprint for video in {s.video for s in store.segments(found)}}
-    return sorted(100 * int(names[s.video].lstrip("v")) + s.number for s in store.segments(found))
+    segments = store.segments([int(key) for key in ids[0] if key >= 0])
+    names = {video: store.video(video).fingerprint for video in {segment.video for segment in segments}}
+    return sorted(100 * int(names[segment.video].lstrip("v")) + segment.number for segment in segments)
 
 
 def index_all(store: Store, num_videos: int) -> None:
@@ -59,14 +59,14 @@ def index_all(store: Store, num_videos: int) -> None:
 
 
 def damage(path: Path, offset: int, *, bits: int = 1) -> None:
-    """Flip bits of one byte of a file."""
+    """Flip bits in one byte of a file."""
     data = bytearray(path.read_bytes())
     data[offset] ^= bits
     path.write_bytes(data)
 
 
 def to_format_1(index: Path) -> None:
-    """Write a catalog as versions without checksums did."""
+    """Convert a catalog to format 1, without checksums."""
     with sqlite3.connect(index / "catalog.sqlite") as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute(f"DELETE FROM meta WHERE key = 'schema' OR key LIKE '{COPY}%'")
@@ -78,7 +78,7 @@ def to_format_1(index: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Let a child process import what this one can, wherever it is started."""
+    """Return environment variables with which a child process imports the same modules."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 

@@ -1,6 +1,6 @@
-"""What every kind of vectors must do behind a Store: the same answers, whatever is added, taken away, moved or damaged.
+"""Contract of all kinds of vector indexes: exact results after any addition, deletion, move or damage.
 
-One parameter per kind. The naive twin reads what the catalog says is searchable and scores all of it.
+One parameter per kind. The naive twin scores all segments that are searchable according to the catalog.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vidret.store import Store
-from vidret.store.candidates import Candidates
-from vidret.store.vectors import KINDS as SHARDS
+from vidret.store.faiss_vectors import FaissVectors
+from vidret.store.ivf import KINDS as SHARDS
 from vidret.types import ALL_VIDEOS, Filters
 
 from .samples import DIM, add_video, damage, embedding, index_all, seeds
@@ -20,7 +20,7 @@ from .samples import DIM, add_video, damage, embedding, index_all, seeds
 
 @dataclass(frozen=True)
 class Kind:
-    """How to make an index of one kind, and to open it again."""
+    """An index whose vectors are of one kind."""
 
     folder: Path
     vectors: str
@@ -40,21 +40,21 @@ ALL = [pytest.param(name, marks=pytest.mark.scale if name.startswith("milvus") e
 
 @pytest.fixture(params=ALL)
 def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    if request.param in SHARDS:  # of every index, however small
-        monkeypatch.setattr("vidret.store.finder.Candidates", partial(Candidates, ivf_from=1))
-        monkeypatch.setattr("vidret.store.candidates.choose_kind", lambda *_: request.param)
+    if request.param in SHARDS:  # even in a tiny index
+        monkeypatch.setattr("vidret.store.vector_index.FaissVectors", partial(FaissVectors, ivf_from=1))
+        monkeypatch.setattr("vidret.store.faiss_vectors.choose_kind", lambda *_: request.param)
     return Kind(tmp_path / "index", KINDS[request.param])
 
 
 def stored_vectors(store: Store, filters: Filters = ALL_VIDEOS) -> dict[int, np.ndarray]:
-    """Read what a search may return: segments of videos with a path that matches, and the vectors they were made of."""
-    found = {}
+    """Return the vectors of all segments of videos that match, by id."""
+    vectors = {}
     for video in store.videos(filters):
         name = store.video(video.id).fingerprint
         for key in store.video_segments(video.id):
-            number = store.segments([key])[0].number
-            found[key] = embedding(100 * int(name.lstrip("v")) + number).video.astype(np.float16)
-    return found
+            index = store.segments([key])[0].number
+            vectors[key] = embedding(100 * int(name.lstrip("v")) + index).video.astype(np.float16)
+    return vectors
 
 
 def assert_exact(store: Store, k: int = 10, filters: Filters = ALL_VIDEOS) -> None:
@@ -78,7 +78,7 @@ def test_an_empty_index_finds_nothing(kind: Kind) -> None:
         assert_exact(store)
 
 
-def test_a_search_is_the_naive_search_before_and_after_saving_and_reopening(kind: Kind) -> None:
+def test_search_matches_the_naive_search_before_and_after_saving_and_reopening(kind: Kind) -> None:
     with kind.create() as store:
         for seed in range(5):
             add_video(store, f"v{seed}", seed=seed)
@@ -98,7 +98,7 @@ def test_k_may_be_larger_than_the_index(kind: Kind) -> None:
         assert_exact(store, k=20_000)
 
 
-def test_files_that_go_and_come_back(kind: Kind) -> None:
+def test_missing_files_that_reappear(kind: Kind) -> None:
     with kind.create() as store, kind.open() as reader:
         index_all(store, 4)
         store.set_file("/videos/v1.mp4", state="missing")
@@ -114,7 +114,7 @@ def test_files_that_go_and_come_back(kind: Kind) -> None:
 
 
 def test_moved_files_copies_and_filters(kind: Kind) -> None:
-    """A match may hang on any live path, the first or another; folder and date must be one path's."""
+    """Any live path may match, but folder and date must match for the same path."""
     day = 10**9
     with kind.create() as store:
         for seed in range(5):
@@ -125,7 +125,7 @@ def test_moved_files_copies_and_filters(kind: Kind) -> None:
         store.set_file("/films/a0/v1.mp4", state="done", video=video, mtime_ns=7 * day)
         for path, changed in (("/films/a/copy.mp4", 50), ("/other/copy.mp4", 90)):  # copied
             store.set_file(path, state="done", video=store.is_complete("v3"), mtime_ns=changed * day)
-        asked = [
+        all_filters = [
             Filters(folder="/films/a"),
             Filters(folder="/films/a/"),
             Filters(folder="/films/a0/v1.mp4"),
@@ -142,22 +142,22 @@ def test_moved_files_copies_and_filters(kind: Kind) -> None:
             Filters(min_seconds=float("inf")),
             Filters(max_seconds=39.99),
         ]
-        for filters in asked:
+        for filters in all_filters:
             assert_exact(store, 20, filters)
         store.save_vectors()
-        for filters in asked:
+        for filters in all_filters:
             assert_exact(store, 20, filters)
     with kind.open() as store:
-        for filters in asked:
+        for filters in all_filters:
             assert_exact(store, 20, filters)
 
 
-def test_pruned_changed_and_recut_videos(kind: Kind) -> None:
+def test_pruned_changed_and_resegmented_videos(kind: Kind) -> None:
     with kind.create() as store, kind.open() as reader:
         index_all(store, 4)
         store.set_file("/videos/v0.mp4", state="missing")
-        add_video(store, "v7", seed=7, path="/videos/v2.mp4")  # other content under the same path
-        store.begin_video("v3", duration=99.0, facts={}, num_segments=2)  # cut differently: starts over
+        add_video(store, "v7", seed=7, path="/videos/v2.mp4")  # new content at the same path
+        store.begin_video("v3", duration=99.0, facts={}, num_segments=2)  # starts over
         add_video(store, "v3", seed=3, num_segments=2)
         assert_exact(reader, k=20)
         store.prune()
@@ -168,10 +168,10 @@ def test_pruned_changed_and_recut_videos(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_a_damaged_vector_is_left_out(kind: Kind, saved: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_vector_is_skipped(kind: Kind, saved: bool, caplog: pytest.LogCaptureFixture) -> None:
     with kind.create() as store:
         add_video(store, "v0", seed=0)
-    damage(kind.folder / "features" / "video.f16", 2 * DIM * 2)  # the row of segment number 2
+    damage(kind.folder / "features" / "video.f16", 2 * DIM * 2)  # segment 3
     if saved:
         with kind.create() as store:
             store.save_vectors()

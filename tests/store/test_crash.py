@@ -1,4 +1,4 @@
-"""kill -9 at any instant: the next run goes on, and ends with what an uninterrupted run makes."""
+"""Writers killed at any time: the next run continues, with the same result as an uninterrupted run."""
 
 import random
 import signal
@@ -20,7 +20,7 @@ ROUNDS = 6
 
 
 def content(store: Store) -> list[tuple[str, int, bytes, bytes, bytes]]:
-    """List every searchable segment with what it holds, found by searching, so that nothing can be there twice."""
+    """Return all segments found by a search, duplicates included, with their content."""
     _, ids = store.search(np.zeros((1, samples.DIM), np.float32), 10 * NUM_VIDEOS)
     found = [int(key) for key in ids[0] if key >= 0]
     rows = zip(store.segments(found), store.frames(found), store.tokens(found), strict=True)
@@ -53,17 +53,17 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
             assert len(store) == len(whole) == NUM_VIDEOS * samples.NUM_SEGMENTS
 
 
-FALLING_WRITER = """
+KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
 from tests.store import samples
-left = int(sys.argv[2])
-def fall(handle):
-    global left
-    left -= 1
-    if not left:
+remaining = int(sys.argv[2])
+def kill(handle):
+    global remaining
+    remaining -= 1
+    if not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
-os.fdatasync = fall
+os.fdatasync = kill
 samples.index_all(samples.create(Path(sys.argv[1])), 2)
 """
 
@@ -71,9 +71,9 @@ samples.index_all(samples.create(Path(sys.argv[1])), 2)
 @pytest.mark.parametrize(
     ("sync", "torn"), [(1, ["video"]), (4, ["frames", "video"]), (8, ["frames", "tokens", "video"])]
 )
-def test_each_file_s_torn_tail_is_cut(tmp_path: Path, sync: int, torn: list[str]) -> None:
-    """Killed at the n-th wait for the disk: the bytes are in the file, and no catalog knows of them."""
-    command = [sys.executable, "-c", FALLING_WRITER, str(tmp_path / "killed"), str(sync)]
+def test_torn_tail_of_each_file_is_truncated(tmp_path: Path, sync: int, torn: list[str]) -> None:
+    """Killed at the n-th sync: the bytes are in the file, but not in the catalog."""
+    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path / "killed"), str(sync)]
     run = subprocess.run(command, check=False, env=samples.environment())
     assert run.returncode == -signal.SIGKILL
     paths = sorted((tmp_path / "killed" / "features").iterdir())

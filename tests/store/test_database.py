@@ -1,4 +1,4 @@
-"""The SQLite file: guests, who may not write beside it, see what everyone sees, and checksums tell values apart."""
+"""The SQLite file: readers without write permission, and checksums of values."""
 
 import os
 import subprocess
@@ -28,14 +28,14 @@ def path(tmp_path: Path) -> Path:
     return database.path
 
 
-def open_guest(path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+def open_reader(path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda *_: False)
         return Database(path, write=False)
 
 
 def raise_rounds(database: Database, num: int = 1) -> None:
-    """Change all rows, in as many transactions."""
+    """Update all rows in each of ``num`` transactions."""
     for _ in range(num):
         with database.transaction():
             database.run("UPDATE t SET round = round + 1, padding = randomblob(500)")
@@ -45,39 +45,41 @@ def rounds(database: Database) -> list[tuple[int, int]]:
     return database.rows("SELECT min(round), max(round) FROM t WHERE length(padding) = 500")
 
 
-def test_a_guest_follows_a_writer_that_comes_and_goes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_without_write_permission_sees_writers_that_open_and_close(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = set(path.parent.iterdir())
-    guest = open_guest(path, monkeypatch)
-    assert rounds(guest) == [(0, 0)]
-    assert set(path.parent.iterdir()) == before, "a finished file needs no other"
+    reader = open_reader(path, monkeypatch)
+    assert rounds(reader) == [(0, 0)]
+    assert set(path.parent.iterdir()) == before, "a closed file needs no others"
     for number in (1, 3, 5):
         writer = Database(path, write=True)
         raise_rounds(writer)
-        assert rounds(guest) == [(number, number)], "while the writer is there"
+        assert rounds(reader) == [(number, number)], "while the writer is open"
         raise_rounds(writer)
         writer.close()
-        assert rounds(guest) == [(number + 1, number + 1)], "and after it has gone"
+        assert rounds(reader) == [(number + 1, number + 1)], "after it is closed"
     with pytest.raises(StoreError, match="readonly"):
-        guest.run("DELETE FROM t")
-    guest.close()
+        reader.run("DELETE FROM t")
+    reader.close()
 
 
-def test_a_guest_that_came_before_any_log_sees_a_file_replaced_by_a_checkpoint(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No log when it looks, before and after: only the file itself tells that it has changed."""
-    guest = open_guest(path, monkeypatch)
-    assert rounds(guest) == [(0, 0)]
+def test_reader_without_write_permission_notices_a_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no log before or after it: only the state of the file has changed."""
+    reader = open_reader(path, monkeypatch)
+    assert rounds(reader) == [(0, 0)]
     for number in range(1, 4):
         writer = Database(path, write=True)
         raise_rounds(writer)
         writer.close()
         assert not path.with_name("a.sqlite-wal").exists() or number > 1
-        assert rounds(guest) == [(number, number)]
-    guest.close()
+        assert rounds(reader) == [(number, number)]
+    reader.close()
 
 
-def test_a_guest_never_sees_half_a_change(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_without_write_permission_never_sees_part_of_a_transaction(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stop, seen = threading.Event(), set[tuple[int, int]]()
 
     def write() -> None:
@@ -91,10 +93,10 @@ def test_a_guest_never_sees_half_a_change(path: Path, monkeypatch: pytest.Monkey
     try:
         deadline = time.monotonic() + 20
         while len(seen) < 8 and time.monotonic() < deadline:
-            guest = open_guest(path, monkeypatch)
+            reader = open_reader(path, monkeypatch)
             for _ in range(5):
-                seen.update(rounds(guest))
-            guest.close()
+                seen.update(rounds(reader))
+            reader.close()
     finally:
         stop.set()
         thread.join()
@@ -102,7 +104,7 @@ def test_a_guest_never_sees_half_a_change(path: Path, monkeypatch: pytest.Monkey
     assert len(seen) >= 8
 
 
-STRANGER = """
+OTHER_USER = """
 import os, sys
 from pathlib import Path
 from vidret.store.catalog import Catalog
@@ -120,37 +122,37 @@ def test_another_user_sees_every_commit() -> None:
         Path(folder).chmod(0o755)
         path, pipe = Path(folder) / "catalog.sqlite", subprocess.PIPE
         Catalog.create(path, {"user.key": "0"}).close()
-        command = [sys.executable, "-c", STRANGER, str(path)]
+        command = [sys.executable, "-c", OTHER_USER, str(path)]
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as reader:
             assert reader.stdin is not None
             assert reader.stdout is not None
 
-            def ask() -> str:
+            def read() -> str:
                 print("?", file=reader.stdin, flush=True)
                 return str(reader.stdout and reader.stdout.readline().strip())
 
-            assert ask() == "0"
+            assert read() == "0"
             for number in (1, 2):
                 writer = Catalog(path, write=True)
                 writer.set_meta("user.key", f"{number}")
-                assert ask() == f"{number}"
+                assert read() == f"{number}"
                 writer.set_meta("user.key", f"{number} and more")
                 writer.close()
-                assert ask() == f"{number} and more"
+                assert read() == f"{number} and more"
             reader.stdin.close()
         owners = {each.stat().st_uid for each in Path(folder).iterdir()}
-        assert owners == {0}, "a stranger leaves nothing behind"
+        assert owners == {0}, "the reader creates no files"
 
 
-def test_a_checksum_tells_values_and_kinds_apart() -> None:
+def test_checksum_depends_on_values_and_types() -> None:
     rows = [(1, 2, 0.5, b"a", b"bc"), (2, 1, 0.5, b"a", b"bc"), (1, 2, -0.5, b"a", b"bc"), (1, 2, 0.5, b"ab", b"c")]
-    found = [checksum_values("qqd", *row) for row in rows]
-    assert found == [2629597565, 3548420690, 2542965275, 3613112630], "those that indexes hold"
+    checksums = [checksum_values("qqd", *row) for row in rows]
+    assert checksums == [2629597565, 3548420690, 2542965275, 3613112630], "as in existing indexes"
     for row in ((1, 2.0, 0.5, b"a"), (1, b"2", 0.5, b"a"), (1, None, 0.5, b"a"), (1, 2, 0.5, None), (2**63, 2, 0.5)):
         assert checksum_values("qqd", *row) is None
 
 
-def test_text_that_is_no_longer_unicode_is_read_all_the_same(path: Path) -> None:
+def test_damaged_unicode_text_can_be_read(path: Path) -> None:
     database = Database(path, write=True)
     database.run("UPDATE t SET padding = CAST(x'61ff62' AS TEXT) WHERE id = 1")
     assert database.value("SELECT padding FROM t WHERE id = 1") == "a\\xffb"
@@ -158,8 +160,8 @@ def test_text_that_is_no_longer_unicode_is_read_all_the_same(path: Path) -> None
 
 
 @pytest.mark.parametrize("may_write", [True, False])
-def test_a_closed_database_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch, may_write: bool) -> None:
-    database = Database(path, write=False) if may_write else open_guest(path, monkeypatch)
+def test_closed_database_raises_store_error(path: Path, monkeypatch: pytest.MonkeyPatch, may_write: bool) -> None:
+    database = Database(path, write=False) if may_write else open_reader(path, monkeypatch)
     database.close()
     with pytest.raises(StoreError, match=r"a\.sqlite: Cannot operate on a closed database"):
         rounds(database)

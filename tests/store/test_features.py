@@ -1,4 +1,4 @@
-"""Feature files: bytes come back as they were written, and it is noticed when they do not."""
+"""Feature files: what is written can be read, and every damage is detected."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vidret.errors import StoreError
-from vidret.store.features import Features, RowFile, feature_paths, half
-from vidret.store.records import Place
+from vidret.store.features import Features, RowFile, feature_paths, round_to_float16
+from vidret.store.records import SegmentLocation
 
 from .samples import damage
 
@@ -23,40 +23,40 @@ def packed(seed: int, num: int) -> np.ndarray:
 
 
 def some_tokens(k: int) -> np.ndarray:
-    """Make the k-th segment's tokens: 5, none, 13, 3, none, 11, ... bytes."""
+    """Return the tokens of segment k, of 5, 0, 13, 3, 0, 11, ... bytes."""
     return packed(k, (5, 0, 13, 3, 0, 11)[k % 6])
 
 
-def filled(folder: Path, num: int) -> tuple[Features, list[Place]]:
+def filled(folder: Path, num: int) -> tuple[Features, list[SegmentLocation]]:
     features = Features(folder, DIM, 0, write=True)
     return features, [features.append(rows(k, 1), rows(k + 100, k % 3 + 1), some_tokens(k)) for k in range(num)]
 
 
-def test_rows_come_back(tmp_path: Path) -> None:
-    features, places = filled(tmp_path, 9)
+def test_rows_are_read_as_written(tmp_path: Path) -> None:
+    features, locations = filled(tmp_path, 9)
     reader = Features(tmp_path, DIM, 0)
     for opened in (features, reader):
-        for k, place in enumerate(places):
-            np.testing.assert_array_equal(opened.read_video(place), rows(k, 1))
-            np.testing.assert_array_equal(opened.read_frames(place), rows(k + 100, k % 3 + 1))
-            assert opened.read_tokens(place) == some_tokens(k).tobytes()
+        for k, location in enumerate(locations):
+            np.testing.assert_array_equal(opened.read_video(location), rows(k, 1))
+            np.testing.assert_array_equal(opened.read_frames(location), rows(k + 100, k % 3 + 1))
+            assert opened.read_tokens(location) == some_tokens(k).tobytes()
 
 
-def test_tokens_are_plain_bytes_that_cannot_be_written(tmp_path: Path) -> None:
-    features, places = filled(tmp_path, 4)
-    view = features.read_tokens(places[2])
+def test_tokens_are_read_only_bytes(tmp_path: Path) -> None:
+    features, locations = filled(tmp_path, 4)
+    view = features.read_tokens(locations[2])
     assert (view.format, view.ndim, view.nbytes, view.readonly) == ("B", 1, 13, True)
-    nothing = features.read_tokens(places[1])
-    assert (nothing.format, nothing.ndim, nothing.nbytes) == ("B", 1, 0)
-    assert [(place.token_byte, place.num_bytes) for place in places] == [(0, 5), (5, 0), (5, 13), (18, 3)]
+    empty = features.read_tokens(locations[1])
+    assert (empty.format, empty.ndim, empty.nbytes) == ("B", 1, 0)
+    assert [(location.token_byte, location.num_bytes) for location in locations] == [(0, 5), (5, 0), (5, 13), (18, 3)]
     assert features.num_bytes == (4 + 7) * DIM * 2 + 21 == sum(p.stat().st_size for p in feature_paths(tmp_path, 0))
 
 
 def test_reader_follows_a_growing_file(tmp_path: Path) -> None:
-    features, places = filled(tmp_path, 1)
+    features, locations = filled(tmp_path, 1)
     reader = Features(tmp_path, DIM, 0)
-    old = reader.read_video(places[0])
-    old_tokens = reader.read_tokens(places[0])
+    old = reader.read_video(locations[0])
+    old_tokens = reader.read_tokens(locations[0])
     later = features.append(rows(50, 1), rows(51, 2), packed(52, 9))
     np.testing.assert_array_equal(reader.read_frames(later), rows(51, 2))
     assert reader.read_tokens(later) == packed(52, 9).tobytes()
@@ -65,7 +65,7 @@ def test_reader_follows_a_growing_file(tmp_path: Path) -> None:
 
 
 class Contested(RowFile):
-    """A file whose maps are at once replaced by that of another thread, which looked before anything was written."""
+    """A file whose map is always replaced at once by the empty map of another thread."""
 
     @property
     def _mapped(self) -> np.ndarray:
@@ -76,15 +76,15 @@ class Contested(RowFile):
         assert rows.shape[1] == DIM
 
 
-def test_threads_may_map_the_same_file(tmp_path: Path) -> None:
+def test_threads_can_map_the_same_file(tmp_path: Path) -> None:
     file = Contested(tmp_path / "rows.f16", DIM, write=True)
     file.write(0, rows(0, 3))
     np.testing.assert_array_equal(file.view(1, 3), rows(0, 3)[1:])
 
 
 def test_views_outlive_their_file(tmp_path: Path) -> None:
-    features, places = filled(tmp_path, 3)
-    view, tokens = features.read_frames(places[2]), features.read_tokens(places[2])
+    features, locations = filled(tmp_path, 3)
+    view, tokens = features.read_frames(locations[2]), features.read_tokens(locations[2])
     features.close()
     features.close()
     for path in feature_paths(tmp_path, 0):
@@ -93,43 +93,43 @@ def test_views_outlive_their_file(tmp_path: Path) -> None:
     assert tokens == some_tokens(2).tobytes()
 
 
-def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
-    _, places = filled(tmp_path, 3)
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
+    _, locations = filled(tmp_path, 3)
     video, frames, _ = feature_paths(tmp_path, 0)
-    place = places[1]
+    location = locations[1]
     for offset in range(DIM * 2):
-        damage(video, place.row * DIM * 2 + offset)
-        damage(frames, place.frame_row * DIM * 2 + offset)
+        damage(video, location.row * DIM * 2 + offset)
+        damage(frames, location.frame_row * DIM * 2 + offset)
         reader = Features(tmp_path, DIM, 0)
         with pytest.raises(StoreError, match=r"video\.f16: row 1 is damaged"):
-            reader.read_video(place)
+            reader.read_video(location)
         with pytest.raises(StoreError, match=r"frames\.f16: rows from 1 are damaged"):
-            reader.read_frames(place)
-        reader.read_video(places[0])
-        reader.read_frames(places[2])
-        damage(video, place.row * DIM * 2 + offset)
-        damage(frames, place.frame_row * DIM * 2 + offset)
+            reader.read_frames(location)
+        reader.read_video(locations[0])
+        reader.read_frames(locations[2])
+        damage(video, location.row * DIM * 2 + offset)
+        damage(frames, location.frame_row * DIM * 2 + offset)
 
 
-def test_every_flipped_bit_of_tokens_is_found(tmp_path: Path) -> None:
-    _, places = filled(tmp_path, 4)
+def test_every_flipped_bit_of_tokens_is_detected(tmp_path: Path) -> None:
+    _, locations = filled(tmp_path, 4)
     path = feature_paths(tmp_path, 0)[2]
-    place = places[2]
-    for bit in range(8 * place.num_bytes):
-        damage(path, place.token_byte + bit // 8, bits=1 << bit % 8)
+    location = locations[2]
+    for bit in range(8 * location.num_bytes):
+        damage(path, location.token_byte + bit // 8, bits=1 << bit % 8)
         reader = Features(tmp_path, DIM, 0)
         with pytest.raises(
             StoreError, match=rf"^{path}: bytes from 5 are damaged \(checksum\); run vidret info --repair"
         ):
-            reader.read_tokens(place)
-        assert [len(reader.read_tokens(places[k])) for k in (0, 1, 3)] == [5, 0, 3]
-        reader.read_frames(place)
-        damage(path, place.token_byte + bit // 8, bits=1 << bit % 8)
+            reader.read_tokens(location)
+        assert [len(reader.read_tokens(locations[k])) for k in (0, 1, 3)] == [5, 0, 3]
+        reader.read_frames(location)
+        damage(path, location.token_byte + bit // 8, bits=1 << bit % 8)
 
 
 @pytest.mark.parametrize("torn", [1, DIM * 2, DIM * 2 + 3])
-def test_torn_tail_is_cut(tmp_path: Path, torn: int) -> None:
-    features, places = filled(tmp_path, 4)
+def test_torn_tail_is_truncated(tmp_path: Path, torn: int) -> None:
+    features, locations = filled(tmp_path, 4)
     features.close()
     sizes = [path.stat().st_size for path in feature_paths(tmp_path, 0)]
     for path in feature_paths(tmp_path, 0):
@@ -140,39 +140,39 @@ def test_torn_tail_is_cut(tmp_path: Path, torn: int) -> None:
     later = again.append(rows(7, 1), rows(8, 2), packed(9, 6))
     np.testing.assert_array_equal(again.read_frames(later), rows(8, 2))
     assert again.read_tokens(later) == packed(9, 6).tobytes()
-    np.testing.assert_array_equal(again.read_video(places[3]), rows(3, 1))
-    assert again.read_tokens(places[3]) == some_tokens(3).tobytes()
+    np.testing.assert_array_equal(again.read_video(locations[3]), rows(3, 1))
+    assert again.read_tokens(locations[3]) == some_tokens(3).tobytes()
 
 
-def test_lost_rows_are_named_then_damaged_but_never_reused(tmp_path: Path) -> None:
-    features, places = filled(tmp_path, 4)
+def test_lost_rows_are_reported_and_never_reused(tmp_path: Path) -> None:
+    features, locations = filled(tmp_path, 4)
     video = feature_paths(tmp_path, 0)[0]
     video.write_bytes(video.read_bytes()[: 2 * DIM * 2 + 5])
-    with pytest.raises(StoreError, match=rf"^{video}: ends after 21 bytes, of 32 or more that were stored$"):
-        Features(tmp_path, DIM, 0).read_video(places[3])
+    with pytest.raises(StoreError, match=rf"^{video}: must have at least 32 bytes, got 21$"):
+        Features(tmp_path, DIM, 0).read_video(locations[3])
     again = Features(tmp_path, DIM, 0, write=True)
     again.resume(*features.tail)
     with pytest.raises(StoreError, match="row 3 is damaged"):
-        again.read_video(places[3])
+        again.read_video(locations[3])
     assert again.append(rows(1, 1), rows(2, 1), packed(3, 0)).row == 4
 
 
-def test_lost_tokens_are_named_and_hurt_nobody_else(tmp_path: Path) -> None:
-    features, places = filled(tmp_path, 6)
+def test_lost_tokens_affect_only_their_segments(tmp_path: Path) -> None:
+    features, locations = filled(tmp_path, 6)
     path = feature_paths(tmp_path, 0)[2]
     path.write_bytes(path.read_bytes()[:12])
     reader = Features(tmp_path, DIM, 0)
-    assert reader.read_tokens(places[0]) == some_tokens(0).tobytes()
+    assert reader.read_tokens(locations[0]) == some_tokens(0).tobytes()
     for k in (2, 3, 5):
-        with pytest.raises(StoreError, match=rf"^{path}: ends after 12 bytes, of (18|21|32) or more that were stored$"):
-            reader.read_tokens(places[k])
-    for k in (1, 4):  # without tokens there is nothing to lose, though its place lies behind the end
-        assert bytes(Features(tmp_path, DIM, 0).read_tokens(places[k])) == b""
+        with pytest.raises(StoreError, match=rf"^{path}: must have at least (18|21|32) bytes, got 12$"):
+            reader.read_tokens(locations[k])
+    for k in (1, 4):  # these have no tokens, although their offset is beyond the end
+        assert bytes(Features(tmp_path, DIM, 0).read_tokens(locations[k])) == b""
     again = Features(tmp_path, DIM, 0, write=True)
     again.resume(*features.tail)
     for k in (2, 3, 5):
-        with pytest.raises(StoreError, match=rf"bytes from {places[k].token_byte} are damaged"):
-            again.read_tokens(places[k])
+        with pytest.raises(StoreError, match=rf"bytes from {locations[k].token_byte} are damaged"):
+            again.read_tokens(locations[k])
     assert again.append(rows(1, 1), rows(2, 1), packed(3, 4)).token_byte == 32
 
 
@@ -183,16 +183,18 @@ def test_files_of_other_epochs_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
 
 
-def test_half_refuses_what_would_poison_a_search() -> None:
-    np.testing.assert_array_equal(half("video", np.array([0.1, 1.0]), (2,)), np.array([0.1, 1.0], np.float16))
+def test_conversion_to_float16_rejects_wrong_shapes_and_values() -> None:
+    np.testing.assert_array_equal(
+        round_to_float16("video", np.array([0.1, 1.0]), (2,)), np.array([0.1, 1.0], np.float16)
+    )
     for bad in (np.nan, np.inf, 1e6):
         with pytest.raises(StoreError, match=r"video must be finite, got"):
-            half("video", np.array([0.0, bad]), (2,))
+            round_to_float16("video", np.array([0.0, bad]), (2,))
     with pytest.raises(StoreError, match=r"frames must have the shape \(2, 3\), got \(3, 2\)"):
-        half("frames", np.zeros((3, 2)), (2, 3))
+        round_to_float16("frames", np.zeros((3, 2)), (2, 3))
 
 
-def test_full_disk_is_a_sentence(tmp_path: Path) -> None:
+def test_full_disk_raises_store_error(tmp_path: Path) -> None:
     file = RowFile(Path("/dev/full"), DIM, write=True)
     with pytest.raises(StoreError, match=r"/dev/full: cannot be written \(No space left"):
         file.write(0, rows(0, 1))

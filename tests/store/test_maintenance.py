@@ -1,4 +1,4 @@
-"""Upkeep: pruning and compaction change no answer, and damage is found, named and repaired."""
+"""Maintenance: pruning and compaction keep results, and damage is found, reported and repaired."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from vidret.store.repair import find_bad_rows
 from .samples import DIM, add_video, create, damage, embedding, index_all, seeds, tokens
 
 
-def assert_stored(store: Store, wanted: list[int]) -> None:
-    """Hold every vector against the one that was made for it."""
-    assert seeds(store) == wanted
+def assert_stored(store: Store, expected: list[int]) -> None:
+    """Assert that exactly these segments are stored, with all of their data."""
+    assert seeds(store) == expected
     assert store.verify() == []
-    for seed in wanted:
+    for seed in expected:
         video = store.is_complete(f"v{seed // 100}")
         assert video is not None
         key = store.video_segments(video)[seed % 100]
@@ -30,11 +30,11 @@ def assert_stored(store: Store, wanted: list[int]) -> None:
 
 
 def of(*videos: int) -> list[int]:
-    return [100 * video + number for video in videos for number in range(4)]
+    return [100 * video + index for video in videos for index in range(4)]
 
 
 def num_bytes(seeds: list[int]) -> int:
-    """Count what the segments' vectors and tokens take."""
+    """Return the size of the segments' vectors and tokens."""
     return sum((1 + len(embedding(seed).frames)) * DIM * 2 + len(tokens(seed)) for seed in seeds)
 
 
@@ -42,13 +42,13 @@ def files(path: Path) -> list[str]:
     return sorted(entry.name for entry in (path / "features").iterdir())
 
 
-def test_prune_forgets_missing_files_and_what_only_they_held(tmp_path: Path) -> None:
+def test_prune_deletes_missing_files_and_their_videos(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 6)
         add_video(store, "v0", seed=0, path="copy.mp4")
-        store.set_file("/videos/v0.mp4", state="missing")  # the copy still holds it
+        store.set_file("/videos/v0.mp4", state="missing")  # there is still a copy
         store.set_file("/videos/v1.mp4", state="missing")
-        store.set_file("/videos/v2.mp4", state="failed", reason="unreadable now")  # may come back: kept, not found
+        store.set_file("/videos/v2.mp4", state="failed", reason="unreadable now")  # kept, but not searchable
         report = store.prune()
         assert (report.files, report.videos, report.segments, report.freed_bytes) == (2, 1, 4, 0)
         assert_stored(store, of(0, 3, 4, 5))
@@ -58,12 +58,12 @@ def test_prune_forgets_missing_files_and_what_only_they_held(tmp_path: Path) -> 
         assert (again.files, again.videos, again.segments) == (0, 0, 0)
 
 
-def test_compaction_keeps_every_answer(tmp_path: Path) -> None:
+def test_compaction_keeps_all_results(tmp_path: Path) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 6)
         kept = reader.video_vectors()
         copy = kept.copy()
-        held = reader.tokens(range(1, 25))
+        old_tokens = reader.tokens(range(1, 25))
         for video in (0, 2, 3):
             store.set_file(f"/videos/v{video}.mp4", state="missing")
         report = store.prune()
@@ -73,8 +73,8 @@ def test_compaction_keeps_every_answer(tmp_path: Path) -> None:
         assert sum(sizes) == num_bytes(of(1, 4, 5))
         assert_stored(store, of(1, 4, 5))
         assert_stored(reader, of(1, 4, 5))
-        np.testing.assert_array_equal(kept, copy)  # arrays handed out earlier stay what they were
-        assert held == [tokens(seed) for seed in of(0, 1, 2, 3, 4, 5)]
+        np.testing.assert_array_equal(kept, copy)  # arrays returned earlier stay unchanged
+        assert old_tokens == [tokens(seed) for seed in of(0, 1, 2, 3, 4, 5)]
         add_video(store, "v8", seed=8)
         assert_stored(reader, of(1, 4, 5, 8))
         assert reader.video_vectors().shape == (16, DIM)
@@ -89,7 +89,7 @@ def test_compaction_keeps_every_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["before the switch", "after the switch"])
-def test_interrupted_compaction_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_interrupted_compaction_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     with create(tmp_path) as store:
         index_all(store, 4)
         for video in (0, 1):
@@ -118,24 +118,24 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_damage_is_named_and_repaired(tmp_path: Path) -> None:
+def test_damage_is_reported_and_repaired(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
     damage(tmp_path / "features" / "frames.f16", 3, bits=16)
     damage(tmp_path / "features" / "video.f16", 6 * DIM * 2 + 3, bits=16)
-    place = sum(len(tokens(seed)) for seed in of(0, 1)) + len(tokens(200))
-    damage(tmp_path / "features" / "tokens.bin", place + 7, bits=16)
+    token_byte = sum(len(tokens(seed)) for seed in of(0, 1)) + len(tokens(200))
+    damage(tmp_path / "features" / "tokens.bin", token_byte + 7, bits=16)
     with Store.open(tmp_path) as store:
         with pytest.raises(StoreError, match=r"frames\.f16: rows from 0 are damaged"):
             store.frames([1])
-        with pytest.raises(StoreError, match=rf"^{tmp_path}/features/tokens\.bin: bytes from {place} are damaged"):
+        with pytest.raises(StoreError, match=rf"^{tmp_path}/features/tokens\.bin: bytes from {token_byte} are damaged"):
             store.tokens([9, 10, 11])
-        store.frames([10])  # only its tokens are lost
+        store.frames([10])  # only its tokens are damaged
         found = store.verify()
         assert [(bad.id, bad.video, bad.number) for bad in found] == [(1, 1, 0), (7, 2, 2), (10, 3, 1)]
         assert "frames.f16: rows from 0" in found[0].reason
         assert "video.f16: row 6" in found[1].reason
-        assert f"tokens.bin: bytes from {place}" in found[2].reason
+        assert f"tokens.bin: bytes from {token_byte}" in found[2].reason
         with pytest.raises(StoreError, match="opened for reading"):
             store.verify(repair=True)
     with create(tmp_path) as store:
@@ -148,7 +148,7 @@ def test_damage_is_named_and_repaired(tmp_path: Path) -> None:
         assert_stored(store, of(0, 1, 2))
 
 
-def test_rows_lost_with_the_power_are_damage(tmp_path: Path) -> None:
+def test_rows_lost_in_a_power_failure_are_damage(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 2)
     path = tmp_path / "features" / "video.f16"
@@ -160,19 +160,19 @@ def test_rows_lost_with_the_power_are_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 100])
-def test_tokens_lost_with_the_power_are_damage(tmp_path: Path, left: int) -> None:
+def test_tokens_lost_in_a_power_failure_are_damage(tmp_path: Path, left: int) -> None:
     with create(tmp_path) as store:
         index_all(store, 2)
     path = tmp_path / "features" / "tokens.bin"
     ends = np.cumsum([len(tokens(seed)) for seed in of(0, 1)])
-    hurt = [key for key, end in enumerate(ends, start=1) if end > left and tokens(of(0, 1)[key - 1])]
+    damaged = [key for key, end in enumerate(ends, start=1) if end > left and tokens(of(0, 1)[key - 1])]
     path.write_bytes(path.read_bytes()[:left])
     with Store.open(tmp_path) as store:
         found = store.verify()
-        assert [bad.id for bad in found] == hurt
-        assert all(bad.reason.startswith(f"{path}: ends after {left} bytes, of ") for bad in found)
+        assert [bad.id for bad in found] == damaged
+        assert all(bad.reason.startswith(f"{path}: must have at least ") for bad in found)
     with create(tmp_path) as store:
-        assert [bad.id for bad in store.verify(repair=True)] == hurt
+        assert [bad.id for bad in store.verify(repair=True)] == damaged
         index_all(store, 2)
         assert_stored(store, of(0, 1))
 
@@ -184,13 +184,13 @@ def test_lost_token_file_is_repaired(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         with pytest.raises(StoreError, match=r"tokens\.bin: bytes from 0 are damaged"):
             store.tokens([2])
-        assert [bad.id for bad in store.verify(repair=True)] == [2, 3, 4, 5, 6, 7, 8]  # segment 1 came without
+        assert [bad.id for bad in store.verify(repair=True)] == [2, 3, 4, 5, 6, 7, 8]  # segment 1 has no tokens
         index_all(store, 2)
         assert_stored(store, of(0, 1))
 
 
-def test_dead_tokens_alone_are_worth_a_compaction(tmp_path: Path) -> None:
-    """A tenth of the vectors is dead, but nearly all of the bytes."""
+def test_dead_tokens_alone_cause_a_compaction(tmp_path: Path) -> None:
+    """A tenth of the vectors is dead, but nearly all bytes are."""
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         for seed in range(10):
             video = store.begin_video(f"v{seed}", duration=1.0, facts={}, num_segments=1)
@@ -215,7 +215,7 @@ def test_compaction_moves_more_segments_than_fit_a_batch(tmp_path: Path, monkeyp
         assert_stored(store, of(1, 3))
 
 
-def test_damaged_catalog_is_a_sentence(tmp_path: Path) -> None:
+def test_damaged_catalog_raises_store_error(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 30)
     path = tmp_path / "catalog.sqlite"
@@ -227,7 +227,7 @@ def test_damaged_catalog_is_a_sentence(tmp_path: Path) -> None:
         store.verify()
 
 
-def test_verify_that_meets_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_during_a_compaction_finds_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 4)
         store.set_file("/videos/v0.mp4", state="missing")
@@ -242,7 +242,7 @@ def test_verify_that_meets_a_compaction_finds_no_damage(tmp_path: Path, monkeypa
         assert files(tmp_path) == ["frames.1.f16", "tokens.1.bin", "video.1.f16"]
 
 
-def test_token_file_that_goes_missing_below_a_reader_is_a_sentence(tmp_path: Path) -> None:
+def test_token_file_deleted_while_open_raises_store_error(tmp_path: Path) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 3)
         store.set_file("/videos/v2.mp4", state="missing")
@@ -252,12 +252,11 @@ def test_token_file_that_goes_missing_below_a_reader_is_a_sentence(tmp_path: Pat
             reader.tokens([1])
 
 
-def test_reader_that_meets_a_compaction_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_retries_during_a_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 3)
-        asked = reader._catalog.segments.places
-        answers = [(7, {}), asked([1])]  # at first an epoch whose files are gone
-        monkeypatch.setattr(reader._catalog.segments, "places", lambda _: answers.pop(0))
-        features, places = reader._epochs.locate([1])
+        answers = [(7, {}), reader._catalog.segments.locations([1])]  # at first an epoch whose files are deleted
+        monkeypatch.setattr(reader._catalog.segments, "locations", lambda _: answers.pop(0))
+        features, locations = reader._epochs.locate([1])
         assert isinstance(features, Features)
-        assert list(places) == [1]
+        assert list(locations) == [1]

@@ -1,4 +1,4 @@
-"""Vectors in Milvus: as FAISS finds them, also after a kill, a loss, a move; and what is said where there is none."""
+"""Vectors in Milvus: the same results as FAISS, also after kills, losses and moves; errors of connections."""
 
 import itertools
 import os
@@ -18,11 +18,11 @@ from vidret.errors import MissingExtraError, StoreError
 from vidret.store import Store
 from vidret.store.features import checksum_array
 from vidret.store.milvus import Collection
-from vidret.store.mirror import express
-from vidret.store.mirrored import Mirrored
+from vidret.store.milvus_vectors import MilvusVectors
+from vidret.store.mirror import to_milvus_filter
 from vidret.store.schema import CHECKSUM, COLUMNS
-from vidret.store.shards import as_bits
-from vidret.store.vectors import Flat, Only
+from vidret.store.shards import make_bitmap
+from vidret.store.vectors import Flat, IdFilter
 from vidret.types import Filters
 
 from .samples import DIM, add_video, embedding, environment, index_all, seeds
@@ -35,19 +35,19 @@ def create(folder: Path, vectors: str | None = "milvus://", *, dim: int = DIM) -
     return Store.create(folder, encoder_name="tower", encoder_fingerprint="tower-1", dim=dim, vectors=vectors)
 
 
-def mirrored(store: Store) -> Mirrored:
-    assert isinstance(store._candidates, Mirrored)
-    return store._candidates
+def open_vectors(store: Store) -> MilvusVectors:
+    assert isinstance(store._vectors.index, MilvusVectors)
+    return store._vectors.index
 
 
 def count(store: Store, expression: str = "") -> int:
-    """Count what Milvus itself holds."""
-    return mirrored(store)._opened().count(expression)
+    """Return the number of rows in Milvus."""
+    return open_vectors(store)._open().count(expression)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Serve at an address: milvus-lite in a thread, which cannot be told from others."""
+    """Return the address of milvus-lite in a thread, which behaves like a server."""
     from milvus_lite.adapter.grpc.server import start_server_in_thread
 
     serving, database, port = start_server_in_thread(str(tmp_path / "server"))
@@ -56,13 +56,13 @@ def server(tmp_path: Path) -> Iterator[str]:
     database.close()
 
 
-# The same answers
+# Results
 
 
 def fill(store: Store, vectors: np.ndarray) -> None:
-    """Store vectors as videos of ten segments, all at once."""
+    """Store vectors as videos of ten segments, quickly."""
     catalog, num_videos = store._catalog, len(vectors) // 10
-    place = store._epochs.current().append(vectors, vectors[:1], np.empty((0, 1), np.uint8))
+    location = store._epochs.current().append(vectors, vectors[:1], np.empty((0, 1), np.uint8))
     with catalog.transaction():
         names = [f"/films/{video % 7}/{video}.mp4" for video in range(num_videos)]
         catalog.run_many(
@@ -80,20 +80,20 @@ def fill(store: Store, vectors: np.ndarray) -> None:
                     row // 10 + 1,
                     row % 10,
                     row,
-                    place.frame_row,
+                    location.frame_row,
                     checksum_array(vectors[row : row + 1]),
-                    place.frames_sum,
+                    location.frames_sum,
                 )
                 for row in range(len(vectors))
             ),
         )
         for table in ("videos", "files", "segments"):
             catalog.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
-        catalog.bump()
+        catalog.increment_generation()
 
 
-def test_the_best_hundred_of_many_are_those_of_faiss(tmp_path: Path) -> None:
-    """Vectors as encoders give them, all of them near one direction, where exactness is hardest."""
+def test_results_are_those_of_faiss(tmp_path: Path) -> None:
+    """With vectors near one direction, as those of encoders, for which exact results are hardest."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((20_000, 64)) * np.linspace(0.1, 1, 64) + 3 * rng.standard_normal(64)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
@@ -108,18 +108,18 @@ def test_the_best_hundred_of_many_are_those_of_faiss(tmp_path: Path) -> None:
         expected_scores, expected = flat.search(queries, 100)
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
         differ = ids != expected
-        assert (np.abs(scores - expected_scores)[differ] < 1e-6).all()  # nothing but equals in another order
+        assert (np.abs(scores - expected_scores)[differ] < 1e-6).all()  # only ties are in another order
         assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
         inside = Filters(folder="/films/3")
-        within = Only(as_bits(store._catalog.segments.matching(inside)), inside=True, share=0.1)
+        within = IdFilter(make_bitmap(store._catalog.segments.matching(inside)), inside=True, fraction=0.1)
         assert set(store.search(queries, 100, inside)[1][0]) == set(flat.search(queries, 100, within)[1][0])
         with pytest.raises(StoreError, match="k must be at most 16384 with vectors in Milvus, got 16385"):
             store.search(queries, 16_385)
         assert len(np.unique(store.search(queries[:1], 16_384)[1])) == 16_384
 
 
-def test_filters_are_those_of_the_catalog_whatever_happens(tmp_path: Path) -> None:
-    """Also what is asked of Milvus itself, before the catalog looks over it, where all was pushed."""
+def test_filters_match_those_of_the_catalog_after_any_changes(tmp_path: Path) -> None:
+    """If everything is pushed, also the results of Milvus before the catalog verifies them."""
     rng = random.Random(1)
     folders = ["/a", "/a/b", "/a/b c", "/a0", '/a/"q"', "/a/%41", "/a/\udcff", "/Ä/ö", "/a/b/c/d"]
 
@@ -133,10 +133,10 @@ def test_filters_are_those_of_the_catalog_whatever_happens(tmp_path: Path) -> No
         return Filters(folder, rng.choice(seconds), rng.choice(seconds), rng.choice(day), rng.choice(day))
 
     with create(tmp_path) as store:
-        for number in range(40):
-            video = store.begin_video(f"v{number}", duration=number / 3, facts={}, num_segments=1)
-            store.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, number * 10**9]))
-            store.add_segment(video, 0, 0.0, 1.0, embedding(number))
+        for seed in range(40):
+            video = store.begin_video(f"v{seed}", duration=seed / 3, facts={}, num_segments=1)
+            store.set_file(some_path(), state="done", video=video, mtime_ns=rng.choice([None, seed * 10**9]))
+            store.add_segment(video, 0, 0.0, 1.0, embedding(seed))
         for round_number in range(4):
             for _ in range(12):
                 video, path = rng.randrange(1, 41), some_path()
@@ -152,46 +152,46 @@ def test_filters_are_those_of_the_catalog_whatever_happens(tmp_path: Path) -> No
                 ids = store.search(QUERY, 60, filters)[1][0]
                 assert sorted(ids[ids >= 0].tolist()) == expected, filters
                 if pushed:
-                    by_id = mirrored(store)._mirror.matched_by_id(filters)
-                    assert count(store, express(filters, by_id, [])) == len(expected), filters
+                    by_id = open_vectors(store)._mirror.matched_by_id(filters)
+                    assert count(store, to_milvus_filter(filters, by_id, [])) == len(expected), filters
 
 
-# In step
+# Synchronisation
 
 
-def test_what_changed_is_pushed_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidret.store.mirrored.EVERY", 6)
+def test_changes_are_pushed_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidret.store.milvus_vectors.EVERY", 6)
     with create(tmp_path) as store:
         add_video(store, "v0", seed=0)  # six changes: two of the file, four segments
         assert count(store) == 4
-        monkeypatch.setattr("vidret.store.mirrored.EVERY", 10**6)
+        monkeypatch.setattr("vidret.store.milvus_vectors.EVERY", 10**6)
         add_video(store, "v1", seed=1)
         assert count(store) == 4
-        monkeypatch.setattr("vidret.store.mirrored.SECONDS", 0.0)
+        monkeypatch.setattr("vidret.store.milvus_vectors.SECONDS", 0.0)
         store.set_file("/videos/v0.mp4", state="missing")
         assert count(store) == 4
         assert seeds(store) == [100, 101, 102, 103]
 
 
-FALLING_WRITER = """
+KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
 from tests.store.samples import add_video
 from tests.store.test_milvus import create
-from vidret.store import mirrored
-place, left = sys.argv[2], int(sys.argv[3])
-owner = mirrored.Mirror if place == "record" else mirrored.Collection
-kept = getattr(owner, place)
-def fall(*args):
-    global left
-    left -= 1
-    if place == "record" and not left:
+from vidret.store import milvus_vectors
+method, remaining = sys.argv[2], int(sys.argv[3])
+owner = milvus_vectors.Mirror if method == "record" else milvus_vectors.Collection
+original = getattr(owner, method)
+def kill(*args):
+    global remaining
+    remaining -= 1
+    if method == "record" and not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
-    kept(*args)
-    if not left:
+    original(*args)
+    if not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
-mirrored.BATCH, mirrored.EVERY = 2, 10
-setattr(owner, place, fall)
+milvus_vectors.BATCH, milvus_vectors.EVERY = 2, 10
+setattr(owner, method, kill)
 store = create(Path(sys.argv[1]))
 for seed in range(5):
     add_video(store, f"v{seed}", seed=seed)
@@ -202,15 +202,15 @@ store.save_vectors()
 store.begin_video("v3", duration=9.0, facts={}, num_segments=2)
 add_video(store, "v3", seed=3, num_segments=2)
 store.save_vectors()
-raise SystemExit("never fell")
+raise SystemExit("not killed")
 """
 
 
 @pytest.mark.parametrize(
-    ("place", "number"), [("upsert", 1), ("upsert", 3), ("delete", 1), ("record", 2), ("flush", 2)]
+    ("method", "count_calls"), [("upsert", 1), ("upsert", 3), ("delete", 1), ("record", 2), ("flush", 2)]
 )
-def test_a_killed_writer_is_continued_and_nothing_is_there_twice(tmp_path: Path, place: str, number: int) -> None:
-    command = [sys.executable, "-c", FALLING_WRITER, str(tmp_path), place, str(number)]
+def test_run_after_a_killed_writer_leaves_no_duplicates(tmp_path: Path, method: str, count_calls: int) -> None:
+    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path), method, str(count_calls)]
     assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
     with Store.open(tmp_path) as reader:
         known = reader.searchable().tolist()
@@ -225,15 +225,15 @@ def test_a_killed_writer_is_continued_and_nothing_is_there_twice(tmp_path: Path,
         assert seeds(store) == sorted(100 * s + n for s in (0, 1, 3, 4) for n in range(4))
 
 
-def test_a_dropped_collection_is_told_by_a_reader_and_filled_anew_by_the_next_writer(tmp_path: Path) -> None:
+def test_dropped_collection_is_reported_to_readers_and_refilled_by_the_next_writer(tmp_path: Path) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         index_all(store, 3)
         assert len(seeds(reader)) == 12
-        mirrored(store)._opened().drop()
-        gone = "^milvus://: the collection vidret_[0-9a-f]{16} of this index is gone; vidret index fills a new one$"
-        with pytest.raises(StoreError, match=gone):
+        open_vectors(store)._open().drop()
+        message = "^milvus://: the collection vidret_[0-9a-f]{16} of this index does not exist"
+        with pytest.raises(StoreError, match=message):
             reader.search(QUERY, 1)
-    with Store.open(tmp_path) as reader, pytest.raises(StoreError, match=gone):
+    with Store.open(tmp_path) as reader, pytest.raises(StoreError, match=message):
         reader.search(QUERY, 1)
     with create(tmp_path, None) as store:
         assert len(seeds(store)) == 12
@@ -241,33 +241,33 @@ def test_a_dropped_collection_is_told_by_a_reader_and_filled_anew_by_the_next_wr
         assert count(store) == 12
 
 
-def test_rows_that_got_lost_are_noticed_by_the_next_writer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_rows_are_detected_by_the_next_writer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
-        mirrored(store)._opened().delete("video == 2")
+        open_vectors(store)._open().delete("video == 2")
         add_video(store, "v5", seed=5)
     with create(tmp_path) as store:
-        assert "8 vectors are there where 12 should be; filling it anew" in caplog.text
+        assert "the collection must have 12 vectors, got 8; filling a new one" in caplog.text
         store.save_vectors()
         assert count(store) == 16
         assert len(seeds(store)) == 16
 
 
-def test_a_collection_that_lags_behind_gives_no_dead_video(tmp_path: Path) -> None:
-    """Not even where rows came in that the marks know nothing of, and more of them than were asked for."""
+def test_outdated_rows_in_the_collection_are_not_returned(tmp_path: Path) -> None:
+    """Even if there are more outdated rows than requested results."""
     with create(tmp_path) as store:
         index_all(store, 3)
         best = embedding(0).video.astype(np.float32)
         about = {"video": 99, "seconds": 1.0, "path": "/", "changed": 1}
-        rows = [{"id": 1000 + number, **about} for number in range(50)]
-        mirrored(store)._opened().upsert(rows, np.repeat(best[None], 50, axis=0))
+        rows = [{"id": 1000 + row, **about} for row in range(50)]
+        open_vectors(store)._open().upsert(rows, np.repeat(best[None], 50, axis=0))
         scores, ids = store.search(best[None], 3)
         assert ids[0, 0] == 1
         assert (ids < 13).all()
         assert np.isfinite(scores).all()
 
 
-# Who else is there
+# Other processes, and moves
 
 
 HOLDER = """
@@ -280,25 +280,25 @@ sys.stdin.read()
 """
 
 
-def test_a_file_that_another_process_has_open_is_one_sentence(tmp_path: Path) -> None:
-    pipe, told = subprocess.PIPE, "another process has it open, and milvus-lite serves one at a time"
+def test_file_open_in_another_process_is_rejected(tmp_path: Path) -> None:
+    pipe, reason = subprocess.PIPE, "open in another process"
     address = f"milvus://{tmp_path}/shared.db"
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
         with Store.open(tmp_path / "held") as reader:
-            assert len(reader) == 0  # what the catalog knows needs no Milvus
+            assert len(reader) == 0  # the catalog needs no Milvus
             assert reader.info().store == address
-            with pytest.raises(StoreError, match=f"^{address}: {told}"):
+            with pytest.raises(StoreError, match=f"^{address}: {reason}"):
                 reader.search(QUERY, 1)
-            with pytest.raises(StoreError, match=told):
+            with pytest.raises(StoreError, match=reason):
                 create(tmp_path / "other", address)
             assert not Store.exists(tmp_path / "other")
             holder.kill()
             holder.wait()
             assert seeds(reader) == []
-    with create(tmp_path / "other", address) as store:  # in one process they share it
+    with create(tmp_path / "other", address) as store:  # collections of one process share it
         index_all(store, 1)
         with create(tmp_path / "held", None) as held:
             index_all(held, 2)
@@ -307,73 +307,73 @@ def test_a_file_that_another_process_has_open_is_one_sentence(tmp_path: Path) ->
         assert len(seeds(held)) == 8
 
 
-def test_indexes_share_a_server_and_moves_go_there_and_back(tmp_path: Path, server: str) -> None:
-    settled = server.replace("://", "://http://")
+def test_indexes_share_a_server_and_move_there_and_back(tmp_path: Path, server: str) -> None:
+    normalised = server.replace("://", "://http://")
     with create(tmp_path / "a", server) as first, create(tmp_path / "b", server) as second:
         index_all(first, 3)
         index_all(second, 1)
         assert (count(first), count(second)) == (12, 4)
-        assert (first.home, len(seeds(second))) == (settled, 4)
+        assert (first.home, len(seeds(second))) == (normalised, 4)
         with Store.open(tmp_path / "a") as reader:
             for source, target in itertools.pairwise((server, "milvus://", "faiss", "milvus://", server, "faiss")):
                 calls: list[tuple[int, int]] = []
                 first.move_vectors(source, target, on_progress=lambda *call: calls.append(call))  # noqa: B023
-                assert first.info().store == reader.info().store == target.replace(server, settled)
+                assert first.info().store == reader.info().store == target.replace(server, normalised)
                 assert seeds(first) == seeds(reader) == [*range(4), *range(100, 104), *range(200, 204)]
                 assert calls == ([] if target == "faiss" else [(0, 3), (3, 3)])
                 assert (tmp_path / "a" / "vectors.milvus.db").exists() == (target == "milvus://")
                 assert (tmp_path / "a" / "vectors").exists() == (target == "faiss")
         assert first._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%'") == []
-        assert mirrored(second)._opened()._client.list_collections() == [mirrored(second)._name]
+        assert open_vectors(second)._open()._client.list_collections() == [open_vectors(second)._name]
 
 
-def test_another_store_for_an_index_is_refused_and_so_is_a_wrong_move(tmp_path: Path) -> None:
+def test_wrong_locations_of_vectors_are_rejected(tmp_path: Path) -> None:
     create(tmp_path).close()
     create(tmp_path).close()
     with pytest.raises(
-        StoreError, match="the vectors are in milvus://, not in faiss; to move them: vidret store move milvus:// faiss"
+        StoreError, match="store must be milvus://, got faiss; to move the vectors: vidret store move milvus:// faiss"
     ):
         create(tmp_path, "faiss")
     with create(tmp_path, None) as store:
-        with pytest.raises(StoreError, match="the vectors are in milvus://, not in faiss"):
+        with pytest.raises(StoreError, match=r"source must be milvus://, .*, got faiss"):
             store.move_vectors("faiss", "milvus://")
-        with pytest.raises(StoreError, match="the vectors are in milvus:// already"):
+        with pytest.raises(StoreError, match="target must differ from source, got milvus://"):
             store.move_vectors("milvus://", "milvus://")
         with pytest.raises(StoreError, match="cannot be reached"):
             store.move_vectors("milvus://", "milvus://127.0.0.1:9")
         assert seeds(store) == []
 
 
-FALLING_MOVER = """
+KILLED_MOVER = """
 import os, signal, sys
 from pathlib import Path
-from vidret.store import Store, mirrored
-place, left = sys.argv[2], int(sys.argv[3])
-owner = getattr(mirrored, place.split(".")[0])
-kept = getattr(owner, place.split(".")[1])
-def fall(*args):
-    global left
-    left -= 1
-    if not left:
+from vidret.store import Store, milvus_vectors
+method, remaining = sys.argv[2], int(sys.argv[3])
+owner = getattr(milvus_vectors, method.split(".")[0])
+original = getattr(owner, method.split(".")[1])
+def kill(*args):
+    global remaining
+    remaining -= 1
+    if not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
-    return kept(*args)
-mirrored.BATCH = 2
-setattr(owner, place.split(".")[1], fall)
+    return original(*args)
+milvus_vectors.BATCH = 2
+setattr(owner, method.split(".")[1], kill)
 Store.open(sys.argv[1], write=True).move_vectors(sys.argv[4], sys.argv[5])
 """
 
 
 @pytest.mark.parametrize(
-    ("place", "number", "there"),
+    ("method", "count_calls", "home"),
     [("Collection.upsert", 2, "faiss"), ("Mirror.record", 2, "faiss"), ("Collection.flush", 1, "faiss")],
 )
-def test_a_move_that_was_killed_goes_on(tmp_path: Path, place: str, number: int, there: str) -> None:
+def test_killed_move_is_resumed(tmp_path: Path, method: str, count_calls: int, home: str) -> None:
     with create(tmp_path, "faiss") as store:
         index_all(store, 5)
-    fall(tmp_path, place, number, "faiss", "milvus://")
+    kill_move(tmp_path, method, count_calls, "faiss", "milvus://")
     with Store.open(tmp_path) as reader:
-        assert (reader.home, len(seeds(reader))) == (there, 20)
-    with create(tmp_path, None) as store:  # a run in between is not lost
+        assert (reader.home, len(seeds(reader))) == (home, 20)
+    with create(tmp_path, None) as store:  # a run in between is kept
         store.set_file("/videos/v0.mp4", state="missing")
         add_video(store, "v7", seed=7)
         store.save_vectors()
@@ -386,40 +386,40 @@ def test_a_move_that_was_killed_goes_on(tmp_path: Path, place: str, number: int,
         assert count(store) == len(expected)
 
 
-def fall(folder: Path, place: str, number: int, source: str, target: str) -> None:
-    command = [sys.executable, "-c", FALLING_MOVER, str(folder), place, str(number), source, target]
+def kill_move(folder: Path, method: str, count_calls: int, source: str, target: str) -> None:
+    command = [sys.executable, "-c", KILLED_MOVER, str(folder), method, str(count_calls), source, target]
     assert subprocess.run(command, check=False, env=environment()).returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("target", ["faiss", "milvus://"])
-def test_a_move_that_was_killed_after_the_switch_deletes_the_old_copy_later(tmp_path: Path, target: str) -> None:
+def test_move_killed_after_the_switch_deletes_the_old_copy_later(tmp_path: Path, target: str) -> None:
     folder, address = tmp_path / "index", f"milvus://{tmp_path}/a.db"
     with create(folder, address) as store:
         index_all(store, 2)
-        name = mirrored(store)._name
-    fall(folder, "Collection.drop", 1, address, target)
+        name = open_vectors(store)._name
+    kill_move(folder, "Collection.drop", 1, address, target)
     with Store.open(folder, write=True) as store:
         assert (store.home, len(seeds(store))) == (target, 8)
-        store.move_vectors(address, target)  # the same again
+        store.move_vectors(address, target)  # repeated
         assert store._catalog.meta("leaving") is None
         old = Collection(address, name, DIM, folder)
         assert not old.exists()
         old.close()
 
 
-def test_a_move_that_is_done_may_be_run_again(tmp_path: Path) -> None:
-    """Killed after its last step, a move cannot know that it reported nothing."""
+def test_finished_move_can_be_repeated(tmp_path: Path) -> None:
+    """A move killed after its last step has not reported success."""
     with create(tmp_path, "faiss") as store:
         index_all(store, 2)
         for source, target in (("faiss", "milvus://"), ("milvus://", "faiss")):
             for _ in range(2):
                 store.move_vectors(source, target)
                 assert (store.home, len(seeds(store))) == (target, 8)
-        with pytest.raises(StoreError, match="the vectors are in faiss, not in milvus://"):
+        with pytest.raises(StoreError, match=r"source must be faiss, .*, got milvus://"):
             store.move_vectors("milvus://", f"milvus://{tmp_path}/other.db")
 
 
-def test_a_repaired_catalog_has_the_collection_filled_anew(tmp_path: Path) -> None:
+def test_collection_is_refilled_after_a_repair_of_the_catalog(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
         expected = seeds(store)
@@ -434,11 +434,11 @@ def test_a_repaired_catalog_has_the_collection_filled_anew(tmp_path: Path) -> No
         assert count(store) == len(expected)
 
 
-def test_a_move_given_up_for_another_leaves_nothing(tmp_path: Path) -> None:
+def test_abandoned_move_leaves_nothing_behind(tmp_path: Path) -> None:
     folder, other = tmp_path / "index", f"milvus://{tmp_path}/other.db"
     with create(folder, "faiss") as store:
         index_all(store, 3)
-    fall(folder, "Collection.flush", 1, "faiss", other)
+    kill_move(folder, "Collection.flush", 1, "faiss", other)
     with Store.open(folder, write=True) as store:
         store.move_vectors("faiss", "milvus://")
         tables = store._catalog.rows("SELECT name FROM sqlite_master WHERE name LIKE 'mirror%' AND type = 'table'")
@@ -448,11 +448,11 @@ def test_a_move_given_up_for_another_leaves_nothing(tmp_path: Path) -> None:
         old.close()
 
 
-# What is said
+# Errors
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_server_out_of_reach_is_one_sentence_and_no_index(
+def test_unreachable_server_is_reported_and_creates_no_index(
     tmp_path: Path, existing: bool, server: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     address, started = server if existing else "milvus://127.0.0.1:9", time.monotonic()
@@ -472,15 +472,15 @@ def test_a_server_out_of_reach_is_one_sentence_and_no_index(
     assert caplog.text == ""
 
 
-def test_a_refused_token_is_told_but_not_shown(
+def test_rejected_token_is_reported_but_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     grpc = pytest.importorskip("grpc")
-    shown: list[Any] = []
+    tokens: list[Any] = []
 
-    class Doorkeeper(grpc.GenericRpcHandler):  # type: ignore[misc,name-defined]
+    class RejectAll(grpc.GenericRpcHandler):  # type: ignore[misc,name-defined]
         def service(self, call: Any) -> Any:
-            shown.extend(value for key, value in call.invocation_metadata if key == "authorization")
+            tokens.extend(value for key, value in call.invocation_metadata if key == "authorization")
 
             def refuse(_request: bytes, context: Any) -> None:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
@@ -491,17 +491,17 @@ def test_a_refused_token_is_told_but_not_shown(
 
     monkeypatch.setenv("MILVUS_TOKEN", "hunter2")
     serving = grpc.server(ThreadPoolExecutor(1))
-    serving.add_generic_rpc_handlers((Doorkeeper(),))
+    serving.add_generic_rpc_handlers((RejectAll(),))
     port = serving.add_insecure_port("127.0.0.1:0")
     serving.start()
-    with pytest.raises(StoreError, match=r"the token in MILVUS_TOKEN is refused \(auth check failure\)$") as refused:
+    with pytest.raises(StoreError, match=r"the token in MILVUS_TOKEN was rejected \(auth check failure\)$") as raised:
         create(tmp_path, f"milvus://127.0.0.1:{port}")
     serving.stop(grace=None).wait()
-    assert len(shown) == 1
-    assert "hunter2" not in f"{refused.value}{capfd.readouterr()}"
+    assert len(tokens) == 1
+    assert "hunter2" not in f"{raised.value}{capfd.readouterr()}"
 
 
-def test_the_token_is_kept_nowhere(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_is_not_stored(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILVUS_TOKEN", "hunter2")
     with create(tmp_path / "index", server) as store:
         index_all(store, 1)
@@ -509,7 +509,7 @@ def test_the_token_is_kept_nowhere(tmp_path: Path, server: str, monkeypatch: pyt
     assert all(b"hunter2" not in file.read_bytes() for file in (tmp_path / "index").rglob("*") if file.is_file())
 
 
-def test_without_pymilvus_the_extra_is_named_before_there_is_an_index(
+def test_missing_pymilvus_is_reported_before_an_index_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)

@@ -1,4 +1,4 @@
-"""The marks: whatever changes what a collection must hold of a video marks it, and nothing else does."""
+"""Change tracking: exactly the changes that affect a video in the collection mark it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidret.store import Store
-from vidret.store.mirror import UNKNOWN, Mirror, Task, express
+from vidret.store.mirror import UNKNOWN_TIME, Mirror, PushTask, to_milvus_filter
 from vidret.types import ALL_VIDEOS, Filters
 
 from .samples import add_video, create, embedding, index_all
@@ -29,42 +29,42 @@ def mirror(store: Store) -> Mirror:
     return mirror
 
 
-def push(mirror: Mirror) -> list[Task]:
-    """Pretend that a collection has acknowledged everything."""
-    tasks = mirror.take(1000)
+def push(mirror: Mirror) -> list[PushTask]:
+    """Record all tasks as acknowledged by the collection."""
+    tasks = mirror.next_tasks(1000)
     mirror.record(tasks, np.array([key for task in tasks for key in task.ids], np.int64))
     assert mirror.count()[0] == 0
     return tasks
 
 
-def told(tasks: list[Task]) -> dict[int, tuple[bool, int]]:
+def summarise(tasks: list[PushTask]) -> dict[int, tuple[bool, int]]:
     return {task.video: (task.whole, len(task.ids)) for task in tasks}
 
 
-def test_everything_is_told_at_first_and_nothing_twice(store: Store) -> None:
+def test_all_videos_are_pushed_at_first_and_none_twice(store: Store) -> None:
     mirror = Mirror(store._catalog, "a1", path_bytes=60)
     mirror.begin()
-    assert mirror.behind(ALL_VIDEOS).ids.tolist() == list(range(1, 13))
-    assert told(push(mirror)) == dict.fromkeys((1, 2, 3), (True, 4))
+    assert mirror.find_stale(ALL_VIDEOS).ids.tolist() == list(range(1, 13))
+    assert summarise(push(mirror)) == dict.fromkeys((1, 2, 3), (True, 4))
     mirror.begin()
-    assert mirror.take(9) == []
-    assert mirror.expect() == ([], 12)
+    assert mirror.next_tasks(9) == []
+    assert mirror.count_expected() == ([], 12)
     mirror.restart()
-    assert told(push(mirror)) == dict.fromkeys((1, 2, 3), (True, 4))
+    assert summarise(push(mirror)) == dict.fromkeys((1, 2, 3), (True, 4))
 
 
-def test_new_segments_alone_are_told_of_a_video_under_way(store: Store, mirror: Mirror) -> None:
+def test_only_new_segments_of_a_growing_video_are_pushed(store: Store, mirror: Mirror) -> None:
     video = store.begin_video("v9", duration=30.0, facts={}, num_segments=3)
     store.set_file("long.mp4", state="running", video=video)
     store.add_segment(video, 0, 0.0, 10.0, embedding(900))
-    assert told(push(mirror)) == {video: (True, 1)}
+    assert summarise(push(mirror)) == {video: (True, 1)}
     store.add_segment(video, 1, 10.0, 20.0, embedding(901))
     store.set_file("long.mp4", state="pending")
-    assert mirror.behind(ALL_VIDEOS).videos == ()
-    assert len(mirror.behind(ALL_VIDEOS).ids) == 1
-    assert mirror.behind(Filters(folder="/elsewhere")).ids.tolist() == []
-    assert told(push(mirror)) == {video: (False, 1)}
-    assert mirror.expect() == ([], 14)
+    assert mirror.find_stale(ALL_VIDEOS).videos == ()
+    assert len(mirror.find_stale(ALL_VIDEOS).ids) == 1
+    assert mirror.find_stale(Filters(folder="/elsewhere")).ids.tolist() == []
+    assert summarise(push(mirror)) == {video: (False, 1)}
+    assert mirror.count_expected() == ([], 14)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_new_segments_alone_are_told_of_a_video_under_way(store: Store, mirror: 
         ("a dead file is pruned", {}),
     ],
 )
-def test_what_changes_a_video_marks_it(
+def test_changes_mark_their_videos(
     store: Store, mirror: Mirror, change: str, marked: dict[int, tuple[bool, int]]
 ) -> None:
     catalog = store._catalog
@@ -114,27 +114,27 @@ def test_what_changes_a_video_marks_it(
         store.set_file("/videos/v0.mp4", state="missing")
         push(mirror)
         store.prune()
-        assert told(push(mirror)) == {1: (True, 0)}  # its segments went
-    assert told(push(mirror)) == marked
+        assert summarise(push(mirror)) == {1: (True, 0)}  # its segments were deleted
+    assert summarise(push(mirror)) == marked
 
 
-def test_a_change_during_a_push_stays_marked(store: Store, mirror: Mirror) -> None:
+def test_change_during_a_push_stays_marked(store: Store, mirror: Mirror) -> None:
     store.set_file("/videos/v0.mp4", state="done", mtime_ns=7)
-    tasks = mirror.take(9)
+    tasks = mirror.next_tasks(9)
     store.set_file("/videos/v0.mp4", state="done", mtime_ns=8)
     mirror.record(tasks, np.array(tasks[0].ids, np.int64))
-    again = mirror.take(9)
-    assert told(again) == {1: (True, 4)}
+    again = mirror.next_tasks(9)
+    assert summarise(again) == {1: (True, 4)}
     assert again[0].about == {"seconds": 40.0, "path": "/videos/v0.mp4", "changed": 8}
 
 
-def test_a_push_that_was_killed_is_known_to_have_left_something(store: Store, mirror: Mirror) -> None:
+def test_task_after_a_killed_push_is_marked_as_pushed(store: Store, mirror: Mirror) -> None:
     video = add_video(store, "v7", seed=7)
-    assert [task.pushed for task in mirror.take(9)] == [False]
-    assert [(task.video, task.pushed) for task in mirror.take(9)] == [(video, True)]  # the first was never recorded
+    assert [task.pushed for task in mirror.next_tasks(9)] == [False]
+    assert [(task.video, task.pushed) for task in mirror.next_tasks(9)] == [(video, True)]  # the first was not recorded
 
 
-def test_copies_and_long_paths_are_matched_by_their_number(store: Store, mirror: Mirror) -> None:
+def test_copies_and_long_paths_are_matched_by_id(store: Store, mirror: Mirror) -> None:
     store.set_file("/videos/a copy.mp4", state="done", video=1)
     store.set_file(f"/{'x' * 80}.mp4", state="done", video=store.begin_video("v8", **ABOUT))
     tasks = {task.video: task for task in push(mirror)}
@@ -150,7 +150,7 @@ def test_copies_and_long_paths_are_matched_by_their_number(store: Store, mirror:
 ABOUT: dict[str, Any] = {"duration": 1.0, "facts": {}, "num_segments": 1}
 
 
-def test_two_mirrors_of_an_index_do_not_meddle(store: Store, mirror: Mirror) -> None:
+def test_two_mirrors_of_an_index_are_independent(store: Store, mirror: Mirror) -> None:
     other = Mirror(store._catalog, "b2", path_bytes=60)
     other.begin()
     assert mirror.count() == (0, 3)
@@ -171,10 +171,10 @@ def test_two_mirrors_of_an_index_do_not_meddle(store: Store, mirror: Mirror) -> 
         (Filters(folder="/a b/"), [], [], '((path == "/a%20b" or (path >= "/a%20b/" and path < "/a%20b0")))'),
         (Filters(folder="/"), [], [], '((path == "/" or (path >= "/" and path < "0")))'),
         (Filters(min_seconds=1, max_seconds=2.5), [4], [], "((seconds >= 1.0 and seconds <= 2.5) or video in [4])"),
-        (Filters(after=1, before=2), [], [9], f"(changed >= {10**9} and changed < {2 * 10**9} and changed > {UNKNOWN})"
-         " and video not in [9]"),
+        (Filters(after=1, before=2), [], [9], f"(changed >= {10**9} and changed < {2 * 10**9}"
+         f" and changed > {UNKNOWN_TIME}) and video not in [9]"),
         (Filters(max_seconds=float("inf"), min_seconds=float("nan")), [], [], "(seconds <= 1e+300)"),
     ],
 )  # fmt: skip
 def test_filters_become_expressions(filters: Filters, by_id: list[int], without: list[int], expression: str) -> None:
-    assert express(filters, by_id, without) == expression
+    assert to_milvus_filter(filters, by_id, without) == expression

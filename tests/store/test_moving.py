@@ -1,4 +1,4 @@
-"""Moving vectors between places, with places that hold nothing: what the catalog remembers of a move."""
+"""Moving vectors between fake locations: what the catalog stores about a move."""
 
 from pathlib import Path
 from typing import Any
@@ -8,23 +8,23 @@ import pytest
 from vidret.errors import StoreError
 from vidret.store import moving
 from vidret.store.catalog import Catalog
-from vidret.store.finder import Home
+from vidret.store.vector_index import VectorLocation
 
 
-class Place:
-    """A place that notes what it is asked to do; ``falls`` names the step that the mover is killed at."""
+class FakeVectors:
+    """Vectors that record method calls; the method ``killed_at`` is interrupted."""
 
-    def __init__(self, home: Home, log: list[str], falls: str) -> None:
-        self.address, self.log, self.falls = home.address, log, falls
+    def __init__(self, location: VectorLocation, log: list[str], killed_at: str) -> None:
+        self.address, self.log, self.killed_at = location.address, log, killed_at
 
-    def __getattr__(self, step: str) -> Any:
-        def take() -> None:
-            if step == self.falls:
+    def __getattr__(self, method: str) -> Any:
+        def call() -> None:
+            if method == self.killed_at:
                 raise KeyboardInterrupt
-            if step != "close":
-                self.log.append(f"{step} {self.address}")
+            if method != "close":
+                self.log.append(f"{method} {self.address}")
 
-        return take
+        return call
 
 
 @pytest.fixture
@@ -32,31 +32,33 @@ def catalog(tmp_path: Path) -> Catalog:
     return Catalog.create(tmp_path / "catalog.sqlite", {})
 
 
-def move(catalog: Catalog, source: str, target: str, *, falls: str = "") -> list[str]:
+def move(catalog: Catalog, source: str, target: str, *, killed_at: str = "") -> list[str]:
     log: list[str] = []
-    moving.move_store(
-        catalog.path.parent, catalog, lambda home, told=None: Place(home, log, falls), source, target, None
-    )
+
+    def open_vectors(location: VectorLocation, on_progress: object = None) -> Any:
+        return FakeVectors(location, log, killed_at)
+
+    moving.move_store(catalog.path.parent, catalog, open_vectors, source, target, None)
     return log
 
 
-def test_a_move_that_is_done_may_be_run_again(catalog: Catalog) -> None:
-    """Killed after its last step, a move cannot know that it reported nothing."""
-    there = ["prepare milvus://", "save milvus://", "drop faiss"]
-    assert move(catalog, "faiss", "milvus://") == there
+def test_finished_move_can_be_repeated(catalog: Catalog) -> None:
+    """A move killed after its last step has not reported success."""
+    calls = ["prepare milvus://", "save milvus://", "drop faiss"]
+    assert move(catalog, "faiss", "milvus://") == calls
     assert move(catalog, "faiss", "milvus://") == []
     assert move(catalog, "milvus://", "faiss") == ["prepare faiss", "save faiss", "drop milvus://"]
     assert move(catalog, "milvus://", "faiss") == []
-    with pytest.raises(StoreError, match="the vectors are in faiss already"):
+    with pytest.raises(StoreError, match="target must differ from source, got faiss"):
         move(catalog, "faiss", "faiss")
-    with pytest.raises(StoreError, match="the vectors are in faiss, not in milvus://"):
+    with pytest.raises(StoreError, match=r"source must be faiss, .*, got milvus://"):
         move(catalog, "milvus://", "milvus:///elsewhere.db")
-    assert move(catalog, "faiss", "milvus://") == there
+    assert move(catalog, "faiss", "milvus://") == calls
 
 
-def test_a_move_killed_after_the_switch_ends_with_the_old_copy_deleted(catalog: Catalog) -> None:
+def test_move_killed_after_the_switch_deletes_the_old_copy_when_repeated(catalog: Catalog) -> None:
     with pytest.raises(KeyboardInterrupt):
-        move(catalog, "faiss", "milvus://", falls="drop")
-    assert Home.read(catalog.meta(moving.HOME)).address == "milvus://"
+        move(catalog, "faiss", "milvus://", killed_at="drop")
+    assert VectorLocation.from_json(catalog.meta(moving.HOME)).address == "milvus://"
     assert move(catalog, "faiss", "milvus://") == ["drop faiss"]
     assert move(catalog, "faiss", "milvus://") == []

@@ -1,4 +1,4 @@
-"""Damage in the catalog: every flipped bit is found or changes nothing, and what is left is made whole again."""
+"""Damage in the catalog: every flipped bit is found or harmless, and intact rows are recovered."""
 
 import random
 import shutil
@@ -16,7 +16,7 @@ from vidret.store.schema import ESSENTIAL, find_schema_checksum
 
 from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, to_format_1, tokens
 
-ALL = [100 * video + number for video in range(3) for number in range(NUM_SEGMENTS)]
+ALL = [100 * video + index for video in range(3) for index in range(NUM_SEGMENTS)]
 Answers = dict[object, object]
 
 
@@ -29,14 +29,14 @@ def index(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-def spoil(index: Path, sql: str) -> None:
-    """Change rows behind the back of their checksums."""
+def damage_rows(index: Path, sql: str) -> None:
+    """Change rows without updating their checksums."""
     with Store.open(index, write=True) as store:
         assert store._catalog.run(sql) > 0
 
 
 def answers(index: Path) -> Answers:
-    """Return everything that an index says, by what it says it of."""
+    """Return all scores, segments and videos of an index, by key."""
     with Store.open(index) as store:
         scores, ids = store.search(np.stack([embedding(seed).video for seed in ALL]), len(ALL))
         stored = store.read(sorted(set(ids[ids >= 0].tolist())))
@@ -62,15 +62,15 @@ def is_found(index: Path) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_no_flipped_bit_changes_an_answer_unseen(index: Path, tmp_path: Path, seed: int) -> None:
+def test_no_flipped_bit_changes_results_undetected(index: Path, tmp_path: Path, seed: int) -> None:
     rng, whole, expected = random.Random(seed), (index / "catalog.sqlite").read_bytes(), answers(index)
-    written = [place for place in range(4096, len(whole)) if whole[place]]  # beyond the page of the statements
+    offsets = [offset for offset in range(4096, len(whole)) if whole[offset]]  # after the page of CREATE statements
     num_found = 0
     for _ in range(10):
-        shutil.copytree(index, tmp_path / "hurt", dirs_exist_ok=True)
-        path = tmp_path / "hurt" / "catalog.sqlite"
+        shutil.copytree(index, tmp_path / "damaged", dirs_exist_ok=True)
+        path = tmp_path / "damaged" / "catalog.sqlite"
         path.write_bytes(whole)
-        damage(path, rng.choice(written), bits=1 << rng.randrange(8))
+        damage(path, rng.choice(offsets), bits=1 << rng.randrange(8))
         if not is_found(path.parent):
             assert answers(path.parent) == expected
             continue
@@ -100,9 +100,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_damaged_row_is_named_dropped_and_found_again(index: Path, row: str) -> None:
+def test_damaged_row_is_reported_deleted_and_restored(index: Path, row: str) -> None:
     sql, table, lost = ROWS[row]
-    spoil(index, sql)
+    damage_rows(index, sql)
     with Store.open(index) as store, pytest.raises(StoreError, match=rf"catalog\.sqlite: the row of .* in {table} is"):
         store.verify()
     assert len(Store.repair_catalog(index)) >= 1
@@ -114,19 +114,17 @@ def test_a_damaged_row_is_named_dropped_and_found_again(index: Path, row: str) -
         index_all(store, 3)
         assert seeds(store) == ALL
         if table == "segments":
-            assert max(store.searchable()) > last, "ids are never used twice"
+            assert max(store.searchable()) > last, "ids are never reused"
 
 
-def test_reading_a_damaged_row_is_a_sentence_or_leaves_it_out_once(
-    index: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_row_is_rejected_or_skipped_with_one_warning(index: Path, caplog: pytest.LogCaptureFixture) -> None:
     for sql, *_ in (ROWS["a segment's times"], ROWS["a video's facts"]):
-        spoil(index, sql)
-    spoil(index, "UPDATE files SET path = x'61' WHERE video = 3")
+        damage_rows(index, sql)
+    damage_rows(index, "UPDATE files SET path = x'61' WHERE video = 3")
     with Store.open(index) as store:
-        for ask in (store.segments, store.frames):
+        for read in (store.segments, store.frames):
             with pytest.raises(StoreError, match=r"the row of segment 6 is damaged .*; run vidret info --repair"):
-                ask([5, 6])
+                read([5, 6])
         with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
             store.video(2)
         for _ in range(2):
@@ -141,8 +139,8 @@ def test_reading_a_damaged_row_is_a_sentence_or_leaves_it_out_once(
     assert len(caplog.messages) == len(set(caplog.messages)) == 3
 
 
-def test_a_file_s_row_is_healed_by_the_run_that_writes_it(index: Path) -> None:
-    spoil(index, "UPDATE files SET mtime_ns = 7 WHERE video = 2")
+def test_damaged_row_of_a_file_is_repaired_when_written(index: Path) -> None:
+    damage_rows(index, "UPDATE files SET mtime_ns = 7 WHERE video = 2")
     with create(index) as store:
         assert store.file("/videos/v1.mp4") is None
         store.set_file("/videos/v1.mp4", state="done", video=2)
@@ -151,16 +149,16 @@ def test_a_file_s_row_is_healed_by_the_run_that_writes_it(index: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [*ESSENTIAL, "generation", "tail", "format", "schema"])
-def test_a_fact_that_is_needed_comes_back(index: Path, key: str) -> None:
+def test_essential_metadata_is_restored(index: Path, key: str) -> None:
     with Store.open(index) as store:
         before = (store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker"), store.generation)
-    spoil(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
+    damage_rows(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
     assert is_found(index)
     assert Store.repair_catalog(index) == [f"the row of {key!r} in meta is damaged (checksum)"]
     with create(index) as store:
         *facts, generation = before
         assert [store.encoder_name, store.encoder_fingerprint, store.dim, store.get_meta("ranker")] == facts
-        assert store.generation > generation, "nobody takes what was of before for current"
+        assert store.generation > generation, "nothing derived earlier seems current"
         assert store.verify() == []
         assert seeds(store) == ALL
         last = max(store.searchable())
@@ -169,13 +167,13 @@ def test_a_fact_that_is_needed_comes_back(index: Path, key: str) -> None:
         assert store.tokens(store.video_segments(4)) == [tokens(500 + number) for number in range(NUM_SEGMENTS)]
 
 
-def test_what_is_derived_is_done_without(index: Path) -> None:
+def test_damaged_derived_metadata_is_dropped(index: Path) -> None:
     for key in ("vectors", "vectors.dead", "user.baseline.none"):
-        spoil(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
+        damage_rows(index, f"UPDATE meta SET value = 'x' WHERE key = '{key}'")
     with Store.open(index) as store:
-        assert seeds(store) == ALL, "vectors are built anew"
+        assert seeds(store) == ALL, "vectors are rebuilt"
         with pytest.raises(
-            StoreError, match=r"the fact 'user\.baseline\.none' is damaged .*; run vidret info --repair"
+            StoreError, match=r"the metadata 'user\.baseline\.none' is damaged .*; run vidret info --repair"
         ):
             store.get_meta("baseline.none")
     assert len(Store.repair_catalog(index)) == 3
@@ -183,18 +181,18 @@ def test_what_is_derived_is_done_without(index: Path) -> None:
         assert store.get_meta("baseline.none") is None
 
 
-def test_an_essential_fact_that_is_lost_twice_is_said(index: Path) -> None:
-    spoil(index, "UPDATE meta SET value = 9 WHERE key IN ('dim', 'copy.dim')")
+def test_loss_of_essential_metadata_and_its_copy_is_rejected(index: Path) -> None:
+    damage_rows(index, "UPDATE meta SET value = 9 WHERE key IN ('dim', 'copy.dim')")
     before = (index / "catalog.sqlite").read_bytes()
-    with pytest.raises(StoreError, match=r"cannot be repaired, so index anew elsewhere \(the fact 'dim' is lost\)"):
+    with pytest.raises(StoreError, match=r"cannot be repaired \(the metadata 'dim' is lost\)"):
         Store.repair_catalog(index)
     assert (index / "catalog.sqlite").read_bytes() == before
 
 
-def test_a_reader_sees_a_repair(index: Path) -> None:
+def test_reader_sees_a_repair(index: Path) -> None:
     with Store.open(index) as reader:
         assert seeds(reader) == ALL
-        spoil(index, "UPDATE segments SET start = start + 1 WHERE id = 6")
+        damage_rows(index, "UPDATE segments SET start = start + 1 WHERE id = 6")
         Store.repair_catalog(index)
         assert seeds(reader) == sorted(set(ALL) - {101})
 
@@ -208,7 +206,7 @@ STATEMENTS = {
 
 
 @pytest.mark.parametrize("what", ["index page", "table page", *STATEMENTS])
-def test_damage_of_structure_is_repaired(index: Path, what: str) -> None:
+def test_damage_of_the_structure_is_repaired(index: Path, what: str) -> None:
     with create(index) as store:
         index_all(store, 20)
         expected = seeds(store)
@@ -217,10 +215,10 @@ def test_damage_of_structure_is_repaired(index: Path, what: str) -> None:
     path = index / "catalog.sqlite"
     data = bytearray(path.read_bytes())
     if what in STATEMENTS:
-        place = data.index(STATEMENTS[what])
-        data[place] ^= 0x80 if what == "name" else 0x02
+        offset = data.index(STATEMENTS[what])
+        data[offset] ^= 0x80 if what == "name" else 0x02
     else:
-        data[(page - 1) * 4096 + 3] ^= 0x02  # how many cells the page has
+        data[(page - 1) * 4096 + 3] ^= 0x02  # the number of cells of the page
     path.write_bytes(data)
     assert is_found(index)
     lock = WriterLock(index / "writer.lock")
@@ -230,14 +228,14 @@ def test_damage_of_structure_is_repaired(index: Path, what: str) -> None:
     assert Store.repair_catalog(index) != []
     with create(index) as store:
         assert store.verify() == []
-        left = seeds(store)
-        assert set(left) <= set(expected)
-        assert len(left) > 0
+        recovered = seeds(store)
+        assert set(recovered) <= set(expected)
+        assert len(recovered) > 0
         index_all(store, 20)
         assert seeds(store) == expected
 
 
-def test_an_index_of_format_1_works_and_gets_checksums_from_the_next_writer(index: Path) -> None:
+def test_index_of_format_1_is_readable_and_upgraded_by_the_next_writer(index: Path) -> None:
     expected = answers(index)
     to_format_1(index)
     before = (index / "catalog.sqlite").read_bytes()
@@ -252,13 +250,13 @@ def test_an_index_of_format_1_works_and_gets_checksums_from_the_next_writer(inde
             assert find_bad_rows(store._catalog.database) == []
             index_all(store, 4)
             assert seeds(reader) == seeds(store) == [*ALL, 300, 301, 302, 303]
-    spoil(index, ROWS["a segment's times"][0])
+    damage_rows(index, ROWS["a segment's times"][0])
     assert is_found(index)
     Store.repair_catalog(index)
     assert not is_found(index)
 
 
-def test_an_index_of_format_1_is_repaired(index: Path) -> None:
+def test_index_of_format_1_is_repaired(index: Path) -> None:
     to_format_1(index)
     database = Database(index / "catalog.sqlite", write=True)
     page = database.value("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_segments_1'")
@@ -270,17 +268,17 @@ def test_an_index_of_format_1_is_repaired(index: Path) -> None:
         assert (store.verify(), seeds(store), store.dim) == ([], ALL, DIM)
 
 
-def test_a_newer_index_is_not_repaired(index: Path) -> None:
+def test_newer_index_is_not_repaired(index: Path) -> None:
     with Store.open(index, write=True) as store:
         store._catalog.set_meta("format", 3)
-    with pytest.raises(StoreError, match="has format 3, this version of vidret reads up to 2; update vidret"):
+    with pytest.raises(StoreError, match="format must be at most 2, got 3; update vidret"):
         Store.repair_catalog(index)
     with pytest.raises(StoreError, match="there is no index here"):
         Store.repair_catalog(index / "nowhere")
     assert not (index / "nowhere").exists()
 
 
-def test_a_check_while_another_process_writes_finds_no_damage(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_during_a_write_finds_no_damage(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with create(index) as store, Store.open(index) as reader:
 
         def write_meanwhile(database: Database) -> int:
@@ -292,9 +290,9 @@ def test_a_check_while_another_process_writes_finds_no_damage(index: Path, monke
         assert len(reader) == len(ALL) + NUM_SEGMENTS
 
 
-def test_the_number_of_the_last_segment_is_checked(index: Path) -> None:
-    spoil(index, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'segments'")
-    assert Store.repair_catalog(index) == ["the number of the last segment is damaged"]
+def test_last_segment_id_is_verified(index: Path) -> None:
+    damage_rows(index, "UPDATE sqlite_sequence SET seq = 5 WHERE name = 'segments'")
+    assert Store.repair_catalog(index) == ["the last segment id is damaged"]
     with create(index) as store:
         add_video(store, "v5", seed=5)
         assert store.video_segments(4) == [13, 14, 15, 16]

@@ -1,9 +1,10 @@
-"""The store: what a search returns when files move, change, come and go, and who may write."""
+"""The store: search results when files are added, moved, changed or deleted, locking, and validation."""
 
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def stored(num_videos: int) -> dict[int, SegmentEmbedding]:
     return {seed: embedding(seed) for v in range(num_videos) for seed in range(100 * v, 100 * v + 4)}
 
 
-def test_everything_comes_back(tmp_path: Path) -> None:
+def test_everything_is_read_as_stored(tmp_path: Path) -> None:
     with create(tmp_path / "index") as store:
         index_all(store, 5)
     with Store.open(tmp_path / "index") as store:
@@ -35,18 +36,18 @@ def test_everything_comes_back(tmp_path: Path) -> None:
             assert (record.fingerprint, record.duration, record.facts) == (f"v{v}", 40.0, {"codec": "grey"})
             ids = store.video_segments(video)
             assert store.segments(ids) == [Segment(video, n, 10.0 * n, 10.0 * n + 10) for n in range(4)]
-            for number, (frames, times) in enumerate(store.frames(ids)):
-                expected = embedding(100 * v + number)
+            for index, (frames, times) in enumerate(store.frames(ids)):
+                expected = embedding(100 * v + index)
                 assert frames.dtype == np.float16
                 np.testing.assert_array_equal(frames, expected.frames.astype(np.float16).astype(np.float16))
                 np.testing.assert_array_equal(times, expected.times)
-            assert store.tokens(ids) == [tokens(100 * v + number) for number in range(4)]
+            assert store.tokens(ids) == [tokens(100 * v + index) for index in range(4)]
     with Store.open(tmp_path / "index") as store:
         kept = store.tokens([3, 4])
-    assert kept == [tokens(2), tokens(3)]  # what was handed out stays readable
+    assert kept == [tokens(2), tokens(3)]  # still readable
 
 
-def test_search_is_the_naive_search(tmp_path: Path) -> None:
+def test_search_matches_the_naive_search(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 6)
         vectors = np.stack([e.video.astype(np.float16) for e in stored(6).values()]).astype(np.float32)
@@ -57,10 +58,10 @@ def test_search_is_the_naive_search(tmp_path: Path) -> None:
         order = np.argsort(-exact, axis=1)[:, :5]
         np.testing.assert_allclose(scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5)
         found = [[100 * (s.video - 1) + s.number for s in store.segments(row)] for row in ids]
-        assert found == [[list(stored(6))[place] for place in row] for row in order]
+        assert found == [[list(stored(6))[column] for column in row] for row in order]
 
 
-def test_frames_come_in_the_order_asked_also_twice(tmp_path: Path) -> None:
+def test_frames_are_returned_in_the_order_of_ids(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         ids = store.video_segments(add_video(store, "v0", seed=0))
         asked = [ids[2], ids[0], ids[2], ids[3]]
@@ -72,7 +73,7 @@ def test_frames_come_in_the_order_asked_also_twice(tmp_path: Path) -> None:
             store.frames([ids[0], -1])
 
 
-def test_tokens_come_in_the_order_asked_also_twice(tmp_path: Path) -> None:
+def test_tokens_are_returned_in_the_order_of_ids(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         ids = store.video_segments(add_video(store, "v0", seed=0))
         asked = [ids[2], ids[0], ids[2], ids[3]]
@@ -83,8 +84,8 @@ def test_tokens_come_in_the_order_asked_also_twice(tmp_path: Path) -> None:
                 store.tokens([ids[0], unknown])
 
 
-def test_tokens_are_nobody_s_business_but_the_aligner_s(tmp_path: Path) -> None:
-    """Any bytes, beside segments without, and an index without any answers all the same."""
+def test_tokens_are_opaque_bytes(tmp_path: Path) -> None:
+    """Any bytes can be stored, and segments need no tokens."""
     packed = [b"\0", b"", bytes(range(256)) * 999, b"\0\0\0", b"SQLite format 3", b""]
     with create(tmp_path) as store:
         video = store.begin_video("v0", duration=1.0, facts={}, num_segments=9)
@@ -101,7 +102,7 @@ def test_tokens_are_nobody_s_business_but_the_aligner_s(tmp_path: Path) -> None:
         np.testing.assert_array_equal(store.searchable(), [*empty, *ids])
 
 
-def test_searchable_lists_what_a_search_may_return(tmp_path: Path) -> None:
+def test_searchable_lists_the_segments_of_live_files(tmp_path: Path) -> None:
     with create(tmp_path) as store, Store.open(tmp_path) as reader:
         assert reader.searchable().tolist() == []
         index_all(store, 3)
@@ -111,7 +112,7 @@ def test_searchable_lists_what_a_search_may_return(tmp_path: Path) -> None:
         assert len(reader) == 8
 
 
-def test_empty_index_answers(tmp_path: Path) -> None:
+def test_empty_index_has_no_results(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         scores, ids = store.search(np.zeros((2, DIM), np.float32), 3)
         assert (ids == -1).all()
@@ -123,21 +124,21 @@ def test_empty_index_answers(tmp_path: Path) -> None:
         assert seeds(store) == []
 
 
-def test_interrupted_video_is_searchable_by_segment(tmp_path: Path) -> None:
+def test_segments_of_an_incomplete_video_are_searchable(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = store.begin_video("v3", duration=40.0, facts={}, num_segments=4)
         store.set_file("a.mp4", state="running", video=video)
         key = store.add_segment(video, 2, 20.0, 30.0, embedding(302))
         assert seeds(store) == [302]
-        assert store.add_segment(video, 2, 20.0, 30.0, embedding(999)) == key  # stored already: stays as it is
+        assert store.add_segment(video, 2, 20.0, 30.0, embedding(999)) == key  # already stored: unchanged
         np.testing.assert_allclose(store.frames([key])[0][0], embedding(302).frames, atol=1e-3)
         assert store.stored_segments(video) == {2}
         assert store.is_complete("v3") is None
-        with pytest.raises(StoreError, match="salvaged must say what was lost when 1 of 4 segments are stored"):
+        with pytest.raises(StoreError, match="salvaged must describe the loss when 1 of 4 segments are stored"):
             store.finish_video(video)
-        store.finish_video(video, salvaged="30 s to 40 s are torn")
+        store.finish_video(video, salvaged="30 s to 40 s are missing")
         assert store.is_complete("v3") == video
-        assert store.video(video).salvaged == "30 s to 40 s are torn"
+        assert store.video(video).salvaged == "30 s to 40 s are missing"
 
 
 def test_moved_file_keeps_its_vectors(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_moved_file_keeps_its_vectors(tmp_path: Path) -> None:
         assert store.paths([video]) == {video: ["new.mp4"]}
 
 
-def test_copy_is_stored_once_and_listed_twice(tmp_path: Path) -> None:
+def test_copy_is_stored_once_with_both_paths(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = add_video(store, "v1", seed=1, path="b.mp4")
         assert add_video(store, "v1", seed=1, path="a.mp4") == video
@@ -163,7 +164,7 @@ def test_copy_is_stored_once_and_listed_twice(tmp_path: Path) -> None:
         assert seeds(store) == [100, 101, 102, 103]
 
 
-def test_changed_file_is_found_by_its_new_content_only(tmp_path: Path) -> None:
+def test_changed_file_is_found_only_by_its_new_content(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         old = add_video(store, "v1", seed=1, path="a.mp4")
         new = add_video(store, "v2", seed=2, path="a.mp4")
@@ -172,7 +173,7 @@ def test_changed_file_is_found_by_its_new_content_only(tmp_path: Path) -> None:
         assert store.paths([old, new]) == {old: [], new: ["a.mp4"]}
 
 
-def test_failed_file_keeps_its_reason(tmp_path: Path) -> None:
+def test_failed_file_has_a_reason(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         store.set_file("a.mp4", state="failed", reason="no video stream", num_bytes=7)
         record = store.file("a.mp4")
@@ -182,7 +183,7 @@ def test_failed_file_keeps_its_reason(tmp_path: Path) -> None:
         assert store.file("b.mp4") is None
 
 
-def test_reader_sees_what_a_writer_adds_and_takes_away(tmp_path: Path) -> None:
+def test_reader_sees_additions_and_deletions_of_a_writer(tmp_path: Path) -> None:
     with create(tmp_path) as writer, Store.open(tmp_path) as reader:
         assert seeds(reader) == []
         for seed in range(3):
@@ -198,7 +199,7 @@ def test_reader_sees_what_a_writer_adds_and_takes_away(tmp_path: Path) -> None:
             reader.prune()
 
 
-def test_second_writer_is_refused_while_readers_go_on(tmp_path: Path) -> None:
+def test_second_writer_is_rejected_while_readers_continue(tmp_path: Path) -> None:
     with create(tmp_path) as writer:
         index_all(writer, 1)
         with pytest.raises(StoreError, match=f"process {os.getpid()} is writing this index"):
@@ -215,36 +216,34 @@ def test_second_writer_is_refused_while_readers_go_on(tmp_path: Path) -> None:
         assert seeds(again) == [0, 1, 2, 3]
 
 
-def test_other_encoder_is_refused_and_the_lock_given_back(tmp_path: Path) -> None:
+def test_other_encoder_is_rejected_and_the_lock_released(tmp_path: Path) -> None:
     create(tmp_path).close()
-    with pytest.raises(StoreError, match=r"built with tower \(tower-1\), cannot be used with tower \(tower-2\)"):
+    with pytest.raises(StoreError, match=r"encoder must be tower \(tower-1\).*, got tower \(tower-2\)"):
         create(tmp_path, fingerprint="tower-2")
     with create(tmp_path) as store:
         store.check_encoder("tower", "tower-1")
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/index", "https://host/a//b", "file:///index"])
-def test_an_index_lies_on_a_file_system(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_are_rejected_as_index_folders(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for place in (address, Path(address)):
-        for door in (
+    for path in (address, Path(address)):
+        for method in (
             Store.exists,
             Store.open,
             lambda path: Store.create(path, encoder_name="", encoder_fingerprint="", dim=3),
         ):
-            with pytest.raises(
-                StoreError, match="an index must be a folder of a file system, got an address"
-            ) as caught:
-                door(place)
-            assert str(caught.value).startswith(address.partition("//")[0] + "//")
+            with pytest.raises(StoreError, match="index must be a folder of a file system, got") as caught:
+                method(path)
+            assert f", got {address.partition('//')[0]}//" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     for odd in ("a:b", "C:/index", "s3:"):
         assert not Store.exists(odd)
     (tmp_path / "s3:").mkdir()
-    assert not Store.exists("s3:/index"), "there is such a folder here"
+    assert not Store.exists("s3:/index"), "such a folder exists"
 
 
-def test_what_marks_a_content_is_no_time(tmp_path: Path) -> None:
+def test_mtime_that_marks_a_content_is_not_a_time(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         add_video(store, "v1", seed=1)
         for mark in (NO_TIME, NO_TIME - 5):
@@ -256,18 +255,18 @@ def test_what_marks_a_content_is_no_time(tmp_path: Path) -> None:
             assert record.mtime_ns == mark
 
 
-def test_no_index_is_no_index(tmp_path: Path) -> None:
+def test_missing_index_is_rejected(tmp_path: Path) -> None:
     for write in (False, True):
         with pytest.raises(StoreError, match="there is no index here"):
             Store.open(tmp_path / "nowhere", write=write)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         create(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["video.f16", "frames.f16", "tokens.bin"])
-def test_missing_feature_files_are_named(tmp_path: Path, name: str) -> None:
+def test_missing_feature_file_is_reported(tmp_path: Path, name: str) -> None:
     with create(tmp_path) as store:
         index_all(store, 1)
     path = tmp_path / "features" / name
@@ -277,8 +276,8 @@ def test_missing_feature_files_are_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "foreign", "older catalog"])
-def test_search_survives_any_vectors_file(tmp_path: Path, damage: str) -> None:
-    """The saved vectors are a convenience: right or not, the answers are those of the features."""
+def test_damaged_vectors_do_not_change_results(tmp_path: Path, damage: str) -> None:
+    """Saved vectors only save time: the results are always those of the feature files."""
     for name in ("index", "other"):
         with create(tmp_path / name) as store:
             add_video(store, f"v{len(name)}", seed=len(name))
@@ -293,12 +292,12 @@ def test_search_survives_any_vectors_file(tmp_path: Path, damage: str) -> None:
         catalog.run("DELETE FROM meta WHERE key = 'vectors'")
         catalog.close()
     else:
-        other = next((tmp_path / "other" / "vectors").iterdir()).read_bytes()  # the same ids, other vectors
+        other = next((tmp_path / "other" / "vectors").iterdir()).read_bytes()  # same ids, different vectors
         path.write_bytes({"flip": bytes(data), "truncate": bytes(data[:99]), "foreign": other}[damage])
     with Store.open(tmp_path / "index", write=True) as store:
         assert seeds(store) == [500, 501, 502, 503]
-        for number, key in enumerate(store.video_segments(1)):
-            query = embedding(500 + number).video
+        for index, key in enumerate(store.video_segments(1)):
+            query = embedding(500 + index).video
             scores, ids = store.search(query[None], 1)
             assert ids[0, 0] == key
             assert scores[0, 0] == pytest.approx(1, abs=1e-3)
@@ -307,14 +306,14 @@ def test_search_survives_any_vectors_file(tmp_path: Path, damage: str) -> None:
 
 
 def store_is_saved(path: Path) -> bool:
-    """Say whether opening for a search needs no building: saving once more leaves the file alone."""
+    """Return whether saving again changes no file."""
     before = [(file.name, file.stat().st_mtime_ns) for file in (path / "vectors").iterdir()]
     with Store.open(path, write=True) as store:
         store.save_vectors()
     return [(file.name, file.stat().st_mtime_ns) for file in (path / "vectors").iterdir()] == before
 
 
-def test_saved_vectors_are_brought_up_to_date(tmp_path: Path) -> None:
+def test_saved_vectors_are_updated(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
     with Store.open(tmp_path, write=True) as store:
@@ -328,26 +327,25 @@ def test_saved_vectors_are_brought_up_to_date(tmp_path: Path) -> None:
         assert seeds(store) == [100 * s + n for s in (1, 2, 7) for n in range(4)]
 
 
-def test_damaged_vector_is_left_out_of_searches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_vector_is_not_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with create(tmp_path) as store:
         add_video(store, "v0", seed=0)
-    damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)  # the row of segment number 2
+    damage(tmp_path / "features" / "video.f16", 2 * DIM * 2)  # segment 3
     with Store.open(tmp_path) as store:
         assert seeds(store) == [0, 1, 3]
     assert "segment 3 cannot be searched" in caplog.text
 
 
-def test_many_segments_at_once_are_what_they_are_one_by_one(tmp_path: Path) -> None:
+def test_adding_many_segments_is_the_same_as_adding_each(tmp_path: Path) -> None:
     with create(tmp_path / "one") as one, create(tmp_path / "many") as many:
         index_all(one, 3)
         segments = []
         for seed in range(3):
             video = many.begin_video(f"v{seed}", duration=40.0, facts={"codec": "grey"}, num_segments=NUM_SEGMENTS)
             many.set_file(f"/videos/v{seed}.mp4", state="done", video=video)
-            for number in range(NUM_SEGMENTS):
-                content = 100 * seed + number
-                start = 10.0 * number
-                segments.append(NewSegment(video, number, start, start + 10, embedding(content), tokens(content)))
+            for index in range(NUM_SEGMENTS):
+                content, start = 100 * seed + index, 10.0 * index
+                segments.append(NewSegment(video, index, start, start + 10, embedding(content), tokens(content)))
         assert many.add_segments(segments) == list(range(1, 13))
         assert many.segments(range(1, 13)) == one.segments(range(1, 13))
         assert many.tokens(range(1, 13)) == one.tokens(range(1, 13))
@@ -358,7 +356,7 @@ def test_many_segments_at_once_are_what_they_are_one_by_one(tmp_path: Path) -> N
         assert many.add_segments([]) == []
 
 
-def test_what_is_stored_or_comes_twice_stays_as_it_came_first(tmp_path: Path) -> None:
+def test_first_of_duplicate_segments_is_stored(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = store.begin_video("v3", duration=40.0, facts={}, num_segments=4)
         store.set_file("a.mp4", state="running", video=video)
@@ -371,18 +369,19 @@ def test_what_is_stored_or_comes_twice_stays_as_it_came_first(tmp_path: Path) ->
         np.testing.assert_array_equal(store.frames(ids[1:2])[0][0], embedding(300).frames.astype(np.float16))
 
 
-def test_one_bad_segment_among_many_refuses_them_all(tmp_path: Path) -> None:
+def test_invalid_segment_among_many_rejects_all(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         video = store.begin_video("v0", duration=40.0, facts={}, num_segments=4)
         good = NewSegment(video, 0, 0.0, 1.0, embedding(0))
         with pytest.raises(StoreError, match=r"number must be in 0\.\.3, got 4"):
-            store.add_segments([good, good._replace(number=4)])
+            store.add_segments([good, replace(good, number=4)])
         with pytest.raises(StoreError, match="video must be one of this index, got 77"):
-            store.add_segments([good, good._replace(video=77)])
+            store.add_segments([good, replace(good, video=77)])
         assert store.stored_segments(video) == set()
         assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
 
+@pytest.mark.wrong_shapes
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
@@ -392,11 +391,11 @@ def test_one_bad_segment_among_many_refuses_them_all(tmp_path: Path) -> None:
         ({"frames": np.full((1, DIM), np.inf, np.float32)}, "frames must be finite, got inf"),
         ({"times": np.array([np.nan])}, "times must be finite"),
         ({"number": 4}, r"number must be in 0\.\.3, got 4"),
-        ({"end": -1.0}, r"start and end must be finite and in order, got 0\.0 and -1\.0"),
+        ({"end": -1.0}, r"start and end must be finite and ascending, got 0\.0 and -1\.0"),
         ({"id": 77}, "video must be one of this index, got 77"),
     ],
 )
-def test_bad_segments_are_refused_whole(tmp_path: Path, change: dict[str, object], rule: str) -> None:
+def test_invalid_segments_are_rejected(tmp_path: Path, change: dict[str, object], rule: str) -> None:
     with create(tmp_path) as store:
         video = store.begin_video("v0", duration=1.0, facts={}, num_segments=4)
         good = embedding(0)
@@ -409,7 +408,7 @@ def test_bad_segments_are_refused_whole(tmp_path: Path, change: dict[str, object
         assert [path.stat().st_size for path in (tmp_path / "features").iterdir()] == [0, 0, 0]
 
 
-def test_bad_questions_are_refused(tmp_path: Path) -> None:
+def test_invalid_arguments_are_rejected(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         zeros = np.zeros((1, DIM), np.float32)
         with pytest.raises(StoreError, match=r"queries must have the shape \(query, 8\), got \(1, 9\)"):
@@ -426,7 +425,7 @@ def test_bad_questions_are_refused(tmp_path: Path) -> None:
             store.begin_video("f", duration=float("nan"), facts={}, num_segments=1)
 
 
-def test_meta_keeps_text_and_bytes_apart_from_the_store_s_own(tmp_path: Path) -> None:
+def test_metadata_of_users_is_separate_from_that_of_the_store(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         store.set_meta("dim", "wide")
         store.set_meta("scores", b"\x00\xff")
@@ -448,17 +447,17 @@ def test_info_counts(tmp_path: Path) -> None:
         assert info.num_bytes > 42 * DIM * 2 + sum(len(tokens(seed)) for seed in stored(3))
 
 
-def test_threads_share_a_store(tmp_path: Path) -> None:
-    wrong: list[BaseException] = []
+def test_threads_can_share_a_store(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
     with create(tmp_path) as store:
         videos = [store.begin_video(f"v{v}", duration=1.0, facts={}, num_segments=10) for v in range(4)]
         for video in videos:
             store.set_file(f"{video}.mp4", state="running", video=video)
 
         def write(video: int) -> None:
-            for number in range(10):
-                content = 100 * (video - 1) + number
-                store.add_segment(video, number, 0.0, 1.0, embedding(content), tokens=tokens(content))
+            for index in range(10):
+                content = 100 * (video - 1) + index
+                store.add_segment(video, index, 0.0, 1.0, embedding(content), tokens=tokens(content))
 
         def read() -> None:
             for _ in range(20):
@@ -472,7 +471,7 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
             try:
                 job.run()
             except BaseException as error:
-                wrong.append(error)
+                errors.append(error)
 
         jobs = [threading.Thread(target=write, args=(video,)) for video in videos * 2] + [
             threading.Thread(target=read) for _ in range(3)
@@ -482,12 +481,12 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
             runner.start()
         for runner in runners:
             runner.join()
-        assert wrong == []
+        assert errors == []
         assert seeds(store) == [100 * v + n for v in range(4) for n in range(10)]
         assert store.verify() == []
 
 
-FILES = {  # path, seconds, changed
+FILES = {  # path: duration and modification time in seconds
     "/films/cats/a.mp4": (10.0, 100),
     "/films/cats/old/b.mp4": (20.0, 200),
     "/films/cats2/c.mp4": (30.0, 300),
@@ -510,7 +509,7 @@ FILES = {  # path, seconds, changed
         (Filters(folder="/films/cats", after=150), "b"),
     ],
 )
-def test_filters_choose_by_folder_duration_and_date(tmp_path: Path, filters: Filters, names: str) -> None:
+def test_filters_select_by_folder_duration_and_date(tmp_path: Path, filters: Filters, names: str) -> None:
     with create(tmp_path / "index") as store:
         owners = {}
         for seed, (path, (seconds, changed)) in enumerate(FILES.items()):
@@ -526,7 +525,7 @@ def test_filters_choose_by_folder_duration_and_date(tmp_path: Path, filters: Fil
         assert {video for video, paths in store.paths(list(owners), filters).items() if paths} == searched
 
 
-def test_a_video_is_told_with_its_copies(tmp_path: Path) -> None:
+def test_video_has_the_paths_of_its_copies(tmp_path: Path) -> None:
     with create(tmp_path / "index") as store:
         video = add_video(store, "v1", seed=1)
         store.set_file("/videos/a.mp4", state="done", video=video, num_bytes=1, mtime_ns=5 * 10**9)
@@ -539,7 +538,7 @@ def test_a_video_is_told_with_its_copies(tmp_path: Path) -> None:
         assert store.videos(video=video + 1) == []
 
 
-def test_vectors_are_read_in_the_order_asked_and_damage_is_told(tmp_path: Path) -> None:
+def test_vectors_are_read_in_the_order_of_ids_and_damage_is_reported(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 2)
         expected = np.stack([embedding(content).video for content in (101, 0)]).astype(np.float16)
@@ -552,7 +551,7 @@ def test_vectors_are_read_in_the_order_asked_and_damage_is_told(tmp_path: Path) 
         store.vectors([1, 2, 3])
 
 
-def test_facts_are_listed_by_how_their_keys_begin(tmp_path: Path) -> None:
+def test_metadata_keys_are_listed_by_prefix(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         for key in ("kind.b", "kind_", "kind.a", "other"):
             store.set_meta(key, "x")
@@ -560,7 +559,7 @@ def test_facts_are_listed_by_how_their_keys_begin(tmp_path: Path) -> None:
         assert store.meta_keys("") == ["kind.a", "kind.b", "kind_", "other"]
 
 
-def test_contents_are_listed_whatever_became_of_their_files(tmp_path: Path) -> None:
+def test_fingerprints_include_videos_without_live_files(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)
         store.set_file("/videos/v1.mp4", state="missing")

@@ -1,4 +1,4 @@
-"""SegmentEmbedding to disk to candidates: a catalog, feature files and vectors behind one Store."""
+"""Storage of an index: a SQLite catalog, feature files and a vector index, accessed through ``Store``."""
 
 from vidret.store.records import BadSegment, FileRecord, FileState, NewSegment, PruneReport, StoreInfo, VideoRecord
 from vidret.store.store import Store

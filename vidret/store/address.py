@@ -1,4 +1,4 @@
-"""Where an index keeps its vectors: ``faiss``, which is embedded, or the address of a Milvus."""
+"""Addresses of an index's vectors: ``faiss``, which is embedded, or a Milvus file or server."""
 
 import os
 import re
@@ -9,56 +9,58 @@ from vidret.errors import StoreError
 
 FAISS = "faiss"
 MILVUS = "milvus://"
-OWN_FILE = "vectors.milvus.db"  # in the index folder, where an address names no place
+DEFAULT_FILE = "vectors.milvus.db"  # in the index folder, for an address without a file or server
 FORMS = "faiss, milvus://, milvus://FILE.db, milvus://HOST:PORT or milvus://http(s)://HOST:PORT[/DATABASE]"
 _BARE = re.compile(r"([^/@:]+|\[[0-9A-Fa-f:.]+\]):\d+(/\w+)?")
 
 
-def settle(address: str, folder: Path) -> str:
-    """Bring an address into the one form that an index keeps.
+def normalise_address(address: str, folder: Path) -> str:
+    """Return an address in its normal form, which the index stores.
 
-    A relative file is meant from the current folder, as everywhere on a command line, and kept absolute; ``milvus://``
-    alone is a file in the index folder, and moves along with it.
+    A relative file is resolved against the current folder. ``milvus://`` alone means a file in the index folder, which
+    moves with the folder.
 
     Raises:
-        StoreError: It is no address, or holds a password, which would be kept and shown.
+        StoreError: The address is invalid, or contains a password, which would be stored and displayed.
     """
     if address == FAISS:
         return FAISS
-    where = address.removeprefix(MILVUS)
-    if where == address:
+    target = address.removeprefix(MILVUS)
+    if target == address:
         raise StoreError(f"store must be {FORMS}, got {address}")
-    if not where:
+    if not target:
         return MILVUS
-    if _BARE.fullmatch(where):
-        where = f"http://{where}"
-    if where.startswith(("http://", "https://")):
-        return MILVUS + _settle_server(where)
-    if where.endswith(".db"):
-        path = os.path.abspath(Path(where).expanduser())  # noqa: PTH100  links stay links, as for videos
-        return MILVUS if path == os.path.abspath(folder / OWN_FILE) else MILVUS + path  # noqa: PTH100
-    shown = MILVUS + "..." if "@" in where else address
+    if _BARE.fullmatch(target):
+        target = f"http://{target}"
+    if target.startswith(("http://", "https://")):
+        return MILVUS + _normalise_server(target)
+    if target.endswith(".db"):
+        path = os.path.abspath(Path(target).expanduser())  # noqa: PTH100  symbolic links are kept, as for videos
+        return MILVUS if path == os.path.abspath(folder / DEFAULT_FILE) else MILVUS + path  # noqa: PTH100
+    shown = MILVUS + "..." if "@" in target else address
     raise StoreError(f"store must be {FORMS}, got {shown}")
 
 
-def milvus_file(address: str, folder: Path) -> Path | None:
-    """Give the file of a settled address that names milvus-lite, None for a server."""
-    where = address.removeprefix(MILVUS)
-    if where.startswith(("http://", "https://")):
+def find_milvus_file(address: str, folder: Path) -> Path | None:
+    """Return the milvus-lite file of a normalised address, None for a server."""
+    target = address.removeprefix(MILVUS)
+    if target.startswith(("http://", "https://")):
         return None
-    return Path(where) if where else folder.absolute() / OWN_FILE
+    return Path(target) if target else folder.absolute() / DEFAULT_FILE
 
 
-def milvus_server(address: str) -> tuple[str, str]:
-    """Give the server of a settled address, and the database there ('' for the usual one)."""
+def split_milvus_server(address: str) -> tuple[str, str]:
+    """Return the server URL of a normalised address and the database there, '' for the default one."""
     parts = urlsplit(address.removeprefix(MILVUS))
     return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")
 
 
-def _settle_server(url: str) -> str:
+def _normalise_server(url: str) -> str:
     parts = _split(url)
     if parts is None or "@" in parts.netloc:
-        raise StoreError("store must be given without a password, which goes into the variable MILVUS_TOKEN")
+        raise StoreError(
+            "store must be an address without a password, which belongs in the environment variable MILVUS_TOKEN"
+        )
     database = parts.path.strip("/")
     if not parts.hostname or "/" in database or parts.query or parts.fragment:
         raise StoreError(f"store must be {FORMS}, got {MILVUS}{url}")
@@ -69,6 +71,6 @@ def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError:  # a password with a slash in it reads as a port
+    except ValueError:  # a password that contains a slash parses as a port
         return None
     return parts

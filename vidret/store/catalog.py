@@ -1,7 +1,7 @@
-"""The truth about an index, in SQLite: which files, which videos, which segments, and where their vectors lie.
+"""The catalog of an index in SQLite: files, videos, segments, and the locations of their vectors.
 
-A segment exists from the moment its row is committed; its vectors were on disk before. Every row carries a checksum of
-its values. What is read of a row is held against it, except where ids are listed by the thousand.
+A segment exists once its row is committed; its vectors are on disk by then. Every row has a checksum of its values,
+which is verified when the row is read, except where thousands of ids are listed.
 """
 
 import json
@@ -14,78 +14,82 @@ from typing import Any
 
 from vidret.errors import StoreError
 from vidret.store.database import Database
-from vidret.store.matching import LIVE_VIDEOS, MATCHING, as_json, as_values
-from vidret.store.records import FileRecord, StoredVideo, VideoRecord
-from vidret.store.rows import Rows
+from vidret.store.matching import LIVE_VIDEOS, MATCHING, filter_values, ids_to_json
+from vidret.store.records import FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.store.schema import (
     COLUMNS,
     FORMAT,
     add_checksums,
     create_tables,
     read_format,
-    set_fact,
+    set_meta,
 )
 from vidret.store.segments import Segments
-from vidret.types import NO_TIME, Filters
+from vidret.store.tables import CheckedTables
+from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 
 logger = logging.getLogger(__name__)
-
 
 FILE = COLUMNS["files"]
 
 
 class Catalog:
-    """The tables of an index: facts about it, its files, its videos, and, as ``segments``, its segments.
+    """The tables of an index: metadata, files, videos and, in ``segments``, segments.
 
-    ``rows``, ``value``, ``run``, ``run_many`` and ``transaction`` are the database's own; the facts are ``Rows``'.
+    ``rows``, ``value``, ``run``, ``run_many`` and ``transaction`` are methods of the database; those of metadata are
+    methods of ``CheckedTables``.
     """
 
     def __init__(self, path: Path, *, write: bool) -> None:
-        """Open a catalog that exists; a writer gives one of format 1 its checksums.
+        """Open an existing catalog; a writer upgrades format 1 by adding checksums.
 
         Raises:
-            StoreError: it is damaged, not a catalog, or of a newer format.
+            StoreError: The file is damaged, not a catalog, or of a newer format.
         """
         self.path = path
         self.database = database = Database(path, write=write)
         self.transaction, self.run, self.run_many = database.transaction, database.run, database.run_many
         self.rows, self.value = database.rows, database.value
         try:
-            found = read_format(database)
-            if write and 0 < found < FORMAT:
+            file_format = read_format(database)
+            if write and 0 < file_format < FORMAT:
                 logger.info("%s: adding checksums to its rows", path)
-                found = add_checksums(database)
-            self._shared = shared = Rows(database, found)
-            if not found:
-                raise shared.damaged("the fact 'format'")
+                file_format = add_checksums(database)
+            self._tables = tables = CheckedTables(database, file_format)
+            if not file_format:
+                raise tables.damage_error("the metadata 'format'")
         except BaseException:
             self.close()
             raise
-        self.format = found
-        self.segments = Segments(shared)
-        self.meta, self.fact, self.derived, self.encoder = shared.meta, shared.fact, shared.derived, shared.encoder
-        self.set_meta, self.meta_keys, self.bump = shared.set_meta, shared.meta_keys, shared.bump
-        self.tail, self.set_tail = shared.tail, shared.set_tail
+        self.format = file_format
+        self.segments = Segments(tables)
+        self.meta, self.fact, self.derived, self.encoder = tables.meta, tables.fact, tables.derived, tables.encoder
+        self.set_meta, self.meta_keys, self.increment_generation = (
+            tables.set_meta,
+            tables.meta_keys,
+            tables.increment_generation,
+        )
+        self.tail, self.set_tail = tables.tail, tables.set_tail
 
     @classmethod
     def create(cls, path: Path, facts: Mapping[str, str | int]) -> "Catalog":
-        """Make an empty catalog in one transaction, so that a crash leaves all of it or none; then open it."""
+        """Create an empty catalog in one transaction, so that a crash leaves a complete one or none; then open it."""
         database = Database(path, write=True, create=True)
         try:
             with database.transaction():
                 create_tables(database)
                 for key, value in {**facts, "generation": 0, "epoch": 0, "tail": "[0, 0, 0, 0]"}.items():
-                    set_fact(database, key, value)
+                    set_meta(database, key, value)
         finally:
             database.close()
         return cls(path, write=True)
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Return whether a catalog was ever finished here.
+        """Return whether the path is a complete catalog.
 
         Raises:
-            StoreError: something else is here.
+            StoreError: The file is something else.
         """
         if not path.is_file():
             return False
@@ -96,25 +100,25 @@ class Catalog:
             database.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the database."""
         self.database.close()
 
     # Files
 
     def file(self, path: str) -> FileRecord | None:
-        """Look up one path."""
-        rows = self.rows(f"SELECT {FILE}, {self._shared.whole('files')} FROM files WHERE path = ?", os.fsencode(path))
-        return next(map(_file, self._shared.keep_whole("files", rows)), None)
+        """Return the record of a path, None if it is unknown."""
+        rows = self.rows(f"SELECT {FILE}, {self._tables.intact('files')} FROM files WHERE path = ?", os.fsencode(path))
+        return next(map(_read_file_row, self._tables.drop_damaged("files", rows)), None)
 
-    def files(self, state: str | None) -> list[FileRecord]:
-        """List the paths, in order, all or those in one state."""
-        sql = f"SELECT {FILE}, {self._shared.whole('files')} FROM files WHERE ?1 IS NULL OR state = ?1"
-        return [_file(row) for row in self._shared.keep_whole("files", self.rows(sql, state))]
+    def files(self, *, state: FileState | None = None) -> list[FileRecord]:
+        """Return the records of all paths, or of those in one state, sorted by path."""
+        sql = f"SELECT {FILE}, {self._tables.intact('files')} FROM files WHERE ?1 IS NULL OR state = ?1"
+        return [_read_file_row(row) for row in self._tables.drop_damaged("files", self.rows(sql, state))]
 
     def set_file(
         self, path: str, state: str, reason: str, video: int | None, num_bytes: int | None, mtime_ns: int | None
     ) -> None:
-        """Write one path's row; what is None stays as it was."""
+        """Write the row of a path; None leaves a value unchanged."""
         with self.transaction():
             old = self.file(path) or FileRecord(path, state)
             video = old.video if video is None else video
@@ -123,133 +127,149 @@ class Catalog:
             new = FileRecord(path, state, _clean(reason), video, num_bytes, mtime_ns)
             values = (os.fsencode(path), new.state, new.reason, new.video, new.num_bytes, new.mtime_ns)
             self.run(f"REPLACE INTO files ({FILE}) VALUES (?, ?, ?, ?, ?, ?)", *values)
-            self._shared.seal("files", "path = ?", values[0])
-            if _shown(old) != _shown(new):
-                self._shared.bump()
+            self._tables.update_checksums("files", "path = ?", values[0])
+            if _searchable_video(old) != _searchable_video(new):
+                self._tables.increment_generation()
 
-    def paths(self, videos: Sequence[int], filters: Filters) -> dict[int, list[str]]:
-        """List the live paths of each video that match, in order."""
-        found: dict[int, list[str]] = {int(video): [] for video in videos}
-        asked = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
+    def paths(self, videos: Sequence[int], filters: Filters = ALL_VIDEOS) -> dict[int, list[str]]:
+        """Return the sorted live paths of each video that match the filters."""
+        paths: dict[int, list[str]] = {int(video): [] for video in videos}
+        condition = f"{MATCHING} AND video IN (SELECT value FROM json_each(?7)) ORDER BY path"
         rows = self.rows(
-            f"SELECT path, video, {self._shared.whole('files')} {asked}", *as_values(filters), as_json(videos)
+            f"SELECT path, video, {self._tables.intact('files')} {condition}",
+            *filter_values(filters),
+            ids_to_json(videos),
         )
-        for path, video, _ in self._shared.keep_whole("files", rows):
-            found[video].append(os.fsdecode(path))
-        return found
+        for path, video, _ in self._tables.drop_damaged("files", rows):
+            paths[video].append(os.fsdecode(path))
+        return paths
 
     # Videos
 
     def video(self, video: int) -> VideoRecord:
-        """Look up one content."""
+        """Return the record of a video.
+
+        Raises:
+            StoreError: There is no such video, or its row is damaged.
+        """
         rows = self.rows(
-            f"SELECT {COLUMNS['videos']}, {self._shared.whole('videos')} FROM videos WHERE id = ?", int(video)
+            f"SELECT {COLUMNS['videos']}, {self._tables.intact('videos')} FROM videos WHERE id = ?", int(video)
         )
         if not rows:
             raise StoreError(f"video must be one of this index, got {video}")
-        number, fingerprint, duration, facts, num_segments, complete, salvaged, whole = rows[0]
-        if not whole:
-            raise self._shared.damaged(f"the row of video {video}")
-        return VideoRecord(number, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
+        video_id, fingerprint, duration, facts, num_segments, complete, salvaged, intact = rows[0]
+        if not intact:
+            raise self._tables.damage_error(f"the row of video {video}")
+        return VideoRecord(video_id, fingerprint, duration, json.loads(facts), num_segments, bool(complete), salvaged)
 
-    def stored_videos(self, filters: Filters, video: int | None) -> list[StoredVideo]:
-        """List contents with the live paths that match, all or one, in the order of their first paths."""
+    def stored_videos(self, filters: Filters = ALL_VIDEOS, *, video: int | None = None) -> list[StoredVideo]:
+        """Return the videos with a live path that matches, or one of them, sorted by first path."""
         columns = "path, videos.id, duration, facts, complete, salvaged, num_segments, mtime_ns"
-        one, values = ("", as_values(filters)) if video is None else ("AND video = ?7", (*as_values(filters), video))
-        found: dict[int, StoredVideo] = {}
-        whole = f"{self._shared.whole('files')} AND {self._shared.whole('videos')}"
-        rows = self.rows(f"SELECT {columns}, {whole} {MATCHING} {one} ORDER BY path", *values)
-        for path, number, duration, facts, complete, salvaged, num_segments, mtime_ns, _ in self._shared.keep_whole(
+        one, values = (
+            ("", filter_values(filters)) if video is None else ("AND video = ?7", (*filter_values(filters), video))
+        )
+        videos: dict[int, StoredVideo] = {}
+        intact = f"{self._tables.intact('files')} AND {self._tables.intact('videos')}"
+        rows = self.rows(f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path", *values)
+        for path, video_id, duration, facts, complete, salvaged, num_segments, mtime_ns, _ in self._tables.drop_damaged(
             "files", rows
         ):
-            if (known := found.get(number)) is not None:
-                found[number] = replace(known, paths=(*known.paths, os.fsdecode(path)))
+            if (known := videos.get(video_id)) is not None:
+                videos[video_id] = replace(known, paths=(*known.paths, os.fsdecode(path)))
                 continue
             changed = None if mtime_ns is None or mtime_ns <= NO_TIME else mtime_ns / 1e9
-            about = json.loads(facts), bool(complete), salvaged, num_segments, changed
-            found[number] = StoredVideo(number, (os.fsdecode(path),), duration, *about)
-        return list(found.values())
+            videos[video_id] = StoredVideo(
+                id=video_id,
+                paths=(os.fsdecode(path),),
+                duration=duration,
+                facts=json.loads(facts),
+                complete=bool(complete),
+                salvaged=salvaged,
+                num_segments=num_segments,
+                changed=changed,
+            )
+        return list(videos.values())
 
     def contents(self) -> dict[str, int]:
-        """Map fingerprints to ids, of the contents that have a live path."""
+        """Return the ids of the videos with a live path, by fingerprint."""
         return {fingerprint: video for video, fingerprint in self._fingerprints(f"id IN {LIVE_VIDEOS}")}
 
     def fingerprints(self) -> dict[int, str]:
-        """Map ids to fingerprints, of all contents."""
+        """Return the fingerprints of all videos, by id."""
         return dict(self._fingerprints("1"))
 
     def _fingerprints(self, where: str) -> list[tuple[int, str]]:
         rows = self.rows(
-            f"SELECT id, fingerprint, {self._shared.whole('videos')} FROM videos WHERE {where} ORDER BY id"
+            f"SELECT id, fingerprint, {self._tables.intact('videos')} FROM videos WHERE {where} ORDER BY id"
         )
-        for video, _, whole in rows:
-            if not whole:  # what is missing in a list of all would be taken for gone
-                raise self._shared.damaged(f"the row of video {video}")
+        for video, _, intact in rows:
+            if not intact:  # callers would treat a missing row as a deleted video
+                raise self._tables.damage_error(f"the row of video {video}")
         return [(video, fingerprint) for video, fingerprint, _ in rows]
 
     def complete_video(self, fingerprint: str) -> int | None:
-        """Find a content of which everything is stored."""
-        whole = self._shared.whole("videos")
-        sql = f"SELECT id FROM videos WHERE fingerprint = ? AND complete AND {whole}"
-        found: int | None = self.value(sql, fingerprint)
-        return found
+        """Return the id of a video that is completely stored, else None."""
+        intact = self._tables.intact("videos")
+        sql = f"SELECT id FROM videos WHERE fingerprint = ? AND complete AND {intact}"
+        video_id: int | None = self.value(sql, fingerprint)
+        return video_id
 
     def begin_video(self, fingerprint: str, duration: float, facts: Mapping[str, object], num_segments: int) -> int:
-        """Find or add a content; one that was cut into another number of segments starts over."""
+        """Return the id of a video, adding it if new; with another number of segments it starts over."""
         with self.transaction():
-            sql = f"SELECT id, num_segments, {self._shared.whole('videos')} FROM videos WHERE fingerprint = ?"
+            sql = f"SELECT id, num_segments, {self._tables.intact('videos')} FROM videos WHERE fingerprint = ?"
             rows = self.rows(sql, fingerprint)
             if rows and rows[0][1] == num_segments and rows[0][2]:
                 return int(rows[0][0])
             if rows:
                 self.run("DELETE FROM segments WHERE video = ?", rows[0][0])
-                self._shared.bump()
+                self._tables.increment_generation()
             values = (fingerprint, duration, json.dumps(facts), num_segments)
-            found = self.value(
+            video_id = self.value(
                 "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (fingerprint) DO UPDATE SET duration = excluded.duration, facts = excluded.facts,"
                 " num_segments = excluded.num_segments, complete = 0, salvaged = '' RETURNING id",
                 *values,
             )
-            self._shared.seal("videos", "id = ?", found)
-            return int(found)
+            self._tables.update_checksums("videos", "id = ?", video_id)
+            return int(video_id)
 
     def finish_video(self, video: int, salvaged: str, *, num_segments: int | None = None) -> None:
-        """Mark a content as stored whole, or as far as it could be salvaged; ``num_segments`` replaces the plan."""
+        """Mark a video as complete, or as salvaged with what was lost; ``num_segments`` replaces the planned number."""
         with self.transaction():
-            planned = self.video(video).num_segments  # or a damaged row would be sealed
+            planned = self.video(video).num_segments  # raises for a damaged row, which must not get a valid checksum
             num_segments = planned if num_segments is None else num_segments
             sql = "UPDATE videos SET complete = 1, salvaged = ?, num_segments = ? WHERE id = ?"
             self.run(sql, _clean(salvaged), num_segments, video)
-            self._shared.seal("videos", "id = ?", video)
+            self._tables.update_checksums("videos", "id = ?", video)
 
-    def count_videos(self, filters: Filters) -> int:
-        """Count the videos that match and have a searchable segment."""
+    def count_videos(self, filters: Filters = ALL_VIDEOS) -> int:
+        """Return the number of matching videos with a searchable segment."""
         sql = f"SELECT count(*) FROM videos WHERE id IN (SELECT files.video {MATCHING})"
         stored = "EXISTS (SELECT 1 FROM segments WHERE segments.video = videos.id)"
-        return int(self.value(f"{sql} AND {stored}", *as_values(filters)))
+        return int(self.value(f"{sql} AND {stored}", *filter_values(filters)))
 
-    def unfinish(self, where: str, values: str) -> None:
-        """Have the next run encode some videos again; damaged rows stay as they are."""
-        videos, files = self._shared.whole("videos"), self._shared.whole("files")
+    def mark_incomplete(self, where: str, values: str) -> None:
+        """Mark videos and their files as not done, for the next run to encode again; damaged rows stay unchanged."""
+        videos, files = self._tables.intact("videos"), self._tables.intact("files")
         self.run(f"UPDATE videos SET complete = 0, checksum = NULL WHERE id IN {where} AND {videos}", values)
         sql = (
             f"UPDATE files SET state = 'pending', checksum = NULL WHERE state = 'done' AND video IN {where} AND {files}"
         )
         self.run(sql, values)
         for table in ("videos", "files"):
-            self._shared.seal(table, "checksum IS NULL")
+            self._tables.update_checksums(table, "checksum IS NULL")
 
 
-def _file(row: Sequence[Any]) -> FileRecord:
+def _read_file_row(row: Sequence[Any]) -> FileRecord:
     return FileRecord(os.fsdecode(row[0]), *row[1:6])
 
 
-def _shown(record: FileRecord) -> int | None:
-    """Name the video that a path makes searchable, if any."""
+def _searchable_video(record: FileRecord) -> int | None:
+    """Return the id of the video that a path makes searchable, if any."""
     return record.video if record.live else None
 
 
 def _clean(text: str) -> str:
-    """Make any text storable: reasons may quote file names that are not valid Unicode."""
+    """Return text that SQLite can store; reasons may quote file names that are not valid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The feature files that the catalog points into, followed across compactions."""
+"""The feature files of the catalog's current epoch, reopened after compactions."""
 
 import logging
 import os
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float16, Float64, Int64
 
 from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
 from vidret.store.database import REPAIR
 from vidret.store.features import Features, Rows
-from vidret.store.records import Place, StoredRow, StoredSegments
+from vidret.store.matching import order_by_ids
+from vidret.store.records import SegmentLocation, StoredRow, StoredSegments
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +25,15 @@ NO_FILES = (Path(os.devnull),) * 3
 
 
 class Epochs:
-    """Opens the files of the epoch that the catalog names, and keeps them open until it names another."""
+    """The feature files of the epoch in the catalog, kept open until the epoch changes."""
 
     def __init__(self, folder: Path, dim: int, catalog: Catalog, *, write: bool) -> None:
-        """Open the current files; a writer also clears away what an interrupted one left."""
+        """Open the current files; a writer also removes what an interrupted one left behind."""
         self._folder = folder
         self._dim = dim
         self._catalog = catalog
         self._lock = threading.Lock()
-        self._left_out: set[tuple[int, str]] = set()
+        self._warned: set[tuple[int, str]] = set()
         self._features: Features | None = None
         if write:
             folder.mkdir(exist_ok=True)
@@ -43,30 +44,32 @@ class Epochs:
             self._features = self._open()
 
     def current(self) -> Features:
-        """Give the files the catalog points into now."""
-        return self._at(self._catalog.meta("epoch"))
+        """Return the files of the current epoch."""
+        return self._open_epoch(self._catalog.meta("epoch"))
 
-    def locate(self, ids: Sequence[int] | Int64[np.ndarray, " id"] | None = None) -> tuple[Features, dict[int, Place]]:
-        """Give segments' places (all by default, in id order), and the files these are places in."""
-        return self._follow(lambda: self._catalog.segments.places(ids))
+    def locate(
+        self, ids: Sequence[int] | Int64[np.ndarray, " id"] | None = None
+    ) -> tuple[Features, dict[int, SegmentLocation]]:
+        """Return feature files and the locations of segments in them by id; by default all segments, in id order."""
+        return self._read_epoch(lambda: self._catalog.segments.locations(ids))
 
     def vectors(self, ids: Ids) -> tuple[Ids, Rows]:
-        """Read segments' own vectors, in id order: of those that the catalog knows and whose bytes are whole.
+        """Read the vectors of segments that exist and are intact; return their ids, ascending, and the vectors.
 
-        A damaged one is left out, which is said once, since one bad row must not end all searching.
+        A damaged vector is skipped with one warning, so that it does not break every search.
         """
-        features, table = self._follow(lambda: self._catalog.segments.video_rows(ids))
-        rows, whole = features.read_videos(table[:, 1], table[:, 2])
-        for key, row in table[~whole, :2].tolist():
-            self._leave_out(key, "cannot be searched", f"{features.video.path}: row {row} is damaged")
-        return (table[:, 0], rows) if whole.all() else (table[whole, 0], rows[whole])
+        features, rows = self._read_epoch(lambda: self._catalog.segments.video_rows(ids))
+        vectors, intact = features.read_videos(rows[:, 1], rows[:, 2])
+        for key, row in rows[~intact, :2].tolist():
+            self._warn_skipped(key, "cannot be searched", f"{features.video.path}: row {row} is damaged")
+        return (rows[:, 0], vectors) if intact.all() else (rows[intact, 0], vectors[intact])
 
-    def read(self, ids: Ids, *, tokens: bool) -> StoredSegments:
-        """Read what is stored of segments, in the order asked: of those that the catalog still knows and are whole.
+    def read(self, ids: Sequence[int] | Ids, *, tokens: bool = True) -> StoredSegments:
+        """Read segments in the order of ``ids``, of those that exist and are intact.
 
-        A damaged one is left out, which is said once.
+        Other processes may have deleted segments since a search. A damaged segment is skipped with one warning.
         """
-        features, rows = self._follow(lambda: self._catalog.segments.read(ids))
+        features, rows = self._read_epoch(lambda: self._catalog.segments.read(np.asarray(ids, np.int64)))
         kept: list[tuple[int, StoredRow, Rows, bytes | memoryview]] = []
         for key in np.asarray(ids).tolist():
             if key not in rows:
@@ -74,56 +77,102 @@ class Epochs:
             try:
                 if (row := rows[key]) is None:
                     raise StoreError(f"its row in {self._catalog.path} is damaged")
-                packed = features.read_tokens(row.place) if tokens else b""
-                kept.append((key, row, features.read_frames(row.place), packed))
+                packed = features.read_tokens(row.location) if tokens else b""
+                kept.append((key, row, features.read_frames(row.location), packed))
             except StoreError as error:
-                self._leave_out(key, "is left out", str(error))
+                self._warn_skipped(key, "is skipped", str(error))
         return StoredSegments(
-            np.array([key for key, *_ in kept], np.int64),
-            [row.segment for _, row, *_ in kept],
-            [frames for *_, frames, _ in kept],
-            [row.times for _, row, *_ in kept],
-            [packed for *_, packed in kept],
+            ids=np.array([key for key, *_ in kept], np.int64),
+            segments=[row.segment for _, row, *_ in kept],
+            frames=[frames for *_, frames, _ in kept],
+            times=[row.times for _, row, *_ in kept],
+            tokens=[packed for *_, packed in kept],
         )
 
-    def _leave_out(self, key: int, what: str, reason: str) -> None:
-        if (key, what) not in self._left_out:
-            self._left_out.add((key, what))
+    def read_frames(
+        self, ids: Sequence[int] | Ids
+    ) -> list[tuple[Float16[np.ndarray, "_frame dim"], Float64[np.ndarray, " _frame"]]]:
+        """Read the frame vectors and frame times in seconds of segments, in the order of ``ids``.
+
+        Raises:
+            StoreError: A segment does not exist, or is damaged.
+        """
+        times = self._catalog.segments.times(ids)
+        features, locations = self._locate_all(ids)
+        return [(features.read_frames(location), each) for location, each in zip(locations, times, strict=True)]
+
+    def read_tokens(self, ids: Sequence[int] | Ids) -> list[memoryview]:
+        """Read the packed tokens of segments, in the order of ``ids``; empty for a segment without tokens.
+
+        Raises:
+            StoreError: A segment does not exist, or is damaged.
+        """
+        features, locations = self._locate_all(ids)
+        return [features.read_tokens(location) for location in locations]
+
+    def read_vectors(self, ids: Sequence[int] | Ids) -> Float16[np.ndarray, "segment dim"]:
+        """Read the vectors of segments, in the order of ``ids``.
+
+        Raises:
+            StoreError: A segment does not exist, or is damaged.
+        """
+        features, locations = self._locate_all(ids)
+        return np.concatenate([np.empty((0, self._dim), np.float16), *map(features.read_video, locations)])
+
+    def read_searchable(self) -> Float16[np.ndarray, "segment dim"]:
+        """Return the vectors of all searchable segments in id order, without a copy if no row is dead."""
+        features, locations = self.locate(self._catalog.segments.searchable())
+        rows = np.fromiter((location.row for location in locations.values()), np.int64)
+        stored = features.video.view(0, int(rows.max()) + 1 if len(rows) else 0)
+        return stored if len(rows) == len(stored) and (np.diff(rows) == 1).all() else stored[rows]
+
+    def _locate_all(self, ids: Sequence[int] | Ids) -> tuple[Features, list[SegmentLocation]]:
+        """Return feature files and the locations of segments, in the order of ``ids``.
+
+        Raises:
+            StoreError: A segment does not exist.
+        """
+        features, locations = self.locate(ids)
+        return features, order_by_ids(locations, ids)
+
+    def _warn_skipped(self, key: int, what: str, reason: str) -> None:
+        if (key, what) not in self._warned:
+            self._warned.add((key, what))
             logger.warning("segment %d %s: %s; %s", key, what, reason.removesuffix(f"; {REPAIR}"), REPAIR)
 
     def replace(self, fresh: Features) -> None:
-        """Go on with the files a compaction wrote; who still reads the old ones keeps them mapped."""
+        """Switch to the files of a compaction; arrays of the old ones stay readable."""
         with self._lock:
             self._features = fresh
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         if self._features is not None:
             self._features.close()
 
-    def _follow(self, ask: Callable[[], tuple[int, T]]) -> tuple[Features, T]:
-        """Ask the catalog for something of its epoch, and give that with the epoch's files."""
+    def _read_epoch(self, read: Callable[[], tuple[int, T]]) -> tuple[Features, T]:
+        """Call ``read``, which returns an epoch and a value; return the files of that epoch and the value."""
         for _ in range(2):
-            epoch, found = ask()
+            epoch, value = read()
             try:
-                return self._at(epoch), found
-            except FileNotFoundError:  # a compaction ended this very moment and deleted them: ask the catalog again
+                return self._open_epoch(epoch), value
+            except FileNotFoundError:  # a compaction has just deleted them: read the catalog again
                 continue
-        if not len(found):  # nothing was stored yet: the writer may have been killed before it made the files
-            return Features(self._folder, self._dim, epoch, paths=NO_FILES), found
+        if not len(value):  # nothing is stored yet: the writer may have been killed before it created the files
+            return Features(self._folder, self._dim, epoch, paths=NO_FILES), value
         raise StoreError(f"{self._folder}: the feature files of epoch {epoch} are missing")
 
-    def _at(self, epoch: int) -> Features:
+    def _open_epoch(self, epoch: int) -> Features:
         with self._lock:
             if self._features is None or self._features.epoch != epoch:
                 self._features = Features(self._folder, self._dim, epoch)
             return self._features
 
     def _open(self) -> Features | None:
-        """Open the files of now; None where a writer was killed before it made them, so that nothing is stored."""
+        """Open the current files; None if nothing is stored because a writer was killed before it created them."""
         try:
             return Features(self._folder, self._dim, self._catalog.meta("epoch"))
         except FileNotFoundError:
             if self._catalog.tail() == (0, 0, 0):
                 return None
-            return Features(self._folder, self._dim, self._catalog.meta("epoch"))  # a compaction may have just ended
+            return Features(self._folder, self._dim, self._catalog.meta("epoch"))  # a compaction may just have finished

@@ -1,7 +1,7 @@
-"""Append-only feature files, memory-mapped: rows of vectors and runs of bytes, written before the catalog names them.
+"""Append-only, memory-mapped feature files of vectors and packed tokens, written before the catalog refers to them.
 
-A row never changes under its number: rows are not reused, and compaction writes new files under the next epoch. What
-the catalog does not know of is the tail of an interrupted append, and the next writer cuts it off.
+A row never changes: rows are not reused, and compaction writes new files under the next epoch. Rows that the catalog
+does not refer to are the tail of an interrupted append, which the next writer truncates.
 """
 
 import mmap
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float16, Int64, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.database import REPAIR
-from vidret.store.records import Place
+from vidret.store.records import SegmentLocation
 
 Rows = Float16[np.ndarray, "_row dim"]
 Bytes = UInt8[np.ndarray, "_byte 1"]
@@ -25,75 +25,82 @@ BYTES_PER_VALUE = 2
 
 
 def checksum_array(rows: np.ndarray) -> int:
-    """Sum up the bytes of contiguous rows (CRC-32 finds every burst of up to 32 flipped bits)."""
+    """Compute the CRC-32 of contiguous rows, which detects every burst of up to 32 flipped bits."""
     return zlib.crc32(rows.data) if rows.size else 0
 
 
 class RowFile:
-    """Rows of ``dim`` values in one file."""
+    """A file of rows of ``dim`` values."""
 
     def __init__(self, path: Path, dim: int, dtype: type[np.float16 | np.uint8] = np.float16, *, write: bool) -> None:
-        """Open the file, creating it when writing; readers map it on first use."""
+        """Open the file, created when writing; it is mapped on first use."""
         self.path = path
         self._dim, self._dtype = dim, dtype
         self._row_bytes = dim * np.dtype(dtype).itemsize
         self._handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o644)
-        self._close = weakref.finalize(self, os.close, self._handle)  # also for files that a compaction left behind
+        self._close = weakref.finalize(self, os.close, self._handle)  # also closes files that a compaction replaced
         self._mapped: Rows | Bytes = np.empty((0, dim), dtype)
 
     def view(self, start: int, stop: int) -> Rows | Bytes:
-        """Look at rows ``start`` to ``stop`` without copying, mapping the file anew when it has grown."""
-        mapped = self._mapped  # looked at once: another thread may put back its map of a time when less was written
+        """Return rows ``start`` to ``stop`` without copying, remapping a file that has grown.
+
+        Raises:
+            StoreError: The file is too short.
+        """
+        mapped = self._mapped  # read once: another thread may replace it by an older, shorter map
         if start < stop and stop > len(mapped):
             num_bytes = os.fstat(self._handle).st_size
             num_rows = num_bytes // self._row_bytes
             if num_rows < stop:
-                stored = stop * self._row_bytes
-                raise StoreError(f"{self.path}: ends after {num_bytes} bytes, of {stored} or more that were stored")
-            # The handle stays open, so that a file deleted by a compaction can still be mapped by those who know it.
+                raise StoreError(f"{self.path}: must have at least {stop * self._row_bytes} bytes, got {num_bytes}")
+            # The handle stays open, so that a file deleted by a compaction can still be mapped.
             pages: Any = mmap.mmap(self._handle, num_rows * self._row_bytes, prot=mmap.PROT_READ)
             self._mapped = mapped = np.frombuffer(pages, self._dtype).reshape(num_rows, self._dim)
         return mapped[start:stop]
 
-    def take(self, numbers: Int64[np.ndarray, " row"]) -> tuple[Rows, Bool[np.ndarray, " row"]]:
-        """Copy some rows, and say which of them the file holds; the others are zeros."""
-        there = numbers < os.fstat(self._handle).st_size // self._row_bytes
-        rows = np.zeros((len(numbers), self._dim), self._dtype)
-        if there.any():
-            rows[there] = self.view(0, int(numbers[there].max()) + 1)[numbers[there]]
-        return rows, there
+    def take(self, indices: Int64[np.ndarray, " row"]) -> tuple[Rows, Bool[np.ndarray, " row"]]:
+        """Return copies of rows, and whether each exists; missing ones are zeros."""
+        exists = indices < os.fstat(self._handle).st_size // self._row_bytes
+        rows = np.zeros((len(indices), self._dim), self._dtype)
+        if exists.any():
+            rows[exists] = self.view(0, int(indices[exists].max()) + 1)[indices[exists]]
+        return rows, exists
 
     def write(self, start: int, rows: Rows | Bytes) -> None:
-        """Put rows at ``start`` and wait until the disk has them."""
+        """Write rows at ``start`` and wait for the disk.
+
+        Raises:
+            StoreError: The disk is full or fails.
+        """
         if not len(rows):
             return
-        left, offset = rows.reshape(-1).view(np.uint8).data, start * self._row_bytes
+        remaining, offset = rows.reshape(-1).view(np.uint8).data, start * self._row_bytes
         try:
-            while left:
-                written = os.pwrite(self._handle, left, offset)
-                left, offset = left[written:], offset + written
+            while remaining:
+                written = os.pwrite(self._handle, remaining, offset)
+                remaining, offset = remaining[written:], offset + written
             os.fdatasync(self._handle)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
 
-    def cut(self, num_rows: int) -> None:
-        """Make the file ``num_rows`` long: drop a torn tail, or leave lost rows as zeros that no checksum fits."""
+    def truncate(self, num_rows: int) -> None:
+        """Set the number of rows: remove a torn tail, or replace lost rows by zeros, which fail their checksums."""
         if os.fstat(self._handle).st_size != num_rows * self._row_bytes:
             os.ftruncate(self._handle, num_rows * self._row_bytes)
             os.fsync(self._handle)
 
     def close(self) -> None:
-        """Give the file back; views handed out stay readable."""
+        """Close the file; views stay readable."""
         self._close()
 
 
 class Features:
-    """The feature files of one epoch: a row per segment, a row per frame, and the segments' tokens as packed bytes."""
+    """The feature files of one epoch: a row per segment, a row per frame, and the packed tokens of segments."""
 
     def __init__(
         self, folder: Path, dim: int, epoch: int, *, write: bool = False, paths: tuple[Path, Path, Path] | None = None
     ) -> None:
-        """Open the files of an epoch, or those at ``paths``: video rows, frame rows, tokens."""
+        """Open the files of an epoch, or those at ``paths``: segment vectors, frame vectors, tokens."""
         self.epoch = epoch
         self.dim = dim
         self._folder = folder
@@ -103,108 +110,133 @@ class Features:
         self._tail = (0, 0, 0)
 
     def resume(self, num_rows: int, num_frame_rows: int, num_bytes: int) -> None:
-        """Continue after the rows the catalog knows; cut off what an interrupted append left behind."""
-        self.video.cut(num_rows)
-        self.frames.cut(num_frame_rows)
-        self.tokens.cut(num_bytes)
+        """Continue after the rows in the catalog; truncate what an interrupted append left behind."""
+        self.video.truncate(num_rows)
+        self.frames.truncate(num_frame_rows)
+        self.tokens.truncate(num_bytes)
         self._tail = (num_rows, num_frame_rows, num_bytes)
 
     def remove_others(self) -> None:
         """Delete the files of other epochs, which an interrupted compaction left behind."""
-        found = {path for pattern in ("*.f16", "*.bin") for path in self._folder.glob(pattern)}
-        for path in found - set(feature_paths(self._folder, self.epoch)):
+        paths = {path for pattern in ("*.f16", "*.bin") for path in self._folder.glob(pattern)}
+        for path in paths - set(feature_paths(self._folder, self.epoch)):
             path.unlink()
 
     @property
     def tail(self) -> tuple[int, int, int]:
-        """Give the numbers of the next free rows: in the video file, in the frame file, and the next free byte."""
+        """The next free segment row, frame row and token byte."""
         return self._tail
 
     @property
     def num_bytes(self) -> int:
-        """Count the bytes in all files."""
+        """The size of all files in bytes."""
         row, frame_row, token_byte = self._tail
         return (row + frame_row) * self.dim * BYTES_PER_VALUE + token_byte
 
-    def append(self, video: Rows, frames: Rows, tokens: Bytes) -> Place:
-        """Write one segment's rows and bytes durably and say where; nobody sees them until the catalog does."""
+    def append(self, video: Rows, frames: Rows, tokens: Bytes) -> SegmentLocation:
+        """Write a segment durably and return its location; it is invisible until the catalog refers to it."""
         return self.append_all([(video, frames, tokens)])[0]
 
-    def append_all(self, segments: Sequence[tuple[Rows, Rows, Bytes]]) -> list[Place]:
-        """Write segments as ``append`` does, waiting once for the disk, not once for each."""
+    def append_all(self, segments: Sequence[tuple[Rows, Rows, Bytes]]) -> list[SegmentLocation]:
+        """Write segments as ``append`` does, but wait for the disk only once."""
         if not segments:
             return []
         row, frame_row, token_byte = self._tail
         files = (self.video, row), (self.frames, frame_row), (self.tokens, token_byte)
-        for (file, start), parts in zip(files, zip(*segments, strict=True), strict=True):
-            file.write(start, parts[0] if len(parts) == 1 else np.concatenate(parts))
-        places = []
+        for (file, start), arrays in zip(files, zip(*segments, strict=True), strict=True):
+            file.write(start, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+        locations = []
         for video, frames, tokens in segments:
-            sums = checksum_array(video), checksum_array(frames), checksum_array(tokens)
-            places.append(Place(row, frame_row, len(frames), token_byte, len(tokens), *sums))
+            locations.append(
+                SegmentLocation(
+                    row=row,
+                    frame_row=frame_row,
+                    num_frames=len(frames),
+                    token_byte=token_byte,
+                    num_bytes=len(tokens),
+                    row_sum=checksum_array(video),
+                    frames_sum=checksum_array(frames),
+                    tokens_sum=checksum_array(tokens),
+                )
+            )
             row, frame_row, token_byte = row + 1, frame_row + len(frames), token_byte + len(tokens)
         self._tail = (row, frame_row, token_byte)
-        return places
+        return locations
 
-    def read_frames(self, place: Place) -> Rows:
-        """Look at one segment's frame rows.
+    def view(self, location: SegmentLocation) -> tuple[Rows, Rows, Bytes]:
+        """Return the vector, the frame vectors and the tokens of a segment, without verifying their checksums."""
+        frame_row, token_byte = location.frame_row, location.token_byte
+        return (
+            self.video.view(location.row, location.row + 1),
+            self.frames.view(frame_row, frame_row + location.num_frames),
+            self.tokens.view(token_byte, token_byte + location.num_bytes),
+        )
+
+    def read_frames(self, location: SegmentLocation) -> Rows:
+        """Return the frame vectors of a segment.
 
         Raises:
-            StoreError: the bytes are not the ones that were written.
+            StoreError: The bytes do not match their checksum.
         """
-        rows = self.frames.view(place.frame_row, place.frame_row + place.num_frames)
-        if checksum_array(rows) != place.frames_sum:
-            raise StoreError(f"{self.frames.path}: rows from {place.frame_row} are damaged (checksum); {REPAIR}")
+        rows = self.frames.view(location.frame_row, location.frame_row + location.num_frames)
+        if checksum_array(rows) != location.frames_sum:
+            raise StoreError(f"{self.frames.path}: rows from {location.frame_row} are damaged (checksum); {REPAIR}")
         return rows
 
-    def read_video(self, place: Place) -> Rows:
-        """Look at one segment's own row, as (1, dim).
+    def read_video(self, location: SegmentLocation) -> Rows:
+        """Return the vector of a segment, as (1, dim).
 
         Raises:
-            StoreError: the bytes are not the ones that were written.
+            StoreError: The bytes do not match their checksum.
         """
-        rows = self.video.view(place.row, place.row + 1)
-        if checksum_array(rows) != place.row_sum:
-            raise StoreError(f"{self.video.path}: row {place.row} is damaged (checksum); {REPAIR}")
+        rows = self.video.view(location.row, location.row + 1)
+        if checksum_array(rows) != location.row_sum:
+            raise StoreError(f"{self.video.path}: row {location.row} is damaged (checksum); {REPAIR}")
         return rows
 
     def read_videos(
-        self, numbers: Int64[np.ndarray, " row"], sums: Int64[np.ndarray, " row"]
+        self, indices: Int64[np.ndarray, " row"], sums: Int64[np.ndarray, " row"]
     ) -> tuple[Rows, Bool[np.ndarray, " row"]]:
-        """Copy many segments' own rows, and say which of them are what was written."""
-        rows, there = self.video.take(numbers)
-        return rows, there & (np.fromiter(map(zlib.crc32, rows), np.int64, len(rows)) == sums)
+        """Return copies of segment vectors, and whether each matches its checksum."""
+        rows, exists = self.video.take(indices)
+        return rows, exists & (np.fromiter(map(zlib.crc32, rows), np.int64, len(rows)) == sums)
 
-    def read_tokens(self, place: Place) -> memoryview:
-        """Look at one segment's packed tokens; empty where none were stored.
+    def read_tokens(self, location: SegmentLocation) -> memoryview:
+        """Return the packed tokens of a segment, empty if none were stored.
 
         Raises:
-            StoreError: the bytes are not the ones that were written.
+            StoreError: The bytes do not match their checksum.
         """
-        packed = self.tokens.view(place.token_byte, place.token_byte + place.num_bytes)
-        if checksum_array(packed) != place.tokens_sum:
-            raise StoreError(f"{self.tokens.path}: bytes from {place.token_byte} are damaged (checksum); {REPAIR}")
+        packed = self.tokens.view(location.token_byte, location.token_byte + location.num_bytes)
+        if checksum_array(packed) != location.tokens_sum:
+            raise StoreError(f"{self.tokens.path}: bytes from {location.token_byte} are damaged (checksum); {REPAIR}")
         return packed.reshape(-1).data
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         self.video.close()
         self.frames.close()
         self.tokens.close()
 
 
 def feature_paths(folder: Path, epoch: int) -> tuple[Path, Path, Path]:
-    """Name an epoch's files: video.f16, frames.f16 and tokens.bin at first, video.2.f16 ... after two compactions."""
-    number = f".{epoch}" if epoch else ""
-    return folder / f"video{number}.f16", folder / f"frames{number}.f16", folder / f"tokens{number}.bin"
+    """Return the paths of an epoch's files: video.f16, frames.f16 and tokens.bin, then video.1.f16 and so on."""
+    suffix = f".{epoch}" if epoch else ""
+    return folder / f"video{suffix}.f16", folder / f"frames{suffix}.f16", folder / f"tokens{suffix}.bin"
 
 
-def half(name: str, values: Float[np.ndarray, "*shape"], shape: tuple[int, ...]) -> Float16[np.ndarray, "*shape"]:
-    """Round vectors to the float16 that is stored, refusing what would poison a search."""
+def round_to_float16(
+    name: str, values: Float[np.ndarray, "*shape"], shape: tuple[int, ...]
+) -> Float16[np.ndarray, "*shape"]:
+    """Convert vectors to float16 for storage.
+
+    Raises:
+        StoreError: The shape is wrong, or a value is not finite in float16.
+    """
     if np.shape(values) != shape:
         raise StoreError(f"{name} must have the shape {shape}, got {np.shape(values)}")
     with np.errstate(over="ignore"):
-        half = np.ascontiguousarray(values, np.float16)
-    if not np.isfinite(half).all():
-        raise StoreError(f"{name} must be finite, got {np.asarray(values)[~np.isfinite(half)][0]}")
-    return half
+        rounded = np.ascontiguousarray(values, np.float16)
+    if not np.isfinite(rounded).all():
+        raise StoreError(f"{name} must be finite, got {np.asarray(values)[~np.isfinite(rounded)][0]}")
+    return rounded

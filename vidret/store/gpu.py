@@ -1,7 +1,7 @@
-"""FAISS on a GPU: a copy of an index there, for the searches that FAISS's GPU code can do.
+"""GPU copies of FAISS indexes, for the searches that FAISS supports on a GPU.
 
-That code drops a selector without a word, and refuses to find, or to look into, more than 2,048: those searches run on
-the index itself, on the CPU. No GPU has run this yet; ``tools/check_gpu.py`` compares the two.
+FAISS on a GPU silently ignores a selector, and rejects more than 2,048 results or lists: such searches run on the CPU.
+Not yet run on a real GPU; ``tools/check_gpu.py`` compares both.
 """
 
 import logging
@@ -13,42 +13,42 @@ from vidret.devices import CPU, cuda_index
 
 logger = logging.getLogger(__name__)
 
-MOST = 2048  # results of a query, and lists that it looks into (GPU_MAX_SELECTION_K)
+MAX_SELECTION = 2048  # maximum results and lists of a query (GPU_MAX_SELECTION_K)
 
 
-class Copies:
-    """Where an index is searched: in its copy on a GPU, made when it is first wanted, or in itself."""
+class GpuCopies:
+    """The GPU copy of an index, made on first use."""
 
     def __init__(self, faiss: Any, device: str) -> None:
-        """Take the GPU of ``cuda:N``; with any other device there is no copy."""
+        """Use the GPU of ``cuda:N``; for any other device there is no copy."""
         self._faiss, self._gpu = faiss, cuda_index(device)
         self._copy: _Copy | None = None
 
-    def choose(self, index: Any, most: int, *, filtered: bool) -> Any:
-        """Return what to search for ``most`` results, or in ``most`` lists: the copy where it can, else the index."""
-        if self._gpu is None or filtered or most > MOST:
+    def choose(self, index: Any, max_selected: int, *, filtered: bool) -> Any:
+        """Return the copy if it supports ``max_selected`` results or lists, else the index itself."""
+        if self._gpu is None or filtered or max_selected > MAX_SELECTION:
             return index
         if self._copy is None:
             try:
                 self._copy = _Copy(self._faiss, self._gpu, index)
-            except RuntimeError as error:  # most often its memory is full
+            except RuntimeError as error:  # usually out of memory
                 logger.warning("FAISS cannot use GPU %d, so it searches on the CPU: %s", self._gpu, error)
                 self._gpu = None
                 return index
         return self._copy
 
     def forget(self) -> None:
-        """Drop the copy, since the index has changed: ids cannot be removed on a GPU."""
+        """Drop the copy because the index has changed: FAISS cannot remove ids on a GPU."""
         self._copy = None
 
 
 class _Copy:
-    """One index on a GPU. All of a GPU share its scratch memory, which one thread at a time may use."""
+    """An index on a GPU. All indexes of a GPU share its scratch memory, which only one thread may use at a time."""
 
     def __init__(self, faiss: Any, gpu: int, index: Any) -> None:
         self._resources, self._lock = _open_resources(faiss, gpu)
         options = faiss.GpuClonerOptions()
-        if hasattr(options, "use_cuvs"):  # cuVS, the default of builds that have it, knows no float16 indexes
+        if hasattr(options, "use_cuvs"):  # cuVS, where built in, is the default but does not support float16
             options.use_cuvs = False
         with self._lock:
             self._index = faiss.index_cpu_to_gpu(self._resources, gpu, index, options)
@@ -60,11 +60,11 @@ class _Copy:
 
 @cache
 def _open_resources(faiss: Any, gpu: int) -> tuple[Any, Lock]:
-    """Return a GPU's resources, and the lock that goes with them: once a process, since they take 1.5 GB."""
+    """Return the resources of a GPU and their lock, once per process, since they take 1.5 GB."""
     return faiss.StandardGpuResources(), Lock()
 
 
 def choose_faiss_device(faiss: Any, device: str) -> str:
-    """Return where FAISS searches for an engine on a device: on that GPU where FAISS sees it, else on the CPU."""
+    """Return the device if it is a GPU that FAISS sees, else ``cpu``."""
     gpu = cuda_index(device)
     return device if gpu is not None and gpu < faiss.get_num_gpus() else CPU

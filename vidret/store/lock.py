@@ -1,28 +1,30 @@
-"""One writer per index: a file lock that the kernel releases, however the process ends."""
+"""The writer lock of an index: a file lock, which the kernel releases when the process ends."""
 
 import fcntl
 import os
+import threading
 import weakref
 from pathlib import Path
+from types import TracebackType
 
 from vidret.errors import StoreError
 
 
 class WriterLock:
-    """Hold ``path`` locked until ``release``; the file names the process that holds it."""
+    """A lock on the file ``path``, which contains the process id of the holder."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock at once.
+        """Acquire the lock without waiting.
 
         Raises:
-            StoreError: another process (or another Store of this one) is writing.
+            StoreError: Another process, or another ``Store`` of this process, is writing.
         """
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StoreError(f"{path.parent}: cannot be written ({error.strerror})") from error
         self._handle = handle
-        self._close = weakref.finalize(self, os.close, handle)  # an abandoned writer locks nobody out
+        self._close = weakref.finalize(self, os.close, handle)  # releases the lock of an abandoned writer
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -31,11 +33,47 @@ class WriterLock:
             raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end") from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        # A forked child shares the lock: were the parent killed, a surviving child would keep the index locked.
+        # A forked child shares the lock: if the parent were killed, a surviving child would keep the index locked.
         os.register_at_fork(after_in_child=self._close)
 
     def release(self) -> None:
-        """Let the next writer in; the file stays, since removing it would let two writers lock two files."""
+        """Release the lock. The file stays: removing it would allow two writers to lock different files."""
         if self._close.alive:
-            fcntl.flock(self._handle, fcntl.LOCK_UN)  # also for forked children that still hold a copy
+            fcntl.flock(self._handle, fcntl.LOCK_UN)  # also for copies in forked children
             self._close()
+
+
+class WriteAccess:
+    """The permission to change an index, if it was opened for writing.
+
+    As a context manager it also excludes other threads.
+    """
+
+    def __init__(self, folder: Path, lock: WriterLock | None) -> None:
+        """Grant access if there is a lock."""
+        self._folder, self._lock = folder, lock
+        self._thread_lock = threading.Lock()
+
+    def check(self) -> None:
+        """Check that the index was opened for writing and is still open.
+
+        Raises:
+            StoreError: It was opened for reading, or was closed.
+        """
+        if self._lock is None:
+            raise StoreError(f"{self._folder}: opened for reading, cannot be changed")
+
+    def __enter__(self) -> None:
+        self.check()
+        self._thread_lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread_lock.release()
+
+    def release(self) -> None:
+        """Release the writer lock."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None

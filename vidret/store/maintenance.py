@@ -1,4 +1,4 @@
-"""Keeping an index healthy: forget what no file holds, give the space back, find the damage."""
+"""Maintenance of an index: pruning, compaction, finding damage, counting."""
 
 import contextlib
 import os
@@ -12,56 +12,53 @@ from vidret.store.catalog import Catalog
 from vidret.store.database import REPAIR
 from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
-from vidret.store.manifest import SEAL, Seal, doubt, sync_folder
-from vidret.store.matching import ASKED, as_json
-from vidret.store.records import BadFile, BadSegment, Place, PruneReport
+from vidret.store.manifest import MANIFEST, Manifest, find_mismatch, sync_folder
+from vidret.store.matching import IN_IDS, ids_to_json
+from vidret.store.records import BadFile, BadSegment, PruneReport, SegmentLocation
 from vidret.store.repair import find_bad_rows
 
-DEAD_SHARE = 0.3  # rewriting the files costs as much as the live rows, so it must free a good part
+MAX_DEAD_FRACTION = 0.3  # of all bytes; compaction copies all live rows, so it must be worth it
 BATCH = 1024
 
 
 def prune(catalog: Catalog, paths: Collection[str] | None = None) -> PruneReport:
-    """Forget missing files, all or those of these paths, then contents that no file has, with their segments."""
+    """Delete missing files, all or those in ``paths``, then videos without a file, with their segments."""
     orphans = "(SELECT id FROM videos WHERE id NOT IN (SELECT video FROM files WHERE video IS NOT NULL))"
     with catalog.transaction():
         sql = "DELETE FROM files WHERE state = 'missing'"
         if paths is None:
-            files = catalog.run(sql)
+            num_files = catalog.run(sql)
         else:
-            files = sum(catalog.run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
-        segments = catalog.run(f"DELETE FROM segments WHERE video IN {orphans}")
-        videos = catalog.run(f"DELETE FROM videos WHERE id IN {orphans}")
-        if segments:
-            catalog.bump()
-    return PruneReport(files, videos, segments, freed_bytes=0)
+            num_files = sum(catalog.run(f"{sql} AND path = ?", os.fsencode(path)) for path in paths)
+        num_segments = catalog.run(f"DELETE FROM segments WHERE video IN {orphans}")
+        num_videos = catalog.run(f"DELETE FROM videos WHERE id IN {orphans}")
+        if num_segments:
+            catalog.increment_generation()
+    return PruneReport(files=num_files, videos=num_videos, segments=num_segments, freed_bytes=0)
 
 
 def compact(catalog: Catalog, features: Features, folder: Path) -> Features | None:
-    """Copy the live rows into the next epoch's files when too many are dead; return these files, or None.
+    """Copy live rows to the next epoch's files if too many are dead; return the new files, or None.
 
-    Killed at any moment, the index is whole: the catalog points into the old files, or into the new ones, which are on
-    disk by then; the next writer removes the files it does not point into.
+    Safe to kill at any time: the catalog refers either to the old files, or to the new ones, which are on disk by then.
+    The next writer removes the others.
     """
-    epoch, places = catalog.segments.places()
+    epoch, locations = catalog.segments.locations()
     bytes_per_row = features.dim * BYTES_PER_VALUE
-    num_live = sum((1 + place.num_frames) * bytes_per_row + place.num_bytes for place in places.values())
-    if num_live >= (1 - DEAD_SHARE) * features.num_bytes:
+    live_bytes = sum((1 + each.num_frames) * bytes_per_row + each.num_bytes for each in locations.values())
+    if live_bytes >= (1 - MAX_DEAD_FRACTION) * features.num_bytes:
         return None
     fresh = Features(folder, features.dim, epoch + 1, write=True)
     fresh.resume(0, 0, 0)
-    items, moved = list(places.items()), list[tuple[int, int, int, int]]()
+    items, moved = list(locations.items()), list[tuple[int, int, int, int]]()
     for first in range(0, len(items), BATCH):
-        part = items[first : first + BATCH]
-        videos = [features.video.view(place.row, place.row + 1) for _, place in part]
-        frames = [features.frames.view(place.frame_row, place.frame_row + place.num_frames) for _, place in part]
-        tokens = [features.tokens.view(place.token_byte, place.token_byte + place.num_bytes) for _, place in part]
-        written = fresh.append_all(list(zip(videos, frames, tokens, strict=True)))
-        for (key, _), place in zip(part, written, strict=True):
-            moved.append((place.row, place.frame_row, place.token_byte, key))
+        batch = items[first : first + BATCH]
+        written = fresh.append_all([features.view(location) for _, location in batch])
+        for (key, _), location in zip(batch, written, strict=True):
+            moved.append((location.row, location.frame_row, location.token_byte, key))
     sync_folder(folder)
     with catalog.transaction(durable=True):
-        catalog.segments.move(moved)
+        catalog.segments.relocate(moved)
         catalog.set_meta("epoch", fresh.epoch)
         catalog.set_tail(*fresh.tail)
     for path in feature_paths(folder, epoch):
@@ -70,52 +67,54 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
 
 
 def find_damage(catalog: Catalog, epochs: Epochs) -> list[BadSegment]:
-    """Read every byte: the catalog's rows, and each segment's vectors and tokens.
+    """Verify all rows of the catalog, then the vectors and tokens of every segment; return the damaged segments.
 
     Raises:
-        StoreError: the catalog itself is damaged: ``repair_catalog`` comes first.
+        StoreError: The catalog itself is damaged: run ``repair_catalog`` first.
     """
     if bad := find_bad_rows(catalog.database):
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise StoreError(f"{catalog.path}: {bad[0]}{more}; {REPAIR}")
-    owners = {key: (video, number) for key, video, number in catalog.rows("SELECT id, video, number FROM segments")}
-    features, places = epochs.locate()
-    found = []
-    for key, place in places.items():
-        reason = _damage(features, place)
+    owners = {key: (video, index) for key, video, index in catalog.rows("SELECT id, video, number FROM segments")}
+    features, locations = epochs.locate()
+    damaged = []
+    for key, location in locations.items():
+        reason = _find_reason(features, location)
         if reason and key in owners:
-            found.append(BadSegment(key, *owners[key], reason))
-    return found
+            video, segment_index = owners[key]
+            damaged.append(BadSegment(id=key, video=video, number=segment_index, reason=reason))
+    return damaged
 
 
 def find_bad_files(catalog: Catalog, folder: Path, *, repair: bool) -> list[BadFile]:
-    """Read every byte of the saved vectors; ``repair`` drops files that are not what was saved."""
-    seal = Seal.from_json(catalog.meta(SEAL))
-    if seal is None:
+    """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes."""
+    manifest = Manifest.from_json(catalog.meta(MANIFEST))
+    if manifest is None:
         return []
-    reasons = {each: doubt(folder, each, whole=True) for each in seal.files}
-    bad = {each: reason for each, reason in reasons.items() if reason}
+    reasons = {entry: find_mismatch(folder, entry, whole=True) for entry in manifest.files}
+    bad = {entry: reason for entry, reason in reasons.items() if reason}
     if bad and repair:
-        shards = tuple(each for each in seal.shards if each not in bad)
-        left = replace(seal, generation=-1, shards=shards, flat=None if seal.flat in bad else seal.flat)
-        with catalog.transaction(durable=True):  # whoever has the index open sees a change, and looks what is left
-            catalog.set_meta(SEAL, left.to_json())
-            catalog.bump()
-        for each in bad:
-            (folder / each.name).unlink(missing_ok=True)
-    return [BadFile(str(folder / each.name), reason) for each, reason in bad.items()]
+        shards = tuple(entry for entry in manifest.shards if entry not in bad)
+        flat = None if manifest.flat in bad else manifest.flat
+        intact = replace(manifest, generation=-1, shards=shards, flat=flat)
+        with catalog.transaction(durable=True):  # the new generation makes open readers load the manifest
+            catalog.set_meta(MANIFEST, intact.to_json())
+            catalog.increment_generation()
+        for entry in bad:
+            (folder / entry.name).unlink(missing_ok=True)
+    return [BadFile(str(folder / entry.name), reason) for entry, reason in bad.items()]
 
 
 def drop_segments(catalog: Catalog, ids: Sequence[int]) -> None:
-    """Forget segments, and have the next run over their files encode them again."""
+    """Delete segments, and mark their videos and files for the next run to encode again."""
     with catalog.transaction():
-        catalog.unfinish(f"(SELECT video FROM segments WHERE id IN {ASKED})", as_json(ids))
-        catalog.run(f"DELETE FROM segments WHERE id IN {ASKED}", as_json(ids))
-        catalog.bump()
+        catalog.mark_incomplete(f"(SELECT video FROM segments WHERE id IN {IN_IDS})", ids_to_json(ids))
+        catalog.run(f"DELETE FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
+        catalog.increment_generation()
 
 
 def count(catalog: Catalog) -> dict[str, Any]:
-    """Count what there is: files by state, videos, segments, frames, seconds."""
+    """Return the counts of ``StoreInfo``: files by state, videos, segments, frames, seconds."""
     videos = catalog.rows("SELECT count(*), coalesce(sum(complete), 0), coalesce(sum(duration), 0.0) FROM videos")[0]
     sums = "count(*), coalesce(sum(num_frames), 0), coalesce(sum(num_bytes > 0), 0)"
     segments = catalog.rows(f"SELECT {sums} FROM segments")[0]
@@ -128,19 +127,20 @@ def count(catalog: Catalog) -> dict[str, Any]:
 
 
 def folder_size(path: Path) -> int:
-    """Add up the bytes of the files below a folder that others may be changing."""
-    total = 0
+    """Return the total size of the files below a folder in bytes; files may disappear meanwhile."""
+    size_bytes = 0
     for entry in path.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            total += entry.stat().st_size if entry.is_file() else 0
-    return total
+            size_bytes += entry.stat().st_size if entry.is_file() else 0
+    return size_bytes
 
 
-def _damage(features: Features, place: Place) -> str:
+def _find_reason(features: Features, location: SegmentLocation) -> str:
+    """Return why a segment is damaged, '' if it is intact."""
     try:
-        features.read_video(place)
-        features.read_frames(place)
-        features.read_tokens(place)
+        features.read_video(location)
+        features.read_frames(location)
+        features.read_tokens(location)
     except StoreError as error:
         return str(error)
     return ""

@@ -1,8 +1,8 @@
-"""What saved vectors must be, to be believed: files written once, each under the name of its content.
+"""The manifest of saved vectors: immutable files, named after their checksums.
 
-A reader believes only files that the catalog's seal names. A file is on disk under its own name before a durable
-transaction names it, and is never changed after: whatever moment a writer is killed at, the seal's files are whole.
-FAISS loads flipped bytes without a word; hence the proofs here.
+A reader uses only files listed in the catalog's manifest. A file is on disk before a durable transaction lists it, and
+never changes afterwards, so that the listed files are complete whenever a writer is killed. FAISS loads flipped bytes
+without an error; hence the checksums.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ from typing import BinaryIO
 
 from vidret.errors import StoreError
 
-SEAL, SEAL_DEAD = "vectors", "vectors.dead"  # under which the catalog keeps a seal, and the ids that its shards mask
-FORM = 2  # 1 was a single file, whole in memory
-NUM_SPOTS, SPOT = 16, 4096
+MANIFEST, DEAD_IDS = "vectors", "vectors.dead"  # keys of the manifest and of the ids masked in its shards
+VERSION = 2  # 1 was a single file, loaded into memory
+NUM_SAMPLES, SAMPLE_BYTES = 16, 4096
 UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
-class FileSeal:
-    """One file of vectors: its kind, how many it holds, and its bytes, of which ``proof`` shows some and sha256 all.
+class ManifestEntry:
+    """A file of ``total`` vectors. ``proof`` is a checksum of samples of its bytes, ``sha256`` of all of them.
 
-    ``head_bytes`` are at its beginning: what says where the vectors lie, without which none could be read.
+    The first ``head_bytes`` are the header, which locates the vectors.
     """
 
     name: str
@@ -38,34 +38,34 @@ class FileSeal:
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
-    """All saved vectors: shards on disk, those of ``flat``, and the generation whose searchable ids they hold.
+class Manifest:
+    """The saved files: shards, a flat index, and the generation whose searchable ids they contain.
 
-    -1 is no generation: some vectors were damaged and left out, so that every open looks again.
+    Generation -1 means that damaged vectors were skipped, so that opening the index reads them again.
     """
 
     dim: int
     generation: int
-    shards: tuple[FileSeal, ...]
-    flat: FileSeal | None
+    shards: tuple[ManifestEntry, ...]
+    flat: ManifestEntry | None
 
     @property
-    def files(self) -> tuple[FileSeal, ...]:
-        """Give every file."""
+    def files(self) -> tuple[ManifestEntry, ...]:
+        """All files."""
         return self.shards if self.flat is None else (*self.shards, self.flat)
 
     def to_json(self) -> str:
-        """Write it down for the catalog."""
-        return json.dumps({"form": FORM, **asdict(self)})
+        """Return the manifest as JSON for the catalog."""
+        return json.dumps({"form": VERSION, **asdict(self)})
 
     @staticmethod
-    def from_json(text: str | None) -> "Seal | None":
-        """Read what the catalog keeps; None where nothing was saved, or in a form of other versions."""
+    def from_json(text: str | None) -> "Manifest | None":
+        """Parse the manifest in the catalog; None if nothing was saved, or by another version."""
         row = json.loads(text) if text else {}
-        if row.pop("form", None) != FORM:
+        if row.pop("form", None) != VERSION:
             return None
-        flat = None if row["flat"] is None else FileSeal(**row["flat"])
-        return Seal(row["dim"], row["generation"], tuple(FileSeal(**each) for each in row["shards"]), flat)
+        flat = None if row["flat"] is None else ManifestEntry(**row["flat"])
+        return Manifest(row["dim"], row["generation"], tuple(ManifestEntry(**entry) for entry in row["shards"]), flat)
 
 
 def write_file(
@@ -74,29 +74,29 @@ def write_file(
     total: int,
     payload_bytes: int,
     write: Callable[[Callable[[bytes], None]], None],
-) -> FileSeal:
-    """Put what ``write`` hands over on disk, durably, and only then under a name, which tells its content.
+) -> ManifestEntry:
+    """Write a file durably, then rename it after its kind and checksum; return its manifest entry.
 
     Args:
-        folder: Where.
-        kind: What kind of index it is.
-        total: How many vectors it holds.
-        payload_bytes: How many of its last bytes are vectors and ids.
-        write: Calls its argument with the bytes, in order.
+        folder: Folder of the file, created if missing.
+        kind: Kind of the index.
+        total: Number of vectors.
+        payload_bytes: Size of the vectors and ids at the end of the file.
+        write: Called with a function that accepts the bytes, chunk by chunk.
 
     Raises:
-        StoreError: The disk refuses.
+        StoreError: The disk is full or fails.
     """
     unfinished, digest = folder / UNFINISHED, hashlib.sha256()
 
-    def put(chunk: bytes) -> None:
+    def append(chunk: bytes) -> None:
         digest.update(chunk)
         file.write(chunk)
 
     try:
         folder.mkdir(exist_ok=True)
         with unfinished.open("wb") as file:
-            write(put)
+            write(append)
             file.flush()
             os.fsync(file.fileno())
             num_bytes = file.tell()
@@ -106,53 +106,61 @@ def write_file(
         sync_folder(folder)
         head_bytes = num_bytes - payload_bytes
         with path.open("rb") as written:
-            proof = prove(written, num_bytes, head_bytes)
+            proof = sample_checksum(written, num_bytes, head_bytes)
     except OSError as error:
         unfinished.unlink(missing_ok=True)  # a full disk needs the space
         raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
-    return FileSeal(path.name, kind, total, num_bytes, head_bytes, proof, sha256)
+    return ManifestEntry(
+        name=path.name,
+        kind=kind,
+        total=total,
+        num_bytes=num_bytes,
+        head_bytes=head_bytes,
+        proof=proof,
+        sha256=sha256,
+    )
 
 
-def prove(file: BinaryIO, num_bytes: int, head_bytes: int) -> str:
-    """Hash the head and 16 blocks spread over the rest: milliseconds, however large the file.
+def sample_checksum(file: BinaryIO, num_bytes: int, head_bytes: int) -> str:
+    """Compute the SHA-256 of the header and of 16 blocks spread over the rest, in milliseconds for any file size.
 
-    It shows that the file is the one that was written and not cut, replaced or blank in great parts, and that all that
-    leads to the vectors is right. A bit flipped in a vector or an id goes unseen, as it does while a file is in use:
-    for that ``vidret info --check`` reads everything.
+    This detects a truncated, replaced or largely blank file, and any damage to the header. A flipped bit in a vector
+    or an id is not detected: ``vidret info --check`` reads everything.
     """
     digest = hashlib.sha256(file.read(head_bytes))
-    for number in range(NUM_SPOTS):
-        file.seek(max(head_bytes, head_bytes + (num_bytes - head_bytes - SPOT) * number // (NUM_SPOTS - 1)))
-        digest.update(file.read(SPOT))
+    for index in range(NUM_SAMPLES):
+        file.seek(max(head_bytes, head_bytes + (num_bytes - head_bytes - SAMPLE_BYTES) * index // (NUM_SAMPLES - 1)))
+        digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
 
-def doubt(folder: Path, seal: FileSeal, *, whole: bool) -> str:
-    """Say why a file is not what was sealed, empty where it is, going by its proof or by every byte of it."""
+def find_mismatch(folder: Path, entry: ManifestEntry, *, whole: bool) -> str:
+    """Return why a file does not match its manifest entry, '' if it does; ``whole`` verifies every byte."""
     try:
-        with (folder / seal.name).open("rb") as file:
-            if os.fstat(file.fileno()).st_size != seal.num_bytes:
-                return f"it has not the {seal.num_bytes} bytes that were saved"
-            if prove(file, seal.num_bytes, seal.head_bytes) != seal.proof:
-                return "it is not the file that was saved"
+        with (folder / entry.name).open("rb") as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            if num_bytes != entry.num_bytes:
+                return f"size must be {entry.num_bytes} bytes, got {num_bytes}"
+            if sample_checksum(file, entry.num_bytes, entry.head_bytes) != entry.proof:
+                return "checksum of samples does not match"
             file.seek(0)
-            if whole and hashlib.file_digest(file, "sha256").hexdigest() != seal.sha256:
-                return "some of its bytes are not those that were saved"
+            if whole and hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                return "checksum does not match"
     except OSError as error:
         return error.strerror or str(error)
     return ""
 
 
-def remove_others(folder: Path, seal: Seal) -> None:
-    """Delete what no seal names any more; who has a file open keeps it."""
-    known = {each.name for each in seal.files}
+def remove_others(folder: Path, manifest: Manifest) -> None:
+    """Delete files that the manifest does not list; open files stay readable."""
+    known = {entry.name for entry in manifest.files}
     for path in (*folder.glob("*.faiss"), *folder.glob(UNFINISHED)):
         if path.name not in known:
             path.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's names."""
+    """Wait until the entries of a folder are on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""How the catalog's SQL asks for many ids at once, and for the videos that filters choose."""
+"""SQL fragments that select many ids, or the videos that match filters."""
 
 import json
 import os
@@ -17,37 +17,37 @@ Ids = Int64[np.ndarray, " _id"]
 
 LIVE = f"state NOT IN {DEAD_STATES}"
 LIVE_VIDEOS = f"(SELECT video FROM files WHERE video IS NOT NULL AND {LIVE})"
-# Files that make a video findable, as ``as_values`` of filters ask for it; NULL asks for nothing.
+# Files that make a video searchable; the parameters are ``filter_values``, of which NULL disables a condition.
 MATCHING = f"""
     FROM files JOIN videos ON videos.id = files.video WHERE {LIVE}
     AND (?1 IS NULL OR path = ?1 OR substr(path, 1, length(?2)) = ?2)
     AND (?3 IS NULL OR duration >= ?3) AND (?4 IS NULL OR duration <= ?4)
     AND (?5 IS NULL OR mtime_ns >= ?5) AND (?6 IS NULL OR mtime_ns > {NO_TIME} AND mtime_ns < ?6)"""
-ASKED = "(SELECT value FROM json_each(?))"  # one statement for any number of ids
+IN_IDS = "(SELECT value FROM json_each(?))"  # the same statement for any number of ids
 
 
-def as_values(
+def filter_values(
     filters: Filters,
 ) -> tuple[bytes | None, bytes | None, float | None, float | None, int | None, int | None]:
-    """Return what ``MATCHING`` asks for."""
+    """Return the parameters of ``MATCHING``: times in nanoseconds."""
     folder = None if filters.folder is None else os.fsencode(filters.folder.rstrip("/") or "/")
     inside = None if folder is None else folder.rstrip(b"/") + b"/"
     after, before = (None if each is None else int(each * 1e9) for each in (filters.after, filters.before))
     return folder, inside, filters.min_seconds, filters.max_seconds, after, before
 
 
-def in_order(found: Mapping[int, T], ids: Sequence[int] | Ids) -> list[T]:
-    """Return what was found of segments, in the order asked.
+def order_by_ids(values: Mapping[int, T], ids: Sequence[int] | Ids) -> list[T]:
+    """Return values of segments in the order of ``ids``.
 
     Raises:
-        StoreError: a segment is not among them.
+        StoreError: A segment has no value.
     """
     try:
-        return [found[int(number)] for number in ids]
+        return [values[int(segment_id)] for segment_id in ids]
     except KeyError as error:
         raise StoreError(f"segment {error.args[0]} is not in the index") from None
 
 
-def as_json(ids: Sequence[int] | Ids) -> str:
-    """Write ids the way that ``ASKED`` reads them."""
+def ids_to_json(ids: Sequence[int] | Ids) -> str:
+    """Return ids as JSON, the parameter of ``IN_IDS``."""
     return json.dumps(np.asarray(ids, np.int64).tolist())

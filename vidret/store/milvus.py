@@ -1,12 +1,11 @@
-"""One index's vectors in a collection of Milvus. Nothing else here knows pymilvus.
+"""A Milvus collection with the vectors of one index. This is the only module that imports pymilvus.
 
-Scores are left to the caller, who has the exact vectors: a server's own may be of compressed ones. Every read is of
-consistency level Strong: it sees all that was acknowledged before, whichever process wrote it, and the mirror relies on
-that. A file is served by milvus-lite inside this process, exactly (FLAT); a server chooses its kind of index itself
-(AUTOINDEX).
+Searches return ids only: the caller has the exact vectors, while a server may score compressed ones. All reads have
+consistency level Strong: they see every acknowledged write of any process, which the mirror relies on. A file is served
+by milvus-lite in this process, with exact search (FLAT); a server chooses its kind of index itself (AUTOINDEX).
 
-milvus-lite locks its file for one process: while one process has it open, for reading or writing, every other is
-refused at once. Within a process any number of collections share it, and closing the last one lets others in.
+milvus-lite locks its file: while one process has it open, for reading or writing, all others are rejected. Collections
+of one process share the file; closing the last one releases it.
 """
 
 import logging
@@ -22,11 +21,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import MissingExtraError, StoreError
-from vidret.store.address import milvus_file, milvus_server
+from vidret.store.address import find_milvus_file, split_milvus_server
 
-LIMIT = 16_384  # results that Milvus gives at most for a query
-PATH_BYTES = 65_535  # and bytes that a text field holds
-ROWS = 1000  # in one message: 4 MB at 1,024 dimensions, of 64 that are allowed
+LIMIT = 16_384  # maximum results per query
+PATH_BYTES = 65_535  # maximum size of a text field
+ROWS = 1000  # per message: 4 MB at 1,024 dimensions; the limit is 64 MB
 CONNECT_SECONDS, SECONDS = 10.0, 60.0
 NOT_FOUND: Final = 100
 STRONG = "Strong"
@@ -34,10 +33,10 @@ Ids = Int64[np.ndarray, " _id"]
 
 
 def load_pymilvus() -> Any:
-    """Import pymilvus on first use, and keep it from talking: what it would log comes as an error, too.
+    """Import pymilvus on first use and silence its loggers, since it raises everything that it logs.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: pymilvus is not installed.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
@@ -50,24 +49,24 @@ def load_pymilvus() -> Any:
 
 
 class Collection:
-    """A collection of rows: id, video, vector, and what filters ask for."""
+    """A collection of rows: id, video, vector, and the fields of filters."""
 
     def __init__(self, address: str, name: str, dim: int, folder: Path) -> None:
-        """Connect to a settled address; the collection need not exist yet.
+        """Connect to a normalised address; the collection need not exist yet.
 
-        The environment variable MILVUS_TOKEN is shown to servers, and kept nowhere.
+        Servers receive the token in the environment variable MILVUS_TOKEN, which is not stored.
 
         Raises:
-            StoreError: Milvus cannot be reached, refuses the token, or another process has the file.
+            StoreError: Milvus cannot be reached or rejects the token, or another process has the file open.
             MissingExtraError: pymilvus is not installed.
         """
         self._pymilvus = load_pymilvus()
         self.name, self._address, self._dim = name, address, dim
-        self._file = milvus_file(address, folder)
-        uri, database = milvus_server(address) if self._file is None else (_lite.open(self._file, address), "")
+        self._file = find_milvus_file(address, folder)
+        uri, database = split_milvus_server(address) if self._file is None else (_lite.open(self._file, address), "")
         token = os.environ.get("MILVUS_TOKEN", "") if self._file is None else ""
         try:
-            with self._told():
+            with self._as_store_error():
                 self._client = self._pymilvus.MilvusClient(uri, db_name=database, token=token, timeout=CONNECT_SECONDS)
         except BaseException:
             if self._file is not None:
@@ -75,17 +74,17 @@ class Collection:
             raise
 
     def exists(self) -> bool:
-        """Say whether the collection is there; if it is, it can be searched from now on."""
-        with self._told():
-            there = bool(self._client.has_collection(self.name, timeout=SECONDS))
-            if there:
+        """Return whether the collection exists; if so, load it for searching."""
+        with self._as_store_error():
+            exists = bool(self._client.has_collection(self.name, timeout=SECONDS))
+            if exists:
                 self._client.load_collection(self.name, timeout=SECONDS)
-            return there
+            return exists
 
-    def make(self) -> None:
-        """Make the collection, empty."""
+    def create(self) -> None:
+        """Create the collection, empty."""
         kinds = self._pymilvus.DataType
-        with self._told():
+        with self._as_store_error():
             schema = self._pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("id", kinds.INT64, is_primary=True)
             schema.add_field("video", kinds.INT64)
@@ -100,9 +99,9 @@ class Collection:
             )
 
     def search(self, queries: Float32[np.ndarray, "query dim"], k: int, expression: str) -> list[Ids]:
-        """Find the ids of the k rows nearest each query, fewer where there are fewer, among those that match."""
-        with self._told():
-            found = self._client.search(
+        """Return the ids of the up to k nearest rows of each query that match the expression."""
+        with self._as_store_error():
+            results = self._client.search(
                 self.name,
                 data=list(queries),
                 anns_field="vector",
@@ -113,68 +112,68 @@ class Collection:
                 consistency_level=STRONG,
                 timeout=SECONDS,
             )
-            return [np.array([hit["id"] for hit in hits], np.int64) for hits in found]
+            return [np.array([hit["id"] for hit in hits], np.int64) for hits in results]
 
     def upsert(self, rows: Sequence[Mapping[str, object]], vectors: Float[np.ndarray, "row dim"]) -> None:
-        """Write rows; those that are there already are replaced."""
-        whole = [{**row, "vector": vector} for row, vector in zip(rows, vectors.astype(np.float32), strict=True)]
-        with self._told():
-            for first in range(0, len(whole), ROWS):
-                self._client.upsert(self.name, whole[first : first + ROWS], timeout=SECONDS)
+        """Insert or replace rows."""
+        records = [{**row, "vector": vector} for row, vector in zip(rows, vectors.astype(np.float32), strict=True)]
+        with self._as_store_error():
+            for first in range(0, len(records), ROWS):
+                self._client.upsert(self.name, records[first : first + ROWS], timeout=SECONDS)
 
     def delete(self, expression: str) -> None:
-        """Delete the rows that match."""
-        with self._told():
+        """Delete the rows that match the expression."""
+        with self._as_store_error():
             self._client.delete(self.name, filter=expression, timeout=SECONDS)
 
     def count(self, expression: str) -> int:
-        """Count the rows that match, '' for all."""
-        with self._told():
-            found = self._client.query(
+        """Return the number of rows that match the expression, '' for all."""
+        with self._as_store_error():
+            rows = self._client.query(
                 self.name,
                 filter=expression,
                 output_fields=["count(*)"],
                 consistency_level=STRONG,
                 timeout=SECONDS,
             )
-            return int(found[0]["count(*)"])
+            return int(rows[0]["count(*)"])
 
     def flush(self) -> None:
-        """Have Milvus write down for good what it was given."""
-        with self._told():
+        """Make Milvus write everything to disk."""
+        with self._as_store_error():
             self._client.flush(self.name, timeout=SECONDS)
 
     def drop(self) -> None:
-        """Delete the collection, if it is there."""
-        with self._told():
+        """Delete the collection if it exists."""
+        with self._as_store_error():
             self._client.drop_collection(self.name, timeout=SECONDS)
 
     def close(self) -> None:
-        """Disconnect; the last one of a file lets other processes at it."""
-        with self._told():
+        """Disconnect; the last collection of a file releases it for other processes."""
+        with self._as_store_error():
             self._client.close()
         if self._file is not None:
             _lite.close(self._file)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what pymilvus raises into one sentence."""
+    def _as_store_error(self) -> Iterator[None]:
+        """Convert errors of pymilvus to ``StoreError`` with one line."""
         try:
             yield
         except self._pymilvus.MilvusException as error:
             if error.code == NOT_FOUND:
-                raise missing(self._address, self.name) from error
+                raise missing_collection_error(self._address, self.name) from error
             cause: Any = error.__cause__
-            if hasattr(cause, "details"):  # gRPC's; pymilvus says the same of every failure to connect
-                refused = cause.code().name == "UNAUTHENTICATED"
-                what = "the token in MILVUS_TOKEN is refused" if refused else "cannot be reached"
-                raise StoreError(f"{self._address}: {what} ({_first_line(cause.details() or '')})") from error
+            if hasattr(cause, "details"):  # of gRPC; the message of pymilvus is the same for every failed connection
+                rejected = cause.code().name == "UNAUTHENTICATED"
+                reason = "the token in MILVUS_TOKEN was rejected" if rejected else "cannot be reached"
+                raise StoreError(f"{self._address}: {reason} ({_first_line(cause.details() or '')})") from error
             raise StoreError(f"{self._address}: {_first_line(error.message)}") from error
 
 
-def missing(address: str, name: str) -> StoreError:
-    """Say that somebody dropped a collection, and what mends it."""
-    return StoreError(f"{address}: the collection {name} of this index is gone; vidret index fills a new one")
+def missing_collection_error(address: str, name: str) -> StoreError:
+    """Return the error for a collection that was dropped by somebody else."""
+    return StoreError(f"{address}: the collection {name} of this index does not exist; run vidret index to fill it")
 
 
 def _first_line(text: str) -> str:
@@ -182,33 +181,33 @@ def _first_line(text: str) -> str:
 
 
 class _Lite:
-    """The milvus-lite files that this process serves, each with the number of its users."""
+    """The milvus-lite files served by this process, with the number of users of each."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = Counter[Path]()
 
     def open(self, path: Path, address: str) -> str:
-        """Serve a file, if it is not served already; give the place to connect to."""
+        """Serve a file, unless it is served already; return the URI to connect to."""
         try:
             from milvus_lite.server_manager import server_manager_instance as server
         except ImportError as error:
             raise MissingExtraError("vectors in Milvus", "milvus") from error
-        log, caught = logging.getLogger("milvus_lite.server_manager"), _Caught()
+        log, capture = logging.getLogger("milvus_lite.server_manager"), _LogCapture()
         with self._lock:
             log.setLevel(logging.ERROR)
-            log.addFilter(caught)
+            log.addFilter(capture)
             try:
                 uri = server.start_and_get_uri(str(path)) if path.parent.is_dir() else None
             finally:
-                log.removeFilter(caught)
+                log.removeFilter(capture)
             if uri is None:
-                raise StoreError(f"{address}: {caught.tell(path)}")
+                raise StoreError(f"{address}: {capture.reason(path)}")
             self._users[path] += 1
             return str(uri)
 
     def close(self, path: Path) -> None:
-        """Stop serving a file that nobody here uses any more."""
+        """Stop serving a file after its last user."""
         from milvus_lite.server_manager import server_manager_instance as server
 
         with self._lock:
@@ -217,8 +216,8 @@ class _Lite:
                 server.release_server(str(path))
 
 
-class _Caught(logging.Filter):
-    """Why milvus-lite did not start: it says so in its log alone, which goes no further."""
+class _LogCapture(logging.Filter):
+    """Captures why milvus-lite did not start, which it only logs, and suppresses the log record."""
 
     error: BaseException | None = None
 
@@ -226,11 +225,11 @@ class _Caught(logging.Filter):
         self.error = record.exc_info[1] if record.exc_info else None
         return False
 
-    def tell(self, path: Path) -> str:
+    def reason(self, path: Path) -> str:
         if type(self.error).__name__ == "DataDirLockedError":
-            return "another process has it open, and milvus-lite serves one at a time; wait, or use a Milvus server"
-        reason = self.error or f"{path.parent} is no folder"
-        return f"milvus-lite cannot open it ({_first_line(str(reason))})"
+            return "open in another process; milvus-lite supports one at a time: wait, or use a Milvus server"
+        reason = self.error or f"{path.parent} is not a folder"
+        return f"milvus-lite cannot open the file ({_first_line(str(reason))})"
 
 
 _lite = _Lite()

@@ -1,10 +1,9 @@
-"""What a collection elsewhere holds of an index, video by video, and what it has yet to be told.
+"""Change tracking for a Milvus collection that mirrors the index: which videos must be pushed.
 
-One table of the catalog, which SQLite's own triggers keep: whatever changes what a search may return of a video, or
-what filters ask of it, marks the video in the very transaction that changes it. A video is unmarked after the
-collection has acknowledged it, by as many changes as were read before. So a kill at any moment leaves a mark too many,
-never one too few, nothing is ever looked through for changes, and a reader knows exactly which videos it must not ask
-elsewhere.
+Triggers of SQLite maintain a table in the catalog: every transaction that changes the searchable segments of a video,
+or a field of filters, counts the change. Once the collection has acknowledged a push, the changes that were read before
+it are subtracted. A kill at any time therefore leaves too many changes counted, never too few; nothing has to be
+scanned; and a reader knows exactly which videos are out of date in the collection.
 """
 
 from collections.abc import Sequence
@@ -14,23 +13,23 @@ from urllib.parse import quote
 import numpy as np
 
 from vidret.store.catalog import Catalog
-from vidret.store.matching import ASKED, LIVE, MATCHING, Ids, as_json, as_values
+from vidret.store.matching import IN_IDS, LIVE, MATCHING, Ids, filter_values, ids_to_json
 from vidret.store.records import DEAD_STATES
 from vidret.types import Filters
 
-UNKNOWN = -(2**63 - 1)  # when a file changed, if nobody knows
-SECONDS_BOUND = 1e300  # infinity cannot be written down
-# added: segments since the last push; changed: anything else since; upto: the last segment pushed, 0 where none ever
-# was; num: rows that were pushed; by_id: filters match it by its number, since one path does not tell.
+UNKNOWN_TIME = -(2**63 - 1)  # the modification time of a file where it is unknown
+SECONDS_BOUND = 1e300  # filter expressions cannot contain infinity
+# added: segments added since the last push; changed: other changes since then; upto: the last segment pushed, 0 if
+# none; num: number of pushed rows; by_id: filters select the video by id, since its row in Milvus has only one path.
 COLUMNS = "video INTEGER PRIMARY KEY, " + ", ".join(
     f"{name} INTEGER NOT NULL DEFAULT 0" for name in ("added", "changed", "upto", "num", "by_id")
 )
 STALE = "added + changed > 0"
-SHOWN = f"CASE WHEN {{0}}state NOT IN {DEAD_STATES} THEN {{0}}video END"  # the video that a path makes searchable
-OLD, NEW = SHOWN.format("OLD."), SHOWN.format("NEW.")
-BEFORE = f"(SELECT {SHOWN.format('')} FROM files WHERE path = NEW.path)"
+LIVE_VIDEO = f"CASE WHEN {{0}}state NOT IN {DEAD_STATES} THEN {{0}}video END"  # the video that a path makes searchable
+OLD, NEW = LIVE_VIDEO.format("OLD."), LIVE_VIDEO.format("NEW.")
+BEFORE = f"(SELECT {LIVE_VIDEO.format('')} FROM files WHERE path = NEW.path)"
 BEFORE_TIME = "(SELECT mtime_ns FROM files WHERE path = NEW.path)"
-# When a trigger fires, which videos it marks, and for what; REPLACE fires no trigger for the row it throws out.
+# Event, videos and counter of each trigger. REPLACE fires no trigger for the row that it removes.
 TRIGGERS = {
     "segment_added": ("AFTER INSERT ON segments", ["NEW.video"], "added"),
     "segment_gone": ("AFTER DELETE ON segments", ["OLD.video"], "changed"),
@@ -50,11 +49,11 @@ TRIGGERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A marked video as it is now: what it was marked for, which of its segments are to be pushed, and with what.
+class PushTask:
+    """A changed video: its counters, the ids of segments to push, and their common fields ``about``.
 
-    ``whole`` ones are pushed from the first segment to the last; ``pushed`` says that rows of it may be there.
-    ``about`` is None for a video that is searchable no more.
+    If ``whole``, all segments are pushed. ``pushed`` is True if the collection may already have rows of the video.
+    ``about`` is None if the video is no longer searchable.
     """
 
     video: int
@@ -67,29 +66,29 @@ class Task:
 
     @property
     def whole(self) -> bool:
-        """Say whether more than new segments is to be told."""
+        """Whether all segments must be pushed, not only new ones."""
         return self.changed > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """What a collection cannot answer now: rows of ``videos`` are out of date, and ``ids`` may not be there."""
+class StaleRows:
+    """What is out of date in a collection: all rows of ``videos``; the segments ``ids`` may be missing."""
 
     videos: tuple[int, ...]
     ids: Ids
 
 
 class Mirror:
-    """The marks of one collection; its name keeps them apart from those of another that an index is moving to."""
+    """The change tracking of one collection; during a move an index has two, with different names."""
 
     def __init__(self, catalog: Catalog, name: str, path_bytes: int) -> None:
-        """Name the collection, and the longest path that it can hold."""
+        """Use the table of the collection ``name``, whose paths have at most ``path_bytes`` bytes."""
         self._catalog = catalog
         self._table = f"mirror_{name}"
         self._path_bytes = path_bytes
 
     def begin(self) -> None:
-        """Start to follow the catalog, unless that was done; everything is yet to be told."""
+        """Start tracking, unless already started, with all videos marked as changed."""
         with self._catalog.transaction(durable=True):
             if self._catalog.value("SELECT count(*) FROM sqlite_master WHERE name = ?", self._table):
                 return
@@ -98,81 +97,81 @@ class Mirror:
             self._catalog.run(f"CREATE INDEX {table}_stale ON {table} (video) WHERE {STALE}")
             self._catalog.run(f"CREATE INDEX {table}_by_id ON {table} (video) WHERE by_id")
             for name, (event, videos, column) in TRIGGERS.items():
-                marks = " ".join(_mark(table, video, column) for video in videos)
-                self._catalog.run(f"CREATE TRIGGER {table}_{name} {event} BEGIN {marks} END")
+                statements = " ".join(_count_change(table, video, column) for video in videos)
+                self._catalog.run(f"CREATE TRIGGER {table}_{name} {event} BEGIN {statements} END")
             self._mark_all()
 
     def restart(self) -> None:
-        """Know that the collection is empty."""
+        """Mark all videos as changed, since the collection is empty."""
         with self._catalog.transaction(durable=True):
             self._catalog.run(f"DELETE FROM {self._table}")
             self._mark_all()
 
     def end(self) -> None:
-        """Follow the catalog no more."""
+        """Stop tracking."""
         with self._catalog.transaction(durable=True):
             for name in TRIGGERS:
                 self._catalog.run(f"DROP TRIGGER IF EXISTS {self._table}_{name}")
             self._catalog.run(f"DROP TABLE IF EXISTS {self._table}")
 
-    # The writer's part
+    # Writing
 
     def count(self) -> tuple[int, int]:
-        """Count the marked videos, and all that the collection knows or is to know."""
+        """Return the number of changed videos and of all videos."""
         stale = self._catalog.value(f"SELECT count(*) FROM {self._table} WHERE {STALE}")
         return int(stale), int(self._catalog.value(f"SELECT count(*) FROM {self._table}"))
 
-    def expect(self) -> tuple[list[int], int]:
-        """List the marked videos, and count the rows that the collection must hold of all others."""
+    def count_expected(self) -> tuple[list[int], int]:
+        """Return the changed videos, and the number of rows that the collection must have of all others."""
         with self._catalog.transaction():
             stale = [row[0] for row in self._catalog.rows(f"SELECT video FROM {self._table} WHERE {STALE}")]
-            num = self._catalog.value(f"SELECT coalesce(sum(num), 0) FROM {self._table} WHERE NOT ({STALE})")
-            return stale, int(num)
+            num_rows = self._catalog.value(f"SELECT coalesce(sum(num), 0) FROM {self._table} WHERE NOT ({STALE})")
+            return stale, int(num_rows)
 
-    def take(self, most: int) -> list[Task]:
-        """Read what is to be told of the next marked videos, and note that rows of them may be there from now on."""
+    def next_tasks(self, limit: int) -> list[PushTask]:
+        """Return tasks for the next changed videos; from now on the collection may have rows of them."""
         catalog, table = self._catalog, self._table
-        with catalog.transaction():  # one moment in time
+        with catalog.transaction():  # a consistent snapshot
             sql = f"SELECT video, added, changed, upto FROM {table} WHERE {STALE} ORDER BY video LIMIT ?"
-            marks = catalog.rows(sql, most)
-            videos = as_json([row[0] for row in marks])
+            marks = catalog.rows(sql, limit)
+            videos = ids_to_json([row[0] for row in marks])
             files = catalog.rows(
                 "SELECT video, path, mtime_ns, duration FROM files JOIN videos ON videos.id = video"
-                f" WHERE {LIVE} AND video IN {ASKED} ORDER BY path",
+                f" WHERE {LIVE} AND video IN {IN_IDS} ORDER BY path",
                 videos,
             )
             segments = catalog.rows(
                 f"SELECT segments.video, id FROM segments JOIN {table} mirror ON mirror.video = segments.video"
-                f" WHERE segments.video IN {ASKED} AND (changed > 0 OR id > upto) ORDER BY id",
+                f" WHERE segments.video IN {IN_IDS} AND (changed > 0 OR id > upto) ORDER BY id",
                 videos,
             )
-            catalog.run(f"UPDATE {table} SET upto = -1 WHERE upto = 0 AND video IN {ASKED}", videos)
+            catalog.run(f"UPDATE {table} SET upto = -1 WHERE upto = 0 AND video IN {IN_IDS}", videos)
         about: dict[int, dict[str, object]] = {}
         by_id = set()
         for video, path, changed, seconds in files:
-            text = quote(path)
-            if video in about or len(text) > self._path_bytes:
+            quoted = quote(path)
+            if video in about or len(quoted) > self._path_bytes:
                 by_id.add(video)
-            when = UNKNOWN if changed is None else changed
-            about.setdefault(video, {"seconds": seconds, "path": text[: self._path_bytes], "changed": when})
+            mtime_ns = UNKNOWN_TIME if changed is None else changed
+            about.setdefault(video, {"seconds": seconds, "path": quoted[: self._path_bytes], "changed": mtime_ns})
         ids: dict[int, list[int]] = {}
         for video, key in segments:
             ids.setdefault(video, []).append(key)
         return [
-            Task(
-                video,
-                added,
-                changed,
-                upto != 0,
-                tuple(ids.get(video, ())) if video in about else (),
-                about.get(video),
-                video in by_id,
+            PushTask(
+                video=video,
+                added=added,
+                changed=changed,
+                pushed=upto != 0,
+                ids=tuple(ids.get(video, ())) if video in about else (),
+                about=about.get(video),
+                by_id=video in by_id,
             )
             for video, added, changed, upto in marks
         ]
 
-    def record(self, tasks: Sequence[Task], pushed: Ids) -> None:
-        """Unmark videos that the collection has acknowledged; ``pushed`` are the rows that were written."""
+    def record(self, tasks: Sequence[PushTask], pushed: Ids) -> None:
+        """Subtract the changes of tasks that the collection has acknowledged; ``pushed`` are ids of written rows."""
         written = set(pushed.tolist())
         table = self._table
         with self._catalog.transaction():
@@ -192,36 +191,36 @@ class Mirror:
                     for task in tasks
                 ),
             )
-            gone = as_json([task.video for task in tasks if task.about is None])
-            self._catalog.run(f"DELETE FROM {table} WHERE NOT ({STALE}) AND video IN {ASKED}", gone)
+            gone = ids_to_json([task.video for task in tasks if task.about is None])
+            self._catalog.run(f"DELETE FROM {table} WHERE NOT ({STALE}) AND video IN {IN_IDS}", gone)
 
-    # The reader's part
+    # Reading
 
-    def behind(self, filters: Filters) -> Behind:
-        """Find out what of the matching videos must not be asked elsewhere now."""
+    def find_stale(self, filters: Filters) -> StaleRows:
+        """Return what is out of date in the collection, of videos that match."""
         matching = f"EXISTS (SELECT 1 {MATCHING} AND files.video = mirror.video)"
-        rows = self._catalog.rows(  # one statement: one moment in time
+        rows = self._catalog.rows(  # a single statement, for a consistent snapshot
             f"SELECT mirror.video, changed, segments.id FROM {self._table} mirror"
             " LEFT JOIN segments ON segments.video = mirror.video AND (changed > 0 OR segments.id > upto)"
             f" AND {matching} WHERE {STALE}",
-            *as_values(filters),
+            *filter_values(filters),
         )
         videos = sorted({video for video, changed, _ in rows if changed})
-        return Behind(tuple(videos), np.array(sorted(key for *_, key in rows if key is not None), np.int64))
+        return StaleRows(tuple(videos), np.array(sorted(key for *_, key in rows if key is not None), np.int64))
 
     def matched_by_id(self, filters: Filters) -> list[int]:
-        """List the videos that match, but may do so by another path than the one that the collection knows."""
+        """Return the matching videos whose match may be due to a path that the collection does not have."""
         matching = f"EXISTS (SELECT 1 {MATCHING} AND files.video = mirror.video)"
         rows = self._catalog.rows(
-            f"SELECT video FROM {self._table} mirror WHERE by_id AND {matching}", *as_values(filters)
+            f"SELECT video FROM {self._table} mirror WHERE by_id AND {matching}", *filter_values(filters)
         )
         return [row[0] for row in rows]
 
-    def still(self, ids: Ids, filters: Filters) -> Ids:
-        """Keep of some ids those that a search may return, rising."""
+    def keep_searchable(self, ids: Ids, filters: Filters) -> Ids:
+        """Return the searchable ids that match, ascending."""
         matching = f"EXISTS (SELECT 1 {MATCHING} AND files.video = segments.video)"
         sql = f"SELECT id FROM segments WHERE id IN (SELECT value FROM json_each(?7)) AND {matching} ORDER BY id"
-        rows = self._catalog.rows(sql, *as_values(filters), as_json(ids))
+        rows = self._catalog.rows(sql, *filter_values(filters), ids_to_json(ids))
         return np.array([row[0] for row in rows], np.int64)
 
     def _mark_all(self) -> None:
@@ -229,31 +228,37 @@ class Mirror:
         self._catalog.run(f"INSERT INTO {self._table} (video, changed) SELECT DISTINCT video, 1 FROM ({live})")
 
 
-def express(filters: Filters, by_id: Sequence[int], without: Sequence[int]) -> str:
-    """Write filters as Milvus reads them, for rows as ``Mirror.take`` describes videos; '' where nothing is asked."""
-    folder, inside, least, most, after, before = as_values(filters)
-    asked = []
+def to_milvus_filter(filters: Filters, by_id: Sequence[int], without: Sequence[int]) -> str:
+    """Return filters as an expression of Milvus on the fields of ``PushTask.about``, '' for no condition.
+
+    Args:
+        filters: Filters.
+        by_id: Videos that match regardless of their fields.
+        without: Videos to exclude.
+    """
+    folder, inside, min_seconds, max_seconds, after, before = filter_values(filters)
+    conditions = []
     if folder is not None and inside is not None:
-        # Every byte but letters, digits and / - . _ ~ is quoted, and 0 comes after /: a range is a prefix.
+        # Every byte except letters, digits and / - . _ ~ is quoted, and 0 follows /: the range is a prefix search.
         first = quote(inside)
-        asked.append(f'(path == "{quote(folder)}" or (path >= "{first}" and path < "{first[:-1]}0"))')
-    for sign, bound in ((">=", least), ("<=", most)):
-        if bound is not None and not np.isnan(bound):  # SQLite reads NaN as NULL
-            asked.append(f"seconds {sign} {float(np.clip(bound, -SECONDS_BOUND, SECONDS_BOUND))!r}")
+        conditions.append(f'(path == "{quote(folder)}" or (path >= "{first}" and path < "{first[:-1]}0"))')
+    for sign, bound in ((">=", min_seconds), ("<=", max_seconds)):
+        if bound is not None and not np.isnan(bound):  # NaN means no bound, as NULL does in SQLite
+            conditions.append(f"seconds {sign} {float(np.clip(bound, -SECONDS_BOUND, SECONDS_BOUND))!r}")
     if after is not None:
-        asked.append(f"changed >= {after}")
+        conditions.append(f"changed >= {after}")
     if before is not None:
-        asked.append(f"changed < {before} and changed > {UNKNOWN}")
-    matching = f"({' and '.join(asked)})"
-    if asked and by_id:
+        conditions.append(f"changed < {before} and changed > {UNKNOWN_TIME}")
+    matching = f"({' and '.join(conditions)})"
+    if conditions and by_id:
         matching = f"({matching} or video in {list(by_id)})"
-    return " and ".join([*([matching] if asked else []), *([f"video not in {list(without)}"] if without else [])])
+    return " and ".join([*([matching] if conditions else []), *([f"video not in {list(without)}"] if without else [])])
 
 
-def _mark(table: str, video: str, column: str) -> str:
-    """Write the statements that mark a video, if there is one; an upsert would do what the outer REPLACE does."""
-    fresh = f"INSERT INTO {table} (video) SELECT {video} WHERE {video} IS NOT NULL"
+def _count_change(table: str, video: str, column: str) -> str:
+    """Return statements that count a change of a video, if not NULL; an upsert would inherit an outer REPLACE."""
+    insert = f"INSERT INTO {table} (video) SELECT {video} WHERE {video} IS NOT NULL"
     return (
-        f"{fresh} AND NOT EXISTS (SELECT 1 FROM {table} WHERE video = {video});"
+        f"{insert} AND NOT EXISTS (SELECT 1 FROM {table} WHERE video = {video});"
         f" UPDATE {table} SET {column} = {column} + 1 WHERE video = {video};"
     )

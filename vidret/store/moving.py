@@ -1,7 +1,7 @@
-"""Moving an index's vectors from one place to another, resumably: fill the new copy, switch, delete the old one.
+"""Moving the vectors of an index to another location, resumably: fill the new copy, switch, delete the old one.
 
-The catalog says which of both a search uses, and changes its mind in one transaction. What a killed move leaves is
-named there too: ``moving`` is a copy that is not whole yet, ``leaving`` one that is to be deleted.
+The catalog stores the location that searches use, and switches in one transaction. It also stores what a killed move
+leaves behind: ``moving`` is an incomplete copy, ``leaving`` a copy to be deleted.
 """
 
 import logging
@@ -10,31 +10,31 @@ from pathlib import Path
 from typing import Protocol
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.address import FAISS, settle
+from vidret.store.address import FAISS, normalise_address
 from vidret.store.catalog import Catalog
-from vidret.store.finder import Finder, Home
 from vidret.store.milvus import Collection
+from vidret.store.vector_index import VectorIndex, VectorLocation
 from vidret.store.vectors import load_faiss
 
 logger = logging.getLogger(__name__)
 
-HOME, MOVING, LEAVING = "store", "moving", "leaving"  # under these keys a catalog keeps places
-CAME_FROM = "came_from"  # and under this the address that the last move began at
+HOME, MOVING, LEAVING = "store", "moving", "leaving"  # metadata keys of locations
+CAME_FROM = "came_from"  # metadata key of the source address of the last move
 OnProgress = Callable[[int, int], None]
 
 
-class OpenHome(Protocol):
-    """How to open a place."""
+class OpenVectors(Protocol):
+    """A function that opens the vectors at a location."""
 
-    def __call__(self, home: Home, told: OnProgress | None = None) -> Finder:
-        """Open it; ``told`` hears of the videos that are taken there."""
+    def __call__(self, location: VectorLocation, on_progress: OnProgress | None = None) -> VectorIndex:
+        """Open them; ``on_progress`` receives the number of videos copied and the total."""
 
 
 def check_address(address: str, folder: Path, dim: int) -> None:
-    """Tell before there is an index that its vectors could not be kept.
+    """Check that vectors can be stored at an address, before an index is created.
 
     Raises:
-        VidretError: Milvus cannot be reached, or what is needed is not installed.
+        VidretError: Milvus cannot be reached, or a dependency is not installed.
     """
     if address == FAISS:
         load_faiss()
@@ -43,49 +43,49 @@ def check_address(address: str, folder: Path, dim: int) -> None:
 
 
 def move_store(
-    folder: Path, catalog: Catalog, open_home: OpenHome, source: str, target: str, on_progress: OnProgress | None
+    folder: Path, catalog: Catalog, open_vectors: OpenVectors, source: str, target: str, on_progress: OnProgress | None
 ) -> None:
-    """Move the vectors; ``Store.move_vectors`` is the door."""
-    source, target = settle(source, folder), settle(target, folder)
-    now, leaving = Home.read(catalog.meta(HOME)), catalog.meta(LEAVING)
-    came_from = Home.read(leaving).address if leaving else catalog.meta(CAME_FROM)
+    """Move the vectors; see ``Store.move_vectors``."""
+    source, target = normalise_address(source, folder), normalise_address(target, folder)
+    current, leaving = VectorLocation.from_json(catalog.meta(HOME)), catalog.meta(LEAVING)
+    came_from = VectorLocation.from_json(leaving).address if leaving else catalog.meta(CAME_FROM)
     if leaving:
-        _leave(catalog, open_home, LEAVING)
-    if source != target and (came_from, now.address) == (source, target):
-        return  # the same move again, after it had switched
-    if source != now.address:
-        raise StoreError(f"{folder}: the vectors are in {now.address}, not in {source}")
+        _delete_copy(catalog, open_vectors, LEAVING)
+    if source != target and (came_from, current.address) == (source, target):
+        return  # the same move again, which had already switched
+    if source != current.address:
+        raise StoreError(f"{folder}: source must be {current.address}, where the vectors are, got {source}")
     if target == source:
-        raise StoreError(f"{folder}: the vectors are in {target} already")
-    begun = catalog.meta(MOVING)
-    if begun and Home.read(begun).address != target:
-        _leave(catalog, open_home, MOVING)  # a move to elsewhere that was given up
-        begun = None
-    new = Home.read(begun) if begun else Home.new(target)
+        raise StoreError(f"{folder}: target must differ from source, got {target} twice")
+    unfinished = catalog.meta(MOVING)
+    if unfinished and VectorLocation.from_json(unfinished).address != target:
+        _delete_copy(catalog, open_vectors, MOVING)  # an abandoned move to another location
+        unfinished = None
+    new = VectorLocation.from_json(unfinished) if unfinished else VectorLocation.create(target)
     with catalog.transaction(durable=True):
-        catalog.set_meta(MOVING, new.write())
-    finder = open_home(new, on_progress)
+        catalog.set_meta(MOVING, new.to_json())
+    vectors = open_vectors(new, on_progress)
     try:
-        finder.prepare()
-        finder.save()
+        vectors.prepare()
+        vectors.save()
     finally:
-        finder.close()
+        vectors.close()
     with catalog.transaction(durable=True):
-        catalog.set_meta(HOME, new.write())
-        catalog.set_meta(LEAVING, now.write())
-        catalog.set_meta(CAME_FROM, now.address)
+        catalog.set_meta(HOME, new.to_json())
+        catalog.set_meta(LEAVING, current.to_json())
+        catalog.set_meta(CAME_FROM, current.address)
         catalog.run("DELETE FROM meta WHERE key = ?", MOVING)
-    _leave(catalog, open_home, LEAVING)
+    _delete_copy(catalog, open_vectors, LEAVING)
 
 
-def _leave(catalog: Catalog, open_home: OpenHome, key: str) -> None:
-    """Delete a copy that nobody searches any more; one out of reach stays there, which is said."""
-    home = Home.read(catalog.meta(key))
-    finder = open_home(home)
+def _delete_copy(catalog: Catalog, open_vectors: OpenVectors, key: str) -> None:
+    """Delete an unused copy; one that cannot be reached is kept, with a warning."""
+    location = VectorLocation.from_json(catalog.meta(key))
+    vectors = open_vectors(location)
     try:
-        finder.drop()
+        vectors.drop()
     except VidretError as error:
-        logger.warning("%s: what %s held there could not be deleted: %s", home.address, home.name, error)
+        logger.warning("%s: cannot delete the vectors of %s: %s", location.address, location.name, error)
     finally:
-        finder.close()
+        vectors.close()
     catalog.run("DELETE FROM meta WHERE key = ?", key)

@@ -1,8 +1,8 @@
-"""What the store says about itself: frozen rows and reports, free of SQLite and FAISS."""
+"""Records and reports of the store, independent of SQLite and FAISS."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
@@ -13,15 +13,15 @@ FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
 DEAD_STATES: tuple[str, ...] = ("failed", "missing")  # a path in one of these makes no video searchable
 
-# What others keep with an index, by names that more than one room knows. Facts say what it was made for; below the
-# folder of moments lies a folder a grounding head, and in it what was kept of contents on request: a file each.
+# Names shared by several packages: metadata keys, and the folder of prepared moments. The latter has a folder per
+# grounding head, whose subfolder KEPT has a file per prepared video, named after its fingerprint.
 RANKER, HEAD, CALIBRATION = "ranker", "head", "calibration"
 MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One path the index knows, what was found there, and the video (content) it holds, if that is known."""
+    """A path in the index, its state, and the id of its video, if known."""
 
     path: str
     state: str
@@ -32,13 +32,13 @@ class FileRecord:
 
     @property
     def live(self) -> bool:
-        """Say whether this path makes its video searchable."""
+        """Whether this path makes its video searchable."""
         return self.video is not None and self.state not in DEAD_STATES
 
 
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """One content, however many paths hold it; ``num_segments`` are planned, and stored once ``complete``."""
+    """A video, identified by its content. All ``num_segments`` planned segments are stored once it is ``complete``."""
 
     id: int
     fingerprint: str
@@ -50,17 +50,17 @@ class VideoRecord:
 
     @property
     def start(self) -> float:
-        """Return when the first frame is shown, in seconds on a player's clock; 0 where an older index does not say."""
+        """Time of the first frame in seconds, on a player's clock; 0 in an older index, which does not store it."""
         start = self.facts.get("start")
         return float(start) if isinstance(start, int | float) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class StoredVideo:
-    """One content as a search may find it: its live paths, in order, and when the first of them changed.
+    """A searchable video with its sorted live paths.
 
-    ``changed`` is in seconds since 1970, None where it is not known; ``facts`` are what the file says of itself, such
-    as width, height and fps.
+    ``changed`` is the modification time of the first path in seconds since 1970, None if unknown; ``facts`` are
+    properties of the file, such as width, height and frame rate. Duration is in seconds.
     """
 
     id: int
@@ -73,8 +73,9 @@ class StoredVideo:
     changed: float | None
 
 
-class NewSegment(NamedTuple):
-    """A segment to be stored: the ``number``-th of a video that was begun, from ``start`` to ``end`` in seconds."""
+@dataclass(frozen=True, slots=True, eq=False)
+class NewSegment:
+    """A segment to store: its video, its index ``number`` there, and its ``start`` and ``end`` in seconds."""
 
     video: int
     number: int
@@ -85,8 +86,8 @@ class NewSegment(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a segment's vectors and tokens lie in the feature files, and the checksums that prove it."""
+class SegmentLocation:
+    """Where the vectors and tokens of a segment are in the feature files, and their checksums."""
 
     row: int
     frame_row: int
@@ -98,17 +99,18 @@ class Place:
     tokens_sum: int
 
 
-class StoredRow(NamedTuple):
-    """What the catalog holds of a segment: ``times`` are those of its frames, in seconds."""
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredRow:
+    """The row of a segment in the catalog; ``times`` of frames are in seconds."""
 
     segment: Segment
     times: Float64[np.ndarray, " frame"]
-    place: Place
+    location: SegmentLocation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSegments:
-    """What is stored of some segments: frame vectors as they are stored, their times in seconds, and tokens."""
+    """Segments with their frame vectors, frame times in seconds, and packed tokens."""
 
     ids: Int64[np.ndarray, " id"]
     segments: list[Segment]
@@ -119,7 +121,7 @@ class StoredSegments:
 
 @dataclass(frozen=True, slots=True)
 class BadSegment:
-    """A stored segment whose bytes no longer match their checksum."""
+    """A stored segment whose bytes do not match their checksums."""
 
     id: int
     video: int
@@ -129,7 +131,7 @@ class BadSegment:
 
 @dataclass(frozen=True, slots=True)
 class BadFile:
-    """A file of saved vectors that is not what was saved; it costs the time to build it anew, never an answer."""
+    """A damaged file of saved vectors; search results stay correct, since it is rebuilt."""
 
     path: str
     reason: str
@@ -137,7 +139,7 @@ class BadFile:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What ``Store.prune`` removed; ``freed_bytes`` is 0 when the dead rows were too few to rewrite the files."""
+    """The numbers of what ``Store.prune`` deleted; ``freed_bytes`` is 0 if too few rows were dead for a compaction."""
 
     files: int
     videos: int
@@ -147,11 +149,11 @@ class PruneReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """An index in numbers; ``files`` counts by state, ``searchable`` are the segments a search may return.
+    """Statistics of an index.
 
-    ``with_tokens`` are the segments that have tokens for an aligner stored beside their vectors. ``vectors`` names the
-    kinds of the saved search index, and ``memory`` the bytes it was told to fit. ``store`` says where the vectors are:
-    ``faiss`` or the address of a Milvus.
+    ``files`` counts files by state, ``searchable`` segments that searches may return, ``with_tokens`` segments with
+    tokens of an aligner. ``vectors`` is the kind of the saved vectors, ``memory`` their limit in bytes, ``store`` their
+    location: ``faiss`` or the address of a Milvus.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Damage in the catalog: finding every row that is not what was written, and making a catalog of the rows that are."""
+"""Detection of damage in the catalog, and its repair from the intact rows."""
 
 import json
 import time
@@ -13,17 +13,17 @@ from vidret.store.schema import (
     COLUMNS,
     COPY,
     ESSENTIAL,
+    INTACT,
     SCHEMA,
-    WHOLE,
     create_tables,
     find_schema_checksum,
     read_format,
-    set_fact,
+    set_meta,
 )
 
 NO_VIDEO = "video NOT IN (SELECT id FROM videos)"
-# What is left of a video or of its files after rows were lost: the next run over the files encodes the rest again.
-MEND = (
+# Restore consistency after rows were lost: the next run over the files encodes them again.
+CONSISTENCY_FIXES = (
     "DELETE FROM segments WHERE " + NO_VIDEO,
     "UPDATE files SET video = NULL, state = iif(state = 'done', 'pending', state) WHERE " + NO_VIDEO,
     "UPDATE videos SET complete = 0 WHERE num_segments > (SELECT count(*) FROM segments WHERE video = videos.id)",
@@ -32,40 +32,40 @@ MEND = (
 
 
 def find_bad_rows(database: Database) -> list[str]:
-    """Read a whole catalog, and say of each damage what it is: of SQLite's structure, of a row, of a table's statement.
+    """Verify a whole catalog; return a description of each damage, of SQLite's structure, a row or a CREATE statement.
 
     Raises:
-        StoreError: It is of a newer format, or no catalog.
+        StoreError: The file has a newer format, or is not a catalog.
     """
     read_format(database)
-    whole = _whole(database)
+    intact = _intact(database)
     bad = []
     try:
         bad += [message for (message,) in database.rows("PRAGMA integrity_check") if message != "ok"]
         for table, columns in COLUMNS.items():
             key = columns.split(",")[0]
-            rows = database.rows(f"SELECT {key} FROM {table} NOT INDEXED WHERE NOT {whole[table]}")
+            rows = database.rows(f"SELECT {key} FROM {table} NOT INDEXED WHERE NOT {intact[table]}")
             bad += [f"the row of {key!r} in {table} is damaged (checksum)" for (key,) in rows]
     except StoreError as error:
         bad.append(str(error))
-    if bad or whole != WHOLE:
+    if bad or intact != INTACT:
         return bad
     if database.value("SELECT value FROM meta WHERE key = 'schema'") != find_schema_checksum(database):
-        bad.append("the statements that made its tables are damaged (checksum)")
-    told = "SELECT json_extract(value, '$[3]') FROM meta WHERE key = 'tail'"
-    given = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'segments'"
-    if not database.value(f"SELECT ({told}) IS ({given})"):  # of one moment: another process may be writing
-        bad.append("the number of the last segment is damaged")
+        bad.append("the CREATE statements of the tables are damaged (checksum)")
+    stored = "SELECT json_extract(value, '$[3]') FROM meta WHERE key = 'tail'"
+    actual = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'segments'"
+    if not database.value(f"SELECT ({stored}) IS ({actual})"):  # one statement, since another process may be writing
+        bad.append("the last segment id is damaged")
     return bad
 
 
 def repair_catalog(path: Path) -> list[str]:
-    """Make a damaged catalog anew of the rows that are whole, in one transaction; return what was damaged.
+    """Rebuild a damaged catalog from its intact rows, in one transaction; return descriptions of the damage.
 
-    Whoever has it open sees the new one. What a lost row said is found again by the next run over the same files.
+    Processes that have it open see the new content. The next run over the same files restores lost rows.
 
     Raises:
-        StoreError: What is needed to use the index at all is lost, or SQLite cannot read the file.
+        StoreError: Essential metadata is lost, or SQLite cannot read the file.
     """
     with closing(Database(path, write=True, lenient=True)) as old:
         bad = find_bad_rows(old)
@@ -75,87 +75,87 @@ def repair_catalog(path: Path) -> list[str]:
                     _salvage(old, fresh)
                     fresh.replace(old)
             except StoreError as error:
-                raise StoreError(f"{path}: cannot be repaired, so index anew elsewhere ({error})") from error
+                raise StoreError(f"{path}: cannot be repaired ({error}); build a new index") from error
     return bad
 
 
 def _salvage(old: Database, fresh: Database) -> None:
-    _mend_statements(old)
+    _restore_statements(old)
     fresh.run("PRAGMA foreign_keys = OFF")
     create_tables(fresh)
-    whole = _whole(old)
+    intact = _intact(old)
     for table in COLUMNS:
-        _copy_rows(old, fresh, table, whole[table])
-    for statement in MEND:
+        _copy_rows(old, fresh, table, intact[table])
+    for statement in CONSISTENCY_FIXES:
         fresh.run(statement)
-    _mend_facts(old, fresh)
-    for table, found in CHECKSUM.items():
-        fresh.run(f"UPDATE {table} SET checksum = {found}")
+    _restore_facts(old, fresh)
+    for table, expression in CHECKSUM.items():
+        fresh.run(f"UPDATE {table} SET checksum = {expression}")
 
 
-def _mend_statements(old: Database) -> None:
-    """Write the statements of the tables anew, or SQLite could not read a table whose own is damaged."""
-    if _whole(old) != WHOLE:
+def _restore_statements(old: Database) -> None:
+    """Rewrite the CREATE statements, without which SQLite cannot read a table."""
+    if _intact(old) != INTACT:
         return
     changed = 0
     for statement in SCHEMA:
         _, kind, name, *_ = statement.split()
         sql = "UPDATE sqlite_master SET sql = ?1 WHERE type = ?2 AND name = ?3 AND sql IS NOT ?1"
         changed += old.run(sql, statement, kind.lower(), name)
-    if changed:  # have SQLite read them
+    if changed:  # makes SQLite reload them
         old.run(f"PRAGMA schema_version = {old.value('PRAGMA schema_version') + 1}")
 
 
-def _copy_rows(old: Database, fresh: Database, table: str, whole: str) -> None:
-    """Copy the rows that are whole, from either end as far as SQLite can read."""
+def _copy_rows(old: Database, fresh: Database, table: str, intact: str) -> None:
+    """Copy the intact rows, from either end as far as SQLite can read."""
     columns = COLUMNS[table]
     key, *others = columns.split(",")
     sql = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES (?{', ?' * len(others)})"
     for order in ("ASC", "DESC"):
         try:
-            rows = old.each(f"SELECT {columns} FROM {table} NOT INDEXED WHERE {whole} ORDER BY {key} {order}")
+            rows = old.each(f"SELECT {columns} FROM {table} NOT INDEXED WHERE {intact} ORDER BY {key} {order}")
             fresh.run_many(sql, rows)
             return
         except StoreError:  # at a damaged page
             continue
 
 
-def _mend_facts(old: Database, fresh: Database) -> None:
-    """Take essential facts from their copies, and compute anew what can be; the rest of what was lost is done without.
+def _restore_facts(old: Database, fresh: Database) -> None:
+    """Restore essential metadata from copies, and recompute what can be; other lost metadata is dropped.
 
     Raises:
-        StoreError: An essential fact is lost with its copy.
+        StoreError: An essential entry and its copy are lost.
     """
     facts = dict(fresh.rows("SELECT key, value FROM meta"))
     for key in ESSENTIAL:
         value = facts.get(key, facts.get(f"{COPY}{key}"))
         if value is not None:
-            set_fact(fresh, key, value)
+            set_meta(fresh, key, value)
         elif not key.startswith("user."):
-            raise StoreError(f"the fact {key!r} is lost")
-    # A number that no generation had, so that nobody takes for current what was of before.
-    set_fact(fresh, "generation", facts["generation"] + 1 if "generation" in facts else time.time_ns() // 10**6)
+            raise StoreError(f"the metadata {key!r} is lost")
+    # A number that was never a generation, so that nothing derived from an earlier one seems current.
+    set_meta(fresh, "generation", facts["generation"] + 1 if "generation" in facts else time.time_ns() // 10**6)
     ends = "max(row) + 1, max(frame_row + num_frames), max(token_byte + num_bytes)"
     tail = [end or 0 for end in fresh.rows(f"SELECT {ends} FROM segments")[0]]
     last = {table: _find_last_id(old, fresh, table) for table in ("videos", "segments")}
     if "tail" in facts:
         *tail, last["segments"] = [*json.loads(facts["tail"]), last["segments"]][:4]
-    set_fact(fresh, "tail", json.dumps([*tail, last["segments"]]))
+    set_meta(fresh, "tail", json.dumps([*tail, last["segments"]]))
     fresh.run("DELETE FROM sqlite_sequence")
     fresh.run_many("INSERT INTO sqlite_sequence VALUES (?, ?)", last.items())
 
 
 def _find_last_id(old: Database, fresh: Database, table: str) -> int:
-    """Return the last id that was given in a table, which may be gone; one that cannot be true is not believed."""
-    least = int(fresh.value(f"SELECT coalesce(max(id), 0) FROM {table}"))
+    """Return the last id assigned in a table, even if its row was deleted; an implausible value is ignored."""
+    max_id = int(fresh.value(f"SELECT coalesce(max(id), 0) FROM {table}"))
     try:
-        found = old.value("SELECT seq FROM sqlite_sequence WHERE name = ?", table)
+        last_id = old.value("SELECT seq FROM sqlite_sequence WHERE name = ?", table)
     except StoreError:
-        return least
-    return found if isinstance(found, int) and least <= found < least + 2**32 else least
+        return max_id
+    return last_id if isinstance(last_id, int) and max_id <= last_id < max_id + 2**32 else max_id
 
 
-def _whole(database: Database) -> Mapping[str, str]:
-    """Return for each table the condition that a row is as it was written; catalogs of format 1 cannot tell."""
-    known = database.value("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%checksum INTEGER%'")
-    return WHOLE if known else dict.fromkeys(WHOLE, "1")
+def _intact(database: Database) -> Mapping[str, str]:
+    """Return the SQL condition of an intact row, by table; format 1 has no checksums."""
+    has_checksums = database.value("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%checksum INTEGER%'")
+    return INTACT if has_checksums else dict.fromkeys(INTACT, "1")

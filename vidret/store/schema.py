@@ -1,4 +1,4 @@
-"""The tables of a catalog, and the checksum that each row carries over all its values."""
+"""The SQL schema of a catalog, and the checksums of its rows over all their values."""
 
 import json
 import zlib
@@ -24,23 +24,23 @@ SCHEMA = (
     frames_sum INTEGER NOT NULL, tokens_sum INTEGER NOT NULL, times BLOB NOT NULL, checksum INTEGER,
     UNIQUE (video, number))""",
 )
-PLACE = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
-COLUMNS = {  # the first is the key
+LOCATION = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
+COLUMNS = {  # the first column is the key
     "meta": "key, value",
     "videos": "id, fingerprint, duration, facts, num_segments, complete, salvaged",
     "files": "path, state, reason, video, num_bytes, mtime_ns",
-    "segments": f'id, video, number, start, "end", {PLACE}, times',
+    "segments": f'id, video, number, start, "end", {LOCATION}, times',
 }
-# Without these facts an index is of no use: a second row holds each, under a key that begins with COPY.
+# Metadata that an index needs to be usable: each has a second row, under a key that begins with COPY.
 ESSENTIAL = ("encoder_name", "encoder_fingerprint", "dim", "epoch", "user.ranker")
 COPY = "copy."
-NULL = -(2**63 - 1)  # what a column without a value counts as
+NULL = -(2**63 - 1)  # replaces NULL in checksums
 
 
 def _crc(integers: str = "", reals: str = "", texts: str = "", blobs: str = "") -> str:
-    """Write the checksum of a row in SQL, NULL where a number is of another type, as it may be in a damaged row.
+    """Return the SQL expression of a row's checksum, NULL if a number has the wrong type, as in a damaged row.
 
-    Text goes in as bytes, since damaged text cannot be handed to Python, and with its type, which one bit may change.
+    Text is included as bytes, since Python cannot decode damaged text, and with its type, which one bit may change.
     """
     data = [(name, "text") for name in texts.split()] + [(name, "blob") for name in blobs.split()]
     kinds = "q" * len([*integers.split(), *data]) + "d" * len(reals.split())
@@ -55,36 +55,36 @@ CHECKSUM = {
     "meta": "crc('', CAST(key AS BLOB), CAST(typeof(value) AS BLOB), CAST(value AS BLOB))",
     "videos": _crc("id num_segments complete", "duration", texts="fingerprint facts salvaged"),
     "files": _crc("video num_bytes mtime_ns", texts="state reason", blobs="path"),
-    "segments": _crc(f"id video number {PLACE.replace(',', '')}", 'start "end"', blobs="times"),
+    "segments": _crc(f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times"),
 }
-WHOLE = {table: f"ifnull({table}.checksum = {found}, 0)" for table, found in CHECKSUM.items()}
+INTACT = {table: f"ifnull({table}.checksum = {expression}, 0)" for table, expression in CHECKSUM.items()}
 
 
 def create_tables(database: Database) -> None:
-    """Make the tables of an empty catalog; part of a transaction."""
+    """Create the tables of an empty catalog, in a transaction of the caller."""
     for statement in SCHEMA:
         database.run(statement)
-    set_fact(database, "format", FORMAT)
-    set_fact(database, "schema", find_schema_checksum(database))
+    set_meta(database, "format", FORMAT)
+    set_meta(database, "schema", find_schema_checksum(database))
 
 
 def add_checksums(database: Database) -> int:
-    """Take a catalog of format 1 over into this one; return its format."""
+    """Upgrade a catalog from format 1; return the new format."""
     with database.transaction(durable=True):
-        for table, found in CHECKSUM.items():
+        for table, expression in CHECKSUM.items():
             database.run(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
-            database.run(f"UPDATE {table} SET checksum = {found}")
+            database.run(f"UPDATE {table} SET checksum = {expression}")
         facts = dict(database.rows("SELECT key, value FROM meta"))
         tail = json.dumps([*json.loads(facts["tail"]), last_segment(database)])
         facts |= {"tail": tail, "format": FORMAT, "schema": find_schema_checksum(database)}
         for key in (*ESSENTIAL, "tail", "format", "schema"):
             if key in facts:
-                set_fact(database, key, facts[key])
+                set_meta(database, key, facts[key])
     return FORMAT
 
 
-def set_fact(database: Database, key: str, value: str | int | bytes) -> None:
-    """Write a row of meta, and the copy of one that is essential, in one statement."""
+def set_meta(database: Database, key: str, value: str | int | bytes) -> None:
+    """Write a metadata value and, if it is essential, its copy, in one statement."""
     keys = [key, f"{COPY}{key}"] if key in ESSENTIAL else [key]
     rows = "SELECT each.value AS key, ?2 AS value FROM json_each(?1) each"
     sql = f"REPLACE INTO meta (key, value, checksum) SELECT key, value, {CHECKSUM['meta']} FROM ({rows})"
@@ -92,24 +92,26 @@ def set_fact(database: Database, key: str, value: str | int | bytes) -> None:
 
 
 def read_format(database: Database) -> int:
-    """Return the format of a catalog, 0 where that is damaged.
+    """Return the format of a catalog, 0 if that is damaged.
 
     Raises:
-        StoreError: it is a newer one.
+        StoreError: The format is newer than this version supports.
     """
-    found = database.value("SELECT value FROM meta WHERE key = 'format'")
-    if isinstance(found, int) and found > FORMAT:
-        reads = f"this version of vidret reads up to {FORMAT}"
-        raise StoreError(f"{database.path.parent}: the index has format {found}, {reads}; update vidret")
-    return found if isinstance(found, int) and found > 0 else 0
+    file_format = database.value("SELECT value FROM meta WHERE key = 'format'")
+    if not isinstance(file_format, int):
+        return 0
+    if file_format > FORMAT:
+        rule = f"index format must be at most {FORMAT}, got {file_format}"
+        raise StoreError(f"{database.path.parent}: {rule}; update vidret")
+    return max(0, file_format)
 
 
 def last_segment(database: Database) -> int:
-    """Return the last id that was ever given to a segment, 0 at first: ids are never used again."""
+    """Return the last segment id ever assigned, 0 if none; ids are never reused."""
     return int(database.value("SELECT seq FROM sqlite_sequence WHERE name = 'segments'") or 0)
 
 
 def find_schema_checksum(database: Database) -> int:
-    """Compute the checksum of the statements that made the tables; those of mirrors come and go."""
+    """Compute the checksum of the CREATE statements, except those of mirrors, which are temporary."""
     sql = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'mirror%' ORDER BY type, name"
     return zlib.crc32(json.dumps(database.rows(sql)).encode())

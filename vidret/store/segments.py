@@ -1,4 +1,4 @@
-"""The segments of an index: where in their videos they are, where their vectors lie, and which may be found."""
+"""The table of segments: their times, the locations of their vectors, and which of them are searchable."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
@@ -7,126 +7,142 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from vidret.store.matching import ASKED, LIVE_VIDEOS, MATCHING, Ids, as_json, as_values, in_order
-from vidret.store.records import Place, StoredRow
-from vidret.store.rows import Rows
-from vidret.store.schema import PLACE
+from vidret.store.matching import IN_IDS, LIVE_VIDEOS, MATCHING, Ids, filter_values, ids_to_json, order_by_ids
+from vidret.store.records import SegmentLocation, StoredRow
+from vidret.store.schema import LOCATION
+from vidret.store.tables import CheckedTables
 from vidret.types import Filters, Segment
 
-EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # within a statement: of the same moment
+EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it is read in the same statement
 
 
 class Segments:
     """The table ``segments`` of a catalog."""
 
-    def __init__(self, shared: Rows) -> None:
-        """Take what all tables share."""
-        self._shared, self._database = shared, shared.database
+    def __init__(self, tables: CheckedTables) -> None:
+        """Use the database of a catalog."""
+        self._tables, self._database = tables, tables.database
 
-    def add(self, stored: Sequence[tuple[Segment, Place, Float64[np.ndarray, " frame"]]]) -> list[int]:
-        """Make stored segments visible, all at once; return their ids."""
+    def add(self, stored: Sequence[tuple[Segment, SegmentLocation, Float64[np.ndarray, " _frame"]]]) -> list[int]:
+        """Add segments whose vectors are stored, in one transaction; return their ids."""
         if not stored:
             return []
         ids = []
         with self._database.transaction():
-            for segment, place, times in stored:
-                where = astuple(place)
-                found = self._database.value(
-                    f'INSERT INTO segments (video, number, start, "end", {PLACE}, times)'
-                    f" VALUES (?, ?, ?, ?, {', '.join('?' * len(where))}, ?) RETURNING id",
-                    *(segment.video, segment.number, segment.start, segment.end, *where, times.tobytes()),
+            for segment, location, times in stored:
+                columns = astuple(location)
+                segment_id = self._database.value(
+                    f'INSERT INTO segments (video, number, start, "end", {LOCATION}, times)'
+                    f" VALUES (?, ?, ?, ?, {', '.join('?' * len(columns))}, ?) RETURNING id",
+                    *(segment.video, segment.number, segment.start, segment.end, *columns, times.tobytes()),
                 )
-                ids.append(int(found))
-            self._shared.seal("segments", "id >= ?", ids[0])
-            self._shared.set_tail(place.row + 1, place.frame_row + place.num_frames, place.token_byte + place.num_bytes)
-            self._shared.bump()
+                ids.append(int(segment_id))
+            self._tables.update_checksums("segments", "id >= ?", ids[0])
+            row, frame_row = location.row + 1, location.frame_row + location.num_frames
+            self._tables.set_tail(row, frame_row, location.token_byte + location.num_bytes)
+            self._tables.increment_generation()
         return ids
 
     def of_video(self, video: int) -> dict[int, int]:
-        """Map the numbers of a video's stored segments to their ids, in time order."""
+        """Return the ids of a video's stored segments by index, in time order."""
         return dict(self._database.rows("SELECT number, id FROM segments WHERE video = ? ORDER BY number", int(video)))
 
-    def find(self, video: int, number: int) -> int | None:
-        """Find a stored segment by its number in its video."""
-        found: int | None = self._database.value(
-            "SELECT id FROM segments WHERE video = ? AND number = ?", int(video), int(number)
+    def stored_indices(self, video: int) -> set[int]:
+        """Return the indices of a video's stored segments."""
+        return set(self.of_video(video))
+
+    def ids_of_video(self, video: int) -> list[int]:
+        """Return the ids of a video's segments, in time order."""
+        return list(self.of_video(video).values())
+
+    def find(self, video: int, segment_index: int) -> int | None:
+        """Return the id of a segment by its index in its video, None if it is not stored."""
+        segment_id: int | None = self._database.value(
+            "SELECT id FROM segments WHERE video = ? AND number = ?", int(video), int(segment_index)
         )
-        return found
+        return segment_id
+
+    def find_many(self, pairs: Sequence[tuple[int, int]]) -> Ids:
+        """Return the ids of segments by (video, index), in the same order, without those that are not stored."""
+        ids = (self.find(*pair) for pair in pairs)
+        return np.array([segment_id for segment_id in ids if segment_id is not None], np.int64)
 
     def get(self, ids: Sequence[int] | Ids) -> list[Segment]:
-        """Look up segments, in the order asked."""
-        found = {row[0]: Segment(*row[1:]) for row in self._segment_rows('id, video, number, start, "end"', ids)}
-        return in_order(found, ids)
+        """Return segments in the order of ``ids``."""
+        segments = {row[0]: Segment(*row[1:]) for row in self._segment_rows('id, video, number, start, "end"', ids)}
+        return order_by_ids(segments, ids)
 
     def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
-        """Map segments to their videos, as far as they are in the index."""
-        return dict(self._database.rows(f"SELECT id, video FROM segments WHERE id IN {ASKED}", as_json(ids)))
+        """Return the video ids of the segments that exist, by segment id."""
+        return dict(self._database.rows(f"SELECT id, video FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)))
 
     def read(self, ids: Sequence[int] | Ids) -> tuple[int, dict[int, StoredRow | None]]:
-        """Look up, of one moment, all about those segments that are in the index, None for a damaged row.
+        """Return the rows of the segments that exist, None for a damaged row, read in one statement.
 
         Returns:
-            The epoch of the feature files that they are in, and the rows by id.
+            The epoch of the feature files, and the rows by id.
         """
-        columns = f'{EPOCH}, id, {self._shared.whole("segments")}, video, number, start, "end", times, {PLACE}'
-        rows = self._database.rows(f"SELECT {columns} FROM segments WHERE id IN {ASKED}", as_json(ids))
-        found = {
-            row[1]: StoredRow(Segment(*row[3:7]), np.frombuffer(row[7], np.float64), Place(*row[8:]))
-            if row[2]
-            else None
-            for row in rows
-        }
-        return (rows[0][0] if rows else self._shared.fact("epoch")), found
+        columns = f'{EPOCH}, id, {self._tables.intact("segments")}, video, number, start, "end", times, {LOCATION}'
+        rows = self._database.rows(f"SELECT {columns} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids))
+        segments: dict[int, StoredRow | None] = {}
+        for _, key, intact, video, number, start, end, times, *location in rows:
+            segments[key] = None
+            if intact:
+                segments[key] = StoredRow(
+                    segment=Segment(video, number, start, end),
+                    times=np.frombuffer(times, np.float64),
+                    location=SegmentLocation(*location),
+                )
+        return (rows[0][0] if rows else self._tables.fact("epoch")), segments
 
     def _segment_rows(self, columns: str, ids: Sequence[int] | Ids) -> list[Any]:
         rows = self._database.rows(
-            f"SELECT {columns}, {self._shared.whole('segments')} FROM segments WHERE id IN {ASKED}", as_json(ids)
+            f"SELECT {columns}, {self._tables.intact('segments')} FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)
         )
         for row in rows:
             if not row[-1]:
-                raise self._shared.damaged(f"the row of segment {row[0]}")
+                raise self._tables.damage_error(f"the row of segment {row[0]}")
         return [row[:-1] for row in rows]
 
     def searchable(self) -> Ids:
-        """List the ids a search may return, rising."""
+        """Return the ids of all searchable segments, ascending."""
         sql = f"SELECT id FROM segments WHERE video IN {LIVE_VIDEOS}"
         return np.sort(self._database.read(lambda rows: np.fromiter((row[0] for row in rows), np.int64), sql))
 
     def matching(self, filters: Filters) -> Ids:
-        """List the ids of the searchable segments of videos that match, rising."""
+        """Return the ids of the searchable segments of videos that match, ascending."""
         sql = f"SELECT id FROM segments WHERE video IN (SELECT files.video {MATCHING}) ORDER BY id"
-        return np.array([row[0] for row in self._database.rows(sql, *as_values(filters))], np.int64)
+        return np.array([row[0] for row in self._database.rows(sql, *filter_values(filters))], np.int64)
 
     def count(self) -> int:
-        """Count the segments a search may return."""
+        """Return the number of searchable segments."""
         return int(self._database.value(f"SELECT count(*) FROM segments WHERE video IN {LIVE_VIDEOS}"))
 
-    def places(self, ids: Sequence[int] | Ids | None = None) -> tuple[int, dict[int, Place]]:
-        """Locate segments (all by default, in id order), with the epoch of the feature files they are in."""
-        asked = "" if ids is None else f" WHERE id IN {ASKED}"
-        rows = self._database.rows(
-            f"SELECT {EPOCH}, id, {PLACE} FROM segments{asked} ORDER BY id", *(() if ids is None else (as_json(ids),))
-        )
-        return (rows[0][0] if rows else self._shared.fact("epoch")), {row[1]: Place(*row[2:]) for row in rows}
+    def locations(self, ids: Sequence[int] | Ids | None = None) -> tuple[int, dict[int, SegmentLocation]]:
+        """Return the epoch of the feature files, and the locations of segments by id; by default all, in id order."""
+        condition = "" if ids is None else f" WHERE id IN {IN_IDS}"
+        values = () if ids is None else (ids_to_json(ids),)
+        rows = self._database.rows(f"SELECT {EPOCH}, id, {LOCATION} FROM segments{condition} ORDER BY id", *values)
+        return (rows[0][0] if rows else self._tables.fact("epoch")), {row[1]: SegmentLocation(*row[2:]) for row in rows}
 
     def video_rows(self, ids: Ids) -> tuple[int, Int64[np.ndarray, "segment 3"]]:
-        """Return segments' ids, video rows and their checksums, in id order, with the epoch; unknown ones are left out.
+        """Return the epoch, and the id, row and checksum of each segment that exists, in id order.
 
-        What ``places`` does, for thousands of segments in milliseconds.
+        The fast form of ``locations``: milliseconds for thousands of segments.
         """
         rows = self._database.rows(
-            f"SELECT {EPOCH}, id, row, row_sum FROM segments WHERE id IN {ASKED} ORDER BY id", as_json(ids)
+            f"SELECT {EPOCH}, id, row, row_sum FROM segments WHERE id IN {IN_IDS} ORDER BY id", ids_to_json(ids)
         )
         table = np.array(rows, np.int64).reshape(-1, 4)
-        return (int(table[0, 0]) if len(table) else self._shared.fact("epoch")), table[:, 1:]
+        return (int(table[0, 0]) if len(table) else self._tables.fact("epoch")), table[:, 1:]
 
     def times(self, ids: Sequence[int] | Ids) -> list[Float64[np.ndarray, " _frame"]]:
-        """Look up the times of segments' frames, in the order asked."""
+        """Return the frame times of segments in seconds, in the order of ``ids``."""
         rows = self._segment_rows("id, times", ids)
-        return in_order({key: np.frombuffer(times, np.float64) for key, times in rows}, ids)
+        return order_by_ids({key: np.frombuffer(times, np.float64) for key, times in rows}, ids)
 
-    def move(self, places: Iterable[tuple[int, int, int, int]]) -> None:
-        """Give segments other rows: video row, frame row, token byte and id of each; a damaged row stays as it is."""
+    def relocate(self, locations: Iterable[tuple[int, int, int, int]]) -> None:
+        """Set new locations: segment row, frame row, token byte, and id of each; damaged rows stay unchanged."""
         sql = "UPDATE segments SET row = ?, frame_row = ?, token_byte = ?, checksum = NULL WHERE id = ?"
-        self._database.run_many(f"{sql} AND {self._shared.whole('segments')}", places)
-        self._shared.seal("segments", "checksum IS NULL")
+        self._database.run_many(f"{sql} AND {self._tables.intact('segments')}", locations)
+        self._tables.update_checksums("segments", "checksum IS NULL")

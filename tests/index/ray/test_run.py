@@ -23,6 +23,7 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.run_state import FileJob, RunState
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
+from vidret.store.writing import Writer
 
 pytestmark = [
     pytest.mark.scale,
@@ -237,7 +238,7 @@ def test_what_ends_a_run_is_told_in_one_sentence(
     def refuse(*_: object) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr(Store, "add_segments", refuse)
+    monkeypatch.setattr(Writer, "add_segments", refuse)
     with pytest.raises(StoreError, match="the disk is full"):
         open_engine(tmp_path / "full", model).index([films / "0.mp4"], run=on_ray(nodes))
 

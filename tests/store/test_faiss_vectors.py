@@ -1,4 +1,4 @@
-"""Candidates: saved vectors are opened without listing an id, followed by who has them open, and never missed."""
+"""FAISS vectors: loading without listing ids, synchronisation with writers, and recovery from damage."""
 
 import json
 import signal
@@ -11,9 +11,9 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store import Store
-from vidret.store.candidates import Candidates
 from vidret.store.catalog import Catalog
-from vidret.store.manifest import FileSeal
+from vidret.store.faiss_vectors import FaissVectors
+from vidret.store.manifest import ManifestEntry
 from vidret.store.segments import Segments
 from vidret.types import Filters
 
@@ -23,42 +23,42 @@ IVF_FROM = 40
 
 
 def sharded(store: Store) -> Store:
-    """Have a store make shards of few vectors."""
-    store._candidates = Candidates(
+    """Make a store build shards of few vectors."""
+    store._vectors.index = FaissVectors(
         store.path, store.dim, store._catalog, store._epochs, device="cpu", ivf_from=IVF_FROM
     )
     return store
 
 
 def of(*videos: int) -> list[int]:
-    return [100 * video + number for video in videos for number in range(4)]
+    return [100 * video + index for video in videos for index in range(4)]
 
 
 def names(path: Path) -> list[str]:
     return sorted(file.name.rsplit("-", 1)[0] for file in (path / "vectors").iterdir())
 
 
-def assert_answers(store: Store, wanted: list[int]) -> None:
-    """Find every segment by its own vector, and nothing else."""
-    assert seeds(store) == wanted
-    for seed in wanted:
+def assert_answers(store: Store, expected: list[int]) -> None:
+    """Assert that a search finds exactly these segments, each by its vector."""
+    assert seeds(store) == expected
+    for seed in expected:
         (key,) = store.search(embedding(seed).video[None], 1)[1][0]
         segment = store.segments([key])[0]
         assert (store.video(segment.video).fingerprint, segment.number) == (f"v{seed // 100}", seed % 100)
 
 
-def candidates(store: Store) -> Candidates:
-    assert isinstance(store._candidates, Candidates)
-    return store._candidates
+def faiss_vectors(store: Store) -> FaissVectors:
+    assert isinstance(store._vectors.index, FaissVectors)
+    return store._vectors.index
 
 
-def seals(store: Store) -> list[FileSeal]:
-    shards = candidates(store)._shards
+def entries(store: Store) -> list[ManifestEntry]:
+    shards = faiss_vectors(store)._shards
     assert shards is not None
-    return [shard.seal for shard in shards._shards]
+    return [shard.entry for shard in shards._shards]
 
 
-def test_a_growing_index_goes_from_flat_to_shards(tmp_path: Path) -> None:
+def test_growing_index_switches_from_flat_to_shards(tmp_path: Path) -> None:
     with sharded(create(tmp_path)) as store:
         index_all(store, 6)
         assert (names(tmp_path), store.info().vectors) == (["flat"], "flat")
@@ -69,18 +69,16 @@ def test_a_growing_index_goes_from_flat_to_shards(tmp_path: Path) -> None:
         assert_answers(store, of(*range(15)))
         store.set_file("/videos/v3.mp4", state="missing")
         store.save_vectors()
-    left = of(*range(3), *range(4, 15))
+    remaining = of(*range(3), *range(4, 15))
     with sharded(Store.open(tmp_path)) as store:
-        assert_answers(store, left)
+        assert_answers(store, remaining)
         only = Filters(folder="/videos/v7.mp4")
-        found = store.segments([key for key in store.search(np.ones((1, DIM)), 9, only)[1][0] if key >= 0])
-        assert len(found) == 4
-        assert {store.video(segment.video).fingerprint for segment in found} == {"v7"}
+        segments = store.segments([key for key in store.search(np.ones((1, DIM)), 9, only)[1][0] if key >= 0])
+        assert len(segments) == 4
+        assert {store.video(segment.video).fingerprint for segment in segments} == {"v7"}
 
 
-def test_an_open_index_lists_no_id_where_its_vectors_are_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_up_to_date_vectors_are_loaded_without_listing_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as store:
         index_all(store, 15)
         store.set_file("/videos/v3.mp4", state="missing")
@@ -90,20 +88,20 @@ def test_an_open_index_lists_no_id_where_its_vectors_are_up_to_date(
         assert_answers(store, of(*range(3), *range(4, 15)))
     with sharded(Store.open(tmp_path, write=True)) as store:
         before = {file: file.stat().st_mtime_ns for file in (tmp_path / "vectors").iterdir()}
-        add_video(store, "v3", seed=3)  # back again
+        add_video(store, "v3", seed=3)  # reappears
         store.save_vectors()
         assert {file: file.stat().st_mtime_ns for file in (tmp_path / "vectors").iterdir()} == before
         assert_answers(store, of(*range(15)))
 
 
-def test_a_reader_takes_over_what_a_writer_saves(tmp_path: Path) -> None:
+def test_reader_loads_what_a_writer_saves(tmp_path: Path) -> None:
     with sharded(create(tmp_path)) as writer, sharded(Store.open(tmp_path)) as reader:
         for num in (3, 12, 20, 24):
             index_all(writer, num)
             assert_answers(reader, of(*range(num)))
         add_video(writer, "v30", seed=30)
         assert_answers(reader, of(*range(24), 30))
-        assert seals(reader) == seals(writer)
+        assert entries(reader) == entries(writer)
         for video in range(22):
             writer.set_file(f"/videos/v{video}.mp4", state="missing")
         writer.prune()
@@ -112,15 +110,17 @@ def test_a_reader_takes_over_what_a_writer_saves(tmp_path: Path) -> None:
         assert names(tmp_path) == ["flat"]
 
 
-@pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq1"])  # at 8 dimensions 2 bits a value save nothing
-def test_memory_chooses_the_kind_and_is_remembered(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["ivf", "ivf-rabitq1"])  # at 8 dimensions 2 bits per value save nothing
+def test_memory_limit_determines_the_kind_and_is_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
     memory = {"ivf": 48 * 24, "ivf-rabitq1": 100}[kind]
     with sharded(create(tmp_path)) as store:
         store.set_memory(memory)
         index_all(store, 12)
         assert (store.info().vectors, store.info().memory) == (kind, memory)
         assert_answers(store, of(*range(12)))
-    assert ("more than the memory" in caplog.text) == (memory == 100)
+    assert ("memory must be at least" in caplog.text) == (memory == 100)
     with sharded(create(tmp_path)) as store:
         index_all(store, 22)
         store.set_memory(0)
@@ -131,10 +131,10 @@ def test_memory_chooses_the_kind_and_is_remembered(tmp_path: Path, caplog: pytes
             store.set_memory(-1)
 
 
-@pytest.mark.parametrize("damaged", ["flip", "head", "cut", "delete", "foreign", "no seal"])
+@pytest.mark.parametrize("damaged", ["flip", "head", "cut", "delete", "foreign", "no manifest"])
 @pytest.mark.parametrize("memory", [0, 900])
-def test_a_search_survives_any_file(tmp_path: Path, memory: int, damaged: str) -> None:
-    """Saved vectors are a convenience: right or not, the answers are those of the features."""
+def test_damaged_files_do_not_change_results(tmp_path: Path, memory: int, damaged: str) -> None:
+    """Saved vectors only save time: the results are always those of the feature files."""
     for name, first in (("index", 0), ("other", 40)):
         with sharded(create(tmp_path / name)) as store:
             store.set_memory(memory)
@@ -145,15 +145,15 @@ def test_a_search_survives_any_file(tmp_path: Path, memory: int, damaged: str) -
     data = bytearray(path.read_bytes())
     if damaged == "delete":
         path.unlink()
-    elif damaged == "no seal":
+    elif damaged == "no manifest":
         catalog = Catalog(tmp_path / "index" / "catalog.sqlite", write=True)
         catalog.run("DELETE FROM meta WHERE key = 'vectors'")
         catalog.close()
     elif damaged == "foreign":
         path.write_bytes(other.read_bytes())
     else:
-        place = {"flip": len(data) - 5, "head": 90, "cut": 0}[damaged]
-        data[place] ^= 4
+        offset = {"flip": len(data) - 5, "head": 90, "cut": 0}[damaged]
+        data[offset] ^= 4
         path.write_bytes(data[:-1] if damaged == "cut" else data)
     with sharded(Store.open(tmp_path / "index", write=True)) as store:
         assert_answers(store, of(*range(13)))
@@ -162,7 +162,7 @@ def test_a_search_survives_any_file(tmp_path: Path, memory: int, damaged: str) -
         assert store.verify_vectors() == []
 
 
-def test_every_byte_is_proved_and_bad_files_are_dropped(tmp_path: Path) -> None:
+def test_verification_finds_damaged_files_and_repair_deletes_them(tmp_path: Path) -> None:
     with sharded(create(tmp_path)) as store, sharded(Store.open(tmp_path)) as reader:
         store.set_memory(500)
         for seed in range(15):
@@ -178,7 +178,7 @@ def test_every_byte_is_proved_and_bad_files_are_dropped(tmp_path: Path) -> None:
         bad = reader.verify_vectors()
         assert [file.path for file in bad] == [str(shard), str(flat)]
         assert bad[0].reason == "No such file or directory"
-        assert bad[1].reason.startswith("it is not the file") or bad[1].reason.startswith("some of its bytes")
+        assert "checksum" in bad[1].reason
         with pytest.raises(StoreError, match="opened for reading, cannot be changed"):
             reader.verify_vectors(repair=True)
         assert_answers(reader, of(*range(15)))
@@ -190,12 +190,12 @@ def test_every_byte_is_proved_and_bad_files_are_dropped(tmp_path: Path) -> None:
         assert names(tmp_path) == ["ivf-rabitq1"]
 
 
-def test_vectors_of_an_earlier_version_are_built_anew(tmp_path: Path) -> None:
+def test_vectors_of_an_earlier_version_are_rebuilt(tmp_path: Path) -> None:
     with sharded(create(tmp_path)) as store:
         index_all(store, 3)
         old = {"sha256": "0" * 64, "kind": "flat", "dim": DIM, "total": 12, "trained": 0}
         store._catalog.set_meta("vectors", json.dumps(old))
-        (tmp_path / "vectors.faiss").write_bytes(b"as it was")
+        (tmp_path / "vectors.faiss").write_bytes(b"old")
     with sharded(Store.open(tmp_path)) as store:
         assert store.info().vectors == "none"
         assert_answers(store, of(0, 1, 2))
@@ -205,52 +205,52 @@ def test_vectors_of_an_earlier_version_are_built_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "vectors.faiss").exists()
 
 
-def test_a_reader_that_meets_a_save_asks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_retries_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sharded(create(tmp_path)) as writer, sharded(Store.open(tmp_path)) as reader:
         index_all(writer, 12)
-        asked = candidates(reader)._saved
-        answers = [asked()]
-        index_all(writer, 24)  # its shard takes the place of the one that the reader was told of
-        monkeypatch.setattr(reader._candidates, "_saved", lambda: answers.pop() if answers else asked())
+        read_manifest = faiss_vectors(reader)._saved
+        stale = [read_manifest()]
+        index_all(writer, 24)  # replaces the shard that the reader is about to open
+        monkeypatch.setattr(reader._vectors.index, "_saved", lambda: stale.pop() if stale else read_manifest())
         monkeypatch.setattr(Segments, "searchable", lambda _: pytest.fail("listed"))
         assert_answers(reader, of(*range(24)))
 
 
-FALLING_WRITER = """
+KILLED_WRITER = """
 import os, signal, sys
 from pathlib import Path
 from tests.store import samples
-from tests.store.test_candidates import sharded
+from tests.store.test_faiss_vectors import sharded
 store = sharded(samples.create(Path(sys.argv[1])))
 samples.index_all(store, 12)
 for seed in range(12, 23):
     samples.add_video(store, f"v{seed}", seed=seed)
-left, name = int(sys.argv[2]), sys.argv[3]
-kept = getattr(os, name)
-def fall(*values):
-    global left
-    left -= 1
-    if not left:
+remaining, name = int(sys.argv[2]), sys.argv[3]
+original = getattr(os, name)
+def kill(*values):
+    global remaining
+    remaining -= 1
+    if not remaining:
         os.kill(os.getpid(), signal.SIGKILL)
-    return kept(*values)
-setattr(os, name, fall)
+    return original(*values)
+setattr(os, name, kill)
 store.save_vectors()
 """
 
 
 @pytest.mark.parametrize(
-    ("moment", "call", "there"),
+    ("count", "function", "files"),
     [
         (1, "fsync", ["ivf", "unfinished"]),
         (2, "fsync", ["ivf", "ivf"]),
         (1, "unlink", ["ivf", "ivf"]),
     ],
 )
-def test_a_writer_killed_while_it_saves_costs_nothing(tmp_path: Path, moment: int, call: str, there: list[str]) -> None:
-    command = [sys.executable, "-c", FALLING_WRITER, str(tmp_path), str(moment), call]
+def test_writer_killed_while_saving_loses_nothing(tmp_path: Path, count: int, function: str, files: list[str]) -> None:
+    command = [sys.executable, "-c", KILLED_WRITER, str(tmp_path), str(count), function]
     run = subprocess.run(command, check=False, env=environment())
     assert run.returncode == -signal.SIGKILL
-    assert names(tmp_path) == there
+    assert names(tmp_path) == files
     with sharded(Store.open(tmp_path)) as reader:
         assert_answers(reader, of(*range(23)))
         assert reader.verify_vectors() == []
