@@ -1,4 +1,4 @@
-"""A tiny CLIP, small grounding heads for it, films whose frames tell their number, and the whole way written out."""
+"""A tiny CLIP, small grounding heads for it, films of numbered frames, and a naive twin of grounding."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ AT_ONCE = 12
 
 @cache
 def make_encoder(*, merging: bool = False, prompts: PromptShape | None = None, seed: int = 1) -> ClipEncoder:
-    """Give a CLIP with random weights; with ``merging`` one that joins frames as TempMe does."""
+    """Return a CLIP with random weights; with ``merging`` it merges tokens across frames as TempMe does."""
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     text = replace(TEXT, context=77, vocabulary=49408, layers=NUM_LAYERS)
@@ -91,7 +91,7 @@ def write_numbers(path: Path, numbers: Sequence[int], rate: int = 1, **how: Any)
 
 @contextmanager
 def lasting_pools() -> Iterator[None]:
-    """Let decoding processes outlive the video that they were started for: starting one takes longer than its work."""
+    """Keep decoding processes for all videos inside the context, since starting one takes longer than its work."""
     pools: dict[str, DecodePool] = {}
 
     @contextmanager
@@ -107,9 +107,9 @@ def lasting_pools() -> Iterator[None]:
 
 
 def look(path: Path, encoder: ClipEncoder, fps: float, picture_of: Callable[[int], int] = int) -> list[LayerTokens]:
-    """Decode the middle of every 1 / fps seconds, and give the layers of as many at a time as the encoder samples.
+    """Decode the frame in the middle of every 1 / fps seconds, and return the layers of batches of them.
 
-    ``picture_of`` says which of them stands for the n-th.
+    ``picture_of`` returns the index of the frame that is used as the n-th.
     """
     info = probe(path)
     num_frames = max(1, math.ceil(info.duration * fps - 0.5))
@@ -129,7 +129,7 @@ def look(path: Path, encoder: ClipEncoder, fps: float, picture_of: Callable[[int
 
 
 def gather(parts: Sequence[LayerTokens], window: Window) -> tuple[list[Any], list[Any] | None, list[Any] | None]:
-    """Collect the tokens, masks and sizes of a window's frames one by one, filled up where frames have fewer."""
+    """Return the tokens, masks and sizes of the frames of a window, padded to equal numbers of tokens."""
     rows = [(part, row) for part in parts for row in range(len(part.times))]
     layers, masks, sizes = [], [], []
     for layer in range(NUM_LAYERS):
