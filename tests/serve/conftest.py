@@ -1,4 +1,4 @@
-"""A library of plain colours, its index, and clients of apps over it."""
+"""Fixtures: videos of plain colours, their index, and clients of apps that serve it."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ URL = "http://localhost"
 
 
 def make_library(folder: Path) -> None:
-    """Write ``films`` and their ``index``."""
+    """Write the folders ``films`` and ``index``."""
     write_film(folder / "films" / "red.mp4", ("red", 3))
     write_film(folder / "films" / "blue.mp4", ("blue", 3))
     write_film(folder / "films" / "both.mp4", ("green", 5), ("red", 4), ("blue", 7))
@@ -28,7 +28,7 @@ def make_library(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder with ``films`` and their ``index``; nobody changes them."""
+    """Return a folder with ``films`` and their ``index``, shared by all tests."""
     folder = tmp_path_factory.mktemp("library")
     make_library(folder)
     return folder
@@ -36,7 +36,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(library: Path, tmp_path: Path) -> Iterator[Engine]:
-    """Open an index of one's own, whose films are everyone's."""
+    """Open a private copy of the index; its films are shared."""
     shutil.copytree(library / "index", tmp_path / "index")
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
         yield engine
@@ -44,7 +44,7 @@ def engine(library: Path, tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def own_engine(tmp_path: Path) -> Iterator[Engine]:
-    """Open an index of films that may be changed: they lie beside it."""
+    """Open a private index of private films, which tests may change."""
     make_library(tmp_path / "own")
     with Engine(tmp_path / "own" / "index", ColourEncoder()) as engine:
         yield engine
@@ -55,11 +55,11 @@ Serve = Callable[..., TestClient]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start apps; what is given goes to ``create_app``."""
+    """Return a function that starts apps; settings are passed to ``create_app``."""
     with ExitStack() as stack:
 
-        def start(engine: Engine, indexer: Indexer | None = None, **given: Any) -> TestClient:
-            app = create_app(engine, indexer or Indexer([]), **given)
+        def start(engine: Engine, indexer: Indexer | None = None, **settings: Any) -> TestClient:
+            app = create_app(engine, indexer or Indexer([]), **settings)
             return stack.enter_context(TestClient(app, base_url=URL, raise_server_exceptions=False))
 
         yield start
@@ -67,10 +67,10 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def client(serve: Serve, engine: Engine) -> TestClient:
-    """Start the app as it is by default."""
+    """Return a client of the app with default settings."""
     return serve(engine)
 
 
 def find_id(engine: Engine, name: str) -> int:
-    """Give the id of a film by its file's name."""
+    """Return the id of a video by its file name."""
     return next(video.id for video in engine.videos() if Path(video.paths[0]).name == name)

@@ -1,4 +1,4 @@
-"""What is done with the page of ``vidret serve`` in a browser, and how it is waited for."""
+"""Actions on the page in a browser, and waiting for their effects."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Locator, Page, expect
 
-# The lowest contrast of a text to its ground (WCAG 2), and the text.
+# Returns the lowest contrast of a text to its background (WCAG 2), and the text.
 CONTRASTS = """() => {
     const number = (colour) => colour.match(/[\\d.]+/g).map(Number);
     const light = (colour) => {
@@ -34,23 +34,23 @@ CONTRASTS = """() => {
 
 
 def shoot(page: Page, name: str) -> None:
-    """Keep a picture for people to look at, in the folder VIDRET_SHOTS where that is set."""
+    """Save a screenshot in the folder VIDRET_SHOTS, if that is set."""
     if folder := os.environ.get("VIDRET_SHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def cards(page: Page) -> Locator:
-    """Find the results."""
+    """Return the locator of the results."""
     return page.locator("#results .card a")
 
 
 def titles(page: Page) -> Locator:
-    """Find the titles of the results."""
+    """Return the locator of the titles of the results."""
     return page.locator("#results .title")
 
 
 def place_of(page: Page) -> dict[str, str]:
-    """Read what the address says."""
+    """Return the parameters of the URL."""
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
 
 
@@ -68,12 +68,12 @@ def ask(page: Page, query: str) -> None:
 
 
 def time_of(page: Page) -> float:
-    """Tell where the open video is."""
+    """Return the time of the open video."""
     return float(page.evaluate("document.getElementById('film').currentTime"))
 
 
 def wait_until(page: Page, condition: str) -> None:
-    """Wait until JavaScript is true; the page's policy forbids the eval that playwright's own waiting takes."""
+    """Wait until a JavaScript condition is true; the page's policy forbids the eval that Playwright's waiting uses."""
     page.evaluate(
         f"""() => new Promise((resolve, reject) => {{
             const late = Date.now() + 10_000;
@@ -88,7 +88,7 @@ def wait_until(page: Page, condition: str) -> None:
 
 
 def wait_for_time(page: Page, time: float, *, tolerance: float = 0.3) -> None:
-    """Wait until the open video is there."""
+    """Wait until the open video is at a time."""
     wait_until(page, f"Math.abs(document.getElementById('film').currentTime - {time}) < {tolerance}")
 
 
@@ -98,14 +98,14 @@ def wait_for_film(page: Page) -> None:
 
 
 def give_by_file(page: Page, picture: Path) -> None:
-    """Choose a picture."""
+    """Choose an image file."""
     with page.expect_file_chooser() as choosing:
-        page.get_by_role("button", name="Search by a picture").click()
+        page.get_by_role("button", name="Search by image").click()
     choosing.value.set_files(picture)
 
 
 def give_by_event(page: Page, picture: Path, event: str) -> None:
-    """Drop or paste a picture."""
+    """Drop or paste an image."""
     content = base64.b64encode(picture.read_bytes()).decode()
     page.evaluate(
         """async ([content, event]) => {

@@ -1,4 +1,4 @@
-"""Real films and their index, a server of them that listens, and a browser to look at its page."""
+"""Real films and their index, a server for them, and a browser."""
 
 import contextlib
 import json
@@ -26,11 +26,15 @@ from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 
 MARKUP = '<i>tilted & "quoted"'
-TOUR = (("bigbuckbunny", 5), ("bikes", 8), ("carphone_pristine", 4))  # sample films in a row, and their seconds
-OLD = 1_500_000_000.0  # when the tour was changed last: the 14th of July, 2017
+TOUR = (
+    ("bigbuckbunny", 5),
+    ("bikes", 8),
+    ("carphone_pristine", 4),
+)  # concatenated sample films, and their durations in seconds
+OLD = 1_500_000_000.0  # modification time of the tour: 14 July 2017
 REPORT = asdict(IndexReport(encoded=1, failed=[("a", "b")], elapsed=3.0, interrupted=True))
 PROGRESS = {"share": 0.25, "done": 1, "files": 4, "failed": 1, "elapsed": 20.0, "left": 60.0}
-# A run of ``vidret index`` that says how far it is, and ends when it is interrupted.
+# A run of ``vidret index`` that prints its progress, and ends when it is interrupted.
 STEADY_RUN = f"""
 import signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -41,7 +45,7 @@ print({json.dumps(REPORT)!r})
 
 
 def write_library(folder: Path) -> Path:
-    """Write films: real ones, one that no browser plays, one of a strange name, a broken one, and one to be deleted."""
+    """Write films: real ones, an unplayable one, one with a strange name, a broken one, and one to be deleted."""
     films, samples = folder / "films", sample_videos()
     (films / "people").mkdir(parents=True)
     shutil.copy(samples / "bikes.mp4", films)
@@ -56,11 +60,11 @@ def write_library(folder: Path) -> Path:
 
 
 def join_films(parts: list[tuple[Path, float]], out: Path, *, codec: str = "libx264", rate: int = 12) -> None:
-    """Write the beginnings of films as one small film."""
+    """Write the first seconds of several films as one small film."""
     with av.open(str(out), "w") as container:
         stream = cast(Any, container.add_stream(codec, rate=rate))
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 320, 180, "yuv420p", rate
-        number = 0
+        num_frames = 0
         for path, seconds in parts:
             with av.open(str(path)) as film:
                 due = 0.0
@@ -68,15 +72,15 @@ def join_films(parts: list[tuple[Path, float]], out: Path, *, codec: str = "libx
                     if frame.time is None or frame.time < due or due >= seconds:
                         continue
                     small = frame.reformat(320, 180, "yuv420p")
-                    small.pts, small.time_base = number, Fraction(1, rate)
+                    small.pts, small.time_base = num_frames, Fraction(1, rate)
                     container.mux(stream.encode(small))
-                    number, due = number + 1, due + 1 / rate
+                    num_frames, due = num_frames + 1, due + 1 / rate
         container.mux(stream.encode())
 
 
 @contextlib.contextmanager
 def serve_page(engine: Engine, *, roots: tuple[Path, ...] = (), token: str | None = None) -> Iterator[str]:
-    """Serve an engine on a free port, and give the address of its page."""
+    """Serve an engine on a free port, and yield the URL of its page."""
     app = create_app(engine, Indexer([], roots, program=STEADY_RUN), token=token)
     config = uvicorn.Config(app, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -91,7 +95,7 @@ def serve_page(engine: Engine, *, roots: tuple[Path, ...] = (), token: str | Non
 
 
 def make_index(folder: Path, encoder: Encoder, films: Path | None = None) -> Engine:
-    """Open an engine over an index of films, or over an empty one."""
+    """Return an engine with an index of films, or with an empty one."""
     engine = Engine.open(folder, encoder=encoder)
     engine.index([films] if films else [])
     return engine
@@ -99,7 +103,7 @@ def make_index(folder: Path, encoder: Encoder, films: Path | None = None) -> Eng
 
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Start the browser that was found for these tests."""
+    """Start the browser that was found for these tests, and yield it."""
     path = find_browser()
     assert path is not None, HOW_TO_INSTALL
     with sync_playwright() as playwright:

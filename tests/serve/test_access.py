@@ -1,4 +1,4 @@
-"""Who is let in, and how much of what they send."""
+"""Tests of access control and of limits of request bodies."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from vidret.serve.bodies import MAX_BYTES
 from vidret.serve.indexing import Indexer
 
 TOKEN = "a+token/of=16~chars"
-READS = (
+PATHS = (
     "/",
     "/page/main.js",
     "/api/videos",
@@ -34,8 +34,8 @@ def guarded(serve: Serve, engine: Engine) -> TestClient:
     return serve(engine, token=TOKEN)
 
 
-@pytest.mark.parametrize("path", READS)
-def test_nothing_is_given_without_the_token(guarded: TestClient, path: str) -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_requests_without_the_token_are_refused(guarded: TestClient, path: str) -> None:
     for headers in (
         {},
         {"Authorization": "Bearer wrong"},
@@ -48,47 +48,47 @@ def test_nothing_is_given_without_the_token(guarded: TestClient, path: str) -> N
         assert TOKEN not in answer.text
 
 
-def test_the_token_opens_as_a_header(guarded: TestClient) -> None:
+def test_token_in_a_header_is_accepted(guarded: TestClient) -> None:
     for scheme in ("Bearer", "bearer"):
         assert guarded.get("/api/videos", headers={"Authorization": f"{scheme} {TOKEN}"}).status_code == 200
 
 
-def test_the_token_in_the_address_becomes_a_cookie(guarded: TestClient) -> None:
+def test_token_in_the_url_becomes_a_cookie(guarded: TestClient) -> None:
     answer = guarded.get("/", params={"token": TOKEN, "q": "a dog"}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/?q=a+dog")
-    told = answer.headers["set-cookie"].lower()
-    assert "httponly" in told
-    assert "samesite=strict" in told
-    assert guarded.get("/").status_code == 200, "the client keeps cookies"
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert guarded.get("/").status_code == 200, "the client sends the cookie"
     assert guarded.get("/api/videos").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/?token=wrong", f"/api/videos?token={TOKEN}", f"/nothing?token={TOKEN}"])
-def test_addresses_open_only_the_page_and_only_rightly(guarded: TestClient, path: str) -> None:
+def test_token_in_other_urls_is_refused(guarded: TestClient, path: str) -> None:
     answer = guarded.get(path, follow_redirects=False)
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000", "LocalHost"])
-def test_this_machine_may_be_named(client: TestClient, host: str) -> None:
+def test_local_host_names_are_accepted(client: TestClient, host: str) -> None:
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:8000", "127.0.0.1@evil", ""])
-def test_another_name_for_this_machine_is_refused(client: TestClient, host: str) -> None:
+def test_other_host_names_are_refused_locally(client: TestClient, host: str) -> None:
     answer = client.get("/healthz", headers={"Host": host})
     assert (answer.status_code, answer.headers["content-type"]) == (421, "application/problem+json")
 
 
-def test_elsewhere_any_name_will_do(serve: Serve, engine: Engine) -> None:
+def test_any_host_name_is_accepted_on_other_addresses(serve: Serve, engine: Engine) -> None:
     client = serve(engine, host="0.0.0.0", token=TOKEN)
     headers = {"Host": "videos.example", "Authorization": f"Bearer {TOKEN}"}
     assert client.get("/healthz", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["[", "a]b", "videos.example/?", "videos.example#", "user@videos.example", "a b", ""])
-def test_elsewhere_a_host_must_be_one(serve: Serve, engine: Engine, host: str) -> None:
+def test_malformed_host_is_refused_on_other_addresses(serve: Serve, engine: Engine, host: str) -> None:
     client = serve(engine, host="0.0.0.0", token=TOKEN)
     for path in ("/", "/api/videos"):
         answer = client.get(path, headers={"Host": host, "Authorization": f"Bearer {TOKEN}"})
@@ -98,7 +98,7 @@ def test_elsewhere_a_host_must_be_one(serve: Serve, engine: Engine, host: str) -
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "http://localhost:9000", "https://localhost", "null", "http://[", ""]
 )
-def test_pages_of_others_change_and_ask_nothing(client: TestClient, origin: str) -> None:
+def test_requests_of_other_origins_are_refused(client: TestClient, origin: str) -> None:
     headers = {"Origin": origin}
     for answer in (
         client.post("/api/search", json={"query": "red"}, headers=headers),
@@ -111,7 +111,7 @@ def test_pages_of_others_change_and_ask_nothing(client: TestClient, origin: str)
     assert client.post("/api/search", json={"query": "red"}, headers={"Origin": "http://localhost"}).status_code == 200
 
 
-def test_behind_a_proxy_that_speaks_tls_the_browser_says_what_is_one_origin(client: TestClient) -> None:
+def test_sec_fetch_site_decides_behind_a_tls_proxy(client: TestClient) -> None:
     def ask(site: str) -> int:
         headers = {"Origin": "https://localhost", "Sec-Fetch-Site": site}
         return client.post("/api/search", json={"query": "red"}, headers=headers).status_code
@@ -120,7 +120,7 @@ def test_behind_a_proxy_that_speaks_tls_the_browser_says_what_is_one_origin(clie
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_pages_of_others_embed_nothing_and_may_link_here(client: TestClient, site: str) -> None:
+def test_other_sites_may_link_but_not_embed(client: TestClient, site: str) -> None:
     for path in ("/", "/api/videos/1/stream", "/api/thumbnails/1", "/api/videos/1/curve?q=red"):
         for mode in ("no-cors", "cors"):
             answer = client.get(path, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode})
@@ -129,13 +129,13 @@ def test_pages_of_others_embed_nothing_and_may_link_here(client: TestClient, sit
         assert client.get(path, headers={"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}).status_code == 200
 
 
-def test_there_are_no_web_sockets(client: TestClient) -> None:
+def test_web_sockets_are_refused(client: TestClient) -> None:
     for path in ("/", "/page/main.js", "/api/videos"):
         with pytest.raises(WebSocketDisconnect), client.websocket_connect(path):
             pass
 
 
-def test_a_body_is_as_large_as_it_says_and_not_too_large(client: TestClient) -> None:
+def test_body_above_the_limit_is_refused(client: TestClient) -> None:
     answer = client.post(
         "/api/search", content=b'"' + b"x" * MAX_BYTES + b'"', headers={"Content-Type": "application/json"}
     )
@@ -143,7 +143,7 @@ def test_a_body_is_as_large_as_it_says_and_not_too_large(client: TestClient) -> 
     assert answer.json()["detail"] == "the body must have at most 16 MiB, got more"
 
 
-def test_a_body_that_does_not_say_its_size_is_counted(client: TestClient) -> None:
+def test_chunked_body_above_the_limit_is_refused(client: TestClient) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(MAX_BYTES // 1024 + 1):
             yield b"x" * 1024
@@ -153,14 +153,14 @@ def test_a_body_that_does_not_say_its_size_is_counted(client: TestClient) -> Non
     assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
 
 
-def test_a_body_of_a_million_fields_is_not_read(client: TestClient) -> None:
+def test_body_with_a_million_fields_is_refused(client: TestClient) -> None:
     fields = b",".join(b'"a%d":1' % number for number in range(1_000_000))
     answer = client.post("/api/search", content=b"{%b}" % fields, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
     assert answer.json()["detail"] == "the body must have at most 20000 commas, got more"
 
 
-def test_all_bodies_together_are_limited(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_size_of_bodies_is_limited(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "MAX_HELD_BYTES", 1000)
 
     def ask(size: int) -> Any:
@@ -168,11 +168,11 @@ def test_all_bodies_together_are_limited(client: TestClient, monkeypatch: pytest
 
     refused = ask(2000)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert [ask(700).status_code for _ in range(3)] == [200, 200, 200], "what was answered is held no longer"
+    assert [ask(700).status_code for _ in range(3)] == [200, 200, 200], "bodies are released after the response"
 
 
 @pytest.mark.parametrize("path", ["/", "/page/style.css", "/api/videos", "/api/videos/99", "/api/videos/1/stream"])
-def test_browsers_are_told_to_be_careful(client: TestClient, path: str) -> None:
+def test_responses_have_security_headers(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     policy = headers["content-security-policy"]
     assert policy.startswith("default-src 'self'; img-src 'self' data: blob:; media-src 'self'")
@@ -180,7 +180,7 @@ def test_browsers_are_told_to_be_careful(client: TestClient, path: str) -> None:
     assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_the_page_needs_nothing_that_the_policy_forbids(client: TestClient) -> None:
+def test_page_complies_with_its_policy(client: TestClient) -> None:
     page = client.get("/").text
     assert "<style" not in page
     assert " style=" not in page
@@ -188,7 +188,7 @@ def test_the_page_needs_nothing_that_the_policy_forbids(client: TestClient) -> N
     assert page.count("<script") == page.count('<script type="module" src="/page/')
 
 
-def test_the_network_is_served_with_a_token_only(engine: Engine) -> None:
+def test_network_address_needs_a_token(engine: Engine) -> None:
     for host in ("0.0.0.0", "192.168.1.7", "::", "videos.example"):
         with pytest.raises(
             VidretError, match=rf"token must be given to listen on {host}, which other machines can reach"
@@ -201,7 +201,7 @@ def test_the_network_is_served_with_a_token_only(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "short", "with a space", "with;semicolon", "with\nline", "ümlauts!"])
-def test_a_token_must_be_fit_to_be_sent(token: str) -> None:
-    with pytest.raises(VidretError, match="token must be 8 or more letters") as told:
+def test_malformed_token_is_refused(token: str) -> None:
+    with pytest.raises(VidretError, match="token must be 8 or more letters") as error:
         check_access("localhost", token)
-    assert not token or token not in str(told.value)
+    assert not token or token not in str(error.value)

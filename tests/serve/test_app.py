@@ -1,4 +1,4 @@
-"""The app as a whole: its page, its health, and that every route keeps to the document that describes it."""
+"""Tests of the app: its page, its health, and the conformance of all routes to the OpenAPI document."""
 
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -29,7 +29,7 @@ EXAMPLES = settings(
 )
 
 
-def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
+def test_page_and_its_files_are_served(client: TestClient) -> None:
     page = client.get("/")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     for name in ("main.js", "style.css", "icon.svg"):
@@ -41,16 +41,16 @@ def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
 
 
 def test_health(client: TestClient) -> None:
-    told = client.get("/healthz").json()
-    assert (told["status"], told["videos"]) == ("ok", 3)
-    assert told["version"]
+    health = client.get("/healthz").json()
+    assert (health["status"], health["videos"]) == ("ok", 3)
+    assert health["version"]
 
 
-def test_documents_that_load_from_elsewhere_are_off(client: TestClient) -> None:
+def test_documentation_pages_with_external_scripts_are_disabled(client: TestClient) -> None:
     assert [client.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404]
 
 
-def test_a_full_queue_is_told_over_http(serve: Serve, engine: Engine) -> None:
+def test_full_queue_is_reported_over_http(serve: Serve, engine: Engine) -> None:
     answer = serve(engine, queue=0).post("/api/search", json={"query": "red"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -63,7 +63,7 @@ def document(library: Any) -> Any:
         return client.get("/openapi.json").json()
 
 
-def test_every_example_is_true_to_its_schema(document: Any) -> None:
+def test_examples_match_their_schemas(document: Any) -> None:
     schemas = document["components"]["schemas"]
     assert len(schemas) > 15
     for name, schema in schemas.items():
@@ -85,7 +85,7 @@ def test_every_request_has_an_example(document: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_every_route_is_as_described(engine: Engine, mode: GenerationMode) -> None:
+def test_routes_conform_to_the_document(engine: Engine, mode: GenerationMode) -> None:
     app = create_app(engine, Indexer([]))
     described = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"Host": "localhost"})
     known, seen = engine.videos()[0].id, set()
@@ -96,13 +96,13 @@ def test_every_route_is_as_described(engine: Engine, mode: GenerationMode) -> No
 
         @settings(EXAMPLES)
         @given(case=operation.as_strategy(generation_mode=mode))
-        def keeps_to_it(case: schemathesis.Case[Any]) -> None:
+        def conforms(case: schemathesis.Case[Any]) -> None:
             if mode.is_positive and case.path_parameters:
                 case.path_parameters["id"] = known
-            # No schema can say what a whole picture is, or that one of two fields must be there.
+            # A schema cannot express a complete image, or that one of two fields is required.
             case.call_and_validate(base_url=URL, excluded_checks=[positive_data_acceptance])
 
-        # A route that takes nothing cannot be asked wrongly.
+        # A route without parameters has no invalid requests.
         with suppress(Unsatisfiable) if mode.is_negative else nullcontext():
-            keeps_to_it()
+            conforms()
     assert {"POST /api/search", "GET /api/videos/{id}/stream", "DELETE /api/index", "GET /metrics"} <= seen

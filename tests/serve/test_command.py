@@ -1,4 +1,4 @@
-"""``vidret serve``: what it refuses, what it says, and the whole of it over real sockets."""
+"""Tests of ``vidret serve``: its refusals, its messages, and the server over real sockets."""
 
 import json
 import os
@@ -46,7 +46,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``vidret serve`` in this process, without serving; give its exit code and what it says."""
+    """Return a function that runs ``vidret serve`` without serving, and returns its exit code and stderr."""
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     monkeypatch.setattr(uvicorn.Server, "run", lambda _server, sockets: None)
     monkeypatch.delenv("VIDRET_TOKEN", raising=False)
@@ -60,13 +60,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
-def test_it_says_where_it_is(run: Run, engine: Engine) -> None:
-    code, told = run("--index", engine.path)
+def test_url_is_printed(run: Run, engine: Engine) -> None:
+    code, message = run("--index", engine.path)
     assert code == 0
-    assert re.search(rf"{engine.path} is served at http://127.0.0.1:\d+/ \(press Ctrl-C to stop\)", told)
+    assert re.search(rf"{engine.path} is served at http://127.0.0.1:\d+/ \(press Ctrl-C to stop\)", message)
 
 
-def test_the_link_holds_the_token(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_contains_the_token(run: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "token" not in run("--index", engine.path)[1].split(" is served at ")[1]
     assert "/?token=a%2Btoken%2F " in run("--index", engine.path, "--token", "a+token/")[1]
     monkeypatch.setenv("VIDRET_TOKEN", "from-the-environment")
@@ -83,18 +83,20 @@ def test_the_link_holds_the_token(run: Run, engine: Engine, monkeypatch: pytest.
         (["--host", "no.such.host.invalid", "--token", "long-enough"], "no.such.host.invalid:0: cannot listen here"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_sentence(run: Run, engine: Engine, arguments: list[str], sentence: str) -> None:
-    code, told = run("--index", engine.path, *arguments)
+def test_invalid_settings_are_refused_in_one_sentence(
+    run: Run, engine: Engine, arguments: list[str], sentence: str
+) -> None:
+    code, message = run("--index", engine.path, *arguments)
     assert code == 1
-    assert told.startswith(f"error: {sentence}")
+    assert message.startswith(f"error: {sentence}")
 
 
-def test_an_index_may_begin_empty(run: Run, tmp_path: Path) -> None:
+def test_new_index_is_created_empty(run: Run, tmp_path: Path) -> None:
     assert run("--index", tmp_path / "new", "--allow-index", tmp_path)[0] == 0
     assert Store.exists(tmp_path / "new")
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_port_in_use_is_reported() -> None:
     with (
         listen("127.0.0.1", 0) as taken,
         pytest.raises(VidretError, match="cannot listen here: Address already in use"),
@@ -102,7 +104,7 @@ def test_a_port_that_is_taken_is_told() -> None:
         listen("127.0.0.1", taken.getsockname()[1])
 
 
-def test_addresses_can_be_opened() -> None:
+def test_page_url_of_addresses() -> None:
     with listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         assert page_url(listening, None) == f"http://127.0.0.1:{port}/"
@@ -111,7 +113,7 @@ def test_addresses_can_be_opened() -> None:
         assert page_url(everywhere, None).startswith(f"http://{socket.gethostname()}:")
 
 
-def test_nobody_sits_at_a_test() -> None:
+def test_tests_have_no_display() -> None:
     assert not has_display()
 
 
@@ -120,7 +122,7 @@ def test_nobody_sits_at_a_test() -> None:
 
 @pytest.fixture
 def url(engine: Engine) -> Iterator[str]:
-    """Run a server; give where."""
+    """Run a server, and yield its URL."""
     with listen("127.0.0.1", 0) as listening:
         server = make_server(create_app(engine, Indexer([])), graceful_s=1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -137,7 +139,7 @@ def ask(url: str, query: str = "red") -> Any:
         return json.load(answer)
 
 
-def test_slow_clients_keep_nobody_waiting(url: str, engine: Engine) -> None:
+def test_slow_clients_do_not_block_others(url: str, engine: Engine) -> None:
     film = Path(engine.video(find_id(engine, "red.mp4")).paths[0])
     whole, about = film.read_bytes(), film.stat()
     port = int(url.rsplit(":", 1)[1])
@@ -147,7 +149,7 @@ def test_slow_clients_keep_nobody_waiting(url: str, engine: Engine) -> None:
         b"GET /api/videos HTTP/1.1\r\nHost: loc",
         stream.encode(),  # the answer is never read
     ]
-    os.truncate(film, 1 << 30)  # no end in sight, and no room on the disk either
+    os.truncate(film, 1 << 30)  # a sparse file, larger than any buffer
     slow = []
     try:
         for number in range(90):
@@ -164,7 +166,7 @@ def test_slow_clients_keep_nobody_waiting(url: str, engine: Engine) -> None:
         os.utime(film, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
-def test_a_body_without_a_length_is_cut_off(url: str) -> None:
+def test_endless_body_is_cut_off(url: str) -> None:
     with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as client:
         client.settimeout(20)
         client.sendall(
@@ -182,7 +184,7 @@ def test_a_body_without_a_length_is_cut_off(url: str) -> None:
         assert sent < 64
 
 
-def test_the_remote_engine_gives_what_the_engine_gives(url: str, engine: Engine, library: Path) -> None:
+def test_remote_engine_returns_what_the_engine_returns(url: str, engine: Engine, library: Path) -> None:
     number = find_id(engine, "both.mp4")
     picture = read_image(decode_base64(BLUE))
     with RemoteEngine(url) as remote:
@@ -199,7 +201,7 @@ def test_the_remote_engine_gives_what_the_engine_gives(url: str, engine: Engine,
             remote.search(" ")
 
 
-def test_the_whole_command(engine: Engine) -> None:
+def test_command_serves_and_stops(engine: Engine) -> None:
     command = [sys.executable, "-c", COLOURED, "serve", "--index", str(engine.path), "--port", "0", "--no-open"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""Connections over real sockets: nobody who sends slowly, or nothing, keeps one for ever or keeps others out."""
+"""Tests of connections over real sockets: slow and silent clients neither keep a connection nor block others."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ class Few(Connection):
 
 @contextmanager
 def running(app: object, connection: type[Connection]) -> Iterator[int]:
-    """Run a server; give its port."""
+    """Run a server, and yield its port."""
     with listen("127.0.0.1", 0) as listening:
         server = make_server(app, connection=connection, graceful_s=1)  # type: ignore[arg-type]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -62,7 +62,7 @@ def connect(port: int) -> socket.socket:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """Read until the server hangs up."""
+    """Read until the server closes the connection."""
     got = b""
     while part := client.recv(1 << 16):
         got += part
@@ -70,7 +70,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def read_head(client: socket.socket) -> bytes:
-    """Read one answer, and return its first line and headers."""
+    """Read one response, and return its status line and headers."""
     with client.makefile("rb") as file:
         lines = list(iter(file.readline, b"\r\n"))
         for line in lines:
@@ -80,7 +80,7 @@ def read_head(client: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: loc", GET, GET + b"GET /hea"])
-def test_a_head_that_does_not_come_is_not_waited_for(hasty: int, sent: bytes) -> None:
+def test_missing_head_times_out(hasty: int, sent: bytes) -> None:
     with connect(hasty) as client:
         client.sendall(sent)
         started = time.monotonic()
@@ -88,12 +88,12 @@ def test_a_head_that_does_not_come_is_not_waited_for(hasty: int, sent: bytes) ->
         assert time.monotonic() - started < 3
 
 
-def test_a_head_in_drops_is_not_waited_for(hasty: int) -> None:
+def test_slow_head_times_out(hasty: int) -> None:
     with connect(hasty) as client:
         client.sendall(GET)
         time.sleep(0.05)
         sent = 0
-        with suppress(OSError):  # the server has hung up
+        with suppress(OSError):  # the server has closed the connection
             while sent < 40:
                 client.sendall(b"G")
                 sent += 1
@@ -101,17 +101,17 @@ def test_a_head_in_drops_is_not_waited_for(hasty: int) -> None:
         assert sent < 20
 
 
-def test_requests_in_a_row_have_the_time_each(engine: Engine) -> None:
+def test_each_request_has_the_full_time(engine: Engine) -> None:
     with running(create_app(engine, Indexer([])), Patient) as port, connect(port) as client:
         for _ in range(3):
             time.sleep(0.5)
             client.sendall(GET)
             assert read_head(client).startswith(b"HTTP/1.1 200 OK")
         client.sendall(GET * 20)
-        assert read_all(client).count(b"HTTP/1.1 200 OK") == 20, "also such as come together"
+        assert read_all(client).count(b"HTTP/1.1 200 OK") == 20, "also pipelined requests"
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(hasty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_body_times_out(hasty: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "TIMEOUT_S", 0.3)
     for sent in (b"", b"{"):
         with connect(hasty) as client:
@@ -123,7 +123,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(hasty: int, monkeypatch: py
 
 @pytest.mark.parametrize("num_bytes", [bodies.MAX_BYTES + 1, 2 * bodies.MAX_BYTES])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_who_sends_too_much_can_read_why(hasty: int, num_bytes: int, chunked: bool) -> None:
+def test_client_that_sends_too_much_can_read_the_response(hasty: int, num_bytes: int, chunked: bool) -> None:
     head = POST % num_bytes
     body = b" " * num_bytes
     if chunked:
@@ -137,7 +137,7 @@ def test_who_sends_too_much_can_read_why(hasty: int, num_bytes: int, chunked: bo
     assert json.loads(got.partition(b"\r\n\r\n")[2])["detail"] == "the body must have at most 16 MiB, got more"
 
 
-def test_who_sends_a_large_body_without_a_token_can_read_why(engine: Engine) -> None:
+def test_client_without_a_token_can_read_the_response_after_a_large_body(engine: Engine) -> None:
     with running(create_app(engine, Indexer([]), token="long-enough"), Hasty) as port, connect(port) as client:
         client.sendall(POST % 8_000_000)
         client.sendall(b" " * 8_000_000)
@@ -145,7 +145,7 @@ def test_who_sends_a_large_body_without_a_token_can_read_why(engine: Engine) -> 
 
 
 class Gated:
-    """An app that answers once its gate is open."""
+    """An app that responds once its gate is open."""
 
     def __init__(self) -> None:
         self.gate, self.entered = threading.Event(), threading.Semaphore(0)
@@ -160,7 +160,7 @@ class Gated:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
-def test_the_longest_quiet_makes_room_for_the_next() -> None:
+def test_longest_idle_connection_is_closed() -> None:
     with running(Gated(), Few) as port, ExitStack() as stack:
         quiet = [stack.enter_context(connect(port)) for _ in range(6)]
         for client in quiet:
@@ -177,7 +177,7 @@ def test_the_longest_quiet_makes_room_for_the_next() -> None:
             assert quiet[0].recv(1) == b""
 
 
-def test_whoever_is_served_is_left_in_peace() -> None:
+def test_busy_connections_are_not_closed() -> None:
     app = Gated()
     with running(app, Few) as port, ExitStack() as stack:
         busy = [stack.enter_context(connect(port)) for _ in range(3)]
@@ -193,7 +193,7 @@ def test_whoever_is_served_is_left_in_peace() -> None:
 
 
 class Endless:
-    """An app whose answer has no end."""
+    """An app with an endless response."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -205,7 +205,7 @@ class Endless:
         await send({"type": "http.response.body", "body": b""})
 
 
-def test_whoever_takes_nothing_of_an_answer_makes_room_too() -> None:
+def test_connection_that_does_not_read_is_closed() -> None:
     with running(Endless(), Few) as port, ExitStack() as stack:
         for _ in range(6):
             client = stack.enter_context(connect(port))

@@ -1,4 +1,4 @@
-"""Pictures that come from anywhere: whole ones are read, the others cost nothing."""
+"""Tests of query images: valid ones are decoded, others are refused cheaply."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ from vidret.types import Picture
 from vidret.video.images import KINDS, LONGEST_SIDE, read_image
 
 
-def decode_picture(text: str) -> Picture:
+def decode_image(text: str) -> Picture:
     return read_image(decode_base64(text))
 
 
@@ -26,32 +26,32 @@ def noise(*size: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_read(kind: str) -> None:
-    picture = decode_picture(encode(Image.new("RGB", (30, 20), (200, 30, 30)), kind))
-    assert picture.shape == (20, 30, 3)
-    assert picture.dtype == np.uint8
-    assert np.abs(picture.astype(int) - (200, 30, 30)).max() < 12
+def test_every_format_is_read(kind: str) -> None:
+    image = decode_image(encode(Image.new("RGB", (30, 20), (200, 30, 30)), kind))
+    assert image.shape == (20, 30, 3)
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - (200, 30, 30)).max() < 12
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
-    assert decode_picture(encode(Image.new(mode, (30, 20)), kind)).shape == (20, 30, 3)
+    assert decode_image(encode(Image.new(mode, (30, 20)), kind)).shape == (20, 30, 3)
 
 
-def test_pictures_stand_the_way_up_that_they_say() -> None:
-    out, turned = io.BytesIO(), Image.Exif()
-    turned[0x0112] = 6
-    noise(20, 30).save(out, "JPEG", exif=turned)
-    assert decode_picture(base64.b64encode(out.getvalue()).decode()).shape == (30, 20, 3)
+def test_exif_rotation_is_applied() -> None:
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    noise(20, 30).save(out, "JPEG", exif=exif)
+    assert decode_image(base64.b64encode(out.getvalue()).decode()).shape == (30, 20, 3)
 
 
-def test_large_pictures_become_small() -> None:
-    assert max(decode_picture(encode(Image.new("RGB", (3000, 2000)))).shape) == LONGEST_SIDE
+def test_large_images_are_shrunk() -> None:
+    assert max(decode_image(encode(Image.new("RGB", (3000, 2000)))).shape) == LONGEST_SIDE
 
 
 def bomb(width: int, height: int) -> str:
-    """Promise a picture of any size in a few bytes."""
+    """Return a small PNG file whose header claims any size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -63,38 +63,38 @@ def bomb(width: int, height: int) -> str:
 
 
 @pytest.mark.parametrize("side", [6400, 10_000, 15_000, 60_000])
-def test_bombs_are_not_unpacked(side: int) -> None:
+def test_decompression_bombs_are_refused(side: int) -> None:
     with pytest.raises(VidretError, match="image must have at most 40 megapixels, got more"):
-        decode_picture(bomb(side, side))
+        decode_image(bomb(side, side))
 
 
 BROKEN = base64.b64decode(encode(noise(64, 64)))
 OTHER = {
-    "no picture": base64.b64encode(b"no picture at all").decode(),
-    "nothing": "data:,",
+    "no image": base64.b64encode(b"no image at all").decode(),
+    "empty": "data:,",
     "cut off": base64.b64encode(BROKEN[:2000]).decode(),
     "damaged": base64.b64encode(BROKEN[:500] + bytes(500) + BROKEN[1000:]).decode(),
-    "another kind": encode(Image.new("RGB", (8, 8)), "TIFF"),
+    "another format": encode(Image.new("RGB", (8, 8)), "TIFF"),
 }
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_what_is_no_whole_picture_is_told(name: str) -> None:
+def test_invalid_images_are_refused(name: str) -> None:
     with pytest.raises(VidretError, match=r"image must be a complete image file \(JPEG, PNG, WEBP, GIF, BMP\)"):
-        decode_picture(OTHER[name])
+        decode_image(OTHER[name])
 
 
 @pytest.mark.parametrize("text", ["not base64!", BLUE[:-1], "ü", "data:image/png;base64,%%%"])
-def test_what_is_no_base64_is_told(text: str) -> None:
+def test_invalid_base64_is_refused(text: str) -> None:
     with pytest.raises(VidretError, match="image must be base64, got something else"):
-        decode_picture(text)
+        decode_image(text)
 
 
-def test_the_reader_gives_the_same_from_a_process_of_its_own() -> None:
+def test_reader_gives_the_same_from_a_process() -> None:
     text = encode(noise(40, 60))
     reader = ImageReader()
     try:
-        assert (asyncio.run(reader.read(text)) == decode_picture(text)).all()
+        assert (asyncio.run(reader.read(text)) == decode_image(text)).all()
         for wrong, sentence in (
             (bomb(10_000, 10_000), "image must have at most 40 megapixels, got more"),
             (OTHER["damaged"], "image must be a complete image file"),
@@ -106,7 +106,7 @@ def test_the_reader_gives_the_same_from_a_process_of_its_own() -> None:
         reader.close()
 
 
-def test_a_picture_that_takes_too_long_is_given_up() -> None:
+def test_slow_image_times_out() -> None:
     reader = ImageReader(timeout_s=0.001)
     try:
         with pytest.raises(VidretError, match=r"image cannot be decoded: no answer from the decoder for 0.001 s"):

@@ -1,4 +1,4 @@
-"""The process that indexes: how it is started, listened to and ended, with programs that stand in for the real one."""
+"""Tests of the indexing process: start, progress, report and end, with programs in place of the real one."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from vidret.engine import Engine
 from vidret.serve.indexing import PROGRAM, Indexer
 
 ECHO = "import json, sys; print(json.dumps({'argv': sys.argv[1:]}))"
-# It says that it is there, and then does as it is told by an interrupt.
+# Prints progress, and stops when it is interrupted.
 OBEDIENT = """
 import json, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def run(program: str, root: Path, **given: Any) -> dict[str, Any]:
-    """Run a program to its end, and give its report."""
+    """Run a program to its end, and return its report."""
     indexer = Indexer(["--index", "here"], [root], program=program)
     indexer.start([str(root)], **given)
     indexer.wait()
@@ -48,7 +48,7 @@ def run(program: str, root: Path, **given: Any) -> dict[str, Any]:
 
 
 def begin(program: str, root: Path) -> Indexer:
-    """Start a program, and wait until it says something."""
+    """Start a program, and wait for its first progress."""
     indexer = Indexer([], [root], program=program)
     indexer.start([str(root)])
     while indexer.progress is None:
@@ -57,13 +57,13 @@ def begin(program: str, root: Path) -> Indexer:
     return indexer
 
 
-def test_the_command_line(root: Path) -> None:
-    told = ["--index", "here", "--progress-json", "--json"]
-    assert run(ECHO, root) == {"argv": ["index", *told, "--", str(root)]}
-    assert run(ECHO, root, retry_failed=True) == {"argv": ["index", *told, "--retry-failed", "--", str(root)]}
+def test_command_line_of_a_run(root: Path) -> None:
+    options = ["--index", "here", "--progress-json", "--json"]
+    assert run(ECHO, root) == {"argv": ["index", *options, "--", str(root)]}
+    assert run(ECHO, root, retry_failed=True) == {"argv": ["index", *options, "--retry-failed", "--", str(root)]}
 
 
-def test_files_are_named_as_their_owner_names_them(root: Path) -> None:
+def test_paths_keep_symbolic_links(root: Path) -> None:
     (root.parent / "videos").symlink_to(root)
     (root / "film.mp4").touch()
     indexer = Indexer([], [root.parent / "videos"], program=ECHO)
@@ -74,14 +74,14 @@ def test_files_are_named_as_their_owner_names_them(root: Path) -> None:
         assert indexer.last["argv"][-1] == str(root.parent / path.removeprefix("videos/../"))
 
 
-def test_the_same_code_is_run_whatever_the_folder_holds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_imports_the_code_of_the_server(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "vidret.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(root)
     program = "import json, vidret.cli; print(json.dumps({'file': vidret.cli.__file__}))"
     assert run(program, root) == {"file": sys.modules["vidret"].__path__[0] + "/cli/__init__.py"}
 
 
-def test_a_long_report_fits(root: Path) -> None:
+def test_long_report_is_read(root: Path) -> None:
     program = "import json; print(json.dumps({'failed': [['/a/film.mp4', 'is not a video']] * 100_000}))"
     assert len(run(program, root)["failed"]) == 100_000
 
@@ -97,11 +97,11 @@ def test_a_long_report_fits(root: Path) -> None:
         ("import sys; sys.stderr.buffer.write(b'error: \\xff\\n'); sys.exit(1)", "\N{REPLACEMENT CHARACTER}"),
     ],
 )
-def test_why_a_run_failed_is_kept(root: Path, program: str, error: str) -> None:
+def test_error_of_a_failed_run_is_stored(root: Path, program: str, error: str) -> None:
     assert run(program, root) == {"error": error}
 
 
-def test_the_real_program_says_why_it_fails(root: Path, tmp_path: Path) -> None:
+def test_real_program_reports_its_error(root: Path, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "catalog.sqlite").write_text("no catalog at all")
     indexer = Indexer(["--index", str(tmp_path / "here")], [root], program=PROGRAM)
@@ -110,28 +110,30 @@ def test_the_real_program_says_why_it_fails(root: Path, tmp_path: Path) -> None:
     assert indexer.last == {"error": f"{tmp_path}/here/catalog.sqlite: file is not a database"}
 
 
-def test_an_interrupted_run_reports(root: Path) -> None:
+def test_interrupted_run_has_a_report(root: Path) -> None:
     indexer = begin(OBEDIENT, root)
     indexer.interrupt()
     indexer.wait()
     assert indexer.last == {"interrupted": True}
 
 
-def test_a_run_ends_with_the_server(root: Path) -> None:
+def test_closing_ends_the_run(root: Path) -> None:
     indexer = begin(OBEDIENT, root)
     indexer.close()
     assert (indexer.running, indexer.last) == (False, {"interrupted": True})
     indexer.close()
 
 
-def test_a_run_that_does_not_end_is_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_ignores_interrupts_is_killed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidret.serve.indexing.SHUTDOWN_S", 0.1)
     indexer = begin(DEAF, root)
     indexer.close()
     assert indexer.last == {"error": "it ended with status -9"}
 
 
-def test_progress_in_json(root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_printed_as_json(
+    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vidret import cli
 
     monkeypatch.setattr("vidret.engine.load_encoder", lambda *_args, **_kwargs: ColourEncoder())
@@ -145,17 +147,17 @@ def test_progress_in_json(root: Path, capfd: pytest.CaptureFixture[str], monkeyp
     assert Engine(root / "index", ColourEncoder()).failed() == [(str(root / "bad.mp4"), "is not a video")]
 
 
-def test_a_message_that_looks_like_json_is_one(root: Path) -> None:
+def test_message_that_starts_like_json_is_the_error(root: Path) -> None:
     program = "import sys; print('{a}.mp4: is not a video', file=sys.stderr); sys.exit(1)"
     assert run(program, root) == {"error": "{a}.mp4: is not a video"}
 
 
 @pytest.mark.parametrize("report", ['{"failed": [[', "[]", "12", "no report"])
-def test_a_report_that_is_none_ends_the_run(root: Path, report: str) -> None:
+def test_invalid_report_is_an_error(root: Path, report: str) -> None:
     assert run(f"print({report!r})", root) == {"error": "it ended with status 0"}
 
 
-def test_names_that_are_no_text_can_be_sent(root: Path, serve: Serve, engine: Engine) -> None:
+def test_paths_that_are_not_text_are_sanitized(root: Path, serve: Serve, engine: Engine) -> None:
     report = {"failed": [["/films/a\udcff\n.mp4", "is not a video"]], "encoded": 0}
     indexer = Indexer([], [root], program=f"import json; print(json.dumps({report!r}))")
     client = serve(engine, indexer)

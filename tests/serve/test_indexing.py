@@ -1,4 +1,4 @@
-"""Indexing from the page: only where it is allowed, one run at a time, and no search ever waits for it."""
+"""Tests of indexing over HTTP: permissions, one run at a time, and searches during a run."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.serve.indexing import Indexer
 
-# The command line with an encoder that knows colours; its workers wait for somebody at the gate before each segment.
+# The command line with an encoder of colours, whose workers wait at a gate before each segment.
 COLOURED = """
 import signal, threading; signal.signal(signal.SIGINT, signal.default_int_handler)
 import vidret.engine
@@ -32,22 +32,22 @@ main()
 
 
 class Gate:
-    """A pipe that whoever reads it waits at until somebody writes."""
+    """A pipe at which readers wait for a writer."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
         self.path = path
 
     def open(self) -> None:
-        """Let one through; wait until it is there."""
+        """Let one reader pass, after waiting for it."""
         self.path.open("w").close()
 
     def open_until_end(self, indexer: Indexer) -> None:
-        """Let all through until the run has ended."""
+        """Let all readers pass until the run has ended."""
         while indexer.running:
             try:
                 os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-            except OSError:  # nobody is there
+            except OSError:  # no reader waits
                 indexer.wait(0.01)
 
 
@@ -75,10 +75,10 @@ def allowed(serve: Serve, engine: Engine, indexer: Indexer) -> TestClient:
     return serve(engine, indexer)
 
 
-def test_the_index_is_described(client: TestClient, engine: Engine) -> None:
-    told = client.get("/api/index").json()
-    info = told.pop("info")
-    assert told == {
+def test_index_is_described(client: TestClient, engine: Engine) -> None:
+    state = client.get("/api/index").json()
+    info = state.pop("info")
+    assert state == {
         "running": False,
         "progress": None,
         "last": None,
@@ -89,7 +89,7 @@ def test_the_index_is_described(client: TestClient, engine: Engine) -> None:
     assert (info["path"], info["videos"], info["files"]["done"]) == (str(engine.path), 3, 3)
 
 
-def test_it_must_be_allowed(client: TestClient, library: Path) -> None:
+def test_indexing_must_be_allowed(client: TestClient, library: Path) -> None:
     answer = client.post("/api/index", json={"paths": [str(library)]})
     assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
     assert "--allow-index" in answer.json()["detail"]
@@ -100,23 +100,21 @@ def test_a_run_from_start_to_end(allowed: TestClient, indexer: Indexer, gate: Ga
     (root / "bad.mp4").write_text("no film")
     answer = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (answer.status_code, answer.json()["running"]) == (202, True)
-    while indexer.progress is None:  # the run waits at the gate, and tells how far it is meanwhile
+    while indexer.progress is None:  # the run waits at the gate, and prints progress
         indexer.wait(0.01)
     assert (indexer.progress["files"], indexer.progress["done"]) == (2, 0)
     again = allowed.post("/api/index", json={"paths": [str(root)]})
     assert (again.status_code, again.json()["detail"]) == (409, "a run is in progress")
     gate.open_until_end(indexer)
-    told = allowed.get("/api/index").json()
-    assert (told["running"], told["progress"], told["roots"]) == (False, None, [str(root)])
-    assert (told["last"]["encoded"], told["last"]["interrupted"]) == (1, False)
-    assert told["failures"] == [{"path": str(root / "bad.mp4"), "reason": "is not a video"}]
+    state = allowed.get("/api/index").json()
+    assert (state["running"], state["progress"], state["roots"]) == (False, None, [str(root)])
+    assert (state["last"]["encoded"], state["last"]["interrupted"]) == (1, False)
+    assert state["failures"] == [{"path": str(root / "bad.mp4"), "reason": "is not a video"}]
     best = allowed.post("/api/search", json={"query": "yellow", "k": 1}).json()["hits"][0]
-    assert best["path"] == str(root / "yellow.mp4"), "it is found without a restart"
+    assert best["path"] == str(root / "yellow.mp4"), "found without a restart"
 
 
-def test_a_run_is_interrupted_and_the_next_goes_on(
-    allowed: TestClient, indexer: Indexer, gate: Gate, root: Path
-) -> None:
+def test_interrupted_run_is_resumed_by_the_next(allowed: TestClient, indexer: Indexer, gate: Gate, root: Path) -> None:
     write_film(root / "long.mp4", ("yellow", 20), ("white", 20))
     assert allowed.delete("/api/index").json()["detail"] == "no run is in progress"
     allowed.post("/api/index", json={"paths": [str(root)]})
@@ -129,9 +127,9 @@ def test_a_run_is_interrupted_and_the_next_goes_on(
     assert allowed.delete("/api/index").status_code == 409
     allowed.post("/api/index", json={"paths": [str(root)]})
     gate.open_until_end(indexer)
-    told = allowed.get("/api/index").json()["last"]
-    assert (told["encoded"], told["interrupted"]) == (1, False)
-    assert told["num_segments"] + stopped["num_segments"] == 10
+    state = allowed.get("/api/index").json()["last"]
+    assert (state["encoded"], state["interrupted"]) == (1, False)
+    assert state["num_segments"] + stopped["num_segments"] == 10
 
 
 @pytest.mark.parametrize(
@@ -151,7 +149,7 @@ def test_a_run_is_interrupted_and_the_next_goes_on(
         ("root/" + "x" * 5000, 422, "no such file or folder"),
     ],
 )
-def test_nothing_outside_the_roots_is_read(
+def test_paths_outside_the_roots_are_refused(
     allowed: TestClient, indexer: Indexer, tmp_path: Path, root: Path, path: str, status: int, sentence: str
 ) -> None:
     (tmp_path / "outside.mp4").write_text("secret")
@@ -163,22 +161,24 @@ def test_nothing_outside_the_roots_is_read(
     answer = allowed.post("/api/index", json={"paths": [str(root), f"{tmp_path}/{path}"]})
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert sentence in answer.json()["detail"]
-    assert indexer.running is False, "not even what was allowed"
+    assert indexer.running is False, "allowed paths are not indexed either"
 
 
 @pytest.mark.parametrize("path", ["root", ".", "", "~", "--prune", "file:///"])
-def test_paths_are_whole(allowed: TestClient, root: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_refused(
+    allowed: TestClient, root: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(root.parent)
     assert allowed.post("/api/index", json={"paths": [path]}).status_code in (403, 422)
 
 
-def test_searches_go_on_while_it_indexes(
+def test_searches_work_during_a_run(
     allowed: TestClient, indexer: Indexer, gate: Gate, root: Path, library: Path
 ) -> None:
     for number in range(4):
         write_film(root / f"{number}.mp4", ("yellow", 12), salt=number)
     allowed.post("/api/index", json={"paths": [str(root)]})
-    gate.open()  # it is under way
+    gate.open()  # the run has started
     releasing = threading.Thread(target=gate.open_until_end, args=(indexer,))
     releasing.start()
 

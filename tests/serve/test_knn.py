@@ -1,4 +1,4 @@
-"""What clip-retrieval's ClipClient says, word for word, and what it expects."""
+"""Tests of the API of clip-retrieval, with the requests of its ClipClient."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from tests.serve.test_search import BLUE
 from vidret.engine import Engine
 
-# As ClipClient 2.45 sends it: every field, the unused ones null.
+# A request of ClipClient 2.45: every field, unused ones null.
 PAYLOAD = {
     "text": None,
     "image": None,
@@ -28,31 +28,31 @@ PAYLOAD = {
 }
 
 
-def ask(client: TestClient, **asked: Any) -> Any:
-    """Ask as the requests library does with ``data=``: without a Content-Type."""
-    answer = client.post("/knn-service", content=json.dumps({**PAYLOAD, **asked}))
+def ask(client: TestClient, **fields: Any) -> Any:
+    """Send a request as the requests library does with ``data=``: without a Content-Type."""
+    answer = client.post("/knn-service", content=json.dumps({**PAYLOAD, **fields}))
     assert "content-type" not in answer.request.headers
     return answer
 
 
-def test_words_are_answered_as_clip_retrieval_does(client: TestClient, engine: Engine) -> None:
-    found, hits = ask(client, text="red").json(), engine.search("red")
-    assert [row["id"] for row in found] == [hit.video for hit in hits]
-    assert [row["similarity"] for row in found] == [hit.score for hit in hits]
+def test_text_query_has_the_format_of_clip_retrieval(client: TestClient, engine: Engine) -> None:
+    rows, hits = ask(client, text="red").json(), engine.search("red")
+    assert [row["id"] for row in rows] == [hit.video for hit in hits]
+    assert [row["similarity"] for row in rows] == [hit.score for hit in hits]
     best = hits[0]
-    assert set(found[0]) == {"id", "similarity", "url", "caption"}
-    assert found[0]["url"] == f"http://localhost/api/videos/{best.video}/stream#t={best.time:g}"
-    assert found[0]["caption"] == "red"
-    assert client.get(found[0]["url"]).headers["content-type"] == "video/mp4"
+    assert set(rows[0]) == {"id", "similarity", "url", "caption"}
+    assert rows[0]["url"] == f"http://localhost/api/videos/{best.video}/stream#t={best.time:g}"
+    assert rows[0]["caption"] == "red"
+    assert client.get(rows[0]["url"]).headers["content-type"] == "video/mp4"
 
 
-def test_a_picture_is_answered(client: TestClient) -> None:
+def test_image_query(client: TestClient) -> None:
     assert ask(client, image=BLUE).json()[0]["caption"] == "blue"
 
 
-def test_only_the_first_have_captions(client: TestClient) -> None:
-    found = ask(client, text="red", num_images=1, num_result_ids=3).json()
-    assert [set(row) for row in found] == [{"id", "similarity", "url", "caption"}, *[{"id", "similarity"}] * 2]
+def test_only_num_images_results_have_captions(client: TestClient) -> None:
+    rows = ask(client, text="red", num_images=1, num_result_ids=3).json()
+    assert [set(row) for row in rows] == [{"id", "similarity", "url", "caption"}, *[{"id", "similarity"}] * 2]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,13 @@ def test_only_the_first_have_captions(client: TestClient) -> None:
         ({"image": "%"}, 422, "image must be base64"),
     ],
 )
-def test_what_it_cannot_do_is_told(client: TestClient, asked: dict[str, Any], status: int, sentence: str) -> None:
+def test_unsupported_requests_are_refused(
+    client: TestClient, asked: dict[str, Any], status: int, sentence: str
+) -> None:
     answer = ask(client, **asked)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert sentence in answer.json()["detail"]
 
 
-def test_its_index_is_named(client: TestClient) -> None:
+def test_index_name_is_listed(client: TestClient) -> None:
     assert client.get("/indices-list").json() == ["index"]

@@ -1,4 +1,4 @@
-"""Files and frames: of videos in the index, and of nothing else on this machine."""
+"""Tests of files and frames: only those of videos in the index are sent."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def url(engine: Engine) -> str:
     return f"/api/videos/{find_id(engine, 'red.mp4')}/stream"
 
 
-def test_a_file_is_sent_whole(client: TestClient, url: str, red: Path) -> None:
+def test_whole_file_is_sent(client: TestClient, url: str, red: Path) -> None:
     answer = client.get(url)
     assert (answer.status_code, answer.content) == (200, red.read_bytes())
     assert answer.headers["content-type"] == "video/mp4"
@@ -45,7 +45,7 @@ def test_a_file_is_sent_whole(client: TestClient, url: str, red: Path) -> None:
     ("asked", "part"),
     [("0-9", slice(0, 10)), ("100-", slice(100, None)), ("-7", slice(-7, None)), ("5-5", slice(5, 6))],
 )
-def test_a_range_is_sent(client: TestClient, url: str, red: Path, asked: str, part: slice) -> None:
+def test_range_is_sent(client: TestClient, url: str, red: Path, asked: str, part: slice) -> None:
     whole = red.read_bytes()
     answer = client.get(url, headers={"Range": f"bytes={asked}"})
     assert (answer.status_code, answer.content) == (206, whole[part])
@@ -62,13 +62,13 @@ def test_several_ranges_are_sent(client: TestClient, url: str, red: Path) -> Non
     assert red.read_bytes()[10:12] in answer.content
 
 
-def test_a_range_beyond_the_end_is_refused(client: TestClient, url: str, red: Path) -> None:
+def test_range_outside_the_file_is_refused(client: TestClient, url: str, red: Path) -> None:
     size = red.stat().st_size
     answer = client.get(url, headers={"Range": f"bytes={size}-"})
     assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{size}")
 
 
-def test_a_range_of_an_older_file_is_not_mixed_into_a_newer(client: TestClient, url: str) -> None:
+def test_range_of_an_older_version_is_not_sent(client: TestClient, url: str) -> None:
     answer = client.get(url, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
     assert answer.status_code == 200
     known = client.get(url, headers={"Range": "bytes=0-9", "If-Range": answer.headers["etag"]})
@@ -92,23 +92,23 @@ def test_a_range_of_an_older_file_is_not_mixed_into_a_newer(client: TestClient, 
         "/api/thumbnails/%2fetc%2fpasswd",
     ],
 )
-def test_no_address_leads_elsewhere(client: TestClient, path: str) -> None:
+def test_paths_cannot_leave_the_page_folder(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code in (404, 422)
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_file_that_is_gone_is_told(serve: Serve, own_engine: Engine) -> None:
+def test_missing_file_is_reported(serve: Serve, own_engine: Engine) -> None:
     client, number = serve(own_engine), find_id(own_engine, "red.mp4")
     path = Path(own_engine.video(number).paths[0])
     path.unlink()
     answer = client.get(f"/api/videos/{number}/stream")
     assert (answer.status_code, answer.json()["detail"]) == (404, f"{path}: its file is gone")
     path.mkdir()
-    assert client.get(f"/api/videos/{number}/stream").status_code == 404, "a folder is no file"
+    assert client.get(f"/api/videos/{number}/stream").status_code == 404, "a folder is not a file"
 
 
-def test_a_copy_stands_in(serve: Serve, own_engine: Engine) -> None:
+def test_copy_replaces_a_missing_file(serve: Serve, own_engine: Engine) -> None:
     films = own_engine.path.parent / "films"
     shutil.copy(films / "red.mp4", films / "zzz.mp4")
     own_engine.index([films])
@@ -120,7 +120,7 @@ def test_a_copy_stands_in(serve: Serve, own_engine: Engine) -> None:
 
 @pytest.fixture
 def secret(tmp_path: Path) -> Path:
-    """Write what is no video and nobody's business, under a name that ends as a film's."""
+    """Return the path of a private file whose name looks like that of a film."""
     (tmp_path / "private").mkdir()
     path = tmp_path / "private" / "red.mp4"
     path.write_bytes(b"the keys of this machine")
@@ -128,9 +128,7 @@ def secret(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", ["file", "folder"])
-def test_a_link_put_in_a_films_place_is_not_followed(
-    serve: Serve, own_engine: Engine, secret: Path, place: str
-) -> None:
+def test_link_in_place_of_a_film_is_not_followed(serve: Serve, own_engine: Engine, secret: Path, place: str) -> None:
     client, number = serve(own_engine), find_id(own_engine, "red.mp4")
     film = Path(own_engine.video(number).paths[0])
     if place == "file":
@@ -146,7 +144,7 @@ def test_a_link_put_in_a_films_place_is_not_followed(
     assert client.get(f"/api/thumbnails/{number}").headers["x-vidret-reason"] == RELINKED
 
 
-def test_a_link_to_another_film_is_not_shown(serve: Serve, own_engine: Engine, tmp_path: Path) -> None:
+def test_link_to_another_film_has_no_thumbnail(serve: Serve, own_engine: Engine, tmp_path: Path) -> None:
     client, number = serve(own_engine), find_id(own_engine, "red.mp4")
     film = Path(own_engine.video(number).paths[0])
     other = write_film(tmp_path / "private.mp4", ("blue", 3), salt=3)
@@ -155,7 +153,7 @@ def test_a_link_to_another_film_is_not_shown(serve: Serve, own_engine: Engine, t
     assert client.get(f"/api/thumbnails/{number}").headers["x-vidret-reason"] == RELINKED
 
 
-def test_folders_and_files_that_are_links_can_be_indexed_and_served(serve: Serve, tmp_path: Path) -> None:
+def test_indexed_links_are_served(serve: Serve, tmp_path: Path) -> None:
     red = write_film(tmp_path / "disk" / "red.mp4", ("red", 3))
     write_film(tmp_path / "elsewhere" / "blue.mp4", ("blue", 3))
     (tmp_path / "films").symlink_to(tmp_path / "disk")
@@ -172,16 +170,16 @@ def test_folders_and_files_that_are_links_can_be_indexed_and_served(serve: Serve
         os.utime(red, (1e9, 1e9))
         assert client.get(f"/api/videos/{number}/stream").status_code == 404
         engine.index([tmp_path / "films"])
-        assert client.get(f"/api/videos/{number}/stream").status_code == 200, "the index knows it again"
+        assert client.get(f"/api/videos/{number}/stream").status_code == 200, "the index has its new time"
 
 
-def test_a_changed_film_in_its_own_place_is_sent(serve: Serve, own_engine: Engine) -> None:
+def test_changed_film_is_sent(serve: Serve, own_engine: Engine) -> None:
     client, number = serve(own_engine), find_id(own_engine, "red.mp4")
     film = write_film(Path(own_engine.video(number).paths[0]), ("blue", 4))
     assert client.get(f"/api/videos/{number}/stream").content == film.read_bytes()
 
 
-def test_what_is_open_is_sent_whatever_takes_its_place(own_engine: Engine, secret: Path) -> None:
+def test_open_file_is_sent_even_if_its_path_is_replaced(own_engine: Engine, secret: Path) -> None:
     video = own_engine.video(find_id(own_engine, "red.mp4"))
     path, file = open_video(own_engine, video)
     whole = Path(path).read_bytes()
@@ -193,7 +191,7 @@ def test_what_is_open_is_sent_whatever_takes_its_place(own_engine: Engine, secre
     assert file.closed
 
 
-def test_a_pipe_or_a_socket_is_no_film(serve: Serve, own_engine: Engine) -> None:
+def test_pipe_in_place_of_a_film_is_refused(serve: Serve, own_engine: Engine) -> None:
     client, number = serve(own_engine), find_id(own_engine, "red.mp4")
     film = Path(own_engine.video(number).paths[0])
     film.unlink()
@@ -202,7 +200,7 @@ def test_a_pipe_or_a_socket_is_no_film(serve: Serve, own_engine: Engine) -> None
     assert (answer.status_code, answer.json()["detail"]) == (404, f"{film}: {GONE}")
 
 
-def test_a_reason_is_fit_for_a_header(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reason_is_a_valid_header(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> bytes:
         raise DecodeError("a.mp4", "no\x00such\x1b[31m\ncodec \udcff")
 
@@ -211,28 +209,28 @@ def test_a_reason_is_fit_for_a_header(serve: Serve, engine: Engine, monkeypatch:
     assert answer.headers["x-vidret-reason"] == "no?such?[31m codec ?"
 
 
-def test_only_videos_are_called_so() -> None:
+def test_only_videos_have_a_video_media_type() -> None:
     assert guess_media_type("/a/film.webm") == "video/webm"
-    for name in ("page.html", "picture.svg", "film.unknown", "film", "film.gif"):
+    for name in ("page.html", "image.svg", "film.unknown", "film", "film.gif"):
         assert guess_media_type(f"/a/{name}") == "application/octet-stream"
 
 
 def colour(content: bytes) -> tuple[int, int, int]:
-    with Image.open(io.BytesIO(content)) as picture:
-        found = picture.convert("RGB").getpixel((picture.width // 2, picture.height - 8))
-    assert isinstance(found, tuple)
-    return found[0], found[1], found[2]
+    with Image.open(io.BytesIO(content)) as image:
+        pixel = image.convert("RGB").getpixel((image.width // 2, image.height - 8))
+    assert isinstance(pixel, tuple)
+    return pixel[0], pixel[1], pixel[2]
 
 
 @pytest.mark.parametrize(("time", "name"), [(0, "green"), (6, "red"), (15.9, "blue"), (1e6, "blue")])
-def test_a_thumbnail_shows_the_frame(client: TestClient, engine: Engine, time: float, name: str) -> None:
+def test_thumbnail_shows_the_frame(client: TestClient, engine: Engine, time: float, name: str) -> None:
     answer = client.get(f"/api/thumbnails/{find_id(engine, 'both.mp4')}", params={"t": time})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     assert answer.headers["cache-control"] == "private, max-age=3600"
     assert colour(answer.content) == pytest.approx(COLOURS[name], abs=12)
 
 
-def test_no_video_and_no_picture_is_decoded_in_the_servers_own_process(
+def test_server_process_decodes_no_video_or_image(
     client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object, **_given: object) -> None:
@@ -246,18 +244,18 @@ def test_no_video_and_no_picture_is_decoded_in_the_servers_own_process(
     assert client.post("/api/search", json={"image": BLUE, "k": 1}).json()["hits"][0]["title"] == "blue"
 
 
-def test_thumbnails_are_as_wide_as_asked_and_no_wider_than_the_film(client: TestClient, engine: Engine) -> None:
+def test_width_of_thumbnails(client: TestClient, engine: Engine) -> None:
     for width, expected in ((32, (32, 24)), (320, (64, 48))):
         answer = client.get(f"/api/thumbnails/{find_id(engine, 'red.mp4')}", params={"w": width})
-        with Image.open(io.BytesIO(answer.content)) as picture:
-            assert picture.size == expected
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert image.size == expected
     for wrong in ({"w": 10_000}, {"w": 1}, {"t": -1}, {"t": "nan"}, {"t": "inf"}):
         assert client.get("/api/thumbnails/1", params=wrong).status_code == 422
     assert client.get("/api/thumbnails/99").status_code == 404
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "its file is gone"), (b"no film any more", "is not a video")])
-def test_a_grey_tile_says_why(serve: Serve, own_engine: Engine, content: bytes | None, reason: str) -> None:
+def test_grey_tile_shows_the_reason(serve: Serve, own_engine: Engine, content: bytes | None, reason: str) -> None:
     client, number = serve(own_engine), find_id(own_engine, "red.mp4")
     path = Path(own_engine.video(number).paths[0])
     path.unlink()
@@ -265,10 +263,10 @@ def test_a_grey_tile_says_why(serve: Serve, own_engine: Engine, content: bytes |
         path.write_bytes(content)
     answer = client.get(f"/api/thumbnails/{number}", params={"w": 200})
     assert (answer.status_code, answer.headers["x-vidret-reason"]) == (200, reason)
-    assert answer.headers["cache-control"] == "no-cache", "it may come back"
+    assert answer.headers["cache-control"] == "no-cache", "the file may come back"
     red, green, blue = colour(answer.content)
     assert max(red, green, blue) - min(red, green, blue) < 8
-    with Image.open(io.BytesIO(answer.content)) as picture:
-        assert picture.size == (200, 112)
-        darkest = int(np.asarray(picture.convert("L")).min())
-    assert darkest < 140, "something is written on it"
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert image.size == (200, 112)
+        darkest = int(np.asarray(image.convert("L")).min())
+    assert darkest < 140, "the reason is drawn"

@@ -1,4 +1,4 @@
-"""The server's numbers, as Prometheus parses them."""
+"""Tests of the metrics, parsed as by Prometheus."""
 
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -8,7 +8,7 @@ from vidret.engine import Engine
 
 
 def read(client: TestClient) -> dict[str, float]:
-    """Give each series by its name and labels."""
+    """Return the value of each series by its name and labels."""
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     samples = [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
@@ -18,38 +18,38 @@ def read(client: TestClient) -> dict[str, float]:
 def test_requests_are_counted_by_route_and_status(client: TestClient) -> None:
     for path in ("/api/videos/1", "/api/videos/2", "/api/videos/99", "/no", "/such", "/page/main.js"):
         client.get(path)
-    found = read(client)
-    assert found["vidret_requests_total /api/videos/{id} 200"] == 2
-    assert found["vidret_requests_total /api/videos/{id} 404"] == 1
-    assert found["vidret_request_seconds_count /api/videos/{id}"] == 3
-    assert found["vidret_requests_total 404 other"] == 2
-    assert found["vidret_requests_total 200 other"] == 1
-    assert not [name for name in found if "such" in name]
+    values = read(client)
+    assert values["vidret_requests_total /api/videos/{id} 200"] == 2
+    assert values["vidret_requests_total /api/videos/{id} 404"] == 1
+    assert values["vidret_request_seconds_count /api/videos/{id}"] == 3
+    assert values["vidret_requests_total 404 other"] == 2
+    assert values["vidret_requests_total 200 other"] == 1
+    assert not [name for name in values if "such" in name]
 
 
 def test_searches_and_their_batches_are_counted(client: TestClient) -> None:
     for query in ("red", "blue", " "):
         client.post("/api/search", json={"query": query})
-    found = read(client)
-    assert found["vidret_searches_total"] == 3
-    assert (found["vidret_batch_size_count"], found["vidret_batch_size_sum"]) == (3, 3)
-    assert found["vidret_queue_depth"] == 0
+    values = read(client)
+    assert values["vidret_searches_total"] == 3
+    assert (values["vidret_batch_size_count"], values["vidret_batch_size_sum"]) == (3, 3)
+    assert values["vidret_queue_depth"] == 0
 
 
-def test_the_index_is_told_as_it_is_now(client: TestClient, engine: Engine) -> None:
-    info, found = engine.info(), read(client)
-    assert (found["vidret_index_videos"], found["vidret_index_segments"]) == (info.videos, info.searchable)
-    assert found["vidret_index_bytes"] > 0
+def test_index_metrics_are_current(client: TestClient, engine: Engine) -> None:
+    info, values = engine.info(), read(client)
+    assert (values["vidret_index_videos"], values["vidret_index_segments"]) == (info.videos, info.searchable)
+    assert values["vidret_index_bytes"] > 0
 
 
-def test_who_is_turned_away_is_counted_too(serve: Serve, engine: Engine) -> None:
+def test_refused_requests_are_counted(serve: Serve, engine: Engine) -> None:
     client = serve(engine, token="a token of 20 chars".replace(" ", "-"))
     client.get("/healthz")
     client.headers["Authorization"] = "Bearer a-token-of-20-chars"
     assert read(client)["vidret_requests_total 401 other"] == 1
 
 
-def test_a_method_that_nobody_has_heard_of_makes_no_series(client: TestClient) -> None:
+def test_unknown_methods_have_no_series(client: TestClient) -> None:
     for number in range(3):
         assert client.request(f"MADE-UP-{number}", "/healthz").status_code == 405
     assert [name for name in read(client) if "MADE-UP" in name] == []

@@ -1,4 +1,4 @@
-"""The page of ``vidret serve``, in a browser, over real films."""
+"""Tests of the page in a browser, with real films."""
 
 import base64
 import io
@@ -39,14 +39,14 @@ from vidret.video.decode import read_frames
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("page"),  # one browser and one index, also where tests run side by side
+    pytest.mark.xdist_group("page"),  # one browser and one index, even if tests run in parallel
 ]
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
 LARGEST_PAGE = 60_000  # bytes, all files together
 TOKEN = "a-token-of-tests"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-FILLED = "#results .title, #moments button, #numbers div"  # of which one is there once the answers came
+FILLED = "#results .title, #moments button, #numbers div"  # one of these exists once responses have arrived
 ROLES = "button|link|textbox|searchbox|combobox|checkbox|slider|dialog|progressbar"
 Look = Callable[..., Page]
 
@@ -65,7 +65,7 @@ def indexed(films: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def bikes(indexed: Engine) -> int:
-    """Give the id of the film of the bikes."""
+    """Return the id of the film with bikes."""
     return find_id(indexed, "bikes.mp4")
 
 
@@ -90,13 +90,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def refusals() -> list[str]:
-    """List the refusals that a test asks for: the browser's console notes them as errors."""
+    """Return the list of expected refusals, which the browser's console reports as errors."""
     return []
 
 
 @pytest.fixture
 def look(browser: Browser, url: str, refusals: list[str]) -> Iterator[Look]:
-    """Open a place of the page in a browser that was never there; other complaints of its console fail the test."""
+    """Return a function that opens a path in a new browser context; other errors in its console fail the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -120,7 +120,7 @@ def note_complaint(message: ConsoleMessage) -> list[str]:
     return [message.text] if message.type in ("error", "warning") else []
 
 
-# Searching
+# Search
 
 
 def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
@@ -137,7 +137,7 @@ def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
     shoot(page, "results")
 
 
-def test_typing_searches_by_itself_and_leaves_one_entry_in_the_history(look: Look) -> None:
+def test_typing_searches_with_one_history_entry(look: Look) -> None:
     page = look()
     expect(titles(page)).to_have_count(6)
     page.locator("#query").press_sequentially(BUNNY, delay=30)
@@ -148,7 +148,7 @@ def test_typing_searches_by_itself_and_leaves_one_entry_in_the_history(look: Loo
     expect(page.locator("#query")).to_have_value("")
 
 
-def test_names_are_text_and_never_markup(look: Look) -> None:
+def test_file_names_are_escaped(look: Look) -> None:
     page = look()
     expect(titles(page).filter(has_text="tilted")).to_have_text(MARKUP)
     page.get_by_role("link", name=MARKUP).click()
@@ -157,7 +157,7 @@ def test_names_are_text_and_never_markup(look: Look) -> None:
     assert page.locator("i").count() == 0
 
 
-def test_a_card_plays_its_segment_while_it_is_looked_at(look: Look) -> None:
+def test_card_plays_its_segment_while_hovered_or_focused(look: Look) -> None:
     page = look(f"/?q={BIKES}")
     cards(page).first.hover()
     film = page.locator("#results video.seen")
@@ -165,14 +165,14 @@ def test_a_card_plays_its_segment_while_it_is_looked_at(look: Look) -> None:
     wait_until(page, "document.querySelector('#results video').currentTime > 0.3")
     assert film.evaluate("film => film.muted && !film.paused")
     page.evaluate("document.querySelector('#results video').currentTime = 9.9")
-    wait_until(page, "document.querySelector('#results video').currentTime < 5")  # it begins again
+    wait_until(page, "document.querySelector('#results video').currentTime < 5")  # it loops
     page.locator("#status").hover()
     expect(film).to_have_count(0)
     page.locator("#query").press("ArrowDown")
     expect(page.locator("#results .card:first-child video")).to_have_count(1)
 
 
-def test_with_less_motion_nothing_plays_by_itself(look: Look) -> None:
+def test_reduced_motion_disables_autoplay(look: Look) -> None:
     page = look(f"/?q={BIKES}", reduced_motion="reduce")
     page.locator("#query").press("ArrowDown")
     cards(page).first.click()
@@ -181,7 +181,7 @@ def test_with_less_motion_nothing_plays_by_itself(look: Look) -> None:
     assert page.evaluate("document.getElementById('film').paused")
 
 
-def test_negative_words_leave_out(look: Look) -> None:
+def test_negative_terms_exclude(look: Look) -> None:
     page = look("/?q=people")
     expect(titles(page).first).to_have_text("bikes")
     ask(page, "people -bicycles")
@@ -189,25 +189,25 @@ def test_negative_words_leave_out(look: Look) -> None:
     expect(titles(page).last).to_have_text("bikes")
 
 
-def test_the_hint_explains_negative_words_and_a_query_of_them_alone_is_told(look: Look, refusals: list[str]) -> None:
+def test_hint_explains_negative_terms_and_a_query_of_only_those_is_refused(look: Look, refusals: list[str]) -> None:
     refusals.append("422")
     page = look()
-    expect(page.locator("#hint")).to_contain_text("A minus leaves something out: dog -beach")
+    expect(page.locator("#hint")).to_contain_text("A minus excludes words: dog -beach")
     page.locator("#query").fill("-dog")
     expect(page.get_by_role("alert")).to_have_text("query must contain a positive word, got '-dog'")
     expect(cards(page)).to_have_count(0)
     shoot(page, "error")
 
 
-def test_when_nothing_matches_the_page_says_so_and_dims_the_nearest(look: Look) -> None:
+def test_weak_results_are_announced_and_dimmed(look: Look) -> None:
     page = look("/?q=quarterly tax regulations")
-    expect(page.get_by_role("alert")).to_contain_text("Nothing here matches that well")
+    expect(page.get_by_role("alert")).to_contain_text("No good match")
     assert page.locator(".card.weak").count() == cards(page).count() > 0
     assert float(page.locator(".weak img").first.evaluate("img => getComputedStyle(img).opacity")) < 1
     shoot(page, "weak")
 
 
-def test_filters_narrow_and_are_part_of_the_address(look: Look, films: Path) -> None:
+def test_filters_select_videos_and_are_part_of_the_url(look: Look, films: Path) -> None:
     page = look(f"/?q={BIKES}")
     page.get_by_role("combobox", name="Folder").focus()
     expect(page.locator("#folders option")).to_have_count(2)
@@ -215,27 +215,27 @@ def test_filters_narrow_and_are_part_of_the_address(look: Look, films: Path) -> 
     page.keyboard.press("Enter")
     expect(titles(page)).to_have_text(["phone"])
     page.get_by_role("button", name="Clear filters").click()
-    page.get_by_label("Shortest length").fill("0:08")
-    page.get_by_label("Shortest length").blur()
+    page.get_by_label("Minimum length").fill("0:08")
+    page.get_by_label("Minimum length").blur()
     expect(titles(page)).to_have_text(["bikes", "tour"])
-    page.get_by_label("Greatest length").fill("12")
-    page.get_by_label("Greatest length").blur()
+    page.get_by_label("Maximum length").fill("12")
+    page.get_by_label("Maximum length").blur()
     expect(titles(page)).to_have_text(["bikes"])
-    expect(page.get_by_label("Greatest length")).to_have_value("0:12")
+    expect(page.get_by_label("Maximum length")).to_have_value("0:12")
     assert place_of(page) == {"q": BIKES, "min_seconds": "8", "max_seconds": "12"}
     shoot(page, "filters")
     page.get_by_role("button", name="Clear filters").click()
-    page.get_by_label("Changed on this day or earlier").fill("2017-07-14")
+    page.get_by_label("Modified on or before").fill("2017-07-14")
     expect(titles(page)).to_have_text(["tour"])
-    page.get_by_label("Changed on this day or later").fill("2017-07-16")
-    expect(page.get_by_role("alert")).to_have_text("No video passes these filters.")
-    page.get_by_label("Shortest length").fill("long")
-    page.get_by_label("Shortest length").blur()
-    assert page.get_by_label("Shortest length").evaluate("field => !field.validity.valid")
+    page.get_by_label("Modified on or after").fill("2017-07-16")
+    expect(page.get_by_role("alert")).to_have_text("No video matches these filters.")
+    page.get_by_label("Minimum length").fill("long")
+    page.get_by_label("Minimum length").blur()
+    assert page.get_by_label("Minimum length").evaluate("field => !field.validity.valid")
     assert "min_seconds" not in place_of(page)
 
 
-def test_more_results_are_a_press_away(look: Look) -> None:
+def test_more_results_are_shown_on_request(look: Look) -> None:
     page = look(f"/?q={BIKES}&k=2")
     expect(cards(page)).to_have_count(2)
     page.get_by_role("button", name="Show more").click()
@@ -247,7 +247,7 @@ def test_more_results_are_a_press_away(look: Look) -> None:
 # The viewer
 
 
-def test_a_hit_opens_where_it_matches_and_the_timeline_jumps(look: Look) -> None:
+def test_hit_opens_at_its_time_and_the_timeline_seeks(look: Look) -> None:
     page = look(f"/?q={BIKES}")
     page.get_by_role("link", name="tour").click()
     expect(page.get_by_role("dialog", name="tour")).to_be_visible()
@@ -256,7 +256,7 @@ def test_a_hit_opens_where_it_matches_and_the_timeline_jumps(look: Look) -> None
     assert before - 1 < found < before + bikes + 1
     wait_until(page, f"document.getElementById('film').currentTime > {found + 0.2}")  # it plays
     expect(page.locator("#curve path.score-line")).to_have_count(1)
-    expect(page.get_by_text("typical of other queries")).to_be_visible()
+    expect(page.get_by_text("typical score of other queries")).to_be_visible()
     page.keyboard.press("Space")
     shoot(page, "viewer")
     box = page.locator("#timeline").bounding_box()
@@ -273,9 +273,7 @@ def test_a_hit_opens_where_it_matches_and_the_timeline_jumps(look: Look) -> None
     wait_for_time(page, duration / 2)
 
 
-def test_a_film_with_a_clock_of_its_own_is_shown_at_the_times_found(
-    look: Look, indexed: Engine, tmp_path: Path
-) -> None:
+def test_film_whose_clock_starts_late_is_shown_at_the_right_time(look: Look, indexed: Engine, tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     film = write_video(tmp_path / "films" / "late.mp4", range(40), rate=5, options={"g": "5"}, shift=10)
     with make_index(tmp_path / "index", indexed.encoder, film) as engine, serve_page(engine) as url:
@@ -288,7 +286,7 @@ def test_a_film_with_a_clock_of_its_own_is_shown_at_the_times_found(
         expect(page.locator("#clock")).to_have_text("0:00 / 0:08")
 
 
-def test_moments_are_marked_and_jumped_to(look: Look) -> None:
+def test_moments_are_marked_and_seek(look: Look) -> None:
     page = look(f"/?q={BIKES}")
     page.get_by_role("link", name="tour").click()
     marks, moments = page.locator(".mark"), page.get_by_role("list", name="Moments found").get_by_role("button")
@@ -297,7 +295,7 @@ def test_moments_are_marked_and_jumped_to(look: Look) -> None:
     best = page.locator("#moments .best")
     start, end = (float(part) for part in re.findall(r"0:(\d\d\.\d)", best.inner_text()))
     first, last = TOUR[0][1], TOUR[0][1] + TOUR[1][1]
-    assert min(end, last) - max(start, first) > 0.7 * (end - start), "the bikes are what was asked for"
+    assert min(end, last) - max(start, first) > 0.7 * (end - start), "the moment shows the bikes"
     wait_for_film(page)
     page.keyboard.press("Space")
     page.keyboard.press("End")
@@ -316,7 +314,7 @@ def test_moments_are_marked_and_jumped_to(look: Look) -> None:
     wait_for_time(page, first_start)
 
 
-def test_keys_do_everything(look: Look) -> None:
+def test_keyboard_navigation(look: Look) -> None:
     page = look(f"/?q={BIKES}")
     expect(cards(page)).to_have_count(5)
     page.locator("#query").blur()
@@ -351,7 +349,7 @@ def test_keys_do_everything(look: Look) -> None:
     assert place_of(page) == {"q": BIKES}
 
 
-def test_an_address_can_be_shared(look: Look) -> None:
+def test_url_can_be_shared(look: Look) -> None:
     page = look(f"/?q={BIKES}")
     page.get_by_role("link", name="tour").click()
     wait_for_film(page)
@@ -364,13 +362,13 @@ def test_an_address_can_be_shared(look: Look) -> None:
     expect(other.get_by_role("dialog", name="tour")).to_be_visible()
     expect(other.locator("#curve path.score-line")).to_have_count(1)
     wait_for_time(other, float(place_of(page)["t"]))
-    assert other.evaluate("document.getElementById('film').paused"), "nobody asked it to make a noise"
+    assert other.evaluate("document.getElementById('film').paused"), "shared links do not start playback"
     other.keyboard.press("Escape")
     expect(other.locator("#viewer")).to_be_hidden()
     expect(titles(other).first).to_have_text("bikes")
 
 
-def test_an_address_may_hold_nonsense(look: Look) -> None:
+def test_invalid_url_parameters_are_ignored(look: Look) -> None:
     page = look(f"/?q={BIKES}&k=many&min_seconds=long&v=../7&t=now&tab=other")
     expect(titles(page)).to_have_count(5)
     expect(page.locator("#viewer")).to_be_hidden()
@@ -397,11 +395,11 @@ def test_back_and_forward_go_through_searches_and_videos(look: Look) -> None:
     expect(page.locator("#viewer")).to_be_visible()
 
 
-def test_a_film_that_the_browser_cannot_play_is_shown_in_stills(look: Look) -> None:
+def test_unplayable_film_is_shown_as_single_frames(look: Look) -> None:
     page = look()
     page.get_by_role("link", name="old").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("This browser cannot play this file")
-    still = page.get_by_role("img", name="The video at the time chosen")
+    still = page.get_by_role("img", name="Frame at the selected time")
     expect(still).to_be_visible()
     page.keyboard.press("End")
     expect(still).to_have_attribute("src", re.compile(r"t=3\.0"))
@@ -410,11 +408,11 @@ def test_a_film_that_the_browser_cannot_play_is_shown_in_stills(look: Look) -> N
     shoot(page, "stills")
 
 
-def test_a_file_that_is_gone_is_a_grey_tile_and_says_so(look: Look, films: Path, refusals: list[str]) -> None:
+def test_missing_file_is_a_grey_tile_with_a_message(look: Look, films: Path, refusals: list[str]) -> None:
     refusals.append("404")
     page = look()
     card = page.get_by_role("link", name="gone")
-    expect(card).to_contain_text("the file is gone")
+    expect(card).to_contain_text("file is missing")
     wait_until(page, "[...document.querySelectorAll('#results img')].every(img => img.complete)")
     pixels = card.locator(".shot").screenshot()
     grey = np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB")).reshape(-1, 3)
@@ -425,12 +423,12 @@ def test_a_file_that_is_gone_is_a_grey_tile_and_says_so(look: Look, films: Path,
     shoot(page, "gone")
 
 
-# Pictures
+# Images
 
 
 @pytest.fixture(scope="module")
-def picture(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a frame of the bikes, larger than the page sends."""
+def image_path(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an image file with a frame of the bikes, larger than the page sends."""
     frame = read_frames(str(films / "bikes.mp4"), times=np.array([4.0])).pixels[0]
     path = tmp_path_factory.mktemp("pictures") / "bikes.png"
     Image.fromarray(np.asarray(frame)).resize((2048, 870)).save(path)
@@ -438,49 +436,49 @@ def picture(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("way", ["file", "drop", "paste"])
-def test_a_picture_is_a_query(look: Look, picture: Path, way: str) -> None:
+def test_image_query(look: Look, image_path: Path, way: str) -> None:
     page = look()
     expect(titles(page)).to_have_count(6)
     with page.expect_request("**/api/search") as asking:
         if way == "file":
-            give_by_file(page, picture)
+            give_by_file(page, image_path)
         else:
-            give_by_event(page, picture, way)
+            give_by_event(page, image_path, way)
             assert page.evaluate("window.veiled") == (way == "drop")
     sent = json.loads(asking.value.post_data or "")
     with Image.open(io.BytesIO(base64.b64decode(sent["image"].partition(",")[2]))) as small:
         assert (small.format, small.size) == ("JPEG", (1024, 435))
-    expect(page.locator("#status")).to_contain_text("A picture cannot be shared by address.")
+    expect(page.locator("#status")).to_contain_text("An image cannot be shared by URL.")
     expect(titles(page).first).to_have_text("bikes")
     expect(page.locator("#drop")).to_be_hidden()
     assert place_of(page) == {}
     cards(page).first.click()
     expect(page.locator("#curve path.score-line")).to_have_count(1)
-    shoot(page, f"picture-{way}")
+    shoot(page, f"image-{way}")
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Remove the picture").click()
+    page.get_by_role("button", name="Remove the image").click()
     expect(page.locator("#chip")).to_be_hidden()
     expect(titles(page)).to_have_count(6)
     page.go_back()
-    expect(page.get_by_role("img", name="The picture you search by")).to_be_visible()
+    expect(page.get_by_role("img", name="Query image", exact=True)).to_be_visible()
     page.reload()
-    expect(page.get_by_role("alert")).to_contain_text("The picture is no longer here")
+    expect(page.get_by_role("alert")).to_contain_text("The image is gone")
 
 
-def test_what_is_no_picture_is_refused_in_a_sentence(look: Look, films: Path, tmp_path: Path) -> None:
+def test_invalid_image_is_refused_in_one_sentence(look: Look, films: Path, tmp_path: Path) -> None:
     page = look()
     give_by_file(page, films / "bikes.mp4")
-    expect(page.get_by_role("alert")).to_have_text("Only a picture can be searched by, and this is none.")
+    expect(page.get_by_role("alert")).to_have_text("Only images can be used as a query.")
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     give_by_file(page, broken)
-    expect(page.get_by_role("alert")).to_have_text("broken.png cannot be read as a picture by this browser.")
+    expect(page.get_by_role("alert")).to_have_text("broken.png cannot be read as an image by this browser.")
 
 
 # The index
 
 
-def test_the_index_is_told_with_what_failed_and_why(look: Look, indexed: Engine, films: Path) -> None:
+def test_index_tab_lists_facts_and_failed_files(look: Look, indexed: Engine, films: Path) -> None:
     page = look("/?tab=index")
     expect(page.locator("#numbers div").first).to_have_text(re.compile(r"videos\s*6"))
     expect(page.locator("#index-path")).to_have_text(str(indexed.path))
@@ -488,26 +486,26 @@ def test_the_index_is_told_with_what_failed_and_why(look: Look, indexed: Engine,
     expect(rows).to_have_text([re.compile(r"broken\.mp4\s*is not a video")])
     page.get_by_label("Filter", exact=True).fill("nothing like it")
     expect(rows).to_have_count(0)
-    expect(page.locator("#failures-told")).to_have_text("No failed file has that in its path or reason.")
+    expect(page.locator("#failures-progress")).to_have_text("No failed file matches.")
     page.get_by_label("Filter", exact=True).fill("BROKEN")
     expect(rows).to_have_count(1)
-    expect(page.locator("#roots")).to_have_text(f"They must lie under {films}.")
+    expect(page.locator("#roots")).to_have_text(f"They must be in {films}.")
     shoot(page, "index")
     page.get_by_role("link", name="Search").click()
     expect(titles(page)).to_have_count(6)
 
 
-def test_a_run_is_begun_watched_and_stopped(look: Look, films: Path, refusals: list[str]) -> None:
+def test_run_is_started_watched_and_stopped(look: Look, films: Path, refusals: list[str]) -> None:
     refusals.append("422")
     page = look("/?tab=index")
-    paths = page.get_by_label("Files or folders on the server, one a line")
+    paths = page.get_by_label("Files or folders on the server, one per line")
     paths.fill("/nowhere/at/all")
     page.get_by_role("button", name="Start indexing").click()
     expect(page.locator("#index-notice")).to_have_text("/nowhere/at/all: no such file or folder")
     paths.fill(str(films))
     page.get_by_role("button", name="Start indexing").click()
-    told = page.locator("#progress-told")
-    expect(told).to_have_text("25 %, 1 of 4 files, 1 failed, after 0:20, about 1:00 left")
+    progress = page.locator("#progress-progress")
+    expect(progress).to_have_text("25 %, 1 of 4 files, 1 failed, after 0:20, about 1:00 left")
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 0.25)
     expect(page.get_by_role("img", name="indexing now")).to_be_visible()
     expect(page.locator("#add")).to_be_hidden()
@@ -519,12 +517,10 @@ def test_a_run_is_begun_watched_and_stopped(look: Look, films: Path, refusals: l
     expect(page.locator("#add")).to_be_visible()
 
 
-def test_an_empty_index_says_what_to_run_and_a_lost_token_what_to_open(
-    look: Look, empty_url: str, refusals: list[str]
-) -> None:
+def test_empty_index_and_lost_token_have_instructions(look: Look, empty_url: str, refusals: list[str]) -> None:
     refusals.append("401")
     page = look("", at=empty_url)
-    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"no video in this index yet.*vidret index ~/Videos"))
+    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"no videos in this index yet.*vidret index ~/Videos"))
     assert TOKEN not in page.url
     shoot(page, "empty")
     page.get_by_role("link", name="Index").click()
@@ -532,13 +528,13 @@ def test_an_empty_index_says_what_to_run_and_a_lost_token_what_to_open(
     expect(page.locator("#add")).to_be_hidden()
     page.context.clear_cookies()
     search(page, BIKES)
-    expect(page.locator("#notice")).to_contain_text("open the page by the link that vidret serve printed")
+    expect(page.locator("#notice")).to_contain_text("open the link with ?token= that vidret serve printed")
 
 
-# What goes wrong on the way
+# Errors
 
 
-def test_answers_that_come_too_late_are_dropped(look: Look) -> None:
+def test_late_responses_are_dropped(look: Look) -> None:
     page = look()
     held: list[Route] = []
     dropped: list[str] = []
@@ -550,7 +546,7 @@ def test_answers_that_come_too_late_are_dropped(look: Look) -> None:
     assert len(held) == len(dropped) == 1
 
 
-def test_a_busy_server_is_asked_once_more_and_then_told_of(look: Look, refusals: list[str]) -> None:
+def test_busy_server_is_asked_once_more_and_then_reported(look: Look, refusals: list[str]) -> None:
     refusals += ["503", "ERR_FAILED"]
     page = look()
     problem = json.dumps({"title": "busy", "status": 503, "detail": "the server is busy, ask again"})
@@ -572,13 +568,13 @@ def test_a_busy_server_is_asked_once_more_and_then_told_of(look: Look, refusals:
     page.unroute("**/api/search")
     page.route("**/api/search", lambda route: route.abort())
     search(page, BIKES)
-    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not respond.")
 
 
-# How it looks
+# Layout
 
 
-def test_what_comes_takes_the_place_that_was_kept_for_it(look: Look) -> None:
+def test_results_appear_in_the_place_of_skeletons(look: Look) -> None:
     page = look()
     held: list[Route] = []
     page.route("**/api/search", lambda route: held.append(route))
@@ -597,7 +593,7 @@ def test_what_comes_takes_the_place_that_was_kept_for_it(look: Look) -> None:
 
 
 @pytest.mark.parametrize("place", ["/", f"/?q={BIKES}&min_seconds=2", f"/?q={BIKES}&v={{bikes}}&t=2", "/?tab=index"])
-def test_nothing_is_cut_off_on_a_narrow_screen(look: Look, bikes: int, place: str) -> None:
+def test_narrow_screen_has_no_overflow(look: Look, bikes: int, place: str) -> None:
     page = look(place.format(bikes=bikes), width=320, height=640)
     expect(page.locator(FILLED).first).to_be_visible()
     if "min_seconds" in place:
@@ -610,11 +606,11 @@ def test_nothing_is_cut_off_on_a_narrow_screen(look: Look, bikes: int, place: st
         last = page.locator("#moments li").last.bounding_box()
         assert path is not None
         assert last is not None
-        assert last["y"] + last["height"] <= path["y"], "nothing lies over anything else"
+        assert last["y"] + last["height"] <= path["y"], "no elements overlap"
     shoot(page, "narrow-" + re.sub(r"\W+", "-", place))
 
 
-def test_text_is_readable_in_light_and_dark(look: Look, bikes: int) -> None:
+def test_text_has_contrast_in_light_and_dark(look: Look, bikes: int) -> None:
     page = look()
     for place in ("/", f"/?q={BIKES}", "/?q=quarterly tax regulations", f"/?q={BIKES}&v={bikes}", "/?tab=index"):
         page.goto(place)
@@ -628,7 +624,7 @@ def test_text_is_readable_in_light_and_dark(look: Look, bikes: int) -> None:
             shoot(page, f"{scheme}-" + re.sub(r"\W+", "-", place))
 
 
-def test_everything_that_can_be_used_has_a_name_and_a_role(look: Look, bikes: int) -> None:
+def test_controls_have_a_name_and_a_role(look: Look, bikes: int) -> None:
     for place in (f"/?q={BIKES}", f"/?q={BIKES}&v={bikes}&t=2", "/?tab=index"):
         page = look(place)
         expect(page.locator(FILLED).first).to_be_visible()
@@ -645,7 +641,7 @@ def test_everything_that_can_be_used_has_a_name_and_a_role(look: Look, bikes: in
             expect(slider).to_have_attribute("aria-valuetext", "0:02 of 0:10")
 
 
-def test_the_page_is_small_and_brings_everything_along() -> None:
+def test_page_is_small_and_self_contained() -> None:
     texts = {path.name: path.read_text() for path in PAGE.iterdir()}
     assert sum(len(text.encode()) for text in texts.values()) <= LARGEST_PAGE
     markup = texts["index.html"]

@@ -1,4 +1,4 @@
-"""Whatever goes wrong is one problem document with one sentence; what is our fault says nothing of our insides."""
+"""Tests of error responses: one problem document with one sentence, without internal details."""
 
 import pytest
 from starlette.testclient import TestClient
@@ -25,7 +25,7 @@ from vidret.serve.problems import INTERNAL_ERROR, MAX_VALUE_LENGTH, describe_inv
         (RuntimeError("the password is hunter2"), 500, INTERNAL_ERROR),
     ],
 )
-def test_errors_of_the_engine_are_told(
+def test_errors_of_the_engine_become_problems(
     serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, sentence: str
 ) -> None:
     def fail(*_asked: object) -> None:
@@ -39,20 +39,22 @@ def test_errors_of_the_engine_are_told(
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_what_has_no_route_or_method_is_a_problem_too(client: TestClient) -> None:
+def test_unknown_routes_and_methods_are_problems(client: TestClient) -> None:
     for method, path, status in (("GET", "/nothing", 404), ("PUT", "/api/search", 405), ("POST", "/", 405)):
         answer = client.request(method, path)
         assert (answer.status_code, answer.json()["status"]) == (status, status)
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_long_values_are_not_said_in_full() -> None:
-    told = describe_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
-    assert told.startswith("image: is wrong, got 'xxx")
-    assert len(told) < MAX_VALUE_LENGTH + 40
+def test_long_values_are_shortened() -> None:
+    sentence = describe_invalid([{"loc": ("body", "image"), "msg": "is wrong", "input": "x" * 10_000}])
+    assert sentence.startswith("image: is wrong, got 'xxx")
+    assert len(sentence) < MAX_VALUE_LENGTH + 40
 
 
 def test_many_errors_are_counted() -> None:
-    told = describe_invalid([{"loc": ("body", f"a{number}"), "msg": "is wrong", "input": 1} for number in range(1000)])
-    assert told.startswith("a0: is wrong, got 1; a1: is wrong")
-    assert told.endswith("a4: is wrong, got 1; and 995 more")
+    sentence = describe_invalid(
+        [{"loc": ("body", f"a{number}"), "msg": "is wrong", "input": 1} for number in range(1000)]
+    )
+    assert sentence.startswith("a0: is wrong, got 1; a1: is wrong")
+    assert sentence.endswith("a4: is wrong, got 1; and 995 more")

@@ -1,4 +1,4 @@
-"""Searching over HTTP gives what the engine gives, and says in one sentence what is wrong with a question."""
+"""Tests of search over HTTP: results are those of the engine, and errors are one sentence."""
 
 import base64
 import io
@@ -31,49 +31,49 @@ def names(answer: Any) -> list[str]:
     return [hit["title"] for hit in answer.json()["hits"]]
 
 
-def test_hits_are_the_engines(client: TestClient, engine: Engine) -> None:
+def test_hits_are_those_of_the_engine(client: TestClient, engine: Engine) -> None:
     answer = client.post("/api/search", json={"query": "red", "k": 2})
     hits = engine.search("red", 2)
     assert answer.status_code == 200
     assert [hit["score"] for hit in answer.json()["hits"]] == [hit.score for hit in hits]
-    best, told = hits[0], answer.json()["hits"][0]
-    assert (told["video"], told["path"], told["time"], told["why"]) == (
+    best, row = hits[0], answer.json()["hits"][0]
+    assert (row["video"], row["path"], row["time"], row["why"]) == (
         best.video,
         best.path,
         best.time,
         dict(best.why),
     )
-    assert (told["segment"], told["start"], told["end"]) == (0, best.segment.start, best.segment.end)
-    assert told["duration"] == pytest.approx(3.0)
-    assert told["stream"] == f"/api/videos/{best.video}/stream"
-    assert client.get(told["thumbnail"]).headers["content-type"] == "image/jpeg"
+    assert (row["segment"], row["start"], row["end"]) == (0, best.segment.start, best.segment.end)
+    assert row["duration"] == pytest.approx(3.0)
+    assert row["stream"] == f"/api/videos/{best.video}/stream"
+    assert client.get(row["thumbnail"]).headers["content-type"] == "image/jpeg"
     assert answer.json()["query"] == "red"
     assert answer.json()["took_ms"] > 0
 
 
-def test_weak_answers_say_so(client: TestClient) -> None:
+def test_weak_hits_are_marked(client: TestClient) -> None:
     assert client.post("/api/search", json={"query": "red"}).json()["weak"] is False
     assert client.post("/api/search", json={"query": "yellow"}).json()["weak"] is True
 
 
-def test_a_picture_is_a_query(client: TestClient) -> None:
+def test_image_query(client: TestClient) -> None:
     answer = client.post("/api/search", json={"image": BLUE, "k": 1})
     assert names(answer) == ["blue"]
     assert answer.json()["query"] is None
     assert names(client.post("/api/search", json={"image": f"data:image/png;base64,{BLUE}", "k": 1})) == ["blue"]
 
 
-def test_filters_narrow(client: TestClient, library: Path) -> None:
-    def found(**filters: Any) -> set[str]:
+def test_filters_select_videos(client: TestClient, library: Path) -> None:
+    def search(**filters: Any) -> set[str]:
         return set(names(client.post("/api/search", json={"query": "red", **filters})))
 
-    assert found() == {"red", "blue", "both"}
-    assert found(min_seconds=10) == {"both"}
-    assert found(max_seconds=10) == {"red", "blue"}
-    assert found(folder=str(library / "films")) == {"red", "blue", "both"}
-    assert found(folder=str(library / "elsewhere")) == set()
-    assert found(after="2020-01-31", before="2199-01-31T12:00:00+02:00") == {"red", "blue", "both"}
-    assert found(before="2020-01-31") == set()
+    assert search() == {"red", "blue", "both"}
+    assert search(min_seconds=10) == {"both"}
+    assert search(max_seconds=10) == {"red", "blue"}
+    assert search(folder=str(library / "films")) == {"red", "blue", "both"}
+    assert search(folder=str(library / "elsewhere")) == set()
+    assert search(after="2020-01-31", before="2199-01-31T12:00:00+02:00") == {"red", "blue", "both"}
+    assert search(before="2020-01-31") == set()
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("in_tokyo")
-def test_dates_without_a_zone_are_the_servers(own_engine: Engine, serve: Serve) -> None:
+def test_dates_without_a_time_zone_are_local(own_engine: Engine, serve: Serve) -> None:
     for video in own_engine.videos():
         os.utime(video.paths[0], (1_700_000_000, 1_700_000_000))  # 2023-11-14 22:13:20 in UTC
     own_engine.index([own_engine.path.parent / "films"])
@@ -100,17 +100,17 @@ def test_dates_without_a_zone_are_the_servers(own_engine: Engine, serve: Serve) 
     assert [count("2023-11-16"), count("2023-11-15")] == [3, 0]
 
 
-def test_moments_are_the_engines(client: TestClient, engine: Engine) -> None:
+def test_moments_are_those_of_the_engine(client: TestClient, engine: Engine) -> None:
     answer = client.post("/api/locate", json={"query": "green", "k": 1}).json()
     moment = engine.locate("green", 1)[0]
-    told = answer["moments"][0]
-    assert [told["start"], told["end"], told["score"]] == [moment.start, moment.end, moment.score]
-    assert (told["title"], told["by"], answer["weak"]) == ("both", "curve", False)
+    row = answer["moments"][0]
+    assert [row["start"], row["end"], row["score"]] == [moment.start, moment.end, moment.score]
+    assert (row["title"], row["by"], answer["weak"]) == ("both", "curve", False)
 
 
-def test_moments_that_overlap_or_are_weak_come_on_request(client: TestClient, engine: Engine) -> None:
-    asked = {"query": "red", "k": 20, "overlapping": True, "weak": True}
-    every = client.post("/api/locate", json=asked).json()["moments"]
+def test_overlapping_and_weak_moments_on_request(client: TestClient, engine: Engine) -> None:
+    body = {"query": "red", "k": 20, "overlapping": True, "weak": True}
+    every = client.post("/api/locate", json=body).json()["moments"]
     assert [(row["start"], row["similarity"]) for row in every] == [
         (moment.start, moment.similarity) for moment in engine.locate("red", 20, overlapping=True, weak=True)
     ]
@@ -121,8 +121,8 @@ def test_moments_that_overlap_or_are_weak_come_on_request(client: TestClient, en
 
 def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
     number = find_id(engine, "both.mp4")
-    for asked in ({"query": "blue"}, {"image": BLUE}):
-        moment = client.post("/api/locate", json={**asked, "video": number, "k": 1}).json()["moments"][0]
+    for body in ({"query": "blue"}, {"image": BLUE}):
+        moment = client.post("/api/locate", json={**body, "video": number, "k": 1}).json()["moments"][0]
         assert [moment["start"], moment["end"]] == pytest.approx([9, 16], abs=0.11)
     missing = client.post("/api/locate", json={"query": "blue", "video": 99})
     assert (missing.status_code, missing.json()["detail"]) == (404, "video must be one of this index, got 99")
@@ -147,7 +147,7 @@ def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
         ({"query": "red", "folder": "\udcff"}, "folder: Input should be a valid string"),
     ],
 )
-def test_wrong_questions_are_told_in_a_sentence(client: TestClient, body: dict[str, Any], sentence: str) -> None:
+def test_invalid_requests_are_refused_in_one_sentence(client: TestClient, body: dict[str, Any], sentence: str) -> None:
     answer = client.post("/api/search", content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
@@ -156,7 +156,7 @@ def test_wrong_questions_are_told_in_a_sentence(client: TestClient, body: dict[s
     assert problem == {"type": "about:blank", "title": "Unprocessable Entity", "status": 422}
 
 
-def test_a_query_may_exclude_as_much_as_is_quickly_encoded(client: TestClient) -> None:
+def test_number_of_negative_terms_is_limited(client: TestClient) -> None:
     query = "red" + " -blue" * 8 + ' -"a dog"' * 8
     assert client.post("/api/search", json={"query": query}).status_code == 200
     assert client.post("/api/locate", json={"query": query + " -dog"}).status_code == 422
@@ -166,22 +166,22 @@ def test_a_query_may_exclude_as_much_as_is_quickly_encoded(client: TestClient) -
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b""])
-def test_what_is_no_json_is_refused(client: TestClient, body: bytes) -> None:
+def test_invalid_json_is_refused(client: TestClient, body: bytes) -> None:
     answer = client.post("/api/search", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_video_forgotten_meanwhile_is_left_out(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removed_video_is_left_out(serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     client, hits = serve(engine), engine.search("red")
     monkeypatch.setattr(engine, "search_many", lambda queries, options: [hits for _ in queries])
-    lost = find_id(engine, "red.mp4")
-    everything = type(engine).video
-    monkeypatch.setattr(engine, "video", lambda number: everything(engine, 99 if number == lost else number))
+    removed_id = find_id(engine, "red.mp4")
+    find_video = type(engine).video
+    monkeypatch.setattr(engine, "video", lambda number: find_video(engine, 99 if number == removed_id else number))
     assert "red" not in names(client.post("/api/search", json={"query": "red"}))
 
 
-def test_an_empty_index_has_no_hits(serve: Serve, tmp_path: Path) -> None:
+def test_empty_index_has_no_hits(serve: Serve, tmp_path: Path) -> None:
     with Engine(tmp_path / "empty", ColourEncoder()) as empty:
         empty.index([])
         client = serve(empty)

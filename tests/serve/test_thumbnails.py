@@ -1,4 +1,4 @@
-"""Thumbnails are made once, and kept within a size."""
+"""Tests of thumbnails: each is made once, and the cache has a limited size."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ Drawn = list[tuple[float, int]]
 
 
 class LocalPool(ImagePool):
-    """Draw in this process, and note times and widths."""
+    """Draws in this process, and records times and widths."""
 
     def __init__(self, drawn: Drawn) -> None:
         super().__init__(1)
@@ -34,7 +34,7 @@ class LocalPool(ImagePool):
 
 
 class SlowPool(ImagePool):
-    """Wait at a gate instead of drawing."""
+    """Waits at a gate instead of drawing."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -44,7 +44,7 @@ class SlowPool(ImagePool):
         self.times.append(time_s)
         self.begun.release()
         assert self.gate.wait(10)
-        return b"a picture"
+        return b"an image"
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def film(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def drawn() -> Drawn:
-    """Note what is drawn: time and width."""
+    """Return the list of drawn times and widths."""
     return []
 
 
@@ -63,9 +63,9 @@ def get(folder: Path, film: Path, time: float = 1.0, width: int = 64, drawn: Dra
     return asyncio.run(Thumbnails(folder, pool=pool).get(str(film), time, width))
 
 
-def test_each_is_made_once(tmp_path: Path, film: Path, drawn: Drawn) -> None:
+def test_each_thumbnail_is_made_once(tmp_path: Path, film: Path, drawn: Drawn) -> None:
     first = get(tmp_path / "kept", film, drawn=drawn)
-    assert get(tmp_path / "kept", film, drawn=drawn) == first, "by another server, too"
+    assert get(tmp_path / "kept", film, drawn=drawn) == first, "also by another server"
     assert drawn == [(1.0, 64)]
     get(tmp_path / "kept", film, 2.0, drawn=drawn)
     get(tmp_path / "kept", film, 1.0, 32, drawn=drawn)
@@ -73,7 +73,7 @@ def test_each_is_made_once(tmp_path: Path, film: Path, drawn: Drawn) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
-def test_a_changed_file_has_new_ones(tmp_path: Path, film: Path, drawn: Drawn) -> None:
+def test_changed_file_has_new_thumbnails(tmp_path: Path, film: Path, drawn: Drawn) -> None:
     old = get(tmp_path / "kept", film, drawn=drawn)
     write_film(film, ("blue", 3))
     os.utime(film, (1e9, 1e9))
@@ -81,7 +81,7 @@ def test_a_changed_file_has_new_ones(tmp_path: Path, film: Path, drawn: Drawn) -
     assert len(drawn) == 2
 
 
-def test_those_who_ask_together_wait_for_one(tmp_path: Path, film: Path) -> None:
+def test_concurrent_requests_share_one_computation(tmp_path: Path, film: Path) -> None:
     pool = SlowPool()
 
     async def ask() -> list[bytes]:
@@ -89,32 +89,32 @@ def test_those_who_ask_together_wait_for_one(tmp_path: Path, film: Path) -> None
         hurried = asyncio.create_task(made.get(str(film), 1.0, 64))
         await asyncio.to_thread(pool.begun.acquire)
         others = [asyncio.create_task(made.get(str(film), 1.0, 64)) for _ in range(5)]
-        await asyncio.sleep(0.1)  # they wait now
-        hurried.cancel()  # who asked first has gone; the others still get it
+        await asyncio.sleep(0.1)  # until they wait
+        hurried.cancel()  # the others still get it
         pool.gate.set()
         return await asyncio.gather(*others)
 
-    assert asyncio.run(ask()) == [b"a picture"] * 5
+    assert asyncio.run(ask()) == [b"an image"] * 5
     assert pool.times == [1.0]
 
 
-def test_what_is_kept_waits_for_no_decoding(tmp_path: Path, film: Path) -> None:
+def test_cached_thumbnail_does_not_wait_for_decoding(tmp_path: Path, film: Path) -> None:
     kept, pool = get(tmp_path / "kept", film), SlowPool()
 
     async def ask() -> bytes:
         made = Thumbnails(tmp_path / "kept", pool=pool)
         slow = [asyncio.create_task(made.get(str(film), float(time), 64)) for time in range(2, 7)]
         await asyncio.to_thread(pool.begun.acquire)
-        found = await made.get(str(film), 1.0, 64)
+        content = await made.get(str(film), 1.0, 64)
         assert not any(task.done() for task in slow)
         pool.gate.set()
         await asyncio.gather(*slow)
-        return found
+        return content
 
     assert asyncio.run(ask()) == kept
 
 
-def test_no_more_than_so_many_wait(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_pending_thumbnails_is_limited(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thumbnails, "MAX_WAITING", 3)
     pool = SlowPool()
 
@@ -132,7 +132,7 @@ def test_no_more_than_so_many_wait(tmp_path: Path, film: Path, monkeypatch: pyte
     asyncio.run(ask())
 
 
-def test_a_file_that_failed_at_a_cost_is_not_tried_again_while_it_stays(
+def test_slow_failure_is_remembered_until_the_file_changes(
     tmp_path: Path, film: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thumbnails, "SLOW_S", 0.0)
@@ -151,7 +151,7 @@ def test_a_file_that_failed_at_a_cost_is_not_tried_again_while_it_stays(
     asyncio.run(ask())
 
 
-def test_a_silent_store_keeps_no_other_request_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_storage_does_not_block_other_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
     def look(path: str) -> FileStat:
@@ -172,7 +172,7 @@ def test_a_silent_store_keeps_no_other_request_waiting(tmp_path: Path, monkeypat
     asyncio.run(ask())
 
 
-def test_failures_are_not_kept(tmp_path: Path, film: Path) -> None:
+def test_failures_are_not_cached(tmp_path: Path, film: Path) -> None:
     whole = film.read_bytes()
     film.write_bytes(b"no film")
     with pytest.raises(DecodeError, match="is not a video"):
@@ -181,21 +181,21 @@ def test_failures_are_not_kept(tmp_path: Path, film: Path) -> None:
     assert get(tmp_path / "kept", film).startswith(b"\xff\xd8")
 
 
-def test_the_oldest_go_when_it_is_too_much(tmp_path: Path) -> None:
+def test_least_recently_used_thumbnails_are_dropped(tmp_path: Path) -> None:
     kept = ThumbnailCache(tmp_path / "kept", 1000)
     for number in range(10):
         kept.put(str(number), bytes(100))
         os.utime(tmp_path / "kept" / f"{number}.jpg", (number, number))
-    assert all(kept.get(str(number)) is not None for number in (0, 9)), "all of them fit, and these two are fresh now"
+    assert all(kept.get(str(number)) is not None for number in (0, 9)), "all of them fit, and these two were used last"
     kept.put("new", bytes(100))
-    there = {path.stem for path in (tmp_path / "kept").iterdir()}
-    assert there == {"0", "9", "new", "3", "4", "5", "6", "7", "8"}
+    names = {path.stem for path in (tmp_path / "kept").iterdir()}
+    assert names == {"0", "9", "new", "3", "4", "5", "6", "7", "8"}
     again = ThumbnailCache(tmp_path / "kept", 1000)
     again.put("more", bytes(150))
-    assert len(list((tmp_path / "kept").iterdir())) < 10, "what was there before it counts"
+    assert len(list((tmp_path / "kept").iterdir())) < 10, "existing files count"
 
 
-def test_a_disk_that_refuses_is_told_of(tmp_path: Path, film: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_write_error_is_logged(tmp_path: Path, film: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "kept").write_text("a file where the folder should be")
     assert get(tmp_path / "kept", film).startswith(b"\xff\xd8")
     assert "thumbnails are not cached" in caplog.text

@@ -1,4 +1,4 @@
-"""Searches that wait are answered together, a wrong one alone, and no search waits for another kind of question."""
+"""Tests of the worker: batches of searches, errors of single ones, and calls that do not delay searches."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ from vidret.types import Hit, Query, SearchOptions
 
 
 class GatedEngine:
-    """An engine that answers when its gate is open, with as many hits as asked for: none that could be mistaken."""
+    """An engine that responds when its gate is open; the hits of a query are the query itself, k times."""
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -47,29 +47,29 @@ def working(engine: GatedEngine, **given: Any) -> Iterator[Worker]:
 
 
 async def occupy(worker: Worker, engine: GatedEngine) -> "asyncio.Task[list[Hit]]":
-    """Have the worker hang at the gate with a search, so that everything after waits."""
+    """Block the search thread, so that later searches wait."""
     task = asyncio.create_task(worker.search("first", SearchOptions()))
     await asyncio.to_thread(engine.entered.acquire)
     return task
 
 
 async def hold(worker: Worker, wait: Callable[[], object]) -> "asyncio.Task[None]":
-    """Have the worker hang with a question, so that every other question waits."""
+    """Block the thread of calls, so that later calls wait."""
     entered = threading.Event()
 
-    def question(_engine: Engine) -> None:
+    def function(_engine: Engine) -> None:
         entered.set()
         wait()
 
-    task = asyncio.create_task(worker.call(question))
+    task = asyncio.create_task(worker.call(function))
     await asyncio.to_thread(entered.wait)
     return task
 
 
-async def put(*questions: Coroutine[Any, Any, Any]) -> "list[asyncio.Task[Any]]":
-    """Have each question wait in the queue."""
-    tasks = [asyncio.create_task(question) for question in questions]
-    await asyncio.sleep(0)  # one turn of the loop: each is in the queue now
+async def put(*requests: Coroutine[Any, Any, Any]) -> "list[asyncio.Task[Any]]":
+    """Put requests into the queue."""
+    tasks = [asyncio.create_task(function) for function in requests]
+    await asyncio.sleep(0)  # one iteration of the loop puts each into the queue
     return tasks
 
 
@@ -77,7 +77,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(test())
 
 
-def test_what_waits_is_answered_together() -> None:
+def test_waiting_searches_are_batched() -> None:
     engine, sizes = GatedEngine(), list[int]()
     with working(engine, size=200, on_batch=sizes.append) as worker:
 
@@ -98,7 +98,7 @@ def test_what_waits_is_answered_together() -> None:
     assert len(engine.threads) == 1
 
 
-def test_one_that_fails_spoils_no_other() -> None:
+def test_failed_search_does_not_affect_others() -> None:
     engine = GatedEngine()
     with working(engine) as worker:
 
@@ -115,7 +115,7 @@ def test_one_that_fails_spoils_no_other() -> None:
     assert engine.batches == [["first"], ["red", "wrong", "blue"], ["red"], ["wrong"], ["blue"]]
 
 
-def test_a_slow_question_holds_up_no_search() -> None:
+def test_slow_call_does_not_delay_searches() -> None:
     engine, gate = GatedEngine(), threading.Event()
     engine.gate.release(2)
     with working(engine, timeout=5.0) as worker:
@@ -131,7 +131,7 @@ def test_a_slow_question_holds_up_no_search() -> None:
         run(test)
 
 
-def test_a_slow_search_holds_up_no_question() -> None:
+def test_slow_search_does_not_delay_calls() -> None:
     engine = GatedEngine()
     with working(engine, timeout=5.0) as worker:
 
@@ -143,7 +143,7 @@ def test_a_slow_search_holds_up_no_question() -> None:
         run(test)
 
 
-def test_many_questions_leave_room_for_searches() -> None:
+def test_waiting_calls_do_not_fill_the_queue_of_searches() -> None:
     engine, gate = GatedEngine(), threading.Event()
     engine.gate.release(1)
     with working(engine, size=1) as worker:
@@ -160,7 +160,7 @@ def test_many_questions_leave_room_for_searches() -> None:
         run(test)
 
 
-def test_questions_are_answered_in_turn_and_fail_alone() -> None:
+def test_calls_run_in_order_and_fail_alone() -> None:
     engine, order = GatedEngine(), list[str]()
     with working(engine) as worker:
 
@@ -177,7 +177,7 @@ def test_questions_are_answered_in_turn_and_fail_alone() -> None:
     assert order == ["one", "three"]
 
 
-def test_a_full_queue_refuses_at_once() -> None:
+def test_full_queue_refuses_at_once() -> None:
     engine = GatedEngine()
     with working(engine, size=2) as worker:
 
@@ -193,7 +193,7 @@ def test_a_full_queue_refuses_at_once() -> None:
         run(test)
 
 
-def test_who_waits_too_long_is_told_and_left_out() -> None:
+def test_request_that_times_out_is_skipped() -> None:
     engine = GatedEngine()
     with working(engine, timeout=0.05) as worker:
 
@@ -209,10 +209,10 @@ def test_who_waits_too_long_is_told_and_left_out() -> None:
                 assert (refused.value.status, refused.value.headers) == (503, None)
 
         run(test)
-    assert engine.batches == [["first"]], "nothing was done for those who had gone"
+    assert engine.batches == [["first"]], "nothing was done for requests that timed out"
 
 
-def test_closing_answers_what_waits_and_takes_no_more() -> None:
+def test_closing_finishes_waiting_requests_and_refuses_new_ones() -> None:
     engine = GatedEngine()
     worker = Worker(cast(Engine, engine))
     worker.start()
@@ -230,14 +230,14 @@ def test_closing_answers_what_waits_and_takes_no_more() -> None:
 
 
 class PanicError(BaseException):
-    """What native code may raise: no ``Exception``."""
+    """A panic of native code, which is not an ``Exception``."""
 
 
-def test_a_panic_ends_no_thread() -> None:
+def test_panic_does_not_end_the_thread() -> None:
     engine = GatedEngine()
     engine.gate.release(10)
 
-    def panic(*_asked: object) -> Any:
+    def panic(*_arguments: object) -> Any:
         raise PanicError("index out of range")
 
     with working(engine) as worker:
@@ -245,9 +245,9 @@ def test_a_panic_ends_no_thread() -> None:
         async def test() -> None:
             search = engine.search_many
             cast(Any, engine).search_many = panic
-            for question in (worker.search("red", SearchOptions()), worker.call(panic)):
+            for function in (worker.search("red", SearchOptions()), worker.call(panic)):
                 with pytest.raises(RuntimeError, match="PanicError: index out of range"):
-                    await question
+                    await function
             cast(Any, engine).search_many = search
             assert len(await worker.search("red", SearchOptions(k=1))) == 1
             assert await worker.call(lambda _: "a moment") == "a moment"
@@ -255,7 +255,7 @@ def test_a_panic_ends_no_thread() -> None:
         run(test)
 
 
-def test_closing_waits_for_no_question_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_for_slow_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "SHUTDOWN_S", 0.05)
     gate = threading.Event()
     worker = Worker(cast(Engine, GatedEngine()))
@@ -271,16 +271,16 @@ def test_closing_waits_for_no_question_that_takes_too_long(monkeypatch: pytest.M
     run(test)
 
 
-def test_both_threads_get_what_the_engine_gives(engine: Engine) -> None:
+def test_both_threads_return_results_of_the_engine(engine: Engine) -> None:
     hits, moments = engine.search("red", 2), engine.locate("green", 2)
     worker = Worker(engine)
     worker.start()
 
     async def test() -> None:
         searches = asyncio.gather(*(worker.search("red", SearchOptions(k=2)) for _ in range(20)))
-        questions = asyncio.gather(*(worker.call(lambda engine: engine.locate("green", 2)) for _ in range(20)))
+        requests = asyncio.gather(*(worker.call(lambda engine: engine.locate("green", 2)) for _ in range(20)))
         assert await searches == [hits] * 20
-        assert await questions == [moments] * 20
+        assert await requests == [moments] * 20
 
     run(test)
     worker.close()

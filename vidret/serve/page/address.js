@@ -1,26 +1,26 @@
-// The address says what the page shows: the query, the filters, the open video and the time in it.
+// The URL of the page holds its state: query, filters, open video and time.
 
 export const FILTERS = ["folder", "min_seconds", "max_seconds", "after", "before"];
 const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
 const NAMES = ["tab", "q", ...FILTERS, "k", "v", "t"];
 
-/** Read the place that an address names; what it does not say is "". A picture has no address. */
+/** Read the state from a URL; missing values are "". An image is not part of the URL. */
 export function readPlace(search, picture = "") {
   const given = new URLSearchParams(search);
   const isOdd = (name) => NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name));
   return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
 }
 
-/** Write the address of a place. */
+/** Return the URL of a state. */
 export function writePlace(place) {
   const said = String(new URLSearchParams(NAMES.filter((name) => place[name]).map((name) => [name, place[name]])));
   return said ? `/?${said}` : "/";
 }
 
-/** Say whether two places differ in any of these names. */
+/** Return whether two states differ in any of these names. */
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
 
-/** Give the filters of a place as the server takes them: days become moments of the reader's own time zone. */
+/** Return the filters of a state for the server; days become instants in the user's time zone. */
 export function readFilters(place) {
   const filters = {};
   if (place.folder) filters.folder = place.folder;

@@ -1,12 +1,12 @@
-// Talking to the server: one sentence for whatever goes wrong, and only the latest answer counts.
+// Requests to the server: one sentence per error, and only the latest response counts.
 
-const NO_ANSWER = "The server does not answer. Is vidret serve still running?";
-const NO_TOKEN = "This server asks for a token: open the page by the link that vidret serve printed, with ?token= in it.";
+const NO_ANSWER = "The server does not respond. Is vidret serve still running?";
+const NO_TOKEN = "This server requires a token: open the link with ?token= that vidret serve printed.";
 const LONGEST_WAIT = 10; // seconds
 
-/** Ask the server, once more after the time it names when it is busy, and give the JSON it answers.
+/** Return the JSON of a response; a busy server is asked once more, after its Retry-After.
  *
- * Throws an Error whose message is one sentence for people, or an AbortError (see `isDropped`). */
+ * Throws an Error with a sentence for the user, or an AbortError (see `isDropped`). */
 export async function ask(path, { method = "GET", body, signal } = {}) {
   const request = { method, signal };
   if (body) Object.assign(request, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -20,7 +20,7 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
   return response.json();
 }
 
-/** Make a caller whose earlier calls are dropped as soon as it is called again. */
+/** Wrap a function so that each call aborts the previous one. */
 export function latest(call) {
   let control = new AbortController();
   return (...values) => {
@@ -30,14 +30,14 @@ export function latest(call) {
   };
 }
 
-/** Say whether an error only means that nobody waits for the answer any more. */
+/** Return whether an error is that of an aborted request. */
 export const isDropped = (error) => error.name === "AbortError";
 
-/** Read the sentence of a refusal. */
+/** Return the sentence of an error response. */
 export async function readProblem(response) {
   if (response.status === 401) return NO_TOKEN;
   const { detail, title } = await response.json().catch(() => ({}));
-  return String(detail || title || `The server answered ${response.status}.`);
+  return String(detail || title || `The server responded with ${response.status}.`);
 }
 
 async function send(path, request) {

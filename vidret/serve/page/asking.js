@@ -1,19 +1,19 @@
-// The search box and the filters: what is typed becomes a place, a place is shown in the fields.
+// The search box and the filters: input changes the state, and the state fills the fields.
 
 import { FILTERS } from "./address.js";
 import { ask } from "./api.js";
 import { clock, find, readClock } from "./dom.js";
 import { recall } from "./picture.js";
 
-const TYPING_PAUSE = 300; // milliseconds without a key before a search starts by itself
+const TYPING_PAUSE = 300; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
-const MOST_FOLDERS = 500; // videos that are asked for the folders they lie in
+const MOST_FOLDERS = 500; // videos whose folders are suggested
 
-/** Hear what is asked: `go(change, how)` is called with what changes of the place. */
+/** Listen to the form: `go(change, how)` is called with changes of the state. */
 export function listenToForm(go) {
   const query = find("query");
   let timer = 0;
-  let typing = false; // further letters of one query replace its entry in the history
+  let typing = false; // further letters of a query replace its history entry
   const search = () => {
     clearTimeout(timer);
     const q = query.value.trim();
@@ -46,12 +46,12 @@ export function listenToForm(go) {
   find("folder").addEventListener("focus", offerFolders, { once: true });
 }
 
-/** Show a place in the fields; what is being typed is left alone. */
+/** Show a state in the fields, except in the one being typed in. */
 export function showForm(place) {
   const query = find("query");
   const picture = recall(place.picture);
   if (query.value.trim() !== place.q) query.value = place.q;
-  query.placeholder = picture ? "or say what to look for" : "Search videos";
+  query.placeholder = picture ? "or describe what to look for" : "Search videos";
   find("chip").hidden = !picture;
   if (picture) find("chip-picture").src = picture;
   find("hint").hidden = Boolean(place.q || picture);
@@ -77,12 +77,12 @@ function changeFilter(name, go) {
     field.reportValidity();
     said = String(seconds);
   }
-  if (!field.validity.valid) return; // unfinished, or refused above
+  if (!field.validity.valid) return; // incomplete, or refused above
   go({ [name]: said, k: "" });
 }
 
 async function offerFolders() {
-  const { videos } = await ask(`/api/videos?limit=${MOST_FOLDERS}`).catch(() => ({ videos: [] })); // a mere offer
+  const { videos } = await ask(`/api/videos?limit=${MOST_FOLDERS}`).catch(() => ({ videos: [] })); // optional
   const folders = new Set(videos.map(({ path }) => path.slice(0, path.lastIndexOf("/"))));
   find("folders").replaceChildren(...[...folders].sort().map((folder) => new Option(folder, folder)));
 }

@@ -1,16 +1,16 @@
-// Elements and numbers. File names and answers enter as text, never as markup.
+// Elements and numbers. File names and responses are inserted as text, never as markup.
 
-/** Find an element of the page by its id. */
+/** Return an element by its id. */
 export const find = (id) => document.getElementById(id);
 
-/** Make an element with these properties; children are elements or text. */
+/** Create an element with properties; children are elements or text. */
 export function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-/** Make a shape of an SVG. */
+/** Create an SVG shape. */
 export function draw(tag, attributes, ...children) {
   const shape = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) shape.setAttribute(name, value);
@@ -18,13 +18,13 @@ export function draw(tag, attributes, ...children) {
   return shape;
 }
 
-/** Show a sentence, or hide its place when there is none. */
+/** Show a sentence, or hide the element without one. */
 export function tell(element, ...sentence) {
   element.replaceChildren(...sentence);
   element.hidden = !sentence.length;
 }
 
-/** Write seconds as 0:07, 12:40 or 1:02:03, with tenths where a moment is told exactly. */
+/** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths. */
 export function clock(seconds, tenths = false) {
   const units = tenths ? Math.round(seconds * 10) / 10 : Math.floor(seconds + 1e-6);
   const [hours, minutes] = [Math.floor(units / 3600), Math.floor(units / 60) % 60];
@@ -32,17 +32,17 @@ export function clock(seconds, tenths = false) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
-/** Read "90", "1:30" or "1:00:00" as seconds; NaN where it is none of them. */
+/** Parse "90", "1:30" or "1:00:00" as seconds; NaN for other text. */
 export function readClock(text) {
   if (!/^\d+(:\d{1,2}){0,2}(\.\d+)?$/.test(text)) return NaN;
   return text.split(":").reduce((seconds, part) => seconds * 60 + Number(part), 0);
 }
 
-/** Write a count with its noun: "1 video", "1,200 videos". */
+/** Format a count with its noun: "1 video", "1,200 videos". */
 export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Say whether an event comes with a key that makes it the browser's own. */
+/** Return whether an event has a modifier key, so that the browser handles it. */
 export const isModified = (event) => event.altKey || event.ctrlKey || event.metaKey;
 
-/** Say whether the person asked for less motion. */
+/** Return whether the user prefers reduced motion. */
 export const isCalm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

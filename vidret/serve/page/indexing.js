@@ -1,31 +1,31 @@
-// The "Index" tab: what the index holds, a run under way, what failed and why, and a form to add more.
+// The "Index" tab: facts about the index, the current run, failed files, and a form to add videos.
 
 import { ask, isDropped, latest } from "./api.js";
 import { clock, count, find, make, tell } from "./dom.js";
 
-const BUSY_PAUSE = 1000; // milliseconds between looks while a run is under way
+const BUSY_PAUSE = 1000; // milliseconds between requests during a run
 const CALM_PAUSE = 15000;
 
 const askIndex = latest((signal) => ask("/api/index", { signal }));
-let known = null; // the latest answer
-let looked = null; // and the promise of it
+let known = null; // the latest response
+let looked = null; // and its promise
 let visible = false;
 let timer = 0;
 let onEnd = null;
 
-/** Give the folder of the index, once it is known. */
+/** Return the folder of the index. */
 export async function findIndexPath() {
   await looked;
   return known?.info.path ?? "DIR";
 }
 
-/** Show or leave the tab; while it is shown, or a run is under way, it looks again and again. */
+/** Show or leave the tab; it polls while it is shown or a run is in progress. */
 export function showIndexTab(shown) {
   visible = shown;
   looked = look();
 }
 
-/** Hear the tab's forms; `whenDone` is called when a run ended. */
+/** Listen to the tab's forms; `whenDone` is called at the end of a run. */
 export function listenToIndexTab(whenDone) {
   onEnd = whenDone;
   find("add").addEventListener("submit", async (event) => {
@@ -73,25 +73,25 @@ function show() {
   if (running) showProgress(progress);
   tell(find("last"), ...(last && !running ? [describeRun(last)] : []));
   find("add").hidden = !allowed || running;
-  find("roots").textContent = `They must lie under ${roots.join(" or ")}.`;
+  find("roots").textContent = `They must be in ${roots.join(" or ")}.`;
   const command = make("code", {}, `vidret index PATH --index ${info.path}`);
   const option = make("code", {}, "--allow-index FOLDER");
-  tell(find("how"), ...(allowed ? [] : ["To add videos run ", command, ", or start the server with ", option, " to do it from here."]));
+  tell(find("how"), ...(allowed ? [] : ["To add videos, run ", command, ", or start the server with ", option, " to add them here."]));
   showFailures();
 }
 
 function listNumbers({ videos, seconds, segments, num_bytes: bytes, encoder_name: encoder, files }) {
   const size = bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
   const numbers = { videos, hours: (seconds / 3600).toFixed(seconds < 36000 ? 2 : 0), segments, "on disk": size, encoder };
-  Object.assign(numbers, { "failed files": files.failed, "files gone": files.missing, "files waiting": files.pending });
+  Object.assign(numbers, { "failed files": files.failed, "missing files": files.missing, "pending files": files.pending });
   return Object.entries(numbers).filter(([, value]) => value).map(([name, value]) => [name, value.toLocaleString("en")]);
 }
 
 function showProgress(progress) {
   const bar = find("share");
   if (!progress) {
-    bar.removeAttribute("value"); // under way, but nothing is known yet
-    return tell(find("progress-told"), "Looking for files");
+    bar.removeAttribute("value"); // no progress is known yet
+    return tell(find("progress-told"), "Finding files");
   }
   const { share, done, files, failed, elapsed, left } = progress;
   bar.value = share;
@@ -115,5 +115,5 @@ function showFailures() {
   find("failures").hidden = !failures.length;
   find("failures-title").textContent = `Failed files (${failures.length < all ? `the first ${failures.length} of ` : ""}${all})`;
   find("failures-rows").replaceChildren(...found.map(makeRow));
-  find("failures-told").textContent = found.length ? "" : "No failed file has that in its path or reason.";
+  find("failures-told").textContent = found.length ? "" : "No failed file matches.";
 }

@@ -1,4 +1,4 @@
-// The page: a place (see address.js) is what it shows, and what is done on it leads to another.
+// The page: it shows a state (see address.js), and user actions lead to another.
 
 import { differ, FILTERS, readFilters, readPlace, writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
@@ -12,12 +12,12 @@ import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
 const PAGE = 24; // results at first, and more at a time
 const MOST = 200;
 const ASKED = ["q", "picture", ...FILTERS];
-const LOST_PICTURE = "The picture is no longer here, since a picture has no address: choose it again.";
-const NOTHING_MATCHES = "Nothing here matches that well: most unrelated queries score as high. The nearest are:";
+const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
+const NOTHING_MATCHES = "No good match: most unrelated queries score as high. The nearest videos are:";
 
 let place = readPlace("");
 
-// From place to place
+// Navigation
 
 function go(change, { replace = false, opened = false } = {}) {
   const next = { ...place, ...change };
@@ -27,7 +27,7 @@ function go(change, { replace = false, opened = false } = {}) {
   show(next);
 }
 
-/** Show a place: only what differs from the one before is done, all of it at first. */
+/** Show a state: only what changed is updated; everything at first. */
 function show(next, { travelled = false, first = false } = {}) {
   const before = place;
   const changes = (names) => first || differ(next, before, names);
@@ -61,7 +61,7 @@ function showVideo(travelled) {
   });
 }
 
-// Searching
+// Search
 
 const numberAsked = ({ k }) => Number(k) || PAGE;
 
@@ -98,7 +98,7 @@ function showAnswer({ hits, weak, took_ms: took, videos, total = MOST }) {
   const number = count(found.length, "video");
   if (hits) showHits(hits, place);
   else showVideos(videos, place);
-  const note = place.picture ? " A picture cannot be shared by address." : "";
+  const note = place.picture ? " An image cannot be shared by URL." : "";
   const library = found.length < total ? `The first ${found.length} of ${count(total, "video")}.` : `${number}.`;
   find("status").textContent = !found.length ? "" : hits ? `${number} in ${Math.round(took)} ms.${note}` : library;
   find("more").hidden = found.length < numberAsked(place) || found.length >= Math.min(total, MOST);
@@ -107,13 +107,13 @@ function showAnswer({ hits, weak, took_ms: took, videos, total = MOST }) {
 }
 
 async function tellNothing() {
-  if (FILTERS.some((name) => place[name])) return tell(find("notice"), "No video passes these filters.");
+  if (FILTERS.some((name) => place[name])) return tell(find("notice"), "No video matches these filters.");
   const command = make("code", {}, `vidret index ~/Videos --index ${await findIndexPath()}`);
-  if (find("results").children.length) return; // something came in the meantime
-  tell(find("notice"), "There is no video in this index yet. Add some with ", command, " and search them at once.");
+  if (find("results").children.length) return; // results arrived meanwhile
+  tell(find("notice"), "There are no videos in this index yet. Add some with ", command, " to search them.");
 }
 
-// What is done on the page
+// Events
 
 function onLink(event) {
   const link = event.target.closest("a");
@@ -149,7 +149,7 @@ function begin() {
   addEventListener("click", onLink);
   addEventListener("keydown", onKey);
   addEventListener("popstate", () => show(readPlace(location.search, history.state?.picture), { travelled: true }));
-  const picture = history.state?.picture; // after a reload: the page forgot it
+  const picture = history.state?.picture; // lost by a reload
   show(readPlace(location.search), { travelled: true, first: true });
   if (picture) tell(find("notice"), LOST_PICTURE);
 }

@@ -1,4 +1,4 @@
-// Images as queries: chosen, dropped or pasted, made small here, kept while the page is open.
+// Query images: chosen, dropped or pasted, scaled down, kept while the page is open.
 
 import { find } from "./dom.js";
 
@@ -6,18 +6,18 @@ const LONGEST_SIDE = 1024;
 const QUALITY = 0.9;
 const kept = new Map();
 
-/** Give the picture that was kept under a name as a data URL; undefined when there is none. */
+/** Return the image with a name as a data URL, or undefined. */
 export const recall = (name) => kept.get(name);
 
-/** Hear of pictures: `onPicture(name)` says under which name one is kept, `onError(sentence)` why it is not. */
+/** Listen for images: `onPicture(name)` receives the name of one, `onError(sentence)` the reason of a failure. */
 export function listenForPictures(onPicture, onError) {
   const take = async (files) => {
     const file = [...files].find((each) => each.type.startsWith("image/"));
-    if (!file) return onError("Only a picture can be searched by, and this is none.");
+    if (!file) return onError("Only images can be used as a query.");
     try {
       onPicture(await keep(file));
     } catch {
-      onError(`${file.name} cannot be read as a picture by this browser.`);
+      onError(`${file.name} cannot be read as an image by this browser.`);
     }
   };
   const input = find("file");
@@ -43,7 +43,7 @@ function listenForDrops(take) {
       act(event);
     });
   onFiles("dragover", () => (veil.hidden = false));
-  onFiles("dragleave", (event) => (veil.hidden = !event.relatedTarget)); // null once it is out of the window
+  onFiles("dragleave", (event) => (veil.hidden = !event.relatedTarget)); // null outside of the window
   onFiles("drop", (event) => {
     veil.hidden = true;
     take(event.dataTransfer.files);
@@ -57,7 +57,7 @@ async function keep(file) {
   canvas.width = Math.ceil(bitmap.width * scale);
   canvas.height = Math.ceil(bitmap.height * scale);
   const pen = canvas.getContext("2d");
-  pen.fillStyle = "white"; // behind what is transparent: a JPEG would have it black
+  pen.fillStyle = "white"; // behind transparent pixels, which a JPEG would make black
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   const name = String(kept.size + 1);

@@ -1,10 +1,10 @@
-// Results as a grid of cards: a link each, which plays its stretch of the video while it is looked at.
+// Results as a grid of cards: links that play their segment while hovered or focused.
 
 import { writePlace } from "./address.js";
 import { clock, find, isCalm, isModified, make } from "./dom.js";
 
-const PREVIEW_DELAY = 150; // milliseconds on a card before it plays: crossing the grid starts nothing
-const PREVIEW_LENGTH = 10; // seconds, where no segment says more
+const PREVIEW_DELAY = 150; // milliseconds on a card before it plays
+const PREVIEW_LENGTH = 10; // seconds, without a segment
 
 const grid = find("results");
 const listCards = () => [...grid.querySelectorAll("a")];
@@ -14,12 +14,12 @@ export function showHits(hits, place) {
   grid.replaceChildren(...hits.map((hit) => makeHit(hit, place)));
 }
 
-/** Show videos that nobody asked for: what the index holds. */
+/** Show videos of the index, without a query. */
 export function showVideos(videos, place) {
   grid.replaceChildren(...videos.map((video) => makeVideo(video, place)));
 }
 
-/** Show empty cards of the same size, so that nothing moves when the answer comes. */
+/** Show empty cards of the same size, so that nothing moves when results arrive. */
 export function showSkeletons() {
   const makeSkeleton = () =>
     make("li", { className: "card skeleton", ariaHidden: true },
@@ -27,10 +27,10 @@ export function showSkeletons() {
   grid.replaceChildren(...Array.from({ length: 12 }, makeSkeleton));
 }
 
-/** Put the focus on the number-th card. */
+/** Focus the card with an index. */
 export const focusCard = (number) => listCards()[number]?.focus();
 
-/** Move the focus with the arrow keys; above the first row is the search box. */
+/** Move the focus with the arrow keys; the search box is above the first row. */
 export function listenToGrid() {
   grid.addEventListener("keydown", (event) => {
     const cards = listCards();
@@ -58,7 +58,7 @@ function makeHit(hit, place) {
 
 function makeVideo(video, place) {
   const { id, duration, missing, salvaged, complete } = video;
-  const state = missing ? "the file is gone" : salvaged ? "damaged, read in part" : complete ? "" : "not indexed to its end";
+  const state = missing ? "file is missing" : salvaged ? "damaged, partly read" : complete ? "" : "partly indexed";
   return makeCard({
     ...video,
     href: writePlace({ ...place, v: id }),
@@ -105,7 +105,7 @@ function makeFilm(stream, start, end) {
   let zero = 0;
   const restart = () => {
     film.currentTime = zero + start;
-    film.play().catch(() => {}); // unplayable or removed: the picture stays
+    film.play().catch(() => {}); // unplayable or removed: the thumbnail stays
   };
   film.addEventListener("loadedmetadata", () => {
     zero = film.currentTime; // as in the viewer

@@ -1,8 +1,8 @@
-// The timeline under a video: the curve of the query's scores, the moments as marks, and the head that moves.
+// The timeline of a video: the score curve, the moments as marks, and the playhead.
 
 import { clock, draw, find, make } from "./dom.js";
 
-const WIDTH = 1000; // of the SVG's own units, whatever its size on the screen
+const WIDTH = 1000; // in SVG units
 const HEIGHT = 100;
 const ROOM = 8; // above and below the curve
 const MOST_POINTS = 800;
@@ -11,7 +11,7 @@ const SMALLEST_RANGE = 0.02;
 const timeline = find("timeline");
 const reading = find("reading");
 
-/** Draw what is known of a query in a video; without a curve the timeline is empty. */
+/** Draw the score curve of a video; without one the timeline is empty. */
 export function drawTimeline(curve, duration) {
   const typical = curve?.typical ?? null;
   find("typical").hidden = typical === null;
@@ -40,7 +40,7 @@ function findRange(low, high) {
   return [middle - half, middle + half];
 }
 
-/** Show where the video is. */
+/** Move the playhead. */
 export function moveHead(time, duration) {
   find("head").style.left = share(time, duration);
   timeline.ariaValueMax = Math.round(duration);
@@ -48,7 +48,7 @@ export function moveHead(time, duration) {
   timeline.ariaValueText = `${clock(time)} of ${clock(duration)}`;
 }
 
-/** Hear where the timeline is pressed or dragged to; `look()` gives the curve and the duration. */
+/** Listen to clicks and drags; `look()` returns the curve and the duration. */
 export function listenToTimeline(look, onSeek) {
   const timeAt = (event) => {
     const box = timeline.getBoundingClientRect();
@@ -77,7 +77,7 @@ function makeMark({ start, end }, duration) {
   return mark;
 }
 
-/** Tell time and score beside the pointer. */
+/** Show time and score at the pointer. */
 function tellReading(time, { curve, duration }) {
   const nearer = (best, each, at) => (Math.abs(each - time) < Math.abs(curve.times[best] - time) ? at : best);
   const score = curve ? `  ${curve.scores[curve.times.reduce(nearer, 0)].toFixed(3)}` : "";
@@ -87,7 +87,7 @@ function tellReading(time, { curve, duration }) {
   reading.hidden = false;
 }
 
-/** Keep the highest score of each stretch of a long video. */
+/** Return the highest score of each interval of a long video. */
 function thin({ times, scores }) {
   const step = Math.ceil(times.length / MOST_POINTS);
   const points = times.map((time, at) => [time, scores[at]]);

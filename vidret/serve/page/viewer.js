@@ -1,19 +1,19 @@
-// One video, opened: the film, the timeline with the query's scores, and the moments found.
+// The viewer of one video: player, timeline with the scores of the query, and moments.
 
 import { ask, isDropped, latest, readProblem } from "./api.js";
 import { clock, draw, find, isCalm, isModified, make, tell } from "./dom.js";
 import { drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 
-const ADDRESS_PAUSE = 300; // milliseconds before a new time is told
-const UNPLAYABLE = "This browser cannot play this file: stills are shown instead, and the file can be downloaded.";
-const WEAK = "Nothing in this video matches that well.";
+const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
+const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
+const WEAK = "No good match in this video.";
 
 const dialog = find("viewer");
 const film = find("film");
-const still = find("still"); // stands in for a film that cannot be played
-const nothing = { id: "", duration: 0, curve: null, time: 0 }; // `time` is where a film begins, or a still stands
+const still = find("still"); // for files that cannot be played
+const nothing = { id: "", duration: 0, curve: null, time: 0 }; // `time` is where playback starts, or that of the frame
 let shown = nothing;
-let zero = 0; // where the film's own clock starts: Chromium keeps it
+let zero = 0; // start of the file's clock, which Chromium keeps
 
 const askVideo = latest((signal, id) => ask(`/api/videos/${id}`, { signal }));
 const askCurve = latest((signal, id, { q, image }) =>
@@ -22,7 +22,7 @@ const askCurve = latest((signal, id, { q, image }) =>
     : ask(`/api/videos/${id}/curve?${new URLSearchParams({ q })}`, { signal }),
 );
 
-/** Open a video at a time, with the scores of a query: its words `q` or its `image`, or neither. */
+/** Open a video at a time, with the scores of a query: its text `q` or its `image`, or neither. */
 export async function openViewer(id, { time, query, title, playing }) {
   const asked = Boolean(query.q || query.image);
   shown = { ...nothing, id, time };
@@ -44,7 +44,7 @@ export async function openViewer(id, { time, query, title, playing }) {
   }
 }
 
-/** Close what is open, and end its download. */
+/** Close the viewer, and stop the download. */
 export function closeViewer() {
   dialog.close();
   film.removeAttribute("src");
@@ -52,7 +52,7 @@ export function closeViewer() {
   shown = nothing;
 }
 
-/** Go to a time in the open video. */
+/** Seek in the open video. */
 export function seek(time) {
   shown.time = Math.min(Math.max(0, time), getDuration());
   if (film.hidden) showStill();
@@ -60,7 +60,7 @@ export function seek(time) {
   follow();
 }
 
-/** Hear what is done in the viewer: `onTime(seconds)` when it rests somewhere else, `onClose()` when it is to close. */
+/** Listen to the viewer: `onTime(seconds)` after a seek or pause, `onClose()` when the user closes it. */
 export function listenToViewer(onTime, onClose) {
   let timer = 0;
   const tellTime = () => {
@@ -93,7 +93,7 @@ export function listenToViewer(onTime, onClose) {
   showState();
 }
 
-// What is shown
+// Display
 
 async function describe(id) {
   const video = await askVideo(id);
@@ -113,14 +113,14 @@ async function search(id, query) {
   const curve = await askCurve(id, query);
   if (!curve.times.length) return;
   const best = curve.moments[0];
-  curve.moments.sort((one, other) => one.start - other.start); // as the timeline has them
+  curve.moments.sort((one, other) => one.start - other.start); // as in the timeline
   shown.curve = curve;
   if (getDuration()) drawTimeline(curve, getDuration());
   if (curve.weak) tell(find("viewer-notice"), WEAK);
   find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
 }
 
-/** Make a moment's button, with its mean on the curve or the probability that a head gives it. */
+/** Create the button of a moment, with its mean score or the probability of a head. */
 function makeMoment({ start, end, score, similarity }, best) {
   const worth = similarity === null ? `${(100 * score).toFixed(0)} %` : similarity.toFixed(3);
   const told = make("span", { className: "soft" }, worth);
@@ -172,10 +172,10 @@ function showState() {
   find("mute").ariaPressed = film.muted;
 }
 
-// What is done
+// Actions
 
 function togglePlay() {
-  if (film.paused) film.play().catch(() => {}); // "error" says so
+  if (film.paused) film.play().catch(() => {}); // see "error"
   else film.pause();
 }
 
