@@ -1,4 +1,4 @@
-"""Modules, data and trainers of the size of a test."""
+"""Small modules, data and trainers for tests."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def make_module(method: str, **settings: Any) -> RetrievalModule:
 
 
 def draw_moments(seed: int = 0) -> GroundingBatch:
-    """Draw two queries into videos of 9 and 7 frames, as a grounding head of ``make_head_module`` takes them."""
+    """Return a random batch of two queries in videos of 9 and 7 frames, for a head of ``make_head_module``."""
     generator = torch.Generator().manual_seed(seed)
     layers = tuple(torch.randn(2, 9, 5, 12, generator=generator).half() for _ in range(2))
     return GroundingBatch(

@@ -1,4 +1,4 @@
-"""The captioner: its loss against loops, what may see what, and the numbers of the published code."""
+"""Tests of the captioner: its loss against a naive version, causality, and numbers of the published code."""
 
 import math
 import os
@@ -28,21 +28,21 @@ FREQUENT = [1, 4, START, END]
 
 
 def naive_loss(logits: Tensor, ids: Tensor, frequent: list[int], *, frequent_weight: float, weight: float) -> float:
-    """Walk along each caption until its end token has been foretold."""
+    """Compute the loss by loops over captions and tokens, up to the end token."""
     total = weights = 0.0
     for row, caption in zip(logits.tolist(), ids.tolist(), strict=True):
-        for place, scores in enumerate(row):
-            if caption[place] == END:
+        for position, scores in enumerate(row):
+            if caption[position] == END:
                 break
-            target = caption[place + 1]
-            surprise = math.log(sum(math.exp(score) for score in scores)) - scores[target]
-            share = frequent_weight if target in frequent else 1.0
-            total, weights = total + share * surprise, weights + share
+            target = caption[position + 1]
+            loss = math.log(sum(math.exp(score) for score in scores)) - scores[target]
+            token_weight = frequent_weight if target in frequent else 1.0
+            total, weights = total + token_weight * loss, weights + token_weight
     return weight * total / weights if weights else 0.0
 
 
-def captions(*lengths: int, width: int = 9, padding: int = END) -> Tensor:
-    """Make captions of so many words between start and end."""
+def make_captions(*lengths: int, width: int = 9, padding: int = END) -> Tensor:
+    """Return random captions with the given numbers of words between start and end."""
     words = torch.Generator().manual_seed(len(lengths))
     ids = torch.full((len(lengths), width), padding)
     for row, length in zip(ids, lengths, strict=True):
@@ -64,7 +64,7 @@ def captioner(tower: TextTower) -> Captioner:
     return Captioner(tower.embedding.weight, num_layers=2, heads=4, hidden=24)
 
 
-def loss_of(logits: Tensor, ids: Tensor) -> Tensor:
+def compute_loss(logits: Tensor, ids: Tensor) -> Tensor:
     return caption_loss(logits, ids, end=END, frequent=FREQUENT)
 
 
@@ -72,47 +72,47 @@ def loss_of(logits: Tensor, ids: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("frequent", "frequent_weight", "weight"), [(FREQUENT, 0.25, 0.5), ([], 0.25, 1.0), ([2], 0, 2)]
 )
-def test_the_loss_is_its_naive_twin(padding: int, frequent: list[int], frequent_weight: float, weight: float) -> None:
-    ids = captions(7, 3, 0, 5, padding=padding)
+def test_loss_matches_naive_version(padding: int, frequent: list[int], frequent_weight: float, weight: float) -> None:
+    ids = make_captions(7, 3, 0, 5, padding=padding)
     logits = 3 * torch.randn(4, 8, VOCABULARY, generator=torch.Generator().manual_seed(0))
     got = caption_loss(logits, ids, end=END, frequent=frequent, frequent_weight=frequent_weight, weight=weight)
     expected = naive_loss(logits, ids, frequent, frequent_weight=frequent_weight, weight=weight)
     assert got.item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_padding_after_the_end_changes_nothing() -> None:
-    ids, logits = captions(4, 2), torch.randn(2, 8, VOCABULARY, requires_grad=True)
-    loss = loss_of(logits, ids)
+def test_padding_after_the_end_has_no_effect() -> None:
+    ids, logits = make_captions(4, 2), torch.randn(2, 8, VOCABULARY, requires_grad=True)
+    loss = compute_loss(logits, ids)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert not gradient[0, 5:].any()
     assert not gradient[1, 3:].any()
     assert gradient[0, :5].any(dim=-1).all()
     changed_logits = logits.detach().clone()
     changed_logits[0, 5:], changed_logits[1, 3:] = 7.0, -3.0
-    assert torch.equal(loss_of(changed_logits, captions(4, 2, padding=3)), loss.detach())
+    assert torch.equal(compute_loss(changed_logits, make_captions(4, 2, padding=3)), loss.detach())
     longer = torch.cat([logits.detach(), torch.randn(2, 2, VOCABULARY)], dim=1)
-    torch.testing.assert_close(loss_of(longer, captions(4, 2, width=11)), loss.detach())
+    torch.testing.assert_close(compute_loss(longer, make_captions(4, 2, width=11)), loss.detach())
 
 
-def test_a_perfect_captioner_loses_nothing_and_a_blank_one_the_logarithm_of_the_vocabulary() -> None:
-    ids = captions(4, 2)
+def test_loss_of_perfect_and_of_uniform_predictions() -> None:
+    ids = make_captions(4, 2)
     perfect = 100 * torch.nn.functional.one_hot(ids[:, 1:], VOCABULARY).float()
-    assert loss_of(perfect, ids).item() == pytest.approx(0, abs=1e-6)
-    assert loss_of(torch.zeros_like(perfect), ids).item() == pytest.approx(0.5 * math.log(VOCABULARY), abs=1e-6)
+    assert compute_loss(perfect, ids).item() == pytest.approx(0, abs=1e-6)
+    assert compute_loss(torch.zeros_like(perfect), ids).item() == pytest.approx(0.5 * math.log(VOCABULARY), abs=1e-6)
 
 
 @pytest.mark.parametrize("ids", [torch.full((2, 4), END), torch.full((2, 1), START), torch.empty(0, 4).long()])
-def test_without_a_word_the_loss_is_zero_with_a_gradient(ids: Tensor) -> None:
+def test_loss_without_words_is_zero_with_a_gradient(ids: Tensor) -> None:
     logits = torch.randn(len(ids), ids.shape[1] - 1, VOCABULARY, requires_grad=True)
-    loss = loss_of(logits, ids)
+    loss = compute_loss(logits, ids)
     torch.autograd.backward(loss)
     assert loss.item() == 0
     assert logits.grad is not None
     assert not logits.grad.any()
 
 
-def test_weightless_words_alone_are_no_division_by_zero() -> None:
-    ids, logits = captions(0), torch.randn(1, 8, VOCABULARY, requires_grad=True)
+def test_words_of_weight_zero_do_not_divide_by_zero() -> None:
+    ids, logits = make_captions(0), torch.randn(1, 8, VOCABULARY, requires_grad=True)
     loss = caption_loss(logits, ids, end=END, frequent=FREQUENT, frequent_weight=0.0)
     torch.autograd.backward(loss)
     assert loss.item() == 0
@@ -120,20 +120,20 @@ def test_weightless_words_alone_are_no_division_by_zero() -> None:
     assert logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("place", [1, 4, 7])
+@pytest.mark.parametrize("position", [1, 4, 7])
 @torch.no_grad()
-def test_later_words_change_no_earlier_logits(captioner: Captioner, tower: TextTower, place: int) -> None:
-    ids, memory = captions(7), torch.randn(1, 3, WIDTH)
+def test_later_words_do_not_affect_earlier_logits(captioner: Captioner, tower: TextTower, position: int) -> None:
+    ids, memory = make_captions(7), torch.randn(1, 3, WIDTH)
     other = ids.clone()
-    other[:, place] = (ids[:, place] + 1) % START
+    other[:, position] = (ids[:, position] + 1) % START
     before, after = captioner(ids, memory, tower), captioner(other, memory, tower)
-    torch.testing.assert_close(after[:, :place], before[:, :place], rtol=0, atol=1e-6)
-    assert (after[:, place:] - before[:, place:]).abs().amax(dim=-1).gt(1e-4).all()
+    torch.testing.assert_close(after[:, :position], before[:, :position], rtol=0, atol=1e-6)
+    assert (after[:, position:] - before[:, position:]).abs().amax(dim=-1).gt(1e-4).all()
 
 
 @torch.no_grad()
-def test_videos_are_strangers_and_the_order_of_frames_does_not_tell(captioner: Captioner, tower: TextTower) -> None:
-    ids, memory = captions(7, 3), torch.randn(2, 5, WIDTH)
+def test_videos_are_independent_and_frame_order_has_no_effect(captioner: Captioner, tower: TextTower) -> None:
+    ids, memory = make_captions(7, 3), torch.randn(2, 5, WIDTH)
     logits = captioner(ids, memory, tower)
     assert logits.shape == (2, 8, VOCABULARY)
     torch.testing.assert_close(captioner(ids[1:], memory[1:], tower), logits[1:])
@@ -142,8 +142,8 @@ def test_videos_are_strangers_and_the_order_of_frames_does_not_tell(captioner: C
 
 
 def test_gradients_reach_captioner_and_memory_but_not_the_text_tower(captioner: Captioner, tower: TextTower) -> None:
-    ids, memory = captions(5, 3), torch.randn(2, 3, WIDTH, requires_grad=True)
-    torch.autograd.backward(loss_of(captioner(ids, memory, tower), ids))
+    ids, memory = make_captions(5, 3), torch.randn(2, 3, WIDTH, requires_grad=True)
+    torch.autograd.backward(compute_loss(captioner(ids, memory, tower), ids))
     assert all(weight.grad is None for weight in tower.parameters())
     assert memory.grad is not None
     for grad in (memory.grad, *(weight.grad for weight in captioner.parameters())):
@@ -152,7 +152,7 @@ def test_gradients_reach_captioner_and_memory_but_not_the_text_tower(captioner: 
         assert grad.any()
 
 
-def test_the_head_starts_as_a_copy_of_the_embedding(captioner: Captioner, tower: TextTower) -> None:
+def test_head_is_initialised_with_a_copy_of_the_embedding(captioner: Captioner, tower: TextTower) -> None:
     assert torch.equal(captioner.head.weight, tower.embedding.weight)
     assert captioner.head.weight.data_ptr() != tower.embedding.weight.data_ptr()
     assert not captioner.head.bias.any()
@@ -160,54 +160,54 @@ def test_the_head_starts_as_a_copy_of_the_embedding(captioner: Captioner, tower:
         Captioner(tower.embedding.weight, heads=3)
 
 
-def test_the_published_words_become_tokens_with_start_and_end() -> None:
+def test_frequent_ids_are_sorted_and_include_start_and_end() -> None:
     words = FREQUENT_WORDS.split()
-    spelled = {word: [10 * number, 10 * number + 1][: 1 + number % 2] for number, word in enumerate(words)}
-    ids = frequent_ids(lambda word: spelled[word], start=999, end=0)
-    assert ids == sorted({0, 999, *(piece for pieces in spelled.values() for piece in pieces)})
+    pieces = {word: [10 * index, 10 * index + 1][: 1 + index % 2] for index, word in enumerate(words)}
+    ids = frequent_ids(lambda word: pieces[word], start=999, end=0)
+    assert ids == sorted({0, 999, *(piece for spelling in pieces.values() for piece in spelling)})
     assert len(words) == len(set(words)) == 17
 
 
-def test_the_goldens_that_are_asked_for_are_there() -> None:
-    if elsewhere := os.environ.get("VIDRET_GOLDENS"):
-        assert Path(elsewhere) / "promptswitch" in {case.folder.parent for case in CASES}, f"none in {elsewhere}"
+def test_requested_goldens_exist() -> None:
+    if folder := os.environ.get("VIDRET_GOLDENS"):
+        assert Path(folder) / "promptswitch" in {case.folder.parent for case in CASES}, f"none in {folder}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.folder.parents[1].name}-{case.folder.name}")
 @torch.no_grad()
-def test_logits_weights_and_loss_are_the_published_ones(case: Case) -> None:
+def test_logits_weights_and_loss_match_published_code(case: Case) -> None:
     facts, ids = case.config, case.inputs["text_ids"].long()
     captioner = convert_captioner(case.weights, heads=facts["captioner"]["heads"])
     text = convert_state_dict(case.weights, "promptswitch", heads=(facts["vh"], facts["th"])).text
     logits = captioner(ids, case.outputs["frame_features_projected"][:, : facts["num_frames"]], text)
     check_close(logits, case.outputs["caption_logits"], atol=1e-4)
-    frequent, share = facts["frequent_token_ids"], facts["frequent_word_weight"]
-    assert torch.equal(class_weights(facts["vocab"], frequent, share), case.outputs["caption_class_weight"])
+    frequent, frequent_weight = facts["frequent_token_ids"], facts["frequent_word_weight"]
+    assert torch.equal(class_weights(facts["vocab"], frequent, frequent_weight), case.outputs["caption_class_weight"])
     loss = caption_loss(
         logits,
         ids,
         end=facts["eos_token_id"],
         frequent=frequent,
-        frequent_weight=share,
+        frequent_weight=frequent_weight,
         weight=facts["caption_loss_mult"],
     )
     check_close(loss, case.outputs["caption_loss_weighted"].squeeze())
 
 
-def published(captioner: Captioner) -> dict[str, Tensor]:
-    """Give a captioner's weights the published names."""
+def rename_as_published(captioner: Captioner) -> dict[str, Tensor]:
+    """Return the weights of a captioner under their published names."""
     names = {own: name for name, own in PROMPT_SWITCH.items()}
     weights = {}
     for own, weight in captioner.state_dict().items():
-        number = next((part for part in own.split(".") if part.isdigit()), "")
-        pattern = own.replace(f"layers.{number}.", "layers.*.") if number else own
-        weights[names[pattern].replace("*", number)] = weight
+        layer = next((name for name in own.split(".") if name.isdigit()), "")
+        pattern = own.replace(f"layers.{layer}.", "layers.*.") if layer else own
+        weights[names[pattern].replace("*", layer)] = weight
     return weights
 
 
-def test_a_checkpoint_is_read_exactly_or_not_at_all(captioner: Captioner, tower: TextTower) -> None:
-    weights = published(captioner)
-    ids, memory = captions(5), torch.randn(1, 3, WIDTH)
+def test_checkpoint_with_missing_or_unknown_weights_is_refused(captioner: Captioner, tower: TextTower) -> None:
+    weights = rename_as_published(captioner)
+    ids, memory = make_captions(5), torch.randn(1, 3, WIDTH)
     back = convert_captioner(weights | {"clip.logit_scale": torch.zeros(1)}, heads=4)
     torch.testing.assert_close(back(ids, memory, tower), captioner(ids, memory, tower))
     with pytest.raises(EncoderError, match=r"1 weights unknown: caption_tail\.weight$"):

@@ -1,4 +1,4 @@
-"""The recipes of configs/: model and data agree on what an exported model will see."""
+"""Tests of configs/: model and data settings agree with those of the exported model."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a recipe's model, and those of its data."""
+    """Return the model settings and the data settings of a configuration."""
     config = yaml.safe_load(path.read_text("utf-8"))
     return config["model"]["init_args"], config["data"]["init_args"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_recipe_validates_on_what_it_exports(path: Path) -> None:
+def test_validation_settings_match_the_exported_model(path: Path) -> None:
     model, data = read(path)
     if "method" in model:
         num_frames = data.get("num_frames", 12)
@@ -35,7 +35,7 @@ def test_a_recipe_validates_on_what_it_exports(path: Path) -> None:
         assert model["backbone"] == data["encoder"]
 
 
-def test_there_is_a_recipe_for_every_method() -> None:
+def test_every_method_has_a_configuration() -> None:
     assert len(CONFIGS) > 10
     methods = {read(path)[0].get("method", "r2tuning") for path in CONFIGS}
     assert methods == {"clip", "tempme", "promptswitch", "ucofia", "glscl", "r2tuning"}
@@ -49,7 +49,7 @@ def test_unknown_recipe_is_rejected() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_recipe_has_settings_that_training_takes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_accepts_the_configuration(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(["fit", "--config", str(path), "--print_config"])
     assert not ended.value.code

@@ -1,4 +1,4 @@
-"""Two processes train every recipe together: no weight waits for a gradient that never comes, and both end equal."""
+"""Tests of distributed training: two processes train every recipe without deadlock, and end with equal weights."""
 
 import os
 import warnings
@@ -30,7 +30,7 @@ HEADS: dict[str, dict[str, Any]] = {"r2": {}, "r2, highlights": {"boundaries": F
 
 
 def fit(folder: Path, recipe: str) -> dict[str, Any]:
-    """Train two steps and validate; return the final weights, which of them moved, and the recall."""
+    """Train two steps and validate; return the final weights, the names of changed ones, and the recall."""
     if recipe in HEADS:
         module: Any = make_head_module(**HEADS[recipe])
         loaders = [DataLoader([draw_moments(seed) for seed in range(2)], batch_size=None) for _ in range(2)]  # type: ignore[var-annotated, arg-type]
@@ -51,15 +51,15 @@ def fit(folder: Path, recipe: str) -> dict[str, Any]:
     return {
         "weights": after,
         "trained": {name for name, weight in module.named_parameters() if weight.requires_grad},
-        "moved": {name for name in after if not torch.equal(after[name], before[name])},
+        "changed": {name for name in after if not torch.equal(after[name], before[name])},
         "recall": {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")},
     }
 
 
 def work(rank: int, folder: str, recipes: list[str]) -> None:
-    """Act as one of two processes, and save what came of each recipe."""
+    """Run one of two processes, and save the result of each recipe."""
     settings: dict[str, Any] = {"init_method": f"file://{folder}/rendezvous", "timeout": timedelta(seconds=180)}
-    # LOCAL_RANK tells Lightning that the processes are there.
+    # LOCAL_RANK tells Lightning that the processes exist already.
     with warnings.catch_warnings(), mock.patch.dict(os.environ, LOCAL_RANK=str(rank)):
         warnings.simplefilter("ignore")  # Lightning's own, of its use of torch
         dist.init_process_group("gloo", rank=rank, world_size=NUM_PROCESSES, **settings)
@@ -70,7 +70,7 @@ def work(rank: int, folder: str, recipes: list[str]) -> None:
 
 
 def train_together(folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
-    """Train recipes in this process and another, one after the other, and return what each saved."""
+    """Train recipes in this process and another, and return the results of both."""
     write_world(folder)
     other = multiprocessing.get_context("spawn").Process(target=work, args=(1, str(folder), recipes))
     other.start()
@@ -84,17 +84,17 @@ def train_together(folder: Path, recipes: list[str]) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(NUM_PROCESSES)]
 
 
-def check(found: list[dict[str, Any]], recipes: list[str]) -> None:
+def check(results: list[dict[str, Any]], recipes: list[str]) -> None:
     for recipe in recipes:
-        first, second = (each[recipe] for each in found)
+        first, second = (result[recipe] for result in results)
         assert first["recall"] == second["recall"], recipe
         for name, weight in first["weights"].items():
             assert torch.equal(weight, second["weights"][name]), f"{recipe}: {name}"
-        assert first["moved"] <= first["trained"], f"{recipe}: what is frozen stays"
-        assert first["moved"], recipe
+        assert first["changed"] <= first["trained"], f"{recipe}: frozen weights do not change"
+        assert first["changed"], recipe
 
 
-def test_frozen_weights_hold_nobody_up(tmp_path: Path) -> None:
+def test_frozen_weights_do_not_block_training(tmp_path: Path) -> None:
     recipes = ["clip, recipe", "ucofia, all"]
     check(train_together(tmp_path, recipes), recipes)
 

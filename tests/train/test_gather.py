@@ -1,4 +1,4 @@
-"""Two processes against one: what is gathered, its gradients, and training steps that end in the same weights."""
+"""Tests of gathering: two processes give the values, gradients and training steps of one."""
 
 import warnings
 from pathlib import Path
@@ -16,7 +16,7 @@ from vidret.train.losses import find_same_videos, pair_losses, retrieval_loss
 
 ALL = slice(0, 8)
 EVEN, UNEVEN = (slice(0, 4), slice(4, 8)), (slice(0, 3), slice(3, 8))
-# How the loss is shared among processes, and who holds which rows.
+# How processes split the loss, and which rows each has.
 WAYS = {"whole": EVEN, "whole uneven": UNEVEN, "own rows": EVEN, "gathered logits": EVEN}
 NUM_STEPS = 3
 VIDEOS = torch.tensor([0, 1, 2, 2, 3, 1, 4, 5])
@@ -33,17 +33,17 @@ class Towers(nn.Module):
         super().__init__()
         self.text, self.video = nn.Linear(6, 5).double(), nn.Linear(7, 5).double()
         self.logit_scale = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
-        for number, weight in enumerate(self.text.parameters()):
-            weight.data = sample(*weight.shape, seed=number)
-        for number, weight in enumerate(self.video.parameters()):
-            weight.data = sample(*weight.shape, seed=10 + number)
+        for seed, weight in enumerate(self.text.parameters()):
+            weight.data = sample(*weight.shape, seed=seed)
+        for seed, weight in enumerate(self.video.parameters(), start=10):
+            weight.data = sample(*weight.shape, seed=seed)
 
     def forward(self, texts: Tensor, videos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.text(texts), self.video(videos), self.logit_scale * 1
 
 
-def lose(way: str, model: nn.Module, rows: slice) -> Tensor:
-    """Compute a process's loss from its rows of the batch, as it is shared among them."""
+def compute_loss(way: str, model: nn.Module, rows: slice) -> Tensor:
+    """Return the loss of a process from its rows of the batch."""
     texts, videos, scale = model(sample(8, 6, seed=1)[rows], sample(8, 7, seed=2)[rows])
     same = find_same_videos(gather(VIDEOS[rows]))
     if way.startswith("whole"):
@@ -59,11 +59,11 @@ def lose(way: str, model: nn.Module, rows: slice) -> Tensor:
 
 
 def train(way: str, model: nn.Module, rows: slice) -> dict[str, Any]:
-    """Descend a few steps; keep the losses, the first gradients and the last weights."""
+    """Train a few steps; return the losses, the first gradients and the last weights."""
     losses, first = [], {}
     for step in range(NUM_STEPS):
         model.zero_grad()
-        loss = lose(way, model, rows)
+        loss = compute_loss(way, model, rows)
         torch.autograd.backward(loss)
         losses.append(float(loss.detach()))
         for name, weight in model.named_parameters():
@@ -75,45 +75,45 @@ def train(way: str, model: nn.Module, rows: slice) -> dict[str, Any]:
 
 
 def gather_all_kinds(rank: int) -> dict[str, Any]:
-    """Gather tensors of which each process has another number of rows and of columns."""
+    """Gather tensors whose numbers of rows and columns differ between processes."""
     rows, width = UNEVEN[rank], (4, 6)[rank]
     x = sample(8, 6, seed=3)[rows, :width].requires_grad_()
     gathered = gather(x)
-    wanted = sample(8, 6, seed=20 + rank)
-    torch.autograd.backward((gathered * wanted).sum())
+    factors = sample(8, 6, seed=20 + rank)
+    torch.autograd.backward((gathered * factors).sum())
     mask = torch.ones(len(x), width, dtype=torch.bool)
     ids = torch.arange(48).reshape(8, 6)[rows, :width]
-    turned = sample(6, 8, seed=4).T[rows]
+    transposed = sample(6, 8, seed=4).T[rows]
     return {
         "values": gathered.detach(),
         "gradient": x.grad,
         "mask": gather(mask),
         "ids": gather(ids),
-        "turned": gather(turned),
+        "transposed": gather(transposed),
         "half": gather(x.detach().bfloat16()),
     }
 
 
 def work(rank: int, folder: str) -> None:
-    """Do as one of two processes, and leave what was found in a file."""
+    """Run one of two processes, and save its results to a file."""
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=len(EVEN))
     try:
-        found: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
+        results: dict[str, Any] = {"kinds": gather_all_kinds(rank)}
         for way, rows in WAYS.items():
             result = train(way, DistributedDataParallel(Towers()), rows[rank])
-            for part in ("gradients", "weights"):
-                result[part] = {name.removeprefix("module."): value for name, value in result[part].items()}
-            found[way] = result
-        torch.save(found, f"{folder}/{rank}.pt")
+            for kind in ("gradients", "weights"):
+                result[kind] = {name.removeprefix("module."): value for name, value in result[kind].items()}
+            results[way] = result
+        torch.save(results, f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("processes")
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=work, args=(rank, str(folder))) for rank in range(len(EVEN))]
@@ -127,45 +127,45 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(len(EVEN))]
 
 
-def check(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def check(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        difference = (found[name] - value).abs().max().item()
+        difference = (actual[name] - value).abs().max().item()
         assert difference < 1e-11, name
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_two_processes_train_as_one(found: list[dict[str, Any]], way: str) -> None:
+def test_two_processes_train_like_one(results: list[dict[str, Any]], way: str) -> None:
     expected = train(way, Towers(), ALL)
     assert all(gradient.abs().max() > 1e-3 for gradient in expected["gradients"].values())
-    for each in found:
+    for each in results:
         check(each[way]["gradients"], expected["gradients"])
         check(each[way]["weights"], expected["weights"])
     for step, loss in enumerate(expected["losses"]):
-        each_loss = [each[way]["losses"][step] for each in found]
+        each_loss = [each[way]["losses"][step] for each in results]
         assert sum(each_loss) / len(each_loss) == pytest.approx(loss, abs=1e-11)
         if way != "own rows":
             assert each_loss[0] == each_loss[1]
 
 
-def test_rows_come_in_the_order_of_processes_filled_up_with_zeros(found: list[dict[str, Any]]) -> None:
+def test_rows_are_in_process_order_and_padded_with_zeros(results: list[dict[str, Any]]) -> None:
     values, real, ids = sample(8, 6, seed=3), torch.ones(8, 6, dtype=torch.bool), torch.arange(48).reshape(8, 6)
     real[:3, 4:] = False
-    turned = sample(6, 8, seed=4).T
-    for each in (one["kinds"] for one in found):
+    transposed = sample(6, 8, seed=4).T
+    for each in (one["kinds"] for one in results):
         assert torch.equal(each["values"], values * real)
         assert torch.equal(each["mask"], real)
         assert torch.equal(each["ids"], ids * real)
-        assert torch.equal(each["turned"], turned)
+        assert torch.equal(each["transposed"], transposed)
         assert torch.equal(each["half"], (values * real).bfloat16())
 
 
-def test_the_gradient_is_what_all_processes_want(found: list[dict[str, Any]]) -> None:
-    wanted = sample(8, 6, seed=20) + sample(8, 6, seed=21)
-    torch.testing.assert_close(found[0]["kinds"]["gradient"], wanted[:3, :4])
-    torch.testing.assert_close(found[1]["kinds"]["gradient"], wanted[3:])
+def test_gradient_is_the_sum_over_processes(results: list[dict[str, Any]]) -> None:
+    gradient = sample(8, 6, seed=20) + sample(8, 6, seed=21)
+    torch.testing.assert_close(results[0]["kinds"]["gradient"], gradient[:3, :4])
+    torch.testing.assert_close(results[1]["kinds"]["gradient"], gradient[3:])
 
 
-def test_one_process_keeps_its_own() -> None:
+def test_single_process_returns_its_input() -> None:
     x = sample(3, 2)
     assert gather(x) is x

@@ -1,4 +1,4 @@
-"""The gradient of every loss against finite differences, in double precision."""
+"""Tests of the gradient of every loss against finite differences, in double precision."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.train.test_captioner import FREQUENT, VOCABULARY, captions, loss_of, naive_loss
+from tests.train.test_captioner import FREQUENT, VOCABULARY, compute_loss, make_captions, naive_loss
 from vidret.align.glscl import consistency_loss, diversity_loss
 from vidret.train.grounding_losses import (
     boundary_loss,
@@ -22,7 +22,7 @@ from vidret.train.mixup import mix
 from vidret.train.targets import PointTargets
 
 SAME = find_same_videos(torch.tensor([0, 1, 0, 2]))
-SHARES = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+MIXING_WEIGHTS = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
 MASK = torch.tensor([[True, True, True, True], [True, True, False, False], [True, True, True, False]])
 POSITIVE = torch.tensor([2, 0, -1])
 
@@ -50,7 +50,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     ),
     "pairs, mixed, same videos": (
         lambda texts, videos, scale: (
-            pair_losses(texts, videos, scale, same=SAME, mixing_weights=SHARES, mixed_weight=0.6).total
+            pair_losses(texts, videos, scale, same=SAME, mixing_weights=MIXING_WEIGHTS, mixed_weight=0.6).total
         ),
         (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE),
     ),
@@ -58,14 +58,14 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         lambda texts, videos, scale, mixing_weights: mixed_loss(
             functional.normalize(texts, dim=-1), functional.normalize(videos, dim=-1), scale, mixing_weights
         ),
-        (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE, 0.1 + 0.8 * SHARES),
+        (sample(4, 5, seed=1), sample(4, 5, seed=2), SCALE, 0.1 + 0.8 * MIXING_WEIGHTS),
     ),
-    "mixtures": (mix, (sample(4, 5, seed=1), sample(4, 5, seed=2), SHARES)),
+    "mixtures": (mix, (sample(4, 5, seed=1), sample(4, 5, seed=2), MIXING_WEIGHTS)),
     "mixtures of near pairs": (
-        lambda texts, change: mix(texts, texts + 1e-3 * change, SHARES),
+        lambda texts, change: mix(texts, texts + 1e-3 * change, MIXING_WEIGHTS),
         (sample(4, 5, seed=1), sample(4, 5, seed=2)),
     ),
-    "mixtures of one vector": (lambda texts: mix(texts, texts, SHARES), (sample(4, 5, seed=1),)),
+    "mixtures of one vector": (lambda texts: mix(texts, texts, MIXING_WEIGHTS), (sample(4, 5, seed=1),)),
     "concepts": (
         lambda logits, texts, videos: concept_losses(logits, texts, videos, diversity_weight=0.3, beta=0.2).total,
         (3 * sample(4, 4), units(4, 3, 5, seed=1), CONCEPTS),
@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_are_differences(name: str) -> None:
+def test_gradient_matches_finite_differences(name: str) -> None:
     lose, values = CASES[name]
     inputs = [value.clone().requires_grad_() for value in values]
     slopes = torch.autograd.grad(lose(*inputs).sum(), inputs)
@@ -109,8 +109,8 @@ def test_gradients_are_differences(name: str) -> None:
     assert torch.autograd.gradcheck(lose, inputs)
 
 
-def test_the_captioners_gradient_is_right() -> None:
-    ids, logits = captions(4, 2), sample(2, 8, VOCABULARY)
+def test_gradient_of_caption_loss_matches_finite_differences() -> None:
+    ids, logits = make_captions(4, 2), sample(2, 8, VOCABULARY)
     expected = naive_loss(logits, ids, FREQUENT, frequent_weight=0.25, weight=0.5)
-    assert float(loss_of(logits, ids)) == pytest.approx(expected, abs=1e-9)
-    assert torch.autograd.gradcheck(lambda x: loss_of(x, ids), (logits.clone().requires_grad_(),))
+    assert float(compute_loss(logits, ids)) == pytest.approx(expected, abs=1e-9)
+    assert torch.autograd.gradcheck(lambda x: compute_loss(x, ids), (logits.clone().requires_grad_(),))

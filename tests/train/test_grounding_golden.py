@@ -1,4 +1,4 @@
-"""A training step from CLIP's layers to gradients: the whole way must be that of the published code."""
+"""Tests of a training step from CLIP's layers to gradients against the published code."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {"case_b": {"saliency_weight": 0.01}, "case
 
 
 def read_batch(case: Case) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """Give the layers of videos, the frame mask, the layers of queries and the word mask; padding stays infinite."""
+    """Return the layers of videos, the frame mask, the layers of queries and the word mask, with infinite padding."""
     sizes, num_layers = case.config["clip_dims"], case.config["case"]["k"]
     video, query = case.inputs["video"], case.inputs["query"]
     layers = rearrange(video, "b t (k token width) -> k b t token width", k=num_layers, token=sizes["tokens"])
@@ -42,7 +42,7 @@ def lose(case: Case, head: GroundingHead) -> GroundingLosses:
 
 
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.folder.name)
-def test_a_training_step_is_the_published_one(case: Case) -> None:
+def test_training_step_matches_published_code(case: Case) -> None:
     head = convert_head(case.weights, heads=case.config["heads"], as_published=True)
     total = lose(case, head).total
     check_close(total, case.outputs["loss.total"].squeeze(), atol=1e-5)
@@ -58,8 +58,8 @@ def test_a_training_step_is_the_published_one(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.folder.name)
-def test_with_masks_a_batch_can_be_trained_on_too(case: Case) -> None:
-    """Padding is infinite here, and is never to be seen."""
+def test_training_step_ignores_infinite_padding(case: Case) -> None:
+    """Padding is infinite here, and must have no effect."""
     head = convert_head(case.weights, heads=case.config["heads"])
     total = lose(case, head).total
     torch.autograd.backward(total)

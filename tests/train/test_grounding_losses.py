@@ -1,4 +1,4 @@
-"""The grounding losses: loops from the equations, what must not matter, nothing to learn from, published numbers."""
+"""Tests of the grounding losses: naive versions from the equations, invariances, empty batches, published numbers."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from vidret.train.targets import PointTargets
 
 Batch = dict[str, Any]
 GOLDENS = find_cases("r2tuning")
-# What a case sets otherwise than the published defaults, by its folder's name.
+# Settings of a case that differ from the published defaults, by folder.
 RECIPES: dict[str, Batch] = {"case_b": {"saliency_weight": 0.01}, "case_c": {"across_samples": False}}
 DIFFERENTIABLE = ("logits", "distances", "video", "query", "layer_videos", "layer_queries")
 LENGTHS = (9, 6, 4, 7)
@@ -31,29 +31,29 @@ def naive_mean(values: list[float]) -> float:
 
 
 def naive_focal(logits: Tensor, positive: Tensor, mask: Tensor) -> float:
-    """Weigh the surprise at each real point by the square of what is missing to certainty."""
+    """Compute the focal loss by a loop over real points."""
     values = []
-    for logit, truth in zip(logits[mask].tolist(), positive[mask].tolist(), strict=True):
+    for logit, label in zip(logits[mask].tolist(), positive[mask].tolist(), strict=True):
         probability = 1 / (1 + math.exp(-logit))
-        right = probability if truth else 1 - probability
+        right = probability if label else 1 - probability
         values.append(-((1 - right) ** 2) * math.log(right))
     return naive_mean(values)
 
 
 def naive_boundary(distances: Tensor, targets: PointTargets, mask: Tensor) -> float:
-    """Measure how far each of the two ends is off, at each real point that answers."""
+    """Compute the error of both distances by a loop over positive points."""
     values: list[float] = []
     for sample, point in (targets.positive & mask).nonzero().tolist():
-        said, truth = distances[sample, point].tolist(), targets.distances[sample, point].tolist()
-        values += [abs(said[0] - truth[0]), abs(said[1] - truth[1])]
+        actual, target = distances[sample, point].tolist(), targets.distances[sample, point].tolist()
+        values += [abs(actual[0] - target[0]), abs(actual[1] - target[1])]
     return naive_mean(values)
 
 
 def naive_soft(logits: Tensor, saliency: Tensor, mask: Tensor) -> float:
     values = []
-    for logit, share in zip(logits[mask].tolist(), saliency[mask].tolist(), strict=True):
+    for logit, label in zip(logits[mask].tolist(), saliency[mask].tolist(), strict=True):
         probability = 1 / (1 + math.exp(-logit))
-        values.append(-share * math.log(probability) - (1 - share) * math.log(1 - probability))
+        values.append(-label * math.log(probability) - (1 - label) * math.log(1 - probability))
     return naive_mean(values)
 
 
@@ -67,7 +67,7 @@ def naive_nce(own: float, all_scores: list[float]) -> float:
 
 
 def naive_saliency(batch: Batch, temperature: float, across_samples: bool) -> float:
-    """Visit each sample that has a positive frame: its other frames, then the others' frames at the same place."""
+    """Compute the loss by loops over samples, over their frames, and over other samples at the same position."""
     samples = [sample for sample, frame in enumerate(batch["positive"].tolist()) if frame >= 0]
     scores: dict[tuple[int, int], float] = {}
     for sample in samples:
@@ -88,7 +88,7 @@ def naive_saliency(batch: Batch, temperature: float, across_samples: bool) -> fl
 
 
 def naive_contrast(videos: Tensor, queries: Tensor, temperature: float) -> float:
-    """Find each video's query among its group's queries, and each query's video among its group's videos."""
+    """Compute the symmetric InfoNCE loss by loops over groups and items."""
     values = []
     for group in range(videos.shape[0]):
         items = range(videos.shape[1])
@@ -100,7 +100,7 @@ def naive_contrast(videos: Tensor, queries: Tensor, temperature: float) -> float
 
 
 def make_batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS, dtype: torch.dtype = torch.float64) -> Batch:
-    """Draw what a head could say about a batch of so many frames, and labels; the last sample has no positive frame."""
+    """Return random outputs of a head and labels, for samples of given lengths; the last has no positive frame."""
     generator = torch.Generator().manual_seed(seed)
     samples, frames, layers, dim = len(lengths), max(lengths), 3, 5
 
@@ -133,30 +133,30 @@ def make_highlight_batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> B
     return batch | {"logits": logits, "distances": None, "targets": None, "point_mask": batch["frame_mask"]}
 
 
-def lose(batch: Batch, **recipe: Any) -> GroundingLosses:
-    """Part a batch into what a head says and what people say."""
+def compute_losses(batch: Batch, **recipe: Any) -> GroundingLosses:
+    """Return the losses of a batch, split into outputs of a head and labels."""
     labels = {name: batch[name] for name in ("targets", "saliency", "positive")}
-    said = {name: batch[name] for name in HeadOutput._fields if name != "points"}
-    return grounding_loss(HeadOutput(points=torch.empty(0, 4), **said), **labels, **recipe)
+    outputs = {name: batch[name] for name in HeadOutput._fields if name != "points"}
+    return grounding_loss(HeadOutput(points=torch.empty(0, 4), **outputs), **labels, **recipe)
 
 
 def gradients(batch: Batch, **recipe: Any) -> tuple[GroundingLosses, dict[str, Tensor]]:
     leaves = {name: batch[name].clone().requires_grad_() for name in DIFFERENTIABLE if batch[name] is not None}
-    losses = lose(batch | leaves, **recipe)
-    found = torch.autograd.grad(losses.total, list(leaves.values()))
-    return GroundingLosses(*(term.detach() for term in losses)), dict(zip(leaves, found, strict=True))
+    losses = compute_losses(batch | leaves, **recipe)
+    grads = torch.autograd.grad(losses.total, list(leaves.values()))
+    return GroundingLosses(*(term.detach() for term in losses)), dict(zip(leaves, grads, strict=True))
 
 
-def check_values(found: GroundingLosses, expected: list[float], tolerance: float = 1e-9) -> None:
-    terms = [term.item() for term in found]
+def check_values(actual: GroundingLosses, expected: list[float], tolerance: float = 1e-9) -> None:
+    terms = [term.item() for term in actual]
     assert terms == pytest.approx(expected, abs=tolerance)
-    assert found.total.item() == pytest.approx(sum(terms), rel=1e-6)
+    assert actual.total.item() == pytest.approx(sum(terms), rel=1e-6)
 
 
 @pytest.mark.parametrize("across_samples", [True, False])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_every_term_is_its_naive_twin(seed: int, temperature: float, across_samples: bool) -> None:
+def test_every_term_matches_its_naive_version(seed: int, temperature: float, across_samples: bool) -> None:
     batch = make_batch(seed)
     rows = batch["positive"] >= 0
     videos = batch["layer_videos"][:, rows, batch["positive"][rows]]
@@ -169,7 +169,7 @@ def test_every_term_is_its_naive_twin(seed: int, temperature: float, across_samp
         0.5 * naive_contrast(videos.transpose(0, 1), queries.transpose(0, 1), temperature),
     ]
     assert min(expected) > 0
-    found = lose(
+    found = compute_losses(
         batch,
         class_weight=2,
         boundary_weight=3,
@@ -182,9 +182,9 @@ def test_every_term_is_its_naive_twin(seed: int, temperature: float, across_samp
     check_values(found, expected)
 
 
-def test_for_highlights_alone_logits_are_held_against_saliency() -> None:
+def test_highlight_head_compares_logits_with_saliency() -> None:
     batch = make_highlight_batch()
-    found = lose(batch, across_samples=False)
+    found = compute_losses(batch, across_samples=False)
     assert float(found.classes) == pytest.approx(naive_soft(batch["logits"], batch["saliency"], batch["frame_mask"]))
     assert found.boundaries.item() == 0
     assert float(found.saliency) == pytest.approx(0.1 * naive_saliency(batch, 0.07, across_samples=False))
@@ -193,14 +193,14 @@ def test_for_highlights_alone_logits_are_held_against_saliency() -> None:
 def test_weights_are_those_of_the_recipe() -> None:
     batch = make_batch()
     names = ("class", "boundary", "saliency", "video_calibration", "layer_calibration")
-    plain = lose(batch, **{f"{name}_weight": 1.0 for name in names})
+    plain = compute_losses(batch, **{f"{name}_weight": 1.0 for name in names})
     weights = zip(plain, (1, 0.2, 0.1, 0.1, 0.1), strict=True)
-    check_values(lose(batch), [float(term) * weight for term, weight in weights])
+    check_values(compute_losses(batch), [float(term) * weight for term, weight in weights])
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e6, math.nan, math.inf])
 @pytest.mark.parametrize("make", [make_batch, make_highlight_batch])
-def test_padding_changes_nothing(make: Any, garbage: float) -> None:
+def test_padding_has_no_effect(make: Any, garbage: float) -> None:
     batch = make()
     expected, slopes = gradients(batch)
     frames, points = ~batch["frame_mask"], ~batch["point_mask"]
@@ -220,7 +220,7 @@ def test_padding_changes_nothing(make: Any, garbage: float) -> None:
         assert torch.equal(spoilt_slopes[name], slope)
 
 
-def test_more_padding_changes_nothing() -> None:
+def test_more_padding_has_no_effect() -> None:
     batch = make_batch()
     longer = dict(batch)
     for name in ("logits", "point_mask", "frame_mask", "saliency"):
@@ -231,10 +231,10 @@ def test_more_padding_changes_nothing() -> None:
     longer["targets"] = PointTargets(
         torch.nn.functional.pad(positive, (0, 3)), torch.nn.functional.pad(distances, (0, 0, 0, 3))
     )
-    check_values(lose(longer), [term.item() for term in lose(batch)], tolerance=1e-12)
+    check_values(compute_losses(longer), [term.item() for term in compute_losses(batch)], tolerance=1e-12)
 
 
-def test_the_order_of_samples_and_layers_does_not_matter() -> None:
+def test_order_of_samples_and_layers_has_no_effect() -> None:
     batch, order = make_batch(), torch.tensor([2, 0, 3, 1])
     turned: Batch = {
         name: value[order] for name, value in batch.items() if name not in ("layer_videos", "layer_queries", "targets")
@@ -242,10 +242,10 @@ def test_the_order_of_samples_and_layers_does_not_matter() -> None:
     turned["targets"] = PointTargets(*(part[order] for part in batch["targets"]))
     for name in ("layer_videos", "layer_queries"):
         turned[name] = batch[name][:, order].flip(0)
-    check_values(lose(turned), [term.item() for term in lose(batch)])
+    check_values(compute_losses(turned), [term.item() for term in compute_losses(batch)])
 
 
-def test_a_sample_without_a_positive_frame_is_left_out_of_what_needs_one() -> None:
+def test_sample_without_a_positive_frame_is_left_out_of_terms_that_need_one() -> None:
     batch = make_batch()
     found, slopes = gradients(batch)
     without: Batch = {
@@ -255,13 +255,13 @@ def test_a_sample_without_a_positive_frame_is_left_out_of_what_needs_one() -> No
     for name in ("layer_videos", "layer_queries"):
         without[name] = batch[name][:, :-1]
         assert not slopes[name][:, -1].any()
-    assert [term.item() for term in found[2:]] == pytest.approx([term.item() for term in lose(without)[2:]])
+    assert [term.item() for term in found[2:]] == pytest.approx([term.item() for term in compute_losses(without)[2:]])
     assert not slopes["video"][-1].any()
     assert not slopes["query"][-1].any()
     assert slopes["logits"][-1].any()
 
 
-def test_a_batch_without_anything_positive_loses_nothing_there() -> None:
+def test_batch_without_positives_has_zero_terms() -> None:
     batch = make_batch()
     batch["targets"] = PointTargets(torch.zeros_like(batch["targets"].positive), batch["targets"].distances)
     batch["positive"] = torch.full_like(batch["positive"], -1)
@@ -272,7 +272,7 @@ def test_a_batch_without_anything_positive_loses_nothing_there() -> None:
     assert not any(slope.any() for slope in slopes.values())  # NaN would be any
 
 
-def test_a_batch_of_padding_alone_loses_nothing() -> None:
+def test_batch_of_padding_only_has_zero_loss() -> None:
     batch = make_batch()
     batch["positive"] = torch.full_like(batch["positive"], -1)
     for name in ("frame_mask", "point_mask"):
@@ -282,8 +282,8 @@ def test_a_batch_of_padding_alone_loses_nothing() -> None:
     assert not any(slope.any() for slope in slopes.values())
 
 
-def test_a_place_that_is_hidden_in_every_sample_gives_no_nan() -> None:
-    """Places 0 and 3 are above each positive frame, or padding; the published column term has NaN gradients there."""
+def test_position_masked_in_every_sample_gives_no_nan() -> None:
+    """Positions 0 and 3 are more salient than each positive frame, or padding; the published code has NaN gradients."""
     batch = make_batch(lengths=(4, 3, 3))
     batch["positive"] = torch.tensor([1, 2, 1])
     batch["saliency"] = torch.tensor([[1.0, 0.5, 0.5, 0.9], [1.0, 0.5, 0.5, 0], [1.0, 0.5, 0.5, 0]]).double()
@@ -292,7 +292,7 @@ def test_a_place_that_is_hidden_in_every_sample_gives_no_nan() -> None:
     assert all(slope.isfinite().all() for slope in slopes.values())
 
 
-def test_frames_more_salient_than_the_positive_one_are_no_negatives() -> None:
+def test_frames_more_salient_than_the_positive_one_are_not_negatives() -> None:
     batch = make_batch()
     batch["saliency"] = torch.zeros_like(batch["saliency"])
     batch["saliency"][:, 2] = 0.5
@@ -305,7 +305,7 @@ def test_frames_more_salient_than_the_positive_one_are_no_negatives() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(1,), (1, 1), (5,)])
-def test_the_smallest_batches(lengths: tuple[int, ...]) -> None:
+def test_smallest_batches_have_finite_losses(lengths: tuple[int, ...]) -> None:
     batch = make_batch(lengths=(*lengths, 3))
     losses, slopes = gradients(batch)
     assert all(slope.isfinite().all() for slope in slopes.values())
@@ -315,14 +315,14 @@ def test_the_smallest_batches(lengths: tuple[int, ...]) -> None:
         assert losses.video_calibration.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_one_layer_needs_no_calibration_among_layers() -> None:
+def test_single_layer_has_no_layer_calibration() -> None:
     batch = make_batch()
     for name in ("layer_videos", "layer_queries"):
         batch[name] = batch[name][:1]
-    assert lose(batch).layer_calibration.item() == pytest.approx(0, abs=1e-12)
+    assert compute_losses(batch).layer_calibration.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_a_frame_of_zeros_has_a_finite_gradient() -> None:
+def test_frame_of_zeros_has_a_finite_gradient() -> None:
     batch = make_batch()
     batch["video"][0] = 0
     batch["layer_videos"][:, 0] = 0
@@ -331,7 +331,7 @@ def test_a_frame_of_zeros_has_a_finite_gradient() -> None:
     assert all(slope.isfinite().all() for slope in slopes.values())
 
 
-def test_focal_loss_has_its_limits() -> None:
+def test_focal_loss_at_its_limits() -> None:
     truth, mask = torch.tensor([[True, False]]), torch.ones(1, 2, dtype=torch.bool)
     assert focal_loss(torch.tensor([[40.0, -40.0]]), truth, mask).item() == 0
     assert focal_loss(torch.zeros(1, 2), truth, mask).item() == pytest.approx(math.log(2) / 4)
@@ -342,21 +342,21 @@ def test_focal_loss_has_its_limits() -> None:
     assert slope.tolist() == [[-0.5, 0.5]]
 
 
-def test_perfect_answers_lose_nothing() -> None:
+def test_perfect_predictions_have_zero_loss() -> None:
     batch = make_batch()
     batch["logits"] = 100 * (2.0 * batch["targets"].positive - 1)
     batch["distances"] = batch["targets"].distances
     same = torch.nn.functional.one_hot(torch.arange(3), 5).double()
     batch["layer_videos"] = same[:, None, None].expand(3, 4, 9, 5)
     batch["layer_queries"] = same[:, None].expand(3, 4, 5)
-    found = lose(batch)
+    found = compute_losses(batch)
     assert found.classes.item() == pytest.approx(0, abs=1e-12)
     assert found.boundaries.item() == 0
     assert found.layer_calibration.item() == pytest.approx(0, abs=1e-6)
     assert found.video_calibration.item() == pytest.approx(0.1 * math.log(3))  # three samples that are all the same
 
 
-def test_contrast_sees_directions_alone() -> None:
+def test_contrast_ignores_vector_lengths() -> None:
     batch = make_batch()
     videos, queries = select_positive(
         *(batch[name] for name in ("layer_videos", "layer_queries", "frame_mask", "positive"))
@@ -366,43 +366,43 @@ def test_contrast_sees_directions_alone() -> None:
     torch.testing.assert_close(contrast(queries, videos), expected)
 
 
-def test_gradients_are_right() -> None:
+def test_gradients_match_finite_differences() -> None:
     for batch in (make_batch(1, (4, 2, 3)), make_highlight_batch(1, (4, 2, 3))):
         names = [name for name in DIFFERENTIABLE if batch[name] is not None]
 
         def total(*values: Tensor, batch: Batch = batch, names: list[str] = names) -> Tensor:
-            return lose(batch | dict(zip(names, values, strict=True)), temperature=0.5).total
+            return compute_losses(batch | dict(zip(names, values, strict=True)), temperature=0.5).total
 
         assert torch.autograd.gradcheck(total, [batch[name].requires_grad_() for name in names])
 
 
-def test_half_precision_is_computed_in_single() -> None:
+def test_half_precision_is_computed_in_float32() -> None:
     batch = make_batch(dtype=torch.float32)
-    expected = [term.item() for term in lose(batch)]
+    expected = [term.item() for term in compute_losses(batch)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        check_values(lose(batch), expected, tolerance=0)
+        check_values(compute_losses(batch), expected, tolerance=0)
     halves = {name: batch[name].bfloat16() for name in DIFFERENTIABLE}
-    found = lose(batch | halves)
+    found = compute_losses(batch | halves)
     assert {term.dtype for term in found} == {torch.float32}
     rounded = {name: value.float() for name, value in halves.items()}
-    check_values(found, [term.item() for term in lose(batch | rounded)], tolerance=0)
+    check_values(found, [term.item() for term in compute_losses(batch | rounded)], tolerance=0)
 
 
 @pytest.mark.parametrize("frame", [9, 8, -5])
-def test_a_positive_frame_is_real(frame: int) -> None:
+def test_positive_frame_of_padding_is_refused(frame: int) -> None:
     batch = make_batch()
     batch["positive"][1] = frame  # the sample has six frames of nine
     with pytest.raises(ValueError, match=rf"positive must be .* got .*{frame}"):
-        lose(batch)
+        compute_losses(batch)
 
 
-def test_boundaries_and_their_targets_come_together() -> None:
+def test_targets_without_boundaries_are_refused() -> None:
     with pytest.raises(ValueError, match="targets must be given if boundaries is True, got False"):
-        lose(make_batch() | {"targets": None})
+        compute_losses(make_batch() | {"targets": None})
 
 
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.folder.name)
-def test_the_published_code_loses_the_same(case: Case) -> None:
+def test_losses_match_published_code(case: Case) -> None:
     inputs, outputs = case.inputs, case.outputs
     num_layers, has_spans = case.config["case"]["k"], "loss.loss_reg" in outputs
     levels = [outputs[name] for name in sorted(outputs) if name.startswith("batch.pyramid_mask_")]

@@ -1,4 +1,4 @@
-"""Retrieval losses: loops from the papers, what must not matter, and the published code's numbers."""
+"""Tests of the retrieval losses: naive versions from the papers, invariances, and numbers of the published code."""
 
 import math
 
@@ -21,7 +21,7 @@ VIDEOS = torch.tensor([3, 5, 3, 8, 5])
 
 
 def naive_contrast(scores: list[list[float]], same: list[list[bool]] | None = None) -> float:
-    """Take -log of the own share of each row, others of the same video left out; the mean."""
+    """Compute the mean of -log softmax at the diagonal by loops, without other pairs of the same video."""
     total = 0.0
     for i, row in enumerate(scores):
         others = [score for j, score in enumerate(row) if j != i and not (same is not None and same[i][j])]
@@ -30,30 +30,30 @@ def naive_contrast(scores: list[list[float]], same: list[list[bool]] | None = No
 
 
 def naive_both_ways(logits: Tensor, same: Tensor | None = None) -> float:
-    """Do so by rows and by columns."""
+    """Compute the mean of both directions."""
     rows, columns = logits.tolist(), logits.T.tolist()
-    fits = (None, None) if same is None else (same.tolist(), same.T.tolist())
-    return (naive_contrast(rows, fits[0]) + naive_contrast(columns, fits[1])) / 2
+    masks = (None, None) if same is None else (same.tolist(), same.T.tolist())
+    return (naive_contrast(rows, masks[0]) + naive_contrast(columns, masks[1])) / 2
 
 
 def naive_mixed(
     texts: Tensor, videos: Tensor, scale: float, mixing_weights: Tensor, same: Tensor | None = None
 ) -> float:
-    """Take, for each anchor, its own partner against the mixtures of all other pairs (m2-Mix, equation 4)."""
-    fits = (None, None) if same is None else (same.tolist(), same.T.tolist())
+    """Contrast each anchor's own partner with the mixtures of all other pairs, by loops (m2-Mix, equation 4)."""
+    masks = (None, None) if same is None else (same.tolist(), same.T.tolist())
     losses = []
-    for anchors, partners, fit in ((texts, videos, fits[0]), (videos, texts, fits[1])):
+    for anchors, partners, mask in ((texts, videos, masks[0]), (videos, texts, masks[1])):
         scores = []
         for i in range(len(texts)):
             row = []
             for j in range(len(texts)):
                 angle = math.acos(float(texts[j] @ videos[j]))
-                share = float(mixing_weights[j])
-                mixture = math.sin(share * angle) * texts[j] + math.sin((1 - share) * angle) * videos[j]
+                weight = float(mixing_weights[j])
+                mixture = math.sin(weight * angle) * texts[j] + math.sin((1 - weight) * angle) * videos[j]
                 point = partners[i] if i == j else mixture / math.sin(angle)
                 row.append(scale * float(anchors[i] @ point))
             scores.append(row)
-        losses.append(naive_contrast(scores, fit))
+        losses.append(naive_contrast(scores, mask))
     return sum(losses) / 2
 
 
@@ -67,14 +67,14 @@ def units(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("same", [None, find_same_videos(VIDEOS), torch.ones(5, 5, dtype=torch.bool)])
 @pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
-def test_it_is_the_naive_one(scale: float, same: Tensor | None) -> None:
+def test_retrieval_loss_matches_naive_version(scale: float, same: Tensor | None) -> None:
     logits = scale * sample(5, 5)
     assert retrieval_loss(logits, same=same).item() == pytest.approx(naive_both_ways(logits, same), abs=1e-12)
 
 
 @pytest.mark.parametrize("same", [None, find_same_videos(VIDEOS), torch.ones(5, 5, dtype=torch.bool).triu()])
 @pytest.mark.parametrize("scale", [1.0, 20.0])
-def test_mixed_is_the_naive_one(scale: float, same: Tensor | None) -> None:
+def test_mixed_loss_matches_naive_version(scale: float, same: Tensor | None) -> None:
     texts, videos = units(5, 6, seed=1), units(5, 6, seed=2)
     mixing_weights = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=torch.float64)
     found = mixed_loss(texts, videos, torch.tensor(scale), mixing_weights, same=same)
@@ -83,7 +83,7 @@ def test_mixed_is_the_naive_one(scale: float, same: Tensor | None) -> None:
     assert through.mixed.item() == pytest.approx(found.item(), abs=1e-5)
 
 
-def test_columns_are_rows_of_the_other_side_even_where_the_mask_is_not_symmetric() -> None:
+def test_transposed_logits_and_mask_give_the_same_loss() -> None:
     logits, same = sample(4, 4), torch.zeros(4, 4, dtype=torch.bool)
     same[0, 2] = True
     expected = naive_both_ways(logits, same)
@@ -92,7 +92,7 @@ def test_columns_are_rows_of_the_other_side_even_where_the_mask_is_not_symmetric
     assert retrieval_loss(logits.T, same=same).item() != pytest.approx(expected, abs=1e-3)
 
 
-def test_neither_the_order_of_pairs_nor_a_shift_matters() -> None:
+def test_order_of_pairs_and_constant_shift_have_no_effect() -> None:
     logits, same, order = sample(5, 5), find_same_videos(VIDEOS), torch.tensor([3, 0, 4, 2, 1])
     expected = retrieval_loss(logits, same=same)
     turned = retrieval_loss(logits[order][:, order], same=same[order][:, order])
@@ -100,7 +100,7 @@ def test_neither_the_order_of_pairs_nor_a_shift_matters() -> None:
     torch.testing.assert_close(retrieval_loss(logits + 300, same=same), expected)
 
 
-def test_limits() -> None:
+def test_loss_at_its_limits() -> None:
     assert retrieval_loss(torch.zeros(7, 7)).item() == pytest.approx(math.log(7))
     assert retrieval_loss(1000 * torch.eye(4)).item() == 0
     assert retrieval_loss(-1000 * torch.eye(4)).item() == pytest.approx(1000 + math.log(3))
@@ -108,7 +108,7 @@ def test_limits() -> None:
     assert retrieval_loss(sample(5, 5), same=torch.ones(5, 5, dtype=torch.bool)).item() == 0
 
 
-def test_what_the_mask_hides_has_no_say_and_no_gradient() -> None:
+def test_masked_pairs_have_no_effect_and_no_gradient() -> None:
     logits, same = sample(5, 5).requires_grad_(), find_same_videos(VIDEOS)
     loss = retrieval_loss(logits, same=same)
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -120,7 +120,7 @@ def test_what_the_mask_hides_has_no_say_and_no_gradient() -> None:
     assert retrieval_loss(logits.detach().masked_fill(hidden, 1e6)).item() > 1e5
 
 
-def test_the_gradient_is_probabilities_less_the_truth() -> None:
+def test_gradient_is_softmax_minus_one_hot() -> None:
     logits = sample(4, 4).requires_grad_()
     (gradient,) = torch.autograd.grad(retrieval_loss(logits), logits)
     expected = (logits.softmax(dim=1) + logits.softmax(dim=0) - 2 * torch.eye(4)) / 8
@@ -130,7 +130,7 @@ def test_the_gradient_is_probabilities_less_the_truth() -> None:
     assert gradient.isfinite().all()
 
 
-def test_pairs_are_compared_by_direction_alone() -> None:
+def test_vector_lengths_have_no_effect() -> None:
     texts, videos, scale = sample(5, 6, seed=1), sample(5, 6, seed=2), torch.tensor(1.5, dtype=torch.float64)
     lengths = torch.arange(1, 6, dtype=torch.float64)[:, None]
     mixing_weights = torch.full((5,), 0.3, dtype=torch.float64)
@@ -142,7 +142,7 @@ def test_pairs_are_compared_by_direction_alone() -> None:
     torch.testing.assert_close(expected.total, expected.contrast + expected.mixed)
 
 
-def test_mixtures_are_an_option_with_a_weight() -> None:
+def test_mixtures_are_optional_and_weighted() -> None:
     texts, videos, scale = sample(5, 6, seed=1), sample(5, 6, seed=2), torch.tensor(1.5)
     mixing_weights, same = torch.full((5,), 0.3), find_same_videos(VIDEOS)
     plain, mixed = (
@@ -155,7 +155,7 @@ def test_mixtures_are_an_option_with_a_weight() -> None:
     assert half.mixed.item() == pytest.approx(mixed.mixed.item() / 2)
 
 
-def test_mixtures_that_are_one_side_alone() -> None:
+def test_mixing_weights_of_0_and_1() -> None:
     texts, videos, scale = units(4, 6, seed=1), units(4, 6, seed=2), torch.tensor(3.0)
     is_own, own = torch.eye(4, dtype=torch.bool), (texts * videos).sum(dim=-1)
     for share, side in ((1.0, texts), (0.0, videos)):
@@ -166,8 +166,8 @@ def test_mixtures_that_are_one_side_alone() -> None:
         torch.testing.assert_close(found, (across + within) / 2)
 
 
-def test_in_two_caps_far_apart_mixtures_are_harder() -> None:
-    """Where texts are near each other and far from videos, as CLIP has them, all mixtures are nearer than partners."""
+def test_mixtures_are_harder_negatives_across_a_modality_gap() -> None:
+    """If texts are far from videos, as in CLIP, every mixture is nearer to an anchor than its partner."""
     apart = torch.zeros(8, 16, dtype=torch.float64)
     apart[:, 0] = 3
     texts = functional.normalize(sample(8, 16, seed=1) + apart, dim=-1)
@@ -176,7 +176,7 @@ def test_in_two_caps_far_apart_mixtures_are_harder() -> None:
     assert found.mixed > 2 * found.contrast
 
 
-def test_gradients_reach_both_sides_and_the_scale() -> None:
+def test_gradients_reach_texts_videos_and_scale() -> None:
     texts, videos = (sample(4, 6, seed=seed).requires_grad_() for seed in (1, 2))
     scale = torch.tensor(1.0, requires_grad=True)
     for losses in (
@@ -188,7 +188,7 @@ def test_gradients_reach_both_sides_and_the_scale() -> None:
             assert gradient.any()
 
 
-def test_half_precision_is_computed_in_single() -> None:
+def test_half_precision_is_computed_in_float32() -> None:
     texts, videos, scale = sample(5, 6, seed=1).bfloat16(), sample(5, 6, seed=2).bfloat16(), torch.tensor(4.6)
     mixing_weights, logits = torch.full((5,), 0.3), (30 * sample(5, 5)).bfloat16()
     expected = pair_losses(texts.float(), videos.float(), scale, mixing_weights=mixing_weights)
@@ -202,13 +202,13 @@ def test_half_precision_is_computed_in_single() -> None:
         assert concepts == expected_concepts
 
 
-def test_what_it_refuses() -> None:
+def test_logits_that_are_not_square_are_refused() -> None:
     for shape in ((2, 3), (0, 0), (3,)):
         with pytest.raises(ValueError, match="logits must be a square matrix of at least one pair, got"):
             contrast_rows(torch.zeros(shape))
 
 
-def test_pairs_of_one_video_are_told_by_its_number() -> None:
+def test_pairs_of_one_video_are_found_by_index() -> None:
     same = find_same_videos(VIDEOS)
     pairs = {(i, j) for i in range(5) for j in range(5) if same[i, j]}
     assert pairs == {(0, 2), (2, 0), (1, 4), (4, 1)} | {(i, i) for i in range(5)}
@@ -222,26 +222,26 @@ def cases(method: str) -> pytest.MarkDecorator:
 
 
 @cases("tempme")
-def test_tempme_loses_as_published(case: Case) -> None:
+def test_tempme_loss_matches_published_code(case: Case) -> None:
     out, scale = case.outputs, case.weights["clip.logit_scale"]
     check_close(pair_losses(out["text_feat"], out["video_feat"], scale).total[None], out["loss"])
     check_close(retrieval_loss(out["sim_logits"])[None], out["loss"])
 
 
 @cases("promptswitch")
-def test_prompt_switch_loses_as_published(case: Case) -> None:
+def test_prompt_switch_loss_matches_published_code(case: Case) -> None:
     out = case.outputs
     found = pair_losses(out["text_features_l2"], out["video_features_pooled"], torch.tensor(4.0))
     check_close(found.total[None], out["clip_loss"])
 
 
 @cases("ucofia")
-def test_ucofia_loses_as_published(case: Case) -> None:
+def test_ucofia_loss_matches_published_code(case: Case) -> None:
     check_close(retrieval_loss(case.outputs["sim_total_train"])[None], case.outputs["train_loss"])
 
 
 @cases("glscl")
-def test_glscl_loses_as_published(case: Case) -> None:
+def test_glscl_loss_matches_published_code(case: Case) -> None:
     out, config = case.outputs, case.config["config"]
     found = concept_losses(
         config["scale"] * out["sim_train"],

@@ -1,4 +1,4 @@
-"""Every method keeps the same few promises, and a new one is a file and a recipe."""
+"""Tests of the contract of training methods, and of adding a method as one file."""
 
 import logging
 from pathlib import Path
@@ -15,26 +15,28 @@ from vidret.train.methods import list_methods, load_method
 from vidret.train.optim import parameter_groups
 
 NUM_PAIRS, NUM_WORDS = 3, 6
-lightnings_own = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation")))
+ignores_lightning_warnings = pytest.mark.filterwarnings(
+    *(f"ignore::{kind}Warning" for kind in ("User", "Future", "Deprecation"))
+)
 
 
 def draw_batch() -> RetrievalBatch:
-    """Draw three videos with a caption each."""
+    """Return a random batch of three videos with one caption each."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (NUM_PAIRS, 12, 32, 32, 3), generator=generator, dtype=torch.uint8)
     ids = torch.randint(1, 400, (NUM_PAIRS, NUM_WORDS), generator=generator)
     ids[:, 0], ids[:, -1] = 49406, 49407
-    numbers = torch.arange(NUM_PAIRS)
-    return RetrievalBatch(pixels, torch.ones(NUM_PAIRS, 12, dtype=torch.bool), ids, numbers, numbers, numbers)
+    indices = torch.arange(NUM_PAIRS)
+    return RetrievalBatch(pixels, torch.ones(NUM_PAIRS, 12, dtype=torch.bool), ids, indices, indices, indices)
 
 
-def test_the_methods_are_those_of_the_papers() -> None:
+def test_methods_of_the_papers_are_listed() -> None:
     assert list_methods() == ["clip", "glscl", "promptswitch", "tempme", "ucofia"]
     assert set(list_methods()) <= {METHODS[name].get("method", name) for name in METHODS}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_every_method_promises(name: str) -> None:
+def test_method_fulfils_its_contract(name: str) -> None:
     module, batch = make_module(name, train_all=False, **({"lora_rank": 2} if name == "tempme" else {})), draw_batch()
     method, model = module.method, module.model
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +47,7 @@ def test_what_every_method_promises(name: str) -> None:
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained == {name for group in parameter_groups(model, method.recipe.rule) for name in group["names"]}
     with_gradient = {name for name, weight in model.named_parameters() if weight.grad is not None}
-    assert with_gradient == trained, "no weight is trained that the losses do not depend on, which would hold up DDP"
+    assert with_gradient == trained, "a trained weight without a gradient would block DDP"
 
     texts, videos = model.eval().encode(batch)
     assert texts.mask is not None
@@ -58,7 +60,7 @@ def test_what_every_method_promises(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_all_weights_that_losses_depend_on_are_trained_from_scratch(name: str) -> None:
+def test_train_all_trains_every_used_weight(name: str) -> None:
     module = make_module(name, train_all=True)
     terms = module.method.losses(module.model.train(), draw_batch(), torch.Generator().manual_seed(0))
     torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -67,7 +69,7 @@ def test_all_weights_that_losses_depend_on_are_trained_from_scratch(name: str) -
     assert with_gradient == everything - module.method.recipe.unused
 
 
-def test_settings_find_their_method(caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -> None:
     assert load_method("glscl", shared={"beta": 0.02, "captions": None}, options={}) == load_method(
         "glscl", shared={}, options={"beta": 0.02}
     )
@@ -91,7 +93,7 @@ from vidret.train.methods.clip import Clip4Clip
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Mean pooling whose cosines are warmer."""
+    """Mean pooling with scaled cosines."""
 
     warmth: float = 1.0
     recipe: ClassVar[optim.Recipe] = optim.Recipe(optim.clip4clip_rule, optim.adamw_optimizer)
@@ -110,8 +112,8 @@ METHOD = Warm
 '''
 
 
-@lightnings_own
-def test_a_new_method_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@ignores_lightning_warnings
+def test_new_method_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "warm.py").write_text(NEW)
     monkeypatch.setattr(vidret.train.methods, "__path__", [*vidret.train.methods.__path__, str(tmp_path / "methods")])

@@ -1,4 +1,4 @@
-"""Mixing on the sphere: the formula by hand, the geometry of arcs, and the mixing_weights that are drawn."""
+"""Tests of mixing on the sphere: a naive version, the geometry of arcs, and the drawn mixing weights."""
 
 import math
 
@@ -10,12 +10,12 @@ from torch.nn import functional
 from vidret.train.mixup import NEAR, draw_mixing_weights, mix, slerp_factor
 
 
-def naive_mix(text: list[float], video: list[float], share: float) -> list[float]:
-    """Give the point of the arc by sines, in doubles, for one pair."""
+def naive_mix(text: list[float], video: list[float], weight: float) -> list[float]:
+    """Return the mixture of one pair by the formula with sines."""
     lengths = [math.sqrt(sum(value * value for value in vector)) for vector in (text, video)]
     one, other = ([value / length for value in vector] for vector, length in zip((text, video), lengths, strict=True))
     angle = math.acos(sum(a * b for a, b in zip(one, other, strict=True)))
-    first, second = math.sin(share * angle) / math.sin(angle), math.sin((1 - share) * angle) / math.sin(angle)
+    first, second = math.sin(weight * angle) / math.sin(angle), math.sin((1 - weight) * angle) / math.sin(angle)
     return [first * a + second * b for a, b in zip(one, other, strict=True)]
 
 
@@ -24,63 +24,65 @@ def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 
 
 def turn(vectors: Tensor, angle: float, seed: int = 9) -> Tensor:
-    """Give vectors of unit length at an angle from those given, each in a direction of its own."""
+    """Return unit vectors at an angle from the given ones, each in a random direction."""
     units, other = functional.normalize(vectors, dim=-1), sample(*vectors.shape, seed=seed)
     across = functional.normalize(other - (other * units).sum(dim=-1, keepdim=True) * units, dim=-1)
     return math.cos(angle) * units + math.sin(angle) * across
 
 
 def find_angles(one: Tensor, other: Tensor) -> Tensor:
-    """Measure angles between vectors of unit length in a way that is exact near 0 and near pi."""
+    """Return the angles between unit vectors, exact near 0 and near pi."""
     return 2 * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))
 
 
-SHARES = torch.tensor([0.0, 0.1, 0.37, 0.5, 0.8, 1.0], dtype=torch.float64)
+MIXING_WEIGHTS = torch.tensor([0.0, 0.1, 0.37, 0.5, 0.8, 1.0], dtype=torch.float64)
 
 
-def test_it_is_the_naive_one() -> None:
+def test_mix_matches_naive_version() -> None:
     texts, videos = sample(6, 5, seed=1), 3 * sample(6, 5, seed=2)
-    expected = [naive_mix(*pair) for pair in zip(texts.tolist(), videos.tolist(), SHARES.tolist(), strict=True)]
-    torch.testing.assert_close(mix(texts, videos, SHARES), torch.tensor(expected, dtype=torch.float64))
+    expected = [naive_mix(*pair) for pair in zip(texts.tolist(), videos.tolist(), MIXING_WEIGHTS.tolist(), strict=True)]
+    torch.testing.assert_close(mix(texts, videos, MIXING_WEIGHTS), torch.tensor(expected, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("angle", [1e-7, 1e-4, 0.0141, 0.0142, 0.1, 1.0, math.pi / 2, 2.5, 3.1])
-def test_mixtures_divide_the_angle_by_their_share(angle: float) -> None:
+def test_mixtures_divide_the_angle_by_their_weight(angle: float) -> None:
     texts = functional.normalize(sample(6, 5), dim=-1)
     videos = turn(texts, angle)
-    mixtures = mix(texts, videos, SHARES)
+    mixtures = mix(texts, videos, MIXING_WEIGHTS)
     torch.testing.assert_close(mixtures.norm(dim=-1), torch.ones(6).double(), atol=1e-8, rtol=0)
-    torch.testing.assert_close(find_angles(mixtures, videos), SHARES * angle, atol=1e-7, rtol=1e-7)
-    torch.testing.assert_close(find_angles(mixtures, texts), (1 - SHARES) * angle, atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(find_angles(mixtures, videos), MIXING_WEIGHTS * angle, atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(find_angles(mixtures, texts), (1 - MIXING_WEIGHTS) * angle, atol=1e-7, rtol=1e-7)
 
 
-def test_the_ends_are_the_vectors_themselves() -> None:
+def test_weights_of_0_and_1_return_the_vectors() -> None:
     texts, videos = sample(4, 5, seed=1), sample(4, 5, seed=2)
     torch.testing.assert_close(mix(texts, videos, torch.ones(4)), functional.normalize(texts, dim=-1))
     torch.testing.assert_close(mix(texts, videos, torch.zeros(4)), functional.normalize(videos, dim=-1))
-    torch.testing.assert_close(mix(texts, texts, SHARES[:4]), functional.normalize(texts, dim=-1))
+    torch.testing.assert_close(mix(texts, texts, MIXING_WEIGHTS[:4]), functional.normalize(texts, dim=-1))
 
 
-def test_halfway_is_the_mean_direction() -> None:
+def test_weight_of_one_half_is_the_mean_direction() -> None:
     texts, videos = (functional.normalize(sample(4, 5, seed=seed), dim=-1) for seed in (1, 2))
     expected = functional.normalize(texts + videos, dim=-1)
     torch.testing.assert_close(mix(texts, videos, torch.full((4,), 0.5)), expected)
 
 
-def test_sides_may_be_exchanged_and_lengths_do_not_matter() -> None:
+def test_mixing_is_symmetric_and_ignores_vector_lengths() -> None:
     texts, videos = sample(6, 5, seed=1), sample(6, 5, seed=2)
-    expected = mix(texts, videos, SHARES)
-    torch.testing.assert_close(mix(videos, texts, 1 - SHARES), expected)
-    torch.testing.assert_close(mix(0.01 * texts, 500 * videos, SHARES), expected)
+    expected = mix(texts, videos, MIXING_WEIGHTS)
+    torch.testing.assert_close(mix(videos, texts, 1 - MIXING_WEIGHTS), expected)
+    torch.testing.assert_close(mix(0.01 * texts, 500 * videos, MIXING_WEIGHTS), expected)
 
 
-def test_it_turns_with_the_space() -> None:
+def test_mixing_commutes_with_rotations() -> None:
     texts, videos = sample(6, 5, seed=1), sample(6, 5, seed=2)
     rotation, _ = torch.linalg.qr(sample(5, 5, seed=3))
-    torch.testing.assert_close(mix(texts @ rotation, videos @ rotation, SHARES), mix(texts, videos, SHARES) @ rotation)
+    torch.testing.assert_close(
+        mix(texts @ rotation, videos @ rotation, MIXING_WEIGHTS), mix(texts, videos, MIXING_WEIGHTS) @ rotation
+    )
 
 
-def test_series_and_sines_meet() -> None:
+def test_series_and_sines_agree_at_the_threshold() -> None:
     mixing_weights = torch.full((2,), 0.3, dtype=torch.float64)
     cosines = torch.tensor([1 - NEAR * (1 - 1e-9), 1 - NEAR * (1 + 1e-9)], dtype=torch.float64, requires_grad=True)
     below, above = found = slerp_factor(mixing_weights, cosines)
@@ -94,7 +96,7 @@ def test_series_and_sines_meet() -> None:
 def test_values_and_gradients_are_finite(dtype: torch.dtype, angle: float) -> None:
     texts = sample(6, 5).to(dtype).requires_grad_()
     videos = turn(texts.detach().double(), angle).to(dtype).requires_grad_()
-    mixtures = mix(texts, videos, SHARES.to(dtype))
+    mixtures = mix(texts, videos, MIXING_WEIGHTS.to(dtype))
     assert mixtures.dtype == dtype
     assert mixtures.isfinite().all()
     for gradient in torch.autograd.grad(mixtures.sum(), (texts, videos)):
@@ -102,15 +104,15 @@ def test_values_and_gradients_are_finite(dtype: torch.dtype, angle: float) -> No
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-3, 0.014, 0.0143, 0.5, 2.0])
-def test_single_precision_is_as_good_as_its_digits(angle: float) -> None:
+def test_single_precision_is_accurate(angle: float) -> None:
     texts = functional.normalize(sample(6, 5), dim=-1)
     videos = turn(texts, angle)
-    found = mix(texts.float(), videos.float(), SHARES.float())
-    torch.testing.assert_close(found.double(), mix(texts, videos, SHARES), atol=1e-6, rtol=0)
+    found = mix(texts.float(), videos.float(), MIXING_WEIGHTS.float())
+    torch.testing.assert_close(found.double(), mix(texts, videos, MIXING_WEIGHTS), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
-def test_shares_are_beta_distributed(alpha: float) -> None:
+def test_mixing_weights_are_beta_distributed(alpha: float) -> None:
     mixing_weights = draw_mixing_weights(20000, torch.Generator().manual_seed(1), alpha=alpha).double()
     assert mixing_weights.min() >= 0
     assert mixing_weights.max() <= 1
@@ -118,7 +120,7 @@ def test_shares_are_beta_distributed(alpha: float) -> None:
     assert mixing_weights.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
 
 
-def test_a_seed_decides_the_shares() -> None:
+def test_mixing_weights_depend_on_the_seed_only() -> None:
     one, other = (torch.Generator().manual_seed(seed) for seed in (7, 7))
     first, second = draw_mixing_weights(5, one), draw_mixing_weights(5, one)
     assert first.dtype == torch.float32

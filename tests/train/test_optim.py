@@ -1,4 +1,4 @@
-"""Recipes' optimisers: who is trained how, the step by hand, the schedules, and going on from a saved state."""
+"""Tests of the optimisers: parameter groups, the update, the schedules, and resuming from a saved state."""
 
 import io
 import math
@@ -58,10 +58,10 @@ INPUTS = {
 }
 
 
-def build(**parts: Callable[[], nn.Module]) -> nn.ModuleDict:
-    """Build a model of its true size that takes no memory."""
+def build(**modules: Callable[[], nn.Module]) -> nn.ModuleDict:
+    """Return a full-size model on the meta device, which takes no memory."""
     with torch.device("meta"):
-        return nn.ModuleDict({name: make() for name, make in parts.items()})
+        return nn.ModuleDict({name: make() for name, make in modules.items()})
 
 
 def make_clip(**settings: Any) -> ClipModel:
@@ -78,7 +78,7 @@ def make_aligner() -> Aligner:
 
 
 def print_groups(model: nn.Module, groups: list[dict[str, Any]]) -> dict[str, tuple[float, float, int]]:
-    """Print every weight by name under its group, and what is frozen; give rate, decay and size of each group."""
+    """Print the weights of each group and the frozen ones; return rate, decay and size of each group."""
     sizes = {name: weight.numel() for name, weight in model.named_parameters()}
     table = {}
     for group in groups:
@@ -93,7 +93,7 @@ def print_groups(model: nn.Module, groups: list[dict[str, Any]]) -> dict[str, tu
 
 
 def check_groups(model: nn.Module, groups: list[dict[str, Any]]) -> None:
-    """Hold that every weight that takes gradients is in one group, under its own name, and no other is."""
+    """Check that each trained weight is in exactly one group, under its own name, and that no other is in any."""
     named = dict(model.named_parameters())
     listed = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
     assert len(listed) == len({name for name, _ in listed})
@@ -121,7 +121,7 @@ def test_tempme_trains_half_a_million_weights(capsys: pytest.CaptureFixture[str]
     assert sum(weight.numel() for weight in model.parameters() if not weight.requires_grad) == PLAIN
 
 
-def test_prompt_switch_trains_all() -> None:
+def test_prompt_switch_trains_all_weights() -> None:
     model = build(
         encoder=partial(make_clip, prompts=PromptShape()), captioner=lambda: Captioner(torch.empty(49408, 512))
     )
@@ -145,7 +145,7 @@ def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFi
         "new bias": (1e-4, 0.0),
     }
     aligner = sum(weight.numel() for weight in model["aligner"].parameters())
-    # The aligner's scale is CLIP's.
+    # The aligner's scale is in CLIP's group.
     assert table["new"][2] + table["new bias"][2] == aligner - 1
     assert table["clip"][2] + table["clip bias"][2] == PLAIN - sum(INPUTS.values())
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
@@ -159,7 +159,7 @@ def test_ucofia_trains_new_weights_fast_and_clip_slowly(capsys: pytest.CaptureFi
     assert not any("bias" in name for name in groups["clip"] | groups["new"])
 
 
-def test_glscl_and_clip4clip() -> None:
+def test_glscl_trains_embeddings_and_clip4clip_freezes_them() -> None:
     finder = partial(ConceptAligner, temporal=None, finder=None)
     model = build(
         encoder=make_clip,
@@ -176,21 +176,21 @@ def test_glscl_and_clip4clip() -> None:
     assert {name for name, weight in frozen.named_parameters() if not weight.requires_grad} == INPUTS.keys()
 
 
-def test_r2_tuning_trains_its_head_alone() -> None:
+def test_r2_tuning_trains_only_its_head() -> None:
     model = build(encoder=make_clip, head=GroundingHead)
-    # Published are 2 836 242: 256 more, a bias that changes nothing.
+    # The published head has 2 836 242: 256 more, a bias without effect.
     assert group(model, r2_tuning_rule) == {"head": (5e-4, 1e-4, 2_836_242 - 256)}
     assert group(build(head=GroundingHead), partial(r2_tuning_rule, lr=2.5e-4))["head"][0] == 2.5e-4
 
 
-def test_grouping_again_thaws_what_another_recipe_trains() -> None:
+def test_grouping_again_unfreezes_weights_of_another_recipe() -> None:
     model = build(encoder=partial(make_clip, merging=MergeSchedule(), lora_rank=8))
     parameter_groups(model, TempMe.recipe.rule)
     parameter_groups(model, Glscl.recipe.rule)
     assert all(weight.requires_grad for weight in model.parameters())
 
 
-def test_what_cannot_be_grouped_is_said() -> None:
+def test_models_without_trained_or_known_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="model must have weights that the recipe trains, got none"):
         parameter_groups(build(encoder=make_clip), TempMe.recipe.rule)
     with pytest.raises(
@@ -212,14 +212,14 @@ def naive_steps(
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-6,
 ) -> list[float]:
-    """Change one weight, number by number."""
+    """Return a weight after several updates, computed element by element."""
     mean, square = [0.0] * len(weight), [0.0] * len(weight)
     for grad, lr in zip(grads, lrs, strict=True):
         norm = math.sqrt(sum(value * value for value in grad))
-        cut = min(1.0, max_norm / (norm + 1e-6))
+        scale = min(1.0, max_norm / (norm + 1e-6))
         for i, value in enumerate(grad):
-            mean[i] = betas[0] * mean[i] + (1 - betas[0]) * cut * value
-            square[i] = betas[1] * square[i] + (1 - betas[1]) * (cut * value) ** 2
+            mean[i] = betas[0] * mean[i] + (1 - betas[0]) * scale * value
+            square[i] = betas[1] * square[i] + (1 - betas[1]) * (scale * value) ** 2
             change = mean[i] / (math.sqrt(square[i]) + eps) + weight_decay * weight[i]
             weight[i] -= lr * change
     return weight
@@ -232,24 +232,24 @@ def sample(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("max_norm", [0.5, 1.0, math.inf])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.2])
 @pytest.mark.parametrize("size", [1e-7, 0.1, 3.0])
-def test_steps_are_the_naive_ones(size: float, weight_decay: float, max_norm: float) -> None:
+def test_updates_match_naive_version(size: float, weight_decay: float, max_norm: float) -> None:
     weights = [nn.Parameter(sample(2, 3, seed=seed)) for seed in (1, 2)]
     grads = size * sample(5, 2, 2, 3, seed=3)
     expected = [
         naive_steps(
             weight.detach().flatten().tolist(),
-            grads[:, number].flatten(1).tolist(),
+            grads[:, index].flatten(1).tolist(),
             lrs=[0.1 / (step + 1) for step in range(5)],
             weight_decay=weight_decay,
             max_norm=max_norm,
         )
-        for number, weight in enumerate(weights)
+        for index, weight in enumerate(weights)
     ]
     optimizer = BertAdam([{"params": weights}], weight_decay=weight_decay, max_norm=max_norm)
     for step in range(5):
         optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
-        for number, weight in enumerate(weights):
-            weight.grad = grads[step, number].clone()
+        for index, weight in enumerate(weights):
+            weight.grad = grads[step, index].clone()
         optimizer.step()
         assert all(
             torch.equal(weight.grad, grads[step, n]) for n, weight in enumerate(weights) if weight.grad is not None
@@ -258,8 +258,8 @@ def test_steps_are_the_naive_ones(size: float, weight_decay: float, max_norm: fl
         assert weight.flatten().tolist() == pytest.approx(values, abs=1e-12)
 
 
-def test_the_first_step_is_not_corrected() -> None:
-    """Without correction it is 0.1 / sqrt(0.02) of the rate, whatever the gradient's size."""
+def test_first_step_has_no_bias_correction() -> None:
+    """Without bias correction it is 0.1 / sqrt(0.02) times the rate, for gradients of any size."""
     weight = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     optimizer = BertAdam([{"params": [weight]}], lr=1.0, weight_decay=0.0)
     weight.grad = torch.tensor([0.5, -0.01], dtype=torch.float64)
@@ -267,7 +267,7 @@ def test_the_first_step_is_not_corrected() -> None:
     assert weight.tolist() == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5)], rel=1e-3)
 
 
-def test_what_has_no_gradient_stays() -> None:
+def test_weight_without_gradient_is_unchanged() -> None:
     weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
     optimizer = BertAdam([{"params": weights}], lr=0.1)
     weights[0].grad = torch.zeros(2)
@@ -277,23 +277,23 @@ def test_what_has_no_gradient_stays() -> None:
     assert len(optimizer.state) == 1
 
 
-def test_it_can_compute_the_loss_itself() -> None:
+def test_step_calls_the_closure() -> None:
     weight = nn.Parameter(torch.ones(2))
     optimizer = BertAdam([{"params": [weight]}], lr=0.1, weight_decay=0.0)
 
-    def lose() -> float:
+    def closure() -> float:
         optimizer.zero_grad()
         loss = weight.square().sum()
         torch.autograd.backward(loss)
         return float(loss.detach())
 
-    assert optimizer.step(lose) == 2.0
+    assert optimizer.step(closure) == 2.0
     first = weight.detach().clone()
     assert (first < 1).all()
-    assert optimizer.step(lose) == pytest.approx(float(first.square().sum()))
+    assert optimizer.step(closure) == pytest.approx(float(first.square().sum()))
 
 
-def test_it_finds_a_minimum() -> None:
+def test_optimizer_finds_a_minimum() -> None:
     weight, target = nn.Parameter(torch.zeros(4)), torch.tensor([1.0, -2.0, 0.5, 3.0])
     optimizer = BertAdam([{"params": [weight]}], lr=0.1, weight_decay=0.0)
     schedule = LambdaLR(optimizer, partial(warm_then_cosine, num_steps=300, rescaled=False))
@@ -304,7 +304,7 @@ def test_it_finds_a_minimum() -> None:
     torch.testing.assert_close(weight.detach(), target, atol=1e-3, rtol=0)
 
 
-def test_what_bert_adam_refuses() -> None:
+def test_invalid_settings_and_half_precision_are_refused() -> None:
     weight = nn.Parameter(torch.zeros(2))
     cases: list[dict[str, Any]] = [
         {"lr": -1.0},
@@ -323,32 +323,32 @@ def test_what_bert_adam_refuses() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["prompt switch", "clip4clip", "glscl", "r2"])
-def test_recipes_whose_steps_half_precision_would_lose_refuse_it(recipe: str) -> None:
+def test_recipes_with_small_steps_refuse_half_precision(recipe: str) -> None:
     with pytest.raises(ValueError, match=r"weights must be float32 or float64, got torch\.bfloat16: small steps"):
         RECIPES[recipe](Small().bfloat16())
-    RECIPES["tempme"](Small().bfloat16())  # its one rate is large enough
+    RECIPES["tempme"](Small().bfloat16())  # its learning rate is high enough
 
 
 # Schedules.
 
 
-def test_a_bert_schedule_drops_a_little_where_warming_up_ends() -> None:
+def test_bert_schedule_drops_at_the_end_of_the_warm_up() -> None:
     rate = partial(warm_then_cosine, num_steps=1000, rescaled=False)
     assert [rate(step) for step in (0, 50, 99)] == pytest.approx([0, 0.5, 0.99])
     for step in (100, 101, 500, 999, 1000):
         assert rate(step) == pytest.approx(0.5 * (1 + math.cos(math.pi * step / 1000)), abs=1e-12)
     assert rate(100) == pytest.approx(0.97553, abs=1e-5)
-    assert rate(1001) == 0, "beyond the last step it stays at 0"
+    assert rate(1001) == 0, "stays at 0 after the last step"
 
 
-def test_a_rescaled_schedule_has_no_jump() -> None:
+def test_rescaled_schedule_is_continuous() -> None:
     rate = partial(warm_then_cosine, num_steps=1000, rescaled=True)
     assert [rate(step) for step in (0, 50, 100, 550, 1000, 2000)] == pytest.approx([0, 0.5, 1, 0.5, 0, 0], abs=1e-12)
     assert max(abs(rate(step + 1) - rate(step)) for step in range(1000)) == pytest.approx(0.01)
     assert warm_then_cosine(0, num_steps=10, warm_up=0.0, rescaled=True) == 1
 
 
-def test_r2_tunings_schedule() -> None:
+def test_r2_tuning_schedule() -> None:
     rate = partial(warm_then_drop, warm_up=500, drop_at=2000)
     steps = [0, 250, 499, 500, 1999, 2000, 9999]
     assert [rate(step) for step in steps] == pytest.approx([0.001, 0.5005, 0.998002, 1, 1, 0.1, 0.1])
@@ -356,7 +356,7 @@ def test_r2_tunings_schedule() -> None:
     assert warm_then_drop(10, warm_up=20, drop_at=5) == pytest.approx(0.1 * 0.5005)
 
 
-def test_a_scale_is_kept_at_a_hundred() -> None:
+def test_scale_is_clamped_at_100() -> None:
     scale = nn.Parameter(torch.tensor(5.0))
     clamp_scale(scale)
     assert scale.item() == pytest.approx(math.log(100))
@@ -369,7 +369,7 @@ def test_a_scale_is_kept_at_a_hundred() -> None:
 
 
 class Small(nn.Module):
-    """What the rules tell apart, a weight or two each."""
+    """One or two weights for each case of the rules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -414,7 +414,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_going_on_from_a_saved_state_is_going_on(recipe: str) -> None:
+def test_resuming_from_a_saved_state_gives_the_same_weights(recipe: str) -> None:
     model = Small()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     optimizer, schedule = RECIPES[recipe](model)
@@ -446,7 +446,7 @@ def test_going_on_from_a_saved_state_is_going_on(recipe: str) -> None:
         assert all(torch.equal(kept[key], found[key]) for key in kept)
 
 
-def test_the_first_rate_is_nothing_and_the_rates_follow_the_schedule() -> None:
+def test_learning_rates_start_at_0_and_follow_the_schedule() -> None:
     model = Small()
     optimizer, schedule = RECIPES["glscl"](model)
     assert isinstance(optimizer, BertAdam)
@@ -461,7 +461,7 @@ def test_the_first_rate_is_nothing_and_the_rates_follow_the_schedule() -> None:
         assert rates["clip"] == pytest.approx(1e-7 * factor)
 
 
-def test_recipes_have_their_numbers() -> None:
+def test_recipes_have_their_published_settings() -> None:
     adamw, _ = RECIPES["tempme"](Small())
     assert {(group["betas"], group["eps"], group["weight_decay"]) for group in adamw.param_groups} == {
         ((0.9, 0.999), 1e-6, 0.2)

@@ -1,4 +1,4 @@
-"""The grounding targets: loops over points and spans, bounds at the edge, draws, and published numbers."""
+"""Tests of the grounding targets: naive versions, inclusive bounds, drawn frames, and published numbers."""
 
 import math
 from typing import Any
@@ -15,45 +15,45 @@ GOLDENS = [case for case in find_cases("r2tuning") if "target.reg" in case.outpu
 
 
 def naive_span(start: float, end: float, num_frames: int, fps: float) -> tuple[float, float]:
-    """Cut, swap and widen one span."""
+    """Clip, sort and widen one span."""
     start, end = (min(max(each * fps, 0.0), float(num_frames)) for each in (start, end))
     if start > end:
         start, end = end, start
     if end - start < 1:
-        middle = min(max((start + end) / 2, 0.5), num_frames - 0.5)
-        start, end = middle - 0.5, middle + 0.5
+        centre = min(max((start + end) / 2, 0.5), num_frames - 0.5)
+        start, end = centre - 0.5, centre + 0.5
     return start, end
 
 
 def naive_target(
     point: list[float], spans: list[tuple[float, float]], radius: float
 ) -> tuple[bool, tuple[float, float]]:
-    """Look at every span a point could answer for, and keep the shortest."""
-    place, lowest, highest, stride = point
+    """Return the shortest span that a point matches, by a loop over spans."""
+    position, min_reach, max_reach, stride = point
     best, length = (0.0, 0.0), math.inf
     for start, end in spans:
-        is_central = abs(place - (start + end) / 2) <= radius * stride
-        is_inside = start <= place <= end
-        is_reached = lowest <= max(place - start, end - place) <= highest
+        is_central = abs(position - (start + end) / 2) <= radius * stride
+        is_inside = start <= position <= end
+        is_reached = min_reach <= max(position - start, end - position) <= max_reach
         if is_central and is_inside and is_reached and end - start < length:
-            best, length = ((place - start) / stride, (end - place) / stride), end - start
+            best, length = ((position - start) / stride, (end - position) / stride), end - start
     return length < math.inf, best
 
 
-def grid(num_frames: int, strides: tuple[int, ...] = STRIDES) -> Tensor:
-    """Lay out the points of all levels: reaches double from level to level, and the last one's has no end."""
+def make_points(num_frames: int, strides: tuple[int, ...] = STRIDES) -> Tensor:
+    """Return the points of all levels; reaches double from level to level, and the last one is unlimited."""
     rows = [
-        [float(place * stride), float(stride if stride > 1 else 0), float(2 * stride), float(stride)]
+        [float(row * stride), float(stride if stride > 1 else 0), float(2 * stride), float(stride)]
         for stride in strides
-        for place in range(num_frames // stride)
+        for row in range(num_frames // stride)
     ]
     points = torch.tensor(rows)
     points[points[:, 3] == strides[-1], 2] = math.inf
     return points
 
 
-def labels(num_samples: int, num_spans: int, seconds: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw spans, some reversed, some outside, some very short, and which of them are real."""
+def draw_spans(num_samples: int, num_spans: int, seconds: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return random spans, some reversed, outside or very short, and a mask of the real ones."""
     generator = torch.Generator().manual_seed(seed)
     spans = torch.rand(num_samples, num_spans, 2, generator=generator) * seconds * 1.2 - 0.1 * seconds
     spans[:, 0, 1] = spans[:, 0, 0] + 0.2
@@ -62,10 +62,10 @@ def labels(num_samples: int, num_spans: int, seconds: float, seed: int = 0) -> t
 
 @pytest.mark.parametrize("radius", [1.5, 0.5, 100.0])
 @pytest.mark.parametrize("fps", [0.5, 1.0, 2.9])
-def test_targets_are_their_naive_twins(fps: float, radius: float) -> None:
+def test_targets_match_naive_version(fps: float, radius: float) -> None:
     num_frames = torch.tensor([40, 33, 17, 8, 1])
-    spans, span_mask = labels(5, 4, 40 / fps)
-    points = grid(40)
+    spans, span_mask = draw_spans(5, 4, 40 / fps)
+    points = make_points(40)
     found = find_targets(points, spans, span_mask, num_frames, fps=fps, radius=radius)
     assert found.positive.any()
     for sample, count in enumerate(num_frames.tolist()):
@@ -91,7 +91,7 @@ def test_targets_are_their_naive_twins(fps: float, radius: float) -> None:
         ((50, 60), (9, 10)),  # outside: what is left of it lies at the end
     ],
 )
-def test_spans_are_cut_ordered_and_widened(seconds: tuple[float, float], frames: tuple[float, float]) -> None:
+def test_spans_are_clipped_sorted_and_widened(seconds: tuple[float, float], frames: tuple[float, float]) -> None:
     found = spans_in_frames(torch.tensor([[seconds]]), torch.tensor([[True]]), torch.tensor([10]), fps=0.5)
     assert found.flatten().tolist() == pytest.approx(frames, abs=1e-5)
 
@@ -114,29 +114,29 @@ def match(point: list[float], *spans: list[float]) -> PointTargets:
         ([8, 9.9], False),
     ],
 )
-def test_a_point_lies_in_a_span_and_near_its_middle(span: list[float], is_positive: bool) -> None:
+def test_positive_point_is_in_the_span_and_near_its_centre(span: list[float], is_positive: bool) -> None:
     assert match([10, 0, math.inf, 1], span).positive.item() == is_positive
 
 
 @pytest.mark.parametrize(
     ("lowest", "highest", "is_positive"), [(0, 3, True), (0, 2.9, False), (3, 9, True), (3.1, 9, False)]
 )
-def test_the_farther_end_is_within_reach(lowest: float, highest: float, is_positive: bool) -> None:
+def test_farther_boundary_is_within_reach(lowest: float, highest: float, is_positive: bool) -> None:
     found = match([10, lowest, highest, 2], [8, 13])
     assert found.positive.item() == is_positive
     assert found.distances.flatten().tolist() == ([1.0, 1.5] if is_positive else [0.0, 0.0])
 
 
-def test_the_shortest_span_is_taken_and_the_first_of_equals() -> None:
+def test_shortest_span_is_assigned_and_ties_go_to_the_first() -> None:
     point = [10.0, 0.0, math.inf, 1.0]
     assert match(point, [6, 14], [9, 12], [8, 12]).distances.tolist() == [[[1, 2]]]
     assert match(point, [8, 11], [9, 12]).distances.tolist() == [[[2, 1]]]
     assert match(point, [9, 12], [8, 11]).distances.tolist() == [[[1, 2]]]
 
 
-def test_distances_lead_back_to_the_span() -> None:
+def test_distances_restore_the_span() -> None:
     spans = torch.tensor([[[3.2, 9.9], [20.0, 36.5]]])
-    points = grid(40)
+    points = make_points(40)
     found = match_points(points, spans, torch.ones(1, 2, dtype=torch.bool))
     taken, distances = points[found.positive[0]], found.distances[found.positive]
     back = torch.stack([taken[:, 0] - distances[:, 0] * taken[:, 3], taken[:, 0] + distances[:, 1] * taken[:, 3]], 1)
@@ -146,38 +146,38 @@ def test_distances_lead_back_to_the_span() -> None:
 
 
 @pytest.mark.parametrize("garbage", [0.0, 5.0, math.nan, math.inf])
-def test_padding_changes_nothing(garbage: float) -> None:
-    spans, _ = labels(3, 2, 60)
+def test_padding_has_no_effect(garbage: float) -> None:
+    spans, _ = draw_spans(3, 2, 60)
     num_frames, everything = torch.tensor([30, 25, 20]), torch.ones(3, 2, dtype=torch.bool)
-    expected = find_targets(grid(30), spans, everything, num_frames, fps=0.5)
+    expected = find_targets(make_points(30), spans, everything, num_frames, fps=0.5)
     padded = torch.full((3, 5, 2), garbage)
     padded[:, [1, 4]] = spans
     mask = torch.zeros(3, 5, dtype=torch.bool)
     mask[:, [1, 4]] = True
-    found = find_targets(grid(30), padded, mask, num_frames, fps=0.5)
+    found = find_targets(make_points(30), padded, mask, num_frames, fps=0.5)
     assert torch.equal(found.positive, expected.positive)
     assert torch.equal(found.distances, expected.distances)
-    alone = find_targets(grid(30), spans[1:2], everything[1:2], num_frames[1:2], fps=0.5)
+    alone = find_targets(make_points(30), spans[1:2], everything[1:2], num_frames[1:2], fps=0.5)
     assert torch.equal(alone.distances[0], expected.distances[1])
 
 
 @pytest.mark.parametrize("num_spans", [0, 2])
-def test_without_a_span_no_point_answers(num_spans: int) -> None:
+def test_without_spans_all_points_are_negative(num_spans: int) -> None:
     mask = torch.zeros(2, num_spans, dtype=torch.bool)
-    found = find_targets(grid(9), torch.zeros(2, num_spans, 2), mask, torch.tensor([9, 4]), fps=1)
+    found = find_targets(make_points(9), torch.zeros(2, num_spans, 2), mask, torch.tensor([9, 4]), fps=1)
     assert not found.positive.any()
-    assert found.distances.shape == (2, len(grid(9)), 2)
+    assert found.distances.shape == (2, len(make_points(9)), 2)
     assert not found.distances.any()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_real_span_is_finite(bad: float) -> None:
+def test_infinite_span_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="spans must be finite where span_mask is True"):
         spans_in_frames(torch.tensor([[[1.0, bad]]]), torch.tensor([[True]]), torch.tensor([4]), fps=1)
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, math.nan, math.inf])
-def test_a_rate_is_above_zero(fps: float) -> None:
+def test_fps_that_is_not_positive_is_refused(fps: float) -> None:
     with pytest.raises(ValueError, match="fps must be positive and finite"):
         spans_in_frames(torch.zeros(1, 1, 2), torch.tensor([[True]]), torch.tensor([4]), fps=fps)
 
@@ -187,7 +187,7 @@ def draw(saliency: Tensor, mask: Tensor, seed: int = 0, **bound: Any) -> list[in
     return frames
 
 
-def test_every_fitting_frame_is_drawn_as_often() -> None:
+def test_candidate_frames_are_drawn_uniformly() -> None:
     saliency = torch.tensor([[0.0, 0.3, 0.9, 0.0, 0.1, 1.0, 0.5]]).expand(4000, -1)
     mask = torch.tensor([[True, True, True, True, True, True, False]]).expand(4000, -1)
     counts = torch.tensor(draw(saliency, mask)).bincount(minlength=7)
@@ -197,7 +197,7 @@ def test_every_fitting_frame_is_drawn_as_often() -> None:
     assert above.nonzero().flatten().tolist() == [2, 5]
 
 
-def test_a_draw_is_repeated_by_its_seed_alone() -> None:
+def test_draws_depend_on_the_seed_only() -> None:
     saliency, mask = torch.rand(20, 50, generator=torch.Generator().manual_seed(9)), torch.ones(20, 50).bool()
     assert draw(saliency, mask) == draw(saliency, mask) != draw(saliency, mask, seed=1)
     generator = torch.Generator().manual_seed(0)
@@ -205,7 +205,7 @@ def test_a_draw_is_repeated_by_its_seed_alone() -> None:
     assert not torch.equal(first, second)
 
 
-def test_where_nothing_is_salient_there_is_no_positive_frame() -> None:
+def test_without_salient_frames_there_is_no_positive_frame() -> None:
     saliency = torch.tensor([[0.0, 0.0, math.nan], [0.2, 0.4, math.inf], [0.7, 0.0, 0.1]])
     mask = torch.tensor([[True, True, False], [True, True, False], [False, True, False]])
     assert draw(saliency, mask)[::2] == [-1, -1]
@@ -215,7 +215,7 @@ def test_where_nothing_is_salient_there_is_no_positive_frame() -> None:
 
 
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case.folder.name)
-def test_the_published_code_sets_the_same_targets(case: Case) -> None:
+def test_targets_match_published_code(case: Case) -> None:
     spans, outputs = case.inputs["boundary"], case.outputs
     span_mask = spans.isfinite().all(dim=-1)
     num_frames = outputs["batch.video_msk"].sum(dim=1)

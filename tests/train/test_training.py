@@ -1,4 +1,4 @@
-"""Training on a small synthetic world: every method learns, stops and goes on, and leaves a model that loads."""
+"""Tests of training on a small synthetic world: every method learns, resumes, and exports a model that loads."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @each_method
 @lightnings_own
-def test_a_method_trains_measures_itself_and_leaves_a_model(method: str, world: Path, tmp_path: Path) -> None:
+def test_method_trains_logs_metrics_and_exports_a_model(method: str, world: Path, tmp_path: Path) -> None:
     module, data = make_module(method), open_data(world)
     before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
     trainer = make_trainer(tmp_path, max_steps=3, limit_val_batches=1.0, val_check_interval=3)
@@ -48,7 +48,7 @@ def test_a_method_trains_measures_itself_and_leaves_a_model(method: str, world: 
 @each_method
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 @lightnings_own
-def test_a_method_trains_in_half_precision(method: str, precision: Any, world: Path, tmp_path: Path) -> None:
+def test_method_trains_in_half_precision(method: str, precision: Any, world: Path, tmp_path: Path) -> None:
     module, dtypes = make_module(method), set()
     if module.model.aligner is not None:
         module.model.aligner.register_forward_hook(lambda _, __, scores: dtypes.add(scores[0].dtype))
@@ -83,7 +83,7 @@ def test_loss_falls_and_retrieval_beats_chance(world: Path, tmp_path: Path) -> N
 
 
 @lightnings_own
-def test_a_resumed_run_is_the_uninterrupted_one(world: Path, tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(world: Path, tmp_path: Path) -> None:
     whole, data = make_module("clip", mixup_weight=0.5), open_data(world)
     make_trainer(tmp_path, max_steps=12, limit_val_batches=0).fit(whole, datamodule=data)
     first, data = make_module("clip", mixup_weight=0.5), open_data(world)
@@ -98,7 +98,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(world: Path, tmp_path: Path) -> 
 
 
 class StopAt(lightning.Callback):
-    """Save a checkpoint after some steps, and stop."""
+    """Saves a checkpoint after some steps, and stops."""
 
     def __init__(self, step: int, path: Path) -> None:
         self.step, self.path = step, path
@@ -110,14 +110,14 @@ class StopAt(lightning.Callback):
 
 
 @lightnings_own
-def test_what_is_validated_is_what_is_exported(world: Path, tmp_path: Path) -> None:
+def test_model_must_have_the_number_of_frames_of_validation(world: Path, tmp_path: Path) -> None:
     module = make_module("clip", num_frames=6)
     trainer = make_trainer(tmp_path, max_steps=1, limit_val_batches=1, val_check_interval=1)
     with pytest.raises(VidretError, match="num_frames of the model must be that of validation, 12, got 6"):
         trainer.fit(module, datamodule=open_data(world, num_frames=6, eval_frames=12))
 
 
-def test_gradient_checkpointing_changes_no_gradient() -> None:
+def test_checkpointing_does_not_change_gradients() -> None:
     pixels = torch.randint(0, 255, (2, 6, 32, 32, 3), dtype=torch.uint8)
     found = []
     for checkpointing in (False, True):
@@ -131,7 +131,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, of what it traces
 @pytest.mark.parametrize("method", ["clip", "tempme"])
-def test_compiled_towers_say_the_same_and_save_as_others_do(method: str) -> None:
+def test_compiled_towers_give_and_save_the_same(method: str) -> None:
     pixels, mask = torch.randint(0, 255, (2, 6, 32, 32, 3), dtype=torch.uint8), torch.ones(2, 6, dtype=torch.bool)
     plain = make_module(method, num_frames=6).eval()
     compiled = make_module(method, num_frames=6, compiled="eager").eval()
@@ -145,7 +145,7 @@ def test_compiled_towers_say_the_same_and_save_as_others_do(method: str) -> None
 
 
 @lightnings_own
-def test_a_head_trains_in_mixed_precision_and_refuses_half(tmp_path: Path) -> None:
+def test_head_trains_in_mixed_precision_and_refuses_half_precision(tmp_path: Path) -> None:
     batches: Any = DataLoader([draw_moments()], batch_size=None)  # type: ignore[arg-type]
     for precision, module in (("bf16-mixed", make_head_module()), ("bf16-true", make_head_module())):
         settings: dict[str, Any] = {"max_steps": 1, "limit_val_batches": 1, "precision": precision}
@@ -158,13 +158,13 @@ def test_a_head_trains_in_mixed_precision_and_refuses_half(tmp_path: Path) -> No
         assert all(value.isfinite() for value in trainer.callback_metrics.values())
 
 
-def test_a_rate_that_drops_at_an_epoch_needs_a_number_of_epochs(tmp_path: Path) -> None:
+def test_drop_at_needs_max_epochs(tmp_path: Path) -> None:
     module = GroundingModule(width=32, text_width=32, dim=32, drop_at=3)
     module.trainer = make_trainer(tmp_path, max_steps=10)
     with pytest.raises(VidretError, match=r"max_epochs must be given .* got drop_at 3"):
         module.configure_optimizers()
 
 
-def test_towers_must_come_from_somewhere() -> None:
+def test_module_needs_weights_or_shapes() -> None:
     with pytest.raises(VidretError, match="weights, or both vision and text, must be given"):
         RetrievalModule("clip")
