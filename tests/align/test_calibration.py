@@ -1,4 +1,4 @@
-"""Corrections from a bank by hand: loops over numbers, what must not matter, and the numbers of the published code."""
+"""Hubness correction: equality with naive versions, invariances, and results of the published code."""
 
 import json
 import math
@@ -20,19 +20,19 @@ LEVELS = ("video_sentence", "frame_sentence", "patch_word")
 
 
 def naive_sk_potentials(bank: Tensor, num_iterations: int = 4) -> list[float]:
-    """Scale exp(bank - its maximum) by loops, columns first; the logarithm of the column factors, as shares."""
-    highest = float(bank.max())
-    kernel = [[math.exp(value - highest) for value in row] for row in bank.tolist()]
+    """Return the logarithm of the normalized column factors of Sinkhorn on exp(bank), by loops, columns first."""
+    maximum = float(bank.max())
+    kernel = [[math.exp(value - maximum) for value in row] for row in bank.tolist()]
     queries, videos = range(bank.shape[0]), range(bank.shape[1])
     b = [1 / sum(kernel[i][j] for i in queries) for j in videos]
     for _ in range(num_iterations):
         a = [1 / sum(kernel[i][j] * b[j] for j in videos) for i in queries]
         b = [1 / sum(kernel[i][j] * a[i] for i in queries) for j in videos]
-    return [math.log(each / sum(b)) for each in b]
+    return [math.log(factor / sum(b)) for factor in b]
 
 
 def naive_qb_norm(scores: Tensor, bank: Tensor, beta: float, k: int) -> tuple[list[list[float]], list[bool]]:
-    """Replace the rows whose best video some query of the bank has among its k best; say which were replaced."""
+    """Return the published QB-norm scores, and which rows were corrected."""
     active = set()
     for row in bank.tolist():
         active |= set(sorted(range(len(row)), key=lambda video: -row[video])[:k])
@@ -47,7 +47,7 @@ def naive_qb_norm(scores: Tensor, bank: Tensor, beta: float, k: int) -> tuple[li
 
 
 def naive_dual_softmax(scores: Tensor) -> list[list[float]]:
-    """Multiply each score by its share among the scores of all queries with that video."""
+    """Multiply each score by the softmax of its column."""
     columns = scores.T.tolist()
     sums = [sum(math.exp(value) for value in column) for column in columns]
     return [
@@ -66,19 +66,19 @@ def check_values(found: Tensor, expected: Any) -> None:
 
 @pytest.mark.parametrize("num_iterations", [0, 1, 4])
 @pytest.mark.parametrize(("queries", "videos"), [(1, 1), (1, 6), (7, 1), (9, 5), (4, 8)])
-def test_sk_norm_is_the_naive_one(queries: int, videos: int, num_iterations: int) -> None:
+def test_sk_norm_equals_naive_version(queries: int, videos: int, num_iterations: int) -> None:
     bank, scores = sample(queries, videos), sample(3, videos, seed=1)
-    calibration = sk_norm(bank, num_iterations=num_iterations)
-    check_values(calibration.potentials, naive_sk_potentials(bank, num_iterations))
-    assert torch.equal(calibration.correct(scores), scores + calibration.potentials)
-    assert calibration.num_queries == queries
-    assert calibration.active is None
+    correction = sk_norm(bank, num_iterations=num_iterations)
+    check_values(correction.potentials, naive_sk_potentials(bank, num_iterations))
+    assert torch.equal(correction.correct(scores), scores + correction.potentials)
+    assert correction.num_queries == queries
+    assert correction.active is None
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("beta", [0.5, 1.0, 20.0])
 @pytest.mark.parametrize(("queries", "videos"), [(1, 3), (1, 8), (5, 9), (30, 4)])
-def test_qb_norm_is_the_naive_one(queries: int, videos: int, beta: float, k: int) -> None:
+def test_qb_norm_equals_naive_version(queries: int, videos: int, beta: float, k: int) -> None:
     bank, scores = sample(queries, videos, scale=0.3), sample(20, videos, seed=1, scale=0.3)
     expected, replaced = naive_qb_norm(scores, bank, beta, k)
     corrected = qb_norm(bank, beta=beta, k=k).correct(scores)
@@ -89,77 +89,77 @@ def test_qb_norm_is_the_naive_one(queries: int, videos: int, beta: float, k: int
 
 
 @pytest.mark.parametrize(("queries", "videos"), [(1, 1), (1, 6), (7, 1), (9, 5)])
-def test_dual_softmax_is_the_naive_one(queries: int, videos: int) -> None:
+def test_dual_softmax_equals_naive_version(queries: int, videos: int) -> None:
     scores = sample(queries, videos)
     check_values(dual_softmax(scores), naive_dual_softmax(scores))
 
 
 @pytest.mark.parametrize("calibrate", [sk_norm, qb_norm])
-def test_one_query_alone_is_corrected_as_in_company(calibrate: Any) -> None:
-    calibration, scores = calibrate(sample(6, 5)), sample(2 * 4, 5, seed=1)
-    together = calibration.correct(scores)
+def test_queries_are_corrected_independently(calibrate: Any) -> None:
+    correction, scores = calibrate(sample(6, 5)), sample(2 * 4, 5, seed=1)
+    together = correction.correct(scores)
     assert together.shape == scores.shape
     for query, expected in zip(scores, together, strict=True):
-        assert torch.equal(calibration.correct(query), expected)
-    assert torch.equal(calibration.correct(scores.view(2, 4, 5)), together.view(2, 4, 5))
+        assert torch.equal(correction.correct(query), expected)
+    assert torch.equal(correction.correct(scores.view(2, 4, 5)), together.view(2, 4, 5))
 
 
 @pytest.mark.parametrize("calibrate", [sk_norm, qb_norm])
-def test_a_video_that_answers_everything_stops_winning(calibrate: Any) -> None:
-    truth, fame = 6 * torch.eye(8, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
-    fame[3] = 10.0
-    bank, scores = truth.repeat(4, 1) + fame + sample(32, 8, scale=0.1), truth + fame
+def test_hub_no_longer_ranks_first(calibrate: Any) -> None:
+    truth, hub = 6 * torch.eye(8, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+    hub[3] = 10.0
+    bank, scores = truth.repeat(4, 1) + hub + sample(32, 8, scale=0.1), truth + hub
     assert scores.argmax(1).tolist() == [3] * 8
-    calibration = calibrate(bank)
-    assert calibration.potentials.argmin() == 3
-    assert calibration.correct(scores).argmax(1).tolist() == list(range(8))
+    correction = calibrate(bank)
+    assert correction.potentials.argmin() == 3
+    assert correction.correct(scores).argmax(1).tolist() == list(range(8))
 
 
-def test_qb_norm_leaves_queries_alone_whose_best_video_the_bank_never_wants() -> None:
+def test_qb_norm_corrects_only_queries_whose_best_video_is_active() -> None:
     bank = torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.3, 0.1]])
-    calibration = qb_norm(bank)
-    assert calibration.active is not None
-    assert calibration.active.tolist() == [True, False, False]
+    correction = qb_norm(bank)
+    assert correction.active is not None
+    assert correction.active.tolist() == [True, False, False]
     scores = torch.tensor([[0.5, 0.6, 0.0], [0.6, 0.5, 0.0]])
-    corrected = calibration.correct(scores)
+    corrected = correction.correct(scores)
     assert torch.equal(corrected[0], scores[0])
     assert corrected.argmax(1).tolist() == [1, 1]
 
 
-def test_equal_scores_are_all_among_the_best() -> None:
+def test_tied_videos_are_all_active() -> None:
     bank = torch.tensor([[1.0, 1.0, 0.0, -1.0]])
     for k, active in [(1, [1, 1, 0, 0]), (2, [1, 1, 0, 0]), (3, [1, 1, 1, 0]), (4, [1, 1, 1, 1])]:
-        found = qb_norm(bank, k=k).active
-        assert found is not None
-        assert found.int().tolist() == active
+        mask = qb_norm(bank, k=k).active
+        assert mask is not None
+        assert mask.int().tolist() == active
     tied = torch.tensor([0.0, 0.5, 0.0, 0.5])
     assert not torch.equal(qb_norm(bank).correct(tied), tied)
 
 
-def test_a_bank_of_one_query_takes_its_scores_away() -> None:
+def test_bank_of_one_query_cancels_its_scores() -> None:
     bank = sample(1, 6)
-    for calibration in (sk_norm(bank), qb_norm(bank, beta=3.0)):
-        left = calibration.potentials + bank[0]
-        torch.testing.assert_close(left, left.mean().expand(6))
-        assert calibration.num_queries == 1
-        assert calibration.error == pytest.approx(0, abs=1e-12)
+    for correction in (sk_norm(bank), qb_norm(bank, beta=3.0)):
+        sums = correction.potentials + bank[0]
+        torch.testing.assert_close(sums, sums.mean().expand(6))
+        assert correction.num_queries == 1
+        assert correction.error == pytest.approx(0, abs=1e-12)
 
 
-def test_a_gallery_of_one_video_keeps_its_scores() -> None:
+def test_gallery_of_one_video_is_unchanged() -> None:
     scores = sample(4, 1, seed=1)
     assert sk_norm(sample(5, 1)).potentials.tolist() == [0.0]
     assert torch.equal(sk_norm(sample(5, 1)).correct(scores), scores)
     assert qb_norm(sample(5, 1)).correct(scores).isfinite().all()
 
 
-def test_the_inverted_softmax_is_sinkhorn_before_its_first_iteration() -> None:
+def test_inverted_softmax_is_sinkhorn_with_0_iterations() -> None:
     bank = sample(9, 6)
     inverted = qb_norm(bank, beta=4.0).potentials
     scaled = sk_norm(bank, temperature=0.25, num_iterations=0).potentials
     torch.testing.assert_close(scaled - scaled[0], inverted - inverted[0])
 
 
-def test_neither_a_shift_nor_the_order_of_the_bank_matters() -> None:
+def test_shift_and_order_of_the_bank_have_no_effect() -> None:
     bank, scores = sample(9, 6), sample(4, 6, seed=1)
     order, videos = torch.randperm(9), torch.randperm(6)
     for calibrate in (sk_norm, qb_norm):
@@ -172,7 +172,7 @@ def test_neither_a_shift_nor_the_order_of_the_bank_matters() -> None:
     torch.testing.assert_close(dual_softmax(scores[queries][:, videos]), dual_softmax(scores)[queries][:, videos])
 
 
-def test_cosines_with_a_temperature_are_logits_without() -> None:
+def test_scaled_cosines_equal_logits() -> None:
     bank = sample(9, 6)
     cosines = sk_norm(bank / 100, temperature=0.01)
     torch.testing.assert_close(100 * cosines.potentials, sk_norm(bank).potentials)
@@ -182,29 +182,29 @@ def test_cosines_with_a_temperature_are_logits_without() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_logits_of_a_thousand_do_not_overflow(dtype: torch.dtype) -> None:
     bank, scores = (1000 * sample(12, 8, seed=seed).sign().to(dtype) for seed in (0, 1))
-    for calibration in (sk_norm(bank), sk_norm(bank, temperature=0.01), qb_norm(bank)):
-        corrected = calibration.correct(scores)
+    for correction in (sk_norm(bank), sk_norm(bank, temperature=0.01), qb_norm(bank)):
+        corrected = correction.correct(scores)
         assert corrected.dtype == dtype
         assert corrected.isfinite().all()
     assert dual_softmax(scores).isfinite().all()
 
 
 @pytest.mark.wrong_shapes
-def test_what_it_refuses() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     bank = sample(2, 3)
     holed = bank.clone()
     holed[1, 0] = math.inf
-    calibration = sk_norm(bank)
+    correction = sk_norm(bank)
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: sk_norm(holed), r"bank must be finite, got inf at \[1, 0\]"),
         (lambda: qb_norm(holed), r"bank must be finite, got inf at \[1, 0\]"),
         (lambda: dual_softmax(holed), r"scores must be finite, got inf at \[1, 0\]"),
-        (lambda: calibration.correct(-holed[1]), r"scores must be finite, got -inf at \[0\]"),
+        (lambda: correction.correct(-holed[1]), r"scores must be finite, got -inf at \[0\]"),
         (lambda: sk_norm(bank[:0]), r"bank must be a float32 or float64 matrix .* got torch.float64 \(0, 3\)"),
         (lambda: qb_norm(bank[0]), r"bank must be a float32 or float64 matrix .* got torch.float64 \(3,\)"),
         (lambda: dual_softmax(bank.half()), r"scores must be a float32 .* got torch.float16 \(2, 3\)"),
-        (lambda: calibration.correct(bank[:, :2]), r"scores must have 3 videos, .*got shape \(2, 2\)"),
-        (lambda: calibration.correct(bank[0, 0]), r"scores must have 3 videos, .*got shape \(\)"),
+        (lambda: correction.correct(bank[:, :2]), r"scores must have 3 videos, .*got shape \(2, 2\)"),
+        (lambda: correction.correct(bank[0, 0]), r"scores must have 3 videos, .*got shape \(\)"),
         (lambda: sk_norm(bank, temperature=-1), "temperature must be positive and finite, got -1"),
         (lambda: qb_norm(bank, beta=0), "beta must be positive and finite, got 0"),
         (lambda: qb_norm(bank, k=0), r"k must be in 1..3, the number of videos, got 0"),
@@ -219,9 +219,9 @@ CASES = find_cases("ucofia")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.folder))
-def test_the_published_biases_and_final_scores(case: Case) -> None:
+def test_biases_and_final_scores_equal_published_code(case: Case) -> None:
     golden = load_file(case.folder / "outputs_testtime.safetensors")
-    # float32 throughout, as published: scores are up to 100, biases follow to 1e-4
+    # float32 as published: with scores of up to 100, biases agree to 1e-4.
     videos, texts = [], []
     for level in LEVELS:
         scores = golden[f"test.{level}"]
@@ -238,7 +238,7 @@ def test_the_published_biases_and_final_scores(case: Case) -> None:
 
 
 def find_folders() -> list[Path]:
-    """Find the retrieval numbers: those that come with the tests, and others."""
+    """Return the folders of retrieval goldens: in the repository, and under VIDRET_GOLDENS if set."""
     folders = [HERE / "eval" / "retrieval"]
     if elsewhere := os.environ.get("VIDRET_GOLDENS"):
         folders.append(Path(elsewhere) / "eval" / "retrieval")
@@ -246,15 +246,15 @@ def find_folders() -> list[Path]:
 
 
 def rank_texts(scores: Tensor) -> dict[str, float]:
-    """Count R@K and ranks where row i should find column i: ties share their mean rank."""
-    right = scores.diag()[:, None]
-    ranks = (scores > right).sum(1) + ((scores == right).sum(1) - 1) / 2
+    """Return R@K and the mean rank, where column i is correct for row i and ties share their mean rank."""
+    correct = scores.diag()[:, None]
+    ranks = (scores > correct).sum(1) + ((scores == correct).sum(1) - 1) / 2
     recalls = {f"R{k}": 100 * float((ranks < k).double().mean()) for k in (1, 5, 10)}
     return {**recalls, "MeanR": float(ranks.double().mean()) + 1}
 
 
 class Retrieval:
-    """A thousand texts and videos, a bank of three thousand texts, and what the published code made of them."""
+    """A thousand texts and videos, a bank of three thousand texts, and the published code's results for them."""
 
     def __init__(self, folder: Path) -> None:
         self.metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
@@ -277,42 +277,42 @@ def retrieval(request: pytest.FixtureRequest) -> Retrieval:
     return Retrieval(request.param)
 
 
-def published(calibration: HubnessCorrection, scores: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Give a matrix in which corrected rows are exponents, and which rows those are."""
-    corrected = calibration.correct(scores)
+def published(correction: HubnessCorrection, scores: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Return the published form of the scores, with exponentials in corrected rows, and which rows those are."""
+    corrected = correction.correct(scores)
     rows = (corrected != scores).any(1)
     return torch.where(rows[:, None], (beta * corrected).exp(), corrected), rows
 
 
-def test_qb_norm_is_the_published_one(retrieval: Retrieval) -> None:
+def test_qb_norm_equals_published_code(retrieval: Retrieval) -> None:
     retrieval.check(retrieval.scores, retrieval.metrics["qbnorm"]["results"]["base"], digits=0.05)
     values, rows = published(qb_norm(retrieval.bank), retrieval.scores, 20.0)
     torch.testing.assert_close(values[: len(retrieval.rows)], retrieval.rows, rtol=1e-11, atol=0)
     assert 0 < int((~rows).sum()) < 100
 
 
-def test_qb_norm_ranks_as_published_for_each_setting(retrieval: Retrieval) -> None:
+def test_qb_norm_ranks_equal_published_code_for_each_setting(retrieval: Retrieval) -> None:
     results = {name: each for name, each in retrieval.metrics["qbnorm"]["results"].items() if name != "base"}
     assert len(results) >= 9
     for name, expected in results.items():
         k, beta = name.removeprefix("k").split("_beta")
         exact = 1 / 1.99 if beta == "0.5025" else float(beta)
-        calibration = qb_norm(retrieval.bank, beta=exact, k=int(k))
-        assert calibration.active is not None
-        assert int(calibration.active.sum()) == expected["n_active_videos"]
-        _, rows = published(calibration, retrieval.scores, exact)
+        correction = qb_norm(retrieval.bank, beta=exact, k=int(k))
+        assert correction.active is not None
+        assert int(correction.active.sum()) == expected["n_active_videos"]
+        _, rows = published(correction, retrieval.scores, exact)
         assert int(rows.sum()) == expected["n_normalised_rows"]
-        retrieval.check(calibration.correct(retrieval.scores), expected["metrics"], digits=0.05)
+        retrieval.check(correction.correct(retrieval.scores), expected["metrics"], digits=0.05)
 
 
-def test_sk_norm_ranks_as_published(retrieval: Retrieval) -> None:
+def test_sk_norm_ranks_equal_published_code(retrieval: Retrieval) -> None:
     results, logits = retrieval.metrics["sinkhorn"]["results"], 100 * retrieval.scores
     retrieval.check(logits, results["none"]["t2v"])
     retrieval.check(sk_norm(100 * retrieval.bank).correct(logits), results["bank_x100"]["t2v"])
     retrieval.check(sk_norm(logits).correct(logits), results["test_x100"]["t2v"])
 
 
-def test_dual_softmax_ranks_as_published(retrieval: Retrieval) -> None:
+def test_dual_softmax_ranks_equal_published_code(retrieval: Retrieval) -> None:
     logits, expected = 10 * retrieval.products, retrieval.metrics["dsl"]
     retrieval.check(dual_softmax(logits), expected["t2v"])
     retrieval.check(dual_softmax(logits.T), expected["v2t"])

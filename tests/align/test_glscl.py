@@ -1,4 +1,4 @@
-"""GLSCL by hand, its properties, and the published code's numbers."""
+"""GLSCL: equality with naive versions, properties, and results of the published code."""
 
 from pathlib import Path
 
@@ -29,24 +29,24 @@ DIM = 32
 
 
 def naive_attend(attention: nn.MultiheadAttention, rows: list[Tensor], memory: list[Tensor]) -> list[Tensor]:
-    """Let each row look at the memory, head by head."""
+    """Return the attention output of each row over the memory, head by head."""
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     size, out = attention.head_dim, []
     for row in rows:
         query = weights[0] @ row + biases[0]
         keys, values = ([weights[n] @ each + biases[n] for each in memory] for n in (1, 2))
-        seen = torch.zeros_like(row)
+        attended = torch.zeros_like(row)
         for head in range(attention.num_heads):
             own = slice(head * size, (head + 1) * size)
-            shares = torch.stack([query[own] @ key[own] * size**-0.5 for key in keys]).softmax(dim=0)
-            for share, value in zip(shares, values, strict=True):
-                seen[own] += share * value[own]
-        out.append(attention.out_proj(seen))
+            head_weights = torch.stack([query[own] @ key[own] * size**-0.5 for key in keys]).softmax(dim=0)
+            for weight, value in zip(head_weights, values, strict=True):
+                attended[own] += weight * value[own]
+        out.append(attention.out_proj(attended))
     return out
 
 
 def naive_concepts(aligner: ConceptAligner, memory: list[Tensor]) -> list[Tensor]:
-    """Send the seeds through the post-norm decoder, one by one; the memory holds what is real only."""
+    """Return the output of the post-norm decoder for each seed; the memory has no padding."""
     assert aligner.finder is not None
     rows = list(aligner.finder.seeds)
     for layer in aligner.finder.decoder:
@@ -62,7 +62,7 @@ def naive_concepts(aligner: ConceptAligner, memory: list[Tensor]) -> list[Tensor
 def naive_pair(
     aligner: ConceptAligner, sentence: Tensor, words: list[Tensor], frames: list[Tensor]
 ) -> tuple[float, ...]:
-    """Score one text against one video's frames, which have seen each other already: total, pooled, shared, best."""
+    """Return total, pooled and shared score and the best frame of a text and the contextualized frames of a video."""
     weights = torch.stack([sentence @ frame / aligner.temperature for frame in frames]).softmax(dim=0)
     video = torch.zeros_like(sentence)
     for weight, frame in zip(weights, frames, strict=True):
@@ -101,7 +101,7 @@ def make_aligner() -> ConceptAligner:
 
 
 def make_batch() -> dict[str, Tensor]:
-    """Give 3 texts and 4 videos, of various lengths, their padding anywhere."""
+    """Return 3 texts and 4 videos of various lengths, with padding at any position."""
     frame_mask = torch.ones(4, 5, dtype=torch.bool)
     frame_mask[1, [0, 3]] = frame_mask[2, 1:] = False
     word_mask = torch.ones(3, 6, dtype=torch.bool)
@@ -130,7 +130,7 @@ def check_same(one: ConceptScores, two: ConceptScores) -> None:
 
 
 @torch.no_grad()
-def test_scores_are_the_loops() -> None:
+def test_scores_equal_loops() -> None:
     aligner, batch = make_aligner(), make_batch()
     found = run(aligner, batch)
     assert found.total.shape == (3, 4)
@@ -150,19 +150,19 @@ def test_scores_are_the_loops() -> None:
 
 
 @torch.no_grad()
-def test_losses_are_their_loops() -> None:
+def test_losses_equal_loops() -> None:
     texts, videos = (functional.normalize(torch.randn(5, 4, 6) + 1, dim=-1) for _ in range(2))
     assert float(diversity_loss(videos)) == pytest.approx(naive_diversity(videos, 0.1), abs=1e-5)
     means = (videos.mean(dim=0) - texts.mean(dim=0)).square().mean()
     agreed = sum((float(sum(texts[b, q] @ videos[b, q] for b in range(5))) / 4 - 0.75) ** 2 for q in range(4))
     assert float(consistency_loss(texts, videos, beta=0.3)) == pytest.approx(float(means) + 0.3 * agreed, abs=1e-5)
-    assert float(diversity_loss(torch.eye(4).expand(2, 4, 4))) == 0, "concepts at right angles are far enough apart"
-    assert float(diversity_loss(torch.ones(2, 1, 1))) == 0, "one concept has nothing to be apart from"
+    assert float(diversity_loss(torch.eye(4).expand(2, 4, 4))) == 0, "orthogonal concepts have no loss"
+    assert float(diversity_loss(torch.ones(2, 1, 1))) == 0, "a single concept has no loss"
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("padding", [0.0, 1e4, float("nan")])
-def test_what_padding_holds_changes_nothing(padding: float) -> None:
+def test_content_of_padding_has_no_effect(padding: float) -> None:
     aligner, batch = make_aligner(), make_batch()
     other = dict(batch)
     for name, mask in (("frames", "frame_mask"), ("words", "word_mask")):
@@ -171,7 +171,7 @@ def test_what_padding_holds_changes_nothing(padding: float) -> None:
 
 
 @torch.no_grad()
-def test_how_much_padding_there_is_changes_nothing() -> None:
+def test_amount_of_padding_has_no_effect() -> None:
     aligner, batch = make_aligner(), make_batch()
     longer = dict(batch)
     for name, mask in (("frames", "frame_mask"), ("words", "word_mask")):
@@ -181,7 +181,7 @@ def test_how_much_padding_there_is_changes_nothing() -> None:
 
 
 @torch.no_grad()
-def test_a_video_of_padding_scores_nothing_and_a_text_without_words_has_its_sentence() -> None:
+def test_video_of_padding_scores_0_and_text_without_words_uses_its_sentence() -> None:
     aligner, batch = make_aligner(), make_batch()
     before = run(aligner, batch)
     batch["frame_mask"][3] = batch["word_mask"][1] = False
@@ -193,7 +193,7 @@ def test_a_video_of_padding_scores_nothing_and_a_text_without_words_has_its_sent
 
 
 @torch.no_grad()
-def test_no_mask_is_all_true() -> None:
+def test_missing_mask_equals_all_true() -> None:
     aligner, batch = make_aligner(), make_batch()
     batch["frame_mask"], batch["word_mask"] = (torch.ones_like(batch[name]) for name in ("frame_mask", "word_mask"))
     bare = aligner.score(TextBatch(batch["sentences"], batch["words"]), aligner.prepare(VideoBatch(batch["frames"])))
@@ -201,7 +201,7 @@ def test_no_mask_is_all_true() -> None:
 
 
 @torch.no_grad()
-def test_scores_follow_their_candidates_and_queries() -> None:
+def test_order_of_candidates_and_queries_is_preserved() -> None:
     aligner, batch = make_aligner(), make_batch()
     found, videos, texts = run(aligner, batch), torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
     moved = {name: value[videos if name.startswith("frame") else texts] for name, value in batch.items()}
@@ -213,7 +213,7 @@ def test_scores_follow_their_candidates_and_queries() -> None:
 
 
 @torch.no_grad()
-def test_blocks_are_the_whole_and_candidates_are_taken() -> None:
+def test_blocks_equal_the_whole_and_candidates_can_be_selected() -> None:
     aligner = make_aligner()
     videos = aligner.prepare(VideoBatch(torch.randn(2 * VIDEOS + 3, 2, DIM)))
     texts = aligner.prepare_texts(TextBatch(torch.randn(TEXTS + 1, DIM), torch.randn(TEXTS + 1, 2, DIM)))
@@ -225,7 +225,7 @@ def test_blocks_are_the_whole_and_candidates_are_taken() -> None:
 
 
 @torch.no_grad()
-def test_a_temperature_near_nothing_takes_the_best_frame_and_a_long_one_the_mean() -> None:
+def test_low_temperature_selects_the_best_frame_and_a_high_one_the_mean() -> None:
     aligner, batch = make_aligner(), make_batch()
     texts, videos = prepare(aligner, batch)
     sentence, frames, mask = texts.sentences[0], videos.frames[1], videos.mask[1]
@@ -241,7 +241,7 @@ def test_a_temperature_near_nothing_takes_the_best_frame_and_a_long_one_the_mean
 
 def test_gradients_are_finite_and_reach_every_weight() -> None:
     aligner, batch = make_aligner().train(), make_batch()
-    batch["frame_mask"][3] = batch["word_mask"][1] = False  # empty ones are as harmless
+    batch["frame_mask"][3] = batch["word_mask"][1] = False  # empty rows must be harmless
     batch["frames"].requires_grad_()
     texts, videos = prepare(aligner, batch)
     scores = aligner(texts, videos).total
@@ -257,7 +257,7 @@ def test_gradients_are_finite_and_reach_every_weight() -> None:
     assert (batch["frames"].grad[~batch["frame_mask"]] == 0).all()
 
 
-def test_wrong_shapes_are_refused() -> None:
+def test_wrong_shapes_are_rejected() -> None:
     aligner = make_aligner()
     with pytest.raises(ValueError, match=r"mask must be bool \(1, 2\), got torch.bool \(1, 3\)"):
         aligner.prepare(VideoBatch(torch.zeros(1, 2, DIM), frame_mask=torch.ones(1, 3, dtype=torch.bool)))
@@ -270,7 +270,7 @@ def test_wrong_shapes_are_refused() -> None:
 
 
 @torch.no_grad()
-def test_without_a_head_there_is_the_pooling_alone() -> None:
+def test_without_a_head_the_score_is_the_pooling() -> None:
     batch = make_batch()
     trained = make_aligner()
     trained.temperature = 0.3
@@ -284,7 +284,7 @@ def test_without_a_head_there_is_the_pooling_alone() -> None:
 
 
 @torch.no_grad()
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_saving_round_trip(tmp_path: Path) -> None:
     aligner, batch = make_aligner(), make_batch()
     save_aligner(aligner, tmp_path / "aligner.safetensors")
     again = load_aligner(tmp_path / "aligner.safetensors")
@@ -295,7 +295,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_packed_videos_come_back(tmp_path: Path) -> None:
+def test_packing_round_trip(tmp_path: Path) -> None:
     aligner, batch = make_aligner(), make_batch()
     texts, videos = prepare(aligner, batch)
     packed = [videos.take(slice(row, row + 1)).pack() for row in range(4)]
@@ -308,7 +308,7 @@ def test_packed_videos_come_back(tmp_path: Path) -> None:
     check_close(plain.score(texts._replace(concepts=texts.concepts[:, :0]), bare).total, run(plain, batch).total, 1e-6)
 
 
-# The published code's numbers.
+# Results of the published code.
 
 CASES = find_cases("glscl")
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
@@ -319,7 +319,7 @@ def convert_case(case: Case) -> ConceptAligner:
 
 
 def run_case(case: Case, aligner: ConceptAligner) -> tuple[ConceptTexts, ConceptVideos]:
-    """Prepare both sides; as in the published code, padding takes part in the concepts."""
+    """Return both sides prepared as in the published code, where concepts attend to padding."""
     inputs = case.inputs
     mask, words = inputs["video_mask"].bool(), inputs["text_feat"]
     assert aligner.temporal is not None
@@ -333,7 +333,7 @@ def run_case(case: Case, aligner: ConceptAligner) -> tuple[ConceptTexts, Concept
 
 @torch.no_grad()
 @each_case
-def test_features_and_similarities_are_the_published_ones(case: Case) -> None:
+def test_features_and_similarities_equal_published_code(case: Case) -> None:
     aligner, golden = convert_case(case), case.outputs
     texts, videos = run_case(case, aligner)
     check_close(videos.frames, golden["video_feat_temporal"])
@@ -348,7 +348,7 @@ def test_features_and_similarities_are_the_published_ones(case: Case) -> None:
 
 @torch.no_grad()
 @each_case
-def test_the_door_is_the_published_code_where_nothing_is_padded(case: Case) -> None:
+def test_public_methods_equal_published_code_without_padding(case: Case) -> None:
     aligner, golden, inputs = convert_case(case), case.outputs, case.inputs
     videos = aligner.prepare(VideoBatch(inputs["frame_feat"], frame_mask=inputs["video_mask"].bool()))
     texts = aligner.prepare_texts(TextBatch(inputs["sentence"], inputs["text_feat"], inputs["text_mask"].bool()))
@@ -365,7 +365,7 @@ def test_the_door_is_the_published_code_where_nothing_is_padded(case: Case) -> N
 
 @torch.no_grad()
 @each_case
-def test_losses_are_the_published_ones(case: Case) -> None:
+def test_losses_equal_published_code(case: Case) -> None:
     aligner, golden, config = convert_case(case), case.outputs, case.config["config"]
     texts, videos = run_case(case, aligner)
     logits = config["scale"] * aligner.score(texts, videos).total
@@ -380,7 +380,7 @@ def test_losses_are_the_published_ones(case: Case) -> None:
 
 
 class Published(nn.Module):
-    """The head of GLSCL's published code, with all that its checkpoints hold; ``separate`` as with share 0."""
+    """The head of GLSCL's published code, with all its weights; ``separate`` corresponds to ``cross_att_share 0``."""
 
     def __init__(self, *, separate: bool, layers: int = 2) -> None:
         super().__init__()
@@ -409,7 +409,7 @@ class Published(nn.Module):
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("shared_queries", [None, False, True])
-def test_each_side_keeps_its_own_decoder_where_it_had_one(
+def test_separate_decoders_are_converted(
     shared_queries: bool | None, separate: bool, layers: int, tmp_path: Path
 ) -> None:
     published = Published(separate=separate, layers=layers).eval()
@@ -438,23 +438,23 @@ def temporal_blocks() -> dict[str, Tensor]:
     return TemporalTransformer(DIM, layers=1).blocks.state_dict()
 
 
-def test_both_finders_find_as_many_concepts() -> None:
+def test_finders_must_have_equally_many_concepts() -> None:
     with pytest.raises(ValueError, match=r"finder must have seeds of shape \(4, 32\) as word_finder"):
         ConceptAligner(
             finder=ConceptFinder(DIM, num_concepts=3), word_finder=ConceptFinder(DIM, num_concepts=4), temperature=3.0
         )
 
 
-def test_conversion_names_what_is_wrong() -> None:
+def test_invalid_checkpoints_are_rejected_with_the_names_of_weights() -> None:
     weights = {**CASES[0].weights, "clip.logit_scale": torch.tensor(4.6)}
     convert_concepts(weights)
     name = "transformer_decoder_noun.layers.1.norm3.bias"
     with pytest.raises(AlignerError, match=f"glscl: 1 weights missing: {name}"):
         convert_concepts({key: value for key, value in weights.items() if key != name})
     separate = {name.replace("noun", "spatial"): weight for name, weight in weights.items()} | weights
-    gone = "transformer_decoder_spatial.layers.1.norm3.bias"
-    with pytest.raises(AlignerError, match=f"glscl: 1 weights missing: {gone}"):
-        convert_concepts({key: value for key, value in separate.items() if key != gone})
+    missing = "transformer_decoder_spatial.layers.1.norm3.bias"
+    with pytest.raises(AlignerError, match=f"glscl: 1 weights missing: {missing}"):
+        convert_concepts({key: value for key, value in separate.items() if key != missing})
     with pytest.raises(AlignerError, match=r"glscl: 1 weights missing: noun_queries"):
         convert_concepts({key: value for key, value in separate.items() if key != "noun_queries"})
     with pytest.raises(AlignerError, match=r"glscl: 2 weights unknown: another.weight, transformerClip.more"):

@@ -1,4 +1,4 @@
-"""Frames against a sentence: the mean of the best few, by loops and by what must not matter."""
+"""Similarity of a sentence and the best frames: equality with loops, and invariances."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ DIM = 6
 def naive_scores(
     sentence: np.ndarray, segments: Sequence[np.ndarray], top: int = TOP_FRAMES
 ) -> tuple[list[float], list[int]]:
-    """Score each frame, sort, average the best ``top``: the definition."""
+    """Return the mean of the best ``top`` frames of each segment, and the index of its best frame."""
     scores, best = [], []
     for frames in segments:
         products = [sum(float(x) * float(y) for x, y in zip(frame, sentence, strict=True)) for frame in frames]
@@ -31,7 +31,7 @@ def sample(lengths: Sequence[int], seed: int = 0) -> tuple[np.ndarray, list[np.n
 
 @pytest.mark.parametrize("top", [1, 2, 4, 50])
 @pytest.mark.parametrize("lengths", [[1], [3, 4, 5], [12, 1, 2, 30]])
-def test_scores_are_the_naive_ones(lengths: list[int], top: int) -> None:
+def test_scores_equal_naive_version(lengths: list[int], top: int) -> None:
     sentence, segments = sample(lengths, seed=top)
     scores, best = score_top_frames(sentence, segments, top=top)
     expected, expected_best = naive_scores(sentence, segments, top)
@@ -40,27 +40,27 @@ def test_scores_are_the_naive_ones(lengths: list[int], top: int) -> None:
     assert scores.dtype == np.float32
 
 
-def test_four_frames_count_unless_said_otherwise() -> None:
+def test_four_frames_count_by_default() -> None:
     sentence, segments = sample([20, 9])
     np.testing.assert_allclose(
         score_top_frames(sentence, segments)[0], naive_scores(sentence, segments, 4)[0], rtol=1e-5
     )
 
 
-def test_neither_order_nor_company_matters() -> None:
+def test_order_of_frames_and_other_segments_have_no_effect() -> None:
     sentence, segments = sample([8, 5, 11])
     together, best = score_top_frames(sentence, segments)
-    for number, frames in enumerate(segments):
-        alone, place = score_top_frames(sentence, [frames[::-1]])
-        np.testing.assert_allclose(alone[0], together[number], rtol=1e-5)
-        assert place[0] == len(frames) - 1 - best[number]
+    for index, frames in enumerate(segments):
+        alone, alone_best = score_top_frames(sentence, [frames[::-1]])
+        np.testing.assert_allclose(alone[0], together[index], rtol=1e-5)
+        assert alone_best[0] == len(frames) - 1 - best[index]
 
 
-def test_one_accident_does_not_beat_a_lasting_answer() -> None:
+def test_lasting_match_beats_a_single_frame() -> None:
     sentence = np.eye(DIM, dtype=np.float32)[0]
-    accident, lasting = np.zeros((12, DIM), np.float32), np.zeros((12, DIM), np.float32)
-    accident[3, 0], lasting[4:8, 0] = 1.0, 0.5
-    scores, best = score_top_frames(sentence, [accident, lasting])
+    single, lasting = np.zeros((12, DIM), np.float32), np.zeros((12, DIM), np.float32)
+    single[3, 0], lasting[4:8, 0] = 1.0, 0.5
+    scores, best = score_top_frames(sentence, [single, lasting])
     np.testing.assert_allclose(scores, [0.25, 0.5])
     assert best == [3, 4]
 

@@ -1,4 +1,4 @@
-"""Sinkhorn by hand: the scaling of exp(scores) by loops, what must not matter, limits, and a published example."""
+"""Sinkhorn: equality with scaling by loops, invariances, limits, and a published example."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from vidret.align.sinkhorn import Transport, sinkhorn
 def naive_sinkhorn(
     scores: Tensor, temperature: float, num_iterations: int, row_weights: Tensor, column_weights: Tensor
 ) -> tuple[list[list[float]], list[float], list[float]]:
-    """Scale a matrix of numbers, no logarithms: the plan and the logarithms of the two factors, times temperature."""
+    """Return the plan, computed without logarithms, and the row and column potentials."""
     kernel = [[math.exp(value / temperature) for value in row] for row in scores.tolist()]
     r = [weight / sum(row_weights.tolist()) for weight in row_weights.tolist()]
     c = [weight / sum(column_weights.tolist()) for weight in column_weights.tolist()]
@@ -50,7 +50,9 @@ def check_same(found: Transport, expected: Transport, atol: float = 1e-12) -> No
 @pytest.mark.parametrize("num_iterations", [0, 1, 4, 30])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (6, 1), (4, 4), (7, 3)])
-def test_it_is_the_naive_one(rows: int, columns: int, temperature: float, num_iterations: int, weighted: bool) -> None:
+def test_equals_naive_sinkhorn(
+    rows: int, columns: int, temperature: float, num_iterations: int, weighted: bool
+) -> None:
     scores = sample(rows, columns, seed=rows)
     r = weights(rows, 1) if weighted else torch.ones(rows).double()
     c = weights(columns, 2) if weighted else torch.ones(columns).double()
@@ -72,7 +74,7 @@ def test_it_is_the_naive_one(rows: int, columns: int, temperature: float, num_it
     assert found.error == pytest.approx(violation, abs=1e-12)
 
 
-def test_in_the_limit_it_is_doubly_stochastic() -> None:
+def test_limit_is_doubly_stochastic() -> None:
     found = sinkhorn(sample(9, 9), num_iterations=5000, tolerance=1e-12)
     assert found.num_iterations < 5000
     assert found.error <= 1e-12
@@ -81,7 +83,7 @@ def test_in_the_limit_it_is_doubly_stochastic() -> None:
     torch.testing.assert_close(9 * found.plan.sum(0), ones, atol=1e-10, rtol=0)
 
 
-def test_columns_are_exact_at_any_time_and_rows_get_there() -> None:
+def test_columns_are_exact_and_rows_converge() -> None:
     scores, r, c = sample(8, 5), weights(8, 3), weights(5, 4)
     errors = []
     for num_iterations in range(6):
@@ -92,7 +94,7 @@ def test_columns_are_exact_at_any_time_and_rows_get_there() -> None:
     assert errors == sorted(errors, reverse=True)
 
 
-def test_it_stops_as_soon_as_it_is_good_enough() -> None:
+def test_stops_at_the_tolerance() -> None:
     scores = sample(6, 6)
     found = sinkhorn(scores, num_iterations=1000, tolerance=1e-3)
     assert 0 < found.num_iterations < 1000
@@ -101,14 +103,14 @@ def test_it_stops_as_soon_as_it_is_good_enough() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
-def test_the_plan_follows_from_scores_and_potentials(temperature: float) -> None:
+def test_plan_follows_from_scores_and_potentials(temperature: float) -> None:
     scores = sample(5, 7)
     found = sinkhorn(scores, temperature=temperature)
     moved = (scores + found.row_potentials[:, None] + found.column_potentials) / temperature
     torch.testing.assert_close(found.log_plan, moved, atol=1e-12, rtol=1e-12)
 
 
-def test_shifts_of_rows_and_columns_change_no_plan() -> None:
+def test_shifts_of_rows_and_columns_do_not_change_the_plan() -> None:
     scores = sample(6, 4)
     found = sinkhorn(scores, num_iterations=3)
     shifted = sinkhorn(scores + 123.0, num_iterations=3)
@@ -117,10 +119,10 @@ def test_shifts_of_rows_and_columns_change_no_plan() -> None:
     columns = sinkhorn(scores + sample(1, 4, seed=5), num_iterations=3)
     torch.testing.assert_close(columns.log_plan, found.log_plan, atol=1e-10, rtol=0)
     long, rows = (sinkhorn(each, num_iterations=9999, tolerance=1e-13) for each in (scores, scores + sample(6, 1)))
-    torch.testing.assert_close(rows.plan, long.plan, atol=1e-10, rtol=0)  # rows: in the limit only
+    torch.testing.assert_close(rows.plan, long.plan, atol=1e-10, rtol=0)  # for rows in the limit only
 
 
-def test_scores_and_temperature_may_share_a_scale() -> None:
+def test_scores_and_temperature_scale_together() -> None:
     scores = sample(5, 5)
     found, scaled = sinkhorn(scores), sinkhorn(scores / 100, temperature=0.01)
     torch.testing.assert_close(scaled.plan, found.plan)
@@ -128,7 +130,7 @@ def test_scores_and_temperature_may_share_a_scale() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_as_the_temperature_falls_the_plan_is_the_optimal_assignment(seed: int) -> None:
+def test_low_temperature_gives_the_optimal_assignment(seed: int) -> None:
     scores = sample(10, 10, seed=seed, scale=1.0)
     rows, columns = linear_sum_assignment(scores.numpy(), maximize=True)
     best = float(scores[rows, columns].sum())
@@ -136,7 +138,7 @@ def test_as_the_temperature_falls_the_plan_is_the_optimal_assignment(seed: int) 
     for temperature in (1.0, 0.1, 0.01, 0.002):
         found = sinkhorn(scores, temperature=temperature, num_iterations=20000, tolerance=1e-5)
         gaps.append(best - 10 * float((found.plan * scores).sum()))
-    assert gaps[0] > gaps[1] > gaps[2] - 1e-3  # as far as the tolerance lets them be told apart
+    assert gaps[0] > gaps[1] > gaps[2] - 1e-3  # within the tolerance
     assert gaps[-1] == pytest.approx(0, abs=1e-3)
     assert found.plan.argmax(1).tolist() == columns.tolist()
     assert float(found.plan[rows, columns].sum()) > 0.99
@@ -154,14 +156,14 @@ def test_logits_of_a_thousand_do_not_overflow(dtype: torch.dtype) -> None:
         torch.testing.assert_close(found.plan.sum(0), uniform, atol=1e-3 if dtype == torch.float32 else 1e-9, rtol=0)
 
 
-def test_single_precision_is_as_good_as_its_digits() -> None:
+def test_single_precision_is_accurate() -> None:
     scores = sample(30, 20, scale=20.0)
     exact, short = sinkhorn(scores), sinkhorn(scores.float())
     torch.testing.assert_close(short.column_potentials.double(), exact.column_potentials, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e30, math.nan, math.inf, -math.inf])
-def test_padding_changes_nothing(garbage: float) -> None:
+def test_padding_has_no_effect(garbage: float) -> None:
     scores, r, c = sample(5, 6), weights(5, 1), weights(6, 2)
     expected = sinkhorn(scores, row_weights=r, column_weights=c)
     rows, columns = torch.tensor([0, 2, 3, 5, 6]), torch.tensor([1, 2, 4, 5, 6, 8])
@@ -182,14 +184,14 @@ def test_padding_changes_nothing(garbage: float) -> None:
     assert (found.column_potentials[~column_mask] == -math.inf).all()
 
 
-def test_masks_that_are_true_are_no_masks() -> None:
+def test_masks_that_are_all_true_have_no_effect() -> None:
     scores = sample(4, 3)
     expected = sinkhorn(scores)
     check_same(sinkhorn(scores, row_mask=torch.ones(4, dtype=torch.bool)), expected, atol=0)
     check_same(sinkhorn(scores, column_mask=torch.ones(3, dtype=torch.bool)), expected, atol=0)
 
 
-def test_an_order_of_rows_and_columns_is_kept() -> None:
+def test_order_of_rows_and_columns_is_preserved() -> None:
     scores, r, c = sample(6, 5), weights(6, 1), weights(5, 2)
     rows, columns = torch.randperm(6), torch.randperm(5)
     expected = sinkhorn(scores, row_weights=r, column_weights=c)
@@ -199,7 +201,7 @@ def test_an_order_of_rows_and_columns_is_kept() -> None:
     torch.testing.assert_close(found.column_potentials, expected.column_potentials[columns])
 
 
-def test_gradients_pass_through_and_are_right() -> None:
+def test_gradients_are_correct_and_finite() -> None:
     scores = sample(4, 3).requires_grad_()
     row_mask = torch.tensor([True, True, False, True])
     assert torch.autograd.gradcheck(lambda x: sinkhorn(x).log_plan, scores)
@@ -211,7 +213,7 @@ def test_gradients_pass_through_and_are_right() -> None:
 
 
 @pytest.mark.wrong_shapes
-def test_what_it_refuses() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     scores = sample(2, 3)
     no = torch.zeros(3, dtype=torch.bool)
     holed = scores.clone()
@@ -236,7 +238,7 @@ def test_what_it_refuses() -> None:
             call()
 
 
-def test_the_published_code_scales_the_same() -> None:
+def test_equals_published_code() -> None:
     outputs = [load_file(case.folder / "outputs_testtime.safetensors") for case in find_cases("ucofia")]
     demos = [each for each in outputs if "sk_demo.input" in each]
     assert demos

@@ -1,4 +1,4 @@
-"""The aligner: what is prepared, tiles and their bound, and what must not matter."""
+"""UCoFiA's aligner: equality with loops, invariances, tiles and their memory limit, training and storage."""
 
 import dataclasses
 import weakref
@@ -36,7 +36,7 @@ def _seed() -> None:
 
 
 def make_head() -> Aligner:
-    """Give a head as if trained for 4 frames and 5 words, in use."""
+    """Return a head for 4 frames and 5 words, in evaluation mode."""
     aligner = Aligner(
         temporal=TemporalTransformer(DIM, layers=2, heads=2),
         selector=PatchSelector(ScoreNet(DIM)),
@@ -77,14 +77,14 @@ def check_same(found: LevelScores, expected: LevelScores) -> None:
 
 
 def pick(scores: LevelScores, texts: Any, videos: Any) -> LevelScores:
-    return LevelScores(*(part[texts][:, videos] for part in scores))
+    return LevelScores(*(level[texts][:, videos] for level in scores))
 
 
-# Training-free, by loops.
+# Equality with loops.
 
 
 @torch.no_grad()
-def test_training_free_scores_are_those_of_loops() -> None:
+def test_training_free_scores_equal_loops() -> None:
     texts, videos = make_texts(), make_videos()
     aligner = Aligner()
     scores = aligner.score(texts, aligner.prepare(videos))
@@ -109,19 +109,19 @@ def test_training_free_scores_are_those_of_loops() -> None:
             assert float(scores.mean[text, video]) == pytest.approx(sum(expected) / 3, abs=1e-3)
 
 
-# What must not matter.
+# Invariances.
 
 
 @torch.no_grad()
 @each_kind
-def test_padding_changes_nothing(build: Any, make: Any) -> None:
-    """Score each pair without any padding, and with garbage where there was padding."""
+def test_padding_has_no_effect(build: Any, make: Any) -> None:
+    """Compare with the scores of each pair without padding, and with NaN in the padding."""
     aligner, texts, videos = build(), make_texts(), make()
     scores = aligner.score(texts, aligner.prepare(videos))
     assert texts.mask is not None
     words, frames, tokens = (
-        part.masked_fill(~mask[..., None], float("nan"))
-        for part, mask in (
+        vectors.masked_fill(~mask[..., None], float("nan"))
+        for vectors, mask in (
             (texts.words, texts.mask),
             (videos.frames, videos.frame_mask),
             (videos.tokens, videos.token_mask),
@@ -145,7 +145,7 @@ def test_padding_changes_nothing(build: Any, make: Any) -> None:
 
 @torch.no_grad()
 @each_kind
-def test_more_padding_changes_nothing(build: Any, make: Any) -> None:
+def test_more_padding_has_no_effect(build: Any, make: Any) -> None:
     aligner, texts, videos = build(), make_texts(), make()
     scores = aligner.score(texts, aligner.prepare(videos))
     assert texts.mask is not None
@@ -168,14 +168,14 @@ def test_more_padding_changes_nothing(build: Any, make: Any) -> None:
 
 @torch.no_grad()
 @each_kind
-def test_candidates_and_queries_in_another_order_or_alone_keep_their_scores(build: Any, make: Any) -> None:
+def test_order_and_number_of_candidates_and_queries_have_no_effect(build: Any, make: Any) -> None:
     aligner, texts = build(), make_texts()
     videos = aligner.prepare(make())
     scores = aligner.score(texts, videos)
     order, queries = torch.randperm(6), torch.randperm(5)
     assert texts.mask is not None
-    turned = TextBatch(texts.sentences[queries], texts.words[queries], texts.mask[queries])
-    check_same(aligner.score(turned, videos.take(order)), pick(scores, queries, order))
+    permuted = TextBatch(texts.sentences[queries], texts.words[queries], texts.mask[queries])
+    check_same(aligner.score(permuted, videos.take(order)), pick(scores, queries, order))
     check_same(aligner.score(texts, videos.take(slice(1, 3))), pick(scores, slice(None), slice(1, 3)))
 
 
@@ -184,15 +184,15 @@ def test_candidates_and_queries_in_another_order_or_alone_keep_their_scores(buil
 
 @torch.no_grad()
 @each_kind
-def test_tiled_equals_untiled_bit_for_bit(build: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiled_scores_equal_untiled_ones_bitwise(build: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     aligner, texts = build(), make_texts(23)
     videos = aligner.prepare(make(37) if make is make_videos else make_merged(9)).packed(torch.int8)
     untiled = aligner.score(texts, videos, memory=1 << 30)
     monkeypatch.setattr(blocks, "BLOCK", 900)
-    cut = blocks.plan_blocks(texts, videos, 1 << 30)
-    assert cut.texts < 23
-    assert cut.videos < len(videos.videos)
-    whole, least = aligner.score(texts, videos, memory=1 << 30), smallest(texts, videos)
+    plan = blocks.plan_blocks(texts, videos, 1 << 30)
+    assert plan.texts < 23
+    assert plan.videos < len(videos.videos)
+    whole, least = aligner.score(texts, videos, memory=1 << 30), minimum_memory(texts, videos)
     tiles = set()
     for memory in (least, 2 * least, 5 * least):
         tiles.add(blocks.plan_blocks(texts, videos, memory).tile)
@@ -204,15 +204,15 @@ def test_tiled_equals_untiled_bit_for_bit(build: Any, make: Any, monkeypatch: py
     check_same(aligner(texts, videos), untiled)
 
 
-def smallest(texts: TextBatch, videos: PreparedVideos) -> int:
-    """Ask for the smallest bound that is accepted."""
+def minimum_memory(texts: TextBatch, videos: PreparedVideos) -> int:
+    """Return the smallest memory limit in bytes that is accepted."""
     with pytest.raises(ValueError, match=r"memory must be at least \d+ bytes, got 1") as caught:
         blocks.plan_blocks(texts, videos, 1)
     return int(str(caught.value).split()[5])
 
 
 class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the bytes of all tensors that are alive, from now on, and keep the most there ever were."""
+    """The peak of the bytes of all tensors that were created inside the context and are alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -225,45 +225,45 @@ class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for x in out if isinstance(out, tuple | list) else [out]:
             if isinstance(x, Tensor):
                 storage = x.untyped_storage()
-                place, size = storage.data_ptr(), storage.nbytes()
-                if place in inputs and not self.views[place]:
-                    continue  # a view of what was there before
-                self.live += 0 if self.views[place] else size
-                self.views[place] += 1
+                address, size = storage.data_ptr(), storage.nbytes()
+                if address in inputs and not self.views[address]:
+                    continue  # a view of an earlier tensor
+                self.live += 0 if self.views[address] else size
+                self.views[address] += 1
                 self.peak = max(self.peak, self.live)
-                weakref.finalize(x, self._let_go, place, size)
+                weakref.finalize(x, self._release, address, size)
         return out
 
-    def _let_go(self, place: int, size: int) -> None:
-        self.views[place] -= 1
-        self.live -= 0 if self.views[place] else size
+    def _release(self, address: int, size: int) -> None:
+        self.views[address] -= 1
+        self.live -= 0 if self.views[address] else size
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
-def test_memory_stays_below_the_bound(dtype: torch.dtype) -> None:
+def test_memory_stays_below_the_limit(dtype: torch.dtype) -> None:
     aligner = Aligner()
     texts = TextBatch(torch.randn(40, 32), torch.randn(40, 12, 32))
     videos = PreparedVideos(torch.randn(500, 32), torch.randn(500, 6, 32), torch.randn(500, 24, 32)).packed(dtype)
     output = 40 * 500 * (3 * 4 + 8)
-    least = smallest(texts, videos)
+    least = minimum_memory(texts, videos)
     for memory in (least, 2 * least):
         with Peak() as peak:
             aligner.score(texts, videos, memory=memory)
         assert output + 10_000 < peak.peak <= output + memory
     with Peak() as peak:
         aligner(texts, videos)
-    assert peak.peak > output + 2 * least, "the measure itself must see something"
+    assert peak.peak > output + 2 * least, "the measurement must detect the memory of an untiled run"
 
 
-def test_nothing_to_score_gives_empty_scores() -> None:
+def test_no_texts_or_videos_give_empty_scores() -> None:
     aligner, texts, videos = Aligner(), make_texts(), Aligner().prepare(make_videos())
     assert aligner.score(texts, videos.take(slice(0, 0))).mean.shape == (5, 0)
     none = TextBatch(texts.sentences[:0], texts.words[:0])
     assert aligner.score(none, videos).mean.shape == (0, 6)
 
 
-def test_denormals_are_as_before_afterwards() -> None:
+def test_denormal_mode_is_restored() -> None:
     small = torch.full((8,), 1e-39)
     for before in (False, True, False):
         torch.set_flush_denormal(before)
@@ -275,14 +275,14 @@ def test_denormals_are_as_before_afterwards() -> None:
     assert (small * 0.5 != 0).all()
 
 
-# What is learned, counted and stored.
+# Training and storage.
 
 
 def test_gradients_reach_every_weight_and_are_finite() -> None:
     aligner = make_head().train()
     aligner.logit_scale.data.fill_(1.0)
     for matrix in aligner.mixing.parameters() if aligner.mixing is not None else []:
-        matrix.data.mul_(0.05)  # soft, as no trained head is: a hard maximum has no gradient
+        matrix.data.mul_(0.05)  # soft, unlike trained heads: a hard maximum has no gradient
     texts, videos = make_texts(), make_videos()
     scores = aligner(texts, aligner.prepare(videos)).mean
     loss = functional.cross_entropy(scores[:5, :5], torch.arange(5))
@@ -295,7 +295,7 @@ def test_gradients_reach_every_weight_and_are_finite() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("frames", "words"), [(2, 3), (4, 5), (9, 12)])
-def test_a_trained_head_takes_any_number_of_frames_and_words(frames: int, words: int) -> None:
+def test_trained_head_accepts_any_number_of_frames_and_words(frames: int, words: int) -> None:
     aligner = make_head()
     scores = aligner.score(make_texts(7, words), aligner.prepare(make_videos(5, frames)))
     assert scores.mean.shape == (7, 5)
@@ -304,7 +304,7 @@ def test_a_trained_head_takes_any_number_of_frames_and_words(frames: int, words:
 
 
 @torch.no_grad()
-def test_identity_matrices_are_the_training_free_scores_but_for_the_words() -> None:
+def test_identity_matrices_equal_training_free_scores_except_for_words() -> None:
     texts, videos = make_texts(), make_videos()
     trained = Aligner(mixing=make_mixing(DIM, num_frames=3, num_words=4, num_tokens=7))
     for matrix in trained.mixing.parameters() if trained.mixing is not None else []:
@@ -312,7 +312,7 @@ def test_identity_matrices_are_the_training_free_scores_but_for_the_words() -> N
     plain = Aligner()
     found, expected = (each.score(texts, each.prepare(videos)) for each in (trained, plain))
     check_same(found._replace(patch_word=expected.patch_word), expected)
-    one = TextBatch(texts.sentences, texts.words[:, :1])  # of one word alone, the best is the mean
+    one = TextBatch(texts.sentences, texts.words[:, :1])  # for a single word, the maximum is the mean
     second = aggregate(compare_words(*(functional.normalize(x, dim=-1) for x in (one.words, videos.frames))), -1)
     bare = plain.prepare(VideoBatch(videos.frames))
     torch.testing.assert_close(plain.score(one, bare).patch_word, 100 * second[:, 0], atol=1e-4, rtol=0)
@@ -320,7 +320,7 @@ def test_identity_matrices_are_the_training_free_scores_but_for_the_words() -> N
 
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "loss"), [(torch.float16, 0.02), (torch.int8, 1.0)])
-def test_packed_tokens_cost_little(dtype: torch.dtype, loss: float) -> None:
+def test_packed_tokens_change_scores_little(dtype: torch.dtype, loss: float) -> None:
     aligner, texts = Aligner(), make_texts()
     videos = aligner.prepare(make_videos())
     packed = videos.packed(dtype)
@@ -333,7 +333,7 @@ def test_packed_tokens_cost_little(dtype: torch.dtype, loss: float) -> None:
     assert not packed.packed(torch.int8).take(slice(0, 0)).tokens.numel()
 
 
-def test_a_selector_wants_as_many_patches_for_each_frame() -> None:
+def test_selector_needs_equally_many_patches_per_frame() -> None:
     aligner = Aligner(selector=PatchSelector())
     videos = VideoBatch(torch.randn(2, 4, DIM), torch.randn(2, 23, DIM))
     with pytest.raises(ValueError, match="must be a multiple of the 4 frames, got 23"):
@@ -351,7 +351,7 @@ def make_segment(num_frames: int, num_tokens: int | None, *, sizes: bool = False
     return SegmentEmbedding(frames[0], frames, np.arange(num_frames, dtype=np.float64), tokens, counts)
 
 
-def test_embeddings_are_padded_to_the_longest() -> None:
+def test_collating_pads_to_the_longest() -> None:
     videos = collate_segments([make_segment(3, 7, sizes=True), make_segment(1, 2)])
     assert videos.tokens is not None
     assert videos.frame_mask is not None
@@ -362,8 +362,8 @@ def test_embeddings_are_padded_to_the_longest() -> None:
     assert videos.token_mask.sum(dim=1).tolist() == [7, 2]
     assert videos.sizes.tolist() == [[2] * 7, [1] * 7]
     assert (videos.tokens[1, 2:] == 0).all()
-    even = collate_segments([make_segment(3, 6), make_segment(3, 6)])
-    assert (even.frame_mask, even.token_mask, even.sizes) == (None, None, None)
+    equal = collate_segments([make_segment(3, 6), make_segment(3, 6)])
+    assert (equal.frame_mask, equal.token_mask, equal.sizes) == (None, None, None)
     assert collate_segments([make_segment(3, 6), make_segment(3, None)]).tokens is None
     rows = [np.ones((count, DIM), np.float32) for count in (2, 4)]
     texts = collate_texts([TextEmbedding("", row[0], row) for row in rows])
@@ -372,14 +372,14 @@ def test_embeddings_are_padded_to_the_longest() -> None:
     assert texts.mask.sum(dim=1).tolist() == [2, 4]
 
 
-def test_raw_vectors_have_the_lengths_they_had_and_all_states() -> None:
+def test_raw_vectors_have_their_original_lengths_and_all_states() -> None:
     whole = make_segment(3, 6)
     with pytest.raises(AlignerError, match="encoder of a trained aligner must be"):
         collate_segments([whole], raw=True)
-    told = dataclasses.replace(
+    with_lengths = dataclasses.replace(
         whole, frame_lengths=np.array([1, 2, 3], np.float32), token_lengths=np.arange(6, dtype=np.float32)
     )
-    videos = collate_segments([told], raw=True)
+    videos = collate_segments([with_lengths], raw=True)
     assert videos.tokens is not None
     torch.testing.assert_close(videos.frames[0, 2], 3 * torch.from_numpy(whole.frames[2]))
     assert (videos.tokens[0, 0] == 0).all()
@@ -394,7 +394,7 @@ def test_raw_vectors_have_the_lengths_they_had_and_all_states() -> None:
 @torch.no_grad()
 @each_kind
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
-def test_packed_videos_come_back(build: Any, make: Any, dtype: torch.dtype) -> None:
+def test_packing_round_trip(build: Any, make: Any, dtype: torch.dtype) -> None:
     aligner, texts = build(), make_texts()
     videos = aligner.prepare(make()).packed(dtype)
     whole = build is make_head
@@ -410,12 +410,12 @@ def test_packed_videos_come_back(build: Any, make: Any, dtype: torch.dtype) -> N
     torch.testing.assert_close(found.video_sentence, expected.video_sentence, atol=0.2 if whole else 1e-4, rtol=0)
 
 
-def test_arrays_come_back_as_they_were_and_strangers_are_refused() -> None:
+def test_packing_arrays_round_trip_and_rejection_of_other_formats() -> None:
     arrays = [np.arange(7, dtype=np.int8).reshape(7, 1), np.ones((2, 3), "<f2"), np.zeros((0, 4), "<f4")]
     again = [stack[0].numpy() for stack, _ in unpack_stacked([pack_arrays(arrays)])]
     for one, other in zip(arrays, again, strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other)
-    for strange in (b"", b"\x09\x01\0\0", b"\x09"):
+    for data in (b"", b"\x09\x01\0\0", b"\x09"):
         with pytest.raises(AlignerError, match="stored tokens must have format 1"):
-            unpack_stacked([strange])
+            unpack_stacked([data])

@@ -1,4 +1,4 @@
-"""Interactive aggregation: loops over single similarities, sizes as copies, matrices of other sizes, padding."""
+"""Interactive aggregation: equality with loops, sizes as copies, resized matrices, and padding."""
 
 import math
 
@@ -15,7 +15,7 @@ def naive_softmax(logits: list[float]) -> list[float]:
 
 
 def naive_aggregate(values: list[float], matrix: Tensor | None, tau: float) -> float:
-    """Weigh similarities by themselves, mix the weights, weigh again."""
+    """Return the aggregated similarity: softmax weights, mixed, then a second softmax."""
     weights = naive_softmax([value / tau for value in values])
     if matrix is not None:
         size = range(len(values))
@@ -25,7 +25,7 @@ def naive_aggregate(values: list[float], matrix: Tensor | None, tau: float) -> f
 
 
 def naive_both_ways(similarities: Tensor, matrices: list[Tensor | None], tau: float) -> float:
-    """Aggregate one pair's similarities, word by token."""
+    """Return Bi-ISA of a pair's (word, token) similarities."""
     rows, columns = similarities.tolist(), similarities.T.tolist()
     first = naive_aggregate([naive_aggregate(column, matrices[0], tau) for column in columns], matrices[1], tau)
     second = naive_aggregate([naive_aggregate(row, matrices[2], tau) for row in rows], matrices[3], tau)
@@ -42,22 +42,22 @@ def make_matrices(num_words: int, num_tokens: int) -> list[Tensor]:
     return [torch.eye(size).double() + 0.3 * torch.randn(size, size).double() for size in sizes]
 
 
-def test_both_ways_are_those_of_loops() -> None:
+def test_both_orders_equal_loops() -> None:
     similarities = torch.randn(3, 4, 2, 5).double()
     matrices = make_matrices(4, 5)
     cases: list[list[Tensor | None]] = [list(matrices), [None] * 4]
-    for chosen in cases:
+    for mixing in cases:
         for tau in (0.01, 0.5):
             found = aggregate_both_ways(
-                similarities, words_then=(chosen[0], chosen[1]), tokens_then=(chosen[2], chosen[3]), tau=tau
+                similarities, words_then=(mixing[0], mixing[1]), tokens_then=(mixing[2], mixing[3]), tau=tau
             )
             for text in range(3):
                 for video in range(2):
-                    expected = naive_both_ways(similarities[text, :, video], chosen, tau)
+                    expected = naive_both_ways(similarities[text, :, video], mixing, tau)
                     assert float(found[text, video]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_padding_changes_nothing_whatever_it_holds() -> None:
+def test_padding_has_no_effect() -> None:
     similarities, matrices = torch.randn(2, 7, 3, 9).double() * 0.1, make_matrices(5, 6)
     word_mask, token_mask = torch.zeros(2, 7).bool(), torch.zeros(3, 9).bool()
     for text, words in enumerate((3, 7)):
@@ -76,7 +76,7 @@ def test_padding_changes_nothing_whatever_it_holds() -> None:
             torch.testing.assert_close(found[text, video], expected[0, 0])
 
 
-def test_nothing_real_gives_a_number_and_finite_gradients() -> None:
+def test_padding_only_gives_finite_scores_and_gradients() -> None:
     similarities = torch.zeros(2, 3, 2, 4, requires_grad=True)
     found = aggregate_both_ways(
         similarities, word_mask=torch.zeros(2, 3).bool(), token_mask=torch.tensor([[True] * 4, [False] * 4])
@@ -87,7 +87,7 @@ def test_nothing_real_gives_a_number_and_finite_gradients() -> None:
     assert similarities.grad.isfinite().all()
 
 
-def test_a_token_of_size_n_counts_as_n_equal_tokens() -> None:
+def test_token_of_size_n_counts_as_n_equal_tokens() -> None:
     sizes = torch.tensor([[1.0, 3.0, 2.0, 1.0], [2.0, 1.0, 1.0, 3.0]]).double()
     similarities = torch.randn(3, 5, 2, 4).double() * 0.2
     for tau in (0.01, 0.3):
@@ -99,14 +99,14 @@ def test_a_token_of_size_n_counts_as_n_equal_tokens() -> None:
     assert torch.equal(once, aggregate_both_ways(similarities))
 
 
-def test_temperatures_limits_are_the_mean_and_the_best() -> None:
+def test_limits_of_the_temperature_are_mean_and_maximum() -> None:
     values = torch.randn(4, 6)
     torch.testing.assert_close(aggregate(values, -1, tau=1e6), values.mean(dim=-1))
     torch.testing.assert_close(aggregate(values, -1, tau=1e-4), values.amax(dim=-1))
     assert torch.isfinite(aggregate(values * 1e4, -1)).all()
 
 
-def test_a_matrix_of_the_trained_size_is_untouched() -> None:
+def test_resizing_keeps_trained_entries() -> None:
     matrix = torch.randn(5, 5)
     assert resize_mixing(matrix, 5) is matrix
     assert torch.equal(resize_mixing(matrix, 3), matrix[:3, :3])
@@ -115,18 +115,18 @@ def test_a_matrix_of_the_trained_size_is_untouched() -> None:
     assert resize_mixing(torch.tensor([[2.0]]), 2).tolist() == [[2, 0], [0, 2]]
 
 
-def test_a_matrix_that_treats_all_alike_still_does() -> None:
+def test_resizing_keeps_symmetry_between_positions() -> None:
     for size in (2, 9):
         assert torch.equal(resize_mixing(torch.eye(4), size), torch.eye(size))
-        alike = 2 * torch.eye(4) + 0.5
-        torch.testing.assert_close(resize_mixing(alike, size), 2 * torch.eye(size) + 0.5)
-        # What is added everywhere is felt nowhere: the outer softmax does not see it.
+        symmetric = 2 * torch.eye(4) + 0.5
+        torch.testing.assert_close(resize_mixing(symmetric, size), 2 * torch.eye(size) + 0.5)
+        # A constant added to the matrix has no effect, since the outer softmax is invariant to it.
         values = torch.randn(3, size).double()
         torch.testing.assert_close(
             aggregate(values, -1, mixing=torch.eye(4).double() + 7, tau=0.3), aggregate(values, -1, tau=0.3)
         )
 
 
-def test_an_axis_in_between_is_refused() -> None:
+def test_axis_in_between_is_rejected() -> None:
     with pytest.raises(ValueError, match="dim must be 1 or the last, got 2"):
         aggregate(torch.zeros(2, 3, 4, 5), 2, mixing=torch.eye(4))

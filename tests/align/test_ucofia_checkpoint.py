@@ -1,4 +1,4 @@
-"""UCoFiA's names to ours: all of them, and an error that lists whatever does not fit."""
+"""Conversion of UCoFiA checkpoints: all weights are converted, and errors list the weights that do not fit."""
 
 from pathlib import Path
 
@@ -20,20 +20,20 @@ def published() -> dict[str, Tensor]:
     return dict(CASE.weights)
 
 
-def test_every_weight_finds_its_place() -> None:
+def test_every_weight_is_converted() -> None:
     state = published()
     aligner = convert_aligner(state)
     own = aligner.state_dict()
-    for name, mine in UCOFIA.items():
+    for name, own_name in UCOFIA.items():
         for layer in range(2):
-            expected, found = state[name.replace("*", str(layer))], own[mine.replace("*", str(layer))]
+            expected, found = state[name.replace("*", str(layer))], own[own_name.replace("*", str(layer))]
             assert torch.equal(found, expected.reshape(found.shape)), name
     assert len(own) == len([name for name in state if not name.startswith("clip.")]) - len(UNUSED) + 1
     assert not aligner.training
     assert not aligner.unit_tokens
 
 
-def test_half_precision_and_left_out_unused_matrices_are_taken() -> None:
+def test_half_precision_and_missing_unused_matrices_are_accepted() -> None:
     state = {name: weight.half() for name, weight in published().items() if name not in UNUSED}
     assert {weight.dtype for weight in convert_aligner(state).parameters()} == {torch.float32}
 
@@ -67,13 +67,13 @@ def test_other_shapes_are_listed() -> None:
         convert_aligner(published() | {"local_mat_weight": torch.eye(3)})
     with pytest.raises(AlignerError, match="1 weights not square: word_mat_weight"):
         convert_aligner(published() | {"word_mat_weight": torch.zeros(3, 4)})
-    # The score net of another of the published programs is another net.
+    # Another published program has a different score net.
     name = "visual_token_selector.score_predictor.in_conv.1.weight"
     with pytest.raises(AlignerError, match=f"{name}.*128"):
         convert_aligner(published() | {name: torch.zeros(64, 128)})
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_saving_round_trip(tmp_path: Path) -> None:
     aligner = convert_aligner(published())
     save_aligner(aligner, tmp_path / "aligner.safetensors")
     again = load_aligner(tmp_path / "aligner.safetensors")
@@ -82,7 +82,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         assert torch.equal(again.state_dict()[name], weight)
 
 
-def test_files_that_hold_no_aligner_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_without_aligner_are_rejected_with_their_path(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     with pytest.raises(AlignerError, match=str(path)):
         load_aligner(path)

@@ -1,4 +1,4 @@
-"""UCoFiA's published numbers: every stage, the three matrices, the loss and its gradients, the scores at test time."""
+"""Equality with UCoFiA's published code: all stages, the loss and its gradients, and the scores at test time."""
 
 import re
 
@@ -32,12 +32,12 @@ def make_aligner(case: Case) -> Aligner:
 
 
 def read_patches(case: Case) -> Tensor:
-    """Give the tokens of each frame of all videos, its class token first."""
+    """Return the tokens of each frame of all videos, its class token first."""
     return case.outputs["patch_tokens_all"].flatten(0, 1)
 
 
 def draw_noise(case: Case) -> Tensor:
-    """Give the published noise; where it is not stored, drawn again from its seed."""
+    """Return the published noise, drawn again from its seed if it is not stored."""
     if "topk_noise" in case.outputs:
         return case.outputs["topk_noise"]
     frames, tokens, _ = read_patches(case).shape
@@ -50,7 +50,7 @@ def read_texts(case: Case) -> TextBatch:
 
 
 def prepare_as_published(aligner: Aligner, case: Case) -> PreparedVideos:
-    """Prepare videos with the mask where the published code has one: in the temporal transformer and the mean."""
+    """Return prepared videos with masks where the published code has them: temporal transformer and mean."""
     out = case.outputs
     videos, noise = VideoBatch(out["frame_cls"], out["patch_tokens_all"][:, :, 1:].flatten(1, 2)), draw_noise(case)
     masked = videos._replace(frame_mask=case.inputs["video_mask"].bool())
@@ -59,27 +59,27 @@ def prepare_as_published(aligner: Aligner, case: Case) -> PreparedVideos:
 
 @torch.no_grad()
 @each_case
-def test_patches_are_scored_and_chosen_as_published(case: Case) -> None:
+def test_scores_and_selection_of_patches_equal_published_code(case: Case) -> None:
     selector, out = make_aligner(case).selector, case.outputs
     assert selector is not None
     assert selector.score is not None
-    scores, shares = selector.score(read_patches(case)), out["topk_indicator"].flatten(0, 1)
+    scores, weights = selector.score(read_patches(case)), out["topk_indicator"].flatten(0, 1)
     check_close(scores, out["patch_scores"].flatten(0, 1))
     noise = draw_noise(case)
-    # A score may move a draw over the edge by its last bit.
-    check_close(perturbed_top_k(scores[:, 1:], noise, case.config["topk"]), shares, 1 / 500 + 1e-6)
-    softly, _ = selector(read_patches(case), noise=noise)
-    chosen = out["patch_selected"].reshape(len(scores), -1, read_patches(case).shape[-1])
-    check_close(shares @ read_patches(case)[:, 1:], chosen[:, 1:])
-    check_close(softly.reshape(out["patch_selected"].shape), out["patch_selected"])
-    hardly, _ = selector(read_patches(case))
-    check_close(hardly.reshape(out["patch_selected"].shape), out["patch_selected_zero_noise"])
-    check_close(selector(read_patches(case), noise=torch.zeros_like(noise))[0], hardly, 1e-5)
+    # The last bit of a score may change the selection of a draw.
+    check_close(perturbed_top_k(scores[:, 1:], noise, case.config["topk"]), weights, 1 / 500 + 1e-6)
+    soft, _ = selector(read_patches(case), noise=noise)
+    selected = out["patch_selected"].reshape(len(scores), -1, read_patches(case).shape[-1])
+    check_close(weights @ read_patches(case)[:, 1:], selected[:, 1:])
+    check_close(soft.reshape(out["patch_selected"].shape), out["patch_selected"])
+    hard, _ = selector(read_patches(case))
+    check_close(hard.reshape(out["patch_selected"].shape), out["patch_selected_zero_noise"])
+    check_close(selector(read_patches(case), noise=torch.zeros_like(noise))[0], hard, 1e-5)
 
 
 @torch.no_grad()
 @each_case
-def test_frames_are_the_published_ones(case: Case) -> None:
+def test_frames_equal_published_code(case: Case) -> None:
     aligner, out, mask = make_aligner(case), case.outputs, case.inputs["video_mask"].bool()
     assert aligner.temporal is not None
     frames = aligner.temporal(out["frame_cls"], mask)
@@ -90,7 +90,7 @@ def test_frames_are_the_published_ones(case: Case) -> None:
 
 @torch.no_grad()
 @each_case
-def test_aggregation_is_the_published_one(case: Case) -> None:
+def test_aggregation_equals_published_code(case: Case) -> None:
     mixing, out = make_aligner(case).mixing, case.outputs
     assert mixing is not None
     raw = compare_words(out["word_norm"] @ mixing.word, out["patch_selected"] @ mixing.token)
@@ -109,7 +109,7 @@ def test_aggregation_is_the_published_one(case: Case) -> None:
 
 
 @each_case
-def test_scores_loss_and_gradients_are_the_published_ones(case: Case) -> None:
+def test_scores_loss_and_gradients_equal_published_code(case: Case) -> None:
     aligner, out = make_aligner(case), case.outputs
     prepared = prepare_as_published(aligner, case)
     scores = aligner(read_texts(case), prepared)
@@ -126,20 +126,20 @@ def test_scores_loss_and_gradients_are_the_published_ones(case: Case) -> None:
     parameters, gradients = dict(aligner.named_parameters()), load_file(case.folder / "grads.safetensors")
     assert len(gradients) >= 20
     for name, expected in gradients.items():
-        found = parameters[our_name(name.removeprefix("grad."))].grad
+        found = parameters[own_name(name.removeprefix("grad."))].grad
         assert found is not None, name
         torch.testing.assert_close(found.reshape(expected.shape), expected, atol=1e-5, rtol=1e-4)
 
 
-def our_name(name: str) -> str:
+def own_name(name: str) -> str:
     layer = re.search(r"\.(\d+)\.(attn|ln|mlp)", name)
     return UCOFIA[name] if layer is None else UCOFIA[name.replace(layer[1], "*", 1)].replace("*", layer[1])
 
 
 @torch.no_grad()
 @each_case
-def test_scores_at_test_time_are_the_published_ones(case: Case) -> None:
-    """Hold the matrices that SK-norm starts from, test against test and bank; L1 is left out there, by mistake."""
+def test_scores_at_test_time_equal_published_code(case: Case) -> None:
+    """Check the inputs of SK-norm. The published code omits the tokens' mixing matrix at test time, by mistake."""
     aligner, out, golden = make_aligner(case), case.outputs, load_file(case.folder / "outputs_testtime.safetensors")
     bank_texts = TextBatch(golden["bank_sentence_hidden"][:, 0], golden["bank_word_hidden"])
 

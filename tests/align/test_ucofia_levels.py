@@ -1,4 +1,4 @@
-"""The three levels: loops over pairs, written from the paper."""
+"""UCoFiA's three levels: equality with loops over pairs, written from the paper."""
 
 import torch
 from torch import Tensor
@@ -16,13 +16,13 @@ def make_mixing(dim: int = 6, *, num_frames: int = 3, num_words: int = 4, num_to
 
 
 def naive_frames(sentence: Tensor, frames: Tensor, matrix: Tensor | None) -> tuple[float, int]:
-    """Aggregate one pair, and find the best frame."""
+    """Return the aggregated similarity of a pair, and the index of its best frame."""
     values = [float(sentence @ frame) for frame in frames]
     return naive_aggregate(values, matrix, 0.01), max(range(len(values)), key=values.__getitem__)
 
 
 @torch.no_grad()
-def test_levels_are_those_of_loops() -> None:
+def test_levels_equal_loops() -> None:
     torch.manual_seed(1)
     sentences, words = 0.2 * torch.randn(3, 6).double(), 0.2 * torch.randn(3, 4, 6).double()
     videos, frames, tokens = torch.randn(2, 6).double(), torch.randn(2, 3, 6).double(), torch.randn(2, 5, 6).double()
@@ -40,9 +40,9 @@ def test_levels_are_those_of_loops() -> None:
         for video in range(2):
             pair = (text, video)
             torch.testing.assert_close(whole[pair], (sentences[text] * videos[video]).sum())
-            score, place = naive_frames(sentences[text], frames[video], mixing.frames)
+            score, best_frame = naive_frames(sentences[text], frames[video], mixing.frames)
             torch.testing.assert_close(middle[pair], torch.tensor(score).double())
-            assert best[pair] == plain_best[pair] == place
+            assert best[pair] == plain_best[pair] == best_frame
             score, _ = naive_frames(sentences[text], frames[video], None)
             torch.testing.assert_close(plain[pair], torch.tensor(score).double())
             expected = naive_both_ways(words[text] @ tokens[video].T, matrices, 0.01)
@@ -54,11 +54,11 @@ def test_padded_frames_are_never_the_best() -> None:
     sentences, frames = torch.randn(4, 6), torch.randn(3, 5, 6)
     frames[0, 2:], mask = 9 * sentences[:3], torch.arange(5) < torch.tensor([[2], [5], [3]])
     scores, best = score_frames(sentences, frames, mask=mask)
-    alone, place = score_frames(sentences, frames[:1, :2])
+    alone, alone_best = score_frames(sentences, frames[:1, :2])
     torch.testing.assert_close(scores[:, :1], alone)
-    assert torch.equal(best[:, :1], place)
+    assert torch.equal(best[:, :1], alone_best)
 
 
-def test_the_score_is_the_mean_of_the_levels() -> None:
+def test_score_is_the_mean_of_the_levels() -> None:
     one = torch.ones(1, 1)
     assert LevelScores(one, 2 * one, 6 * one, one.long()).mean == 3

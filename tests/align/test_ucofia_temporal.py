@@ -1,4 +1,4 @@
-"""The temporal transformer: loops over frames, and padding that nobody sees."""
+"""The temporal transformer: equality with loops over frames, and padding."""
 
 import math
 from typing import cast
@@ -13,29 +13,29 @@ from vidret.layers import Block
 
 
 def naive_video(model: TemporalTransformer, frames: Tensor) -> Tensor:
-    """Walk over blocks, heads and frames of one video without padding; in float64."""
-    dim, rows = frames.shape[1], [frame + place for frame, place in zip(frames, model.positions, strict=False)]
+    """Return the output for one video without padding, by loops over blocks, heads and frames."""
+    dim = frames.shape[1]
+    rows = [frame + position for frame, position in zip(frames, model.positions, strict=False)]
     for block in cast(list[Block], model.blocks):
         normed = [functional.layer_norm(x, (dim,), block.ln_1.weight, block.ln_1.bias, 1e-12) for x in rows]
         packed = [block.attn.in_proj_weight @ x + block.attn.in_proj_bias for x in normed]
         width = dim // block.attn.heads
-        for number in range(len(rows)):
-            seen = []
+        for index in range(len(rows)):
+            attended = []
             for head in range(block.attn.heads):
-                part = slice(head * width, (head + 1) * width)
-                query = packed[number][:dim][part]
-                logits = [float(query @ other[dim : 2 * dim][part]) / math.sqrt(width) for other in packed]
+                own = slice(head * width, (head + 1) * width)
+                query = packed[index][:dim][own]
+                logits = [float(query @ other[dim : 2 * dim][own]) / math.sqrt(width) for other in packed]
                 weights = [math.exp(logit - max(logits)) for logit in logits]
                 values = [
-                    weight / sum(weights) * other[2 * dim :][part]
-                    for weight, other in zip(weights, packed, strict=True)
+                    weight / sum(weights) * other[2 * dim :][own] for weight, other in zip(weights, packed, strict=True)
                 ]
-                seen.append(torch.stack(values).sum(dim=0))
-            rows[number] = rows[number] + block.attn.out_proj(torch.cat(seen))
-        for number, x in enumerate(rows):
+                attended.append(torch.stack(values).sum(dim=0))
+            rows[index] = rows[index] + block.attn.out_proj(torch.cat(attended))
+        for index, x in enumerate(rows):
             normal = functional.layer_norm(x, (dim,), block.ln_2.weight, block.ln_2.bias, 1e-12)
             hidden = block.mlp.c_fc(normal)
-            rows[number] = x + block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+            rows[index] = x + block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
     return torch.stack(rows) + frames
 
 
@@ -50,7 +50,7 @@ def model() -> TemporalTransformer:
 
 
 @torch.no_grad()
-def test_frames_are_those_of_loops(model: TemporalTransformer) -> None:
+def test_frames_equal_loops(model: TemporalTransformer) -> None:
     videos = torch.randn(3, 5, 16, dtype=torch.float64)
     found = model(videos)
     for frames, expected in zip(videos, found, strict=True):
@@ -62,7 +62,7 @@ def test_frames_are_those_of_loops(model: TemporalTransformer) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("length", [5, 6, 9])
-def test_padding_changes_nothing(model: TemporalTransformer, length: int) -> None:
+def test_padding_has_no_effect(model: TemporalTransformer, length: int) -> None:
     videos = torch.randn(2, length, 16, dtype=torch.float64)
     mask = torch.arange(length) < torch.tensor([[3], [length]])
     found, pooled = model(videos, mask), pool_frames(model(videos, mask), mask)
@@ -72,7 +72,7 @@ def test_padding_changes_nothing(model: TemporalTransformer, length: int) -> Non
     assert torch.equal(model(videos, mask)[0, :3], found[0, :3])
 
 
-def test_a_video_of_padding_alone_gives_zeros_and_no_nan(model: TemporalTransformer) -> None:
+def test_video_of_padding_gives_zeros_and_no_nan(model: TemporalTransformer) -> None:
     videos, mask = torch.zeros(1, 4, 16, dtype=torch.float64), torch.zeros(1, 4, dtype=torch.bool)
     pooled = pool_frames(model(videos, mask), mask)
     assert (pooled == 0).all()
@@ -81,7 +81,7 @@ def test_a_video_of_padding_alone_gives_zeros_and_no_nan(model: TemporalTransfor
 
 
 def test_frames_beyond_the_last_position_share_it(model: TemporalTransformer) -> None:
-    """A position depends on the frame's place alone, never on how many there are."""
+    """Positions depend on the index of the frame only, not on the number of frames."""
     frames = torch.randn(1, 1, 16, dtype=torch.float64).expand(1, 9, 16)
     found = model(frames)
     torch.testing.assert_close(found[0, 5], found[0, 8])

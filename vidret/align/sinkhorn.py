@@ -68,12 +68,7 @@ def sinkhorn(
     Reference:
         Cuturi, Sinkhorn Distances: Lightspeed Computation of Optimal Transport (2013), algorithm 1.
     """
-    if scores.ndim != 2 or scores.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"scores must be a float32 or float64 matrix, got {scores.dtype} {tuple(scores.shape)}")
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    if num_iterations < 0 or not tolerance >= 0:
-        raise ValueError(f"num_iterations and tolerance must be at least 0, got {num_iterations} and {tolerance}")
+    _check_settings(scores, temperature, num_iterations, tolerance)
     real_rows = find_real("row_mask", row_mask, scores, 0)
     real_columns = find_real("column_mask", column_mask, scores, 1)
     logits = scores if row_mask is None else scores[real_rows]
@@ -83,22 +78,38 @@ def sinkhorn(
     log_rows = find_log_weights("row_weights", row_weights, scores, 0, real_rows)
     log_columns = find_log_weights("column_weights", column_weights, scores, 1, real_columns)
 
-    rows = torch.zeros_like(log_rows)
-    columns = log_columns - logits.logsumexp(0)
-    for done in range(num_iterations + 1):
-        reached = (logits + columns).logsumexp(1)  # log of each row's mass before its own factor
-        error = float(((rows + reached).exp() - log_rows.exp()).abs().sum().detach())
-        if done == num_iterations or error <= tolerance:
-            break
-        rows = log_rows - reached
-        columns = log_columns - (logits + rows[:, None]).logsumexp(0)
+    rows, columns, error, done = _iterate(logits, log_rows, log_columns, num_iterations, tolerance)
     log_plan = logits + rows[:, None] + columns
-
     if row_mask is not None or column_mask is not None:
         log_plan = scores.new_full(scores.shape, -math.inf).index_put((real_rows[:, None], real_columns), log_plan)
         rows = scores.new_full((scores.shape[0],), -math.inf).index_put((real_rows,), rows)
         columns = scores.new_full((scores.shape[1],), -math.inf).index_put((real_columns,), columns)
     return Transport(log_plan, rows * temperature, columns * temperature, error, done)
+
+
+def _iterate(
+    logits: Tensor, log_rows: Tensor, log_columns: Tensor, num_iterations: int, tolerance: float
+) -> tuple[Tensor, Tensor, float, int]:
+    """Return the logarithms of the row and column factors, the error, and the number of iterations performed."""
+    rows = torch.zeros_like(log_rows)
+    columns = log_columns - logits.logsumexp(0)
+    for done in range(num_iterations + 1):
+        masses = (logits + columns).logsumexp(1)  # logarithms of the rows' masses without their own factors
+        error = float(((rows + masses).exp() - log_rows.exp()).abs().sum().detach())
+        if done == num_iterations or error <= tolerance:
+            break
+        rows = log_rows - masses
+        columns = log_columns - (logits + rows[:, None]).logsumexp(0)
+    return rows, columns, error, done
+
+
+def _check_settings(scores: Tensor, temperature: float, num_iterations: int, tolerance: float) -> None:
+    if scores.ndim != 2 or scores.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"scores must be a float32 or float64 matrix, got {scores.dtype} {tuple(scores.shape)}")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if num_iterations < 0 or not tolerance >= 0:
+        raise ValueError(f"num_iterations and tolerance must be at least 0, got {num_iterations} and {tolerance}")
 
 
 def find_real(name: str, mask: Tensor | None, scores: Tensor, axis: int) -> Tensor:

@@ -77,10 +77,7 @@ def evaluate_moments(
         report = score_corpus([replace(query, video=own_videos[query.id]) for query in queries], retrieved)
         results["corpus"] = {"num_videos": engine.info().videos, **drop_queries(report.to_dict())}
         settings |= {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
-    rows = [_describe_query(query, prediction) for query, prediction in zip(queries, predictions, strict=True)]
-    if labelled:
-        overlaps = score_moments(queries, predictions).full.best_overlaps[:, 0].tolist()
-        rows = [{**row, "overlap": overlap} for row, overlap in zip(rows, overlaps, strict=True)]
+    rows = _describe_queries(queries, predictions, labelled=labelled)
     return _make_report("moments", engine, split, gallery, settings, results, rows, started), predictions
 
 
@@ -161,6 +158,17 @@ def rate_clips(engine: Engine, query: LabelledQuery, gallery: Gallery) -> np.nda
         times = (np.arange(max(1, int(duration_s / query.clip_seconds))) + 0.5) * query.clip_seconds
     saliency: np.ndarray = engine.rate(query.text, path, times)
     return saliency
+
+
+def _describe_queries(
+    queries: Sequence[LabelledQuery], predictions: Sequence[Prediction], *, labelled: bool
+) -> list[dict[str, Any]]:
+    """Return the rows of all queries for the report, including the overlap of the first span if there are labels."""
+    rows = [_describe_query(query, prediction) for query, prediction in zip(queries, predictions, strict=True)]
+    if not labelled:
+        return rows
+    overlaps = score_moments(queries, predictions).full.best_overlaps[:, 0].tolist()
+    return [{**row, "overlap": overlap} for row, overlap in zip(rows, overlaps, strict=True)]
 
 
 def _describe_query(query: LabelledQuery, prediction: Prediction) -> dict[str, Any]:

@@ -86,17 +86,13 @@ def evaluate_retrieval(
     paths = [gallery.files[video_id] for video_id in video_ids]
     scores = score_texts(engine, texts, paths, rerank, on_progress)
     truth = np.array([columns[caption.video] for caption in captions])
-    own = {name: level[: len(captions)] for name, level in scores.items()}
-    rows = list(evaluate(own[TOTAL], truth))
-    if bank is not None:
-        bank_scores = {name: level[len(captions) :] for name, level in scores.items()}
-        rows += correct(ranker, own, bank_scores, truth, bank.describe({caption.text for caption in captions}))
-    rows += [evaluate_dual_softmax(direction, SCALE * own[TOTAL], truth) for direction in ("t2v", "v2t")]
+    rows = _make_rows(ranker, scores, truth, bank, {caption.text for caption in captions})
+    totals = scores[TOTAL][: len(captions)]
     results: dict[str, Any] = {
         "rows": [_drop_queries(row) for row in rows],
         "video_ranks": {video_ids[column]: rank for column, rank in _list_ranks(rows[1])},
     }
-    if domains := _evaluate_domains(captions, own[TOTAL], truth):
+    if domains := _evaluate_domains(captions, totals, truth):
         results["domains"] = domains
     return Report(
         task="retrieval",
@@ -105,7 +101,7 @@ def evaluate_retrieval(
         model=describe_model(engine),
         settings=_describe_settings(ranker, bank),
         results=results,
-        per_query=_list_queries(captions, video_ids, own[TOTAL], rows[0]),
+        per_query=_list_queries(captions, video_ids, totals, rows[0]),
         seconds={"scoring": time.monotonic() - started},
     )
 
@@ -139,6 +135,18 @@ def score_texts(
         for name, level in engine.score_videos(texts[batch], paths, rerank=rerank, on_progress=advance).items():
             scores[name][batch] = level
     return scores
+
+
+def _make_rows(
+    ranker: Ranker, scores: BankLevels, truth: Int64[np.ndarray, " text"], bank: Bank | None, captions: Set[str]
+) -> list[Row]:
+    """Return the plain rows, those with correction by a bank, whose scores follow the captions', and a dual softmax."""
+    own = {name: level[: len(truth)] for name, level in scores.items()}
+    rows = list(evaluate(own[TOTAL], truth))
+    if bank is not None:
+        bank_scores = {name: level[len(truth) :] for name, level in scores.items()}
+        rows += correct(ranker, own, bank_scores, truth, bank.describe(captions))
+    return rows + [evaluate_dual_softmax(direction, SCALE * own[TOTAL], truth) for direction in ("t2v", "v2t")]
 
 
 def correct(

@@ -73,12 +73,7 @@ def compare(
         raise ValueError(
             f"num_resamples must be at least 1 and confidence in 0..1, got {num_resamples} and {confidence}"
         )
-    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
-    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
-        raise VidretError(f"a and b must have one value per query, equally many, got {first.shape} and {second.shape}")
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise VidretError("a and b must be finite, got NaN or infinity")
-    gains = first - second
+    gains = _subtract(a, b)
     means = _resample(gains, groups, num_resamples, np.random.default_rng(seed))
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
@@ -92,6 +87,16 @@ def compare(
         num_queries=len(gains),
         num_resamples=num_resamples,
     )
+
+
+def _subtract(a: Any, b: Any) -> Any:
+    """Return a - b for valid values of the same queries."""
+    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+        raise VidretError(f"a and b must have one value per query, equally many, got {first.shape} and {second.shape}")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise VidretError("a and b must be finite, got NaN or infinity")
+    return first - second
 
 
 def _resample(gains: Any, groups: Any, num_resamples: int, random: np.random.Generator) -> Any:
