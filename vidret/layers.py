@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int8
+from jaxtyping import Bool, Float, Int8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -142,6 +142,13 @@ class Block(nn.Module):
         x = x + self.attn(self.ln_1(x), bias=bias, causal=causal)[0]
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
+
+
+def zero_padding(
+    x: Float[Tensor, "item row dim"], mask: Bool[Tensor, "item row"] | None
+) -> Float[Tensor, "item row dim"]:
+    """Return ``x`` with zeros for padding (False in ``mask``), which may contain any values, even NaN."""
+    return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
 def fold(model: nn.Module) -> None:

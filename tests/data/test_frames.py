@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers, write_video
-from vidret.data.frames import FrameSampling, VideoSpan, find_candidates, read_indices
+from vidret.data.frames import FrameSampling, VideoSpan, find_candidate_frames, read_indices
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames
 from vidret.video.probe import probe
@@ -116,12 +116,12 @@ def test_sampling_is_limited_to_the_span(tmp_path: Path) -> None:
         (2.0, 5.0, [10, 14, 19, 24]),
         (9.0, 99.0, [45, 46, 47, 49]),
     ]:
-        indices = find_candidates(info, VideoSpan(info.path, start, end), sampling)
+        indices = find_candidate_frames(info, VideoSpan(info.path, start, end), sampling)
         assert indices.tolist() == expected
         assert read_numbers(read_indices(info, indices, RESIZE).pixels) == expected
-    assert find_candidates(info, VideoSpan(info.path), sampling).tolist() == [0, 15, 30, 45]
+    assert find_candidate_frames(info, VideoSpan(info.path), sampling).tolist() == [0, 15, 30, 45]
     with pytest.raises(DecodeError, match=r"a\.mp4: has no frame from 10 to 12 s"):
-        find_candidates(info, VideoSpan(info.path, 10, 12), sampling)
+        find_candidate_frames(info, VideoSpan(info.path, 10, 12), sampling)
     assert [str(VideoSpan("a")), str(VideoSpan("a", 0, 31)), str(VideoSpan("a", 1.5))] == [
         "a",
         "a 0..31 s",
@@ -133,8 +133,8 @@ def test_late_start_does_not_change_the_sampled_frames(tmp_path: Path) -> None:
     sampling = FrameSampling("tempme", 4)
     info = probe(write_video(tmp_path / "late.mp4", range(50), rate=5, shift=35, audio=True))
     assert info.start == 7.0
-    assert find_candidates(info, VideoSpan(info.path), sampling).tolist() == [0, 15, 30, 45]
-    assert find_candidates(info, VideoSpan(info.path, 9.0, 12.0), sampling).tolist() == [10, 14, 19, 24]
+    assert find_candidate_frames(info, VideoSpan(info.path), sampling).tolist() == [0, 15, 30, 45]
+    assert find_candidate_frames(info, VideoSpan(info.path, 9.0, 12.0), sampling).tolist() == [10, 14, 19, 24]
 
 
 def test_frames_may_repeat_and_undecodable_ones_are_replaced_by_neighbours(

@@ -15,6 +15,7 @@ from vidret.align.prepared import PreparedVideos, trim
 from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_videos, score_words
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import TemporalTransformer, pool_frames
+from vidret.layers import zero_padding
 
 CLIP_SCALE = math.log(100)
 MEMORY = 256 << 20
@@ -190,11 +191,6 @@ class Aligner(nn.Module):
 def take_texts(texts: TextBatch, rows: Tensor) -> TextBatch:
     """Return the selected texts, in the given order."""
     return TextBatch(texts.sentences[rows], texts.words[rows], None if texts.mask is None else texts.mask[rows])
-
-
-def zero_padding(x: Float[Tensor, "item n dim"], mask: Bool[Tensor, "item n"] | None) -> Float[Tensor, "item n dim"]:
-    """Return a copy with zeros for padding, which may contain any values, even NaN."""
-    return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
 def move_padding_last(

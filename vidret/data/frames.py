@@ -112,7 +112,7 @@ class FrameSampling:
         return _flatten(np.sort(segments * self.num_candidates + drawn, axis=1), self.num_frames)
 
 
-def find_candidates(info: VideoInfo, span: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
+def find_candidate_frames(info: VideoInfo, span: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
     """Return the candidate frame indices within a span.
 
     Raises:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.ground.projected import ProjectedVideos, find_bias
-from vidret.ground.pyramid import Pyramid, RowHead, decode_spans, make_points, reduce_mask, spread_rows, zero_padding
+from vidret.ground.pyramid import Pyramid, RowHead, decode_spans, make_points, reduce_mask, spread_rows
 from vidret.ground.r2 import R2Block
+from vidret.layers import zero_padding
 
 
 class HeadOutput(NamedTuple):

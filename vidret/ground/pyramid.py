@@ -15,6 +15,8 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vidret.layers import zero_padding
+
 
 class Pyramid(nn.Module):
     """A feature pyramid over time; each level halves the frames up to its stride, with weights of its own."""
@@ -110,13 +112,6 @@ def reduce_mask(
         mask[:, : mask.shape[1] // stride * stride], "video (row stride) -> video row stride", stride=stride
     )
     return rows.any(dim=-1) if partly else rows.all(dim=-1)
-
-
-def zero_padding(
-    x: Float[Tensor, "video row dim"], mask: Bool[Tensor, "video row"] | None
-) -> Float[Tensor, "video row dim"]:
-    """Return ``x`` with padding set to 0."""
-    return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
 def spread_rows(

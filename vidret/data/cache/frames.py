@@ -15,7 +15,7 @@ from jaxtyping import Int64, UInt8
 
 from vidret.data.cache.entries import KnownFiles, read_span
 from vidret.data.cache.shards import ArrayShards, name_folder
-from vidret.data.frames import FrameSampling, VideoSpan, find_candidates, read_indices
+from vidret.data.frames import FrameSampling, VideoSpan, find_candidate_frames, read_indices
 from vidret.data.workers import map_in_workers
 from vidret.errors import DecodeError
 from vidret.types import Resize
@@ -63,7 +63,7 @@ class DecodedFrames:
             DecodeError: None of these frames can be decoded.
         """
         info = self._infos[video_id]
-        indices = find_candidates(info, self._spans[video_id], self._sampling)
+        indices = find_candidate_frames(info, self._spans[video_id], self._sampling)
         frames = read_indices(info, indices[self._sampling.draw(len(indices), rng)], self._resize)
         if frames.salvaged:
             logger.warning("%s: %s; the others are replaced by their neighbours", info.path, frames.salvaged)
@@ -133,11 +133,11 @@ def try_probe(span: VideoSpan) -> VideoInfo | str:
     """Return the facts of a video, or the reason why it cannot be read or has no frame in the span."""
     try:
         info = probe(span.path)
-        find_candidates(info, span, FrameSampling())
+        find_candidate_frames(info, span, FrameSampling())
     except DecodeError as error:
         return error.reason
     return info
 
 
 def _choose_candidates(info: VideoInfo, span: VideoSpan, sampling: FrameSampling) -> Int64[np.ndarray, " candidate"]:
-    return find_candidates(info, span, sampling)
+    return find_candidate_frames(info, span, sampling)
