@@ -1,6 +1,7 @@
 """Runs command lines in the process of the test."""
 
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,6 +17,13 @@ class Runner:
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         code, out, err = self.run_raw(*arguments)
         return code, out, " ".join(err.split())
+
+    def check_refusal(self, arguments: Sequence[object], code: int, message: str) -> None:
+        """Check that a command fails with an exit code and a message, without a traceback or output."""
+        actual, out, err = self(*arguments)
+        assert (actual, out) == (code, "")
+        assert message in err
+        assert "Traceback" not in err
 
     def run_raw(self, *arguments: object) -> tuple[int, str, str]:
         """Return the exit code, stdout and stderr as they are."""

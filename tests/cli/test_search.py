@@ -170,8 +170,5 @@ def test_wrong_rerank_settings_are_refused(
     make_ranker("trained glscl", tmp_path)
     save_file({"a": torch.ones(1)}, tmp_path / "odd.safetensors")
     (tmp_path / "bank.txt").write_text("a dog\n")
-    found, out, err = run(*arguments)
-    assert (found, out) == (code, "")
-    assert sentence in err
-    assert "Traceback" not in err
+    run.check_refusal(arguments, code, sentence)
     assert not (tmp_path / "new").exists()

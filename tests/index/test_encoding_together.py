@@ -1,4 +1,4 @@
-"""On an accelerator the segments of all workers are encoded together: the same index, and the same ends of a run."""
+"""Encoding on an accelerator, where the segments of all workers share batches: same index, same ends of a run."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ from vidret.types import Frames, SegmentEmbedding
 from vidret.video.pool import DecodedSegment, DecodePool
 
 
-class Counting(PatchEncoder):
-    """Note how many segments each call has; the checks at the start have one frame in each, which is no film's."""
+class CountingEncoder(PatchEncoder):
+    """An encoder that records its batch sizes, except for the start-up check, whose segments have one frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class Counting(PatchEncoder):
         return super().encode_frames(batch, tokens=tokens)
 
 
-class Slow(Counting):
-    """Have the first call last until more segments wait, as they do for a busy accelerator."""
+class SlowEncoder(CountingEncoder):
+    """An encoder whose first call lasts until more segments wait, as for a busy accelerator."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class Slow(Counting):
         patch.setattr(EncodingThread, "submit", count)
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-        until = time.monotonic() + 20
-        while self._submitted and not self.sizes and len(self._submitted) < 4 and time.monotonic() < until:
+        deadline = time.monotonic() + 20
+        while self._submitted and not self.sizes and len(self._submitted) < 4 and time.monotonic() < deadline:
             time.sleep(0.01)
         return super().encode_frames(batch, tokens=tokens)
 
@@ -62,14 +62,14 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_accelerator(engine: Engine) -> Engine:
-    engine.device = "mps"  # nothing but the encoder, which here is none, would run there
+    engine.device = "mps"  # only the encoder would run there, and this one does not
     return engine
 
 
-def test_many_segments_are_encoded_together_and_stored_the_same(
+def test_batches_of_segments_are_stored_as_single_ones(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = Slow(monkeypatch)
+    encoder = SlowEncoder(monkeypatch)
     Engine(tmp_path / "one", PatchEncoder(), rerank="ucofia").index([films], workers=2)
     on_accelerator(Engine(tmp_path / "all", encoder, rerank="ucofia")).index([films], workers=2)
     assert read_contents(tmp_path / "all") == read_contents(tmp_path / "one")
@@ -77,14 +77,14 @@ def test_many_segments_are_encoded_together_and_stored_the_same(
     assert 1 < max(encoder.sizes) <= SEGMENTS_AT_ONCE
 
 
-def test_on_a_cpu_each_segment_is_encoded_alone(films: Path, tmp_path: Path) -> None:
-    encoder = Counting()
+def test_segments_are_encoded_one_by_one_on_a_cpu(films: Path, tmp_path: Path) -> None:
+    encoder = CountingEncoder()
     Engine(tmp_path / "index", encoder).index([films], workers=2)
     assert set(encoder.sizes) == {1}
 
 
-def test_an_encoder_that_breaks_ends_the_run(films: Path, tmp_path: Path) -> None:
-    class Broken(Counting):
+def test_failing_encoder_ends_the_run(films: Path, tmp_path: Path) -> None:
+    class Broken(CountingEncoder):
         def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
             if self.sizes:
                 raise RuntimeError("out of memory")
@@ -93,12 +93,12 @@ def test_an_encoder_that_breaks_ends_the_run(films: Path, tmp_path: Path) -> Non
     with pytest.raises(RuntimeError, match="out of memory"):
         on_accelerator(Engine(tmp_path / "index", Broken())).index([films], workers=2)
     assert set(read_states(tmp_path / "index").values()) <= {"done", "running", "pending"}
-    on_accelerator(Engine(tmp_path / "index", Counting())).index([films], workers=2)
+    on_accelerator(Engine(tmp_path / "index", CountingEncoder())).index([films], workers=2)
     Engine(tmp_path / "one", PatchEncoder()).index([films])
     assert read_contents(tmp_path / "index") == read_contents(tmp_path / "one")
 
 
-def test_what_was_decoded_before_a_file_broke_off_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_decoded_before_a_failure_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film, stream = write_film(tmp_path / "films" / "red.mp4", ("red", 40)), DecodePool.stream
 
     def break_off(self: DecodePool, path: Path, **settings: object) -> Iterator[object]:
@@ -113,7 +113,7 @@ def test_what_was_decoded_before_a_file_broke_off_stays(tmp_path: Path, monkeypa
     assert report.num_segments == 6
 
 
-def test_a_thread_takes_what_waits_up_to_its_limit_and_ends() -> None:
+def test_encoding_thread_takes_batches_up_to_its_limit_and_ends() -> None:
     sizes: list[int] = []
 
     def encode(batch: Sequence[Frames]) -> list[SegmentEmbedding]:

@@ -1,4 +1,4 @@
-"""Merging indexes: what was built apart is what it would have been in one, whatever is damaged, old or interrupted."""
+"""Merging indexes: the result equals one index of all videos; damaged, changed and interrupted sources."""
 
 import json
 import shutil
@@ -21,18 +21,18 @@ FOLDER = Path("moments") / "head-1" / "kept"
 
 
 def read_index(path: Path) -> tuple[dict[str, object], dict[str, object]]:
-    """Read what an index says of contents and of paths, however it numbers them."""
+    """Return the contents and the paths of an index, without its ids."""
     with Store.open(path) as store:
         names = store.fingerprints()
         contents: dict[str, object] = {}
-        for number, name in names.items():
-            ids = store.video_segments(number)
+        for video_id, name in names.items():
+            ids = store.video_segments(video_id)
             segments = zip(store.segments(ids), store.vectors(ids), store.frames(ids), store.tokens(ids), strict=True)
             rows = [
                 (each.number, each.start, each.end, vector.tobytes(), frames.tobytes(), times.tobytes(), bytes(packed))
                 for each, vector, (frames, times), packed in segments
             ]
-            contents[name] = (replace(store.video(number), id=0), rows)
+            contents[name] = (replace(store.video(video_id), id=0), rows)
         paths: dict[str, object] = {
             record.path: (replace(record, video=None), None if record.video is None else names[record.video])
             for record in store.files()
@@ -40,7 +40,7 @@ def read_index(path: Path) -> tuple[dict[str, object], dict[str, object]]:
     return contents, paths
 
 
-def file(path: Path, name: str) -> FileRecord:
+def read_record(path: Path, name: str) -> FileRecord:
     with Store.open(path) as store:
         record = store.file(name)
     assert record is not None
@@ -51,11 +51,11 @@ def merge(out: Path, *sources: Path) -> MergeReport:
     return merge_indexes(sources, out)
 
 
-def counts(report: MergeReport) -> tuple[int, ...]:
+def get_counts(report: MergeReport) -> tuple[int, ...]:
     return (report.copied, report.completed, report.known, report.num_segments, report.added, report.changed)
 
 
-def build(path: Path, seeds: Sequence[int]) -> Path:
+def write_index(path: Path, seeds: Sequence[int]) -> Path:
     with create(path) as store:
         for seed in seeds:
             add_video(store, f"v{seed}", seed=seed)
@@ -63,45 +63,47 @@ def build(path: Path, seeds: Sequence[int]) -> Path:
     return path
 
 
-def test_what_was_built_apart_is_what_it_would_have_been_in_one(tmp_path: Path) -> None:
-    one, two, whole = (build(tmp_path / name, s) for name, s in (("1", [0, 1]), ("2", [2, 3, 4]), ("all", range(5))))
+def test_merged_index_equals_one_index_of_all_videos(tmp_path: Path) -> None:
+    one, two, whole = (
+        write_index(tmp_path / name, s) for name, s in (("1", [0, 1]), ("2", [2, 3, 4]), ("all", range(5)))
+    )
     report = merge(tmp_path / "out", one, two)
-    assert counts(report) == (5, 0, 0, 20, 5, 0)
+    assert get_counts(report) == (5, 0, 0, 20, 5, 0)
     assert read_index(tmp_path / "out") == read_index(whole)
     queries = np.random.default_rng(0).standard_normal((6, DIM)).astype(np.float32)
     with Store.open(tmp_path / "out") as merged, Store.open(whole) as built:
-        for mine, its in zip(merged.search(queries, 7), built.search(queries, 7), strict=True):
-            np.testing.assert_array_equal(mine, its)
+        for actual, expected in zip(merged.search(queries, 7), built.search(queries, 7), strict=True):
+            np.testing.assert_array_equal(actual, expected)
         assert merged.verify() == []
         assert merged.info().vectors == "flat", "saved"
 
 
-def test_a_merge_that_is_done_again_adds_nothing(tmp_path: Path) -> None:
-    one, two = build(tmp_path / "1", [0, 1]), build(tmp_path / "2", [1, 2])
-    assert counts(merge(tmp_path / "out", one, two)) == (3, 0, 1, 12, 3, 0)
-    before = read_index(tmp_path / "out"), sizes(tmp_path / "out")
-    assert counts(merge(tmp_path / "out", one, two)) == (0, 0, 4, 0, 0, 0)
-    assert (read_index(tmp_path / "out"), sizes(tmp_path / "out")) == before
+def test_repeated_merge_adds_nothing(tmp_path: Path) -> None:
+    one, two = write_index(tmp_path / "1", [0, 1]), write_index(tmp_path / "2", [1, 2])
+    assert get_counts(merge(tmp_path / "out", one, two)) == (3, 0, 1, 12, 3, 0)
+    before = read_index(tmp_path / "out"), list_sizes(tmp_path / "out")
+    assert get_counts(merge(tmp_path / "out", one, two)) == (0, 0, 4, 0, 0, 0)
+    assert (read_index(tmp_path / "out"), list_sizes(tmp_path / "out")) == before
 
 
-def sizes(index: Path) -> list[int]:
+def list_sizes(index: Path) -> list[int]:
     return [path.stat().st_size for path in sorted((index / "features").iterdir())]
 
 
-def test_an_index_with_content_stays_as_it_is_and_gains(tmp_path: Path) -> None:
-    out, one = build(tmp_path / "out", [0, 1]), build(tmp_path / "1", [2])
+def test_merge_into_an_index_keeps_its_contents(tmp_path: Path) -> None:
+    out, one = write_index(tmp_path / "out", [0, 1]), write_index(tmp_path / "1", [2])
     with create(one) as store:
         add_video(store, "v0", seed=0, path="/elsewhere/copy.mp4")
     mine = read_index(out)
-    assert counts(merge(out, one)) == (1, 0, 1, 4, 2, 0)
+    assert get_counts(merge(out, one)) == (1, 0, 1, 4, 2, 0)
     contents, paths = read_index(out)
     assert {name: contents[name] for name in mine[0]} == mine[0]
     assert {name: paths[name] for name in mine[1]} == mine[1]
-    assert file(out, "/elsewhere/copy.mp4").video == file(out, "/videos/v0.mp4").video, "linked"
+    assert read_record(out, "/elsewhere/copy.mp4").video == read_record(out, "/videos/v0.mp4").video, "linked"
 
 
-def test_sources_are_not_touched(tmp_path: Path) -> None:
-    one = build(tmp_path / "1", [0])
+def test_sources_are_not_changed(tmp_path: Path) -> None:
+    one = write_index(tmp_path / "1", [0])
     before = {path: path.read_bytes() for path in one.rglob("*") if path.is_file()}
     merge(tmp_path / "out", one)
     assert {path: path.read_bytes() for path in one.rglob("*") if path.is_file()} == before
@@ -109,7 +111,7 @@ def test_sources_are_not_touched(tmp_path: Path) -> None:
 
 @pytest.fixture
 def half(tmp_path: Path) -> Path:
-    """Make an index that was interrupted in its one video, after two of four segments."""
+    """Return an index with two of the four segments of its only video."""
     with create(tmp_path / "half") as store:
         video = store.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=4)
         store.set_file("/videos/v1.mp4", state="running", video=video)
@@ -121,11 +123,11 @@ def half(tmp_path: Path) -> Path:
     return tmp_path / "half"
 
 
-def test_what_is_incomplete_is_completed_wherever_it_is(tmp_path: Path, half: Path) -> None:
-    whole = build(tmp_path / "whole", [1])
-    assert counts(merge(half, whole)) == (0, 1, 0, 2, 0, 1)
+def test_incomplete_content_is_completed_from_any_source(tmp_path: Path, half: Path) -> None:
+    whole = write_index(tmp_path / "whole", [1])
+    assert get_counts(merge(half, whole)) == (0, 1, 0, 2, 0, 1)
     assert read_index(half) == read_index(whole)
-    one = build(tmp_path / "1", [0, 1])
+    one = write_index(tmp_path / "1", [0, 1])
     expected = read_index(one)
     with create(tmp_path / "2"):
         pass
@@ -133,32 +135,32 @@ def test_what_is_incomplete_is_completed_wherever_it_is(tmp_path: Path, half: Pa
     assert read_index(tmp_path / "out") == expected
 
 
-def test_what_is_whole_nowhere_comes_as_far_as_it_is(tmp_path: Path, half: Path) -> None:
-    assert counts(merge(tmp_path / "out", half)) == (1, 0, 0, 2, 1, 0)
-    assert file(tmp_path / "out", "/videos/v1.mp4").state == "pending"
+def test_content_that_is_complete_nowhere_is_copied_and_pending(tmp_path: Path, half: Path) -> None:
+    assert get_counts(merge(tmp_path / "out", half)) == (1, 0, 0, 2, 1, 0)
+    assert read_record(tmp_path / "out", "/videos/v1.mp4").state == "pending"
     with Store.open(tmp_path / "out") as store:
         assert store.is_complete("v1") is None
-        assert len(store) == 2, "and can be found"
-    assert counts(merge(tmp_path / "out", half)) == (0, 0, 0, 0, 0, 0)
+        assert len(store) == 2, "searchable"
+    assert get_counts(merge(tmp_path / "out", half)) == (0, 0, 0, 0, 0, 0)
 
 
-def test_what_was_cut_differently_and_is_not_whole_changes_nothing(tmp_path: Path, half: Path) -> None:
+def test_incomplete_content_with_other_segments_is_ignored(tmp_path: Path, half: Path) -> None:
     with create(tmp_path / "other") as store:
         video = store.begin_video("v1", duration=40.0, facts={}, num_segments=2)
         store.set_file("/videos/v1.mp4", state="running", video=video)
         store.add_segment(video, 1, 20.0, 40.0, embedding(7))
     before = read_index(half)[0]
-    assert counts(merge(half, tmp_path / "other")) == (0, 0, 1, 0, 0, 1)
+    assert get_counts(merge(half, tmp_path / "other")) == (0, 0, 1, 0, 0, 1)
     assert read_index(half)[0] == before
     with create(tmp_path / "other") as store:
         store.add_segment(video, 0, 0.0, 20.0, embedding(6))
         store.finish_video(video)
     merge(half, tmp_path / "other")
-    assert read_index(half)[0] == read_index(tmp_path / "other")[0], "whole, it starts over"
+    assert read_index(half)[0] == read_index(tmp_path / "other")[0], "a complete one replaces it"
 
 
-def test_states_and_reasons_come_along(tmp_path: Path) -> None:
-    one = build(tmp_path / "1", [0, 1])
+def test_states_and_reasons_are_merged(tmp_path: Path) -> None:
+    one = write_index(tmp_path / "1", [0, 1])
     with create(one) as store:
         store.set_file("/videos/bad.mp4", state="failed", reason="no video", num_bytes=3, mtime_ns=4)
         store.set_file("/videos/new.mp4", state="pending")
@@ -171,36 +173,36 @@ def test_states_and_reasons_come_along(tmp_path: Path) -> None:
     merge(tmp_path / "out", one)
     assert read_index(tmp_path / "out") == expected
     with Store.open(tmp_path / "out") as store:
-        assert len(store) == 5, "what is missing is not found"
+        assert len(store) == 5, "missing files are not searched"
 
 
 @pytest.mark.parametrize(
-    ("mine", "its", "state", "told"),
+    ("own_state", "other_state", "state", "disagreed"),
     [
-        ("done", "failed", "done", True),  # of the same file another could read more
+        ("done", "failed", "done", True),  # another index could read more of the same file
         ("done", "missing", "done", False),
         ("missing", "done", "done", False),
         ("pending", "failed", "failed", False),
         ("failed", "done", "done", True),
     ],
 )
-def test_of_one_file_the_index_that_got_further_is_believed(
-    tmp_path: Path, mine: str, its: str, state: str, *, told: bool
+def test_index_that_got_further_with_a_file_is_believed(
+    tmp_path: Path, own_state: str, other_state: str, state: str, *, disagreed: bool
 ) -> None:
-    for name, given in (("out", mine), ("1", its)):
+    for name, own in (("out", own_state), ("1", other_state)):
         with create(tmp_path / name) as store:
-            if given in ("done", "missing"):
+            if own in ("done", "missing"):
                 add_video(store, "v5", seed=5)
-            facts = {"num_bytes": 5, "mtime_ns": 5} if given != "pending" else {}
-            store.set_file("/videos/v5.mp4", state=given, reason=f"is {given}", **facts)  # type: ignore[arg-type]
+            facts = {"num_bytes": 5, "mtime_ns": 5} if own != "pending" else {}
+            store.set_file("/videos/v5.mp4", state=own, reason=f"is {own}", **facts)  # type: ignore[arg-type]
     report = merge(tmp_path / "out", tmp_path / "1")
-    record = file(tmp_path / "out", "/videos/v5.mp4")
+    record = read_record(tmp_path / "out", "/videos/v5.mp4")
     assert (record.state, record.reason) == (state, f"is {state}")
-    assert [path for path, _ in report.disagreed] == (["/videos/v5.mp4"] if told else [])
+    assert [path for path, _ in report.disagreed] == (["/videos/v5.mp4"] if disagreed else [])
 
 
 @pytest.mark.parametrize("newer", ["out", "1"])
-def test_of_a_changed_file_the_later_content_is_believed_and_it_is_said(tmp_path: Path, newer: str) -> None:
+def test_later_content_of_a_changed_file_is_believed_and_reported(tmp_path: Path, newer: str) -> None:
     for name in ("out", "1"):
         with create(tmp_path / name) as store:
             seed = 7 if name == newer else 3
@@ -209,33 +211,33 @@ def test_of_a_changed_file_the_later_content_is_believed_and_it_is_said(tmp_path
     older = ({"out", "1"} - {newer}).pop()
     assert [path for path, _ in report.disagreed] == ["/videos/a.mp4"]
     assert f"{tmp_path / newer} is believed, not {tmp_path / older}: its file changed later" in report.disagreed[0][1]
-    assert report.num_segments == (4 if newer == "1" else 0), "what no path holds is not copied"
+    assert report.num_segments == (4 if newer == "1" else 0), "contents without a path are not copied"
     with Store.open(tmp_path / "out") as store:
-        found = [store.video(each.id).fingerprint for each in store.videos()]
-    assert found == ["v7"]
-    assert file(tmp_path / "out", "/videos/a.mp4").mtime_ns == 7
+        fingerprints = [store.video(each.id).fingerprint for each in store.videos()]
+    assert fingerprints == ["v7"]
+    assert read_record(tmp_path / "out", "/videos/a.mp4").mtime_ns == 7
 
 
-def test_damaged_segments_are_left_out_and_encoded_by_the_next_run(tmp_path: Path) -> None:
-    one = build(tmp_path / "1", [0, 1, 2])
+def test_damaged_segments_are_left_out_and_pending(tmp_path: Path) -> None:
+    one = write_index(tmp_path / "1", [0, 1, 2])
     damage(one / "features" / "video.f16", 5 * DIM * 2)  # the second segment of the second video
     report = merge(tmp_path / "out", one)
-    assert counts(report)[:4] == (3, 0, 0, 11)
+    assert get_counts(report)[:4] == (3, 0, 0, 11)
     assert [path for path, _ in report.damaged] == ["/videos/v1.mp4"]
     assert "row 5 is damaged" in report.damaged[0][1]
-    assert file(tmp_path / "out", "/videos/v1.mp4").state == "pending"
+    assert read_record(tmp_path / "out", "/videos/v1.mp4").state == "pending"
     with Store.open(tmp_path / "out") as store:
         assert store.is_complete("v1") is None
         assert store.verify() == []
-    assert merge(tmp_path / "out", one).damaged == report.damaged, "said as long as it is so"
-    assert counts(merge(tmp_path / "out", build(tmp_path / "2", [1]))) == (0, 1, 0, 1, 0, 1)
-    assert file(tmp_path / "out", "/videos/v1.mp4").state == "done"
+    assert merge(tmp_path / "out", one).damaged == report.damaged, "reported each time"
+    assert get_counts(merge(tmp_path / "out", write_index(tmp_path / "2", [1]))) == (0, 1, 0, 1, 0, 1)
+    assert read_record(tmp_path / "out", "/videos/v1.mp4").state == "done"
 
 
-def test_an_interrupted_merge_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_merge_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "BATCH", 6)
-    one, two, whole = (build(tmp_path / name, s) for name, s in (("1", [0, 1, 2]), ("2", [3]), ("all", range(4))))
-    cut_short = 0
+    one, two, whole = (write_index(tmp_path / name, s) for name, s in (("1", [0, 1, 2]), ("2", [3]), ("all", range(4))))
+    num_interrupted = 0
     for stop in range(12):
         calls = 0
 
@@ -246,14 +248,14 @@ def test_an_interrupted_merge_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
                 raise KeyboardInterrupt
 
         report = merge_indexes([one, two], tmp_path / "out", on_progress=interrupt)
-        cut_short += report.interrupted
-    assert 0 < cut_short < 12
+        num_interrupted += report.interrupted
+    assert 0 < num_interrupted < 12
     assert read_index(tmp_path / "out") == read_index(whole)
-    assert sizes(tmp_path / "out") == sizes(whole)
+    assert list_sizes(tmp_path / "out") == list_sizes(whole)
 
 
-def test_progress_counts_to_its_end(tmp_path: Path) -> None:
-    one, two = build(tmp_path / "1", [0, 1]), build(tmp_path / "2", [1, 2])
+def test_progress_reaches_the_total(tmp_path: Path) -> None:
+    one, two = write_index(tmp_path / "1", [0, 1]), write_index(tmp_path / "2", [1, 2])
     seen: list[tuple[int, int]] = []
     merge_indexes([one, two], tmp_path / "out", on_progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
@@ -270,12 +272,12 @@ def prepare(path: Path, ranker: str | None, head: str | None = None) -> Path:
     return path
 
 
-def test_indexes_that_do_not_go_together_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    one = build(prepare(tmp_path / "1", "ucofia"), [0])
-    other = build(prepare(tmp_path / "2", "glscl"), [1])
+def test_incompatible_indexes_are_rejected_before_anything_is_written(tmp_path: Path) -> None:
+    one = write_index(prepare(tmp_path / "1", "ucofia"), [0])
+    other = write_index(prepare(tmp_path / "2", "glscl"), [1])
     with create(tmp_path / "3", fingerprint="tower-2"):
         pass
-    plain = build(tmp_path / "4", [2])
+    plain = write_index(tmp_path / "4", [2])
     for source, rule in (
         (other, r"2: prepared for glscl \(glscl-pr, tokens int8\), cannot be merged with .*1, prepared for ucofia"),
         (tmp_path / "3", r"3: built with tower \(tower-2\), cannot be merged with .*1, built with tower \(tower-1\)"),
@@ -293,7 +295,7 @@ def test_indexes_that_do_not_go_together_are_refused_before_anything_is_written(
     assert [record.path for record in Store.open(plain).files()] == ["/videos/v2.mp4"]
 
 
-def test_what_it_was_made_for_comes_along_and_differences_are_told(tmp_path: Path) -> None:
+def test_aligner_and_head_are_merged_and_differences_noted(tmp_path: Path) -> None:
     empty = prepare(tmp_path / "empty", None)
     one = prepare(tmp_path / "1", "ucofia", "/heads/a.safetensors")
     two = prepare(tmp_path / "2", "ucofia", "/heads/b.safetensors")
@@ -312,17 +314,17 @@ def test_what_it_was_made_for_comes_along_and_differences_are_told(tmp_path: Pat
     ]
 
 
-def test_a_calibration_that_does_not_know_new_segments_is_told(tmp_path: Path) -> None:
-    out, one = build(tmp_path / "out", [0]), build(tmp_path / "1", [1])
+def test_calibration_without_the_new_segments_is_noted(tmp_path: Path) -> None:
+    out, one = write_index(tmp_path / "out", [0]), write_index(tmp_path / "1", [1])
     with create(out) as store:
         store.set_meta(f"{CALIBRATION}.none", b"numbers")
-    told = f"{out}: its calibration does not cover the new segments: run vidret calibrate again"
-    assert merge(out, one).notes == [told]
+    note = f"{out}: its calibration does not cover the new segments: run vidret calibrate again"
+    assert merge(out, one).notes == [note]
     assert merge(out, one).notes == []
 
 
-def test_kept_moments_come_with_their_contents(tmp_path: Path) -> None:
-    one, two = build(tmp_path / "1", [0, 1]), build(tmp_path / "2", [1])
+def test_kept_projected_tokens_are_copied_with_their_contents(tmp_path: Path) -> None:
+    one, two = write_index(tmp_path / "1", [0, 1]), write_index(tmp_path / "2", [1])
     for index, name in ((one, "v0"), (one, "v1"), (two, "v1"), (two, "v8")):
         (index / FOLDER).mkdir(parents=True, exist_ok=True)
         (index / FOLDER / f"{name}.zip").write_text(f"{name} in {index.name}")
@@ -333,7 +335,7 @@ def test_kept_moments_come_with_their_contents(tmp_path: Path) -> None:
     assert merge(tmp_path / "out", one, two).moments == 0
 
 
-def test_a_search_finds_what_it_would_have_found(tmp_path: Path) -> None:
+def test_search_of_a_merged_index_equals_that_of_one_index(tmp_path: Path) -> None:
     films = tmp_path / "films"
     for number, colour in enumerate(COLOURS):
         other = list(COLOURS)[number - 1]
@@ -344,9 +346,9 @@ def test_a_search_finds_what_it_would_have_found(tmp_path: Path) -> None:
     merge(tmp_path / "out", tmp_path / "even", tmp_path / "odd")
     merged, built = (Engine(tmp_path / name, ColourEncoder()) for name in ("out", "all"))
     for query in (*COLOURS, "red -blue", "something else"):
-        mine, its = merged.search(query), built.search(query)
-        assert [(hit.path, hit.score, hit.time, hit.weak) for hit in mine] == [
-            (hit.path, hit.score, hit.time, hit.weak) for hit in its
+        merged_hits, expected_hits = merged.search(query), built.search(query)
+        assert [(hit.path, hit.score, hit.time, hit.weak) for hit in merged_hits] == [
+            (hit.path, hit.score, hit.time, hit.weak) for hit in expected_hits
         ]
         spans = [
             [(m.path, m.start, m.end, m.score) for m in each.locate(query, 9, weak=True)] for each in (merged, built)
@@ -357,7 +359,7 @@ def test_a_search_finds_what_it_would_have_found(tmp_path: Path) -> None:
     assert (again.encoded, again.unchanged, len(again.failed)) == (0, 6, 1), "nothing is encoded again"
 
 
-def test_an_index_whose_first_writer_was_killed_at_once_merges_as_an_empty_one(tmp_path: Path) -> None:
+def test_index_whose_first_writer_was_killed_at_once_is_merged_as_empty(tmp_path: Path) -> None:
     with create(tmp_path / "whole") as store:
         add_video(store, "v0", seed=0)
     for name in ("source", "target"):

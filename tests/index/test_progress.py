@@ -1,4 +1,4 @@
-"""Progress: the share of the segments that are encoded, guessed by size for files that were not opened yet."""
+"""Progress of a run: the share of encoded segments, estimated from the size of files that are not opened yet."""
 
 import random
 
@@ -10,19 +10,19 @@ from vidret.index.progress import Workload
 def naive_share(
     disk_bytes: dict[str, int], opened: dict[str, tuple[int, int]], encoded: dict[str, int], finished: set[str]
 ) -> float:
-    """Compute the share of the work from scratch; ``opened`` has (segments, segments left to encode) of files."""
+    """Compute the share of the work from scratch; ``opened`` has (segments, segments to encode) by file."""
     unopened = [path for path in disk_bytes if path not in opened and path not in finished]
     known_bytes = sum(disk_bytes[path] for path in opened)
     rate = sum(each[0] for each in opened.values()) / known_bytes if known_bytes else 0.0
-    guess = max(len(unopened), rate * sum(disk_bytes[path] for path in unopened))
+    estimate = max(len(unopened), rate * sum(disk_bytes[path] for path in unopened))
     skipped = len(finished - set(opened))
-    done = skipped + sum(left if path in finished else encoded[path] for path, (_, left) in opened.items())
-    total = skipped + guess + sum(left for _, left in opened.values())
+    done = skipped + sum(remaining if path in finished else encoded[path] for path, (_, remaining) in opened.items())
+    total = skipped + estimate + sum(remaining for _, remaining in opened.values())
     return done / total if total else 1.0
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_share_is_what_a_naive_count_gives_and_never_falls(seed: int) -> None:
+def test_share_equals_naive_twin_and_never_falls(seed: int) -> None:
     rng = random.Random(seed)
     disk_bytes = {str(number): rng.choice([0, 10, 1000, 100_000]) for number in range(12)}
     work, opened, encoded, finished = Workload(), dict[str, tuple[int, int]](), dict.fromkeys(disk_bytes, 0), set[str]()
@@ -34,9 +34,9 @@ def test_the_share_is_what_a_naive_count_gives_and_never_falls(seed: int) -> Non
         match rng.choice(["open", "advance", "advance", "advance", "finish"]):
             case "open" if path not in finished:
                 segments = rng.randint(1, 8)
-                left = rng.randint(0, segments)
-                work.open(path, segments, left)
-                opened.setdefault(path, (segments, left))
+                remaining = rng.randint(0, segments)
+                work.open(path, segments, remaining)
+                opened.setdefault(path, (segments, remaining))
             case "advance" if path not in finished:
                 work.advance(path)
                 encoded[path] = min(encoded[path] + 1, opened[path][1]) if path in opened else 0
@@ -50,7 +50,7 @@ def test_the_share_is_what_a_naive_count_gives_and_never_falls(seed: int) -> Non
     assert work.share() == 1.0
 
 
-def test_neither_a_film_nor_many_clips_hide_the_others() -> None:
+def test_share_counts_a_long_film_and_many_short_ones() -> None:
     work = Workload()
     work.add("film", 1_000_000)
     for number in range(100):
@@ -64,7 +64,7 @@ def test_neither_a_film_nor_many_clips_hide_the_others() -> None:
     assert work.share() == 100 / 200
 
 
-def test_what_fails_or_was_stored_before_counts_little() -> None:
+def test_failed_and_stored_files_count_little() -> None:
     work = Workload()
     work.add("junk", 20 << 30)
     for number in range(4):
@@ -75,5 +75,5 @@ def test_what_fails_or_was_stored_before_counts_little() -> None:
     assert work.share() == (1 + 1) / (1 + 2 + 3 * 10)
 
 
-def test_nothing_to_do_is_done() -> None:
+def test_share_of_no_work_is_one() -> None:
     assert Workload().share() == 1.0

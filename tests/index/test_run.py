@@ -1,4 +1,4 @@
-"""Indexing runs: what changes, what fails, what is interrupted, killed and resumed."""
+"""Indexing runs: changed, missing and unreadable files, and interrupted, killed and resumed runs."""
 
 import os
 import random
@@ -30,7 +30,7 @@ from vidret.types import Frames, Sampling, SegmentEmbedding
 from vidret.video.identity import fingerprint, legacy_fingerprint
 
 
-def test_what_is_unchanged_is_not_read_again(tmp_path: Path) -> None:
+def test_unchanged_file_is_not_read_again(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "red.mp4", ("red", 2))
     encoder = ColourEncoder()
     engine = Engine(tmp_path / "index", encoder)
@@ -41,7 +41,7 @@ def test_what_is_unchanged_is_not_read_again(tmp_path: Path) -> None:
     assert encoder.num_frames == before, "not even the start-up check runs the model"
 
 
-def test_where_nothing_changed_no_model_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_is_not_used_if_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_mosaic(tmp_path / "films" / "a.mp4", 2, seed=0)
     Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia").index([tmp_path / "films"])
 
@@ -54,13 +54,13 @@ def test_where_nothing_changed_no_model_is_used(tmp_path: Path, monkeypatch: pyt
     assert (report.unchanged, report.encoded, report.failed) == (1, 0, [])
 
 
-def test_a_broken_encoder_is_refused_before_it_adds_to_an_index(tmp_path: Path) -> None:
+def test_broken_encoder_is_rejected_before_it_adds_to_an_index(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "a.mp4", ("red", 2))
 
     class Broken(ColourEncoder):
         def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-            found = super().encode_frames(batch, tokens=tokens)
-            return [SegmentEmbedding(found[0].video, each.frames, each.times) for each in found]
+            embeddings = super().encode_frames(batch, tokens=tokens)
+            return [SegmentEmbedding(embeddings[0].video, each.frames, each.times) for each in embeddings]
 
     with pytest.raises(EncoderError, match="must give different images different vectors"):
         Engine(tmp_path / "index", Broken()).index([tmp_path / "films"])
@@ -72,7 +72,7 @@ def test_a_broken_encoder_is_refused_before_it_adds_to_an_index(tmp_path: Path) 
     assert Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "films"]).encoded == 1
 
 
-def test_moved_changed_deleted_and_pruned(tmp_path: Path) -> None:
+def test_moved_changed_deleted_and_pruned_files(tmp_path: Path) -> None:
     films = tmp_path / "films"
     write_film(films / "a.mp4", ("red", 2))
     write_film(films / "b.mp4", ("blue", 2))
@@ -98,7 +98,7 @@ def test_moved_changed_deleted_and_pruned(tmp_path: Path) -> None:
     assert read_states(tmp_path / "index") == {"b.mp4": "done"}
 
 
-def test_pruning_leaves_a_drive_that_is_away_alone(tmp_path: Path) -> None:
+def test_pruning_keeps_the_files_of_an_unmounted_drive(tmp_path: Path) -> None:
     here, drive = tmp_path / "here", tmp_path / "drive"
     for name in ("a", "b"):
         write_film(here / f"{name}.mp4", ("red", 2), salt=ord(name))
@@ -110,7 +110,7 @@ def test_pruning_leaves_a_drive_that_is_away_alone(tmp_path: Path) -> None:
     report = engine.index([here], prune=True)
     assert report.pruned is not None
     assert (report.pruned.files, report.unpruned) == (1, [str(drive / "c.mp4")])
-    drive.mkdir()  # where it was mounted
+    drive.mkdir()  # its mount point
     write_film(tmp_path / "here2" / "d.mp4", ("white", 2))
     report = engine.index([here, drive, tmp_path / "her*2", here / "a.mp4"], prune=True)
     assert report.pruned is not None
@@ -125,7 +125,7 @@ def test_pruning_leaves_a_drive_that_is_away_alone(tmp_path: Path) -> None:
     assert read_states(tmp_path / "index") == {"c.mp4": "done", "d.mp4": "done", "e.mp4": "done"}
 
 
-def test_a_named_file_that_comes_back_is_looked_into(tmp_path: Path) -> None:
+def test_listed_file_that_exists_again_is_read(tmp_path: Path) -> None:
     film, away = write_film(tmp_path / "a.mp4", ("red", 2)), tmp_path / "away.mp4"
     manifest = tmp_path / "all.csv"
     manifest.write_text("path\na.mp4\n")
@@ -138,7 +138,7 @@ def test_a_named_file_that_comes_back_is_looked_into(tmp_path: Path) -> None:
     assert (report.linked, report.encoded, report.failed) == (1, 0, [])
 
 
-def test_a_file_that_comes_back_needs_no_encoding(tmp_path: Path) -> None:
+def test_file_that_exists_again_is_not_encoded(tmp_path: Path) -> None:
     films = tmp_path / "films"
     write_film(films / "a.mp4", ("red", 2))
     engine = Engine(tmp_path / "index", ColourEncoder())
@@ -152,23 +152,23 @@ def test_a_file_that_comes_back_needs_no_encoding(tmp_path: Path) -> None:
     assert len(engine.search("red")) == 1
 
 
-# What a file holds
+# Contents of files
 
 
 def write_noise(path: Path, num_frames: int) -> Path:
-    """Write a film of grey noise that nothing compresses, 4.5 kB a frame, 5 frames a second."""
+    """Write a film of incompressible grey noise, 4.5 kB per frame, 5 frames per second."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = cast(Any, container.add_stream("rawvideo", rate=5))
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for _ in range(num_frames):
-            picture = rng.integers(0, 256, (72, 64), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+            image = rng.integers(0, 256, (72, 64), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="yuv420p")))
     return path
 
 
 def pad(path: Path, num_bytes: int, changed: int | None = None) -> None:
-    """Append an MP4 box that no player looks into, of zeros and one byte that is changed."""
+    """Append an MP4 box of zeros that players ignore, with one byte changed."""
     box = bytearray(struct.pack(">I4s", num_bytes, b"free").ljust(num_bytes, b"\0"))
     if changed is not None:
         box[changed] = 1
@@ -176,7 +176,7 @@ def pad(path: Path, num_bytes: int, changed: int | None = None) -> None:
         file.write(box)
 
 
-def test_large_files_that_differ_anywhere_are_two_contents(tmp_path: Path) -> None:
+def test_large_files_that_differ_in_one_byte_are_two_contents(tmp_path: Path) -> None:
     for number in (0, 1):
         film = write_film(tmp_path / "films" / f"{number}.mp4", ("red", 2))
         pad(film, 8 << 20, changed=(3 << 19) + number)
@@ -184,11 +184,11 @@ def test_large_files_that_differ_anywhere_are_two_contents(tmp_path: Path) -> No
     assert (report.encoded, report.linked) == (2, 0)
 
 
-def test_a_download_that_completed_is_read_again(tmp_path: Path) -> None:
+def test_completed_download_is_read_again(tmp_path: Path) -> None:
     film = write_noise(tmp_path / "whole.mkv", 800)
     whole = film.read_bytes()
     mib, middle = 1 << 20, (len(whole) - (1 << 20)) // 2
-    part = bytearray(whole)  # head, tail and a piece of the middle have come, space for the rest is allocated
+    part = bytearray(whole)  # head, tail and a middle piece are written, the rest is allocated
     part[mib:middle] = bytes(middle - mib)
     part[middle + mib : -mib] = bytes(len(whole) - middle - 2 * mib)
     folder = tmp_path / "films"
@@ -205,30 +205,30 @@ def test_a_download_that_completed_is_read_again(tmp_path: Path) -> None:
     assert set(read_contents(tmp_path / "index").values()).isdisjoint(before)
 
 
-class Meddling(ColourEncoder):
-    """Do something to a file once, when the first segments of it have been decoded."""
+class CallingEncoder(ColourEncoder):
+    """An encoder that calls a function once, at the first segment of a file."""
 
-    def __init__(self, act: Callable[[], object]) -> None:
+    def __init__(self, call: Callable[[], object]) -> None:
         super().__init__()
-        self._act: Callable[[], object] | None = act
+        self._call: Callable[[], object] | None = call
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-        found = super().encode_frames(batch, tokens=tokens)
-        if self._act is not None and len(batch) == 1:  # the start-up check has two
-            self._act()
-            self._act = None
-        return found
+        embeddings = super().encode_frames(batch, tokens=tokens)
+        if self._call is not None and len(batch) == 1:  # the start-up check has two
+            self._call()
+            self._call = None
+        return embeddings
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_not_stored_as_what_it_was(tmp_path: Path) -> None:
+def test_file_replaced_while_it_is_read_is_not_stored(tmp_path: Path) -> None:
     red = write_film(tmp_path / "films" / "a.mp4", ("red", 30))
     blue = write_film(tmp_path / "blue.mp4", ("blue", 30))
     size = max(red.stat().st_size, blue.stat().st_size) + 8
     for film in (red, blue):
         pad(film, size - film.stat().st_size)
-    shutil.copystat(red, blue)  # size and time are those of the other
+    shutil.copystat(red, blue)  # same size and modification time
 
-    report = Engine(tmp_path / "index", Meddling(lambda: blue.replace(red))).index([tmp_path / "films"])
+    report = Engine(tmp_path / "index", CallingEncoder(lambda: blue.replace(red))).index([tmp_path / "films"])
     assert (report.encoded, report.failed) == (0, [(str(red), "changed while it was read")])
     with Store.open(tmp_path / "index") as store:
         (name,) = store.fingerprints().values()
@@ -240,14 +240,14 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_stored_as_what_it_was(t
     assert engine.search("red", 1)[0].score < 0.9
 
 
-def test_a_file_that_is_touched_while_it_is_read_is_stored(tmp_path: Path) -> None:
+def test_file_touched_while_it_is_read_is_stored(tmp_path: Path) -> None:
     red = write_film(tmp_path / "films" / "a.mp4", ("red", 30))
-    report = Engine(tmp_path / "index", Meddling(red.touch)).index([tmp_path / "films"])
+    report = Engine(tmp_path / "index", CallingEncoder(red.touch)).index([tmp_path / "films"])
     assert (report.encoded, report.failed) == (1, [])
 
 
-def name_by_sample(index: Path, *films: Path) -> None:
-    """Make an index one of an earlier version, which named contents by a sample."""
+def to_legacy_fingerprints(index: Path, *films: Path) -> None:
+    """Convert an index to an earlier version, whose fingerprints cover a sample of the content."""
     names = {fingerprint(film): legacy_fingerprint(str(film)) for film in films}
     connection = sqlite3.connect(index / "catalog.sqlite")
     with connection:
@@ -258,7 +258,7 @@ def name_by_sample(index: Path, *films: Path) -> None:
     to_format_1(index)
 
 
-def test_an_index_of_an_earlier_version_encodes_nothing_again(tmp_path: Path) -> None:
+def test_index_of_an_earlier_version_is_not_encoded_again(tmp_path: Path) -> None:
     films = tmp_path / "films"
     a, b = (write_film(films / f"{name}.mp4", (name, 2)) for name in ("red", "blue"))
     whole = write_film(tmp_path / "whole.mkv", *[("red", 3), ("blue", 3), ("green", 3)] * 3)
@@ -266,22 +266,22 @@ def test_an_index_of_an_earlier_version_encodes_nothing_again(tmp_path: Path) ->
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
     engine = Engine(tmp_path / "index", ColourEncoder())
     engine.index([films])
-    name_by_sample(tmp_path / "index", a, b, half)
+    to_legacy_fingerprints(tmp_path / "index", a, b, half)
     report = engine.index([films])
     assert (report.unchanged, report.encoded) == (3, 0)
 
     moved = a.rename(films / "moved.mp4")
-    os.utime(b, (10**9, 10**9))  # nothing but the sample says that it is the same
-    half.rename(films / "moved.mkv")  # and what was lost may be there by now
+    os.utime(b, (10**9, 10**9))  # only its sample is the same
+    half.rename(films / "moved.mkv")  # may be complete by now
     report = engine.index([films])
     assert (report.linked, report.encoded, report.missing) == (1, 2, 2)
     assert engine.search("red", 1)[0].path == str(moved)
 
 
-# What is no good video
+# Unreadable files
 
 
-def test_hostile_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
+def test_hostile_files_fail_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "films"
     good = write_film(folder / "good.mp4", ("red", 2))
     write_film(folder / "x" / "one frame.mp4", ("blue", 1 / 5))
@@ -294,7 +294,7 @@ def test_hostile_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
     for name, word in expected.items():
         assert word in reasons[name], f"{name}: {reasons[name]}"
         assert reasons[name].strip()
-    assert dict(engine.failed()) == dict(report.failed), "kept for later"
+    assert dict(engine.failed()) == dict(report.failed), "stored"
 
     again = engine.index([folder])
     assert (again.encoded, again.unchanged) == (0, 2)
@@ -303,23 +303,23 @@ def test_hostile_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
 
 BROKEN_PYAV = """
 import av
-works = av.open
+original = av.open
 def fail(file, *arguments, **options):
     if {part!r} in str(getattr(file, "name", file)):
         raise TypeError("open() got an unexpected keyword argument 'metadata_errors'")
-    return works(file, *arguments, **options)
+    return original(file, *arguments, **options)
 av.open = fail
 """
 
 
 def break_decoders(monkeypatch: pytest.MonkeyPatch, folder: Path, part: str) -> None:
-    """Have decoding processes fail at files whose paths hold a part."""
+    """Make decoding processes fail on files whose paths contain a part."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(BROKEN_PYAV.format(part=part))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
 
 
-def test_a_decoder_that_fails_at_every_file_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_that_fails_on_every_file_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         write_film(tmp_path / "films" / f"{number}.mp4", ("red", 1), salt=number)
     (tmp_path / "films" / "empty.mp4").touch()
@@ -334,7 +334,7 @@ def test_a_decoder_that_fails_at_every_file_is_one_error(tmp_path: Path, monkeyp
     assert engine.index([tmp_path / "films"]).encoded == 3
 
 
-def test_a_decoder_that_fails_at_some_files_fails_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_that_fails_on_some_files_fails_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("odd 1", "odd 2", "good"):
         write_film(tmp_path / "films" / f"{name}.mp4", ("red", 1), salt=ord(name[-1]))
     engine = Engine(tmp_path / "index", ColourEncoder())
@@ -349,7 +349,7 @@ def test_a_decoder_that_fails_at_some_files_fails_those(tmp_path: Path, monkeypa
     assert dict(engine.failed()) == dict(report.failed)
 
 
-def test_a_failed_file_is_tried_again_when_it_changes_or_on_request(tmp_path: Path) -> None:
+def test_failed_file_is_tried_again_after_a_change_or_on_request(tmp_path: Path) -> None:
     films = tmp_path / "films"
     films.mkdir()
     (films / "a.mp4").write_text("not yet")
@@ -362,7 +362,7 @@ def test_a_failed_file_is_tried_again_when_it_changes_or_on_request(tmp_path: Pa
     assert (report.encoded, report.failed) == (1, [])
 
 
-def test_a_truncated_film_is_salvaged_and_says_so(tmp_path: Path) -> None:
+def test_truncated_film_is_salvaged_and_reported(tmp_path: Path) -> None:
     whole = write_film(tmp_path / "whole.mkv", *[("red", 3), ("blue", 3), ("green", 3)] * 3)
     films = tmp_path / "films"
     films.mkdir()
@@ -377,14 +377,14 @@ def test_a_truncated_film_is_salvaged_and_says_so(tmp_path: Path) -> None:
 
 
 class SlowEncoder(ColourEncoder):
-    """Take a moment for each batch."""
+    """An encoder that takes 50 ms per batch."""
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         time.sleep(0.05)
         return super().encode_frames(batch, tokens=tokens)
 
 
-def test_an_interrupt_leaves_a_good_index_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_interrupted_run_leaves_a_valid_index_and_is_resumed(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "long.mp4", *[("red", 3), ("blue", 3)] * 20)
     whole = Engine(tmp_path / "whole", ColourEncoder())
     num_segments = whole.index([tmp_path / "films"]).num_segments
@@ -400,13 +400,13 @@ def test_an_interrupt_leaves_a_good_index_and_the_next_run_goes_on(tmp_path: Pat
     assert first.interrupted
     assert 0 < first.num_segments < num_segments
     engine = Engine(tmp_path / "index", ColourEncoder())
-    assert engine.search("red"), "what is stored can be found"
+    assert engine.search("red"), "stored segments can be searched"
     second = engine.index([tmp_path / "films"])
-    assert first.num_segments + second.num_segments == num_segments, "resumed inside the film"
+    assert first.num_segments + second.num_segments == num_segments, "resumed within the film"
     assert read_contents(tmp_path / "index") == read_contents(tmp_path / "whole")
 
 
-def test_a_broken_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
+def test_failing_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "a.mp4", ("red", 2))
     write_film(tmp_path / "films" / "b.mp4", ("blue", 2))
 
@@ -423,7 +423,7 @@ def test_a_broken_encoder_ends_the_run_and_loses_nothing(tmp_path: Path) -> None
     assert "failed" not in read_states(tmp_path / "index").values()
 
 
-def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
+def test_copies_in_one_run_are_stored_once(tmp_path: Path) -> None:
     film = write_film(tmp_path / "films" / "0.mp4", ("red", 8))
     for number in range(1, 6):
         shutil.copy(film, tmp_path / "films" / f"{number}.mp4")
@@ -432,7 +432,7 @@ def test_copies_indexed_at_once_are_stored_once(tmp_path: Path) -> None:
     assert len(read_contents(tmp_path / "index")) == 2
 
 
-def test_a_missing_path_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
+def test_missing_path_is_an_error_before_the_index_is_created(tmp_path: Path) -> None:
     with pytest.raises(VidretError, match="no such file"):
         Engine(tmp_path / "index", ColourEncoder()).index([tmp_path / "nowhere"])
     assert not (tmp_path / "index").exists()
@@ -447,7 +447,7 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     assert seen[-1].num_files == 1
 
 
-def test_progress_counts_work_and_not_bytes(tmp_path: Path) -> None:
+def test_progress_counts_segments_and_not_bytes(tmp_path: Path) -> None:
     films = tmp_path / "films"
     for number in range(6):
         write_film(films / f"{number}.mp4", ("red", 2 + number / 5))
@@ -511,32 +511,32 @@ def test_index_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, n
     assert set(read_states(index).values()) == {"done"}
 
 
-# What a ranker packs.
+# Packed tokens.
 
 
 @pytest.mark.parametrize("kind", ["ucofia", "trained ucofia", "trained glscl"])
-def test_every_segment_gets_what_its_ranker_packs(kind: str, tmp_path: Path) -> None:
+def test_tokens_of_every_segment_are_those_the_ranker_packs(kind: str, tmp_path: Path) -> None:
     films, encoder, ranker = tmp_path / "films", PatchEncoder(), make_ranker(kind, tmp_path)
-    for seed, seconds in enumerate((2, 9)):
-        write_mosaic(films / f"{seed}.mp4", seconds, seed)
+    for seed, duration_s in enumerate((2, 9)):
+        write_mosaic(films / f"{seed}.mp4", duration_s, seed)
     Engine(tmp_path / "index", encoder, rerank=ranker.name, tokens="float16").index([films])
     expected = {}
     for path in films.iterdir():
         for number, embedding in enumerate(encoder.encode_frames(read_film(path, encoder), tokens=True)):
             expected[path.name, number] = ranker.pack(embedding)
-    found = read_tokens(tmp_path / "index")
-    assert found == expected
-    assert len(found) == 4
-    assert all(found.values())
+    stored = read_tokens(tmp_path / "index")
+    assert stored == expected
+    assert len(stored) == 4
+    assert all(stored.values())
 
 
-def test_an_interrupted_run_goes_on_with_the_same_tokens(tmp_path: Path) -> None:
+def test_resumed_run_stores_the_same_tokens(tmp_path: Path) -> None:
     write_mosaic(tmp_path / "films" / "long.mp4", 60, seed=0)
     whole = Engine(tmp_path / "whole", PatchEncoder(), rerank="ucofia", tokens="float16")
     assert whole.index([tmp_path / "films"]).num_segments == 15
     calls: list[int] = []
 
-    class Tired(PatchEncoder):
+    class FailingEncoder(PatchEncoder):
         def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
             calls.append(len(batch))
             if len(calls) > 6:
@@ -544,7 +544,7 @@ def test_an_interrupted_run_goes_on_with_the_same_tokens(tmp_path: Path) -> None
             return super().encode_frames(batch, tokens=tokens)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        Engine(tmp_path / "index", Tired(), rerank="ucofia", tokens="float16").index([tmp_path / "films"])
+        Engine(tmp_path / "index", FailingEncoder(), rerank="ucofia", tokens="float16").index([tmp_path / "films"])
     assert 0 < len(read_tokens(tmp_path / "index")) < 15
     engine = Engine(tmp_path / "index", PatchEncoder())
     assert engine.index([tmp_path / "films"]).encoded == 1
@@ -553,7 +553,7 @@ def test_an_interrupted_run_goes_on_with_the_same_tokens(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("rerank", ["none", "glscl"])
-def test_for_a_ranker_that_packs_none_no_tokens_are_computed(rerank: str, tmp_path: Path) -> None:
+def test_no_tokens_are_computed_for_a_ranker_that_packs_none(rerank: str, tmp_path: Path) -> None:
     write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
 
     class Thrifty(PatchEncoder):
@@ -567,7 +567,7 @@ def test_for_a_ranker_that_packs_none_no_tokens_are_computed(rerank: str, tmp_pa
     assert set(read_tokens(tmp_path / "index").values()) == {b""}
 
 
-def test_damaged_tokens_are_found_and_packed_again(tmp_path: Path) -> None:
+def test_damaged_tokens_are_detected_and_packed_again(tmp_path: Path) -> None:
     write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
     engine = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia")
     engine.index([tmp_path / "films"])

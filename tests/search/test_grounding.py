@@ -1,4 +1,4 @@
-"""Trained moments of one video: files give what the modules give, what is kept and how long, and how spans settle."""
+"""A grounding head on one video: agreement of files and modules, the cache of files, and postprocessing."""
 
 import copy
 import logging
@@ -49,7 +49,7 @@ WINDOWS = [Window(0, 75), Window(27, 102), Window(55, 130)]  # of 130 frames
 DTYPES = {"int8": torch.int8, "float16": torch.float16}
 
 
-# The twin of settling
+# Naive twin of postprocessing
 
 
 def naive_overlap(one: list[float], other: list[float]) -> float:
@@ -58,31 +58,31 @@ def naive_overlap(one: list[float], other: list[float]) -> float:
     return shared / joined if joined else 0.0
 
 
-def naive_settle(spans: list[list[float]], recipe: str, duration: float) -> list[list[float]]:
-    """Do as the published code does after the head for a benchmark; what is empty or has the score 0 is no answer."""
-    left = []
+def naive_postprocess(spans: list[list[float]], recipe: str, duration: float) -> list[list[float]]:
+    """Postprocess spans as the published code of a benchmark does; empty spans and those of score 0 are dropped."""
+    remaining = []
     for start, end, score in spans:
         clamped = [min(max(start, 0.0), duration), min(max(end, 0.0), duration)]
         unit = {"qvhighlights": 2.0, "charades": 0.1}.get(recipe)
         if unit is not None and end < duration:
             clamped = [round(value / unit) * unit for value in clamped]
         if clamped[1] > clamped[0]:
-            left.append([*clamped, score])
-    found = []
-    while left:
-        best = max(left, key=lambda span: span[2])
-        left.remove(best)
-        found.append(best)
-        for span in left:
+            remaining.append([*clamped, score])
+    kept = []
+    while remaining:
+        best = max(remaining, key=lambda span: span[2])
+        remaining.remove(best)
+        kept.append(best)
+        for span in remaining:
             ratio = naive_overlap(span, best)
             if recipe == "qvhighlights":
                 span[2] *= ratio < 0.7
             elif recipe in ("charades", "ego4d", "tacos"):
                 span[2] *= 1 - ratio
-    return [span for span in found if span[2] > 0]
+    return [span for span in kept if span[2] > 0]
 
 
-# What the tests stand on
+# Fixtures
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,7 +109,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """List how many frames the encoder was given, call by call."""
+    """Return a list to which each call of the encoder adds its number of frames."""
     counts: list[int] = []
     encode = ClipEncoder.encode_layers
 
@@ -122,7 +122,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 class Videos:
-    """A grounder that is asked by file name."""
+    """A grounder with videos by file name."""
 
     def __init__(self, grounder: Grounder, films: Path) -> None:
         self.grounder, self._films = grounder, films
@@ -149,13 +149,13 @@ def list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-# Through files as without
+# Agreement with the modules
 
 
 @pytest.mark.parametrize("tokens", DTYPES)
 @pytest.mark.parametrize("merging", [False, True], ids=["plain", "merging"])
 @pytest.mark.parametrize(("name", "windows", "duration"), [("long.mp4", WINDOWS, 130.0), ("one.mp4", [(0, 1)], 0.5)])
-def test_files_give_what_the_modules_give(
+def test_files_give_the_results_of_the_modules(
     open_videos: Callable[..., Videos],
     head: Path,
     films: Path,
@@ -171,25 +171,27 @@ def test_files_give_what_the_modules_give(
     exact, answer = answer_directly(
         films / name, QUERY, head, encoder, [Window(*window) for window in windows], DTYPES[tokens]
     )
-    found = list(load_projected(videos.prepare(name), device=CPU))
-    assert [window for window, _ in found] == windows
-    for (_, own), other in zip(found, exact, strict=True):
+    loaded = list(load_projected(videos.prepare(name), device=CPU))
+    assert [window for window, _ in loaded] == windows
+    for (_, own), other in zip(loaded, exact, strict=True):
         for kind in ("layers", "scales", "biases"):
             for one, two in zip(getattr(own, kind), getattr(other, kind), strict=True):
                 assert (one is None and two is None) or torch.equal(one, two)
     if merging and name == "long.mp4":
-        biases = [own.biases[-1] for _, own in found]
-        assert any(bias is not None and bias.isneginf().any() for bias in biases), "parts differ in their tokens"
+        biases = [own.biases[-1] for _, own in loaded]
+        assert any(bias is not None and bias.isneginf().any() for bias in biases), (
+            "parts have different numbers of tokens"
+        )
     spans = videos.answer(name, duration)
     np.testing.assert_allclose(spans, postprocess_spans(answer, videos.grounder.card, duration=duration), rtol=1e-6)
     text, film = videos.grounder.read(QUERY), films / name
-    rated = videos.grounder.rate_frames(text, str(film), fingerprint(film))
-    np.testing.assert_allclose(rated, answer.saliency, rtol=1e-6)
+    saliency = videos.grounder.rate_frames(text, str(film), fingerprint(film))
+    np.testing.assert_allclose(saliency, answer.saliency, rtol=1e-6)
     assert len(spans) > 0
-    assert rated.std() > 0 or name == "one.mp4"
+    assert saliency.std() > 0 or name == "one.mp4"
 
 
-def test_answers_follow_the_query_and_the_video(open_videos: Callable[..., Videos]) -> None:
+def test_answers_depend_on_the_query_and_the_video(open_videos: Callable[..., Videos]) -> None:
     videos = open_videos()
     again = open_videos()
     first = videos.answer("short.mp4", 20.0)
@@ -205,9 +207,7 @@ def test_answers_follow_the_query_and_the_video(open_videos: Callable[..., Video
     assert [span.score for span in first] == sorted((span.score for span in first), reverse=True)
 
 
-def test_the_cards_rate_decides_which_frames_are_seen(
-    open_videos: Callable[..., Videos], encoded: list[int], tmp_path: Path
-) -> None:
+def test_frame_rate_is_that_of_the_card(open_videos: Callable[..., Videos], encoded: list[int], tmp_path: Path) -> None:
     for recipe, num_frames in (("qvhighlights", 65), ("charades", 130), ("youtube", 65)):
         encoded.clear()
         videos = open_videos(head=write_head(tmp_path / f"{recipe}.safetensors", recipe))
@@ -216,7 +216,7 @@ def test_the_cards_rate_decides_which_frames_are_seen(
         assert max(encoded) == AT_ONCE
 
 
-def test_no_more_than_a_window_lives_whatever_the_length(
+def test_memory_is_one_window_at_any_length(
     open_videos: Callable[..., Videos], films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most one window of raw layers and two windows of projected tokens are alive at a time."""
@@ -233,10 +233,10 @@ def test_no_more_than_a_window_lives_whatever_the_length(
         return tokens
 
     def count_projected(*parts: Any) -> Any:
-        made = ProjectedVideos(*parts)
-        projected.append(weakref.ref(made.layers[0]))
+        videos_of_window = ProjectedVideos(*parts)
+        projected.append(weakref.ref(videos_of_window.layers[0]))
         most_projected[0] = max(most_projected[0], sum(ref() is not None for ref in projected))
-        return made
+        return videos_of_window
 
     monkeypatch.setattr(ClipEncoder, "encode_layers", count_raw)
     monkeypatch.setattr(vidret.search.projecting, "ProjectedVideos", count_projected)
@@ -250,32 +250,32 @@ def test_no_more_than_a_window_lives_whatever_the_length(
     assert seen["longer.mp4"][1] <= 2
 
 
-# What is kept
+# The cache
 
 
-def test_a_second_query_does_not_look_at_the_video_again(
+def test_second_query_does_not_encode_the_video_again(
     open_videos: Callable[..., Videos], encoded: list[int], films: Path, tmp_path: Path
 ) -> None:
     videos = open_videos()
     first = videos.answer("short.mp4", 20.0)
     assert sum(encoded) == 20
     assert videos.answer("short.mp4", 20.0) == first
-    assert open_videos().answer("short.mp4", 20.0) == first, "nor does another process"
+    assert open_videos().answer("short.mp4", 20.0) == first, "another process does not either"
     moved = tmp_path / "moved.mp4"
     shutil.copy(films / "short.mp4", moved)
     videos.grounder.prepare(str(moved), fingerprint(moved))
     gone = str(tmp_path / "gone.mp4")
-    assert videos.grounder.prepare(gone, fingerprint(moved)).is_file(), "what is kept needs no video"
+    assert videos.grounder.prepare(gone, fingerprint(moved)).is_file(), "a cached file needs no video"
     assert sum(encoded) == 20
     assert len(list_files(tmp_path / "moments")) == 1
 
 
-def test_heads_encoders_and_token_types_do_not_read_each_others(
+def test_heads_encoders_and_token_formats_do_not_share_files(
     open_videos: Callable[..., Videos], encoded: list[int], tmp_path: Path
 ) -> None:
     write_head(tmp_path / "other.safetensors", seed=5)
     write_head(tmp_path / "slower.safetensors", fps=0.5)
-    makers: list[dict[str, Any]] = [
+    variants: list[dict[str, Any]] = [
         {},
         {"tokens": "float16"},
         {"head": tmp_path / "other.safetensors"},
@@ -283,19 +283,19 @@ def test_heads_encoders_and_token_types_do_not_read_each_others(
         {"encoder": make_encoder(merging=True)},
         {"encoder": make_encoder(seed=2)},
     ]
-    places = set()
-    for settings in makers:
+    paths = set()
+    for settings in variants:
         encoded.clear()
         videos = open_videos(**settings)
-        places.add(videos.prepare("short.mp4"))
+        paths.add(videos.prepare("short.mp4"))
         assert encoded, "computed for this one"
         again = open_videos(**settings)
         again.prepare("short.mp4")
         assert sum(encoded) in (10, 20), "once"
-    assert len(places) == len(makers)
+    assert len(paths) == len(variants)
 
 
-def test_a_copy_of_the_heads_file_is_the_same_head(
+def test_copy_of_a_head_shares_its_files(
     open_videos: Callable[..., Videos], encoded: list[int], head: Path, tmp_path: Path
 ) -> None:
     open_videos().prepare("short.mp4")
@@ -308,7 +308,7 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_the_longest_unused_goes_first_and_never_the_newest(open_videos: Callable[..., Videos]) -> None:
+def test_least_recently_used_file_is_dropped_first_and_never_the_newest(open_videos: Callable[..., Videos]) -> None:
     sized = open_videos()
     one = sized.prepare("short.mp4")
     size = one.stat().st_size
@@ -316,18 +316,18 @@ def test_the_longest_unused_goes_first_and_never_the_newest(open_videos: Callabl
     two = videos.prepare("other.mp4")
     age(one, 100)
     age(two, 50)
-    videos.answer("short.mp4", 20.0)  # used now, so that the other is the longest unused
+    videos.answer("short.mp4", 20.0)  # used now, so that the other is the least recently used
     three = videos.prepare("third.mp4")
     assert [path.exists() for path in (one, two, three)] == [True, False, True]
     age(one, 100)
     age(three, 50)
     small = open_videos(limit=10)
     two = small.prepare("other.mp4")
-    assert [path.exists() for path in (one, two, three)] == [False, True, False], "the newest stays, whatever its size"
+    assert [path.exists() for path in (one, two, three)] == [False, True, False], "the newest stays at any size"
     assert small.answer("short.mp4", 20.0)
 
 
-def test_what_was_asked_for_is_never_dropped(open_videos: Callable[..., Videos], encoded: list[int]) -> None:
+def test_kept_file_is_never_dropped(open_videos: Callable[..., Videos], encoded: list[int]) -> None:
     videos = open_videos(limit=10)
     kept = videos.prepare("short.mp4", keep=True)
     age(kept, 1000)
@@ -340,7 +340,7 @@ def test_what_was_asked_for_is_never_dropped(open_videos: Callable[..., Videos],
     assert encoded == []
 
 
-def test_what_a_query_computed_can_be_kept_without_computing_it_again(
+def test_cached_file_can_be_kept_without_computing_it_again(
     open_videos: Callable[..., Videos], encoded: list[int]
 ) -> None:
     videos = open_videos(limit=10)
@@ -354,27 +354,27 @@ def test_what_a_query_computed_can_be_kept_without_computing_it_again(
 
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("damage", ["torn", "foreign", "flipped", "empty"])
-def test_a_damaged_file_is_computed_again_with_a_warning(
+def test_damaged_file_is_computed_again_with_a_warning(
     open_videos: Callable[..., Videos], caplog: pytest.LogCaptureFixture, damage: str, *, keep: bool
 ) -> None:
     videos = open_videos()
-    place = videos.prepare("short.mp4", keep=keep)
-    first, data = videos.answer("short.mp4", 20.0), place.read_bytes()
+    path = videos.prepare("short.mp4", keep=keep)
+    first, data = videos.answer("short.mp4", 20.0), path.read_bytes()
     assert not caplog.records
     middle = len(data) // 2
     flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-    place.write_bytes({"torn": data[:-300], "foreign": b"something else", "flipped": flipped, "empty": b""}[damage])
+    path.write_bytes({"torn": data[:-300], "foreign": b"something else", "flipped": flipped, "empty": b""}[damage])
     assert videos.answer("short.mp4", 20.0) == first
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith(f"{place}: cannot be read (")
+    assert record.getMessage().startswith(f"{path}: cannot be read (")
     assert record.getMessage().endswith("; computed again")
     assert videos.answer("short.mp4", 20.0) == first
     assert len(caplog.records) == 1
-    assert place.exists(), "kept if it was kept"
+    assert path.exists(), "kept if it was kept"
 
 
-def test_a_file_that_another_process_drops_meanwhile_is_computed_again(
+def test_file_dropped_by_another_process_is_computed_again(
     open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch, encoded: list[int]
 ) -> None:
     videos = open_videos()
@@ -391,24 +391,24 @@ def test_a_file_that_another_process_drops_meanwhile_is_computed_again(
     assert sum(encoded) == 40
 
 
-def test_a_file_dropped_between_being_found_and_being_used_is_computed(
+def test_file_dropped_between_check_and_use_is_computed(
     open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = open_videos()
-    place, exists = videos.prepare("short.mp4"), Path.exists
+    cached, exists = videos.prepare("short.mp4"), Path.exists
 
     def drop_after(path: Path) -> bool:
-        there = exists(path)
-        place.unlink(missing_ok=True)
-        return there
+        existed = exists(path)
+        cached.unlink(missing_ok=True)
+        return existed
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "exists", drop_after)
         kept = videos.prepare("short.mp4", keep=True)
-    assert (kept.exists(), place.exists(), kept.parent.name) == (True, False, "kept")
+    assert (kept.exists(), cached.exists(), kept.parent.name) == (True, False, "kept")
 
 
-def test_many_may_ask_of_one_video_at_once(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
+def test_one_video_can_be_queried_from_many_threads(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
     expected = open_videos().answer("short.mp4", 20.0)
     shutil.rmtree(tmp_path / "moments")
     answers: list[Any] = []
@@ -422,30 +422,30 @@ def test_many_may_ask_of_one_video_at_once(open_videos: Callable[..., Videos], t
     for thread in threads:
         thread.join()
     assert answers == [expected] * 4
-    assert len(list_files(tmp_path / "moments")) == 1, "nothing half-written stays"
+    assert len(list_files(tmp_path / "moments")) == 1, "no partial file stays"
 
 
-def test_what_is_not_indexed_any_more_is_forgotten(
+def test_files_of_removed_videos_are_deleted(
     open_videos: Callable[..., Videos], films: Path, head: Path, tmp_path: Path
 ) -> None:
     videos, folder = open_videos(), tmp_path / "moments"
     other = open_videos(head=write_head(tmp_path / "other.safetensors", seed=5))
-    places = [videos.prepare("short.mp4"), videos.prepare("other.mp4", keep=True), other.prepare("other.mp4")]
-    stays = videos.prepare("third.mp4")
-    stale, fresh = stays.with_name("x.zip.1-2.part"), stays.with_name("y.zip.1-2.part")
+    removed = [videos.prepare("short.mp4"), videos.prepare("other.mp4", keep=True), other.prepare("other.mp4")]
+    kept = videos.prepare("third.mp4")
+    stale, fresh = kept.with_name("x.zip.1-2.part"), kept.with_name("y.zip.1-2.part")
     for path in (stale, fresh):
         path.touch()
     age(stale, 2 * vidret.search.grounding.ABANDONED)
     forget_others(folder, {fingerprint(films / "third.mp4")})
-    assert not any(path.exists() for path in places)
-    assert list_files(folder) == sorted(path.relative_to(folder).as_posix() for path in (stays, fresh))
+    assert not any(path.exists() for path in removed)
+    assert list_files(folder) == sorted(path.relative_to(folder).as_posix() for path in (kept, fresh))
     forget_others(tmp_path / "nowhere", set())
 
 
-# Videos that cannot be read as they should
+# Damaged and changed videos
 
 
-def test_a_video_that_cannot_be_read_leaves_nothing(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
+def test_unreadable_video_leaves_no_file(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
     videos, bad = open_videos(), tmp_path / "bad.mp4"
     bad.write_text("no video")
     for path, content in ((str(bad), fingerprint(bad)), (str(tmp_path / "gone.mp4"), "0" * 32)):
@@ -454,9 +454,7 @@ def test_a_video_that_cannot_be_read_leaves_nothing(open_videos: Callable[..., V
     assert list_files(tmp_path / "moments") == []
 
 
-def test_a_file_that_has_changed_is_not_taken_for_what_it_was(
-    open_videos: Callable[..., Videos], films: Path, tmp_path: Path
-) -> None:
+def test_changed_file_is_an_error(open_videos: Callable[..., Videos], films: Path, tmp_path: Path) -> None:
     videos, content = open_videos(), fingerprint(films / "short.mp4")
     with pytest.raises(DecodeError, match=r"other\.mp4: has changed since it was indexed"):
         videos.grounder.prepare(str(films / "other.mp4"), content)
@@ -465,10 +463,10 @@ def test_a_file_that_has_changed_is_not_taken_for_what_it_was(
 
 @pytest.mark.parametrize("at_once", [1, AT_ONCE])
 @pytest.mark.parametrize("lost", ["middle", "end"])
-def test_frames_that_cannot_be_read_look_like_the_one_before(
+def test_unreadable_frame_is_replaced_by_the_one_before(
     open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: str, at_once: int
 ) -> None:
-    # Read by PyAV: what Decord gives for the last frame before a damage is not always the same.
+    # Read by PyAV: Decord's last frame before the damage is not reproducible.
     film = write_numbers(tmp_path / "torn.mp4", range(60), codec="mpeg4")
     data = bytearray(film.read_bytes())
     start = data.index(b"mdat")
@@ -477,13 +475,13 @@ def test_frames_that_cannot_be_read_look_like_the_one_before(
     bad = slice(start + 4 + int(first * size), start - 4 + int(last * size))
     data[bad] = bytes(bad.stop - bad.start)
     film.write_bytes(data)
-    reader_says = readable(film)
-    num_lost = 60 - len(reader_says)
+    readable = list_readable(film)
+    num_lost = 60 - len(readable)
     assert 3 < num_lost < 50
-    assert (59 in reader_says) == (lost == "middle")
+    assert (59 in readable) == (lost == "middle")
 
     def stand_in(number: int) -> int:
-        return max(each for each in reader_says if each <= number)
+        return max(each for each in readable if each <= number)
 
     encoder = copy.copy(make_encoder())
     encoder.sampling = Sampling(at_once)
@@ -493,45 +491,43 @@ def test_frames_that_cannot_be_read_look_like_the_one_before(
         [torch.from_numpy(np.concatenate([part.layers[layer] for part in parts]))[None] for layer in range(NUM_LAYERS)],
         dtype=torch.int8,
     )
-    ((window, found),) = load_projected(videos.grounder.prepare(str(film), fingerprint(film)), device=CPU)
+    ((window, loaded),) = load_projected(videos.grounder.prepare(str(film), fingerprint(film)), device=CPU)
     assert window == (0, 60)
-    for own, other in zip(found.layers, exact.layers, strict=True):
+    for own, other in zip(loaded.layers, exact.layers, strict=True):
         assert torch.equal(own, other)
     assert f"{60 - num_lost} of 60 chosen frames could be read: damaged" in caplog.text
 
 
-def readable(film: Path) -> list[int]:
-    """List the frames of a film of one a second that can be read."""
+def list_readable(film: Path) -> list[int]:
+    """Return the indices of the readable frames of a film with one frame per second."""
     from vidret.video.decode import read_frames
 
     return [int(moment) for moment in read_frames(str(film), indices=range(60)).times]
 
 
-def test_a_truncated_file_has_the_windows_of_what_is_left(
+def test_truncated_file_has_windows_of_its_readable_frames(
     open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     film = write_numbers(tmp_path / "cut.mp4", range(130), container_options={"movflags": "faststart"})
     os.truncate(film, int(film.stat().st_size * 0.8))
-    found = list(load_projected(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
-    assert 75 < found[-1][0].last < 130
-    assert f"{found[-1][0].last} of 130 frames could be read: truncated" in caplog.text
+    loaded = list(load_projected(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+    assert 75 < loaded[-1][0].last < 130
+    assert f"{loaded[-1][0].last} of 130 frames could be read: truncated" in caplog.text
 
 
-def test_a_head_sees_what_comes_before_a_gap(
+def test_head_sees_frames_before_a_gap(
     open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, encoded: list[int]
 ) -> None:
     stamps = [*range(30), 9_000_000, 9_000_001]
     film = write_numbers(tmp_path / "gap.mkv", range(32), pts=stamps)
-    found = list(load_projected(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
-    assert [window for window, _ in found] == [Window(0, 30)]
+    loaded = list(load_projected(open_videos().grounder.prepare(str(film), fingerprint(film)), device=CPU))
+    assert [window for window, _ in loaded] == [Window(0, 30)]
     assert sum(encoded) == 30
     assert "shows no new frame from 29 s to 9000000 s" in caplog.text
     assert "the head sees what comes before the first gap" in caplog.text
 
 
-def test_frames_that_stand_still_are_seen_as_long_as_they_are_shown(
-    open_videos: Callable[..., Videos], tmp_path: Path
-) -> None:
+def test_frame_shown_for_longer_is_repeated(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
     slides = write_numbers(tmp_path / "slides.mkv", [3, 8, 5], pts=[0, 20, 100], codec="ffv1", pix_fmt="bgr0")
     steady = write_numbers(tmp_path / "steady.mkv", [3] * 20 + [8] * 80 + [5], codec="ffv1", pix_fmt="bgr0")
     stills, frames = (
@@ -544,7 +540,7 @@ def test_frames_that_stand_still_are_seen_as_long_as_they_are_shown(
 
 
 @pytest.mark.parametrize(
-    ("cuts", "places", "total"),
+    ("cuts", "indices", "num_frames"),
     [
         ([(0, 0.0, 2.0), (1, 2.0, 4.9)], [0, 1], 2),
         ([(0, 0.0, 2.0), (1, 2.0, 4.0), (2, 4.0, 5.1)], [0, 1, 2], 3),
@@ -553,11 +549,13 @@ def test_frames_that_stand_still_are_seen_as_long_as_they_are_shown(
         ([(0, 0.0, 0.3)], [0], 1),
     ],
 )
-def test_segments_of_one_frame_have_places(cuts: list[tuple[int, float, float]], places: list[int], total: int) -> None:
-    assert place_frames(cuts, 0.5) == (places, total)
+def test_one_frame_segments_are_placed(
+    cuts: list[tuple[int, float, float]], indices: list[int], num_frames: int
+) -> None:
+    assert place_frames(cuts, 0.5) == (indices, num_frames)
 
 
-# Wrong heads
+# Invalid heads
 
 
 @pytest.mark.parametrize(
@@ -569,16 +567,16 @@ def test_segments_of_one_frame_have_places(cuts: list[tuple[int, float, float]],
         ({"suppression": "gaussian", "threshold": 0.0}, VidretError, "sigma must be positive, got 0.0"),
     ],
 )
-def test_a_head_for_another_encoder_is_refused_when_opened(
+def test_head_for_another_encoder_is_rejected_when_opened(
     open_videos: Callable[..., Videos], tmp_path: Path, changes: dict[str, Any], kind: type[VidretError], sentence: str
 ) -> None:
     wrong = write_head(tmp_path / "wrong.safetensors", **changes)
-    with pytest.raises(kind, match=sentence) as caught:
+    with pytest.raises(kind, match=sentence) as raised:
         open_videos(head=wrong)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_head_of_another_width_is_refused_with_the_first_video(
+def test_head_of_another_width_is_rejected_at_the_first_video(
     open_videos: Callable[..., Videos], tmp_path: Path
 ) -> None:
     videos = open_videos(head=write_head(tmp_path / "wide.safetensors", width=64))
@@ -586,7 +584,7 @@ def test_a_head_of_another_width_is_refused_with_the_first_video(
         videos.prepare("short.mp4")
 
 
-def test_what_is_no_head_or_has_no_layers_is_told_in_a_sentence(
+def test_invalid_head_encoder_or_tokens_are_rejected(
     open_videos: Callable[..., Videos], head: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got colours"):
@@ -600,7 +598,7 @@ def test_what_is_no_head_or_has_no_layers_is_told_in_a_sentence(
         open_videos(head=tmp_path / "text.safetensors")
 
 
-def test_a_head_made_for_another_encoder_of_the_same_widths_is_warned_of(
+def test_head_for_another_encoder_of_the_same_widths_is_warned_about(
     open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     open_videos()
@@ -609,18 +607,16 @@ def test_a_head_made_for_another_encoder_of_the_same_widths_is_warned_of(
     assert "h.safetensors: was made for ViT-B-32/laion, and reads tiny" in caplog.text
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(
-    open_videos: Callable[..., Videos], tmp_path: Path
-) -> None:
+def test_unwritable_folder_is_an_error(open_videos: Callable[..., Videos], tmp_path: Path) -> None:
     (tmp_path / "moments").write_text("in the way")
     with pytest.raises(StoreError, match="cannot be written"):
         open_videos().answer("short.mp4", 20.0)
 
 
-# Settling
+# Postprocessing
 
 
-def draw_answer(seed: int, *, duration: float = 31.3, num_spans: int = 40) -> GroundingResult:
+def draw_result(seed: int, *, duration: float = 31.3, num_spans: int = 40) -> GroundingResult:
     rng = np.random.default_rng(seed)
     middles, halves = rng.uniform(-4, duration + 4, num_spans), rng.gamma(1.0, 4.0, num_spans)
     scores = np.sort(rng.random(num_spans))[::-1]
@@ -635,47 +631,47 @@ def make_card(recipe: str, **changes: Any) -> HeadCard:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_spans_are_settled_as_each_benchmark_does(recipe: str, seed: int) -> None:
-    answer = draw_answer(seed)
-    found = postprocess_spans(answer, make_card(recipe), duration=31.3)
-    expected = naive_settle(answer.spans.tolist(), recipe, 31.3)
-    assert len(found) == len(expected)
-    np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
-    assert all(0 <= span.start < span.end <= np.float32(31.3) for span in found)
+def test_spans_are_postprocessed_as_in_each_benchmark(recipe: str, seed: int) -> None:
+    result = draw_result(seed)
+    spans = postprocess_spans(result, make_card(recipe), duration=31.3)
+    expected = naive_postprocess(result.spans.tolist(), recipe, 31.3)
+    assert len(spans) == len(expected)
+    np.testing.assert_allclose(np.array(spans), np.array(expected), atol=1e-5)
+    assert all(0 <= span.start < span.end <= np.float32(31.3) for span in spans)
 
 
-def test_hard_suppression_leaves_out_and_linear_lowers() -> None:
+def test_hard_suppression_drops_and_linear_lowers_spans() -> None:
     rows = [[0, 10, 0.9], [1, 10, 0.8], [20, 30, 0.7], [0, 4, 0.6]]
-    answer = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
-    hard = postprocess_spans(answer, make_card("tacos", suppression="hard"), duration=40)
+    result = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
+    hard = postprocess_spans(result, make_card("tacos", suppression="hard"), duration=40)
     assert [(span.start, span.end) for span in hard] == [(0, 10), (20, 30), (0, 4)]
     assert [span.score for span in hard] == pytest.approx([0.9, 0.7, 0.6])
-    strict = postprocess_spans(answer, make_card("tacos", suppression="hard", threshold=0.3), duration=40)
+    strict = postprocess_spans(result, make_card("tacos", suppression="hard", threshold=0.3), duration=40)
     assert [span.start for span in strict] == [0, 20]
-    linear = postprocess_spans(answer, make_card("tacos"), duration=40)
+    linear = postprocess_spans(result, make_card("tacos"), duration=40)
     assert [span.score for span in linear] == pytest.approx([0.9, 0.7, 0.6 * 0.6, 0.8 * 0.1 * 0.7], rel=1e-5)
-    soft = postprocess_spans(answer, make_card("tacos", suppression="gaussian"), duration=40)
+    soft = postprocess_spans(result, make_card("tacos", suppression="gaussian"), duration=40)
     assert len(soft) == 4
     assert soft[0].score == pytest.approx(0.9)
-    plain = postprocess_spans(answer, make_card("tvsum"), duration=40)
+    plain = postprocess_spans(result, make_card("tvsum"), duration=40)
     assert [span.score for span in plain] == pytest.approx([0.9, 0.8, 0.7, 0.6])
 
 
-def test_what_lies_outside_or_becomes_empty_is_left_out() -> None:
+def test_spans_outside_the_video_or_empty_are_dropped() -> None:
     rows = [[-9, -2, 0.9], [50, 60, 0.8], [4.2, 4.6, 0.7], [-3, 5, 0.6], [37, 47, 0.5]]
-    answer = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
-    found = postprocess_spans(answer, make_card("qvhighlights"), duration=41.5)
-    assert [(span.start, span.end) for span in found] == [(0.0, 4.0), (37.0, 41.5)], "the video's end is not rounded"
+    result = GroundingResult(np.array(rows, np.float32), np.zeros(1, np.float32))
+    spans = postprocess_spans(result, make_card("qvhighlights"), duration=41.5)
+    assert [(span.start, span.end) for span in spans] == [(0.0, 4.0), (37.0, 41.5)], "the video's end is not rounded"
     none = postprocess_spans(
         GroundingResult(np.zeros((0, 3), np.float32), np.zeros(1, np.float32)), make_card("tacos"), duration=9
     )
     assert none == []
 
 
-# Heads that find highlights alone
+# Highlight heads
 
 
-def test_highlights_are_where_the_saliency_stands_out() -> None:
+def test_highlights_are_spans_of_high_saliency() -> None:
     saliency = np.full(60, 0.1, np.float32)
     saliency[10:16], saliency[40:45] = 0.9, 0.6
     first, second, *others = find_highlights(saliency, fps=0.5, duration=119.0, limit=5)
@@ -685,26 +681,26 @@ def test_highlights_are_where_the_saliency_stands_out() -> None:
     assert all(0 <= span.start < span.end <= 119 for span in others)
 
 
-def test_a_short_highlight_video_is_one_span() -> None:
+def test_short_video_is_one_highlight() -> None:
     ((start, end, score),) = find_highlights(np.array([0.3], np.float32), fps=0.5, duration=0.7, limit=5)
     assert (start, end, score) == pytest.approx((0.0, 0.7, 0.3))
 
 
 @pytest.mark.parametrize("recipe", ["youtube", "tvsum"])
-def test_a_head_of_highlights_answers_with_spans_of_them(
+def test_highlight_head_answers_with_spans(
     open_videos: Callable[..., Videos], films: Path, tmp_path: Path, recipe: str
 ) -> None:
     videos = open_videos(head=write_head(tmp_path / "highlights.safetensors", recipe, boundaries=False))
     spans = videos.answer("long.mp4")
     text, film = videos.grounder.read(QUERY), films / "long.mp4"
-    rated = videos.grounder.rate_frames(text, str(film), fingerprint(film))
-    assert len(rated) == 65
+    saliency = videos.grounder.rate_frames(text, str(film), fingerprint(film))
+    assert len(saliency) == 65
     assert spans
     assert [span.score for span in spans] == sorted((span.score for span in spans), reverse=True)
-    for place, span in enumerate(spans):
+    for index, span in enumerate(spans):
         frames = [frame for frame in range(65) if span.start <= 2 * frame + 1 < span.end]
-        score = float(np.mean(rated[frames]))
-        for better in spans[:place]:
+        score = float(np.mean(saliency[frames]))
+        for better in spans[:index]:
             score *= 1 - naive_overlap(list(span), list(better))
         assert span.score == pytest.approx(score, rel=1e-5)
         assert 0 <= span.start < span.end <= 130

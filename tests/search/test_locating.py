@@ -1,4 +1,4 @@
-"""Moments of many videos: how a head's probabilities and a search's scores make one order, and who found what."""
+"""Moments of several videos: the order of a head's probabilities and a search's scores, and weak moments."""
 
 import math
 import shutil
@@ -18,7 +18,7 @@ from vidret.search.queries import encode_queries
 from vidret.search.ranking import FrameRanker
 from vidret.types import Hit, Moment, TextEmbedding
 
-ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the whole ranked list
+ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
 QUERIES = ("a dog on a beach", "two people ride bikes", "rain")
 FIRSTS = {"a.mp4": 0, "b.mp4": 60, "c.mp4": 120, "d.mp4": 180}
 
@@ -31,7 +31,7 @@ def _pools() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make films, heads and an index that knows one of these."""
+    """Make films, heads and an index prepared for one of the heads."""
     folder = tmp_path_factory.mktemp("made")
     for name, first in FIRSTS.items():
         write_numbers(folder / "films" / name, range(first, first + 25))
@@ -49,34 +49,34 @@ def engine(made: Path) -> Iterator[Engine]:
         yield engine
 
 
-def find(moments: list[Moment], path: str) -> list[Moment]:
+def select(moments: list[Moment], path: str) -> list[Moment]:
     return [moment for moment in moments if moment.path == path]
 
 
-def naive_shares(hits: list[Hit], temperature: float) -> dict[str, float]:
+def naive_probabilities(hits: list[Hit], temperature: float) -> dict[str, float]:
     total = sum(math.exp(hit.score / temperature) for hit in hits)
     return {hit.path: math.exp(hit.score / temperature) / total for hit in hits}
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_score_is_the_chance_of_the_span_times_the_share_of_the_video(engine: Engine, query: str) -> None:
+def test_score_is_the_probability_of_the_span_times_that_of_the_video(engine: Engine, query: str) -> None:
     hits = engine.search(query, 3)
-    shares = naive_shares(hits, engine.ranker.temperature)
+    probabilities = naive_probabilities(hits, engine.ranker.temperature)
     moments = engine.locate(query, 1000, videos=3, **ALL)
-    assert {moment.path for moment in moments} == set(shares)
-    for path, share in shares.items():
+    assert {moment.path for moment in moments} == set(probabilities)
+    for path, probability in probabilities.items():
         alone = engine.locate(query, 1000, video=path, **ALL)
-        among = find(moments, path)
-        assert [(m.start, m.end) for m in among] == [(m.start, m.end) for m in alone], "wherever else one looks"
-        np.testing.assert_allclose([m.score for m in among], [share * m.score for m in alone], rtol=1e-5)
+        among = select(moments, path)
+        assert [(m.start, m.end) for m in among] == [(m.start, m.end) for m in alone]
+        np.testing.assert_allclose([m.score for m in among], [probability * m.score for m in alone], rtol=1e-5)
         assert all(0 < moment.score < 1 for moment in alone)
         assert {moment.by for moment in (*alone, *among)} == {"head"}
     scores = [moment.score for moment in moments]
     assert scores == sorted(scores, reverse=True)
-    assert sum(max(m.score for m in find(moments, path)) for path in shares) < 1
+    assert sum(max(m.score for m in select(moments, path)) for path in probabilities) < 1
 
 
-def test_the_best_moments_of_a_doubtful_video_come_after_those_of_a_sure_one(
+def test_moments_of_a_certain_video_rank_before_those_of_uncertain_ones(
     engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = encode_queries(["rain"], engine.encoder)[0]
@@ -102,14 +102,14 @@ def test_the_best_moments_of_a_doubtful_video_come_after_those_of_a_sure_one(
     assert locator.locate(text, [], 5, **ALL) == []
 
 
-def test_k_takes_the_best_and_videos_are_as_many_as_asked(engine: Engine) -> None:
+def test_k_limits_moments_and_videos_limits_videos(engine: Engine) -> None:
     everything = engine.locate("rain", 1000, **ALL)
     assert len({moment.path for moment in everything}) == len(FIRSTS)
     assert engine.locate("rain", 7, **ALL) == everything[:7]
     assert len({moment.path for moment in engine.locate("rain", 1000, videos=1, **ALL)}) == 1
 
 
-def test_without_a_head_the_curve_answers(made: Path) -> None:
+def test_curve_locates_moments_without_a_head(made: Path) -> None:
     with Engine(made / "index", make_encoder(), head="none") as engine:
         assert engine.grounder is None
         moments = engine.locate("rain", 5, **ALL)
@@ -118,7 +118,7 @@ def test_without_a_head_the_curve_answers(made: Path) -> None:
         assert {moment.by for moment in engine.locate("rain", 5, video=path, **ALL)} == {"curve"}
 
 
-def test_a_head_of_highlights_locates_too(made: Path, tmp_path: Path) -> None:
+def test_highlight_head_locates_moments(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "index", tmp_path / "index")
     with Engine(tmp_path / "index", make_encoder(), head=made / "highlights.safetensors") as engine:
         moments = engine.locate("rain", 9, video=made / "films" / "a.mp4", **ALL)
@@ -127,7 +127,7 @@ def test_a_head_of_highlights_locates_too(made: Path, tmp_path: Path) -> None:
             assert (moment.by, 0 <= moment.start < moment.end <= 25, 0 < moment.score < 1) == ("head", True, True)
 
 
-def test_weak_is_what_the_search_said_and_for_one_video_what_its_frames_say(
+def test_weak_is_set_by_the_search_or_for_a_single_video_by_its_frames(
     engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searcher, path = engine._searcher, str(made / "films" / "b.mp4")
@@ -144,7 +144,7 @@ def test_weak_is_what_the_search_said_and_for_one_video_what_its_frames_say(
         assert {moment.weak for moment in engine.locate("rain", 50, video=path, **ALL)} == {weak}
 
 
-def test_a_video_that_cannot_be_read_is_left_out_with_a_warning(
+def test_unreadable_video_is_left_out_with_a_warning(
     made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(made / "films", tmp_path / "films")
@@ -160,27 +160,29 @@ def test_a_video_that_cannot_be_read_is_left_out_with_a_warning(
         (tmp_path / "films" / "b.mp4").unlink()
         (tmp_path / "films" / "a.mp4").unlink()
         names = {Path(moment.path).name for moment in engine.locate("rain", 1000, **ALL)}
-        assert names == {"c.mp4", "d.mp4"}, "what is gone is not found, though its tokens are kept"
-        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), "asked for by name, they answer"
+        assert names == {"c.mp4", "d.mp4"}, "missing videos are not searched, though their tokens are kept"
+        assert engine.locate("rain", 3, video=tmp_path / "films" / "a.mp4", **ALL), (
+            "a missing video is located by its path"
+        )
 
 
-def test_times_are_rated_between_frames(engine: Engine, made: Path) -> None:
+def test_saliency_is_interpolated_between_frames(engine: Engine, made: Path) -> None:
     path = made / "films" / "a.mp4"
     grounder = engine.grounder
     assert grounder is not None
     record = engine._store.video(engine._find_video(path))
     frames = grounder.rate_frames(grounder.read("rain"), str(path), record.fingerprint)
     assert len(frames) == 25
-    found = engine.rate("rain", path, np.array([0.0, 0.5, 1.5, 2.0, 24.5, 99.0]))
+    saliency = engine.rate("rain", path, np.array([0.0, 0.5, 1.5, 2.0, 24.5, 99.0]))
     expected = [frames[0], frames[0], frames[1], (frames[1] + frames[2]) / 2, frames[24], frames[24]]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(saliency, expected, rtol=1e-6)
     with Engine(made / "index", make_encoder(), head="none") as plain:
         curve = plain.curve("rain", path)
         np.testing.assert_allclose(plain.rate("rain", path, curve.times), curve.scores, rtol=1e-6)
 
 
 @pytest.mark.parametrize("head", ["none", "head", "highlights"])
-def test_times_are_those_of_a_player_where_sound_comes_first(made: Path, tmp_path: Path, head: str) -> None:
+def test_times_agree_with_a_player_if_sound_starts_first(made: Path, tmp_path: Path, head: str) -> None:
     write_numbers(tmp_path / "films" / "early.mp4", range(25), shift=0, audio=True)
     write_numbers(tmp_path / "films" / "late.mp4", range(25), shift=7, audio=True)
     chosen = head if head == "none" else made / f"{head}.safetensors"
@@ -198,7 +200,7 @@ def test_times_are_those_of_a_player_where_sound_comes_first(made: Path, tmp_pat
 
 
 @pytest.mark.parametrize("head", ["none", "head"])
-def test_no_moment_lasts_over_a_gap(made: Path, tmp_path: Path, head: str) -> None:
+def test_no_moment_crosses_a_gap(made: Path, tmp_path: Path, head: str) -> None:
     stamps = [*range(25), *range(5_000_000, 5_000_025)]
     film = write_numbers(tmp_path / "films" / "gap.mkv", range(50), pts=stamps)
     chosen = head if head == "none" else made / f"{head}.safetensors"
@@ -212,8 +214,8 @@ def test_no_moment_lasts_over_a_gap(made: Path, tmp_path: Path, head: str) -> No
     assert any(moment.start >= 4_999_980 for moment in moments) == (head == "none")
 
 
-class Poor:
-    """An encoder that has no layers to give."""
+class EncoderWithoutLayers:
+    """An encoder that does not provide layers."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.name, self.dim, self.fingerprint = encoder.name, encoder.dim, encoder.fingerprint
@@ -225,8 +227,8 @@ class Poor:
         return self._encoder.encode_text(texts)
 
 
-def test_an_encoder_without_layers_searches_but_does_not_ask_a_head(made: Path) -> None:
-    with Engine(made / "index", Poor(make_encoder())) as engine:  # type: ignore[arg-type]
+def test_encoder_without_layers_searches_but_rejects_a_head(made: Path) -> None:
+    with Engine(made / "index", EncoderWithoutLayers(make_encoder())) as engine:  # type: ignore[arg-type]
         assert engine.search("rain")
         with pytest.raises(
             VidretError, match=r"head\.safetensors: must have a CLIP model of ours as encoder, got tiny"
@@ -234,7 +236,7 @@ def test_an_encoder_without_layers_searches_but_does_not_ask_a_head(made: Path) 
             engine.locate("rain")
 
 
-def test_what_cannot_be_rated_is_an_error(made: Path, tmp_path: Path) -> None:
+def test_saliency_of_an_unreadable_or_unknown_video_is_an_error(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "films", tmp_path / "films")
     with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
         engine.index([tmp_path / "films"])

@@ -1,4 +1,4 @@
-"""Rankers: what they pack comes back, and scores as the aligners do on vectors that were never stored."""
+"""Rankers: stored segments score as the aligners score the same vectors without storing them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ LEVELS = {
     "trained ucofia": ("segment", "frames", "words"),
     "trained glscl": ("pooled", "concepts"),
 }
-# What float16 does to vectors of length 1, and 8 bits to tokens: how far a level may be from the exact one.
+# Tolerance of a level for unit vectors in float16, and for tokens in 8 bits.
 FLOAT16, INT8 = 1e-4, 2e-3
 LENGTHS = (1, 4, 12, 3, 7, 4)
 TEXTS = (
@@ -43,7 +43,7 @@ TEXTS = (
 def naive_frames(
     kind: str, texts: Sequence[TextEmbedding], segments: Sequence[SegmentEmbedding]
 ) -> tuple[list[Tensor], Tensor]:
-    """Take the mean of each segment's four best frames, or the cosine with the mean of all, by loops."""
+    """Return the mean of each segment's four best frames, or the cosine with the mean of all, by loops."""
     scores, best = torch.zeros(len(texts), len(segments)), torch.zeros(len(texts), len(segments), dtype=torch.long)
     for row, text in enumerate(texts):
         for column, segment in enumerate(segments):
@@ -61,8 +61,8 @@ def make_all() -> tuple[list[TextEmbedding], list[SegmentEmbedding]]:
     return [make_text(text) for text in TEXTS], [make_segment(length, seed) for seed, length in enumerate(LENGTHS)]
 
 
-def bounds(kind: str, tokens: str) -> dict[str, float]:
-    """Say how far each level of what was stored may be from what was not."""
+def find_tolerances(kind: str, tokens: str) -> dict[str, float]:
+    """Return the tolerance of each level of stored segments."""
     words = FLOAT16 if tokens == "float16" else INT8
     return dict.fromkeys(LEVELS[kind], FLOAT16) | {"words": words}
 
@@ -72,45 +72,45 @@ def bounds(kind: str, tokens: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("tokens", ["float16", "int8"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_stored_scores_as_what_was_never_stored(kind: str, tokens: str, tmp_path: Path) -> None:
+def test_stored_segments_score_as_the_aligner_scores_them(kind: str, tokens: str, tmp_path: Path) -> None:
     texts, segments = make_all()
     ranker = make_ranker(kind, tmp_path, tokens=tokens)
     ids = store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
-    found = score_stored(tmp_path / "index", ranker, texts, ids)
+    stored = score_stored(tmp_path / "index", ranker, texts, ids)
     levels, best = (
         naive_frames(kind, texts, segments) if kind in ("none", "mean") else score_directly(kind, texts, segments)
     )
-    assert tuple(found.scores) == tuple(ranker.weights) == LEVELS[kind]
-    for (name, level), expected in zip(found.scores.items(), levels, strict=True):
-        np.testing.assert_allclose(level, expected.numpy(), atol=bounds(kind, tokens)[name], rtol=0)
-    assert np.array_equal(found.best, best.numpy())
+    assert tuple(stored.scores) == tuple(ranker.weights) == LEVELS[kind]
+    for (name, level), expected in zip(stored.scores.items(), levels, strict=True):
+        np.testing.assert_allclose(level, expected.numpy(), atol=find_tolerances(kind, tokens)[name], rtol=0)
+    assert np.array_equal(stored.best, best.numpy())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_segments_score_depends_on_nothing_but_it_and_the_text(kind: str, tmp_path: Path) -> None:
+def test_score_depends_only_on_the_segment_and_the_text(kind: str, tmp_path: Path) -> None:
     texts, segments = make_all()
     ranker = make_ranker(kind, tmp_path)
     ids = store_all(tmp_path / "index", segments, [ranker.pack(segment) for segment in segments])
     whole = score_stored(tmp_path / "index", ranker, texts, ids)
     order = [3, 0, 5, 2, 4, 1]
-    turned = score_stored(tmp_path / "index", ranker, texts[::-1], [ids[place] for place in order])
+    reordered = score_stored(tmp_path / "index", ranker, texts[::-1], [ids[index] for index in order])
     for name, level in whole.scores.items():
-        np.testing.assert_allclose(turned.scores[name][::-1], level[:, order], atol=2e-6, rtol=0)
-    assert np.array_equal(turned.best[::-1], whole.best[:, order])
+        np.testing.assert_allclose(reordered.scores[name][::-1], level[:, order], atol=2e-6, rtol=0)
+    assert np.array_equal(reordered.best[::-1], whole.best[:, order])
     for row, text in enumerate(texts):
-        for column, each in enumerate(ids):
-            alone = score_stored(tmp_path / "index", ranker, [text], [each])
+        for column, segment_id in enumerate(ids):
+            alone = score_stored(tmp_path / "index", ranker, [text], [segment_id])
             for name, level in whole.scores.items():
                 assert float(alone.scores[name][0, 0]) == pytest.approx(float(level[row, column]), abs=2e-6)
             assert alone.best[0, 0] == whole.best[row, column]
 
 
-def test_what_was_packed_is_the_same_each_time_and_small(tmp_path: Path) -> None:
+def test_packing_is_reproducible_and_small(tmp_path: Path) -> None:
     _, segments = make_all()
     for kind in KINDS:
         ranker, again = make_ranker(kind, tmp_path), make_ranker(kind, tmp_path)
         assert [ranker.pack(each) for each in segments] == [again.pack(each) for each in segments]
-    # The class token and three patches a frame, 16 or 8 bits a number: a quarter and an eighth of all 16 in float32.
+    # The class token and three patches per frame, at 16 or 8 bits per number.
     sizes = {
         tokens: len(make_ranker("ucofia", tmp_path, tokens=tokens).pack(segments[2])) for tokens in ("float16", "int8")
     }
@@ -121,31 +121,31 @@ def test_what_was_packed_is_the_same_each_time_and_small(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["ucofia", "glscl"])
-def test_without_tokens_frames_stand_in_unless_a_head_was_trained(kind: str, tmp_path: Path) -> None:
+def test_segments_without_tokens_use_frames_unless_the_aligner_is_trained(kind: str, tmp_path: Path) -> None:
     texts, segments = make_all()
     ids = store_all(tmp_path / "index", segments, [b""] * len(segments))
-    found = score_stored(tmp_path / "index", make_ranker(kind, tmp_path), texts, ids)
+    stored = score_stored(tmp_path / "index", make_ranker(kind, tmp_path), texts, ids)
     bare = [replace(segment, tokens=None, token_lengths=None) for segment in segments]
     levels, best = score_directly(kind, texts, bare)
-    for level, expected in zip(found.scores.values(), levels, strict=True):
+    for level, expected in zip(stored.scores.values(), levels, strict=True):
         np.testing.assert_allclose(level, expected.numpy(), atol=FLOAT16, rtol=0)
-    assert np.array_equal(found.best, best.numpy())
+    assert np.array_equal(stored.best, best.numpy())
     trained = make_ranker(f"trained {kind}", tmp_path)
     with pytest.raises(
         AlignerError, match=r"safetensors: the index must be made with this aligner, got one without its tokens"
     ):
         score_stored(tmp_path / "index", trained, texts, ids)
-    one = trained.pack(segments[0])
+    packed = trained.pack(segments[0])
     with pytest.raises(AlignerError, match="the index must be made with this aligner"):
-        trained.score(texts, [one, b""], [segments[0].frames, segments[1].frames])
+        trained.score(texts, [packed, b""], [segments[0].frames, segments[1].frames])
 
 
-def test_a_model_whose_tokens_are_merged_keeps_them_all_with_their_sizes(tmp_path: Path) -> None:
+def test_merged_tokens_are_all_packed_with_their_sizes(tmp_path: Path) -> None:
     texts, segments = make_all()
     rng, sizes = np.random.default_rng(0), np.array([1, 30, 2, 5, 1, 1, 20], np.float32)
     merged = []
     for cut in range(3):
-        # Alike, so that a word cannot choose one: then it counts of how many patches each is the mean.
+        # Nearly equal, so that words weight tokens by the number of patches they are the mean of.
         segment = make_segment(1, cut)
         tokens = normalize(segment.frames[0] + 0.01 * rng.standard_normal((len(sizes) - cut, DIM)))[0]
         merged.append(replace(segment, tokens=tokens, sizes=sizes[cut:], token_lengths=None))
@@ -161,10 +161,10 @@ def test_a_model_whose_tokens_are_merged_keeps_them_all_with_their_sizes(tmp_pat
     assert np.abs(words[:, :3] - levels[2].numpy()).max(axis=0).min() > 5 * FLOAT16, "sizes matter"
 
 
-# What is loaded.
+# Loading.
 
 
-def test_rankers_have_their_names_weights_and_temperatures(tmp_path: Path) -> None:
+def test_names_weights_and_temperatures_of_rankers(tmp_path: Path) -> None:
     rankers = {kind: make_ranker(kind, tmp_path) for kind in KINDS}
     assert [ranker.name for ranker in rankers.values()][:4] == ["none", "mean", "ucofia", "glscl"]
     assert rankers["trained ucofia"].name == str(tmp_path / "ucofia.safetensors")
@@ -179,13 +179,13 @@ def test_rankers_have_their_names_weights_and_temperatures(tmp_path: Path) -> No
     assert dict(rankers["trained glscl"].weights) == {"pooled": 1.0, "concepts": 0.5}, "as published"
 
 
-def test_a_fingerprint_tells_weights_apart_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_depends_only_on_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make_ranker("trained ucofia", tmp_path)
     moved = tmp_path / "elsewhere.safetensors"
     (tmp_path / "ucofia.safetensors").rename(moved)
     assert load_ranker(str(moved), PatchEncoder(), tokens="int8").fingerprint == first.fingerprint
     monkeypatch.chdir(tmp_path)
-    assert load_ranker(moved.name, PatchEncoder()).name == str(moved), "the same from everywhere"
+    assert load_ranker(moved.name, PatchEncoder()).name == str(moved), "absolute"
     aligner = convert_golden("ucofia")
     assert isinstance(aligner, Aligner)
     assert aligner.temporal is not None
@@ -195,27 +195,27 @@ def test_a_fingerprint_tells_weights_apart_and_nothing_else(tmp_path: Path, monk
     assert load_ranker(str(moved), PatchEncoder()).fingerprint != first.fingerprint
 
 
-def test_an_index_gets_the_aligner_beside_its_model(tmp_path: Path) -> None:
+def test_new_index_uses_the_aligner_of_its_model(tmp_path: Path) -> None:
     model, plain = tmp_path / "model.v1.safetensors", PatchEncoder("ViT-B-32/laion2b_s34b_b79k")
     assert choose_ranker(PatchEncoder("starter")) == "ucofia"
     assert choose_ranker(plain) == choose_ranker(PatchEncoder(str(model))) == "none"
-    beside = tmp_path / "model.v1.aligner.safetensors"
-    save_aligner(convert_golden("glscl"), beside)
-    assert choose_ranker(PatchEncoder(str(model))) == str(beside)
-    assert load_ranker("auto", PatchEncoder(str(model))).name == str(beside)
+    aligner = tmp_path / "model.v1.aligner.safetensors"
+    save_aligner(convert_golden("glscl"), aligner)
+    assert choose_ranker(PatchEncoder(str(model))) == str(aligner)
+    assert load_ranker("auto", PatchEncoder(str(model))).name == str(aligner)
     assert load_ranker("auto", plain).name == "none"
 
 
-# Wrong use.
+# Invalid arguments.
 
 
-def test_wrong_names_get_one_sentence(tmp_path: Path) -> None:
+def test_invalid_names_are_rejected(tmp_path: Path) -> None:
     encoder = PatchEncoder()
     for name in ("colbert", "", str(tmp_path), str(tmp_path / "gone.safetensors")):
-        with pytest.raises(AlignerError) as caught:
+        with pytest.raises(AlignerError) as raised:
             load_ranker(name, encoder)
         assert (
-            str(caught.value) == f"rerank must be auto, none, mean, ucofia, glscl or the file of an aligner, got {name}"
+            str(raised.value) == f"rerank must be auto, none, mean, ucofia, glscl or the file of an aligner, got {name}"
         )
     for name in ("none", "mean", "ucofia", "glscl"):
         with pytest.raises(AlignerError, match=r"^tokens must be int8 or float16, got int4$"):
@@ -227,7 +227,7 @@ def test_wrong_names_get_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["trained ucofia", "trained glscl"])
-def test_a_trained_aligner_wants_its_kind_of_encoder(kind: str, tmp_path: Path) -> None:
+def test_trained_aligner_rejects_other_encoders(kind: str, tmp_path: Path) -> None:
     narrow = PatchEncoder("narrow")
     narrow.dim = 32
     with pytest.raises(AlignerError, match=r"safetensors: the encoder must have 64 dimensions, got narrow of 32$"):

@@ -75,16 +75,18 @@ class Searcher:
     ) -> list[RankedSegments]:
         """Return the candidates of each query, best first; for ``depths`` see ``find_candidates``."""
         candidates = find_candidates(self.store, queries, options, depths)
+        rankers = [self._choose_ranker(query, each) for query, each in zip(queries, options, strict=True)]
         by_ranker = defaultdict[str, list[int]](list)
-        for index, (query, each) in enumerate(zip(queries, options, strict=True)):
-            by_ranker[self._choose_ranker(query, each).name].append(index)
+        for index, ranker in enumerate(rankers):
+            by_ranker[ranker.name].append(index)
         ranked: dict[int, RankedSegments] = {}
-        for name, indices in by_ranker.items():
+        for indices in by_ranker.values():
             own_queries, own_candidates = (
                 [queries[index] for index in indices],
                 [candidates[index] for index in indices],
             )
-            ranked |= zip(indices, self.reranker.rerank(own_queries, own_candidates, self._rankers[name]), strict=True)
+            segments = self.reranker.rerank(own_queries, own_candidates, rankers[indices[0]])
+            ranked |= zip(indices, segments, strict=True)
         return [ranked[index] for index in range(len(queries))]
 
     def _choose_ranker(self, query: EncodedQuery, options: SearchOptions) -> Ranker:

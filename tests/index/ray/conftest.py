@@ -16,7 +16,7 @@ from vidret.types import Sampling
 
 
 class Nodes:
-    """A cluster of which the driver's node stays and the other may be lost."""
+    """A cluster of the driver's node, which stays, and another node, which may be lost."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -27,17 +27,17 @@ class Nodes:
         self._other: Any = None
 
     def fill(self) -> None:
-        """Have two nodes, whatever was lost."""
+        """Start the second node again if it was lost."""
         if self._other is None:
             self._other = patiently(lambda: self._cluster.add_node(num_cpus=1))
 
     def lose_one(self) -> None:
-        """Kill every process of the node that is not the driver's."""
+        """Kill all processes of the second node."""
         self._cluster.remove_node(self._other, allow_graceful=False)
         self._other = None
 
     def workers(self) -> dict[int, str]:
-        """Give the worker processes of both nodes and what each does, by process id."""
+        """Return what each worker process of both nodes does, by process id."""
         found = {}
         for node in (self._cluster.head_node, self._other):
             raylet = node.all_processes["raylet"][0].process.pid
@@ -47,12 +47,12 @@ class Nodes:
         return found
 
     def close(self) -> None:
-        """End all of it."""
+        """Stop both nodes."""
         self._cluster.shutdown()
 
 
 def patiently(start: Callable[[], Any]) -> Any:
-    """Start a node; Ray itself gives up after 30 seconds, which are not enough where the machine is busy."""
+    """Start a node, with more patience than Ray, which gives up after 30 s, too soon on a busy machine."""
     for _ in range(4):
         try:
             return start()
@@ -78,7 +78,7 @@ def nodes(two_nodes: Nodes) -> Nodes:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a CLIP with random weights."""
+    """Return the file of a CLIP with random weights."""
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     torch.manual_seed(1)
     text = replace(TEXT, context=77, vocabulary=49408, layers=1)

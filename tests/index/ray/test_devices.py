@@ -1,4 +1,4 @@
-"""Devices on Ray: a Ray of this machine's own has the GPU that is named, and workers use one where they are to."""
+"""Devices on Ray: the GPU of a local Ray, and the GPUs that workers use."""
 
 import os
 from contextlib import nullcontext
@@ -26,9 +26,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(("visible", "seen"), [(None, "1"), ("4,7", "7")])
-def test_a_ray_of_this_machine_has_the_named_gpu_alone(
-    monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str
-) -> None:
+def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visible: str | None, seen: str) -> None:
     from vidret.index.ray.cluster import join_cluster
 
     if visible is None:
@@ -36,7 +34,7 @@ def test_a_ray_of_this_machine_has_the_named_gpu_alone(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with join_cluster(None, "cuda:1"):
-        assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible, "this process sees what it saw"
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible, "unchanged in this process"
         assert ray.cluster_resources()["GPU"] == 1
         task = ray.remote(num_gpus=1)(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
         assert ray.get(task.remote()) == seen
@@ -44,7 +42,7 @@ def test_a_ray_of_this_machine_has_the_named_gpu_alone(
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Have a cluster of one GPU that does nothing; list what each run takes for an encoder."""
+    """Replace Ray by a cluster with one GPU that does nothing; return the list of GPUs per encoder."""
     from vidret.index.ray import run
 
     def start(**_: Any) -> Any:
@@ -67,24 +65,24 @@ def index_on(device: str, folder: Path, **options: Any) -> None:
 
 
 @pytest.mark.parametrize(("device", "asked", "taken"), [("cuda:1", None, 1), ("cuda:1", 0.5, 0.5), ("cuda:1", 0, 0)])
-def test_workers_encode_on_a_gpu_where_the_engine_does_unless_told_otherwise(
+def test_workers_use_a_gpu_as_the_engine_does_unless_set(
     gpus: list[float], tmp_path: Path, device: str, asked: float | None, taken: float
 ) -> None:
     index_on(device, tmp_path, num_gpus_per_worker=asked)
     assert gpus == [taken]
 
 
-def test_workers_encode_on_cpus_where_the_engine_does(gpus: list[float], tmp_path: Path) -> None:
+def test_workers_use_cpus_as_the_engine_does(gpus: list[float], tmp_path: Path) -> None:
     index_on("cpu", tmp_path)
     assert gpus == [0]
 
 
-def test_more_gpus_than_there_are_are_refused(gpus: list[float], tmp_path: Path) -> None:
+def test_more_gpus_than_the_cluster_has_are_rejected(gpus: list[float], tmp_path: Path) -> None:
     with pytest.raises(VidretError, match=r"num_gpus_per_worker must be at most what the cluster has \(1\), got 2"):
         index_on("cuda:0", tmp_path, num_gpus_per_worker=2)
 
 
-def test_accelerators_that_ray_cannot_use_are_told(
+def test_accelerator_that_ray_cannot_use_is_warned_about(
     gpus: list[float], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index_on("mps", tmp_path)

@@ -35,12 +35,12 @@ pytestmark = [
 ]
 
 PATIENCE = 1200  # seconds: a busy machine starts a dozen processes slowly
-Found = Sequence[tuple[FileJob, NewSegment]]
+Segments = Sequence[tuple[FileJob, NewSegment]]
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a long film and several short ones: 15 + 12 x 2 segments."""
+    """Return a folder with a long film and several short ones: 15 + 12 x 2 segments."""
     folder = tmp_path_factory.mktemp("films")
     write_mosaic(folder / "long.mp4", 60, seed=99)
     for seed in range(12):
@@ -50,7 +50,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(films: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Index the films on threads."""
+    """Return an index of the films that was made on threads."""
     index = tmp_path_factory.mktemp("whole") / "index"
     report = open_engine(index, model).index([films])
     assert report.encoded == 13
@@ -68,64 +68,64 @@ def on_ray(nodes: Nodes, **options: Any) -> Callable[..., IndexReport]:
     return partial(index_on_ray, address=nodes.address, precision="fp32", **options)
 
 
-def everything(index: Path) -> tuple[Any, ...]:
-    """Read all that an index knows, but the numbers of rows: files, videos, segments, vectors, times, tokens."""
+def read_index(index: Path) -> tuple[Any, ...]:
+    """Return everything in an index except its ids: files, videos, segments, vectors, times and tokens."""
     with Store.open(index) as store:
         files = []
         for record in store.files():
             video = None if record.video is None else store.video(record.video)
-            about = (record.path, record.state, record.reason, record.num_bytes, record.mtime_ns)
-            known = video and (video.fingerprint, video.duration, video.facts, video.complete, video.salvaged)
-            files.append((*about, known))
+            facts = (record.path, record.state, record.reason, record.num_bytes, record.mtime_ns)
+            video_facts = video and (video.fingerprint, video.duration, video.facts, video.complete, video.salvaged)
+            files.append((*facts, video_facts))
     return files, read_contents(index), read_tokens(index)
 
 
-def at_segment(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
-    """Do something once, right after so many segments of a run were committed."""
+def call_after_segments(monkeypatch: pytest.MonkeyPatch, num_segments: int, call: Callable[[], None]) -> None:
+    """Call a function once, right after this many segments of a run were committed."""
     add = RunState.add
     stored: list[object] = []
 
-    def add_and_act(self: RunState, found: Found) -> None:
-        add(self, found)
+    def add_and_call(self: RunState, segments: Segments) -> None:
+        add(self, segments)
         before = len(stored)
-        stored.extend(found)
-        if before < number <= len(stored):
-            act()
+        stored.extend(segments)
+        if before < num_segments <= len(stored):
+            call()
 
-    monkeypatch.setattr(RunState, "add", add_and_act)
+    monkeypatch.setattr(RunState, "add", add_and_call)
 
 
-def test_two_nodes_make_the_index_that_threads_make_and_then_do_nothing(
+def test_index_made_on_two_nodes_equals_that_made_on_threads(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
 ) -> None:
-    told: list[Progress] = []
+    reports: list[Progress] = []
     engine = open_engine(tmp_path / "index", model)
-    report = engine.index([films], run=on_ray(nodes), on_progress=told.append)
+    report = engine.index([films], run=on_ray(nodes), on_progress=reports.append)
     assert (report.encoded, report.failed, report.interrupted) == (13, [], False)
-    assert everything(tmp_path / "index") == everything(whole)
-    shares = [progress.share for progress in told]
+    assert read_index(tmp_path / "index") == read_index(whole)
+    shares = [progress.share for progress in reports]
     assert shares == sorted(shares)
     assert len(report.speeds) == 4
     assert all(rate > 0 for rate in report.speeds.values())
     assert engine.search("rain") == [hit for hit in engine.search("rain") if hit.path.startswith(str(films))], (
-        "what was stored can be found"
+        "stored segments can be searched"
     )
 
     again = engine.index([films], run=on_ray(nodes))
     assert (again.unchanged, again.encoded, again.num_segments) == (13, 0, 0)
-    assert everything(tmp_path / "index") == everything(whole)
+    assert read_index(tmp_path / "index") == read_index(whole)
 
 
-def test_a_lost_node_costs_nothing(
+def test_lost_node_loses_nothing(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_segment(monkeypatch, 1, nodes.lose_one)
+    call_after_segments(monkeypatch, 1, nodes.lose_one)
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
     assert (report.encoded, report.failed) == (13, [])
-    assert everything(tmp_path / "index") == everything(whole)
+    assert read_index(tmp_path / "index") == read_index(whole)
 
 
-def test_killed_workers_cost_nothing(
+def test_killed_workers_lose_nothing(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[str] = []
@@ -136,14 +136,14 @@ def test_killed_workers_cost_nothing(
                 killed.append(name)
                 os.kill(pid, signal.SIGKILL)
 
-    at_segment(monkeypatch, 1, kill)
+    call_after_segments(monkeypatch, 1, kill)
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
-    assert any(name.startswith("ray::MapWorker") for name in killed), "an encoder at least"
+    assert any(name.startswith("ray::MapWorker") for name in killed), "at least one encoder"
     assert (report.encoded, report.failed) == (13, [])
-    assert everything(tmp_path / "index") == everything(whole)
+    assert read_index(tmp_path / "index") == read_index(whole)
 
 
-# Indexes on a Ray of its own and ends it from within after some commits: argv are index, films, model, signal, commits.
+# Index on a local Ray, and send a signal after some commits. Arguments: index, films, model, signal, number of commits.
 SCRIPT = """
 import os, signal, sys
 from functools import partial
@@ -157,7 +157,7 @@ def add_and_die(self, found):
     add(self, found)
     calls.append(found)
     if len(calls) == int(after):
-        os.kill(0 if what == "SIGINT" else os.getpid(), getattr(signal, what))  # a terminal tells the whole group
+        os.kill(0 if what == "SIGINT" else os.getpid(), getattr(signal, what))  # a terminal signals the whole group
 RunState.add = add_and_die
 engine = Engine.open(index, encoder=model, rerank="ucofia", device="cpu", precision="fp32")
 report = engine.index([films], run=partial(index_on_ray, precision="fp32"))
@@ -172,19 +172,17 @@ def run_script(index: Path, films: Path, model: Path, what: str, after: int) -> 
     )
 
 
-def test_a_killed_driver_is_followed_by_one_that_goes_on(
-    nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
-) -> None:
+def test_run_of_a_killed_driver_is_resumed(nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path) -> None:
     ended = run_script(tmp_path / "index", films, model, "SIGKILL", 3)
     assert ended.returncode == -signal.SIGKILL
     stored = len(read_contents(tmp_path / "index"))
     assert 3 <= stored < len(read_contents(whole))
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
-    assert report.num_segments == len(read_contents(whole)) - stored, "nothing twice"
-    assert everything(tmp_path / "index") == everything(whole)
+    assert report.num_segments == len(read_contents(whole)) - stored, "no segment twice"
+    assert read_index(tmp_path / "index") == read_index(whole)
 
 
-def test_an_interrupt_commits_what_was_begun_and_says_so(
+def test_interrupted_run_commits_the_segments_in_progress(
     nodes: Nodes, films: Path, whole: Path, model: Path, tmp_path: Path
 ) -> None:
     ended = run_script(tmp_path / "index", films, model, "SIGINT", 1)
@@ -196,10 +194,10 @@ def test_an_interrupt_commits_what_was_begun_and_says_so(
     assert 0 < stored < len(read_contents(whole))
     report = open_engine(tmp_path / "index", model).index([films], run=on_ray(nodes))
     assert report.num_segments == len(read_contents(whole)) - stored
-    assert everything(tmp_path / "index") == everything(whole)
+    assert read_index(tmp_path / "index") == read_index(whole)
 
 
-def test_hostile_files_fail_as_they_do_on_threads_and_copies_are_stored_once(
+def test_hostile_files_and_copies_are_treated_as_on_threads(
     nodes: Nodes, films: Path, model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "films"
@@ -209,7 +207,7 @@ def test_hostile_files_fail_as_they_do_on_threads_and_copies_are_stored_once(
     for number in range(3):
         shutil.copy(good, folder / f"copy {number}.mp4")
         shutil.copy(folder / "text.mp4", folder / f"text {number}.mp4")
-    (folder / "a name that is no text \udce9.mp4").write_bytes((films / "1.mp4").read_bytes())
+    (folder / "not utf-8 \udce9.mp4").write_bytes((films / "1.mp4").read_bytes())
     expected = open_engine(tmp_path / "whole", model).index([folder])
     report = open_engine(tmp_path / "index", model).index([folder], run=on_ray(nodes))
     assert report.failed == expected.failed
@@ -223,7 +221,7 @@ def test_hostile_files_fail_as_they_do_on_threads_and_copies_are_stored_once(
     assert (report.linked, report.missing, report.encoded, report.num_segments) == (1, 1, 0, 0)
 
 
-def test_what_ends_a_run_is_told_in_one_sentence(
+def test_errors_that_end_a_run_are_one_sentence(
     nodes: Nodes, films: Path, model: Path, encoder: ClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder.fingerprint = "another"
@@ -243,17 +241,17 @@ def test_what_ends_a_run_is_told_in_one_sentence(
         open_engine(tmp_path / "full", model).index([films / "0.mp4"], run=on_ray(nodes))
 
 
-def test_the_command_starts_a_ray_of_its_own_and_is_quiet(films: Path, model: Path, tmp_path: Path) -> None:
+def test_command_starts_a_local_ray_without_output_of_its_own(films: Path, model: Path, tmp_path: Path) -> None:
     program = "from vidret.cli import main; main()"
     options = ["--runner", "ray", "--model", str(model), "--precision", "fp32", "--json", "--progress-json"]
     command = [sys.executable, "-c", program, "index", str(films / "0.mp4"), "--index", str(tmp_path / "index")]
-    ended = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["encoded"] == 1
-    for line in ended.stderr.splitlines():
+    completed = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stdout)["encoded"] == 1
+    for line in completed.stderr.splitlines():
         assert set(json.loads(line)) == {"share", "done", "files", "failed", "elapsed", "left"}
     options += ["--index", str(tmp_path / "none"), "--address", "127.0.0.1:1"]
-    told = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
-    assert told.returncode == 1
-    assert told.stderr.startswith("error: 127.0.0.1:1: cannot be reached (")
-    assert len(told.stderr.splitlines()) == 1
+    failed = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: 127.0.0.1:1: cannot be reached (")
+    assert len(failed.stderr.splitlines()) == 1
