@@ -135,13 +135,7 @@ def measure_calibration(
     max_queries = MEMORY // (4 * (len(ranker.weights) + COPIES) * len(ids))
     if len(texts) > max_queries:
         raise VidretError(f"bank must have at most {max_queries} queries for {len(ids)} segments, got {len(texts)}")
-    scores = {name: np.empty((len(texts), len(ids)), np.float32) for name in ranker.weights}
-    for start in range(0, len(ids), BATCH):
-        batch = slice(start, start + BATCH)
-        for name, level in read(ids[batch]).scores.items():
-            scores[name][:, batch] = level
-        if on_progress is not None:
-            on_progress(min(start + BATCH, len(ids)), len(ids))
+    scores = _score_segments(ranker, len(texts), ids, read, on_progress)
     readable = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
     ids, scores = ids[readable], {name: level[:, readable] for name, level in scores.items()}
     potentials, errors = {}, []
@@ -158,6 +152,24 @@ def measure_calibration(
         potentials=potentials,
         error=max(errors),
     )
+
+
+def _score_segments(
+    ranker: Ranker,
+    num_texts: int,
+    ids: Ids,
+    read: Callable[[Ids], Levels],
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Float32[np.ndarray, "text id"]]:
+    """Return the levels of all segments, read in batches."""
+    scores = {name: np.empty((num_texts, len(ids)), np.float32) for name in ranker.weights}
+    for start in range(0, len(ids), BATCH):
+        batch = slice(start, start + BATCH)
+        for name, level in read(ids[batch]).scores.items():
+            scores[name][:, batch] = level
+        if on_progress is not None:
+            on_progress(min(start + BATCH, len(ids)), len(ids))
+    return scores
 
 
 def save_calibration(

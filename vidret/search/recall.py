@@ -190,14 +190,8 @@ def measure_recall(
         raise StoreError(f"{store.path}: there must be a segment to measure, got an empty index")
     vectors = np.concatenate([np.asarray(each, np.float32) for each in queries.values()])
     report, total = on_progress or (lambda _done, _total: None), len(vectors) + len(ids)
-    retrieved: list[Int64[np.ndarray, "query k"]] = []
-    for first in range(0, len(vectors), BATCH_SIZE):
-        batch = vectors[first : first + BATCH_SIZE]
-        retrieved.append(np.hstack([store.search(batch, k)[1] for k in (candidates, BEST)]))
-        report(first + len(batch), total)
-    scores, tenth_best = _score_exactly(
-        store, vectors, ids, np.concatenate(retrieved), lambda done: report(len(vectors) + done, total)
-    )
+    retrieved = _retrieve(store, vectors, candidates, lambda done: report(done, total))
+    scores, tenth_best = _score_exactly(store, vectors, ids, retrieved, lambda done: report(len(vectors) + done, total))
     num_best = min(BEST, len(ids))
     tolerance = np.abs(np.spacing(tenth_best.astype(np.float16))).astype(np.float32) / 2
     is_near = scores >= (tenth_best - tolerance)[:, None]
@@ -205,19 +199,30 @@ def measure_recall(
         np.minimum(part.sum(axis=1), num_best) / num_best
         for part in (is_near[:, :candidates][:, :BEST], is_near[:, candidates:], is_near[:, :candidates])
     )
-    recalls, start = {}, 0
-    for name, each in queries.items():
-        rows = slice(start, start + len(each))
-        start = rows.stop
-        recalls[name] = Recall(
+    ends = np.cumsum([len(each) for each in queries.values()])
+    return {
+        name: Recall(
             num_queries=len(each),
             num_segments=len(ids),
             candidates=candidates,
-            searched=float(searched[rows].mean()),
-            asked=float(asked[rows].mean()),
-            within=float(within[rows].mean()),
+            searched=float(searched[end - len(each) : end].mean()),
+            asked=float(asked[end - len(each) : end].mean()),
+            within=float(within[end - len(each) : end].mean()),
         )
-    return recalls
+        for (name, each), end in zip(queries.items(), ends.tolist(), strict=True)
+    }
+
+
+def _retrieve(
+    store: Store, vectors: Float32[np.ndarray, "query dim"], candidates: int, on_progress: Callable[[int], None]
+) -> Int64[np.ndarray, "query k"]:
+    """Return the ids that a search for ``candidates`` segments finds, then those that one for ``BEST`` finds."""
+    retrieved: list[Int64[np.ndarray, "query k"]] = []
+    for first in range(0, len(vectors), BATCH_SIZE):
+        batch = vectors[first : first + BATCH_SIZE]
+        retrieved.append(np.hstack([store.search(batch, k)[1] for k in (candidates, BEST)]))
+        on_progress(first + len(batch))
+    return np.concatenate(retrieved)
 
 
 def _score_exactly(

@@ -45,7 +45,7 @@ class StopFlag:
         self._is_set = False
 
     def set(self) -> None:
-        """Ask all workers to stop."""
+        """Set the flag."""
         self._is_set = True
 
     def is_set(self) -> bool:
