@@ -17,7 +17,8 @@ def run_examples(source: str, path: str, names: dict[str, object]) -> tuple[int,
     The docstrings are read from the source since doctest overlooks functions that are decorated, as the check of shapes
     does.
     """
-    runner, report = DocTestRunner(verbose=False), []
+    runner = DocTestRunner(verbose=False)
+    report: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = ast.get_docstring(node) or ""
