@@ -129,8 +129,8 @@ class ScreenReader:
         low, high = box.min(axis=0), box.max(axis=0)
         extent = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
         crop = shrink(cut(image, extent), (16, 96))
-        near = max(self._tracks, key=lambda track: overlap(track.extent, extent), default=None)
-        if near is not None and overlap(near.extent, extent) < MIN_OVERLAP:
+        near = max(self._tracks, key=lambda track: overlap_boxes(track.extent, extent), default=None)
+        if near is not None and overlap_boxes(near.extent, extent) < MIN_OVERLAP:
             near = None
         if near is not None and near.last_s < time_s and likeness(near.crop, crop) >= MIN_LIKENESS:
             near.last_s, near.crop, near.extent = time_s, crop, extent
@@ -139,7 +139,7 @@ class ScreenReader:
         if not is_text(text, score):
             return None
         same = [track for track in self._tracks if track.last_s < time_s and similar(track.text, text)]
-        known = near if near in same else max(same, key=lambda track: overlap(track.extent, extent), default=None)
+        known = near if near in same else max(same, key=lambda track: overlap_boxes(track.extent, extent), default=None)
         if known is None:
             return _Track(extent, text, score, middle_s, time_s, crop)
         if score > known.score:
@@ -205,7 +205,7 @@ def likeness(one: UInt8[np.ndarray, "height width"], other: UInt8[np.ndarray, "h
     return float((first * second).sum()) / norm if norm else float(np.array_equal(one, other))
 
 
-def overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+def overlap_boxes(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
     """Return the intersection over union of two extents (left, top, right, bottom)."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
