@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tests.fakes import DIM, PatchEncoder
 from tests.goldens import find_cases
-from tests.patches import DIM, PatchEncoder
 from vidret.align.batches import collate_segments, collate_texts
 from vidret.align.files import save_aligner
 from vidret.align.glscl import ConceptAligner

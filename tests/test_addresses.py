@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import read_contents, read_states
 from tests.stores import FileServer, serve_files
 from vidret.engine import Engine

@@ -20,7 +20,7 @@ import uvicorn
 from PIL import Image
 
 import vidret
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, write_film
 from tests.served import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
 from vidret.client import PAGE, RemoteEngine, RemoteError
 from vidret.engine import Engine

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vidret.engine
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, write_film
 from tests.gpus import gpu_faiss, pretend_cuda
 from vidret.cli import main
 from vidret.devices import choose_device, cuda_index

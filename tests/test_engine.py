@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
 from tests.grounded import make_encoder, write_head, write_numbers
-from tests.patches import PatchEncoder, read_film, write_mosaic
 from tests.rankers import convert_golden, make_published_weights, make_ranker, score_directly
 from vidret.align.files import save_aligner
 from vidret.encode.load import load_encoder
@@ -432,7 +431,7 @@ def test_copies_and_moves_change_no_score(patched: Path, mosaics: Path, tmp_path
 
 INDEX_SCRIPT = """
 import sys
-from tests.patches import PatchEncoder
+from tests.fakes import PatchEncoder
 from vidret.engine import Engine
 Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]])
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.colours import ColourEncoder
+from tests.fakes import ColourEncoder
 from tests.hostile import NUM_FRAMES, HostileFiles, write_hostile_files
 from vidret.engine import Engine
 from vidret.store.store import Store

@@ -207,3 +207,14 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 def test_there_are_few_rungs_and_few_loose_modules() -> None:
     assert len(RUNGS) <= 9
     assert len([path for path in (ROOT / "vidret").glob("*.py") if path.stem != "__init__"]) <= 7
+
+
+def test_no_test_module_imports_another() -> None:
+    """What tests share is in modules without ``test_`` in their name, such as ``tests/fakes.py``."""
+    imports = [
+        f"{path}:{line}: imports {name}"
+        for path in (file.relative_to(ROOT).as_posix() for file in sorted((ROOT / "tests").rglob("*.py")))
+        for line, name in read_imports((ROOT / path).read_text("utf-8"), path)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split("."))
+    ]
+    assert not imports, "\n" + "\n".join(imports)

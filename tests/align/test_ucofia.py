@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.align.test_ucofia_aggregation import naive_aggregate
-from tests.align.test_ucofia_levels import make_mixing, naive_frames
+from tests.align.naive import make_mixing, naive_aggregate, naive_frames
 from vidret.align import blocks
 from vidret.align.batches import TextBatch, VideoBatch, collate_segments, collate_texts
 from vidret.align.blocks import flushed_denormals

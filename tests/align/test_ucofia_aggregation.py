@@ -1,35 +1,11 @@
 """Interactive aggregation: equality with loops, sizes as copies, resized matrices, and padding."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
+from tests.align.naive import naive_both_ways
 from vidret.align.ucofia_aggregation import aggregate, aggregate_both_ways, resize_mixing
-
-
-def naive_softmax(logits: list[float]) -> list[float]:
-    powers = [math.exp(logit - max(logits)) for logit in logits]
-    return [power / sum(powers) for power in powers]
-
-
-def naive_aggregate(values: list[float], matrix: Tensor | None, tau: float) -> float:
-    """Return the aggregated similarity: softmax weights, mixed, then a second softmax."""
-    weights = naive_softmax([value / tau for value in values])
-    if matrix is not None:
-        size = range(len(values))
-        weights = [sum(weights[i] * float(matrix[i, j]) for i in size) for j in size]
-    weights = naive_softmax([weight / tau for weight in weights])
-    return sum(weight * value for weight, value in zip(weights, values, strict=True))
-
-
-def naive_both_ways(similarities: Tensor, matrices: list[Tensor | None], tau: float) -> float:
-    """Return Bi-ISA of a pair's (word, token) similarities."""
-    rows, columns = similarities.tolist(), similarities.T.tolist()
-    first = naive_aggregate([naive_aggregate(column, matrices[0], tau) for column in columns], matrices[1], tau)
-    second = naive_aggregate([naive_aggregate(row, matrices[2], tau) for row in rows], matrices[3], tau)
-    return (first + second) / 2
 
 
 @pytest.fixture(autouse=True)

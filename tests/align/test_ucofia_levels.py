@@ -3,22 +3,8 @@
 import torch
 from torch import Tensor
 
-from tests.align.test_ucofia_aggregation import naive_aggregate, naive_both_ways
-from vidret.align.ucofia_levels import LevelScores, Mixing, score_frames, score_videos, score_words
-
-
-def make_mixing(dim: int = 6, *, num_frames: int = 3, num_words: int = 4, num_tokens: int = 5) -> Mixing:
-    mixing = Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_tokens)
-    with torch.no_grad():
-        for matrix in mixing.parameters():
-            matrix.add_(0.2 * torch.randn_like(matrix))
-    return mixing
-
-
-def naive_frames(sentence: Tensor, frames: Tensor, matrix: Tensor | None) -> tuple[float, int]:
-    """Return the aggregated similarity of a pair, and the index of its best frame."""
-    values = [float(sentence @ frame) for frame in frames]
-    return naive_aggregate(values, matrix, 0.01), max(range(len(values)), key=values.__getitem__)
+from tests.align.naive import make_mixing, naive_both_ways, naive_frames
+from vidret.align.ucofia_levels import LevelScores, score_frames, score_videos, score_words
 
 
 @torch.no_grad()

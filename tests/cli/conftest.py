@@ -7,9 +7,8 @@ import pytest
 
 import vidret.engine
 from tests.cli.runner import Runner
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.grounded import make_encoder, write_head, write_numbers
-from tests.patches import PatchEncoder
 from vidret.engine import Engine
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from tests.patches import PatchEncoder
+from tests.fakes import PatchEncoder
 
 
 def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, patched: Path, tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from tests.colours import write_film
+from tests.fakes import PatchEncoder, write_film
 from tests.grounded import write_head
-from tests.patches import PatchEncoder
 from vidret.cli.inputs import parse_memory
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import vidret.engine
 from tests.cli.runner import Runner
-from tests.colours import write_film
+from tests.fakes import write_film
 from tests.grounded import make_encoder, write_head
 from vidret import cli
 from vidret.engine import Engine

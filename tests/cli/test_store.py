@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from tests.colours import write_film
+from tests.fakes import write_film
 from vidret.store.store import Store
 
 pytestmark = pytest.mark.scale

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 import vidret.cli.evaluation
-from tests.colours import ColourEncoder, write_film
 from tests.encode.tiny import TEXT, VISION
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
-from tests.patches import PatchEncoder
+from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.train.small import make_module
 from vidret.data.records import Split
 from vidret.encode.load import load_encoder

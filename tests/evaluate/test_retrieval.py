@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.colours import ColourEncoder
 from tests.evaluate.conftest import BANK
 from tests.evaluate.world import CAPTIONS, HERE, Answer, colour_encoder, read, run, write_rows
+from tests.fakes import ColourEncoder
 from vidret.align.calibration import qb_norm, sk_norm
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.videos import find_videos

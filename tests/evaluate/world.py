@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import vidret.engine
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, write_film
 from vidret import cli
 from vidret.encode.encoder import WHOLE, Encoder
 from vidret.types import Sampling

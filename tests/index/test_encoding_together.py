@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, PatchEncoder, write_film, write_mosaic
 from tests.index.samples import read_contents, read_states, read_tokens
-from tests.patches import PatchEncoder, write_mosaic
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.index.run import EncodingThread

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.colours import COLOURS, ColourEncoder, write_film
+from tests.fakes import COLOURS, ColourEncoder, write_film
 from tests.store.samples import DIM, add_video, create, damage, embedding, tokens
 from vidret.engine import Engine
 from vidret.errors import StoreError

@@ -17,9 +17,8 @@ import av
 import numpy as np
 import pytest
 
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
 from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
-from tests.patches import PatchEncoder, read_film, write_mosaic
 from tests.rankers import make_ranker
 from tests.store.samples import to_format_1
 from vidret.engine import Engine
@@ -466,7 +465,7 @@ def test_progress_counts_segments_and_not_bytes(tmp_path: Path) -> None:
 
 INDEX_SCRIPT = """
 import sys
-from tests.colours import ColourEncoder
+from tests.fakes import ColourEncoder
 from vidret.engine import Engine
 Engine(sys.argv[1], ColourEncoder()).index([sys.argv[2]])
 """

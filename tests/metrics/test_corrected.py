@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.metrics.test_retrieval import PRINTED, Golden, check_published, find_goldens
+from tests.metrics.published import PRINTED, Golden, check_published, find_goldens
 from vidret.align.calibration import qb_norm, sk_norm
 from vidret.errors import VidretError
 from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.metrics.naive import naive_overlap
 from tests.metrics.submissions import find_files
 from vidret.data.records import LabelledQuery
 from vidret.data.scoring import OPEN_LENGTHS, QVHIGHLIGHTS_LENGTHS
@@ -16,12 +17,6 @@ from vidret.metrics.matching import PRECISION_THRESHOLDS, average_precision, tem
 from vidret.metrics.predictions import Prediction
 
 Spans = list[tuple[float, float]]
-
-
-# Naive version: one query, one threshold, one span at a time.
-def naive_overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
-    shared = min(one[1], other[1]) - max(one[0], other[0])
-    return shared / (max(one[1], other[1]) - min(one[0], other[0])) if shared > 0 else 0.0
 
 
 def naive_precision(found: list[list[float]], truths: Spans, threshold: float) -> float:

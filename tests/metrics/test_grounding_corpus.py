@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.metrics.test_grounding import naive_overlap
+from tests.metrics.naive import naive_overlap
 from vidret.data.records import LabelledQuery
 from vidret.errors import VidretError
 from vidret.metrics.corpus import CorpusReport, RetrievedMoment, recall_at, score_corpus

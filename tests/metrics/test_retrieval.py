@@ -2,14 +2,12 @@
 
 import json
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.goldens import HERE
+from tests.metrics.published import PRINTED, SINGLE, Golden, check_published, find_goldens
 from vidret.errors import VidretError
 from vidret.metrics.ranks import Ranks
 from vidret.metrics.retrieval import Row, Summary, evaluate, evaluate_tiles, hits, summarise
@@ -142,58 +140,10 @@ def test_invalid_arguments_are_rejected() -> None:
 
 # Results of published evaluators on the same scores.
 
-Metrics = dict[str, Any]
-PRINTED = 0.05 + 1e-9  # one decimal is printed
-SINGLE = 1e-4  # computed in float32 there
-
-
-class Golden:
-    """A folder of published results and the embeddings that they were computed from."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.metrics: Metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-        self.distinct, _ = self.read("n1000_embeddings_int16.npz")
-        self.ties = np.round(self.distinct * 8) / 8
-        self.small = {name: (np.array(each["sim"]), each["metrics"]) for name, each in self.metrics["small"].items()}
-
-    def read(self, name: str) -> tuple[Any, Any]:
-        """Return exact scores and the video of each text."""
-        stored = np.load(self.folder / name)
-        scores = stored["text"].astype(np.int64) @ stored["video"].astype(np.int64).T / 2**22
-        counts = stored["captions_per_video"] if "captions_per_video" in stored else np.ones(scores.shape[1], int)
-        return scores, np.repeat(np.arange(scores.shape[1]), counts)
-
-
-def find_goldens() -> list[Path]:
-    folders = [HERE / "eval" / "retrieval"]
-    if elsewhere := os.environ.get("VIDRET_GOLDENS"):
-        folders.append(Path(elsewhere) / "eval" / "retrieval")
-    return folders
-
 
 @pytest.fixture(scope="module", params=find_goldens(), ids=str)
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)
-
-
-def check_published(found: Summary, expected: Metrics, tolerance: float = 1e-6, lower_median: bool = False) -> None:
-    """Check that every published number equals ours, whatever its name in that evaluator."""
-    checked = 0
-    for name, value in expected.items():
-        name = name.removesuffix("-t2v").removesuffix("-v2t")
-        if name == "Std_Rank":  # not reported in papers
-            continue
-        ours = {
-            **{f"R{k}": recall for k, recall in found.recalls.items()},
-            "MeanR": found.mean_rank,
-            "geometric_mean_R1-R5-R10": found.geometric_mean,
-        }
-        median = found.lower_median_rank if lower_median else found.median_rank
-        ours |= dict.fromkeys(("MR", "MedR", "MedianR"), median)
-        assert ours[name] == pytest.approx(value, abs=tolerance), name
-        checked += 1
-    assert checked >= 6
 
 
 def measure(scores: Any, truth: Any = None, **settings: Any) -> dict[str, Summary]:

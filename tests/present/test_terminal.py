@@ -9,7 +9,7 @@ import pytest
 
 import vidret.engine
 from tests.cli.runner import Runner
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, write_film
 from vidret.errors import VidretError
 from vidret.present.show import show_table
 from vidret.present.terminal import log_to_terminal, print_error, print_message

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patches import PatchEncoder, write_mosaic
+from tests.fakes import PatchEncoder, write_mosaic
 from vidret.engine import Engine
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.patches import DIM, PatchEncoder, make_segment, make_text, write_mosaic
+from tests.fakes import DIM, PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored
 from vidret.align.baseline import UNRELATED, WEAK
 from vidret.engine import Engine

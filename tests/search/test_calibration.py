@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vidret.search.calibration
-from tests.patches import PatchEncoder, make_segment, make_text, write_mosaic
+from tests.fakes import PatchEncoder, make_segment, make_text, write_mosaic
 from tests.rankers import make_ranker, score_stored, store_all
 from vidret.engine import Engine
 from vidret.errors import VidretError

@@ -17,8 +17,8 @@ import torch
 
 import vidret.search.grounding
 import vidret.search.projecting
-from tests.colours import ColourEncoder
 from tests.encode.tiny import TEXT, VISION
+from tests.fakes import ColourEncoder
 from tests.grounded import (
     AT_ONCE,
     NUM_LAYERS,

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.fakes import DIM, PatchEncoder, make_segment, make_text, normalize
 from tests.goldens import find_cases
-from tests.patches import DIM, PatchEncoder, make_segment, make_text, normalize
 from tests.rankers import convert_golden, make_ranker, score_directly, score_stored, store_all
 from vidret.align.files import save_aligner
 from vidret.align.ucofia import Aligner

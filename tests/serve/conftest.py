@@ -1,5 +1,7 @@
 """Fixtures: videos of plain colours, their index, and clients of apps that serve it."""
 
+import base64
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import COLOURS, ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
@@ -74,3 +77,12 @@ def client(serve: Serve, engine: Engine) -> TestClient:
 def find_id(engine: Engine, name: str) -> int:
     """Return the id of a video by its file name."""
     return next(video.id for video in engine.videos() if Path(video.paths[0]).name == name)
+
+
+def encode(picture: Image.Image, kind: str = "PNG") -> str:
+    out = io.BytesIO()
+    picture.save(out, kind)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+BLUE = encode(Image.new("RGB", (60, 40), COLOURS["blue"]))

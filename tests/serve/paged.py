@@ -16,7 +16,7 @@ import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
-from tests.colours import write_film
+from tests.fakes import write_film
 from vidret.cli.demo import sample_videos
 from vidret.cli.serve import listen, page_url
 from vidret.encode.encoder import Encoder

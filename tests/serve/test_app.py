@@ -13,7 +13,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
-from tests.colours import ColourEncoder
+from tests.fakes import ColourEncoder
 from tests.serve.conftest import URL, Serve
 from vidret.engine import Engine
 from vidret.serve.app import PAGE, create_app

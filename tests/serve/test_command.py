@@ -17,9 +17,8 @@ import pytest
 import uvicorn
 
 import vidret.engine
-from tests.colours import ColourEncoder
-from tests.serve.conftest import find_id
-from tests.serve.test_search import BLUE
+from tests.fakes import ColourEncoder
+from tests.serve.conftest import BLUE, find_id
 from vidret import cli
 from vidret.cli.serve import has_display, listen, page_url
 from vidret.client import RemoteEngine, RemoteError
@@ -35,7 +34,7 @@ from vidret.video.images import read_image
 ROOT = Path(__file__).parents[2]
 COLOURED = """
 import vidret.engine
-from tests.colours import ColourEncoder
+from tests.fakes import ColourEncoder
 vidret.engine.load_encoder = lambda *_, **__: ColourEncoder()
 from vidret.cli import main
 main()

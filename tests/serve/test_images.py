@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serve.test_search import BLUE, encode
+from tests.serve.conftest import BLUE, encode
 from vidret.errors import VidretError
 from vidret.serve.images import ImageReader, decode_base64
 from vidret.types import Picture

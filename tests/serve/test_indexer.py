@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.colours import ColourEncoder
+from tests.fakes import ColourEncoder
 from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.serve.indexing import PROGRAM, Indexer

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.colours import write_film
+from tests.fakes import write_film
 from tests.serve.conftest import Serve
 from vidret.engine import Engine
 from vidret.serve.indexing import Indexer
@@ -19,7 +19,7 @@ from vidret.serve.indexing import Indexer
 COLOURED = """
 import signal, threading; signal.signal(signal.SIGINT, signal.default_int_handler)
 import vidret.engine
-from tests.colours import ColourEncoder
+from tests.fakes import ColourEncoder
 class Gated(ColourEncoder):
     def encode_frames(self, batch, *, tokens=False):
         if threading.current_thread() is not threading.main_thread():

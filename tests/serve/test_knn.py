@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.serve.test_search import BLUE
+from tests.serve.conftest import BLUE
 from vidret.engine import Engine
 
 # A request of ClipClient 2.45: every field, unused ones null.

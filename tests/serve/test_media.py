@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.colours import COLOURS, ColourEncoder, write_film
-from tests.serve.conftest import Serve, find_id
-from tests.serve.test_search import BLUE
+from tests.fakes import COLOURS, ColourEncoder, write_film
+from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.serve.files import GONE, RELINKED, OpenFileResponse, open_video

@@ -1,7 +1,5 @@
 """Tests of search over HTTP: results are those of the engine, and errors are one sentence."""
 
-import base64
-import io
 import json
 import os
 import time
@@ -10,21 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.colours import COLOURS, ColourEncoder
-from tests.serve.conftest import Serve, find_id
+from tests.fakes import ColourEncoder
+from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
-
-
-def encode(picture: Image.Image, kind: str = "PNG") -> str:
-    out = io.BytesIO()
-    picture.save(out, kind)
-    return base64.b64encode(out.getvalue()).decode()
-
-
-BLUE = encode(Image.new("RGB", (60, 40), COLOURS["blue"]))
 
 
 def names(answer: Any) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from tests.colours import write_film
+from tests.fakes import write_film
 from vidret.errors import DecodeError
 from vidret.serve import thumbnails
 from vidret.serve.problems import RefusedError

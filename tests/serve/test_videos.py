@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.serve.conftest import Serve, find_id
-from tests.serve.test_search import BLUE
+from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
 
 

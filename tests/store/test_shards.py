@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.store.neighbours import DIM, assert_found, naive_search, queries, recall, sample
 from vidret.store.ivf import vector_bytes
 from vidret.store.shards import MAX_SHARD_SIZE, Shards, ShardSize, choose_kind, choose_rebuilt
 from vidret.store.vectors import Ids, Rows, SearchResult, merge_results
-
-from .test_vectors import DIM, assert_found, naive_search, queries, recall, sample
 
 NUM = 3000
 KINDS = ["ivf", "ivf-rabitq2", "ivf-rabitq1"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.train.test_captioner import FREQUENT, VOCABULARY, compute_loss, make_captions, naive_loss
+from tests.train.captions import FREQUENT, VOCABULARY, compute_loss, make_captions, naive_loss
 from vidret.align.glscl import consistency_loss, diversity_loss
 from vidret.train.grounding_losses import (
     boundary_loss,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.colours import ColourEncoder, write_film
+from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.errors import VidretError
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import write_mosaic
 from tests.index.ray.conftest import Nodes
 from tests.index.samples import make_hostile_files, read_contents, read_states, read_tokens
-from tests.patches import write_mosaic
 from vidret.encode.clip import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
