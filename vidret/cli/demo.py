@@ -41,11 +41,11 @@ def demo_command(
     if engine.info().searchable == 0:
         index = out / "index"
         raise VidretError(f"{folder}: no video here could be indexed; see vidret info --failed --index {index}")
-    for number, query in enumerate(DEMO_QUERIES, start=1):
+    for position, query in enumerate(DEMO_QUERIES, start=1):
         console.rule(f'[bold]vidret search "{query}"')
         hits = engine.search(query, 4)
         show_hits(hits)
-        write_hit_sheet(hits, query, out / f"search-{number}.jpg")
+        write_hit_sheet(hits, query, out / f"search-{position}.jpg")
     query = DEMO_MOMENT
     console.rule(f'[bold]vidret locate "{query}"')
     moments = engine.locate(query, 3) or engine.locate(query, 3, weak=True)

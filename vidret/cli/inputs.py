@@ -84,12 +84,12 @@ def read_bank(path: Path) -> list[str]:
         raise VidretError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_texts(path: Path, number: int, line: str) -> list[str]:
+def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
     row = _parse_json(line)
     value = row.get("query") or row.get("caption") or row.get("captions") if isinstance(row, dict) else None
     texts = [value] if isinstance(value, str) else value
     if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
-        raise VidretError(f'{path}: line {number} must have "query", "caption" or "captions", got {line:.80}')
+        raise VidretError(f'{path}: line {line_number} must have "query", "caption" or "captions", got {line:.80}')
     return texts
 
 
@@ -101,10 +101,10 @@ def iterate_queries(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
-            for number, line in _number_lines(lines):
+            for line_number, line in _number_lines(lines):
                 row = _parse_json(line)
                 if not (isinstance(row, dict) and isinstance(row.get("query"), str)):
-                    raise VidretError(f'{path}: line {number} must be an object with "query", got {line}')
+                    raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line}')
                 yield row
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {error}") from error

@@ -86,25 +86,24 @@ class GroundingModule(lightning.LightningModule):
         out: str | None = None,
     ) -> None:
         super().__init__()
-        self.model = GroundingModel(
-            GroundingHead(
-                width,
-                text_width,
-                dim,
-                num_layers=num_layers,
-                heads=heads,
-                strides=strides,
-                tef=tef,
-                boundaries=boundaries,
-                dropout=dropout,
-                drop_path=drop_path,
-                as_published=as_published,
-            )
+        head = GroundingHead(
+            width,
+            text_width,
+            dim,
+            num_layers=num_layers,
+            heads=heads,
+            strides=strides,
+            tef=tef,
+            boundaries=boundaries,
+            dropout=dropout,
+            drop_path=drop_path,
+            as_published=as_published,
         )
+        self.model = GroundingModel(head)
         if recipe not in RECIPES:
             raise VidretError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe}")
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
-        self.card = HeadCard.describe(self.model.head, backbone=backbone, **settings)
+        self.card = HeadCard.describe(head, backbone=backbone, **settings)
         self.fps, self.out = self.card.fps or 0.5, out
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples

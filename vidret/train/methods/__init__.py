@@ -73,8 +73,8 @@ def load_method(name: str, *, shared: Mapping[str, Any], options: Mapping[str, A
     known = {field.name for field in fields(kind)}
     if unknown := options.keys() - known:
         raise VidretError(f"options of {name} must be of {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}")
-    given = {setting: value for setting, value in shared.items() if value is not None}
-    for setting in given.keys() - known:
+    set_values = {setting: value for setting, value in shared.items() if value is not None}
+    for setting in set_values.keys() - known:
         logger.warning("%s has no setting %s: ignored", name, setting)
-    method: Method = kind(**{setting: given[setting] for setting in given.keys() & known}, **options)
+    method: Method = kind(**{setting: set_values[setting] for setting in set_values.keys() & known}, **options)
     return method
