@@ -1,6 +1,7 @@
-"""The client: what it says to a server, what it reads from its answers, and its sentences when there are none."""
+"""The client: its requests, its parsing of answers, its errors, and its agreement with ``Engine``."""
 
 import base64
+import inspect
 import io
 import os
 import socket
@@ -45,13 +46,13 @@ def remote(server: Served) -> Iterator[RemoteEngine]:
         yield engine
 
 
-def test_a_search_goes_out_and_comes_back_as_hits(server: Served, remote: RemoteEngine) -> None:
+def test_search_sends_a_query_and_parses_hits(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply({"query": "dog", "weak": False, "took_ms": 1.5, "hits": [HIT]})]
     hits = remote.search("dog -beach", 3)
-    asked = server.asked[0]
-    assert asked.line == "POST /api/search"
-    assert asked.body == {"query": "dog -beach", "k": 3, "rerank": "auto"}
-    assert (asked.headers["authorization"], asked.headers["content-type"]) == ("Bearer secret", "application/json")
+    request = server.asked[0]
+    assert request.line == "POST /api/search"
+    assert request.body == {"query": "dog -beach", "k": 3, "rerank": "auto"}
+    assert (request.headers["authorization"], request.headers["content-type"]) == ("Bearer secret", "application/json")
     segment = Segment(7, 2, 24.0, 36.0)
     assert hits == [Hit(7, "/films/red.mp4", segment, 30.5, 0.75, False, ("/films/copy.mp4",), {"frames": 0.75})]
     remote.search("dog", rerank=None)
@@ -61,23 +62,23 @@ def test_a_search_goes_out_and_comes_back_as_hits(server: Served, remote: Remote
 SHOWN = {"overlapping": False, "weak": False}
 
 
-def test_filters_go_out_as_the_contract_says(server: Served, remote: RemoteEngine) -> None:
+def test_filters_are_sent_as_documented(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply({"hits": [], "moments": []})]
     after = datetime(2026, 1, 31, 18, 30, tzinfo=UTC)
     filters = Filters("/films", min_seconds=0.0, max_seconds=60.0, after=after.timestamp())
     assert remote.search("dog", filters=filters) == []
     assert remote.locate("dog", filters=filters) == []
-    said = {"folder": "/films", "min_seconds": 0.0, "max_seconds": 60.0, "after": "2026-01-31T18:30:00+00:00"}
-    for asked in server.asked:
-        asked_otherwise = {"query", "k", "rerank", "videos", *SHOWN}
-        assert {name: asked.body[name] for name in asked.body.keys() - asked_otherwise} == said
+    expected = {"folder": "/films", "min_seconds": 0.0, "max_seconds": 60.0, "after": "2026-01-31T18:30:00+00:00"}
+    for request in server.asked:
+        other_fields = {"query", "k", "rerank", "videos", *SHOWN}
+        assert {name: request.body[name] for name in request.body.keys() - other_fields} == expected
 
 
-def open_image(asked: Any) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(asked.body["image"])))
+def open_image(request: Any) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(request.body["image"])))
 
 
-def test_a_picture_goes_out_whole_or_small_enough(server: Served, remote: RemoteEngine) -> None:
+def test_image_is_sent_and_downscaled_if_large(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply({"hits": []})]
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     remote.search(picture)
@@ -107,7 +108,7 @@ def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: Remo
             remote.locate("dog", video=path)
 
 
-def test_a_curve_is_read_by_words_or_by_picture(server: Served, remote: RemoteEngine) -> None:
+def test_curve_of_a_text_or_an_image(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply(CURVE)]
     picture = np.zeros((2, 2, 3), np.uint8)
     for query, line in (("a & b", "GET /api/videos/7/curve?q=a+%26+b"), (picture, "POST /api/videos/7/curve")):
@@ -118,11 +119,11 @@ def test_a_curve_is_read_by_words_or_by_picture(server: Served, remote: RemoteEn
     assert list(server.asked[1].body) == ["image"]
 
 
-def test_videos_come_page_by_page(server: Served, remote: RemoteEngine) -> None:
+def test_videos_are_requested_in_pages(server: Served, remote: RemoteEngine) -> None:
     rows = [{**VIDEO, "id": number} for number in range(PAGE + 1)]
     server.replies = [Reply({"total": PAGE + 1, "videos": rows[:PAGE]}), Reply({"total": 1, "videos": rows[PAGE:]})]
     assert [video.id for video in remote.videos()] == list(range(PAGE + 1))
-    assert [asked.line for asked in server.asked] == [
+    assert [request.line for request in server.asked] == [
         f"GET /api/videos?offset={offset}&limit={PAGE}" for offset in (0, PAGE)
     ]
     server.replies = [Reply({**VIDEO, "height": None, "changed": None})]
@@ -132,15 +133,15 @@ def test_videos_come_page_by_page(server: Served, remote: RemoteEngine) -> None:
     assert remote.video(7).changed == datetime(2026, 1, 31, 18, 30, tzinfo=UTC).timestamp()
 
 
-def test_the_index_is_described(server: Served, remote: RemoteEngine) -> None:
-    told = {name: getattr(INFO, name) for name in StoreInfo.__dataclass_fields__}
+def test_info_and_failed_files_are_parsed(server: Served, remote: RemoteEngine) -> None:
+    row = {name: getattr(INFO, name) for name in StoreInfo.__dataclass_fields__}
     failures = [{"path": "/films/bad.mp4", "reason": "no video"}]
-    server.replies = [Reply({"info": {**told, "of_tomorrow": 1}, "failures": failures})]
+    server.replies = [Reply({"info": {**row, "new_field": 1}, "failures": failures})]
     assert remote.info() == INFO
     assert remote.failed() == [("/films/bad.mp4", "no video")]
 
 
-VERBS: list[Callable[[RemoteEngine], object]] = [
+METHODS: list[Callable[[RemoteEngine], object]] = [
     lambda remote: remote.search("dog"),
     lambda remote: remote.locate("dog"),
     lambda remote: remote.curve("dog", 7),
@@ -151,47 +152,45 @@ VERBS: list[Callable[[RemoteEngine], object]] = [
 ]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_what_is_wrong_is_said_in_the_servers_words(
-    server: Served, remote: RemoteEngine, verb: Callable[[RemoteEngine], object]
+@pytest.mark.parametrize("method", METHODS)
+def test_errors_have_the_message_of_the_server(
+    server: Served, remote: RemoteEngine, method: Callable[[RemoteEngine], object]
 ) -> None:
     server.replies = [problem(422, "query must contain a word, got ' '")]
     with pytest.raises(RemoteError) as raised:
-        verb(remote)
+        method(remote)
     assert (str(raised.value), raised.value.status) == ("query must contain a word, got ' '", 422)
-    for strange in (
+    for invalid in (
         Reply(b"<html>", kind="text/html"),
         Reply({"welcome": 1}),
         Reply([]),
         Reply({"detail": "Not Found"}, 404),
         Reply({"status": 502}, 502, "application/problem+json"),
     ):
-        server.replies = [strange]
-        with pytest.raises(
-            RemoteError, match=f"^{server.url}: does not answer as vidret serve does, got {strange.status} "
-        ):
-            verb(remote)
+        server.replies = [invalid]
+        with pytest.raises(RemoteError, match=f"^{server.url}: must be a vidret server, got {invalid.status} "):
+            method(remote)
 
 
-def test_a_token_is_asked_for(server: Served, remote: RemoteEngine) -> None:
+def test_missing_or_wrong_token_is_reported(server: Served, remote: RemoteEngine) -> None:
     server.replies = [problem(401, "a token is needed")]
-    with pytest.raises(RemoteError, match="wants the token it was started with, got another"):
+    with pytest.raises(RemoteError, match="token must be the one the server was started with, got another"):
         remote.info()
     with RemoteEngine(server.url) as stranger, pytest.raises(RemoteError, match="started with, got none"):
         stranger.info()
     assert "authorization" not in server.asked[1].headers
 
 
-def test_nothing_there_and_something_else_there() -> None:
+def test_unreachable_and_silent_servers_are_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with RemoteEngine(url, timeout=0.05) as remote, pytest.raises(RemoteError, match=r"no answer within 0.05 s"):
             remote.info()
-    with RemoteEngine(url) as remote, pytest.raises(RemoteError, match=f"^{url}: no server answers: .*refused"):
+    with RemoteEngine(url) as remote, pytest.raises(RemoteError, match=f"^{url}: cannot be reached: .*refused"):
         remote.info()
 
 
-def test_a_busy_server_is_asked_again_when_it_says_so(server: Served, remote: RemoteEngine) -> None:
+def test_request_to_a_busy_server_is_retried_on_request(server: Served, remote: RemoteEngine) -> None:
     busy, found = problem(503, "the queue is full", Retry_After="0"), Reply({"hits": [HIT]})
     server.replies = [busy, busy, found]
     assert len(remote.search("dog")) == 1
@@ -207,49 +206,82 @@ def test_a_busy_server_is_asked_again_when_it_says_so(server: Served, remote: Re
         remote.search("dog")
 
 
-def test_one_connection_serves_many_questions(server: Served, remote: RemoteEngine) -> None:
+def test_connection_is_reused(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply({"hits": []})]
     for _ in range(3):
         remote.search("dog")
-    assert len({asked.port for asked in server.asked}) == 1
+    assert len({request.port for request in server.asked}) == 1
     remote.close()
     remote.search("dog")
-    assert len({asked.port for asked in server.asked}) == 2
+    assert len({request.port for request in server.asked}) == 2
 
 
-def test_a_kept_connection_that_was_closed_is_no_error(server: Served, remote: RemoteEngine) -> None:
+def test_closed_idle_connection_is_reopened(server: Served, remote: RemoteEngine) -> None:
     server.replies = [Reply({"hits": []}, hangs_up=True)]
     for _ in range(3):
         remote.search("dog")
-    assert len({asked.port for asked in server.asked}) == 3
+    assert len({request.port for request in server.asked}) == 3
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://here", "http://", "http://here:port", "http://h/?token=T"])
-def test_what_is_no_url_is_told(url: str) -> None:
+def test_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(VidretError, match=r"url must be like http://127\.0\.0\.1:8000, got "):
         RemoteEngine(url)
 
 
-def test_a_path_before_the_api_stays(server: Served) -> None:
+def test_path_in_the_url_is_kept(server: Served) -> None:
     server.replies = [Reply({"hits": []})]
     with RemoteEngine(f"{server.url}/films/") as remote:
         remote.search("dog")
     assert server.asked[0].line == "POST /films/api/search"
 
 
-def test_a_token_that_no_header_can_hold_is_told_without_it() -> None:
+def test_invalid_token_is_rejected_without_showing_it() -> None:
     with pytest.raises(VidretError, match=r"^token must be printable ASCII") as raised:
         RemoteEngine("http://here", "sécret\n")
     assert "cret" not in str(raised.value)
 
 
-def test_it_is_public_and_needs_no_torch() -> None:
+LOCAL_METHODS = {  # that a server does not offer
+    "calibrate",
+    "choose_ranker",
+    "file",
+    "index",
+    "open",
+    "prepare_moments",
+    "rate",
+    "score_videos",
+    "search_many",
+    "typical_score",
+}
+LOCAL_PARAMETERS = {"search": {"candidates"}}  # that the server chooses
+
+
+def list_methods(cls: type) -> dict[str, list[tuple[str, Any, Any]]]:
+    """Return the names, kinds and defaults of the parameters of public methods."""
+    return {
+        name: [(each.name, each.kind, each.default) for each in inspect.signature(method).parameters.values()]
+        for name, method in inspect.getmembers(cls, callable)
+        if not name.startswith("_")
+    }
+
+
+def test_methods_have_the_signatures_of_the_local_engine() -> None:
+    local, remote = list_methods(Engine), list_methods(RemoteEngine)
+    assert local.keys() - remote.keys() == LOCAL_METHODS
+    assert remote.keys() <= local.keys()
+    for name, parameters in remote.items():
+        omitted = LOCAL_PARAMETERS.get(name, set())
+        assert parameters == [each for each in local[name] if each[0] not in omitted], name
+
+
+def test_client_is_public_and_needs_no_torch() -> None:
     assert (vidret.RemoteEngine, vidret.RemoteError) == (RemoteEngine, RemoteError)
     code = "import sys; from vidret import RemoteEngine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# The real server.
+# A real server
 
 
 @contextmanager
@@ -295,16 +327,16 @@ def far(index: Path) -> Iterator[RemoteEngine]:
 @pytest.mark.parametrize(
     "query", ["red", "blue -red", np.full((8, 12, 3), (30, 30, 200), np.uint8)], ids=["words", "not", "picture"]
 )
-def test_local_and_remote_answer_alike(near: Engine, far: RemoteEngine, query: Query, index: Path) -> None:
+def test_local_and_remote_results_are_equal(near: Engine, far: RemoteEngine, query: Query, index: Path) -> None:
     films = index.parent / "films"
-    all_that_hold = Filters(str(films), 1.0, 8.0, after=86401.0, before=4e9)
-    found = []
-    for filters in (Filters(), all_that_hold, Filters(before=86401.0), Filters(folder="/nowhere")):
+    all_filters = Filters(str(films), 1.0, 8.0, after=86401.0, before=4e9)
+    num_hits = []
+    for filters in (Filters(), all_filters, Filters(before=86401.0), Filters(folder="/nowhere")):
         hits = near.search(query, 5, rerank=None, filters=filters)
         assert far.search(query, 5, rerank=None, filters=filters) == hits
         assert far.locate(query, 3, filters=filters) == near.locate(query, 3, filters=filters)
-        found.append(len(hits))
-    assert found == [2, 1, 1, 0]
+        num_hits.append(len(hits))
+    assert num_hits == [2, 1, 1, 0]
     for video in (1, films / "copy.mp4"):
         moments, same = near.locate(query, video=video), far.locate(query, video=video)
         assert [(each.start, each.end, each.score) for each in moments] == [(m.start, m.end, m.score) for m in same]
@@ -313,7 +345,7 @@ def test_local_and_remote_answer_alike(near: Engine, far: RemoteEngine, query: Q
             assert np.array_equal(getattr(curve, name), getattr(read, name)), name
 
 
-def test_local_and_remote_hold_alike(near: Engine, far: RemoteEngine) -> None:
+def test_local_and_remote_contents_are_equal(near: Engine, far: RemoteEngine) -> None:
     assert [[Path(path).name for path in video.paths] for video in far.videos()] == [
         ["blue.mp4"],
         ["copy.mp4", "red.mp4"],
@@ -329,9 +361,9 @@ def test_local_and_remote_hold_alike(near: Engine, far: RemoteEngine) -> None:
     assert far.failed() == near.failed()
 
 
-def test_the_real_server_says_what_is_wrong(index: Path) -> None:
+def test_real_server_reports_invalid_requests(index: Path) -> None:
     with serve_index(index, token="secret-token") as url, RemoteEngine(url, "secret-token") as remote:
-        for wrong, sentence, status in (
+        for request, message, status in (
             (lambda: remote.search(" "), "query must contain a word, got ' '", 422),
             (lambda: remote.search("red", 0), "k: ", 422),
             (lambda: remote.search("red", rerank="mine.safetensors"), "rerank: ", 422),
@@ -341,8 +373,8 @@ def test_the_real_server_says_what_is_wrong(index: Path) -> None:
             (lambda: remote.curve("red", 99), "video must be one of this index, got 99", 404),
         ):
             with pytest.raises(RemoteError) as raised:
-                wrong()
-            assert str(raised.value).startswith(sentence)
+                request()
+            assert str(raised.value).startswith(message)
             assert raised.value.status == status
         with RemoteEngine(url, "another-token") as other, pytest.raises(RemoteError, match="started with, got another"):
             other.search("red")

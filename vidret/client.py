@@ -1,6 +1,6 @@
-"""RemoteEngine: an engine behind ``vidret serve``, with the local one's verbs.
+"""``RemoteEngine``: the client of ``vidret serve``, with the methods of ``Engine``.
 
-Nothing here needs torch or a model: a program that only asks starts at once.
+It needs neither torch nor a model, and imports quickly.
 """
 
 import base64
@@ -25,46 +25,45 @@ from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Segment
 
 T = TypeVar("T")
 
-RETRIES = 2  # of a request that a busy server turned away
-PAGE = 500  # videos asked for at a time
-LONGEST_SIDE = 1024  # of a picture that is sent: the server looks at no more
-FACTS = {"width": "width", "height": "height", "average_rate": "fps"}  # what a store calls them, and what a server does
+RETRIES = 2  # of a request that a busy server rejected
+PAGE = 500  # videos per request
+LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
+FACTS = {"width": "width", "height": "height", "average_rate": "fps"}  # names in the store and in the HTTP API
 
 
 class RemoteError(VidretError):
-    """Say why a server gives no answer, in its own sentence where it has one; ``status`` is HTTP's, where there is one.
+    """A request that a server rejected, or could not be reached for.
 
-    Also raised where nothing listens, or something that is no vidret.
+    The message is the server's, if it has one. ``status`` is the HTTP status, None without a response.
     """
 
-    def __init__(self, sentence: str, status: int | None = None) -> None:
-        """Keep the status beside the sentence."""
-        super().__init__(sentence)
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Store the status in addition to the message."""
+        super().__init__(message)
         self.status = status
 
 
 class RemoteEngine:
     """The engine of a ``vidret serve``: search, locate.
 
-    A context manager that keeps one connection; use one in each thread. Paths in answers, and in ``folder``, are the
-    server's.
+    A context manager with one connection; use one per thread. All paths, also in ``Filters.folder``, are the server's.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
-        """Name a server; it is first asked when a question is.
+        """Store the address of a server; it is first contacted by a request.
 
         Args:
-            url: Where it listens, such as ``http://127.0.0.1:8000``.
-            token: What it was started with as ``--token``.
-            timeout: Seconds it may stay silent.
+            url: URL of the server, such as ``http://127.0.0.1:8000``.
+            token: The ``--token`` that the server was started with.
+            timeout: Maximum time to wait for data in seconds.
 
         Raises:
-            VidretError: The URL is none.
+            VidretError: The URL or the token is invalid.
         """
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError:  # such as a port that is no number
+        except ValueError:  # such as an invalid port
             parts, port = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise VidretError(f"url must be like http://127.0.0.1:8000, got {url}")
@@ -91,18 +90,18 @@ class RemoteEngine:
     ) -> None:
         self.close()
 
-    # Asking
+    # Methods of ``Engine``
 
     def search(
         self, query: Query, k: int = 10, *, rerank: str | None = "auto", filters: Filters = ALL_VIDEOS
     ) -> list[Hit]:
-        """Find the videos that answer a query; see ``Engine.search``.
+        """Find the videos that match a query; see ``Engine.search``.
 
         Raises:
-            RemoteError: The server gives no answer, or refuses the question.
+            RemoteError: The server does not answer, or rejects the request.
         """
-        body = {**_say_query(query), "k": k, "rerank": rerank or "none", **_say_filters(filters)}
-        return self._ask("POST", "/api/search", lambda found: [_read_hit(row) for row in found["hits"]], body)
+        body = {**_encode_query(query), "k": k, "rerank": rerank or "none", **_encode_filters(filters)}
+        return self._ask("POST", "/api/search", lambda answer: [_parse_hit(row) for row in answer["hits"]], body)
 
     def locate(
         self,
@@ -115,16 +114,16 @@ class RemoteEngine:
         overlapping: bool = False,
         weak: bool = False,
     ) -> list[Moment]:
-        """Find the moments that answer a query, in one video or in all; see ``Engine.locate``.
+        """Find the moments that match a query, in one video or in all; see ``Engine.locate``.
 
         Raises:
-            RemoteError: As in ``search``; or the server has no such video.
+            RemoteError: As in ``search``, or the server has no such video.
         """
-        body = {**_say_query(query), "k": k, "videos": videos, **_say_filters(filters)}
+        body = {**_encode_query(query), "k": k, "videos": videos, **_encode_filters(filters)}
         body |= {"overlapping": overlapping, "weak": weak}
         if video is not None:
             body["video"] = self._find_video(video)
-        return self._ask("POST", "/api/locate", lambda found: [_read_moment(row) for row in found["moments"]], body)
+        return self._ask("POST", "/api/locate", lambda answer: [_parse_moment(row) for row in answer["moments"]], body)
 
     def curve(self, query: Query, video: str | os.PathLike[str] | int) -> Curve:
         """Score a query against every stored frame of one video.
@@ -134,84 +133,84 @@ class RemoteEngine:
         """
         path = f"/api/videos/{self._find_video(video)}/curve"
         if isinstance(query, str):
-            return self._ask("GET", f"{path}?{_say({'q': query})}", _read_curve)
-        return self._ask("POST", path, _read_curve, _say_query(query))
+            return self._ask("GET", f"{path}?{_encode_fields({'q': query})}", _parse_curve)
+        return self._ask("POST", path, _parse_curve, _encode_query(query))
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
-        """List the videos of the index, in the order of their first paths.
+        """Return the searchable videos that match, sorted by first path.
 
         Raises:
-            RemoteError: The server gives no answer.
+            RemoteError: The server does not answer.
         """
-        found: list[StoredVideo] = []
+        videos: list[StoredVideo] = []
         while True:
-            asked = _say({"offset": len(found), "limit": PAGE, **_say_filters(filters)})
-            page = self._ask("GET", f"/api/videos?{asked}", lambda page: [_read_video(row) for row in page["videos"]])
-            found += page
+            query = _encode_fields({"offset": len(videos), "limit": PAGE, **_encode_filters(filters)})
+            page = self._ask("GET", f"/api/videos?{query}", lambda page: [_parse_video(row) for row in page["videos"]])
+            videos += page
             if len(page) < PAGE:
-                return found
+                return videos
 
-    def video(self, number: int) -> StoredVideo:
-        """Give one video by its id.
+    def video(self, video: int) -> StoredVideo:
+        """Return a searchable video by its id.
 
         Raises:
-            RemoteError: The server gives no answer, or has no such video.
+            RemoteError: The server does not answer, or has no such video.
         """
-        return self._ask("GET", f"/api/videos/{number}", _read_video)
+        return self._ask("GET", f"/api/videos/{video}", _parse_video)
 
     def info(self) -> StoreInfo:
-        """Describe the index in numbers.
+        """Return statistics of the index.
 
         Raises:
-            RemoteError: The server gives no answer.
+            RemoteError: The server does not answer.
         """
         names = [field.name for field in dataclasses.fields(StoreInfo)]
-        return self._ask("GET", "/api/index", lambda told: StoreInfo(**{name: told["info"][name] for name in names}))
+        return self._ask("GET", "/api/index", lambda row: StoreInfo(**{name: row["info"][name] for name in names}))
 
     def failed(self) -> list[tuple[str, str]]:
-        """List the files that could not be indexed, each with its reason.
+        """Return the paths of files that could not be indexed, with reasons.
 
         Raises:
-            RemoteError: The server gives no answer.
+            RemoteError: The server does not answer.
         """
-        return self._ask("GET", "/api/index", lambda told: [(row["path"], row["reason"]) for row in told["failures"]])
+        return self._ask("GET", "/api/index", lambda index: [(row["path"], row["reason"]) for row in index["failures"]])
 
-    # The wire
+    # HTTP
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
-        """Give a video's id; a path is made absolute as it is for a local engine."""
+        """Return a video's id; a relative path is resolved against the current folder, as in ``Engine``."""
         if isinstance(video, int):
             return video
         path = absolute_path(video)
-        found = next((each.id for each in self.videos(Filters(folder=path)) if path in each.paths), None)
-        if found is None:
+        video_id = next((each.id for each in self.videos(Filters(folder=path)) if path in each.paths), None)
+        if video_id is None:
             raise RemoteError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
-        return found
+        return video_id
 
-    def _ask(self, method: str, path: str, read: Callable[[Any], T], body: dict[str, Any] | None = None) -> T:
-        """Send a request and read its answer.
+    def _ask(self, method: str, path: str, parse: Callable[[Any], T], body: dict[str, Any] | None = None) -> T:
+        """Send a request and return its parsed answer.
 
         Raises:
-            RemoteError: There is no answer, or it is no vidret's, or it says what is wrong.
+            RemoteError: There is no valid answer, or the server rejects the request.
         """
-        sent = None if body is None else json.dumps(body).encode()
-        response, content = self._send_patiently(method, self._root + path, sent)
+        data = None if body is None else json.dumps(body).encode()
+        response, content = self._send_with_retries(method, self._root + path, data)
         status, kind = response.status, response.headers.get_content_type()
         if status == 401:
             given = "another" if "Authorization" in self._headers else "none"
-            raise RemoteError(f"{self.url}: wants the token it was started with, got {given}", status)
+            raise RemoteError(f"{self.url}: token must be the one the server was started with, got {given}", status)
         try:
             answer = json.loads(content)
             if status == 200:
-                return read(answer)
+                return parse(answer)
             if kind == "application/problem+json":
                 raise RemoteError(str(answer["detail"]), status)
         except (ValueError, KeyError, TypeError):
-            pass  # told below
-        raise RemoteError(f"{self.url}: does not answer as vidret serve does, got {status} {response.reason}", status)
+            pass  # raised below
+        raise RemoteError(f"{self.url}: must be a vidret server, got {status} {response.reason}", status)
 
-    def _send_patiently(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
-        """Send a request, and again after the seconds that a busy server names."""
+    def _send_with_retries(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
+        """Send a request; repeat it after the delay that a busy server requests."""
         for _ in range(RETRIES):
             response, content = self._send(method, path, body)
             wait = response.headers.get("Retry-After", "")
@@ -221,7 +220,7 @@ class RemoteEngine:
         return self._send(method, path, body)
 
     def _send(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
-        kept = self._connection.sock is not None
+        reused = self._connection.sock is not None
         try:
             self._connection.request(method, path, body, self._headers)
             response = self._connection.getresponse()
@@ -231,68 +230,68 @@ class RemoteEngine:
             raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
         except (OSError, HTTPException) as error:
             self._connection.close()
-            if kept:  # the server closed it while nobody asked
+            if reused:  # the server closed the idle connection
                 return self._send(method, path, body)
             if isinstance(error, HTTPException):
-                raise RemoteError(f"{self.url}: does not answer as vidret serve does: {error}") from error
-            raise RemoteError(f"{self.url}: no server answers: {error}") from error
+                raise RemoteError(f"{self.url}: must be a vidret server: {error}") from error
+            raise RemoteError(f"{self.url}: cannot be reached: {error}") from error
 
 
-def _say(fields: dict[str, Any]) -> str:
-    return urlencode(fields, errors="replace")  # what is no text is in no answer either
+def _encode_fields(fields: dict[str, Any]) -> str:
+    return urlencode(fields, errors="replace")  # surrogates of invalid file names
 
 
-def _say_query(query: Query) -> dict[str, Any]:
+def _encode_query(query: Query) -> dict[str, Any]:
     if isinstance(query, str):
         return {"query": query}
     if query.ndim != 3 or query.shape[2] != 3 or query.dtype != np.uint8 or not query.size:
         raise VidretError(f"image must be uint8 (height, width, 3), got {query.dtype} {query.shape}")
-    from PIL import Image  # here, since words need none
+    from PIL import Image  # imported here, since texts do not need it
 
-    out, picture = io.BytesIO(), Image.fromarray(query)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    picture.save(out, "PNG")
-    return {"image": base64.b64encode(out.getvalue()).decode()}
-
-
-def _say_filters(filters: Filters) -> dict[str, Any]:
-    """Give what is asked for, dates in ISO."""
-    asked = {name: value for name, value in dataclasses.asdict(filters).items() if value is not None}
-    for name in asked.keys() & {"after", "before"}:
-        asked[name] = datetime.fromtimestamp(asked[name], UTC).isoformat()
-    return asked
+    buffer, image = io.BytesIO(), Image.fromarray(query)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    image.save(buffer, "PNG")
+    return {"image": base64.b64encode(buffer.getvalue()).decode()}
 
 
-def _read_hit(row: dict[str, Any]) -> Hit:
+def _encode_filters(filters: Filters) -> dict[str, Any]:
+    """Return the filters that are set, with dates in ISO 8601."""
+    fields = {name: value for name, value in dataclasses.asdict(filters).items() if value is not None}
+    for name in fields.keys() & {"after", "before"}:
+        fields[name] = datetime.fromtimestamp(fields[name], UTC).isoformat()
+    return fields
+
+
+def _parse_hit(row: dict[str, Any]) -> Hit:
     return Hit(
-        row["video"],
-        row["path"],
-        Segment(row["video"], row["segment"], row["start"], row["end"]),
-        row["time"],
-        row["score"],
-        row["weak"],
-        tuple(row["copies"]),
-        row["why"],
+        video=row["video"],
+        path=row["path"],
+        segment=Segment(row["video"], row["segment"], row["start"], row["end"]),
+        time=row["time"],
+        score=row["score"],
+        weak=row["weak"],
+        copies=tuple(row["copies"]),
+        why=row["why"],
     )
 
 
-def _read_moment(row: dict[str, Any]) -> Moment:
+def _parse_moment(row: dict[str, Any]) -> Moment:
     return Moment(**{field.name: row[field.name] for field in dataclasses.fields(Moment)})
 
 
-def _read_curve(found: dict[str, Any]) -> Curve:
-    scores, times = np.array(found["scores"], np.float32), np.array(found["times"], np.float64)
-    return Curve(scores, times, found["start"], found["end"], found["best"], found["typical"])
+def _parse_curve(row: dict[str, Any]) -> Curve:
+    scores, times = np.array(row["scores"], np.float32), np.array(row["times"], np.float64)
+    return Curve(scores, times, row["start"], row["end"], row["best"], row["typical"])
 
 
-def _read_video(row: dict[str, Any]) -> StoredVideo:
+def _parse_video(row: dict[str, Any]) -> StoredVideo:
     return StoredVideo(
-        row["id"],
-        (row["path"], *row["copies"]),
-        row["duration"],
-        {name: row[told] for name, told in FACTS.items() if row[told] is not None},
-        row["complete"],
-        row["salvaged"],
-        row["segments"],
-        None if row["changed"] is None else datetime.fromisoformat(row["changed"]).timestamp(),
+        id=row["id"],
+        paths=(row["path"], *row["copies"]),
+        duration=row["duration"],
+        facts={name: row[field] for name, field in FACTS.items() if row[field] is not None},
+        complete=row["complete"],
+        salvaged=row["salvaged"],
+        num_segments=row["segments"],
+        changed=None if row["changed"] is None else datetime.fromisoformat(row["changed"]).timestamp(),
     )

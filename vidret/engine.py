@@ -1,4 +1,4 @@
-"""Engine: the rooms, in order, behind one door."""
+"""``Engine``: index videos, search them, and locate moments in them."""
 
 import json
 import logging
@@ -43,9 +43,10 @@ IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexRepor
 
 
 class Engine:
-    """An index and the encoder it was made with: index, search, locate.
+    """An index with its encoder: index, search, locate.
 
-    Made by ``Engine.open``; a context manager. Any number of engines may search an index while one adds to it.
+    Open it with ``Engine.open``; it is a context manager. Any number of engines can search an index while one adds
+    videos.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class Engine:
         device: str = AUTO_DEVICE,
         store: str | None = None,
     ) -> None:
-        """Join an index folder, which need not exist yet, with an encoder; ``Engine.open`` finds the right encoder.
+        """Open an index folder, which need not exist yet, with an encoder; ``Engine.open`` finds the right encoder.
 
         Raises:
-            DeviceError: There is no such device.
-            StoreError: The index was made with another encoder or for another aligner.
+            DeviceError: The device does not exist.
+            StoreError: The index was built with another encoder or for another aligner.
         """
         self._device_named = device != AUTO_DEVICE
         self.device = choose_device(device if self._device_named else getattr(encoder, "device", CPU))
@@ -71,23 +72,23 @@ class Engine:
         self.encoder = encoder
         self._vectors = store
         self._opened: Searcher | None = None
-        made: dict[str, str] = {}
-        known_head = NONE
+        recorded: dict[str, str] = {}
+        recorded_head = NONE
         if Store.exists(self.path):
             with Store.open(self.path) as opened:
                 opened.check_encoder(encoder.name, encoder.fingerprint)
-                made = json.loads(opened.get_meta(RANKER) or "{}")
-                known_head = str(opened.get_meta(HEAD) or NONE)
-        if made:  # how tokens are stored is settled, whatever is asked now
-            rerank, tokens = made["name"] if rerank == AUTO else rerank, made["tokens"]
+                recorded = json.loads(opened.get_meta(RANKER) or "{}")
+                recorded_head = str(opened.get_meta(HEAD) or NONE)
+        if recorded:  # the format of stored tokens cannot change
+            rerank, tokens = recorded["name"] if rerank == AUTO else rerank, recorded["tokens"]
         self.ranker = load_ranker(rerank, encoder, tokens=tokens)
         self._tokens = tokens
-        if made:
-            self._check_made(made)
-        self._told_head = head != AUTO
-        self._head = os.fspath(head) if self._told_head else known_head
-        if self._told_head:
-            _ = self.grounder  # a wrong file is told at once; one that only the index knows must not stop a search
+        if recorded:
+            self._check_recorded(recorded)
+        self._head_given = head != AUTO
+        self._head = os.fspath(head) if self._head_given else recorded_head
+        if self._head_given:
+            _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
 
     @classmethod
     def open(
@@ -102,28 +103,28 @@ class Engine:
         precision: str = "auto",
         store: str | None = None,
     ) -> Self:
-        """Open an index folder, or name the folder of one to be made.
+        """Open an index folder, which need not exist yet.
 
         Args:
-            path: The folder.
-            encoder: An encoder or a name for ``load_encoder``. Unless given it is the one that the index was made with,
-                and ``starter`` for a new index.
-            rerank: What a new index is prepared for, and orders the candidates of a search: ``none``, ``ucofia`` or
-                ``glscl`` (training-free), the file of a trained aligner, or ``auto``: the aligner that lies beside the
-                model's file, ``ucofia`` for the starter, else none.
-            tokens: How tokens are stored, for UCoFiA in a new index and for a grounding head: ``int8`` or ``float16``.
-            head: The file of a trained grounding head, which then locates moments; ``none``, or ``auto``: the one that
-                the index was prepared for.
-            device: Where the encoder, a head, decoding and FAISS run; see ``load_encoder`` for its names. Decoding and
-                FAISS run on the CPU where the device is not CUDA, or where their builds have no GPU code. An encoder
-                that is loaded already runs where it is, which ``auto`` then means.
+            path: Folder of the index.
+            encoder: An encoder or a name for ``load_encoder``; defaults to the encoder of the index, and to ``starter``
+                for a new index.
+            rerank: Aligner that a new index is prepared for and that reranks candidates: ``none``, ``ucofia`` or
+                ``glscl`` (training-free), the file of a trained aligner, or ``auto``: the aligner next to the model's
+                file, ``ucofia`` for the starter, else none.
+            tokens: Storage of tokens, for UCoFiA in a new index and for a grounding head: ``int8`` or ``float16``.
+            head: File of a trained grounding head, which locates moments; ``none``, or ``auto`` for the head that the
+                index was prepared for.
+            device: Device of the encoder, the head, decoding and FAISS; see ``load_encoder``. Decoding and FAISS run on
+                the CPU unless the device is CUDA and their builds support it. For a loaded encoder, ``auto`` is its
+                device.
             precision: See ``load_encoder``.
-            store: Where the vectors of a new index go: ``faiss``, which is embedded and taken unless given, or the
-                address of a Milvus, ``milvus://...``. The index remembers it, and refuses to be given another.
+            store: Where a new index stores its vectors: ``faiss``, the embedded default, or the address of a Milvus,
+                ``milvus://...``. An existing index rejects another one.
 
         Raises:
-            DeviceError: There is no such device; nothing is loaded before that is known.
-            StoreError: The index cannot be read, or was made with another encoder.
+            DeviceError: The device does not exist; this is checked before anything is loaded.
+            StoreError: The index cannot be read, or was built with another encoder.
             EncoderError: The encoder cannot be loaded.
         """
         chosen = choose_device(device)
@@ -138,10 +139,10 @@ class Engine:
 
     @cached_property
     def grounder(self) -> Grounder | None:
-        """The trained grounding head, loaded when it is first needed; None when there is none.
+        """The trained grounding head, loaded on first use; None if there is none.
 
         Raises:
-            VidretError: Its file is gone or cannot be read, or it is not for the encoder.
+            VidretError: Its file cannot be read, or it does not match the encoder.
         """
         if self._head == NONE:
             return None
@@ -159,7 +160,7 @@ class Engine:
         if cuda_index(self.device) is None:
             return CPU
         chosen = choose_faiss_device(load_faiss(), self.device)
-        if chosen != self.device:  # with auto it is no surprise: the extra "cpu" has no GPU code
+        if chosen != self.device:  # expected with auto: the extra "cpu" has no GPU code
             level = logging.WARNING if self._device_named else logging.INFO
             logger.log(level, "FAISS does not see %s, so it searches on the CPU", self.device)
         return chosen
@@ -182,7 +183,7 @@ class Engine:
     ) -> None:
         self.close()
 
-    # Adding
+    # Indexing
 
     def index(
         self,
@@ -197,7 +198,7 @@ class Engine:
         on_progress: Callable[[Progress], None] | None = None,
         run: IndexRunner = index_files,
     ) -> IndexReport:
-        """Bring the index up to date with files, folders, globs or manifests, at paths or at addresses.
+        """Update the index with files, folders, globs or manifests, local or at URLs.
 
         Args:
             paths: See ``list_videos``.
@@ -211,8 +212,8 @@ class Engine:
             run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
 
         Raises:
-            VidretError: A path does not exist, or the index cannot be written. Files that cannot be read raise nothing:
-                they are in the report, and in the index with their reasons.
+            VidretError: A path does not exist, or the index cannot be written. Unreadable files are not an error: the
+                report and the index contain them with their reasons.
         """
         listing = list_videos(os.fspath(path) for path in paths)
         exists = Store.exists(self.path)
@@ -226,11 +227,11 @@ class Engine:
             dim=encoder.dim,
             vectors=self._vectors,
         ) as store:
-            known = store.get_meta(RANKER)
-            if known is not None:  # another engine may have made it since this one was
-                self._check_made(json.loads(known))
-            made = {"name": self.ranker.name, "fingerprint": self.ranker.fingerprint, "tokens": self._tokens}
-            store.set_meta(RANKER, json.dumps(made) if known is None else known)
+            recorded = store.get_meta(RANKER)
+            if recorded is not None:  # another engine may have created the index meanwhile
+                self._check_recorded(json.loads(recorded))
+            own = {"name": self.ranker.name, "fingerprint": self.ranker.fingerprint, "tokens": self._tokens}
+            store.set_meta(RANKER, json.dumps(own) if recorded is None else recorded)
             if memory is not None:
                 store.set_memory(memory)
             options = IndexOptions(
@@ -246,35 +247,35 @@ class Engine:
                 on_progress=on_progress,
             )
             report = run(store, encoder, listing.files, options)
-            for name in {self.ranker.name, NONE}:  # what orders hits, and what weighs moments
+            for name in {self.ranker.name, NONE}:  # for hits, and for moments
                 self._searcher.baselines.save(store, self._searcher.get_ranker(name))
-            if self._told_head:
+            if self._head_given:
                 store.set_meta(HEAD, NONE if self.grounder is None else str(self.grounder.path))
         if report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._store.fingerprints().values()))
         return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
-        """Compute what the grounding head needs of every video, and keep it; what is there already stays.
+        """Compute and store what the grounding head needs of every video, unless stored already.
 
-        Without this, the first query that looks into a video does it, and the result is kept up to a size limit.
+        Otherwise the first query for a video computes it, and the result is cached up to a size limit.
 
         Args:
-            timeout: Seconds a decoder may stay silent.
-            on_progress: Called with the number of videos done and of all.
+            timeout: Maximum time that a decoder may make no progress, in seconds.
+            on_progress: Called with the number of videos done and the total.
 
         Raises:
-            VidretError: The engine has no head. Videos that cannot be read are logged.
+            VidretError: The engine has no head. Unreadable videos are logged.
         """
         if self.grounder is None:
             raise VidretError("head must be given to prepare moments, got none")
         on_prepared = on_progress or (lambda _done, _total: None)
         contents = self._store.contents()
-        for done, (content, video) in enumerate(contents.items()):
+        for done, (fingerprint, video_id) in enumerate(contents.items()):
             on_prepared(done, len(contents))
-            path = self._choose_path(video)
+            path = self._choose_path(video_id)
             try:
-                self.grounder.prepare(path, content, keep=True, timeout=timeout)
+                self.grounder.prepare(path, fingerprint, keep=True, timeout=timeout)
             except DecodeError as error:
                 logger.warning("%s: no moments prepared: %s", strip_query(path), error.reason)
         on_prepared(len(contents), len(contents))
@@ -288,20 +289,20 @@ class Engine:
         temperature: float | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Calibration:
-        """Learn from a bank of queries which segments answer everything, and correct searches for it (SK-norm).
+        """Measure the hubness correction (SK-norm) of segments on a bank of queries, and apply it to searches.
 
-        The correction is one number a segment and level, kept in the index: a single query needs no other queries.
+        The correction is one number per segment and level, stored in the index, so that it works for single queries.
 
         Args:
-            bank: Queries such as people ask; training captions in the published protocol.
-            name: What to call the bank in reports.
-            rerank: Whose scores are corrected, as in ``search``.
-            temperature: The smaller, the more strongly segments are held to equal shares; the ranker's own unless
-                given.
-            on_progress: Called with the number of segments done and of all.
+            bank: Typical queries; training captions in the published protocol.
+            name: Name of the bank in reports.
+            rerank: Ranker whose scores are corrected, as in ``search``.
+            temperature: Temperature of the Sinkhorn normalisation: the lower, the more equal the segments' total
+                weights; defaults to the ranker's.
+            on_progress: Called with the number of segments done and the total.
 
         Raises:
-            VidretError: The bank or the index is empty, or too large together.
+            VidretError: The bank or the index is empty, or both together are too large.
         """
         texts = [text for text in bank if text.strip()]
         if not texts:
@@ -324,10 +325,10 @@ class Engine:
             save_calibration(store, ranker, calibration, baseline)
         return calibration
 
-    # Asking
+    # Searching
 
     def choose_ranker(self, rerank: str | None = AUTO) -> Ranker:
-        """Give what orders candidates, by the name that ``search`` takes."""
+        """Return a ranker by its name, as in ``search``."""
         return self._searcher.get_ranker(rerank)
 
     def search(
@@ -339,22 +340,22 @@ class Engine:
         rerank: str | None = AUTO,
         filters: Filters = ALL_VIDEOS,
     ) -> list[Hit]:
-        """Find the videos that answer a query.
+        """Find the videos that match a query.
 
         Args:
-            query: What to look for: words, of which ``-word`` and ``-"some words"`` must not fit; or a picture, uint8
-                (height, width, 3), for videos with a frame like it; or a vector of the encoder's, of any length.
-            k: How many videos to give at most.
-            candidates: Number of nearest segments that are reranked. Where these hold fewer than ``k`` videos, the best
-                few segments of each further video are added.
-            rerank: What orders them: ``ucofia``, ``glscl``, None for the best frames alone, or what the index was made
-                for. What comes without words is answered by the best frames whatever this says.
-            filters: Which videos the search is about.
+            query: Words, of which ``-word`` and ``-"some words"`` are negative terms; or an image, uint8 (height,
+                width, 3); or a vector of the encoder, of any length.
+            k: Maximum number of videos.
+            candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
+                segments of each further video are added.
+            rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
+                Queries without words use the best frames in any case.
+            filters: Videos to search.
 
         Returns:
-            Hits, best first; a video is there once, with its best segment. A file that is gone is left out at once. How
-            weak a hit is says the part of the query that is wanted; without words hits are never called weak, since
-            there is nothing to compare them with.
+            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. Weakness
+            is judged on the positive part of the query; hits of queries without words are never weak, since there is
+            nothing to compare them with.
 
         Raises:
             VidretError: The query is empty, k is below 1, or there is no index.
@@ -386,21 +387,21 @@ class Engine:
         rerank: str | None = AUTO,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Float32[np.ndarray, "text video"]]:
-        """Score queries against videos, all with all: for evaluation.
+        """Score all queries against all videos, for evaluation.
 
         Args:
-            queries: In words.
+            queries: Texts.
             videos: Paths or ids.
             rerank: As in ``search``.
-            on_progress: Called with the number of segments done and of all.
+            on_progress: Called with the number of segments done and the total.
 
         Returns:
-            A matrix for each level, and ``total``, which is what ``search`` would order by, uncorrected by any bank.
+            A matrix per level, and ``total``, the score of ``search`` without hubness correction.
         """
         searcher = self._searcher
-        numbers = [self._find_video(video) for video in videos]
+        video_ids = [self._find_video(video) for video in videos]
         texts = self.encoder.encode_text(list(queries))
-        return searcher.reranker.score_videos(texts, numbers, searcher.get_ranker(rerank), on_progress=on_progress)
+        return searcher.reranker.score_videos(texts, video_ids, searcher.get_ranker(rerank), on_progress=on_progress)
 
     def locate(
         self,
@@ -413,21 +414,21 @@ class Engine:
         overlapping: bool = False,
         weak: bool = False,
     ) -> list[Moment]:
-        """Find the moments that answer a query, in one video or in all.
+        """Find the moments that match a query, in one video or in all.
 
         Args:
             query: As in ``search``.
-            k: How many moments to give at most.
-            video: The path or id of the one video to look into; all unless given.
-            videos: Of all videos, how many of the best are looked into.
-            filters: Which of all videos.
-            overlapping: Also return moments that overlap better ones: the ranked list that benchmarks count.
-            weak: Also return moments of videos in which most unrelated queries score as high, and those that stand out
-                less than half as much as the best of their video.
+            k: Maximum number of moments.
+            video: Path or id of a single video; None for all.
+            videos: Number of best videos to locate moments in.
+            filters: Videos to search.
+            overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
+            weak: Whether to include moments of videos in which most unrelated queries score as high, and those that
+                stand out less than half as much as the best of their video.
 
         Returns:
-            Moments, best first; each says whether the curve or a trained head found it. A video whose whole curve is
-            above what few unrelated queries reach is one moment, unless ``overlapping``.
+            Moments, best first; each states whether the curve or a trained head found it. If the whole curve of a video
+            is above what few unrelated queries reach, the video is one moment, unless ``overlapping``.
 
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
@@ -443,61 +444,62 @@ class Engine:
     def rate(
         self, query: Query, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
     ) -> Float[np.ndarray, " time"]:
-        """Say how well a video fits a query at certain times, in seconds: its saliency, by the head or the curve."""
+        """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
         locator = Locator(self._searcher, self.grounder)
         return locator.rate(self._encode_query(query, 1), self._choose_video(video), times)
 
     def curve(self, query: Query, video: str | os.PathLike[str] | int) -> Curve:
         """Score a query against every stored frame of one video."""
-        locator, number = Locator(self._searcher, self.grounder), self._find_video(video)
-        curve = locator.curve(self._encode_query(query, 1), number)
+        locator, video_id = Locator(self._searcher, self.grounder), self._find_video(video)
+        curve = locator.curve(self._encode_query(query, 1), video_id)
         if curve is None:
-            raise StoreError(f"{strip_query(str(video))}: nothing of it is stored yet")
+            raise StoreError(f"{strip_query(str(video))}: no segment is stored yet")
         return curve
 
     def typical_score(self, share: float = 1 - WEAK) -> float | None:
-        """Give the score of best frames that only this share of unrelated queries reach; None in an empty index."""
+        """Return the best-frame score reached by this fraction of unrelated queries; None for an empty index."""
         return self._searcher.typical_score(share)
 
-    # What there is
+    # Contents
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
-        """List the videos that a search may find, in the order of their paths."""
+        """Return the searchable videos that match, sorted by first path."""
         return self._store.videos(filters)
 
     def video(self, video: int) -> StoredVideo:
-        """Give one of them by its id.
+        """Return a searchable video by its id.
 
         Raises:
-            StoreError: There is no such video, or none of its files is there any more.
+            StoreError: There is no such video, or all of its files are missing.
         """
-        found = self._store.videos(video=video)
-        if not found:
+        videos = self._store.videos(video=video)
+        if not videos:
             raise StoreError(f"video must be one of this index, got {video}")
-        return found[0]
+        return videos[0]
 
     def file(self, path: str) -> FileRecord | None:
-        """Return what the index recorded of a file, None where it does not name it."""
+        """Return the record of a file, None if it is unknown."""
         return self._store.file(path)
 
     def info(self) -> StoreInfo:
-        """Describe the index in numbers."""
+        """Return statistics of the index."""
         return self._store.info()
 
     def failed(self) -> list[tuple[str, str]]:
-        """List the files that could not be indexed, each with its reason."""
+        """Return the paths of files that could not be indexed, with reasons."""
         return [(record.path, record.reason) for record in self._store.files(state="failed")]
 
-    # The parts
+    # Internals
 
     def _check_models(self) -> None:
-        """Refuse an encoder or a ranker that does not do what it should."""
+        """Check that the encoder and the ranker work as specified."""
         check_encoder(self.encoder)
         check_ranker(self.ranker, self.encoder)
 
-    def _check_made(self, made: Mapping[str, str]) -> None:
-        if made["fingerprint"] != self.ranker.fingerprint or made["tokens"] != self._tokens:
-            raise StoreError(f"{self.path}: made with --rerank {made['name']}, cannot go on with {self.ranker.name}")
+    def _check_recorded(self, recorded: Mapping[str, str]) -> None:
+        if recorded["fingerprint"] != self.ranker.fingerprint or recorded["tokens"] != self._tokens:
+            rule = f"rerank must be {recorded['name']}, which the index was built with"
+            raise StoreError(f"{self.path}: {rule}, got {self.ranker.name}")
 
     def _encode_query(self, query: Query, k: int) -> EncodedQuery:
         if k < 1:
@@ -505,15 +507,15 @@ class Engine:
         return encode_queries([query], self.encoder)[0]
 
     def _choose_video(self, video: str | os.PathLike[str] | int) -> RankedVideo:
-        number = self._find_video(video)
-        path = as_path(os.fspath(video)) if isinstance(video, str | os.PathLike) else self._choose_path(number)
-        return RankedVideo(video_id=number, path=path)
+        video_id = self._find_video(video)
+        path = as_path(os.fspath(video)) if isinstance(video, str | os.PathLike) else self._choose_path(video_id)
+        return RankedVideo(video_id=video_id, path=path)
 
-    def _choose_path(self, video: int) -> str:
-        """Give a video's first path that is there; where none is, the first, for an error to name."""
-        paths = self._store.paths([video])[video]
+    def _choose_path(self, video_id: int) -> str:
+        """Return the first existing path of a video, or its first path if none exists, for error messages."""
+        paths = self._store.paths([video_id])[video_id]
         if not paths:
-            raise StoreError(f"video must have a file that is there, got {video}, whose files are all gone")
+            raise StoreError(f"video must have an existing file, got {video_id}, whose files are all missing")
         return next((path for path in paths if may_exist(path)), paths[0])
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:

@@ -70,7 +70,7 @@ def test_converted_checkpoint_comes_with_its_aligner(
     assert [list(hit["why"]) for hit in hits] == [levels] * 2
     code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out, "--rerank", "none")
     assert code == 1
-    assert "model.aligner.safetensors, cannot go on with none" in err
+    assert "model.aligner.safetensors, which the index was built with, got none" in err
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

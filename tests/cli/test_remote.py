@@ -52,7 +52,7 @@ def test_locate_asks_a_server(run: Runner, server: Served, tmp_path: Path) -> No
     server.replies = [problem(401, "a token is needed")]
     code, out, err = run("locate", "dog", "--server", server.url)
     assert (code, out) == (1, "")
-    assert "wants the token it was started with, got none" in err
+    assert "token must be the one the server was started with, got none" in err
 
 
 @pytest.mark.parametrize("command", [("search", "dog"), ("locate", "dog", "--curve", "curve.png")])

@@ -130,7 +130,11 @@ def test_line_of_invalid_json_is_named(run: Runner, patched: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("index", "films", "--rerank", "glscl"), 1, "patched: made with --rerank ucofia, cannot go on with glscl"),
+        (
+            ("index", "films", "--rerank", "glscl"),
+            1,
+            "patched: rerank must be ucofia, which the index was built with, got glscl",
+        ),
         (
             ("index", "films", "--rerank", "colbert"),
             1,
