@@ -4,15 +4,15 @@ import contextlib
 import logging
 import os
 import queue
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import strip_query
-from vidret.types import Frames, Resize
+from vidret.types import Frames, Resize, TextSource, TimedText
 from vidret.video import wire
 from vidret.video.decode import Decoder
 from vidret.video.gpu import NUM_PROCESSES, can_decode_on
@@ -57,6 +57,27 @@ class Finished:
 
     salvaged: str
     fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTexts:
+    """Further words of a file from one source, which was read up to ``until_s`` seconds."""
+
+    source: TextSource
+    until_s: float
+    texts: list[TimedText]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTexts:
+    """The end of one source of words; ``note`` says why nothing or not everything was read, and is empty otherwise."""
+
+    source: TextSource
+    note: str
+
+
+Message = OpenedVideo | DecodedSegment | Finished | ReadTexts | FinishedTexts
+WordsRequest = Mapping[TextSource, Mapping[str, Any]]
 
 
 class DecodePool:
@@ -119,15 +140,23 @@ class DecodePool:
         self._closed = False
 
     def stream(
-        self, path: str | os.PathLike[str], *, skip: Callable[[OpenedVideo], Collection[int]] | None = None
-    ) -> Iterator[OpenedVideo | DecodedSegment | Finished]:
-        """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``.
+        self,
+        path: str | os.PathLike[str],
+        *,
+        skip: Callable[[OpenedVideo], Collection[int]] | None = None,
+        words: Callable[[OpenedVideo], WordsRequest] | None = None,
+    ) -> Iterator[Message]:
+        """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``; and words, if wanted.
 
-        The decoder works at most about one segment ahead of the caller. Dropping the iterator stops it.
+        On-screen texts come between the segments, speech and subtitles after ``Finished``. The decoder works at most
+        about one segment ahead of the caller. Dropping the iterator stops it.
 
         Args:
             path: The path or URL of the file.
-            skip: Returns the indices of the segments not to decode, given the ``OpenedVideo``.
+            skip: Returns the indices of the segments not to send, given the ``OpenedVideo``.
+            words: Called after ``skip``; returns the sources of words to read, each with its options: ``start_s``, the
+                time in seconds from which it is read; ``model`` for speech; ``sidecars`` for subtitles, the paths of
+                subtitle files.
 
         Raises:
             DecodeError: The file is not a readable video, or its decoder crashed or stopped answering. The error is an
@@ -135,6 +164,7 @@ class DecodePool:
         """
         name = os.fspath(path)
         process, clean = self._idle.get(), False
+        request: WordsRequest = {}
         try:
             if self._closed:
                 raise RuntimeError("the pool is closed")
@@ -148,16 +178,24 @@ class DecodePool:
                 match header["kind"]:
                     case "opened":
                         opened = _read_opened(header)
-                        process.send({"skip": sorted(skip(opened)) if skip else []})
+                        skipped = sorted(skip(opened)) if skip else []
+                        request = words(opened) if words else {}
+                        process.send({"skip": skipped, "words": request})
                         yield opened
                     case "segment":
                         frames = wire.unpack_frames(header, payload)
                         yield DecodedSegment(header["number"], header["start"], header["end"], frames)
+                    case "texts" | "texts_end":
+                        yield _read_texts(header)
                     case "finished":
-                        clean = True
+                        clean = not request
                         if process.device != CPU:
                             self._note_fallback(name, header["fallback"])
                         yield Finished(header["salvaged"], header["fallback"])
+                        if clean:
+                            return
+                    case "end":
+                        clean = True
                         return
                     case "failed":
                         clean = True
@@ -198,6 +236,17 @@ class DecodePool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _read_texts(header: wire.Header) -> ReadTexts | FinishedTexts:
+    source: TextSource = header["source"]
+    if header["kind"] == "texts_end":
+        return FinishedTexts(source, header["note"])
+    texts = [
+        TimedText(start, end, text, source, confidence, language)
+        for start, end, text, confidence, language in header["texts"]
+    ]
+    return ReadTexts(source, header["until_s"], texts)
 
 
 def _read_opened(header: wire.Header) -> OpenedVideo:

@@ -40,7 +40,8 @@ class Reader:
 
     Calls with rising indices cost linear time in total, since nothing is decoded twice; a call may also go back.
     ``decoder`` names the decoder and ``why`` the reason for it. ``fallback`` describes why another decoder gave up; it
-    is empty otherwise. Use the reader as a context manager.
+    is empty otherwise. ``observe``, where it is set, is called with the index and the full-size image of every decoded
+    frame. Use the reader as a context manager.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Reader:
         """
         self.info, self.decoder, self.why, self.fallback = info, decoder, why, fallback
         self._source, self._resize, self._spare = source, resize, spare
+        self.observe: Callable[[int, Picture], None] | None = None
 
     def read(self, indices: Sequence[int] | Int64[np.ndarray, " index"]) -> Frames:
         """Return the frames at these indices in rising order, each once.
@@ -115,4 +117,6 @@ class Reader:
 
     def _decode_missing(self, wanted: Int64[np.ndarray, " index"], images: dict[int, Picture]) -> None:
         for index, image in self._source.decode([int(i) for i in wanted if i not in images]):
+            if self.observe is not None:
+                self.observe(index, image)
             images[index] = resize_image(image, self._resize) if self._resize else image

@@ -1,0 +1,106 @@
+"""Tests of words that decoding processes read: on-screen text, speech and subtitles."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.worded import SUBTITLES, shown, write_worded
+from vidret.types import TimedText
+from vidret.video import words as words_module
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, FinishedTexts, OpenedVideo, ReadTexts
+from vidret.video.probe import probe
+from vidret.video.words import WordsReader
+
+SCREEN = {"screen": {"start_s": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(1, num_frames=4, fps=1.0) as pool:
+        yield pool
+
+
+def read(pool: DecodePool, path: Path, request: Any, skip: bool = False) -> tuple[list[Any], list[Any]]:
+    """Return the messages up to ``Finished`` and those after it."""
+
+    def choose(opened: OpenedVideo) -> set[int]:
+        return {number for number, _, _ in opened.cuts} if skip else set()
+
+    messages = list(pool.stream(path, skip=choose, words=lambda _opened: request))
+    at = next(index for index, message in enumerate(messages) if isinstance(message, Finished))
+    return messages[:at], messages[at + 1 :]
+
+
+def texts_of(messages: list[Any]) -> list[TimedText]:
+    return [text for message in messages if isinstance(message, ReadTexts) for text in message.texts]
+
+
+def test_screen_text_comes_from_the_decoded_frames(pool: DecodePool, tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "a.mp4", ("lighthouse", 4.0), ("", 4.0), ("railway bridge", 2.0))
+    before, after = read(pool, film, SCREEN)
+    assert after == []
+    assert len([message for message in before if isinstance(message, DecodedSegment)]) == 3
+    texts = texts_of(before)
+    assert shown(texts) == ["lighthouse", "railwaybridge"]
+    assert [(text.start, text.end) for text in texts] == [(0.0, 4.0), (8.0, 10.0)]
+    assert before[-1] == FinishedTexts("screen", "")
+    again, _ = read(pool, film, SCREEN, skip=True)
+    assert not any(isinstance(message, DecodedSegment) for message in again)
+    assert texts_of(again) == texts, "stored segments are decoded for their text"
+    resumed, _ = read(pool, film, {"screen": {"start_s": 8.0}}, skip=True)
+    assert texts_of(resumed) == texts[1:]
+
+
+def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp_path: Path) -> None:
+    request = {"speech": {"model": "tiny.en", "start_s": 0.0}}
+    silent = write_worded(tmp_path / "a.mp4", ("", 2.0), silence=True)
+    before, after = read(pool, silent, request)
+    assert len([message for message in before if isinstance(message, DecodedSegment)]) == 1
+    assert texts_of(after) == []
+    assert after[-1] == FinishedTexts("speech", "")
+    mute = write_worded(tmp_path / "b.mp4", ("", 1.0))
+    assert read(pool, mute, request)[1] == [FinishedTexts("speech", "has no audio track")]
+
+
+def test_subtitles_of_tracks_and_files_are_joined(pool: DecodePool, tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "a.mkv", ("", 4.0), subtitles=SUBTITLES)
+    (tmp_path / "a.srt").write_text(SUBTITLES)
+    (tmp_path / "a.de.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGuten Tag\n")
+    (tmp_path / "a.fr.srt").write_text("1\n00:xx --> 1\noh\n")
+    sidecars = [str(tmp_path / name) for name in ("a.srt", "a.de.srt", "a.fr.srt", "gone.srt")]
+    _, after = read(pool, film, {"subtitles": {"sidecars": sidecars}})
+    found = [(text.start, text.text, text.language) for text in texts_of(after)]
+    assert found == [
+        (0.5, "Where is the lighthouse?", ""),
+        (1.0, "Guten Tag", "de"),
+        (2.0, "Behind the hill.", ""),
+    ]
+    note = after[-1].note
+    assert "a.fr.srt: line 2 has no valid times" in note
+    assert "gone.srt" in note
+
+
+def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def start(self) -> None:
+            pass
+
+        def read(self, *_args: object) -> None:
+            raise ValueError("no engine")
+
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(words_module, "_load_screen_reader", Broken)
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 1.0), silence=True))
+    request = {**SCREEN, "speech": {"model": "nowhere", "start_s": 0.0}}
+    reader = WordsReader(info, request, send=sent.append, heartbeat=lambda: None)
+    for index in range(2):
+        reader.observe(index, np.zeros((8, 8, 3), np.uint8))
+    reader.finish_screen()
+    reader.read_rest()
+    assert [(each["source"], each["note"]) for each in sent] == [
+        ("screen", "failed: ValueError: no engine"),
+        ("speech", "speech model must be tiny.en or a folder while HF_HUB_OFFLINE is set, got nowhere"),
+    ]

@@ -1,0 +1,69 @@
+"""Small videos with words: drawn on their frames, in a subtitle track; and with silence."""
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+RATE = 4
+SIZE = (480, 270)
+SUBTITLES = """1
+00:00:00,500 --> 00:00:01,500
+<i>Where is</i> the lighthouse?
+
+2
+00:00:02,000 --> 00:00:03,000
+{\\an8}Behind
+the hill.
+"""
+
+
+def write_worded(
+    path: Path, *scenes: tuple[str, float], salt: int = 0, silence: bool = False, subtitles: str = ""
+) -> Path:
+    """Write scenes of (shown text, seconds), with silence and a subtitle track (in .mkv) if wanted."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast"}))
+        (stream.width, stream.height), stream.pix_fmt = SIZE, "yuv420p"
+        sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if silence else None
+        source = cast(Any, av.open(io.BytesIO(subtitles.encode()), format="srt")) if subtitles else None
+        track = cast(Any, container.add_stream_from_template(source.streams.subtitles[0])) if source else None
+        for text, seconds in scenes:
+            picture = draw_text(text, salt)
+            for _ in range(round(seconds * RATE)):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+        for packet in source.demux(source.streams.subtitles[0]) if source else ():
+            if packet.size:
+                packet.stream = track
+                container.mux(packet)
+        if sound is not None:
+            _write_silence(container, sound, sum(seconds for _, seconds in scenes))
+    return path
+
+
+def draw_text(text: str, salt: int = 0) -> np.ndarray:
+    """Return a dark image with a text in white."""
+    image = Image.new("RGB", SIZE, (30, 40 + salt % 200, 60))
+    font = ImageFont.load_default(size=36)
+    ImageDraw.Draw(image).text((30, 110), text, fill=(255, 255, 255), font=font)
+    return np.asarray(image, np.uint8)
+
+
+def shown(texts: Sequence[Any]) -> list[str]:
+    """Return the words of texts without spaces, which a reader of short lines may drop, in small letters."""
+    return [text.text.replace(" ", "").lower() for text in texts]
+
+
+def _write_silence(container: Any, stream: Any, seconds: float) -> None:
+    for position in range(0, int(seconds * 16000), 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, position, Fraction(1, 16000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))

@@ -1,0 +1,216 @@
+"""Words of one video, read in its decoding process: on-screen text, then speech, then subtitles.
+
+On-screen text comes from the frames that are decoded for the pictures. Nothing here may harm the pictures: whatever
+fails becomes the note of its source.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.errors import DecodeError, UnreachableError, VidretError
+from vidret.timed_text.screen import ScreenReader, fit_image
+from vidret.timed_text.speech import SAMPLE_RATE, SpeechRecogniser
+from vidret.timed_text.subtitles import MAX_BYTES, find_language, parse_subtitles
+from vidret.types import Picture, TextSource, TimedText
+from vidret.video import wire
+from vidret.video.audio import read_audio
+from vidret.video.probe import VideoInfo
+from vidret.video.reader import Reader
+from vidret.video.sampling import Cut
+from vidret.video.subtitle_tracks import read_tracks
+
+TEXTS_AT_ONCE = 500  # in a message
+MAX_PROBLEMS = 5  # in a note
+_PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file may be read later
+
+
+@functools.lru_cache(maxsize=1)
+def _load_screen_reader() -> ScreenReader:
+    return ScreenReader()
+
+
+@functools.lru_cache(maxsize=1)
+def _load_recogniser(model: str) -> SpeechRecogniser:
+    return SpeechRecogniser(model)
+
+
+class WordsReader:
+    """Reads the requested sources of one video and sends what it finds. Models are kept from video to video."""
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        request: Mapping[str, Any],
+        *,
+        send: Callable[[wire.Header], None],
+        heartbeat: Callable[[], None],
+    ) -> None:
+        """Load what on-screen text needs, if it is requested.
+
+        Args:
+            info: The probed file.
+            request: The options of each source by name: ``start_s``, ``model`` and ``sidecars``; see
+                ``DecodePool.stream``.
+            send: Sends a message to the parent.
+            heartbeat: Called during the work.
+        """
+        self._info, self._request, self._send, self._heartbeat = info, request, send, heartbeat
+        self._screen: ScreenReader | None = None
+        self._start_s = self._last_s = 0.0
+        if "screen" in request:
+            self._start_s = float(request["screen"]["start_s"])
+            self._last_s = -1.0
+            try:
+                self._screen = _load_screen_reader()
+                self._screen.start()
+            except Exception as error:
+                self._screen = None
+                self._end("screen", _describe(error))
+
+    # On-screen text
+
+    def wants_frames(self, cut: Cut) -> bool:
+        """Return whether on-screen text is read from the frames of a segment."""
+        return self._screen is not None and cut.end > self._start_s
+
+    def observe(self, index: int, image: Picture) -> None:
+        """Read a full-size frame, given its index in the video."""
+        time_s = float(self._info.times[index])
+        if self._screen is None or time_s < self._start_s or time_s <= self._last_s:
+            return
+        self._last_s = time_s
+        self._heartbeat()
+        try:
+            self._screen.read(fit_image(image), time_s)
+        except Exception as error:
+            self._fail_screen(error)
+
+    def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
+        """Decode the frames of a segment that is wanted for its text alone."""
+        try:
+            reader.read(indices)
+        except _PASSED_ON:
+            raise
+        except Exception as error:
+            self._fail_screen(error)
+
+    def end_segment(self) -> None:
+        """Send the on-screen texts that are over."""
+        if self._screen is not None:
+            until_s, texts = self._screen.take()
+            self._send_screen(until_s, texts)
+
+    def finish_screen(self) -> None:
+        """Send the remaining on-screen texts."""
+        if self._screen is not None:
+            texts = self._screen.finish(self._info.duration)
+            self._send_screen(self._info.duration, texts)
+            self._end("screen", "")
+
+    def _send_screen(self, until_s: float, texts: Iterable[TimedText]) -> None:
+        # After a resumption the first frame's texts began where the last run ended, not half a second earlier.
+        begun = [text if text.start >= self._start_s else _start_at(text, self._start_s) for text in texts]
+        self._send_texts("screen", max(until_s, self._start_s), begun)
+
+    def _fail_screen(self, error: Exception) -> None:
+        if self._screen is not None:
+            self._screen = None
+            self._end("screen", _describe(error))
+
+    # Speech and subtitles
+
+    def read_rest(self) -> None:
+        """Read speech and subtitles, as far as they are requested."""
+        sources: dict[TextSource, Callable[[], str]] = {
+            "speech": self._read_speech,
+            "subtitles": self._read_subtitles,
+        }
+        for source, read in sources.items():
+            if source in self._request:
+                try:
+                    note = read()
+                except _PASSED_ON:
+                    raise
+                except Exception as error:
+                    note = _describe(error)
+                self._end(source, note)
+
+    def _read_speech(self) -> str:
+        start_s = float(self._request["speech"]["start_s"])
+        pieces = read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=self._heartbeat)
+        first = next(pieces, None)
+        if first is None:
+            return ""
+        recogniser = _load_recogniser(self._request["speech"]["model"])
+        audio = _trim(first, pieces, start_s)
+        for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=self._heartbeat):
+            self._send_texts("speech", until_s, texts)
+        return ""
+
+    def _read_subtitles(self) -> str:
+        found = read_tracks(self._info.path, self._heartbeat)
+        texts, problems = found.texts, found.problems
+        for path in self._request["subtitles"].get("sidecars", ()):
+            name = os.path.basename(path)  # noqa: PTH119
+            try:
+                parsed = parse_subtitles(_read_file(path), Path(name).suffix.lower(), language=find_language(name))
+            except (VidretError, OSError) as error:
+                problems.append(f"{name}: {_describe(error)}")
+                continue
+            texts = texts + parsed.texts
+            problems += [f"{name}: {problem}" for problem in parsed.problems]
+        # A file beside the video often repeats a track inside it.
+        unique = {(text.text, round(text.start, 1), round(text.end, 1)): text for text in reversed(texts)}
+        ordered = sorted(unique.values(), key=lambda text: (text.start, text.end))
+        self._send_texts("subtitles", self._info.duration, ordered)
+        more = f"and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        return "; ".join([*problems[:MAX_PROBLEMS], *([more] if more else [])])
+
+    def _send_texts(self, source: TextSource, until_s: float, texts: Sequence[TimedText]) -> None:
+        for start in range(0, max(1, len(texts)), TEXTS_AT_ONCE):
+            rows = [
+                (text.start, text.end, text.text, text.confidence, text.language)
+                for text in texts[start : start + TEXTS_AT_ONCE]
+            ]
+            self._send({"kind": "texts", "source": source, "until_s": until_s, "texts": rows})
+
+    def _end(self, source: TextSource, note: str) -> None:
+        self._send({"kind": "texts_end", "source": source, "note": note})
+
+
+def _start_at(text: TimedText, start_s: float) -> TimedText:
+    return replace(text, start=start_s, end=max(text.end, start_s))
+
+
+def _trim(
+    first: tuple[float, Float32[np.ndarray, " sample"]],
+    pieces: Iterator[tuple[float, Float32[np.ndarray, " sample"]]],
+    start_s: float,
+) -> Iterator[Float32[np.ndarray, " sample"]]:
+    """Yield the samples from ``start_s`` on, so that a resumed run cuts its blocks where the last one would have."""
+    begin_s, samples = first
+    num_before = max(0, round((start_s - begin_s) * SAMPLE_RATE))
+    return chain([samples[num_before:]], (samples for _, samples in pieces))
+
+
+def _read_file(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read(MAX_BYTES + 1)
+
+
+def _describe(error: Exception) -> str:
+    """Return the reason of a failure in one line."""
+    if isinstance(error, DecodeError):
+        return error.reason
+    if isinstance(error, MemoryError):
+        return "needs more memory than a decoder may take"
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, VidretError) and line else f"failed: {type(error).__name__}: {line}"
