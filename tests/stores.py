@@ -1,4 +1,4 @@
-"""A web server of files that counts what it sends, and can be slow of understanding, broken or silent."""
+"""A web server of files that records what it sends, and can ignore ranges, break or stay silent."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from typing import Any
 
 @dataclass
 class FileServer:
-    """How a server behaves, and the ranges that it sent, as (path, start, end)."""
+    """The behaviour of a server, and the byte ranges that it sent, as (path, start, end)."""
 
     url: str
     ranges: bool = True
     sent: list[tuple[str, int, int]] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)  # that the next requests get in place of an answer
-    most_bytes: int | None = None  # of all; then it breaks
-    silent: threading.Event | None = None  # it says nothing until this is set
+    statuses: list[int] = field(default_factory=list)  # of the next requests, which fail
+    most_bytes: int | None = None  # in total; then connections break
+    silent: threading.Event | None = None  # no response until this is set
     closed: bool = False
 
     @property
@@ -30,8 +30,8 @@ class FileServer:
 
 @contextmanager
 def serve_files(folder: Path, **how: Any) -> Iterator[FileServer]:
-    """Serve a folder on this machine, its subfolders as pages of links."""
-    told = FileServer("", **how)
+    """Serve a folder on localhost, with subfolders as pages of links."""
+    state = FileServer("", **how)
 
     class Handler(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -43,23 +43,23 @@ def serve_files(folder: Path, **how: Any) -> Iterator[FileServer]:
             pass
 
         def do_HEAD(self) -> None:
-            if not self._refuse():
+            if not self._fail():
                 super().do_HEAD()
 
         def do_GET(self) -> None:
             path = self.translate_path(self.path)
-            if self._refuse():
+            if self._fail():
                 return
             if not os.path.isfile(path):  # noqa: PTH113
                 super().do_GET()
                 return
             size = Path(path).stat().st_size
-            asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if told.ranges else None
+            asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if state.ranges else None
             start, end = (int(asked[1]), min(int(asked[2]) + 1, size)) if asked else (0, size)
-            if told.most_bytes is not None and told.num_bytes + end - start > told.most_bytes:
+            if state.most_bytes is not None and state.num_bytes + end - start > state.most_bytes:
                 self.close_connection = True
                 return
-            told.sent.append((self.path, start, end))
+            state.sent.append((self.path, start, end))
             self.send_response(206 if asked else 200)
             if asked:
                 self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
@@ -70,32 +70,32 @@ def serve_files(folder: Path, **how: Any) -> Iterator[FileServer]:
                 file.seek(start)
                 try:
                     self.wfile.write(file.read(end - start))
-                except ConnectionError:  # whoever asked has seen enough
+                except ConnectionError:  # the client closed the connection
                     self.close_connection = True
 
-        def _refuse(self) -> bool:
-            if told.silent is not None:
-                told.silent.wait()
+        def _fail(self) -> bool:
+            if state.silent is not None:
+                state.silent.wait()
                 self.close_connection = True
                 return True
-            if told.closed:
+            if state.closed:
                 self.close_connection = True
                 return True
-            if told.statuses:
-                self.send_error(told.statuses.pop(0))
+            if state.statuses:
+                self.send_error(state.statuses.pop(0))
                 return True
             return False
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    told.url = f"http://127.0.0.1:{server.server_port}"
+    state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield told
+        yield state
     finally:
-        if told.silent is not None:
-            told.silent.set()
+        if state.silent is not None:
+            state.silent.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -1,4 +1,4 @@
-"""Index, search and locate on films of plain colours, whose right answers are known."""
+"""Index, search and locate in films of plain colours, whose correct results are known."""
 
 import os
 import shutil
@@ -45,25 +45,25 @@ def names(engine: Engine, query: str, k: int = 10) -> list[str]:
 
 def test_search_puts_the_right_video_first(engine: Engine) -> None:
     assert names(engine, "red")[0] == "red.mp4"
-    assert names(engine, "blue") == ["blue.mp4", "both.mp4", "red.mp4"], "the equal in the order of their names"
+    assert names(engine, "blue") == ["blue.mp4", "both.mp4", "red.mp4"], "ties in the order of their names"
     assert names(engine, "green")[0] == "both.mp4"
     assert sorted(names(engine, "red")) == ["blue.mp4", "both.mp4", "red.mp4"], "each video once"
     scores = [hit.score for hit in engine.search("red")]
     assert scores == sorted(scores, reverse=True)
 
 
-def test_a_hit_names_its_best_segment_and_frame(engine: Engine) -> None:
+def test_hit_has_its_best_segment_and_frame(engine: Engine) -> None:
     hit = next(hit for hit in engine.search("green") if hit.path.endswith("both.mp4"))
     assert (hit.segment.number, hit.segment.start, hit.segment.end) == (0, 0.0, 4.0)
     assert 0 <= hit.time < 4
 
 
-def test_k_limits_and_few_candidates_are_widened(engine: Engine) -> None:
+def test_k_is_reached_with_few_candidates(engine: Engine) -> None:
     assert len(engine.search("red", 2)) == 2
     assert len(engine.search("red", 3, candidates=1)) == 3
 
 
-def test_locate_finds_the_scene_to_the_frame(engine: Engine, library: Path) -> None:
+def test_locate_finds_exact_scene_boundaries(engine: Engine, library: Path) -> None:
     for query, start, end in (("green", 0.0, 5.0), ("red", 5.0, 9.0), ("blue", 9.0, 16.0)):
         moment = engine.locate(query, 1, video=library / "both.mp4")[0]
         assert [moment.start, moment.end] == pytest.approx([start, end], abs=0.11)
@@ -77,7 +77,7 @@ def test_locate_over_all_videos(engine: Engine) -> None:
     assert {Path(moment.path).name for moment in moments[:2]} == {"red.mp4", "both.mp4"}
 
 
-def test_boundaries_do_not_depend_on_what_else_is_indexed(engine: Engine, library: Path, tmp_path: Path) -> None:
+def test_boundaries_do_not_depend_on_other_videos(engine: Engine, library: Path, tmp_path: Path) -> None:
     alone = Engine(tmp_path / "alone", ColourEncoder())
     alone.index([library / "both.mp4"])
     every: dict[str, Any] = {"video": library / "both.mp4", "overlapping": True, "weak": True}
@@ -102,25 +102,23 @@ def test_copies_are_one_hit_with_both_paths(engine: Engine, library: Path) -> No
     assert {Path(path).name for path in (hit.path, *hit.copies)} == {"red.mp4", "a copy.mp4"}
 
 
-def test_a_deleted_file_is_not_returned_even_before_the_next_run(
-    engine: Engine, library: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_deleted_file_is_not_returned(engine: Engine, library: Path, caplog: pytest.LogCaptureFixture) -> None:
     (library / "red.mp4").unlink()
     assert "red.mp4" not in names(engine, "red")
     assert "its file is gone" in caplog.text
 
 
-def test_nothing_matches_well_is_said(tmp_path: Path) -> None:
+def test_weak_results_are_marked(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "red.mp4", ("red", 3))
     engine = Engine(tmp_path / "index", ColourEncoder())
     engine.index([tmp_path / "films"])
     assert not engine.search("red")[0].weak
     assert not engine.locate("red")[0].weak
-    assert engine.search("blue green")[0].weak, "the opposite of red is nearer to no unrelated query"
+    assert engine.search("blue green")[0].weak, "no unrelated query is farther from red"
     assert engine.locate("blue green", weak=True)[0].weak
 
 
-def test_a_film_of_one_colour_is_one_moment(tmp_path: Path) -> None:
+def test_film_of_one_colour_is_one_moment(tmp_path: Path) -> None:
     films = write_film(tmp_path / "films" / "red.mp4", ("red", 24)).parent
     write_film(films / "both.mp4", ("red", 4), ("blue", 12), ("red", 4))
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
@@ -139,7 +137,7 @@ def test_a_film_of_one_colour_is_one_moment(tmp_path: Path) -> None:
         assert len(nested) > 2
 
 
-def test_weak_moments_come_on_request(tmp_path: Path) -> None:
+def test_weak_moments_are_returned_on_request(tmp_path: Path) -> None:
     write_film(tmp_path / "films" / "red.mp4", ("red", 3))
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
         engine.index([tmp_path / "films"])
@@ -147,20 +145,20 @@ def test_weak_moments_come_on_request(tmp_path: Path) -> None:
         assert {moment.weak for moment in engine.locate("blue green", weak=True)} == {True}
 
 
-def test_what_must_not_fit_comes_last(engine: Engine, library: Path) -> None:
+def test_negative_terms_lower_scores(engine: Engine, library: Path) -> None:
     engine.index([write_film(library / "sea.mp4", ("blue", 2), ("yellow", 2))])
     plain, without = engine.search("blue"), engine.search("blue -yellow")
     assert Path(without[0].path).name == "blue.mp4"
     gap = {hit.path: hit.score - {each.path: each.score for each in plain}[hit.path] for hit in without}
     assert gap[str(library / "sea.mp4")] < -0.1
-    assert gap[str(library / "blue.mp4")] == 0, "what does not show it loses nothing"
+    assert gap[str(library / "blue.mp4")] == 0, "no penalty without the negative term"
     for hit in without:
         assert hit.why["unwanted"] == pytest.approx(gap[hit.path], abs=1e-6)
         assert hit.weak == {each.path: each.weak for each in plain}[hit.path]
     assert engine.locate("yellow -blue", video=library / "sea.mp4", weak=True)[0].start == pytest.approx(2, abs=0.5)
 
 
-def test_a_picture_finds_what_looks_like_it(engine: Engine, library: Path) -> None:
+def test_image_query_finds_similar_frames(engine: Engine, library: Path) -> None:
     picture = np.full((30, 50, 3), (20, 20, 190), np.uint8)
     hits = engine.search(picture, 2)
     assert [Path(hit.path).name for hit in hits] == ["blue.mp4", "both.mp4"]
@@ -173,7 +171,7 @@ def test_a_picture_finds_what_looks_like_it(engine: Engine, library: Path) -> No
             engine.search(wrong)
 
 
-def test_a_vector_is_a_query_too(engine: Engine) -> None:
+def test_vector_query(engine: Engine) -> None:
     blue = engine.encoder.encode_text(["blue"])[0].sentence
     found, expected = engine.search(7 * blue, 3), engine.search("blue", 3, rerank=None)
     assert [(hit.path, hit.time) for hit in found] == [(hit.path, hit.time) for hit in expected]
@@ -183,7 +181,7 @@ def test_a_vector_is_a_query_too(engine: Engine) -> None:
             engine.search(wrong)
 
 
-def test_filters_say_which_videos_are_meant(engine: Engine, library: Path) -> None:
+def test_filters_select_videos(engine: Engine, library: Path) -> None:
     engine.index([write_film(library / "more" / "long.mp4", ("red", 8))])
     shutil.copy(library / "red.mp4", library / "more" / "copy.mp4")
     engine.index([library])
@@ -192,7 +190,7 @@ def test_filters_say_which_videos_are_meant(engine: Engine, library: Path) -> No
         hits = engine.search("red", filters=Filters(**filters))  # type: ignore[arg-type]
         return [Path(hit.path).name for hit in hits]
 
-    assert sorted(found(folder=str(library / "more"))) == ["copy.mp4", "long.mp4"], "the path that matches is named"
+    assert sorted(found(folder=str(library / "more"))) == ["copy.mp4", "long.mp4"], "the matching path is returned"
     assert sorted(found(min_seconds=5)) == ["both.mp4", "long.mp4"]
     assert found(max_seconds=1) == []
     os.utime(library / "both.mp4", (0, 1000))
@@ -207,7 +205,7 @@ def test_filters_say_which_videos_are_meant(engine: Engine, library: Path) -> No
         engine.video(99)
 
 
-def test_many_searches_at_once_are_each_alone(engine: Engine, library: Path) -> None:
+def test_many_searches_have_the_results_of_each(engine: Engine, library: Path) -> None:
     image = np.full((30, 50, 3), 220, np.uint8)
     searches: list[tuple[Query, SearchOptions]] = [
         ("red", SearchOptions(k=2)),
@@ -231,7 +229,7 @@ def test_many_searches_at_once_are_each_alone(engine: Engine, library: Path) -> 
         engine.search_many(["red"], [SearchOptions()] * 2)
 
 
-def test_a_reader_sees_what_a_writer_adds(engine: Engine, library: Path, tmp_path: Path) -> None:
+def test_reader_sees_what_a_writer_adds(engine: Engine, library: Path, tmp_path: Path) -> None:
     reader = Engine(tmp_path / "index", ColourEncoder())
     assert "new.mp4" not in names(reader, "yellow")
     write_film(library / "new.mp4", ("yellow", 2))
@@ -239,7 +237,7 @@ def test_a_reader_sees_what_a_writer_adds(engine: Engine, library: Path, tmp_pat
     assert names(reader, "yellow")[0] == "new.mp4"
 
 
-def test_another_encoder_is_refused(engine: Engine, library: Path) -> None:
+def test_other_encoder_is_rejected(engine: Engine, library: Path) -> None:
     other = ColourEncoder("colours-2")
     with pytest.raises(StoreError, match="encoder must be colours"):
         Engine(engine.path, other)
@@ -247,7 +245,7 @@ def test_another_encoder_is_refused(engine: Engine, library: Path) -> None:
         Engine.open(engine.path, encoder=other)
 
 
-def test_wrong_questions_get_one_sentence(engine: Engine, library: Path, tmp_path: Path) -> None:
+def test_invalid_queries_are_rejected(engine: Engine, library: Path, tmp_path: Path) -> None:
     with pytest.raises(VidretError, match="query must contain a word, got ' '"):
         engine.search(" ")
     with pytest.raises(VidretError, match="k must be at least 1, got 0"):
@@ -258,7 +256,7 @@ def test_wrong_questions_get_one_sentence(engine: Engine, library: Path, tmp_pat
         Engine(tmp_path / "nothing", ColourEncoder()).search("red")
 
 
-def test_an_index_without_videos_answers_with_nothing(tmp_path: Path) -> None:
+def test_empty_index_has_no_results(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     engine = Engine(tmp_path / "index", ColourEncoder())
     assert engine.index([tmp_path / "empty"]).encoded == 0
@@ -266,7 +264,7 @@ def test_an_index_without_videos_answers_with_nothing(tmp_path: Path) -> None:
     assert engine.locate("red") == []
 
 
-def test_many_threads_may_ask_at_once(engine: Engine) -> None:
+def test_threads_can_search_at_once(engine: Engine) -> None:
     expected = [(hit.path, hit.score) for hit in engine.search("red")]
     answers: list[list[tuple[str, float]]] = []
 
@@ -305,7 +303,7 @@ def test_any_file_name_can_be_indexed_and_found(library: Path, tmp_path: Path) -
     assert {hit.path, *hit.copies} == {str(path) for path in odd}
 
 
-# The second look.
+# Reranking
 
 SECONDS = (3, 6, 15, 9)  # of films, of which none shows what another does
 QUERIES = ("a dog", "two men ride red bicycles along the river", "cartoon")
@@ -321,26 +319,24 @@ def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def patched(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give an index made for UCoFiA without training; tests that change it take a copy."""
+    """Return an index built for training-free UCoFiA; tests that change it use a copy."""
     index = tmp_path_factory.mktemp("patched") / "index"
     Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics])
     return index
 
 
-def told(hits: list[Hit]) -> list[tuple[str, int, float, float]]:
+def summarise(hits: list[Hit]) -> list[tuple[str, int, float, float]]:
     return [(Path(hit.path).name, hit.segment.number, hit.time, hit.score) for hit in hits]
 
 
-def check_alike(hits: list[Hit], others: list[Hit]) -> None:
-    """Hold two answers against each other: the same, but for what blocks of another shape do to the last bits."""
-    assert [each[:3] for each in told(hits)] == [each[:3] for each in told(others)]
+def assert_same_hits(hits: list[Hit], others: list[Hit]) -> None:
+    """Compare two results, whose scores may differ in the last bits, since blocks have other shapes."""
+    assert [each[:3] for each in summarise(hits)] == [each[:3] for each in summarise(others)]
     assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in others], abs=2e-6)
 
 
 @pytest.mark.parametrize("method", ["ucofia", "glscl"])
-def test_a_converted_model_answers_as_its_aligner_does_without_an_index(
-    method: str, mosaics: Path, tmp_path: Path
-) -> None:
+def test_converted_model_ranks_as_its_aligner_does_without_an_index(method: str, mosaics: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
     save_model(convert_state_dict(make_published_weights(method), method), model)
     save_aligner(convert_golden(method), tmp_path / "model.aligner.safetensors")
@@ -361,14 +357,14 @@ def test_a_converted_model_answers_as_its_aligner_does_without_an_index(
             name, number = places[column]
             time = float(segments[column].times[int(best[row, column])])
             expected.setdefault(name, (name, number, time, float(np.asarray(totals)[row, column])))
-        found = told(engine.search(query, candidates=len(places)))
+        found = summarise(engine.search(query, candidates=len(places)))
         assert [each[:3] for each in found] == [each[:3] for each in expected.values()]
         assert [each[3] for each in found] == pytest.approx([each[3] for each in expected.values()], abs=1e-4)
     assert engine.locate("cartoon", 1)[0].score <= 1, "moments need no aligner"
 
 
 @pytest.mark.parametrize("kind", ["none", "mean", "ucofia", "trained glscl"])
-def test_a_hit_says_what_its_score_is_made_of(kind: str, mosaics: Path, tmp_path: Path) -> None:
+def test_hit_has_the_scores_of_its_levels(kind: str, mosaics: Path, tmp_path: Path) -> None:
     encoder, ranker = PatchEncoder(), make_ranker(kind, tmp_path)
     engine = Engine(tmp_path / "index", encoder, rerank=ranker.name)
     engine.index([mosaics])
@@ -383,30 +379,30 @@ def test_a_hit_says_what_its_score_is_made_of(kind: str, mosaics: Path, tmp_path
             assert hit.segment.start <= hit.time < hit.segment.end
 
 
-def test_an_index_remembers_what_it_was_made_for(patched: Path) -> None:
+def test_index_records_its_aligner(patched: Path) -> None:
     with Engine(patched, PatchEncoder()) as engine:
         assert engine.ranker.name == "ucofia"
         assert engine.info().with_tokens == engine.info().segments == 10
         by_default, asked = engine.search("a dog"), engine.search("a dog", rerank="ucofia")
-        assert told(by_default) == told(asked)
+        assert summarise(by_default) == summarise(asked)
         plain, named = engine.search("a dog", rerank=None), engine.search("a dog", rerank="none")
-        assert told(plain) == told(named)
+        assert summarise(plain) == summarise(named)
         assert [hit.score for hit in plain] != [hit.score for hit in asked]
         assert {name for hit in engine.search("a dog", rerank="glscl") for name in hit.why} == {"pooled"}
 
 
-def test_the_same_question_has_the_same_answer(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+def test_results_are_reproducible(patched: Path, mosaics: Path, tmp_path: Path) -> None:
     Engine(tmp_path / "other", PatchEncoder(), rerank="ucofia").index([mosaics], workers=1)
     engines = [Engine(index, PatchEncoder()) for index in (patched, patched, tmp_path / "other")]
     for query in QUERIES:
         hits, again, other = (engine.search(query) for engine in engines)
         assert len(hits) == len(SECONDS)
-        assert told(hits) == told(again) == told(engines[0].search(query))
-        check_alike(hits, other)
-        check_alike(hits[:2], engines[0].search(query, 2, candidates=9))
+        assert summarise(hits) == summarise(again) == summarise(engines[0].search(query))
+        assert_same_hits(hits, other)
+        assert_same_hits(hits[:2], engines[0].search(query, 2, candidates=9))
 
 
-def test_copies_and_moves_change_no_score(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+def test_copies_and_moves_do_not_change_scores(patched: Path, mosaics: Path, tmp_path: Path) -> None:
     films, index = tmp_path / "films", tmp_path / "index"
     shutil.copytree(mosaics, films)
     shutil.copytree(patched, index)
@@ -416,7 +412,7 @@ def test_copies_and_moves_change_no_score(patched: Path, mosaics: Path, tmp_path
     engine.index([mosaics, films])
     for query, hits in before.items():
         found = engine.search(query)
-        check_alike(found, hits)
+        assert_same_hits(found, hits)
         assert sorted(len(hit.copies) for hit in found) == [1, 1, 1, 2]
     alone = Engine(tmp_path / "alone", PatchEncoder(), rerank="ucofia")
     alone.index([films])
@@ -426,7 +422,7 @@ def test_copies_and_moves_change_no_score(patched: Path, mosaics: Path, tmp_path
         (films / f"{seed}.mp4").rename(films / "deeper" / f"{seed}.mp4")
     assert alone.index([films]).encoded == 0
     for query, hits in before.items():
-        check_alike(alone.search(query), hits)
+        assert_same_hits(alone.search(query), hits)
 
 
 INDEX_SCRIPT = """
@@ -437,33 +433,33 @@ Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]])
 """
 
 
-def test_answers_stay_right_while_another_process_indexes(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+def test_results_stay_correct_while_another_process_indexes(patched: Path, mosaics: Path, tmp_path: Path) -> None:
     films, index = tmp_path / "films", tmp_path / "index"
     shutil.copytree(patched, index)
     for seed in range(10, 13):
         write_mosaic(films / f"{seed}.mp4", 12, seed)
     with Engine(index, PatchEncoder()) as engine:
         before = engine.search("a dog", candidates=10)
-        known = {hit.video: told([hit])[0] for hit in before}
+        known = {hit.video: summarise([hit])[0] for hit in before}
         writer = subprocess.Popen([sys.executable, "-c", INDEX_SCRIPT, str(index), str(films)])
         sizes = set()
         while writer.poll() is None:
             hits = engine.search("a dog", 100)
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-            found = {hit.video: told([hit])[0] for hit in hits if hit.video in known}
+            found = {hit.video: summarise([hit])[0] for hit in hits if hit.video in known}
             assert {video: each[:3] for video, each in found.items()} == {v: each[:3] for v, each in known.items()}
             assert [found[video][3] for video in known] == pytest.approx([known[v][3] for v in known], abs=2e-6)
             sizes.add(engine.info().searchable)
         assert writer.returncode == 0
-        assert len(sizes) > 1, "the index grew under the questions"
+        assert len(sizes) > 1, "the index grew during the searches"
         assert engine.info().searchable == 10 + 3 * 3
         assert len(engine.search("a dog", 100)) == len(SECONDS) + 3
 
 
-# Wrong use of it.
+# Wrong use of rerankers
 
 
-def test_an_index_goes_on_only_with_what_it_was_made_for(patched: Path, mosaics: Path, tmp_path: Path) -> None:
+def test_other_aligner_than_recorded_is_rejected(patched: Path, mosaics: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     Engine(plain, PatchEncoder(), rerank="none").index([mosaics / "0.mp4"])
     for index, made in ((patched, "ucofia"), (plain, "none")):
@@ -480,27 +476,27 @@ def test_an_index_goes_on_only_with_what_it_was_made_for(patched: Path, mosaics:
             AlignerError, match=r"^rerank must be auto, none, .* or the file of an aligner, got colbert$"
         ):
             engine.search("a dog", rerank="colbert")
-        assert engine.search("a dog", rerank="ucofia"), "what needs no training needs no tokens"
+        assert engine.search("a dog", rerank="ucofia"), "training-free rerankers need no tokens"
 
 
 @pytest.mark.parametrize("kind", ["trained ucofia", "trained glscl"])
-def test_a_trained_aligner_needs_what_its_encoder_saw(kind: str, mosaics: Path, tmp_path: Path) -> None:
+def test_trained_aligner_needs_a_clip_encoder(kind: str, mosaics: Path, tmp_path: Path) -> None:
     engine = Engine(tmp_path / "index", PatchEncoder(raw=False), rerank=make_ranker(kind, tmp_path).name)
     with pytest.raises(AlignerError, match="encoder of a trained aligner must be a vidret CLIP model"):
         engine.index([mosaics / "0.mp4"])
-    assert not (tmp_path / "index").exists(), "what cannot work binds nobody to it"
+    assert not (tmp_path / "index").exists(), "a failed run creates no index"
 
 
-def test_an_index_keeps_its_kind_of_tokens_whatever_is_asked_later(mosaics: Path, tmp_path: Path) -> None:
+def test_index_keeps_its_token_format(mosaics: Path, tmp_path: Path) -> None:
     for name in ("index", "whole"):
         engine = Engine(tmp_path / name, PatchEncoder(), rerank="ucofia", tokens="float16")
         engine.index([mosaics / "0.mp4"] if name == "index" else [mosaics])
     later = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia", tokens="int8")
     later.index([mosaics])
-    check_alike(later.search("a dog"), engine.search("a dog"))
+    assert_same_hits(later.search("a dog"), engine.search("a dog"))
 
 
-def test_of_two_engines_the_first_to_index_decides(mosaics: Path, tmp_path: Path) -> None:
+def test_first_engine_to_index_determines_the_aligner(mosaics: Path, tmp_path: Path) -> None:
     slow, quick = (Engine(tmp_path / "index", PatchEncoder(), rerank=rerank) for rerank in ("none", "ucofia"))
     quick.index([mosaics / "0.mp4"])
     with pytest.raises(StoreError, match=r"rerank must be ucofia, .*, got none"):
@@ -508,7 +504,7 @@ def test_of_two_engines_the_first_to_index_decides(mosaics: Path, tmp_path: Path
     assert quick.info().segments == 1
 
 
-# A trained head.
+# Trained heads
 
 
 @pytest.fixture
@@ -523,7 +519,7 @@ def kept(index: Path) -> list[str]:
     return sorted(path.stem for path in index.glob("moments/*/kept/*"))
 
 
-def test_an_index_remembers_its_head_until_it_is_told_another(numbered: Path, tmp_path: Path) -> None:
+def test_index_records_its_head_until_another_is_given(numbered: Path, tmp_path: Path) -> None:
     head, other = write_head(tmp_path / "head.safetensors"), write_head(tmp_path / "other.safetensors", seed=3)
     index, film = tmp_path / "index", numbered / "first.mp4"
 
@@ -536,7 +532,7 @@ def test_an_index_remembers_its_head_until_it_is_told_another(numbered: Path, tm
     assert {by for by, _ in by_curve} == {"curve"}
     by_head = ask(head=head)
     assert {by for by, _ in by_head} == {"head"}
-    assert ask() == by_curve, "asking is not indexing"
+    assert ask() == by_curve, "searching does not record the head"
     Engine(index, make_encoder(), head=head).index([numbered])
     assert ask() == by_head
     assert ask(head="none") == by_curve
@@ -549,7 +545,7 @@ def test_an_index_remembers_its_head_until_it_is_told_another(numbered: Path, tm
     assert ask() == by_curve
 
 
-def test_a_lost_head_stops_what_needs_it_and_nothing_else(numbered: Path, tmp_path: Path) -> None:
+def test_lost_head_affects_only_what_needs_it(numbered: Path, tmp_path: Path) -> None:
     head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
     Engine(index, make_encoder(), head=head).index([numbered])
     head.unlink()
@@ -587,10 +583,10 @@ def test_moments_are_prepared_once_and_found_after_a_move(numbered: Path, tmp_pa
         assert engine.index([numbered]).linked == 1
         engine.prepare_moments()
         assert [moment.path for moment in engine.locate("rain", 1, video=moved, weak=True)] == [str(moved)]
-    assert {path: path.stat().st_ino for path in index.glob("moments/*/*/*")} == files, "nothing was computed again"
+    assert {path: path.stat().st_ino for path in index.glob("moments/*/*/*")} == files, "nothing is computed again"
 
 
-def test_pruning_forgets_the_moments_of_what_is_gone(numbered: Path, tmp_path: Path) -> None:
+def test_pruning_deletes_moments_of_missing_videos(numbered: Path, tmp_path: Path) -> None:
     head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
     with Engine(index, make_encoder(), head=head) as engine:
         engine.index([numbered])
@@ -606,7 +602,7 @@ def test_pruning_forgets_the_moments_of_what_is_gone(numbered: Path, tmp_path: P
     assert len(kept(index)) == 1
 
 
-def test_pruning_keeps_the_moments_of_a_drive_that_is_away(numbered: Path, tmp_path: Path) -> None:
+def test_pruning_keeps_moments_of_an_unmounted_drive(numbered: Path, tmp_path: Path) -> None:
     head, index = write_head(tmp_path / "head.safetensors"), tmp_path / "index"
     other = tmp_path / "other"
     other.mkdir()
@@ -621,6 +617,6 @@ def test_pruning_keeps_the_moments_of_a_drive_that_is_away(numbered: Path, tmp_p
     assert kept(index) == both
 
 
-def test_without_a_head_there_is_nothing_to_prepare(engine: Engine) -> None:
+def test_preparing_moments_without_a_head_is_rejected(engine: Engine) -> None:
     with pytest.raises(VidretError, match="head must be given to prepare moments, got none"):
         engine.prepare_moments()
