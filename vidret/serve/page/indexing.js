@@ -91,13 +91,13 @@ function showProgress(progress) {
   const bar = find("share");
   if (!progress) {
     bar.removeAttribute("value"); // no progress is known yet
-    return tell(find("progress-told"), "Finding files");
+    return tell(find("progress-status"), "Finding files");
   }
   const { share, done, files, failed, elapsed, left } = progress;
   bar.value = share;
   const told = [`${Math.floor(share * 100)} %`, `${done} of ${count(files, "file")}`, failed && `${failed} failed`, `after ${clock(elapsed)}`];
   told.push(left !== null && `about ${clock(left)} left`);
-  tell(find("progress-told"), told.filter(Boolean).join(", "));
+  tell(find("progress-status"), told.filter(Boolean).join(", "));
 }
 
 function describeRun({ error, interrupted, encoded, unchanged, failed, elapsed }) {
@@ -115,5 +115,5 @@ function showFailures() {
   find("failures").hidden = !failures.length;
   find("failures-title").textContent = `Failed files (${failures.length < all ? `the first ${failures.length} of ` : ""}${all})`;
   find("failures-rows").replaceChildren(...found.map(makeRow));
-  find("failures-told").textContent = found.length ? "" : "No failed file matches.";
+  find("failures-status").textContent = found.length ? "" : "No failed file matches.";
 }
