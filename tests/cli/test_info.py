@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from tests.cli.runner import Runner
+from tests.words import add_words, find_content
 from vidret.store.store import Store
 
 
@@ -55,3 +56,30 @@ def test_damaged_vectors_are_found_and_dropped(run: Runner, index: Path) -> None
     assert "1 damaged vector files, dropped and to be rebuilt" in err
     assert run("info", "--index", index, "--check")[0] == 0
     assert run("search", "red", "--index", index)[0] == 0
+
+
+def test_words_are_counted_listed_and_checked(run: Runner, index: Path) -> None:
+    assert "words" not in json.loads(run("info", "--index", index, "--json")[1])
+    add_words(index, find_content(index, "red.mp4"), ["one red apple", "two pears"])
+    add_words(index, find_content(index, "blue.mp4"), [], note="no audio track")
+    assert "speech 2 texts, of 2 videos; 2 complete" in " ".join(run("info", "--index", index)[1].split())
+    words = json.loads(run("info", "--index", index, "--json")[1])["words"]
+    assert words == [{"source": "speech", "texts": 2, "tracks": 2, "complete": 2}]
+    lines = run("info", "--index", index, "--failed")[1].splitlines()
+    assert [line.split()[1] for line in lines] == ["source", "video", "speech"]
+    assert lines[2].endswith("speech  no audio track")
+    rows = json.loads(run("info", "--index", index, "--failed", "--json")[1])
+    assert (Path(rows[1]["path"]).name, rows[1]["source"], rows[1]["reason"]) == (
+        "blue.mp4",
+        "speech",
+        "no audio track",
+    )
+    assert run("info", "--index", index, "--check")[0] == 0
+    tokens = next((index / "words" / "features").glob("tokens*"))
+    tokens.write_bytes(bytes(4) + tokens.read_bytes()[4:])
+    code, out, err = run("info", "--index", index, "--check")
+    assert code == 1
+    assert out.startswith("words: text 0 of speech of ")
+    assert "1 damages in the words" in err
+    assert run("info", "--index", index, "--repair")[0] == 0
+    assert run("info", "--index", index, "--check")[0] == 0

@@ -14,11 +14,17 @@ from vidret.present.terminal import print_message
 from vidret.text import sanitize
 
 if TYPE_CHECKING:
+    from vidret.store.records import StoreInfo
     from vidret.store.store import Store
 
 WHAT, RECALL = "What to show", "Recall"
 FailedOption = Annotated[
-    bool, typer.Option("--failed", help="List the files that failed, with reasons.", rich_help_panel=WHAT)
+    bool,
+    typer.Option(
+        "--failed",
+        help="List the files that failed, and those whose words could not be read, with reasons.",
+        rich_help_panel=WHAT,
+    ),
 ]
 CheckOption = Annotated[
     bool, typer.Option("--check", help="Verify every stored byte against its checksum.", rich_help_panel=WHAT)
@@ -84,21 +90,40 @@ def info_command(
             return
         if check or repair:
             is_damaged = print_damage(store, repair=repair)
+            is_damaged |= print_damaged_words(index, repair=repair)
             raise typer.Exit(1 if is_damaged and not repair else 0)
         facts = store.info()
-    if as_json:
-        print(json.dumps({**dataclasses.asdict(facts), "files": dict(facts.files)}, indent=2))
-    else:
-        show_info(facts)
+    print_facts(facts, index, as_json=as_json)
+
+
+def print_facts(facts: "StoreInfo", index: Path, *, as_json: bool) -> None:
+    """Print the contents of an index as numbers, with its words if it has any."""
+    from vidret.store.text_upkeep import count_texts
+
+    words = count_texts(index)
+    if not as_json:
+        show_info(facts, words)
+        return
+    row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
+    if words:
+        row["words"] = [dataclasses.asdict(counts) for counts in words]
+    print(json.dumps(row, indent=2))
 
 
 def print_failed(store: "Store", *, as_json: bool) -> None:
-    """Print the files that failed, with reasons."""
-    rows = [(sanitize(record.path), record.reason) for record in store.files(state="failed")]
+    """Print the files that failed, with reasons, and the files of which words could not be read."""
+    from vidret.store.text_upkeep import list_notes
+
+    failed = [(sanitize(record.path), record.reason) for record in store.files(state="failed")]
+    notes = [(sanitize(note.path), note.source, note.reason) for note in list_notes(store)]
     if as_json:
-        print(json.dumps([{"path": path, "reason": reason} for path, reason in rows], indent=2))
+        rows = [{"path": path, "reason": reason} for path, reason in failed]
+        rows += [{"path": path, "source": source, "reason": reason} for path, source, reason in notes]
+        print(json.dumps(rows, indent=2))
+    elif notes:
+        show_table(("file", "source", "reason"), [*((path, "video", reason) for path, reason in failed), *notes])
     else:
-        show_table(("file", "reason"), rows, "No files failed.")
+        show_table(("file", "reason"), failed, "No files failed.")
 
 
 def print_damage(store: "Store", *, repair: bool) -> bool:
@@ -113,3 +138,15 @@ def print_damage(store: "Store", *, repair: bool) -> bool:
     if files:
         print_message(f"{len(files)} damaged vector files{', dropped and to be rebuilt' if repair else ''}")
     return bool(segments or files)
+
+
+def print_damaged_words(index: Path, *, repair: bool) -> bool:
+    """Print what is damaged in the words of an index, and return whether anything is; ``repair`` drops it."""
+    from vidret.store.text_upkeep import find_damaged_texts
+
+    damage = find_damaged_texts(index, repair=repair)
+    for reason in damage:
+        print(sanitize(f"words: {reason}"))
+    if damage:
+        print_message(f"{len(damage)} damages in the words{', to be read again or rebuilt' if repair else ''}")
+    return bool(damage)

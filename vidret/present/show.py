@@ -9,6 +9,7 @@ from vidret.text import display_path, format_time, sanitize
 
 if TYPE_CHECKING:
     from vidret.store.records import StoreInfo
+    from vidret.store.text_upkeep import TextCounts
     from vidret.types import Hit, Moment
 
 # Columns of text. All others hold numbers and are aligned to the right.
@@ -17,6 +18,7 @@ LEFT_ALIGNED = {
     "video",
     "file",
     "reason",
+    "source",
     "direction",
     "scores",
     "bank",
@@ -96,8 +98,8 @@ def explain_no_moments(weak_moments: "Sequence[Moment]") -> None:
         print_message(NO_VIDEOS)
 
 
-def show_info(info: "StoreInfo") -> None:
-    """Print the contents of an index as numbers."""
+def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = ()) -> None:
+    """Print the contents of an index as numbers; ``words`` are the counts of its timed texts by source."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     rows = [
         ("index", info.path),
@@ -108,6 +110,7 @@ def show_info(info: "StoreInfo") -> None:
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
         ("vectors", describe_vectors(info)),
         *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
+        *[(each.source, f"{each.texts} texts, of {each.tracks} videos; {each.complete} complete") for each in words],
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)

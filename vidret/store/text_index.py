@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import StoreError
+from vidret.store.database import REPAIR
 
 FORMAT = 1
 _TOKENIZER = "porter unicode61 remove_diacritics 2"
@@ -53,21 +54,19 @@ class TextIndex:
         """
         self._path, self._lock = path, threading.RLock()
         self._vocabulary: tuple[int, Any] | None = None
-        try:
-            if path is None:
-                self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-            else:
-                mode = "rwc" if write else "ro"
-                uri = f"{path.absolute().as_uri()}?mode={mode}"
-                self._database = sqlite3.connect(
-                    uri, uri=True, timeout=30, check_same_thread=False, isolation_level=None
-                )
-            if write or path is None:
-                self._create()
-            self._database.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)")
-            self._scratch = _Scratch()
-        except sqlite3.Error as error:
-            raise StoreError(f"{path}: cannot be opened ({error})") from error
+        uri = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
+        with self._access():
+            self._database = sqlite3.connect(
+                uri, uri=path is not None, timeout=30, check_same_thread=False, isolation_level=None
+            )
+            try:
+                if write or path is None:
+                    self._create()
+                self._database.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)")
+            except sqlite3.Error:
+                self._database.close()
+                raise
+        self._scratch = _Scratch()
 
     def _create(self) -> None:
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
@@ -80,6 +79,15 @@ class TextIndex:
             self._database.execute(f"PRAGMA user_version = {FORMAT}")
 
     @contextlib.contextmanager
+    def _access(self) -> Any:
+        """Exclude other threads, and raise StoreError where SQLite fails."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise StoreError(f"{self._path}: the text index cannot be used ({error}); {REPAIR}") from error
+
+    @contextlib.contextmanager
     def _transaction(self) -> Any:
         self._database.execute("BEGIN IMMEDIATE")
         try:
@@ -90,6 +98,11 @@ class TextIndex:
                 self._database.execute("ROLLBACK")
             raise
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is not stored."""
+        return self._path is None
+
     def close(self) -> None:
         """Close the index."""
         with self._lock:
@@ -99,23 +112,40 @@ class TextIndex:
     def add(self, texts: Iterable[tuple[int, str]]) -> None:
         """Add texts by id, all or none; one that is there already is replaced."""
         rows = [(int(text_id), split_unspaced(body)) for text_id, body in texts]
-        with self._lock, self._transaction():
+        with self._access(), self._transaction():
             self._database.executemany("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove texts by id; unknown ids are ignored."""
-        with self._lock, self._transaction():
+        with self._access(), self._transaction():
             self._database.executemany("DELETE FROM texts WHERE rowid = ?", [(int(text_id),) for text_id in ids])
+
+    def remove_range(self, first: int, end: int) -> None:
+        """Remove the texts with ids from ``first`` to before ``end``."""
+        with self._access(), self._transaction():
+            self._database.execute("DELETE FROM texts WHERE rowid >= ? AND rowid < ?", (first, end))
+
+    def find_damage(self) -> str:
+        """Verify the whole index; return what is damaged, '' if nothing is. The check runs on a copy in memory."""
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            try:
+                with self._lock:
+                    self._database.backup(copy)
+                bad = [message for (message,) in copy.execute("PRAGMA integrity_check") if message != "ok"]
+                copy.execute("INSERT INTO texts (texts) VALUES ('integrity-check')")
+            except sqlite3.Error as error:
+                bad = [str(error)]
+        return f"{self._path}: {bad[0]}" if bad else ""
 
     def ids(self) -> Int64[np.ndarray, " id"]:
         """Return the ids of all texts, rising."""
-        with self._lock:
+        with self._access():
             rows = self._database.execute("SELECT id FROM texts_docsize ORDER BY id").fetchall()
         return np.array([row[0] for row in rows], np.int64)
 
     def __len__(self) -> int:
         """Return the number of texts."""
-        with self._lock:
+        with self._access():
             return int(self._database.execute("SELECT count(*) FROM texts_docsize").fetchone()[0])
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
@@ -126,7 +156,7 @@ class TextIndex:
     def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
         """Return the distinct words of a query with what the index knows of each."""
         stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
-        with self._lock:
+        with self._access():
             vocabulary = self._load_vocabulary()
             return [Term(stem, vocabulary.count(stem), vocabulary.similar(stem) if fuzzy else {}) for stem in stems]
 
@@ -142,12 +172,9 @@ class TextIndex:
         return self._match(_quote(" ".join(words)), k) if words else np.zeros(0, np.int64)
 
     def _match(self, expression: str, k: int) -> Int64[np.ndarray, " id"]:
-        with self._lock:
-            try:
-                sql = "SELECT rowid FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?"
-                rows = self._database.execute(sql, (expression, int(k))).fetchall()
-            except sqlite3.Error as error:
-                raise StoreError(f"{self._path}: the text index cannot be searched ({error})") from error
+        with self._access():
+            sql = "SELECT rowid FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT ?"
+            rows = self._database.execute(sql, (expression, int(k))).fetchall()
         return np.array([row[0] for row in rows], np.int64)
 
     def _load_vocabulary(self) -> "_Vocabulary":

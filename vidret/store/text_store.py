@@ -7,6 +7,7 @@ subtitles) as one model read it; the store keeps a track as a video, and a path 
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,19 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
+from vidret.errors import StoreError
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
 from vidret.types import SegmentEmbedding, TextSource, TimedText
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "words"
 MAX_TEXTS = 1 << 24  # of one track
-_INDEX = "texts.sqlite"
+INDEX = "texts.sqlite"  # the full-text index
+BATCH = 5000
+DAMAGED: FileState = "pending"  # a repair of the store leaves a track so: it is read again from the start
 
 Ids = Int64[np.ndarray, " id"]
 
@@ -69,11 +75,10 @@ class TextStore:
     def __init__(self, store: Store, folder: Path, *, write: bool) -> None:
         """Open the full-text index of a store; use ``create`` or ``open``."""
         self._store, self._write = store, write
-        path = folder / _INDEX
-        self.index = TextIndex(path, write=write) if write or path.exists() else TextIndex(None, write=True)
+        self.index = _open_index(folder / INDEX, write=write)
         self._known: tuple[int, dict[int, str]] | None = None
-        if write or not path.exists():
-            self._catch_up()
+        if write or self.index.in_memory:
+            self.update_index()
 
     @classmethod
     def create(cls, index: str | os.PathLike[str], *, encoder: str, fingerprint: str, dim: int) -> Self:
@@ -132,15 +137,20 @@ class TextStore:
     # Writing
 
     def begin(self, fingerprint: str, source: TextSource, model: str, *, duration_s: float) -> TextTrack:
-        """Find or add a track. One that replaces a complete track is hidden from searches until it is complete."""
+        """Find or add a track. One that replaces a complete track is hidden from searches until it is complete.
+
+        A damaged track starts over.
+        """
         key = make_key(fingerprint, source, model)
         record = self._store.file(key)
-        if record is None or record.video is None or record.state == "missing":
+        if record is None or record.video is None or record.state in ("missing", DAMAGED):
             facts = {"fingerprint": fingerprint, "source": source, "model": model}
             video = self._store.begin_video(key, duration=duration_s, facts=facts, num_segments=MAX_TEXTS)
             others = [track for track in self.tracks(fingerprint) if track.source == source and track.complete]
             state: FileState = "failed" if others else "done"  # what has failed is not searched
             self._store.set_file(key, state=state, reason="not complete" if others else "", video=video, num_bytes=0)
+            if record is not None or self._store.stored_segments(video):
+                self.update_index()
         track = self.find(fingerprint, source, model)
         assert track is not None
         return track
@@ -154,7 +164,7 @@ class TextStore:
         """
         known = {_identity(each.text) for each in self.transcript(track)} if track.num_texts else set()
         kept = [row for row, text in enumerate(texts) if _identity(text) not in known]
-        first = len(self._store.stored_segments(track.id))
+        first = 1 + max(self._store.stored_segments(track.id), default=-1)
         segments = [
             NewSegment(
                 track.id, first + offset, texts[row].start, texts[row].end, _embed(vectors[row]), _pack(texts[row])
@@ -173,26 +183,22 @@ class TextStore:
         key = make_key(track.fingerprint, track.source, track.model)
         self._store.end_video(track.id, note=note)
         self._store.set_file(key, state="done")
-        others = [
-            make_key(other.fingerprint, other.source, other.model)
-            for other in self.tracks(track.fingerprint)
-            if other.source == track.source and other.id != track.id
-        ]
-        self._forget(others)
+        others = self.tracks(track.fingerprint)
+        self._forget([other for other in others if other.source == track.source and other.id != track.id])
 
     def prune(self, fingerprints: Iterable[str]) -> int:
         """Forget the texts of all contents except these; return how many tracks were forgotten."""
         kept = set(fingerprints)
-        gone = [
-            make_key(track.fingerprint, track.source, track.model)
-            for track in self.tracks()
-            if track.fingerprint not in kept
-        ]
-        self._forget(gone)
+        gone = [track for track in self.tracks() if track.fingerprint not in kept]
+        if gone:
+            self._forget(gone)
+            self._store.prune()
         return len(gone)
 
     def save(self) -> None:
-        """Save what a search needs: the end of an indexing run."""
+        """Save what a search needs, and delete what was replaced: the end of an indexing run."""
+        if self._store.files(state="missing"):
+            self._store.prune()
         self._store.save_vectors()
 
     def _set_progress(self, track: TextTrack, until_s: float) -> None:
@@ -202,25 +208,38 @@ class TextStore:
         state: FileState = record.state  # type: ignore[assignment]
         self._store.set_file(key, state=state, reason=record.reason, num_bytes=round(until_s * 1000))
 
-    def _forget(self, keys: Sequence[str]) -> None:
-        if keys:
-            for key in keys:
-                self._store.set_file(key, state="missing", reason="replaced or removed")
-            self._store.prune(set(keys))
-            self._catch_up()
+    def _forget(self, tracks: Sequence[TextTrack]) -> None:
+        """Remove tracks from searches; ``save`` deletes them."""
+        for track in tracks:
+            key = make_key(track.fingerprint, track.source, track.model)
+            self._store.set_file(key, state="missing", reason="replaced or removed")
+            self.index.remove_range(text_id(track.id, 0), text_id(track.id + 1, 0))
 
-    def _catch_up(self) -> None:
-        """Make the full-text index hold exactly the stored texts, whatever was interrupted."""
-        stored: dict[int, int] = {}
-        for track in self.tracks():
-            for number, row in self._store.numbered_segments(track.id).items():
-                stored[text_id(track.id, number)] = row
+    def restart(self, track: TextTrack) -> None:
+        """Mark a track for the next run to read from the start. What is stored stays searchable until then."""
+        key = make_key(track.fingerprint, track.source, track.model)
+        record = self._store.file(key)
+        if record is not None:
+            state: FileState = "failed" if record.state == "failed" else DAMAGED
+            self._store.set_file(key, state=state, reason=record.reason, num_bytes=0)
+
+    def stored_ids(self) -> dict[int, int]:
+        """Return the segment of each stored text, by the id that the text has in the full-text index."""
+        return {
+            text_id(track.id, number): row
+            for track in self.tracks()
+            for number, row in self._store.numbered_segments(track.id).items()
+        }
+
+    def update_index(self) -> None:
+        """Make the full-text index hold exactly the stored texts, whatever was interrupted; without damaged ones."""
+        stored = self.stored_ids()
         indexed = set(self.index.ids().tolist())
-        missing = sorted(set(stored) - indexed)
-        for start in range(0, len(missing), 5000):
-            part = missing[start : start + 5000]
-            payloads = self._store.tokens([stored[each] for each in part])
-            self.index.add((each, json.loads(bytes(data))[0]) for each, data in zip(part, payloads, strict=True))
+        missing = {stored[each]: each for each in sorted(set(stored) - indexed)}
+        rows = list(missing)
+        for start in range(0, len(rows), BATCH):
+            texts = self.read_segments(rows[start : start + BATCH])
+            self.index.add((missing[each.id], each.text.text) for each in texts)
         if self._write:
             self.index.remove(sorted(indexed - set(stored)))
 
@@ -228,20 +247,14 @@ class TextStore:
 
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
         """Return all tracks, or those of one content, by id."""
-        if fingerprint is None:
-            records = self._store.files()
-        else:
-            records = [record for record in map(self._store.file, self._keys(fingerprint)) if record is not None]
-        tracks = [self._as_track(record) for record in records if record.state != "missing"]
+        records = self._store.files(prefix="" if fingerprint is None else f"{fingerprint} ")
+        tracks = [self._as_track(record) for record in records if _exists(record)]
         return sorted(tracks, key=lambda track: track.id)
 
     def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
         """Return one track, None if it does not exist."""
         record = self._store.file(make_key(fingerprint, source, model))
-        return None if record is None or record.state == "missing" else self._as_track(record)
-
-    def _keys(self, fingerprint: str) -> list[str]:
-        return [record.path for record in self._store.files() if record.path.startswith(f"{fingerprint} ")]
+        return self._as_track(record) if record is not None and _exists(record) else None
 
     def _as_track(self, record: FileRecord) -> TextTrack:
         assert record.video is not None
@@ -253,7 +266,7 @@ class TextStore:
             source=facts["source"],
             model=facts["model"],
             complete=video.complete,
-            until_s=(record.num_bytes or 0) / 1000,
+            until_s=0.0 if record.state == DAMAGED else (record.num_bytes or 0) / 1000,
             num_texts=video.num_segments if video.complete else len(self._store.stored_segments(video.id)),
             note=video.salvaged,
         )
@@ -297,6 +310,18 @@ class TextStore:
         return self._known[1]
 
 
+def _open_index(path: Path, *, write: bool) -> TextIndex:
+    """Open the full-text index; a reader without an intact one builds its own in memory."""
+    if write or path.exists():
+        try:
+            return TextIndex(path, write=write)
+        except StoreError as error:
+            if write:
+                raise
+            logger.warning("texts are searched by an index in memory: %s", error)
+    return TextIndex(None, write=True)
+
+
 def make_key(fingerprint: str, source: TextSource, model: str) -> str:
     """Return the name of a track in the store: it holds the place of a path, and of a content's fingerprint."""
     return f"{fingerprint} {source} {model}"
@@ -305,6 +330,10 @@ def make_key(fingerprint: str, source: TextSource, model: str) -> str:
 def text_id(track_id: int, number: int) -> int:
     """Return the id of a text in the full-text index."""
     return track_id * MAX_TEXTS + number
+
+
+def _exists(record: FileRecord) -> bool:
+    return record.video is not None and record.state != "missing"  # a repair may have lost the video
 
 
 def _identity(text: TimedText) -> tuple[str, int, int]:

@@ -1,0 +1,60 @@
+"""Timed texts for tests, with random vectors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.store.store import Store
+from vidret.store.text_store import TextStore
+from vidret.types import TextSource, TimedText
+
+DIM = 8
+
+
+def make_texts(words: Sequence[str], source: TextSource = "speech") -> list[TimedText]:
+    """Return texts of two seconds each, one after another."""
+    return [TimedText(2.0 * i, 2.0 * i + 2, text, source, 0.5, "en") for i, text in enumerate(words)]
+
+
+def random_vectors(texts: Sequence[TimedText]) -> Float32[np.ndarray, "text dim"]:
+    """Return unit vectors that depend on the texts alone."""
+    rows = [np.random.default_rng(list(each.text.encode())).standard_normal(DIM) for each in texts]
+    vectors = np.array(rows, np.float32).reshape(-1, DIM)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def create_words(index: Path, fingerprint: str = "sentences-1") -> TextStore:
+    """Open the texts of an index for writing."""
+    return TextStore.create(index, encoder="sentences", fingerprint=fingerprint, dim=DIM)
+
+
+def add_words(
+    index: Path,
+    content: str,
+    words: Sequence[str],
+    *,
+    source: TextSource = "speech",
+    model: str = "model",
+    complete: bool = True,
+    note: str = "",
+) -> None:
+    """Add a track to an index."""
+    texts = make_texts(words, source)
+    with create_words(index) as store:
+        track = store.begin(content, source, model, duration_s=60.0)
+        if texts:
+            store.add(track, texts, random_vectors(texts), until_s=texts[-1].end)
+        if complete:
+            store.finish(track, note=note)
+        store.save()
+
+
+def find_content(index: Path, name: str) -> str:
+    """Return the fingerprint of an indexed file by its name."""
+    with Store.open(index) as store:
+        record = next(record for record in store.files() if Path(record.path).name == name)
+        assert record.video is not None
+        return store.video(record.video).fingerprint
