@@ -3,6 +3,7 @@
 import codecs
 import re
 from dataclasses import dataclass, field
+from html import unescape
 from importlib.util import find_spec
 
 from vidret.errors import MissingExtraError, VidretError
@@ -11,8 +12,9 @@ from vidret.types import TimedText
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")
 MAX_BYTES = 64 << 20
 MAX_ENTRIES = 200_000
+_SNIFFED_BYTES = 4096
 _TIMES = re.compile(r"^\s*(\d+:)?\d+:\d+[.,]\d+\s*-->\s*(\d+:)?\d+:\d+[.,]\d+")
-_TAGS = re.compile(r"\{[^}]*\}|<[^>]*>")
+_TAGS = re.compile(r"\{\\[^}]*\}|</?[A-Za-z][^>]*>|<[\d:.]+>")  # of ASS, HTML and WebVTT
 _LANGUAGE = re.compile(r"\.([a-z]{2,3})(-[A-Za-z]{2,4})?(\.(sdh|cc|forced|hi))?\.\w+$")
 
 
@@ -28,7 +30,7 @@ def parse_subtitles(data: bytes, suffix: str, *, language: str = "") -> Subtitle
     """Parse a subtitle file; what cannot be read is named by its line, and the rest is used.
 
     Args:
-        data: The file's bytes, in UTF-8, UTF-16 with a byte order mark, or else in Windows-1252.
+        data: The file's bytes, in UTF-8, UTF-16, or else in Windows-1252.
         suffix: The file name's suffix, which gives the format.
         language: The language, where it is known.
 
@@ -44,11 +46,8 @@ def parse_subtitles(data: bytes, suffix: str, *, language: str = "") -> Subtitle
 
     content, problems = decode_text(data)
     if suffix in (".srt", ".vtt"):
-        problems += [
-            f"line {number} has no valid times: {line.strip()[:60]!r}"
-            for number, line in enumerate(content.splitlines(), 1)
-            if "-->" in line and _TIMES.match(line) is None
-        ]
+        content, malformed = drop_malformed(content, ends_at_blank=suffix == ".vtt")
+        problems += malformed
     try:
         parsed = pysubs2.SSAFile.from_string(content, format_={".ssa": "ssa"}.get(suffix, suffix.lstrip(".")))
     except Exception as error:
@@ -70,10 +69,41 @@ def parse_subtitles(data: bytes, suffix: str, *, language: str = "") -> Subtitle
     return Subtitles(drop_repeats(sorted(texts, key=lambda text: (text.start, text.end)))[:MAX_ENTRIES], problems)
 
 
+def drop_malformed(content: str, *, ends_at_blank: bool) -> tuple[str, list[str]]:
+    """Return a SubRip or WebVTT file without entries whose times are malformed, and a sentence for each of them.
+
+    In WebVTT a blank line ends an entry (``ends_at_blank``): notes, styles and names of entries are left out.
+    """
+    kept: list[str] = []
+    problems = []
+    is_dropped = is_entry = False
+    for number, line in enumerate(content.split("\n"), 1):
+        if _TIMES.match(line):
+            is_entry, is_dropped = True, False
+        elif not line.strip():
+            is_entry = is_dropped = False
+        elif "-->" in line and not is_entry:
+            problems.append(f"line {number} has no valid times: {line.strip()[:60]!r}")
+            is_dropped = True
+            if kept and kept[-1].strip().isdigit():
+                kept.pop()
+        if not is_dropped and (is_entry or number == 1 or not ends_at_blank):
+            kept.append(line)
+    return "\n".join(kept), problems
+
+
 def decode_text(data: bytes) -> tuple[str, list[str]]:
-    """Return a file's text, and a note where its encoding had to be guessed."""
+    """Return a file's text, its lines ending in a line feed, and a note where its encoding had to be guessed."""
+    content, problems = _decode(data)
+    return content.replace("\r\n", "\n").replace("\r", "\n"), problems
+
+
+def _decode(data: bytes) -> tuple[str, list[str]]:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode("utf-16", errors="replace"), []
+        return data.decode("utf-16", errors="replace").removeprefix("\ufeff"), []
+    if 4 * data[:_SNIFFED_BYTES].count(0) > len(data[:_SNIFFED_BYTES]):  # UTF-16 of Latin text: half of it
+        codec = "utf-16-be" if data[:_SNIFFED_BYTES:2].count(0) > data[1:_SNIFFED_BYTES:2].count(0) else "utf-16-le"
+        return data.decode(codec, errors="replace"), ["without a byte order mark: read as UTF-16"]
     try:
         return data.decode("utf-8-sig"), []
     except UnicodeDecodeError as error:
@@ -82,8 +112,13 @@ def decode_text(data: bytes) -> tuple[str, list[str]]:
 
 
 def clean(text: str) -> str:
-    """Return the words of an entry without formatting."""
-    return " ".join(_TAGS.sub("", text.replace("\\N", " ").replace("\\n", " ").replace("\\h", " ")).split())
+    r"""Return the words of an entry without formatting.
+
+    >>> clean("{\\an8}<i>Fish</i> &amp; chips: 2 < 3")
+    'Fish & chips: 2 < 3'
+    """
+    plain = _TAGS.sub("", text.replace("\\N", " ").replace("\\n", " ").replace("\\h", " "))
+    return " ".join(unescape(plain).split())
 
 
 def drop_repeats(texts: list[TimedText]) -> list[TimedText]:
