@@ -11,7 +11,7 @@ from vidret.types import Segment, SegmentEmbedding
 
 FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
-DEAD_STATES: tuple[str, ...] = ("failed", "missing")  # a path in one of these makes no video searchable
+DEAD_STATES: tuple[FileState, ...] = ("failed", "missing")  # a path in one of these makes no video searchable
 
 # Names shared by several packages: metadata keys, and the folder of prepared moments. The latter has a folder per
 # grounding head, whose subfolder KEPT has a file per prepared video, named after its fingerprint.

@@ -1,7 +1,8 @@
 """Full-text search of timed texts: SQLite FTS5 with bm25, stems, phrases, and misspelt words.
 
-The index is derived from the stored texts and can be built again from them at any time. Words are stemmed (Porter);
-texts in scripts without spaces between words are split into single characters, so that phrases match inside them.
+The index is derived from the stored texts and can be built again from them at any time. It holds the stems (Porter) of
+words, not the words: the stem of a stem may be another one, so that a query must not be stemmed twice. Texts in scripts
+without spaces between words are split into single characters, so that phrases match inside them.
 """
 
 import contextlib
@@ -19,13 +20,12 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.database import REPAIR
 
-FORMAT = 1
-_TOKENIZER = "porter unicode61 remove_diacritics 2"
+FORMAT = 2
+_TOKENIZER = "unicode61 remove_diacritics 2"
 # Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Myanmar.
 _UNSPACED = re.compile(
     r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff])"
 )
-_WORD = re.compile(r"\w+")
 MAX_TERMS = 32  # of one query
 MIN_FUZZY_LETTERS = 4
 MAX_FUZZY_TERMS = 12  # for one word of a query
@@ -53,7 +53,7 @@ class TextIndex:
             StoreError: It cannot be opened.
         """
         self._path, self._lock = path, threading.RLock()
-        self._vocabulary: tuple[int, Any] | None = None
+        self._vocabulary = _Vocabulary()
         uri = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
         with self._access():
             self._database = sqlite3.connect(
@@ -62,19 +62,26 @@ class TextIndex:
             try:
                 if write or path is None:
                     self._create()
+                elif self._read_format() != FORMAT:
+                    raise sqlite3.DatabaseError("it is unfinished, or of another format")
                 self._database.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, texts, row)")
             except sqlite3.Error:
                 self._database.close()
                 raise
         self._scratch = _Scratch()
 
+    def _read_format(self) -> int:
+        return int(self._database.execute("PRAGMA user_version").fetchone()[0])
+
     def _create(self) -> None:
-        version = self._database.execute("PRAGMA user_version").fetchone()[0]
-        if version == FORMAT:
+        if self._read_format() == FORMAT:
             return
         self._database.execute("PRAGMA journal_mode = WAL")
         with self._transaction():
             self._database.execute("DROP TABLE IF EXISTS texts")
+            self._database.execute("DROP TABLE IF EXISTS terms")
+            # Every term that a text ever had, with its letters as a bit mask.
+            self._database.execute("CREATE TABLE terms (id INTEGER PRIMARY KEY, term TEXT UNIQUE, mask INTEGER)")
             self._database.execute(f"CREATE VIRTUAL TABLE texts USING fts5(body, tokenize = '{_TOKENIZER}')")
             self._database.execute(f"PRAGMA user_version = {FORMAT}")
 
@@ -111,9 +118,14 @@ class TextIndex:
 
     def add(self, texts: Iterable[tuple[int, str]]) -> None:
         """Add texts by id, all or none; one that is there already is replaced."""
-        rows = [(int(text_id), split_unspaced(body)) for text_id, body in texts]
-        with self._access(), self._transaction():
-            self._database.executemany("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
+        given = list(texts)
+        with self._access():
+            stems = self.stems([body for _, body in given])
+            rows = [(int(text_id), " ".join(each)) for (text_id, _), each in zip(given, stems, strict=True)]
+            terms = [(term, _mask(term)) for term in sorted(set().union(*stems))]
+            with self._transaction():
+                self._database.executemany("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
+                self._database.executemany("INSERT OR IGNORE INTO terms (term, mask) VALUES (?, ?)", terms)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove texts by id; unknown ids are ignored."""
@@ -150,15 +162,29 @@ class TextIndex:
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems of each text, in order, as the index splits it."""
-        with self._lock:
+        with self._access():
             return self._scratch.stems([split_unspaced(text) for text in texts])
 
     def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
         """Return the distinct words of a query with what the index knows of each."""
         stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
         with self._access():
-            vocabulary = self._load_vocabulary()
-            return [Term(stem, vocabulary.count(stem), vocabulary.similar(stem) if fuzzy else {}) for stem in stems]
+            self._vocabulary.add(self._read_terms(self._vocabulary.last_id))
+            return [Term(stem, self._count(stem), self._find_similar(stem) if fuzzy else {}) for stem in stems]
+
+    def _read_terms(self, after: int) -> list[tuple[int, str, int]]:
+        return self._database.execute("SELECT id, term, mask FROM terms WHERE id > ?", (after,)).fetchall()
+
+    def _count(self, term: str) -> int:
+        """Return the number of texts that hold a term."""
+        row = self._database.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (term,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _find_similar(self, stem: str) -> dict[str, float]:
+        near = self._vocabulary.find_similar(stem)
+        counts = {term: self._count(term) for term in near}
+        best = sorted((term for term in near if counts[term]), key=lambda term: (-near[term], -counts[term], term))
+        return {term: near[term] for term in best[:MAX_FUZZY_TERMS]}
 
     def search(self, terms: Sequence[str], k: int) -> Int64[np.ndarray, " id"]:
         """Return the ids of the ``k`` texts with the best bm25 for any of these terms, best first."""
@@ -168,8 +194,8 @@ class TextIndex:
 
     def find_phrase(self, phrase: str, k: int) -> Int64[np.ndarray, " id"]:
         """Return the ids of up to ``k`` texts that hold these words next to one another, in this order."""
-        words = _WORD.findall(split_unspaced(phrase))
-        return self._match(_quote(" ".join(words)), k) if words else np.zeros(0, np.int64)
+        stems = self.stems([phrase])[0]
+        return self._match(_quote(" ".join(stems)), k) if stems else np.zeros(0, np.int64)
 
     def _match(self, expression: str, k: int) -> Int64[np.ndarray, " id"]:
         with self._access():
@@ -177,49 +203,38 @@ class TextIndex:
             rows = self._database.execute(sql, (expression, int(k))).fetchall()
         return np.array([row[0] for row in rows], np.int64)
 
-    def _load_vocabulary(self) -> "_Vocabulary":
-        version = int(self._database.execute("PRAGMA data_version").fetchone()[0]) + self._database.total_changes
-        if self._vocabulary is None or self._vocabulary[0] != version:
-            rows = self._database.execute("SELECT term, doc FROM temp.vocabulary").fetchall()
-            self._vocabulary = version, _Vocabulary(rows)
-        vocabulary: _Vocabulary = self._vocabulary[1]
-        return vocabulary
-
 
 class _Vocabulary:
-    """All terms of an index, with a bit mask of the letters of each: a cheap bound on the edit distance."""
+    """The terms of an index as read so far, with the letters of each as a bit mask: a cheap bound on edit distances."""
 
-    def __init__(self, rows: Sequence[tuple[str, int]]) -> None:
-        self._terms = [row[0] for row in rows]
-        self._counts = dict(rows)
-        self._masks = np.array([_mask(term) for term in self._terms], np.int64)
-        self._lengths = np.array([len(term) for term in self._terms], np.int64)
-        self._known: dict[str, dict[str, float]] = {}
+    def __init__(self) -> None:
+        self.last_id = 0
+        self._terms: list[str] = []
+        self._masks, self._lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
-    def count(self, stem: str) -> int:
-        return self._counts.get(stem, 0)
+    def add(self, rows: Sequence[tuple[int, str, int]]) -> None:
+        if rows:
+            self.last_id = rows[-1][0]
+            self._terms += [term for _, term, _ in rows]
+            self._masks = np.append(self._masks, np.array([mask for _, _, mask in rows], np.int64))
+            self._lengths = np.append(self._lengths, np.array([len(term) for _, term, _ in rows], np.int64))
 
-    def similar(self, stem: str) -> dict[str, float]:
+    def find_similar(self, stem: str) -> dict[str, float]:
         """Return other terms within one edit, or two from eight letters on, with their likeness."""
-        if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit() or not self._terms:
+        if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit():
             return {}
-        if stem not in self._known:
-            from rapidfuzz.distance import Levenshtein
+        from rapidfuzz.distance import Levenshtein
 
-            edits = 1 if len(stem) < 8 else 2
-            differing = np.bitwise_count(np.bitwise_xor(self._masks, _mask(stem)))
-            near = np.flatnonzero((np.abs(self._lengths - len(stem)) <= edits) & (differing <= 2 * edits))
-            found = {}
-            for row in near:
-                term = self._terms[row]
-                distance = Levenshtein.distance(stem, term, score_cutoff=edits)
-                if 0 < distance <= edits and not term.isdigit():
-                    found[term] = 1.0 - distance / max(len(stem), len(term))
-            best = sorted(found.items(), key=lambda item: (-item[1], -self._counts[item[0]]))[:MAX_FUZZY_TERMS]
-            if len(self._known) > 10_000:
-                self._known.clear()
-            self._known[stem] = dict(best)
-        return self._known[stem]
+        edits = 1 if len(stem) < 8 else 2
+        differing = np.bitwise_count(np.bitwise_xor(self._masks, _mask(stem)))
+        near = np.flatnonzero((np.abs(self._lengths - len(stem)) <= edits) & (differing <= 2 * edits))
+        found = {}
+        for row in near:
+            term = self._terms[row]
+            distance = Levenshtein.distance(stem, term, score_cutoff=edits)
+            if 0 < distance <= edits and not term.isdigit():
+                found[term] = 1.0 - distance / max(len(stem), len(term))
+        return found
 
 
 class _Scratch:
@@ -227,20 +242,22 @@ class _Scratch:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-        self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = '{_TOKENIZER}')")
+        self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {_TOKENIZER}')")
         self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
 
     def close(self) -> None:
         self._database.close()
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
-        self._database.execute("BEGIN")
         rows = list(enumerate(texts))
-        self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", rows)
         stems: list[list[tuple[int, str]]] = [[] for _ in texts]
-        for term, row, offset in self._database.execute("SELECT term, doc, offset FROM instances"):
-            stems[row].append((offset, term))
-        self._database.execute("ROLLBACK")
+        self._database.execute("BEGIN")
+        try:
+            self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", rows)
+            for term, row, offset in self._database.execute("SELECT term, doc, offset FROM instances"):
+                stems[row].append((offset, term))
+        finally:
+            self._database.execute("ROLLBACK")
         return [[term for _, term in sorted(each)] for each in stems]
 
 
@@ -250,7 +267,8 @@ def split_unspaced(text: str) -> str:
     >>> split_unspaced("駅 exit 出口")
     ' 駅  exit  出  口 '
     """
-    return _UNSPACED.sub(r" \1 ", text).replace("\0", " ")
+    storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
+    return _UNSPACED.sub(r" \1 ", storable)
 
 
 def _mask(term: str) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import StoreError
-from vidret.store.records import FileRecord, FileState, NewSegment
+from vidret.store.records import DEAD_STATES, FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
 from vidret.types import SegmentEmbedding, TextSource, TimedText
@@ -76,7 +76,8 @@ class TextStore:
         """Open the full-text index of a store; use ``create`` or ``open``."""
         self._store, self._write = store, write
         self.index = _open_index(folder / INDEX, write=write)
-        self._known: tuple[int, dict[int, str]] | None = None
+        self._names: _Names | None = None
+        self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
         if write or self.index.in_memory:
             self.update_index()
 
@@ -153,6 +154,7 @@ class TextStore:
                 self.update_index()
         track = self.find(fingerprint, source, model)
         assert track is not None
+        self._written.pop(track.id, None)
         return track
 
     def add(
@@ -160,10 +162,13 @@ class TextStore:
     ) -> None:
         """Store further texts of a track, which was read up to ``until_s``. They can be found at once.
 
-        Texts that an interrupted run stored already are left out.
+        Texts that are stored already, by an interrupted run, are left out.
         """
-        known = {_identity(each.text) for each in self.transcript(track)} if track.num_texts else set()
-        kept = [row for row, text in enumerate(texts) if _identity(text) not in known]
+        if track.id not in self._written:
+            self._written[track.id] = {_identity(each.text) for each in self.transcript(track)}
+        known = self._written[track.id]
+        rows = {_identity(text): row for row, text in reversed(list(enumerate(texts)))}
+        kept = sorted(row for identity, row in rows.items() if identity not in known)
         first = 1 + max(self._store.stored_segments(track.id), default=-1)
         segments = [
             NewSegment(
@@ -176,11 +181,13 @@ class TextStore:
         )
         if segments:
             self._store.add_segments(segments)
+        known.update(rows)
         self._set_progress(track, until_s)
 
     def finish(self, track: TextTrack, *, note: str = "") -> None:
         """Mark a track as complete; it replaces other tracks of the same source."""
         key = make_key(track.fingerprint, track.source, track.model)
+        self._written.pop(track.id, None)
         self._store.end_video(track.id, note=note)
         self._store.set_file(key, state="done")
         others = self.tracks(track.fingerprint)
@@ -284,14 +291,18 @@ class TextStore:
         return [row[row >= 0] for row in found]
 
     def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
-        """Return the segments of texts that the full-text index found, in the same order, without lost ones."""
+        """Return the segments of texts that the full-text index found, in the same order.
+
+        Lost ones are left out, and those of tracks that are still hidden.
+        """
+        hidden = self._read_names().hidden
         pairs = [divmod(int(each), MAX_TEXTS) for each in text_ids]
-        return self._store.find_segments(pairs)
+        return self._store.find_segments([pair for pair in pairs if pair[0] not in hidden])
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
         stored = self._store.read(ids)
-        fingerprints = self._fingerprints()
+        fingerprints = self._read_names().fingerprints
         return [
             _unpack(int(row), data, fingerprints[segment.video])
             for row, segment, data in zip(stored.ids, stored.segments, stored.tokens, strict=True)
@@ -302,12 +313,22 @@ class TextStore:
         """Return the sentence vectors of texts, in the order given."""
         return self._store.vectors(ids).astype(np.float32)
 
-    def _fingerprints(self) -> dict[int, str]:
+    def _read_names(self) -> "_Names":
         generation = self._store.generation
-        if self._known is None or self._known[0] != generation:
-            keys = self._store.fingerprints()
-            self._known = generation, {video: key.partition(" ")[0] for video, key in keys.items()}
-        return self._known[1]
+        if self._names is None or self._names.generation != generation:
+            fingerprints = {video: key.partition(" ")[0] for video, key in self._store.fingerprints().items()}
+            hidden = {record.video for state in DEAD_STATES for record in self._store.files(state=state)}
+            self._names = _Names(generation, fingerprints, hidden)
+        return self._names
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The fingerprints of all tracks' contents by the track's id, and the tracks that no search may find."""
+
+    generation: int
+    fingerprints: dict[int, str]
+    hidden: set[int | None]
 
 
 def _open_index(path: Path, *, write: bool) -> TextIndex:
