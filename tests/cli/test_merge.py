@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import write_film
+from tests.words import add_words, find_content
 from vidret.index.merging import merge
 
 
@@ -28,6 +29,15 @@ def test_indexes_are_merged(run: Runner, sources: tuple[Path, Path], tmp_path: P
         hits = json.loads(run("search", colour, "--index", tmp_path / "all", "-k", 1, "--json")[1])
         assert [Path(hit["path"]).name for hit in hits] == [f"{colour}.mp4"]
     assert "bad.mp4" in run("info", "--failed", "--index", tmp_path / "all")[1]
+
+
+def test_words_are_merged(run: Runner, sources: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "texts" not in run("merge", sources[0], "--index", tmp_path / "without")[2]
+    for index, name in zip(sources, ("red.mp4", "blue.mp4"), strict=True):
+        add_words(index, find_content(index, name), [name, "and more"])
+    assert "0 prepared moments, 4 texts, in " in run("merge", *sources, "--index", tmp_path / "all")[2]
+    (words,) = json.loads(run("info", "--index", tmp_path / "all", "--json")[1])["words"]
+    assert words == {"source": "speech", "texts": 4, "tracks": 2, "complete": 2}
 
 
 def test_report_in_json(run: Runner, sources: tuple[Path, Path], tmp_path: Path) -> None:

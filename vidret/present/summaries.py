@@ -48,7 +48,8 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
     print_message(
         f"{'Interrupted: ' if report.interrupted else ''}{report.copied} videos copied, {report.completed} completed, "
         f"{report.known} already present; {report.num_segments} segments, {report.added} files added, "
-        f"{report.changed} changed, {report.moments} prepared moments, in {format_time(report.elapsed)}."
+        f"{report.changed} changed, {report.moments} prepared moments{_describe_texts(report.texts)}, "
+        f"in {format_time(report.elapsed)}."
     )
     _print_files("not copied", report.damaged, "; --json lists them all")
     _print_files("conflict", report.disagreed, "; --json lists them all")
@@ -58,6 +59,10 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
         print_message(f"  {note}")
     if report.interrupted:
         print_message(CONTINUE)
+
+
+def _describe_texts(num_texts: int) -> str:
+    return f", {num_texts} texts" if num_texts else ""
 
 
 def _print_files(title: str, files: "Sequence[tuple[str, str]]", advice: str) -> None:

@@ -61,6 +61,8 @@ class TextIndex:
             )
             try:
                 if write or path is None:
+                    # After a power cut the last texts may be missing, which the next writer adds again.
+                    self._database.execute("PRAGMA synchronous = NORMAL")
                     self._create()
                 elif self._read_format() != FORMAT:
                     raise sqlite3.DatabaseError("it is unfinished, or of another format")

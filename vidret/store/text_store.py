@@ -197,10 +197,14 @@ class TextStore:
         """Forget the texts of all contents except these; return how many tracks were forgotten."""
         kept = set(fingerprints)
         gone = [track for track in self.tracks() if track.fingerprint not in kept]
-        if gone:
-            self._forget(gone)
-            self._store.prune()
+        self.remove(gone)
         return len(gone)
+
+    def remove(self, tracks: Sequence[TextTrack]) -> None:
+        """Delete tracks."""
+        if tracks:
+            self._forget(tracks)
+            self._store.prune()
 
     def save(self) -> None:
         """Save what a search needs, and delete what was replaced: the end of an indexing run."""

@@ -24,8 +24,10 @@ from vidret.index.merging.planning import (
     is_more_reliable,
     plan_index_merge,
 )
+from vidret.index.merging.words import TextMerge
 from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, FileRecord, FileState
 from vidret.store.store import Store
+from vidret.store.text_store import TextStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class MergeReport:
         added: Number of paths that are new in the target.
         changed: Number of paths that the target had with another record.
         moments: Number of copied files of projected tokens for grounding heads.
+        texts: Number of copied timed texts.
         damaged: Paths whose content could not be copied completely, with reasons.
         disagreed: Paths about which indexes disagree, with the index that is believed.
         notes: Other differences between the merged index and its sources.
@@ -54,6 +57,7 @@ class MergeReport:
     added: int = 0
     changed: int = 0
     moments: int = 0
+    texts: int = 0
     damaged: list[tuple[str, str]] = field(default_factory=list)
     disagreed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -69,9 +73,10 @@ def merge_indexes(
 ) -> MergeReport:
     """Copy the contents of indexes into another one, which is created if it does not exist.
 
-    Vectors, times, tokens and projected tokens of grounding heads are copied bit for bit. The vectors for search are
-    built anew. Baselines are measured again at the next indexing or search. Calibrations are lost, which the report
-    notes. An interrupt (Ctrl-C) ends the merge, and the next one continues from there.
+    Vectors, times, tokens, timed texts and projected tokens of grounding heads are copied bit for bit. The vectors for
+    search and the full-text index are built anew. Baselines are measured again at the next indexing or search.
+    Calibrations are lost, which the report notes. An interrupt (Ctrl-C) ends the merge, and the next one continues from
+    there.
 
     Args:
         sources: Folders of the indexes to copy, which are only read.
@@ -90,6 +95,7 @@ def merge_indexes(
             raise StoreError(f"{out}: out must not be one of the indexes to merge, got itself")
     with ExitStack() as stack:
         opened = [stack.enter_context(Store.open(source)) for source in sources]
+        texts = [stack.enter_context(TextStore.open(source)) for source in sources if TextStore.exists(source)]
         if Store.exists(out):
             with Store.open(out) as existing:
                 plan = plan_index_merge([existing, *opened])
@@ -97,7 +103,7 @@ def merge_indexes(
             plan = plan_index_merge(opened)
         name, fingerprint, dim = opened[0].encoder_name, opened[0].encoder_fingerprint, opened[0].dim
         target = stack.enter_context(Store.create(out, encoder_name=name, encoder_fingerprint=fingerprint, dim=dim))
-        merge = Merge(target, opened, on_progress or (lambda _done, _total: None))
+        merge = Merge(target, opened, texts, on_progress or (lambda _done, _total: None))
         interrupted = False
         try:
             merge.run(plan)
@@ -110,10 +116,17 @@ def merge_indexes(
 class Merge:
     """One merge in progress: the claims that are believed, and counts for the report."""
 
-    def __init__(self, target: Store, sources: Sequence[Store], on_progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        target: Store,
+        sources: Sequence[Store],
+        texts: Sequence[TextStore],
+        on_progress: Callable[[int, int], None],
+    ) -> None:
         self.target, self.sources, self.on_progress = target, sources, on_progress
         self._own_records = {record.path: record for record in target.files()}
         self._copier = ContentCopier(target, self._advance)
+        self._texts = TextMerge(target.path, texts, self._advance)
         self._known_contents = frozenset(self._copier.video_ids)  # in the target before, at least in part
         self._claims: dict[str, FileClaim] = {}
         self._disagreed: dict[str, str] = {}
@@ -128,10 +141,12 @@ class Merge:
         self._choose_claims()
         wanted = {claim.content for claim in self._claims.values() if claim.content}
         jobs, projected = self._copier.list_jobs(self.sources, wanted), self._list_projected(wanted)
-        self._total = sum(job.num_segments for job in jobs) + len(self._claims) + len(projected)
+        self._texts.plan(wanted)
+        self._total = sum(job.num_segments for job in jobs) + len(self._claims) + len(projected) + len(self._texts.jobs)
         self._copier.copy(jobs)
         self._write_paths()
         self._copy_projected(projected)
+        self._texts.run()
 
     def report(self, notes: Sequence[str], elapsed: float, *, interrupted: bool) -> MergeReport:
         """Return the report of the merge."""
@@ -141,9 +156,10 @@ class Merge:
             completed=len(self._copier.copied & self._known_contents),
             **self._counts,
             **self._copier.counts,
-            damaged=[(paths[content], reason) for content, reason in self._copier.damaged],
+            texts=self._texts.num_texts,
+            damaged=[(paths[content], reason) for content, reason in (*self._copier.damaged, *self._texts.damaged)],
             disagreed=sorted(self._disagreed.items()),
-            notes=[*notes, *self._describe_lost_calibrations()],
+            notes=[*notes, *self._texts.notes, *self._describe_lost_calibrations()],
             elapsed=elapsed,
             interrupted=interrupted,
         )

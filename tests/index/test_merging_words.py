@@ -1,0 +1,160 @@
+"""Tests of merging the timed texts of indexes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.store.samples import add_video, create
+from tests.words import add_words, create_words, make_texts, random_vectors
+from vidret.index.merging import merge_indexes
+from vidret.index.merging.words import TextMerge
+from vidret.store.text_store import TextStore
+from vidret.store.text_upkeep import find_damaged_texts
+from vidret.types import TextSource
+
+Contents = dict[tuple[str, TextSource, str], tuple[bool, float, str, list[str]]]
+
+
+def make_index(path: Path, contents: Sequence[str]) -> Path:
+    with create(path) as store:
+        for content in contents:
+            add_video(store, content, seed=ord(content[0]))
+        store.save_vectors()
+    return path
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    index = make_index(tmp_path / "one", ["a", "b"])
+    add_words(index, "a", ["red apple", "green pear"])
+    add_words(index, "b", [], note="no audio track")
+    return index
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    index = make_index(tmp_path / "two", ["a", "c"])
+    add_words(index, "a", ["red apple", "green pear"])
+    add_words(index, "a", ["EXIT"], source="screen")
+    add_words(index, "c", ["blue plum"])
+    return index
+
+
+def read_words(index: Path) -> Contents:
+    with TextStore.open(index) as texts:
+        return {
+            (track.fingerprint, track.source, track.model): (
+                track.complete,
+                track.until_s,
+                track.note,
+                [each.text.text for each in texts.transcript(track)],
+            )
+            for track in texts.tracks()
+        }
+
+
+def search(index: Path, word: str) -> list[str]:
+    with TextStore.open(index) as texts:
+        ids = texts.find_segments(texts.index.search(texts.index.stems([word])[0], 10))
+        return [each.text.text for each in texts.read_segments(ids)]
+
+
+def test_words_are_merged_and_found(one: Path, two: Path, tmp_path: Path) -> None:
+    report = merge_indexes([one, two], tmp_path / "out")
+    assert (report.texts, report.damaged, report.notes) == (4, [], [])
+    assert read_words(tmp_path / "out") == read_words(two) | read_words(one)
+    assert search(tmp_path / "out", "plums") == ["blue plum"]
+    assert find_damaged_texts(tmp_path / "out", repair=False) == []
+    with TextStore.open(tmp_path / "out") as texts:
+        (row,) = texts.search(random_vectors(make_texts(["green pear"])), 1)[0]
+        assert texts.read_segments([row])[0].text == make_texts(["red apple", "green pear"])[1]
+        np.testing.assert_allclose(texts.vectors([row]), random_vectors(make_texts(["green pear"])), atol=1e-3)
+    before = read_words(tmp_path / "out")
+    assert merge_indexes([one, two], tmp_path / "out").texts == 0, "a repeated merge adds nothing"
+    assert read_words(tmp_path / "out") == before
+
+
+def test_indexes_without_words_are_merged_without_any(tmp_path: Path) -> None:
+    one, two = make_index(tmp_path / "1", ["a"]), make_index(tmp_path / "2", ["b"])
+    assert merge_indexes([one, two], tmp_path / "out").texts == 0
+    assert not (tmp_path / "out" / "words").exists()
+
+
+def test_words_of_contents_that_are_not_merged_are_left_out(one: Path, tmp_path: Path) -> None:
+    add_words(one, "gone", ["nowhere"])
+    merge_indexes([one], tmp_path / "out")
+    assert {key[0] for key in read_words(tmp_path / "out")} == {"a", "b"}
+
+
+def test_of_two_models_the_complete_one_is_taken(one: Path, two: Path, tmp_path: Path) -> None:
+    out = make_index(tmp_path / "out", ["a", "c"])
+    add_words(out, "a", ["half"], model="other", complete=False)
+    add_words(out, "c", ["whole"], model="other")
+    merge_indexes([one, two], out)
+    words = read_words(out)
+    assert ("a", "speech", "other") not in words
+    assert words["a", "speech", "model"][3] == ["red apple", "green pear"]
+    assert words["c", "speech", "other"][3] == ["whole"], "the first of two that are complete"
+    assert ("c", "speech", "model") not in words
+    assert search(out, "half") == []
+
+
+def test_what_is_complete_nowhere_comes_as_far_as_it_is(tmp_path: Path) -> None:
+    one, two = make_index(tmp_path / "1", ["a"]), make_index(tmp_path / "2", ["a"])
+    add_words(one, "a", ["red apple"], complete=False)
+    add_words(two, "a", ["red apple", "green pear"], complete=False)
+    merge_indexes([one, two], tmp_path / "out")
+    assert read_words(tmp_path / "out") == read_words(two)
+    assert merge_indexes([one, two], tmp_path / "out").texts == 0
+    add_words(two, "a", ["red", "apple", "green", "pear"])
+    merge_indexes([two], one)
+    assert read_words(one) == read_words(two), "another reading replaces an incomplete one"
+
+
+def test_damaged_words_are_reported_and_read_again(one: Path, two: Path, tmp_path: Path) -> None:
+    expected = read_words(two) | read_words(one)
+    path = next((two / "words" / "features").glob("tokens*"))
+    path.write_bytes(path.read_bytes().replace(b"blue plum", b"blue plus"))
+    report = merge_indexes([one, two], tmp_path / "out")
+    assert report.damaged == [("/videos/c.mp4", "1 of 1 texts of its speech are damaged")]
+    assert read_words(tmp_path / "out")["c", "speech", "model"][:2] == (False, 0.0)
+    add_words(tmp_path / "out", "c", ["blue plum"])
+    assert read_words(tmp_path / "out") == expected
+
+
+def test_words_with_other_vectors_are_noted(one: Path, tmp_path: Path) -> None:
+    two = make_index(tmp_path / "2", ["c"])
+    with create_words(two, "sentences-2") as texts:
+        texts.finish(texts.begin("c", "speech", "model", duration_s=1.0))
+    (note,) = merge_indexes([one, two], tmp_path / "out").notes
+    assert note.startswith(f"{two}: its words are not copied: ")
+    assert read_words(tmp_path / "out") == read_words(one)
+
+
+@pytest.mark.parametrize("num_calls", [0, 1, 2, 3])
+def test_an_interrupted_merge_continues(
+    one: Path, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_calls: int
+) -> None:
+    calls = iter(range(100))
+
+    def interrupt(self: TextStore, *args: object, **kwargs: object) -> None:
+        if next(calls) == num_calls:
+            raise KeyboardInterrupt
+        finish(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    finish = TextStore.finish
+    with monkeypatch.context() as patch:
+        patch.setattr(TextStore, "finish", interrupt)
+        assert merge_indexes([one, two], tmp_path / "out").interrupted
+    assert merge_indexes([one, two], tmp_path / "out").interrupted is False
+    assert read_words(tmp_path / "out") == read_words(two) | read_words(one)
+    assert find_damaged_texts(tmp_path / "out", repair=False) == []
+
+
+def test_progress_counts_tracks(one: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    merge_indexes([one], tmp_path / "out", on_progress=lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (12, 12), "segments, paths and tracks"
+    assert TextMerge(tmp_path / "out", [], lambda _: None).jobs == []
