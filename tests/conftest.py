@@ -13,8 +13,7 @@ from jaxtyping import config, install_import_hook
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
 from tests.shapes import check
 
-PACKAGES = ["align", "encode", "evaluate", "ground", "metrics", "present", "search", "types", "video"]
-install_import_hook([f"vidret.{package}" for package in PACKAGES], f"{check.__module__}.{check.__name__}")
+install_import_hook("vidret", f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
 
 

@@ -43,7 +43,7 @@ def assert_answers(store: Store, expected: list[int]) -> None:
     assert seeds(store) == expected
     for seed in expected:
         (key,) = store.search(embedding(seed).video[None], 1)[1][0]
-        segment = store.segments([key])[0]
+        segment = store.segments([int(key)])[0]
         assert (store.video(segment.video).fingerprint, segment.number) == (f"v{seed // 100}", seed % 100)
 
 
@@ -73,7 +73,7 @@ def test_growing_index_switches_from_flat_to_shards(tmp_path: Path) -> None:
     with sharded(Store.open(tmp_path)) as store:
         assert_answers(store, remaining)
         only = Filters(folder="/videos/v7.mp4")
-        segments = store.segments([key for key in store.search(np.ones((1, DIM)), 9, only)[1][0] if key >= 0])
+        segments = store.segments([int(key) for key in store.search(np.ones((1, DIM)), 9, only)[1][0] if key >= 0])
         assert len(segments) == 4
         assert {store.video(segment.video).fingerprint for segment in segments} == {"v7"}
 

@@ -202,6 +202,7 @@ def test_half_precision_is_computed_in_float32() -> None:
         assert concepts == expected_concepts
 
 
+@pytest.mark.wrong_shapes
 def test_logits_that_are_not_square_are_refused() -> None:
     for shape in ((2, 3), (0, 0), (3,)):
         with pytest.raises(ValueError, match="logits must be a square matrix of at least one pair, got"):

@@ -92,13 +92,13 @@ def test_targets_match_naive_version(fps: float, radius: float) -> None:
     ],
 )
 def test_spans_are_clipped_sorted_and_widened(seconds: tuple[float, float], frames: tuple[float, float]) -> None:
-    found = spans_in_frames(torch.tensor([[seconds]]), torch.tensor([[True]]), torch.tensor([10]), fps=0.5)
+    found = spans_in_frames(torch.tensor([[seconds]]).float(), torch.tensor([[True]]), torch.tensor([10]), fps=0.5)
     assert found.flatten().tolist() == pytest.approx(frames, abs=1e-5)
 
 
 def match(point: list[float], *spans: list[float]) -> PointTargets:
     return match_points(
-        torch.tensor([point]), torch.tensor([spans]).float(), torch.ones(1, len(spans), dtype=torch.bool)
+        torch.tensor([point]).float(), torch.tensor([spans]).float(), torch.ones(1, len(spans), dtype=torch.bool)
     )
 
 
