@@ -13,14 +13,15 @@ from jaxtyping import config, install_import_hook
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
 from tests.shapes import check
 
-install_import_hook("vidret", f"{check.__module__}.{check.__name__}")
+PACKAGES = "align data encode evaluate ground index layers metrics present search store train types video"
+install_import_hook([f"vidret.{name}" for name in PACKAGES.split(" ")], f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Check shapes, except in the tests marked ``wrong_shapes``."""
-    config.update("jaxtyping_disable", "wrong_shapes" in item.keywords)
+    """Check shapes, except in the tests marked ``wrong_shapes`` or ``compiles``."""
+    config.update("jaxtyping_disable", not {"wrong_shapes", "compiles"}.isdisjoint(item.keywords))
     return (yield)
 
 

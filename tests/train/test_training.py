@@ -129,6 +129,7 @@ def test_checkpointing_does_not_change_gradients() -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, of what it traces
 @pytest.mark.parametrize("method", ["clip", "tempme"])
 def test_compiled_towers_give_and_save_the_same(method: str) -> None:
