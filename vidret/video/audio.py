@@ -12,6 +12,10 @@ from vidret.video.container import decode_packets, open_container, read_packets
 from vidret.video.files import open_file
 
 _PIECE_S = 10.0
+_MIN_GAP_S = 0.1  # less is jitter of the timestamps
+_MAX_OVERLAP_S = 1.0  # more is a restart of the clock
+_MAX_GAP_S = 6 * 3600.0  # more is a broken timestamp
+_FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alike add up to more than 1
 _TICKS_PER_S = 1_000_000  # of the container's start time
 
 
@@ -21,7 +25,7 @@ def read_audio(
     """Yield consecutive pieces of the first audio track as (time in seconds, mono samples in -1..1).
 
     Times are those of a player's clock, as in ``probe``. Gaps of the track are filled with silence, so that the samples
-    of all pieces are consecutive. Packets that cannot be decoded are skipped.
+    of all pieces are consecutive. Packets that cannot be decoded leave a gap.
 
     Args:
         path: The path or URL.
@@ -53,7 +57,7 @@ def read_audio(
 
 def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable[[], None]) -> Iterator[Any]:
     """Yield (seconds or None, samples) of each decoded frame, resampled."""
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+    resampler = av.AudioResampler(format=_FORMAT, layout="mono", rate=sample_rate)
     layout: Any = None
 
     def packets() -> Iterator[Any]:
@@ -64,7 +68,7 @@ def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable
     for frame in decode_packets(stream, packets()):
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
         if layout is not None and shape != layout:  # the track changes its form in the middle
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+            resampler = av.AudioResampler(format=_FORMAT, layout="mono", rate=sample_rate)
         layout = shape
         time_s = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
         try:
@@ -72,32 +76,56 @@ def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable
         except (av.FFmpegError, OSError, ValueError):
             continue
         for part in resampled:
-            yield time_s, part.to_ndarray().reshape(-1)
+            yield time_s, part.to_ndarray().reshape(-1).astype(np.float32) / _FULL_SCALE
             time_s = None
 
 
 def _join(
     frames: Iterator[Any], sample_rate: int, zero_s: float, start_s: float
 ) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
-    """Join frames to pieces; silence fills gaps, and what overlaps the samples before is cut off."""
-    position: int | None = None  # the sample that comes next, from the player's zero
+    """Join chunks to pieces of about ``_PIECE_S`` seconds, without what ends before ``start_s``."""
     pending: list[Float32[np.ndarray, " sample"]] = []
-    begin = 0
-    for time_s, samples in frames:
-        if position is None:
-            position = begin = max(0, round(((time_s or 0.0) - zero_s) * sample_rate))
-        elif time_s is not None:
-            gap = round((time_s - zero_s) * sample_rate) - position
-            if 0.1 * sample_rate < gap < 3600 * sample_rate:
-                pending.append(np.zeros(gap, np.float32))
-                position += gap
-        position += len(samples)
-        if position <= start_s * sample_rate:
-            begin, pending = position, []
+    begin = end = 0  # samples from the player's zero
+    for position, samples in _place(frames, sample_rate, zero_s):
+        if position + len(samples) <= start_s * sample_rate:
             continue
-        pending.append(np.asarray(samples, np.float32))
-        if position - begin >= _PIECE_S * sample_rate:
+        if not pending:
+            begin = position
+        pending.append(samples)
+        end = position + len(samples)
+        if end - begin >= _PIECE_S * sample_rate:
             yield begin / sample_rate, np.concatenate(pending)
-            begin, pending = position, []
-    if pending and position is not None:
+            pending = []
+    if pending:
         yield begin / sample_rate, np.concatenate(pending)
+
+
+def _place(
+    frames: Iterator[Any], sample_rate: int, zero_s: float
+) -> Iterator[tuple[int, Float32[np.ndarray, " sample"]]]:
+    """Yield consecutive chunks and the position of each, in samples from the player's zero.
+
+    Silence fills gaps. What lies before zero, or overlaps the samples before, is cut off. Where the clock restarts, the
+    samples continue, as the frames of the video do.
+    """
+    position: int | None = None  # where the next samples belong
+    zero = round(zero_s * sample_rate)
+    for time_s, samples in frames:
+        gap = 0
+        if position is None:
+            first = round((time_s or 0.0) * sample_rate) - zero
+            position, gap = max(0, first), min(0, first)
+        elif time_s is not None:
+            gap = round(time_s * sample_rate) - zero - position
+            if not -_MAX_OVERLAP_S * sample_rate <= gap <= _MAX_GAP_S * sample_rate:
+                zero, gap = zero + gap, 0
+            elif abs(gap) <= _MIN_GAP_S * sample_rate:
+                gap = 0
+        while gap > 0:
+            length = min(gap, round(_PIECE_S * sample_rate))
+            yield position, np.zeros(length, np.float32)
+            position, gap = position + length, gap - length
+        kept = samples[-gap:]
+        if len(kept):
+            yield position, kept
+            position += len(kept)

@@ -1,0 +1,250 @@
+"""Sound of videos: mono samples at a player's times, whatever the codec, the container and the damage."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float32
+
+from vidret.errors import DecodeError
+from vidret.video import audio, container
+from vidret.video.audio import read_audio
+
+from .films import write_video
+
+RATE = 16_000
+CHUNK = 1024
+
+
+def chirp(seconds: float, rate: int = RATE, clicks: Sequence[float] = ()) -> Float32[np.ndarray, " sample"]:
+    """Return silence with short loud tones at some times, in seconds."""
+    sound = np.zeros(int(seconds * rate), np.float32)
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate // 20) / rate).astype(np.float32)
+    for time_s in clicks:
+        begin = round(time_s * rate)
+        sound[begin : begin + len(tone)] = tone[: len(sound) - begin]
+    return sound
+
+
+def write_sound(
+    path: Path,
+    sound: Float32[np.ndarray, " sample"],
+    *,
+    codec: str = "aac",
+    rate: int = RATE,
+    layout: str = "mono",
+    start_s: float = 0.0,
+    gap: tuple[float, float] = (0.0, 0.0),
+    video_s: float = 0.0,
+) -> Path:
+    """Encode a sound, beginning at ``start_s``, without the chunks in ``gap``, beside a video if one is wanted."""
+    sample_format = {"pcm_s16le": "s16", "libopus": "flt"}.get(codec, "fltp")
+    with av.open(str(path), "w") as out:
+        picture = cast(Any, out.add_stream("libx264", rate=10)) if video_s else None
+        stream = cast(Any, out.add_stream(codec, rate=rate, layout=layout))
+        if picture is not None:
+            picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(round(video_s * 10)):
+                out.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+            out.mux(picture.encode(None))
+        for begin in range(0, len(sound), CHUNK):
+            if gap[0] <= begin / rate < gap[1]:
+                continue
+            out.mux(
+                stream.encode(make_frame(sound[begin : begin + CHUNK], sample_format, layout, rate, begin, start_s))
+            )
+        out.mux(stream.encode(None))
+    return path
+
+
+def make_frame(chunk: Any, sample_format: str, layout: str, rate: int, begin: int, start_s: float) -> av.AudioFrame:
+    """Return an audio frame with the same samples in every channel."""
+    num_channels = 2 if layout == "stereo" else 1
+    planes = np.repeat(chunk[None], num_channels, axis=0)
+    if not sample_format.endswith("p"):
+        planes = planes.T.reshape(1, -1)
+    if sample_format == "s16":
+        planes = (planes * 32767).astype(np.int16)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format=sample_format, layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, begin + round(start_s * rate), Fraction(1, rate)
+    return frame
+
+
+def read(path: Path, **options: Any) -> tuple[float, Float32[np.ndarray, " sample"]]:
+    """Return when the sound begins, and all of it; its pieces must be consecutive."""
+    pieces = list(read_audio(str(path), RATE, **options))
+    position = round(pieces[0][0] * RATE)
+    for time_s, samples in pieces:
+        assert round(time_s * RATE) == position
+        assert samples.dtype == np.float32
+        position += len(samples)
+    return pieces[0][0], np.concatenate([samples for _, samples in pieces])
+
+
+def clicks(begin_s: float, sound: Float32[np.ndarray, " sample"]) -> list[float]:
+    """Return when the tones begin, in seconds."""
+    is_loud = np.abs(sound) > 0.2
+    loud = np.flatnonzero(is_loud)
+    starts = loud[np.diff(loud, prepend=-RATE) > RATE // 10]
+    return [float(begin_s + start / RATE) for start in starts]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "rate", "layout"),
+    [
+        ("mp4", "aac", 16_000, "mono"),
+        ("mp4", "aac", 44_100, "stereo"),
+        ("mkv", "pcm_s16le", 8_000, "mono"),
+        ("mkv", "pcm_s16le", 48_000, "stereo"),
+        ("mkv", "libopus", 48_000, "stereo"),
+        ("mp4", "libopus", 48_000, "mono"),
+    ],
+)
+def test_codecs_and_containers(tmp_path: Path, suffix: str, codec: str, rate: int, layout: str) -> None:
+    times = [0.5, 1.25, 2.75]
+    path = write_sound(tmp_path / f"a.{suffix}", chirp(3.0, rate, times), codec=codec, rate=rate, layout=layout)
+    begin_s, sound = read(path)
+    assert begin_s == pytest.approx(0.0, abs=0.03)
+    assert begin_s + len(sound) / RATE == pytest.approx(3.0, abs=0.1)
+    assert clicks(begin_s, sound) == pytest.approx(times, abs=0.03)
+    assert np.abs(sound).max() == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_that_starts_late(tmp_path: Path, suffix: str) -> None:
+    path = write_sound(tmp_path / f"a.{suffix}", chirp(2.0, clicks=[1.0]), start_s=1.5, video_s=4.0)
+    begin_s, sound = read(path)
+    assert begin_s == pytest.approx(1.5, abs=0.1)
+    assert clicks(begin_s, sound) == pytest.approx([2.5], abs=0.03)
+
+
+def test_zero_is_the_earliest_track(tmp_path: Path) -> None:
+    """Both tracks of a transport stream begin at 1.4 s: a player's clock begins there."""
+    path = write_sound(tmp_path / "a.ts", chirp(2.0, clicks=[1.0]), video_s=2.0)
+    begin_s, sound = read(path)
+    assert clicks(begin_s, sound) == pytest.approx([1.0], abs=0.1)  # with the encoder's delay of 64 ms
+
+
+def test_gaps_are_silence(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mkv", chirp(4.0, clicks=[0.5, 1.5, 3.5]), codec="pcm_s16le", gap=(1.0, 3.0))
+    begin_s, sound = read(path)
+    assert clicks(begin_s, sound) == pytest.approx([0.5, 3.5], abs=0.01)
+    assert not sound[int(1.2 * RATE) : int(2.8 * RATE)].any()
+
+
+def test_start_s(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mp4", chirp(4.0, clicks=[0.5, 3.5]))
+    begin_s, sound = read(path, start_s=2.0)
+    assert 2.0 - CHUNK / RATE <= begin_s <= 2.0
+    assert clicks(begin_s, sound) == pytest.approx([3.5], abs=0.03)
+    assert list(read_audio(str(path), RATE, start_s=60.0)) == []
+
+
+def test_heartbeat(tmp_path: Path) -> None:
+    beats: list[None] = []
+    read(write_sound(tmp_path / "a.mp4", chirp(1.0)), heartbeat=lambda: beats.append(None))
+    assert len(beats) > 10
+
+
+def test_no_audio_track(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match="no audio track"):
+        list(read_audio(str(write_video(tmp_path / "a.mp4", range(3))), RATE))
+
+
+def test_damaged_packets_leave_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_sound(tmp_path / "a.mp4", chirp(3.0, clicks=[0.5, 1.5, 2.5]))
+    original = container._decode
+
+    def decode(stream: Any, packet: Any) -> list[Any]:
+        is_damaged = packet is not None and 1.2 < float(packet.pts * packet.time_base) < 2.0
+        return [] if is_damaged else original(stream, packet)
+
+    monkeypatch.setattr(container, "_decode", decode)
+    begin_s, sound = read(path)
+    assert clicks(begin_s, sound) == pytest.approx([0.5, 2.5], abs=0.03)
+    monkeypatch.setattr(container, "_decode", lambda _stream, _packet: [])
+    with pytest.raises(DecodeError, match="no sound"):
+        read(path)
+
+
+def test_overwritten_bytes_and_a_cut_off_file(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mkv", chirp(4.0, clicks=[0.5, 3.5]))
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    rng = np.random.default_rng(0)
+    for at in rng.integers(len(data) // 4, len(data) // 2, 40):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+    assert clicks(*read(path))[-1] == pytest.approx(3.5, abs=0.03)
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    begin_s, sound = read(path)
+    assert clicks(begin_s, sound)[0] == pytest.approx(0.5, abs=0.03)
+    assert len(sound) / RATE < 3.9
+
+
+def frames(*parts: tuple[str, str, int, float]) -> Iterator[av.AudioFrame]:
+    """Yield the frames of parts (format, layout, rate, seconds), each with a tone near its beginning."""
+    begin_s = 0.0
+    for sample_format, layout, rate, seconds in parts:
+        sound = chirp(seconds, rate, [0.1])
+        for begin in range(0, len(sound), CHUNK):
+            yield make_frame(sound[begin : begin + CHUNK], sample_format, layout, rate, begin, begin_s)
+        begin_s += seconds
+
+
+def test_track_that_changes_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [("fltp", "mono", 16_000, 1.0), ("fltp", "stereo", 48_000, 1.0), ("s16", "mono", 22_050, 1.0)]
+    monkeypatch.setattr(audio, "decode_packets", lambda _stream, _packets: frames(*parts))
+    begin_s, sound = read(write_sound(tmp_path / "a.mp4", chirp(1.0)))
+    assert clicks(begin_s, sound) == pytest.approx([0.1, 1.1, 2.1], abs=0.01)
+    assert len(sound) / RATE == pytest.approx(3.0, abs=0.05)
+
+
+def place(*chunks: tuple[float | None, int], zero_s: float = 0.0) -> list[tuple[int, int]]:
+    """Return the position and length of what chunks of (seconds, samples) become, at 100 samples a second."""
+    given = ((time_s, np.ones(length, np.float32)) for time_s, length in chunks)
+    return [(position, len(samples)) for position, samples in audio._place(given, 100, zero_s)]
+
+
+def test_what_lies_before_zero_or_overlaps_is_cut_off() -> None:
+    assert place((-0.1, 20), (0.1, 20)) == [(0, 10), (10, 20)]
+    assert place((5.0, 100), (5.5, 100), zero_s=5.0) == [(0, 100), (100, 50)]
+
+
+def test_jitter_is_ignored_and_a_restarted_clock_continues() -> None:
+    assert place((0.0, 100), (1.05, 100), (1.95, 100), (None, 50)) == [(0, 100), (100, 100), (200, 100), (300, 50)]
+    assert place((50.0, 100), (0.0, 100), (1.0, 100), (3.0, 10), zero_s=50.0) == [
+        (0, 100),
+        (100, 100),
+        (200, 100),
+        (300, 100),
+        (400, 10),
+    ]
+
+
+def test_long_gaps_come_in_pieces() -> None:
+    placed = place((0.0, 100), (60.0, 100))
+    assert [length for _, length in placed] == [100, *[1000] * 5, 900, 100]
+    assert place((0.0, 100), (1e9, 100)) == [(0, 100), (100, 100)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.one_of(st.none(), st.floats(-50, 50), st.just(1e12)), st.integers(0, 300)), max_size=12),
+    st.floats(-20, 20),
+)
+def test_samples_are_always_consecutive(chunks: list[tuple[float | None, int]], start_s: float) -> None:
+    given = [(time_s, np.ones(length, np.float32)) for time_s, length in chunks]
+    position: int | None = None
+    for time_s, samples in audio._join(iter(given), 100, 0.0, start_s):
+        assert len(samples)
+        assert position is None or round(time_s * 100) == position
+        assert time_s >= 0
+        position = round(time_s * 100) + len(samples)
+        assert position > start_s * 100
