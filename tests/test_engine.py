@@ -158,6 +158,7 @@ def test_negative_terms_lower_scores(engine: Engine, library: Path) -> None:
     assert engine.locate("yellow -blue", video=library / "sea.mp4", weak=True)[0].start == pytest.approx(2, abs=0.5)
 
 
+@pytest.mark.wrong_shapes
 def test_image_query_finds_similar_frames(engine: Engine, library: Path) -> None:
     picture = np.full((30, 50, 3), (20, 20, 190), np.uint8)
     hits = engine.search(picture, 2)
