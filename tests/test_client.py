@@ -22,14 +22,15 @@ from PIL import Image
 
 import vidret
 from tests.fakes import ColourEncoder, write_film
-from tests.served import CURVE, HIT, MOMENT, VIDEO, Reply, Served, problem, serve
+from tests.served import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
+from tests.words import add_words, find_content
 from vidret.client import PAGE, RemoteEngine, RemoteError
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 from vidret.store.records import StoredVideo, StoreInfo
-from vidret.types import Filters, Hit, Moment, Query, Segment
+from vidret.types import Filters, Hit, Moment, Query, Segment, TimedText
 
 INFO = StoreInfo("/index", 1, "starter", "f1", 3, 9, {"done": 2, "failed": 1}, 2, 2, 8, 8, 96, 0, 90.0, 12345, "flat")
 
@@ -119,6 +120,17 @@ def test_curve_of_a_text_or_an_image(server: Served, remote: RemoteEngine) -> No
     assert list(server.asked[1].body) == ["image"]
 
 
+def test_a_transcript_is_requested_by_sources(server: Served, remote: RemoteEngine) -> None:
+    server.replies = [Reply({"texts": [TEXT, {**TEXT, "new_field": 1}]})]
+    text = TimedText(12.5, 15.0, "Welcome.", "speech", 0.9, "en")
+    assert remote.transcript(7) == [text, text]
+    remote.transcript(7, ["speech", "screen"])
+    assert [request.line for request in server.asked] == [
+        "GET /api/videos/7/transcript",
+        "GET /api/videos/7/transcript?sources=speech&sources=screen",
+    ]
+
+
 def test_videos_are_requested_in_pages(server: Served, remote: RemoteEngine) -> None:
     rows = [{**VIDEO, "id": number} for number in range(PAGE + 1)]
     server.replies = [Reply({"total": PAGE + 1, "videos": rows[:PAGE]}), Reply({"total": 1, "videos": rows[PAGE:]})]
@@ -147,6 +159,7 @@ METHODS: list[Callable[[RemoteEngine], object]] = [
     lambda remote: remote.curve("dog", 7),
     lambda remote: remote.videos(),
     lambda remote: remote.video(7),
+    lambda remote: remote.transcript(7),
     lambda remote: remote.info(),
     lambda remote: remote.failed(),
 ]
@@ -361,6 +374,15 @@ def test_local_and_remote_contents_are_equal(near: Engine, far: RemoteEngine) ->
     assert far.failed() == near.failed()
 
 
+def test_local_and_remote_transcripts_are_equal(near: Engine, far: RemoteEngine, index: Path) -> None:
+    assert (near.transcript(1), far.transcript(1)) == ([], [])
+    add_words(index, find_content(index, "blue.mp4"), ["one red apple", "two pears"])
+    path = index.parent / "films" / "blue.mp4"
+    assert [text.text for text in near.transcript(path)] == ["one red apple", "two pears"]
+    assert far.transcript(path) == near.transcript(path)
+    assert far.transcript(path, ["screen"]) == near.transcript(path, ["screen"]) == []
+
+
 def test_real_server_reports_invalid_requests(index: Path) -> None:
     with serve_index(index, token="secret-token") as url, RemoteEngine(url, "secret-token") as remote:
         for request, message, status in (
@@ -370,6 +392,8 @@ def test_real_server_reports_invalid_requests(index: Path) -> None:
             (lambda: remote.search("red", filters=Filters(min_seconds=-1.0)), "min_seconds: ", 422),
             (lambda: remote.search("caf\udce9"), "", 422),
             (lambda: remote.video(99), "video must be one of this index, got 99", 404),
+            (lambda: remote.transcript(99), "video must be one of this index, got 99", 404),
+            (lambda: remote.transcript(1, ["smell"]), "sources.0: ", 422),  # type: ignore[list-item]
             (lambda: remote.curve("red", 99), "video must be one of this index, got 99", 404),
         ):
             with pytest.raises(RemoteError) as raised:

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
@@ -21,7 +21,7 @@ import numpy as np
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
-from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Segment
+from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Segment, TextSource, TimedText
 
 T = TypeVar("T")
 
@@ -135,6 +135,18 @@ class RemoteEngine:
         if isinstance(query, str):
             return self._ask("GET", f"{path}?{_encode_fields({'q': query})}", _parse_curve)
         return self._ask("POST", path, _parse_curve, _encode_query(query))
+
+    def transcript(
+        self, video: str | os.PathLike[str] | int, sources: Sequence[TextSource] | None = None
+    ) -> list[TimedText]:
+        """Return what is said and shown in a video, by time; see ``Engine.transcript``.
+
+        Raises:
+            RemoteError: As in ``locate``; or there is no such source.
+        """
+        path = f"/api/videos/{self._find_video(video)}/transcript"
+        query = "" if sources is None else f"?{urlencode({'sources': list(sources)}, doseq=True)}"
+        return self._ask("GET", path + query, lambda answer: [_parse_text(row) for row in answer["texts"]])
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path.
@@ -277,6 +289,10 @@ def _parse_hit(row: dict[str, Any]) -> Hit:
 
 def _parse_moment(row: dict[str, Any]) -> Moment:
     return Moment(**{field.name: row[field.name] for field in dataclasses.fields(Moment)})
+
+
+def _parse_text(row: dict[str, Any]) -> TimedText:
+    return TimedText(**{field.name: row[field.name] for field in dataclasses.fields(TimedText)})
 
 
 def _parse_curve(row: dict[str, Any]) -> Curve:

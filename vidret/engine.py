@@ -28,11 +28,24 @@ from vidret.search.queries import EncodedQuery, encode_queries
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
 from vidret.search.searcher import Searcher
 from vidret.store.gpu import choose_faiss_device
+from vidret.store.lookup import find_video
 from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
+from vidret.store.text_upkeep import read_transcript
 from vidret.store.vectors import load_faiss
-from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import ALL_VIDEOS, CANDIDATES, Curve, Filters, Hit, Moment, Query, SearchOptions
+from vidret.text import as_path, strip_query
+from vidret.types import (
+    ALL_VIDEOS,
+    CANDIDATES,
+    Curve,
+    Filters,
+    Hit,
+    Moment,
+    Query,
+    SearchOptions,
+    TextSource,
+    TimedText,
+)
 from vidret.video.decode import Decoder
 from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
@@ -462,6 +475,20 @@ class Engine:
 
     # Contents
 
+    def transcript(
+        self, video: str | os.PathLike[str] | int, sources: Sequence[TextSource] | None = None
+    ) -> list[TimedText]:
+        """Return what is said and shown in a video, by time; empty if the index has no words of it.
+
+        Args:
+            video: Path or id of the video.
+            sources: ``speech``, ``screen`` and ``subtitles``; None for all.
+
+        Raises:
+            VidretError: The index does not have the video, or there is no such source.
+        """
+        return read_transcript(self._store, self._find_video(video), sources)
+
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path."""
         return self._store.videos(filters)
@@ -519,10 +546,4 @@ class Engine:
         return next((path for path in paths if may_exist(path)), paths[0])
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
-        if isinstance(video, int):
-            return self._store.video(video).id
-        record = self._store.file(absolute_path(video))
-        if record is None or record.video is None or not record.live:
-            reason = f" ({record.reason})" if record is not None and record.reason else ""
-            raise StoreError(f"{strip_query(os.fspath(video))}: not in the index{reason}")
-        return record.video
+        return find_video(self._store, video)

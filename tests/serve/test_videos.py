@@ -1,12 +1,14 @@
 """Tests of the list of videos, of single videos, and of score curves."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from tests.serve.conftest import BLUE, Serve, find_id
+from tests.words import add_words, find_content
 from vidret.engine import Engine
 
 
@@ -46,7 +48,7 @@ def test_copies_and_missing_files_are_reported(serve: Serve, own_engine: Engine)
 
 @pytest.mark.parametrize("video_id", ["99", "0", str(2**63 - 1)])
 def test_unknown_ids_are_not_found(client: TestClient, video_id: str) -> None:
-    for path in ("", "/stream", "/curve?q=red"):
+    for path in ("", "/stream", "/transcript", "/curve?q=red"):
         answer = client.get(f"/api/videos/{video_id}{path}")
         assert (answer.status_code, answer.json()["detail"]) == (
             404,
@@ -85,3 +87,17 @@ def test_curve_of_an_image(client: TestClient, engine: Engine) -> None:
     assert [best["start"], best["end"]] == pytest.approx([9, 16], abs=0.11)
     assert (answer["typical"], answer["weak"]) == (None, False)
     assert client.post(f"/api/videos/{video_id}/curve", json={"image": "%"}).status_code == 422
+
+
+def test_a_transcript_is_the_engines(client: TestClient, engine: Engine) -> None:
+    video_id = find_id(engine, "red.mp4")
+    assert client.get(f"/api/videos/{video_id}/transcript").json() == {"texts": []}
+    content = find_content(engine.path, "red.mp4")
+    add_words(engine.path, content, ["one red apple", "two pears"])
+    add_words(engine.path, content, ["EXIT"], source="screen")
+    rows = client.get(f"/api/videos/{video_id}/transcript").json()["texts"]
+    assert rows == [asdict(text) for text in engine.transcript(video_id)]
+    assert [row["text"] for row in rows] == ["one red apple", "EXIT", "two pears"]
+    chosen = client.get(f"/api/videos/{video_id}/transcript", params={"sources": ["screen", "subtitles"]}).json()
+    assert [row["text"] for row in chosen["texts"]] == ["EXIT"]
+    assert client.get(f"/api/videos/{video_id}/transcript?sources=smell").status_code == 422

@@ -6,7 +6,21 @@ from typing import Any
 
 import typer
 
-from vidret.cli import calibrate, convert, demo, evaluate, index, info, locate, merge, search, serve, store, train
+from vidret.cli import (
+    calibrate,
+    convert,
+    demo,
+    evaluate,
+    index,
+    info,
+    locate,
+    merge,
+    search,
+    serve,
+    store,
+    train,
+    transcript,
+)
 from vidret.cli.app import Command, app
 from vidret.errors import VidretError
 from vidret.present.terminal import log_to_terminal, print_error, print_message
@@ -26,10 +40,23 @@ __all__ = [
     "serve",
     "store",
     "train",
+    "transcript",
 ]
 
 # The order of the help: as people meet them.
-COMMANDS = ("index", "search", "locate", "serve", "info", "demo", "convert", "calibrate", "train", "merge")
+COMMANDS = (
+    "index",
+    "search",
+    "locate",
+    "serve",
+    "transcript",
+    "info",
+    "demo",
+    "convert",
+    "calibrate",
+    "train",
+    "merge",
+)
 app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or ""))
 for each in (app, evaluate.group, store.group):
     for command in each.registered_commands:

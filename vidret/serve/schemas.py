@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from vidret.search.queries import NEGATIVE_TERM
 from vidret.store.records import StoreInfo
-from vidret.types import Filters
+from vidret.types import Filters, TextSource
 
 MAX_QUERY_LENGTH = 1000  # characters
 MAX_NEGATIVE_TERMS = 16  # each is encoded separately
@@ -199,6 +199,23 @@ class VideosAnswer(BaseModel):
 
     total: int
     videos: list[VideoRow]
+
+
+class TextRow(BaseModel):
+    """Words that are said or shown in a video."""
+
+    start: float = Field(examples=[12.5])
+    end: float = Field(examples=[15.0])
+    text: str = Field(examples=["Welcome to the beach."])
+    source: TextSource
+    confidence: float = Field(description="Of the model that read them; 1 for subtitles.", examples=[0.9])
+    language: str = Field(description="ISO 639-1 code, empty if unknown.", examples=["en"])
+
+
+class TranscriptAnswer(BaseModel):
+    """The words of a video, by time."""
+
+    texts: list[TextRow]
 
 
 class IndexRequest(BaseModel):

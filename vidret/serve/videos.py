@@ -1,5 +1,6 @@
 """Routes for the videos of the index, and for the score curve of a query in a video."""
 
+import dataclasses
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -10,9 +11,18 @@ from vidret.serve import schemas
 from vidret.serve.images import ImageReader
 from vidret.serve.problems import refusals
 from vidret.serve.rows import find_video, moment_row, video_row
-from vidret.serve.schemas import CurveAnswer, ImageRequest, VideoRow, VideosAnswer, VideosRequest
+from vidret.serve.schemas import (
+    CurveAnswer,
+    ImageRequest,
+    TextRow,
+    TranscriptAnswer,
+    VideoRow,
+    VideosAnswer,
+    VideosRequest,
+)
 from vidret.serve.worker import Worker
 from vidret.types import Query as SearchQuery
+from vidret.types import TextSource
 
 MAX_MOMENTS = 10
 
@@ -34,6 +44,15 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     def describe_video(video_id: VideoId) -> VideoRow:
         """Describe a video."""
         return video_row(find_video(engine, video_id))
+
+    @router.get("/{id}/transcript", responses=refusals(404))
+    def read_transcript(
+        video_id: VideoId,
+        sources: Annotated[list[TextSource] | None, Query(description="Default: all.", examples=[["speech"]])] = None,
+    ) -> TranscriptAnswer:
+        """Return what is said and shown in a video, by time."""
+        texts = engine.transcript(find_video(engine, video_id).id, sources)
+        return TranscriptAnswer(texts=[TextRow(**dataclasses.asdict(text)) for text in texts])
 
     @router.get("/{id}/curve", responses=refusals(404))
     async def score_text(video_id: VideoId, q: Annotated[schemas.QueryText, Query(examples=["a dog"])]) -> CurveAnswer:

@@ -9,6 +9,7 @@ subtitles) as one model read it; the store keeps a track as a video, and a path 
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +74,28 @@ class TextStore:
     """Timed texts of one index. Any number of readers and one writer; use as a context manager."""
 
     def __init__(self, store: Store, folder: Path, *, write: bool) -> None:
-        """Open the full-text index of a store; use ``create`` or ``open``."""
-        self._store, self._write = store, write
-        self.index = _open_index(folder / INDEX, write=write)
+        """Use an open store; use ``create`` or ``open``."""
+        self._store, self._folder, self._write = store, folder, write
+        self._index: TextIndex | None = None
+        self._lock = threading.RLock()
         self._names: _Names | None = None
         self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
-        if write or self.index.in_memory:
-            self.update_index()
+        if write:
+            try:
+                self.update_index()
+            except BaseException:
+                self.close()
+                raise
+
+    @property
+    def index(self) -> TextIndex:
+        """The full-text index; a reader opens it when it is first used."""
+        with self._lock:
+            if self._index is None:
+                self._index = _open_index(self._folder / INDEX, write=self._write)
+                if self._index.in_memory:
+                    self.update_index()
+            return self._index
 
     @classmethod
     def create(cls, index: str | os.PathLike[str], *, encoder: str, fingerprint: str, dim: int) -> Self:
@@ -110,7 +126,8 @@ class TextStore:
 
     def close(self) -> None:
         """Close the store."""
-        self.index.close()
+        if self._index is not None:
+            self._index.close()
         self._store.close()
 
     def __enter__(self) -> Self:

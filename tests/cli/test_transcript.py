@@ -1,0 +1,69 @@
+"""Tests of vidret transcript."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Runner
+from tests.served import TEXT, VIDEO, Reply, serve
+from tests.words import add_words, find_content
+
+
+@pytest.fixture
+def worded(index: Path, films: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an index with words of one of its two videos, and go to its films."""
+    monkeypatch.chdir(films)
+    monkeypatch.setenv("VIDRET_INDEX", str(index))
+    add_words(index, find_content(index, "red.mp4"), ["one red apple", "two pears"])
+    add_words(index, find_content(index, "red.mp4"), ["EXIT"], source="screen")
+    return index
+
+
+@pytest.mark.usefixtures("worded")
+def test_words_are_printed_by_time(run: Runner) -> None:
+    lines = ["0:00.0  speech  one red apple", "0:00.0  screen  EXIT", "0:02.0  speech  two pears"]
+    assert run("transcript", "red.mp4") == (0, "\n".join(lines) + "\n", "")
+    assert run("transcript", "red.mp4", "--source", "screen")[1] == "0:00.0  EXIT\n"
+    assert len(json.loads(run("transcript", "red.mp4", "--source", "speech,subtitles", "--format", "json")[1])) == 2
+    assert run("transcript", "red.mp4", "--format", "vtt")[1].startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n")
+
+
+@pytest.mark.usefixtures("worded")
+def test_what_there_is_not_is_said(run: Runner) -> None:
+    for command, code, sentence in (
+        (("blue.mp4",), 1, "blue.mp4: the index has no words of this video"),
+        (("red.mp4", "--source", "subtitles"), 1, "red.mp4: the index has no words of this video from subtitles"),
+        (("bad.mp4",), 1, "bad.mp4: not in the index ("),
+        (("red.mp4", "--source", "smell"), 2, "must be of speech, screen, subtitles, got smell"),
+        (("red.mp4", "--format", "doc"), 2, "must be one of txt, srt, vtt, json, got doc"),
+        (("red.mp4", "--token", "secret"), 2, "needs --server URL"),
+    ):
+        status, out, err = run("transcript", *command)
+        assert (status, out) == (code, "")
+        assert sentence in err
+
+
+def test_an_index_without_words(run: Runner, index: Path, films: Path) -> None:
+    code, out, err = run("transcript", films / "red.mp4", "--index", index)
+    assert (code, out) == (1, "")
+    assert "the index has no words of this video" in err
+
+
+def test_a_server_is_asked(run: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serve() as server:
+        server.replies = [Reply({"videos": [VIDEO]}), Reply({"texts": [TEXT]})]
+        code, out, _ = run("transcript", "/films/red.mp4", "--server", server.url, "--source", "speech")
+    assert (code, out) == (0, "0:12.5  Welcome.\n")
+    assert server.asked[1].line == "GET /api/videos/7/transcript?sources=speech"
+
+
+def test_no_model_is_loaded(worded: Path, films: Path) -> None:
+    arguments = ["vidret", "transcript", str(films / "red.mp4"), "--index", str(worded)]
+    code = f"import sys; from vidret import cli; sys.argv = {arguments}; cli.app(standalone_mode=False)"
+    code += "; sys.exit(3 * ('torch' in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["0:02.0  speech  two pears"]), ran.stderr

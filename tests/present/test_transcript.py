@@ -1,0 +1,95 @@
+"""Tests of transcripts: what other programs read is what was stored."""
+
+import json
+import re
+
+import pytest
+
+from vidret.present.transcript import FORMATS, to_transcript
+from vidret.timed_text.subtitles import parse_subtitles
+from vidret.types import TimedText
+
+TEXTS = [
+    TimedText(3723.0044, 3723.0046, "no time at all", "screen", 0.25, ""),
+    TimedText(1.5, 4.0, "Fish & chips: 2 < 3", "speech", 0.5, "en"),
+    TimedText(0.0, 2.0, "00:00:01,000 --> here", "screen"),
+    TimedText(2.0, 3.0, "<b>bold</b> &lt; {\\an8}", "screen"),
+    TimedText(5.0, 6.0, "two\n\nlines\u2028and\tmore", "speech"),
+    TimedText(6.0, 7.0, "駅 \x1b[31m می‌خواهم \ud800", "speech"),
+    TimedText(8.0, 9.0, "42", "screen"),
+    TimedText(8.5, 9.0, " \n ", "speech"),
+    TimedText(360_000.0, 360_001.0, "after 100 hours", "speech"),
+]
+TIMES = re.compile(r"(\d\d+):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d+):(\d\d):(\d\d)[.,](\d{3})")
+
+
+def read_times(line: str) -> tuple[int, int]:
+    match = TIMES.fullmatch(line)
+    assert match is not None, line
+    h, m, s, ms, *end = map(int, match.groups())
+    return ((h * 60 + m) * 60 + s) * 1000 + ms, ((end[0] * 60 + end[1]) * 60 + end[2]) * 1000 + end[3]
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_cues_are_valid(form: str) -> None:
+    head, _, body = (
+        to_transcript(TEXTS, form).partition("\n\n") if form == "vtt" else ("", "", to_transcript(TEXTS, form))
+    )
+    assert head == ("WEBVTT" if form == "vtt" else "")
+    assert body.endswith("\n")
+    cues = [cue.split("\n") for cue in body.removesuffix("\n").split("\n\n")]
+    if form == "srt":
+        assert [cue.pop(0) for cue in cues] == [str(number) for number in range(1, 9)]
+    assert [len(cue) for cue in cues] == [2] * 8
+    times = [read_times(cue[0]) for cue in cues]
+    assert [start for start, _ in times] == sorted(start for start, _ in times)
+    assert all(start < end for start, end in times)
+    assert times[6] == (3_723_004, 3_723_005)
+    assert times[7] == (360_000_000, 360_001_000)
+    words = "\n".join(cue[1] for cue in cues)
+    assert not re.search(r"-->|<", words)
+    if form == "srt":
+        assert "{\\" not in words
+    else:
+        assert not re.search(r"&(?!(amp|lt|gt);)", words)
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_cues_are_read_back(form: str) -> None:
+    pytest.importorskip("pysubs2")
+    texts = [text for text in TEXTS if text.start < 5]
+    subtitles = parse_subtitles(to_transcript(texts, form).encode(), f".{form}")
+    assert subtitles.problems == []
+    found = [(text.start, text.text) for text in subtitles.texts]
+    expected = [(text.start, text.text) for text in sorted(texts, key=lambda text: text.start)]
+    if form == "srt":
+        expected = [(start, text.replace("<", "\u2039").replace(">", "\u203a")) for start, text in expected]
+        assert [start for start, _ in found] == [start for start, _ in expected]
+        assert found[0] == expected[0]
+    else:
+        assert found[:2] == expected[:2]
+
+
+def test_json_has_everything() -> None:
+    rows = json.loads(to_transcript(TEXTS, "json"))
+    assert rows[1] == {
+        "start": 1.5,
+        "end": 4.0,
+        "text": "Fish & chips: 2 < 3",
+        "source": "speech",
+        "confidence": 0.5,
+        "language": "en",
+    }
+    assert len(rows) == 8
+
+
+def test_plain_text_names_sources_only_if_there_are_several() -> None:
+    lines = to_transcript(TEXTS, "txt").splitlines()
+    assert lines[1] == "     0:01.5  speech  Fish & chips: 2 < 3"
+    assert lines[4] == "     0:06.0  speech  駅 \N{REPLACEMENT CHARACTER}[31m می‌خواهم \N{REPLACEMENT CHARACTER}"
+    assert to_transcript(TEXTS[1:2], "txt") == "0:01.5  Fish & chips: 2 < 3\n"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_texts(form: str) -> None:
+    assert to_transcript([], form) == {"txt": "", "srt": "", "vtt": "WEBVTT\n", "json": "[]\n"}[form]

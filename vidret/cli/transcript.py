@@ -1,0 +1,80 @@
+"""The command ``vidret transcript``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.opening import is_on_command_line, open_engine_or_client
+from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, ServerOption, TokenOption
+from vidret.errors import VidretError
+from vidret.present.transcript import FORMATS, to_transcript
+from vidret.types import TextSource
+
+if TYPE_CHECKING:
+    from vidret.types import TimedText
+
+SOURCES: tuple[TextSource, ...] = get_args(TextSource)
+VideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="One indexed video.")]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        metavar=",".join(SOURCES),
+        help="Only what is said, what is written in the picture, or the subtitles; default: all of them.",
+        rich_help_panel=SCOPE,
+    ),
+]
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="|".join(FORMATS), help="Format of stdout.", rich_help_panel=OUTPUT)
+]
+
+
+@app.command("transcript")
+def transcript_command(
+    context: typer.Context,
+    video: VideoArgument,
+    index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
+    source: SourceOption = None,
+    form: FormatOption = "txt",
+) -> None:
+    """Print the words of a video with their times: what is said and shown in it."""
+    if form not in FORMATS:
+        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
+    sources = None if source is None else read_sources(source)
+    if server is None and not is_on_command_line(context, "token"):
+        texts = read_local(index, video, sources)
+    else:
+        texts = open_engine_or_client(context, server, token, index, "auto", "auto").transcript(video, sources)
+    if not texts:
+        raise VidretError(f"{video}: the index has no words of this video{f' from {source}' if source else ''}")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(to_transcript(texts, form).encode())
+    sys.stdout.buffer.flush()
+
+
+def read_sources(names: str) -> list[TextSource]:
+    """Return the sources that a comma-separated list names.
+
+    Raises:
+        typer.BadParameter: There is no such source.
+    """
+    sources = [source for name in names.split(",") for source in SOURCES if source == name.strip()]
+    if len(sources) != len(names.split(",")):
+        raise typer.BadParameter(f"must be of {', '.join(SOURCES)}, got {names}", param_hint="--source")
+    return sources
+
+
+def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) -> "list[TimedText]":
+    """Return the texts of a video of a local index, without loading a model."""
+    from vidret.store.lookup import find_video
+    from vidret.store.store import Store
+    from vidret.store.text_upkeep import read_transcript
+
+    with Store.open(index) as store:
+        return read_transcript(store, find_video(store, video), sources)
