@@ -38,7 +38,7 @@ FENCES = {
     "sqlite3": ("vidret/store/database.py", "vidret/store/text_index.py"),
     "faster_whisper": ("vidret/timed_text/speech.py",),
     "rapidocr": ("vidret/timed_text/screen.py",),
-    "cv2": ("vidret/timed_text/screen.py",),
+    "cv2": ("vidret/timed_text/images.py",),
     "pysubs2": ("vidret/timed_text/subtitles.py",),
     "rapidfuzz": ("vidret/store/text_index.py",),
     "open_clip": ("vidret/encode/*",),

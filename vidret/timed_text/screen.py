@@ -1,45 +1,58 @@
 """On-screen text to timed text, with PP-OCR models on ONNX Runtime (rapidocr).
 
-Only frames that changed are read, and in them only boxes whose image changed. A text is followed from frame to frame
-and becomes one entry with a start and an end; lines that appear and disappear together become one entry.
+Only frames that changed are read. A text that is still in its place is known by its strokes, whatever moves behind it,
+and is not read again. Frames are searched for other texts at a low resolution; at a high one only where that finds any,
+where a scene begins, and in every fourth frame, so that small texts are found late rather than never. A text is
+followed from frame to frame and becomes one entry with a start and an end; lines that come and go together become one.
 """
 
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from vidret.errors import MissingExtraError
+from vidret.timed_text.images import (
+    Box,
+    Extent,
+    bound,
+    cut,
+    fit_image,
+    is_cut,
+    is_unchanged,
+    likeness,
+    overlap_boxes,
+    shrink,
+)
 from vidret.types import Picture, TimedText
 
 MODEL = "pp-ocrv6"
 DETECTION_SIDE = 640  # pixels; the longer side of the image in which text is looked for
-RECOGNITION_SIDE = 1280  # pixels; the longer side of the image from which text is read
+QUICK_SIDE = 320  # pixels; the same for a search at a low resolution
+FULL_EVERY = 4  # frames; how often small texts are looked for
 MIN_SCORE = 0.6
 MIN_SHORT_SCORE = 0.8  # for up to three characters: most false readings on texture are that short
 MIN_OVERLAP = 0.5  # intersection over union of a text's boxes in consecutive frames
-MIN_LIKENESS = 0.9  # correlation of the images of a box that need not be read again
+MIN_LIKENESS = 0.85  # correlation of the strokes in a box that need not be read again
 MIN_SAME_TEXT = 0.7  # similarity of two readings of one text
 MAX_TRACK_S = 60.0  # longer texts become several entries, so that an interrupted run repeats little
-MAX_MISSED = 1  # consecutive frames in which a text may go undetected
+MAX_MISSED = FULL_EVERY - 1  # consecutive frames in which a text may go undetected
+_MAX_LAG_S = 1.2  # between lines that come and go together
 _GRID = (90, 160)
-_CHANGED_LEVEL = 10  # of 255
-_CHANGED_SHARE = 0.001
-
-Box = Float32[np.ndarray, "corner 2"]
+_CROP = (24, 192)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Track:
     """A text that is followed: its extent (left, top, right, bottom) relative to the frame, and when it was seen."""
 
-    extent: tuple[float, float, float, float]
+    extent: Extent
     text: str
     score: float
     start_s: float
@@ -80,6 +93,8 @@ class ScreenReader:
         self._tracks: list[_Track] = []
         self._closed: list[_Track] = []
         self._grid: UInt8[np.ndarray, "height width"] | None = None
+        self._num_quick = 0
+        self._rejected: list[Extent] = []
         self._last_s: float | None = None
 
     def read(self, image: Picture, time_s: float) -> None:
@@ -90,23 +105,39 @@ class ScreenReader:
         grid = shrink(image, _GRID)
         if self._grid is not None and is_unchanged(self._grid, grid):
             for track in self._tracks:
-                track.last_s = time_s
-            self._close(middle_s, lambda track: time_s - track.start_s > MAX_TRACK_S)
-            return
-        self._grid = grid
-        seen = [self._follow(image, box, time_s, middle_s) for box in self._detect(image)]
-        self._tracks += [track for track in seen if track is not None and track not in self._tracks]
+                track.last_s = track.last_s if track.missed else time_s
+        else:
+            is_new_scene = self._grid is None or is_cut(self._grid, grid)
+            self._grid = grid
+            self._search(image, is_new_scene, time_s, middle_s)
         for track in self._tracks:
             track.missed = 0 if track.last_s == time_s else track.missed + 1
+            track.end_s = middle_s if track.missed == 1 else track.end_s
+        over = [track for track in self._tracks if track.missed > MAX_MISSED]
+        self._closed += over
+        self._tracks = [track for track in self._tracks if track not in over]
+        self._split_long(time_s, middle_s)
+
+    def _search(self, image: Picture, is_new_scene: bool, time_s: float, middle_s: float) -> None:
+        """Find the texts of a frame: those that are followed already, by their strokes, and others."""
         for track in self._tracks:
-            if track.missed == 1:
-                track.end_s = middle_s
-        self._close(middle_s, lambda track: track.missed > MAX_MISSED or time_s - track.start_s > MAX_TRACK_S)
+            crop = shrink(cut(image, track.extent), _CROP)
+            if likeness(track.crop, crop) >= MIN_LIKENESS:
+                track.last_s, track.crop = time_s, crop
+        boxes = self._find_boxes(image, is_new_scene)
+        seen = [self._follow(image, box, time_s, middle_s) for box in boxes]
+        self._tracks += [track for track in seen if track is not None and track not in self._tracks]
 
     def take(self) -> tuple[float, list[TimedText]]:
         """Return the time up to which all texts were returned, and the entries since the last call."""
         horizon_s = min((track.start_s for track in self._tracks), default=self._last_s or 0.0)
-        ready = [track for track in self._closed if track.end_s < (self._last_s or 0.0) - 2.5]
+        ready = [track for track in self._closed if track.end_s < (self._last_s or 0.0) - 2 * _MAX_LAG_S]
+        waiting = [track for track in self._closed if track not in ready] + [
+            each for each in self._tracks if each.missed
+        ]
+        while held := [track for track in ready if any(_come_together(track, other) for other in waiting)]:
+            ready = [track for track in ready if track not in held]
+            waiting += held
         self._closed = [track for track in self._closed if track not in ready]
         return min([horizon_s, *(track.start_s for track in self._closed)]), join_lines(ready)
 
@@ -118,6 +149,17 @@ class ScreenReader:
         self.start()
         return texts
 
+    def _find_boxes(self, image: Picture, is_new_scene: bool) -> list[Box]:
+        """Return the boxes of texts; none if a search at a low resolution finds only those that are known."""
+        if not is_new_scene and self._num_quick + 1 < FULL_EVERY:
+            known = [track.extent for track in self._tracks if track.last_s == self._last_s] + self._rejected
+            boxes = self._detect(fit_image(image, QUICK_SIDE))
+            if all(any(overlap_boxes(extent, bound(box)) >= MIN_OVERLAP for extent in known) for box in boxes):
+                self._num_quick += 1
+                return []
+        self._num_quick, self._rejected = 0, []
+        return self._detect(image)
+
     def _detect(self, image: Picture) -> list[Box]:
         height, width = image.shape[:2]
         found = self._engine(image[..., ::-1], use_det=True, use_cls=False, use_rec=False)
@@ -126,20 +168,19 @@ class ScreenReader:
 
     def _follow(self, image: Picture, box: Box, time_s: float, middle_s: float) -> _Track | None:
         """Return the track to which a box belongs, a new one if none fits, None if there is no text in it."""
-        low, high = box.min(axis=0), box.max(axis=0)
-        extent = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
-        crop = shrink(cut(image, extent), (16, 96))
+        extent = bound(box)
         near = max(self._tracks, key=lambda track: overlap_boxes(track.extent, extent), default=None)
         if near is not None and overlap_boxes(near.extent, extent) < MIN_OVERLAP:
             near = None
-        if near is not None and near.last_s < time_s and likeness(near.crop, crop) >= MIN_LIKENESS:
-            near.last_s, near.crop, near.extent = time_s, crop, extent
+        if near is not None and near.last_s == time_s:
             return near
         text, score = self._recognise(image, box)
         if not is_text(text, score):
+            self._rejected.append(extent)
             return None
         same = [track for track in self._tracks if track.last_s < time_s and similar(track.text, text)]
         known = near if near in same else max(same, key=lambda track: overlap_boxes(track.extent, extent), default=None)
+        crop = shrink(cut(image, extent), _CROP)
         if known is None:
             return _Track(extent, text, score, middle_s, time_s, crop)
         if score > known.score:
@@ -157,62 +198,13 @@ class ScreenReader:
         texts, scores = getattr(found, "txts", None), getattr(found, "scores", None)
         return (str(texts[0]).strip(), float(scores[0])) if texts and scores else ("", 0.0)
 
-    def _close(self, middle_s: float, is_over: Any) -> None:
-        for track in [track for track in self._tracks if is_over(track)]:
-            track.end_s = track.end_s if track.missed else middle_s
-            self._closed.append(track)
+    def _split_long(self, time_s: float, middle_s: float) -> None:
+        """Close tracks that are too long; those that are still seen go on as new ones."""
+        for track in [track for track in self._tracks if time_s - track.start_s > MAX_TRACK_S]:
             self._tracks.remove(track)
-
-
-def fit_image(image: Picture) -> Picture:
-    """Return a frame with its longer side at most ``RECOGNITION_SIDE`` pixels."""
-    import cv2
-
-    height, width = image.shape[:2]
-    scale = RECOGNITION_SIDE / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
-    """Return an image in grey, resized to (height, width)."""
-    import cv2
-
-    small = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def is_unchanged(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
-    """Return whether so few points of two small grey images differ that no text can have come or gone."""
-    changed = np.abs(before.astype(np.int16) - after) > _CHANGED_LEVEL
-    return bool(changed.mean() < _CHANGED_SHARE)
-
-
-def cut(image: Picture, extent: tuple[float, float, float, float]) -> Picture:
-    """Return a part of an image, at least one pixel large."""
-    height, width = image.shape[:2]
-    left, top = min(int(extent[0] * width), width - 1), min(int(extent[1] * height), height - 1)
-    right, bottom = max(left + 1, round(extent[2] * width)), max(top + 1, round(extent[3] * height))
-    return image[max(0, top) : bottom, max(0, left) : right]
-
-
-def likeness(one: UInt8[np.ndarray, "height width"], other: UInt8[np.ndarray, "height width"]) -> float:
-    """Return the correlation of two small grey images of equal size, in -1..1."""
-    first, second = one.astype(np.float32) - one.mean(), other.astype(np.float32) - other.mean()
-    norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / norm if norm else float(np.array_equal(one, other))
-
-
-def overlap_boxes(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
-    """Return the intersection over union of two extents (left, top, right, bottom)."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(extent[2] - extent[0]) * (extent[3] - extent[1]) for extent in (one, other)]
-    return width * height / (sum(areas) - width * height)
+            self._closed.append(replace(track, end_s=track.end_s if track.missed else middle_s))
+            if not track.missed:
+                self._tracks.append(replace(track, start_s=middle_s))
 
 
 def is_text(text: str, score: float) -> bool:
@@ -242,11 +234,16 @@ def join_lines(tracks: Sequence[_Track]) -> list[TimedText]:
 
 
 def _continues(above: _Track, below: _Track) -> bool:
-    if abs(above.start_s - below.start_s) > 1.2 or abs(above.end_s - below.end_s) > 1.2:
+    if not _come_together(above, below):
         return False
     height = max(above.extent[3] - above.extent[1], below.extent[3] - below.extent[1])
     shared = min(above.extent[2], below.extent[2]) - max(above.extent[0], below.extent[0])
     return below.extent[1] - above.extent[3] < 1.5 * height and shared > 0
+
+
+def _come_together(one: _Track, other: _Track) -> bool:
+    """Return whether two texts come and go together."""
+    return abs(one.start_s - other.start_s) <= _MAX_LAG_S and abs(one.end_s - other.end_s) <= _MAX_LAG_S
 
 
 def _as_text(group: Sequence[_Track]) -> TimedText:

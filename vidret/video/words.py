@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.errors import DecodeError, UnreachableError, VidretError
-from vidret.timed_text.screen import ScreenReader, fit_image
+from vidret.timed_text.images import fit_image
+from vidret.timed_text.screen import ScreenReader
 from vidret.timed_text.speech import SAMPLE_RATE, SpeechRecogniser
 from vidret.timed_text.subtitles import MAX_BYTES, find_language, parse_subtitles
 from vidret.types import Picture, TextSource, TimedText

@@ -1,0 +1,84 @@
+"""Frames and parts of them as small images: what changed, what is still the same, and where texts are."""
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from vidret.types import Picture
+
+READING_SIDE = 1280  # pixels; the longer side of the image from which text is read
+_CHANGED_LEVEL, _CHANGED_SHARE = 10, 0.001  # of 255, and of all points
+_CUT_LEVEL, _CUT_SHARE = 40, 0.5
+_STROKE = 9  # pixels
+
+Box = Float32[np.ndarray, "corner 2"]  # relative to the frame
+Extent = tuple[float, float, float, float]  # left, top, right and bottom, relative to the frame
+
+
+def fit_image(image: Picture, side: int = READING_SIDE) -> Picture:
+    """Return a frame with its longer side at most ``side`` pixels."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
+    """Return an image in grey, resized to (height, width)."""
+    import cv2
+
+    small = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def is_unchanged(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
+    """Return whether so few points of two small grey images differ that no text can have come or gone."""
+    changed = np.abs(before.astype(np.int16) - after) > _CHANGED_LEVEL
+    return bool(changed.mean() < _CHANGED_SHARE)
+
+
+def bound(box: Box) -> Extent:
+    """Return the extent of a box: its left, top, right and bottom."""
+    low, high = box.min(axis=0), box.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def is_cut(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "height width"]) -> bool:
+    """Return whether so much of two small grey images differs that another scene has begun."""
+    return bool((np.abs(before.astype(np.int16) - after) > _CUT_LEVEL).mean() > _CUT_SHARE)
+
+
+def cut(image: Picture, extent: Extent) -> Picture:
+    """Return a part of an image, at least one pixel large."""
+    height, width = image.shape[:2]
+    left, top = min(max(0, int(extent[0] * width)), width - 1), min(max(0, int(extent[1] * height)), height - 1)
+    right, bottom = max(left + 1, round(extent[2] * width)), max(top + 1, round(extent[3] * height))
+    return image[top:bottom, left:right]
+
+
+def likeness(one: UInt8[np.ndarray, "height width"], other: UInt8[np.ndarray, "height width"]) -> float:
+    """Return the correlation of the strokes in two small grey images of equal size, in -1..1."""
+    first, second = _strokes(one), _strokes(other)
+    norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
+    return float((first * second).sum()) / norm if norm else float(np.array_equal(one, other))
+
+
+def _strokes(image: UInt8[np.ndarray, "height width"]) -> Float32[np.ndarray, "height width"]:
+    """Return an image without what is larger than the strokes of letters: the background."""
+    import cv2
+
+    bright = image.astype(np.float32)
+    return np.asarray(bright - cv2.blur(bright, (_STROKE, _STROKE)), np.float32)
+
+
+def overlap_boxes(one: Extent, other: Extent) -> float:
+    """Return the intersection over union of two extents (left, top, right, bottom)."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(extent[2] - extent[0]) * (extent[3] - extent[1]) for extent in (one, other)]
+    return width * height / (sum(areas) - width * height)
