@@ -1,10 +1,14 @@
-"""What holds in every test: one thread, no network, checked shapes; and a loud skip of the page without a browser."""
+"""What holds in every test: one thread, no network, no words, checked shapes; and a loud skip without a browser.
+
+Tests of words ask for them.
+"""
 
 import os
 from collections.abc import Generator, Sequence
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["VIDRET_WORDS"] = "off"
 
 import pytest
 import torch

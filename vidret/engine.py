@@ -21,6 +21,7 @@ from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
+from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration, measure_calibration, save_calibration
 from vidret.search.grounding import Grounder, forget_others
 from vidret.search.locating import Locator, RankedVideo
@@ -34,6 +35,7 @@ from vidret.store.store import Store
 from vidret.store.text_upkeep import read_transcript
 from vidret.store.vectors import load_faiss
 from vidret.text import as_path, strip_query
+from vidret.timed_text.options import WordsOptions
 from vidret.types import (
     ALL_VIDEOS,
     CANDIDATES,
@@ -208,6 +210,7 @@ class Engine:
         retry_failed: bool = False,
         prune: bool = False,
         memory: int | None = None,
+        words: bool | WordsOptions | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         run: IndexRunner = index_files,
     ) -> IndexReport:
@@ -221,13 +224,19 @@ class Engine:
             retry_failed: See ``IndexOptions``.
             prune: Remove missing files below the listed folders from the index.
             memory: See ``Store.set_memory``; None leaves it unchanged.
+            words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
+                it, and reads none for a new index. An index remembers the options.
             on_progress: See ``IndexOptions``.
             run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
 
         Raises:
             VidretError: A path does not exist, or the index cannot be written. Unreadable files are not an error: the
                 report and the index contain them with their reasons.
+            MissingExtraError: The extra ``words`` is not installed, and words are to be read.
         """
+        words = choose_words(self.path, words)
+        if words is not None:
+            words.check_installed()
         listing = list_videos(os.fspath(path) for path in paths)
         exists = Store.exists(self.path)
         if not exists:
@@ -256,6 +265,7 @@ class Engine:
                 timeout=timeout,
                 retry_failed=retry_failed,
                 prune_below=listing.folders if prune else None,
+                words=words,
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
             )

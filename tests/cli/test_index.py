@@ -10,6 +10,9 @@ from tests.cli.runner import Runner
 from tests.fakes import PatchEncoder, write_film
 from tests.grounded import write_head
 from vidret.cli.inputs import parse_memory
+from vidret.errors import VidretError
+from vidret.index.options import IndexOptions
+from vidret.timed_text.options import WordsOptions
 
 
 def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path, tmp_path: Path) -> None:
@@ -116,3 +119,33 @@ def test_prepare_moments_leaves_nothing_to_compute(run_grounded: Runner, grounde
     assert sorted(index.glob("moments/*/*/*")) == sorted(kept), "nothing is left to compute"
     _, out, _ = run_grounded("index", grounded / "films", "--index", index, "--prepare-moments", "--json")
     assert json.loads(out)["unchanged"] == 2
+
+
+def test_words_are_chosen(run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = tmp_path / "index"
+    code, _, err = run("index", films, "--index", index, "--words", "subtitles,music")
+    assert (code, "must be auto, on, off or some of speech, screen, subtitles" in " ".join(err.split())) == (2, True)
+    (films / "red.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGood morning.\n")
+    code, _, err = run("index", films, "--index", index, "--words", "subtitles")
+    assert (code, "texts read: 1 of subtitles." in err) == (0, True)
+    (films / "blue.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nGood night.\n")
+    assert "texts read: 1 of subtitles." in run("index", films, "--index", index, "--words", "auto")[2]
+    monkeypatch.setattr("vidret.timed_text.options.find_spec", lambda _name: None)
+    _, _, err = run("index", films, "--index", tmp_path / "new", "--words", "auto")
+    assert 'No words (speech, on-screen text, subtitles) are read: that needs the extra "words"' in " ".join(
+        err.split()
+    )
+    assert not (tmp_path / "new" / "words").exists()
+    code, _, err = run("index", films, "--index", tmp_path / "third", "--words", "on")
+    assert (code, 'needs the extra "words"' in err) == (1, True)
+
+
+def test_ray_reads_no_words(run: Runner, films: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    run_module = pytest.importorskip("vidret.index.ray.run")
+    options = IndexOptions(words=WordsOptions(sources=("speech",)))
+    with pytest.raises(VidretError, match="words must be off with the ray runner, got speech"):
+        run_module.index_on_ray(None, None, [], options)
+    code, _, err = run("index", films, "--index", tmp_path / "index", "--runner", "ray", "--words", "on")
+    assert (code, "must be off with the ray runner, got on" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "index").exists()

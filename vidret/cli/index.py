@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,12 +31,14 @@ from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
     from vidret.engine import IndexRunner
+    from vidret.timed_text.options import WordsOptions
 
 SOURCES, STORAGE = "What to index", "Storage"
 STARTER_NOTE = (
     "Using the built-in starter encoder. For the quality of CLIP, make another index with "
     "--model ViT-B-32/laion2b_s34b_b79k (a download of 600 MB, once)."
 )
+NEEDS_EXTRA = 'that needs the extra "words": pip install "vidret[words]"'
 PathsArgument = Annotated[
     list[str],
     typer.Argument(
@@ -69,6 +72,28 @@ PreparedRerankOption = Annotated[
 TokensOption = Annotated[
     str,
     typer.Option(metavar="int8|float16", help="Storage format of the tokens for reranking.", rich_help_panel=MODEL),
+]
+WordsOption = Annotated[
+    str,
+    typer.Option(
+        "--words",
+        metavar="auto|on|off|LIST",
+        envvar="VIDRET_WORDS",
+        help="Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of "
+        "them separated by commas. auto goes on as the index has it; a new index gets all of them if the extra "
+        '"words" is installed.',
+        rich_help_panel=SOURCES,
+    ),
+]
+SpeechModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--speech-model",
+        metavar="NAME|FOLDER",
+        help="Whisper model for speech, such as base, small or large-v3; default: tiny.en (English), which is "
+        "installed. The index remembers it.",
+        rich_help_panel=MODEL,
+    ),
 ]
 PrepareMomentsOption = Annotated[
     bool,
@@ -157,11 +182,13 @@ def index_command(
     index: Annotated[Path, index_option(SOURCES, text="Index folder, new or not.")] = Path(DEFAULT_INDEX),
     prune: PruneOption = False,
     retry_failed: RetryFailedOption = False,
+    words: WordsOption = "auto",
     model: ModelOption = None,
     rerank: PreparedRerankOption = "auto",
     tokens: TokensOption = "int8",
     head: HeadOption = "auto",
     prepare_moments: PrepareMomentsOption = False,
+    speech_model: SpeechModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     store: StoreOption = None,
@@ -184,13 +211,16 @@ def index_command(
     run = choose_run(runner, address, num_gpus_per_worker, precision)
     memory_bytes = None if memory is None else parse_memory(memory)
     is_new = not Store.exists(index)
+    chosen_words = parse_words(words, speech_model, index, is_new=is_new, on_ray=runner == "ray")
     engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
     if prepare_moments and engine.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if is_new and engine.encoder.name == "starter":
         print_message(STARTER_NOTE)
     with show_progress(as_json=progress_json) as on_progress:
-        index_paths = partial(engine.index, workers=workers, timeout=timeout, prune=prune, retry_failed=retry_failed)
+        index_paths = partial(
+            engine.index, workers=workers, timeout=timeout, prune=prune, retry_failed=retry_failed, words=chosen_words
+        )
         # mypy cannot know that the decoder was checked above.
         report = index_paths(paths, decoder=decoder, memory=memory_bytes, on_progress=on_progress, run=run)  # type: ignore[arg-type]
     if prepare_moments and not report.interrupted:
@@ -202,6 +232,39 @@ def index_command(
         print_index_summary(report, index)
     if report.interrupted or (fail_on_error and report.failed):
         raise typer.Exit(1)
+
+
+def parse_words(
+    text: str, speech_model: str | None, index: Path, *, is_new: bool, on_ray: bool
+) -> "WordsOptions | Literal[False]":
+    """Return which words to read, given ``--words`` and ``--speech-model``; say so if a new index gets none.
+
+    Raises:
+        typer.BadParameter: ``--words`` names no source, or the run is on Ray.
+    """
+    from vidret.index.words import read_options
+    from vidret.timed_text.options import SOURCES as WORDS
+    from vidret.timed_text.options import WordsOptions, is_installed
+
+    known = read_options(index)
+    options = known or WordsOptions()
+    if text == "off" or (text == "auto" and known is None and not is_new):
+        return False
+    if text == "auto" and known is None:
+        reason = "--runner ray does not read them" if on_ray else "" if is_installed() else NEEDS_EXTRA
+        if reason:
+            print_message(f"No words (speech, on-screen text, subtitles) are read: {reason}.")
+            return False
+    elif text not in ("auto", "on"):
+        sources = tuple(source for source in WORDS if source in text.split(","))
+        if not sources or len(sources) < len(text.split(",")):
+            raise typer.BadParameter(
+                f"must be auto, on, off or some of {', '.join(WORDS)}, got {text}", param_hint="--words"
+            )
+        options = replace(options, sources=sources)
+    if on_ray:
+        raise typer.BadParameter(f"must be off with the ray runner, got {text}", param_hint="--words")
+    return options if speech_model is None else replace(options, speech_model=speech_model)
 
 
 def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | None, precision: str) -> "IndexRunner":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vidret.devices import CPU
 from vidret.index.progress import Progress
+from vidret.timed_text.options import WordsOptions
 from vidret.types import SegmentEmbedding
 from vidret.video.decode import Decoder
 
@@ -26,8 +27,9 @@ class IndexOptions:
             that GPU also decodes (see ``DecodePool``), and a Ray started on this machine has only that GPU; a cluster
             assigns its own GPUs.
         timeout: Seconds that a decoder may stay silent before its file fails.
-        retry_failed: Read failed files again even if they are unchanged.
+        retry_failed: Read failed files again even if they are unchanged, and words that could not be read.
         prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
+        words: Which words are read besides the pictures; None for none. Not on Ray.
         check: Called before the first file is read; its exception ends the run. Not called if there is nothing to read.
         on_progress: Called from the thread of the caller a few times per second.
     """
@@ -40,5 +42,6 @@ class IndexOptions:
     timeout: float = 120.0
     retry_failed: bool = False
     prune_below: Sequence[str] | None = None
+    words: WordsOptions | None = None
     check: Callable[[], None] | None = None
     on_progress: Callable[[Progress], None] | None = None

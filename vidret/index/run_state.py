@@ -8,10 +8,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
 from vidret.index.progress import IndexReport, Progress, Workload
+from vidret.index.words import WordsRun, prune_words
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME
@@ -25,20 +26,24 @@ POLL_INTERVAL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class FileJob:
-    """A file to index, with its size and modification time; ``disk_bytes`` is less than the size if it is sparse."""
+    """A file to index, with its size and modification time; ``disk_bytes`` is less than the size if it is sparse.
+
+    ``is_stored`` marks an unchanged file of which only words are missing.
+    """
 
     path: str
     num_bytes: int
     mtime_ns: int
     disk_bytes: int = 0
+    is_stored: bool = False
 
 
 class RunState:
     """The jobs of a run, their results, and requests to stop it. Threads may share it."""
 
-    def __init__(self, store: Store, *, retry_failed: bool) -> None:
-        """Start a run on an open store."""
-        self.store, self.retry_failed = store, retry_failed
+    def __init__(self, store: Store, *, retry_failed: bool, words: WordsRun | None = None) -> None:
+        """Start a run on an open store; ``words`` are those that it reads besides the pictures."""
+        self.store, self.retry_failed, self.words = store, retry_failed, words
         self.jobs: list[FileJob] = []
         self.interrupted = False
         self.stop = threading.Event()
@@ -60,6 +65,7 @@ class RunState:
         self._mark_missing(set(files))
         records = {record.path: record for record in self.store.files()}
         self._find_legacy_videos(records.values())
+        contents = self._find_contents(records.values()) if self.words is not None else {}
         for path, result in stat_files(files):
             record = records.get(path)
             if isinstance(result, UnreachableError) and record is not None:
@@ -73,6 +79,8 @@ class RunState:
                 self._add_job(job)
             else:
                 self._plan_unchanged(job, record)
+                if self.words is not None and record.video in contents and record.state == "done":
+                    self._plan_words(job, self.words, *contents[record.video])
         self.jobs.sort(key=lambda job: -job.disk_bytes)
 
     def _plan_unchanged(self, job: FileJob, record: FileRecord) -> None:
@@ -85,6 +93,21 @@ class RunState:
             self._failed.append((job.path, record.reason))
         else:
             self._add_job(job)
+
+    def _find_contents(self, records: Iterable[FileRecord]) -> dict[int | None, tuple[str, list[str]]]:
+        """Return the fingerprint and the live paths of each complete video, by its id."""
+        fingerprints, paths = self.store.fingerprints(), defaultdict[int, list[str]](list)
+        complete = {video.id for video in self.store.videos() if video.complete}
+        for record in records:
+            if record.video in complete and record.live:
+                paths[record.video].append(record.path)
+        return {video: (fingerprints[video], own) for video, own in paths.items()}
+
+    def _plan_words(self, job: FileJob, words: WordsRun, fingerprint: str, paths: Sequence[str]) -> None:
+        """Add a job for an unchanged file whose words are wanted."""
+        if words.are_wanted(fingerprint, paths):
+            self.jobs.append(replace(job, is_stored=True))
+            self._work.add(job.path, job.disk_bytes)
 
     def _add_job(self, job: FileJob) -> None:
         self.jobs.append(job)
@@ -140,6 +163,7 @@ class RunState:
         if job is not None:
             self.store.set_file(job.path, state="running", video=video_id)
             num_remaining = len(opened.cuts) - len(self.store.stored_segments(video_id))
+            num_remaining += 0 if self.words is None else self.words.weigh(len(opened.cuts))
             with self._lock:
                 self._work.open(job.path, len(opened.cuts), num_remaining)
         return video_id
@@ -164,6 +188,14 @@ class RunState:
             self._work.finish(job.path)
             if salvaged:
                 self._salvaged.append((job.path, salvaged))
+
+    def end_words(self, job: FileJob, error: DecodeError | None = None) -> None:
+        """Count a file of which only words were read, or say why they could not be read now; its pictures stay."""
+        with self._lock:
+            self._work.finish(job.path)
+            self._counts["words" if error is None else "failed"] += 1
+            if error is not None:
+                self._failed.append((job.path, f"its words could not be read: {error.reason}"))
 
     def fail(self, path: str, error: DecodeError, job: FileJob | None = None) -> None:
         """Mark a file as failed, with its size and time, so that it is tried again only after it has changed.
@@ -246,6 +278,7 @@ class RunState:
             missing = [record.path for record in self.store.files(state="missing")]
             unpruned = [path for path in missing if not any(lies_below(path, folder) for folder in prune_below)]
             pruned = self.store.prune(set(missing).difference(unpruned))
+            prune_words(self.store, self.words)
         self.store.save_vectors()
         return IndexReport(
             encoded=self._counts["encoded"],
@@ -260,13 +293,14 @@ class RunState:
             interrupted=self.interrupted,
             pruned=pruned,
             unpruned=unpruned,
+            texts={} if self.words is None else self.words.counts(),
         )
 
     def _progress(self) -> Progress:
         with self._lock:
             return Progress(
                 num_files=len(self.jobs),
-                done=self._counts["encoded"] + self._counts["linked"],
+                done=self._counts["encoded"] + self._counts["linked"] + self._counts["words"],
                 failed=self._counts["failed"],
                 num_segments=self._counts["segments"],
                 seconds=self._seconds,

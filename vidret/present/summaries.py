@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vidret.index.progress import IndexReport
 
 MAX_LISTED = 5  # files of one kind
+SOURCE_NAMES = {"speech": "speech", "screen": "on-screen text", "subtitles": "subtitles"}
 CONTINUE = "  The index is intact; run the same command again to continue."
 
 
@@ -23,6 +24,9 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         f"{report.unchanged} unchanged, {report.missing} missing, {len(report.failed)} failed; "
         f"{report.num_segments} segments of {format_time(report.seconds)} in {format_time(report.elapsed)}{speed}."
     )
+    if report.texts:
+        counts = [f"{number} of {SOURCE_NAMES[source]}" for source, number in report.texts.items()]
+        print_message(f"  texts read: {', '.join(counts)}.")
     for stage, rate in report.speeds.items():
         print_message(f"  {stage}: {rate:.3g}")
     _print_files("salvaged", report.salvaged, "")

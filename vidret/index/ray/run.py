@@ -78,6 +78,8 @@ def index_on_ray(
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot
             load the encoder. Single files that fail raise nothing.
     """
+    if options.words is not None:
+        raise VidretError("words must be off with the ray runner, got " + ", ".join(options.words.sources))
     run_state = RunState(store, retry_failed=options.retry_failed)
     run_state.plan(files)
     if not run_state.jobs:

@@ -1,0 +1,177 @@
+"""The words of an indexing run: which are wanted, and their texts as they arrive. ``TextStore`` keeps them."""
+
+import contextlib
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
+from vidret.store.store import Store
+from vidret.store.text_store import FOLDER, TextStore, TextTrack, make_key
+from vidret.timed_text.options import WordsOptions
+from vidret.timed_text.screen import similar
+from vidret.types import TextSource, TimedText
+from vidret.video.pool import ReadTexts, WordsRequest
+from vidret.video.subtitle_tracks import Sidecars, digest_sidecars
+
+_OPTIONS = "words"  # the metadata key
+_TOLERANCE_S = 0.01
+_SEGMENTS_PER_SPEECH = 4
+
+
+@contextlib.contextmanager
+def open_words(
+    index: str | os.PathLike[str], options: WordsOptions | None, *, retry_failed: bool
+) -> "Iterator[WordsRun | None]":
+    """Open the texts of an index for a run, and save them at its end; None without options."""
+    if options is None:
+        yield None
+        return
+    with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
+        if store.store.get_meta(_OPTIONS) != options.to_json():
+            store.store.set_meta(_OPTIONS, options.to_json())
+        yield WordsRun(store, options, retry_failed=retry_failed)
+        store.save()
+
+
+def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
+    """Return the options with which the words of an index were read last; None if it has no words."""
+    if not TextStore.exists(index):
+        return None
+    with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
+        known = store.get_meta(_OPTIONS)
+    return WordsOptions() if known is None else WordsOptions.from_json(str(known))
+
+
+def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | None) -> WordsOptions | None:
+    """Return the options of a run: None reads what the index has, True also starts to, False reads no words."""
+    if isinstance(words, WordsOptions):
+        return words
+    known = None if words is False else read_options(index)
+    return WordsOptions() if known is None and words else known
+
+
+def prune_words(store: Store, words: "WordsRun | None") -> None:
+    """Remove the words of all contents that are no longer in an index, whether or not the run reads words."""
+    if words is not None:
+        words.store.prune(store.fingerprints().values())
+    elif TextStore.exists(store.path):
+        with TextStore.open(store.path, write=True) as texts:
+            texts.prune(store.fingerprints().values())
+            texts.save()
+
+
+class WordsRun:
+    """The words of one run. Threads may share it."""
+
+    def __init__(self, store: TextStore, options: WordsOptions, *, retry_failed: bool) -> None:
+        """Start a run; with ``retry_failed``, tracks with a note are read again."""
+        self.store = store
+        self._options, self._retry_failed = options, retry_failed
+        self._sidecars = Sidecars()
+        self._complete = store.complete_tracks()
+        self._lock = threading.Lock()
+        self._counts: defaultdict[TextSource, int] = defaultdict(int)
+
+    def check_models(self) -> None:
+        """Load what every file needs, so that a fault of the installation ends the run before the first file.
+
+        Raises:
+            VidretError: A model is missing or damaged.
+        """
+        self._options.check_models()
+        load_sentence_encoder()
+
+    def are_wanted(self, fingerprint: str, paths: Iterable[str]) -> bool:
+        """Return whether any track of a content with these paths is missing, incomplete or of another model."""
+        return bool(self._find_wanted(fingerprint, self._find_sidecars(paths)))
+
+    def begin(self, fingerprint: str, paths: Iterable[str], duration_s: float) -> "ContentWords":
+        """Begin to read the wanted tracks of a content, or continue where the last run ended."""
+        sidecars = self._find_sidecars(paths)
+        tracks = dict[TextSource, TextTrack]()
+        for source, model in self._find_wanted(fingerprint, sidecars).items():
+            noted = self.store.find(fingerprint, source, model)
+            if noted is not None and noted.complete:
+                self.store.restart(noted)
+            tracks[source] = self.store.begin(fingerprint, source, model, duration_s=duration_s)
+        return ContentWords(self, tracks, sidecars)
+
+    def weigh(self, num_segments: int) -> int:
+        """Return how many segments take as long to encode as the speech of a video of so many, for the progress."""
+        return -(-num_segments // _SEGMENTS_PER_SPEECH) if "speech" in self._options.sources else 0
+
+    def count(self, source: TextSource, num_texts: int) -> None:
+        """Count texts as read."""
+        with self._lock:
+            self._counts[source] += num_texts
+
+    def finish(self, track: TextTrack, note: str) -> None:
+        """Mark a track as complete, with the reason if not everything was read."""
+        self.store.finish(track, note=note)
+        with self._lock:  # without the note: once a run is enough
+            self._complete[make_key(track.fingerprint, track.source, track.model)] = ""
+            self._counts[track.source] += 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of texts that were read, by source."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
+
+    def _find_sidecars(self, paths: Iterable[str]) -> list[str]:
+        return sorted({sidecar for path in paths for sidecar in self._sidecars.find(path)})
+
+    def _find_wanted(self, fingerprint: str, sidecars: Iterable[str]) -> dict[TextSource, str]:
+        """Return the models of the tracks that have to be read, by source."""
+        models = self._options.models(digest_sidecars(sidecars))
+        notes = {source: self._complete.get(make_key(fingerprint, source, models[source])) for source in models}
+        return {
+            source: model
+            for source, model in models.items()
+            if notes[source] is None or (self._retry_failed and notes[source])
+        }
+
+
+class ContentWords:
+    """The tracks of one content that are being read. One thread uses it."""
+
+    def __init__(self, run: WordsRun, tracks: dict[TextSource, TextTrack], sidecars: list[str]) -> None:
+        """Store the tracks; use ``WordsRun.begin``."""
+        self._run, self._tracks, self._sidecars = run, tracks, sidecars
+        self._stored: dict[TextSource, list[TimedText]] = {}
+
+    @property
+    def remaining(self) -> list[TextSource]:
+        """The sources that are not finished, in the order in which they are read."""
+        return list(self._tracks)
+
+    def request(self) -> WordsRequest:
+        """Return what ``DecodePool.stream`` shall read: what remains, from where it ended."""
+        request: dict[TextSource, dict[str, object]] = {}
+        for source, track in self._tracks.items():
+            current = self._run.store.find(track.fingerprint, source, track.model) or track
+            self._tracks[source] = current
+            self._stored[source] = [each.text for each in self._run.store.transcript(current)]
+            request[source] = {"start_s": current.until_s, "model": current.model}
+            if source == "subtitles":
+                request[source]["sidecars"] = self._sidecars
+        return request
+
+    def add(self, message: ReadTexts) -> None:
+        """Store further texts."""
+        stored = self._stored[message.source]
+        texts = [text for text in message.texts if not any(_repeats(text, known) for known in stored)]
+        vectors = load_sentence_encoder().encode([text.text for text in texts])
+        self._run.store.add(self._tracks[message.source], texts, vectors, until_s=message.until_s)
+        self._run.count(message.source, len(texts))
+
+    def finish(self, source: TextSource, note: str) -> None:
+        """Mark a source as read, with the reason if not everything was."""
+        self._run.finish(self._tracks.pop(source), note)
+
+
+def _repeats(text: TimedText, known: TimedText) -> bool:
+    """Return whether a text is the end of a stored one, from the frames that a resumed run reads again."""
+    is_within = known.start <= text.start + _TOLERANCE_S and text.end <= known.end + _TOLERANCE_S
+    return is_within and (text.text == known.text or (text.source == "screen" and similar(text.text, known.text)))

@@ -1,0 +1,235 @@
+"""Worker threads of an indexing run: each takes a file, reads its pictures and words, and stores them."""
+
+import queue
+import threading
+from collections import defaultdict, deque
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from vidret.errors import ChangedError, DecodeError, UnreachableError
+from vidret.index.encoding import Encode, EncodingThread
+from vidret.index.options import Pack
+from vidret.index.run_state import FileJob, RunState
+from vidret.index.words import ContentWords
+from vidret.store.records import NewSegment
+from vidret.types import Frames, SegmentEmbedding
+from vidret.video.identity import Identity, check_unchanged, identify
+from vidret.video.pool import (
+    DecodedSegment,
+    DecodePool,
+    Finished,
+    FinishedTexts,
+    OpenedVideo,
+    ReadTexts,
+    WordsRequest,
+)
+
+MAX_PENDING = 2  # segments of a worker that may wait for an accelerator while it decodes ahead
+
+
+class StopRun(Exception):  # noqa: N818  a request, not an error
+    """Raised in a worker to unwind it after a request to stop."""
+
+
+class WorkerThreads:
+    """Threads that process the jobs of a run until none is left."""
+
+    def __init__(
+        self,
+        run_state: RunState,
+        encode: Encode,
+        pool: DecodePool,
+        *,
+        pack: Pack | None,
+        encoding: EncodingThread | None = None,
+    ) -> None:
+        self._run_state, self._encode, self._pool, self._pack, self._encoding = run_state, encode, pool, pack, encoding
+        self._content_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[FileJob] = queue.SimpleQueue()
+        for job in run_state.jobs:
+            self._jobs.put(job)
+
+    def make(self, num_threads: int) -> list[threading.Thread]:
+        """Return threads that are not started yet."""
+        return [threading.Thread(target=self._run, daemon=True) for _ in range(num_threads)]
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)  # there is a worker for each core
+        try:
+            while not self._run_state.stop.is_set():
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    self._index_file(job)
+                except DecodeError as error:
+                    if job.is_stored:
+                        self._run_state.end_words(job, error)
+                    else:
+                        self._run_state.fail(job.path, error, job)
+        except StopRun:
+            return
+        except BaseException as error:
+            self._run_state.end(error)
+
+    def _index_file(self, job: FileJob) -> None:
+        run_state, identity = self._run_state, identify(job.path, heartbeat=self._check_stop)
+        job = replace(job, num_bytes=identity.num_bytes, mtime_ns=identity.mtime_ns)
+        with self._lock_content(identity.fingerprint):  # a copy waits, and then finds its content stored
+            video_id = run_state.find_stored(job, identity.fingerprint)
+            if video_id is None:
+                reading = _Reading(replace(job, is_stored=False), identity)
+                self._read_file(reading)
+                run_state.link(job, reading.video_id, encoded=True)
+                return
+            if not job.is_stored:
+                run_state.link(job, video_id, encoded=False)
+            if run_state.words is not None and run_state.words.are_wanted(*self._find_content(job, video_id)):
+                self._read_words(job, identity, video_id)
+            if job.is_stored:
+                run_state.end_words(job)
+
+    def _read_words(self, job: FileJob, identity: Identity, video_id: int) -> None:
+        """Read only the words of a file; what cannot be read now is left to the next run."""
+        try:
+            self._read_file(_Reading(job, identity, video_id, has_pictures=True))
+        except DecodeError as error:
+            if job.is_stored:
+                raise
+            self._run_state.end_words(job, error)
+
+    def _find_content(self, job: FileJob, video_id: int) -> tuple[str, list[str]]:
+        """Return the fingerprint of a video and its live paths."""
+        store = self._run_state.store
+        return store.video(video_id).fingerprint, sorted({job.path, *store.paths([video_id])[video_id]})
+
+    def _check_stop(self) -> None:
+        if self._run_state.stop.is_set():
+            raise StopRun
+
+    def _lock_content(self, fingerprint: str) -> threading.Lock:
+        with self._lock:
+            return self._content_locks[fingerprint]
+
+    def _read_file(self, reading: "_Reading") -> None:
+        """Decode, encode and store a file, with its words; try again without what makes the decoder fail.
+
+        Raises:
+            ChangedError: The file changed while it was read.
+            DecodeError: Its pictures cannot be read.
+        """
+        while True:
+            try:
+                self._decode(reading)
+                return
+            except ChangedError:
+                raise
+            except UnreachableError as error:
+                if reading.job.is_stored or not reading.has_pictures:
+                    raise
+                self._run_state.end_words(reading.job, error)
+                return
+            except DecodeError as error:
+                if not reading.give_up_words(error.reason):
+                    raise
+                if reading.has_pictures and reading.words is not None and not reading.words.remaining:
+                    return
+
+    def _decode(self, reading: "_Reading") -> None:
+        run_state, job = self._run_state, reading.job
+        pending: deque[tuple[DecodedSegment, Future[SegmentEmbedding]]] = deque()
+
+        def store(max_pending: int) -> None:
+            while len(pending) > max_pending:
+                decoded, future = pending.popleft()
+                embedding = future.result()
+                packed = b"" if self._pack is None else self._pack(embedding)
+                segment = NewSegment(reading.video_id, decoded.number, decoded.start, decoded.end, embedding, packed)
+                run_state.add([(job, segment)])
+
+        reading.is_decoding = True
+        skip, words = partial(self._begin, reading), partial(self._request_words, reading)
+        try:
+            for message in self._pool.stream(job.path, skip=skip, words=words):
+                if not isinstance(message, OpenedVideo):
+                    reading.identity = check_unchanged(job.path, reading.identity)
+                match message:
+                    case DecodedSegment():
+                        pending.append((message, self._submit(message.frames)))
+                        store(0 if self._encoding is None else MAX_PENDING)
+                    case Finished():
+                        store(0)
+                        reading.is_decoding = False
+                        if not reading.has_pictures:
+                            run_state.store.finish_video(reading.video_id, salvaged=message.salvaged)
+                            reading.has_pictures = True
+                    case ReadTexts() if reading.words is not None:
+                        reading.words.add(message)
+                    case FinishedTexts() if reading.words is not None:
+                        reading.words.finish(message.source, message.note)
+                if run_state.stop.is_set() and not isinstance(message, Finished):
+                    if reading.has_pictures:
+                        break  # the next run reads the other words
+                    raise StopRun
+        except (DecodeError, StopRun):
+            store(0)  # keep the segments that were decoded before
+            raise
+
+    def _begin(self, reading: "_Reading", opened: OpenedVideo) -> set[int]:
+        """Return the segments of an opened file that need not be encoded."""
+        reading.identity = check_unchanged(reading.job.path, reading.identity)
+        if reading.has_pictures:
+            return {number for number, _, _ in opened.cuts}
+        reading.video_id = self._run_state.begin(reading.job, reading.identity.fingerprint, opened)
+        return self._run_state.store.stored_segments(reading.video_id)
+
+    def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> WordsRequest:
+        """Return which words to read of an opened file."""
+        if self._run_state.words is None:
+            return {}
+        if reading.words is None:
+            fingerprint, paths = self._find_content(reading.job, reading.video_id)
+            reading.words = self._run_state.words.begin(fingerprint, paths, opened.duration)
+        return reading.words.request()
+
+    def _submit(self, frames: Frames) -> Future[SegmentEmbedding]:
+        if self._encoding is not None:
+            return self._encoding.submit(frames)
+        future: Future[SegmentEmbedding] = Future()
+        future.set_result(self._encode([frames])[0])
+        return future
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The state of reading one file.
+
+    Attributes:
+        job: The file.
+        identity: Its identity when it was last looked at.
+        video_id: Id of its video, once it has begun.
+        has_pictures: Whether the video is complete but for its words.
+        is_decoding: Whether frames are being decoded, from which on-screen text is read too.
+        words: Its words, once they have begun.
+    """
+
+    job: FileJob
+    identity: Identity
+    video_id: int = -1
+    has_pictures: bool = False
+    is_decoding: bool = False
+    words: ContentWords | None = None
+
+    def give_up_words(self, reason: str) -> bool:
+        """Give up the source that was being read when the decoder failed; return False if there is none."""
+        remaining = [] if self.words is None else self.words.remaining
+        blamed = [source for source in remaining if (source == "screen") == self.is_decoding]
+        if self.words is None or not blamed:
+            return False
+        self.words.finish(blamed[0], reason)
+        return True
