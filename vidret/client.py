@@ -21,7 +21,19 @@ import numpy as np
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
-from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Segment, TextSource, TimedText
+from vidret.types import (
+    ALL_VIDEOS,
+    Curve,
+    Evidence,
+    Filters,
+    Hit,
+    Moment,
+    Query,
+    Segment,
+    Source,
+    TextSource,
+    TimedText,
+)
 
 T = TypeVar("T")
 
@@ -93,7 +105,13 @@ class RemoteEngine:
     # Methods of ``Engine``
 
     def search(
-        self, query: Query, k: int = 10, *, rerank: str | None = "auto", filters: Filters = ALL_VIDEOS
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        rerank: str | None = "auto",
+        filters: Filters = ALL_VIDEOS,
+        sources: Sequence[Source] | None = None,
     ) -> list[Hit]:
         """Find the videos that match a query; see ``Engine.search``.
 
@@ -101,6 +119,7 @@ class RemoteEngine:
             RemoteError: The server does not answer, or rejects the request.
         """
         body = {**_encode_query(query), "k": k, "rerank": rerank or "none", **_encode_filters(filters)}
+        body |= {} if sources is None else {"sources": list(sources)}
         return self._ask("POST", "/api/search", lambda answer: [_parse_hit(row) for row in answer["hits"]], body)
 
     def locate(
@@ -113,6 +132,7 @@ class RemoteEngine:
         filters: Filters = ALL_VIDEOS,
         overlapping: bool = False,
         weak: bool = False,
+        sources: Sequence[Source] | None = None,
     ) -> list[Moment]:
         """Find the moments that match a query, in one video or in all; see ``Engine.locate``.
 
@@ -121,6 +141,7 @@ class RemoteEngine:
         """
         body = {**_encode_query(query), "k": k, "videos": videos, **_encode_filters(filters)}
         body |= {"overlapping": overlapping, "weak": weak}
+        body |= {} if sources is None else {"sources": list(sources)}
         if video is not None:
             body["video"] = self._find_video(video)
         return self._ask("POST", "/api/locate", lambda answer: [_parse_moment(row) for row in answer["moments"]], body)
@@ -284,11 +305,17 @@ def _parse_hit(row: dict[str, Any]) -> Hit:
         weak=row["weak"],
         copies=tuple(row["copies"]),
         why=row["why"],
+        evidence=_parse_evidence(row["evidence"]),
     )
 
 
 def _parse_moment(row: dict[str, Any]) -> Moment:
-    return Moment(**{field.name: row[field.name] for field in dataclasses.fields(Moment)})
+    fields = {field.name: row[field.name] for field in dataclasses.fields(Moment) if field.name != "evidence"}
+    return Moment(**fields, evidence=_parse_evidence(row.get("evidence", [])))
+
+
+def _parse_evidence(rows: list[dict[str, Any]]) -> tuple[Evidence, ...]:
+    return tuple(Evidence(**row | {"matches": tuple((start, end) for start, end in row["matches"])}) for row in rows)
 
 
 def _parse_text(row: dict[str, Any]) -> TimedText:

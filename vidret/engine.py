@@ -23,6 +23,7 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
 from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration, measure_calibration, save_calibration
+from vidret.search.fused_results import FusedResults, check_sources
 from vidret.search.grounding import Grounder, forget_others
 from vidret.search.locating import Locator, RankedVideo
 from vidret.search.queries import EncodedQuery, encode_queries
@@ -32,6 +33,7 @@ from vidret.store.gpu import choose_faiss_device
 from vidret.store.lookup import find_video
 from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
+from vidret.store.text_store import TextStore
 from vidret.store.text_upkeep import read_transcript
 from vidret.store.vectors import load_faiss
 from vidret.text import as_path, strip_query
@@ -45,6 +47,7 @@ from vidret.types import (
     Moment,
     Query,
     SearchOptions,
+    Source,
     TextSource,
     TimedText,
 )
@@ -87,6 +90,7 @@ class Engine:
         self.encoder = encoder
         self._vectors = store
         self._opened: Searcher | None = None
+        self._fused_results: FusedResults | None = None
         recorded: dict[str, str] = {}
         recorded_head = NONE
         if Store.exists(self.path):
@@ -171,6 +175,13 @@ class Engine:
             self._opened = Searcher(store, self.encoder, self.ranker, tokens=self._tokens)
         return self._opened
 
+    @property
+    def _fused(self) -> FusedResults | None:
+        """Search of pictures and words together; None in an index without words."""
+        if self._fused_results is None and TextStore.exists(self.path):
+            self._fused_results = FusedResults(self._searcher, TextStore.open(self.path))
+        return self._fused_results
+
     def _choose_faiss_device(self) -> str:
         if cuda_index(self.device) is None:
             return CPU
@@ -186,6 +197,9 @@ class Engine:
 
     def close(self) -> None:
         """Close the index."""
+        if self._fused_results is not None:
+            self._fused_results.close()
+            self._fused_results = None
         if self._opened is not None:
             self._opened.store.close()
             self._opened = None
@@ -274,9 +288,16 @@ class Engine:
                 self._searcher.baselines.save(store, self._searcher.get_ranker(name))
             if self._head_given:
                 store.set_meta(HEAD, NONE if self.grounder is None else str(self.grounder.path))
+        if TextStore.exists(self.path):
+            self._save_fusion_baseline()
         if report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._store.fingerprints().values()))
         return report
+
+    def _save_fusion_baseline(self) -> None:
+        """Measure what unrelated queries reach in pictures and words, and store it, unless nothing changed."""
+        with TextStore.open(self.path, write=True) as texts:
+            FusedResults(self._searcher, texts).save_baseline()
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Compute and store what the grounding head needs of every video, unless stored already.
@@ -362,18 +383,22 @@ class Engine:
         candidates: int = CANDIDATES,
         rerank: str | None = AUTO,
         filters: Filters = ALL_VIDEOS,
+        sources: Sequence[Source] | None = None,
     ) -> list[Hit]:
         """Find the videos that match a query.
 
         Args:
             query: Words, of which ``-word`` and ``-"some words"`` are negative terms; or an image, uint8 (height,
-                width, 3); or a vector of the encoder, of any length.
+                width, 3); or a vector of the encoder, of any length. In an index that has words, a text query is also
+                compared with what is said and shown, and ``"some words"`` must be said or shown as they are.
             k: Maximum number of videos.
             candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
                 segments of each further video are added.
             rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
-                Queries without words use the best frames in any case.
+                Queries without words use the best frames in any case. Anything but ``auto`` compares pictures alone.
             filters: Videos to search.
+            sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
+                everything that the index has.
 
         Returns:
             Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. Weakness
@@ -383,7 +408,9 @@ class Engine:
         Raises:
             VidretError: The query is empty, k is below 1, or there is no index.
         """
-        return self.search_many([query], [SearchOptions(k=k, rerank=rerank, filters=filters, candidates=candidates)])[0]
+        chosen = None if sources is None else tuple(sources)
+        options = SearchOptions(k=k, rerank=rerank, filters=filters, candidates=candidates, sources=chosen)
+        return self.search_many([query], [options])[0]
 
     def search_many(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
         """Return the hits of several searches, which is faster than one by one and gives the same.
@@ -400,7 +427,29 @@ class Engine:
                 raise VidretError(f"k and candidates must be at least 1, got {each.k} and {each.candidates}")
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
-        return self._searcher.search(encode_queries(queries, self.encoder), options)
+        hits: dict[int, list[Hit]] = {}
+        for index, (query, each) in enumerate(zip(queries, options, strict=True)):
+            fused = self._choose_fused(query, each)
+            if fused is not None:
+                hits[index] = fused.search(str(query), each)
+        rest = [index for index in range(len(queries)) if index not in hits]
+        if rest:
+            encoded = encode_queries([queries[index] for index in rest], self.encoder)
+            hits |= zip(rest, self._searcher.search(encoded, [options[index] for index in rest]), strict=True)
+        return [hits[index] for index in range(len(queries))]
+
+    def _choose_fused(self, query: Query, options: SearchOptions) -> FusedResults | None:
+        """Return the search of pictures and words if it answers a query, None if pictures alone do.
+
+        Raises:
+            VidretError: Words are asked for, and the index has none.
+        """
+        check_sources(options.sources)
+        words = options.sources is not None and options.sources != ("picture",)
+        if words and self._fused is None:
+            raise VidretError(f"{self.path}: has no words to search: run vidret index --words on")
+        is_fused = isinstance(query, str) and options.rerank == AUTO and options.sources != ("picture",)
+        return self._fused if is_fused else None
 
     def score_videos(
         self,
@@ -436,6 +485,7 @@ class Engine:
         filters: Filters = ALL_VIDEOS,
         overlapping: bool = False,
         weak: bool = False,
+        sources: Sequence[Source] | None = None,
     ) -> list[Moment]:
         """Find the moments that match a query, in one video or in all.
 
@@ -448,6 +498,7 @@ class Engine:
             overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
             weak: Whether to include moments of videos in which most unrelated queries score as high, and those that
                 stand out less than half as much as the best of their video.
+            sources: As in ``search``.
 
         Returns:
             Moments, best first; each states whether the curve or a trained head found it. If the whole curve of a video
@@ -457,11 +508,18 @@ class Engine:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
         """
         encoded = self._encode_query(query, k)
+        options = SearchOptions(k=videos, filters=filters, sources=None if sources is None else tuple(sources))
+        fused = self._choose_fused(query, options)
         if video is None:
-            hits = self._searcher.search([encoded], [SearchOptions(k=videos, filters=filters)])[0]
+            hits = self.search_many([query], [options])[0]
             ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
         else:
             ranked = [self._choose_video(video)]
+        if fused is not None:
+            text = str(query)
+            return fused.locate(
+                text, ranked, k, sources=options.sources, grounder=self.grounder, overlapping=overlapping, weak=weak
+            )
         return Locator(self._searcher, self.grounder).locate(encoded, ranked, k, overlapping=overlapping, weak=weak)
 
     def rate(

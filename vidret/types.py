@@ -6,13 +6,15 @@ plain tensors; ``Encoder`` and ``Store`` convert.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
 Interpolation = Literal["bilinear", "bicubic"]
 TextSource = Literal["speech", "screen", "subtitles"]
+Source = Literal["picture", "speech", "screen", "subtitles"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
@@ -152,6 +154,27 @@ class LayerWords:
     layers: Float[np.ndarray, "layer word width"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What of a video matches a query.
+
+    Attributes:
+        source: Where it was found.
+        start: In seconds.
+        end: In seconds.
+        share: Its share of the score, in 0..1.
+        text: The words; empty for a picture.
+        matches: Start and end of the matching words in ``text``, in characters.
+    """
+
+    source: Source
+    start: float
+    end: float
+    share: float
+    text: str = ""
+    matches: tuple[tuple[int, int], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A video that matches a query.
@@ -165,6 +188,7 @@ class Hit:
         weak: Whether most unrelated queries score as high in this index.
         copies: Further paths of the same content.
         why: Score of each level that the score is made of, by name, coarse to fine.
+        evidence: What matches, best first; empty in an index without words.
     """
 
     video: int
@@ -175,6 +199,7 @@ class Hit:
     weak: bool = False
     copies: tuple[str, ...] = field(default=())
     why: Mapping[str, float] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +214,9 @@ class Moment:
         score: Higher is better. A probability for ``head``; for ``curve`` it includes the contrast with the
             surroundings and only orders moments.
         weak: As in ``Hit``.
-        by: ``curve`` (training-free) or ``head`` (a trained grounding head).
-        similarity: Mean of the curve inside the span; None for ``head``.
+        by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
+        similarity: Mean of the curve inside the span; None for ``head`` and ``words``.
+        evidence: What matches, best first; empty in an index without words.
     """
 
     video: int
@@ -201,6 +227,7 @@ class Moment:
     weak: bool = False
     by: str = "curve"
     similarity: float | None = None
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,12 +285,14 @@ class SearchOptions:
         rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames alone.
         filters: Which videos the search covers.
         candidates: Number of nearest segments that are reranked.
+        sources: What the query is compared with, in an index that has words; None for everything that it has.
     """
 
     k: int = 10
     rerank: str | None = "auto"
     filters: Filters = ALL_VIDEOS
     candidates: int = CANDIDATES
+    sources: tuple[Source, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,24 @@ from vidret.text import absolute_path
 from vidret.types import Filters
 
 if TYPE_CHECKING:
-    from vidret.types import Picture
+    from vidret.types import Picture, Source
+
+
+def read_sources(names: str | None) -> "tuple[Source, ...] | None":
+    """Return the sources in a list such as ``speech,screen``, None for all.
+
+    Raises:
+        typer.BadParameter: A name is unknown.
+    """
+    from vidret.types import SOURCES
+
+    if names is None:
+        return None
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in SOURCES:
+            raise typer.BadParameter(f"must list some of {', '.join(SOURCES)}, got {name!r}", param_hint="--in")
+    return tuple(source for source in SOURCES if source in chosen)
 
 
 def read_filters(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import read_filters
+from vidret.cli.inputs import read_filters, read_sources
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -29,6 +29,7 @@ from vidret.cli.options import (
     PrecisionOption,
     ServerOption,
     SheetOption,
+    SourcesOption,
     TokenOption,
 )
 from vidret.cli.sheets import write_moment_sheet
@@ -102,6 +103,7 @@ def locate_command(
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
+    sources: SourcesOption = None,
     folder: FolderOption = None,
     min_seconds: MinSecondsOption = None,
     max_seconds: MaxSecondsOption = None,
@@ -126,7 +128,8 @@ def locate_command(
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
     filters = read_filters(folder, min_seconds, max_seconds, after, before)
     engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
-    locate = partial(engine.locate, query, video=video, videos=videos, filters=filters)
+    chosen = read_sources(sources)
+    locate = partial(engine.locate, query, video=video, videos=videos, filters=filters, sources=chosen)
     moments = locate(k, overlapping=overlapping, weak=weak)
     if not moments:
         explain_no_moments([] if weak else locate(1, weak=True))

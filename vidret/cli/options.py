@@ -85,6 +85,15 @@ TokenOption = Annotated[
         "--token", metavar="TOKEN", envvar="VIDRET_TOKEN", help="Access token of the server.", rich_help_panel=SCOPE
     ),
 ]
+SourcesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--in",
+        metavar="LIST",
+        help="Compare the query with these only: picture, speech, screen, subtitles; default: all that the index has.",
+        rich_help_panel=SCOPE,
+    ),
+]
 FolderOption = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import iterate_queries, read_filters, read_image_file
+from vidret.cli.inputs import iterate_queries, read_filters, read_image_file, read_sources
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -26,6 +26,7 @@ from vidret.cli.options import (
     RerankOption,
     ServerOption,
     SheetOption,
+    SourcesOption,
     TokenOption,
 )
 from vidret.cli.sheets import write_hit_sheet
@@ -56,6 +57,7 @@ def search_command(
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
+    sources: SourcesOption = None,
     folder: FolderOption = None,
     min_seconds: MinSecondsOption = None,
     max_seconds: MaxSecondsOption = None,
@@ -72,16 +74,17 @@ def search_command(
     """Find the videos that match a query."""
     if sum(each is not None for each in (query, image, queries)) != 1:
         raise typer.BadParameter("give either a query, --image FILE or --queries FILE", param_hint="QUERY")
-    filters = read_filters(folder, min_seconds, max_seconds, after, before)
+    filters, chosen = read_filters(folder, min_seconds, max_seconds, after, before), read_sources(sources)
     search_for = query if image is None else read_image_file(image)
     engine = open_engine_or_client(context, server, token, index, device, precision)
     if queries is not None:
         for row in iterate_queries(queries):
-            answers = [result_to_dict(hit) for hit in engine.search(row["query"], k, rerank=rerank, filters=filters)]
+            hits = engine.search(row["query"], k, rerank=rerank, filters=filters, sources=chosen)
+            answers = [result_to_dict(hit) for hit in hits]
             print(json.dumps({**row, "hits": answers}, ensure_ascii=False), flush=True)
         return
     assert search_for is not None
-    hits = engine.search(search_for, k, rerank=rerank, filters=filters)
+    hits = engine.search(search_for, k, rerank=rerank, filters=filters, sources=chosen)
     if as_json:
         print(json.dumps([result_to_dict(hit) for hit in hits], indent=2))
     else:

@@ -10,7 +10,7 @@ from vidret.text import display_path, format_time, sanitize
 if TYPE_CHECKING:
     from vidret.store.records import StoreInfo
     from vidret.store.text_upkeep import TextCounts
-    from vidret.types import Hit, Moment
+    from vidret.types import Evidence, Hit, Moment
 
 # Columns of text. All others hold numbers and are aligned to the right.
 LEFT_ALIGNED = {
@@ -30,12 +30,15 @@ LEFT_ALIGNED = {
 }
 NO_VIDEOS = "No matching videos in this index."
 NO_GOOD_MATCH = "No good match in this index: most unrelated queries score as high."
+MAX_LINE = 100  # characters of words below a result
+SOURCE_NAMES = {"picture": "seen", "speech": "said", "screen": "on screen", "subtitles": "subtitle"}
 NEAREST = "The nearest are:"
 TRY_WEAK = "--weak shows the nearest moments."
 
 LOCATED_BY = {
     "curve": "the similarity curve (no trained head)",
     "head": "the trained grounding head; scores are probabilities",
+    "words": "pictures and words together",
 }
 
 
@@ -61,12 +64,14 @@ def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
     """Print hits, best first, with copies of a video below it; ``explain`` adds the score of each level."""
     if hits and all(hit.weak for hit in hits):
         print_message(f"{NO_GOOD_MATCH} {NEAREST}", style="yellow")
-    levels = list(hits[0].why) if hits and explain else []
+    levels = list(dict.fromkeys(level for hit in hits for level in hit.why)) if explain else []
     rows = []
     for rank, hit in enumerate(hits, start=1):
-        level_scores = [f"{hit.why[level]:.3f}" for level in levels]
+        level_scores = [f"{hit.why[level]:.3f}" if level in hit.why else "" for level in levels]
         rows.append((str(rank), f"{hit.score:.3f}", *level_scores, format_time(hit.time), display_path(hit.path)))
-        rows += [("", "", *([""] * len(levels)), "", f"= {display_path(copy)}") for copy in hit.copies]
+        blank = ("", "", *([""] * len(levels)))
+        rows += [(*blank, "", f"= {display_path(copy)}") for copy in hit.copies]
+        rows += [(*blank, *line) for line in describe_evidence(hit.evidence, explain=explain)]
     show_table(("rank", "score", *levels, "best at", "video"), rows, NO_VIDEOS)
 
 
@@ -75,19 +80,42 @@ def show_moments(moments: "Sequence[Moment]") -> None:
     if moments and all(moment.weak for moment in moments):
         print_message(f"{NO_GOOD_MATCH} {NEAREST}", style="yellow")
     if moments:
-        print_message(f"located by {LOCATED_BY[moments[0].by]}", style="dim")
+        by = "words" if any(moment.evidence for moment in moments) else moments[0].by
+        print_message(f"located by {LOCATED_BY[by]}", style="dim")
     measure = "similarity" if moments and moments[0].similarity is not None else "score"
-    rows = [
-        (
-            str(rank),
-            f"{moment.score if moment.similarity is None else moment.similarity:.3f}",
-            format_time(moment.start),
-            format_time(moment.end),
-            display_path(moment.path),
-        )
-        for rank, moment in enumerate(moments, start=1)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for rank, moment in enumerate(moments, start=1):
+        score = moment.score if moment.similarity is None else moment.similarity
+        times = format_time(moment.start), format_time(moment.end)
+        rows.append((str(rank), f"{score:.3f}", *times, display_path(moment.path)))
+        rows += [("", "", "", *line) for line in describe_evidence(moment.evidence)]
     show_table(("rank", measure, "start", "end", "video"), rows, NO_VIDEOS)
+
+
+def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[str, str]]:
+    """Return (time, line) of the best words among evidence, or with ``explain`` of all evidence with its shares."""
+    words = [each for each in evidence if each.text]
+    lines = []
+    for each in evidence if explain else words[:1]:
+        share = f"{100 * each.share:.0f} % " if explain else ""
+        text = f': "{mark_words(each)}"' if each.text else ""
+        lines.append((format_time(each.start), f"  {share}{SOURCE_NAMES[each.source]}{text}"))
+    return lines
+
+
+def mark_words(evidence: "Evidence") -> str:
+    """Return the words of some evidence, the matching ones between asterisks, cut to a line around the first."""
+    marks = evidence.matches or ((0, 0),)
+    first = max(0, marks[0][0] - MAX_LINE // 3)
+    start = evidence.text.rfind(" ", 0, first) + 1 if first else 0
+    parts, at = [], start
+    for begin, end in evidence.matches:
+        parts += [evidence.text[at:begin], "*", evidence.text[begin:end], "*"]
+        at = end
+    line = "".join([*parts, evidence.text[at:]])
+    if len(line) > MAX_LINE:
+        line = f"{line[:MAX_LINE].rsplit(' ', 1)[0]} ..."
+    return f"... {line}" if start else line
 
 
 def explain_no_moments(weak_moments: "Sequence[Moment]") -> None:
@@ -127,6 +155,8 @@ def result_to_dict(result: "Hit | Moment") -> dict[str, Any]:
     """Return a hit or a moment as a dict that JSON can represent."""
     row = dataclasses.asdict(result)
     row["path"] = sanitize(row["path"])
+    if not row["evidence"]:
+        del row["evidence"]  # of an index without words
     if "copies" in row:
         row["copies"] = [sanitize(copy) for copy in row["copies"]]
     return row

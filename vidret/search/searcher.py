@@ -67,7 +67,7 @@ class Searcher:
                     deeper = deepen(self.store, options[index], depth, num_videos)
                     if deeper is not None:
                         depths[index] = deeper
-        self._warn_missing(missing)
+        self.warn_missing(missing)
         return hits
 
     def rank(
@@ -161,7 +161,7 @@ class Searcher:
             paths = self.store.paths(list(indices), filters)
             yield from sorted(((indices[key], paths[key]) for key in indices), key=lambda each: each[1])
 
-    def _warn_missing(self, missing: Sequence[str]) -> None:
+    def warn_missing(self, missing: Sequence[str]) -> None:
         """Log one warning about missing files, each file only the first time."""
         new = [path for path in dict.fromkeys(missing) if path not in self._missing]
         self._missing.update(new)

@@ -10,10 +10,10 @@ from typing import cast
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.serve.problems import RefusedError
-from vidret.serve.schemas import HitRow, MomentRow, VideoRow
+from vidret.serve.schemas import EvidenceRow, HitRow, MomentRow, VideoRow
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize
-from vidret.types import Hit, Moment
+from vidret.types import Evidence, Hit, Moment
 
 
 def find_video(engine: Engine, video_id: int) -> StoredVideo:
@@ -55,6 +55,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
                 weak=hit.weak,
                 copies=[sanitize(path) for path in hit.copies],
                 why=hit.why,
+                evidence=evidence_rows(hit.evidence),
                 thumbnail=thumbnail_url(hit.video, hit.time),
                 stream=stream_url(hit.video),
             )
@@ -62,9 +63,14 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
     return rows
 
 
+def evidence_rows(evidence: Sequence[Evidence]) -> list[EvidenceRow]:
+    """Return the rows of evidence."""
+    return [EvidenceRow(**dataclasses.asdict(each) | {"matches": list(each.matches)}) for each in evidence]
+
+
 def moment_row(moment: Moment) -> MomentRow:
     """Return the row of a moment, with a thumbnail of the frame in its middle."""
-    fields = dataclasses.asdict(moment) | {"path": sanitize(moment.path)}
+    fields = dataclasses.asdict(moment) | {"path": sanitize(moment.path), "evidence": evidence_rows(moment.evidence)}
     thumbnail = thumbnail_url(moment.video, (moment.start + moment.end) / 2)
     return MomentRow(**fields, title=title(moment.path), thumbnail=thumbnail, stream=stream_url(moment.video))
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from vidret.search.queries import NEGATIVE_TERM
 from vidret.store.records import StoreInfo
-from vidret.types import Filters, TextSource
+from vidret.types import Filters, Source, TextSource
 
 MAX_QUERY_LENGTH = 1000  # characters
 MAX_NEGATIVE_TERMS = 16  # each is encoded separately
@@ -66,7 +66,14 @@ class QueryRequest(FilterFields):
     """Text or an image, and the videos to search."""
 
     query: QueryText | None = Field(None, description='Text; -word and -"some words" are excluded, up to 16 of them.')
+    sources: list[Source] | None = Field(
+        None, min_length=1, max_length=4, description="What to compare the text with; default: all that the index has."
+    )
     image: str | None = Field(None, min_length=1, description="An image in place of text; see ImageRequest.")
+
+    def source_names(self) -> tuple[Source, ...] | None:
+        """Return the sources as the engine takes them."""
+        return None if self.sources is None else tuple(dict.fromkeys(self.sources))
 
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
@@ -103,6 +110,17 @@ class LocateRequest(QueryRequest):
     )
 
 
+class EvidenceRow(BaseModel):
+    """What of a video matches a query."""
+
+    source: Source
+    start: float = Field(examples=[28.0])
+    end: float = Field(examples=[31.5])
+    share: float = Field(description="Share of the score, 0 to 1.", examples=[0.9])
+    text: str = Field(description="The words; empty for a picture.", examples=["press one to record"])
+    matches: list[tuple[int, int]] = Field(description="Start and end of the matching words in text, in characters.")
+
+
 class HitRow(BaseModel):
     """A video that matches a query, with its best segment and the time of its best frame."""
 
@@ -118,6 +136,7 @@ class HitRow(BaseModel):
     weak: bool = Field(description="Most unrelated queries match as well.")
     copies: list[str] = Field(description="Further paths of the same content.")
     why: Mapping[str, float] = Field(description="Parts of the score.", examples=[{"frame": 0.31}])
+    evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
     stream: str = Field(examples=["/api/videos/7/stream"])
 
@@ -141,8 +160,9 @@ class MomentRow(BaseModel):
     end: float = Field(examples=[31.5])
     score: float = Field(examples=[0.31])
     weak: bool
-    by: str = Field(description="Method that found the moment: curve or head.", examples=["curve"])
-    similarity: float | None = Field(description="Mean of the curve in the span; null for head.", examples=[0.27])
+    by: str = Field(description="Method that found the moment: curve, head or words.", examples=["curve"])
+    similarity: float | None = Field(description="Mean of the curve in the span, if it found it.", examples=[0.27])
+    evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=28.25"])
     stream: str = Field(examples=["/api/videos/7/stream"])
 

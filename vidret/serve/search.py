@@ -29,7 +29,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         """Find the videos that match a query."""
         started = time.perf_counter()
         query = await read_query(body)
-        options = SearchOptions(k=body.k, rerank=body.rerank, filters=body.filters())
+        options = SearchOptions(k=body.k, rerank=body.rerank, filters=body.filters(), sources=body.source_names())
         hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
         weak = bool(rows) and all(row.weak for row in rows)
@@ -51,6 +51,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
                 filters=filters,
                 overlapping=body.overlapping,
                 weak=body.weak,
+                sources=body.source_names(),
             )
         )
         rows = [moment_row(moment) for moment in moments]

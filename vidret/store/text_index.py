@@ -9,7 +9,7 @@ import contextlib
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from vidret.errors import StoreError
 from vidret.store.database import REPAIR
 
 FORMAT = 2
+_WORD = re.compile(r"\w+")
 _TOKENIZER = "unicode61 remove_diacritics 2"
 # Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Myanmar.
 _UNSPACED = re.compile(
     r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff])"
 )
 MAX_TERMS = 32  # of one query
-MIN_FUZZY_LETTERS = 4
+MIN_FUZZY_LETTERS = 5
 MAX_FUZZY_TERMS = 12  # for one word of a query
 
 
@@ -166,6 +167,16 @@ class TextIndex:
         """Return the stems of each text, in order, as the index splits it."""
         with self._access():
             return self._scratch.stems([split_unspaced(text) for text in texts])
+
+    def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
+        """Return start and end, in characters, of the words of a text that have one of these stems."""
+        words = list(_WORD.finditer(text))
+        own = self.stems([word[0] for word in words])
+        return tuple(
+            word.span()
+            for word, word_stems in zip(words, own, strict=True)
+            if any(stem in stems for stem in word_stems)
+        )
 
     def terms(self, text: str, *, fuzzy: bool = True) -> list[Term]:
         """Return the distinct words of a query with what the index knows of each."""

@@ -1,0 +1,178 @@
+"""Moments of a query in one video, from its pictures and its words.
+
+Words last as long as they are said or shown; pictures as long as the curve of their scores stands out. Two clauses that
+must hold together give their overlap, two that follow one another the span from the start of the first to the end of
+the second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from vidret.ground.curve import find_moments
+from vidret.search.clauses import QueryStructure
+from vidret.search.fusion import ABSENT, VideoScores
+from vidret.search.text_matching import TextMatch
+from vidret.types import Curve, Source
+from vidret.video.timeline import LONGEST_STILL_S
+
+JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
+JOIN_SCORE = 2.5  # standard deviations below the best one that such a neighbour may score
+MAX_TEXTS = 12  # of a video and a clause
+MIN_OVERLAP_S = 0.5
+MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
+UNEXPECTED = 1.0  # standard deviations that another text loses there, against pictures
+APART = 1.0  # standard deviations that two clauses lose whose spans do not overlap, or come in the wrong order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedSpan:
+    """A span of a video that matches a query, or a clause of one.
+
+    Attributes:
+        start: In seconds.
+        end: In seconds.
+        score: In standard deviations.
+        parts: What matches: source, start, end, score, and the text if it is words.
+    """
+
+    start: float
+    end: float
+    score: float
+    parts: tuple["SpanPart", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanPart:
+    """One source's part of a span."""
+
+    source: Source
+    start: float
+    end: float
+    score: float
+    match: TextMatch | None = None
+
+
+def find_fused_spans(scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool) -> list[FusedSpan]:
+    """Return the spans of a video that match a query, best first."""
+    by_clause = [
+        find_clause_spans(scores, index, k=max(k, 5), expects_words=clause.source is not None)
+        for index, clause in enumerate(structure.clauses)
+    ]
+    if structure.relation is None:
+        spans = by_clause[0]
+    else:
+        pair = _join_together if structure.relation == "together" else _join_sequence
+        spans = [pair(first, second) for first in by_clause[0] for second in by_clause[1]]
+    spans = sorted(spans, key=lambda span: -span.score)
+    return (spans if overlapping else drop_overlapping_spans(spans))[:k]
+
+
+def find_clause_spans(scores: VideoScores, clause: int, *, k: int, expects_words: bool) -> list[FusedSpan]:
+    """Return the spans of one clause, best first: those of words, and those of pictures."""
+    texts = _find_text_spans(scores.texts[clause])
+    if not expects_words:
+        texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
+    spans = [*texts, *_find_picture_spans(scores, clause, k)]
+    return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * k]]
+
+
+def drop_overlapping_spans(spans: Sequence[FusedSpan]) -> list[FusedSpan]:
+    """Return the spans that do not overlap a better one."""
+    kept: list[FusedSpan] = []
+    for span in spans:
+        if all(span.start >= other.end or span.end <= other.start for other in kept):
+            kept.append(span)
+    return kept
+
+
+def _covers(span: FusedSpan) -> bool:
+    return any(part.match is not None and part.match.cover >= MIN_COVER for part in span.parts)
+
+
+def _find_text_spans(matches: Sequence[tuple[TextMatch, float]]) -> list[FusedSpan]:
+    """Return a span for each text, joined with its neighbours of the same source that match as well."""
+    spans = []
+    by_time = sorted(matches, key=lambda each: each[0].stored.text.start)
+    for match, score in sorted(matches, key=lambda each: -each[1])[:MAX_TEXTS]:
+        near = [
+            each
+            for each in by_time
+            if (each[0].source == match.source and each[1] >= score - JOIN_SCORE) or each[0] is match
+        ]
+        group = _chain(near, match)
+        texts = [each.stored.text for each, _ in group]
+        parts = tuple(
+            SpanPart(source=each.source, start=each.stored.text.start, end=each.stored.text.end, score=own, match=each)
+            for each, own in sorted(group, key=lambda each: -each[1])
+        )
+        start, end = min(text.start for text in texts), max(text.end for text in texts)
+        spans.append(FusedSpan(start=start, end=max(end, start), score=score, parts=parts))
+    return spans
+
+
+def _chain(near: Sequence[tuple[TextMatch, float]], match: TextMatch) -> list[tuple[TextMatch, float]]:
+    """Return the run of texts around one, in which no pause is longer than ``JOIN_S``."""
+    groups: list[list[tuple[TextMatch, float]]] = [[each] for each in near[:1]]
+    for before, each in pairwise(near):
+        if each[0].stored.text.start - before[0].stored.text.end <= JOIN_S:
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return next(group for group in groups if any(each is match for each, _ in group))
+
+
+def _find_picture_spans(scores: VideoScores, clause: int, k: int) -> list[FusedSpan]:
+    seen = scores.pictures[clause] > ABSENT
+    if not seen.any() or not scores.segments:
+        return []
+    times, values = scores.times[seen], scores.pictures[clause][seen]
+    gaps = tuple(
+        (before.end, after.start)
+        for before, after in pairwise(scores.segments)
+        if after.start - before.end > LONGEST_STILL_S
+    )
+    start, end = scores.segments[0].start, scores.segments[-1].end
+    curve = Curve(scores=values, times=times, start=start, end=end, best=float(values.max()), gaps=gaps)
+    spans = []
+    by_head = None if scores.picture_spans is None else scores.picture_spans[clause][:k]
+    for span in find_moments(curve, k=k, overlapping=False, weak=True) if by_head is None else by_head:
+        inside = values[(times >= span.start) & (times <= span.end)]
+        score = float(inside.max(initial=ABSENT))
+        part = SpanPart(source="picture", start=span.start, end=span.end, score=score)
+        spans.append(FusedSpan(start=span.start, end=span.end, score=score, parts=(part,)))
+    return spans
+
+
+def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
+    """Add to the score of a span what other sources say about the same time."""
+    best: dict[Source, FusedSpan] = {}
+    for other in others:
+        source = other.parts[0].source
+        overlaps = min(span.end, other.end) > max(span.start, other.start)
+        if overlaps and source != span.parts[0].source and (source not in best or other.score > best[source].score):
+            best[source] = other
+    total = float(np.logaddexp.reduce([span.score, *(other.score for other in best.values())]))
+    return replace(span, score=total, parts=(*span.parts, *(other.parts[0] for other in best.values())))
+
+
+def _join_together(first: FusedSpan, second: FusedSpan) -> FusedSpan:
+    start, end = max(first.start, second.start), min(first.end, second.end)
+    score, parts = (first.score + second.score) / np.sqrt(2), (*first.parts, *second.parts)
+    if end - start >= MIN_OVERLAP_S:
+        return FusedSpan(start=start, end=end, score=float(score), parts=parts)
+    best = max(first, second, key=lambda span: span.score)
+    return FusedSpan(start=best.start, end=best.end, score=float(score - APART), parts=parts)
+
+
+def _join_sequence(first: FusedSpan, second: FusedSpan) -> FusedSpan:
+    score, parts = (first.score + second.score) / np.sqrt(2), (*first.parts, *second.parts)
+    is_ordered = first.start < second.start and first.end <= second.end
+    return FusedSpan(
+        start=min(first.start, second.start),
+        end=max(first.end, second.end),
+        score=float(score if is_ordered else score - 2 * APART),
+        parts=parts,
+    )

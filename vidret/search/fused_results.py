@@ -1,0 +1,216 @@
+"""Hits and moments of searches of pictures and words together, with their evidence."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.ground.spans import Span
+from vidret.search.candidates import deepen
+from vidret.search.fused_moments import SpanPart, find_fused_spans
+from vidret.search.fusion import (
+    ABSENT,
+    TEXT_SOURCES,
+    TOLERANCE_S,
+    WEAK_SCORE,
+    AnalysedQuery,
+    FusedSearcher,
+    VideoScores,
+)
+from vidret.search.grounding import Grounder
+from vidret.search.locating import RankedVideo, choose_spans
+from vidret.search.searcher import Searcher
+from vidret.search.text_matching import TextMatcher
+from vidret.store.text_store import TextStore
+from vidret.types import Evidence, Hit, LayerWords, Moment, SearchOptions, Segment, Source
+from vidret.video.files import may_exist
+
+MAX_EVIDENCE = 4
+MIN_SHARE = 0.05
+STANDS_OUT = 2.0  # standard deviations below the best moment that another one may score
+
+
+logger = logging.getLogger(__name__)
+
+
+class FusedResults:
+    """Answers text queries from the pictures and the words of one index."""
+
+    def __init__(self, searcher: Searcher, texts: TextStore) -> None:
+        self._searcher, self._texts = searcher, texts
+        self._fused = FusedSearcher(searcher, texts)
+
+    def close(self) -> None:
+        """Close the texts."""
+        self._texts.close()
+
+    def save_baseline(self) -> None:
+        """Measure what unrelated queries reach, and store it with the texts."""
+        self._fused.save_baseline()
+
+    def search(self, query: str, options: SearchOptions) -> list[Hit]:
+        """Return the best videos of a query."""
+        analysed, depth = self._fused.analyse(query), options.candidates
+        while True:
+            ranked = self._fused.rank(analysed, options, depth)
+            hits, missing = self._make_hits(ranked, analysed, options)
+            deeper = deepen(self._searcher.store, options, depth, len(ranked)) if len(hits) < options.k else None
+            if deeper is None:
+                self._searcher.warn_missing(missing)
+                return hits
+            depth = deeper
+
+    def locate(
+        self,
+        query: str,
+        videos: Sequence[RankedVideo],
+        k: int,
+        *,
+        sources: Sequence[Source] | None,
+        grounder: Grounder | None,
+        overlapping: bool,
+        weak: bool,
+    ) -> list[Moment]:
+        """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
+        analysed = self._fused.analyse(query)
+        read = [] if grounder is None else [grounder.read(clause.text) for clause in analysed.structure.clauses]
+        moments: list[Moment] = []
+        for video in videos:
+            scores = self._fused.score_video(analysed, video.video_id, sources)
+            if scores is None or (scores.score < WEAK_SCORE and not weak):
+                continue
+            if grounder is not None:
+                scores.picture_spans = [self._ask_head(grounder, words, video) for words in read]
+            spans = find_fused_spans(scores, analysed.structure, k=k, overlapping=overlapping)
+            best = spans[0].score if spans else ABSENT
+            moments += [
+                Moment(
+                    video=video.video_id,
+                    path=video.path,
+                    start=span.start,
+                    end=span.end,
+                    score=scores.score - (best - span.score),
+                    weak=scores.score < WEAK_SCORE,
+                    by="words" if span.parts[0].match is not None else "curve",
+                    evidence=make_evidence(span.parts, self._fused.matcher),
+                )
+                for span in spans
+                if weak or span.score >= best - STANDS_OUT
+            ]
+        return sorted(moments, key=lambda moment: -moment.score)[:k]
+
+    def _ask_head(self, grounder: Grounder, words: LayerWords, video: RankedVideo) -> list[Span]:
+        try:
+            record = self._searcher.store.video(video.video_id)
+            spans = grounder.answer(words, video.path, record.fingerprint, start=record.start, duration=record.duration)
+        except (DecodeError, StoreError) as error:
+            logger.warning("pictures left out: %s", error)
+            return []
+        return choose_spans(spans, overlapping=False, weak=False)
+
+    def _make_hits(
+        self, ranked: Sequence[VideoScores], query: AnalysedQuery, options: SearchOptions
+    ) -> tuple[list[Hit], list[str]]:
+        """Return each video with a file that exists and passes the filters, and the paths of missing ones."""
+        hits: list[Hit] = []
+        missing: list[str] = []
+        for video in ranked:
+            paths = self._searcher.store.paths([video.video_id], options.filters)[video.video_id]
+            existing = [path for path in paths if may_exist(path)]
+            if existing:
+                hits.append(self._make_hit(video, query, existing))
+            missing += [] if existing else paths
+            if len(hits) == options.k:
+                break
+        return hits, missing
+
+    def _make_hit(self, video: VideoScores, query: AnalysedQuery, paths: Sequence[str]) -> Hit:
+        parts = [part for clause in range(len(query.structure.clauses)) for part in find_parts(video, clause)]
+        evidence = make_evidence(parts, self._fused.matcher)
+        is_word = bool(evidence) and evidence[0].source != "picture"
+        time_s = evidence[0].start if is_word and len(query.structure.clauses) == 1 else video.time_s[0]
+        best: dict[Source, float] = {}
+        for clause in range(len(query.structure.clauses)):
+            for source, score in video.source_scores(clause).items():
+                best[source] = max(best.get(source, ABSENT), score)
+        return Hit(
+            video=video.video_id,
+            path=paths[0],
+            segment=self._find_segment(video, time_s),
+            time=time_s,
+            score=video.score,
+            weak=video.score < WEAK_SCORE,
+            copies=tuple(paths[1:]),
+            why={source: best.get(source, ABSENT) for source in ("picture", *TEXT_SOURCES) if source in best},
+            evidence=evidence,
+        )
+
+    def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
+        """Return the segment that holds a time, or the nearest one."""
+        segments = video.segments
+        if not any(segment.start <= time_s <= segment.end for segment in segments):
+            segments = self._searcher.store.segments(self._searcher.store.video_segments(video.video_id))
+        if not segments:
+            return Segment(video.video_id, 0, time_s, time_s)
+        return min(segments, key=lambda each: max(each.start - time_s, time_s - each.end, 0.0))
+
+
+def check_sources(sources: Sequence[str] | None) -> None:
+    """Check the names of sources.
+
+    Raises:
+        VidretError: One is unknown, or there is none.
+    """
+    known = ("picture", *TEXT_SOURCES)
+    if sources is not None and (not sources or not set(sources) <= set(known)):
+        raise VidretError(f"sources must be some of {', '.join(known)}, got {', '.join(sources) or 'none'}")
+
+
+def find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
+    """Return the best match of each source for a clause: for two clauses, at the time at which they match together."""
+    parts = []
+    is_local = len(video.time_s) > 1
+    time_s = video.time_s[min(clause, len(video.time_s) - 1)]
+    for source in TEXT_SOURCES:
+        own = [
+            each
+            for each in video.texts[clause]
+            if each[0].source == source
+            and (not is_local or _holds(each[0].stored.text.start, each[0].stored.text.end, time_s))
+        ]
+        if own:
+            match, score = max(own, key=lambda each: each[1])
+            text = match.stored.text
+            parts.append(SpanPart(source=source, start=text.start, end=text.end, score=score, match=match))
+    pictures = video.pictures[clause]
+    point = int(np.abs(video.times - time_s).argmin()) if is_local else int(pictures.argmax())
+    if pictures[point] > ABSENT:
+        seen = float(video.times[point])
+        parts.append(SpanPart(source="picture", start=seen, end=seen, score=float(pictures[point])))
+    return parts
+
+
+def _holds(start_s: float, end_s: float, time_s: float) -> bool:
+    return start_s - TOLERANCE_S <= time_s <= end_s + TOLERANCE_S
+
+
+def make_evidence(parts: Sequence[SpanPart], matcher: TextMatcher) -> tuple[Evidence, ...]:
+    """Return the evidence of some matches, best first, with each one's share of the score."""
+    if not parts:
+        return ()
+    weights = np.exp([part.score - max(each.score for each in parts) for part in parts])
+    shares = weights / weights.sum()
+    evidence: list[Evidence] = []
+    for index in np.argsort(-shares, kind="stable")[:MAX_EVIDENCE]:
+        part = parts[index]
+        if shares[index] < MIN_SHARE and evidence:
+            continue
+        text = "" if part.match is None else part.match.stored.text.text
+        marks = () if part.match is None else matcher.mark(text, part.match.stems)
+        evidence.append(
+            Evidence(
+                source=part.source, start=part.start, end=part.end, share=float(shares[index]), text=text, matches=marks
+            )
+        )
+    return tuple(evidence)

@@ -1,0 +1,413 @@
+"""Search of pictures and words together.
+
+Each clause of a query is compared with every source: the pictures, the speech, the on-screen text and the subtitles.
+Scores of different sources become comparable as standard scores: how far above what unrelated queries reach at best in
+this source of this index. Their log-sum-exp is the score of a clause, so that one strong source suffices and two weak
+ones help. Two clauses must hold at the same time, or one after the other.
+
+The best frame stands for a picture. Videos that resemble every query are lowered: the mean score of the unrelated
+queries in a video is subtracted.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64
+
+from vidret.align.baseline import UNRELATED
+from vidret.encode.sentences import load_sentence_encoder
+from vidret.ground.spans import Span
+from vidret.search.candidates import find_candidates
+from vidret.search.clauses import Clause, QueryStructure, make_clause, parse_structure
+from vidret.search.queries import EncodedQuery, parse_query
+from vidret.search.ranking import FrameRanker
+from vidret.search.searcher import Searcher
+from vidret.search.text_matching import TextBaseline, TextMatch, TextMatcher
+from vidret.store.text_store import TextStore
+from vidret.types import SearchOptions, Segment, Source, TextEmbedding, TextSource
+
+TEXT_SOURCES: tuple[TextSource, ...] = ("speech", "screen", "subtitles")
+# Standard deviations that a hint at a source is worth, to that source and against pictures. Without a hint it favours
+# pictures: people who look for words say so, or use the very words.
+HINT = 1.0
+TOLERANCE_S = 0.6  # between a frame and a text that hold together; half the distance of two frames
+COVERED_TEXTS = 60  # of a clause, whose frames are read as well
+MIN_PICTURE_DEVIATION = 0.01
+WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
+ABSENT = -9.0  # the score of what is not there
+DRIFT = 1.25  # growth of the index above which the baseline is measured again
+_BASELINE = "fusion"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionBaseline:
+    """What unrelated queries reach at best in each source of an index: mean and standard deviation.
+
+    ``sizes`` are the numbers of segments and texts that it was measured on.
+    """
+
+    sizes: tuple[int, int]
+    picture_mean: float = 0.0
+    picture_deviation: float = 1.0
+    texts: dict[TextSource, TextBaseline] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AnalysedQuery:
+    """A text query with its structure, and the vectors of its clauses.
+
+    Attributes:
+        structure: Clauses and phrases.
+        embeddings: Each clause, as the encoder embeds it for pictures.
+        vectors: Each clause, as a sentence vector for words.
+        negatives: Negative terms, as the encoder embeds them.
+    """
+
+    structure: QueryStructure
+    embeddings: Sequence[TextEmbedding]
+    vectors: Float32[np.ndarray, "clause dim"]
+    negatives: Sequence[TextEmbedding] = ()
+
+
+@dataclass(slots=True, eq=False)
+class VideoScores:
+    """How well one video matches each clause over time.
+
+    Attributes:
+        video_id: Id of the video.
+        times: Points in time, in seconds, rising.
+        pictures: Standard score of the pictures by clause and point.
+        texts: The matching texts of each clause with their standard scores, best first.
+        segments: The segments of the frames that were compared.
+        score: The score of the video.
+        time_s: Where it matches best, by clause.
+        picture_spans: What a grounding head found for each clause; None without a head.
+    """
+
+    video_id: int
+    times: Float64[np.ndarray, " point"]
+    pictures: Float[np.ndarray, "clause point"]
+    texts: list[list[tuple[TextMatch, float]]]
+    segments: list[Segment]
+    score: float = ABSENT
+    time_s: tuple[float, ...] = ()
+    picture_spans: list[list[Span]] | None = None
+
+    def source_scores(self, clause: int) -> dict[Source, float]:
+        """Return the best standard score of each source for a clause."""
+        best: dict[Source, float] = {"picture": float(self.pictures[clause].max(initial=ABSENT))}
+        for match, score in self.texts[clause]:
+            best[match.source] = max(best.get(match.source, ABSENT), score)
+        return best
+
+    def curve(self, clause: int) -> Float[np.ndarray, " point"]:
+        """Return the score of a clause at each point, all sources together."""
+        by_source = {match.source: np.full(len(self.times), ABSENT) for match, _ in self.texts[clause]}
+        for match, score in self.texts[clause]:
+            text = match.stored.text
+            first = np.searchsorted(self.times, text.start - TOLERANCE_S)
+            last = np.searchsorted(self.times, text.end + TOLERANCE_S, side="right")
+            scores = by_source[match.source][first:last]
+            np.maximum(scores, score, out=scores)
+        total: Float[np.ndarray, " point"] = np.logaddexp.reduce([self.pictures[clause], *by_source.values()], axis=0)
+        return total
+
+    def combine(self, structure: QueryStructure) -> None:
+        """Set ``score`` and ``time_s``."""
+        if structure.relation is None:
+            best = self.source_scores(0)
+            self.score = float(np.logaddexp.reduce(list(best.values())))
+            self.time_s = (float(self.times[self.curve(0).argmax()]),)
+            return
+        first, second = self.curve(0), self.curve(1)
+        if structure.relation == "together":
+            point = int((first + second).argmax())
+            before = point
+        elif len(first) == 1:
+            before = point = 0
+        else:
+            reached = np.maximum.accumulate(first)[:-1]
+            point = int((reached + second[1:]).argmax()) + 1
+            before = int(first[:point].argmax())
+        self.score = float(first[before] + second[point]) / np.sqrt(2)
+        self.time_s = float(self.times[before]), float(self.times[point])
+
+
+class FusedSearcher:
+    """Searches the pictures and the words of one index."""
+
+    def __init__(self, searcher: Searcher, texts: TextStore) -> None:
+        self._searcher, self.texts = searcher, texts
+        self.matcher = TextMatcher(texts)
+        self._baseline: FusionBaseline | None = None
+        self._contents: tuple[int, dict[str, int]] | None = None
+
+    def analyse(self, query: str) -> AnalysedQuery:
+        """Return a text query with its structure and vectors."""
+        structure = parse_structure(query)
+        negatives = parse_query(query)[1]
+        texts = self._searcher.encoder.encode_text([*(clause.text for clause in structure.clauses), *negatives])
+        num_clauses = len(structure.clauses)
+        return AnalysedQuery(
+            structure=structure,
+            embeddings=texts[:num_clauses],
+            vectors=load_sentence_encoder().encode([clause.content for clause in structure.clauses]),
+            negatives=texts[num_clauses:],
+        )
+
+    def rank(self, query: AnalysedQuery, options: SearchOptions, depth: int) -> list[VideoScores]:
+        """Return the candidate videos, best first; for ``depth`` see ``find_candidates``."""
+        sources = options.sources or ("picture", *TEXT_SOURCES)
+        matches = self._match_texts(query, sources)
+        ids: list[np.ndarray] = []
+        if "picture" in sources and not query.structure.phrases:
+            encoded = [EncodedQuery(positive=embedding) for embedding in query.embeddings]
+            count = len(encoded)
+            ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count)
+        ids.append(self._cover(matches))
+        videos = self._score(query, np.unique(np.concatenate(ids)), matches, sources)
+        excluded = self._exclude(query)
+        kept = [video for video in videos if video.video_id not in excluded]
+        return sorted(kept, key=lambda video: -video.score)
+
+    def score_video(
+        self, query: AnalysedQuery, video_id: int, sources: Sequence[Source] | None = None
+    ) -> VideoScores | None:
+        """Return the scores of all of one video; None if nothing of it is stored."""
+        chosen = sources or ("picture", *TEXT_SOURCES)
+        matches = self._match_texts(query, chosen)
+        own = [[each for each in clause if each[0] == video_id] for clause in matches]
+        ids = np.array(self._searcher.store.video_segments(video_id), np.int64)
+        return next((video for video in self._score(query, ids, own, chosen) if video.video_id == video_id), None)
+
+    # Words
+
+    def _match_texts(self, query: AnalysedQuery, sources: Sequence[Source]) -> list[list[tuple[int, TextMatch, float]]]:
+        """Return, for each clause, (video id, text, standard score), best first."""
+        clauses, contents = query.structure.clauses, self._video_ids()
+        found = self.matcher.find(clauses, query.vectors, query.structure.phrases)
+        scored = []
+        for clause, matches in zip(clauses, found, strict=True):
+            rows = [
+                (contents[match.stored.fingerprint], match, self._standardise(clause, match))
+                for match in matches
+                if match.source in sources and match.stored.fingerprint in contents
+            ]
+            scored.append(sorted(rows, key=lambda row: -row[2]))
+        return scored
+
+    def _standardise(self, clause: Clause, match: TextMatch) -> float:
+        baseline = self.baseline.texts.get(match.source)
+        score = ABSENT if baseline is None else baseline.standardise(match.cosine, match.cover)
+        return score + (HINT if hints_at(clause, match.source) else 0.0)
+
+    def _video_ids(self) -> dict[str, int]:
+        generation = self._searcher.store.generation
+        if self._contents is None or self._contents[0] != generation:
+            self._contents = generation, self._searcher.store.contents()
+        return self._contents[1]
+
+    def _cover(self, matches: Sequence[Sequence[tuple[int, TextMatch, float]]]) -> np.ndarray:
+        """Return the segments of the pictures that are seen while the best texts are said or shown."""
+        spans = defaultdict[int, list[tuple[float, float]]](list)
+        for clause in matches:
+            for video_id, match, _ in clause[:COVERED_TEXTS]:
+                spans[video_id].append((match.stored.text.start, match.stored.text.end))
+        covered = []
+        for video_id, own in spans.items():
+            ids = self._searcher.store.video_segments(video_id)
+            for row, segment in zip(ids, self._searcher.store.segments(ids), strict=True):
+                if any(start <= segment.end and end >= segment.start for start, end in own):
+                    covered.append(row)
+        return np.array(covered, np.int64)
+
+    def _exclude(self, query: AnalysedQuery) -> set[int]:
+        """Return the videos in which a negative term is said or shown."""
+        contents = self._video_ids()
+        return {
+            contents[each] for term in query.negatives for each in self.matcher.holds(term.text) if each in contents
+        }
+
+    # Scores
+
+    def _score(
+        self,
+        query: AnalysedQuery,
+        ids: np.ndarray,
+        matches: Sequence[Sequence[tuple[int, TextMatch, float]]],
+        sources: Sequence[Source],
+    ) -> list[VideoScores]:
+        stored = self._searcher.reranker.read(FrameRanker(), ids)
+        num_clauses = len(query.structure.clauses)
+        texts: dict[int, list[list[tuple[TextMatch, float]]]] = {}
+        for index, clause in enumerate(matches):
+            for video_id, match, score in clause:
+                texts.setdefault(video_id, [[] for _ in range(num_clauses)])[index].append((match, score))
+        members = defaultdict[int, list[int]](list)
+        for row, segment in enumerate(stored.segments):
+            members[segment.video].append(row)
+        videos = []
+        for video_id in {**members, **texts}:
+            own = texts.get(video_id, [[] for _ in range(num_clauses)])
+            if query.structure.phrases and not any(own):
+                continue
+            rows = sorted(members[video_id], key=lambda row: stored.segments[row].start)
+            times, pictures = self._score_pictures(
+                query, [stored.frames[row] for row in rows], [stored.times[row] for row in rows]
+            )
+            if "picture" not in sources:
+                pictures = np.full_like(pictures, ABSENT)
+            video = _make_scores(video_id, times, pictures, own, [stored.segments[row] for row in rows])
+            if video is not None:
+                video.combine(query.structure)
+                videos.append(video)
+        return videos
+
+    def _score_pictures(
+        self,
+        query: AnalysedQuery,
+        frames: Sequence[Float32[np.ndarray, "_frame dim"]],
+        times: Sequence[Float64[np.ndarray, " _frame"]],
+    ) -> tuple[Float64[np.ndarray, " frame"], Float[np.ndarray, "clause frame"]]:
+        """Return frame times and the standard scores of a video's frames for each clause."""
+        num_clauses = len(query.embeddings)
+        if not frames:
+            return np.zeros(0), np.zeros((num_clauses, 0))
+        rows = np.concatenate(frames)
+        scores = np.stack([embedding.sentence for embedding in query.embeddings]) @ rows.T
+        for negative in query.negatives:
+            similarities = rows @ negative.sentence
+            scores = scores - np.maximum(0, similarities - similarities.mean())
+        level = float((rows @ self._unrelated.T).max(axis=0).mean())
+        baseline = self.baseline
+        deviation = max(baseline.picture_deviation, MIN_PICTURE_DEVIATION)
+        scores = (scores - level - baseline.picture_mean) / deviation
+        hints = [HINT if clause.source is None else -HINT for clause in query.structure.clauses]
+        return np.concatenate(times), scores + np.array(hints)[:, None]
+
+    # Unrelated queries
+
+    @cached_property
+    def _unrelated(self) -> Float32[np.ndarray, "query dim"]:
+        return np.stack([text.sentence for text in self._searcher.encoder.encode_text(UNRELATED)])
+
+    @property
+    def baseline(self) -> FusionBaseline:
+        """The baseline: as it is stored, or measured now if the index has grown since."""
+        sizes = len(self._searcher.store), len(self.texts)
+        if self._baseline is None:
+            self._baseline = load_baseline(self.texts)
+        known = self._baseline
+        if known is None or any(size > DRIFT * old for size, old in zip(sizes, known.sizes, strict=True)):
+            self._baseline = known = self.measure_baseline()
+        return known
+
+    def measure_baseline(self) -> FusionBaseline:
+        """Search for what has nothing to do with the index, and return what that reaches."""
+        mean, deviation = self._measure_pictures()
+        clauses = [make_clause(text) for text in UNRELATED]
+        vectors = load_sentence_encoder().encode([clause.content for clause in clauses])
+        best: dict[TextSource, list[tuple[float, float]]] = {}
+        for matches in self.matcher.find(clauses, vectors):
+            for source in TEXT_SOURCES:
+                own = [match for match in matches if match.source == source]
+                if own:
+                    scores = max(match.cosine for match in own), max(match.cover for match in own)
+                    best.setdefault(source, []).append(scores)
+        texts = {}
+        for source, pairs in best.items():
+            cosines, covers = np.array(pairs).T
+            texts[source] = TextBaseline(
+                float(cosines.mean()), float(cosines.std()), float(covers.mean()), float(covers.std())
+            )
+        return FusionBaseline(
+            sizes=(len(self._searcher.store), len(self.texts)),
+            picture_mean=mean,
+            picture_deviation=deviation,
+            texts=texts,
+        )
+
+    def save_baseline(self) -> None:
+        """Measure the baseline, and store it beside the texts, unless the index is as large as it was."""
+        known = load_baseline(self.texts)
+        if known is None or known.sizes != (len(self._searcher.store), len(self.texts)):
+            self._baseline = baseline = self.measure_baseline()
+            store_baseline(self.texts, baseline)
+
+    def _measure_pictures(self) -> tuple[float, float]:
+        store = self._searcher.store
+        if not len(store):
+            return 0.0, 1.0
+        options = SearchOptions()
+        best = []
+        queries = [EncodedQuery(positive=TextEmbedding("", vector, vector[None])) for vector in self._unrelated]
+        candidates = find_candidates(store, queries, [options] * len(queries), [options.candidates] * len(queries))
+        for index, ids in enumerate(candidates):
+            stored = self._searcher.reranker.read(FrameRanker(), ids)
+            by_video = defaultdict[int, list[np.ndarray]](list)
+            for segment, frames in zip(stored.segments, stored.frames, strict=True):
+                by_video[segment.video].append((frames @ self._unrelated.T).max(axis=0))
+            peaks = [np.max(rows, axis=0) for rows in by_video.values()]
+            if peaks:
+                best.append(max(float(peak[index] - peak.mean()) for peak in peaks))
+        return float(np.mean(best)), float(np.std(best))
+
+
+def hints_at(clause: Clause, source: TextSource) -> bool:
+    """Return whether a clause hints at a source; subtitles are speech that was written down."""
+    return clause.source is not None and (source == clause.source or (source, clause.source) == ("subtitles", "speech"))
+
+
+def load_baseline(texts: TextStore) -> FusionBaseline | None:
+    """Return the baseline that is stored with the texts of an index; None if there is none."""
+    stored = texts.store.get_meta(_BASELINE)
+    if not stored:
+        return None
+    facts = json.loads(stored)
+    return FusionBaseline(
+        sizes=tuple(facts["sizes"]),
+        picture_mean=facts["picture"][0],
+        picture_deviation=facts["picture"][1],
+        texts={source: TextBaseline(*figures) for source, figures in facts["texts"].items()},
+    )
+
+
+def store_baseline(texts: TextStore, baseline: FusionBaseline) -> None:
+    """Store a baseline with the texts of an index."""
+    figures = {
+        source: [each.cosine_mean, each.cosine_deviation, each.cover_mean, each.cover_deviation]
+        for source, each in baseline.texts.items()
+    }
+    picture = [baseline.picture_mean, baseline.picture_deviation]
+    texts.store.set_meta(_BASELINE, json.dumps({"sizes": baseline.sizes, "picture": picture, "texts": figures}))
+
+
+def _make_scores(
+    video_id: int,
+    times: Float64[np.ndarray, " frame"],
+    pictures: Float[np.ndarray, "clause frame"],
+    texts: list[list[tuple[TextMatch, float]]],
+    segments: list[Segment],
+) -> VideoScores | None:
+    """Return the scores of a video at the times of its frames, and in the middle of texts without frames."""
+    extra = [
+        (match.stored.text.start + match.stored.text.end) / 2
+        for clause in texts
+        for match, _ in clause
+        if not _has_point(times, match.stored.text.start, match.stored.text.end)
+    ]
+    if not len(times) and not extra:
+        return None
+    points = np.concatenate([times, extra])
+    order = np.argsort(points, kind="stable")
+    padded = np.concatenate([pictures, np.full((len(pictures), len(extra)), ABSENT)], axis=1)
+    return VideoScores(video_id, points[order], padded[:, order], texts, segments)
+
+
+def _has_point(times: Float64[np.ndarray, " frame"], start_s: float, end_s: float) -> bool:
+    first = int(np.searchsorted(times, start_s - TOLERANCE_S))
+    return first < len(times) and bool(times[first] <= end_s + TOLERANCE_S)

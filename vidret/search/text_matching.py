@@ -1,0 +1,181 @@
+"""How well timed texts match a clause: by meaning, and by the words that they share with it.
+
+*Cosine* is the inner product of sentence vectors. *Cover* is the share of the clause's words that a text holds, rare
+words counting more, misspelt ones in part, plus a bonus for the words as a phrase. Both are turned into standard scores
+by what unrelated queries reach at best in the same source of the same index, so that the better one of both counts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.search.clauses import Clause
+from vidret.store.text_index import Term
+from vidret.store.text_store import StoredText, TextStore
+from vidret.types import TextSource
+
+TEXTS = 150  # candidates by meaning, and as many by words
+PHRASES = 200  # texts that hold a phrase
+PHRASE_BONUS = 0.5
+STOP_WEIGHT = 0.25
+FUZZY_WEIGHT = 0.9
+MIN_COSINE_DEVIATION, MIN_COVER_DEVIATION = 0.04, 0.06  # of small indexes, in which few queries find anything
+# Words that say little about a text, as Porter's stems.
+_STOP_WORDS = (
+    "a an the of in on at to is are be it its and or with for by from as that thi there which who what where when how "
+    "ha have had wa were will can do doe did no not you your i we he she thei their hi her our my me us so if then "
+    "someon somebodi person peopl one"
+)
+STOP_STEMS = frozenset(_STOP_WORDS.split())
+
+
+@dataclass(frozen=True, slots=True)
+class TextBaseline:
+    """Mean and standard deviation of the best scores of unrelated queries in one source."""
+
+    cosine_mean: float
+    cosine_deviation: float
+    cover_mean: float
+    cover_deviation: float
+
+    def standardise(self, cosine: float, cover: float) -> float:
+        """Return the better of both scores in standard deviations."""
+        by_meaning = (cosine - self.cosine_mean) / max(self.cosine_deviation, MIN_COSINE_DEVIATION)
+        by_words = (cover - self.cover_mean) / max(self.cover_deviation, MIN_COVER_DEVIATION)
+        return max(by_meaning, by_words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextMatch:
+    """A text that may match a clause, with both scores and the stems that it shares with it."""
+
+    stored: StoredText
+    cosine: float
+    cover: float
+    stems: frozenset[str]
+
+    @property
+    def source(self) -> TextSource:
+        """The source of the text."""
+        return self.stored.text.source
+
+
+class TextMatcher:
+    """Finds and scores the texts of one index."""
+
+    def __init__(self, store: TextStore) -> None:
+        self._store = store
+
+    def find(
+        self, clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"], phrases: Sequence[str] = ()
+    ) -> list[list[TextMatch]]:
+        """Return the candidates of each clause; with phrases only texts that hold one of them.
+
+        Args:
+            clauses: The clauses.
+            vectors: The sentence vector of each.
+            phrases: Words that a text must hold next to one another.
+        """
+        nearest = self._store.search(vectors, TEXTS)
+        terms = [self._store.index.terms(clause.content) for clause in clauses]
+        with_phrase = self._find_phrases(phrases) if phrases else None
+        found = []
+        for own_terms, own_nearest in zip(terms, nearest, strict=True):
+            by_words = self._store.find_segments(self._store.index.search(_search_terms(own_terms), TEXTS))
+            ids = np.unique(np.concatenate([own_nearest, by_words]))
+            found.append(ids if with_phrase is None else with_phrase)
+        texts = self._read(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
+        return [
+            self._score([texts[row] for row in ids.tolist() if row in texts], own_terms, vector, phrases)
+            for ids, own_terms, vector in zip(found, terms, vectors, strict=True)
+        ]
+
+    def holds(self, term: str) -> set[str]:
+        """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""
+        ids = self._store.find_segments(self._store.index.find_phrase(term, 1 << 20))
+        return {text.fingerprint for text in self._store.read_segments(ids)}
+
+    def mark(self, text: str, stems: frozenset[str]) -> tuple[tuple[int, int], ...]:
+        """Return the places of the words of a text that have one of these stems, in characters."""
+        return self._store.index.find_words(text, stems - STOP_STEMS or stems)
+
+    def _find_phrases(self, phrases: Sequence[str]) -> np.ndarray:
+        ids = [self._store.find_segments(self._store.index.find_phrase(phrase, PHRASES)) for phrase in phrases]
+        return np.unique(np.concatenate(ids))
+
+    def _read(self, ids: np.ndarray) -> dict[int, tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]]:
+        texts = self._store.read_segments(ids)
+        stems = self._store.index.stems([each.text.text for each in texts])
+        vectors = self._store.vectors([each.id for each in texts])
+        return {each.id: (each, own, vector) for each, own, vector in zip(texts, stems, vectors, strict=True)}
+
+    def _score(
+        self,
+        texts: Sequence[tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]],
+        terms: Sequence[Term],
+        vector: Float32[np.ndarray, " dim"],
+        phrases: Sequence[str],
+    ) -> list[TextMatch]:
+        weights = weigh_terms(terms, len(self._store))
+        phrase_stems = self._store.index.stems(list(phrases))
+        matches = []
+        for stored, stems, text_vector in texts:
+            cover, shared = cover_terms(stems, terms, weights)
+            for phrase in phrase_stems:
+                if holds_phrase(stems, phrase):
+                    cover, shared = max(cover, 1.0 + PHRASE_BONUS), shared | set(phrase)
+            matches.append(
+                TextMatch(stored=stored, cosine=float(text_vector @ vector), cover=cover, stems=frozenset(shared))
+            )
+        return matches
+
+
+def weigh_terms(terms: Sequence[Term], num_texts: int) -> list[float]:
+    """Return the weight of each term: its inverse document frequency as in bm25, stop words a quarter of it."""
+    return [
+        math.log(1 + (max(num_texts - term.num_texts, 0) + 0.5) / (term.num_texts + 0.5))
+        * (STOP_WEIGHT if term.stem in STOP_STEMS else 1.0)
+        for term in terms
+    ]
+
+
+def cover_terms(stems: Sequence[str], terms: Sequence[Term], weights: Sequence[float]) -> tuple[float, set[str]]:
+    """Return the weighted share of terms that a text holds, with the bonus for a phrase, and the stems that match.
+
+    A misspelt word counts by its likeness. Two words of the text may match one term ("file name", "filename").
+    """
+    held = set(stems)
+    joined = {first + second: (first, second) for first, second in pairwise(stems)}
+    covered, shared = 0.0, set()
+    for term, weight in zip(terms, weights, strict=True):
+        if term.stem in held:
+            covered += weight
+            shared.add(term.stem)
+        elif term.stem in joined:
+            covered += weight
+            shared.update(joined[term.stem])
+        else:
+            likeness, stem = max(((term.similar[stem], stem) for stem in held & term.similar.keys()), default=(0.0, ""))
+            if stem:
+                covered += weight * likeness * FUZZY_WEIGHT
+                shared.add(stem)
+    total = sum(weights)
+    cover = covered / total if total > 0 else 0.0
+    words = [term.stem for term in terms]
+    return cover + PHRASE_BONUS * (len(words) > 1 and holds_phrase(stems, words)), shared
+
+
+def holds_phrase(stems: Sequence[str], phrase: Sequence[str]) -> bool:
+    """Return whether a text holds these stems next to one another, in this order."""
+    width = len(phrase)
+    return width > 0 and any(list(stems[i : i + width]) == list(phrase) for i in range(len(stems) - width + 1))
+
+
+def _search_terms(terms: Sequence[Term]) -> list[str]:
+    """Return the terms to look up: all but stop words, unless there is nothing else, with those spelt nearly alike."""
+    kept = [term for term in terms if term.stem not in STOP_STEMS] or list(terms)
+    return [stem for term in kept for stem in (term.stem, *term.similar)]
