@@ -214,6 +214,7 @@ def test_steps_are_round_and_few() -> None:
     assert [chart.time_step(end) for end in (1, 5, 60, 120, 3600, 10800)] == [0.1, 0.5, 5, 10, 300, 900]
 
 
+@pytest.mark.wrong_shapes
 def test_invalid_arguments_are_refused(tmp_path: Path) -> None:
     one, two = np.array([1.0]), np.array([1.0, 2.0])
     for times, scores, end, message in (
