@@ -305,7 +305,7 @@ def _parse_hit(row: dict[str, Any]) -> Hit:
         weak=row["weak"],
         copies=tuple(row["copies"]),
         why=row["why"],
-        evidence=_parse_evidence(row["evidence"]),
+        evidence=_parse_evidence(row.get("evidence", [])),
     )
 
 
