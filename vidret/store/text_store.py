@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from vidret.errors import StoreError
-from vidret.store.records import DEAD_STATES, FileRecord, FileState, NewSegment
+from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
 from vidret.types import SegmentEmbedding, TextSource, TimedText
@@ -92,7 +92,7 @@ class TextStore:
         self._store, self._folder, self._write = store, folder, write
         self._index: TextIndex | None = None
         self._lock = threading.RLock()
-        self._names: _Names | None = None
+        self._fingerprints: dict[int, str] = {}  # of tracks; they never change
         self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
         if write:
             try:
@@ -199,12 +199,13 @@ class TextStore:
 
         Texts that are stored already, by an interrupted run, are left out.
         """
+        numbers = self._store.stored_segments(track.id)
         if track.id not in self._written:
-            self._written[track.id] = {_identity(each.text) for each in self.transcript(track)}
+            self._written[track.id] = {_identity(each.text) for each in self.transcript(track)} if numbers else set()
         known = self._written[track.id]
         rows = {_identity(text): row for row, text in reversed(list(enumerate(texts)))}
         kept = sorted(row for identity, row in rows.items() if identity not in known)
-        first = 1 + max(self._store.stored_segments(track.id), default=-1)
+        first = 1 + max(numbers, default=-1)
         segments = [
             NewSegment(
                 track.id, first + offset, texts[row].start, texts[row].end, _embed(vectors[row]), _pack(texts[row])
@@ -344,40 +345,32 @@ class TextStore:
 
         Lost ones are left out, and those of tracks that are still hidden.
         """
-        hidden = self._read_names().hidden
         pairs = [divmod(int(each), MAX_TEXTS) for each in text_ids]
-        return self._store.find_segments([pair for pair in pairs if pair[0] not in hidden])
+        paths = self._store.paths(sorted({track_id for track_id, _ in pairs}))
+        return self._store.find_segments([pair for pair in pairs if paths[pair[0]]])
 
     def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
         """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
         stored = self._store.read(ids)
-        fingerprints = self._read_names().fingerprints
+        fingerprints = {video: self._find_fingerprint(video) for video in {each.video for each in stored.segments}}
         return [
-            _unpack(int(row), data, fingerprints[segment.video])
+            _unpack(int(row), data, fingerprint)
             for row, segment, data in zip(stored.ids, stored.segments, stored.tokens, strict=True)
-            if segment.video in fingerprints
+            if (fingerprint := fingerprints[segment.video])
         ]
 
     def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
         """Return the sentence vectors of texts, in the order given."""
         return self._store.vectors(ids).astype(np.float32)
 
-    def _read_names(self) -> "_Names":
-        generation = self._store.generation
-        if self._names is None or self._names.generation != generation:
-            fingerprints = {video: key.partition(" ")[0] for video, key in self._store.fingerprints().items()}
-            hidden = {record.video for state in DEAD_STATES for record in self._store.files(state=state)}
-            self._names = _Names(generation, fingerprints, hidden)
-        return self._names
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """The fingerprints of all tracks' contents by the track's id, and the tracks that no search may find."""
-
-    generation: int
-    fingerprints: dict[int, str]
-    hidden: set[int | None]
+    def _find_fingerprint(self, track_id: int) -> str:
+        """Return the fingerprint of a track's content, '' if the track is gone or damaged."""
+        if track_id not in self._fingerprints:
+            try:
+                self._fingerprints[track_id] = self._store.video(track_id).fingerprint.partition(" ")[0]
+            except StoreError:
+                return ""
+        return self._fingerprints[track_id]
 
 
 def _open_index(path: Path, *, write: bool) -> TextIndex:
