@@ -68,7 +68,7 @@ def test_words_are_merged_and_found(one: Path, two: Path, tmp_path: Path) -> Non
     assert search(tmp_path / "out", "plums") == ["blue plum"]
     assert find_damaged_texts(tmp_path / "out", repair=False) == []
     with TextStore.open(tmp_path / "out") as texts:
-        (row,) = texts.search(random_vectors(make_texts(["green pear"])), 1)[0]
+        (row,) = texts.search(random_vectors(make_texts(["green pear"])), 1)[0].tolist()
         assert texts.read_segments([row])[0].text == make_texts(["red apple", "green pear"])[1]
         np.testing.assert_allclose(texts.vectors([row]), random_vectors(make_texts(["green pear"])), atol=1e-3)
     before = read_words(tmp_path / "out")
