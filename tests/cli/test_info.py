@@ -80,6 +80,6 @@ def test_words_are_counted_listed_and_checked(run: Runner, index: Path) -> None:
     code, out, err = run("info", "--index", index, "--check")
     assert code == 1
     assert out.startswith("words: text 0 of speech of ")
-    assert "1 damages in the words" in err
+    assert "1 damaged parts of the words" in err
     assert run("info", "--index", index, "--repair")[0] == 0
     assert run("info", "--index", index, "--check")[0] == 0

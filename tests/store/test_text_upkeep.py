@@ -52,6 +52,9 @@ def test_texts_are_counted_and_notes_are_listed(index: Path, tmp_path: Path) -> 
         assert (list_notes(store), count_texts(tmp_path / "none")) == ([], [])
     assert find_damaged_texts(tmp_path / "none", repair=True) == []
     assert not (tmp_path / "none" / "words").exists()
+    (tmp_path / "none" / "words").mkdir()
+    (tmp_path / "none" / "words" / "catalog.sqlite").touch()
+    assert find_damaged_texts(tmp_path / "none", repair=True) == [], "of a writer that was killed at once"
 
 
 def test_a_transcript_is_in_order_of_time(index: Path) -> None:
@@ -143,3 +146,12 @@ def test_texts_that_the_full_text_index_lacks_are_found(index: Path) -> None:
     with TextStore.open(index, write=True) as texts:
         texts.index.add([(1 << 40, "of a killed writer")])
     assert find_damaged_texts(index, repair=False) == []
+
+
+def test_writing_a_new_track_reads_no_others(index: Path) -> None:
+    texts = make_texts(["four plums"])
+    with create_words(index) as store:
+        store.store.fingerprints = lambda: pytest.fail("reads all tracks")
+        track = store.begin("c", "speech", "model", duration_s=2.0)
+        store.add(track, texts, random_vectors(texts), until_s=2.0)
+        store.finish(track)

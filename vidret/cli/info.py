@@ -148,5 +148,5 @@ def print_damaged_words(index: Path, *, repair: bool) -> bool:
     for reason in damage:
         print(sanitize(f"words: {reason}"))
     if damage:
-        print_message(f"{len(damage)} damages in the words{', to be read again or rebuilt' if repair else ''}")
+        print_message(f"{len(damage)} damaged parts of the words{', to be read again or rebuilt' if repair else ''}")
     return bool(damage)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from vidret.errors import StoreError, VidretError
-from vidret.store.creation import CATALOG
+from vidret.store.creation import FEATURES
 from vidret.store.database import REPAIR
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
@@ -97,7 +97,7 @@ def find_damaged_texts(index: str | os.PathLike[str], *, repair: bool) -> list[s
         StoreError: The catalog is damaged and is not to be repaired, or cannot be; or another process writes.
     """
     folder = Path(index) / FOLDER
-    if not (folder / CATALOG).exists():
+    if not (folder / FEATURES).exists():  # nothing was ever stored; its creation may have been interrupted
         return []
     lost_rows = Store.repair_catalog(folder) if repair else []
     with TextStore.open(index) as texts:
