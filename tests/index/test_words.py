@@ -12,6 +12,7 @@ import pytest
 from tests.fakes import ColourEncoder
 from tests.index.samples import read_contents
 from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
+from tests.words import add_words
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
 from vidret.index.words import read_options
@@ -61,13 +62,12 @@ def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
     ]
 
 
-def test_words_are_added_later_without_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_added_later_without_encoding(tmp_path: Path) -> None:
     film = write_worded(tmp_path / "films" / "a.mp4", ("", 2.0))
     Engine(tmp_path / "index", ColourEncoder()).index([film.parent])
     assert not (tmp_path / "index" / "words").exists()
     before = read_contents(tmp_path / "index")
     engine = Engine(tmp_path / "index", UnusedEncoder())
-    monkeypatch.setattr(engine, "_check_models", lambda: None)
     write_sidecar(film, "Good morning.")
     report = engine.index([film.parent], words=SUBTITLES_ONLY)
     assert (report.unchanged, report.encoded, report.linked, report.texts) == (1, 0, 0, {"subtitles": 1})
@@ -77,6 +77,12 @@ def test_words_are_added_later_without_encoding(tmp_path: Path, monkeypatch: pyt
     assert engine.index([film.parent]).texts == {"subtitles": 1}
     assert [text.text for text in read_words(tmp_path / "index")["subtitles"][1]] == ["Good night, and good luck."]
     assert read_contents(tmp_path / "index") == before
+
+
+def test_the_options_of_a_merged_index_are_those_of_its_tracks(tmp_path: Path) -> None:
+    assert read_options(tmp_path) is None
+    add_words(tmp_path, "sha256-1", ["hello"], model="base")
+    assert read_options(tmp_path) == WordsOptions(sources=("speech",), speech_model="base")
 
 
 def test_words_follow_a_moved_file_and_are_pruned_with_it(tmp_path: Path) -> None:

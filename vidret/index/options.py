@@ -30,7 +30,7 @@ class IndexOptions:
         retry_failed: Read failed files again even if they are unchanged, and words that could not be read.
         prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
         words: Which words are read besides the pictures; None for none. Not on Ray.
-        check: Called before the first file is read; its exception ends the run. Not called if there is nothing to read.
+        check: Called before the first file is encoded, if any has to be; its exception ends the run.
         on_progress: Called from the thread of the caller a few times per second.
     """
 

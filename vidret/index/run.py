@@ -50,7 +50,7 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
     run_state.plan(files)
     if not run_state.jobs:
         return run_state.close(prune_below=options.prune_below)
-    if options.check is not None:
+    if options.check is not None and not all(job.is_stored for job in run_state.jobs):
         options.check()
     if run_state.words is not None:
         run_state.words.check_models()

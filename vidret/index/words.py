@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.store.store import Store
 from vidret.store.text_store import FOLDER, TextStore, TextTrack, make_key
-from vidret.timed_text.options import WordsOptions
+from vidret.timed_text.options import SOURCES, WordsOptions
 from vidret.timed_text.screen import similar
+from vidret.timed_text.speech import BUNDLED
 from vidret.types import TextSource, TimedText
 from vidret.video.pool import ReadTexts, WordsRequest
 from vidret.video.subtitle_tracks import Sidecars, digest_sidecars
@@ -40,8 +41,12 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if not TextStore.exists(index):
         return None
     with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
-        known = store.get_meta(_OPTIONS)
-    return WordsOptions() if known is None else WordsOptions.from_json(str(known))
+        known, keys = store.get_meta(_OPTIONS), [record.path for record in store.files(state="done")]
+    if known is not None:
+        return WordsOptions.from_json(str(known))
+    models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
+    sources = tuple(source for source in SOURCES if source in models) or SOURCES
+    return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED))
 
 
 def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | None) -> WordsOptions | None:
