@@ -6,7 +6,7 @@ by what unrelated queries reach at best in the same source of the same index, so
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -85,7 +85,8 @@ class TextMatcher:
         with_phrase = self._find_phrases(phrases) if phrases else None
         found = []
         for own_terms, own_nearest in zip(terms, nearest, strict=True):
-            by_words = self._store.find_segments(self._store.index.search(_search_terms(own_terms), TEXTS))
+            searched = [*_search_terms(own_terms), *self._join(pairwise(term.stem for term in own_terms)).values()]
+            by_words = self._store.find_segments(self._store.index.search(searched, TEXTS))
             ids = np.unique(np.concatenate([own_nearest, by_words]))
             found.append(ids if with_phrase is None else with_phrase)
         texts = self._read(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
@@ -122,9 +123,13 @@ class TextMatcher:
     ) -> list[TextMatch]:
         weights = weigh_terms(terms, len(self._store))
         phrase_stems = self._store.index.stems(list(phrases))
+        # Stemming is dear, so only pairs that begin as a term does are joined.
+        beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
+        pairs = {pair for _, stems, _ in texts for pair in pairwise(stems) if pair[0] in beginnings}
+        compounds = self._join([*pairs, *pairwise(term.stem for term in terms)])
         matches = []
         for stored, stems, text_vector in texts:
-            cover, shared = cover_terms(stems, terms, weights)
+            cover, shared = cover_terms(stems, terms, weights, compounds)
             for phrase in phrase_stems:
                 if holds_phrase(stems, phrase):
                     cover, shared = max(cover, 1.0 + PHRASE_BONUS), shared | set(phrase)
@@ -132,6 +137,12 @@ class TextMatcher:
                 TextMatch(stored=stored, cosine=float(text_vector @ vector), cover=cover, stems=frozenset(shared))
             )
         return matches
+
+    def _join(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Return the stem of the compound of each two words."""
+        words = list(pairs)
+        stems = self._store.index.stems([first + second for first, second in words]) if words else []
+        return {pair: own[0] for pair, own in zip(words, stems, strict=True) if len(own) == 1}
 
 
 def weigh_terms(terms: Sequence[Term], num_texts: int) -> list[float]:
@@ -143,30 +154,41 @@ def weigh_terms(terms: Sequence[Term], num_texts: int) -> list[float]:
     ]
 
 
-def cover_terms(stems: Sequence[str], terms: Sequence[Term], weights: Sequence[float]) -> tuple[float, set[str]]:
+def cover_terms(
+    stems: Sequence[str],
+    terms: Sequence[Term],
+    weights: Sequence[float],
+    compounds: Mapping[tuple[str, str], str] | None = None,
+) -> tuple[float, set[str]]:
     """Return the weighted share of terms that a text holds, with the bonus for a phrase, and the stems that match.
 
-    A misspelt word counts by its likeness. Two words of the text may match one term ("file name", "filename").
+    A misspelt word counts by its likeness. Two words of the text may match one term ("file name", "filename"), and two
+    terms one word: ``compounds`` are the stems of two words written as one.
     """
-    held = set(stems)
-    joined = {first + second: (first, second) for first, second in pairwise(stems)}
-    covered, shared = 0.0, set()
+    held, compounds = set(stems), compounds or {}
+    matching: dict[str, tuple[str, ...]] = {compounds[pair]: pair for pair in pairwise(stems) if pair in compounds}
+    for pair in pairwise(term.stem for term in terms):
+        if compounds.get(pair) in held:
+            matching |= dict.fromkeys(pair, (compounds[pair],))
+    covered, shared = 0.0, set[str]()
     for term, weight in zip(terms, weights, strict=True):
-        if term.stem in held:
-            covered += weight
-            shared.add(term.stem)
-        elif term.stem in joined:
-            covered += weight
-            shared.update(joined[term.stem])
-        else:
-            likeness, stem = max(((term.similar[stem], stem) for stem in held & term.similar.keys()), default=(0.0, ""))
-            if stem:
-                covered += weight * likeness * FUZZY_WEIGHT
-                shared.add(stem)
+        likeness, own = _match_term(term, held, matching)
+        covered += weight * likeness
+        shared.update(own)
     total = sum(weights)
     cover = covered / total if total > 0 else 0.0
     words = [term.stem for term in terms]
     return cover + PHRASE_BONUS * (len(words) > 1 and holds_phrase(stems, words)), shared
+
+
+def _match_term(term: Term, held: Set[str], compounds: Mapping[str, tuple[str, ...]]) -> tuple[float, tuple[str, ...]]:
+    """Return how far a text holds a term, in 0..1, and the stems of the text that match it."""
+    if term.stem in held:
+        return 1.0, (term.stem,)
+    if term.stem in compounds:
+        return 1.0, compounds[term.stem]
+    likeness, stem = max(((term.similar[stem], stem) for stem in held & term.similar.keys()), default=(0.0, ""))
+    return (FUZZY_WEIGHT * likeness, (stem,)) if stem else (0.0, ())
 
 
 def holds_phrase(stems: Sequence[str], phrase: Sequence[str]) -> bool:
