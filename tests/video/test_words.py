@@ -104,3 +104,22 @@ def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("screen", "failed: ValueError: no engine"),
         ("speech", "speech model must be tiny.en or a folder while HF_HUB_OFFLINE is set, got nowhere"),
     ]
+
+
+def test_sound_that_ends_too_early_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Recogniser:
+        def transcribe(self, audio: Iterator[Any], **_options: object) -> Iterator[tuple[float, list[TimedText]]]:
+            yield sum(len(samples) for samples in audio) / 16000, []
+
+    def read_half(*_args: object, **_options: object) -> Iterator[tuple[float, Any]]:
+        yield 0.0, np.zeros(16000, np.float32)
+
+    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Recogniser())
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 5.0), silence=True))
+    sent: list[dict[str, Any]] = []
+    request = {"speech": {"model": "tiny.en", "start_s": 0.0}}
+    WordsReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
+    monkeypatch.setattr(words_module, "read_audio", read_half)
+    WordsReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
+    notes = [each["note"] for each in sent if each["kind"] == "texts_end"]
+    assert notes == ["", "only 1 s of 5 s of sound could be read"]

@@ -55,6 +55,20 @@ def read_audio(
             raise DecodeError(path, "no sound could be decoded")
 
 
+def find_sound_end(path: str) -> float:
+    """Return when the first audio track ends as its container declares, in seconds on a player's clock; 0 if unknown.
+
+    Raises:
+        DecodeError: The file cannot be opened.
+    """
+    with open_file(path) as file, open_container(path, file) as container:
+        stream = next(iter(container.streams.audio), None)
+        if stream is None or stream.duration is None or stream.time_base is None:
+            return 0.0
+        end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        return end_s - (container.start_time or 0) / _TICKS_PER_S
+
+
 def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable[[], None]) -> Iterator[Any]:
     """Yield (seconds or None, samples) of each decoded frame, resampled."""
     resampler = av.AudioResampler(format=_FORMAT, layout="mono", rate=sample_rate)

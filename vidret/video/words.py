@@ -22,7 +22,7 @@ from vidret.timed_text.speech import SAMPLE_RATE, SpeechRecogniser
 from vidret.timed_text.subtitles import MAX_BYTES, find_language, parse_subtitles
 from vidret.types import Picture, TextSource, TimedText
 from vidret.video import wire
-from vidret.video.audio import read_audio
+from vidret.video.audio import find_sound_end, read_audio
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
 from vidret.video.sampling import Cut
@@ -30,6 +30,7 @@ from vidret.video.subtitle_tracks import read_tracks
 
 TEXTS_AT_ONCE = 500  # in a message
 MAX_PROBLEMS = 5  # in a note
+_MISSING_TOLERANCE_S = 2.0
 _PASSED_ON = (BrokenPipeError, UnreachableError)  # the parent is gone; the file may be read later
 
 
@@ -149,12 +150,20 @@ class WordsReader:
         pieces = read_audio(self._info.path, SAMPLE_RATE, start_s=start_s, heartbeat=self._heartbeat)
         first = next(pieces, None)
         if first is None:
-            return ""
+            return self._describe_sound(start_s)
         recogniser = _load_recogniser(self._request["speech"]["model"])
-        audio = _trim(first, pieces, start_s)
+        audio, until_s = _trim(first, pieces, start_s), start_s
         for until_s, texts in recogniser.transcribe(audio, start_s=max(first[0], start_s), heartbeat=self._heartbeat):
             self._send_texts("speech", until_s, texts)
-        return ""
+        return self._describe_sound(until_s)
+
+    def _describe_sound(self, until_s: float) -> str:
+        """Return a note if the sound ends before the pictures and before its declared end, as in a damaged file."""
+        if until_s > self._info.duration - _MISSING_TOLERANCE_S:
+            return ""
+        end_s = find_sound_end(self._info.path)
+        is_short = until_s < end_s - _MISSING_TOLERANCE_S
+        return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
 
     def _read_subtitles(self) -> str:
         found = read_tracks(self._info.path, self._heartbeat)
