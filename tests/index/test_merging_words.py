@@ -10,8 +10,10 @@ from tests.store.samples import add_video, create
 from tests.words import add_words, create_words, make_texts, random_vectors
 from vidret.index.merging import merge_indexes
 from vidret.index.merging.words import TextMerge
+from vidret.index.words import OPTIONS, read_options
 from vidret.store.text_store import TextStore
 from vidret.store.text_upkeep import find_damaged_texts
+from vidret.timed_text.options import WordsOptions
 from vidret.types import TextSource
 
 Contents = dict[tuple[str, TextSource, str], tuple[bool, float, str, list[str]]]
@@ -131,6 +133,17 @@ def test_words_with_other_vectors_are_noted(one: Path, tmp_path: Path) -> None:
     (note,) = merge_indexes([one, two], tmp_path / "out").notes
     assert note.startswith(f"{two}: its words are not copied: ")
     assert read_words(tmp_path / "out") == read_words(one)
+
+
+def test_the_options_of_the_first_index_are_kept(one: Path, two: Path, tmp_path: Path) -> None:
+    for index, options in ((one, WordsOptions(sources=("speech",))), (two, WordsOptions(sources=("screen",)))):
+        with create_words(index) as texts:
+            texts.store.set_meta(OPTIONS, options.to_json())
+    (note,) = merge_indexes([one, two], tmp_path / "out").notes
+    assert note.startswith(f"{two}: its words were read with other options than those of {one}")
+    assert read_options(tmp_path / "out") == WordsOptions(sources=("speech",))
+    merge_indexes([two], one)
+    assert read_options(one) == WordsOptions(sources=("speech",))
 
 
 @pytest.mark.parametrize("num_calls", [0, 1, 2, 3])

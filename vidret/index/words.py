@@ -16,7 +16,7 @@ from vidret.types import TextSource, TimedText
 from vidret.video.pool import ReadTexts, WordsRequest
 from vidret.video.subtitle_tracks import Sidecars, digest_sidecars
 
-_OPTIONS = "words"  # the metadata key
+OPTIONS = "words"  # the metadata key
 _TOLERANCE_S = 0.01
 _SEGMENTS_PER_SPEECH = 4
 
@@ -30,8 +30,8 @@ def open_words(
         yield None
         return
     with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
-        if store.store.get_meta(_OPTIONS) != options.to_json():
-            store.store.set_meta(_OPTIONS, options.to_json())
+        if store.store.get_meta(OPTIONS) != options.to_json():
+            store.store.set_meta(OPTIONS, options.to_json())
         yield WordsRun(store, options, retry_failed=retry_failed)
         store.save()
 
@@ -41,7 +41,7 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if not TextStore.exists(index):
         return None
     with Store.open(os.path.join(index, FOLDER)) as store:  # noqa: PTH118
-        known, keys = store.get_meta(_OPTIONS), [record.path for record in store.files(state="done")]
+        known, keys = store.get_meta(OPTIONS), [record.path for record in store.files(state="done")]
     if known is not None:
         return WordsOptions.from_json(str(known))
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.errors import StoreError
+from vidret.index.words import OPTIONS
 from vidret.store.text_store import TextStore, TextTrack
 from vidret.types import TimedText
 
@@ -67,6 +68,7 @@ class TextMerge:
         with TextStore.create(
             self._target, encoder=store.encoder_name, fingerprint=store.encoder_fingerprint, dim=store.dim
         ) as target:
+            self._copy_options(target)
             for job in self.jobs:
                 self._copy(target, job)
                 self._on_advance(1)
@@ -82,6 +84,22 @@ class TextMerge:
                     f"they have vectors of {name}, and the merged index has vectors of {encoders[0][1]}"
                 )
         return [texts for texts, encoder in zip(indexes, encoders, strict=True) if encoder[0] == encoders[0][0]]
+
+    def _copy_options(self, target: TextStore) -> None:
+        """Let the next run read further words as those of the first index were read; note the others."""
+        indexes = [target, *dict.fromkeys(job.source for job in self.jobs)]
+        options = [(each, str(known)) for each in indexes if (known := each.store.get_meta(OPTIONS)) is not None]
+        if not options:
+            return
+        (first, chosen), *others = options
+        if first is not target:
+            target.store.set_meta(OPTIONS, chosen)
+        self.notes += [
+            f"{each.store.path.parent}: its words were read with other options than those of "
+            f"{first.store.path.parent}, which the merged index has"
+            for each, other in others
+            if other != chosen
+        ]
 
     def _copy(self, target: TextStore, job: TrackCopyJob) -> None:
         """Copy a track; one with damaged texts is left for the next indexing run to read again."""
