@@ -123,3 +123,23 @@ def test_sound_that_ends_too_early_is_noted(tmp_path: Path, monkeypatch: pytest.
     WordsReader(info, request, send=sent.append, heartbeat=lambda: None).read_rest()
     notes = [each["note"] for each in sent if each["kind"] == "texts_end"]
     assert notes == ["", "only 1 s of 5 s of sound could be read"]
+
+
+def test_resumed_speech_starts_at_the_exact_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[float, int]] = []
+
+    class Recogniser:
+        def transcribe(
+            self, audio: Iterator[Any], *, start_s: float, **_options: object
+        ) -> Iterator[tuple[float, list[TimedText]]]:
+            heard.append((start_s, sum(len(samples) for samples in audio)))
+            yield start_s, []
+
+    monkeypatch.setattr(words_module, "_load_recogniser", lambda _model: Recogniser())
+    info = probe(write_worded(tmp_path / "a.mp4", ("", 4.0), silence=True))
+    for start_s in (0.0, 1.25):
+        request = {"speech": {"model": "tiny.en", "start_s": start_s}}
+        WordsReader(info, request, send=lambda _header: None, heartbeat=lambda: None).read_rest()
+    (first_s, num_first), (second_s, num_second) = heard
+    assert (first_s, second_s) == (0.0, 1.25)
+    assert num_first - num_second == 1.25 * 16000
