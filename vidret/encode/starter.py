@@ -241,7 +241,8 @@ def load_sentence_model(path: Path) -> tuple[Any, MiniLM]:
 
 def embed_words(tokenizer: Any, model: MiniLM, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the last layer's states (text, word, dim) and a mask (text, word), False where a word is padding."""
-    encoded = tokenizer.encode_batch(texts)
+    # Lone surrogates, of invalid file names and arguments, are no text for the tokenizer.
+    encoded = tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
     for text, encoding in zip(texts, encoded, strict=True):
         if encoding.overflowing:
             logger.warning("only the first %d word pieces are read of: %.60s...", CONTEXT_LENGTH, text)

@@ -150,7 +150,8 @@ class FusedResults:
         """Return the segment that holds a time, or the nearest one."""
         segments = video.segments
         if not any(segment.start <= time_s <= segment.end for segment in segments):
-            segments = self._searcher.store.segments(self._searcher.store.video_segments(video.video_id))
+            ids = self._searcher.store.video_segments(video.video_id)
+            segments = list(self._searcher.store.intact_segments(ids).values())
         if not segments:
             return Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda each: max(each.start - time_s, time_s - each.end, 0.0))

@@ -220,8 +220,10 @@ class FusedSearcher:
         covered = []
         for video_id, own in spans.items():
             ids = self._searcher.store.video_segments(video_id)
-            for row, segment in zip(ids, self._searcher.store.segments(ids), strict=True):
-                if any(start <= segment.end and end >= segment.start for start, end in own):
+            segments = self._searcher.store.intact_segments(ids)
+            for row in ids:
+                each = segments.get(row)  # a damaged one is left out, with a warning, where it is read
+                if each is None or any(start <= each.end and end >= each.start for start, end in own):
                     covered.append(row)
         return np.array(covered, np.int64)
 

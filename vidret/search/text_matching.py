@@ -111,8 +111,9 @@ class TextMatcher:
     def _read(self, ids: np.ndarray) -> dict[int, tuple[StoredText, list[str], Float32[np.ndarray, " dim"]]]:
         texts = self._store.read_segments(ids)
         stems = self._store.index.stems([each.text.text for each in texts])
-        vectors = self._store.vectors([each.id for each in texts])
-        return {each.id: (each, own, vector) for each, own, vector in zip(texts, stems, vectors, strict=True)}
+        vectors = self._store.intact_vectors([each.id for each in texts])
+        pairs = zip(texts, stems, strict=True)
+        return {each.id: (each, own, vectors[each.id]) for each, own in pairs if each.id in vectors}
 
     def _score(
         self,

@@ -72,6 +72,10 @@ class Segments:
         segments = {row[0]: Segment(*row[1:]) for row in self._segment_rows('id, video, number, start, "end"', ids)}
         return order_by_ids(segments, ids)
 
+    def intact(self, ids: Sequence[int] | Ids) -> dict[int, Segment]:
+        """Return the segments that exist and are intact, by id."""
+        return {key: row.segment for key, row in self.read(ids)[1].items() if row is not None}
+
     def owners(self, ids: Sequence[int] | Ids) -> dict[int, int]:
         """Return the video ids of the segments that exist, by segment id."""
         return dict(self._database.rows(f"SELECT id, video FROM segments WHERE id IN {IN_IDS}", ids_to_json(ids)))

@@ -59,6 +59,7 @@ class Store:
             catalog.complete_video,
         )
         self.segments, self.owners, self.searchable = segments.get, segments.owners, segments.searchable
+        self.intact_segments, self.intact_vectors = segments.intact, epochs.vectors
         self.stored_segments, self.video_segments = segments.stored_indices, segments.ids_of_video
         self.numbered_segments, self.find_segments = segments.of_video, segments.find_many
         self.read, self.frames, self.tokens = epochs.read, epochs.read_frames, epochs.read_tokens

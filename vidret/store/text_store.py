@@ -365,6 +365,11 @@ class TextStore:
         """Return the sentence vectors of texts, in the order given."""
         return self._store.vectors(ids).astype(np.float32)
 
+    def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
+        """Return the sentence vectors of texts by id, without those that are gone or damaged."""
+        kept, vectors = self._store.intact_vectors(np.asarray(ids, np.int64))
+        return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
+
     def _find_fingerprint(self, track_id: int) -> str:
         """Return the fingerprint of a track's content, '' if the track is gone or damaged."""
         if track_id not in self._fingerprints:

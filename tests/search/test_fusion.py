@@ -1,0 +1,419 @@
+"""Search of pictures and words together, in films of plain colours in which known words are said."""
+
+import logging
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.spoken import (
+    FILMS,
+    WORDS,
+    FakeSentences,
+    NamedColours,
+    add_all_words,
+    fake_sentences,
+    make_films,
+    open_texts,
+    save_baseline,
+    say,
+)
+from tests.store.samples import damage
+from tests.words import find_content
+from vidret.align.baseline import UNRELATED
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.search.clauses import QueryStructure, make_clause
+from vidret.search.fusion import (
+    ABSENT,
+    HINT,
+    MIN_PICTURE_DEVIATION,
+    TOLERANCE_S,
+    FusedSearcher,
+    VideoScores,
+    load_baseline,
+)
+from vidret.search.text_matching import (
+    MIN_COSINE_DEVIATION,
+    MIN_COVER_DEVIATION,
+    TextMatch,
+    cover_terms,
+    weigh_terms,
+)
+from vidret.store.text_store import StoredText, TextStore
+from vidret.types import Filters, Hit, Source, TextSource, TimedText
+
+
+@pytest.fixture(autouse=True)
+def _sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_sentences(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with films, an index of them, and a copy with words; none must be changed."""
+    folder = tmp_path_factory.mktemp("spoken")
+    index = make_films(folder)
+    shutil.copytree(index, folder / "worded")
+    add_all_words(folder / "worded")
+    with pytest.MonkeyPatch.context() as patch:
+        fake_sentences(patch)
+        save_baseline(folder / "worded")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[Engine]:
+    with Engine(folder / "worded", NamedColours()) as engine:
+        yield engine
+
+
+@pytest.fixture
+def index(folder: Path, tmp_path: Path) -> Path:
+    """Return a copy of the index with words that a test may change."""
+    return shutil.copytree(folder / "worded", tmp_path / "index")
+
+
+def names(hits: Sequence[Hit]) -> list[str]:
+    return [Path(hit.path).stem for hit in hits]
+
+
+def search(engine: Engine, query: str, k: int = 10, *sources: Source) -> list[str]:
+    return names(engine.search(query, k, sources=sources or None))
+
+
+def score(engine: Engine, query: str, name: str) -> float:
+    return next(hit.score for hit in engine.search(query) if Path(hit.path).stem == name)
+
+
+# One clause
+
+
+def test_one_strong_source_is_enough(engine: Engine) -> None:
+    assert search(engine, "red")[0] == "red", "only seen"
+    assert search(engine, "good morning captain", 1) == ["blue"], "only in subtitles"
+    assert search(engine, "platform nine", 1) == ["red"], "only on screen"
+    assert set(search(engine, "sand the door lightly", 2)) == {"turn", "back"}, "only said"
+
+
+def test_two_sources_help(engine: Engine) -> None:
+    assert set(search(engine, "the line is busy", 2)) == {"red", "blue"}
+    assert search(engine, "blue line is busy", 1) == ["blue"]
+    assert search(engine, "red line is busy", 1) == ["red"]
+
+
+def test_hit_has_scores_and_evidence_of_its_sources(engine: Engine) -> None:
+    hit = engine.search("platform nine", 1)[0]
+    assert not hit.weak
+    assert hit.why["screen"] == max(hit.why.values())
+    best = hit.evidence[0]
+    assert (best.source, best.text, best.start, best.end) == ("screen", "platform nine", 0, 4)
+    assert [best.text[start:end] for start, end in best.matches] == ["platform", "nine"]
+    assert 0.5 < best.share <= 1
+    assert sum(each.share for each in hit.evidence) <= 1 + 1e-6
+    assert hit.time == 0
+    assert hit.segment.start <= hit.time <= hit.segment.end
+
+
+def test_scores_agree_with_a_naive_twin(engine: Engine) -> None:
+    queries = ("the line is busy", "blue", "someone says good morning", "a platform sign")
+    for query, expected in zip(queries, score_naively(engine, queries), strict=True):
+        hits = engine.search(query)
+        assert {Path(hit.path).stem: hit.score for hit in hits} == pytest.approx(expected, abs=1e-3)
+        assert len(hits) == len(FILMS)
+
+
+def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, float]]:
+    """Compute the score of each film for queries of one clause, with loops."""
+    assert engine._fused is not None
+    index, encode = engine._fused._texts.index, FakeSentences().encode
+    said = encode([row[4] for row in WORDS])
+    stems = index.stems([row[4] for row in WORDS])
+
+    def rate(text: str) -> np.ndarray:
+        """Return cosine and cover of each text."""
+        terms = index.terms(make_clause(text).content)
+        cosines = said @ encode([make_clause(text).content])[0]
+        covers = [cover_terms(each, terms, weigh_terms(terms, len(WORDS)))[0] for each in stems]
+        return np.stack([cosines, covers], axis=1)
+
+    unrelated = [text.sentence for text in engine.encoder.encode_text(UNRELATED)]
+    frames = {name: np.concatenate(engine._store.read(ids).frames) for name, ids in read_segments(engine).items()}
+    peaks = {name: [float((rows @ each).max()) for each in unrelated] for name, rows in frames.items()}
+    best = [max(peaks[name][i] - float(np.mean(peaks[name])) for name in FILMS) for i in range(len(UNRELATED))]
+    reached = np.stack([rate(other) for other in UNRELATED])
+    floor = np.array([MIN_COSINE_DEVIATION, MIN_COVER_DEVIATION])
+    totals = []
+    for query in queries:
+        clause, rated, own_totals = make_clause(query), rate(query), {}
+        for name, rows in frames.items():
+            seen = float((rows @ engine.encoder.encode_text([query])[0].sentence).max())
+            deviation = max(float(np.std(best)), MIN_PICTURE_DEVIATION)
+            scores = [(seen - float(np.mean(peaks[name])) - float(np.mean(best))) / deviation]
+            scores[0] += HINT if clause.source is None else -HINT
+            for source in ("speech", "screen", "subtitles"):
+                of_source = [i for i, row in enumerate(WORDS) if row[1] == source]
+                own = [i for i in of_source if WORDS[i][0] == name]
+                tops = reached[:, of_source].max(axis=1)
+                standard = (rated[own] - tops.mean(axis=0)) / np.maximum(tops.std(axis=0), floor)
+                hinted = clause.source == source or (clause.source == "speech" and source == "subtitles")
+                if own:
+                    scores.append(float(standard.max()) + (HINT if hinted else 0))
+            own_totals[name] = float(np.log(np.sum(np.exp(scores))))
+        totals.append(own_totals)
+    return totals
+
+
+def read_segments(engine: Engine) -> dict[str, list[int]]:
+    return {Path(video.paths[0]).stem: engine._store.video_segments(video.id) for video in engine.videos()}
+
+
+# Two clauses
+
+
+def test_then_prefers_the_video_with_this_order(engine: Engine) -> None:
+    assert search(engine, "green, then yellow", 1) == ["turn"]
+    assert search(engine, "yellow, then green", 1) == ["back"]
+    said = 'someone says "{}", and then someone says "{}"'
+    busy, call = "the line is busy", "please call again tomorrow"
+    assert search(engine, said.format(busy, call).replace('"', ""), 1) == ["red"]
+    assert search(engine, said.format(call, busy).replace('"', ""), 1) == ["blue"]
+
+
+def test_together_prefers_the_video_in_which_both_hold_at_once(engine: Engine) -> None:
+    assert search(engine, "green, while someone says sand the door lightly", 1) == ["turn"]
+    assert search(engine, "yellow, while someone says sand the door lightly", 1) == ["back"]
+
+
+def make_text(video: str, start: float, end: float, source: TextSource = "speech") -> TextMatch:
+    stored = StoredText(0, video, TimedText(start, end, "x", source))
+    return TextMatch(stored=stored, cosine=0.0, cover=0.0, stems=frozenset())
+
+
+@pytest.mark.parametrize("relation", ["together", "then"])
+@pytest.mark.parametrize("seed", range(5))
+def test_two_clauses_agree_with_a_naive_twin(relation: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_points = int(rng.integers(1, 12)) if seed else 1
+    times = np.sort(rng.uniform(0, 20, num_points))
+    pictures = rng.normal(0, 3, (2, num_points))
+    sources: tuple[TextSource, ...] = ("speech", "screen")
+    texts = [
+        [
+            (make_text("film", start, start + 2, sources[i % 2]), float(rng.normal(0, 3)))
+            for i, start in enumerate(rng.uniform(0, 18, 4))
+        ]
+        for _ in range(2)
+    ]
+
+    def total(clause: int, point: int) -> float:
+        terms = [float(pictures[clause, point])]
+        for source in sources:
+            best = ABSENT
+            for match, each in texts[clause]:
+                own = match.stored.text
+                if own.source == source and own.start - TOLERANCE_S <= times[point] <= own.end + TOLERANCE_S:
+                    best = max(best, each)
+            terms.append(best)
+        return float(np.log(np.sum(np.exp(terms))))
+
+    pairs = [(i, i) for i in range(num_points)]
+    if relation == "then" and num_points > 1:
+        pairs = [(i, j) for i in range(num_points) for j in range(i + 1, num_points)]
+    first, second = max(pairs, key=lambda pair: total(0, pair[0]) + total(1, pair[1]))
+    video = VideoScores(1, times, pictures, texts, [])
+    clauses = make_clause("a"), make_clause("b")
+    video.combine(QueryStructure(clauses=clauses, relation=relation))  # type: ignore[arg-type]
+    assert video.score == pytest.approx((total(0, first) + total(1, second)) / 2**0.5)
+    assert video.time_s == (times[first], times[second])
+
+
+# What restricts a search
+
+
+def test_negative_terms_exclude_what_is_said_or_shown(engine: Engine) -> None:
+    assert "red" not in search(engine, "line -platform")
+    assert search(engine, "line -captain -platform", 10, "speech")
+    assert not {"red", "blue"} & set(search(engine, 'yellow -"line is busy"'))
+    assert set(search(engine, 'yellow -"busy is line"')) == set(FILMS), "in this order"
+
+
+def test_phrases_must_be_said_or_shown(engine: Engine) -> None:
+    assert set(search(engine, '"line is busy"')) == {"red", "blue"}
+    assert search(engine, '"platform nine"') == ["red"]
+    assert search(engine, '"line busy" red') == []
+    assert search(engine, 'blue "line is busy"', 1) == ["blue"]
+
+
+def test_sources_restrict_the_search(engine: Engine) -> None:
+    assert search(engine, "platform nine", 10, "speech") != ["red"]
+    assert search(engine, '"platform nine"', 10, "speech") == []
+    assert search(engine, '"platform nine"', 10, "speech", "screen") == ["red"]
+    hits = engine.search("good morning captain", sources=["subtitles"])
+    assert names(hits) == ["blue"]
+    assert {each.source for hit in hits for each in hit.evidence} == {"subtitles"}
+    pictures = engine.search("red", sources=["picture"])
+    assert names(pictures)[0] == "red"
+    assert all(not hit.evidence for hit in pictures)
+    for wrong in ([], ["sound"]):
+        with pytest.raises(VidretError, match="sources must be some of picture, speech, screen, subtitles"):
+            engine.search("red", sources=wrong)  # type: ignore[arg-type]
+
+
+def test_filters_hold_for_words_too(engine: Engine, folder: Path) -> None:
+    assert engine.search("good morning captain", filters=Filters(folder=str(folder / "films")))
+    assert engine.search("good morning captain", filters=Filters(folder="/elsewhere")) == []
+    assert engine.search("captain", sources=["subtitles"], filters=Filters(max_seconds=1)) == []
+
+
+def test_k_may_exceed_the_number_of_videos(engine: Engine) -> None:
+    assert sorted(search(engine, "captain", 1000)) == sorted(FILMS)
+    assert len(search(engine, "captain", 2)) == 2
+    assert len(engine.search("captain", 5, candidates=1)) == 5
+
+
+# The index changes
+
+
+def test_video_whose_file_is_gone_is_left_out(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    films = shutil.copytree(folder / "films", tmp_path / "films")
+    with Engine(tmp_path / "index", NamedColours()) as engine:
+        engine.index([films])
+    add_all_words(tmp_path / "index")
+    with Engine(tmp_path / "index", NamedColours()) as engine:
+        (films / "blue.mp4").unlink()
+        assert search(engine, "good morning captain", 1) != ["blue"]
+        assert search(engine, '"good morning captain"') == []
+        engine.index([films], prune=True, words=False)
+        assert search(engine, '"good morning captain"') == []
+        assert find_words(tmp_path / "index", "captain") == 0, "its words are pruned with it"
+        assert search(engine, '"platform nine"') == ["red"]
+
+
+def find_words(index: Path, word: str) -> int:
+    with TextStore.open(index) as texts:
+        return len(texts.index.search([word], 10))
+
+
+def test_words_of_contents_that_the_index_lacks_are_not_found(index: Path) -> None:
+    with open_texts(index) as store:
+        track = store.begin("unknown", "speech", "model", duration_s=9.0)
+        store.add(track, [TimedText(0, 2, "zebra crossing", "speech")], FakeSentences().encode(["zebra"]), until_s=9)
+        store.finish(track)
+    with Engine(index, NamedColours()) as engine:
+        assert search(engine, '"zebra crossing"') == []
+        assert len(search(engine, "zebra crossing")) == len(FILMS)
+
+
+def test_index_with_empty_words_answers_by_pictures(folder: Path, tmp_path: Path) -> None:
+    index = shutil.copytree(folder / "index", tmp_path / "index")
+    open_texts(index).close()
+    with Engine(index, NamedColours()) as engine:
+        assert search(engine, "red", 1) == ["red"]
+        assert search(engine, "green, then yellow", 1) == ["turn"]
+        assert search(engine, '"line is busy"') == []
+        assert search(engine, "busy", 10, "speech") == []
+        assert len(search(engine, "red -busy")) == len(FILMS)
+        moment = engine.locate("green", 1)[0]
+        assert Path(moment.path).stem in ("turn", "back")
+
+
+def test_index_with_words_alone(tmp_path: Path) -> None:
+    """An index from which all videos are gone answers with nothing."""
+    (tmp_path / "films").mkdir()
+    with Engine(tmp_path / "index", NamedColours()) as engine:
+        engine.index([tmp_path / "films"])
+        open_texts(tmp_path / "index").close()
+        assert engine.search("red") == []
+        assert engine.locate("red") == []
+
+
+# The baseline
+
+
+def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    measured: list[int] = []
+    measure = FusedSearcher.measure_baseline
+
+    def count(searcher: FusedSearcher) -> object:
+        measured.append(1)
+        return measure(searcher)
+
+    monkeypatch.setattr(FusedSearcher, "measure_baseline", count)
+    return measured
+
+
+def test_baseline_is_stored_and_reused(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = count_measurements(monkeypatch)
+    with TextStore.open(index) as texts:
+        stored = load_baseline(texts)
+        assert stored is not None
+        assert stored.sizes[1] == len(texts) == len(WORDS)
+        assert set(stored.texts) == {"speech", "screen", "subtitles"}
+    for _ in range(2):
+        with Engine(index, NamedColours()) as engine:
+            engine.search("line")
+            engine.search("red")
+    save_baseline(index)
+    assert measured == [], "as large as it was"
+    say(index, "white", "speech", [(1, 2, "one more")])
+    save_baseline(index)
+    assert measured == [1]
+    with TextStore.open(index) as texts:
+        again = load_baseline(texts)
+        assert again is not None
+        assert again.sizes[1] == len(WORDS) + 1
+
+
+def test_baseline_is_measured_again_when_the_index_has_grown_by_a_quarter(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    with Engine(index, NamedColours()) as engine:
+        for count, expected in ((len(WORDS) // 4, 0), (1, 1), (0, 1)):
+            texts = [(float(i), i + 0.5, f"word{i} of {count}") for i in range(count)]
+            say(index, "white", "screen" if expected else "speech", texts)
+            engine.search("word1")
+            assert len(measured) == expected
+
+
+# Damage
+
+
+def test_damaged_texts_are_left_out_and_said_once(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    damage(index / "words" / "features" / "video.f16", 4)  # the vector of the first text
+    damage(index / "words" / "features" / "tokens.bin", 4 + len('["the line is busy", "speech", 0.9, "en", 1, 3]'))
+    with Engine(index, NamedColours()) as engine:
+        for _ in range(2):
+            assert set(search(engine, '"call again"')) <= {"red", "blue"}
+            assert len(search(engine, "the line is busy")) == len(FILMS)
+            engine.locate("the line is busy")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings
+    assert len(warnings) == len(set(warnings)) <= 4
+    assert all("damaged" in warning for warning in warnings)
+
+
+def test_damaged_segment_is_left_out(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with sqlite3.connect(index / "catalog.sqlite") as catalog:
+        catalog.execute("UPDATE segments SET start = start + 0.5")
+    with Engine(index, NamedColours()) as engine:
+        assert search(engine, "platform nine", 1) == ["red"], "its words are intact"
+        assert search(engine, '"line is busy", then red')
+        engine.locate("platform nine")
+    assert "damaged" in caplog.text
+
+
+def test_damaged_full_text_index_is_built_again_in_memory(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (index / "words" / "texts.sqlite").write_bytes(b"no database" * 999)
+    with Engine(index, NamedColours()) as engine:
+        assert search(engine, '"platform nine"') == ["red"]
+    assert "in memory" in caplog.text
+
+
+def test_find_content_names_the_films(folder: Path) -> None:
+    contents = {find_content(folder / "index", f"{name}.mp4") for name in FILMS}
+    assert len(contents) == len(FILMS), "each film has a content of its own"
