@@ -144,13 +144,14 @@ def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = 
     first_us = max(start_us - seek_us - TICK_TOLERANCE_US, 0)
     last_us = max(end_us - seek_us - TICK_TOLERANCE_US, first_us + 1)
     trim = f"trim=start={first_us}us:end={last_us}us"
-    # A frame that came early starts with the clip: before its start a player would not show it.
-    clamp = f"setpts='max(PTS,ceil({start_us - seek_us}/1000000/TB))'"
+    # A frame that came early starts with the clip: before its start a player would not show it. Not by the filter setpts,
+    # which in ffmpeg 7 removes the durations of frames, so that players skip the last one.
+    clamp = f"setts=pts='max(PTS,ceil({start_us - seek_us}/1000000/TB))'"
     # Frames keep their own times, to 1/90000 s, which all usual rates divide; video and audio are shifted together.
     timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{seek_us - start_us}us"]
     # H.264 with 4:2:0 chroma needs an even width and height.
-    video = ["-vf", f"{trim},{clamp},crop=trunc(iw/2)*2:trunc(ih/2)*2", "-pix_fmt", "yuv420p", "-c:v", "libx264"]
-    quality = ["-preset", "veryfast", "-crf", "18", "-movflags", "+faststart"]
+    video = ["-vf", f"{trim},crop=trunc(iw/2)*2:trunc(ih/2)*2", "-pix_fmt", "yuv420p", "-c:v", "libx264"]
+    quality = ["-preset", "veryfast", "-crf", "18", "-bsf:v", clamp, "-movflags", "+faststart"]
     encode = [*timing, *video, *quality, "-af", f"a{trim}", "-c:a", "aac"]
     source, target = (f"file:{os.path.abspath(path)}" for path in (moment.path, out))  # noqa: PTH100 keeps links
     logging = ["-hide_banner", "-loglevel", "error", "-nostdin", "-progress", "pipe:1", "-nostats"]
