@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("cpu", "starter", "train", "serve", "dev")
+EXTRAS = ("cpu", "starter", "train", "words", "serve", "dev")
 RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 OLDEST_PYTHON = (3, 11)
 # What has a version that matters when a combination fails.
@@ -62,7 +62,7 @@ def test_combination(uv: str, python: str, path: str, versions: str, tests: list
         "tests": [str(interpreter), "-m", "pytest", "-n", "auto", "--dist", "loadgroup", *tests],
     }
     outcome = "passed"
-    log = environment.with_suffix(".log")
+    log = environment.with_name(f"{environment.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
         for step, command in steps.items():
