@@ -144,8 +144,8 @@ def ffmpeg_arguments(moment: Moment, out: Path, *, copy: bool, can_seek: bool = 
     first_us = max(start_us - seek_us - TICK_TOLERANCE_US, 0)
     last_us = max(end_us - seek_us - TICK_TOLERANCE_US, first_us + 1)
     trim = f"trim=start={first_us}us:end={last_us}us"
-    # A frame that came early starts with the clip: before its start a player would not show it. Not by the filter setpts,
-    # which in ffmpeg 7 removes the durations of frames, so that players skip the last one.
+    # A frame that came early starts with the clip: before its start a player would not show it. The filter setpts would
+    # do the same, but in ffmpeg 7 it removes the durations of frames, so that players skip the last one.
     clamp = f"setts=pts='max(PTS,ceil({start_us - seek_us}/1000000/TB))'"
     # Frames keep their own times, to 1/90000 s, which all usual rates divide; video and audio are shifted together.
     timing = ["-fps_mode", "vfr", "-enc_time_base:v", "1:90000", "-output_ts_offset", f"{seek_us - start_us}us"]

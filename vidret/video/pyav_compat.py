@@ -1,4 +1,4 @@
-"""Arguments that differ between PyAV 14 and 19."""
+"""Arguments that differ between PyAV 16 and 19."""
 
 from typing import Any
 
