@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -17,13 +17,17 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.fakes import write_film
+from tests.words import find_content
 from vidret.cli.demo import sample_videos
 from vidret.cli.serve import listen, page_url
 from vidret.encode.encoder import Encoder
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.engine import Engine
 from vidret.index.progress import IndexReport
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
+from vidret.store.text_store import TextStore
+from vidret.types import TimedText
 
 MARKUP = '<i>tilted & "quoted"'
 TOUR = (
@@ -99,6 +103,19 @@ def make_index(folder: Path, encoder: Encoder, films: Path | None = None) -> Eng
     engine = Engine.open(folder, encoder=encoder)
     engine.index([films] if films else [])
     return engine
+
+
+def write_words(index: Path, name: str, texts: Sequence[TimedText]) -> None:
+    """Add the words of a film to an index, with real sentence vectors."""
+    content = find_content(index, name)
+    with TextStore.create(index, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as store:
+        for source in dict.fromkeys(text.source for text in texts):
+            own = [text for text in texts if text.source == source]
+            track = store.begin(content, source, "model", duration_s=60.0)
+            vectors = load_sentence_encoder().encode([text.text for text in own])
+            store.add(track, own, vectors, until_s=own[-1].end)
+            store.finish(track)
+        store.save()
 
 
 @contextlib.contextmanager

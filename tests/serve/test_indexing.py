@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from tests.fakes import write_film
 from tests.serve.conftest import Serve
+from tests.words import add_words, find_content
 from vidret.engine import Engine
 from vidret.serve.indexing import Indexer
 
@@ -79,6 +80,7 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
     state = client.get("/api/index").json()
     info = state.pop("info")
     assert state == {
+        "words": [],
         "running": False,
         "progress": None,
         "last": None,
@@ -87,6 +89,15 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
         "roots": [],
     }
     assert (info["path"], info["videos"], info["files"]["done"]) == (str(engine.path), 3, 3)
+
+
+def test_words_are_counted_by_source(client: TestClient, engine: Engine) -> None:
+    add_words(engine.path, find_content(engine.path, "red.mp4"), ["one red apple", "two pears"])
+    speech = {"source": "speech", "texts": 2, "tracks": 1, "complete": 1}
+    assert client.get("/api/index").json()["words"] == [speech]
+    add_words(engine.path, find_content(engine.path, "blue.mp4"), ["EXIT"], source="screen", complete=False)
+    screen = {"source": "screen", "texts": 1, "tracks": 1, "complete": 0}
+    assert client.get("/api/index").json()["words"] == [speech, screen], "a change is noticed"
 
 
 def test_indexing_must_be_allowed(client: TestClient, library: Path) -> None:

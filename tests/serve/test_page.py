@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -30,11 +31,12 @@ from tests.serve.looking import (
     wait_for_time,
     wait_until,
 )
-from tests.serve.paged import MARKUP, TOUR, make_index, open_browser, serve_page, write_library
+from tests.serve.paged import MARKUP, TOUR, make_index, open_browser, serve_page, write_library, write_words
 from tests.video.films import write_video
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.serve.app import PAGE
+from vidret.types import TimedText
 from vidret.video.decode import read_frames
 
 pytestmark = [
@@ -43,8 +45,19 @@ pytestmark = [
 ]
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
-LARGEST_PAGE = 60_000  # bytes, all files together
+LARGEST_PAGE = 68_000  # bytes, all files together
 TOKEN = "a-token-of-tests"
+SIGN = "\N{BICYCLE}\N{BICYCLE} <b>EMERGENCY</b> EXIT"  # two letters beyond the first plane of Unicode, and markup
+CALL = "Every line is busy now, so the caller shall please hold the line until the harbour office answers."
+WORDS = {
+    "bikes.mp4": [
+        TimedText(0.5, 2.0, "Welcome to the cycling club.", "speech", 0.9, "en"),
+        TimedText(2.04, 4.0, "The brakes need oil before the winter.", "speech", 0.9, "en"),
+        TimedText(3.04, 6.0, SIGN, "screen", 0.9, "en"),
+        TimedText(6.5, 8.0, "Ring the bell at every crossing.", "speech", 0.9, "en"),
+    ],
+    "phone.mp4": [TimedText(0.0, 4.0, CALL, "speech", 0.9, "en")],
+}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 FILLED = "#results .title, #moments button, #numbers div"  # one of these exists once responses have arrived
 ROLES = "button|link|textbox|searchbox|combobox|checkbox|slider|dialog|progressbar"
@@ -79,6 +92,18 @@ def url(indexed: Engine, films: Path) -> Iterator[str]:
 def empty_url(indexed: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("empty") / "index"
     with make_index(folder, indexed.encoder) as engine, serve_page(engine, token=TOKEN) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def worded_url(indexed: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve a copy of the index with words."""
+    folder = tmp_path_factory.mktemp("worded") / "index"
+    shutil.copytree(indexed.path, folder)
+    for name, texts in WORDS.items():
+        write_words(folder, name, texts)
+    with Engine.open(folder, encoder=indexed.encoder) as engine, serve_page(engine) as url:
+        engine.search("bicycle")  # measures the baseline
         yield url
 
 
@@ -242,6 +267,50 @@ def test_more_results_are_shown_on_request(look: Look) -> None:
     expect(cards(page)).to_have_count(5)
     expect(cards(page).nth(2)).to_be_focused()
     expect(page.locator("#more")).to_be_hidden()
+
+
+# Words
+
+
+def test_card_shows_the_line_that_matches_and_its_link_seeks_there(look: Look, worded_url: str) -> None:
+    page = look("/?q=emergency exit", at=worded_url)
+    line = page.locator(".said").first
+    expect(line).to_have_text(f"on screen 0:03 {SIGN}")
+    expect(line.locator("mark")).to_have_text(["EMERGENCY", "EXIT"])
+    assert line.locator("b").count() == 0, "words are not markup"
+    line.click()
+    expect(page.get_by_role("dialog", name="bikes")).to_be_visible()
+    assert place_of(page)["t"] == "3.0"
+
+
+def test_long_line_starts_shortly_before_its_match(look: Look, worded_url: str) -> None:
+    page = look("/?q=harbour", at=worded_url)
+    expect(page.locator(".said").first).to_have_text(
+        "said 0:00 … shall please hold the line until the harbour office answers."
+    )
+
+
+def test_source_chips_filter_and_are_part_of_the_url(look: Look, worded_url: str, url: str) -> None:
+    page = look("/?q=emergency exit", at=worded_url)
+    chips = page.get_by_role("group", name="Sources to search").get_by_role("button")
+    expect(chips).to_have_text(["Pictures", "Speech", "On screen"])
+    expect(page.locator(".said .label").first).to_have_text("on screen 0:03")
+    with page.expect_request("**/api/search") as asking:
+        chips.nth(1).click()
+    assert json.loads(asking.value.post_data or "")["sources"] == ["speech"]
+    expect(chips.nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#results")).not_to_contain_text("on screen")
+    chips.nth(0).click()
+    page.wait_for_url(lambda _: place_of(page).get("sources") == "picture,speech")
+    page.reload()
+    expect(chips.nth(0)).to_have_attribute("aria-pressed", "true")
+    expect(chips.nth(2)).to_have_attribute("aria-pressed", "false")
+    shoot(page, "chips")
+    chips.nth(2).click()
+    page.wait_for_url(lambda _: "sources" not in place_of(page))  # all of them are the default
+    plain = look("/?q=emergency exit&sources=odd", at=url)
+    expect(titles(plain)).not_to_have_count(0)
+    expect(plain.locator("#sources")).to_be_hidden()
 
 
 # The viewer

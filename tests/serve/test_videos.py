@@ -80,6 +80,15 @@ def test_curve_is_that_of_the_engine(client: TestClient, engine: Engine) -> None
     assert client.get(f"/api/videos/{video_id}/curve").status_code == 422
 
 
+def test_moments_of_a_curve_are_those_of_the_sources(client: TestClient, engine: Engine) -> None:
+    video_id = find_id(engine, "both.mp4")
+    answer = client.get(f"/api/videos/{video_id}/curve", params={"q": "red", "sources": "picture"}).json()
+    assert len(answer["moments"]) == len(engine.locate("red", video=video_id)) > 0
+    refusal = client.get(f"/api/videos/{video_id}/curve", params={"q": "red", "sources": ["picture", "speech"]})
+    assert refusal.status_code == 422
+    assert "has no words to search" in refusal.json()["detail"]
+
+
 def test_curve_of_an_image(client: TestClient, engine: Engine) -> None:
     video_id = find_id(engine, "both.mp4")
     answer = client.post(f"/api/videos/{video_id}/curve", json={"image": BLUE}).json()

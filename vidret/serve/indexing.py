@@ -1,5 +1,6 @@
 """Indexing from the page, in a separate process, so that searches do not wait for it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ from fastapi import APIRouter
 
 from vidret.engine import Engine
 from vidret.serve.problems import RefusedError, refusals
-from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow
+from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow, WordsRow
+from vidret.store.text_store import TextStore
+from vidret.store.text_upkeep import TextCounts, count_texts
 from vidret.text import sanitize
 from vidret.video.scan import MANIFEST_SUFFIXES
 
@@ -140,6 +143,25 @@ class Indexer:
             self._process = None
 
 
+class WordCounter:
+    """Counts the words of an index, and again only after a change, since that reads every track."""
+
+    def __init__(self, index: Path) -> None:
+        self._index = index
+        self._generation = -1
+        self._counts: list[TextCounts] = []
+
+    def count(self) -> list[TextCounts]:
+        """Return the counts of each source that the index has."""
+        if not TextStore.exists(self._index):
+            return []
+        with TextStore.open(self._index) as texts:
+            generation = texts.generation
+        if generation != self._generation:
+            self._counts, self._generation = count_texts(self._index), generation
+        return self._counts
+
+
 def read_json(text: str) -> dict[str, Any] | None:
     """Return a JSON object with printable strings, or None for other text, such as a message that starts with "{"."""
     try:
@@ -164,6 +186,7 @@ def as_printable(value: Any) -> Any:
 def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
     """Return the routes under ``/api/index``."""
     router = APIRouter(prefix="/api/index", tags=["index"])
+    counter = WordCounter(engine.path)
 
     @router.get("")
     def describe_index() -> IndexAnswer:
@@ -171,6 +194,7 @@ def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
         progress = indexer.progress if indexer.running else None
         return IndexAnswer(
             info=engine.info(),
+            words=[WordsRow(**dataclasses.asdict(counts)) for counts in counter.count()],
             running=indexer.running,
             progress=None if progress is None else ProgressRow(**progress),
             last=indexer.last,

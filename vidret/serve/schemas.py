@@ -265,10 +265,20 @@ class FailureRow(BaseModel):
     reason: str
 
 
+class WordsRow(BaseModel):
+    """Counts of one source of words: its texts, the videos with any of it read, and how many of these completely."""
+
+    source: TextSource
+    texts: int = Field(examples=[1200])
+    tracks: int = Field(examples=[30])
+    complete: int = Field(examples=[29])
+
+
 class IndexAnswer(BaseModel):
     """Facts about the index, and the state of indexing."""
 
     info: StoreInfo
+    words: list[WordsRow] = Field(description="Counts by source; empty in an index without words.")
     running: bool
     progress: ProgressRow | None
     last: dict[str, Any] | None = Field(description="Report of the last run, or its error.")

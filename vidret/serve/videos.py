@@ -1,6 +1,7 @@
 """Routes for the videos of the index, and for the score curve of a query in a video."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -22,7 +23,7 @@ from vidret.serve.schemas import (
 )
 from vidret.serve.worker import Worker
 from vidret.types import Query as SearchQuery
-from vidret.types import TextSource
+from vidret.types import Source, TextSource
 
 MAX_MOMENTS = 10
 
@@ -55,28 +56,36 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
         return TranscriptAnswer(texts=[TextRow(**dataclasses.asdict(text)) for text in texts])
 
     @router.get("/{id}/curve", responses=refusals(404))
-    async def score_text(video_id: VideoId, q: Annotated[schemas.QueryText, Query(examples=["a dog"])]) -> CurveAnswer:
+    async def score_text(
+        video_id: VideoId,
+        q: Annotated[schemas.QueryText, Query(examples=["a dog"])],
+        sources: Annotated[
+            list[Source] | None, Query(description="What the moments are found in; default: all that the index has.")
+        ] = None,
+    ) -> CurveAnswer:
         """Score text against every stored frame of a video, and locate its moments."""
-        return await score(video_id, q)
+        return await score(video_id, q, sources)
 
     @router.post("/{id}/curve", responses=refusals(400, 403, 404, 413))
     async def score_image(video_id: VideoId, body: ImageRequest) -> CurveAnswer:
         """Score an image against every stored frame of a video, and locate its moments."""
         return await score(video_id, await images.read(body.image))
 
-    async def score(video_id: int, query: SearchQuery) -> CurveAnswer:
+    async def score(video_id: int, query: SearchQuery, sources: Sequence[Source] | None = None) -> CurveAnswer:
         await run_in_threadpool(find_video, engine, video_id)
-        return await worker.call(lambda engine: compute_curve(engine, video_id, query))
+        return await worker.call(lambda engine: compute_curve(engine, video_id, query, sources))
 
     return router
 
 
-def compute_curve(engine: Engine, video_id: int, query: SearchQuery) -> CurveAnswer:
-    """Return the score curve of a query in a video, and its moments."""
+def compute_curve(
+    engine: Engine, video_id: int, query: SearchQuery, sources: Sequence[Source] | None = None
+) -> CurveAnswer:
+    """Return the score curve of a query in a video, and its moments in some sources."""
     curve = engine.curve(query, video_id)
-    moments = [moment_row(moment) for moment in engine.locate(query, MAX_MOMENTS, video=video_id)]
+    moments = [moment_row(moment) for moment in engine.locate(query, MAX_MOMENTS, video=video_id, sources=sources)]
     # Without moments, the video is weak or the head cannot be applied to it.
-    weak = not moments and bool(engine.locate(query, 1, video=video_id, weak=True))
+    weak = not moments and bool(engine.locate(query, 1, video=video_id, weak=True, sources=sources))
     return CurveAnswer(
         times=curve.times.tolist(),
         scores=curve.scores.tolist(),

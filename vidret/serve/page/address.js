@@ -1,13 +1,16 @@
 // The URL of the page holds its state: query, filters, open video and time.
 
-export const FILTERS = ["folder", "min_seconds", "max_seconds", "after", "before"];
-const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
+export const FIELDS = ["folder", "min_seconds", "max_seconds", "after", "before"];
+export const FILTERS = [...FIELDS, "sources"];
+const NUMBER = /^\d+(\.\d+)?$/;
+const RULES = { min_seconds: NUMBER, max_seconds: NUMBER, k: NUMBER, v: NUMBER, t: NUMBER };
+RULES.sources = /^(,?\b(picture|speech|screen|subtitles)\b)+$/;
 const NAMES = ["tab", "q", ...FILTERS, "k", "v", "t"];
 
 /** Read the state from a URL; missing values are "". An image is not part of the URL. */
 export function readPlace(search, picture = "") {
   const given = new URLSearchParams(search);
-  const isOdd = (name) => NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name));
+  const isOdd = (name) => RULES[name] && !RULES[name].test(given.get(name));
   return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
 }
 
@@ -20,7 +23,10 @@ export function writePlace(place) {
 /** Return whether two states differ in any of these names. */
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
 
-/** Return the filters of a state for the server; days become instants in the user's time zone. */
+/** Return the sources that a query is compared with; none stands for all. */
+export const readSources = ({ sources }) => (sources ? sources.split(",") : []);
+
+/** Return the filters of videos for the server; days become instants in the user's time zone. */
 export function readFilters(place) {
   const filters = {};
   if (place.folder) filters.folder = place.folder;

@@ -1,9 +1,10 @@
 // The search box and the filters: input changes the state, and the state fills the fields.
 
-import { FILTERS } from "./address.js";
+import { FIELDS, FILTERS, readSources } from "./address.js";
 import { ask } from "./api.js";
-import { clock, find, readClock } from "./dom.js";
+import { clock, find, make, readClock } from "./dom.js";
 import { recall } from "./picture.js";
+import { SOURCES } from "./words.js";
 
 const TYPING_PAUSE = 300; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
@@ -31,7 +32,7 @@ export function listenToForm(go) {
     search();
     typing = false;
   });
-  for (const name of FILTERS) find(name).addEventListener("change", () => changeFilter(name, go));
+  for (const name of FIELDS) find(name).addEventListener("change", () => changeFilter(name, go));
   find("clear").addEventListener("click", () => {
     go({ ...Object.fromEntries(FILTERS.map((name) => [name, ""])), k: "" });
     query.focus();
@@ -44,6 +45,22 @@ export function listenToForm(go) {
     find("unfold").ariaExpanded = find("filters").classList.toggle("open");
   });
   find("folder").addEventListener("focus", offerFolders, { once: true });
+  find("sources").addEventListener("click", ({ target }) => {
+    if (!target.value) return;
+    target.ariaPressed = target.ariaPressed !== "true";
+    const used = listChips().filter((chip) => chip.ariaPressed === "true");
+    go({ sources: used.length < listChips().length ? used.map((chip) => chip.value).join(",") : "", k: "" });
+  });
+}
+
+const listChips = () => [...find("sources").children];
+
+/** Offer the sources that an index has as filters: pictures and words, if there are words. */
+export function offerSources(words, place) {
+  const offered = words.length ? ["picture", ...words] : [];
+  if (offered.join() === listChips().map((chip) => chip.value).join()) return;
+  find("sources").replaceChildren(...offered.map((name) => make("button", { type: "button", value: name }, SOURCES[name][0])));
+  showForm(place);
 }
 
 /** Show a state in the fields, except in the one being typed in. */
@@ -56,7 +73,9 @@ export function showForm(place) {
   if (picture) find("chip-picture").src = picture;
   find("hint").hidden = Boolean(place.q || picture);
   find("filters").hidden = find("unfold").hidden = place.tab === "index";
-  for (const name of FILTERS) {
+  find("sources").hidden = Boolean(picture) || !listChips().length;
+  for (const chip of listChips()) chip.ariaPressed = readSources(place).includes(chip.value);
+  for (const name of FIELDS) {
     const said = place[name];
     find(name).value = LENGTHS.includes(name) && said ? clock(Number(said)) : said;
     find(name).classList.toggle("used", Boolean(said));

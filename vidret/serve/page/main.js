@@ -1,8 +1,8 @@
 // The page: it shows a state (see address.js), and user actions lead to another.
 
-import { differ, FILTERS, readFilters, readPlace, writePlace } from "./address.js";
+import { differ, FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
-import { listenToForm, showForm } from "./asking.js";
+import { listenToForm, offerSources, showForm } from "./asking.js";
 import { count, find, isModified, make, tell } from "./dom.js";
 import { findIndexPath, listenToIndexTab, showIndexTab } from "./indexing.js";
 import { listenForPictures, recall } from "./picture.js";
@@ -38,7 +38,7 @@ function show(next, { travelled = false, first = false } = {}) {
   showTabs(onIndex);
   if (changes(["tab"])) showIndexTab(onIndex);
   if (!onIndex && changes(["tab", "k", ...ASKED])) search({ more: !changes(["tab", ...ASKED]) });
-  if (differ(place, before, ["v"]) || (place.v && changes(["q", "picture"]))) showVideo(travelled);
+  if (differ(place, before, ["v"]) || (place.v && changes(["q", "picture", "sources"]))) showVideo(travelled);
   else if (travelled && place.v) seek(Number(place.t));
 }
 
@@ -55,8 +55,8 @@ function showVideo(travelled) {
   if (!place.v) return closeViewer();
   openViewer(place.v, {
     time: Number(place.t),
-    query: { q: place.q, image: recall(place.picture) },
-    title: document.querySelector("#results a:focus .title")?.textContent ?? "",
+    query: { q: place.q, image: recall(place.picture), sources: readSources(place) },
+    title: document.querySelector("#results li:focus-within .title")?.textContent ?? "",
     playing: !travelled,
   });
 }
@@ -70,8 +70,13 @@ const askHits = latest((signal, asked) => {
   const filters = readFilters(asked);
   const image = recall(asked.picture);
   if (!asked.q && !image) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
-  return ask("/api/search", { method: "POST", body: { ...(image ? { image } : { query: asked.q }), k, ...filters }, signal });
+  return ask("/api/search", { method: "POST", body: { ...(image ? { image } : readQuery(asked)), k, ...filters }, signal });
 });
+
+function readQuery(asked) {
+  const sources = readSources(asked);
+  return { query: asked.q, ...(sources.length && { sources }) };
+}
 
 async function search({ more }) {
   const grid = find("results");
@@ -140,7 +145,10 @@ function begin() {
     (time) => go({ t: time.toFixed(1) }, { replace: true }),
     () => (history.state?.opened ? history.back() : go({ v: "", t: "" })),
   );
-  listenToIndexTab(() => place.tab || search({ more: false }));
+  listenToIndexTab(
+    () => place.tab || search({ more: false }),
+    ({ words }) => offerSources(words.filter(({ texts }) => texts).map(({ source }) => source), place),
+  );
   listenForPictures(
     (name) => go({ tab: "", q: "", picture: name, k: "", v: "", t: "" }),
     (sentence) => tell(find("notice"), sentence),

@@ -2,12 +2,13 @@
 
 import { writePlace } from "./address.js";
 import { clock, find, isCalm, isModified, make } from "./dom.js";
+import { findWords, label, markMatches } from "./words.js";
 
 const PREVIEW_DELAY = 150; // milliseconds on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
 
 const grid = find("results");
-const listCards = () => [...grid.querySelectorAll("a")];
+const listCards = () => [...grid.querySelectorAll("a:first-child")];
 
 /** Show the hits of a query. */
 export function showHits(hits, place) {
@@ -49,11 +50,22 @@ function makeHit(hit, place) {
   const copies = hit.copies.length ? `, ${hit.copies.length + 1} copies` : "";
   const why = Object.entries(hit.why).map(([level, score]) => `${level} ${score.toFixed(3)}`);
   const score = make("span", { title: ["score", ...why].join(", ") }, hit.score.toFixed(3));
-  return makeCard({
+  const linkTo = (time) => writePlace({ ...place, v: hit.video, t: time });
+  const card = makeCard({
     ...hit,
-    href: writePlace({ ...place, v: hit.video, t: hit.time.toFixed(1) }),
+    href: linkTo(hit.time.toFixed(1)),
     about: [make("span", {}, `at ${clock(hit.time)}${copies}`), score],
   });
+  const words = findWords(hit.evidence);
+  if (words) card.append(makeSaid(words, linkTo((Math.floor(words.start * 10) / 10).toFixed(1))));
+  return card;
+}
+
+/** Create the link to the time at which words that match are said or shown. */
+function makeSaid(words, href) {
+  const { source, start, text } = words;
+  const about = make("span", { className: "label" }, `${label(source)} ${clock(start)}`);
+  return make("a", { className: "said", href, title: text }, about, " ", ...markMatches(words, true));
 }
 
 function makeVideo(video, place) {

@@ -16,10 +16,10 @@ let shown = nothing;
 let zero = 0; // start of the file's clock, which Chromium keeps
 
 const askVideo = latest((signal, id) => ask(`/api/videos/${id}`, { signal }));
-const askCurve = latest((signal, id, { q, image }) =>
+const askCurve = latest((signal, id, { q, image, sources }) =>
   image
     ? ask(`/api/videos/${id}/curve`, { method: "POST", body: { image }, signal })
-    : ask(`/api/videos/${id}/curve?${new URLSearchParams({ q })}`, { signal }),
+    : ask(`/api/videos/${id}/curve?${new URLSearchParams([["q", q], ...sources.map((source) => ["sources", source])])}`, { signal }),
 );
 
 /** Open a video at a time, with the scores of a query: its text `q` or its `image`, or neither. */
