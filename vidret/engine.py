@@ -30,7 +30,7 @@ from vidret.search.queries import EncodedQuery, encode_queries
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
 from vidret.search.searcher import Searcher
 from vidret.store.gpu import choose_faiss_device
-from vidret.store.lookup import find_video
+from vidret.store.lookup import look_up_video
 from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
@@ -614,4 +614,4 @@ class Engine:
         return next((path for path in paths if may_exist(path)), paths[0])
 
     def _find_video(self, video: str | os.PathLike[str] | int) -> int:
-        return find_video(self._store, video)
+        return look_up_video(self._store, video)

@@ -16,7 +16,8 @@ from tests.words import add_words
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
 from vidret.index.words import read_options
-from vidret.store.text_store import TextStore, TextTrack
+from vidret.store.text_records import TextTrack
+from vidret.store.text_store import TextStore
 from vidret.timed_text import options as options_module
 from vidret.timed_text.options import WordsOptions
 from vidret.types import Frames, SegmentEmbedding, TextSource, TimedText

@@ -43,7 +43,8 @@ from vidret.search.text_matching import (
     cover_terms,
     weigh_terms,
 )
-from vidret.store.text_store import StoredText, TextStore
+from vidret.store.text_records import StoredText
+from vidret.store.text_store import TextStore
 from vidret.types import Filters, Hit, Source, TextSource, TimedText
 
 

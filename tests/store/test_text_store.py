@@ -11,7 +11,8 @@ import pytest
 from jaxtyping import Float32
 
 from vidret.errors import StoreError
-from vidret.store.text_store import FOLDER, INDEX, StoredText, TextStore, text_id
+from vidret.store.text_records import StoredText, text_id
+from vidret.store.text_store import FOLDER, INDEX, TextStore
 from vidret.types import TextSource, TimedText
 
 from . import samples

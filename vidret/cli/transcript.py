@@ -46,7 +46,7 @@ def transcript_command(
     """Print the words of a video with their times: what is said and shown in it."""
     if form not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
-    sources = None if source is None else read_sources(source)
+    sources = None if source is None else read_text_sources(source)
     if server is None and not is_on_command_line(context, "token"):
         texts = read_local(index, video, sources)
     else:
@@ -58,7 +58,7 @@ def transcript_command(
     sys.stdout.buffer.flush()
 
 
-def read_sources(names: str) -> list[TextSource]:
+def read_text_sources(names: str) -> list[TextSource]:
     """Return the sources that a comma-separated list names.
 
     Raises:
@@ -72,9 +72,9 @@ def read_sources(names: str) -> list[TextSource]:
 
 def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) -> "list[TimedText]":
     """Return the texts of a video of a local index, without loading a model."""
-    from vidret.store.lookup import find_video
+    from vidret.store.lookup import look_up_video
     from vidret.store.store import Store
     from vidret.store.text_upkeep import read_transcript
 
     with Store.open(index) as store:
-        return read_transcript(store, find_video(store, video), sources)
+        return read_transcript(store, look_up_video(store, video), sources)

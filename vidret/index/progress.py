@@ -6,6 +6,20 @@ from vidret.store.records import PruneReport
 
 
 @dataclass(frozen=True, slots=True)
+class FileJob:
+    """A file to index, with its size and modification time; ``disk_bytes`` is less than the size if it is sparse.
+
+    ``is_stored`` marks an unchanged file of which only words are missing.
+    """
+
+    path: str
+    num_bytes: int
+    mtime_ns: int
+    disk_bytes: int = 0
+    is_stored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of a run.
 

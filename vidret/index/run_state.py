@@ -8,10 +8,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
-from vidret.index.progress import IndexReport, Progress, Workload
+from vidret.index.progress import FileJob, IndexReport, Progress, Workload
 from vidret.index.words import WordsRun, prune_words
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
@@ -22,20 +22,6 @@ from vidret.video.pool import OpenedVideo
 from vidret.video.scan import lies_below
 
 POLL_INTERVAL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class FileJob:
-    """A file to index, with its size and modification time; ``disk_bytes`` is less than the size if it is sparse.
-
-    ``is_stored`` marks an unchanged file of which only words are missing.
-    """
-
-    path: str
-    num_bytes: int
-    mtime_ns: int
-    disk_bytes: int = 0
-    is_stored: bool = False
 
 
 class RunState:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.store.store import Store
-from vidret.store.text_store import FOLDER, TextStore, TextTrack, make_key
+from vidret.store.text_records import TextTrack, make_key
+from vidret.store.text_store import FOLDER, TextStore
 from vidret.timed_text.options import SOURCES, WordsOptions
 from vidret.timed_text.screen import similar
 from vidret.timed_text.speech import BUNDLED

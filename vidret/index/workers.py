@@ -12,7 +12,8 @@ import torch
 from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.index.encoding import Encode, EncodingThread
 from vidret.index.options import Pack
-from vidret.index.run_state import FileJob, RunState
+from vidret.index.progress import FileJob
+from vidret.index.run_state import RunState
 from vidret.index.words import ContentWords
 from vidret.store.records import NewSegment
 from vidret.types import Frames, SegmentEmbedding

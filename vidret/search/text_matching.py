@@ -15,7 +15,8 @@ from jaxtyping import Float32
 
 from vidret.search.clauses import Clause
 from vidret.store.text_index import Term
-from vidret.store.text_store import StoredText, TextStore
+from vidret.store.text_records import StoredText
+from vidret.store.text_store import TextStore
 from vidret.types import TextSource
 
 TEXTS = 150  # candidates by meaning, and as many by words

@@ -10,9 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from vidret.engine import Engine
 from vidret.serve.images import ImageReader
+from vidret.serve.knn_schemas import KnnRequest, KnnRow
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import hit_rows
-from vidret.serve.schemas import KnnRequest, KnnRow
 from vidret.serve.worker import Worker
 from vidret.text import sanitize
 from vidret.types import Query, SearchOptions

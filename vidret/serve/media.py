@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, Response
 
 from vidret.engine import Engine
 from vidret.errors import DecodeError
-from vidret.serve import schemas
+from vidret.serve import fields
 from vidret.serve.files import OpenFileResponse, open_video
 from vidret.serve.problems import RefusedError, Responses, refusals
 from vidret.serve.rows import find_video
@@ -35,7 +35,7 @@ FILE: Responses = {
     416: {"description": "The range is outside the file.", "content": _RANGE},
 }
 
-VideoId = Annotated[schemas.Id, Path(alias="id")]
+VideoId = Annotated[fields.Id, Path(alias="id")]
 
 
 def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
@@ -45,7 +45,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
     @router.get("/thumbnails/{id}", response_class=Response, responses=FRAME)
     async def show_frame(
         video_id: VideoId,
-        t: Annotated[schemas.Seconds, Query(description="Time of the frame in seconds.", examples=[12.5])] = 0.0,
+        t: Annotated[fields.Seconds, Query(description="Time of the frame in seconds.", examples=[12.5])] = 0.0,
         w: Annotated[int, Query(ge=32, le=1280, description="Maximum width in pixels.")] = DEFAULT_WIDTH,
     ) -> Response:
         """Return a frame as JPEG, or a grey tile with the reason if there is none."""

@@ -1,40 +1,15 @@
 """Request and response bodies. Times are in seconds. Dates are ISO 8601; without a time zone, the server's applies."""
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vidret.search.queries import NEGATIVE_TERM
+from vidret.serve.fields import MAX_ID, Count, Date, Id, QueryText, Seconds
 from vidret.store.records import StoreInfo
 from vidret.types import Filters, Source, TextSource
 
-MAX_QUERY_LENGTH = 1000  # characters
-MAX_NEGATIVE_TERMS = 16  # each is encoded separately
-MAX_ID = 2**63 - 1
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
-YEARS = (1700, 2200)  # range of timestamps in nanoseconds
-
-
-def check_negative_terms(query: str) -> str:
-    """Refuse a query with too many negative terms, which would take long to encode."""
-    if len(NEGATIVE_TERM.findall(query)) > MAX_NEGATIVE_TERMS:
-        raise ValueError(f"must exclude at most {MAX_NEGATIVE_TERMS} words or phrases")
-    return query
-
-
-def check_date(date: datetime) -> datetime:
-    """Refuse a date that cannot be the time of a file."""
-    if not YEARS[0] <= date.year <= YEARS[1]:
-        raise ValueError(f"must lie in the years {YEARS[0]} to {YEARS[1]}")
-    return date
-
-
-Id = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of a video.")]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_negative_terms)]
-Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]
 
 
 class FilterFields(BaseModel):
@@ -88,7 +63,7 @@ class SearchRequest(QueryRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12, "min_seconds": 5}]})
 
-    k: int = Field(12, ge=1, le=200, description="Maximum number of videos.")
+    k: Count = Field(12, ge=1, le=200, description="Maximum number of videos.")
     rerank: Literal["auto", "none", "ucofia", "glscl"] = Field(
         "auto", description="Reranker of the candidates; auto is the one that the index was prepared for."
     )
@@ -99,9 +74,9 @@ class LocateRequest(QueryRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]})
 
-    k: int = Field(5, ge=1, le=200, description="Maximum number of moments.")
+    k: Count = Field(5, ge=1, le=200, description="Maximum number of moments.")
     video: Id | None = Field(None, description="Video to locate moments in; default: all of them.")
-    videos: int = Field(10, ge=1, le=100, description="Number of best videos to look into.")
+    videos: Count = Field(10, ge=1, le=100, description="Number of best videos to look into.")
     overlapping: bool = Field(False, description="Include moments that overlap better ones.")
     weak: bool = Field(
         False,
@@ -293,31 +268,3 @@ class Health(BaseModel):
     status: Literal["ok"]
     videos: int
     version: str
-
-
-class KnnRequest(BaseModel):
-    """A request of clip-retrieval's ClipClient; parameters of models that are not provided are ignored."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"text": "a dog", "modality": "image", "num_images": 10, "indice_name": "index"}]
-        }
-    )
-
-    text: Annotated[str, AfterValidator(check_negative_terms)] | None = Field(None, max_length=MAX_QUERY_LENGTH)
-    image: str | None = Field(None, description="Base64.")
-    image_url: str | None = Field(None, description="Refused: URLs are not fetched.")
-    embedding_input: list[float] | None = Field(None, max_length=8192, description="Vector of the index's encoder.")
-    modality: Literal["image", "text"] = "image"
-    num_images: int = Field(40, ge=1, le=1000, description="Number of results with a URL and a caption.")
-    num_result_ids: int | None = Field(None, ge=1, le=1000, description="Number of results; default: num_images.")
-    indice_name: str | None = None
-
-
-class KnnRow(BaseModel):
-    """A result in the format of clip-retrieval."""
-
-    id: int = Field(examples=[7])
-    similarity: float = Field(examples=[0.31])
-    url: Annotated[str | None, Field(examples=["http://127.0.0.1:8000/api/videos/7/stream#t=30.5"])] = None
-    caption: Annotated[str | None, Field(examples=["beach"])] = None

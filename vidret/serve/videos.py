@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.concurrency import run_in_threadpool
 
 from vidret.engine import Engine
-from vidret.serve import schemas
+from vidret.serve import fields
 from vidret.serve.images import ImageReader
 from vidret.serve.problems import refusals
 from vidret.serve.rows import find_video, moment_row, video_row
@@ -27,7 +27,7 @@ from vidret.types import Source, TextSource
 
 MAX_MOMENTS = 10
 
-VideoId = Annotated[schemas.Id, Path(alias="id")]
+VideoId = Annotated[fields.Id, Path(alias="id")]
 
 
 def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
@@ -58,7 +58,7 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     @router.get("/{id}/curve", responses=refusals(404))
     async def score_text(
         video_id: VideoId,
-        q: Annotated[schemas.QueryText, Query(examples=["a dog"])],
+        q: Annotated[fields.QueryText, Query(examples=["a dog"])],
         sources: Annotated[
             list[Source] | None, Query(description="What the moments are found in; default: all that the index has.")
         ] = None,

@@ -7,7 +7,7 @@ from vidret.store.store import Store
 from vidret.text import absolute_path, strip_query
 
 
-def find_video(store: Store, video: str | os.PathLike[str] | int) -> int:
+def look_up_video(store: Store, video: str | os.PathLike[str] | int) -> int:
     """Return the id of a video by its path or id.
 
     Raises:

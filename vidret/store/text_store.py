@@ -7,12 +7,10 @@ subtitles) as one model read it; the store keeps a track as a video, and a path 
 """
 
 import functools
-import json
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -24,12 +22,23 @@ from vidret.errors import StoreError
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
-from vidret.types import SegmentEmbedding, TextSource, TimedText
+from vidret.store.text_records import (
+    MAX_TEXTS,
+    StoredText,
+    TextTrack,
+    embed_text,
+    identify_text,
+    make_key,
+    pack_text,
+    text_id,
+    track_exists,
+    unpack_text,
+)
+from vidret.types import TextSource, TimedText
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "words"
-MAX_TEXTS = 1 << 24  # of one track
 INDEX = "texts.sqlite"  # the full-text index
 BATCH = 5000
 DAMAGED: FileState = "pending"  # a repair of the store leaves a track so: it is read again from the start
@@ -37,40 +46,6 @@ DAMAGED: FileState = "pending"  # a repair of the store leaves a track so: it is
 Ids = Int64[np.ndarray, " _id"]
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class TextTrack:
-    """One source of one content.
-
-    Attributes:
-        id: Its id in the text store.
-        fingerprint: Of the content.
-        source: Where the texts come from.
-        model: What read them.
-        complete: Whether all of the content was read.
-        until_s: The time up to which it was read, in seconds.
-        num_texts: Number of stored texts.
-        note: Why nothing or not everything was read; empty otherwise.
-    """
-
-    id: int
-    fingerprint: str
-    source: TextSource
-    model: str
-    complete: bool
-    until_s: float
-    num_texts: int
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredText:
-    """A stored text: its id, the fingerprint of its content, and the text."""
-
-    id: int
-    fingerprint: str
-    text: TimedText
 
 
 def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concatenate["TextStore", P], R]:
@@ -201,14 +176,21 @@ class TextStore:
         """
         numbers = self._store.stored_segments(track.id)
         if track.id not in self._written:
-            self._written[track.id] = {_identity(each.text) for each in self.transcript(track)} if numbers else set()
+            self._written[track.id] = (
+                {identify_text(each.text) for each in self.transcript(track)} if numbers else set()
+            )
         known = self._written[track.id]
-        rows = {_identity(text): row for row, text in reversed(list(enumerate(texts)))}
+        rows = {identify_text(text): row for row, text in reversed(list(enumerate(texts)))}
         kept = sorted(row for identity, row in rows.items() if identity not in known)
         first = 1 + max(numbers, default=-1)
         segments = [
             NewSegment(
-                track.id, first + offset, texts[row].start, texts[row].end, _embed(vectors[row]), _pack(texts[row])
+                track.id,
+                first + offset,
+                texts[row].start,
+                texts[row].end,
+                embed_text(vectors[row]),
+                pack_text(texts[row]),
             )
             for offset, row in enumerate(kept)
         ]
@@ -300,13 +282,13 @@ class TextStore:
     def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
         """Return all tracks, or those of one content, by id."""
         records = self._store.files(prefix="" if fingerprint is None else f"{fingerprint} ")
-        tracks = [self._as_track(record) for record in records if _exists(record)]
+        tracks = [self._as_track(record) for record in records if track_exists(record)]
         return sorted(tracks, key=lambda track: track.id)
 
     def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
         """Return one track, None if it does not exist."""
         record = self._store.file(make_key(fingerprint, source, model))
-        return self._as_track(record) if record is not None and _exists(record) else None
+        return self._as_track(record) if record is not None and track_exists(record) else None
 
     def complete_tracks(self) -> dict[str, str]:
         """Return the notes of all tracks that need not be read again, by ``make_key``; faster than ``tracks``."""
@@ -356,7 +338,7 @@ class TextStore:
         stored = self._store.read(ids)
         fingerprints = {video: self._find_fingerprint(video) for video in {each.video for each in stored.segments}}
         return [
-            _unpack(int(row), data, fingerprint)
+            unpack_text(int(row), data, fingerprint)
             for row, segment, data in zip(stored.ids, stored.segments, stored.tokens, strict=True)
             if (fingerprint := fingerprints[segment.video])
         ]
@@ -390,34 +372,3 @@ def _open_index(path: Path, *, write: bool) -> TextIndex:
                 raise
             logger.warning("texts are searched by an index in memory: %s", error)
     return TextIndex(None, write=True)
-
-
-def make_key(fingerprint: str, source: TextSource, model: str) -> str:
-    """Return the name of a track in the store: it holds the place of a path, and of a content's fingerprint."""
-    return f"{fingerprint} {source} {model}"
-
-
-def text_id(track_id: int, number: int) -> int:
-    """Return the id of a text in the full-text index."""
-    return track_id * MAX_TEXTS + number
-
-
-def _exists(record: FileRecord) -> bool:
-    return record.video is not None and record.state != "missing"  # a repair may have lost the video
-
-
-def _identity(text: TimedText) -> tuple[str, int, int]:
-    return text.text, round(text.start * 1000), round(text.end * 1000)
-
-
-def _embed(vector: Float[np.ndarray, " dim"]) -> SegmentEmbedding:
-    return SegmentEmbedding(np.asarray(vector), np.zeros((0, len(vector)), np.float32), np.zeros(0))
-
-
-def _pack(text: TimedText) -> bytes:
-    return json.dumps([text.text, text.source, round(text.confidence, 4), text.language, text.start, text.end]).encode()
-
-
-def _unpack(row: int, data: bytes | memoryview, fingerprint: str) -> StoredText:
-    text, source, confidence, language, start, end = json.loads(bytes(data))
-    return StoredText(row, fingerprint, TimedText(start, end, text, source, confidence, language))

@@ -12,7 +12,8 @@ from vidret.store.creation import FEATURES
 from vidret.store.database import REPAIR
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
-from vidret.store.text_store import FOLDER, INDEX, TextStore, TextTrack
+from vidret.store.text_records import TextTrack
+from vidret.store.text_store import FOLDER, INDEX, TextStore
 from vidret.types import TextSource, TimedText
 
 SOURCES: tuple[TextSource, ...] = get_args(TextSource)

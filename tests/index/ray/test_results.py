@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vidret.errors import DecodeError, VidretError
-from vidret.index.run_state import FileJob, RunState
+from vidret.index.progress import FileJob
+from vidret.index.run_state import RunState
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 from vidret.video.pool import OpenedVideo

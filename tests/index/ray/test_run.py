@@ -19,8 +19,8 @@ from tests.index.samples import make_hostile_files, read_contents, read_states, 
 from vidret.encode.clip import ClipEncoder
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
-from vidret.index.progress import IndexReport, Progress
-from vidret.index.run_state import FileJob, RunState
+from vidret.index.progress import FileJob, IndexReport, Progress
+from vidret.index.run_state import RunState
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.store.writing import Writer

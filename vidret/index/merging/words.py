@@ -14,7 +14,8 @@ from jaxtyping import Float32
 
 from vidret.errors import StoreError
 from vidret.index.words import OPTIONS
-from vidret.store.text_store import TextStore, TextTrack
+from vidret.store.text_records import TextTrack
+from vidret.store.text_store import TextStore
 from vidret.types import TimedText
 
 BATCH = 4096  # texts copied at once

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vidret.errors import VidretError
+from vidret.index.progress import FileJob
 from vidret.index.ray.rows import ContentFinished, ContentTask, EncodedRow, FileFailed, RunFailed
-from vidret.index.run_state import FileJob, RunState
+from vidret.index.run_state import RunState
 from vidret.store.records import NewSegment
 
 

@@ -1,0 +1,41 @@
+"""Fields of request bodies that several of them have."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from vidret.search.queries import NEGATIVE_TERM
+
+MAX_QUERY_LENGTH = 1000  # characters
+MAX_NEGATIVE_TERMS = 16  # each is encoded separately
+MAX_ID = 2**63 - 1
+YEARS = (1700, 2200)  # range of timestamps in nanoseconds
+
+
+def check_negative_terms(query: str) -> str:
+    """Refuse a query with too many negative terms, which would take long to encode."""
+    if len(NEGATIVE_TERM.findall(query)) > MAX_NEGATIVE_TERMS:
+        raise ValueError(f"must exclude at most {MAX_NEGATIVE_TERMS} words or phrases")
+    return query
+
+
+def check_date(date: datetime) -> datetime:
+    """Refuse a date that cannot be the time of a file."""
+    if not YEARS[0] <= date.year <= YEARS[1]:
+        raise ValueError(f"must lie in the years {YEARS[0]} to {YEARS[1]}")
+    return date
+
+
+def refuse_bool(value: object) -> object:
+    """Refuse a boolean where a number is expected, which would count as 0 or 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+Id = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0, le=MAX_ID, description="Id of a video.")]
+Seconds = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, le=1e9, allow_inf_nan=False)]
+QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_negative_terms)]
+Count = Annotated[int, BeforeValidator(refuse_bool)]
+Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]
