@@ -2,6 +2,7 @@
 
 import codecs
 import re
+import warnings
 from dataclasses import dataclass, field
 from html import unescape
 from importlib.util import find_spec
@@ -49,7 +50,10 @@ def parse_subtitles(data: bytes, suffix: str, *, language: str = "") -> Subtitle
         content, malformed = drop_malformed(content, ends_at_blank=suffix == ".vtt")
         problems += malformed
     try:
-        parsed = pysubs2.SSAFile.from_string(content, format_={".ssa": "ssa"}.get(suffix, suffix.lstrip(".")))
+        with warnings.catch_warnings():
+            # pysubs2 1.9 warns of a time within an entry, as in karaoke; drop_malformed names what has no valid times.
+            warnings.simplefilter("ignore")
+            parsed = pysubs2.SSAFile.from_string(content, format_={".ssa": "ssa"}.get(suffix, suffix.lstrip(".")))
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise VidretError(f"subtitles cannot be read: {reason}") from error
