@@ -105,7 +105,7 @@ class SpeechRecogniser:
         heartbeat()
         segments, info = self._model.transcribe(
             block,
-            beam_size=1,
+            beam_size=5,
             vad_filter=True,
             vad_parameters={"min_silence_duration_ms": 500},
             word_timestamps=True,
