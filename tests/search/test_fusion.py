@@ -27,15 +27,8 @@ from vidret.align.baseline import UNRELATED
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.clauses import QueryStructure, make_clause
-from vidret.search.fusion import (
-    ABSENT,
-    HINT,
-    MIN_PICTURE_DEVIATION,
-    TOLERANCE_S,
-    FusedSearcher,
-    VideoScores,
-    load_baseline,
-)
+from vidret.search.fusion import HINT, MIN_PICTURE_DEVIATION, FusedSearcher
+from vidret.search.fusion_baseline import load_baseline
 from vidret.search.text_matching import (
     MIN_COSINE_DEVIATION,
     MIN_COVER_DEVIATION,
@@ -43,6 +36,7 @@ from vidret.search.text_matching import (
     cover_terms,
     weigh_terms,
 )
+from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.text_records import StoredText
 from vidret.store.text_store import TextStore
 from vidret.types import Filters, Hit, Source, TextSource, TimedText

@@ -13,8 +13,8 @@ import numpy as np
 
 from vidret.ground.curve import find_moments
 from vidret.search.clauses import QueryStructure
-from vidret.search.fusion import ABSENT, VideoScores
 from vidret.search.text_matching import TextMatch
+from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
 from vidret.video.timeline import LONGEST_STILL_S
 

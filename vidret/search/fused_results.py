@@ -9,19 +9,12 @@ from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.spans import Span
 from vidret.search.candidates import deepen
 from vidret.search.fused_moments import SpanPart, find_fused_spans
-from vidret.search.fusion import (
-    ABSENT,
-    TEXT_SOURCES,
-    TOLERANCE_S,
-    WEAK_SCORE,
-    AnalysedQuery,
-    FusedSearcher,
-    VideoScores,
-)
+from vidret.search.fusion import TEXT_SOURCES, WEAK_SCORE, AnalysedQuery, FusedSearcher
 from vidret.search.grounding import Grounder
 from vidret.search.locating import RankedVideo, choose_spans
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
+from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.text_store import TextStore
 from vidret.types import Evidence, Hit, LayerWords, Moment, SearchOptions, Segment, Source
 from vidret.video.files import may_exist

@@ -9,10 +9,9 @@ The best frame stands for a picture. Videos that resemble every query are lowere
 queries in a video is subtracted.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,40 +19,25 @@ from jaxtyping import Float, Float32, Float64
 
 from vidret.align.baseline import UNRELATED
 from vidret.encode.sentences import load_sentence_encoder
-from vidret.ground.spans import Span
 from vidret.search.candidates import find_candidates
 from vidret.search.clauses import Clause, QueryStructure, make_clause, parse_structure
+from vidret.search.fusion_baseline import FusionBaseline, load_baseline, store_baseline
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextBaseline, TextMatch, TextMatcher
+from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores
 from vidret.store.text_store import TextStore
-from vidret.types import SearchOptions, Segment, Source, TextEmbedding, TextSource
+from vidret.types import SearchOptions, Source, TextEmbedding, TextSource
 
 TEXT_SOURCES: tuple[TextSource, ...] = ("speech", "screen", "subtitles")
 # Standard deviations that a hint at a source is worth, to that source and against pictures. Without a hint it favours
 # pictures: people who look for words say so, or use the very words.
 HINT = 1.0
-TOLERANCE_S = 0.6  # between a frame and a text that hold together; half the distance of two frames
 COVERED_TEXTS = 60  # of a clause, whose frames are read as well
 MIN_PICTURE_DEVIATION = 0.01
 WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
-ABSENT = -9.0  # the score of what is not there
 DRIFT = 1.25  # growth of the index above which the baseline is measured again
-_BASELINE = "fusion"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusionBaseline:
-    """What unrelated queries reach at best in each source of an index: mean and standard deviation.
-
-    ``sizes`` are the numbers of segments and texts that it was measured on.
-    """
-
-    sizes: tuple[int, int]
-    picture_mean: float = 0.0
-    picture_deviation: float = 1.0
-    texts: dict[TextSource, TextBaseline] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -73,70 +57,6 @@ class AnalysedQuery:
     negatives: Sequence[TextEmbedding] = ()
 
 
-@dataclass(slots=True, eq=False)
-class VideoScores:
-    """How well one video matches each clause over time.
-
-    Attributes:
-        video_id: Id of the video.
-        times: Points in time, in seconds, rising.
-        pictures: Standard score of the pictures by clause and point.
-        texts: The matching texts of each clause with their standard scores, best first.
-        segments: The segments of the frames that were compared.
-        score: The score of the video.
-        time_s: Where it matches best, by clause.
-        picture_spans: What a grounding head found for each clause; None without a head.
-    """
-
-    video_id: int
-    times: Float64[np.ndarray, " point"]
-    pictures: Float[np.ndarray, "clause point"]
-    texts: list[list[tuple[TextMatch, float]]]
-    segments: list[Segment]
-    score: float = ABSENT
-    time_s: tuple[float, ...] = ()
-    picture_spans: list[list[Span]] | None = None
-
-    def source_scores(self, clause: int) -> dict[Source, float]:
-        """Return the best standard score of each source for a clause."""
-        best: dict[Source, float] = {"picture": float(self.pictures[clause].max(initial=ABSENT))}
-        for match, score in self.texts[clause]:
-            best[match.source] = max(best.get(match.source, ABSENT), score)
-        return best
-
-    def curve(self, clause: int) -> Float[np.ndarray, " point"]:
-        """Return the score of a clause at each point, all sources together."""
-        by_source = {match.source: np.full(len(self.times), ABSENT) for match, _ in self.texts[clause]}
-        for match, score in self.texts[clause]:
-            text = match.stored.text
-            first = np.searchsorted(self.times, text.start - TOLERANCE_S)
-            last = np.searchsorted(self.times, text.end + TOLERANCE_S, side="right")
-            scores = by_source[match.source][first:last]
-            np.maximum(scores, score, out=scores)
-        total: Float[np.ndarray, " point"] = np.logaddexp.reduce([self.pictures[clause], *by_source.values()], axis=0)
-        return total
-
-    def combine(self, structure: QueryStructure) -> None:
-        """Set ``score`` and ``time_s``."""
-        if structure.relation is None:
-            best = self.source_scores(0)
-            self.score = float(np.logaddexp.reduce(list(best.values())))
-            self.time_s = (float(self.times[self.curve(0).argmax()]),)
-            return
-        first, second = self.curve(0), self.curve(1)
-        if structure.relation == "together":
-            point = int((first + second).argmax())
-            before = point
-        elif len(first) == 1:
-            before = point = 0
-        else:
-            reached = np.maximum.accumulate(first)[:-1]
-            point = int((reached + second[1:]).argmax()) + 1
-            before = int(first[:point].argmax())
-        self.score = float(first[before] + second[point]) / np.sqrt(2)
-        self.time_s = float(self.times[before]), float(self.times[point])
-
-
 class FusedSearcher:
     """Searches the pictures and the words of one index."""
 
@@ -144,10 +64,12 @@ class FusedSearcher:
         self._searcher, self.texts = searcher, texts
         self.matcher = TextMatcher(texts)
         self._baseline: FusionBaseline | None = None
+        self._checked = (-1, -1)  # the generations of pictures and texts for which the baseline holds
         self._contents: tuple[int, dict[str, int]] | None = None
 
     def analyse(self, query: str) -> AnalysedQuery:
         """Return a text query with its structure and vectors."""
+        self.update_baseline()
         structure = parse_structure(query)
         negatives = parse_query(query)[1]
         texts = self._searcher.encoder.encode_text([*(clause.text for clause in structure.clauses), *negatives])
@@ -263,7 +185,7 @@ class FusedSearcher:
             )
             if "picture" not in sources:
                 pictures = np.full_like(pictures, ABSENT)
-            video = _make_scores(video_id, times, pictures, own, [stored.segments[row] for row in rows])
+            video = make_video_scores(video_id, times, pictures, own, [stored.segments[row] for row in rows])
             if video is not None:
                 video.combine(query.structure)
                 videos.append(video)
@@ -299,14 +221,19 @@ class FusedSearcher:
 
     @property
     def baseline(self) -> FusionBaseline:
-        """The baseline: as it is stored, or measured now if the index has grown since."""
-        sizes = len(self._searcher.store), len(self.texts)
-        if self._baseline is None:
-            self._baseline = load_baseline(self.texts)
-        known = self._baseline
-        if known is None or any(size > DRIFT * old for size, old in zip(sizes, known.sizes, strict=True)):
-            self._baseline = known = self.measure_baseline()
-        return known
+        """The baseline, as ``update_baseline`` left it."""
+        return self._baseline or self.update_baseline()
+
+    def update_baseline(self) -> FusionBaseline:
+        """Return the baseline: as it is stored, or measured now if the index has grown since."""
+        generations = self._searcher.store.generation, self.texts.generation
+        if self._baseline is None or self._checked != generations:
+            known = self._baseline or load_baseline(self.texts)
+            sizes = len(self._searcher.store), len(self.texts)
+            if known is None or any(size > DRIFT * old for size, old in zip(sizes, known.sizes, strict=True)):
+                known = self.measure_baseline()
+            self._baseline, self._checked = known, generations
+        return self._baseline
 
     def measure_baseline(self) -> FusionBaseline:
         """Search for what has nothing to do with the index, and return what that reaches."""
@@ -362,54 +289,3 @@ class FusedSearcher:
 def hints_at(clause: Clause, source: TextSource) -> bool:
     """Return whether a clause hints at a source; subtitles are speech that was written down."""
     return clause.source is not None and (source == clause.source or (source, clause.source) == ("subtitles", "speech"))
-
-
-def load_baseline(texts: TextStore) -> FusionBaseline | None:
-    """Return the baseline that is stored with the texts of an index; None if there is none."""
-    stored = texts.store.get_meta(_BASELINE)
-    if not stored:
-        return None
-    facts = json.loads(stored)
-    return FusionBaseline(
-        sizes=tuple(facts["sizes"]),
-        picture_mean=facts["picture"][0],
-        picture_deviation=facts["picture"][1],
-        texts={source: TextBaseline(*figures) for source, figures in facts["texts"].items()},
-    )
-
-
-def store_baseline(texts: TextStore, baseline: FusionBaseline) -> None:
-    """Store a baseline with the texts of an index."""
-    figures = {
-        source: [each.cosine_mean, each.cosine_deviation, each.cover_mean, each.cover_deviation]
-        for source, each in baseline.texts.items()
-    }
-    picture = [baseline.picture_mean, baseline.picture_deviation]
-    texts.store.set_meta(_BASELINE, json.dumps({"sizes": baseline.sizes, "picture": picture, "texts": figures}))
-
-
-def _make_scores(
-    video_id: int,
-    times: Float64[np.ndarray, " frame"],
-    pictures: Float[np.ndarray, "clause frame"],
-    texts: list[list[tuple[TextMatch, float]]],
-    segments: list[Segment],
-) -> VideoScores | None:
-    """Return the scores of a video at the times of its frames, and in the middle of texts without frames."""
-    extra = [
-        (match.stored.text.start + match.stored.text.end) / 2
-        for clause in texts
-        for match, _ in clause
-        if not _has_point(times, match.stored.text.start, match.stored.text.end)
-    ]
-    if not len(times) and not extra:
-        return None
-    points = np.concatenate([times, extra])
-    order = np.argsort(points, kind="stable")
-    padded = np.concatenate([pictures, np.full((len(pictures), len(extra)), ABSENT)], axis=1)
-    return VideoScores(video_id, points[order], padded[:, order], texts, segments)
-
-
-def _has_point(times: Float64[np.ndarray, " frame"], start_s: float, end_s: float) -> bool:
-    first = int(np.searchsorted(times, start_s - TOLERANCE_S))
-    return first < len(times) and bool(times[first] <= end_s + TOLERANCE_S)

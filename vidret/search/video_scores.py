@@ -1,0 +1,105 @@
+"""How well one video matches the clauses of a query over time, in pictures and in words."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from vidret.ground.spans import Span
+from vidret.search.clauses import QueryStructure
+from vidret.search.text_matching import TextMatch
+from vidret.types import Segment, Source
+
+TOLERANCE_S = 0.6  # between a frame and a text that hold together; half the distance of two frames
+ABSENT = -9.0  # the score of what is not there
+
+
+@dataclass(slots=True, eq=False)
+class VideoScores:
+    """How well one video matches each clause over time.
+
+    Attributes:
+        video_id: Id of the video.
+        times: Points in time, in seconds, rising.
+        pictures: Standard score of the pictures by clause and point.
+        texts: The matching texts of each clause with their standard scores, best first.
+        segments: The segments of the frames that were compared.
+        score: The score of the video.
+        time_s: Where it matches best, by clause.
+        picture_spans: What a grounding head found for each clause; None without a head.
+    """
+
+    video_id: int
+    times: Float64[np.ndarray, " point"]
+    pictures: Float[np.ndarray, "clause point"]
+    texts: list[list[tuple[TextMatch, float]]]
+    segments: list[Segment]
+    score: float = ABSENT
+    time_s: tuple[float, ...] = ()
+    picture_spans: list[list[Span]] | None = None
+
+    def source_scores(self, clause: int) -> dict[Source, float]:
+        """Return the best standard score of each source for a clause."""
+        best: dict[Source, float] = {"picture": float(self.pictures[clause].max(initial=ABSENT))}
+        for match, score in self.texts[clause]:
+            best[match.source] = max(best.get(match.source, ABSENT), score)
+        return best
+
+    def curve(self, clause: int) -> Float[np.ndarray, " point"]:
+        """Return the score of a clause at each point, all sources together."""
+        by_source = {match.source: np.full(len(self.times), ABSENT) for match, _ in self.texts[clause]}
+        for match, score in self.texts[clause]:
+            text = match.stored.text
+            first = np.searchsorted(self.times, text.start - TOLERANCE_S)
+            last = np.searchsorted(self.times, text.end + TOLERANCE_S, side="right")
+            scores = by_source[match.source][first:last]
+            np.maximum(scores, score, out=scores)
+        total: Float[np.ndarray, " point"] = np.logaddexp.reduce([self.pictures[clause], *by_source.values()], axis=0)
+        return total
+
+    def combine(self, structure: QueryStructure) -> None:
+        """Set ``score`` and ``time_s``."""
+        if structure.relation is None:
+            best = self.source_scores(0)
+            self.score = float(np.logaddexp.reduce(list(best.values())))
+            self.time_s = (float(self.times[self.curve(0).argmax()]),)
+            return
+        first, second = self.curve(0), self.curve(1)
+        if structure.relation == "together":
+            point = int((first + second).argmax())
+            before = point
+        elif len(first) == 1:
+            before = point = 0
+        else:
+            reached = np.maximum.accumulate(first)[:-1]
+            point = int((reached + second[1:]).argmax()) + 1
+            before = int(first[:point].argmax())
+        self.score = float(first[before] + second[point]) / np.sqrt(2)
+        self.time_s = float(self.times[before]), float(self.times[point])
+
+
+def make_video_scores(
+    video_id: int,
+    times: Float64[np.ndarray, " frame"],
+    pictures: Float[np.ndarray, "clause frame"],
+    texts: list[list[tuple[TextMatch, float]]],
+    segments: list[Segment],
+) -> VideoScores | None:
+    """Return the scores of a video at the times of its frames, and in the middle of texts without frames."""
+    extra = [
+        (match.stored.text.start + match.stored.text.end) / 2
+        for clause in texts
+        for match, _ in clause
+        if not _has_point(times, match.stored.text.start, match.stored.text.end)
+    ]
+    if not len(times) and not extra:
+        return None
+    points = np.concatenate([times, extra])
+    order = np.argsort(points, kind="stable")
+    padded = np.concatenate([pictures, np.full((len(pictures), len(extra)), ABSENT)], axis=1)
+    return VideoScores(video_id, points[order], padded[:, order], texts, segments)
+
+
+def _has_point(times: Float64[np.ndarray, " frame"], start_s: float, end_s: float) -> bool:
+    first = int(np.searchsorted(times, start_s - TOLERANCE_S))
+    return first < len(times) and bool(times[first] <= end_s + TOLERANCE_S)
