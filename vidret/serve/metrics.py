@@ -4,6 +4,7 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidret.store.records import StoreInfo
@@ -63,7 +64,8 @@ class MetricsMiddleware:
 
         async def count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", NO_ROUTE)
+                found = scope.get("route")  # a mount, by some versions of FastAPI, for the files of the page
+                route = NO_ROUTE if isinstance(found, Mount) else getattr(found, "path", NO_ROUTE)
                 self._metrics.requests.labels(route, message["status"]).inc()
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
             await send(message)
