@@ -442,13 +442,16 @@ class Engine:
         """Return the search of pictures and words if it answers a query, None if pictures alone do.
 
         Raises:
-            VidretError: Words are asked for, and the index has none.
+            VidretError: Words are asked for, and the index has none, or the query cannot be compared with words.
         """
         check_sources(options.sources)
         words = options.sources is not None and options.sources != ("picture",)
         if words and self._fused is None:
             raise VidretError(f"{self.path}: has no words to search: run vidret index --words on")
         is_fused = isinstance(query, str) and options.rerank == AUTO and options.sources != ("picture",)
+        if words and not is_fused:
+            got = f"rerank {options.rerank}" if isinstance(query, str) else "an image or a vector"
+            raise VidretError(f"sources must be picture for all but a text query with rerank {AUTO}, got {got}")
         return self._fused if is_fused else None
 
     def score_videos(
@@ -507,7 +510,8 @@ class Engine:
         Raises:
             VidretError: The query is empty, k is below 1, or the video is not in the index.
         """
-        encoded = self._encode_query(query, k)
+        if k < 1:
+            raise VidretError(f"k must be at least 1, got {k}")
         options = SearchOptions(k=videos, filters=filters, sources=None if sources is None else tuple(sources))
         fused = self._choose_fused(query, options)
         if video is None:
@@ -520,6 +524,7 @@ class Engine:
             return fused.locate(
                 text, ranked, k, sources=options.sources, grounder=self.grounder, overlapping=overlapping, weak=weak
             )
+        encoded = self._encode_query(query, k)
         return Locator(self._searcher, self.grounder).locate(encoded, ranked, k, overlapping=overlapping, weak=weak)
 
     def rate(

@@ -211,11 +211,11 @@ class Moment:
         path: Path of its file.
         start: In seconds; less than ``end``.
         end: In seconds.
-        score: Higher is better. A probability for ``head``; for ``curve`` it includes the contrast with the
-            surroundings and only orders moments.
+        score: Higher is better. In an index with words, in standard deviations. Otherwise a probability for ``head``;
+            for ``curve`` it includes the contrast with the surroundings and only orders moments.
         weak: As in ``Hit``.
         by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
-        similarity: Mean of the curve inside the span; None for ``head`` and ``words``.
+        similarity: Mean of the curve inside the span; None for ``head``, and for text in an index with words.
         evidence: What matches, best first; empty in an index without words.
     """
 

@@ -109,7 +109,7 @@ def _find_text_spans(matches: Sequence[tuple[TextMatch, float]]) -> list[FusedSp
             for each, own in sorted(group, key=lambda each: -each[1])
         )
         start, end = min(text.start for text in texts), max(text.end for text in texts)
-        spans.append(FusedSpan(start=start, end=max(end, start), score=score, parts=parts))
+        spans.append(FusedSpan(start=start, end=max(end, start + MIN_OVERLAP_S), score=score, parts=parts))
     return spans
 
 
@@ -147,12 +147,16 @@ def _find_picture_spans(scores: VideoScores, clause: int, k: int) -> list[FusedS
 
 
 def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
-    """Add to the score of a span what other sources say about the same time."""
+    """Add to the score of a span what other sources say about the same time, as far as they match less well.
+
+    So the source that matches best sets the bounds of a moment, and long spans gain nothing from short ones in them.
+    """
     best: dict[Source, FusedSpan] = {}
     for other in others:
         source = other.parts[0].source
         overlaps = min(span.end, other.end) > max(span.start, other.start)
-        if overlaps and source != span.parts[0].source and (source not in best or other.score > best[source].score):
+        is_weaker = source != span.parts[0].source and other.score <= span.score
+        if overlaps and is_weaker and (source not in best or other.score > best[source].score):
             best[source] = other
     total = float(np.logaddexp.reduce([span.score, *(other.score for other in best.values())]))
     return replace(span, score=total, parts=(*span.parts, *(other.parts[0] for other in best.values())))

@@ -16,7 +16,7 @@ from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.text_store import TextStore
-from vidret.types import Evidence, Hit, LayerWords, Moment, SearchOptions, Segment, Source
+from vidret.types import SOURCES, Evidence, Hit, LayerWords, Moment, SearchOptions, Segment, Source
 from vidret.video.files import may_exist
 
 MAX_EVIDENCE = 4
@@ -67,10 +67,15 @@ class FusedResults:
     ) -> list[Moment]:
         """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
         analysed = self._fused.analyse(query)
+        chosen = sources or SOURCES
+        matches = self._fused.match_texts(analysed, chosen)
+        if "picture" not in chosen:
+            grounder = None
         read = [] if grounder is None else [grounder.read(clause.text) for clause in analysed.structure.clauses]
+        by_picture = "curve" if grounder is None else "head"
         moments: list[Moment] = []
         for video in videos:
-            scores = self._fused.score_video(analysed, video.video_id, sources)
+            scores = self._fused.score_video(analysed, video.video_id, matches, chosen)
             if scores is None or (scores.score < WEAK_SCORE and not weak):
                 continue
             if grounder is not None:
@@ -85,7 +90,7 @@ class FusedResults:
                     end=span.end,
                     score=scores.score - (best - span.score),
                     weak=scores.score < WEAK_SCORE,
-                    by="words" if span.parts[0].match is not None else "curve",
+                    by="words" if span.parts[0].match is not None else by_picture,
                     evidence=make_evidence(span.parts, self._fused.matcher),
                 )
                 for span in spans

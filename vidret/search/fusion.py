@@ -39,6 +39,8 @@ MIN_PICTURE_DEVIATION = 0.01
 WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
 DRIFT = 1.25  # growth of the index above which the baseline is measured again
 
+Match = tuple[int, TextMatch, float]  # video id, text, standard score
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class AnalysedQuery:
@@ -84,7 +86,7 @@ class FusedSearcher:
     def rank(self, query: AnalysedQuery, options: SearchOptions, depth: int) -> list[VideoScores]:
         """Return the candidate videos, best first; for ``depth`` see ``find_candidates``."""
         sources = options.sources or ("picture", *TEXT_SOURCES)
-        matches = self._match_texts(query, sources)
+        matches = self.match_texts(query, sources)
         ids: list[np.ndarray] = []
         if "picture" in sources and not query.structure.phrases:
             encoded = [EncodedQuery(positive=embedding) for embedding in query.embeddings]
@@ -97,18 +99,16 @@ class FusedSearcher:
         return sorted(kept, key=lambda video: -video.score)
 
     def score_video(
-        self, query: AnalysedQuery, video_id: int, sources: Sequence[Source] | None = None
+        self, query: AnalysedQuery, video_id: int, matches: Sequence[Sequence[Match]], sources: Sequence[Source]
     ) -> VideoScores | None:
-        """Return the scores of all of one video; None if nothing of it is stored."""
-        chosen = sources or ("picture", *TEXT_SOURCES)
-        matches = self._match_texts(query, chosen)
+        """Return the scores of all of one video, from what ``match_texts`` returned; None if nothing is stored."""
         own = [[each for each in clause if each[0] == video_id] for clause in matches]
         ids = np.array(self._searcher.store.video_segments(video_id), np.int64)
-        return next((video for video in self._score(query, ids, own, chosen) if video.video_id == video_id), None)
+        return next((video for video in self._score(query, ids, own, sources) if video.video_id == video_id), None)
 
     # Words
 
-    def _match_texts(self, query: AnalysedQuery, sources: Sequence[Source]) -> list[list[tuple[int, TextMatch, float]]]:
+    def match_texts(self, query: AnalysedQuery, sources: Sequence[Source]) -> list[list[Match]]:
         """Return, for each clause, (video id, text, standard score), best first."""
         clauses, contents = query.structure.clauses, self._video_ids()
         found = self.matcher.find(clauses, query.vectors, query.structure.phrases)
@@ -133,7 +133,7 @@ class FusedSearcher:
             self._contents = generation, self._searcher.store.contents()
         return self._contents[1]
 
-    def _cover(self, matches: Sequence[Sequence[tuple[int, TextMatch, float]]]) -> np.ndarray:
+    def _cover(self, matches: Sequence[Sequence[Match]]) -> np.ndarray:
         """Return the segments of the pictures that are seen while the best texts are said or shown."""
         spans = defaultdict[int, list[tuple[float, float]]](list)
         for clause in matches:
@@ -162,7 +162,7 @@ class FusedSearcher:
         self,
         query: AnalysedQuery,
         ids: np.ndarray,
-        matches: Sequence[Sequence[tuple[int, TextMatch, float]]],
+        matches: Sequence[Sequence[Match]],
         sources: Sequence[Source],
     ) -> list[VideoScores]:
         stored = self._searcher.reranker.read(FrameRanker(), ids)

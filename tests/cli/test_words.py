@@ -1,0 +1,76 @@
+"""Searching words on the command line: sources, evidence below results, and explanations."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import vidret.engine
+from tests.cli.runner import Runner
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_baseline
+
+
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an index with words, which must not be changed."""
+    index = make_films(tmp_path_factory.mktemp("spoken"))
+    add_all_words(index)
+    with pytest.MonkeyPatch.context() as patch:
+        fake_sentences(patch)
+        save_baseline(index)
+    return index
+
+
+@pytest.fixture
+def run_worded(run: Runner, worded: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    fake_sentences(monkeypatch)
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: NamedColours())
+    monkeypatch.setenv("VIDRET_INDEX", str(worded))
+    return run
+
+
+def test_words_stand_below_the_results(run_worded: Runner) -> None:
+    code, out, _ = run_worded("search", "platform nine")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[1].endswith("red.mp4")
+    assert 'on screen: "*platform* *nine*"' in lines[2]
+    code, out, err = run_worded("locate", "platform nine")
+    assert code == 0
+    assert 'on screen: "*platform* *nine*"' in out
+    assert "located by pictures and words together" in err
+
+
+def test_explain_shows_the_score_of_each_source(run_worded: Runner) -> None:
+    out = run_worded("search", "red platform nine", "--explain")[1]
+    assert {"picture", "speech", "screen", "subtitles"} <= set(out.splitlines()[0].split())
+    assert " % seen" in out
+    assert " % on screen" in out
+
+
+def test_sources_restrict_a_search(run_worded: Runner) -> None:
+    hits = json.loads(run_worded("search", "line busy platform", "--in", "speech", "--json")[1])
+    assert {each["source"] for hit in hits for each in hit["evidence"]} == {"speech"}
+    moments = json.loads(run_worded("locate", "line busy platform", "--in", "screen", "--format", "json")[1])
+    assert {each["source"] for moment in moments for each in moment["evidence"]} == {"screen"}
+
+
+def test_unknown_sources_are_refused(run_worded: Runner) -> None:
+    for command in ("search", "locate"):
+        for names in ("speech,nonsense", "", "speech,"):
+            run_worded.check_refusal((command, "red", "--in", names), 2, "must list some of picture, speech")
+
+
+def test_words_are_refused_in_an_index_without_them(run: Runner, index: Path) -> None:
+    for command in ("search", "locate"):
+        run.check_refusal(
+            (command, "red", "--in", "speech", "--index", index),
+            1,
+            "has no words to search: run vidret index --words on",
+        )
+
+
+def test_results_of_an_index_without_words_have_no_evidence(run: Runner, index: Path) -> None:
+    hits = json.loads(run("search", "red", "--index", index, "--json")[1])
+    assert all("evidence" not in hit for hit in hits)
+    assert len(run("search", "red", "--index", index)[1].splitlines()) == 3

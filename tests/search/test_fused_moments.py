@@ -1,0 +1,282 @@
+"""Moments from pictures and words together: of scores made by hand, and in films in which words are said."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_baseline, say
+from vidret.engine import Engine
+from vidret.errors import DecodeError
+from vidret.ground.spans import Span
+from vidret.search.clauses import QueryStructure, Relation, make_clause
+from vidret.search.fused_moments import APART, JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan, find_fused_spans
+from vidret.search.text_matching import TextMatch
+from vidret.search.video_scores import ABSENT, VideoScores
+from vidret.store.text_records import StoredText
+from vidret.types import Moment, Segment, Source, TextSource, TimedText
+
+Text = tuple[float, float, float]  # start, end, score
+
+
+def make_scores(
+    *texts: Sequence[Text],
+    pictures: Sequence[Sequence[float]] = (),
+    source: TextSource = "speech",
+    cover: float = 1.0,
+) -> VideoScores:
+    """Return the scores of a video of 20 s with a frame a second; ``texts`` and ``pictures`` are by clause."""
+    times = np.arange(20) + 0.5
+    seen = np.array(pictures) if len(pictures) else np.full((len(texts), 20), ABSENT)
+    matches = []
+    for clause in texts:
+        own = []
+        for start, end, score in clause:
+            stored = StoredText(0, "film", TimedText(start, end, "words", source))
+            own.append((TextMatch(stored=stored, cosine=0.0, cover=cover, stems=frozenset()), score))
+        matches.append(own)
+    return VideoScores(1, times, seen, matches, [Segment(1, 0, 0.0, 20.0)])
+
+
+def make_structure(relation: Relation | None = None, text: str = "x") -> QueryStructure:
+    clauses = (make_clause(text),) if relation is None else (make_clause(text), make_clause(text))
+    return QueryStructure(clauses=clauses, relation=relation)
+
+
+def find(scores: VideoScores, structure: QueryStructure, k: int = 5, *, overlapping: bool = False) -> list[FusedSpan]:
+    return find_fused_spans(scores, structure, k=k, overlapping=overlapping)
+
+
+def times(spans: Sequence[FusedSpan | Moment]) -> list[tuple[float, float]]:
+    return [(span.start, span.end) for span in spans]
+
+
+def bump(start: int, end: int, height: float = 5.0) -> list[float]:
+    """Return a curve that is high between two times."""
+    return [height if start <= second < end else 0.0 for second in range(20)]
+
+
+# Scores made by hand
+
+
+def test_words_last_as_long_as_they_are_said() -> None:
+    spans = find(make_scores([(3.0, 5.5, 6.0), (12.0, 13.0, 4.0)]), make_structure())
+    assert times(spans) == [(3.0, 5.5), (12.0, 13.0)]
+    assert [span.score for span in spans] == [6.0, 4.0]
+
+
+def test_neighbours_that_match_as_well_are_joined() -> None:
+    near = [(3.0, 5.0, 6.0), (4.9 + JOIN_S, 8.0, 5.0)]
+    assert times(find(make_scores(near), make_structure())) == [(3.0, 8.0)]
+    far = [(3.0, 5.0, 6.0), (5.1 + JOIN_S, 8.0, 5.0)]
+    assert times(find(make_scores(far), make_structure())) == [(3.0, 5.0), (5.1 + JOIN_S, 8.0)]
+    poor = [(3.0, 5.0, 6.0), (5.0, 8.0, 2.0)]
+    assert times(find(make_scores(poor), make_structure()))[0] == (3.0, 5.0)
+
+
+def test_words_without_a_duration_have_a_moment() -> None:
+    (span,) = find(make_scores([(3.0, 3.0, 6.0)]), make_structure())
+    assert span.start <= 3.0 < span.end
+
+
+def test_pictures_last_as_long_as_they_stand_out() -> None:
+    (span, *_) = find(make_scores([], pictures=[bump(6, 10)]), make_structure())
+    assert (span.start, span.end) == (6.0, 10.0)
+    assert span.parts[0].source == "picture"
+
+
+def test_sources_at_the_same_time_support_one_another() -> None:
+    scores = make_scores([(6.0, 9.0, 5.0), (14.0, 16.0, 5.1)], pictures=[bump(6, 10)])
+    best = find(scores, make_structure())[0]
+    assert best.start == 6.0
+    assert best.score == pytest.approx(np.logaddexp(5.0, 5.0))
+    assert {part.source for part in best.parts} == {"speech", "picture"}
+
+
+def test_strongest_source_sets_the_bounds() -> None:
+    scores = make_scores([(6.0, 9.0, 5.0), (12.0, 13.0, 4.0)], pictures=[bump(0, 20, 4.5)])
+    other = make_scores([(14.0, 16.0, 4.0)], source="screen")
+    scores.texts[0] += other.texts[0]
+    assert times(find(scores, make_structure()))[0] == (6.0, 9.0)
+
+
+def test_words_that_share_little_lose_against_pictures_unless_they_are_expected() -> None:
+    texts, pictures = [(14.0, 16.0, 5.5)], [bump(6, 10)]
+    vague = make_scores(texts, pictures=pictures, cover=MIN_COVER - 0.1)
+    assert find(vague, make_structure())[0].start == 6.0
+    assert find(vague, make_structure())[1].score == pytest.approx(5.5 - UNEXPECTED, abs=0.05)
+    assert find(vague, make_structure(text="someone says x"))[0].start == 14.0
+    assert find(make_scores(texts, pictures=pictures), make_structure())[0].start == 14.0
+
+
+def test_together_is_the_overlap() -> None:
+    scores = make_scores([(3.0, 8.0, 6.0)], [(6.0, 12.0, 4.0)])
+    (span,) = find(scores, make_structure("together"))
+    assert (span.start, span.end) == (6.0, 8.0)
+    assert span.score == pytest.approx(10 / 2**0.5)
+
+
+def test_clauses_that_do_not_meet_give_the_better_one_at_a_loss() -> None:
+    (span,) = find(make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), make_structure("together"))
+    assert (span.start, span.end) == (3.0, 5.0)
+    assert span.score == pytest.approx(10 / 2**0.5 - APART)
+
+
+def test_then_spans_both() -> None:
+    (span,) = find(make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), make_structure("then"))
+    assert (span.start, span.end) == (3.0, 12.0)
+    (swapped,) = find(make_scores([(9.0, 12.0, 6.0)], [(3.0, 5.0, 4.0)]), make_structure("then"))
+    assert swapped.score < span.score
+
+
+def test_spans_of_a_head_bound_the_pictures() -> None:
+    scores = make_scores([], pictures=[bump(6, 10)])
+    scores.picture_spans = [[Span(5.2, 11.4, 0.9), Span(1.0, 2.0, 0.3)]]
+    spans = find(scores, make_structure())
+    assert times(spans)[0] == (5.2, 11.4)
+    assert spans[0].score == 5.0
+
+
+TIME = st.floats(0, 20, width=16)
+TEXTS = st.lists(st.tuples(TIME, TIME, st.floats(-9, 9)).map(lambda row: (*sorted(row[:2]), row[2])), max_size=6)
+RELATIONS: list[Relation | None] = [None, "together", "then"]
+
+
+@given(TEXTS, TEXTS, st.sampled_from(RELATIONS), st.booleans(), st.integers(1, 4))
+def test_spans_are_ordered_within_the_video_and_do_not_overlap(
+    first: Sequence[Text], second: Sequence[Text], relation: Relation | None, seen: bool, k: int
+) -> None:
+    texts = (first,) if relation is None else (first, second)
+    scores = make_scores(*texts, pictures=[bump(3, 9), bump(7, 12)][: len(texts)] if seen else ())
+    spans = find(scores, make_structure(relation), k)
+    assert len(spans) <= k
+    assert all(0 <= span.start < span.end <= 20 + 1 for span in spans)
+    assert [span.score for span in spans] == sorted((span.score for span in spans), reverse=True)
+    for i, span in enumerate(spans):
+        assert all(span.start >= other.end or span.end <= other.start for other in spans[:i])
+    everything = find(scores, make_structure(relation), 1000, overlapping=True)
+    assert set(times(spans)) <= set(times(everything))
+
+
+# In films
+
+
+class FakeGrounder:
+    """Finds the same span in every film, or cannot read it."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails, self.queries = fails, list[str]()
+
+    def read(self, query: str) -> str:
+        self.queries.append(query)
+        return query
+
+    def answer(self, _text: str, path: str, _content: str, *, duration: float, start: float) -> list[Span]:
+        if self.fails:
+            raise DecodeError(path, "it is gone")
+        return [Span(start + 1.5, duration - 0.5, 0.9)]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an index with words, which must not be changed."""
+    folder = tmp_path_factory.mktemp("moments")
+    index = make_films(folder)
+    add_all_words(index)
+    with pytest.MonkeyPatch.context() as patch:
+        fake_sentences(patch)
+        save_baseline(index)
+    return index
+
+
+@pytest.fixture
+def engine(index: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    fake_sentences(monkeypatch)
+    return Engine(index, NamedColours())
+
+
+def locate(engine: Engine, query: str, name: str | None = None, **options: Any) -> list[Moment]:
+    folder = engine.path.parent / "films"
+    return engine.locate(query, video=None if name is None else folder / f"{name}.mp4", **options)
+
+
+def test_moment_of_words_has_their_times_and_evidence(engine: Engine) -> None:
+    moment = locate(engine, "the line is busy", "blue")[0]
+    assert (moment.start, moment.end, moment.by) == (8.0, 10.0, "words")
+    assert moment.evidence[0].text == "the line is busy"
+    best = locate(engine, "good morning captain")[0]
+    assert (Path(best.path).stem, best.start, best.end) == ("blue", 5.0, 7.0)
+    assert not best.weak
+
+
+def test_moment_of_pictures(engine: Engine) -> None:
+    moment = locate(engine, "yellow", "turn")[0]
+    assert [moment.start, moment.end] == pytest.approx([6, 12], abs=0.3)
+    assert moment.by == "curve"
+
+
+def test_moment_of_two_clauses(engine: Engine) -> None:
+    together = locate(engine, "green, while someone says sand the door lightly")[0]
+    assert Path(together.path).stem == "turn"
+    assert [together.start, together.end] == pytest.approx([1, 4], abs=0.3)
+    then = locate(engine, "someone says the line is busy, then someone says please call again tomorrow")[0]
+    assert (Path(then.path).stem, then.start, then.end) == ("red", 1.0, 10.0)
+
+
+def test_sources_restrict_moments(engine: Engine) -> None:
+    sources: list[Source] = ["speech"]
+    moments = locate(engine, "green line is busy", sources=sources, weak=True)
+    assert moments
+    assert {each.source for moment in moments for each in moment.evidence} == {"speech"}
+    pictures = locate(engine, "yellow", "turn", sources=["picture"])
+    assert all(not moment.evidence for moment in pictures)
+
+
+def test_weak_moments_are_left_out(engine: Engine) -> None:
+    assert locate(engine, "an unheard submarine") == []
+    weak = locate(engine, "an unheard submarine", weak=True)
+    assert weak
+    assert all(moment.weak for moment in weak)
+
+
+def use_grounder(engine: Engine, *, fails: bool = False) -> FakeGrounder:
+    grounder = FakeGrounder(fails=fails)
+    engine.__dict__["grounder"] = cast(Any, grounder)
+    return grounder
+
+
+def test_trained_head_bounds_the_pictures(engine: Engine) -> None:
+    grounder = use_grounder(engine)
+    moment = locate(engine, "yellow", "turn")[0]
+    assert [moment.start, moment.end] == pytest.approx([1.5, 11.5], abs=0.3)
+    assert moment.by == "head"
+    assert times(locate(engine, "good morning captain", "blue"))[0] == (5.0, 7.0)
+    assert grounder.queries == ["yellow", "good morning captain"]
+
+
+def test_trained_head_is_not_asked_if_pictures_are_not_searched(engine: Engine) -> None:
+    grounder = use_grounder(engine)
+    assert locate(engine, "the line is busy", "red", sources=["speech"])
+    assert grounder.queries == []
+
+
+def test_words_are_found_where_a_head_cannot_read_the_pictures(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    use_grounder(engine, fails=True)
+    assert times(locate(engine, "good morning captain", "blue"))[0] == (5.0, 7.0)
+    assert "pictures left out" in caplog.text
+
+
+def test_video_without_pictures_has_moments_of_words(index: Path, engine: Engine, tmp_path: Path) -> None:
+    """The words of a video may be stored before its pictures."""
+    copy = shutil.copytree(index, tmp_path / "index")
+    say(copy, "white", "speech", [(2.0, 4.0, "zebra crossing ahead")])
+    with Engine(copy, NamedColours()) as other:
+        moment = other.locate("zebra crossing ahead")[0]
+        assert (Path(moment.path).stem, moment.start, moment.end) == ("white", 2.0, 4.0)
