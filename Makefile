@@ -37,9 +37,9 @@ bench: .venv/dev
 	$(BIN)/python tools/bench_serve.py
 
 # A mark a set of extras, renewed when pyproject.toml changes.
-.venv/demo: EXTRAS = demo
-.venv/dev: EXTRAS = train,serve,dev
-.venv/scale: EXTRAS = train,serve,dev,ray,milvus,remote
+.venv/demo: EXTRAS = demo,words
+.venv/dev: EXTRAS = train,serve,words,dev
+.venv/scale: EXTRAS = train,serve,words,dev,ray,milvus,remote
 .venv/demo .venv/dev .venv/scale: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(EXTRAS)]'
