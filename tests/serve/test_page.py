@@ -64,6 +64,10 @@ ROLES = "button|link|textbox|searchbox|combobox|checkbox|slider|dialog|progressb
 Look = Callable[..., Page]
 
 
+LINES = [text.text for text in WORDS["bikes.mp4"]]
+LINE_LABELS = ["0:00 said", "0:02 said", "0:03 on screen", "0:06 said"]
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_library(tmp_path_factory.mktemp("library"))
@@ -286,7 +290,7 @@ def test_card_shows_the_line_that_matches_and_its_link_seeks_there(look: Look, w
 def test_long_line_starts_shortly_before_its_match(look: Look, worded_url: str) -> None:
     page = look("/?q=harbour", at=worded_url)
     expect(page.locator(".said").first).to_have_text(
-        "said 0:00 … shall please hold the line until the harbour office answers."
+        "said 0:00 … caller shall please hold the line until the harbour office answers."
     )
 
 
@@ -301,16 +305,93 @@ def test_source_chips_filter_and_are_part_of_the_url(look: Look, worded_url: str
     expect(chips.nth(1)).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#results")).not_to_contain_text("on screen")
     chips.nth(0).click()
-    page.wait_for_url(lambda _: place_of(page).get("sources") == "picture,speech")
+    page.wait_for_url(lambda _: place_of(page).get("sources") == "speech,picture")
     page.reload()
     expect(chips.nth(0)).to_have_attribute("aria-pressed", "true")
     expect(chips.nth(2)).to_have_attribute("aria-pressed", "false")
     shoot(page, "chips")
-    chips.nth(2).click()
-    page.wait_for_url(lambda _: "sources" not in place_of(page))  # all of them are the default
+    chips.nth(1).click()
+    page.wait_for_url(lambda _: place_of(page).get("sources") == "picture")
+    page.get_by_role("button", name="Clear filters").click()
+    expect(chips.nth(0)).to_have_attribute("aria-pressed", "false")
+    assert place_of(page) == {"q": "emergency exit"}
     plain = look("/?q=emergency exit&sources=odd", at=url)
     expect(titles(plain)).not_to_have_count(0)
-    expect(plain.locator("#sources")).to_be_hidden()
+    expect(plain.locator("#sources button")).to_have_count(0)
+
+
+def test_transcript_seeks_follows_and_filters(look: Look, worded_url: str, bikes: int) -> None:
+    page = look(f"/?v={bikes}&t=1.0", at=worded_url)
+    lines = page.get_by_role("region", name="Transcript").get_by_role("button")
+    expect(lines).to_have_text([f"{time}{text}" for time, text in zip(LINE_LABELS, LINES, strict=True)])
+    current = page.locator("#lines [aria-current]")
+    expect(current).to_contain_text("Welcome")
+    wait_for_film(page)
+    lines.last.click()
+    wait_for_time(page, 6.5)
+    expect(current).to_contain_text("Ring the bell")
+    page.evaluate("document.getElementById('film').currentTime = 2.5")  # as playback does
+    expect(current).to_contain_text("The brakes")
+    search_box = page.get_by_role("searchbox", name="Find in the transcript")
+    search_box.fill("EXIT")
+    expect(page.locator("#lines button:visible")).to_have_text([f"0:03 on screen{SIGN}"])
+    search_box.press_sequentially(" mn")  # these are keys of the player
+    expect(page.locator("#lines button:visible")).to_have_count(0)
+    search_box.fill("the")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(lines.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    wait_for_time(page, 2.04)
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    expect(search_box).to_be_focused()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("link", name="tour").click()  # nothing is said there
+    expect(page.locator("#facts")).not_to_be_empty()
+    expect(page.locator("#transcript")).to_be_hidden()
+
+
+def test_matching_words_are_emphasised_on_the_timeline_and_in_the_transcript(
+    look: Look, worded_url: str, bikes: int
+) -> None:
+    page = look(f"/?q=emergency exit&v={bikes}&t=3.0", at=worded_url)
+    expect(page.locator("#lines mark")).to_have_text(["EMERGENCY", "EXIT"])
+    expect(page.locator("#moments .best")).to_contain_text("on screen")
+    drawn = {name: str(page.locator(f"#{name}").get_attribute("d")) for name in ("texts", "texts-found")}
+    assert {name: path.count("M") for name, path in drawn.items()} == {"texts": len(LINES), "texts-found": 1}
+    duration = float(page.evaluate("document.getElementById('film').duration"))
+    start, end = map(float, re.findall(r"[\d.]+", drawn["texts-found"].replace(",5", "")))
+    assert (start, end) == pytest.approx((3040 / duration, 6000 / duration - 1), abs=2)
+    shoot(page, "transcript")
+
+
+def test_long_transcripts_stay_usable(look: Look, worded_url: str, bikes: int) -> None:
+    line = {"source": "speech", "confidence": 1, "language": "en"}
+    texts = [{**line, "start": i / 1000, "end": i / 1000, "text": f"line {i}"} for i in range(5000)]
+    page = look("/", at=worded_url)
+    page.route("**/transcript", lambda route: route.fulfill(json={"texts": texts}))
+    page.goto(f"/?v={bikes}&t=4.0")
+    current = page.locator("#lines [aria-current]")
+    expect(current).to_be_in_viewport()
+    assert 3990 <= int(str(current.text_content()).split()[-1]) <= 4200
+    page.get_by_role("searchbox", name="Find in the transcript").fill("line 4321")
+    expect(page.locator("#lines button:visible")).to_have_count(1)
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_words_fit_and_have_contrast(look: Look, worded_url: str, bikes: int, width: int) -> None:
+    page = look("/", at=worded_url, width=width, height=720)
+    for place, filled in ((f"/?v={bikes}&q=emergency exit", "#lines mark"), ("/?q=emergency exit", ".said mark")):
+        page.goto(place)
+        expect(page.locator(filled).first).to_be_attached()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("document.getElementById('viewer').scrollWidth") <= width
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            contrast, text = page.evaluate(CONTRASTS)
+            assert contrast >= 4.5, f"{text}, {scheme}"
+            shoot(page, f"words-{width}-{scheme}-{filled[1:5]}")
 
 
 # The viewer

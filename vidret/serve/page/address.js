@@ -2,15 +2,13 @@
 
 export const FIELDS = ["folder", "min_seconds", "max_seconds", "after", "before"];
 export const FILTERS = [...FIELDS, "sources"];
-const NUMBER = /^\d+(\.\d+)?$/;
-const RULES = { min_seconds: NUMBER, max_seconds: NUMBER, k: NUMBER, v: NUMBER, t: NUMBER };
-RULES.sources = /^(,?\b(picture|speech|screen|subtitles)\b)+$/;
+const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
 const NAMES = ["tab", "q", ...FILTERS, "k", "v", "t"];
 
 /** Read the state from a URL; missing values are "". An image is not part of the URL. */
 export function readPlace(search, picture = "") {
   const given = new URLSearchParams(search);
-  const isOdd = (name) => RULES[name] && !RULES[name].test(given.get(name));
+  const isOdd = (name) => NUMBERS.includes(name) && !/^\d+(\.\d+)?$/.test(given.get(name));
   return { ...Object.fromEntries(NAMES.map((name) => [name, isOdd(name) ? "" : (given.get(name) ?? "").trim()])), picture };
 }
 
@@ -24,7 +22,7 @@ export function writePlace(place) {
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
 
 /** Return the sources that a query is compared with; none stands for all. */
-export const readSources = ({ sources }) => (sources ? sources.split(",") : []);
+export const readSources = ({ sources }) => sources.match(/picture|speech|screen|subtitles/g) ?? [];
 
 /** Return the filters of videos for the server; days become instants in the user's time zone. */
 export function readFilters(place) {

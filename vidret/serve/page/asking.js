@@ -1,13 +1,13 @@
 // The search box and the filters: input changes the state, and the state fills the fields.
 
-import { FIELDS, FILTERS, readSources } from "./address.js";
+import { FIELDS, FILTERS, readPlace, readSources } from "./address.js";
 import { ask } from "./api.js";
 import { clock, find, make, readClock } from "./dom.js";
 import { recall } from "./picture.js";
-import { SOURCES } from "./words.js";
 
 const TYPING_PAUSE = 300; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
+const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles" };
 const MOST_FOLDERS = 500; // videos whose folders are suggested
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
@@ -47,20 +47,25 @@ export function listenToForm(go) {
   find("folder").addEventListener("focus", offerFolders, { once: true });
   find("sources").addEventListener("click", ({ target }) => {
     if (!target.value) return;
-    target.ariaPressed = target.ariaPressed !== "true";
-    const used = listChips().filter((chip) => chip.ariaPressed === "true");
-    go({ sources: used.length < listChips().length ? used.map((chip) => chip.value).join(",") : "", k: "" });
+    const used = new Set(readUsed());
+    if (!used.delete(target.value)) used.add(target.value);
+    go({ sources: [...used].join(), k: "" });
   });
 }
 
-const listChips = () => [...find("sources").children];
+const readUsed = () => readSources(readPlace(location.search));
 
-/** Offer the sources that an index has as filters: pictures and words, if there are words. */
-export function offerSources(words, place) {
-  const offered = words.length ? ["picture", ...words] : [];
-  if (offered.join() === listChips().map((chip) => chip.value).join()) return;
-  find("sources").replaceChildren(...offered.map((name) => make("button", { type: "button", value: name }, SOURCES[name][0])));
-  showForm(place);
+/** Offer the sources of an index with words as filters. */
+export function offerSources(words) {
+  const known = words.filter(({ texts }) => texts).map(({ source }) => source);
+  if (known.length) known.unshift("picture");
+  if (known.length === find("sources").children.length) return;
+  find("sources").replaceChildren(...known.map((value) => make("button", { type: "button", value }, SOURCES[value])));
+  showSources();
+}
+
+function showSources() {
+  for (const chip of find("sources").children) chip.ariaPressed = readUsed().includes(chip.value);
 }
 
 /** Show a state in the fields, except in the one being typed in. */
@@ -73,8 +78,8 @@ export function showForm(place) {
   if (picture) find("chip-picture").src = picture;
   find("hint").hidden = Boolean(place.q || picture);
   find("filters").hidden = find("unfold").hidden = place.tab === "index";
-  find("sources").hidden = Boolean(picture) || !listChips().length;
-  for (const chip of listChips()) chip.ariaPressed = readSources(place).includes(chip.value);
+  find("sources").hidden = Boolean(picture);
+  showSources();
   for (const name of FIELDS) {
     const said = place[name];
     find(name).value = LENGTHS.includes(name) && said ? clock(Number(said)) : said;

@@ -1,8 +1,8 @@
 // The "Index" tab: facts about the index, the current run, failed files, and a form to add videos.
 
 import { ask, isDropped, latest } from "./api.js";
+import { offerSources } from "./asking.js";
 import { clock, count, find, make, tell } from "./dom.js";
-import { label } from "./words.js";
 
 const BUSY_PAUSE = 1000; // milliseconds between requests during a run
 const CALM_PAUSE = 15000;
@@ -13,7 +13,6 @@ let looked = null; // and its promise
 let visible = false;
 let timer = 0;
 let onEnd = null;
-let onFacts = null;
 
 /** Return the folder of the index. */
 export async function findIndexPath() {
@@ -27,10 +26,9 @@ export function showIndexTab(shown) {
   looked = look();
 }
 
-/** Listen to the tab's forms; `whenDone()` is called at the end of a run, `whenKnown(facts)` for each response. */
-export function listenToIndexTab(whenDone, whenKnown) {
+/** Listen to the tab's forms; `whenDone` is called at the end of a run. */
+export function listenToIndexTab(whenDone) {
   onEnd = whenDone;
-  onFacts = whenKnown;
   find("add").addEventListener("submit", async (event) => {
     event.preventDefault();
     const paths = find("paths").value.split("\n").map((path) => path.trim()).filter(Boolean);
@@ -57,7 +55,7 @@ async function look() {
   try {
     known = await askIndex();
     tell(find("index-notice"));
-    onFacts(known);
+    offerSources(known.words);
     show();
   } catch (error) {
     if (isDropped(error)) return;
@@ -68,10 +66,10 @@ async function look() {
 }
 
 function show() {
-  const { info, words, running, progress, last, allow_index: allowed, roots } = known;
+  const { info, running, progress, last, allow_index: allowed, roots } = known;
   find("at-work").hidden = !running;
   find("index-path").textContent = info.path;
-  find("numbers").replaceChildren(...listNumbers(info, words).map(([name, value]) => make("div", {}, make("dt", { className: "soft" }, name), make("dd", {}, value))));
+  find("numbers").replaceChildren(...listNumbers(info).map(([name, value]) => make("div", {}, make("dt", { className: "soft" }, name), make("dd", {}, value))));
   find("progress").hidden = !running;
   find("stop").hidden = !allowed;
   if (running) showProgress(progress);
@@ -84,10 +82,9 @@ function show() {
   showFailures();
 }
 
-function listNumbers({ videos, seconds, segments, num_bytes: bytes, encoder_name: encoder, files }, words) {
+function listNumbers({ videos, seconds, segments, num_bytes: bytes, encoder_name: encoder, files }) {
   const size = bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
   const numbers = { videos, hours: (seconds / 3600).toFixed(seconds < 36000 ? 2 : 0), segments, "on disk": size, encoder };
-  for (const { source, texts } of words) numbers[`lines ${source === "subtitles" ? "of subtitles" : label(source)}`] = texts;
   Object.assign(numbers, { "failed files": files.failed, "missing files": files.missing, "pending files": files.pending });
   return Object.entries(numbers).filter(([, value]) => value).map(([name, value]) => [name, value.toLocaleString("en")]);
 }

@@ -2,7 +2,7 @@
 
 import { differ, FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
-import { listenToForm, offerSources, showForm } from "./asking.js";
+import { listenToForm, showForm } from "./asking.js";
 import { count, find, isModified, make, tell } from "./dom.js";
 import { findIndexPath, listenToIndexTab, showIndexTab } from "./indexing.js";
 import { listenForPictures, recall } from "./picture.js";
@@ -68,15 +68,11 @@ const numberAsked = ({ k }) => Number(k) || PAGE;
 const askHits = latest((signal, asked) => {
   const k = numberAsked(asked);
   const filters = readFilters(asked);
+  const sources = readSources(asked);
   const image = recall(asked.picture);
   if (!asked.q && !image) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
-  return ask("/api/search", { method: "POST", body: { ...(image ? { image } : readQuery(asked)), k, ...filters }, signal });
+  return ask("/api/search", { method: "POST", body: { ...(image ? { image } : { query: asked.q, ...(sources.length && { sources }) }), k, ...filters }, signal });
 });
-
-function readQuery(asked) {
-  const sources = readSources(asked);
-  return { query: asked.q, ...(sources.length && { sources }) };
-}
 
 async function search({ more }) {
   const grid = find("results");
@@ -145,10 +141,7 @@ function begin() {
     (time) => go({ t: time.toFixed(1) }, { replace: true }),
     () => (history.state?.opened ? history.back() : go({ v: "", t: "" })),
   );
-  listenToIndexTab(
-    () => place.tab || search({ more: false }),
-    ({ words }) => offerSources(words.filter(({ texts }) => texts).map(({ source }) => source), place),
-  );
+  listenToIndexTab(() => place.tab || search({ more: false }));
   listenForPictures(
     (name) => go({ tab: "", q: "", picture: name, k: "", v: "", t: "" }),
     (sentence) => tell(find("notice"), sentence),

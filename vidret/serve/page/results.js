@@ -2,7 +2,7 @@
 
 import { writePlace } from "./address.js";
 import { clock, find, isCalm, isModified, make } from "./dom.js";
-import { findWords, label, markMatches } from "./words.js";
+import { findWords, LABELS, markMatches } from "./words.js";
 
 const PREVIEW_DELAY = 150; // milliseconds on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
@@ -50,22 +50,13 @@ function makeHit(hit, place) {
   const copies = hit.copies.length ? `, ${hit.copies.length + 1} copies` : "";
   const why = Object.entries(hit.why).map(([level, score]) => `${level} ${score.toFixed(3)}`);
   const score = make("span", { title: ["score", ...why].join(", ") }, hit.score.toFixed(3));
-  const linkTo = (time) => writePlace({ ...place, v: hit.video, t: time });
-  const card = makeCard({
-    ...hit,
-    href: linkTo(hit.time.toFixed(1)),
-    about: [make("span", {}, `at ${clock(hit.time)}${copies}`), score],
-  });
+  const linkTo = (time) => writePlace({ ...place, v: hit.video, t: time.toFixed(1) });
+  const card = makeCard({ ...hit, href: linkTo(hit.time), about: [make("span", {}, `at ${clock(hit.time)}${copies}`), score] });
   const words = findWords(hit.evidence);
-  if (words) card.append(makeSaid(words, linkTo((Math.floor(words.start * 10) / 10).toFixed(1))));
+  if (!words) return card;
+  const label = make("span", { className: "label" }, `${LABELS[words.source]} ${clock(words.start)}`);
+  card.append(make("a", { className: "said", href: linkTo(words.start), title: words.text }, label, " ", ...markMatches(words, true)));
   return card;
-}
-
-/** Create the link to the time at which words that match are said or shown. */
-function makeSaid(words, href) {
-  const { source, start, text } = words;
-  const about = make("span", { className: "label" }, `${label(source)} ${clock(start)}`);
-  return make("a", { className: "said", href, title: text }, about, " ", ...markMatches(words, true));
 }
 
 function makeVideo(video, place) {

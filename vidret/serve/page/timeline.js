@@ -1,4 +1,4 @@
-// The timeline of a video: the score curve, the moments as marks, and the playhead.
+// The timeline of a video: the score curve, the moments as marks, the words, and the playhead.
 
 import { clock, draw, find, make } from "./dom.js";
 
@@ -32,6 +32,15 @@ export function drawTimeline(curve, duration) {
   );
   find("typical").style.top = `${y(typical)}%`;
   find("typical").classList.toggle("below", y(typical) < HEIGHT / 4);
+}
+
+/** Draw when words are said or shown, and on top those that match. */
+export function drawTexts(texts, duration) {
+  const x = (time) => (time / duration) * WIDTH;
+  const line = ({ start, end }) => `M${x(start)},5H${Math.max(x(end) - 1, x(start) + 2)}`;
+  const drawAll = (name, chosen) => find(name).setAttribute("d", duration ? chosen.map(line).join("") : "");
+  drawAll("texts", texts);
+  drawAll("texts-found", texts.filter(({ matches }) => matches));
 }
 
 /** Widen a range of scores so that a flat curve looks flat. */

@@ -2,7 +2,9 @@
 
 import { ask, isDropped, latest, readProblem } from "./api.js";
 import { clock, draw, find, isCalm, isModified, make, tell } from "./dom.js";
-import { drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
+import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
+import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
+import { LABELS } from "./words.js";
 
 const ADDRESS_PAUSE = 300; // milliseconds before the URL gets a new time
 const UNPLAYABLE = "This browser cannot play this file: it shows single frames. You can download the file.";
@@ -11,11 +13,12 @@ const WEAK = "No good match in this video.";
 const dialog = find("viewer");
 const film = find("film");
 const still = find("still"); // for files that cannot be played
-const nothing = { id: "", duration: 0, curve: null, time: 0 }; // `time` is where playback starts, or that of the frame
+const nothing = { id: "", duration: 0, curve: null, texts: [], time: 0 }; // `time` is where playback starts, or that of the frame
 let shown = nothing;
 let zero = 0; // start of the file's clock, which Chromium keeps
 
 const askVideo = latest((signal, id) => ask(`/api/videos/${id}`, { signal }));
+const askTranscript = latest((signal, id) => ask(`/api/videos/${id}/transcript`, { signal }));
 const askCurve = latest((signal, id, { q, image, sources }) =>
   image
     ? ask(`/api/videos/${id}/curve`, { method: "POST", body: { image }, signal })
@@ -32,13 +35,13 @@ export async function openViewer(id, { time, query, title, playing }) {
   tell(find("viewer-notice"));
   drawTimeline(null, 0);
   showFilm(playing && !isCalm());
-  follow();
+  showWords([]);
   if (!dialog.open) {
     dialog.showModal();
     find("viewer-title").focus();
   }
   try {
-    await Promise.all([describe(id), asked && search(id, query)]);
+    await Promise.all([describe(id), askTranscript(id).then(({ texts }) => showWords(texts)), asked && search(id, query)]);
   } catch (error) {
     if (!isDropped(error)) tell(find("viewer-notice"), error.message);
   }
@@ -89,6 +92,7 @@ export function listenToViewer(onTime, onClose) {
     event.preventDefault();
     onClose();
   });
+  listenToTranscript(seek);
   listenToTimeline(() => ({ curve: shown.curve, duration: getDuration() }), seek);
   showState();
 }
@@ -106,7 +110,26 @@ async function describe(id) {
   const download = make("a", { href: film.src, download: video.path.split("/").at(-1) }, "Download");
   find("facts").replaceChildren(`${facts.filter(Boolean).join(" · ")} · `, download);
   drawTimeline(shown.curve, getDuration());
+  markWords();
   follow();
+}
+
+function showWords(texts) {
+  shown.texts = texts;
+  dialog.classList.toggle("worded", texts.length > 0);
+  showTranscript(texts);
+  markWords();
+  follow();
+}
+
+/** Mark the words that match, in the transcript and on the timeline. */
+function markWords() {
+  for (const words of shown.curve?.moments.flatMap(({ evidence }) => evidence) ?? []) {
+    const line = shown.texts.find(({ start, text }) => start === words.start && text === words.text);
+    if (line) line.matches = words.matches;
+  }
+  emphasiseLines();
+  drawTexts(shown.texts, getDuration());
 }
 
 async function search(id, query) {
@@ -116,13 +139,14 @@ async function search(id, query) {
   curve.moments.sort((one, other) => one.start - other.start); // as in the timeline
   shown.curve = curve;
   if (getDuration()) drawTimeline(curve, getDuration());
+  markWords();
   if (curve.weak) tell(find("viewer-notice"), WEAK);
   find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
 }
 
-/** Create the button of a moment, with its mean score or the probability of a head. */
-function makeMoment({ start, end, score, similarity }, best) {
-  const worth = similarity === null ? `${(100 * score).toFixed(0)} %` : similarity.toFixed(3);
+/** Create the button of a moment, with what matches best, its mean score, or the probability of a head. */
+function makeMoment({ start, end, score, similarity, evidence }, best) {
+  const worth = evidence[0] ? LABELS[evidence[0].source] : similarity === null ? `${(100 * score).toFixed(0)} %` : similarity.toFixed(3);
   const told = make("span", { className: "soft" }, worth);
   const button = make("button", { type: "button", className: best ? "best" : "" }, `${clock(start, true)} – ${clock(end, true)}`, told);
   button.addEventListener("click", () => seek(start));
@@ -161,6 +185,7 @@ const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTi
 
 function follow() {
   moveHead(now(), getDuration());
+  followLine(now());
   find("clock").textContent = `${clock(now())} / ${clock(getDuration())}`;
 }
 
@@ -193,7 +218,7 @@ const goToNext = () => seek(listStarts().find((start) => start > now() + 0.2) ??
 const goToPrevious = () => seek(listStarts().findLast((start) => start < now() - 0.5) ?? now());
 
 function onKey(event) {
-  if (isModified(event)) return;
+  if (isModified(event) || event.target.type === "search") return;
   const step = Math.min(5, Math.max(0.5, getDuration() / 20));
   const act = {
     ArrowLeft: () => seek(now() - step),
