@@ -1,13 +1,14 @@
 """Measure search over a large index; print one JSON object.
 
-    python tools/bench_search.py [--segments 100000] [--frames 12] [--index DIR]
+    python tools/bench_search.py [--segments 100000] [--frames 12] [--texts 0] [--index DIR]
 
 Builds an index as ``vidret index`` makes one with the starter, of made vectors: frames of unit length around a centre
 of their segment, one of 200, with 49 regions a frame, of which UCoFiA's tokens are chosen and packed as int8. Regions
 are drawn once a centre, so segments of one centre have equal tokens; each has its own copy on disk. Or takes the index
 that an earlier run left in DIR. Then opens it and asks with the real text encoder, one query after another: as people
 do, reranked by the index's own ranker from stored tokens, and without rerank. Times are wall milliseconds, text
-encoding included; files are in the page cache after the warm searches. On a busy machine the CPU's milliseconds tell
+encoding included. With ``--texts`` the index also has that many timed texts, of words whose frequencies follow Zipf's
+law, so that a search compares pictures and words; files are in the page cache after the warm searches. On a busy machine the CPU's milliseconds tell
 more than the clock's, so both are there.
 """
 
@@ -29,16 +30,20 @@ from jaxtyping import Float
 from vidret.align.baseline import UNRELATED
 from vidret.encode.encoder import Encoder
 from vidret.encode.load import load_encoder
+from vidret.encode.sentences import DIM, FINGERPRINT, NAME
 from vidret.engine import Engine
 from vidret.search.ranking import AUTO, load_ranker
 from vidret.store.records import RANKER, NewSegment
 from vidret.store.store import Store
-from vidret.types import SegmentEmbedding
+from vidret.store.text_store import TextStore
+from vidret.types import SegmentEmbedding, TextSource, TimedText
 
 SEGMENTS_PER_VIDEO = 50
 CENTRES = 200
 REGIONS = 49  # a frame, of the starter
 NUM_WARM = 8
+VOCABULARY = 50_000
+WORDS_PER_TEXT = 9
 
 
 def build(path: Path, encoder: Encoder, num_segments: int, num_frames: int) -> float:
@@ -75,6 +80,35 @@ def build(path: Path, encoder: Encoder, num_segments: int, num_frames: int) -> f
             store.finish_video(video)
             store.set_file(str(file), state="done", video=video, num_bytes=0, mtime_ns=0)
         store.save_vectors()
+    return time.perf_counter() - started
+
+
+def add_texts(path: Path, num_texts: int) -> float:
+    """Store made texts for the videos of an index; return the seconds it took."""
+    random = np.random.default_rng(1)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    made = ["".join(random.choice(letters, random.integers(3, 11))) for _ in range(VOCABULARY)]
+    words = np.array([word for query in UNRELATED for word in query.split()] + made)
+    odds = 1 / np.arange(1, len(words) + 1)
+    centres = random.standard_normal((CENTRES, DIM), dtype=np.float32)
+    started = time.perf_counter()
+    with Store.open(path) as store:
+        contents = list(store.contents())
+    with TextStore.create(path, encoder=NAME, fingerprint=FINGERPRINT, dim=DIM) as texts:
+        shares = np.array_split(np.arange(num_texts), len(contents))
+        for number, (fingerprint, rows) in enumerate(zip(contents, shares, strict=True)):
+            source: TextSource = "speech" if number % 2 else "screen"
+            track = texts.begin(fingerprint, source, "made", duration_s=600.0)
+            chosen = random.choice(len(words), (len(rows), WORDS_PER_TEXT), p=odds / odds.sum())
+            starts = np.sort(random.uniform(0, 595, len(rows)))
+            lines = [
+                TimedText(float(start), float(start) + 3.0, " ".join(words[own]), source)
+                for start, own in zip(starts, chosen, strict=True)
+            ]
+            noise = random.standard_normal((len(rows), DIM), dtype=np.float32)
+            texts.add(track, lines, unit(centres[random.integers(CENTRES, size=len(rows))] + noise), until_s=600.0)
+            texts.finish(track)
+        texts.save()
     return time.perf_counter() - started
 
 
@@ -124,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure search over a large index.")
     parser.add_argument("--segments", type=int, default=100_000)
     parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--texts", type=int, default=0)
     parser.add_argument("--index", type=Path, default=None)
     arguments = parser.parse_args()
     encoder = load_encoder()
@@ -136,6 +171,10 @@ def main() -> None:
     }
     if not (index / "catalog.sqlite").exists():
         report["build_seconds"] = round(build(index, encoder, arguments.segments, arguments.frames), 1)
+
+    if arguments.texts and not TextStore.exists(index):
+        report["texts_build_seconds"] = round(add_texts(index, arguments.texts), 1)
+    report["texts"] = arguments.texts
 
     started = time.perf_counter()
     with Store.open(index) as store:
