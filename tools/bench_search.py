@@ -8,8 +8,8 @@ are drawn once a centre, so segments of one centre have equal tokens; each has i
 that an earlier run left in DIR. Then opens it and asks with the real text encoder, one query after another: as people
 do, reranked by the index's own ranker from stored tokens, and without rerank. Times are wall milliseconds, text
 encoding included. With ``--texts`` the index also has that many timed texts, of words whose frequencies follow Zipf's
-law, so that a search compares pictures and words; files are in the page cache after the warm searches. On a busy machine the CPU's milliseconds tell
-more than the clock's, so both are there.
+law, so that a search compares pictures and words. Files are in the page cache after the warm searches. On a busy
+machine the CPU's milliseconds tell more than the clock's, so both are there.
 """
 
 import argparse

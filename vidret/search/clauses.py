@@ -5,11 +5,15 @@
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float32
+
 from vidret.search.queries import NEGATIVE_TERM
-from vidret.types import TextSource
+from vidret.types import TextEmbedding, TextSource
 
 Relation = Literal["together", "then"]
 
@@ -77,6 +81,23 @@ class QueryStructure:
     clauses: tuple[Clause, ...]
     relation: Relation | None = None
     phrases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AnalysedQuery:
+    """A text query with its structure, and the vectors of its clauses.
+
+    Attributes:
+        structure: Clauses and phrases.
+        embeddings: Each clause, as the encoder embeds it for pictures.
+        vectors: Each clause, as a sentence vector for words.
+        negatives: Negative terms, as the encoder embeds them.
+    """
+
+    structure: QueryStructure
+    embeddings: Sequence[TextEmbedding]
+    vectors: Float32[np.ndarray, "clause dim"]
+    negatives: Sequence[TextEmbedding] = ()
 
 
 def parse_structure(query: str) -> QueryStructure:

@@ -8,8 +8,9 @@ import numpy as np
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.spans import Span
 from vidret.search.candidates import deepen
+from vidret.search.clauses import AnalysedQuery
 from vidret.search.fused_moments import SpanPart, find_fused_spans
-from vidret.search.fusion import TEXT_SOURCES, WEAK_SCORE, AnalysedQuery, FusedSearcher
+from vidret.search.fusion import TEXT_SOURCES, WEAK_SCORE, FusedSearcher
 from vidret.search.grounding import Grounder
 from vidret.search.locating import RankedVideo, choose_spans
 from vidret.search.searcher import Searcher
@@ -68,7 +69,8 @@ class FusedResults:
         """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
         analysed = self._fused.analyse(query)
         chosen = sources or SOURCES
-        matches = self._fused.match_texts(analysed, chosen)
+        only = videos[0].video_id if len(videos) == 1 else None
+        matches = self._fused.match_texts(analysed, chosen, video_id=only)
         if "picture" not in chosen:
             grounder = None
         read = [] if grounder is None else [grounder.read(clause.text) for clause in analysed.structure.clauses]

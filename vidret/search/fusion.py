@@ -11,7 +11,6 @@ queries in a video is subtracted.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +19,7 @@ from jaxtyping import Float, Float32, Float64
 from vidret.align.baseline import UNRELATED
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.search.candidates import find_candidates
-from vidret.search.clauses import Clause, QueryStructure, make_clause, parse_structure
+from vidret.search.clauses import AnalysedQuery, Clause, make_clause, parse_structure
 from vidret.search.fusion_baseline import FusionBaseline, load_baseline, store_baseline
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
@@ -40,23 +39,6 @@ WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matche
 DRIFT = 1.25  # growth of the index above which the baseline is measured again
 
 Match = tuple[int, TextMatch, float]  # video id, text, standard score
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class AnalysedQuery:
-    """A text query with its structure, and the vectors of its clauses.
-
-    Attributes:
-        structure: Clauses and phrases.
-        embeddings: Each clause, as the encoder embeds it for pictures.
-        vectors: Each clause, as a sentence vector for words.
-        negatives: Negative terms, as the encoder embeds them.
-    """
-
-    structure: QueryStructure
-    embeddings: Sequence[TextEmbedding]
-    vectors: Float32[np.ndarray, "clause dim"]
-    negatives: Sequence[TextEmbedding] = ()
 
 
 class FusedSearcher:
@@ -108,10 +90,19 @@ class FusedSearcher:
 
     # Words
 
-    def match_texts(self, query: AnalysedQuery, sources: Sequence[Source]) -> list[list[Match]]:
-        """Return, for each clause, (video id, text, standard score), best first."""
-        clauses, contents = query.structure.clauses, self._video_ids()
-        found = self.matcher.find(clauses, query.vectors, query.structure.phrases)
+    def match_texts(
+        self, query: AnalysedQuery, sources: Sequence[Source], *, video_id: int | None = None
+    ) -> list[list[Match]]:
+        """Return, for each clause, (video id, text, standard score), best first.
+
+        These are the best of the index, or all of one video.
+        """
+        clauses, phrases, contents = query.structure.clauses, query.structure.phrases, self._video_ids()
+        if video_id is None:
+            found = self.matcher.find(clauses, query.vectors, phrases)
+        else:
+            fingerprint = self._searcher.store.video(video_id).fingerprint
+            found = self.matcher.score_content(fingerprint, clauses, query.vectors, phrases)
         scored = []
         for clause, matches in zip(clauses, found, strict=True):
             rows = [

@@ -96,6 +96,22 @@ class TextMatcher:
             for ids, own_terms, vector in zip(found, terms, vectors, strict=True)
         ]
 
+    def score_content(
+        self,
+        fingerprint: str,
+        clauses: Sequence[Clause],
+        vectors: Float32[np.ndarray, "clause dim"],
+        phrases: Sequence[str] = (),
+    ) -> list[list[TextMatch]]:
+        """Return all texts of one content with their scores for each clause, as ``find`` does."""
+        tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
+        ids = np.array([row for track in tracks for row in self._store.store.video_segments(track.id)], np.int64)
+        if phrases:
+            ids = np.intersect1d(ids, self._find_phrases(phrases))
+        texts = list(self._read(ids).values())
+        terms = [self._store.index.terms(clause.content) for clause in clauses]
+        return [self._score(texts, own, vector, phrases) for own, vector in zip(terms, vectors, strict=True)]
+
     def holds(self, term: str) -> set[str]:
         """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""
         ids = self._store.find_segments(self._store.index.find_phrase(term, 1 << 20))
