@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.present.drawing import fit_text
-from vidret.present.sheet import TILE, draw_sheet, tiles_of_hits
-from vidret.types import Hit, Segment
+from vidret.present.sheet import LINE, TILE, describe_words, draw_sheet, tiles_of_hits, tiles_of_moments
+from vidret.types import Evidence, Hit, Moment, Segment
 
 
 @pytest.mark.parametrize("width", [0, 3, 10, 11, 40, 150, 320, 1100])
@@ -31,3 +32,54 @@ def test_long_names_are_cut_to_their_tile(tmp_path: Path) -> None:
         pixels = sheet.convert("L")
     right = pixels.crop((8 + TILE[0] + 1, 60, pixels.width, pixels.height))
     assert right.getextrema() == (250, 250), "nothing is written beyond the tile"
+
+
+PICTURE = Evidence(source="picture", start=2.0, end=2.0, share=0.6)
+
+
+def find_evidence(text: str, word: str) -> tuple[Evidence, ...]:
+    """Return a picture, and words that match less."""
+    start = text.index(word)
+    words = Evidence(source="speech", start=1.0, end=2.0, share=0.4, text=text, matches=((start, start + len(word)),))
+    return PICTURE, words
+
+
+def test_words_start_shortly_before_their_match() -> None:
+    assert describe_words(find_evidence("press one to record", "press")) == "said: press one to record"
+    long = "if you would like to leave a message after the tone, " * 4 + "press one to record"
+    assert describe_words(find_evidence(long, "press")) == "said: ...a message after the tone, press one to record"
+    assert describe_words([PICTURE]) == describe_words([]) == ""
+
+
+def test_sheet_has_a_line_for_words_only_if_there_are_any(tmp_path: Path) -> None:
+    def draw(evidence: tuple[Evidence, ...]) -> Image.Image:
+        moment = Moment(1, "/films/gone.mp4", 1.0, 3.0, 0.5, evidence=evidence)
+        draw_sheet(tiles_of_moments([moment]), "press", tmp_path / "sheet.png")
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            return sheet.convert("L")
+
+    plain, worded = draw(()), draw(find_evidence("press one to record", "press"))
+    assert worded.height == plain.height + LINE
+    last = worded.crop((0, worded.height - 8 - LINE, worded.width, worded.height))
+    assert np.asarray(last.crop((0, 0, TILE[0], LINE))).min() < 100, "the words are below the first frame"
+    assert last.crop((TILE[0] + 9, 0, last.width, LINE)).getextrema() == (250, 250), "and nowhere else"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u4f60\u597d\u4e16\u754c" * 400,
+        "\u0645\u0631\u062d\u0628\u0627 " * 90,
+        "\u05e9\u05dc\u05d5\u05dd",
+        "a\u0301\u200d\u202e\U0001f6b2\ufe0f" * 50,
+        "two\nlines\x00\udcff",
+    ],
+    ids=["chinese", "arabic", "hebrew", "marks", "controls"],
+)
+def test_words_of_any_script_stay_below_their_tile(tmp_path: Path, text: str) -> None:
+    evidence = Evidence(source="screen", start=0.0, end=1.0, share=1.0, text=text)
+    hit = Hit(1, "/films/gone.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25, evidence=(evidence,))
+    draw_sheet(tiles_of_hits([hit]), "words", tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = sheet.convert("L")
+    assert pixels.crop((8 + TILE[0] + 4, 60, pixels.width, pixels.height)).getextrema() == (250, 250)

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidret.errors import DecodeError
 from vidret.present.drawing import FAINT, INK, PAPER, fit_text
+from vidret.present.show import SOURCE_NAMES
 from vidret.text import file_name, format_time, sanitize
-from vidret.types import Hit, Moment
+from vidret.types import Evidence, Hit, Moment
 from vidret.video.decode import read_frames
 
 TILE = (320, 180)  # width and height in pixels
@@ -18,22 +19,31 @@ LINE = 18
 GAP = 8
 COLUMNS = 4
 TILE_PAPER = (222, 222, 220)
+LEAD = 25  # characters of words before the first match
+MAX_WORDS = 100  # characters, more than fit
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """The frame of a video at ``time`` seconds, with two lines of text below it."""
+    """The frame of a video at ``time`` seconds, with two lines of text below it, and a third if words matched."""
 
     path: str
     time: float
     title: str
     line: str
+    words: str = ""
 
 
 def tiles_of_hits(hits: Sequence[Hit]) -> list[Tile]:
     """Return one tile per hit: its best frame."""
     return [
-        Tile(hit.path, hit.time, f"{rank}. {file_name(hit.path)}", f"{format_time(hit.time)}   score {hit.score:.3f}")
+        Tile(
+            hit.path,
+            hit.time,
+            f"{rank}. {file_name(hit.path)}",
+            f"{format_time(hit.time)}   score {hit.score:.3f}",
+            describe_words(hit.evidence),
+        )
         for rank, hit in enumerate(hits, start=1)
     ]
 
@@ -47,13 +57,24 @@ def tiles_of_moments(moments: Sequence[Moment]) -> list[Tile]:
             span = f"{format_time(moment.start)} to {format_time(moment.end)}"
             title = f"{rank}. {file_name(moment.path)}" if column == 0 else ""
             line = f"{span}   {describe_score(moment)}" if column == 0 else format_time(time)
-            tiles.append(Tile(moment.path, time, title, line))
+            words = describe_words(moment.evidence) if column == 0 else ""
+            tiles.append(Tile(moment.path, time, title, line, words))
     return tiles
 
 
 def describe_score(moment: Moment) -> str:
     """Return the similarity of a moment of the curve, or the score of a moment of a head."""
     return f"score {moment.score:.3f}" if moment.similarity is None else f"similarity {moment.similarity:.3f}"
+
+
+def describe_words(evidence: Sequence[Evidence]) -> str:
+    """Return the best words among evidence with their source, from shortly before the first match; '' without words."""
+    best = next((each for each in evidence if each.text), None)
+    if best is None:
+        return ""
+    first = best.matches[0][0] if best.matches else 0
+    start = best.text.rfind(" ", 0, max(0, first - LEAD)) + 1
+    return f"{SOURCE_NAMES[best.source]}: {'...' if start else ''}{best.text[start : start + MAX_WORDS]}"
 
 
 def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
@@ -69,7 +90,8 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
         ValueError: The suffix of ``out`` is not that of an image format.
     """
     rows = max(1, -(-len(tiles) // COLUMNS))
-    cell_height = TILE[1] + 2 * LINE + GAP
+    lines = 3 if any(tile.words for tile in tiles) else 2
+    cell_height = TILE[1] + lines * LINE + GAP
     size = (GAP + COLUMNS * (TILE[0] + GAP), 2 * LINE + 2 * GAP + rows * cell_height)
     sheet = Image.new("RGB", size, PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -81,6 +103,7 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
         sheet.paste(draw_tile(tile), (left, top))
         pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(tile.title), small, TILE[0]), INK, small)
         pen.text((left, top + TILE[1] + 2 + LINE), sanitize(tile.line), FAINT, small)
+        pen.text((left, top + TILE[1] + 2 + 2 * LINE), fit_text(pen, sanitize(tile.words), small, TILE[0]), INK, small)
     sheet.save(out)
 
 
