@@ -157,3 +157,25 @@ def test_a_scale_places_values_by_their_logarithm() -> None:
     scale = load_tool("bench_scale").Scale(10.0, 1000.0, 0.0, 100.0, log=True)
     assert [round(scale(value)) for value in (10, 100, 1000, 5000)] == [0, 50, 100, 100]
     assert scale.ticks() == [10, 100, 1000]
+
+
+def test_words_are_scored_by_overlap_and_by_kind() -> None:
+    tool = load_tool("measure_words")
+    assert tool.overlap_windows(2.0, 6.0, [[4.0, 8.0], [20.0, 21.0]]) == pytest.approx(2 / 6)
+    assert tool.overlap_windows(2.0, 6.0, [[6.0, 8.0]]) == 0
+    assert tool.compare_scores([3.0, 2.0], [1.0, 2.0]) == pytest.approx(3.5 / 4)
+
+    red, blue = (
+        SimpleNamespace(path="/a/red.mp4", score=3.0, weak=False),
+        SimpleNamespace(path="/a/blue.mp4", score=1.0, weak=True),
+    )
+    spans = [SimpleNamespace(path="/a/blue.mp4", start=0, end=4), SimpleNamespace(path="/a/red.mp4", start=1, end=5)]
+    engine = SimpleNamespace(search=lambda *_: [red, blue], locate=lambda *_, **__: spans)
+    row = {"query": "x", "kind": "speech", "file": "red.mp4", "relevant_windows": [[0, 5]]}
+    answer = tool.answer(engine, row)
+    assert [answer[name] for name in tool.MEASURES] == [1, 1, 1, 0, 0]
+    absent = tool.answer(SimpleNamespace(search=lambda *_: [blue], locate=lambda *_, **__: []), row | {"file": None})
+    assert (absent["nothing"], "R@1" in absent) == (1, False)
+    lines = tool.tabulate([row, row | {"kind": "absent", "file": None}], [answer, absent])
+    assert [line.split()[0] for line in lines] == ["kind", "absent", "speech", "all"]
+    assert lines[2].split() == ["speech", "1", "100.0", "100.0", "100.0", "0.0", "0.0"]

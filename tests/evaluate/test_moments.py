@@ -95,6 +95,12 @@ def test_corpus_search_treats_copies_as_one_video(report: dict[str, Any], engine
     ]
     expected = without_queries(score_corpus(queries, found).to_dict())
     assert report["results"]["corpus"] == {"num_videos": 4, **expected}
+    by_kind = report["results"]["corpus_domains"]
+    assert by_kind.keys() == {"scenes", "single"}
+    domains = {query.id: query.domain for query in queries_of(world)}
+    for kind, facts in by_kind.items():
+        own = [query for query in queries if domains[query.id] == kind]
+        assert facts == without_queries(score_corpus(own, found).to_dict())
     assert report["settings"]["corpus_videos"] == 100
 
 
@@ -130,6 +136,8 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], locate
         "moments, scenes only",
         "moments, single only",
         "moments, each in 4 videos",
+        "moments, scenes only, each in 4 videos",
+        "moments, single only, each in 4 videos",
     ]
     assert " ".join(out.splitlines()[1].split()) == "true spans queries R1@0.3 R1@0.5 R1@0.7 R5@0.5 mIoU mAP"
     assert out.splitlines()[2].split()[:2] == ["all", "6"]

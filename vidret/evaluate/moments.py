@@ -1,7 +1,7 @@
 """Evaluation of moments and highlights: every query in its own video, and optionally in the whole index."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,11 +74,23 @@ def evaluate_moments(
     results: dict[str, Any] = score_matched(split.scoring, queries, predictions) if labelled else {}
     settings = {"num_spans": NUM_SPANS, "protocol": PROTOCOL}
     if retrieved:
-        report = score_corpus([replace(query, video=own_videos[query.id]) for query in queries], retrieved)
-        results["corpus"] = {"num_videos": engine.info().videos, **drop_queries(report.to_dict())}
+        own = [replace(query, video=own_videos[query.id]) for query in queries]
+        results["corpus"] = {"num_videos": engine.info().videos, **_score_corpus(own, retrieved)}
+        domains = sorted({query.domain for query in own})
+        if len(domains) > 1:
+            results["corpus_domains"] = {
+                domain or "other": _score_corpus([query for query in own if query.domain == domain], retrieved)
+                for domain in domains
+            }
         settings |= {"corpus_moments": CORPUS_MOMENTS, "corpus_videos": CORPUS_VIDEOS}
     rows = _describe_queries(queries, predictions, labelled=labelled)
     return _make_report("moments", engine, split, gallery, settings, results, rows, started), predictions
+
+
+def _score_corpus(
+    queries: Sequence[LabelledQuery], retrieved: Mapping[str, Sequence[RetrievedMoment]]
+) -> dict[str, Any]:
+    return drop_queries(score_corpus(queries, retrieved).to_dict())
 
 
 def evaluate_highlights(

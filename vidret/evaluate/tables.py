@@ -63,6 +63,8 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         corpus = results["corpus"]
         videos = f"{corpus['num_videos']} videos" if "num_videos" in corpus else "all videos"
         yield f"moments, each in {videos}", tabulate_corpus(corpus)
+        for domain, facts in results.get("corpus_domains", {}).items():
+            yield f"moments, {domain} only, each in {videos}", tabulate_corpus(facts)
     if "highlights" in results:
         yield "highlights", tabulate_highlights(results["highlights"])
 
