@@ -377,6 +377,8 @@ def test_long_transcripts_stay_usable(look: Look, worded_url: str, bikes: int) -
     assert 3990 <= int(str(current.text_content()).split()[-1]) <= 4200
     page.get_by_role("searchbox", name="Find in the transcript").fill("line 4321")
     expect(page.locator("#lines button:visible")).to_have_count(1)
+    display = page.locator("#lines li:visible").evaluate("line => getComputedStyle(line).display")
+    assert display == "block", "list items are numbered again for each that is hidden, which takes seconds"
 
 
 @pytest.mark.parametrize("width", [320, 1280])

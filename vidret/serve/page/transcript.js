@@ -1,4 +1,4 @@
-// The transcript beside the player: lines that seek, and a filter.
+// The transcript beside the player.
 
 import { clock, find, make } from "./dom.js";
 import { LABELS, markMatches } from "./words.js";
@@ -48,7 +48,7 @@ export function listenToTranscript(onSeek) {
   });
   filter.addEventListener("input", () => {
     const wanted = filter.value.trim().toLowerCase();
-    lines.forEach(({ text }, at) => (list.children[at].hidden = !text.toLowerCase().includes(wanted)));
+    [...list.children].forEach((item, at) => (item.hidden = !lines[at].text.toLowerCase().includes(wanted)));
   });
   find("transcript").addEventListener("keydown", (event) => {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
