@@ -16,7 +16,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -245,10 +245,16 @@ def embed_words(tokenizer: Any, model: MiniLM, texts: list[str]) -> tuple[torch.
     encoded = tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
     for text, encoding in zip(texts, encoded, strict=True):
         if encoding.overflowing:
-            logger.warning("only the first %d word pieces are read of: %.60s...", CONTEXT_LENGTH, text)
+            _warn_truncated(text)
     ids = torch.tensor([encoding.ids for encoding in encoded])
     mask = torch.tensor([encoding.attention_mask for encoding in encoded])
     return model(ids, mask.bool()), mask.bool()
+
+
+@lru_cache(maxsize=256)
+def _warn_truncated(text: str) -> None:
+    """Log that a text is truncated, once: a search embeds it for pictures and for words, and for moments again."""
+    logger.warning("only the first %d word pieces are read of: %.60s...", CONTEXT_LENGTH, text)
 
 
 def pool_words(words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
