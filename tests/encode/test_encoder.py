@@ -67,8 +67,16 @@ def test_a_valid_encoder_passes() -> None:
         (lambda vector: vector * np.nan, "must give finite vectors"),
         (lambda vector: vector * np.inf, "must give finite vectors"),
         (lambda vector: vector if vector[0] < 0.7 else vector * np.nan, "must give finite vectors"),
-        (lambda vector: vector[:2], "must give vectors of dimension 3, got shape \\(2,\\)"),
-        (lambda vector: vector[None], "must give vectors of dimension 3, got shape \\(1, 3\\)"),
+        pytest.param(
+            lambda vector: vector[:2],
+            "must give vectors of dimension 3, got shape \\(2,\\)",
+            marks=pytest.mark.wrong_shapes,
+        ),
+        pytest.param(
+            lambda vector: vector[None],
+            "must give vectors of dimension 3, got shape \\(1, 3\\)",
+            marks=pytest.mark.wrong_shapes,
+        ),
         (lambda vector: vector * 0, "must give vectors of length 1, got 0"),
         (lambda vector: vector * 1.01, "must give vectors of length 1, got 1.01"),
     ],
