@@ -43,7 +43,7 @@ def test_index_in_milvus_behaves_like_one_in_faiss(run: Runner, films: Path, tmp
     assert search("--folder", films / "old") == []
     code, _, err = run("index", films, "--index", index, "--store", "faiss")
     assert code == 1
-    assert f"to move them: vidret store move milvus:// faiss --index {index}" in err
+    assert f"vidret store move milvus:// faiss --index {index}" in err
 
     for source, target in (("milvus://", "faiss"), ("faiss", f"milvus://{tmp_path}/v.db")):
         for _ in range(2):  # the second does nothing: as after a kill that came too late

@@ -33,7 +33,7 @@ TEXT_SOURCES: tuple[TextSource, ...] = ("speech", "screen", "subtitles")
 # Standard deviations that a hint at a source is worth, to that source and against pictures. Without a hint it favours
 # pictures: people who look for words say so, or use the very words.
 HINT = 1.0
-COVERED_TEXTS = 60  # of a clause, whose frames are read as well
+COVERED_TEXTS = 30  # of a clause, whose frames are read as well
 MIN_PICTURE_DEVIATION = 0.01
 WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
 DRIFT = 1.25  # growth of the index above which the baseline is measured again

@@ -21,6 +21,8 @@ from vidret.types import TextSource
 
 TEXTS = 150  # candidates by meaning, and as many by words
 PHRASES = 200  # texts that hold a phrase
+COMMON = 0.01  # share of the texts above which a word chooses no candidates
+MIN_COMMON = 500  # texts
 PHRASE_BONUS = 0.5
 STOP_WEIGHT = 0.25
 FUZZY_WEIGHT = 0.9
@@ -86,7 +88,10 @@ class TextMatcher:
         with_phrase = self._find_phrases(phrases) if phrases else None
         found = []
         for own_terms, own_nearest in zip(terms, nearest, strict=True):
-            searched = [*_search_terms(own_terms), *self._join(pairwise(term.stem for term in own_terms)).values()]
+            searched = [
+                *_search_terms(own_terms, len(self._store)),
+                *self._join(pairwise(term.stem for term in own_terms)).values(),
+            ]
             by_words = self._store.find_segments(self._store.index.search(searched, TEXTS))
             ids = np.unique(np.concatenate([own_nearest, by_words]))
             found.append(ids if with_phrase is None else with_phrase)
@@ -215,7 +220,13 @@ def holds_phrase(stems: Sequence[str], phrase: Sequence[str]) -> bool:
     return width > 0 and any(list(stems[i : i + width]) == list(phrase) for i in range(len(stems) - width + 1))
 
 
-def _search_terms(terms: Sequence[Term]) -> list[str]:
-    """Return the terms to look up: all but stop words, unless there is nothing else, with those spelt nearly alike."""
-    kept = [term for term in terms if term.stem not in STOP_STEMS] or list(terms)
+def _search_terms(terms: Sequence[Term], num_texts: int) -> list[str]:
+    """Return the terms to look up, with those spelt nearly alike.
+
+    Stop words and words that many texts hold are left out, unless there is nothing else: they choose no candidates, and
+    ranking all texts that hold them takes long.
+    """
+    most = max(MIN_COMMON, COMMON * num_texts)
+    kept = [term for term in terms if term.stem not in STOP_STEMS and term.num_texts <= most]
+    kept = kept or sorted(terms, key=lambda term: (term.stem in STOP_STEMS, term.num_texts))[:1]
     return [stem for term in kept for stem in (term.stem, *term.similar)]

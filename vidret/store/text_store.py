@@ -67,6 +67,7 @@ class TextStore:
         self._store, self._folder, self._write = store, folder, write
         self._index: TextIndex | None = None
         self._lock = threading.RLock()
+        self._count: tuple[int, int] | None = None  # generation, and number of texts
         self._fingerprints: dict[int, str] = {}  # of tracks; they never change
         self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
         if write:
@@ -128,8 +129,11 @@ class TextStore:
         self.close()
 
     def __len__(self) -> int:
-        """Return the number of texts that a search may find."""
-        return len(self._store)
+        """Return the number of texts that a search may find; they are counted once a generation."""
+        generation = self._store.generation
+        if self._count is None or self._count[0] != generation:
+            self._count = generation, len(self._store)
+        return self._count[1]
 
     @property
     def store(self) -> Store:
