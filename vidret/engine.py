@@ -296,8 +296,11 @@ class Engine:
 
     def _save_fusion_baseline(self) -> None:
         """Measure what unrelated queries reach in pictures and words, and store it, unless nothing changed."""
-        with TextStore.open(self.path, write=True) as texts:
-            FusedResults(self._searcher, texts).save_baseline()
+        with TextStore.open(self.path) as texts:
+            is_current = FusedResults(self._searcher, texts).has_stored_baseline()
+        if not is_current:
+            with TextStore.open(self.path, write=True) as texts:
+                FusedResults(self._searcher, texts).save_baseline()
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Compute and store what the grounding head needs of every video, unless stored already.

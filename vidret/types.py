@@ -15,6 +15,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 TextSource = Literal["speech", "screen", "subtitles"]
 Source = Literal["picture", "speech", "screen", "subtitles"]
 SOURCES: tuple[Source, ...] = get_args(Source)
+TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown

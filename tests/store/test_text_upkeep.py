@@ -10,7 +10,6 @@ from vidret.errors import StoreError, VidretError
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 from vidret.store.text_upkeep import (
-    SOURCES,
     TextCounts,
     TextNote,
     count_texts,
@@ -18,6 +17,7 @@ from vidret.store.text_upkeep import (
     list_notes,
     read_transcript,
 )
+from vidret.types import TEXT_SOURCES
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_transcript_is_in_order_of_time(index: Path) -> None:
         assert [text.text for text in texts] == ["one red apple", "EXIT", "two green pears", "three figs"]
         assert read_transcript(store, store.contents()["a"], ["screen"]) == make_texts(["EXIT"], "screen")
         assert read_transcript(store, store.contents()["b"]) == []
-        with pytest.raises(VidretError, match=rf"^sources must be of {', '.join(SOURCES)}, got smell"):
+        with pytest.raises(VidretError, match=rf"^sources must be of {', '.join(TEXT_SOURCES)}, got smell"):
             read_transcript(store, 1, ["smell"])  # type: ignore[list-item]
 
 

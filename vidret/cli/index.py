@@ -243,8 +243,8 @@ def parse_words(
         typer.BadParameter: ``--words`` names no source, or the run is on Ray.
     """
     from vidret.index.words import read_options
-    from vidret.timed_text.options import SOURCES as WORDS
     from vidret.timed_text.options import WordsOptions, is_installed
+    from vidret.types import TEXT_SOURCES
 
     known = read_options(index)
     options = known or WordsOptions()
@@ -256,10 +256,10 @@ def parse_words(
             print_message(f"No words (speech, on-screen text, subtitles) are read: {reason}.")
             return False
     elif text not in ("auto", "on"):
-        sources = tuple(source for source in WORDS if source in text.split(","))
+        sources = tuple(source for source in TEXT_SOURCES if source in text.split(","))
         if not sources or len(sources) < len(text.split(",")):
             raise typer.BadParameter(
-                f"must be auto, on, off or some of {', '.join(WORDS)}, got {text}", param_hint="--words"
+                f"must be auto, on, off or some of {', '.join(TEXT_SOURCES)}, got {text}", param_hint="--words"
             )
         options = replace(options, sources=sources)
     if on_ray:

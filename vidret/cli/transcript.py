@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,18 +12,17 @@ from vidret.cli.opening import is_on_command_line, open_engine_or_client
 from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, ServerOption, TokenOption
 from vidret.errors import VidretError
 from vidret.present.transcript import FORMATS, to_transcript
-from vidret.types import TextSource
+from vidret.types import TEXT_SOURCES, TextSource
 
 if TYPE_CHECKING:
     from vidret.types import TimedText
 
-SOURCES: tuple[TextSource, ...] = get_args(TextSource)
 VideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="One indexed video.")]
 SourceOption = Annotated[
     str | None,
     typer.Option(
         "--source",
-        metavar=",".join(SOURCES),
+        metavar=",".join(TEXT_SOURCES),
         help="Only what is said, what is written in the picture, or the subtitles; default: all of them.",
         rich_help_panel=SCOPE,
     ),
@@ -64,9 +63,9 @@ def read_text_sources(names: str) -> list[TextSource]:
     Raises:
         typer.BadParameter: There is no such source.
     """
-    sources = [source for name in names.split(",") for source in SOURCES if source == name.strip()]
+    sources = [source for name in names.split(",") for source in TEXT_SOURCES if source == name.strip()]
     if len(sources) != len(names.split(",")):
-        raise typer.BadParameter(f"must be of {', '.join(SOURCES)}, got {names}", param_hint="--source")
+        raise typer.BadParameter(f"must be of {', '.join(TEXT_SOURCES)}, got {names}", param_hint="--source")
     return sources
 
 

@@ -229,6 +229,7 @@ def clipped_normal(mean: torch.Tensor, deviation: torch.Tensor, top: float) -> t
     return first, (second - first.square()).clamp(min=0)
 
 
+@lru_cache(maxsize=1)  # the starter and the search of words share it
 def load_sentence_model(path: Path) -> tuple[Any, MiniLM]:
     """Load MiniLM's tokenizer and model from the folder of its weights."""
     from tokenizers import Tokenizer

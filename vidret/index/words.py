@@ -10,10 +10,10 @@ from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encode
 from vidret.store.store import Store
 from vidret.store.text_records import TextTrack, make_key
 from vidret.store.text_store import FOLDER, TextStore
-from vidret.timed_text.options import SOURCES, WordsOptions
+from vidret.timed_text.options import WordsOptions
 from vidret.timed_text.screen import similar
 from vidret.timed_text.speech import BUNDLED
-from vidret.types import TextSource, TimedText
+from vidret.types import TEXT_SOURCES, TextSource, TimedText
 from vidret.video.pool import ReadTexts, WordsRequest
 from vidret.video.subtitle_tracks import Sidecars, digest_sidecars
 
@@ -46,7 +46,7 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if known is not None:
         return WordsOptions.from_json(str(known))
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
-    sources = tuple(source for source in SOURCES if source in models) or SOURCES
+    sources = tuple(source for source in TEXT_SOURCES if source in models) or TEXT_SOURCES
     return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED))
 
 

@@ -12,11 +12,12 @@ from itertools import pairwise
 import numpy as np
 
 from vidret.ground.curve import find_moments
+from vidret.ground.spans import keep_best
 from vidret.search.clauses import QueryStructure
+from vidret.search.locating import gaps_between
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
-from vidret.video.timeline import LONGEST_STILL_S
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
 JOIN_SCORE = 2.5  # standard deviations below the best one that such a neighbour may score
@@ -81,11 +82,8 @@ def find_clause_spans(scores: VideoScores, clause: int, *, k: int, expects_words
 
 def drop_overlapping_spans(spans: Sequence[FusedSpan]) -> list[FusedSpan]:
     """Return the spans that do not overlap a better one."""
-    kept: list[FusedSpan] = []
-    for span in spans:
-        if all(span.start >= other.end or span.end <= other.start for other in kept):
-            kept.append(span)
-    return kept
+    starts, ends, scores = np.array([(span.start, span.end, span.score) for span in spans]).reshape(-1, 3).T
+    return [spans[index] for index in keep_best(starts, ends, scores, limit=len(spans), max_overlap=0.0)]
 
 
 def _covers(span: FusedSpan) -> bool:
@@ -129,11 +127,7 @@ def _find_picture_spans(scores: VideoScores, clause: int, k: int) -> list[FusedS
     if not seen.any() or not scores.segments:
         return []
     times, values = scores.times[seen], scores.pictures[clause][seen]
-    gaps = tuple(
-        (before.end, after.start)
-        for before, after in pairwise(scores.segments)
-        if after.start - before.end > LONGEST_STILL_S
-    )
+    gaps = gaps_between(scores.segments)
     start, end = scores.segments[0].start, scores.segments[-1].end
     curve = Curve(scores=values, times=times, start=start, end=end, best=float(values.max()), gaps=gaps)
     spans = []

@@ -10,14 +10,24 @@ from vidret.ground.spans import Span
 from vidret.search.candidates import deepen
 from vidret.search.clauses import AnalysedQuery
 from vidret.search.fused_moments import SpanPart, find_fused_spans
-from vidret.search.fusion import TEXT_SOURCES, WEAK_SCORE, FusedSearcher
+from vidret.search.fusion import WEAK_SCORE, FusedSearcher
 from vidret.search.grounding import Grounder
 from vidret.search.locating import RankedVideo, choose_spans
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.text_store import TextStore
-from vidret.types import SOURCES, Evidence, Hit, LayerWords, Moment, SearchOptions, Segment, Source
+from vidret.types import (
+    SOURCES,
+    TEXT_SOURCES,
+    Evidence,
+    Hit,
+    LayerWords,
+    Moment,
+    SearchOptions,
+    Segment,
+    Source,
+)
 from vidret.video.files import may_exist
 
 MAX_EVIDENCE = 4
@@ -38,6 +48,10 @@ class FusedResults:
     def close(self) -> None:
         """Close the texts."""
         self._texts.close()
+
+    def has_stored_baseline(self) -> bool:
+        """Return whether the stored baseline was measured on an index as large as it is."""
+        return self._fused.has_stored_baseline()
 
     def save_baseline(self) -> None:
         """Measure what unrelated queries reach, and store it with the texts."""
@@ -142,7 +156,7 @@ class FusedResults:
             score=video.score,
             weak=video.score < WEAK_SCORE,
             copies=tuple(paths[1:]),
-            why={source: best.get(source, ABSENT) for source in ("picture", *TEXT_SOURCES) if source in best},
+            why={source: best[source] for source in SOURCES if source in best},
             evidence=evidence,
         )
 
@@ -163,9 +177,8 @@ def check_sources(sources: Sequence[str] | None) -> None:
     Raises:
         VidretError: One is unknown, or there is none.
     """
-    known = ("picture", *TEXT_SOURCES)
-    if sources is not None and (not sources or not set(sources) <= set(known)):
-        raise VidretError(f"sources must be some of {', '.join(known)}, got {', '.join(sources) or 'none'}")
+    if sources is not None and (not sources or not set(sources) <= set(SOURCES)):
+        raise VidretError(f"sources must be some of {', '.join(SOURCES)}, got {', '.join(sources) or 'none'}")
 
 
 def find_parts(video: VideoScores, clause: int) -> list[SpanPart]:

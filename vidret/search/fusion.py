@@ -27,9 +27,8 @@ from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextBaseline, TextMatch, TextMatcher
 from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores
 from vidret.store.text_store import TextStore
-from vidret.types import SearchOptions, Source, TextEmbedding, TextSource
+from vidret.types import SOURCES, TEXT_SOURCES, SearchOptions, Source, TextEmbedding, TextSource
 
-TEXT_SOURCES: tuple[TextSource, ...] = ("speech", "screen", "subtitles")
 # Standard deviations that a hint at a source is worth, to that source and against pictures. Without a hint it favours
 # pictures: people who look for words say so, or use the very words.
 HINT = 1.0
@@ -67,7 +66,7 @@ class FusedSearcher:
 
     def rank(self, query: AnalysedQuery, options: SearchOptions, depth: int) -> list[VideoScores]:
         """Return the candidate videos, best first; for ``depth`` see ``find_candidates``."""
-        sources = options.sources or ("picture", *TEXT_SOURCES)
+        sources = options.sources or SOURCES
         matches = self.match_texts(query, sources)
         ids: list[np.ndarray] = []
         if "picture" in sources and not query.structure.phrases:
@@ -251,10 +250,14 @@ class FusedSearcher:
             texts=texts,
         )
 
+    def has_stored_baseline(self) -> bool:
+        """Return whether the stored baseline was measured on an index as large as it is."""
+        known = load_baseline(self.texts)
+        return known is not None and known.sizes == (len(self._searcher.store), len(self.texts))
+
     def save_baseline(self) -> None:
         """Measure the baseline, and store it beside the texts, unless the index is as large as it was."""
-        known = load_baseline(self.texts)
-        if known is None or known.sizes != (len(self._searcher.store), len(self.texts)):
+        if not self.has_stored_baseline():
             self._baseline = baseline = self.measure_baseline()
             store_baseline(self.texts, baseline)
 

@@ -17,7 +17,7 @@ from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
 from vidret.text import strip_query
-from vidret.types import Curve, Moment
+from vidret.types import Curve, Moment, Segment
 from vidret.video.timeline import LONGEST_STILL_S
 
 logger = logging.getLogger(__name__)
@@ -158,11 +158,6 @@ class Locator:
         for text in query.negatives:
             similarities = rows @ text.sentence
             scores = scores - np.maximum(0, similarities - similarities.mean())
-        gaps = tuple(
-            (before.end, after.start)
-            for before, after in pairwise(segments)
-            if after.start - before.end > LONGEST_STILL_S
-        )
         return Curve(
             scores=scores,
             times=np.concatenate(stored.times),
@@ -170,8 +165,15 @@ class Locator:
             end=segments[-1].end,
             best=float(score_top_frames(query.positive.sentence, frames)[0].max()),
             typical=self._searcher.typical_score() if query.is_text else None,
-            gaps=gaps,
+            gaps=gaps_between(segments),
         )
+
+
+def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]:
+    """Return start and end in seconds of the gaps between a video's segments that are too long for a still frame."""
+    return tuple(
+        (before.end, after.start) for before, after in pairwise(segments) if after.start - before.end > LONGEST_STILL_S
+    )
 
 
 def choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from vidret.errors import StoreError, VidretError
 from vidret.store.creation import FEATURES
@@ -14,9 +13,7 @@ from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
 from vidret.store.text_records import TextTrack
 from vidret.store.text_store import FOLDER, INDEX, TextStore
-from vidret.types import TextSource, TimedText
-
-SOURCES: tuple[TextSource, ...] = get_args(TextSource)
+from vidret.types import TEXT_SOURCES, TextSource, TimedText
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ def count_texts(index: str | os.PathLike[str]) -> list[TextCounts]:
         return []
     with TextStore.open(index) as texts:
         tracks = texts.tracks()
-    by_source = {source: [track for track in tracks if track.source == source] for source in SOURCES}
+    by_source = {source: [track for track in tracks if track.source == source] for source in TEXT_SOURCES}
     return [
         TextCounts(source, sum(track.num_texts for track in own), len(own), sum(track.complete for track in own))
         for source, own in by_source.items()
@@ -74,8 +71,8 @@ def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] |
         VidretError: There is no such source or video.
     """
     for source in sources or ():
-        if source not in SOURCES:
-            raise VidretError(f"sources must be of {', '.join(SOURCES)}, got {source}")
+        if source not in TEXT_SOURCES:
+            raise VidretError(f"sources must be of {', '.join(TEXT_SOURCES)}, got {source}")
     fingerprint = store.video(video_id).fingerprint
     if not TextStore.exists(store.path):
         return []
@@ -84,7 +81,7 @@ def read_transcript(store: Store, video_id: int, sources: Sequence[TextSource] |
         for track in texts.tracks(fingerprint):
             old = tracks.setdefault(track.source, track)
             tracks[track.source] = max(old, track, key=lambda each: (each.complete, each.until_s))
-        wanted = [track for source, track in tracks.items() if source in (sources or SOURCES)]
+        wanted = [track for source, track in tracks.items() if source in (sources or TEXT_SOURCES)]
         found = [stored.text for track in wanted for stored in texts.transcript(track)]
     return sorted(found, key=lambda text: (text.start, text.end))
 

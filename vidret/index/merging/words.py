@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.errors import StoreError
 from vidret.index.words import OPTIONS
 from vidret.store.text_records import TextTrack
 from vidret.store.text_store import TextStore
@@ -144,11 +143,5 @@ def _is_better(new: TextTrack, old: TextTrack) -> bool:
 def _read(source: TextStore, rows: Sequence[int]) -> list[TextRow]:
     """Return texts with their vectors, without damaged ones."""
     stored = source.read_segments(rows)
-    try:
-        vectors = source.vectors([each.id for each in stored])
-    except StoreError:
-        if len(rows) <= 1:
-            return []
-        half = len(rows) // 2
-        return [*_read(source, rows[:half]), *_read(source, rows[half:])]
-    return [(each.text, vector) for each, vector in zip(stored, vectors, strict=True)]
+    vectors = source.intact_vectors([each.id for each in stored])
+    return [(each.text, vectors[each.id]) for each in stored if each.id in vectors]
