@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float64, UInt8
 Interpolation = Literal["bilinear", "bicubic"]
 TextSource = Literal["speech", "screen", "subtitles"]
 Source = Literal["picture", "speech", "screen", "subtitles"]
+ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
@@ -85,6 +86,21 @@ class Segment:
     number: int
     start: float
     end: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShotChange:
+    """Where one shot of a video ends and the next begins.
+
+    Attributes:
+        start: In seconds; for a cut, the time of the first frame of the new shot.
+        end: In seconds; equal to ``start`` for a cut.
+        kind: How the shots are joined.
+    """
+
+    start: float
+    end: float
+    kind: ShotKind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
