@@ -13,7 +13,7 @@ import vidret.search.fusion
 from tests.fakes import COLOURS, ColourEncoder, unit, write_film
 from tests.words import find_content
 from vidret.engine import Engine
-from vidret.search.fused_results import FusedResults
+from vidret.search.fusion import FusedSearcher
 from vidret.store.text_store import TextStore
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding, TextSource, TimedText
 
@@ -123,4 +123,4 @@ def add_all_words(index: Path) -> None:
 def save_baseline(index: Path) -> None:
     """Store what unrelated queries reach, as an indexing run does."""
     with Engine(index, NamedColours()) as engine, TextStore.open(index, write=True) as texts:
-        FusedResults(engine._searcher, texts).save_baseline()
+        FusedSearcher(engine._index.searcher, texts).save_baseline()

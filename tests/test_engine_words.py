@@ -48,14 +48,14 @@ def plain(folder: Path) -> Iterator[Engine]:
 
 def search_pictures(engine: Engine, query: str) -> list[Hit]:
     """Return the hits of the search that knows no words."""
-    return engine._searcher.search(encode_queries([query], engine.encoder), [SearchOptions()])[0]
+    return engine._index.searcher.search(encode_queries([query], engine.encoder), [SearchOptions()])[0]
 
 
 def locate_in_pictures(engine: Engine, query: str) -> list[Moment]:
     """Return the moments of the location that knows no words."""
     hits = search_pictures(engine, query)
     videos = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
-    locator = Locator(engine._searcher, None)
+    locator = Locator(engine._index.searcher, None)
     return locator.locate(encode_queries([query], engine.encoder)[0], videos, 5, overlapping=False, weak=True)
 
 

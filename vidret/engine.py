@@ -1,12 +1,9 @@
 """``Engine``: index videos, search them, and locate moments in them."""
 
-import json
-import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -14,29 +11,25 @@ from jaxtyping import Float, Float32
 
 from vidret.align.baseline import WEAK
 from vidret.devices import AUTO as AUTO_DEVICE
-from vidret.devices import CPU, choose_device, cuda_index
+from vidret.devices import CPU, choose_device
 from vidret.encode.encoder import STARTER, Encoder, check_encoder
 from vidret.encode.load import load_encoder
-from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.errors import StoreError, VidretError
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
 from vidret.index.words import choose_words
-from vidret.search.calibration import Calibration, measure_calibration, save_calibration
-from vidret.search.fused_results import FusedResults, check_sources
+from vidret.search.calibration import Calibration
 from vidret.search.grounding import Grounder, forget_others
-from vidret.search.locating import Locator, RankedVideo
-from vidret.search.queries import EncodedQuery, encode_queries
-from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker, load_ranker
-from vidret.search.searcher import Searcher
-from vidret.store.gpu import choose_faiss_device
+from vidret.search.models import choose_models, record_head, record_ranker
+from vidret.search.open_index import OpenIndex
+from vidret.search.preparation import calibrate_index, prepare_videos, save_baselines, save_fusion_baseline
+from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker
 from vidret.store.lookup import look_up_video
-from vidret.store.records import HEAD, MOMENTS, RANKER, FileRecord, StoredVideo, StoreInfo
+from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.store import Store
-from vidret.store.text_store import TextStore
 from vidret.store.text_upkeep import read_transcript
-from vidret.store.vectors import load_faiss
-from vidret.text import as_path, strip_query
+from vidret.store.vectors import choose_search_device
 from vidret.timed_text.options import WordsOptions
 from vidret.types import (
     ALL_VIDEOS,
@@ -52,10 +45,7 @@ from vidret.types import (
     TimedText,
 )
 from vidret.video.decode import Decoder
-from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
-
-logger = logging.getLogger(__name__)
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
 
@@ -84,29 +74,15 @@ class Engine:
             DeviceError: The device does not exist.
             StoreError: The index was built with another encoder or for another aligner.
         """
-        self._device_named = device != AUTO_DEVICE
-        self.device = choose_device(device if self._device_named else getattr(encoder, "device", CPU))
+        self._is_device_given = device != AUTO_DEVICE
+        self.device = choose_device(device if self._is_device_given else getattr(encoder, "device", CPU))
         self.path = Path(path)
         self.encoder = encoder
         self._vectors = store
-        self._opened: Searcher | None = None
-        self._fused_results: FusedResults | None = None
-        recorded: dict[str, str] = {}
-        recorded_head = NONE
-        if Store.exists(self.path):
-            with Store.open(self.path) as opened:
-                opened.check_encoder(encoder.name, encoder.fingerprint)
-                recorded = json.loads(opened.get_meta(RANKER) or "{}")
-                recorded_head = str(opened.get_meta(HEAD) or NONE)
-        if recorded:  # the format of stored tokens cannot change
-            rerank, tokens = recorded["name"] if rerank == AUTO else rerank, recorded["tokens"]
-        self.ranker = load_ranker(rerank, encoder, tokens=tokens)
-        self._tokens = tokens
-        if recorded:
-            self._check_recorded(recorded)
-        self._head_given = head != AUTO
-        self._head = os.fspath(head) if self._head_given else recorded_head
-        if self._head_given:
+        self._models = choose_models(self.path, encoder, rerank=rerank, tokens=tokens, head=head)
+        self.ranker = self._models.ranker
+        self._opened: OpenIndex | None = None
+        if self._models.is_head_given:
             _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
 
     @classmethod
@@ -163,53 +139,29 @@ class Engine:
         Raises:
             VidretError: Its file cannot be read, or it does not match the encoder.
         """
-        if self._head == NONE:
+        models = self._models
+        if models.head == NONE:
             return None
         folder = self.path / MOMENTS
-        return Grounder(Path(self._head), self.encoder, folder, tokens=self._tokens, device=self.device)
+        return Grounder(Path(models.head), self.encoder, folder, tokens=models.tokens, device=self.device)
 
     @property
-    def _searcher(self) -> Searcher:
+    def _index(self) -> OpenIndex:
         if self._opened is None:
-            store = Store.open(self.path, device=self._choose_faiss_device())
-            self._opened = Searcher(store, self.encoder, self.ranker, tokens=self._tokens)
+            device = choose_search_device(self.device, is_given=self._is_device_given)
+            self._opened = OpenIndex(Store.open(self.path, device=device), self.encoder, self._models)
         return self._opened
-
-    @property
-    def _fused(self) -> FusedResults | None:
-        """Search of pictures and words together; None in an index without words."""
-        if self._fused_results is None and TextStore.exists(self.path):
-            self._fused_results = FusedResults(self._searcher, TextStore.open(self.path))
-        return self._fused_results
-
-    def _choose_faiss_device(self) -> str:
-        if cuda_index(self.device) is None:
-            return CPU
-        chosen = choose_faiss_device(load_faiss(), self.device)
-        if chosen != self.device:  # expected with auto: the extra "cpu" has no GPU code
-            level = logging.WARNING if self._device_named else logging.INFO
-            logger.log(level, "FAISS does not see %s, so it searches on the CPU", self.device)
-        return chosen
-
-    @property
-    def _store(self) -> Store:
-        return self._searcher.store
 
     def close(self) -> None:
         """Close the index."""
-        if self._fused_results is not None:
-            self._fused_results.close()
-            self._fused_results = None
         if self._opened is not None:
-            self._opened.store.close()
+            self._opened.close()
             self._opened = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # Indexing
@@ -255,19 +207,8 @@ class Engine:
         exists = Store.exists(self.path)
         if not exists:
             self._check_models()
-        encoder = self.encoder
-        with Store.create(
-            self.path,
-            encoder_name=encoder.name,
-            encoder_fingerprint=encoder.fingerprint,
-            dim=encoder.dim,
-            vectors=self._vectors,
-        ) as store:
-            recorded = store.get_meta(RANKER)
-            if recorded is not None:  # another engine may have created the index meanwhile
-                self._check_recorded(json.loads(recorded))
-            own = {"name": self.ranker.name, "fingerprint": self.ranker.fingerprint, "tokens": self._tokens}
-            store.set_meta(RANKER, json.dumps(own) if recorded is None else recorded)
+        with self._create_store() as store:
+            record_ranker(store, self._models)
             if memory is not None:
                 store.set_memory(memory)
             options = IndexOptions(
@@ -283,24 +224,13 @@ class Engine:
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
             )
-            report = run(store, encoder, listing.files, options)
-            for name in {self.ranker.name, NONE}:  # for hits, and for moments
-                self._searcher.baselines.save(store, self._searcher.get_ranker(name))
-            if self._head_given:
-                store.set_meta(HEAD, NONE if self.grounder is None else str(self.grounder.path))
-        if TextStore.exists(self.path):
-            self._save_fusion_baseline()
+            report = run(store, self.encoder, listing.files, options)
+            save_baselines(store, self._index.searcher)
+            record_head(store, self._models)
+        save_fusion_baseline(self._index.searcher)
         if report.pruned is not None:
-            forget_others(self.path / MOMENTS, set(self._store.fingerprints().values()))
+            forget_others(self.path / MOMENTS, set(self._index.store.fingerprints().values()))
         return report
-
-    def _save_fusion_baseline(self) -> None:
-        """Measure what unrelated queries reach in pictures and words, and store it, unless nothing changed."""
-        with TextStore.open(self.path) as texts:
-            is_current = FusedResults(self._searcher, texts).has_stored_baseline()
-        if not is_current:
-            with TextStore.open(self.path, write=True) as texts:
-                FusedResults(self._searcher, texts).save_baseline()
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Compute and store what the grounding head needs of every video, unless stored already.
@@ -316,16 +246,7 @@ class Engine:
         """
         if self.grounder is None:
             raise VidretError("head must be given to prepare moments, got none")
-        on_prepared = on_progress or (lambda _done, _total: None)
-        contents = self._store.contents()
-        for done, (fingerprint, video_id) in enumerate(contents.items()):
-            on_prepared(done, len(contents))
-            path = self._choose_path(video_id)
-            try:
-                self.grounder.prepare(path, fingerprint, keep=True, timeout=timeout)
-            except DecodeError as error:
-                logger.warning("%s: no moments prepared: %s", strip_query(path), error.reason)
-        on_prepared(len(contents), len(contents))
+        prepare_videos(self._index.store, self.grounder, timeout=timeout, on_progress=on_progress)
 
     def calibrate(
         self,
@@ -351,32 +272,15 @@ class Engine:
         Raises:
             VidretError: The bank or the index is empty, or both together are too large.
         """
-        texts = [text for text in bank if text.strip()]
-        if not texts:
-            raise VidretError("bank must hold a query, got none")
-        searcher = self._searcher
-        ranker = searcher.get_ranker(rerank)
-        embeddings = self.encoder.encode_text(texts)
-        with Store.open(self.path, write=True) as store:
-            calibration = measure_calibration(
-                store,
-                ranker,
-                embeddings,
-                bank=name,
-                read=lambda ids: searcher.reranker.score(ranker, embeddings, ids),
-                temperature=temperature,
-                on_progress=on_progress,
-            )
-            with searcher.calibrations.override(ranker, calibration):
-                baseline = searcher.baselines.measure(store, ranker)
-            save_calibration(store, ranker, calibration, baseline)
-        return calibration
+        return calibrate_index(
+            self._index.searcher, bank, name=name, rerank=rerank, temperature=temperature, on_progress=on_progress
+        )
 
     # Searching
 
     def choose_ranker(self, rerank: str | None = AUTO) -> Ranker:
         """Return a ranker by its name, as in ``search``."""
-        return self._searcher.get_ranker(rerank)
+        return self._index.searcher.get_ranker(rerank)
 
     def search(
         self,
@@ -430,32 +334,7 @@ class Engine:
                 raise VidretError(f"k and candidates must be at least 1, got {each.k} and {each.candidates}")
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
-        hits: dict[int, list[Hit]] = {}
-        for index, (query, each) in enumerate(zip(queries, options, strict=True)):
-            fused = self._choose_fused(query, each)
-            if fused is not None:
-                hits[index] = fused.search(str(query), each)
-        rest = [index for index in range(len(queries)) if index not in hits]
-        if rest:
-            encoded = encode_queries([queries[index] for index in rest], self.encoder)
-            hits |= zip(rest, self._searcher.search(encoded, [options[index] for index in rest]), strict=True)
-        return [hits[index] for index in range(len(queries))]
-
-    def _choose_fused(self, query: Query, options: SearchOptions) -> FusedResults | None:
-        """Return the search of pictures and words if it answers a query, None if pictures alone do.
-
-        Raises:
-            VidretError: Words are asked for, and the index has none, or the query cannot be compared with words.
-        """
-        check_sources(options.sources)
-        words = options.sources is not None and options.sources != ("picture",)
-        if words and self._fused is None:
-            raise VidretError(f"{self.path}: has no words to search: run vidret index --words on")
-        is_fused = isinstance(query, str) and options.rerank == AUTO and options.sources != ("picture",)
-        if words and not is_fused:
-            got = f"rerank {options.rerank}" if isinstance(query, str) else "an image or a vector"
-            raise VidretError(f"sources must be picture for all but a text query with rerank {AUTO}, got {got}")
-        return self._fused if is_fused else None
+        return self._index.search(queries, options)
 
     def score_videos(
         self,
@@ -476,8 +355,8 @@ class Engine:
         Returns:
             A matrix per level, and ``total``, the score of ``search`` without hubness correction.
         """
-        searcher = self._searcher
-        video_ids = [self._find_video(video) for video in videos]
+        searcher, store = self._index.searcher, self._index.store
+        video_ids = [look_up_video(store, video) for video in videos]
         texts = self.encoder.encode_text(list(queries))
         return searcher.reranker.score_videos(texts, video_ids, searcher.get_ranker(rerank), on_progress=on_progress)
 
@@ -516,38 +395,23 @@ class Engine:
         if k < 1:
             raise VidretError(f"k must be at least 1, got {k}")
         options = SearchOptions(k=videos, filters=filters, sources=None if sources is None else tuple(sources))
-        fused = self._choose_fused(query, options)
-        if video is None:
-            hits = self.search_many([query], [options])[0]
-            ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
-        else:
-            ranked = [self._choose_video(video)]
-        if fused is not None:
-            text = str(query)
-            return fused.locate(
-                text, ranked, k, sources=options.sources, grounder=self.grounder, overlapping=overlapping, weak=weak
-            )
-        encoded = self._encode_query(query, k)
-        return Locator(self._searcher, self.grounder).locate(encoded, ranked, k, overlapping=overlapping, weak=weak)
+        return self._index.locate(
+            query, k, video=video, options=options, grounder=self.grounder, overlapping=overlapping, weak=weak
+        )
 
     def rate(
         self, query: Query, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
     ) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
-        locator = Locator(self._searcher, self.grounder)
-        return locator.rate(self._encode_query(query, 1), self._choose_video(video), times)
+        return self._index.rate(query, video, times, grounder=self.grounder)
 
     def curve(self, query: Query, video: str | os.PathLike[str] | int) -> Curve:
         """Score a query against every stored frame of one video."""
-        locator, video_id = Locator(self._searcher, self.grounder), self._find_video(video)
-        curve = locator.curve(self._encode_query(query, 1), video_id)
-        if curve is None:
-            raise StoreError(f"{strip_query(str(video))}: no segment is stored yet")
-        return curve
+        return self._index.curve(query, video)
 
     def typical_score(self, share: float = 1 - WEAK) -> float | None:
         """Return the best-frame score reached by this fraction of unrelated queries; None for an empty index."""
-        return self._searcher.typical_score(share)
+        return self._index.searcher.typical_score(share)
 
     # Contents
 
@@ -563,11 +427,11 @@ class Engine:
         Raises:
             VidretError: The index does not have the video, or there is no such source.
         """
-        return read_transcript(self._store, self._find_video(video), sources)
+        return read_transcript(self._index.store, look_up_video(self._index.store, video), sources)
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path."""
-        return self._store.videos(filters)
+        return self._index.store.videos(filters)
 
     def video(self, video: int) -> StoredVideo:
         """Return a searchable video by its id.
@@ -575,22 +439,22 @@ class Engine:
         Raises:
             StoreError: There is no such video, or all of its files are missing.
         """
-        videos = self._store.videos(video=video)
+        videos = self._index.store.videos(video=video)
         if not videos:
             raise StoreError(f"video must be one of this index, got {video}")
         return videos[0]
 
     def file(self, path: str) -> FileRecord | None:
         """Return the record of a file, None if it is unknown."""
-        return self._store.file(path)
+        return self._index.store.file(path)
 
     def info(self) -> StoreInfo:
         """Return statistics of the index."""
-        return self._store.info()
+        return self._index.store.info()
 
     def failed(self) -> list[tuple[str, str]]:
         """Return the paths of files that could not be indexed, with reasons."""
-        return [(record.path, record.reason) for record in self._store.files(state="failed")]
+        return [(record.path, record.reason) for record in self._index.store.files(state="failed")]
 
     # Internals
 
@@ -599,27 +463,13 @@ class Engine:
         check_encoder(self.encoder)
         check_ranker(self.ranker, self.encoder)
 
-    def _check_recorded(self, recorded: Mapping[str, str]) -> None:
-        if recorded["fingerprint"] != self.ranker.fingerprint or recorded["tokens"] != self._tokens:
-            rule = f"rerank must be {recorded['name']}, which the index was built with"
-            raise StoreError(f"{self.path}: {rule}, got {self.ranker.name}")
-
-    def _encode_query(self, query: Query, k: int) -> EncodedQuery:
-        if k < 1:
-            raise VidretError(f"k must be at least 1, got {k}")
-        return encode_queries([query], self.encoder)[0]
-
-    def _choose_video(self, video: str | os.PathLike[str] | int) -> RankedVideo:
-        video_id = self._find_video(video)
-        path = as_path(os.fspath(video)) if isinstance(video, str | os.PathLike) else self._choose_path(video_id)
-        return RankedVideo(video_id=video_id, path=path)
-
-    def _choose_path(self, video_id: int) -> str:
-        """Return the first existing path of a video, or its first path if none exists, for error messages."""
-        paths = self._store.paths([video_id])[video_id]
-        if not paths:
-            raise StoreError(f"video must have an existing file, got {video_id}, whose files are all missing")
-        return next((path for path in paths if may_exist(path)), paths[0])
-
-    def _find_video(self, video: str | os.PathLike[str] | int) -> int:
-        return look_up_video(self._store, video)
+    def _create_store(self) -> Store:
+        """Create the index, or open it for writing."""
+        encoder = self.encoder
+        return Store.create(
+            self.path,
+            encoder_name=encoder.name,
+            encoder_fingerprint=encoder.fingerprint,
+            dim=encoder.dim,
+            vectors=self._vectors,
+        )

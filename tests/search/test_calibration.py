@@ -343,10 +343,10 @@ def test_interrupted_calibration_keeps_the_previous_one_with_its_baseline(
 
 def test_open_engine_uses_the_baseline_of_a_new_calibration(index: Path) -> None:
     with Engine(index, PatchEncoder()) as engine, Engine(index, PatchEncoder()) as fresh:
-        before = fresh._searcher.baselines.scores(fresh._store, fresh.ranker)
+        before = fresh._index.searcher.baselines.scores(fresh._index.store, fresh.ranker)
         engine.calibrate(BANK)
-        after = fresh._searcher.baselines.scores(fresh._store, fresh.ranker)
-        assert after == engine._searcher.baselines.scores(engine._store, engine.ranker) != before
+        after = fresh._index.searcher.baselines.scores(fresh._index.store, fresh.ranker)
+        assert after == engine._index.searcher.baselines.scores(engine._index.store, engine.ranker) != before
 
 
 def test_calibration_is_rejected_while_another_process_writes(index: Path) -> None:

@@ -123,8 +123,8 @@ def test_scores_agree_with_a_naive_twin(engine: Engine) -> None:
 
 def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, float]]:
     """Compute the score of each film for queries of one clause, with loops."""
-    assert engine._fused is not None
-    index, encode = engine._fused._texts.index, FakeSentences().encode
+    assert engine._index.fused is not None
+    index, encode = engine._index.fused._texts.index, FakeSentences().encode
     said = encode([row[4] for row in WORDS])
     stems = index.stems([row[4] for row in WORDS])
 
@@ -136,7 +136,7 @@ def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, floa
         return np.stack([cosines, covers], axis=1)
 
     unrelated = [text.sentence for text in engine.encoder.encode_text(UNRELATED)]
-    frames = {name: np.concatenate(engine._store.read(ids).frames) for name, ids in read_segments(engine).items()}
+    frames = {name: np.concatenate(engine._index.store.read(ids).frames) for name, ids in read_segments(engine).items()}
     peaks = {name: [float((rows @ each).max()) for each in unrelated] for name, rows in frames.items()}
     best = [max(peaks[name][i] - float(np.mean(peaks[name])) for name in FILMS) for i in range(len(UNRELATED))]
     reached = np.stack([rate(other) for other in UNRELATED])
@@ -163,7 +163,7 @@ def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, floa
 
 
 def read_segments(engine: Engine) -> dict[str, list[int]]:
-    return {Path(video.paths[0]).stem: engine._store.video_segments(video.id) for video in engine.videos()}
+    return {Path(video.paths[0]).stem: engine._index.store.video_segments(video.id) for video in engine.videos()}
 
 
 # Two clauses

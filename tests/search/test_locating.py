@@ -16,6 +16,7 @@ from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.search.locating import Locator, RankedVideo
 from vidret.search.queries import encode_queries
 from vidret.search.ranking import FrameRanker
+from vidret.store.lookup import look_up_video
 from vidret.types import Hit, Moment, TextEmbedding
 
 ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
@@ -80,9 +81,9 @@ def test_moments_of_a_certain_video_rank_before_those_of_uncertain_ones(
     engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = encode_queries(["rain"], engine.encoder)[0]
-    locator = Locator(engine._searcher, engine.grounder)
+    locator = Locator(engine._index.searcher, engine.grounder)
     paths = [str(made / "films" / name) for name in FIRSTS]
-    video_ids = [engine._find_video(path) for path in paths]
+    video_ids = [look_up_video(engine._index.store, path) for path in paths]
     temperature = engine.ranker.temperature
     for certain in range(len(paths)):
         chosen = [
@@ -130,9 +131,9 @@ def test_highlight_head_locates_moments(made: Path, tmp_path: Path) -> None:
 def test_weak_is_set_by_the_search_or_for_a_single_video_by_its_frames(
     engine: Engine, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searcher, path = engine._searcher, str(made / "films" / "b.mp4")
+    searcher, path = engine._index.searcher, str(made / "films" / "b.mp4")
     text = encode_queries(["rain"], engine.encoder)[0]
-    locator, video_id = Locator(searcher, engine.grounder), engine._find_video(path)
+    locator, video_id = Locator(searcher, engine.grounder), look_up_video(engine._index.store, path)
     for weak in (False, True):
         video = RankedVideo(video_id=video_id, path=path, score=1.0, weak=weak)
         assert {m.weak for m in locator.locate(text, [video], 50, **ALL)} == {weak}
@@ -170,7 +171,7 @@ def test_saliency_is_interpolated_between_frames(engine: Engine, made: Path) -> 
     path = made / "films" / "a.mp4"
     grounder = engine.grounder
     assert grounder is not None
-    record = engine._store.video(engine._find_video(path))
+    record = engine._index.store.video(look_up_video(engine._index.store, path))
     frames = grounder.rate_frames(grounder.read("rain"), str(path), record.fingerprint)
     assert len(frames) == 25
     saliency = engine.rate("rain", path, np.array([0.0, 0.5, 1.5, 2.0, 24.5, 99.0]))

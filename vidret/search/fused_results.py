@@ -49,14 +49,6 @@ class FusedResults:
         """Close the texts."""
         self._texts.close()
 
-    def has_stored_baseline(self) -> bool:
-        """Return whether the stored baseline was measured on an index as large as it is."""
-        return self._fused.has_stored_baseline()
-
-    def save_baseline(self) -> None:
-        """Measure what unrelated queries reach, and store it with the texts."""
-        self._fused.save_baseline()
-
     def search(self, query: str, options: SearchOptions) -> list[Hit]:
         """Return the best videos of a query."""
         analysed, depth = self._fused.analyse(query), options.candidates

@@ -1,6 +1,7 @@
 """Location of moments in chosen videos: by a trained grounding head if there is one, else by the score curve."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,8 +17,11 @@ from vidret.search.grounding import Grounder
 from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
-from vidret.text import strip_query
+from vidret.store.lookup import look_up_video
+from vidret.store.store import Store
+from vidret.text import as_path, strip_query
 from vidret.types import Curve, Moment, Segment
+from vidret.video.files import may_exist
 from vidret.video.timeline import LONGEST_STILL_S
 
 logger = logging.getLogger(__name__)
@@ -40,6 +44,29 @@ class RankedVideo:
     path: str
     score: float = 0.0
     weak: bool | None = None
+
+
+def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVideo:
+    """Return a video, by its path or id, that was not searched for.
+
+    Raises:
+        StoreError: The index does not have it, or all of its files are missing.
+    """
+    video_id = look_up_video(store, video)
+    path = as_path(os.fspath(video)) if isinstance(video, str | os.PathLike) else choose_path(store, video_id)
+    return RankedVideo(video_id=video_id, path=path)
+
+
+def choose_path(store: Store, video_id: int) -> str:
+    """Return the first existing path of a video, or its first path if none exists, for error messages.
+
+    Raises:
+        StoreError: All of its files are missing.
+    """
+    paths = store.paths([video_id])[video_id]
+    if not paths:
+        raise StoreError(f"video must have an existing file, got {video_id}, whose files are all missing")
+    return next((path for path in paths if may_exist(path)), paths[0])
 
 
 class Locator:

@@ -4,6 +4,7 @@ This is the only module that imports FAISS. Every index can be rebuilt from the 
 file costs time, but causes no wrong result.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64, UInt8
 
+from vidret.devices import CPU, cuda_index
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.gpu import GpuCopies, choose_faiss_device
 from vidret.store.manifest import ManifestEntry, write_file
+
+logger = logging.getLogger(__name__)
 
 Ids = Int64[np.ndarray, " _id"]
 Rows = Float16[np.ndarray, "id dim"]
@@ -61,6 +65,17 @@ def load_faiss() -> Any:
         except ImportError as error:
             raise MissingExtraError("searching an index", "cpu") from error
     return faiss
+
+
+def choose_search_device(device: str, *, is_given: bool) -> str:
+    """Return the device if it is a GPU that FAISS sees, else ``cpu``; ``is_given`` decides how loud that is logged."""
+    if cuda_index(device) is None:
+        return CPU
+    chosen = choose_faiss_device(load_faiss(), device)
+    if chosen != device:  # expected with auto: the extra "cpu" has no GPU code
+        level = logging.WARNING if is_given else logging.INFO
+        logger.log(level, "FAISS does not see %s, so it searches on the CPU", device)
+    return chosen
 
 
 class Flat:

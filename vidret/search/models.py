@@ -1,0 +1,86 @@
+"""The ranker and the grounding head of an index: as they are asked for, or as the index records them."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidret.encode.encoder import Encoder
+from vidret.errors import StoreError
+from vidret.search.ranking import AUTO, NONE, Ranker, load_ranker
+from vidret.store.records import HEAD, RANKER
+from vidret.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """The models besides the encoder that an index is searched with.
+
+    Attributes:
+        ranker: The ranker.
+        tokens: Format of stored tokens, ``int8`` or ``float16``.
+        head: Path of the grounding head, ``none`` without one.
+        is_head_given: Whether the head was asked for; otherwise the index records it.
+    """
+
+    ranker: Ranker
+    tokens: str
+    head: str
+    is_head_given: bool
+
+
+def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, head: str | os.PathLike[str]) -> Models:
+    """Load the ranker for an index folder, which need not exist yet, and choose its head; see ``Engine.open``.
+
+    Raises:
+        AlignerError: The ranker cannot be loaded.
+        StoreError: The index was built with another encoder or for another aligner.
+    """
+    recorded: dict[str, str] = {}
+    recorded_head = NONE
+    if Store.exists(path):
+        with Store.open(path) as store:
+            store.check_encoder(encoder.name, encoder.fingerprint)
+            recorded = json.loads(store.get_meta(RANKER) or "{}")
+            recorded_head = str(store.get_meta(HEAD) or NONE)
+    if recorded:  # the format of stored tokens cannot change
+        rerank, tokens = recorded["name"] if rerank == AUTO else rerank, recorded["tokens"]
+    is_head_given = head != AUTO
+    models = Models(
+        ranker=load_ranker(rerank, encoder, tokens=tokens),
+        tokens=tokens,
+        head=os.fspath(head) if is_head_given else recorded_head,
+        is_head_given=is_head_given,
+    )
+    if recorded:
+        _check_recorded(path, models, recorded)
+    return models
+
+
+def record_ranker(store: Store, models: Models) -> None:
+    """Record the ranker that an index is built for.
+
+    Raises:
+        StoreError: The index was built for another one: another process may have created it meanwhile.
+    """
+    recorded = store.get_meta(RANKER)
+    if recorded is not None:
+        _check_recorded(store.path, models, json.loads(recorded))
+        return
+    ranker = models.ranker
+    store.set_meta(
+        RANKER, json.dumps({"name": ranker.name, "fingerprint": ranker.fingerprint, "tokens": models.tokens})
+    )
+
+
+def record_head(store: Store, models: Models) -> None:
+    """Record the grounding head, if it was asked for."""
+    if models.is_head_given:
+        store.set_meta(HEAD, NONE if models.head == NONE else str(Path(models.head).absolute()))
+
+
+def _check_recorded(path: Path, models: Models, recorded: Mapping[str, str]) -> None:
+    if recorded["fingerprint"] != models.ranker.fingerprint or recorded["tokens"] != models.tokens:
+        rule = f"rerank must be {recorded['name']}, which the index was built with"
+        raise StoreError(f"{path}: {rule}, got {models.ranker.name}")

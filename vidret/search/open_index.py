@@ -1,0 +1,125 @@
+"""An index open for queries. Pictures alone answer them, or pictures and words together."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from vidret.encode.encoder import Encoder
+from vidret.errors import StoreError, VidretError
+from vidret.search.fused_results import FusedResults, check_sources
+from vidret.search.grounding import Grounder
+from vidret.search.locating import Locator, RankedVideo, choose_video
+from vidret.search.models import Models
+from vidret.search.queries import EncodedQuery, encode_queries
+from vidret.search.ranking import AUTO
+from vidret.search.searcher import Searcher
+from vidret.store.lookup import look_up_video
+from vidret.store.store import Store
+from vidret.store.text_store import TextStore
+from vidret.text import strip_query
+from vidret.types import Curve, Hit, Moment, Query, SearchOptions
+
+VideoName = str | os.PathLike[str] | int  # the path or the id of a video
+
+
+class OpenIndex:
+    """The pictures of an index, open for queries, and its words if it has any."""
+
+    def __init__(self, store: Store, encoder: Encoder, models: Models) -> None:
+        self.store = store
+        self.searcher = Searcher(store, encoder, models.ranker, tokens=models.tokens)
+        self._fused: FusedResults | None = None
+
+    @property
+    def fused(self) -> FusedResults | None:
+        """Search of pictures and words together; None in an index without words, which a run may add meanwhile."""
+        if self._fused is None and TextStore.exists(self.store.path):
+            self._fused = FusedResults(self.searcher, TextStore.open(self.store.path))
+        return self._fused
+
+    def close(self) -> None:
+        """Close the index and its words."""
+        if self._fused is not None:
+            self._fused.close()
+        self.store.close()
+
+    def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
+        """Return the hits of several searches; see ``Engine.search_many``.
+
+        Those of pictures alone are answered together.
+        """
+        hits: dict[int, list[Hit]] = {}
+        for index, (query, each) in enumerate(zip(queries, options, strict=True)):
+            fused = self._choose_fused(query, each)
+            if fused is not None:
+                hits[index] = fused.search(str(query), each)
+        rest = [index for index in range(len(queries)) if index not in hits]
+        if rest:
+            encoded = encode_queries([queries[index] for index in rest], self.searcher.encoder)
+            hits |= zip(rest, self.searcher.search(encoded, [options[index] for index in rest]), strict=True)
+        return [hits[index] for index in range(len(queries))]
+
+    def locate(
+        self,
+        query: Query,
+        k: int,
+        *,
+        video: VideoName | None,
+        options: SearchOptions,
+        grounder: Grounder | None,
+        overlapping: bool,
+        weak: bool,
+    ) -> list[Moment]:
+        """Return the best moments in one video, or in those that a search with these options finds."""
+        fused = self._choose_fused(query, options)
+        if video is None:
+            hits = self.search([query], [options])[0]
+            ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
+        else:
+            ranked = [choose_video(self.store, video)]
+        if fused is not None:
+            text = str(query)
+            return fused.locate(
+                text, ranked, k, sources=options.sources, grounder=grounder, overlapping=overlapping, weak=weak
+            )
+        locator = Locator(self.searcher, grounder)
+        return locator.locate(self._encode(query), ranked, k, overlapping=overlapping, weak=weak)
+
+    def rate(
+        self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: Grounder | None
+    ) -> Float[np.ndarray, " time"]:
+        """Return the saliency of a video for a query at times in seconds, by a grounding head or the curve."""
+        return Locator(self.searcher, grounder).rate(self._encode(query), choose_video(self.store, video), times)
+
+    def curve(self, query: Query, video: VideoName) -> Curve:
+        """Score a query against every stored frame of one video.
+
+        Raises:
+            StoreError: The index has nothing of the video.
+        """
+        video_id = look_up_video(self.store, video)
+        curve = Locator(self.searcher, None).curve(self._encode(query), video_id)
+        if curve is None:
+            raise StoreError(f"{strip_query(str(video))}: no segment is stored yet")
+        return curve
+
+    def _encode(self, query: Query) -> EncodedQuery:
+        return encode_queries([query], self.searcher.encoder)[0]
+
+    def _choose_fused(self, query: Query, options: SearchOptions) -> FusedResults | None:
+        """Return the search of pictures and words if it answers a query, None if pictures alone do.
+
+        Raises:
+            VidretError: Words are asked for, and the index has none, or the query cannot be compared with words.
+        """
+        check_sources(options.sources)
+        words = options.sources is not None and options.sources != ("picture",)
+        if words and self.fused is None:
+            raise VidretError(f"{self.store.path}: has no words to search: run vidret index --words on")
+        is_fused = isinstance(query, str) and options.rerank == AUTO and options.sources != ("picture",)
+        if words and not is_fused:
+            got = f"rerank {options.rerank}" if isinstance(query, str) else "an image or a vector"
+            raise VidretError(f"sources must be picture for all but a text query with rerank {AUTO}, got {got}")
+        return self.fused if is_fused else None

@@ -1,0 +1,89 @@
+"""What is computed ahead of searches and stored in the index: baselines, a calibration, moments."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from vidret.errors import DecodeError, VidretError
+from vidret.search.calibration import Calibration, measure_calibration, save_calibration
+from vidret.search.fusion import FusedSearcher
+from vidret.search.grounding import Grounder
+from vidret.search.locating import choose_path
+from vidret.search.ranking import NONE
+from vidret.search.searcher import Searcher
+from vidret.store.store import Store
+from vidret.store.text_store import TextStore
+from vidret.text import strip_query
+
+logger = logging.getLogger(__name__)
+
+
+def save_baselines(store: Store, searcher: Searcher) -> None:
+    """Measure and store what unrelated queries reach in an index open for writing, unless nothing changed."""
+    for name in {searcher.ranker.name, NONE}:  # for hits, and for moments
+        searcher.baselines.save(store, searcher.get_ranker(name))
+
+
+def save_fusion_baseline(searcher: Searcher) -> None:
+    """Do the same for searches of pictures and words together, if the index has words."""
+    path = searcher.store.path
+    if not TextStore.exists(path):
+        return
+    with TextStore.open(path) as texts:
+        is_current = FusedSearcher(searcher, texts).has_stored_baseline()
+    if not is_current:
+        with TextStore.open(path, write=True) as texts:
+            FusedSearcher(searcher, texts).save_baseline()
+
+
+def calibrate_index(
+    searcher: Searcher,
+    bank: Sequence[str],
+    *,
+    name: str,
+    rerank: str | None,
+    temperature: float | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> Calibration:
+    """Measure the hubness correction of an index on a bank of queries, and store it; see ``Engine.calibrate``.
+
+    Raises:
+        VidretError: The bank or the index is empty, or both together are too large.
+    """
+    texts = [text for text in bank if text.strip()]
+    if not texts:
+        raise VidretError("bank must hold a query, got none")
+    ranker = searcher.get_ranker(rerank)
+    embeddings = searcher.encoder.encode_text(texts)
+    with Store.open(searcher.store.path, write=True) as store:
+        calibration = measure_calibration(
+            store,
+            ranker,
+            embeddings,
+            bank=name,
+            read=lambda ids: searcher.reranker.score(ranker, embeddings, ids),
+            temperature=temperature,
+            on_progress=on_progress,
+        )
+        with searcher.calibrations.override(ranker, calibration):
+            baseline = searcher.baselines.measure(store, ranker)
+        save_calibration(store, ranker, calibration, baseline)
+    return calibration
+
+
+def prepare_videos(
+    store: Store, grounder: Grounder, *, timeout: float, on_progress: Callable[[int, int], None] | None
+) -> None:
+    """Compute and keep what a grounding head needs of every video; see ``Engine.prepare_moments``.
+
+    Unreadable videos are logged.
+    """
+    on_prepared = on_progress or (lambda _done, _total: None)
+    contents = store.contents()
+    for done, (fingerprint, video_id) in enumerate(contents.items()):
+        on_prepared(done, len(contents))
+        path = choose_path(store, video_id)
+        try:
+            grounder.prepare(path, fingerprint, keep=True, timeout=timeout)
+        except DecodeError as error:
+            logger.warning("%s: no moments prepared: %s", strip_query(path), error.reason)
+    on_prepared(len(contents), len(contents))
