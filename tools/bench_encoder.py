@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidret.encode.clip import derive_card
+from vidret.encode.clip_loading import derive_card
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergePlan, MergeSchedule, plan_merge

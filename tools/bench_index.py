@@ -24,7 +24,7 @@ import open_clip
 import torch
 
 from vidret.cli.demo import sample_videos
-from vidret.encode.clip import load_clip
+from vidret.encode.clip_loading import load_clip
 from vidret.encode.encoder import Encoder, normalise_pixels
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine

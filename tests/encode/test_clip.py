@@ -19,7 +19,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vidret.encode.clip import ClipEncoder, derive_card
+from vidret.encode.clip import ClipEncoder
+from vidret.encode.clip_loading import derive_card
 from vidret.encode.encoder import Encoder, check_encoder, digest_weights
 from vidret.encode.hub import infer_architecture, parse_name, read_resize
 from vidret.encode.load import load_encoder

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_images, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
-from vidret.encode.clip import ClipEncoder, derive_card
+from vidret.encode.clip import ClipEncoder
+from vidret.encode.clip_loading import derive_card
 from vidret.encode.encoder import LayeredEncoder
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.open_clip_encoder import OpenClipEncoder
@@ -25,7 +26,8 @@ from vidret.encode.outputs import FrameTokens
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextTower
-from vidret.encode.vision import Trunk, VisionTower
+from vidret.encode.trunk import Trunk
+from vidret.encode.vision import VisionTower
 from vidret.encode.weights import convert_state_dict, from_open_clip
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, Sampling

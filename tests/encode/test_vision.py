@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_images, recorded, silence, stir
 from tests.goldens import Case, check_close, find_cases
-from vidret.encode import vision
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergePlan, MergeSchedule, plan_merge
@@ -59,7 +58,7 @@ def noted_plans() -> Iterator[list[MergePlan]]:
         return plans[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vision, "plan_merge", plan_and_note)
+        patch.setattr("vidret.encode.trunk.plan_merge", plan_and_note)
         yield plans
 
 
@@ -453,7 +452,7 @@ def test_sources_follow_known_merges(monkeypatch: pytest.MonkeyPatch) -> None:
         parts = (torch.tensor(part).expand(len(metric), -1) for part in known.pop(0))
         return MergePlan(front, back, metric.shape[1], *parts)
 
-    monkeypatch.setattr(vision, "plan_merge", plan_as_known)
+    monkeypatch.setattr("vidret.encode.trunk.plan_merge", plan_as_known)
     out = tower(make_images(2, side=16), num_frames=2, tokens=True, trace=True)
     # At the end: c c | (0 p4) (1 p1) | (0 p1) (1 p4) (both p23), counted from 2
     assert out.sources is not None

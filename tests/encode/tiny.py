@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
-from vidret.encode.vision import Trunk, VisionShape, VisionTower
+from vidret.encode.trunk import Trunk
+from vidret.encode.vision import VisionShape, VisionTower
 from vidret.layers import Block
 
 VISION = VisionShape(image_size=32, patch=8, width=32, layers=6, heads=2, dim=16)

@@ -3,7 +3,7 @@
 import torch
 
 from vidret.devices import choose_device
-from vidret.encode.clip import load_clip
+from vidret.encode.clip_loading import load_clip
 from vidret.encode.encoder import STARTER, WHOLE, Encoder
 from vidret.encode.starter import StarterEncoder
 from vidret.errors import EncoderError

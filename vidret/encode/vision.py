@@ -1,19 +1,20 @@
 """CLIP's vision tower over the frames of videos, with optional token merging, prompts and token shift."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vidret.encode.outputs import LayerOutput, VisionOutput, index_sources, join_sources, locate_class_tokens
 from vidret.encode.prompt_switch import PromptCube, PromptShape, switch
-from vidret.encode.tempme import MergeSchedule, Step, apply_merge, join_order, move_mask, plan_merge
+from vidret.encode.tempme import MergeSchedule, Step, join_order
 from vidret.encode.token_shift import SHIFTED_BLOCKS, shift_tokens
+from vidret.encode.trunk import Trunk, merge_trunk
 from vidret.layers import Block
 
 
@@ -34,21 +35,6 @@ class VisionShape:
     def num_patches(self) -> int:
         """Return the number of patches per frame."""
         return (self.image_size // self.patch) ** 2
-
-
-class Trunk(NamedTuple):
-    """The state between layers: tokens, their sizes and mask, and the current index of each original token."""
-
-    x: Float[Tensor, "sequence token width"]
-    sizes: Float[Tensor, "sequence token"] | None
-    mask: Bool[Tensor, "sequence token"] | None
-    sources: Int[Tensor, "sequence source"] | None
-
-    def cut(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return tokens, sizes and mask from ``start`` to ``stop``; padding has size 0 and mask False."""
-        mask = torch.ones_like(self.x[..., 0], dtype=torch.bool) if self.mask is None else self.mask
-        sizes = mask.float() if self.sizes is None else self.sizes
-        return self.x[:, start:stop], sizes[:, start:stop], mask[:, start:stop]
 
 
 class VisionTower(nn.Module):
@@ -305,17 +291,3 @@ class VisionTower(nn.Module):
         projected = self.ln_post(patches) @ self.proj
         sources = None if trunk.sources is None else index_sources(trunk.sources, step, num_frames, stop)
         return VisionOutput(frames=frames, tokens=projected, sizes=sizes, mask=mask, sources=sources)
-
-
-def merge_trunk(
-    trunk: Trunk, metric: Float[Tensor, "sequence token channel"], num_merged: int, front: int, back: int
-) -> Trunk:
-    """Plan a merge by ``metric`` and apply it to the tokens, sizes, mask and sources."""
-    plan = plan_merge(metric, num_merged, front=front, back=back, mask=trunk.mask)
-    sizes = trunk.x.new_ones(trunk.x.shape[:2], dtype=torch.float32) if trunk.sizes is None else trunk.sizes
-    if trunk.mask is not None:
-        sizes = sizes * trunk.mask  # padding has size 0 even if it must merge with a real token
-    x, sizes = apply_merge(plan, trunk.x, sizes)
-    mask = None if trunk.mask is None else move_mask(plan, trunk.mask)
-    sources = None if trunk.sources is None else plan.destinations().gather(1, trunk.sources)
-    return Trunk(x, sizes, mask, sources)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidret.align.batches import TextBatch, VideoBatch
 from vidret.data.dataset import RetrievalBatch
-from vidret.encode.clip import load_towers
+from vidret.encode.clip_loading import load_towers
 from vidret.encode.model import Card, ClipModel
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule

@@ -1,0 +1,102 @@
+"""CLIP models by name: a vidret file, or a model of open_clip with the card derived from it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+
+from vidret.encode.clip import ClipEncoder
+from vidret.encode.encoder import WHOLE, Encoder, choose_dtype
+from vidret.encode.hub import load_open_clip, read_resize
+from vidret.encode.model import Card, ClipModel, load_model, read_card
+from vidret.encode.open_clip_encoder import OpenClipEncoder
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape
+from vidret.encode.weights import from_open_clip
+from vidret.errors import EncoderError
+from vidret.types import Sampling
+
+
+def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole: bool = False) -> Encoder:
+    """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
+
+    Raises:
+        EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture.
+    """
+    dtype, suffix = choose_dtype(precision, device), WHOLE if whole else ""
+    path = Path(name).absolute()
+    card = read_card(path) if path.is_file() else None
+    if card is not None:
+        tokenizer = open_clip.SimpleTokenizer(context_length=card.text.context)
+        if card.text.vocabulary != tokenizer.vocab_size:
+            size, own = tokenizer.vocab_size, card.text.vocabulary
+            raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
+        model = load_model(path, replace(card, sampling=replace(card.sampling, whole=whole)))
+        return ClipEncoder(f"{path}{suffix}", model, tokenizer, device=device, dtype=dtype)
+    source, other, tokenizer = load_open_clip(name)
+    card, full_name = derive_card(other, source.architecture), source.name + suffix
+    if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
+        sampling = Sampling(whole=whole)
+        return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
+    card = replace(card, sampling=replace(card.sampling, whole=whole))
+    return ClipEncoder(full_name, from_open_clip(other.state_dict(), card), tokenizer, device=device, dtype=dtype)
+
+
+def load_towers(name: str) -> ClipModel:
+    """Load a model for training: in float32, with low-rank updates unfolded.
+
+    Raises:
+        EncoderError: As in ``load_clip``, or the model is not a ViT with CLIP's standard blocks.
+    """
+    path = Path(name).absolute()
+    card = read_card(path) if path.is_file() else None
+    if card is not None:
+        return load_model(path, card)
+    source, other, _ = load_open_clip(name)
+    card = derive_card(other, source.architecture)
+    if card is None:
+        raise EncoderError(f"{name}: a model to train must be a ViT with CLIP's standard blocks")
+    return from_open_clip(other.float().state_dict(), card)
+
+
+def derive_card(model: Any, architecture: str) -> Card | None:
+    """Return the card of an open_clip model, or None if it is not a ViT with CLIP's standard blocks."""
+    visual = model.visual
+    plain = type(model) is open_clip.CLIP and type(visual) is open_clip.transformer.VisionTransformer
+    if not plain or visual.attn_pool is not None or visual.proj is None or visual.pool_type != "tok":
+        return None
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    resize = read_resize(architecture, preprocess)
+    vision_block, text_block = visual.transformer.resblocks[0], model.transformer.resblocks[0]
+    standard = all(type(block) is open_clip.transformer.ResidualAttentionBlock for block in (vision_block, text_block))
+    scaled = any(hasattr(block.ls_1, "gamma") for block in (vision_block, text_block))
+    odd = visual.final_ln_after_pool or not hasattr(visual.ln_pre, "weight") or visual.conv1.bias is not None
+    if not standard or scaled or odd or resize.squash or model.text_pool_type != "argmax":
+        return None
+    quick = [type(block.mlp.gelu) is open_clip.transformer.QuickGELU for block in (vision_block, text_block)]
+    hidden = [block.mlp.c_fc.out_features / block.mlp.c_fc.in_features for block in (vision_block, text_block)]
+    width, text_width = visual.conv1.out_channels, model.token_embedding.embedding_dim
+    vision = VisionShape(
+        image_size=resize.crop,
+        patch=visual.conv1.kernel_size[0],
+        width=width,
+        layers=len(visual.transformer.resblocks),
+        heads=vision_block.attn.num_heads,
+        dim=visual.proj.shape[1],
+        quick_gelu=quick[0],
+        mlp_ratio=hidden[0],
+    )
+    text = TextShape(
+        context=model.positional_embedding.shape[0],
+        vocabulary=model.token_embedding.num_embeddings,
+        width=text_width,
+        layers=len(model.transformer.resblocks),
+        heads=text_block.attn.num_heads,
+        dim=model.text_projection.shape[1],
+        quick_gelu=quick[1],
+        mlp_ratio=hidden[1],
+    )
+    mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
+    return Card("clip", architecture, vision, text, mean=mean, std=std, interpolation=resize.interpolation)
