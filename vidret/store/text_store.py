@@ -12,27 +12,24 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float
 
 from vidret.errors import StoreError
-from vidret.store.records import FileRecord, FileState, NewSegment
+from vidret.store.records import FileState, NewSegment
 from vidret.store.store import Store
 from vidret.store.text_index import TextIndex
+from vidret.store.text_reading import DAMAGED, TextReader
 from vidret.store.text_records import (
     MAX_TEXTS,
-    StoredText,
     TextTrack,
     embed_text,
     identify_text,
     make_key,
     pack_text,
     text_id,
-    track_exists,
-    unpack_text,
 )
 from vidret.types import TextSource, TimedText
 
@@ -41,9 +38,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "words"
 INDEX = "texts.sqlite"  # the full-text index
 BATCH = 5000
-DAMAGED: FileState = "pending"  # a repair of the store leaves a track so: it is read again from the start
-
-Ids = Int64[np.ndarray, " _id"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -60,15 +54,22 @@ def _locked(method: Callable[Concatenate["TextStore", P], R]) -> Callable[Concat
 
 
 class TextStore:
-    """Timed texts of one index. Any number of readers and one writer, whose threads may share it; a context manager."""
+    """Timed texts of one index. Any number of readers and one writer, whose threads may share it; a context manager.
+
+    The methods that read are those of ``TextReader``, which documents them.
+    """
 
     def __init__(self, store: Store, folder: Path, *, write: bool) -> None:
         """Use an open store; use ``create`` or ``open``."""
         self._store, self._folder, self._write = store, folder, write
         self._index: TextIndex | None = None
         self._lock = threading.RLock()
-        self._count: tuple[int, int] | None = None  # generation, and number of texts
-        self._fingerprints: dict[int, str] = {}  # of tracks; they never change
+        reader = TextReader(store)
+        self.tracks, self.find, self.complete_tracks = reader.tracks, reader.find, reader.complete_tracks
+        self.transcript, self.read_segments = reader.transcript, reader.read_segments
+        self.stored_ids, self.find_segments = reader.stored_ids, reader.find_segments
+        self.search, self.vectors, self.intact_vectors = reader.search, reader.vectors, reader.intact_vectors
+        self._count = reader.count
         self._written: dict[int, set[tuple[str, int, int]]] = {}  # the texts of tracks that are being written
         if write:
             try:
@@ -123,17 +124,12 @@ class TextStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
-        """Return the number of texts that a search may find; they are counted once a generation."""
-        generation = self._store.generation
-        if self._count is None or self._count[0] != generation:
-            self._count = generation, len(self._store)
-        return self._count[1]
+        """Return the number of texts that a search may find."""
+        return self._count()
 
     @property
     def store(self) -> Store:
@@ -261,14 +257,6 @@ class TextStore:
             state: FileState = "failed" if record.state == "failed" else DAMAGED
             self._store.set_file(key, state=state, reason=record.reason, num_bytes=0)
 
-    def stored_ids(self) -> dict[int, int]:
-        """Return the segment of each stored text, by the id that the text has in the full-text index."""
-        return {
-            text_id(track.id, number): row
-            for track in self.tracks()
-            for number, row in self._store.numbered_segments(track.id).items()
-        }
-
     def update_index(self) -> None:
         """Make the full-text index hold exactly the stored texts, whatever was interrupted; without damaged ones."""
         stored = self.stored_ids()
@@ -280,90 +268,6 @@ class TextStore:
             self.index.add((missing[each.id], each.text.text) for each in texts)
         if self._write:
             self.index.remove(sorted(indexed - set(stored)))
-
-    # Reading
-
-    def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
-        """Return all tracks, or those of one content, by id."""
-        records = self._store.files(prefix="" if fingerprint is None else f"{fingerprint} ")
-        tracks = [self._as_track(record) for record in records if track_exists(record)]
-        return sorted(tracks, key=lambda track: track.id)
-
-    def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
-        """Return one track, None if it does not exist."""
-        record = self._store.file(make_key(fingerprint, source, model))
-        return self._as_track(record) if record is not None and track_exists(record) else None
-
-    def complete_tracks(self) -> dict[str, str]:
-        """Return the notes of all tracks that need not be read again, by ``make_key``; faster than ``tracks``."""
-        notes = {video.id: video.salvaged for video in self._store.videos() if video.complete}
-        return {record.path: notes[record.video] for record in self._store.files(state="done") if record.video in notes}
-
-    def _as_track(self, record: FileRecord) -> TextTrack:
-        assert record.video is not None
-        video = self._store.video(record.video)
-        facts: Any = video.facts
-        return TextTrack(
-            id=video.id,
-            fingerprint=facts["fingerprint"],
-            source=facts["source"],
-            model=facts["model"],
-            complete=video.complete,
-            until_s=0.0 if record.state == DAMAGED else (record.num_bytes or 0) / 1000,
-            num_texts=video.num_segments if video.complete else len(self._store.stored_segments(video.id)),
-            note=video.salvaged,
-        )
-
-    def transcript(self, track: TextTrack) -> list[StoredText]:
-        """Return the texts of a track, by time."""
-        texts = self.read_segments(self._store.video_segments(track.id))
-        return sorted(texts, key=lambda each: (each.text.start, each.text.end))
-
-    def search(self, vectors: Float32[np.ndarray, "query dim"], k: int) -> list[Ids]:
-        """Return the segments of the ``k`` texts nearest to each vector, best first."""
-        if not len(self):
-            return [np.zeros(0, np.int64) for _ in vectors]
-        found = self._store.search(vectors, min(k, len(self)))[1]
-        return [row[row >= 0] for row in found]
-
-    def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
-        """Return the segments of texts that the full-text index found, in the same order.
-
-        Lost ones are left out, and those of tracks that are still hidden.
-        """
-        pairs = [divmod(int(each), MAX_TEXTS) for each in text_ids]
-        paths = self._store.paths(sorted({track_id for track_id, _ in pairs}))
-        return self._store.find_segments([pair for pair in pairs if paths[pair[0]]])
-
-    def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
-        """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
-        if not len(ids):
-            return []  # reading the names takes as long as there are many tracks
-        stored = self._store.read(ids)
-        fingerprints = {video: self._find_fingerprint(video) for video in {each.video for each in stored.segments}}
-        return [
-            unpack_text(int(row), data, fingerprint)
-            for row, segment, data in zip(stored.ids, stored.segments, stored.tokens, strict=True)
-            if (fingerprint := fingerprints[segment.video])
-        ]
-
-    def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
-        """Return the sentence vectors of texts, in the order given."""
-        return self._store.vectors(ids).astype(np.float32)
-
-    def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
-        """Return the sentence vectors of texts by id, without those that are gone or damaged."""
-        kept, vectors = self._store.intact_vectors(np.asarray(ids, np.int64))
-        return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
-
-    def _find_fingerprint(self, track_id: int) -> str:
-        """Return the fingerprint of a track's content, '' if the track is gone or damaged."""
-        if track_id not in self._fingerprints:
-            try:
-                self._fingerprints[track_id] = self._store.video(track_id).fingerprint.partition(" ")[0]
-            except StoreError:
-                return ""
-        return self._fingerprints[track_id]
 
 
 def _open_index(path: Path, *, write: bool) -> TextIndex:

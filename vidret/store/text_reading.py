@@ -1,0 +1,128 @@
+"""Reading of the timed texts of an index; see ``text_store``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from vidret.errors import StoreError
+from vidret.store.records import FileRecord, FileState
+from vidret.store.store import Store
+from vidret.store.text_records import MAX_TEXTS, StoredText, TextTrack, make_key, text_id, track_exists, unpack_text
+from vidret.types import TextSource
+
+DAMAGED: FileState = "pending"  # a repair of the store leaves a track so: it is read again from the start
+
+Ids = Int64[np.ndarray, " _id"]
+
+
+class TextReader:
+    """The tracks and texts of a store that holds texts."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._count: tuple[int, int] | None = None  # generation, and number of texts
+        self._fingerprints: dict[int, str] = {}  # of tracks; they never change
+
+    def count(self) -> int:
+        """Return the number of texts that a search may find; they are counted once a generation."""
+        generation = self._store.generation
+        if self._count is None or self._count[0] != generation:
+            self._count = generation, len(self._store)
+        return self._count[1]
+
+    # Tracks
+
+    def tracks(self, fingerprint: str | None = None) -> list[TextTrack]:
+        """Return all tracks, or those of one content, by id."""
+        records = self._store.files(prefix="" if fingerprint is None else f"{fingerprint} ")
+        tracks = [self._as_track(record) for record in records if track_exists(record)]
+        return sorted(tracks, key=lambda track: track.id)
+
+    def find(self, fingerprint: str, source: TextSource, model: str) -> TextTrack | None:
+        """Return one track, None if it does not exist."""
+        record = self._store.file(make_key(fingerprint, source, model))
+        return self._as_track(record) if record is not None and track_exists(record) else None
+
+    def complete_tracks(self) -> dict[str, str]:
+        """Return the notes of all tracks that need not be read again, by ``make_key``; faster than ``tracks``."""
+        notes = {video.id: video.salvaged for video in self._store.videos() if video.complete}
+        return {record.path: notes[record.video] for record in self._store.files(state="done") if record.video in notes}
+
+    def _as_track(self, record: FileRecord) -> TextTrack:
+        assert record.video is not None
+        video = self._store.video(record.video)
+        facts: Any = video.facts
+        return TextTrack(
+            id=video.id,
+            fingerprint=facts["fingerprint"],
+            source=facts["source"],
+            model=facts["model"],
+            complete=video.complete,
+            until_s=0.0 if record.state == DAMAGED else (record.num_bytes or 0) / 1000,
+            num_texts=video.num_segments if video.complete else len(self._store.stored_segments(video.id)),
+            note=video.salvaged,
+        )
+
+    # Texts
+
+    def transcript(self, track: TextTrack) -> list[StoredText]:
+        """Return the texts of a track, by time."""
+        texts = self.read_segments(self._store.video_segments(track.id))
+        return sorted(texts, key=lambda each: (each.text.start, each.text.end))
+
+    def stored_ids(self) -> dict[int, int]:
+        """Return the segment of each stored text, by the id that the text has in the full-text index."""
+        return {
+            text_id(track.id, number): row
+            for track in self.tracks()
+            for number, row in self._store.numbered_segments(track.id).items()
+        }
+
+    def search(self, vectors: Float32[np.ndarray, "query dim"], k: int) -> list[Ids]:
+        """Return the segments of the ``k`` texts nearest to each vector, best first."""
+        num_texts = self.count()
+        if not num_texts:
+            return [np.zeros(0, np.int64) for _ in vectors]
+        found = self._store.search(vectors, min(k, num_texts))[1]
+        return [row[row >= 0] for row in found]
+
+    def find_segments(self, text_ids: Sequence[int] | Ids) -> Ids:
+        """Return the segments of texts that the full-text index found, in the same order.
+
+        Lost ones are left out, and those of tracks that are still hidden.
+        """
+        pairs = [divmod(int(each), MAX_TEXTS) for each in text_ids]
+        paths = self._store.paths(sorted({track_id for track_id, _ in pairs}))
+        return self._store.find_segments([pair for pair in pairs if paths[pair[0]]])
+
+    def read_segments(self, ids: Sequence[int] | Ids) -> list[StoredText]:
+        """Return texts by the ids of their segments, in the order given, without those that are gone or damaged."""
+        if not len(ids):
+            return []  # reading the names takes as long as there are many tracks
+        stored = self._store.read(ids)
+        fingerprints = {video: self._find_fingerprint(video) for video in {each.video for each in stored.segments}}
+        return [
+            unpack_text(int(row), data, fingerprint)
+            for row, segment, data in zip(stored.ids, stored.segments, stored.tokens, strict=True)
+            if (fingerprint := fingerprints[segment.video])
+        ]
+
+    def vectors(self, ids: Sequence[int] | Ids) -> Float32[np.ndarray, "text dim"]:
+        """Return the sentence vectors of texts, in the order given."""
+        return self._store.vectors(ids).astype(np.float32)
+
+    def intact_vectors(self, ids: Sequence[int] | Ids) -> dict[int, Float32[np.ndarray, " dim"]]:
+        """Return the sentence vectors of texts by id, without those that are gone or damaged."""
+        kept, vectors = self._store.intact_vectors(np.asarray(ids, np.int64))
+        return dict(zip(kept.tolist(), vectors.astype(np.float32), strict=True))
+
+    def _find_fingerprint(self, track_id: int) -> str:
+        """Return the fingerprint of a track's content, '' if the track is gone or damaged."""
+        if track_id not in self._fingerprints:
+            try:
+                self._fingerprints[track_id] = self._store.video(track_id).fingerprint.partition(" ")[0]
+            except StoreError:
+                return ""
+        return self._fingerprints[track_id]
