@@ -165,3 +165,14 @@ def test_closed_database_raises_store_error(path: Path, monkeypatch: pytest.Monk
     database.close()
     with pytest.raises(StoreError, match=r"a\.sqlite: Cannot operate on a closed database"):
         rounds(database)
+
+
+def test_durable_transaction_waits_for_the_disk(path: Path) -> None:
+    normal, full = 1, 2
+    database = Database(path, write=True)
+    with database.transaction():
+        assert database.value("PRAGMA synchronous") == normal
+    with database.transaction(durable=True):
+        assert database.value("PRAGMA synchronous") == full
+    assert database.value("PRAGMA synchronous") == normal
+    database.close()

@@ -74,7 +74,7 @@ class Database:
         """Commit everything in the block, or nothing; ``durable`` waits until all commits so far are on disk."""
         with self._lock, as_store_error(self.path):
             if durable:
-                self._connection.execute("PRAGMA synchronous = MAX_SHARD_SIZE")
+                self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -120,7 +120,7 @@ class Database:
     def replace(self, target: "Database") -> None:
         """Replace the content of another database by this one's, in one transaction, and wait for the disk."""
         with target._lock, as_store_error(target.path):
-            target._connection.execute("PRAGMA synchronous = MAX_SHARD_SIZE")
+            target._connection.execute("PRAGMA synchronous = FULL")
             self._connection.backup(target._connection)
             target._connection.execute("PRAGMA synchronous = NORMAL")
 
