@@ -17,6 +17,7 @@ Source = Literal["picture", "speech", "screen", "subtitles"]
 ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
+SHOT_KINDS: tuple[ShotKind, ...] = get_args(ShotKind)
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 Vector = Float[np.ndarray, " dim"]
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown

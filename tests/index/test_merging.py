@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests.fakes import COLOURS, ColourEncoder, write_film
-from tests.store.samples import DIM, add_video, create, damage, embedding, tokens
+from tests.store.samples import DIM, add_video, create, damage, embedding, shots, tokens
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.index.merging import MergeReport, copying, merge_indexes
-from vidret.store.records import CALIBRATION, HEAD, RANKER, FileRecord
+from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, RANKER, SEGMENTS, FileRecord
 from vidret.store.store import Store
 
 FOLDER = Path("moments") / "head-1" / "kept"
@@ -32,7 +32,7 @@ def read_index(path: Path) -> tuple[dict[str, object], dict[str, object]]:
                 (each.number, each.start, each.end, vector.tobytes(), frames.tobytes(), times.tobytes(), bytes(packed))
                 for each, vector, (frames, times), packed in segments
             ]
-            contents[name] = (replace(store.video(video_id), id=0), rows)
+            contents[name] = (replace(store.video(video_id), id=0), rows, store.segment_shots(ids))
         paths: dict[str, object] = {
             record.path: (replace(record, video=None), None if record.video is None else names[record.video])
             for record in store.files()
@@ -117,9 +117,9 @@ def half(tmp_path: Path) -> Path:
         store.set_file("/videos/v1.mp4", state="running", video=video)
         for number in (0, 1):
             content = 100 + number
-            store.add_segment(
-                video, number, 10.0 * number, 10.0 * number + 10, embedding(content), tokens=tokens(content)
-            )
+            start, packed = 10.0 * number, tokens(content)
+            changes = shots(content, start)
+            store.add_segment(video, number, start, start + 10, embedding(content), tokens=packed, shots=changes)
     return tmp_path / "half"
 
 
@@ -157,6 +157,59 @@ def test_incomplete_content_with_other_segments_is_ignored(tmp_path: Path, half:
         store.finish_video(video)
     merge(half, tmp_path / "other")
     assert read_index(half)[0] == read_index(tmp_path / "other")[0], "a complete one replaces it"
+
+
+def write_open_ended(path: Path, numbers: Sequence[int], *, length_s: float = 10.0) -> Path:
+    """Write an index with segments of a video that was not read to its end."""
+    with create(path) as store:
+        store.set_meta(SEGMENTS, FOLLOW_SHOTS)
+        video = store.begin_video("v1", duration=40.0, facts={"codec": "grey"}, num_segments=None)
+        store.set_file("/videos/v1.mp4", state="running", video=video)
+        for number in numbers:
+            start, packed = length_s * number, tokens(100 + number)
+            changes = shots(100 + number, start)
+            store.add_segment(
+                video, number, start, start + length_s, embedding(100 + number), tokens=packed, shots=changes
+            )
+    return path
+
+
+def test_open_ended_contents_complete_each_other_only_if_cut_alike(tmp_path: Path) -> None:
+    short, long = write_open_ended(tmp_path / "short", [0]), write_open_ended(tmp_path / "long", [0, 1, 2])
+    other = write_open_ended(tmp_path / "other", [0, 1, 2, 3], length_s=20.0)
+    assert merge(tmp_path / "out", short, long).num_segments == 3
+    assert read_index(tmp_path / "out")[0] == read_index(long)[0]
+    for _ in range(2):
+        assert get_counts(merge(tmp_path / "out", long, other)) == (0, 0, 1, 0, 0, 0)
+    assert read_index(tmp_path / "out")[0] == read_index(long)[0]
+    with Store.open(tmp_path / "out") as store:
+        assert store.get_meta(SEGMENTS) == FOLLOW_SHOTS
+        assert store.resume_point(1) == (3, 30.0)
+
+
+def test_open_ended_content_is_replaced_by_a_complete_one(tmp_path: Path, half: Path) -> None:
+    out = write_open_ended(tmp_path / "out", [0, 1, 2])
+    before = read_index(out)[0]
+    assert get_counts(merge(out, half)) == (0, 0, 1, 0, 0, 1)
+    assert read_index(out)[0] == before, "a planned and an open-ended part do not mix"
+    whole = write_index(tmp_path / "whole", [1])
+    merge(out, whole)
+    assert read_index(out) == read_index(whole)
+    with Store.open(out) as store:
+        assert store.get_meta(SEGMENTS) == FOLLOW_SHOTS, "its own rule stays"
+
+
+def test_segment_with_damaged_shots_is_not_copied(tmp_path: Path) -> None:
+    one = write_index(tmp_path / "1", [1])
+    with create(one) as store:
+        bad = store.video_segments(1)[1]
+        store._catalog.run("UPDATE shots SET changes = '[]' WHERE segment = ?", bad)
+    report = merge(tmp_path / "out", one)
+    assert [path for path, _ in report.damaged] == ["/videos/v1.mp4"]
+    assert f"the shot changes of segment {bad}" in report.damaged[0][1]
+    with Store.open(tmp_path / "out") as store:
+        assert store.stored_segments(1) == {0, 2, 3}
+        assert store.is_complete("v1") is None
 
 
 def test_states_and_reasons_are_merged(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vidret.store import Store
-from vidret.store.schema import COLUMNS, COPY
-from vidret.types import SegmentEmbedding
+from vidret.store.schema import COLUMNS, COPY, find_schema_checksum
+from vidret.types import SegmentEmbedding, ShotChange
 
 DIM = 8
 NUM_SEGMENTS = 4
@@ -28,6 +28,12 @@ def tokens(seed: int) -> bytes:
     return np.random.default_rng(seed).bytes(seed % 7 * 13)
 
 
+def shots(seed: int, start: float) -> list[ShotChange]:
+    """Return shot changes in the ten seconds after ``start``: none in one segment in three."""
+    dissolve = ShotChange(start + 4 + seed / 1000, start + 5 + seed / 1000, "dissolve")
+    return [ShotChange(start, start, "cut"), dissolve][: seed % 3]
+
+
 def create(path: Path, *, fingerprint: str = "tower-1") -> Store:
     return Store.create(path, encoder_name="tower", encoder_fingerprint=fingerprint, dim=DIM)
 
@@ -38,7 +44,8 @@ def add_video(store: Store, name: str, *, seed: int, path: str | None = None, nu
     store.set_file(path or f"/videos/{name}.mp4", state="running", video=video, num_bytes=seed, mtime_ns=seed)
     for index in sorted(set(range(num_segments)) - store.stored_segments(video)):
         start, content = 10.0 * index, 100 * seed + index
-        store.add_segment(video, index, start, start + 10, embedding(content), tokens=tokens(content))
+        changes = shots(content, start)
+        store.add_segment(video, index, start, start + 10, embedding(content), tokens=tokens(content), shots=changes)
     store.finish_video(video)
     store.set_file(path or f"/videos/{name}.mp4", state="done")
     return video
@@ -72,9 +79,18 @@ def to_format_1(index: Path) -> None:
         connection.execute(f"DELETE FROM meta WHERE key = 'schema' OR key LIKE '{COPY}%'")
         connection.execute("UPDATE meta SET value = 1 WHERE key = 'format'")
         connection.execute("UPDATE meta SET value = json_remove(value, '$[3]') WHERE key = 'tail'")
-        for table in COLUMNS:
+        connection.execute("DROP TABLE shots")
+        for table in COLUMNS.keys() - {"shots"}:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
     connection.close()
+
+
+def to_format_2(index: Path) -> None:
+    """Convert a catalog to format 2, without shots."""
+    with Store.open(index, write=True) as store, store._catalog.transaction():
+        store._catalog.run("DROP TABLE shots")
+        store._catalog.set_meta("format", 2)
+        store._catalog.set_meta("schema", find_schema_checksum(store._catalog.database))
 
 
 def environment() -> dict[str, str]:

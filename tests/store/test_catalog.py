@@ -8,7 +8,7 @@ import pytest
 
 from vidret.errors import StoreError
 from vidret.store.catalog import Catalog
-from vidret.store.records import SegmentLocation
+from vidret.store.records import SegmentLocation, StoredRow
 from vidret.store.schema import FORMAT
 from vidret.types import Segment
 
@@ -20,7 +20,8 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def add(catalog: Catalog, video: int, segment_index: int, row: int = 0) -> int:
-    return catalog.segments.add([(Segment(video, segment_index, 0.0, 1.0), location(row), np.array([0.25, 0.75]))])[0]
+    segment, times = Segment(video, segment_index, 0.0, 1.0), np.array([0.25, 0.75])
+    return catalog.segments.add([(StoredRow(segment, times, location(row)), [])])[0]
 
 
 def location(row: int) -> SegmentLocation:

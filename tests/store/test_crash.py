@@ -19,19 +19,23 @@ NUM_VIDEOS = 40
 ROUNDS = 6
 
 
-def content(store: Store) -> list[tuple[str, int, bytes, bytes, bytes]]:
-    """Return all segments found by a search, duplicates included, with their content."""
+def content(store: Store) -> list[tuple[object, ...]]:
+    """Return all segments found by a search, duplicates included, with their content and shot changes."""
     _, ids = store.search(np.zeros((1, samples.DIM), np.float32), 10 * NUM_VIDEOS)
     found = [int(key) for key in ids[0] if key >= 0]
-    rows = zip(store.segments(found), store.frames(found), store.tokens(found), strict=True)
+    rows = zip(store.segments(found), store.frames(found), store.tokens(found), store.segment_shots(found), strict=True)
     return sorted(
-        (store.video(s.video).fingerprint, s.number, f.tobytes(), t.tobytes(), p.tobytes()) for s, (f, t), p in rows
+        (store.video(s.video).fingerprint, s.number, f.tobytes(), t.tobytes(), p.tobytes(), str(shots))
+        for s, (f, t), p, shots in rows
     )
 
 
 def test_killed_writer_is_continued(tmp_path: Path) -> None:
     rng = random.Random(0)
     killed = 0
+    with samples.create(tmp_path / "whole") as store:
+        samples.index_all(store, NUM_VIDEOS)
+        whole = content(store)
     for _ in range(ROUNDS):
         command = [sys.executable, samples.__file__, str(tmp_path / "killed"), str(NUM_VIDEOS)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=samples.environment()) as writer:
@@ -41,16 +45,16 @@ def test_killed_writer_is_continued(tmp_path: Path) -> None:
             writer.send_signal(signal.SIGKILL)
         killed += writer.returncode == -signal.SIGKILL
         with Store.open(tmp_path / "killed") as reader:
-            assert len(content(reader)) == len(reader)
+            stored = content(reader)
+            assert len(stored) == len(reader)
+            assert stored == [each for each in whole if each in stored], "with their shot changes"
             assert reader.verify() == []
     assert killed > 0
     with samples.create(tmp_path / "killed") as store:
         assert store.verify() == []
         samples.index_all(store, NUM_VIDEOS)
-        with samples.create(tmp_path / "whole") as whole:
-            samples.index_all(whole, NUM_VIDEOS)
-            assert content(store) == content(whole)
-            assert len(store) == len(whole) == NUM_VIDEOS * samples.NUM_SEGMENTS
+        assert content(store) == whole
+        assert len(store) == len(whole) == NUM_VIDEOS * samples.NUM_SEGMENTS
 
 
 KILLED_WRITER = """

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,23 @@ from vidret.errors import StoreError
 from vidret.store import Store, repair
 from vidret.store.database import Database
 from vidret.store.lock import WriterLock
+from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 from vidret.store.repair import find_bad_rows
-from vidret.store.schema import ESSENTIAL, find_schema_checksum
+from vidret.store.schema import ESSENTIAL, FORMAT, find_schema_checksum
 
-from .samples import DIM, NUM_SEGMENTS, add_video, create, damage, embedding, index_all, seeds, to_format_1, tokens
+from .samples import (
+    DIM,
+    NUM_SEGMENTS,
+    add_video,
+    create,
+    damage,
+    embedding,
+    index_all,
+    seeds,
+    to_format_1,
+    to_format_2,
+    tokens,
+)
 
 ALL = [100 * video + index for video in range(3) for index in range(NUM_SEGMENTS)]
 Answers = dict[object, object]
@@ -25,6 +39,7 @@ def index(tmp_path: Path) -> Path:
     with create(tmp_path / "index") as store:
         index_all(store, 3)
         store.set_meta("ranker", "{}")
+        store.set_meta(SEGMENTS, FOLLOW_SHOTS)
         store.set_meta("baseline.none", "[]")
     return tmp_path / "index"
 
@@ -42,11 +57,17 @@ def answers(index: Path) -> Answers:
         stored = store.read(sorted(set(ids[ids >= 0].tolist())))
         found: Answers = {("score", query, key): scores[query, rank] for (query, rank), key in np.ndenumerate(ids)}
         videos = {video.id: video.paths for video in store.videos()}
-        for key, segment, frames, times, packed in zip(
-            stored.ids, stored.segments, stored.frames, stored.times, stored.tokens, strict=True
+        for key, segment, frames, times, packed, changes in zip(
+            stored.ids,
+            stored.segments,
+            stored.frames,
+            stored.times,
+            stored.tokens,
+            store.segment_shots(stored.ids),
+            strict=True,
         ):
             if segment.video in videos:
-                found[key] = (segment, frames.tobytes(), times.tobytes(), bytes(packed))
+                found[key] = (segment, frames.tobytes(), times.tobytes(), bytes(packed), changes)
         return {key: value for key, value in found.items() if not isinstance(key, tuple) or key[2] in stored.ids} | {
             video.paths: (video.duration, str(video.facts), video.salvaged) for video in store.videos()
         }
@@ -95,6 +116,8 @@ ROWS = {
     "a file's path": ("UPDATE files SET path = x'61' WHERE video = 2", "files", [100, 101, 102, 103]),
     "a file's time": ("UPDATE files SET mtime_ns = NULL WHERE video = 2", "files", [100, 101, 102, 103]),
     "no checksum": ("UPDATE segments SET checksum = NULL WHERE id = 6", "segments", [101]),
+    "a segment's shots": ("UPDATE shots SET changes = '[]' WHERE segment = 6", "shots", [101]),
+    "no checksum of shots": ("UPDATE shots SET checksum = NULL WHERE segment = 6", "shots", [101]),
     "bytes for text": ("UPDATE videos SET facts = CAST(facts AS BLOB) WHERE id = 2", "videos", [100, 101, 102, 103]),
 }
 
@@ -102,6 +125,8 @@ ROWS = {
 @pytest.mark.parametrize("row", ROWS)
 def test_damaged_row_is_reported_deleted_and_restored(index: Path, row: str) -> None:
     sql, table, lost = ROWS[row]
+    with Store.open(index) as store:
+        before = [store.shots(video.id) for video in store.videos()]
     damage_rows(index, sql)
     with Store.open(index) as store, pytest.raises(StoreError, match=rf"catalog\.sqlite: the row of .* in {table} is"):
         store.verify()
@@ -113,6 +138,7 @@ def test_damaged_row_is_reported_deleted_and_restored(index: Path, row: str) -> 
         last = max(store.searchable())
         index_all(store, 3)
         assert seeds(store) == ALL
+        assert [store.shots(video.id) for video in store.videos()] == before
         if table == "segments":
             assert max(store.searchable()) > last, "ids are never reused"
 
@@ -205,13 +231,14 @@ STATEMENTS = {
 }
 
 
-@pytest.mark.parametrize("what", ["index page", "table page", *STATEMENTS])
+@pytest.mark.parametrize("what", ["index page", "table page", "shots page", *STATEMENTS])
 def test_damage_of_the_structure_is_repaired(index: Path, what: str) -> None:
     with create(index) as store:
         index_all(store, 20)
-        expected = seeds(store)
+        expected, changes = seeds(store), [store.shots(video.id) for video in store.videos()]
         root = "SELECT rootpage FROM sqlite_master WHERE name = ?"
-        page = store._catalog.value(root, "sqlite_autoindex_segments_1" if what == "index page" else "segments")
+        names = {"index page": "sqlite_autoindex_segments_1", "shots page": "shots"}
+        page = store._catalog.value(root, names.get(what, "segments"))
     path = index / "catalog.sqlite"
     data = bytearray(path.read_bytes())
     if what in STATEMENTS:
@@ -230,34 +257,42 @@ def test_damage_of_the_structure_is_repaired(index: Path, what: str) -> None:
         assert store.verify() == []
         recovered = seeds(store)
         assert set(recovered) <= set(expected)
-        assert len(recovered) > 0
+        assert len(recovered) > 0 or what == "shots page"
         index_all(store, 20)
         assert seeds(store) == expected
+        assert [store.shots(video.id) for video in store.videos()] == changes
 
 
-def test_index_of_format_1_is_readable_and_upgraded_by_the_next_writer(index: Path) -> None:
+@pytest.mark.parametrize(("old", "convert"), [(1, to_format_1), (2, to_format_2)])
+def test_older_index_is_readable_and_upgraded_by_the_next_writer(
+    index: Path, old: int, convert: Callable[[Path], None]
+) -> None:
+    damage_rows(index, "DELETE FROM shots")
     expected = answers(index)
-    to_format_1(index)
+    convert(index)
     before = (index / "catalog.sqlite").read_bytes()
     assert answers(index) == expected
     with Store.open(index) as reader:
-        assert reader.info().format == 1
+        assert reader.info().format == old
         assert reader.verify() == []
+        assert reader.shots(1) == []
         assert (index / "catalog.sqlite").read_bytes() == before, "a reader changes nothing"
         with create(index) as store:
-            assert store.info().format == 2
+            assert store.info().format == FORMAT
             assert store.verify() == []
             assert find_bad_rows(store._catalog.database) == []
             index_all(store, 4)
             assert seeds(reader) == seeds(store) == [*ALL, 300, 301, 302, 303]
+            assert reader.shots(4) == store.shots(4) != []
     damage_rows(index, ROWS["a segment's times"][0])
     assert is_found(index)
     Store.repair_catalog(index)
     assert not is_found(index)
 
 
-def test_index_of_format_1_is_repaired(index: Path) -> None:
-    to_format_1(index)
+@pytest.mark.parametrize("convert", [to_format_1, to_format_2])
+def test_older_index_is_repaired(index: Path, convert: Callable[[Path], None]) -> None:
+    convert(index)
     database = Database(index / "catalog.sqlite", write=True)
     page = database.value("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_segments_1'")
     database.close()
@@ -270,12 +305,35 @@ def test_index_of_format_1_is_repaired(index: Path) -> None:
 
 def test_newer_index_is_not_repaired(index: Path) -> None:
     with Store.open(index, write=True) as store:
-        store._catalog.set_meta("format", 3)
-    with pytest.raises(StoreError, match="format must be at most 2, got 3; update vidret"):
+        store._catalog.set_meta("format", FORMAT + 1)
+    with pytest.raises(StoreError, match=f"format must be at most {FORMAT}, got {FORMAT + 1}; update vidret"):
         Store.repair_catalog(index)
     with pytest.raises(StoreError, match="there is no index here"):
         Store.repair_catalog(index / "nowhere")
     assert not (index / "nowhere").exists()
+
+
+def test_format_that_seems_older_by_damage_is_refused_by_a_writer(index: Path) -> None:
+    damage_rows(index, "UPDATE meta SET value = 2 WHERE key = 'format'")
+    with pytest.raises(StoreError, match=r"the metadata 'format' is damaged .*; run vidret info --repair"):
+        create(index)
+    with Store.open(index) as store:
+        assert store.shots(1) != []
+    Store.repair_catalog(index)
+    with create(index) as store:
+        assert (store.info().format, store.verify(), seeds(store)) == (FORMAT, [], ALL)
+
+
+def test_index_without_shots_loses_no_segment_with_their_empty_table(index: Path) -> None:
+    with create(index) as store:
+        store.set_meta(SEGMENTS, "grid")
+        store._catalog.run("DELETE FROM shots")
+        page = store._catalog.value("SELECT rootpage FROM sqlite_master WHERE name = 'shots'")
+    damage(index / "catalog.sqlite", (page - 1) * 4096, bits=7)  # the kind of page
+    assert is_found(index)
+    assert Store.repair_catalog(index) != []
+    with Store.open(index) as store:
+        assert (store.verify(), seeds(store)) == ([], ALL)
 
 
 def test_verify_during_a_write_finds_no_damage(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,10 @@ from vidret.store.records import FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.store.schema import (
     COLUMNS,
     FORMAT,
-    add_checksums,
     create_tables,
     read_format,
     set_meta,
+    upgrade_tables,
 )
 from vidret.store.segments import Segments
 from vidret.store.tables import CheckedTables
@@ -41,7 +41,7 @@ class Catalog:
     """
 
     def __init__(self, path: Path, *, write: bool) -> None:
-        """Open an existing catalog; a writer upgrades format 1 by adding checksums.
+        """Open an existing catalog; a writer upgrades an older format.
 
         Raises:
             StoreError: The file is damaged, not a catalog, or of a newer format.
@@ -53,8 +53,10 @@ class Catalog:
         try:
             file_format = read_format(database)
             if write and 0 < file_format < FORMAT:
-                logger.info("%s: adding checksums to its rows", path)
-                file_format = add_checksums(database)
+                if file_format > 1:
+                    CheckedTables(database, file_format).meta("format")  # raises if damage made it look older
+                logger.info("%s: upgrading its tables from format %d to %d", path, file_format, FORMAT)
+                file_format = upgrade_tables(database, file_format)
             self._tables = tables = CheckedTables(database, file_format)
             if not file_format:
                 raise tables.damage_error("the metadata 'format'")
@@ -168,14 +170,16 @@ class Catalog:
 
     def stored_videos(self, filters: Filters = ALL_VIDEOS, *, video: int | None = None) -> list[StoredVideo]:
         """Return the videos with a live path that matches, or one of them, sorted by first path."""
-        columns = "path, videos.id, duration, facts, complete, salvaged, num_segments, mtime_ns"
+        stored = "(SELECT count(*) FROM segments WHERE segments.video = videos.id)"
+        num_segments = f"iif(num_segments = 0, {stored}, num_segments)"  # 0 while a video is open-ended
+        columns = f"path, videos.id, duration, facts, complete, salvaged, {num_segments}, mtime_ns"
         one, values = (
             ("", filter_values(filters)) if video is None else ("AND video = ?7", (*filter_values(filters), video))
         )
         videos: dict[int, StoredVideo] = {}
         intact = f"{self._tables.intact('files')} AND {self._tables.intact('videos')}"
         rows = self.rows(f"SELECT {columns}, {intact} {MATCHING} {one} ORDER BY path", *values)
-        for path, video_id, duration, facts, complete, salvaged, num_segments, mtime_ns, _ in self._tables.drop_damaged(
+        for path, video_id, duration, facts, complete, salvaged, num, mtime_ns, _ in self._tables.drop_damaged(
             "files", rows
         ):
             if (known := videos.get(video_id)) is not None:
@@ -189,7 +193,7 @@ class Catalog:
                 facts=json.loads(facts),
                 complete=bool(complete),
                 salvaged=salvaged,
-                num_segments=num_segments,
+                num_segments=num,
                 changed=changed,
             )
         return list(videos.values())
@@ -218,17 +222,26 @@ class Catalog:
         video_id: int | None = self.value(sql, fingerprint)
         return video_id
 
-    def begin_video(self, fingerprint: str, duration: float, facts: Mapping[str, object], num_segments: int) -> int:
-        """Return the id of a video, adding it if new; with another number of segments it starts over."""
+    def begin_video(
+        self, fingerprint: str, duration: float, facts: Mapping[str, object], num_segments: int | None
+    ) -> int:
+        """Return the id of a video, adding it if new; with another number of segments it starts over.
+
+        Without a number it is open-ended, and keeps the segments that it has.
+        """
         with self.transaction():
-            sql = f"SELECT id, num_segments, {self._tables.intact('videos')} FROM videos WHERE fingerprint = ?"
-            rows = self.rows(sql, fingerprint)
-            if rows and rows[0][1] == num_segments and rows[0][2]:
-                return int(rows[0][0])
+            columns = f"id, num_segments, complete, {self._tables.intact('videos')}"
+            rows = self.rows(f"SELECT {columns} FROM videos WHERE fingerprint = ?", fingerprint)
+            video_id, planned, complete, intact = rows[0] if rows else (0, 0, 0, 0)
+            if intact and (planned == num_segments or num_segments is None):
+                if num_segments is None and planned and not complete:
+                    self.run("UPDATE videos SET num_segments = 0 WHERE id = ?", video_id)
+                    self._tables.update_checksums("videos", "id = ?", video_id)
+                return int(video_id)
             if rows:
-                self.run("DELETE FROM segments WHERE video = ?", rows[0][0])
+                self.run("DELETE FROM segments WHERE video = ?", video_id)
                 self._tables.increment_generation()
-            values = (fingerprint, duration, json.dumps(facts), num_segments)
+            values = (fingerprint, duration, json.dumps(facts), num_segments or 0)
             video_id = self.value(
                 "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT (fingerprint) DO UPDATE SET duration = excluded.duration, facts = excluded.facts,"

@@ -1,13 +1,13 @@
 """Records and reports of the store, independent of SQLite and FAISS."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
 
-from vidret.types import Segment, SegmentEmbedding
+from vidret.types import Segment, SegmentEmbedding, ShotChange
 
 FileState = Literal["pending", "running", "done", "failed", "missing"]
 FILE_STATES: tuple[str, ...] = get_args(FileState)
@@ -17,6 +17,8 @@ DEAD_STATES: tuple[FileState, ...] = ("failed", "missing")  # a path in one of t
 # grounding head, whose subfolder KEPT has a file per prepared video, named after its fingerprint.
 RANKER, HEAD, CALIBRATION = "ranker", "head", "calibration"
 MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
+# The metadata key of the rule by which films are cut into segments, and its values; the grid if it was never set.
+SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,10 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """A video, identified by its content. All ``num_segments`` planned segments are stored once it is ``complete``."""
+    """A video, identified by its content. All ``num_segments`` planned segments are stored once it is ``complete``.
+
+    ``num_segments`` is 0 while a video is open-ended: it is known when the file has been decoded to its end.
+    """
 
     id: int
     fingerprint: str
@@ -47,6 +52,11 @@ class VideoRecord:
     num_segments: int
     complete: bool
     salvaged: str
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether the number of segments is not known yet."""
+        return not self.num_segments and not self.complete
 
     @property
     def start(self) -> float:
@@ -60,7 +70,8 @@ class StoredVideo:
     """A searchable video with its sorted live paths.
 
     ``changed`` is the modification time of the first path in seconds since 1970, None if unknown; ``facts`` are
-    properties of the file, such as width, height and frame rate. Duration is in seconds.
+    properties of the file, such as width, height and frame rate. Duration is in seconds. ``num_segments`` are those
+    planned, or those stored so far while the video is open-ended.
     """
 
     id: int
@@ -75,7 +86,10 @@ class StoredVideo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewSegment:
-    """A segment to store: its video, its index ``number`` there, and its ``start`` and ``end`` in seconds."""
+    """A segment to store: its video, its index ``number`` there, and its ``start`` and ``end`` in seconds.
+
+    ``shots`` are the shot changes that begin in it; one at its very start belongs to it, one at its end does not.
+    """
 
     video: int
     number: int
@@ -83,6 +97,7 @@ class NewSegment:
     end: float
     embedding: SegmentEmbedding
     tokens: bytes = b""
+    shots: Sequence[ShotChange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +168,7 @@ class StoreInfo:
 
     ``files`` counts files by state, ``searchable`` segments that searches may return, ``with_tokens`` segments with
     tokens of an aligner. ``vectors`` is the kind of the saved vectors, ``memory`` their limit in bytes, ``store`` their
-    location: ``faiss`` or the address of a Milvus.
+    location: ``faiss`` or the address of a Milvus. ``segment_rule`` is how films are cut: ``shots`` or ``grid``.
     """
 
     path: str
@@ -174,3 +189,4 @@ class StoreInfo:
     vectors: str
     memory: int | None = None
     store: str = "faiss"
+    segment_rule: str = FIXED_GRID

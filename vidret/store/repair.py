@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vidret.errors import StoreError
 from vidret.store.database import Database
+from vidret.store.records import FOLLOW_SHOTS, SEGMENTS
 from vidret.store.schema import (
     CHECKSUM,
     COLUMNS,
@@ -26,6 +27,7 @@ NO_VIDEO = "video NOT IN (SELECT id FROM videos)"
 CONSISTENCY_FIXES = (
     "DELETE FROM segments WHERE " + NO_VIDEO,
     "UPDATE files SET video = NULL, state = iif(state = 'done', 'pending', state) WHERE " + NO_VIDEO,
+    "DELETE FROM shots WHERE segment NOT IN (SELECT id FROM segments)",
     "UPDATE videos SET complete = 0 WHERE num_segments > (SELECT count(*) FROM segments WHERE video = videos.id)",
     "UPDATE files SET state = 'pending' WHERE state = 'done' AND video IN (SELECT id FROM videos WHERE NOT complete)",
 )
@@ -42,8 +44,8 @@ def find_bad_rows(database: Database) -> list[str]:
     bad = []
     try:
         bad += [message for (message,) in database.rows("PRAGMA integrity_check") if message != "ok"]
-        for table, columns in COLUMNS.items():
-            key = columns.split(",")[0]
+        for table in _tables(database):
+            key = COLUMNS[table].split(",")[0]
             rows = database.rows(f"SELECT {key} FROM {table} NOT INDEXED WHERE NOT {intact[table]}")
             bad += [f"the row of {key!r} in {table} is damaged (checksum)" for (key,) in rows]
     except StoreError as error:
@@ -86,6 +88,8 @@ def _salvage(old: Database, fresh: Database) -> None:
     intact = _intact(old)
     for table in COLUMNS:
         _copy_rows(old, fresh, table, intact[table])
+    if "shots" in _tables(old):
+        _drop_segments_without_shots(old, fresh)
     for statement in CONSISTENCY_FIXES:
         fresh.run(statement)
     _restore_facts(old, fresh)
@@ -118,6 +122,23 @@ def _copy_rows(old: Database, fresh: Database, table: str, intact: str) -> None:
             return
         except StoreError:  # at a damaged page
             continue
+
+
+def _drop_segments_without_shots(old: Database, fresh: Database) -> None:
+    """Delete the segments whose shot changes are damaged or cannot be read, so that both are stored again."""
+    lost, ends = set[int](), list[int | None]()
+    for order in ("ASC", "DESC"):
+        last = None
+        try:
+            for last, intact in old.each(f"SELECT segment, {INTACT['shots']} FROM shots ORDER BY segment {order}"):
+                lost |= set() if intact else {last}
+            break
+        except StoreError:  # at a damaged page
+            ends.append(last)
+    fresh.run("DELETE FROM segments WHERE id IN (SELECT value FROM json_each(?))", json.dumps(sorted(lost)))
+    follows_shots = f"SELECT 1 FROM meta WHERE key IN ('user.{SEGMENTS}', '{COPY}user.{SEGMENTS}') AND value = ?"
+    if len(ends) == 2 and fresh.value(follows_shots, FOLLOW_SHOTS):  # any segment between may have had some
+        fresh.run("DELETE FROM segments WHERE (?1 IS NULL OR id > ?1) AND (?2 IS NULL OR id < ?2)", *ends)
 
 
 def _restore_facts(old: Database, fresh: Database) -> None:
@@ -153,6 +174,12 @@ def _find_last_id(old: Database, fresh: Database, table: str) -> int:
     except StoreError:
         return max_id
     return last_id if isinstance(last_id, int) and max_id <= last_id < max_id + 2**32 else max_id
+
+
+def _tables(database: Database) -> list[str]:
+    """Return the tables that a catalog should have; those of formats 1 and 2 have no shots."""
+    has_shots = database.value("SELECT count(*) FROM sqlite_master WHERE name = 'shots'")
+    return [table for table in COLUMNS if table != "shots" or has_shots or read_format(database) not in (1, 2)]
 
 
 def _intact(database: Database) -> Mapping[str, str]:

@@ -5,8 +5,11 @@ import zlib
 
 from vidret.errors import StoreError
 from vidret.store.database import Database
+from vidret.store.records import SEGMENTS
 
-FORMAT = 2  # 1 had no checksums
+FORMAT = 3  # 1 had no checksums, 2 no shots
+SHOTS = """CREATE TABLE shots (
+    segment INTEGER PRIMARY KEY REFERENCES segments ON DELETE CASCADE, changes TEXT NOT NULL, checksum INTEGER)"""
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value, checksum INTEGER) WITHOUT ROWID",
     """CREATE TABLE videos (
@@ -23,6 +26,7 @@ SCHEMA = (
     num_frames INTEGER NOT NULL, token_byte INTEGER NOT NULL, num_bytes INTEGER NOT NULL, row_sum INTEGER NOT NULL,
     frames_sum INTEGER NOT NULL, tokens_sum INTEGER NOT NULL, times BLOB NOT NULL, checksum INTEGER,
     UNIQUE (video, number))""",
+    SHOTS,
 )
 LOCATION = "row, frame_row, num_frames, token_byte, num_bytes, row_sum, frames_sum, tokens_sum"
 COLUMNS = {  # the first column is the key
@@ -30,9 +34,10 @@ COLUMNS = {  # the first column is the key
     "videos": "id, fingerprint, duration, facts, num_segments, complete, salvaged",
     "files": "path, state, reason, video, num_bytes, mtime_ns",
     "segments": f'id, video, number, start, "end", {LOCATION}, times',
+    "shots": "segment, changes",
 }
 # Metadata that an index needs to be usable: each has a second row, under a key that begins with COPY.
-ESSENTIAL = ("encoder_name", "encoder_fingerprint", "dim", "epoch", "user.ranker")
+ESSENTIAL = ("encoder_name", "encoder_fingerprint", "dim", "epoch", "user.ranker", f"user.{SEGMENTS}")
 COPY = "copy."
 NULL = -(2**63 - 1)  # replaces NULL in checksums
 
@@ -56,6 +61,7 @@ CHECKSUM = {
     "videos": _crc("id num_segments complete", "duration", texts="fingerprint facts salvaged"),
     "files": _crc("video num_bytes mtime_ns", texts="state reason", blobs="path"),
     "segments": _crc(f"id video number {LOCATION.replace(',', '')}", 'start "end"', blobs="times"),
+    "shots": _crc("segment", texts="changes"),
 }
 INTACT = {table: f"ifnull({table}.checksum = {expression}, 0)" for table, expression in CHECKSUM.items()}
 
@@ -68,19 +74,26 @@ def create_tables(database: Database) -> None:
     set_meta(database, "schema", find_schema_checksum(database))
 
 
-def add_checksums(database: Database) -> int:
-    """Upgrade a catalog from format 1; return the new format."""
+def upgrade_tables(database: Database, file_format: int) -> int:
+    """Upgrade a catalog from an older format in one transaction; return the new format."""
     with database.transaction(durable=True):
-        for table, expression in CHECKSUM.items():
-            database.run(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
-            database.run(f"UPDATE {table} SET checksum = {expression}")
-        facts = dict(database.rows("SELECT key, value FROM meta"))
-        tail = json.dumps([*json.loads(facts["tail"]), last_segment(database)])
-        facts |= {"tail": tail, "format": FORMAT, "schema": find_schema_checksum(database)}
-        for key in (*ESSENTIAL, "tail", "format", "schema"):
-            if key in facts:
-                set_meta(database, key, facts[key])
+        if file_format == 1:
+            _add_checksums(database)
+        database.run(SHOTS)
+        set_meta(database, "format", FORMAT)
+        set_meta(database, "schema", find_schema_checksum(database))
     return FORMAT
+
+
+def _add_checksums(database: Database) -> None:
+    for table in (name for name in CHECKSUM if name != "shots"):
+        database.run(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
+        database.run(f"UPDATE {table} SET checksum = {CHECKSUM[table]}")
+    facts = dict(database.rows("SELECT key, value FROM meta"))
+    facts["tail"] = json.dumps([*json.loads(facts["tail"]), last_segment(database)])
+    for key in (*ESSENTIAL, "tail"):
+        if key in facts:
+            set_meta(database, key, facts[key])
 
 
 def set_meta(database: Database, key: str, value: str | int | bytes) -> None:

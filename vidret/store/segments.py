@@ -10,36 +10,40 @@ from jaxtyping import Float64, Int64
 from vidret.store.matching import IN_IDS, LIVE_VIDEOS, MATCHING, Ids, filter_values, ids_to_json, order_by_ids
 from vidret.store.records import SegmentLocation, StoredRow
 from vidret.store.schema import LOCATION
+from vidret.store.shots import ShotChanges
 from vidret.store.tables import CheckedTables
-from vidret.types import Filters, Segment
+from vidret.types import Filters, Segment, ShotChange
 
 EPOCH = "(SELECT value FROM meta WHERE key = 'epoch')"  # a subquery, so that it is read in the same statement
 
 
 class Segments:
-    """The table ``segments`` of a catalog."""
+    """The table ``segments`` of a catalog, and in ``shots`` that of the shot changes in them."""
 
     def __init__(self, tables: CheckedTables) -> None:
         """Use the database of a catalog."""
         self._tables, self._database = tables, tables.database
+        self.shots = ShotChanges(tables)
 
-    def add(self, stored: Sequence[tuple[Segment, SegmentLocation, Float64[np.ndarray, " _frame"]]]) -> list[int]:
-        """Add segments whose vectors are stored, in one transaction; return their ids."""
+    def add(self, stored: Sequence[tuple[StoredRow, Sequence[ShotChange]]]) -> list[int]:
+        """Add segments whose vectors are stored, with their shot changes, in one transaction; return their ids."""
         if not stored:
             return []
         ids = []
         with self._database.transaction():
-            for segment, location, times in stored:
-                columns = astuple(location)
+            for row, shots in stored:
+                segment, columns = row.segment, astuple(row.location)
                 segment_id = self._database.value(
                     f'INSERT INTO segments (video, number, start, "end", {LOCATION}, times)'
                     f" VALUES (?, ?, ?, ?, {', '.join('?' * len(columns))}, ?) RETURNING id",
-                    *(segment.video, segment.number, segment.start, segment.end, *columns, times.tobytes()),
+                    *(segment.video, segment.number, segment.start, segment.end, *columns, row.times.tobytes()),
                 )
                 ids.append(int(segment_id))
+                self.shots.add(ids[-1], shots)
             self._tables.update_checksums("segments", "id >= ?", ids[0])
-            row, frame_row = location.row + 1, location.frame_row + location.num_frames
-            self._tables.set_tail(row, frame_row, location.token_byte + location.num_bytes)
+            last = row.location
+            ends = (last.row + 1, last.frame_row + last.num_frames, last.token_byte + last.num_bytes)
+            self._tables.set_tail(*ends)
             self._tables.increment_generation()
         return ids
 
@@ -50,6 +54,25 @@ class Segments:
     def stored_indices(self, video: int) -> set[int]:
         """Return the indices of a video's stored segments."""
         return set(self.of_video(video))
+
+    def resume_point(self, video: int) -> tuple[int, float | None]:
+        """Return how many segments of a video are stored without a gap, and the end of the last in seconds.
+
+        The end is None if the first is not stored.
+
+        Raises:
+            StoreError: A row is damaged.
+        """
+        columns = f'number, "end", id, {self._tables.intact("segments")}'
+        rows = self._database.rows(f"SELECT {columns} FROM segments WHERE video = ? ORDER BY number", int(video))
+        num_segments, end_s = 0, None
+        for number, end, segment_id, intact in rows:
+            if not intact:
+                raise self._tables.damage_error(f"the row of segment {segment_id}")
+            if number != num_segments:
+                break
+            num_segments, end_s = number + 1, float(end)
+        return num_segments, end_s
 
     def ids_of_video(self, video: int) -> list[int]:
         """Return the ids of a video's segments, in time order."""

@@ -20,7 +20,7 @@ from vidret.store.current_vectors import CurrentVectors
 from vidret.store.epochs import Epochs
 from vidret.store.faiss_vectors import MEMORY
 from vidret.store.lock import WriteAccess, WriterLock
-from vidret.store.records import StoreInfo
+from vidret.store.records import FIXED_GRID, SEGMENTS, StoreInfo
 from vidret.store.repair import repair_catalog
 from vidret.store.upkeep import Upkeep
 from vidret.store.writing import Writer
@@ -33,8 +33,8 @@ class Store:
     With vectors in a milvus-lite file, only one process at a time can search or write; see ``milvus``. Open it with
     ``Store.create`` or ``Store.open``; it is a context manager.
 
-    Most methods are those of its parts, which document them: ``Catalog``, ``Segments``, ``Epochs``, ``Writer`` and
-    ``Upkeep``.
+    Most methods are those of its parts, which document them: ``Catalog``, ``Segments``, ``ShotChanges``, ``Epochs``,
+    ``Writer`` and ``Upkeep``.
     """
 
     def __init__(self, path: Path, *, lock: WriterLock | None, device: str) -> None:
@@ -62,6 +62,8 @@ class Store:
         self.intact_segments, self.intact_vectors = segments.intact, epochs.vectors
         self.stored_segments, self.video_segments = segments.stored_indices, segments.ids_of_video
         self.numbered_segments, self.find_segments = segments.of_video, segments.find_many
+        self.resume_point = segments.resume_point
+        self.shots, self.segment_shots = segments.shots.of_video, segments.shots.of_segments
         self.read, self.frames, self.tokens = epochs.read, epochs.read_frames, epochs.read_tokens
         self.vectors, self.video_vectors = epochs.read_vectors, epochs.read_searchable
         # Writing
@@ -205,6 +207,7 @@ class Store:
             vectors=self._vectors.reopen().kind,
             memory=self._catalog.meta(MEMORY) or None,
             store=self.home,
+            segment_rule=self._catalog.meta(f"user.{SEGMENTS}") or FIXED_GRID,
             **maintenance.count(self._catalog),
         )
 

@@ -1,5 +1,6 @@
 """Writing to an index: files, videos and segments."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ from vidret.store.current_vectors import CurrentVectors
 from vidret.store.epochs import Epochs
 from vidret.store.features import Bytes, Rows, round_to_float16
 from vidret.store.lock import WriteAccess
-from vidret.store.records import FILE_STATES, FileState, NewSegment
-from vidret.types import Segment, SegmentEmbedding
+from vidret.store.records import FILE_STATES, FileState, NewSegment, StoredRow, VideoRecord
+from vidret.store.shots import check_shots
+from vidret.types import Segment, SegmentEmbedding, ShotChange
 
 
 class Writer:
@@ -47,29 +49,40 @@ class Writer:
         self._catalog.set_file(path, state, reason, video, num_bytes, mtime_ns)
         self._vectors.index.note_changes()
 
-    def begin_video(self, fingerprint: str, *, duration: float, facts: Mapping[str, object], num_segments: int) -> int:
+    def begin_video(
+        self, fingerprint: str, *, duration: float, facts: Mapping[str, object], num_segments: int | None
+    ) -> int:
         """Return the id of a video, adding it if new; with another number of segments it starts over.
 
-        ``duration`` is in seconds.
+        If ``num_segments`` is None, the video is open-ended until ``finish_video``, and segments that are stored stay,
+        whatever number was planned before. ``duration`` is in seconds.
         """
         if not (np.isfinite(duration) and duration >= 0):
             raise StoreError(f"duration must be finite and not negative, got {duration}")
-        if num_segments < 1:
+        if num_segments is not None and num_segments < 1:
             raise StoreError(f"num_segments must be at least 1, got {num_segments}")
         with self._access:
-            return self._catalog.begin_video(fingerprint, float(duration), facts, int(num_segments))
+            return self._catalog.begin_video(fingerprint, float(duration), facts, num_segments)
 
     def add_segment(
-        self, video: int, number: int, start: float, end: float, embedding: SegmentEmbedding, *, tokens: bytes = b""
+        self,
+        video: int,
+        number: int,
+        start: float,
+        end: float,
+        embedding: SegmentEmbedding,
+        *,
+        tokens: bytes = b"",
+        shots: Sequence[ShotChange] = (),
     ) -> int:
         """Store a segment, which is searchable at once, and return its id; a stored segment stays unchanged.
 
-        ``tokens`` are packed by an aligner and opaque to the store.
+        ``tokens`` are packed by an aligner and opaque to the store. ``shots`` are the shot changes in the segment.
 
         Raises:
             StoreError: A value is invalid, or the disk is full or fails.
         """
-        return self.add_segments([NewSegment(video, number, start, end, embedding, tokens)])[0]
+        return self.add_segments([NewSegment(video, number, start, end, embedding, tokens, shots)])[0]
 
     def add_segments(self, segments: Sequence[NewSegment]) -> list[int]:
         """Store many segments like ``add_segment``, but all or none, waiting only once for the disk.
@@ -91,12 +104,21 @@ class Writer:
         return [ids[int(segment.video), int(segment.number)] for segment in segments]
 
     def finish_video(self, video: int, *, salvaged: str = "") -> None:
-        """Mark a video as complete; ``salvaged`` describes what was lost if it could not be read completely."""
+        """Mark a video as complete; ``salvaged`` describes what was lost if it could not be read completely.
+
+        An open-ended video then has the segments that are stored.
+
+        Raises:
+            StoreError: Segments are missing, and ``salvaged`` is empty; or none is stored of an open-ended video.
+        """
         self._access.check()
-        planned, stored = self._catalog.video(video).num_segments, len(self._catalog.segments.of_video(video))
+        record, stored = self._catalog.video(video), len(self._catalog.segments.of_video(video))
+        if record.open_ended and not stored:
+            raise StoreError("num_segments must be at least 1 to finish an open-ended video, got 0")
+        planned = stored if record.open_ended else record.num_segments
         if stored < planned and not salvaged:
             raise StoreError(f"salvaged must describe the loss when {stored} of {planned} segments are stored, got ''")
-        self._catalog.finish_video(video, salvaged)
+        self._catalog.finish_video(video, salvaged, num_segments=planned)
 
     def end_video(self, video: int, *, note: str = "") -> None:
         """Mark a video as complete with the segments that it has; ``note`` says why there are not more."""
@@ -106,13 +128,14 @@ class Writer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckedSegment:
-    """A valid segment in the form in which it is stored: its vector, frame vectors, packed tokens and frame times."""
+    """A valid segment as it is stored: its vector, frame vectors, packed tokens, frame times and shot changes."""
 
     segment: Segment
     vector: Rows
     frames: Rows
     tokens: Bytes
     times: Float64[np.ndarray, " frame"]
+    shots: tuple[ShotChange, ...]
 
 
 def check_segments(catalog: Catalog, segments: Sequence[NewSegment], dim: int) -> list[CheckedSegment]:
@@ -121,11 +144,11 @@ def check_segments(catalog: Catalog, segments: Sequence[NewSegment], dim: int) -
     Raises:
         StoreError: A segment is invalid.
     """
-    num_segments = {video: catalog.video(video).num_segments for video in {segment.video for segment in segments}}
+    videos = {video: catalog.video(video) for video in {segment.video for segment in segments}}
     checked: dict[tuple[int, int], CheckedSegment] = {}
     for segment in segments:
         key = int(segment.video), int(segment.number)
-        checked.setdefault(key, _check_segment(segment, num_segments[segment.video], dim))
+        checked.setdefault(key, _check_segment(segment, videos[segment.video], dim))
     return list(checked.values())
 
 
@@ -137,14 +160,16 @@ def write_segments(
     ids = {key: segment_id for key in keys if (segment_id := catalog.segments.find(*key)) is not None}
     new = [each for key, each in zip(keys, segments, strict=True) if key not in ids]
     locations = epochs.current().append_all([(each.vector, each.frames, each.tokens) for each in new])
-    rows = [(each.segment, location, each.times) for each, location in zip(new, locations, strict=True)]
+    stored = zip(new, locations, strict=True)
+    rows = [(StoredRow(each.segment, each.times, location), each.shots) for each, location in stored]
     new_keys = [(each.segment.video, each.segment.number) for each in new]
     return ids | dict(zip(new_keys, catalog.segments.add(rows), strict=True)), len(new)
 
 
-def _check_segment(new: NewSegment, num_segments: int, dim: int) -> CheckedSegment:
-    if not 0 <= new.number < num_segments:
-        raise StoreError(f"number must be in 0..{num_segments - 1}, got {new.number}")
+def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> CheckedSegment:
+    if not 0 <= new.number < (math.inf if video.open_ended else video.num_segments):
+        rule = "not be negative" if video.open_ended else f"be in 0..{video.num_segments - 1}"
+        raise StoreError(f"number must {rule}, got {new.number}")
     if not (np.isfinite([new.start, new.end]).all() and new.start <= new.end):
         raise StoreError(f"start and end must be finite and ascending, got {new.start} and {new.end}")
     vector = round_to_float16("video", new.embedding.video, (dim,))[None]
@@ -158,4 +183,5 @@ def _check_segment(new: NewSegment, num_segments: int, dim: int) -> CheckedSegme
         frames=frames,
         tokens=np.frombuffer(new.tokens, np.uint8).reshape(-1, 1),
         times=times,
+        shots=check_shots(new.shots, new.start, new.end),
     )

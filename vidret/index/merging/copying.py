@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from vidret.errors import StoreError
-from vidret.store.records import NewSegment
+from vidret.store.records import NewSegment, VideoRecord
 from vidret.store.store import Store
 from vidret.types import SegmentEmbedding
 
@@ -20,13 +20,17 @@ BATCH = 1024  # segments copied at once: about 100 MB if there are tokens
 
 @dataclass(frozen=True, slots=True)
 class CopyJob:
-    """A content of an index that the target lacks, at least in part; ``complete`` refers to the source."""
+    """A content of an index that the target lacks, at least in part.
+
+    ``complete`` and ``num_stored``, its number of stored segments, refer to the source.
+    """
 
     source: Store
     video_id: int
     content: str
     complete: bool
-    num_segments: int
+    num_segments: int | None
+    num_stored: int
     salvaged: str
 
 
@@ -65,7 +69,8 @@ class ContentCopier:
                         video_id=video_id,
                         content=content,
                         complete=video.complete,
-                        num_segments=video.num_segments,
+                        num_segments=None if video.open_ended else video.num_segments,
+                        num_stored=len(source.stored_segments(video_id)),
                         salvaged=video.salvaged,
                     )
                 )
@@ -83,7 +88,7 @@ class ContentCopier:
             segment_ids = self._begin(job)
             if segment_ids is None:
                 self.counts["known"] += 1
-                self._on_advance(job.num_segments)
+                self._on_advance(job.num_stored)
                 continue
             batch.append(job)
             missing |= dict.fromkeys(segment_ids, job)
@@ -100,7 +105,7 @@ class ContentCopier:
         known_id = self.video_ids.get(job.content)
         if known_id is not None:
             known = self.target.video(known_id)
-            if known.complete or (not job.complete and known.num_segments != job.num_segments):
+            if known.complete or not (job.complete or self._is_same_cut(job, known)):
                 return None
         video = job.source.video(job.video_id)
         video_id = self.video_ids[job.content] = self.target.begin_video(
@@ -110,6 +115,18 @@ class ContentCopier:
         if known_id is not None and (stored := self.target.stored_segments(video_id)):
             ids = [key for key, each in zip(ids, job.source.segments(ids), strict=True) if each.number not in stored]
         return ids
+
+    def _is_same_cut(self, job: CopyJob, known: VideoRecord) -> bool:
+        """Return whether both parts of an incomplete content are cut alike, so that one can complete the other."""
+        if job.num_segments is not None:
+            return known.num_segments == job.num_segments
+        if not known.open_ended:
+            return False
+        own, other = (
+            {each.number: (each.start, each.end) for each in store.segments(store.video_segments(video_id))}
+            for store, video_id in ((self.target, known.id), (job.source, job.video_id))
+        )
+        return all(own[number] == other[number] for number in own.keys() & other.keys())
 
     def _copy_batch(self, source: Store, batch: Sequence[CopyJob], missing: Mapping[int, CopyJob]) -> None:
         """Copy the missing segments of contents, and finish the videos that are complete now."""
@@ -123,12 +140,19 @@ class ContentCopier:
         for job in complete:
             self.target.finish_video(self.video_ids[job.content], salvaged=job.salvaged)
         self.copied |= {job.content for job in (*missing.values(), *complete)}
-        self._on_advance(sum(job.num_segments for job in batch))
+        self._on_advance(sum(job.num_stored for job in batch))
 
     def _read(self, source: Store, ids: Sequence[int], jobs: Mapping[int, CopyJob]) -> list[NewSegment]:
         """Return segments as they are stored; damaged ones are left out and recorded."""
         try:
-            rows = zip(source.segments(ids), source.vectors(ids), source.frames(ids), source.tokens(ids), strict=True)
+            rows = zip(
+                source.segments(ids),
+                source.vectors(ids),
+                source.frames(ids),
+                source.tokens(ids),
+                source.segment_shots(ids),
+                strict=True,
+            )
         except StoreError as error:
             if len(ids) == 1:
                 self.damaged.append((jobs[ids[0]].content, str(error)))
@@ -143,6 +167,7 @@ class ContentCopier:
                 segment.end,
                 SegmentEmbedding(vector, frames, times),
                 bytes(tokens),
+                shots,
             )
-            for key, (segment, vector, (frames, times), tokens) in zip(ids, rows, strict=True)
+            for key, (segment, vector, (frames, times), tokens, shots) in zip(ids, rows, strict=True)
         ]

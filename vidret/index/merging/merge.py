@@ -25,7 +25,7 @@ from vidret.index.merging.planning import (
     plan_index_merge,
 )
 from vidret.index.merging.words import TextMerge
-from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, FileRecord, FileState
+from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, SEGMENTS, FileRecord, FileState
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 
@@ -138,11 +138,14 @@ class Merge:
         for key, fact in ((RANKER, plan.ranker), (HEAD, plan.head)):
             if fact and not get_fact(self.target, key):
                 self.target.set_meta(key, fact)
+        rule = get_fact(self.sources[0], SEGMENTS)
+        if rule and not (self._known_contents or get_fact(self.target, SEGMENTS)):  # a new index
+            self.target.set_meta(SEGMENTS, rule)
         self._choose_claims()
         wanted = {claim.content for claim in self._claims.values() if claim.content}
         jobs, projected = self._copier.list_jobs(self.sources, wanted), self._list_projected(wanted)
         self._texts.plan(wanted)
-        self._total = sum(job.num_segments for job in jobs) + len(self._claims) + len(projected) + len(self._texts.jobs)
+        self._total = sum(job.num_stored for job in jobs) + len(self._claims) + len(projected) + len(self._texts.jobs)
         self._copier.copy(jobs)
         self._write_paths()
         self._copy_projected(projected)
