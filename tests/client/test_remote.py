@@ -24,7 +24,8 @@ import vidret
 from tests.fakes import ColourEncoder, write_film
 from tests.served import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
 from tests.words import add_words, find_content
-from vidret.client import PAGE, RemoteEngine, RemoteError
+from vidret.client import RemoteEngine, RemoteError
+from vidret.client.remote import PAGE
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.app import create_app

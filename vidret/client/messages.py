@@ -1,0 +1,108 @@
+"""The JSON of requests to a server and of its answers."""
+
+import base64
+import dataclasses
+import io
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+
+from vidret.errors import VidretError
+from vidret.store.records import StoredVideo, StoreInfo
+from vidret.types import Curve, Evidence, Filters, Hit, Moment, Query, Segment, TimedText
+
+LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
+FACTS = {"width": "width", "height": "height", "average_rate": "fps"}  # names in the store and in the HTTP API
+
+
+def encode_fields(fields: dict[str, Any]) -> str:
+    """Return fields as the query of a URL."""
+    return urlencode(fields, errors="replace")  # surrogates of invalid file names
+
+
+def encode_query(query: Query) -> dict[str, Any]:
+    """Return the fields of a query, an image as a PNG in base64.
+
+    Raises:
+        VidretError: The image is not RGB with 8 bits per channel.
+    """
+    if isinstance(query, str):
+        return {"query": query}
+    if query.ndim != 3 or query.shape[2] != 3 or query.dtype != np.uint8 or not query.size:
+        raise VidretError(f"image must be uint8 (height, width, 3), got {query.dtype} {query.shape}")
+    from PIL import Image  # imported here, since texts do not need it
+
+    buffer, image = io.BytesIO(), Image.fromarray(query)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    image.save(buffer, "PNG")
+    return {"image": base64.b64encode(buffer.getvalue()).decode()}
+
+
+def encode_filters(filters: Filters) -> dict[str, Any]:
+    """Return the filters that are set, with dates in ISO 8601."""
+    fields = {name: value for name, value in dataclasses.asdict(filters).items() if value is not None}
+    for name in fields.keys() & {"after", "before"}:
+        fields[name] = datetime.fromtimestamp(fields[name], UTC).isoformat()
+    return fields
+
+
+def parse_hit(row: dict[str, Any]) -> Hit:
+    """Return a hit."""
+    return Hit(
+        video=row["video"],
+        path=row["path"],
+        segment=Segment(row["video"], row["segment"], row["start"], row["end"]),
+        time=row["time"],
+        score=row["score"],
+        weak=row["weak"],
+        copies=tuple(row["copies"]),
+        why=row["why"],
+        evidence=_parse_evidence(row.get("evidence", [])),
+    )
+
+
+def parse_moment(row: dict[str, Any]) -> Moment:
+    """Return a moment."""
+    fields = {field.name: row[field.name] for field in dataclasses.fields(Moment) if field.name != "evidence"}
+    return Moment(**fields, evidence=_parse_evidence(row.get("evidence", [])))
+
+
+def _parse_evidence(rows: list[dict[str, Any]]) -> tuple[Evidence, ...]:
+    return tuple(Evidence(**row | {"matches": tuple((start, end) for start, end in row["matches"])}) for row in rows)
+
+
+def parse_text(row: dict[str, Any]) -> TimedText:
+    """Return a text that is said or shown."""
+    return TimedText(**{field.name: row[field.name] for field in dataclasses.fields(TimedText)})
+
+
+def parse_curve(row: dict[str, Any]) -> Curve:
+    """Return the score curve of a video."""
+    scores, times = np.array(row["scores"], np.float32), np.array(row["times"], np.float64)
+    return Curve(scores, times, row["start"], row["end"], row["best"], row["typical"])
+
+
+def parse_video(row: dict[str, Any]) -> StoredVideo:
+    """Return a video of the index."""
+    return StoredVideo(
+        id=row["id"],
+        paths=(row["path"], *row["copies"]),
+        duration=row["duration"],
+        facts={name: row[field] for name, field in FACTS.items() if row[field] is not None},
+        complete=row["complete"],
+        salvaged=row["salvaged"],
+        num_segments=row["segments"],
+        changed=None if row["changed"] is None else datetime.fromisoformat(row["changed"]).timestamp(),
+    )
+
+
+def parse_info(row: dict[str, Any]) -> StoreInfo:
+    """Return the statistics of an index."""
+    return StoreInfo(**{field.name: row["info"][field.name] for field in dataclasses.fields(StoreInfo)})
+
+
+def parse_failures(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the paths of an index's unreadable files, with reasons."""
+    return [(failure["path"], failure["reason"]) for failure in row["failures"]]

@@ -1,0 +1,178 @@
+"""``RemoteEngine``: the client of ``vidret serve``, with the methods of ``Engine``.
+
+It needs neither torch nor a model, and imports quickly.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Self
+from urllib.parse import urlencode
+
+from vidret.client.messages import (
+    encode_fields,
+    encode_filters,
+    encode_query,
+    parse_curve,
+    parse_failures,
+    parse_hit,
+    parse_info,
+    parse_moment,
+    parse_text,
+    parse_video,
+)
+from vidret.client.server import RemoteError, Server
+from vidret.store.records import StoredVideo, StoreInfo
+from vidret.text import absolute_path, strip_query
+from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Source, TextSource, TimedText
+
+PAGE = 500  # videos per request
+
+
+class RemoteEngine:
+    """The engine of a ``vidret serve``: search, locate.
+
+    A context manager with one connection; use one per thread. All paths, also in ``Filters.folder``, are the server's.
+    """
+
+    def __init__(self, url: str, token: str | None = None, timeout: float = 30.0) -> None:
+        """Store the address of a server; it is first contacted by a request.
+
+        Args:
+            url: URL of the server, such as ``http://127.0.0.1:8000``.
+            token: The ``--token`` that the server was started with.
+            timeout: Maximum time to wait for data in seconds.
+
+        Raises:
+            VidretError: The URL or the token is invalid.
+        """
+        self._server = Server(url, token, timeout)
+        self.url = self._server.url
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # Methods of ``Engine``
+
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        rerank: str | None = "auto",
+        filters: Filters = ALL_VIDEOS,
+        sources: Sequence[Source] | None = None,
+    ) -> list[Hit]:
+        """Find the videos that match a query; see ``Engine.search``.
+
+        Raises:
+            RemoteError: The server does not answer, or rejects the request.
+        """
+        body = {**encode_query(query), "k": k, "rerank": rerank or "none", **encode_filters(filters)}
+        body |= {} if sources is None else {"sources": list(sources)}
+        return self._server.ask("POST", "/api/search", lambda answer: [parse_hit(row) for row in answer["hits"]], body)
+
+    def locate(
+        self,
+        query: Query,
+        k: int = 5,
+        *,
+        video: str | os.PathLike[str] | int | None = None,
+        videos: int = 10,
+        filters: Filters = ALL_VIDEOS,
+        overlapping: bool = False,
+        weak: bool = False,
+        sources: Sequence[Source] | None = None,
+    ) -> list[Moment]:
+        """Find the moments that match a query, in one video or in all; see ``Engine.locate``.
+
+        Raises:
+            RemoteError: As in ``search``, or the server has no such video.
+        """
+        body = {**encode_query(query), "k": k, "videos": videos, **encode_filters(filters)}
+        body |= {"overlapping": overlapping, "weak": weak}
+        body |= {} if sources is None else {"sources": list(sources)}
+        if video is not None:
+            body["video"] = self._find_video(video)
+        return self._server.ask(
+            "POST", "/api/locate", lambda answer: [parse_moment(row) for row in answer["moments"]], body
+        )
+
+    def curve(self, query: Query, video: str | os.PathLike[str] | int) -> Curve:
+        """Score a query against every stored frame of one video.
+
+        Raises:
+            RemoteError: As in ``locate``.
+        """
+        path = f"/api/videos/{self._find_video(video)}/curve"
+        if isinstance(query, str):
+            return self._server.ask("GET", f"{path}?{encode_fields({'q': query})}", parse_curve)
+        return self._server.ask("POST", path, parse_curve, encode_query(query))
+
+    def transcript(
+        self, video: str | os.PathLike[str] | int, sources: Sequence[TextSource] | None = None
+    ) -> list[TimedText]:
+        """Return what is said and shown in a video, by time; see ``Engine.transcript``.
+
+        Raises:
+            RemoteError: As in ``locate``; or there is no such source.
+        """
+        path = f"/api/videos/{self._find_video(video)}/transcript"
+        query = "" if sources is None else f"?{urlencode({'sources': list(sources)}, doseq=True)}"
+        return self._server.ask("GET", path + query, lambda answer: [parse_text(row) for row in answer["texts"]])
+
+    def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
+        """Return the searchable videos that match, sorted by first path.
+
+        Raises:
+            RemoteError: The server does not answer.
+        """
+        videos: list[StoredVideo] = []
+        while True:
+            query = encode_fields({"offset": len(videos), "limit": PAGE, **encode_filters(filters)})
+            page = self._server.ask(
+                "GET", f"/api/videos?{query}", lambda page: [parse_video(row) for row in page["videos"]]
+            )
+            videos += page
+            if len(page) < PAGE:
+                return videos
+
+    def video(self, video: int) -> StoredVideo:
+        """Return a searchable video by its id.
+
+        Raises:
+            RemoteError: The server does not answer, or has no such video.
+        """
+        return self._server.ask("GET", f"/api/videos/{video}", parse_video)
+
+    def info(self) -> StoreInfo:
+        """Return statistics of the index.
+
+        Raises:
+            RemoteError: The server does not answer.
+        """
+        return self._server.ask("GET", "/api/index", parse_info)
+
+    def failed(self) -> list[tuple[str, str]]:
+        """Return the paths of files that could not be indexed, with reasons.
+
+        Raises:
+            RemoteError: The server does not answer.
+        """
+        return self._server.ask("GET", "/api/index", parse_failures)
+
+    def _find_video(self, video: str | os.PathLike[str] | int) -> int:
+        """Return a video's id; a relative path is resolved against the current folder, as in ``Engine``."""
+        if isinstance(video, int):
+            return video
+        path = absolute_path(video)
+        video_id = next((each.id for each in self.videos(Filters(folder=path)) if path in each.paths), None)
+        if video_id is None:
+            raise RemoteError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
+        return video_id

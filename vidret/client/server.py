@@ -1,0 +1,107 @@
+"""Requests to a ``vidret serve`` over one HTTP connection."""
+
+import json
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from vidret.errors import VidretError
+
+T = TypeVar("T")
+
+RETRIES = 2  # of a request that a busy server rejected
+
+
+class RemoteError(VidretError):
+    """A request that a server rejected, or could not be reached for.
+
+    The message is the server's, if it has one. ``status`` is the HTTP status, None without a response.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Store the status in addition to the message."""
+        super().__init__(message)
+        self.status = status
+
+
+class Server:
+    """A server and the connection to it, which one thread may use."""
+
+    def __init__(self, url: str, token: str | None, timeout: float) -> None:
+        """Store the address; see ``RemoteEngine``.
+
+        Raises:
+            VidretError: The URL or the token is invalid.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:  # such as an invalid port
+            parts, port = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            raise VidretError(f"url must be like http://127.0.0.1:8000, got {url}")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise VidretError("token must be printable ASCII, got something else")
+        self.url = url.rstrip("/")
+        self._root = parts.path.rstrip("/")
+        self._timeout = timeout
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._connection = connect(parts.hostname, port, timeout=timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def ask(self, method: str, path: str, parse: Callable[[Any], T], body: dict[str, Any] | None = None) -> T:
+        """Send a request and return its parsed answer.
+
+        Raises:
+            RemoteError: There is no valid answer, or the server rejects the request.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        response, content = self._send_with_retries(method, self._root + path, data)
+        status, kind = response.status, response.headers.get_content_type()
+        if status == 401:
+            given = "another" if "Authorization" in self._headers else "none"
+            raise RemoteError(f"{self.url}: token must be the one the server was started with, got {given}", status)
+        try:
+            answer = json.loads(content)
+            if status == 200:
+                return parse(answer)
+            if kind == "application/problem+json":
+                raise RemoteError(str(answer["detail"]), status)
+        except (ValueError, KeyError, TypeError):
+            pass  # raised below
+        raise RemoteError(f"{self.url}: must be a vidret server, got {status} {response.reason}", status)
+
+    def _send_with_retries(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
+        """Send a request; repeat it after the delay that a busy server requests."""
+        for _ in range(RETRIES):
+            response, content = self._send(method, path, body)
+            wait = response.headers.get("Retry-After", "")
+            if response.status != 503 or not wait.isdecimal() or int(wait) > self._timeout:
+                return response, content
+            time.sleep(int(wait))
+        return self._send(method, path, body)
+
+    def _send(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
+        reused = self._connection.sock is not None
+        try:
+            self._connection.request(method, path, body, self._headers)
+            response = self._connection.getresponse()
+            return response, response.read()
+        except TimeoutError:
+            self._connection.close()
+            raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
+        except (OSError, HTTPException) as error:
+            self._connection.close()
+            if reused:  # the server closed the idle connection
+                return self._send(method, path, body)
+            if isinstance(error, HTTPException):
+                raise RemoteError(f"{self.url}: must be a vidret server: {error}") from error
+            raise RemoteError(f"{self.url}: cannot be reached: {error}") from error
