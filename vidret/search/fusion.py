@@ -52,9 +52,9 @@ class FusedSearcher:
 
     def analyse(self, query: str) -> AnalysedQuery:
         """Return a text query with its structure and vectors."""
-        self.update_baseline()
         structure = parse_structure(query)
         negatives = parse_query(query)[1]
+        self.update_baseline()  # after the query is known to be valid, since it may take seconds
         texts = self._searcher.encoder.encode_text([*(clause.text for clause in structure.clauses), *negatives])
         num_clauses = len(structure.clauses)
         return AnalysedQuery(
