@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 export HF_HUB_OFFLINE = 1
+# Else every test process, and each of the many that tests start, would compile vidret and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test browser matrix scale check bench clean
 

@@ -1,10 +1,10 @@
-"""What holds in every test: one thread, no network, no words, checked shapes; and a loud skip without a browser.
+"""What holds in every test: one thread, no network, no words, checked shapes, decoding processes that are reused.
 
-Tests of words ask for them.
+Tests of words ask for words. Without a browser there is a loud skip.
 """
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -21,12 +21,30 @@ PACKAGES = "align data encode evaluate ground index layers metrics present searc
 install_import_hook([f"vidret.{name}" for name in PACKAGES.split(" ")], f"{check.__module__}.{check.__name__}")
 torch.set_num_threads(1)
 
+from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret
+from vidret.video.process import Process  # noqa: E402
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Check shapes, except in the tests marked ``wrong_shapes`` or ``compiles``."""
     config.update("jaxtyping_disable", not {"wrong_shapes", "compiles"}.isdisjoint(item.keywords))
     return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spare_processes() -> Iterator[None]:
+    """Keep decoding processes from test to test; ``fresh_processes`` is for tests of the processes themselves."""
+    with use_processes(SpareProcess):
+        yield
+    SpareProcess.end_spare()
+
+
+@pytest.fixture(scope="module")
+def fresh_processes() -> Iterator[None]:
+    """Start and end decoding processes with their pools, as outside of tests."""
+    with use_processes(Process):
+        yield
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -19,6 +19,8 @@ from vidret.video.probe import probe
 from .conftest import Film
 from .films import write_video
 
+pytestmark = pytest.mark.usefixtures("fresh_processes")
+
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[ImagePool]:

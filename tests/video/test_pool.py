@@ -21,6 +21,8 @@ from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 from .conftest import Film
 from .films import read_numbers, write_video
 
+pytestmark = pytest.mark.usefixtures("fresh_processes")
+
 
 @pytest.fixture
 def pool() -> Iterator[DecodePool]:

@@ -1,0 +1,88 @@
+"""Decoding processes that outlast their pools, because starting one takes longer than the work of most tests."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import vidret.video.image_pool
+import vidret.video.pool
+from vidret.devices import CPU
+from vidret.video import process, wire
+
+MAX_SPARE = 4  # processes, of some 100 MB each
+_ENDS = ("ready", "end", "failed", "image")  # messages after which a process waits for the next request
+_POOLS = (vidret.video.pool, vidret.video.image_pool)
+
+
+class SpareProcess(process.Process):
+    """A decoding process that closing an idle pool keeps for a later one with the same settings and environment.
+
+    It is killed, like any other, if it is busy, if its stream was dropped, or if it has answered many requests.
+    """
+
+    _spare: list[tuple[object, "subprocess.Popen[bytes]", int]] = []  # noqa: RUF012  shared by all
+
+    def __init__(self, memory: int, *, device: str = CPU) -> None:
+        super().__init__(memory, device=device)
+        self._is_idle = self._has_words = False
+        self._settings: object = None
+
+    def ensure_running(self) -> None:
+        """Take a spare process, or start one."""
+        with self._lock:
+            if self._process is None and not self._killed:
+                self._settings = self._read_settings()
+                for entry in [each for each in self._spare if each[0] == self._settings][-1:]:
+                    self._spare.remove(entry)
+                    _, self._process, self.num_files = entry
+        super().ensure_running()
+
+    def send(self, header: wire.Header, payload: bytes = b"") -> None:
+        """Write one message, after which the process is busy."""
+        with self._lock:  # either the pool closes now and keeps the process, or this thread uses it
+            self._is_idle, self._has_words = False, bool(header.get("words"))
+        super().send(header, payload)
+
+    def receive(self, timeout_s: float) -> tuple[wire.Header, memoryview]:
+        """Read one message."""
+        header, payload = super().receive(timeout_s)
+        self._is_idle = header["kind"] in _ENDS or (header["kind"] == "finished" and not self._has_words)
+        return header, payload
+
+    def kill(self) -> None:
+        """Keep the process if it is idle; otherwise kill it."""
+        with self._lock:
+            if self._is_idle and self._process is not None and self._process.poll() is None:
+                self._spare.append((self._settings, self._process, self.num_files))
+                self._process, self._killed = None, True
+        super().kill()
+        self.end_spare(keep=MAX_SPARE)
+
+    def _read_settings(self) -> object:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        return self._memory, self.device, process._PROGRAM, os.getcwd(), environment  # noqa: PTH109  may be gone
+
+    @classmethod
+    def end_spare(cls, keep: int = 0) -> None:
+        """End spare processes, the oldest first."""
+        while len(cls._spare) > keep:
+            _, oldest, _ = cls._spare.pop(0)
+            oldest.kill()
+            oldest.wait()
+            for pipe in (oldest.stdin, oldest.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+@contextmanager
+def use_processes(kind: type[process.Process]) -> Iterator[None]:
+    """Let new pools use this kind of process."""
+    patches: list[Any] = [mock.patch.object(module, "Process", kind) for module in _POOLS]
+    for patch in patches:
+        patch.start()
+    yield
+    for patch in patches:
+        patch.stop()
