@@ -172,6 +172,11 @@ def test_a_decoding_process_and_an_index_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_an_engine_with_the_starter_needs_no_open_clip() -> None:
+    code = "import sys, vidret.engine, vidret.encode.starter; sys.exit('open_clip' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def read_module_graph() -> dict[str, set[str]]:
     """Return which modules of vidret import which, imports inside functions and for type checking included."""
     files = {path.relative_to(ROOT).with_suffix(""): path for path in (ROOT / "vidret").rglob("*.py")}

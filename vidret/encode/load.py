@@ -3,9 +3,7 @@
 import torch
 
 from vidret.devices import choose_device
-from vidret.encode.clip_loading import load_clip
 from vidret.encode.encoder import STARTER, WHOLE, Encoder
-from vidret.encode.starter import StarterEncoder
 from vidret.errors import EncoderError
 
 
@@ -21,6 +19,8 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             ``xpu:N`` or ``mps``.
         precision: ``auto`` (bfloat16 for CLIP where the hardware supports it), ``fp32`` or ``bf16``.
 
+    Each case imports its own libraries: open_clip takes seconds, and much of vidret runs without a model.
+
     Raises:
         DeviceError: There is no such device; raised before anything is loaded.
         EncoderError: The name is unknown, or its weights cannot be downloaded or do not fit.
@@ -31,6 +31,10 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     chosen = torch.device(choose_device(device))
     whole, plain = name.endswith(WHOLE), name.removesuffix(WHOLE)
     if plain == STARTER:
+        from vidret.encode.starter import StarterEncoder
+
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         return StarterEncoder(device=chosen, dtype=dtype, whole=whole)
+    from vidret.encode.clip_loading import load_clip
+
     return load_clip(plain, device=chosen, precision=precision, whole=whole)
