@@ -1,0 +1,109 @@
+"""What a search returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from vidret.types.media import Segment, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What of a video matches a query.
+
+    Attributes:
+        source: Where it was found.
+        start: In seconds.
+        end: In seconds.
+        share: Its share of the score, in 0..1.
+        text: The words; empty for a picture.
+        matches: Start and end of the matching words in ``text``, in characters.
+    """
+
+    source: Source
+    start: float
+    end: float
+    share: float
+    text: str = ""
+    matches: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A video that matches a query.
+
+    Attributes:
+        video: Id of the video.
+        path: Path of its file.
+        segment: Its best segment.
+        time: Time of the best frame in seconds.
+        score: Higher is better.
+        weak: Whether most unrelated queries score as high in this index.
+        copies: Further paths of the same content.
+        why: Score of each level that the score is made of, by name, coarse to fine.
+        evidence: What matches, best first; empty in an index without words.
+    """
+
+    video: int
+    path: str
+    segment: Segment
+    time: float
+    score: float
+    weak: bool = False
+    copies: tuple[str, ...] = field(default=())
+    why: Mapping[str, float] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A span of a video that matches a query.
+
+    Attributes:
+        video: Id of the video.
+        path: Path of its file.
+        start: In seconds; less than ``end``.
+        end: In seconds.
+        score: Higher is better. In an index with words, in standard deviations. Otherwise a probability for ``head``;
+            for ``curve`` it includes the contrast with the surroundings and only orders moments.
+        weak: As in ``Hit``.
+        by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
+        similarity: Mean of the curve inside the span; None for ``head``, and for text in an index with words.
+        evidence: What matches, best first; empty in an index without words.
+    """
+
+    video: int
+    path: str
+    start: float
+    end: float
+    score: float
+    weak: bool = False
+    by: str = "curve"
+    similarity: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """Similarity of a query and every stored frame of one video.
+
+    Attributes:
+        scores: Similarities.
+        times: Times of the frames in seconds.
+        start: Start of the stored part in seconds.
+        end: End of the stored part in seconds.
+        best: Score of the best segment, as in a search.
+        typical: Score that fewer than a quarter of unrelated queries reach in their best video; None for queries
+            that are not text.
+        gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
+    """
+
+    scores: Float[np.ndarray, " frame"]
+    times: Float[np.ndarray, " frame"]
+    start: float
+    end: float
+    best: float
+    typical: float | None = None
+    gaps: tuple[tuple[float, float], ...] = ()
