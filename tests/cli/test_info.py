@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.cli.runner import Runner
 from tests.words import add_words, find_content
+from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
 
 
@@ -14,6 +15,14 @@ def test_info_in_text_and_json(run: Runner, index: Path) -> None:
     assert "bad.mp4" in run("info", "--index", index, "--failed")[1]
     failed = json.loads(run("info", "--index", index, "--failed", "--json")[1])
     assert [Path(row["path"]).name for row in failed] == ["bad.mp4"]
+
+
+def test_info_says_how_films_are_cut(run: Runner, index: Path) -> None:
+    for rule, words in ((FIXED_GRID, "cut at fixed lengths"), (FOLLOW_SHOTS, "cut where shots change")):
+        with Store.open(index, write=True) as store:
+            store.set_meta(SEGMENTS, rule)
+        assert words in " ".join(run("info", "--index", index)[1].split())
+        assert json.loads(run("info", "--index", index, "--json")[1])["segment_rule"] == rule
 
 
 def test_damaged_features_are_found_and_repaired(run: Runner, index: Path, films: Path) -> None:

@@ -129,12 +129,12 @@ def explain_no_moments(weak_moments: "Sequence[Moment]") -> None:
 def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = ()) -> None:
     """Print the contents of an index as numbers; ``words`` are the counts of its timed texts by source."""
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
-    rule = {"shots": "they follow the shots", "grid": "of fixed length"}[info.segment_rule]
     rows = [
         ("index", info.path),
         ("files", files),
         ("videos", f"{info.videos}, {info.complete_videos} complete; {info.seconds / 3600:.2f} hours"),
-        ("segments", f"{info.segments}, {info.searchable} searchable; {info.frames} frames; {rule}"),
+        ("segments", f"{info.segments}, {info.searchable} searchable; {info.frames} frames"),
+        ("cut", {"shots": "where shots change", "grid": "at fixed lengths"}.get(info.segment_rule, info.segment_rule)),
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
         ("vectors", describe_vectors(info)),

@@ -15,7 +15,7 @@ from typing import Any
 from vidret.errors import StoreError
 from vidret.store.database import Database
 from vidret.store.matching import LIVE_VIDEOS, MATCHING, filter_values, ids_to_json
-from vidret.store.records import FileRecord, FileState, StoredVideo, VideoRecord
+from vidret.store.records import FOLLOW_SHOTS, SEGMENTS, FileRecord, FileState, StoredVideo, VideoRecord
 from vidret.store.schema import (
     COLUMNS,
     FORMAT,
@@ -31,6 +31,7 @@ from vidret.types import ALL_VIDEOS, NO_TIME, Filters
 logger = logging.getLogger(__name__)
 
 FILE = COLUMNS["files"]
+MARK_SHOTS = f"json_set(facts, '$.{SEGMENTS}', '{FOLLOW_SHOTS}')"  # in the facts of an open-ended video
 
 
 class Catalog:
@@ -235,12 +236,13 @@ class Catalog:
             video_id, planned, complete, intact = rows[0] if rows else (0, 0, 0, 0)
             if intact and (planned == num_segments or num_segments is None):
                 if num_segments is None and planned and not complete:
-                    self.run("UPDATE videos SET num_segments = 0 WHERE id = ?", video_id)
+                    self.run(f"UPDATE videos SET num_segments = 0, facts = {MARK_SHOTS} WHERE id = ?", video_id)
                     self._tables.update_checksums("videos", "id = ?", video_id)
                 return int(video_id)
             if rows:
                 self.run("DELETE FROM segments WHERE video = ?", video_id)
                 self._tables.increment_generation()
+            facts = facts if num_segments else {**facts, SEGMENTS: FOLLOW_SHOTS}
             values = (fingerprint, duration, json.dumps(facts), num_segments or 0)
             video_id = self.value(
                 "INSERT INTO videos (fingerprint, duration, facts, num_segments) VALUES (?, ?, ?, ?)"

@@ -59,6 +59,11 @@ class VideoRecord:
         return not self.num_segments and not self.complete
 
     @property
+    def follows_shots(self) -> bool:
+        """Whether its shots are known: its segments were cut in one pass, without a planned number."""
+        return self.facts.get(SEGMENTS) == FOLLOW_SHOTS
+
+    @property
     def start(self) -> float:
         """Time of the first frame in seconds, on a player's clock; 0 in an older index, which does not store it."""
         start = self.facts.get("start")
@@ -88,7 +93,7 @@ class StoredVideo:
 class NewSegment:
     """A segment to store: its video, its index ``number`` there, and its ``start`` and ``end`` in seconds.
 
-    ``shots`` are the shot changes that begin in it; one at its very start belongs to it, one at its end does not.
+    ``shots`` are the shot changes in it, and those close to its ends that were found with it.
     """
 
     video: int

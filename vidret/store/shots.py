@@ -1,7 +1,7 @@
 """The table of shot changes: one row for each segment that has some, written and deleted with the segment."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,12 +31,12 @@ class ShotChanges:
     def of_video(self, video: int) -> list[ShotChange]:
         """Return the shot changes of the stored part of a video, in time order; none from an index made without them.
 
-        A damaged row is skipped with one warning.
+        One that two segments have, because a run was stopped between them, is returned once. A damaged row is skipped
+        with one warning.
         """
         rows = self._read("segment IN (SELECT id FROM segments WHERE video = ?)", int(video))
         kept = self._tables.drop_damaged("shots", rows)
-        shots = [shot for _, changes, _ in kept for shot in _unpack(changes)]
-        return sorted(shots, key=lambda shot: (shot.start, shot.end))
+        return _sort({shot for _, changes, _ in kept for shot in _unpack(changes)})
 
     def of_segments(self, ids: Sequence[int] | Ids) -> list[tuple[ShotChange, ...]]:
         """Return the shot changes of segments, in the order of ``ids``.
@@ -62,21 +62,22 @@ class ShotChanges:
         return rows
 
 
-def check_shots(shots: Sequence[ShotChange], start: float, end: float) -> tuple[ShotChange, ...]:
-    """Return the shot changes of a segment from ``start`` to ``end`` as they are stored, in time order.
+def check_shots(shots: Sequence[ShotChange]) -> tuple[ShotChange, ...]:
+    """Return the shot changes of a segment as they are stored, in time order.
 
     Raises:
-        StoreError: A shot change is invalid, or lies outside the segment.
+        StoreError: A shot change is invalid.
     """
     for shot in shots:
         if shot.kind not in SHOT_KINDS:
             raise StoreError(f"kind must be one of {', '.join(SHOT_KINDS)}, got {shot.kind!r}")
         if not (np.isfinite([shot.start, shot.end]).all() and shot.start <= shot.end):
             raise StoreError(f"times of a shot change must be finite and ascending, got {shot.start} and {shot.end}")
-        if shot.start > end or shot.end < start:
-            raise StoreError(f"a shot change must be in its segment, {start}..{end}, got {shot.start}..{shot.end}")
-    checked = [ShotChange(float(shot.start), float(shot.end), shot.kind) for shot in shots]
-    return tuple(sorted(checked, key=lambda shot: (shot.start, shot.end)))
+    return tuple(_sort({ShotChange(float(shot.start), float(shot.end), shot.kind) for shot in shots}))
+
+
+def _sort(shots: Iterable[ShotChange]) -> list[ShotChange]:
+    return sorted(shots, key=lambda shot: (shot.start, shot.end, shot.kind))
 
 
 def _unpack(changes: str) -> tuple[ShotChange, ...]:

@@ -183,5 +183,5 @@ def _check_segment(new: NewSegment, video: VideoRecord, dim: int) -> CheckedSegm
         frames=frames,
         tokens=np.frombuffer(new.tokens, np.uint8).reshape(-1, 1),
         times=times,
-        shots=check_shots(new.shots, new.start, new.end),
+        shots=check_shots(new.shots),
     )
