@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import parse_memory
+from vidret.cli.inputs import parse_memory, parse_names
 from vidret.cli.opening import open_engine
 from vidret.cli.options import (
     ADVANCED,
@@ -256,11 +256,7 @@ def parse_words(
             print_message(f"No words (speech, on-screen text, subtitles) are read: {reason}.")
             return False
     elif text not in ("auto", "on"):
-        sources = tuple(source for source in TEXT_SOURCES if source in text.split(","))
-        if not sources or len(sources) < len(text.split(",")):
-            raise typer.BadParameter(
-                f"must be auto, on, off or some of {', '.join(TEXT_SOURCES)}, got {text}", param_hint="--words"
-            )
+        sources = parse_names(text, TEXT_SOURCES, option="--words", rule="must be auto, on, off or some of")
         options = replace(options, sources=sources)
     if on_ray:
         raise typer.BadParameter(f"must be off with the ray runner, got {text}", param_hint="--words")

@@ -4,10 +4,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -18,22 +18,33 @@ from vidret.types import Filters
 if TYPE_CHECKING:
     from vidret.types import Picture, Source
 
+Name = TypeVar("Name", bound=str)
+
 
 def read_sources(names: str | None) -> "tuple[Source, ...] | None":
-    """Return the sources in a list such as ``speech,screen``, None for all.
+    """Return the sources that ``--in`` lists, None for all.
 
     Raises:
         typer.BadParameter: A name is unknown.
     """
     from vidret.types import SOURCES
 
-    if names is None:
-        return None
-    chosen = [name.strip() for name in names.split(",")]
+    return None if names is None else parse_names(names, SOURCES, option="--in")
+
+
+def parse_names(
+    text: str, allowed: Sequence[Name], *, option: str, rule: str = "must list some of"
+) -> tuple[Name, ...]:
+    """Return the names in a list such as ``speech,screen``, in the order in which they are allowed.
+
+    Raises:
+        typer.BadParameter: A name is not allowed; the message has the rule, the allowed names and the wrong one.
+    """
+    chosen = [name.strip() for name in text.split(",")]
     for name in chosen:
-        if name not in SOURCES:
-            raise typer.BadParameter(f"must list some of {', '.join(SOURCES)}, got {name!r}", param_hint="--in")
-    return tuple(source for source in SOURCES if source in chosen)
+        if name not in allowed:
+            raise typer.BadParameter(f"{rule} {', '.join(allowed)}, got {name!r}", param_hint=option)
+    return tuple(name for name in allowed if name in chosen)
 
 
 def read_filters(

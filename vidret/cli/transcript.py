@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.inputs import parse_names
 from vidret.cli.opening import is_on_command_line, open_engine_or_client
 from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, ServerOption, TokenOption
 from vidret.errors import VidretError
@@ -45,7 +46,7 @@ def transcript_command(
     """Print the words of a video with their times: what is said and shown in it."""
     if form not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
-    sources = None if source is None else read_text_sources(source)
+    sources = None if source is None else parse_names(source, TEXT_SOURCES, option="--source")
     if server is None and not is_on_command_line(context, "token"):
         texts = read_local(index, video, sources)
     else:
@@ -55,18 +56,6 @@ def transcript_command(
     sys.stdout.flush()
     sys.stdout.buffer.write(to_transcript(texts, form).encode())
     sys.stdout.buffer.flush()
-
-
-def read_text_sources(names: str) -> list[TextSource]:
-    """Return the sources that a comma-separated list names.
-
-    Raises:
-        typer.BadParameter: There is no such source.
-    """
-    sources = [source for name in names.split(",") for source in TEXT_SOURCES if source == name.strip()]
-    if len(sources) != len(names.split(",")):
-        raise typer.BadParameter(f"must be of {', '.join(TEXT_SOURCES)}, got {names}", param_hint="--source")
-    return sources
 
 
 def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) -> "list[TimedText]":
