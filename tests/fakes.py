@@ -152,6 +152,13 @@ def write_mosaic(path: Path, duration_s: int, seed: int) -> Path:
     return path
 
 
+def write_mosaics(folder: Path, durations_s: Sequence[int]) -> Path:
+    """Write films of mosaics, named ``0.mp4`` and so on, of which none shows what another does."""
+    for seed, duration_s in enumerate(durations_s):
+        write_mosaic(folder / f"{seed}.mp4", duration_s, seed)
+    return folder
+
+
 def read_film(path: Path, encoder: Encoder) -> list[Frames]:
     """Return the frames of a film's segments, decoded without an index."""
     sampling = encoder.sampling

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic
+from tests.fakes import ColourEncoder, PatchEncoder, read_film, write_film, write_mosaic, write_mosaics
 from tests.grounded import make_encoder, write_head, write_numbers
 from tests.rankers import convert_golden, make_published_weights, make_ranker, score_directly
 from vidret.align.files import save_aligner
@@ -306,16 +306,13 @@ def test_any_file_name_can_be_indexed_and_found(library: Path, tmp_path: Path) -
 
 # Reranking
 
-SECONDS = (3, 6, 15, 9)  # of films, of which none shows what another does
+DURATIONS_S = (3, 6, 15, 9)
 QUERIES = ("a dog", "two men ride red bicycles along the river", "cartoon")
 
 
 @pytest.fixture(scope="module")
 def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    films = tmp_path_factory.mktemp("mosaics")
-    for seed, seconds in enumerate(SECONDS):
-        write_mosaic(films / f"{seed}.mp4", seconds, seed)
-    return films
+    return write_mosaics(tmp_path_factory.mktemp("mosaics"), DURATIONS_S)
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +394,7 @@ def test_results_are_reproducible(patched: Path, mosaics: Path, tmp_path: Path) 
     engines = [Engine(index, PatchEncoder()) for index in (patched, patched, tmp_path / "other")]
     for query in QUERIES:
         hits, again, other = (engine.search(query) for engine in engines)
-        assert len(hits) == len(SECONDS)
+        assert len(hits) == len(DURATIONS_S)
         assert summarise(hits) == summarise(again) == summarise(engines[0].search(query))
         assert_same_hits(hits, other)
         assert_same_hits(hits[:2], engines[0].search(query, 2, candidates=9))
@@ -454,7 +451,7 @@ def test_results_stay_correct_while_another_process_indexes(patched: Path, mosai
         assert writer.returncode == 0
         assert len(sizes) > 1, "the index grew during the searches"
         assert engine.info().searchable == 10 + 3 * 3
-        assert len(engine.search("a dog", 100)) == len(SECONDS) + 3
+        assert len(engine.search("a dog", 100)) == len(DURATIONS_S) + 3
 
 
 # Wrong use of rerankers

@@ -5,17 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import PatchEncoder, write_mosaic
+from tests.fakes import PatchEncoder, write_mosaics
 from vidret.engine import Engine
 
 
 @pytest.fixture(scope="session")
 def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of three films, which must not be changed."""
-    folder = tmp_path_factory.mktemp("mosaics")
-    for seed, duration_s in enumerate((3, 6, 9)):
-        write_mosaic(folder / f"{seed}.mp4", duration_s, seed)
-    return folder
+    return write_mosaics(tmp_path_factory.mktemp("mosaics"), (3, 6, 9))
 
 
 @pytest.fixture(scope="session")

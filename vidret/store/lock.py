@@ -5,7 +5,6 @@ import os
 import threading
 import weakref
 from pathlib import Path
-from types import TracebackType
 
 from vidret.errors import StoreError
 
@@ -67,9 +66,7 @@ class WriteAccess:
         self.check()
         self._thread_lock.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._thread_lock.release()
 
     def release(self) -> None:

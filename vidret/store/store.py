@@ -6,7 +6,6 @@ derived from both. A writer can be killed at any time: the next one continues af
 
 import os
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -158,9 +157,7 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __len__(self) -> int:
