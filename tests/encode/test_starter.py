@@ -16,19 +16,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vidret.encode import starter
+from vidret.encode.efficientnet import RELU6, load_classifier
 from vidret.encode.encoder import check_encoder
 from vidret.encode.load import load_encoder
 from vidret.encode.starter import (
     CLASS_TEXTS,
     CLASSIFIER,
-    RELU6,
     SENTENCES,
     SHA256,
     StarterEncoder,
     clipped_normal,
     find_weights,
-    fold_norms,
-    load_classifier,
     make_standardiser,
 )
 from vidret.errors import EncoderError, MissingExtraError
@@ -135,17 +133,6 @@ def test_logits_are_standardised_as_in_loops(classifier: Any) -> None:
     with torch.no_grad():
         expected = naive_standardised(small(pooled).double().numpy(), small, moments)
         np.testing.assert_allclose(make_standardiser(model)(pooled).numpy(), expected, atol=1e-4)
-
-
-@torch.no_grad()
-def test_folding_keeps_the_output(classifier: Any) -> None:
-    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    before = classifier.forward_features(images)
-    folded = load_classifier(find_weights(*CLASSIFIER))
-    fold_norms(folded)
-    assert not any(isinstance(child, nn.BatchNorm2d) for child in folded.modules())
-    after = folded.forward_features(images)
-    assert (after - before).abs().max() < 1e-4 * before.abs().max()
 
 
 @torch.no_grad()
@@ -256,7 +243,7 @@ def test_bfloat16_is_close_to_float32(encoder: StarterEncoder) -> None:
     frames = sample(2)
     (exact,), (near,) = encoder.encode_frames([frames]), rough.encode_frames([frames])
     assert near.frames.dtype == np.float32
-    assert (exact.frames * near.frames).sum(-1).min() > 0.9
+    assert (exact.frames * near.frames).sum(-1).min() > 0.995
 
 
 @pytest.mark.parametrize("package", [CLASSIFIER, SENTENCES])
@@ -275,13 +262,6 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_missing_file_is_reported() -> None:
     with pytest.raises(EncoderError, match=r"gone\.pth: cannot be read: No such file"):
         find_weights(CLASSIFIER[0], "models/gone.pth")
-
-
-def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
-    path = tmp_path / "other.pth"
-    torch.save({"weight": torch.zeros(1)}, path)
-    with pytest.raises(EncoderError, match=r"must hold \d+ tensors, got 1"):
-        load_classifier(path)
 
 
 def build_starter() -> ModuleType:
