@@ -27,6 +27,7 @@ from vidret.search.preparation import calibrate_index, prepare_videos, save_base
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker
 from vidret.store.lookup import look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
+from vidret.store.shot_list import read_shots
 from vidret.store.store import Store
 from vidret.store.text_upkeep import read_transcript
 from vidret.store.vectors import choose_search_device
@@ -40,6 +41,7 @@ from vidret.types import (
     Moment,
     Query,
     SearchOptions,
+    Shot,
     Source,
     TextSource,
     TimedText,
@@ -428,6 +430,14 @@ class Engine:
             VidretError: The index does not have the video, or there is no such source.
         """
         return read_transcript(self._index.store, look_up_video(self._index.store, video), sources)
+
+    def shots(self, video: str | os.PathLike[str] | int) -> list[Shot]:
+        """Return the shots of a video, as far as it is indexed, by time; empty if it was indexed without shots.
+
+        Raises:
+            VidretError: The index does not have the video.
+        """
+        return read_shots(self._index.store, look_up_video(self._index.store, video))
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path."""

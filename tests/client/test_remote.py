@@ -22,6 +22,7 @@ from PIL import Image
 
 import vidret
 from tests.fakes import ColourEncoder, write_film
+from tests.followed import follow_shots
 from tests.served import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
 from tests.words import add_words, find_content
 from vidret.client import RemoteEngine, RemoteError
@@ -31,7 +32,7 @@ from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 from vidret.store.records import StoredVideo, StoreInfo
-from vidret.types import Filters, Hit, Moment, Query, Segment, TimedText
+from vidret.types import Filters, Hit, Moment, Query, Segment, Shot, ShotChange, TimedText
 
 INFO = StoreInfo("/index", 1, "starter", "f1", 3, 9, {"done": 2, "failed": 1}, 2, 2, 8, 8, 96, 0, 90.0, 12345, "flat")
 
@@ -161,6 +162,7 @@ METHODS: list[Callable[[RemoteEngine], object]] = [
     lambda remote: remote.videos(),
     lambda remote: remote.video(7),
     lambda remote: remote.transcript(7),
+    lambda remote: remote.shots(7),
     lambda remote: remote.info(),
     lambda remote: remote.failed(),
 ]
@@ -384,6 +386,13 @@ def test_local_and_remote_transcripts_are_equal(near: Engine, far: RemoteEngine,
     assert far.transcript(path, ["screen"]) == near.transcript(path, ["screen"]) == []
 
 
+def test_local_and_remote_shots_are_equal(near: Engine, far: RemoteEngine, index: Path) -> None:
+    path = index.parent / "films" / "blue.mp4"
+    assert (near.shots(path), far.shots(path)) == ([], []), "indexed without shots"
+    follow_shots(index, path, [ShotChange(1.0, 1.5, "fade")], duration_s=3.0)
+    assert near.shots(path) == far.shots(path) == [Shot(0.0, 1.0, None), Shot(1.5, 3.0, "fade")]
+
+
 def test_real_server_reports_invalid_requests(index: Path) -> None:
     with serve_index(index, token="secret-token") as url, RemoteEngine(url, "secret-token") as remote:
         for request, message, status in (
@@ -393,6 +402,7 @@ def test_real_server_reports_invalid_requests(index: Path) -> None:
             (lambda: remote.search("red", filters=Filters(min_seconds=-1.0)), "min_seconds: ", 422),
             (lambda: remote.search("caf\udce9"), "", 422),
             (lambda: remote.video(99), "video must be one of this index, got 99", 404),
+            (lambda: remote.shots(99), "video must be one of this index, got 99", 404),
             (lambda: remote.transcript(99), "video must be one of this index, got 99", 404),
             (lambda: remote.transcript(1, ["smell"]), "sources.0: ", 422),  # type: ignore[list-item]
             (lambda: remote.curve("red", 99), "video must be one of this index, got 99", 404),

@@ -7,8 +7,18 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from vidret.present.drawing import fit_text
-from vidret.present.sheet import LINE, TILE, describe_words, draw_sheet, tiles_of_hits, tiles_of_moments
-from vidret.types import Evidence, Hit, Moment, Segment
+from vidret.present.sheet import (
+    LINE,
+    MAX_SHOTS,
+    TILE,
+    describe_words,
+    draw_sheet,
+    draw_tiles,
+    tiles_of_hits,
+    tiles_of_moments,
+    tiles_of_shots,
+)
+from vidret.types import Evidence, Hit, Moment, Segment, Shot
 
 
 @pytest.mark.parametrize("width", [0, 3, 10, 11, 40, 150, 320, 1100])
@@ -32,6 +42,27 @@ def test_long_names_are_cut_to_their_tile(tmp_path: Path) -> None:
         pixels = sheet.convert("L")
     right = pixels.crop((8 + TILE[0] + 1, 60, pixels.width, pixels.height))
     assert right.getextrema() == (250, 250), "nothing is written beyond the tile"
+
+
+def test_frames_that_cannot_be_read_leave_a_reason_each(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("no video")
+    shots = [Shot(0.0, 1.0, None), Shot(1.0, 4.0, "cut")]
+    hit = Hit(1, str(tmp_path / "gone.mp4"), Segment(1, 0, 0.0, 1.0), 0.5, 0.25)
+    tiles = [*tiles_of_shots(str(tmp_path / "bad.mp4"), shots), *tiles_of_hits([hit])]
+    assert [(tile.time, tile.title) for tile in tiles[:2]] == [(0.5, "1."), (2.5, "2. cut")]
+    images = list(draw_tiles(tiles))
+    assert len(images) == 3
+    assert all(image.size == TILE and np.asarray(image.convert("L")).min() < 150 for image in images)
+
+
+def test_storyboard_has_the_longest_shots_in_time_order() -> None:
+    shots = [Shot(10.0 * n, 10.0 * n + 1 + (7 * n) % (MAX_SHOTS + 2), "cut") for n in range(MAX_SHOTS + 2)]
+    tiles = tiles_of_shots("/films/a.mp4", shots)
+    assert len(tiles) == MAX_SHOTS
+    numbers = [int(tile.title.split(".")[0]) for tile in tiles]
+    assert numbers == sorted(numbers)
+    left_out = [shot.end - shot.start for n, shot in enumerate(shots, start=1) if n not in numbers]
+    assert sorted(left_out) == [1.0, 2.0]
 
 
 PICTURE = Evidence(source="picture", start=2.0, end=2.0, share=0.6)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from tests.followed import follow_shots
 from tests.serve.conftest import BLUE, Serve, find_id
 from tests.words import add_words, find_content
 from vidret.engine import Engine
+from vidret.types import ShotChange
 
 
 def test_videos_are_listed_in_pages(client: TestClient, library: Path) -> None:
@@ -48,7 +50,7 @@ def test_copies_and_missing_files_are_reported(serve: Serve, own_engine: Engine)
 
 @pytest.mark.parametrize("video_id", ["99", "0", str(2**63 - 1)])
 def test_unknown_ids_are_not_found(client: TestClient, video_id: str) -> None:
-    for path in ("", "/stream", "/transcript", "/curve?q=red"):
+    for path in ("", "/stream", "/transcript", "/shots", "/curve?q=red"):
         answer = client.get(f"/api/videos/{video_id}{path}")
         assert (answer.status_code, answer.json()["detail"]) == (
             404,
@@ -110,3 +112,13 @@ def test_a_transcript_is_the_engines(client: TestClient, engine: Engine) -> None
     chosen = client.get(f"/api/videos/{video_id}/transcript", params={"sources": ["screen", "subtitles"]}).json()
     assert [row["text"] for row in chosen["texts"]] == ["EXIT"]
     assert client.get(f"/api/videos/{video_id}/transcript?sources=smell").status_code == 422
+
+
+def test_shots_are_the_engines(serve: Serve, own_engine: Engine) -> None:
+    client, video_id = serve(own_engine), find_id(own_engine, "blue.mp4")
+    assert client.get(f"/api/videos/{video_id}/shots").json() == {"shots": []}
+    path = Path(own_engine.video(video_id).paths[0])
+    video_id = follow_shots(own_engine.path, path, [ShotChange(1.0, 1.0, "cut")], duration_s=3.0)
+    rows = client.get(f"/api/videos/{video_id}/shots").json()["shots"]
+    assert rows == [asdict(shot) for shot in own_engine.shots(video_id)]
+    assert [row["begins_with"] for row in rows] == [None, "cut"]

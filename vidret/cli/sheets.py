@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidret.errors import VidretError
-from vidret.present.terminal import print_message
+from vidret.present.terminal import console, print_message
+from vidret.text import file_name
 
 if TYPE_CHECKING:
     from vidret.present.sheet import Tile
-    from vidret.types import Hit, Moment
+    from vidret.types import Hit, Moment, Shot
 
 
 def write_hit_sheet(hits: "Sequence[Hit]", heading: str, out: Path) -> None:
@@ -34,7 +35,21 @@ def write_moment_sheet(moments: "Sequence[Moment]", heading: str, out: Path) -> 
     _write_sheet(tiles_of_moments(moments), heading, out)
 
 
-def _write_sheet(tiles: "list[Tile]", heading: str, out: Path) -> None:
+def write_shot_sheet(path: str, shots: "Sequence[Shot]", out: Path) -> None:
+    """Write a storyboard with the middle frame of each shot of a video, and print its path to stderr.
+
+    Raises:
+        VidretError: ``out`` cannot be written.
+    """
+    from vidret.present.sheet import MAX_SHOTS, tiles_of_shots
+
+    if len(shots) > MAX_SHOTS:
+        print_message(f"the storyboard shows the {MAX_SHOTS} longest of {len(shots)} shots")
+    with console.status("drawing the storyboard"):
+        _write_sheet(tiles_of_shots(path, shots), f"{file_name(path)}: {len(shots)} shots", out, kind="storyboard")
+
+
+def _write_sheet(tiles: "list[Tile]", heading: str, out: Path, *, kind: str = "contact sheet") -> None:
     """Write a contact sheet; without results no file is written."""
     from vidret.present.sheet import draw_sheet
 
@@ -46,4 +61,4 @@ def _write_sheet(tiles: "list[Tile]", heading: str, out: Path) -> None:
         draw_sheet(tiles, heading, out)
     except (OSError, ValueError) as error:
         raise VidretError(f"{out}: cannot be written: {error}") from error
-    print_message(f"contact sheet: {out}")
+    print_message(f"{kind}: {out}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
-from vidret.types import Curve, Evidence, Filters, Hit, Moment, Query, Segment, TimedText
+from vidret.types import Curve, Evidence, Filters, Hit, Moment, Query, Segment, Shot, TimedText
 
 LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
 FACTS = {"width": "width", "height": "height", "average_rate": "fps"}  # names in the store and in the HTTP API
@@ -71,6 +71,11 @@ def parse_moment(row: dict[str, Any]) -> Moment:
 
 def _parse_evidence(rows: list[dict[str, Any]]) -> tuple[Evidence, ...]:
     return tuple(Evidence(**row | {"matches": tuple((start, end) for start, end in row["matches"])}) for row in rows)
+
+
+def parse_shot(row: dict[str, Any]) -> Shot:
+    """Return a shot."""
+    return Shot(row["start"], row["end"], row["begins_with"])
 
 
 def parse_text(row: dict[str, Any]) -> TimedText:

@@ -17,13 +17,14 @@ from vidret.client.messages import (
     parse_hit,
     parse_info,
     parse_moment,
+    parse_shot,
     parse_text,
     parse_video,
 )
 from vidret.client.server import RemoteError, Server
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
-from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Source, TextSource, TimedText
+from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Shot, Source, TextSource, TimedText
 
 PAGE = 500  # videos per request
 
@@ -126,6 +127,15 @@ class RemoteEngine:
         path = f"/api/videos/{self._find_video(video)}/transcript"
         query = "" if sources is None else f"?{urlencode({'sources': list(sources)}, doseq=True)}"
         return self._server.ask("GET", path + query, lambda answer: [parse_text(row) for row in answer["texts"]])
+
+    def shots(self, video: str | os.PathLike[str] | int) -> list[Shot]:
+        """Return the shots of a video by time; see ``Engine.shots``.
+
+        Raises:
+            RemoteError: As in ``locate``.
+        """
+        path = f"/api/videos/{self._find_video(video)}/shots"
+        return self._server.ask("GET", path, lambda answer: [parse_shot(row) for row in answer["shots"]])
 
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path.

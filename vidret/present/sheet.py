@@ -1,7 +1,8 @@
 """Contact sheets: one image that shows the frames of several results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from vidret.errors import DecodeError
 from vidret.present.drawing import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES
 from vidret.text import file_name, format_time, sanitize
-from vidret.types import Evidence, Hit, Moment
-from vidret.video.decode import read_frames
+from vidret.types import Evidence, Hit, Moment, Shot
+from vidret.video.decode import open_reader
+from vidret.video.probe import probe
+from vidret.video.reader import Reader
+from vidret.video.sampling import nearest
 
 TILE = (320, 180)  # width and height in pixels
 LINE = 18
@@ -21,6 +25,7 @@ COLUMNS = 4
 TILE_PAPER = (222, 222, 220)
 LEAD = 25  # characters of words before the first match
 MAX_WORDS = 100  # characters, more than fit
+MAX_SHOTS = 240  # of a storyboard: sixty rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,20 @@ def tiles_of_moments(moments: Sequence[Moment]) -> list[Tile]:
     return tiles
 
 
+def tiles_of_shots(path: str, shots: Sequence[Shot]) -> list[Tile]:
+    """Return one tile per shot, its middle frame; of more than ``MAX_SHOTS``, the longest in time order."""
+    longest = sorted(range(len(shots)), key=lambda index: shots[index].start - shots[index].end)[:MAX_SHOTS]
+    return [
+        Tile(
+            path,
+            (shot.start + shot.end) / 2,
+            f"{index + 1}. {shot.begins_with or ''}".rstrip(),
+            f"{format_time(shot.start)} to {format_time(shot.end)}   {shot.end - shot.start:.1f} s",
+        )
+        for index, shot in ((index, shots[index]) for index in sorted(longest))
+    ]
+
+
 def describe_score(moment: Moment) -> str:
     """Return the similarity of a moment of the curve, or the score of a moment of a head."""
     return f"score {moment.score:.3f}" if moment.similarity is None else f"similarity {moment.similarity:.3f}"
@@ -97,25 +116,41 @@ def draw_sheet(tiles: Sequence[Tile], heading: str, out: str | Path) -> None:
     pen = ImageDraw.Draw(sheet)
     bold, small = ImageFont.load_default(17), ImageFont.load_default(13)
     pen.text((GAP, GAP), fit_text(pen, sanitize(heading), bold, size[0] - 2 * GAP), INK, bold)
-    for index, tile in enumerate(tiles):
+    for index, (tile, image) in enumerate(zip(tiles, draw_tiles(tiles), strict=True)):
         left = GAP + (index % COLUMNS) * (TILE[0] + GAP)
         top = 2 * LINE + GAP + (index // COLUMNS) * cell_height
-        sheet.paste(draw_tile(tile), (left, top))
+        sheet.paste(image, (left, top))
         pen.text((left, top + TILE[1] + 2), fit_text(pen, sanitize(tile.title), small, TILE[0]), INK, small)
         pen.text((left, top + TILE[1] + 2 + LINE), sanitize(tile.line), FAINT, small)
         pen.text((left, top + TILE[1] + 2 + 2 * LINE), fit_text(pen, sanitize(tile.words), small, TILE[0]), INK, small)
     sheet.save(out)
 
 
-def draw_tile(tile: Tile) -> Image.Image:
-    """Read the frame of a tile and scale it to the size of a tile."""
-    image = Image.new("RGB", TILE, TILE_PAPER)
-    try:
-        frames = read_frames(tile.path, times=np.array([tile.time]))
-    except DecodeError as error:
-        ImageDraw.Draw(image).text((GAP, GAP), sanitize(error.reason), FAINT, ImageFont.load_default(13))
-        return image
-    frame = Image.fromarray(np.asarray(frames.pixels[0]))
+def draw_tiles(tiles: Iterable[Tile]) -> Iterator[Image.Image]:
+    """Yield the frame of each tile, scaled to its size; a file is opened once for all tiles of it that follow."""
+    for path, group in groupby(tiles, key=lambda tile: tile.path):
+        own, images = list(group), list[Image.Image]()
+        try:
+            info = probe(path)
+            with open_reader(info) as reader:
+                for index in nearest(info.times, np.array([tile.time for tile in own])).tolist():
+                    images.append(_draw_frame(reader, index))
+        except DecodeError as error:
+            images += [_draw_reason(error.reason)] * (len(own) - len(images))
+        yield from images
+
+
+def _draw_frame(reader: Reader, index: int) -> Image.Image:
+    frames = reader.read([index])
+    if not len(frames):
+        return _draw_reason("no frame could be decoded")
+    image, frame = Image.new("RGB", TILE, TILE_PAPER), Image.fromarray(np.asarray(frames.pixels[0]))
     frame.thumbnail(TILE)
     image.paste(frame, ((TILE[0] - frame.width) // 2, (TILE[1] - frame.height) // 2))
+    return image
+
+
+def _draw_reason(reason: str) -> Image.Image:
+    image = Image.new("RGB", TILE, TILE_PAPER)
+    ImageDraw.Draw(image).text((GAP, GAP), sanitize(reason), FAINT, ImageFont.load_default(13))
     return image

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vidret.serve.fields import MAX_ID, Count, Date, Id, QueryText, Seconds
 from vidret.store.records import StoreInfo
-from vidret.types import Filters, Source, TextSource
+from vidret.types import Filters, ShotKind, Source, TextSource
 
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
 
@@ -211,6 +211,20 @@ class TranscriptAnswer(BaseModel):
     """The words of a video, by time."""
 
     texts: list[TextRow]
+
+
+class ShotRow(BaseModel):
+    """A stretch of a video between two changes of shot; gradual changes belong to neither shot."""
+
+    start: float = Field(examples=[12.48])
+    end: float = Field(examples=[15.0])
+    begins_with: ShotKind | None = Field(description="null for a shot that begins with the video.", examples=["cut"])
+
+
+class ShotsAnswer(BaseModel):
+    """The shots of a video, by time."""
+
+    shots: list[ShotRow]
 
 
 class IndexRequest(BaseModel):

@@ -15,6 +15,8 @@ from vidret.serve.rows import find_video, moment_row, video_row
 from vidret.serve.schemas import (
     CurveAnswer,
     ImageRequest,
+    ShotRow,
+    ShotsAnswer,
     TextRow,
     TranscriptAnswer,
     VideoRow,
@@ -54,6 +56,12 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
         """Return what is said and shown in a video, by time."""
         texts = engine.transcript(find_video(engine, video_id).id, sources)
         return TranscriptAnswer(texts=[TextRow(**dataclasses.asdict(text)) for text in texts])
+
+    @router.get("/{id}/shots", responses=refusals(404))
+    def read_shots(video_id: VideoId) -> ShotsAnswer:
+        """Return the shots of a video by time; none if it was indexed without shots."""
+        shots = engine.shots(find_video(engine, video_id).id)
+        return ShotsAnswer(shots=[ShotRow(**dataclasses.asdict(shot)) for shot in shots])
 
     @router.get("/{id}/curve", responses=refusals(404))
     async def score_text(

@@ -96,6 +96,21 @@ class ShotChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Shot:
+    """A stretch of a video between two shot changes; gradual changes belong to neither shot.
+
+    Attributes:
+        start: In seconds.
+        end: In seconds.
+        begins_with: The change that it begins with; None for a shot that begins with the video.
+    """
+
+    start: float
+    end: float
+    begins_with: ShotKind | None
+
+
+@dataclass(frozen=True, slots=True)
 class TimedText:
     """Words that are said or shown in a video.
 
