@@ -45,8 +45,9 @@ def write_shot_sheet(path: str, shots: "Sequence[Shot]", out: Path) -> None:
 
     if len(shots) > MAX_SHOTS:
         print_message(f"the storyboard shows the {MAX_SHOTS} longest of {len(shots)} shots")
+    heading = f"{file_name(path)}: {len(shots)} shot{'' if len(shots) == 1 else 's'}"
     with console.status("drawing the storyboard"):
-        _write_sheet(tiles_of_shots(path, shots), f"{file_name(path)}: {len(shots)} shots", out, kind="storyboard")
+        _write_sheet(tiles_of_shots(path, shots), heading, out, kind="storyboard")
 
 
 def _write_sheet(tiles: "list[Tile]", heading: str, out: Path, *, kind: str = "contact sheet") -> None:
