@@ -62,6 +62,31 @@ def test_a_flash_is_no_cut(length: int) -> None:
     assert cuts(shot(4, 20) + [np.full(GREY_SHAPE, 255, np.uint8)] * length + shot(4, 20)) == []
 
 
+def blend(one: Sequence[Picture], other: Sequence[Picture]) -> list[Picture]:
+    """Return the frames of a dissolve between two shots of one length."""
+    shares = (np.arange(len(one)) + 1) / (len(one) + 1)
+    mixed = [a * (1 - share) + b * share for a, b, share in zip(one, other, shares, strict=True)]
+    return [np.rint(each).astype(np.uint8) for each in mixed]
+
+
+@pytest.mark.parametrize("length", [10, 20, 35])
+@pytest.mark.parametrize("kind", ["dissolve", "fade", "wipe"])
+def test_a_gradual_change_is_found_where_it_is(kind: str, length: int) -> None:
+    before, after = shot(1, 50 + length), shot(2, 50 + length)
+    middle = blend(before[50:], after[:length])
+    if kind == "fade":
+        black = [np.zeros(GREY_SHAPE, np.uint8)] * (length // 2)
+        middle = blend(before[50 : 50 + length // 2], black) + blend(black, after[: length // 2])
+    if kind == "wipe":
+        for k, frame in enumerate(middle):
+            edge = 64 * (k + 1) // (length + 1)
+            frame[:, :edge], frame[:, edge:] = after[k][:, :edge], before[50 + k][:, edge:]
+    found = detect(before[:50] + middle + after[length:])
+    assert [each.kind for each in found] == ["fade" if kind == "fade" else "dissolve"]
+    assert abs(found[0].start - 50) <= 5
+    assert abs(found[0].frame - (50 + len(middle))) <= 5
+
+
 def test_a_caption_that_appears_is_no_cut() -> None:
     film = shot(5, 40)
     for frame in film[20:]:
