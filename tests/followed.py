@@ -1,4 +1,4 @@
-"""A video in an index as if it had been indexed with its shots."""
+"""A video in an index as if it had been indexed with its shots, or without."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,17 @@ from vidret.store.store import Store
 from vidret.types import SegmentEmbedding, ShotChange
 
 
-def follow_shots(index: Path, path: Path, changes: Sequence[ShotChange], *, duration_s: float) -> int:
-    """Store a video of one segment with changes of shot in the place of an indexed file; return its id."""
+def follow_shots(index: Path, path: Path, changes: Sequence[ShotChange] | None, *, duration_s: float) -> int:
+    """Store a video of one segment in the place of an indexed file; return its id.
+
+    ``changes`` are those of shot; None for a video that is cut on a grid.
+    """
+    num_segments = 1 if changes is None else None
     with Store.open(index, write=True) as store:
-        video = store.begin_video(f"followed-{path.name}", duration=duration_s, facts={}, num_segments=None)
+        video = store.begin_video(f"{path.name}-{changes}", duration=duration_s, facts={}, num_segments=num_segments)
         vector = np.eye(1, store.dim, dtype=np.float32)
         embedding = SegmentEmbedding(vector[0], vector, np.array([0.0]))
-        store.add_segment(video, 0, 0.0, duration_s, embedding, shots=changes)
+        store.add_segment(video, 0, 0.0, duration_s, embedding, shots=changes or ())
         store.finish_video(video)
         store.set_file(str(path), state="done", video=video)
     return video

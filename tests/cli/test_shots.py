@@ -50,8 +50,8 @@ def test_storyboard_shows_the_middle_of_each_shot(run: Runner, tmp_path: Path) -
     assert second.max() < 60, "black"
 
 
-@pytest.mark.usefixtures("followed")
-def test_what_there_is_not_is_said(run: Runner) -> None:
+def test_what_there_is_not_is_said(run: Runner, followed: Path, films: Path) -> None:
+    follow_shots(followed, films / "blue.mp4", None, duration_s=3.0)
     for command, code, sentence in (
         (
             ("blue.mp4",),

@@ -388,6 +388,7 @@ def test_local_and_remote_transcripts_are_equal(near: Engine, far: RemoteEngine,
 
 def test_local_and_remote_shots_are_equal(near: Engine, far: RemoteEngine, index: Path) -> None:
     path = index.parent / "films" / "blue.mp4"
+    follow_shots(index, path, None, duration_s=3.0)
     assert (near.shots(path), far.shots(path)) == ([], []), "indexed without shots"
     follow_shots(index, path, [ShotChange(1.0, 1.5, "fade")], duration_s=3.0)
     assert near.shots(path) == far.shots(path) == [Shot(0.0, 1.0, None), Shot(1.5, 3.0, "fade")]

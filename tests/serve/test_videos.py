@@ -115,9 +115,9 @@ def test_a_transcript_is_the_engines(client: TestClient, engine: Engine) -> None
 
 
 def test_shots_are_the_engines(serve: Serve, own_engine: Engine) -> None:
-    client, video_id = serve(own_engine), find_id(own_engine, "blue.mp4")
+    client, path = serve(own_engine), own_engine.path.parent / "films" / "blue.mp4"
+    video_id = follow_shots(own_engine.path, path, None, duration_s=3.0)
     assert client.get(f"/api/videos/{video_id}/shots").json() == {"shots": []}
-    path = Path(own_engine.video(video_id).paths[0])
     video_id = follow_shots(own_engine.path, path, [ShotChange(1.0, 1.0, "cut")], duration_s=3.0)
     rows = client.get(f"/api/videos/{video_id}/shots").json()["shots"]
     assert rows == [asdict(shot) for shot in own_engine.shots(video_id)]
