@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidret.layers import Attention, Block, LowRank, Mlp
+from vidret.layers import Attention, Block, Int8Linear, LowRank, Mlp, quantize
 
 
 def naive_low_rank(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -167,3 +167,61 @@ def test_a_block_equals_its_formula(quick_gelu: bool) -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="heads must divide width 10, got 3"):
         Attention(10, 3)
+
+
+def naive_int8(x: Tensor, weight: Tensor, bias: Tensor) -> list[list[float]]:
+    """Multiply integers, number by number, with one scale per row of inputs and of weights."""
+
+    def pack(row: list[float]) -> tuple[list[int], float]:
+        scale = max(abs(value) for value in row) / 127
+        return [round(value / scale) if scale else 0 for value in row], scale
+
+    inputs, weights = ([pack(row) for row in rows.double().tolist()] for rows in (x, weight))
+    return [
+        [
+            sum(a * b for a, b in zip(row, other, strict=True)) * scale * factor + offset
+            for (other, factor), offset in zip(weights, bias.tolist(), strict=True)
+        ]
+        for row, scale in inputs
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_rows", [1, 3, 20])
+def test_an_int8_layer_equals_loops(num_rows: int) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(24, 10), torch.randn(num_rows, 24) * torch.rand(num_rows, 1)
+    x[0] = 0
+    layer = Int8Linear(linear.weight, linear.bias)
+    expected = torch.tensor(naive_int8(x, linear.weight, linear.bias))
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer.project(x, slice(3, 7)), expected[:, 3:7], atol=1e-5, rtol=0)
+    assert layer(x[None, None]).shape == (1, 1, num_rows, 10)
+    half_steps = (
+        0.5
+        / 127
+        * (
+            x.abs().amax(1)[:, None] * linear.weight.abs().sum(1)
+            + x.abs().sum(1)[:, None] * linear.weight.abs().amax(1)
+        )
+    )
+    assert ((layer(x) - linear(x)).abs() <= half_steps * 1.01 + 1e-5).all(), (
+        "each factor is wrong by half a step at most"
+    )
+    unbiased = Int8Linear(linear.weight)
+    torch.testing.assert_close(unbiased(x) + linear.bias, layer(x), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_a_quantized_block_is_close(lora_rank: int) -> None:
+    torch.manual_seed(0)
+    block, x = Block(64, 4, quick_gelu=False, lora_rank=lora_rank), torch.randn(2, 7, 64)
+    if block.attn.lora is not None:
+        block.attn.lora.b.normal_()
+    expected, crossed = block(x), block.attn.cross(x[:, :2], x)
+    quantize(block)
+    assert not any(isinstance(module, nn.Linear) for module in block.modules())
+    for actual, exact in ((block(x), expected), (block.attn.cross(x[:, :2], x), crossed)):
+        assert not torch.equal(actual, exact)
+        assert nn.functional.cosine_similarity(actual, exact, dim=-1).min() > 0.999

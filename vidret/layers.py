@@ -1,5 +1,6 @@
-"""Attention, MLP and transformer block of the CLIP towers and the aligners; tensors are batch-first."""
+"""Attention, MLP and transformer block of the CLIP towers and the aligners, also in int8; tensors are batch-first."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -33,6 +34,9 @@ class Attention(nn.Module):
     """Multi-head attention with a packed input projection; parameters are named as in ``torch.nn.MultiheadAttention``.
 
     A positive ``lora_rank`` adds a low-rank update to the input projection; ``fold`` merges it into the weight.
+
+    Attributes:
+        in_proj: The input projection in int8, instead of the parameters, after ``quantize``.
     """
 
     def __init__(self, width: int, heads: int, *, lora_rank: int = 0) -> None:
@@ -43,6 +47,7 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
+        self.in_proj: Int8Linear | None = None
         self.lora = LowRank(width, 3 * width, lora_rank) if lora_rank else None
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
@@ -77,6 +82,8 @@ class Attention(nn.Module):
     def _project(self, x: Tensor, first: int, last: int) -> Tensor:
         """Project ``x`` with parts ``first`` to ``last`` (excluded) of the packed weight: query, key, value."""
         rows = slice(first * x.shape[-1], last * x.shape[-1])
+        if self.in_proj is not None:
+            return self.in_proj.project(x, rows)
         projected = functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         if self.lora is not None:
             projected = projected + functional.linear(functional.linear(x, self.lora.a), self.lora.b[rows])
@@ -169,11 +176,55 @@ def find_misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict
     return {kind: names for kind, names in misfits.items() if names}
 
 
+@torch.no_grad()
+def quantize(model: nn.Module) -> None:
+    """Replace the linear layers of a model, and those of its attention, by ``Int8Linear`` in place."""
+    for module in list(model.modules()):
+        if isinstance(module, Attention):
+            module.fold()
+            module.in_proj = Int8Linear(module.in_proj_weight, module.in_proj_bias)
+            del module.in_proj_weight, module.in_proj_bias
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child.weight, child.bias))
+
+
+class Int8Linear(nn.Module):
+    """A linear layer that multiplies int8 numbers, for inference on CPUs.
+
+    Each row of weights has a scale, and so has each row of inputs, which are quantized as they come.
+    Reference: Dettmers et al. 2022, "LLM.int8()", section 3.1, vector-wise quantization.
+    """
+
+    weight: Tensor
+    scales: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None = None) -> None:
+        """Quantize the weights of a linear layer."""
+        super().__init__()
+        packed, scales = pack_rows(weight.detach().float())
+        self.register_buffer("weight", packed)
+        self.register_buffer("scales", scales)
+        self.register_buffer("bias", torch.zeros_like(scales) if bias is None else bias.detach().float())
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch out"]:
+        """Return the output of the layer, in float32."""
+        return self.project(x, slice(None))
+
+    def project(self, x: Float[Tensor, "*batch width"], rows: slice) -> Float[Tensor, "*batch part"]:
+        """Return the outputs that belong to some rows of the weights."""
+        packed, scales = pack_rows(x.reshape(-1, x.shape[-1]).float())
+        products = torch._int_mm(packed, self.weight[rows].t())
+        out = torch.addcmul(self.bias[rows], products * scales[:, None], self.scales[rows])
+        return out.view(*x.shape[:-1], -1)
+
+
 def pack_rows(rows: Float[Tensor, "*row dim"]) -> tuple[Int8[Tensor, "*row dim"], Float[Tensor, "*row"]]:
     """Quantize rows to int8 with one scale per row, which maps the largest magnitude to 127.
 
     Returns:
         The quantized rows and the scale to multiply each by.
     """
-    scales = rows.abs().amax(dim=-1) / INT8_MAX
-    return (rows / scales.clamp(min=torch.finfo(rows.dtype).tiny)[..., None]).round().to(torch.int8), scales
+    scales = torch.linalg.vector_norm(rows, math.inf, dim=-1) / INT8_MAX
+    return (rows / scales.clamp(min=torch.finfo(rows.dtype).tiny)[..., None]).round_().to(torch.int8), scales

@@ -1,4 +1,4 @@
-"""Encoder basics: dtype and device choice, the check of damaged weights, digests, pixel normalisation."""
+"""Encoder basics: device choice, the check of damaged weights, digests, pixel normalisation."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.encode.tiny import TEXT, VISION
-from vidret.encode.encoder import STARTER, WHOLE, check_encoder, choose_dtype, digest_weights, normalise_pixels
+from vidret.encode.encoder import STARTER, WHOLE, check_encoder, digest_weights, normalise_pixels
 from vidret.encode.load import load_encoder
 from vidret.encode.model import Card, ClipModel, save_model
 from vidret.encode.open_clip_encoder import OpenClipEncoder
@@ -114,45 +114,11 @@ def test_a_digest_accepts_unusual_weights() -> None:
     assert len(digest_weights([*weights, ("half", torch.ones(3).half())])) == 32
 
 
-def test_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert choose_dtype("fp32", cuda) == torch.float32
-    assert choose_dtype("bf16", cpu) == torch.bfloat16
-    for supported, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        capability = (8, 0) if supported else (7, 5)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device, answer=capability: answer)
-        assert choose_dtype("auto", cuda) == dtype
-        for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-            monkeypatch.setattr(torch.cpu, probe, lambda answer=supported: answer, raising=False)
-        assert choose_dtype("auto", cpu) == dtype
-    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.delattr(torch.cpu, probe)
-    assert choose_dtype("auto", cpu) == torch.float32
-    assert choose_dtype("auto", torch.device("mps")) == torch.float32
-
-
-def test_a_gpu_that_only_emulates_bfloat16_keeps_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch reports bfloat16 as supported on a T4 (7.5), which only emulates it; each GPU is checked separately."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    capabilities = {torch.device("cuda:0"): (7, 5), torch.device("cuda:1"): (9, 0)}
-    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
-    assert choose_dtype("auto", torch.device("cuda:0")) == torch.float32
-    assert choose_dtype("auto", torch.device("cuda:1")) == torch.bfloat16
-    assert choose_dtype("bf16", torch.device("cuda:0")) == torch.bfloat16, "an explicit precision is used"
-
-
 def test_a_missing_device_is_reported_before_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in (STARTER, "ViT-B-32/random", "no model at all"):
         with pytest.raises(DeviceError, match="device must exist, got cuda:1 on a machine with 1 CUDA devices"):
             load_encoder(name, device="cuda:1")
-
-
-def test_an_unknown_precision_is_rejected_before_loading() -> None:
-    for name in (STARTER, "ViT-B-32/random"):
-        with pytest.raises(EncoderError, match="precision must be auto, fp32 or bf16, got fp16"):
-            load_encoder(name, precision="fp16")
 
 
 def test_the_whole_suffix_encodes_whole_videos_with_its_own_fingerprint(tmp_path: Path) -> None:

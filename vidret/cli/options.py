@@ -42,8 +42,9 @@ DeviceOption = Annotated[
 PrecisionOption = Annotated[
     str,
     typer.Option(
-        metavar="auto|fp32|bf16",
-        help="Numerical precision; auto is bf16 for CLIP on hardware that supports it.",
+        metavar="auto|fp32|bf16|fp16|int8",
+        help="Numerical precision; auto is bf16 for CLIP on hardware that supports it, else fp16 on Apple's chips and "
+        "int8 on CPUs with int8 instructions. The starter is fp32 or bf16.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from torch.nn import functional
 from vidret.encode.encoder import digest_weights, normalise_pixels
 from vidret.encode.model import ClipModel
 from vidret.encode.outputs import FrameTokens, join_layers
+from vidret.encode.precision import quantize_tower
 from vidret.encode.prompt_switch import interleave
+from vidret.encode.vision import VisionTower
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding
 
@@ -42,14 +46,19 @@ class ClipEncoder:
         device: torch.device,
         dtype: torch.dtype,
         batch_size: int = 64,
+        int8_cosine: float | None = None,
     ) -> None:
-        """Wrap a model with loaded weights and its tokenizer; ``batch_size`` counts frames (or texts)."""
+        """Wrap a model with loaded weights and its tokenizer; ``batch_size`` counts frames (or texts).
+
+        ``int8_cosine`` makes the vision tower's layers int8 when it is first used: see ``quantize_tower``.
+        """
         card = model.card
         self.name, self.card, self.device = name, card, str(device)
         self.dim, self.resize, self.sampling = card.vision.dim, card.resize, card.sampling
         self.fingerprint = digest_weights(model.state_dict().items(), card.to_json())
         self._model = model.folded().to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
+        self._int8_cosine, self._lock = int8_cosine, Lock()
         self._over_time = card.merging is not None or card.prompts is not None or card.token_shift
 
     @torch.inference_mode()
@@ -62,7 +71,7 @@ class ClipEncoder:
         """Encode frames independently of each other, in batches across segments."""
         pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
         outputs = [
-            self._model.vision(self._normalise(chunk), num_frames=1, tokens=tokens)
+            self._vision(self._normalise(chunk), num_frames=1, tokens=tokens)
             for chunk in torch.split(pixels, self._batch_size)
         ]
         lengths = [len(frames) for frames in batch]
@@ -82,7 +91,7 @@ class ClipEncoder:
             for start in range(0, len(segments), chunk_size):
                 chunk = segments[start : start + chunk_size]
                 pixels = torch.from_numpy(np.concatenate([frames.pixels[order] for frames in chunk]))
-                output = self._model.vision(self._normalise(pixels), num_frames=len(order), tokens=tokens)
+                output = self._vision(self._normalise(pixels), num_frames=len(order), tokens=tokens)
                 rank = torch.tensor([order.index(frame) for frame in range(num_frames)])
                 for index, frames in enumerate(chunk):
                     real = None if output.mask is None else output.mask[index]
@@ -98,6 +107,15 @@ class ClipEncoder:
             return list(range(num_frames))
         padded = -(-num_frames // prompts.num_frames) * prompts.num_frames
         return [min(frame, num_frames - 1) for frame in interleave(padded, prompts.num_frames)]
+
+    @cached_property
+    def _vision(self) -> VisionTower:
+        """Return the vision tower, in int8 if that was chosen; queries in text do not wait for it."""
+        with self._lock:
+            if self._int8_cosine is not None:
+                self._model.vision = quantize_tower(self._model.vision, self._int8_cosine)
+                self._int8_cosine = None
+            return self._model.vision
 
     def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         return normalise_pixels(pixels.to(self._device), self.card.mean, self.card.std, self._dtype)
@@ -154,7 +172,7 @@ class ClipEncoder:
     ) -> list[FrameTokens]:
         """Return the tokens of each frame after each of the last ``num_layers`` layers."""
         images = self._normalise(torch.tensor(pixels))
-        layers = self._model.vision.layers(images, num_frames=num_frames, num_layers=num_layers)
+        layers = self._vision.layers(images, num_frames=num_frames, num_layers=num_layers)
         return [layer.by_frame() for layer in layers]
 
     @torch.inference_mode()

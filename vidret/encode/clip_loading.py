@@ -8,10 +8,11 @@ import open_clip
 import torch
 
 from vidret.encode.clip import ClipEncoder
-from vidret.encode.encoder import WHOLE, Encoder, choose_dtype
+from vidret.encode.encoder import WHOLE, Encoder
 from vidret.encode.hub import load_open_clip, read_resize
 from vidret.encode.model import Card, ClipModel, load_model, read_card
 from vidret.encode.open_clip_encoder import OpenClipEncoder
+from vidret.encode.precision import DTYPES, MIN_COSINE, choose_precision
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
 from vidret.encode.weights import from_open_clip
@@ -23,9 +24,12 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
     Raises:
-        EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture.
+        EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture; or the
+            precision is int8, and the device not the CPU or the model not a ViT with CLIP's standard blocks.
     """
-    dtype, suffix = choose_dtype(precision, device), WHOLE if whole else ""
+    chosen, suffix = choose_precision(precision, device), WHOLE if whole else ""
+    int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
+    settings: dict[str, Any] = {"device": device, "dtype": DTYPES[chosen], "int8_cosine": int8_cosine}
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:
@@ -34,14 +38,17 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
             size, own = tokenizer.vocab_size, card.text.vocabulary
             raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
         model = load_model(path, replace(card, sampling=replace(card.sampling, whole=whole)))
-        return ClipEncoder(f"{path}{suffix}", model, tokenizer, device=device, dtype=dtype)
+        return ClipEncoder(f"{path}{suffix}", model, tokenizer, **settings)
     source, other, tokenizer = load_open_clip(name)
     card, full_name = derive_card(other, source.architecture), source.name + suffix
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
+        if precision == "int8":
+            raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name}")
+        dtype = torch.float32 if precision == "auto" and chosen == "fp16" else DTYPES[chosen]  # SigLIP may overflow
         sampling = Sampling(whole=whole)
         return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
     card = replace(card, sampling=replace(card.sampling, whole=whole))
-    return ClipEncoder(full_name, from_open_clip(other.state_dict(), card), tokenizer, device=device, dtype=dtype)
+    return ClipEncoder(full_name, from_open_clip(other.state_dict(), card), tokenizer, **settings)
 
 
 def load_towers(name: str) -> ClipModel:

@@ -1,4 +1,4 @@
-"""The encoder protocol, and what all encoders need: dtype choice, weight digests, pixel normalisation, a check."""
+"""The encoder protocol, and what all encoders need: weight digests, pixel normalisation, a check."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -51,26 +51,6 @@ class LayeredEncoder(Encoder, Protocol):
     def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
         """Return the last ``num_layers`` layers of each text."""
         ...
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of ``fp32``, ``bf16`` or ``auto``.
-
-    ``auto`` is bfloat16 where the device supports it natively (twice as fast, cosine 0.999 to float32), else float32.
-    GPUs that only emulate bfloat16, such as NVIDIA's below compute capability 8.0, are slower in it.
-    """
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bf16" else torch.float32
-    if device.type == "cuda":
-        native = bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if native else torch.float32
-    if device.type == "xpu":
-        native = getattr(torch.xpu.get_device_properties(device), "has_bfloat16_conversions", False)
-        return torch.bfloat16 if native else torch.float32
-    if device.type == "mps":  # the first Apple chips only emulate bfloat16
-        return torch.float32
-    supports = (getattr(torch.cpu, probe, None) for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return torch.bfloat16 if any(probe() for probe in supports if probe is not None) else torch.float32
 
 
 def check_encoder(encoder: Encoder) -> None:
