@@ -9,9 +9,10 @@ from typing import Self
 import torch
 
 from vidret.index.stages import SEGMENTS_AT_ONCE
-from vidret.types import Frames, SegmentEmbedding
+from vidret.types import SegmentEmbedding
+from vidret.video.sampled_frames import SampledFrames
 
-Encode = Callable[[Sequence[Frames]], list[SegmentEmbedding]]
+Encode = Callable[[Sequence[SampledFrames]], list[SegmentEmbedding]]
 
 
 class EncodingThread:
@@ -23,10 +24,10 @@ class EncodingThread:
     def __init__(self, encode: Encode) -> None:
         """Set the function that encodes a batch."""
         self._encode = encode
-        self._waiting: queue.SimpleQueue[tuple[Frames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[SampledFrames, Future[SegmentEmbedding]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def submit(self, frames: Frames) -> Future[SegmentEmbedding]:
+    def submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
         """Return a future for the embedding of a segment."""
         future: Future[SegmentEmbedding] = Future()
         self._waiting.put((frames, future))
@@ -51,9 +52,9 @@ class EncodingThread:
                 for (_, future), embedding in zip(batch, embeddings, strict=True):
                     future.set_result(embedding)
 
-    def _next_batch(self) -> list[tuple[Frames, Future[SegmentEmbedding]]]:
+    def _next_batch(self) -> list[tuple[SampledFrames, Future[SegmentEmbedding]]]:
         """Wait for a segment, and return it with the others that are waiting; an empty batch ends the thread."""
-        batch: list[tuple[Frames, Future[SegmentEmbedding]]] = []
+        batch: list[tuple[SampledFrames, Future[SegmentEmbedding]]] = []
         while not batch or (len(batch) < SEGMENTS_AT_ONCE and not self._waiting.empty()):
             segment = self._waiting.get()
             if segment is None:

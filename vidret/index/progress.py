@@ -81,18 +81,18 @@ class IndexReport:
 
 
 class Workload:
-    """The segments of a run, which all take about equally long: done and remaining.
+    """The work of a run, in segments of equal length: done and remaining.
 
-    The number of segments of a file is known once the file is opened. Until then it is estimated from the file's bytes
-    on disk at the rate of the opened files, and is at least one. A file that needs no encoding or fails counts as one.
+    The work on a file is known once the file is opened. Until then it is estimated from the file's bytes on disk at the
+    rate of the opened files, and is at least one. A file that needs no encoding or fails counts as one.
     """
 
     def __init__(self) -> None:
         """Start without any file."""
         self._unopened: dict[str, int] = {}  # bytes on disk
-        self._remaining: dict[str, int] = {}  # segments of opened files
+        self._remaining: dict[str, float] = {}  # segments of opened files
         self._unopened_bytes = self._opened_bytes = self._opened_segments = 0
-        self._done = self._known = 0  # segments
+        self._done = self._known = 0.0  # segments
         self._share = 0.0
 
     def add(self, path: str, disk_bytes: int) -> None:
@@ -100,7 +100,7 @@ class Workload:
         self._unopened[path] = disk_bytes
         self._unopened_bytes += disk_bytes
 
-    def open(self, path: str, num_segments: int, num_remaining: int) -> None:
+    def open(self, path: str, num_segments: int, num_remaining: float) -> None:
         """Set the number of segments of an added file, and of those that have to be encoded."""
         if path not in self._unopened:
             return
@@ -111,11 +111,12 @@ class Workload:
         self._remaining[path] = num_remaining
         self._known += num_remaining
 
-    def advance(self, path: str) -> None:
-        """Count one segment of a file as encoded."""
-        if self._remaining.get(path):
-            self._remaining[path] -= 1
-            self._done += 1
+    def advance(self, path: str, num_segments: float = 1.0) -> None:
+        """Count segments of a file as encoded."""
+        done = min(self._remaining.get(path, 0.0), num_segments)
+        if done > 0:
+            self._remaining[path] -= done
+            self._done += done
 
     def finish(self, path: str) -> None:
         """Count all remaining work on a file as done."""

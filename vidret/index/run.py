@@ -65,6 +65,9 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
             decoder=options.decoder,
             device=options.device,
             timeout=options.timeout,
+            follow_shots=options.follow_shots,
+            mode=options.mode,
+            num_threads=max(1, count_cores() // num_workers),
         ) as pool,
         EncodingThread(encode) if options.device != CPU else contextlib.nullcontext() as encoding,
     ):

@@ -22,6 +22,7 @@ from vidret.video.pool import OpenedVideo
 from vidret.video.scan import lies_below
 
 POLL_INTERVAL_S = 0.1
+_SHORTEST_S = 1e-3
 
 
 class RunState:
@@ -42,6 +43,7 @@ class RunState:
         self._undecoded: list[tuple[FileJob, DecodeError]] = []
         self._salvaged: list[tuple[str, str]] = []
         self._work = Workload()
+        self._segments_per_second: dict[str, float] = defaultdict(float)
         self._seconds = 0.0
 
     # Plan
@@ -144,15 +146,24 @@ class RunState:
         """
         facts = {**opened.info_facts, "decoder": opened.decoder}
         video_id = self.store.begin_video(
-            fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts)
+            fingerprint, duration=opened.duration, facts=facts, num_segments=len(opened.cuts) or None
         )
         if job is not None:
             self.store.set_file(job.path, state="running", video=video_id)
-            num_remaining = len(opened.cuts) - len(self.store.stored_segments(video_id))
-            num_remaining += 0 if self.words is None else self.words.weigh(len(opened.cuts))
+            num_expected = opened.num_expected
+            num_remaining = num_expected * (1 - self._share_stored(video_id, opened))
+            num_remaining += 0 if self.words is None else self.words.weigh(num_expected)
             with self._lock:
-                self._work.open(job.path, len(opened.cuts), num_remaining)
+                self._work.open(job.path, num_expected, num_remaining)
+                self._segments_per_second[job.path] = num_expected / max(opened.duration - opened.start, _SHORTEST_S)
         return video_id
+
+    def _share_stored(self, video_id: int, opened: OpenedVideo) -> float:
+        """Return the fraction of a video that is stored, by its segments on a grid, or by its time."""
+        if opened.cuts:
+            return len(self.store.stored_segments(video_id)) / len(opened.cuts)
+        _, end_s = self.store.resume_point(video_id)
+        return 0.0 if end_s is None else min(1.0, (end_s - opened.start) / max(opened.duration - opened.start, _SHORTEST_S))
 
     def add(self, segments: Sequence[tuple[FileJob, NewSegment]]) -> None:
         """Store segments, each with its file, in one transaction."""
@@ -161,7 +172,7 @@ class RunState:
             for job, segment in segments:
                 self._counts["segments"] += 1
                 self._seconds += segment.end - segment.start
-                self._work.advance(job.path)
+                self._work.advance(job.path, (segment.end - segment.start) * self._segments_per_second[job.path])
 
     def link(self, job: FileJob, video_id: int, *, encoded: bool) -> None:
         """Mark a file as done: its video was ``encoded`` from it in this run, or stored before."""

@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import Float64, Int64
+
 from vidret.index.options import Pack
-from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
+from vidret.types import Resize, Sampling, SegmentEmbedding
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodePool
+from vidret.video.sampled_frames import SampledFrames
+from vidret.video.streaming import SamplingMode
 
 if TYPE_CHECKING:  # so that decoding processes do not import torch
     from vidret.encode.encoder import Encoder
@@ -15,7 +20,16 @@ SEGMENTS_AT_ONCE = 32  # in a batch on an accelerator; on a CPU core, single seg
 
 
 def open_decoders(
-    num_workers: int, resize: Resize, sampling: Sampling, *, decoder: Decoder, device: str, timeout: float
+    num_workers: int,
+    resize: Resize,
+    sampling: Sampling,
+    *,
+    decoder: Decoder,
+    device: str,
+    timeout: float,
+    follow_shots: bool,
+    mode: SamplingMode,
+    num_threads: int = 1,
 ) -> DecodePool:
     """Return a pool of processes that decode frames for an encoder with this resizing and sampling."""
     return DecodePool(
@@ -26,12 +40,50 @@ def open_decoders(
         num_frames=sampling.num_frames,
         fps=sampling.fps,
         whole=sampling.whole,
+        follow_shots=follow_shots,
+        mode=mode,
+        num_threads=num_threads,
         timeout=timeout,
     )
 
 
 def encode_segments(
-    encoder: "Encoder", segments: Sequence[Frames], *, pack: Pack | None, tokens: bool
+    encoder: "Encoder", segments: Sequence[SampledFrames], *, pack: Pack | None, tokens: bool
 ) -> list[SegmentEmbedding]:
-    """Return the embeddings of segments, with token embeddings only if ``pack`` needs them."""
-    return encoder.encode_frames(segments, tokens=tokens and pack is not None)
+    """Return the embeddings of segments, with token embeddings only if ``pack`` needs them.
+
+    Where the encoder encodes each frame on its own, a picture that several samples share is encoded once.
+    """
+    tokens = tokens and pack is not None
+    if not getattr(encoder, "encodes_frames_alone", False):
+        return encoder.encode_frames([segment.repeat() for segment in segments], tokens=tokens)
+    embeddings = encoder.encode_frames([segment.pictures for segment in segments], tokens=tokens)
+    return [
+        embedding if len(segment) == len(segment.pictures) else repeat_frames(embedding, segment.rows, segment.times)
+        for embedding, segment in zip(embeddings, segments, strict=True)
+    ]
+
+
+def repeat_frames(
+    embedding: SegmentEmbedding, rows: Int64[np.ndarray, " sample"], times: Float64[np.ndarray, " sample"]
+) -> SegmentEmbedding:
+    """Return the embedding of samples, given that of their different pictures and which of those each sample shows."""
+
+    def repeat(values: np.ndarray | None) -> np.ndarray | None:
+        """Repeat the part of each frame."""
+        if values is None:
+            return None
+        by_frame = values.reshape(len(embedding.times), -1, *values.shape[1:])
+        return by_frame[rows].reshape(-1, *values.shape[1:])
+
+    frames = embedding.frames[rows]
+    video = frames.mean(axis=0)
+    return SegmentEmbedding(
+        video=video / np.linalg.norm(video),
+        frames=frames,
+        times=times,
+        tokens=repeat(embedding.tokens),
+        sizes=repeat(embedding.sizes),
+        frame_lengths=repeat(embedding.frame_lengths),
+        token_lengths=repeat(embedding.token_lengths),
+    )

@@ -16,7 +16,7 @@ from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.index.words import ContentWords
 from vidret.store.records import NewSegment
-from vidret.types import Frames, SegmentEmbedding
+from vidret.types import SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.pool import (
     DecodedSegment,
@@ -25,8 +25,10 @@ from vidret.video.pool import (
     FinishedTexts,
     OpenedVideo,
     ReadTexts,
+    SegmentStart,
     WordsRequest,
 )
+from vidret.video.sampled_frames import SampledFrames
 
 MAX_PENDING = 2  # segments of a worker that may wait for an accelerator while it decodes ahead
 
@@ -150,13 +152,16 @@ class WorkerThreads:
                 decoded, future = pending.popleft()
                 embedding = future.result()
                 packed = b"" if self._pack is None else self._pack(embedding)
-                segment = NewSegment(reading.video_id, decoded.number, decoded.start, decoded.end, embedding, packed)
+                segment = NewSegment(
+                    reading.video_id, decoded.number, decoded.start, decoded.end, embedding, packed, decoded.shots
+                )
                 run_state.add([(job, segment)])
 
         reading.is_decoding = True
-        skip, words = partial(self._begin, reading), partial(self._request_words, reading)
+        skip, start = partial(self._find_stored, reading), partial(self._find_start, reading)
+        words = partial(self._request_words, reading)
         try:
-            for message in self._pool.stream(job.path, skip=skip, words=words):
+            for message in self._pool.stream(job.path, skip=skip, start=start, words=words):
                 if not isinstance(message, OpenedVideo):
                     reading.identity = check_unchanged(job.path, reading.identity)
                 match message:
@@ -181,13 +186,25 @@ class WorkerThreads:
             store(0)  # keep the segments that were decoded before
             raise
 
-    def _begin(self, reading: "_Reading", opened: OpenedVideo) -> set[int]:
+    def _find_stored(self, reading: "_Reading", opened: OpenedVideo) -> set[int]:
         """Return the segments of an opened file that need not be encoded."""
-        reading.identity = check_unchanged(reading.job.path, reading.identity)
-        if reading.has_pictures:
+        if not self._begin(reading, opened):
             return {number for number, _, _ in opened.cuts}
-        reading.video_id = self._run_state.begin(reading.job, reading.identity.fingerprint, opened)
         return self._run_state.store.stored_segments(reading.video_id)
+
+    def _find_start(self, reading: "_Reading", opened: OpenedVideo) -> SegmentStart | None:
+        """Return the number and the start of the first segment to encode; None if the pictures are complete."""
+        if not self._begin(reading, opened):
+            return None
+        num_stored, end_s = self._run_state.store.resume_point(reading.video_id)
+        return num_stored, opened.start if end_s is None else end_s
+
+    def _begin(self, reading: "_Reading", opened: OpenedVideo) -> bool:
+        """Begin or continue a video in the store; return False if its pictures are complete."""
+        reading.identity = check_unchanged(reading.job.path, reading.identity)
+        if not reading.has_pictures:
+            reading.video_id = self._run_state.begin(reading.job, reading.identity.fingerprint, opened)
+        return not reading.has_pictures
 
     def _request_words(self, reading: "_Reading", opened: OpenedVideo) -> WordsRequest:
         """Return which words to read of an opened file."""
@@ -198,7 +215,7 @@ class WorkerThreads:
             reading.words = self._run_state.words.begin(fingerprint, paths, opened.duration)
         return reading.words.request()
 
-    def _submit(self, frames: Frames) -> Future[SegmentEmbedding]:
+    def _submit(self, frames: SampledFrames) -> Future[SegmentEmbedding]:
         if self._encoding is not None:
             return self._encoding.submit(frames)
         future: Future[SegmentEmbedding] = Future()

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from vidret.video.probe import VideoInfo, probe
 from vidret.video.pyav_decoder import PyavDecoder
 from vidret.video.reader import GaveUpError, Reader
 from vidret.video.sampling import nearest
+from vidret.video.shots import grey_from_luma
+from vidret.video.streaming import SamplingMode, StreamedFrame
 
 Decoder = Literal["auto", "decord", "pyav"]
 
@@ -90,6 +93,9 @@ def open_reader(
     device: str = CPU,
     resize: Resize | None = None,
     heartbeat: Callable[[], None] = lambda: None,
+    mode: SamplingMode = "exact",
+    num_threads: int = 1,
+    for_streaming: bool = False,
 ) -> Reader:
     """Open a probed file for reading.
 
@@ -101,13 +107,16 @@ def open_reader(
         resize: How frames are resized; None keeps them full-sized.
         heartbeat: Called for every packet that PyAV decodes, so that a watchdog does not fire when two frames lie hours
             apart. Decord reads only files that it decodes in seconds.
+        mode: Which frames ``Reader.stream`` decodes; Decord decodes all.
+        num_threads: Threads of PyAV.
+        for_streaming: Prefer PyAV on the CPU, since Decord converts every frame that it decodes.
 
     Raises:
         DecodeError: The file cannot be opened, or not by the requested decoder.
     """
 
     def spare() -> PyavDecoder:
-        return PyavDecoder(info, heartbeat)
+        return PyavDecoder(info, heartbeat, mode=mode, num_threads=num_threads)
 
     gpu, fallback = cuda_index(device), ""
     if gpu is not None and _suits_gpu(info) and choose_decoder(info, decoder, gpu=gpu)[0] == "decord":
@@ -117,7 +126,10 @@ def open_reader(
         except GaveUpError as error:
             fallback = f"Decord cannot decode it on GPU {gpu}, using the CPU: {error}"
             _log.warning("%s: %s", info.path, fallback)
-    name, why = choose_decoder(info, decoder)
+    if for_streaming and decoder == "auto":
+        name, why = "pyav", "Decord would convert every frame"
+    else:
+        name, why = choose_decoder(info, decoder)
     why = f"{fallback}; {why}" if fallback else why
     if name == "decord":
         try:
@@ -160,12 +172,14 @@ def read_frames(
 class _DecordDecoder:
     """A ``FrameDecoder`` that reads single frames; batches would fill memory at full size and fail on rotated files."""
 
+    reads_all = True
+
     def __init__(self, info: VideoInfo, gpu: int | None = None) -> None:
         if is_url(info.path):
             raise GaveUpError("it reads local files only")
         decord = _decord(gpu=gpu is not None)
         path = os.path.abspath(info.path)  # noqa: PTH100
-        self._shape = (info.height, info.width, 3)
+        self._shape, self._times = (info.height, info.width, 3), info.times
         try:
             context = decord.cpu(0) if gpu is None else decord.gpu(gpu)
             self._reader: Any = decord.VideoReader(path, ctx=context, num_threads=1)
@@ -186,8 +200,17 @@ class _DecordDecoder:
                 raise GaveUpError(f"frames must have shape {self._shape}, got {image.shape} from Decord")
             yield index, image
 
+    def stream(self, first: int) -> Iterator[StreamedFrame]:
+        for index, image in self.decode(range(first, len(self._times))):
+            grey = grey_from_luma(image[:, :, 1])  # green is most of the brightness
+            yield StreamedFrame(index, float(self._times[index]), grey, partial(_identity, image))
+
     def close(self) -> None:
         self._reader = None
+
+
+def _identity(image: Picture) -> Picture:
+    return image
 
 
 def try_gpu(gpu: int) -> str:

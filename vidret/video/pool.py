@@ -4,18 +4,22 @@ import contextlib
 import logging
 import os
 import queue
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
+
+import numpy as np
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import strip_query
-from vidret.types import Frames, Resize, TextSource, TimedText
+from vidret.types import Resize, ShotChange, TextSource, TimedText
 from vidret.video import wire
 from vidret.video.decode import Decoder
 from vidret.video.gpu import NUM_PROCESSES, can_decode_on
 from vidret.video.process import Process, ProcessGoneError
+from vidret.video.sampled_frames import SampledFrames
+from vidret.video.streaming import SamplingMode
 
 _log = logging.getLogger(__name__)
 
@@ -25,26 +29,40 @@ _GIBIBYTE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class OpenedVideo:
-    """A probed file: its facts, and its segments as (index, start, end) in seconds.
+    """A probed file.
 
-    ``decoder`` is the decoder in use, and ``why`` the reason for that choice.
+    Attributes:
+        info_facts: Its facts.
+        duration: When it ends, in seconds.
+        cuts: The segments of a grid as (index, start, end) in seconds; empty if segments follow shots, which are not
+            known yet.
+        num_expected: About how many segments there will be.
+        decoder: The decoder in use.
+        why: The reason for that choice.
     """
 
     info_facts: dict[str, str | int | float | bool]
     duration: float
     cuts: list[tuple[int, float, float]]
+    num_expected: int
     decoder: str
     why: str
+
+    @property
+    def start(self) -> float:
+        """When the first frame begins, in seconds."""
+        return float(self.info_facts["start"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedSegment:
-    """The frames of one segment, which lasts from ``start`` to ``end`` in seconds."""
+    """The frames of one segment, which lasts from ``start`` to ``end`` in seconds, and the shot changes found in it."""
 
     number: int
     start: float
     end: float
-    frames: Frames
+    frames: SampledFrames
+    shots: Sequence[ShotChange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,7 @@ class FinishedTexts:
     note: str
 
 
+SegmentStart = tuple[int, float]
 Message = OpenedVideo | DecodedSegment | Finished | ReadTexts | FinishedTexts
 WordsRequest = Mapping[TextSource, Mapping[str, Any]]
 
@@ -96,6 +115,9 @@ class DecodePool:
         num_frames: int = 12,
         fps: float = 1.0,
         whole: bool = False,
+        follow_shots: bool = False,
+        mode: SamplingMode = "exact",
+        num_threads: int = 1,
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
     ) -> None:
@@ -110,6 +132,9 @@ class DecodePool:
             num_frames: Frames in a full segment.
             fps: Frames per second inside the segments of a long video.
             whole: Treat each video as one segment; see ``cut_segments``.
+            follow_shots: Cut segments at shots rather than on a grid, unless ``whole``; see ``Segmenter``.
+            mode: Which frames are decoded to follow shots.
+            num_threads: Threads of a decoder that follows shots.
             timeout: Seconds that a decoder may stay silent.
             memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
                 maps more address space than any useful limit allows.
@@ -130,6 +155,9 @@ class DecodePool:
             "num_frames": num_frames,
             "fps": fps,
             "whole": whole,
+            "follow_shots": follow_shots,
+            "mode": mode,
+            "num_threads": num_threads,
         }
         self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]
         self._processes += [Process(0, device=device) for _ in range(num_on_gpu)]
@@ -143,6 +171,7 @@ class DecodePool:
         path: str | os.PathLike[str],
         *,
         skip: Callable[[OpenedVideo], Collection[int]] | None = None,
+        start: Callable[[OpenedVideo], SegmentStart | None] | None = None,
         words: Callable[[OpenedVideo], WordsRequest] | None = None,
     ) -> Iterator[Message]:
         """Yield an ``OpenedVideo``, then the segments of the file in order, then ``Finished``; and words, if wanted.
@@ -152,7 +181,9 @@ class DecodePool:
 
         Args:
             path: The path or URL of the file.
-            skip: Returns the indices of the segments not to send, given the ``OpenedVideo``.
+            skip: Returns the indices of the segments not to send, given the ``OpenedVideo``, on a grid.
+            start: Returns the number and the start in seconds of the first segment to send where segments follow shots;
+                None for no segments. By default all are sent.
             words: Called after ``skip``; returns the sources of words to read, each with its options: ``start_s``, the
                 time in seconds from which it is read; ``model`` for speech; ``sidecars`` for subtitles, the paths of
                 subtitle files.
@@ -177,13 +208,16 @@ class DecodePool:
                 match header["kind"]:
                     case "opened":
                         opened = _read_opened(header)
-                        skipped = sorted(skip(opened)) if skip else []
+                        reply: wire.Header = {"skip": [], "start": None}
+                        if opened.cuts:
+                            reply["skip"] = sorted(skip(opened)) if skip else []
+                        else:
+                            reply["start"] = start(opened) if start else (0, opened.start)
                         request = words(opened) if words else {}
-                        process.send({"skip": skipped, "words": request})
+                        process.send(reply | {"words": request})
                         yield opened
                     case "segment":
-                        frames = wire.unpack_frames(header, payload)
-                        yield DecodedSegment(header["number"], header["start"], header["end"], frames)
+                        yield _read_segment(header, payload)
                     case "texts" | "texts_end":
                         yield _read_texts(header)
                     case "finished":
@@ -235,6 +269,15 @@ class DecodePool:
         self.close()
 
 
+def _read_segment(header: wire.Header, payload: memoryview) -> DecodedSegment:
+    pictures = wire.unpack_frames(header, payload)
+    frames = SampledFrames(
+        pictures, np.array(header["sample_times"], np.float64), np.array(header["rows"], np.int64)
+    )
+    shots = [ShotChange(start, end, kind) for start, end, kind in header["shots"]]
+    return DecodedSegment(header["number"], header["start"], header["end"], frames, shots)
+
+
 def _read_texts(header: wire.Header) -> ReadTexts | FinishedTexts:
     source: TextSource = header["source"]
     if header["kind"] == "texts_end":
@@ -252,6 +295,7 @@ def _read_opened(header: wire.Header) -> OpenedVideo:
         info_facts=facts,
         duration=facts["duration"],
         cuts=[(index, start, end) for index, start, end in header["cuts"]],
+        num_expected=header["num_expected"],
         decoder=header["decoder"],
         why=header["why"],
     )

@@ -1,6 +1,7 @@
 """Exact decoding with PyAV: seek to a keyframe where that is reliable, otherwise decode the file in order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -12,26 +13,40 @@ from vidret.types import Picture
 from vidret.video.container import decode_packets, open_container, read_packets
 from vidret.video.display import orient
 from vidret.video.files import open_file
+from vidret.video.luma import read_luma
 from vidret.video.probe import VideoInfo
 from vidret.video.pyav_compat import ONE_THREAD
+from vidret.video.shots import grey_from_luma
+from vidret.video.streaming import SamplingMode, StreamedFrame
 
 # Measured frame by frame. In skippable containers every packet up to the keyframe is read, and none is decoded.
 _SEEKABLE = {"mov", "matroska"}
 _SKIPPABLE = {"mpegts", "mpeg", "flv", "asf"}
 _PREDICTED = {PictureType.P, PictureType.B}
 _MIN_JUMP = 8  # frames; decoding fewer is cheaper than a jump
+_MAX_KEYFRAME_GAP_S = 10.0  # between keyframes that are decoded alone; more frames are decoded in longer gaps
 
 
 class PyavDecoder:
     """A ``FrameDecoder`` for any file that FFmpeg reads."""
 
-    def __init__(self, info: VideoInfo, heartbeat: Callable[[], None]) -> None:
-        """Open the file; ``heartbeat`` is called for every packet that is read.
+    def __init__(
+        self, info: VideoInfo, heartbeat: Callable[[], None], *, mode: SamplingMode = "exact", num_threads: int = 1
+    ) -> None:
+        """Open the file.
+
+        Args:
+            info: The probed file.
+            heartbeat: Called for every packet that is read.
+            mode: Which frames ``stream`` decodes. A file whose frames are known only by their order is decoded whole.
+            num_threads: Threads of the decoder.
 
         Raises:
             DecodeError: The file cannot be opened.
         """
-        self._info, self._heartbeat = info, heartbeat
+        self._info, self._heartbeat, self._num_threads = info, heartbeat, num_threads
+        self._mode: SamplingMode = "exact" if info.by_order else mode
+        self.reads_all = self._mode == "exact"
         kind = info.container.split(",")[0]
         self._can_seek = kind in _SEEKABLE
         self._can_jump = (self._can_seek or kind in _SKIPPABLE) and not info.by_order
@@ -57,6 +72,26 @@ class PyavDecoder:
             if image is not None:
                 yield index, image
 
+    def stream(self, first: int = 0) -> Iterator[StreamedFrame]:
+        """Yield the frames from an index to the end; those that cannot be read or are left out by the mode are missing.
+
+        Raises:
+            DecodeError: A range of a remote file cannot be fetched.
+        """
+        info = self._info
+        if first > 0:
+            self._advance_to(first)
+        self._walk(first)
+        while self._frame is not None:
+            frame, index = self._frame, self._position
+            luma = read_luma(frame)
+            if luma is not None:
+                yield StreamedFrame(
+                    index, float(info.times[index]), grey_from_luma(luma), partial(self._convert, frame)
+                )
+            self._walk(index + 1)
+        self._file.check()  # a failed fetch looks like the end of the file
+
     def close(self) -> None:
         """Close the file."""
         self._close_container()
@@ -73,7 +108,13 @@ class PyavDecoder:
         self._close_container()
         self._container = open_container(self._info.path, self._file)
         self._stream = self._container.streams[self._info.stream]
-        self._stream.codec_context.thread_count = 1
+        context = self._stream.codec_context
+        context.thread_count = self._num_threads
+        if self._num_threads > 1:
+            context.thread_type = "FRAME"
+        if self._mode != "exact":
+            context.options = {"skip_loop_filter": "all"}
+            context.skip_frame = "NONREF"
         self._read_from_here()
 
     def _read_from_here(self) -> None:
@@ -92,7 +133,21 @@ class PyavDecoder:
             self._heartbeat()
             if packet.is_keyframe and packet.pts is not None:
                 self._last_keyframe_pts = packet.pts
-            yield packet
+            if packet.is_keyframe or not self._leaves_out(packet.pts):
+                yield packet
+
+    def _leaves_out(self, pts: int | None) -> bool:
+        """Return whether a packet lies between two keyframes that are decoded alone."""
+        if self._mode != "fast" or pts is None or len(self._keyframes) == 0:
+            return False
+        key_pts = self._info.pts[self._keyframes]
+        following = int(np.searchsorted(key_pts, pts))
+        if following == 0:
+            return False
+        start_s = self._info.times[self._keyframes[following - 1]]
+        is_last = following == len(key_pts)
+        end_s = self._info.duration if is_last else self._info.times[self._keyframes[following]]
+        return bool(end_s - start_s <= _MAX_KEYFRAME_GAP_S)
 
     def _advance_to(self, index: int) -> bool:
         """Make ``index`` the current frame, and return whether that succeeded."""

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from vidret.types import Frames, Picture, Resize
 from vidret.video.probe import VideoInfo
 from vidret.video.resize import resize_image
+from vidret.video.streaming import StreamedFrame
 
 _log = logging.getLogger(__name__)
 
@@ -19,10 +20,20 @@ class GaveUpError(Exception):
 
 
 class FrameDecoder(Protocol):
-    """A decoder with an open file."""
+    """A decoder with an open file; ``reads_all`` tells whether ``stream`` decodes all frames."""
+
+    reads_all: bool
 
     def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
         """Yield each index with its RGB image, for rising indices; frames that cannot be read are left out.
+
+        Raises:
+            GaveUpError: The decoder cannot continue with the file.
+        """
+        ...
+
+    def stream(self, first: int) -> Iterator[StreamedFrame]:
+        """Yield the frames from an index to the end of the file.
 
         Raises:
             GaveUpError: The decoder cannot continue with the file.
@@ -85,12 +96,7 @@ class Reader:
         try:
             self._decode_missing(wanted, images)
         except GaveUpError as error:
-            if self._spare is None:
-                raise
-            _log.info("%s: %s gave up (%s), continuing with PyAV", self.info.path, self.decoder, error)
-            self._source.close()
-            self.fallback = f"{self.decoder} gave up ({self.why}): {error}"
-            self._source, self.decoder, self.why = self._spare(), "pyav", self.fallback
+            self._fall_back(error)
             self._decode_missing(wanted, images)
         kept = np.array(sorted(images), dtype=np.int64)
         salvaged = "" if len(kept) == len(wanted) else f"{len(kept)} of {len(wanted)} frames could be read"
@@ -102,6 +108,26 @@ class Reader:
             pixels[row] = images.pop(int(index))
         return Frames(pixels, self.info.times[kept], salvaged)
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether ``stream`` decodes all frames."""
+        return self._source.reads_all
+
+    def stream(self, first: int = 0) -> Iterator[StreamedFrame]:
+        """Yield the frames from an index to the end of the file; those that cannot be read are missing.
+
+        Raises:
+            GaveUpError: The decoder gave up, and there is no other.
+        """
+        position = first
+        try:
+            for frame in self._source.stream(first):
+                position = frame.index + 1
+                yield frame
+        except GaveUpError as error:
+            self._fall_back(error)
+            yield from self._source.stream(position)
+
     def close(self) -> None:
         """Close the file."""
         self._source.close()
@@ -111,6 +137,15 @@ class Reader:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _fall_back(self, error: GaveUpError) -> None:
+        """Continue with PyAV, or raise the error if the file cannot be opened anew."""
+        if self._spare is None:
+            raise error
+        _log.info("%s: %s gave up (%s), continuing with PyAV", self.info.path, self.decoder, error)
+        self._source.close()
+        self.fallback = f"{self.decoder} gave up ({self.why}): {error}"
+        self._source, self.decoder, self.why = self._spare(), "pyav", self.fallback
 
     def _decode_missing(self, wanted: Int64[np.ndarray, " index"], images: dict[int, Picture]) -> None:
         for index, image in self._source.decode([int(i) for i in wanted if i not in images]):

@@ -25,7 +25,6 @@ from vidret.video import wire
 from vidret.video.audio import find_sound_end, read_audio
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
-from vidret.video.sampling import Cut
 from vidret.video.subtitle_tracks import read_tracks
 
 TEXTS_AT_ONCE = 500  # in a message
@@ -79,9 +78,14 @@ class WordsReader:
 
     # On-screen text
 
-    def wants_frames(self, cut: Cut) -> bool:
-        """Return whether on-screen text is read from the frames of a segment."""
-        return self._screen is not None and cut.end > self._start_s
+    @property
+    def start_s(self) -> float:
+        """From where on-screen text is read, in seconds."""
+        return self._start_s
+
+    def wants_frames(self, end_s: float) -> bool:
+        """Return whether on-screen text is read from the frames of a segment that ends at ``end_s`` seconds."""
+        return self._screen is not None and end_s > self._start_s
 
     def observe(self, index: int, image: Picture) -> None:
         """Read a full-size frame, given its index in the video."""
@@ -93,7 +97,7 @@ class WordsReader:
         try:
             self._screen.read(fit_image(image), time_s)
         except Exception as error:
-            self._fail_screen(error)
+            self.fail_screen(error)
 
     def read_stored(self, reader: Reader, indices: Sequence[int]) -> None:
         """Decode the frames of a segment that is wanted for its text alone."""
@@ -102,7 +106,7 @@ class WordsReader:
         except _PASSED_ON:
             raise
         except Exception as error:
-            self._fail_screen(error)
+            self.fail_screen(error)
 
     def end_segment(self) -> None:
         """Send the on-screen texts that are over."""
@@ -122,7 +126,10 @@ class WordsReader:
         begun = [text if text.start >= self._start_s else _start_at(text, self._start_s) for text in texts]
         self._send_texts("screen", max(until_s, self._start_s), begun)
 
-    def _fail_screen(self, error: Exception) -> None:
+    def fail_screen(self, error: Exception) -> None:
+        """Give on-screen text up because of an error; errors that are no fault of the text are raised."""
+        if isinstance(error, _PASSED_ON):
+            raise error
         if self._screen is not None:
             self._screen = None
             self._end("screen", _describe(error))

@@ -14,17 +14,10 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-
 from vidret.errors import DecodeError, DecoderFailedError, VidretError
-from vidret.types import Resize
 from vidret.video import wire
-from vidret.video.decode import open_reader
+from vidret.video.answering import answer_video
 from vidret.video.images import answer_request
-from vidret.video.probe import VideoInfo, probe
-from vidret.video.reader import Reader
-from vidret.video.sampling import Cut, cut_segments, nearest
-from vidret.video.words import WordsReader
 
 _HEARTBEAT_S = 1.0
 
@@ -93,18 +86,8 @@ def _serve(parent: _Parent, request: wire.Header, payload: bytes) -> None:
     """Decode one video, with its words if they are requested, or one image."""
     if "image" in request:
         parent.send(*wire.pack_message(*answer_request(request, payload)))
-        return
-    path = os.fsdecode(payload)
-    info = probe(path, heartbeat=parent.send_heartbeat)
-    sampling = {name: request[name] for name in ("num_frames", "fps", "whole")}
-    cuts = cut_segments(info.duration, info.times, start=info.start, **sampling)
-    resize = Resize(**request["resize"]) if request["resize"] else None
-    decoder, device = request["decoder"], request["device"]
-    with open_reader(info, decoder=decoder, device=device, resize=resize, heartbeat=parent.send_heartbeat) as reader:
-        words = _send_segments(parent, info, cuts, reader)
-    if words is not None:
-        words.read_rest()
-        parent.send(*wire.pack_message({"kind": "end"}))
+    else:
+        answer_video(parent, request, os.fsdecode(payload))
 
 
 def _as_decode_error(error: Exception) -> DecodeError:
@@ -117,47 +100,3 @@ def _as_decode_error(error: Exception) -> DecodeError:
         case MemoryError() | BlockingIOError():  # the latter if there was no memory to start a thread
             return DecodeError("", "needs more memory than a decoder may take")
     return DecoderFailedError("", f"the decoder failed: {type(error).__name__}: {error}".splitlines()[0])
-
-
-def _send_segments(parent: _Parent, info: VideoInfo, cuts: list[Cut], reader: Reader) -> WordsReader | None:
-    """Send the pictures of a video, and its on-screen text if that is requested; return the reader of its words."""
-    opened = {"facts": info.facts(), "cuts": [(cut.number, cut.start, cut.end) for cut in cuts]}
-    parent.send(*wire.pack_message({"kind": "opened", "decoder": reader.decoder, "why": reader.why, **opened}))
-    reply = parent.next_request()[0]
-    skip, words = set(reply["skip"]), _start_words(parent, info, reply.get("words", {}))
-    reader.observe = None if words is None else words.observe
-    num_wanted = num_read = 0
-    for cut in cuts:
-        wants_text = words is not None and words.wants_frames(cut)
-        if cut.number in skip and not wants_text:
-            continue
-        wanted = sorted(set(nearest(info.times, np.array(cut.times)).tolist()))
-        if cut.number not in skip:
-            frames = reader.read(wanted)
-            num_wanted, num_read = num_wanted + len(wanted), num_read + len(frames)
-            if len(frames):
-                header = {"kind": "segment", "number": cut.number, "start": cut.start, "end": cut.end}
-                parent.send(*wire.pack_frames(header, frames))
-        elif words is not None:
-            words.read_stored(reader, wanted)
-        if words is not None and wants_text:
-            words.end_segment()
-    if num_wanted and not num_read:
-        raise DecodeError(info.path, "no frame could be decoded")
-    if words is not None:
-        words.finish_screen()
-    lost = f"{num_read} of {num_wanted} chosen frames could be read: damaged" if num_read < num_wanted else ""
-    finished = {"kind": "finished", "salvaged": info.damage or lost, "fallback": reader.fallback}
-    parent.send(*wire.pack_message(finished))
-    return words
-
-
-def _start_words(parent: _Parent, info: VideoInfo, request: wire.Header) -> WordsReader | None:
-    """Return the reader of the requested words, None if there are none."""
-    if not request:
-        return None
-
-    def send(header: wire.Header) -> None:
-        parent.send(*wire.pack_message(header))
-
-    return WordsReader(info, request, send=send, heartbeat=parent.send_heartbeat)

@@ -67,7 +67,9 @@ class ResultWriter:
             running_job = None if segment.job_index in self._failed_jobs else job
             self._video_ids[segment.content_index] = self._run_state.begin(running_job, fingerprint, segment.opened)
         video_id = self._video_ids[segment.content_index]
-        return job, NewSegment(video_id, segment.number, segment.start, segment.end, row.embedding, packed)
+        return job, NewSegment(
+            video_id, segment.number, segment.start, segment.end, row.embedding, packed, segment.shots
+        )
 
     def _fail(self, failed: FileFailed) -> None:
         if failed.job_index not in self._failed_jobs:

@@ -5,7 +5,7 @@ order, and more than once after a worker was lost.
 """
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from vidret.errors import DecodeError
-from vidret.types import Frames, SegmentEmbedding
+from vidret.types import Frames, SegmentEmbedding, ShotChange
 from vidret.video.identity import Identity
-from vidret.video.pool import OpenedVideo
+from vidret.video.pool import OpenedVideo, SegmentStart
+from vidret.video.sampled_frames import SampledFrames
 
 Bytes = bytes | memoryview
 
@@ -49,6 +50,8 @@ class ContentTask:
         stamps: The stamp of each file when it was fingerprinted; see ``Identity``.
         stored: Numbers of segments that need no decoding, if the video still has ``num_segments``.
         num_segments: The number of segments that the store expects.
+        start: The number and the start in seconds of the first segment to decode, where segments follow shots; None to
+            decode all.
     """
 
     content_index: int
@@ -57,11 +60,12 @@ class ContentTask:
     stamps: tuple[tuple[int, ...], ...] = ()
     stored: frozenset[int] = frozenset()
     num_segments: int = 0
+    start: SegmentStart | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """One segment of a content, from ``start`` to ``end`` seconds, decoded in ``seconds``."""
+    """One segment of a content, from ``start`` to ``end`` seconds, with its shots, decoded in ``seconds``."""
 
     content_index: int
     job_index: int
@@ -69,28 +73,40 @@ class SegmentInfo:
     number: int
     start: float
     end: float
+    shots: Sequence[ShotChange]
     seconds: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedRow:
-    """The frames of a segment; their pixels are the bytes beside the row."""
+    """The frames of a segment; the pixels of their pictures are the bytes beside the row."""
 
     segment: SegmentInfo
     shape: tuple[int, ...]
-    times: np.ndarray
+    picture_times: np.ndarray
     salvaged: str
+    times: np.ndarray
+    rows: np.ndarray
 
     @classmethod
-    def pack(cls, segment: SegmentInfo, frames: Frames) -> "tuple[DecodedRow, Bytes]":
+    def pack(cls, segment: SegmentInfo, frames: SampledFrames) -> "tuple[DecodedRow, Bytes]":
         """Return a row and the pixels beside it."""
-        pixels = np.ascontiguousarray(frames.pixels)
-        row = cls(segment=segment, shape=pixels.shape, times=frames.times, salvaged=frames.salvaged)
+        pictures = frames.pictures
+        pixels = np.ascontiguousarray(pictures.pixels)
+        row = cls(
+            segment=segment,
+            shape=pixels.shape,
+            picture_times=pictures.times,
+            salvaged=pictures.salvaged,
+            times=frames.times,
+            rows=frames.rows,
+        )
         return row, pixels.reshape(-1).data
 
-    def unpack(self, pixels: Any) -> Frames:
+    def unpack(self, pixels: Any) -> SampledFrames:
         """Return the frames; their pixels are read-only."""
-        return Frames(np.frombuffer(pixels, np.uint8).reshape(self.shape), self.times, self.salvaged)
+        pictures = Frames(np.frombuffer(pixels, np.uint8).reshape(self.shape), self.picture_times, self.salvaged)
+        return SampledFrames(pictures, self.times, self.rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -188,7 +188,9 @@ class RayRun:
             )
             if (video_id := video_ids.get(fingerprint)) is not None:
                 stored, num_segments = frozenset(store.stored_segments(video_id)), store.video(video_id).num_segments
-                content = replace(content, stored=stored, num_segments=num_segments)
+                num_stored, end_s = store.resume_point(video_id)
+                start = None if end_s is None else (num_stored, end_s)
+                content = replace(content, stored=stored, num_segments=num_segments, start=start)
             self._contents.append(content)
 
     def _fingerprint_jobs(self) -> Iterator[Any]:
@@ -207,7 +209,14 @@ class RayRun:
     def _index(self, encoder: Encoder, precision: str) -> None:
         """Decode and encode the contents, and store the results."""
         options, num_contents = self._options, len(self._contents)
-        decoding = Decoding(encoder.resize, encoder.sampling, options.decoder, options.timeout)
+        decoding = Decoding(
+            resize=encoder.resize,
+            sampling=encoder.sampling,
+            decoder=options.decoder,
+            timeout=options.timeout,
+            follow_shots=options.follow_shots,
+            mode=options.mode,
+        )
         stage = {"pack": options.pack, "tokens": options.tokens, "precision": precision}
         num_tables = max(min(num_contents, 16 * self._num_decoders), num_contents // FILES_PER_TASK)
         tables = distribute(self._contents, num_tables)

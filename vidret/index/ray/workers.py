@@ -30,10 +30,12 @@ from vidret.index.ray.rows import (
     to_table,
 )
 from vidret.index.stages import encode_segments, open_decoders
-from vidret.types import Frames, Resize, Sampling, SegmentEmbedding
+from vidret.types import Resize, Sampling, SegmentEmbedding
 from vidret.video.decode import Decoder
 from vidret.video.identity import Identity, check_unchanged, identify
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo, SegmentStart
+from vidret.video.sampled_frames import SampledFrames
+from vidret.video.streaming import SamplingMode
 
 Row = tuple[object, Bytes]
 
@@ -61,6 +63,8 @@ class Decoding:
     sampling: Sampling
     decoder: Decoder
     timeout: float
+    follow_shots: bool
+    mode: SamplingMode
 
 
 def fingerprint_files(table: Any, *, stop_flag: Any) -> Any:
@@ -94,6 +98,8 @@ def _get_decoders(decoding: Decoding) -> DecodePool:
         decoder=decoding.decoder,
         device="cpu",
         timeout=decoding.timeout,
+        follow_shots=decoding.follow_shots,
+        mode=decoding.mode,
     )
 
 
@@ -104,16 +110,20 @@ def _make_check(stop_flag: Any) -> Callable[[], bool]:
 def _decode_content(content: ContentTask, pool: DecodePool, should_stop: Callable[[], bool]) -> Iterator[Row]:
     """Decode the first file of a content that can be read."""
     sent: set[int] = set()
+    sent_until: SegmentStart | None = None
 
     def skip(opened: OpenedVideo) -> set[int]:
         has_same_segments = len(opened.cuts) == content.num_segments
         return sent | content.stored if has_same_segments else sent
 
+    def start(opened: OpenedVideo) -> SegmentStart:
+        return sent_until or content.start or (0, opened.start)
+
     for (job_index, path), stamp in zip(content.files, content.stamps, strict=True):
         try:
             identity = Identity(content.fingerprint, stamp)
             opened, since = None, time.monotonic()
-            for message in pool.stream(path, skip=skip):
+            for message in pool.stream(path, skip=skip, start=start):
                 if should_stop():
                     return
                 identity = check_unchanged(path, identity)
@@ -129,9 +139,11 @@ def _decode_content(content: ContentTask, pool: DecodePool, should_stop: Callabl
                             number=message.number,
                             start=message.start,
                             end=message.end,
+                            shots=message.shots,
                             seconds=time.monotonic() - since,
                         )
                         sent.add(message.number)
+                        sent_until = message.number + 1, message.end
                         yield DecodedRow.pack(segment, message.frames)
                         since = time.monotonic()
                     case Finished():
@@ -174,7 +186,7 @@ class EncodeStage:
         if self._failure:
             return to_table([(RunFailed(self._failure), b"")])
         rows: list[Row] = []
-        segments: list[tuple[SegmentInfo, Frames]] = []
+        segments: list[tuple[SegmentInfo, SampledFrames]] = []
         for value, pixels in read_rows(table):
             if isinstance(value, DecodedRow):
                 segments.append((value.segment, value.unpack(pixels)))
@@ -189,7 +201,7 @@ class EncodeStage:
             rows.append((RunFailed(reason), b""))
         return to_table(rows)
 
-    def _encode(self, segments: Sequence[tuple[SegmentInfo, Frames]]) -> Iterator[Row]:
+    def _encode(self, segments: Sequence[tuple[SegmentInfo, SampledFrames]]) -> Iterator[Row]:
         since = time.monotonic()
         frames = [frames for _, frames in segments]
         embeddings = encode_segments(self._encoder, frames, pack=self._pack, tokens=self._tokens)

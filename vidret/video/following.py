@@ -1,0 +1,127 @@
+"""Read a video once from start to end: find its shots, cut it into segments that follow them, and sample those."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from vidret.types import Picture, Resize, Sampling, ShotChange
+from vidret.video.probe import VideoInfo
+from vidret.video.resize import resize_image
+from vidret.video.sampled_frames import SampledFrames, share_pictures
+from vidret.video.segmenter import Segmenter, Stretch
+from vidret.video.shots import ShotDetector, Transition
+from vidret.video.streaming import StreamedFrame
+
+WARM_UP_S = 3.0  # of frames before the start of an interrupted video's remainder, which the detector has to see
+_TIE_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadSegment:
+    """A segment, from ``start`` to ``end`` in seconds, with its frames and the shot changes found since the last one."""
+
+    number: int
+    start: float
+    end: float
+    frames: SampledFrames
+    shots: list[ShotChange]
+
+
+class ShotFollower:
+    """Holds frames back until it is known whether they begin a shot."""
+
+    def __init__(self) -> None:
+        """Start before the first frame."""
+        self._detector = ShotDetector()
+        self._times: list[float] = []
+        self._waiting: deque[tuple[int, StreamedFrame]] = deque()
+        self._starts: list[int] = []
+        self.changes: list[ShotChange] = []
+
+    def add(self, frame: StreamedFrame) -> Iterator[tuple[StreamedFrame, bool]]:
+        """Add the next frame; yield the frames that are decided now, and whether each begins a shot."""
+        self._waiting.append((len(self._times), frame))
+        self._times.append(frame.time_s)
+        self._note(self._detector.add(frame.grey, frame.time_s))
+        yield from self._pop(self._detector.num_decided)
+
+    def finish(self) -> Iterator[tuple[StreamedFrame, bool]]:
+        """Yield the remaining frames."""
+        self._note(self._detector.finish())
+        yield from self._pop(len(self._times))
+
+    def _note(self, transitions: Iterable[Transition]) -> None:
+        for each in transitions:
+            self._starts.append(each.frame)
+            self.changes.append(ShotChange(self._times[each.start], self._times[each.frame], each.kind))
+
+    def _pop(self, num_decided: int) -> Iterator[tuple[StreamedFrame, bool]]:
+        while self._waiting and self._waiting[0][0] < num_decided:
+            position, frame = self._waiting.popleft()
+            # A gradual change may be found after its frames have been passed on: the next frame begins the shot then.
+            starts = [start for start in self._starts if start <= position]
+            self._starts = self._starts[len(starts) :]
+            yield frame, bool(starts)
+
+
+class SegmentReader:
+    """Reads the segments of a video; ``num_lost`` counts the chosen frames that could not be converted."""
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        sampling: Sampling,
+        resize: Resize | None,
+        *,
+        start_s: float,
+        first_number: int = 0,
+        observe: Callable[[int, Picture], None] | None = None,
+    ) -> None:
+        """Start at the beginning of a video, or where an interrupted run ended.
+
+        Args:
+            info: The probed file.
+            sampling: Samples of a segment; a video shorter than one segment has as many samples as that.
+            resize: How frames are resized; None keeps them full-sized.
+            start_s: Where the first segment begins, in seconds.
+            first_number: The number of that segment.
+            observe: Called with the index and the full-size image of every sampled frame.
+        """
+        self._info, self._resize, self._start_s, self._observe = info, resize, start_s, observe
+        step_s = min(1 / sampling.fps, max(info.shown_seconds, _TIE_S) / sampling.num_frames)
+        self._segmenter: Segmenter[StreamedFrame, tuple[float, Picture]] = Segmenter(
+            self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
+        )
+        self._num_reported = 0
+        self.num_lost = 0
+
+    def read(self, frames: Iterable[StreamedFrame]) -> Iterator[ReadSegment]:
+        """Yield the segments of a video's frames, which may begin earlier, for the detector."""
+        follower = ShotFollower()
+        for frame in frames:
+            for decided in follower.add(frame):
+                yield from self._add(*decided, follower)
+        for decided in follower.finish():
+            yield from self._add(*decided, follower)
+        for stretch in self._segmenter.finish(self._info.duration):
+            yield self._make(stretch, follower)
+
+    def _add(self, frame: StreamedFrame, starts_shot: bool, follower: ShotFollower) -> Iterator[ReadSegment]:  # noqa: FBT001
+        if frame.time_s >= self._start_s - _TIE_S:
+            for stretch in self._segmenter.add(frame, frame.time_s, starts_shot=starts_shot):
+                yield self._make(stretch, follower)
+
+    def _make(self, stretch: Stretch[tuple[float, Picture]], follower: ShotFollower) -> ReadSegment:
+        changes = [change for change in follower.changes[self._num_reported :] if change.end >= self._start_s]
+        self._num_reported = len(follower.changes)
+        frames = share_pictures(stretch.samples)
+        return ReadSegment(stretch.number, stretch.start, stretch.end, frames, changes)
+
+    def _sample(self, frame: StreamedFrame) -> tuple[float, Picture] | None:
+        image = frame.read_image()
+        if image is None:
+            self.num_lost += 1
+            return None
+        if self._observe is not None:
+            self._observe(frame.index, image)
+        return frame.time_s, image if self._resize is None else resize_image(image, self._resize)

@@ -1,0 +1,31 @@
+"""Frames of a video in order, each with a small grey picture and, on demand, its image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vidret.types import Picture
+
+# Which frames are decoded: all; those that others refer to, without the loop filter; or keyframes alone.
+SamplingMode = Literal["exact", "balanced", "fast"]
+SAMPLING_MODES: tuple[SamplingMode, ...] = get_args(SamplingMode)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamedFrame:
+    """A decoded frame.
+
+    Attributes:
+        index: Its index in the video.
+        time_s: When it begins, in seconds.
+        grey: A small grey picture of it; see ``shots.grey_from_luma``.
+        read_image: Returns its RGB image as displayed; None if it is too damaged.
+    """
+
+    index: int
+    time_s: float
+    grey: UInt8[np.ndarray, "36 64"]
+    read_image: Callable[[], Picture | None]
