@@ -18,6 +18,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
+from vidret.index.segment_rule import record_rule
 from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration
 from vidret.search.grounding import Grounder, forget_others
@@ -48,6 +49,7 @@ from vidret.types import (
 )
 from vidret.video.decode import Decoder
 from vidret.video.scan import list_videos
+from vidret.video.streaming import SamplingMode
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
 
@@ -179,6 +181,8 @@ class Engine:
         prune: bool = False,
         memory: int | None = None,
         words: bool | WordsOptions | None = None,
+        shots: bool | None = None,
+        sampling: SamplingMode | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         run: IndexRunner = index_files,
     ) -> IndexReport:
@@ -194,6 +198,10 @@ class Engine:
             memory: See ``Store.set_memory``; None leaves it unchanged.
             words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
                 it, and reads none for a new index. An index remembers the options.
+            shots: Whether segments follow shots or a fixed grid; None goes on as the index does. A new index follows
+                shots, unless the encoder sees whole videos. It cannot be changed later.
+            sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop
+                filter; ``fast`` keyframes alone. None goes on as the index does, and means ``exact`` for a new one.
             on_progress: See ``IndexOptions``.
             run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
 
@@ -211,6 +219,7 @@ class Engine:
             self._check_models()
         with self._create_store() as store:
             record_ranker(store, self._models)
+            rule = record_rule(store, shots=shots, mode=sampling, whole=self.encoder.sampling.whole)
             if memory is not None:
                 store.set_memory(memory)
             options = IndexOptions(
@@ -222,6 +231,8 @@ class Engine:
                 timeout=timeout,
                 retry_failed=retry_failed,
                 prune_below=listing.folders if prune else None,
+                follow_shots=rule.follow_shots,
+                mode=rule.mode,
                 words=words,
                 check=self._check_models if exists else None,
                 on_progress=on_progress,

@@ -39,6 +39,7 @@ STARTER_NOTE = (
     "--model ViT-B-32/laion2b_s34b_b79k (a download of 600 MB, once)."
 )
 NEEDS_EXTRA = 'that needs the extra "words": pip install "vidret[words]"'
+SHOTS = {"auto": None, "on": True, "off": False}
 PathsArgument = Annotated[
     list[str],
     typer.Argument(
@@ -93,6 +94,26 @@ SpeechModelOption = Annotated[
         help="Whisper model for speech, such as base, small or large-v3; default: tiny.en (English), which is "
         "installed. The index remembers it.",
         rich_help_panel=MODEL,
+    ),
+]
+ShotsOption = Annotated[
+    str,
+    typer.Option(
+        "--shots",
+        metavar="auto|on|off",
+        help="Cut videos into segments at shots (on) or every 12 s (off). auto goes on as the index was made; a new "
+        "index follows shots.",
+        rich_help_panel=SOURCES,
+    ),
+]
+SamplingOption = Annotated[
+    str,
+    typer.Option(
+        "--sampling",
+        metavar="auto|exact|balanced|fast",
+        help="Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or "
+        "keyframes alone (fast). auto goes on as the index does; a new index is exact.",
+        rich_help_panel=SOURCES,
     ),
 ]
 PrepareMomentsOption = Annotated[
@@ -183,6 +204,8 @@ def index_command(
     prune: PruneOption = False,
     retry_failed: RetryFailedOption = False,
     words: WordsOption = "auto",
+    shots: ShotsOption = "auto",
+    sampling: SamplingOption = "auto",
     model: ModelOption = None,
     rerank: PreparedRerankOption = "auto",
     tokens: TokensOption = "int8",
@@ -204,8 +227,13 @@ def index_command(
     num_gpus_per_worker: NumGpusOption = None,
 ) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
-    if decoder not in ("auto", "decord", "pyav"):
-        raise typer.BadParameter(f"must be auto, decord or pyav, got {decoder}", param_hint="--decoder")
+    for option, value, choices in (
+        ("--decoder", decoder, ("auto", "decord", "pyav")),
+        ("--shots", shots, SHOTS),
+        ("--sampling", sampling, ("auto", "exact", "balanced", "fast")),
+    ):
+        if value not in choices:
+            raise typer.BadParameter(f"must be {', '.join(choices)}, got {value}", param_hint=option)
     from vidret.store.store import Store
 
     run = choose_run(runner, address, num_gpus_per_worker, precision)
@@ -219,10 +247,17 @@ def index_command(
         print_message(STARTER_NOTE)
     with show_progress(as_json=progress_json) as on_progress:
         index_paths = partial(
-            engine.index, workers=workers, timeout=timeout, prune=prune, retry_failed=retry_failed, words=chosen_words
+            engine.index,
+            workers=workers,
+            timeout=timeout,
+            prune=prune,
+            retry_failed=retry_failed,
+            words=chosen_words,
+            shots=SHOTS[shots],
         )
-        # mypy cannot know that the decoder was checked above.
-        report = index_paths(paths, decoder=decoder, memory=memory_bytes, on_progress=on_progress, run=run)  # type: ignore[arg-type]
+        frames = {"decoder": decoder, "sampling": None if sampling == "auto" else sampling}
+        # mypy cannot know that these were checked above.
+        report = index_paths(paths, **frames, memory=memory_bytes, on_progress=on_progress, run=run)  # type: ignore[arg-type]
     if prepare_moments and not report.interrupted:
         with show_count("preparing moments", "videos") as on_count:
             engine.prepare_moments(timeout=timeout, on_progress=on_count)

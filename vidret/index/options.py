@@ -45,7 +45,7 @@ class IndexOptions:
     timeout: float = 120.0
     retry_failed: bool = False
     prune_below: Sequence[str] | None = None
-    follow_shots: bool = True
+    follow_shots: bool = False
     mode: SamplingMode = "exact"
     words: WordsOptions | None = None
     check: Callable[[], None] | None = None
