@@ -68,7 +68,7 @@ def stream(pool: DecodePool, path: Path) -> tuple[OpenedVideo, list[int], Finish
     opened, *segments, finished = pool.stream(path)
     assert isinstance(opened, OpenedVideo)
     assert isinstance(finished, Finished)
-    parts = [segment.frames.pixels for segment in segments if isinstance(segment, DecodedSegment)]
+    parts = [segment.frames.pictures.pixels for segment in segments if isinstance(segment, DecodedSegment)]
     return opened, [number for pixels in parts for number in read_numbers(pixels)], finished
 
 

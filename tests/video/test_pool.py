@@ -32,7 +32,7 @@ def pool() -> Iterator[DecodePool]:
 
 def numbers_of(pool: DecodePool, path: Path) -> list[int]:
     segments = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
-    return [number for segment in segments for number in read_numbers(segment.frames.pixels)]
+    return [number for segment in segments for number in read_numbers(segment.frames.pictures.pixels)]
 
 
 def is_running(pid: int) -> bool:
@@ -77,7 +77,7 @@ def test_segments_start_with_the_frames(pool: DecodePool, tmp_path: Path, *, aud
     assert opened.cuts == [(0, start, start + 0.48), (1, start + 0.48, start + 0.8)]
     for segment in segments:
         assert isinstance(segment, DecodedSegment)
-        numbers = read_numbers(segment.frames.pixels)
+        numbers = read_numbers(segment.frames.pictures.pixels)
         assert segment.frames.times == pytest.approx([start + number / 25 for number in numbers])
     assert numbers_of(pool, film) == list(range(20))
 
@@ -110,6 +110,7 @@ class Listener:
 def test_decoding_skipped_segments_shows_signs_of_life(films: dict[str, Film], name: str) -> None:
     listener = Listener(skip=list(range(8)))
     request = {"num_frames": 12, "fps": 25.0, "whole": False, "decoder": "auto", "device": "cpu", "resize": None}
+    request |= {"follow_shots": False, "mode": "exact", "num_threads": 1}
     worker._serve(cast(Any, listener), request, os.fsencode(films[name].path))
     before_opening, before_the_segment = listener.signs[:2]
     assert before_opening >= 100
@@ -121,7 +122,7 @@ def test_pictures_are_resized_on_the_way(films: dict[str, Film]) -> None:
     with DecodePool(1, resize=resize) as pool:
         (segment,) = [message for message in pool.stream(path) if isinstance(message, DecodedSegment)]
     expected = read_frames(str(path), times=segment.frames.times, resize=resize)
-    assert (segment.frames.pixels == expected.pixels).all()
+    assert (segment.frames.pictures.pixels == expected.pixels).all()
     assert (segment.frames.times == expected.times).all()
 
 
@@ -157,7 +158,7 @@ def test_one_wrong_timestamp_makes_one_segment_more(tmp_path: Path, days: int) -
         opened, *segments, finished = pool.stream(path)
     assert isinstance(opened, OpenedVideo)
     assert len(opened.cuts) == 2
-    read = [number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pixels)]
+    read = [number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pictures.pixels)]
     assert read == [12, 37, 62, 87, 98, 99]
     assert finished == Finished(f"shows no new frame from 4 s to {days * 86400} s")
 
@@ -233,7 +234,7 @@ def test_threads_share_a_pool(films: dict[str, Film]) -> None:
 def test_memory_stays_flat(long_film: Film, pool: DecodePool) -> None:
     total = 0
     for message in pool.stream(long_film.path):
-        total += message.frames.pixels.nbytes if isinstance(message, DecodedSegment) else 0
+        total += message.frames.pictures.pixels.nbytes if isinstance(message, DecodedSegment) else 0
     status = Path(f"/proc/{pool.pids()[0]}/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) << 10
     assert total == 1000 * 512 * 384 * 3

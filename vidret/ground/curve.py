@@ -1,7 +1,9 @@
 """Training-free grounding: spans that stand out of the curve of a query's score over a video's frames."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vidret.ground.spans import Span, keep_best
 from vidret.types import Curve
@@ -12,6 +14,9 @@ RELIABILITY = 0.25  # exponent that favours longer spans: 0 none, 0.5 as in a t-
 SHORTEST = 2  # frames; a single frame is noise
 ALL_LENGTHS = 64  # frames; longer ones grow by a tenth, so that a two-hour video has about a hundred lengths
 MAX_OVERLAP = 0.3
+# Measured on joined real clips with two sets of captions; the results hardly change from 0.6 to 0.9, and from 0.05 to 0.2.
+SHOT_WEIGHT = 0.6  # of the mean score of a frame's shot, against its own score
+CUT_BONUS = 0.1  # standard deviations of the scores that a span gains for each end at a cut
 STANDS_OUT = 0.5  # fraction of the best span's rise above the mean of its video
 
 
@@ -23,12 +28,16 @@ def find_spans(
     end: float,
     k: int = 5,
     max_overlap: float = MAX_OVERLAP,
+    cuts: Sequence[float] = (),
 ) -> list[Span]:
     """Return the spans in which a score curve is high, both absolutely and relative to the frames around.
 
     Every window of frames, at all scales, is compared with its flanks. Its score is the mean inside plus half the
     contrast (mean inside minus mean of the flanks), weighted by (inside * outside / (inside + outside)) ** RELIABILITY
     with ``inside`` and ``outside`` in frames. There is no threshold: boundaries depend on this video only.
+
+    Where shots are known, a frame's score counts less than the mean of its shot, since what is seen rarely changes
+    within one, and ends at cuts count as a little better.
 
     Args:
         scores: Similarity of the query with each frame.
@@ -37,9 +46,10 @@ def find_spans(
         end: End of the curve in seconds, at or after the last frame.
         k: Maximum number of spans.
         max_overlap: Maximum intersection over union of two spans; 0 for none.
+        cuts: Times in seconds at which new shots begin.
 
     Returns:
-        Spans, best first. Boundaries lie midway between two frames.
+        Spans, best first. Boundaries lie at the cut between two frames, or else midway between them.
 
     Raises:
         ValueError: ``scores`` and ``times`` differ in length, or are empty.
@@ -47,11 +57,41 @@ def find_spans(
     num_frames = len(scores)
     if len(times) != num_frames or num_frames == 0:
         raise ValueError(f"scores and times must be of one length above 0, got {num_frames} and {len(times)}")
-    edges = np.concatenate([[start], (times[1:] + times[:-1]) / 2, [end]])
+    edges, is_cut = find_edges(times, cuts, start=start, end=end)
     first, last = list_windows(num_frames)
-    values = weigh_windows(np.asarray(scores, dtype=np.float64), first, last)
+    smooth = smooth_over_shots(np.asarray(scores, dtype=np.float64), is_cut)
+    values = weigh_windows(smooth, first, last)
+    values += CUT_BONUS * smooth.std() * (is_cut[first].astype(np.float64) + is_cut[last])
     best = keep_best(edges[first], edges[last], values, limit=k, max_overlap=max_overlap)
     return [Span(float(edges[first[i]]), float(edges[last[i]]), float(values[i])) for i in best]
+
+
+def find_edges(
+    times: Float[np.ndarray, " frame"], cuts: Sequence[float], *, start: float, end: float
+) -> tuple[Float[np.ndarray, " edge"], Bool[np.ndarray, " edge"]]:
+    """Return the edges before, between and after frames, and which are cuts; the outer ones are if there is any.
+
+    The edge between two frames is the last cut between them, or else midway.
+    """
+    edges = np.concatenate([[start], (times[1:] + times[:-1]) / 2, [end]])
+    is_cut = np.zeros(len(edges), bool)
+    inner = np.array([cut for cut in cuts if times[0] < cut <= times[-1]])
+    if len(inner):
+        positions = np.searchsorted(times, inner)
+        edges[positions] = inner  # of several cuts between two frames, the last one stays
+        is_cut[positions] = True
+        is_cut[[0, -1]] = True
+    return edges, is_cut
+
+
+def smooth_over_shots(
+    scores: Float[np.ndarray, " frame"], is_cut: Bool[np.ndarray, " edge"]
+) -> Float[np.ndarray, " frame"]:
+    """Return scores of which ``SHOT_WEIGHT`` is the mean over the shot."""
+    shot = np.cumsum(is_cut[:-1])
+    means = np.bincount(shot, scores) / np.maximum(np.bincount(shot), 1)
+    smooth: Float[np.ndarray, " frame"] = (1 - SHOT_WEIGHT) * scores + SHOT_WEIGHT * means[shot]
+    return smooth if is_cut.any() else scores
 
 
 def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list[Span]:
@@ -68,7 +108,9 @@ def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list
     candidates = []
     for part in split_at_gaps(curve):
         overlap = MAX_OVERLAP if overlapping else 0.0
-        spans = find_spans(part.scores, part.times, start=part.start, end=part.end, k=k, max_overlap=overlap)
+        spans = find_spans(
+            part.scores, part.times, start=part.start, end=part.end, k=k, max_overlap=overlap, cuts=curve.cuts
+        )
         if not overlapping and curve.typical is not None and part.scores.min() >= curve.typical:
             spans = [Span(part.start, part.end, spans[0].score)]
         candidates += spans

@@ -12,7 +12,7 @@ from vidret.search.clauses import AnalysedQuery
 from vidret.search.fused_moments import SpanPart, find_fused_spans
 from vidret.search.fusion import WEAK_SCORE, FusedSearcher
 from vidret.search.grounding import Grounder
-from vidret.search.locating import RankedVideo, choose_spans
+from vidret.search.locating import RankedVideo, choose_spans, find_cuts
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
@@ -88,6 +88,7 @@ class FusedResults:
                 continue
             if grounder is not None:
                 scores.picture_spans = [self._ask_head(grounder, words, video) for words in read]
+            scores.cuts = find_cuts(self._searcher.store, video.video_id)
             spans = find_fused_spans(scores, analysed.structure, k=k, overlapping=overlapping)
             best = spans[0].score if spans else ABSENT
             moments += [

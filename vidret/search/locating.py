@@ -193,6 +193,7 @@ class Locator:
             best=float(score_top_frames(query.positive.sentence, frames)[0].max()),
             typical=self._searcher.typical_score() if query.is_text else None,
             gaps=gaps_between(segments),
+            cuts=find_cuts(self._searcher.store, video_id),
         )
 
 
@@ -201,6 +202,11 @@ def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]
     return tuple(
         (before.end, after.start) for before, after in pairwise(segments) if after.start - before.end > LONGEST_STILL_S
     )
+
+
+def find_cuts(store: Store, video_id: int) -> tuple[float, ...]:
+    """Return the times in seconds at which a new shot begins, rising; in the middle of gradual changes."""
+    return tuple((change.start + change.end) / 2 for change in store.shots(video_id))
 
 
 def choose_spans(spans: Sequence[Span], *, overlapping: bool, weak: bool) -> list[Span]:

@@ -123,7 +123,7 @@ class Projector:
                             logger.warning("%s: the head sees what comes before the first gap", strip_query(path))
                         yield num_frames
                     case DecodedSegment():
-                        image = message.frames.pixels[0]
+                        image = message.frames.pictures.pixels[0]
                         num_missing = frame_indices[message.number] - num_encoded - len(images)
                         images += [image if last is None else last] * num_missing + [image]
                         last = image

@@ -27,6 +27,7 @@ class VideoScores:
         score: The score of the video.
         time_s: Where it matches best, by clause.
         picture_spans: What a grounding head found for each clause; None without a head.
+        cuts: Times in seconds at which new shots begin, if they were read.
     """
 
     video_id: int
@@ -37,6 +38,7 @@ class VideoScores:
     score: float = ABSENT
     time_s: tuple[float, ...] = ()
     picture_spans: list[list[Span]] | None = None
+    cuts: tuple[float, ...] = ()
 
     def source_scores(self, clause: int) -> dict[Source, float]:
         """Return the best standard score of each source for a clause."""

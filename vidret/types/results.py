@@ -98,6 +98,7 @@ class Curve:
         typical: Score that fewer than a quarter of unrelated queries reach in their best video; None for queries
             that are not text.
         gaps: Start and end in seconds of stretches without a new frame, too long to be covered by a segment.
+        cuts: Times in seconds at which a new shot begins, rising; empty if shots are not known.
     """
 
     scores: Float[np.ndarray, " frame"]
@@ -107,3 +108,4 @@ class Curve:
     best: float
     typical: float | None = None
     gaps: tuple[tuple[float, float], ...] = ()
+    cuts: tuple[float, ...] = ()

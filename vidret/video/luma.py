@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import av
 import numpy as np
 from jaxtyping import UInt8
 
@@ -11,20 +10,19 @@ _PLANAR_10_BIT = {"yuv420p10le", "yuv422p10le", "yuv444p10le"}
 _SMALL = (256, 144)  # pixels; frames of other formats are scaled down to this
 
 
-def read_luma(frame: Any) -> UInt8[np.ndarray, "height width"] | None:
-    """Return the brightness of a frame of PyAV, of any size, valid while the frame is; None if it cannot be converted."""
+def read_luma(frame: Any) -> UInt8[np.ndarray, "height width"]:
+    """Return the brightness of a frame of PyAV, of any size, valid while the frame is.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: The frame is too damaged.
+    """
     name = frame.format.name
-    try:
-        if name in _PLANAR_8_BIT:
-            return _view_plane(frame, np.uint8)
-        if name in _PLANAR_10_BIT:
-            return (_view_plane(frame, np.uint16)[::2, ::2] >> 2).astype(np.uint8)
-        width, height = _SMALL
-        return _view_plane(frame.reformat(width=width, height=height, format="gray"), np.uint8)
-    except (MemoryError, BlockingIOError):
-        raise
-    except (av.FFmpegError, OSError, ValueError):
-        return None
+    if name in _PLANAR_8_BIT:
+        return _view_plane(frame, np.uint8)
+    if name in _PLANAR_10_BIT:
+        return (_view_plane(frame, np.uint16)[::2, ::2] >> 2).astype(np.uint8)
+    width, height = _SMALL
+    return _view_plane(frame.reformat(width=width, height=height, format="gray"), np.uint8)
 
 
 def _view_plane(frame: Any, dtype: type[np.uint8 | np.uint16]) -> np.ndarray:

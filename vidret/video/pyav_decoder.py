@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import PictureType
+from jaxtyping import UInt8
 
 from vidret.types import Picture
 from vidret.video.container import decode_packets, open_container, read_packets
@@ -84,11 +85,9 @@ class PyavDecoder:
         self._walk(first)
         while self._frame is not None:
             frame, index = self._frame, self._position
-            luma = read_luma(frame)
-            if luma is not None:
-                yield StreamedFrame(
-                    index, float(info.times[index]), grey_from_luma(luma), partial(self._convert, frame)
-                )
+            grey = _read_grey(frame)
+            if grey is not None:
+                yield StreamedFrame(index, float(info.times[index]), grey, partial(self._convert, frame))
             self._walk(index + 1)
         self._file.check()  # a failed fetch looks like the end of the file
 
@@ -225,3 +224,13 @@ class PyavDecoder:
         except (av.FFmpegError, OSError, ValueError):
             return None
         return orient(image, info.rotation, mirrored=info.mirrored)
+
+
+def _read_grey(frame: Any) -> UInt8[np.ndarray, "36 64"] | None:
+    """Return a small grey picture of a frame, None if it is too damaged to convert."""
+    try:
+        return grey_from_luma(read_luma(frame))
+    except (MemoryError, BlockingIOError):
+        raise
+    except (av.FFmpegError, OSError, ValueError):
+        return None

@@ -60,7 +60,7 @@ class Segmenter(Generic[Frame, Sample]):
         for name, value in (("step_s", step_s), ("num_frames", num_frames)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        self._sample, self._step_s, self._span_s = sample, step_s, num_frames * step_s
+        self._sample, self._step_s, self._num_frames, self._span_s = sample, step_s, num_frames, num_frames * step_s
         self._number = first_number
         self._open_start = self._begin = start_s  # of the open segment, and of the stretch that is sampled
         self._samples: list[Sample] = []
@@ -117,7 +117,8 @@ class Segmenter(Generic[Frame, Sample]):
 
     def _close(self, end_s: float) -> None:
         """End the stretch, and with it the open segment if that has samples."""
-        if self._begin + (self._num_steps + 0.5) * self._step_s < end_s - _TIE_S:
+        wanted_s = self._begin + (self._num_steps + 0.5) * self._step_s
+        if self._num_steps < self._num_frames and wanted_s < end_s - _TIE_S:
             self._take_last()  # it stays until the end
         if self._samples:
             self._held = Stretch(self._number, self._open_start, end_s, self._samples)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vidret.types import Frames
+from vidret.video.sampled_frames import SampledFrames
 
 pytestmark = pytest.mark.scale
 pytest.importorskip("ray")
@@ -13,9 +14,13 @@ rows = pytest.importorskip("vidret.index.ray.rows")
 def test_frames_are_unpacked_as_they_were_packed_without_a_copy() -> None:
     rng = np.random.default_rng(0)
     frames = Frames(rng.integers(0, 256, (3, 4, 5, 3), dtype=np.uint8), np.array([0.0, 0.5, 1.0]), "a frame is lost")
-    table = rows.to_table([("first", b"12345"), rows.DecodedRow.pack(None, frames)])
+    sampled = SampledFrames(frames, np.array([0.0, 0.5, 0.75, 1.0]), np.array([0, 1, 1, 2]))
+    table = rows.to_table([("first", b"12345"), rows.DecodedRow.pack(None, sampled)])
     [(row, pixels)] = rows.read_rows(table.slice(1))
-    unpacked = row.unpack(pixels)
+    repeated = row.unpack(pixels)
+    assert np.array_equal(repeated.times, sampled.times)
+    assert np.array_equal(repeated.rows, sampled.rows)
+    unpacked = repeated.pictures
     assert np.array_equal(unpacked.pixels, frames.pixels)
     assert np.array_equal(unpacked.times, frames.times)
     assert unpacked.salvaged == frames.salvaged

@@ -1,0 +1,132 @@
+"""One pass over a video: segments that follow its shots, with the frames that reading them by time would give."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidret.types import Resize, Sampling
+from vidret.video.decode import open_reader, read_frames
+from vidret.video.following import WARM_UP_S, ReadSegment, SegmentReader
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
+from vidret.video.probe import VideoInfo, probe
+from vidret.video.streaming import SAMPLING_MODES, SamplingMode
+
+from .conftest import Film
+from .films import write_scenes
+
+CUTS = (40, 57, 130)  # frames
+RATE = 25
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of four shots, of 40, 17, 73 and 370 frames; a keyframe every two seconds and at no cut."""
+    path = tmp_path_factory.mktemp("films") / "shots.mp4"
+    lengths = np.diff([0, *CUTS, 500]).tolist()
+    return write_scenes(path, lengths, options={"g": "50", "sc_threshold": "0", "bf": "2"})
+
+
+def read(path: Path, *, start_s: float = 0.0, number: int = 0, mode: SamplingMode = "exact") -> list[ReadSegment]:
+    info = probe(path)
+    with open_reader(info, mode=mode, for_streaming=True) as reader:
+        first = int(np.searchsorted(info.times, start_s - WARM_UP_S))
+        segments = SegmentReader(info, Sampling(), Resize(32, 32), start_s=start_s, first_number=number)
+        return list(segments.read(reader.stream(first)))
+
+
+def test_segments_follow_shots(film: Path) -> None:
+    segments = read(film)
+    starts = [round(segment.start * RATE) for segment in segments]
+    assert starts == [0, *CUTS, 130 + 300]
+    assert [segment.number for segment in segments] == list(range(5))
+    assert [(round(s.start * RATE), s.kind) for each in segments for s in each.shots] == [(cut, "cut") for cut in CUTS]
+    assert segments[-1].end == pytest.approx(20.0)
+
+
+def test_samples_are_the_frames_that_reading_by_time_gives(film: Path) -> None:
+    for segment in read(film):
+        num_steps = max(1, round(segment.end - segment.start))
+        wanted = segment.start + 0.5 + np.arange(num_steps)
+        expected = read_frames(str(film), times=wanted[wanted < segment.end], resize=Resize(32, 32), decoder="pyav")
+        assert segment.frames.times.tolist() == expected.times.tolist()
+        repeated = segment.frames.repeat().pixels.astype(np.int16)
+        assert np.abs(repeated - expected.pixels).mean() < 2  # of those that hardly differ, one is shown
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_an_interrupted_video_continues_as_it_would_have(film: Path, number: int) -> None:
+    whole = read(film)
+    rest = read(film, start_s=whole[number - 1].end, number=number)
+    assert [(each.number, each.start, each.end) for each in rest] == [
+        (each.number, each.start, each.end) for each in whole[number:]
+    ]
+    for one, other in zip(rest, whole[number:], strict=True):
+        assert (one.frames.pictures.pixels == other.frames.pictures.pixels).all()
+    assert {shot for each in rest for shot in each.shots} <= {shot for each in whole for shot in each.shots}
+
+
+@pytest.mark.parametrize("mode", ["balanced", "fast"])
+def test_other_modes_decode_fewer_frames_and_cover_the_video(film: Path, mode: SamplingMode) -> None:
+    info = probe(film)
+    with open_reader(info, for_streaming=True, mode=mode) as reader:
+        assert not reader.reads_all
+        indices = [frame.index for frame in reader.stream()]
+    assert len(indices) < info.num_frames
+    assert indices == sorted(set(indices))
+    if mode == "fast":
+        assert indices == np.flatnonzero(info.keyframes).tolist()
+    segments = read(film, mode=mode)
+    assert segments[0].start == 0.0
+    assert segments[-1].end == pytest.approx(20.0)
+    assert all(one.end == other.start for one, other in zip(segments, segments[1:], strict=False))
+
+
+def test_modes_agree_on_a_film_of_keyframes(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "intra.mp4", [60, 80], options={"g": "1"})
+    exact, *others = ([(s.start, s.end, s.frames.times.tolist()) for s in read(path, mode=m)] for m in SAMPLING_MODES)
+    assert len(exact) == 2
+    assert all(other == exact for other in others)
+
+
+def test_keyframes_more_than_ten_seconds_apart_are_not_read_alone(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "long.mp4", [300], options={"g": "999", "sc_threshold": "0"})
+    with open_reader(probe(path), for_streaming=True, mode="fast") as reader:
+        times = [frame.time_s for frame in reader.stream()]
+    assert max(np.diff(times)) < 0.5
+
+
+def stream(path: Path, **options: object) -> Iterator[object]:
+    with DecodePool(1, resize=Resize(32, 32), follow_shots=True) as pool:
+        yield from pool.stream(path, **options)  # type: ignore[arg-type]
+
+
+def test_the_pool_sends_what_is_read(film: Path) -> None:
+    opened, *segments, finished = stream(film)
+    assert isinstance(opened, OpenedVideo)
+    assert (opened.cuts, opened.num_expected, opened.decoder) == ([], 2, "pyav")
+    assert finished == Finished("")
+    for sent, segment in zip(segments, read(film), strict=True):
+        assert isinstance(sent, DecodedSegment)
+        assert (sent.number, sent.start, sent.end) == (segment.number, segment.start, segment.end)
+        assert (sent.frames.repeat().pixels == segment.frames.repeat().pixels).all()
+        assert list(sent.shots) == segment.shots
+
+
+def test_the_pool_starts_where_it_is_told(film: Path) -> None:
+    whole = read(film)
+    _, *segments, _ = stream(film, start=lambda _: (3, whole[2].end))
+    assert [segment.number for segment in segments if isinstance(segment, DecodedSegment)] == [3, 4]
+    _, *none = stream(film, start=lambda _: None)
+    assert none == [Finished("")]
+
+
+FORMATS = ["h264.mp4", "hevc.mp4", "h264.ts", "mpeg4.avi", "mpeg2.mpg", "h264.flv"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_frame_of_every_format_is_streamed(films: dict[str, Film], name: str) -> None:
+    info: VideoInfo = probe(films[name].path)
+    with open_reader(info, for_streaming=True) as reader:
+        assert [frame.index for frame in reader.stream()] == list(range(info.num_frames))
