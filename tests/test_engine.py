@@ -319,7 +319,7 @@ def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def patched(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an index built for training-free UCoFiA; tests that change it use a copy."""
     index = tmp_path_factory.mktemp("patched") / "index"
-    Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics])
+    Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics], shots=False)
     return index
 
 
@@ -341,7 +341,7 @@ def test_converted_model_ranks_as_its_aligner_does_without_an_index(method: str,
     encoder = load_encoder(str(model), device="cpu", precision="fp32")
     engine = Engine(tmp_path / "index", encoder, tokens="float16")
     assert engine.ranker.name == str(tmp_path / "model.aligner.safetensors")
-    engine.index([mosaics])
+    engine.index([mosaics], shots=False)
     films = {path.name: encoder.encode_frames(read_film(path, encoder), tokens=True) for path in mosaics.iterdir()}
     places = [(name, number) for name, segments in films.items() for number in range(len(segments))]
     segments = [films[name][number] for name, number in places]
@@ -365,7 +365,7 @@ def test_converted_model_ranks_as_its_aligner_does_without_an_index(method: str,
 def test_hit_has_the_scores_of_its_levels(kind: str, mosaics: Path, tmp_path: Path) -> None:
     encoder, ranker = PatchEncoder(), make_ranker(kind, tmp_path)
     engine = Engine(tmp_path / "index", encoder, rerank=ranker.name)
-    engine.index([mosaics])
+    engine.index([mosaics], shots=False)
     for query in QUERIES:
         for hit in engine.search(query):
             assert tuple(hit.why) == tuple(ranker.weights)
@@ -390,7 +390,7 @@ def test_index_records_its_aligner(patched: Path) -> None:
 
 
 def test_results_are_reproducible(patched: Path, mosaics: Path, tmp_path: Path) -> None:
-    Engine(tmp_path / "other", PatchEncoder(), rerank="ucofia").index([mosaics], workers=1)
+    Engine(tmp_path / "other", PatchEncoder(), rerank="ucofia").index([mosaics], shots=False, workers=1)
     engines = [Engine(index, PatchEncoder()) for index in (patched, patched, tmp_path / "other")]
     for query in QUERIES:
         hits, again, other = (engine.search(query) for engine in engines)
@@ -427,7 +427,7 @@ INDEX_SCRIPT = """
 import sys
 from tests.fakes import PatchEncoder
 from vidret.engine import Engine
-Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]])
+Engine(sys.argv[1], PatchEncoder()).index([sys.argv[2]], shots=False)
 """
 
 
@@ -459,7 +459,7 @@ def test_results_stay_correct_while_another_process_indexes(patched: Path, mosai
 
 def test_other_aligner_than_recorded_is_rejected(patched: Path, mosaics: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
-    Engine(plain, PatchEncoder(), rerank="none").index([mosaics / "0.mp4"])
+    Engine(plain, PatchEncoder(), rerank="none").index([mosaics / "0.mp4"], shots=False)
     for index, made in ((patched, "ucofia"), (plain, "none")):
         for other in {"none", "ucofia", "glscl"} - {made}:
             with pytest.raises(StoreError, match=f"rerank must be {made}, .*, got {other}$"):
@@ -481,24 +481,24 @@ def test_other_aligner_than_recorded_is_rejected(patched: Path, mosaics: Path, t
 def test_trained_aligner_needs_a_clip_encoder(kind: str, mosaics: Path, tmp_path: Path) -> None:
     engine = Engine(tmp_path / "index", PatchEncoder(raw=False), rerank=make_ranker(kind, tmp_path).name)
     with pytest.raises(AlignerError, match="encoder of a trained aligner must be a vidret CLIP model"):
-        engine.index([mosaics / "0.mp4"])
+        engine.index([mosaics / "0.mp4"], shots=False)
     assert not (tmp_path / "index").exists(), "a failed run creates no index"
 
 
 def test_index_keeps_its_token_format(mosaics: Path, tmp_path: Path) -> None:
     for name in ("index", "whole"):
         engine = Engine(tmp_path / name, PatchEncoder(), rerank="ucofia", tokens="float16")
-        engine.index([mosaics / "0.mp4"] if name == "index" else [mosaics])
+        engine.index([mosaics / "0.mp4"], shots=False if name == "index" else [mosaics])
     later = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia", tokens="int8")
-    later.index([mosaics])
+    later.index([mosaics], shots=False)
     assert_same_hits(later.search("a dog"), engine.search("a dog"))
 
 
 def test_first_engine_to_index_determines_the_aligner(mosaics: Path, tmp_path: Path) -> None:
     slow, quick = (Engine(tmp_path / "index", PatchEncoder(), rerank=rerank) for rerank in ("none", "ucofia"))
-    quick.index([mosaics / "0.mp4"])
+    quick.index([mosaics / "0.mp4"], shots=False)
     with pytest.raises(StoreError, match=r"rerank must be ucofia, .*, got none"):
-        slow.index([mosaics])
+        slow.index([mosaics], shots=False)
     assert quick.info().segments == 1
 
 

@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from vidret.encode.encoder import Encoder, normalise_pixels
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.index.run import count_cores
+from vidret.index.stages import encode_segments
 from vidret.types import Frames
 from vidret.video.pool import DecodedSegment, DecodePool
+from vidret.video.sampled_frames import SampledFrames
 from vidret.video.scan import scan
 
 
@@ -47,10 +50,10 @@ def timed(work: Callable[[], Any]) -> dict[str, float]:
     return {"cpu": cpu_seconds() - cpu, "wall": time.perf_counter() - wall}
 
 
-def decode_all(files: list[str], encoder: Encoder) -> list[Frames]:
+def decode_all(files: list[str], encoder: Encoder) -> list[SampledFrames]:
     """Decode every segment as indexing does, one file after the other."""
     segments = []
-    with DecodePool(1, resize=encoder.resize) as pool:
+    with DecodePool(1, resize=encoder.resize, follow_shots=True) as pool:
         for file in files:
             segments += [part.frames for part in pool.stream(file) if isinstance(part, DecodedSegment)]
     return segments
@@ -59,11 +62,12 @@ def decode_all(files: list[str], encoder: Encoder) -> list[Frames]:
 def bench_indexing(files: list[str], encoder: Encoder, repeats: int, scratch: Path) -> dict[str, Any]:
     """Time decoding, encoding and both together, in turn."""
     segments = decode_all(files, encoder)
-    encoder.encode_frames(segments[:1])
+    encode = partial(encode_segments, encoder, pack=None, tokens=False)
+    encode(segments[:1])
     runs: dict[str, list[dict[str, float]]] = {"decode": [], "encode": [], "index": []}
     for number in range(repeats):
         runs["decode"].append(timed(lambda: decode_all(files, encoder)))
-        runs["encode"].append(timed(lambda: [encoder.encode_frames([segment]) for segment in segments]))
+        runs["encode"].append(timed(lambda: [encode([segment]) for segment in segments]))
         engine = Engine.open(scratch / str(number), encoder=encoder)
         runs["index"].append(timed(lambda engine=engine: engine.index(files)))  # type: ignore[misc]
     cpu = {name: statistics.median(run["cpu"] for run in several) for name, several in runs.items()}

@@ -16,6 +16,7 @@ from vidret.index.encoding import EncodingThread
 from vidret.index.stages import SEGMENTS_AT_ONCE
 from vidret.types import Frames, SegmentEmbedding
 from vidret.video.pool import DecodedSegment, DecodePool
+from vidret.video.sampled_frames import SampledFrames
 
 
 class CountingEncoder(PatchEncoder):
@@ -36,10 +37,10 @@ class SlowEncoder(CountingEncoder):
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        self._submitted: list[Frames] = []
+        self._submitted: list[SampledFrames] = []
         submit = EncodingThread.submit
 
-        def count(thread: EncodingThread, frames: Frames) -> Future[SegmentEmbedding]:
+        def count(thread: EncodingThread, frames: SampledFrames) -> Future[SegmentEmbedding]:
             self._submitted.append(frames)
             return submit(thread, frames)
 
@@ -115,16 +116,16 @@ def test_segments_decoded_before_a_failure_are_stored(tmp_path: Path, monkeypatc
 def test_encoding_thread_takes_batches_up_to_its_limit_and_ends() -> None:
     sizes: list[int] = []
 
-    def encode(batch: Sequence[Frames]) -> list[SegmentEmbedding]:
+    def encode(batch: Sequence[SampledFrames]) -> list[SegmentEmbedding]:
         sizes.append(len(batch))
-        return PatchEncoder().encode_frames(batch)
+        return PatchEncoder().encode_frames([frames.pictures for frames in batch])
 
     with EncodingThread(encode) as thread:
         pass
     thread._thread.join(timeout=5)
     assert not thread._thread.is_alive()
     waiting = EncodingThread(encode)
-    segment = Frames(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1))
+    segment = SampledFrames.all_different(Frames(np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1)))
     futures = [waiting.submit(segment) for _ in range(SEGMENTS_AT_ONCE + 3)]
     with waiting:
         for future in futures:

@@ -518,7 +518,7 @@ def test_tokens_of_every_segment_are_those_the_ranker_packs(kind: str, tmp_path:
     films, encoder, ranker = tmp_path / "films", PatchEncoder(), make_ranker(kind, tmp_path)
     for seed, duration_s in enumerate((2, 9)):
         write_mosaic(films / f"{seed}.mp4", duration_s, seed)
-    Engine(tmp_path / "index", encoder, rerank=ranker.name, tokens="float16").index([films])
+    Engine(tmp_path / "index", encoder, rerank=ranker.name, tokens="float16").index([films], shots=False)
     expected = {}
     for path in films.iterdir():
         for number, embedding in enumerate(encoder.encode_frames(read_film(path, encoder), tokens=True)):
@@ -532,7 +532,7 @@ def test_tokens_of_every_segment_are_those_the_ranker_packs(kind: str, tmp_path:
 def test_resumed_run_stores_the_same_tokens(tmp_path: Path) -> None:
     write_mosaic(tmp_path / "films" / "long.mp4", 60, seed=0)
     whole = Engine(tmp_path / "whole", PatchEncoder(), rerank="ucofia", tokens="float16")
-    assert whole.index([tmp_path / "films"]).num_segments == 15
+    assert whole.index([tmp_path / "films"], shots=False).num_segments == 15
     calls: list[int] = []
 
     class FailingEncoder(PatchEncoder):
@@ -543,10 +543,10 @@ def test_resumed_run_stores_the_same_tokens(tmp_path: Path) -> None:
             return super().encode_frames(batch, tokens=tokens)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        Engine(tmp_path / "index", FailingEncoder(), rerank="ucofia", tokens="float16").index([tmp_path / "films"])
+        Engine(tmp_path / "index", FailingEncoder(), rerank="ucofia", tokens="float16").index([tmp_path / "films"], shots=False)
     assert 0 < len(read_tokens(tmp_path / "index")) < 15
     engine = Engine(tmp_path / "index", PatchEncoder())
-    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert engine.index([tmp_path / "films"], shots=False).encoded == 1
     assert read_tokens(tmp_path / "index") == read_tokens(tmp_path / "whole")
     assert [hit.score for hit in engine.search("rain")] == [hit.score for hit in whole.search("rain")]
 
@@ -561,7 +561,7 @@ def test_no_tokens_are_computed_for_a_ranker_that_packs_none(rerank: str, tmp_pa
             return super().encode_frames(batch)
 
     engine = Engine(tmp_path / "index", Thrifty(), rerank=rerank)
-    assert engine.index([tmp_path / "films"]).encoded == 1
+    assert engine.index([tmp_path / "films"], shots=False).encoded == 1
     assert engine.info().with_tokens == 0
     assert set(read_tokens(tmp_path / "index").values()) == {b""}
 
@@ -569,7 +569,7 @@ def test_no_tokens_are_computed_for_a_ranker_that_packs_none(rerank: str, tmp_pa
 def test_damaged_tokens_are_detected_and_packed_again(tmp_path: Path) -> None:
     write_mosaic(tmp_path / "films" / "0.mp4", 6, seed=0)
     engine = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia")
-    engine.index([tmp_path / "films"])
+    engine.index([tmp_path / "films"], shots=False)
     before = read_tokens(tmp_path / "index")
     file = tmp_path / "index" / "features" / "tokens.bin"
     damaged = bytearray(file.read_bytes())
@@ -577,5 +577,5 @@ def test_damaged_tokens_are_detected_and_packed_again(tmp_path: Path) -> None:
     file.write_bytes(damaged)
     with Store.open(tmp_path / "index", write=True) as store:
         assert len(store.verify(repair=True)) == 1
-    assert engine.index([tmp_path / "films"]).num_segments == 1
+    assert engine.index([tmp_path / "films"], shots=False).num_segments == 1
     assert read_tokens(tmp_path / "index") == before

@@ -131,7 +131,9 @@ def write_audio(path: Path) -> Path:
 def write_scenes(path: Path, lengths: Sequence[int], *, rate: int = 25, options: dict[str, str] | None = None) -> Path:
     """Write shots of some numbers of frames: each a texture of its own that moves slowly."""
     with av.open(str(path), "w") as container:
-        stream = cast(Any, container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", **(options or {})}))
+        stream = cast(
+            Any, container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", **(options or {})})
+        )
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
         for scene, length in enumerate(lengths):
             rng = np.random.default_rng(scene)

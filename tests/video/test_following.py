@@ -1,6 +1,7 @@
 """One pass over a video: segments that follow its shots, with the frames that reading them by time would give."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ RATE = 25
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film of four shots, of 40, 17, 73 and 370 frames; a keyframe every two seconds and at no cut."""
+    """Write four shots of 40, 17, 73 and 370 frames, with a keyframe every two seconds and at no cut."""
     path = tmp_path_factory.mktemp("films") / "shots.mp4"
     lengths = np.diff([0, *CUTS, 500]).tolist()
     return write_scenes(path, lengths, options={"g": "50", "sc_threshold": "0", "bf": "2"})
@@ -80,7 +81,7 @@ def test_other_modes_decode_fewer_frames_and_cover_the_video(film: Path, mode: S
     segments = read(film, mode=mode)
     assert segments[0].start == 0.0
     assert segments[-1].end == pytest.approx(20.0)
-    assert all(one.end == other.start for one, other in zip(segments, segments[1:], strict=False))
+    assert all(one.end == other.start for one, other in pairwise(segments))
 
 
 def test_modes_agree_on_a_film_of_keyframes(tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ def test_one_wrong_timestamp_makes_one_segment_more(tmp_path: Path, days: int) -
         opened, *segments, finished = pool.stream(path)
     assert isinstance(opened, OpenedVideo)
     assert len(opened.cuts) == 2
-    read = [number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pictures.pixels)]
+    read = [
+        number for s in segments if isinstance(s, DecodedSegment) for number in read_numbers(s.frames.pictures.pixels)
+    ]
     assert read == [12, 37, 62, 87, 98, 99]
     assert finished == Finished(f"shows no new frame from 4 s to {days * 86400} s")
 

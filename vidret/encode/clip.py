@@ -59,12 +59,13 @@ class ClipEncoder:
         self._model = model.folded().to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
         self._int8_cosine, self._lock = int8_cosine, Lock()
-        self._over_time = card.merging is not None or card.prompts is not None or card.token_shift
+        over_time = card.merging is not None or card.prompts is not None or card.token_shift
+        self.encodes_frames_alone = not over_time
 
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
         """Encode each segment's frames, which must have the size that ``resize`` produces."""
-        encode = self._encode_videos if self._over_time else self._encode_images
+        encode = self._encode_images if self.encodes_frames_alone else self._encode_videos
         return list(encode(batch, tokens=tokens))
 
     def _encode_images(self, batch: Sequence[Frames], *, tokens: bool) -> Iterator[SegmentEmbedding]:
@@ -143,7 +144,7 @@ class ClipEncoder:
             EncoderError: The model has fewer layers.
         """
         self._check_num_layers(num_layers, self.card.vision.layers)
-        if self._over_time:
+        if not self.encodes_frames_alone:
             cuts = range(self.sampling.num_frames, len(frames), self.sampling.num_frames)
             segments = map(Frames, np.split(frames.pixels, cuts), np.split(frames.times, cuts))
             return join_layers([self._encode_segment_layers(segment, num_layers) for segment in segments])

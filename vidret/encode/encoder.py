@@ -23,6 +23,9 @@ class Encoder(Protocol):
         fingerprint: A digest of weights, preprocessing and sampling; only vectors of equal fingerprints are comparable.
         resize: The frame size that ``encode_frames`` expects.
         sampling: How frames are chosen from a video.
+
+    An encoder whose frame vectors do not depend on the other frames of a segment may set ``encodes_frames_alone``, so
+    that frames that hardly differ are encoded once.
     """
 
     name: str

@@ -27,6 +27,8 @@ class OpenClipEncoder:
     length.
     """
 
+    encodes_frames_alone = True
+
     def __init__(
         self,
         name: str,

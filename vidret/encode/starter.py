@@ -56,6 +56,7 @@ class StarterEncoder:
     """
 
     dim = 384
+    encodes_frames_alone = True
     resize = Resize(shorter=224, crop=224)
 
     def __init__(

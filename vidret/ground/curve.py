@@ -14,7 +14,7 @@ RELIABILITY = 0.25  # exponent that favours longer spans: 0 none, 0.5 as in a t-
 SHORTEST = 2  # frames; a single frame is noise
 ALL_LENGTHS = 64  # frames; longer ones grow by a tenth, so that a two-hour video has about a hundred lengths
 MAX_OVERLAP = 0.3
-# Measured on joined real clips with two sets of captions; the results hardly change from 0.6 to 0.9, and from 0.05 to 0.2.
+# Measured on joined real clips with two sets of captions. Results hardly change from 0.6 to 0.9, and from 0.05 to 0.2.
 SHOT_WEIGHT = 0.6  # of the mean score of a frame's shot, against its own score
 CUT_BONUS = 0.1  # standard deviations of the scores that a span gains for each end at a cut
 STANDS_OUT = 0.5  # fraction of the best span's rise above the mean of its video

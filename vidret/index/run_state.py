@@ -163,7 +163,11 @@ class RunState:
         if opened.cuts:
             return len(self.store.stored_segments(video_id)) / len(opened.cuts)
         _, end_s = self.store.resume_point(video_id)
-        return 0.0 if end_s is None else min(1.0, (end_s - opened.start) / max(opened.duration - opened.start, _SHORTEST_S))
+        return (
+            0.0
+            if end_s is None
+            else min(1.0, (end_s - opened.start) / max(opened.duration - opened.start, _SHORTEST_S))
+        )
 
     def add(self, segments: Sequence[tuple[FileJob, NewSegment]]) -> None:
         """Store segments, each with its file, in one transaction."""

@@ -25,7 +25,7 @@ def record_rule(store: Store, *, shots: bool | None, mode: SamplingMode | None, 
         store: The index, open for writing.
         shots: Whether segments follow shots; None goes on as the index does. A new index follows shots, unless the
             encoder sees ``whole`` videos. An index that was made before this could be chosen has a grid.
-        mode: Which frames are decoded to follow shots; None goes on as the index does, and means ``exact`` for a new one.
+        mode: Which frames are decoded to follow shots; None goes on as the index does, and means ``exact`` at first.
         whole: Whether the encoder sees whole videos, each as one segment.
 
     Raises:
@@ -33,19 +33,19 @@ def record_rule(store: Store, *, shots: bool | None, mode: SamplingMode | None, 
     """
     if mode is not None and mode not in SAMPLING_MODES:
         raise VidretError(f"sampling must be {', '.join(SAMPLING_MODES)}, got {mode}")
-    known = store.get_meta(SEGMENTS)
-    if known is None and store.fingerprints():
-        known = FIXED_GRID
-    if known is None:
-        known = FIXED_GRID if whole or shots is False else FOLLOW_SHOTS
-    if shots is not None and not whole and shots != (known == FOLLOW_SHOTS):
-        made, got = ("on", "off") if known == FOLLOW_SHOTS else ("off", "on")
+    recorded = store.get_meta(SEGMENTS) or (FIXED_GRID if store.fingerprints() else None)
+    rule = recorded or (FIXED_GRID if whole or shots is False else FOLLOW_SHOTS)
+    follow_shots = rule == FOLLOW_SHOTS
+    if shots is not None and not whole and shots != follow_shots:
+        made, got = ("on", "off") if follow_shots else ("off", "on")
         raise VidretError(f"{store.path}: shots must be {made}, as the index was made, got {got}; use a new index")
-    recorded = store.get_meta(MODE)
-    chosen = mode or next((each for each in SAMPLING_MODES if each == recorded), "exact")
-    if chosen != "exact" and known == FIXED_GRID:
+    recorded_mode = store.get_meta(MODE)
+    modes: list[SamplingMode] = [each for each in SAMPLING_MODES if each == recorded_mode]
+    chosen = mode or (modes[0] if modes else "exact")
+    if chosen != "exact" and not follow_shots:
         raise VidretError(f"{store.path}: sampling must be exact where segments do not follow shots, got {chosen}")
-    for key, value, before in ((SEGMENTS, str(known), store.get_meta(SEGMENTS)), (MODE, chosen, recorded)):
-        if value != before:
-            store.set_meta(key, value)
-    return SegmentRule(known == FOLLOW_SHOTS, chosen)
+    if store.get_meta(SEGMENTS) is None:
+        store.set_meta(SEGMENTS, rule)
+    if chosen != recorded_mode:
+        store.set_meta(MODE, chosen)
+    return SegmentRule(follow_shots, chosen)

@@ -74,7 +74,8 @@ def repeat_frames(
         if values is None:
             return None
         by_frame = values.reshape(len(embedding.times), -1, *values.shape[1:])
-        return by_frame[rows].reshape(-1, *values.shape[1:])
+        repeated: np.ndarray = by_frame[rows].reshape(-1, *values.shape[1:])
+        return repeated
 
     frames = embedding.frames[rows]
     video = frames.mean(axis=0)

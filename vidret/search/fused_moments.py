@@ -129,7 +129,9 @@ def _find_picture_spans(scores: VideoScores, clause: int, k: int) -> list[FusedS
     times, values = scores.times[seen], scores.pictures[clause][seen]
     gaps = gaps_between(scores.segments)
     start, end = scores.segments[0].start, scores.segments[-1].end
-    curve = Curve(scores=values, times=times, start=start, end=end, best=float(values.max()), gaps=gaps, cuts=scores.cuts)
+    curve = Curve(
+        scores=values, times=times, start=start, end=end, best=float(values.max()), gaps=gaps, cuts=scores.cuts
+    )
     spans = []
     by_head = None if scores.picture_spans is None else scores.picture_spans[clause][:k]
     for span in find_moments(curve, k=k, overlapping=False, weak=True) if by_head is None else by_head:

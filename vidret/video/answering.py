@@ -1,6 +1,6 @@
 """What a decoding process sends of one video: its segments, on a grid or by shots, and its words."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import Protocol
 

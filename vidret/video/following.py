@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from vidret.types import Picture, Resize, Sampling, ShotChange
 from vidret.video.probe import VideoInfo
@@ -18,7 +19,7 @@ _TIE_S = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadSegment:
-    """A segment, from ``start`` to ``end`` in seconds, with its frames and the shot changes found since the last one."""
+    """A segment from ``start`` to ``end`` in seconds, its frames, and the shot changes found since the last one."""
 
     number: int
     start: float
@@ -103,17 +104,22 @@ class SegmentReader:
                 yield from self._add(*decided, follower)
         for decided in follower.finish():
             yield from self._add(*decided, follower)
-        for stretch in self._segmenter.finish(self._info.duration):
-            yield self._make(stretch, follower)
+        last = self._segmenter.finish(self._info.duration)
+        for stretch in last:
+            yield self._make(stretch, follower, is_last=stretch is last[-1])
 
-    def _add(self, frame: StreamedFrame, starts_shot: bool, follower: ShotFollower) -> Iterator[ReadSegment]:  # noqa: FBT001
+    def _add(self, frame: StreamedFrame, starts_shot: bool, follower: ShotFollower) -> Iterator[ReadSegment]:
         if frame.time_s >= self._start_s - _TIE_S:
             for stretch in self._segmenter.add(frame, frame.time_s, starts_shot=starts_shot):
                 yield self._make(stretch, follower)
 
-    def _make(self, stretch: Stretch[tuple[float, Picture]], follower: ShotFollower) -> ReadSegment:
-        changes = [change for change in follower.changes[self._num_reported :] if change.end >= self._start_s]
-        self._num_reported = len(follower.changes)
+    def _make(
+        self, stretch: Stretch[tuple[float, Picture]], follower: ShotFollower, *, is_last: bool = False
+    ) -> ReadSegment:
+        new = follower.changes[self._num_reported :]
+        changes = list(takewhile(lambda change: change.start < stretch.end or is_last, new))
+        self._num_reported += len(changes)
+        changes = [change for change in changes if change.end >= self._start_s]
         frames = share_pictures(stretch.samples)
         return ReadSegment(stretch.number, stretch.start, stretch.end, frames, changes)
 

@@ -271,9 +271,7 @@ class DecodePool:
 
 def _read_segment(header: wire.Header, payload: memoryview) -> DecodedSegment:
     pictures = wire.unpack_frames(header, payload)
-    frames = SampledFrames(
-        pictures, np.array(header["sample_times"], np.float64), np.array(header["rows"], np.int64)
-    )
+    frames = SampledFrames(pictures, np.array(header["sample_times"], np.float64), np.array(header["rows"], np.int64))
     shots = [ShotChange(start, end, kind) for start, end, kind in header["shots"]]
     return DecodedSegment(header["number"], header["start"], header["end"], frames, shots)
 

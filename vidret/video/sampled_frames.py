@@ -9,8 +9,8 @@ from jaxtyping import Float64, Int64
 
 from vidret.types import Frames, Picture
 
-# Mean absolute differences in grey levels. Of 1,972 pairs of frames of real videos, half a second or more apart, 151 are
-# below both; their vectors of the starter have cosine 0.9998 on average and 0.989 at least.
+# Mean absolute differences in grey levels. Of 1,972 pairs of frames of real videos, half a second or more apart, 151
+# are below both; their vectors of the starter have cosine 0.9998 on average and 0.989 at least.
 _BLOCK = 16  # pixels
 _MAX_DIFFERENCE = 1.0
 _MAX_BLOCK_DIFFERENCE = 4.0

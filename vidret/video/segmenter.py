@@ -1,4 +1,4 @@
-"""Segments that follow shots, and the frames to encode of each, chosen while a video is decoded once from start to end."""
+"""Segments that follow shots, and the frames to encode of each, chosen while a video is decoded once."""
 
 import math
 from collections.abc import Callable

@@ -41,11 +41,11 @@ CONTENTS = [
 
 def opened() -> OpenedVideo:
     cuts = [(number, float(number), number + 1.0) for number in range(NUM_SEGMENTS)]
-    return OpenedVideo({}, float(NUM_SEGMENTS), cuts, "pyav", "")
+    return OpenedVideo({}, float(NUM_SEGMENTS), cuts, NUM_SEGMENTS, "pyav", "")
 
 
 def encoded(content_index: int, job_index: int, number: int) -> tuple[Any, bytes]:
-    segment = rows.SegmentInfo(content_index, job_index, opened(), number, float(number), number + 1.0, seconds=0.5)
+    segment = rows.SegmentInfo(content_index, job_index, opened(), number, float(number), number + 1.0, (), seconds=0.5)
     vector = np.array([content_index + 1, number], np.float16)
     embedding = SegmentEmbedding(vector, vector[None], np.array([number + 0.5]))
     return rows.EncodedRow(segment, embedding, 0.25), bytes([content_index, number])
