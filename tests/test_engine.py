@@ -413,7 +413,7 @@ def test_copies_and_moves_do_not_change_scores(patched: Path, mosaics: Path, tmp
         assert_same_hits(found, hits)
         assert sorted(len(hit.copies) for hit in found) == [1, 1, 1, 2]
     alone = Engine(tmp_path / "alone", PatchEncoder(), rerank="ucofia")
-    alone.index([films])
+    alone.index([films], shots=False)
     (films / "9 a copy.mp4").unlink()
     (films / "deeper").mkdir()
     for seed in (0, 2):
@@ -488,7 +488,7 @@ def test_trained_aligner_needs_a_clip_encoder(kind: str, mosaics: Path, tmp_path
 def test_index_keeps_its_token_format(mosaics: Path, tmp_path: Path) -> None:
     for name in ("index", "whole"):
         engine = Engine(tmp_path / name, PatchEncoder(), rerank="ucofia", tokens="float16")
-        engine.index([mosaics / "0.mp4"], shots=False if name == "index" else [mosaics])
+        engine.index([mosaics / "0.mp4"] if name == "index" else [mosaics], shots=False)
     later = Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia", tokens="int8")
     later.index([mosaics], shots=False)
     assert_same_hits(later.search("a dog"), engine.search("a dog"))

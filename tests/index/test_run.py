@@ -543,7 +543,9 @@ def test_resumed_run_stores_the_same_tokens(tmp_path: Path) -> None:
             return super().encode_frames(batch, tokens=tokens)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        Engine(tmp_path / "index", FailingEncoder(), rerank="ucofia", tokens="float16").index([tmp_path / "films"], shots=False)
+        Engine(tmp_path / "index", FailingEncoder(), rerank="ucofia", tokens="float16").index(
+            [tmp_path / "films"], shots=False
+        )
     assert 0 < len(read_tokens(tmp_path / "index")) < 15
     engine = Engine(tmp_path / "index", PatchEncoder())
     assert engine.index([tmp_path / "films"], shots=False).encoded == 1

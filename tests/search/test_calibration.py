@@ -264,7 +264,7 @@ def test_later_segments_are_not_corrected_and_warned_about(
         engine.calibrate(BANK)
         before = scores(engine.search("rain"))
         assert caplog.messages == []
-        engine.index([tmp_path / "more"])
+        engine.index([tmp_path / "more"], shots=False)
         engine.search("rain")
         assert caplog.messages == [warning], "in an engine that was open while the index grew"
     caplog.clear()
@@ -285,16 +285,16 @@ def test_removed_segments_do_not_affect_the_correction(
 ) -> None:
     films = shutil.copytree(mosaics, tmp_path / "films")
     with Engine(tmp_path / "index", PatchEncoder(), rerank="ucofia") as engine:
-        engine.index([films])
+        engine.index([films], shots=False)
         engine.calibrate(BANK)
         before = scores(engine.search("rain"))
         for number, prune in ((0, False), (2, True)):
             (films / f"{number}.mp4").unlink()
-            engine.index([films], prune=prune)
+            engine.index([films], shots=False, prune=prune)
             del before[f"{number}.mp4"]
             assert scores(engine.search("rain")) == pytest.approx(before, abs=2e-6)
         write_mosaic(films / "new.mp4", 9, seed=5)
-        engine.index([films])
+        engine.index([films], shots=False)
         with Engine(tmp_path / "index", PatchEncoder()) as reader:
             after = scores(reader.search("rain"))
         assert after["1.mp4"] == pytest.approx(before["1.mp4"], abs=2e-6)
