@@ -19,7 +19,7 @@ def mosaics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def indexed_mosaics(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an index of ``mosaics``, which must not be changed; ``index`` is a copy that a test may change."""
     index = tmp_path_factory.mktemp("indexed") / "index"
-    Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics])
+    Engine(index, PatchEncoder(), rerank="ucofia").index([mosaics], shots=False)
     return index
 
 

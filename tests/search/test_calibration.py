@@ -264,7 +264,7 @@ def test_later_segments_are_not_corrected_and_warned_about(
         engine.calibrate(BANK)
         before = scores(engine.search("rain"))
         assert caplog.messages == []
-        engine.index([tmp_path / "more"], shots=False)
+        engine.index([tmp_path / "more"])
         engine.search("rain")
         assert caplog.messages == [warning], "in an engine that was open while the index grew"
     caplog.clear()
