@@ -12,13 +12,12 @@ os.environ["VIDRET_WORDS"] = "off"
 
 import pytest
 import torch
-from jaxtyping import config, install_import_hook
+from jaxtyping import config
 
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
-from tests.shapes import check
+from tests.shapes import install
 
-PACKAGES = "align data encode evaluate ground index layers metrics present search store train types video"
-install_import_hook([f"vidret.{name}" for name in PACKAGES.split(" ")], f"{check.__module__}.{check.__name__}")
+install()
 torch.set_num_threads(1)
 
 from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret

@@ -1,15 +1,45 @@
 """The check of shapes in signatures: in tests, every annotated array of vidret is compared with the real one."""
 
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from inspect import isclass
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray
 
+PACKAGES = (
+    "align cli client data devices encode engine evaluate ground index layers metrics present search serve store text"
+    " timed_text train types video"
+)
 Function = TypeVar("Function", bound=Callable[..., object])
 
 _CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def install() -> None:
+    """Check the shapes of all of vidret that is imported from now on, where a signature contains one."""
+    decorate = jaxtyping.jaxtyped
+
+    def decorate_shaped(*, typechecker: Any) -> Callable[[Any], Any]:
+        wrap = decorate(typechecker=typechecker)
+        return lambda target: wrap(target) if is_shaped(target) else target
+
+    # The import hook wraps every function, which would slow all of them down.
+    jaxtyping.jaxtyped = decorate_shaped  # type: ignore[assignment]
+    names = [f"vidret.{name}" for name in PACKAGES.split(" ")]
+    jaxtyping.install_import_hook(names, f"{check.__module__}.{check.__name__}")
+
+
+def is_shaped(target: Any) -> bool:
+    """Return whether the signature of a function, method, property or dataclass contains a shape, or may do so."""
+    if isclass(target):
+        return is_dataclass(target) and is_shaped(target.__init__)
+    if isinstance(target, property):
+        return any(map(is_shaped, filter(None, (target.fget, target.fset))))
+    hints = getattr(target, "__func__", target).__annotations__.values()  # of a class method, those of its function
+    return any(isinstance(hint, str) or has_shape(hint) for hint in hints)
 
 
 def check(function: Function) -> Function:
