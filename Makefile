@@ -5,13 +5,13 @@ export HF_HUB_OFFLINE = 1
 # Else every test process, and each of the many that tests start, would compile vidret and the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test browser matrix scale check bench clean
+.PHONY: demo test browser matrix slow scale check bench clean
 
 demo: .venv/demo
 	$(BIN)/vidret demo
 
 test: check browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 # The page's tests need a browser; without one they are skipped, and the run says so.
 browser: .venv/dev
@@ -20,6 +20,10 @@ browser: .venv/dev
 # The quick tests with the oldest and the newest dependencies, on each Python from 3.11 on: by hand, before a release.
 matrix: .venv/dev
 	$(BIN)/python tools/matrix.py
+
+# More of what the quick tests sample: every method on two processes, every configuration, twenty kills.
+slow: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'slow and not learns'
 
 # What needs Ray, Milvus and addresses: minutes more, and their extras.
 scale: .venv/scale

@@ -33,6 +33,8 @@ PATHS = [
     "train in a process a card, nccl",
 ]
 
+TWO_PROCESSES = ("train in two processes, gloo",)  # each imports all that training needs
+
 
 @pytest.fixture(scope="module")
 def tool() -> Iterator[Any]:
@@ -50,7 +52,14 @@ def test_no_path_is_left_out_here(tool: Any) -> None:
     assert list(tool.list_paths()) == PATHS
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path not in ("decode, real videos", PATHS[-1])])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.slow if path in TWO_PROCESSES else ())
+        for path in PATHS
+        if path not in ("decode, real videos", PATHS[-1])
+    ],
+)
 def test_a_path_agrees_with_itself(tool: Any, setup: Any, path: str) -> None:
     outcome = tool.list_paths()[path](setup)
     assert outcome.difference <= 1e-5

@@ -63,15 +63,13 @@ def make_unit_vectors(num: int, seed: int = 0) -> Float32[np.ndarray, "row dim"]
 def naive_recall(store: Store, queries: Float32[np.ndarray, "query dim"], k: int, within: int) -> float:
     """Sort all segments for each query, and count the best among the first retrieved ones."""
     ids = [int(key) for key in store.searchable()]
+    rows = dict(zip(ids, store.vectors(ids).tolist(), strict=True))
     shares = []
-    for query in queries:
-        scores = {}
-        for key in ids:
-            row = store.vectors([key])[0]
-            scores[key] = sum(float(a) * float(b) for a, b in zip(query, row, strict=True))
+    for query in queries.tolist():
+        scores = {key: sum(a * b for a, b in zip(query, row, strict=True)) for key, row in rows.items()}
         best = sorted(scores.values(), reverse=True)[:BEST]
         spacing = float(np.spacing(np.float16(abs(best[-1]))))
-        retrieved = [int(key) for key in store.search(query[None], k)[1][0][:within] if key >= 0]
+        retrieved = [int(key) for key in store.search(np.array([query], np.float32), k)[1][0][:within] if key >= 0]
         near = [key for key in retrieved if scores[key] >= best[-1] - spacing / 2]
         shares.append(min(len(near), len(best)) / len(best))
     return sum(shares) / len(shares)

@@ -39,10 +39,7 @@ from vidret.serve.app import PAGE
 from vidret.types import TimedText
 from vidret.video.decode import read_frames
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.xdist_group("page"),  # one browser and one index, even if tests run in parallel
-]
+pytestmark = pytest.mark.browser
 
 BIKES, BUNNY = "people riding bicycles", "a cartoon rabbit"
 LARGEST_PAGE = 68_000  # bytes, all files together

@@ -21,6 +21,7 @@ def learn(world: Path, *settings: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.learns
 def test_methods_beat_chance_and_the_head_beats_the_curve(tmp_path: Path) -> None:
     results = learn(tmp_path, "--train", "3000", "--steps", "400", "--films", "200")
     for method in ("clip", "tempme", "promptswitch", "ucofia", "glscl", "all"):

@@ -131,7 +131,7 @@ def test_checkpointing_does_not_change_gradients() -> None:
 
 @pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, of what it traces
-@pytest.mark.parametrize("method", ["clip", "tempme"])
+@pytest.mark.parametrize("method", ["clip", pytest.param("tempme", marks=pytest.mark.slow)])
 def test_compiled_towers_give_and_save_the_same(method: str) -> None:
     pixels, mask = torch.randint(0, 255, (2, 6, 32, 32, 3), dtype=torch.uint8), torch.ones(2, 6, dtype=torch.bool)
     plain = make_module(method, num_frames=6).eval()
