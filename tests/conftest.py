@@ -12,6 +12,7 @@ os.environ["VIDRET_WORDS"] = "off"
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import config
 
 from tests.browser import HOW_TO_INSTALL, find_browser, is_required
@@ -19,6 +20,8 @@ from tests.shapes import install
 
 install()
 torch.set_num_threads(1)
+settings.register_profile("vidret", derandomize=True, deadline=None, database=None, max_examples=40)
+settings.load_profile("vidret")
 
 from tests.decoders import SpareProcess, use_processes  # noqa: E402  the hook comes before vidret
 from vidret.video.process import Process  # noqa: E402

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -64,10 +66,12 @@ def check_values(found: Tensor, expected: Any) -> None:
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("num_iterations", [0, 1, 4])
-@pytest.mark.parametrize(("queries", "videos"), [(1, 1), (1, 6), (7, 1), (9, 5), (4, 8)])
-def test_sk_norm_equals_naive_version(queries: int, videos: int, num_iterations: int) -> None:
-    bank, scores = sample(queries, videos), sample(3, videos, seed=1)
+SEEDS = st.integers(0, 999)
+
+
+@given(queries=st.integers(1, 9), videos=st.integers(1, 9), num_iterations=st.integers(0, 6), seed=SEEDS)
+def test_sk_norm_equals_naive_version(queries: int, videos: int, num_iterations: int, seed: int) -> None:
+    bank, scores = sample(queries, videos, seed=seed), sample(3, videos, seed=seed + 1)
     correction = sk_norm(bank, num_iterations=num_iterations)
     check_values(correction.potentials, naive_sk_potentials(bank, num_iterations))
     assert torch.equal(correction.correct(scores), scores + correction.potentials)
@@ -75,11 +79,9 @@ def test_sk_norm_equals_naive_version(queries: int, videos: int, num_iterations:
     assert correction.active is None
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("beta", [0.5, 1.0, 20.0])
-@pytest.mark.parametrize(("queries", "videos"), [(1, 3), (1, 8), (5, 9), (30, 4)])
-def test_qb_norm_equals_naive_version(queries: int, videos: int, beta: float, k: int) -> None:
-    bank, scores = sample(queries, videos, scale=0.3), sample(20, videos, seed=1, scale=0.3)
+@given(queries=st.integers(1, 30), videos=st.integers(3, 9), beta=st.floats(0.5, 20), k=st.integers(1, 3), seed=SEEDS)
+def test_qb_norm_equals_naive_version(queries: int, videos: int, beta: float, k: int, seed: int) -> None:
+    bank, scores = sample(queries, videos, seed=seed, scale=0.3), sample(20, videos, seed=seed + 1, scale=0.3)
     expected, replaced = naive_qb_norm(scores, bank, beta, k)
     corrected = qb_norm(bank, beta=beta, k=k).correct(scores)
     rows = torch.tensor(replaced)

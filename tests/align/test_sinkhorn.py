@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -46,14 +48,18 @@ def check_same(found: Transport, expected: Transport, atol: float = 1e-12) -> No
     assert found.num_iterations == expected.num_iterations
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("num_iterations", [0, 1, 4, 30])
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (6, 1), (4, 4), (7, 3)])
+@given(
+    rows=st.integers(1, 8),
+    columns=st.integers(1, 8),
+    temperature=st.floats(0.3, 5),
+    num_iterations=st.integers(0, 30),
+    weighted=st.booleans(),
+    seed=st.integers(0, 999),
+)
 def test_equals_naive_sinkhorn(
-    rows: int, columns: int, temperature: float, num_iterations: int, weighted: bool
+    rows: int, columns: int, temperature: float, num_iterations: int, weighted: bool, seed: int
 ) -> None:
-    scores = sample(rows, columns, seed=rows)
+    scores = sample(rows, columns, seed=seed)
     r = weights(rows, 1) if weighted else torch.ones(rows).double()
     c = weights(columns, 2) if weighted else torch.ones(columns).double()
     plan, row_potentials, column_potentials = naive_sinkhorn(scores, temperature, num_iterations, r, c)

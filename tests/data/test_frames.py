@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.data.captioned import RESIZE, write_numbered
 from tests.video.films import read_numbers, write_video
@@ -39,19 +41,20 @@ def naive_segments(num_frames: int, num_segments: int, num_chunks: int) -> list[
     return chosen + chosen[-1:] * (num_segments * num_chunks - len(chosen))
 
 
-@pytest.mark.parametrize("rate", [0.4, 5, 24.6, 25, 29.97])
-@pytest.mark.parametrize("num_frames", [1, 2, 11, 12, 13, 300, 301, 375, 1000])
-@pytest.mark.parametrize("count", [1, 12, 64])
+@given(num_frames=st.integers(1, 1000), rate=st.floats(0.2, 61), count=st.integers(1, 64))
+@example(num_frames=12, rate=24.6, count=12)
+@example(num_frames=11, rate=0.4, count=12)
+@example(num_frames=375, rate=25, count=12)
 def test_tempme_samples_each_second_or_spreads_over_short_video(num_frames: int, rate: float, count: int) -> None:
     sampled = FrameSampling("tempme", count).candidates(num_frames, rate)
     assert sampled.tolist() == naive_tempme(num_frames, rate, count)
 
 
-@pytest.mark.parametrize(("segments", "count"), [(6, 6), (6, 12), (4, 12), (1, 3)])
-@pytest.mark.parametrize("num_frames", [1, 2, 5, 6, 7, 12, 31, 100, 999])
-def test_segments_are_sampled_at_fixed_positions(num_frames: int, segments: int, count: int) -> None:
-    sampled = FrameSampling("segments", count, segments).candidates(num_frames, 25)
-    assert sampled.tolist() == naive_segments(num_frames, segments, count // segments)
+@given(num_frames=st.integers(1, 1000), segments=st.integers(1, 12), num_chunks=st.integers(1, 4))
+@example(num_frames=5, segments=6, num_chunks=2)
+def test_segments_are_sampled_at_fixed_positions(num_frames: int, segments: int, num_chunks: int) -> None:
+    sampled = FrameSampling("segments", segments * num_chunks, segments).candidates(num_frames, 25)
+    assert sampled.tolist() == naive_segments(num_frames, segments, num_chunks)
 
 
 def test_clip4clip_yields_fewer_frames_of_short_video() -> None:

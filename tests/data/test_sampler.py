@@ -6,6 +6,8 @@ from itertools import combinations, combinations_with_replacement, islice
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from vidret.data.assignment import assign_batches, can_assign, plan_batch_sizes
@@ -53,7 +55,7 @@ def test_can_assign_agrees_with_exhaustive_search() -> None:
     assert min(outcomes.values()) > 20
 
 
-@pytest.mark.parametrize("seed", range(20))
+@given(seed=st.integers(0, 9999))
 def test_assignment_succeeds_whenever_one_exists(seed: int) -> None:
     rng = np.random.default_rng(seed)
     counts = rng.integers(1, 6, size=int(rng.integers(2, 9)))
@@ -68,11 +70,10 @@ def test_assignment_succeeds_whenever_one_exists(seed: int) -> None:
         assert len(set(batches.tolist())) == len(batches)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 8, 100])
-@pytest.mark.parametrize(
-    "counts", [(1,) * 23, (20,) * 12, (1, 2, 3, 4, 5, 6, 7), (9, 1, 1, 1), (5,), tuple(range(1, 40))]
-)
-def test_every_row_is_used_once_and_videos_differ_within_batches(counts: tuple[int, ...], batch_size: int) -> None:
+@given(counts=st.lists(st.integers(1, 20), min_size=1, max_size=40), batch_size=st.integers(1, 100))
+@example(counts=[9, 1, 1, 1], batch_size=5)
+@example(counts=list(range(1, 40)), batch_size=8)
+def test_every_row_is_used_once_and_videos_differ_within_batches(counts: list[int], batch_size: int) -> None:
     videos = shuffled_videos(*counts)
     batches = TrainBatches(videos, batch_size)
     epoch = rows(batches)
@@ -231,8 +232,7 @@ def test_impossible_batches_are_refused() -> None:
         TrainBatches([0, 0, 0, 1], 2, num_ranks=2)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("num_items", [0, 1, 5, 23, 64])
+@given(num_items=st.integers(0, 70), num_ranks=st.integers(1, 5))
 def test_evaluation_yields_every_item_once_over_all_processes(num_items: int, num_ranks: int) -> None:
     samplers = [EvalBatches(num_items, 4, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
     assert sorted(item for sampler in samplers for batch in sampler for item in batch) == list(range(num_items))

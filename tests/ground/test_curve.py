@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vidret.ground.curve import (
     ALL_LENGTHS,
@@ -68,9 +70,9 @@ def assert_same(actual: list[Span], expected: list[Span]) -> None:
     np.testing.assert_allclose(np.array(actual), np.array(expected), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("num_frames", range(1, 41))
-def test_spans_equal_loops(num_frames: int) -> None:
-    scores, times = sample(num_frames, seed=num_frames)
+@given(num_frames=st.integers(1, 40), seed=st.integers(0, 999))
+def test_spans_equal_loops(num_frames: int, seed: int) -> None:
+    scores, times = sample(num_frames, seed=seed)
     edges = [times[0] - 0.5, *((a + b) / 2 for a, b in pairwise(times)), times[-1] + 0.5]
     assert_same(spans_of(scores, times, k=6), naive_spans(scores.tolist(), edges, k=6))
 

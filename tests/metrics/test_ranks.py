@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from vidret.errors import VidretError
 from vidret.metrics.ranks import BidirectionalRanks, Ranks, rank_matrix, rank_tiles
@@ -59,32 +61,33 @@ def tile_reader(scores: Any) -> Callable[[slice, slice], Any]:
     return lambda rows, columns: scores[rows, columns]
 
 
-TRUTHS = [
-    ("one each", [0, 1, 2, 3, 4, 5], 6),
-    ("one", [0], 1),
-    ("many", [0, 0, 0, 1, 2, 2, 3, 3, 3, 3], 4),
-    ("out of order", [2, 0, 1, 2, 0, 0, 3], 4),
-    ("videos without a text", [4, 1, 1, 6], 8),
-    ("all of one", [1, 1, 1], 3),
-]
+@given(
+    truth=st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    num_others=st.integers(0, 3),
+    steps=st.sampled_from([0.0, 2.0, 0.25]),
+    all_captions=st.booleans(),
+    seed=st.integers(0, 999),
+)
+@example(truth=[0, 1, 2, 3, 4, 5], num_others=0, steps=0.25, all_captions=False, seed=0)
+@example(truth=[0], num_others=0, steps=0.0, all_captions=True, seed=0)
+@example(truth=[1, 1, 1], num_others=1, steps=2.0, all_captions=True, seed=0)
+def test_equals_naive_ranks(truth: list[int], num_others: int, steps: float, all_captions: bool, seed: int) -> None:
+    videos = max(truth) + 1 + num_others
+    scores = sample(len(truth), videos, seed, steps)
+    found = rank_matrix(scores, np.array(truth), all_captions=all_captions)
+    check_naive(found, naive_ranks(scores, truth, all_captions))
+    assert found.t2v.queries.tolist() == list(range(len(truth)))
+    assert found.t2v.gallery_size == videos
+    assert found.v2t.gallery_size == (len(truth) if all_captions else len(set(truth)))
 
 
-@pytest.mark.parametrize("all_captions", [False, True])
-@pytest.mark.parametrize("steps", [0.0, 2.0, 0.25])
-@pytest.mark.parametrize(("truth", "videos"), [each[1:] for each in TRUTHS], ids=[each[0] for each in TRUTHS])
-def test_equals_naive_ranks(truth: list[int], videos: int, steps: float, all_captions: bool) -> None:
-    for seed in range(8):
-        scores = sample(len(truth), videos, seed, steps)
-        found = rank_matrix(scores, np.array(truth), all_captions=all_captions)
-        check_naive(found, naive_ranks(scores, truth, all_captions))
-        assert found.t2v.queries.tolist() == list(range(len(truth)))
-        assert found.t2v.gallery_size == videos
-        assert found.v2t.gallery_size == (len(truth) if all_captions else len(set(truth)))
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
-@pytest.mark.parametrize("all_captions", [False, True])
-@pytest.mark.parametrize("tile_size", [(1, 1), (2, 3), (7, 100), (100, 7), (1000, 1000)])
+@given(
+    tile_size=st.tuples(st.integers(1, 100), st.integers(1, 30)),
+    all_captions=st.booleans(),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64, np.int64]),
+)
+@example(tile_size=(1, 1), all_captions=True, dtype=np.float32)
+@example(tile_size=(1000, 1000), all_captions=False, dtype=np.float16)
 def test_tiles_equal_the_matrix(tile_size: tuple[int, int], all_captions: bool, dtype: Any) -> None:
     random = np.random.default_rng(0)
     truth = np.repeat(random.permutation(17)[:14], random.integers(1, 9, 14))
