@@ -89,6 +89,11 @@ def test_image_is_sent_and_downscaled_if_large(server: Served, remote: RemoteEng
     assert np.array_equal(np.asarray(open_image(server.asked[0])), picture)
     remote.search(np.zeros((10, 2048, 3), np.uint8))
     assert open_image(server.asked[1]).size == (1024, 5)
+
+
+@pytest.mark.wrong_shapes
+def test_what_is_no_image_is_refused_before_it_is_sent(remote: RemoteEngine) -> None:
+    picture = np.zeros((5, 7, 3), np.uint8)
     for wrong in (picture[..., 0], picture.astype(np.float32), picture[:0], picture[..., :2]):
         with pytest.raises(VidretError, match="image must be uint8"):
             remote.search(wrong)

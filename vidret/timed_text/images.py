@@ -1,7 +1,7 @@
 """Frames and parts of them as small images: what changed, what is still the same, and where texts are."""
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from vidret.types import Picture
 
@@ -10,11 +10,11 @@ _CHANGED_LEVEL, _CHANGED_SHARE = 10, 0.001  # of 255, and of all points
 _CUT_LEVEL, _CUT_SHARE = 40, 0.5
 _STROKE = 9  # pixels
 
-Box = Float32[np.ndarray, "corner 2"]  # relative to the frame
+Box = Float[np.ndarray, "corner 2"]  # relative to the frame
 Extent = tuple[float, float, float, float]  # left, top, right and bottom, relative to the frame
 
 
-def fit_image(image: Picture, side: int = READING_SIDE) -> Picture:
+def fit_image(image: Picture, side: int = READING_SIDE) -> UInt8[np.ndarray, "new_height new_width 3"]:
     """Return a frame with its longer side at most ``side`` pixels."""
     import cv2
 
@@ -26,7 +26,7 @@ def fit_image(image: Picture, side: int = READING_SIDE) -> Picture:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
+def shrink(image: Picture, shape: tuple[int, int]) -> UInt8[np.ndarray, "new_height new_width"]:
     """Return an image in grey, resized to (height, width)."""
     import cv2
 
@@ -51,7 +51,7 @@ def is_cut(before: UInt8[np.ndarray, "height width"], after: UInt8[np.ndarray, "
     return bool((np.abs(before.astype(np.int16) - after) > _CUT_LEVEL).mean() > _CUT_SHARE)
 
 
-def cut(image: Picture, extent: Extent) -> Picture:
+def cut(image: Picture, extent: Extent) -> UInt8[np.ndarray, "new_height new_width 3"]:
     """Return a part of an image, at least one pixel large."""
     height, width = image.shape[:2]
     left, top = min(max(0, int(extent[0] * width)), width - 1), min(max(0, int(extent[1] * height)), height - 1)

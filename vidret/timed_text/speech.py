@@ -78,7 +78,7 @@ class SpeechRecogniser:
 
     def transcribe(
         self,
-        audio: Iterable[Float32[np.ndarray, " sample"]],
+        audio: Iterable[Float32[np.ndarray, " _sample"]],
         *,
         start_s: float = 0.0,
         heartbeat: Callable[[], None] = lambda: None,
@@ -218,8 +218,8 @@ class _RepeatFilter:
 
 
 def _split_at_silence(
-    pieces: Iterable[Float32[np.ndarray, " sample"]], start_s: float, heartbeat: Callable[[], None]
-) -> Iterator[tuple[float, Float32[np.ndarray, " sample"]]]:
+    pieces: Iterable[Float32[np.ndarray, " _sample"]], start_s: float, heartbeat: Callable[[], None]
+) -> Iterator[tuple[float, Float32[np.ndarray, " _sample"]]]:
     """Yield blocks of about ``BLOCK_S`` seconds, each with its start, cut where the sound is quietest."""
     pending: list[Float32[np.ndarray, " sample"]] = []
     num_pending, block_samples = 0, int(BLOCK_S * SAMPLE_RATE)
