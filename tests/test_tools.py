@@ -127,8 +127,8 @@ def test_stores_are_drawn_as_far_as_they_were_measured(tmp_path: Path) -> None:
     bench = load_tool("bench_scale")
     cells = {"1000/flat": dict.fromkeys(KEYS, 1.0), "100000/ivf": dict.fromkeys(KEYS, 0.5)}
     bench.draw_curves(cells, tmp_path / "curves.png")
-    picture = np.asarray(Image.open(tmp_path / "curves.png"))
-    shown = [tuple(colour) in {tuple(pixel) for pixel in picture.reshape(-1, 3)} for colour in bench.COLOURS.values()]
+    pixels = {tuple(pixel) for pixel in np.asarray(Image.open(tmp_path / "curves.png")).reshape(-1, 3).tolist()}
+    shown = [tuple(colour) in pixels for colour in bench.COLOURS.values()]
     assert shown == [True, True, False, False, False]
     assert list(bench.cells_to_do([100_000, 1000], ["flat", "ivf"], cells)) == [(1000, "ivf"), (100_000, "flat")]
 
