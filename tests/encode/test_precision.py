@@ -13,6 +13,7 @@ from vidret.encode.clip import ClipEncoder
 from vidret.encode.encoder import STARTER
 from vidret.encode.load import load_encoder
 from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.open_clip_encoder import OpenClipEncoder
 from vidret.encode.precision import MIN_COSINE, choose_precision, quantize_tower, sample_images
 from vidret.encode.vision import VisionTower
 from vidret.errors import EncoderError
@@ -79,6 +80,19 @@ def test_int8_is_refused_for_other_towers() -> None:
         EncoderError, match="a model in int8 must be a ViT with CLIP's standard blocks, got RN50/random"
     ):
         load_encoder("RN50/random", device="cpu", precision="int8")
+
+
+def test_other_towers_are_in_float32_where_auto_is_int8(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_cpu(monkeypatch, VNNI)
+    with caplog.at_level(logging.INFO, "vidret"):
+        encoder = load_encoder("RN50/random", device="cpu")
+    assert isinstance(encoder, OpenClipEncoder)
+    assert encoder._dtype == torch.float32
+    chosen, reason = (record.getMessage() for record in caplog.records if record.name.startswith("vidret"))
+    assert chosen == "precision auto is int8 on cpu"
+    assert reason.startswith("RN50/random is in fp32")
 
 
 def make_tower(*, merging: bool = False) -> VisionTower:

@@ -1,5 +1,6 @@
 """CLIP models by name: a vidret file, or a model of open_clip with the card derived from it."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vidret.encode.weights import from_open_clip
 from vidret.errors import EncoderError
 from vidret.types import Sampling
 
+logger = logging.getLogger(__name__)
+
 
 def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole: bool = False) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
@@ -28,6 +31,8 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
             precision is int8, and the device not the CPU or the model not a ViT with CLIP's standard blocks.
     """
     chosen, suffix = choose_precision(precision, device), WHOLE if whole else ""
+    if precision == "auto":
+        logger.info("precision auto is %s on %s", chosen, device)
     int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
     settings: dict[str, Any] = {"device": device, "dtype": DTYPES[chosen], "int8_cosine": int8_cosine}
     path = Path(name).absolute()
@@ -44,7 +49,10 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
         if precision == "int8":
             raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name}")
-        dtype = torch.float32 if precision == "auto" and chosen == "fp16" else DTYPES[chosen]  # SigLIP may overflow
+        if precision == "auto" and chosen in ("fp16", "int8"):
+            chosen = "fp32"
+            logger.info("%s is in fp32: fp16 may overflow, and int8 needs CLIP's standard blocks", name)
+        dtype = DTYPES[chosen]
         sampling = Sampling(whole=whole)
         return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
     card = replace(card, sampling=replace(card.sampling, whole=whole))
