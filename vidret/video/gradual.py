@@ -31,6 +31,7 @@ _INTERVAL_S = 0.1
 _MAX_GAP_S = 0.3  # samples further apart than this are too few to see a gradual change
 _HALVES = (3, 5, 8)  # samples on each side of a window's middle
 _BESIDE = 6  # samples before and after a window
+_NUM_SLOTS = 2 * (_HALVES[-1] + _BESIDE) + 1  # samples that are held
 _MAX_PAUSE = 2  # samples between windows that show one change
 _MAX_LENGTH = 40  # samples
 _WAIT = _BESIDE + 8  # samples after a window until it is reported
@@ -56,17 +57,16 @@ _STARTED = 0.15  # of the way from one end to the other: where a change starts, 
 
 
 class _Sample:
-    def __init__(self, frame: GreyFrame, index: int, shot: int, before: GreyFrame | None) -> None:
-        self.frame, self.index, self.shot = frame, index, shot
-        self.cells = to_cells(frame.grey).ravel()
-        self._before = before
+    """A sample and what is computed from it when it is needed.
 
-    @cached_property
-    def pattern(self) -> Float32[np.ndarray, " cell"]:
-        """Cells less their mean, of length 1 or, for a flat picture, 0."""
-        centred: Float32[np.ndarray, " cell"] = self.cells - self.cells.mean()
-        centred /= max(math.sqrt(float(centred @ centred)), 1e-9)
-        return centred
+    ``differences`` and ``correlations`` compare its cells with those of the samples before, by their slots.
+    """
+
+    def __init__(self, frame: GreyFrame, index: int, shot: int, slot: int, before: GreyFrame | None) -> None:
+        self.frame, self.index, self.shot, self.slot = frame, index, shot, slot
+        self.differences: list[float] = []
+        self.correlations: list[float] = []
+        self._before = before
 
     @cached_property
     def change(self) -> Float32[np.ndarray, "6 8"]:
@@ -88,7 +88,9 @@ class GradualFinder:
     """Finds the gradual changes of shot of one film."""
 
     def __init__(self) -> None:
-        self._samples: deque[_Sample] = deque(maxlen=2 * (_HALVES[-1] + _BESIDE) + 1)
+        self._samples: deque[_Sample] = deque(maxlen=_NUM_SLOTS)
+        self._cells = np.zeros((_NUM_SLOTS, 48), np.float32)
+        self._patterns = np.zeros((_NUM_SLOTS, 48), np.float32)
         self._num_samples = self._shot = 0
         self._pending: _Match | None = None
         self._num_done = 0  # samples that no later transition may contain
@@ -100,7 +102,8 @@ class GradualFinder:
         if last and not is_cut and gap_s < _INTERVAL_S - 1e-3:
             return []
         self._shot += is_cut or gap_s > _MAX_GAP_S
-        self._samples.append(_Sample(frame, index, self._shot, last))
+        self._samples.append(_Sample(frame, index, self._shot, self._num_samples % _NUM_SLOTS, last))
+        self._compare_cells(self._samples[-1])
         self._num_samples += 1
         found = []
         for half in _HALVES:
@@ -108,6 +111,15 @@ class GradualFinder:
         if self._pending and self._num_samples > self._pending.last + _WAIT:
             found += self._take()
         return found
+
+    def _compare_cells(self, sample: _Sample) -> None:
+        """Compare the cells of a new sample with those of all samples that are held."""
+        cells = to_cells(sample.frame.grey).ravel()
+        pattern = cells - cells.sum() / cells.size
+        pattern /= max(math.sqrt(float(pattern @ pattern)), 1e-9)
+        self._cells[sample.slot], self._patterns[sample.slot] = cells, pattern
+        sample.differences = (np.abs(self._cells - cells).sum(axis=1) / cells.size).tolist()
+        sample.correlations = (self._patterns @ pattern).tolist()
 
     def finish(self) -> list[Transition]:
         """Return the transitions among the last frames."""
@@ -153,12 +165,13 @@ def _merge(old: _Match, new: _Match) -> _Match:
 def _match(samples: Sequence[_Sample], middle: int, half: int) -> tuple[float, Transition] | None:
     first, last = middle - half, middle + half
     start, end = samples[first], samples[last]
-    difference = _compare_cells(start, end)
-    if start.shot != end.shot or difference < _MIN_DIFFERENCE or start.pattern @ end.pattern > _MAX_CELL_CORRELATION:
+    difference = end.differences[start.slot]
+    is_other = difference >= _MIN_DIFFERENCE and end.correlations[start.slot] <= _MAX_CELL_CORRELATION
+    if start.shot != end.shot or not is_other:
         return None
     before = next(each for each in _take_range(samples, first - _BESIDE, first) if each.shot == start.shot)
     after = next(each for each in reversed(_take_range(samples, last, last + _BESIDE)) if each.shot == end.shot)
-    beside = (_compare_cells(before, start) + _compare_cells(end, after)) / 2
+    beside = (start.differences[before.slot] + after.differences[end.slot]) / 2
     if difference < _MIN_CELL_RATIO * (beside + _BASE):
         return None
     beside = (envelope_distance(before.frame, start.frame) + envelope_distance(end.frame, after.frame)) / 2
@@ -172,10 +185,6 @@ def _match(samples: Sequence[_Sample], middle: int, half: int) -> tuple[float, T
 
 def _take_range(samples: Sequence[_Sample], first: int, last: int) -> list[_Sample]:
     return [samples[each] for each in range(max(0, first), min(len(samples), last + 1))]
-
-
-def _compare_cells(one: _Sample, other: _Sample) -> float:
-    return float(np.abs(one.cells - other.cells).sum()) / len(one.cells)
 
 
 def _classify(window: Sequence[_Sample], ratio: float) -> Literal["fade", "dissolve"] | None:

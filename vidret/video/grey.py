@@ -21,8 +21,8 @@ Grey = UInt8[np.ndarray, "36 64"]
 
 _Positions = slice | Int64[np.ndarray, "..."]
 
-# Four samples of a block, in eighths of its height and width.
-_SAMPLES = ((1, 4), (3, 1), (5, 6), (7, 3))
+# Four samples of a block, in eighths of its height and width; on two rows, since rows are what memory is read in.
+_SAMPLES = ((2, 1), (2, 5), (6, 3), (6, 7))
 
 
 class GreyFrame:
@@ -43,9 +43,13 @@ class GreyFrame:
         rows = self.sides.copy()
         np.maximum(rows[:, 1:], self.sides[:, :-1], out=rows[:, 1:])
         np.maximum(rows[:, :-1], self.sides[:, 1:], out=rows[:, :-1])
+        # Columns in one run over all rows, which is faster, with the two at the edges mended.
         bounds = rows.copy()
-        np.maximum(bounds[:, :, 1:], rows[:, :, :-1], out=bounds[:, :, 1:])
-        np.maximum(bounds[:, :, :-1], rows[:, :, 1:], out=bounds[:, :, :-1])
+        line, neighbours = bounds.reshape(-1), rows.reshape(-1)
+        np.maximum(line[1:], neighbours[:-1], out=line[1:])
+        np.maximum(line[:-1], neighbours[1:], out=line[:-1])
+        np.maximum(rows[:, :, 0], rows[:, :, 1], out=bounds[:, :, 0])
+        np.maximum(rows[:, :, -1], rows[:, :, -2], out=bounds[:, :, -1])
         return bounds
 
     @cached_property
@@ -120,7 +124,7 @@ def _find_samples(height: int, width: int) -> list[tuple[_Positions, _Positions]
     samples: list[tuple[_Positions, _Positions]] = []
     for number, (row, column) in enumerate(_SAMPLES):
         # Rows of both fields of an interlaced film.
-        y0 = top // 2 + min(rows * row // 8 | number & 1, rows - 1)
+        y0 = top // 2 + min(rows * row // 8 & ~1 | number // 2, rows - 1)
         x0 = left // 2 + columns * column // 8
         samples.append(
             (

@@ -58,7 +58,7 @@ class ShotDetector:
     def __init__(self) -> None:
         self._frames: deque[GreyFrame] = deque(maxlen=2 * _FAR + 1)
         self._num_frames = self._num_decided = 0
-        self._num_compared = 0  # frames up to this one are answered by _may_differ
+        self._num_compared = 0  # frames before this one are answered by _may_differ
         self._may_differ = True
         self._gradual = GradualFinder()
         self._cut_times: deque[float] = deque()
@@ -84,17 +84,12 @@ class ShotDetector:
         """
         self._frames.append(GreyFrame(grey, time_s))
         self._num_frames += 1
-        found = []
-        while self._num_decided < self._num_frames and self._is_due():
-            found += self._decide()
-        return found
+        is_enough = self._num_frames - self._num_decided >= _NEAR or self._is_due()
+        return self._advance(is_end=False) if is_enough else []
 
     def finish(self) -> list[Transition]:
         """Return the transitions among the last frames; no frame may follow."""
-        found = []
-        while self._num_decided < self._num_frames:
-            found += self._decide()
-        return found + self._gradual.finish()
+        return self._advance(is_end=True) + self._gradual.finish()
 
     def _position(self) -> int:
         """Return where the first undecided frame lies among those that are held."""
@@ -104,28 +99,34 @@ class ShotDetector:
         age_s = self._frames[-1].time_s - self._frames[self._position()].time_s
         return self._num_frames - 1 - self._num_decided >= _FAR - 1 or age_s >= _DECISION_S
 
-    def _decide(self) -> list[Transition]:
-        index, position = self._num_decided, self._position()
-        self._num_decided += 1
-        frame = self._frames[position]
-        is_cut = (
-            self._may_cut(index, position) and _starts_shot(self._frames, position) and self._allow_cut(frame.time_s)
-        )
-        found = self._gradual.add(frame, index, is_cut=is_cut)
-        return [Transition(index, index, "cut"), *found] if is_cut else found
+    def _advance(self, *, is_end: bool) -> list[Transition]:
+        """Decide the frames that can be decided."""
+        found = []
+        while self._num_decided < self._num_frames:
+            index, position = self._num_decided, self._position()
+            if not self._may_cut(index, position):
+                is_cut = False
+            elif is_end or self._is_due():
+                is_cut = _starts_shot(self._frames, position) and self._allow_cut(self._frames[position].time_s)
+            else:
+                break
+            self._num_decided += 1
+            found += [Transition(index, index, "cut")] if is_cut else []
+            found += self._gradual.add(self._frames[position], index, is_cut=is_cut)
+        return found
 
     def _may_cut(self, index: int, position: int) -> bool:
         """Return False where the frames around some following ones are alike, so that none of them is a cut.
 
         Every cut makes all frames up to _NEAR apart across it differ, so one comparison speaks for _NEAR frames.
         """
-        if index > self._num_compared and 0 < position <= len(self._frames) - _NEAR:
-            self._num_compared = index + _NEAR - 1
+        if index >= self._num_compared and 0 < position <= len(self._frames) - _NEAR:
+            self._num_compared = index + _NEAR
             before, after = self._frames[position - 1], self._frames[position - 1 + _NEAR]
             self._may_differ = (
                 mean_difference(before, after) >= _MIN_DISTANCE and envelope_distance(before, after) >= _MIN_DISTANCE
             )
-        return index > 0 and (index > self._num_compared or self._may_differ)
+        return index > 0 and (index >= self._num_compared or self._may_differ)
 
     def _allow_cut(self, time_s: float) -> bool:
         while self._cut_times and self._cut_times[0] <= time_s - 60:
