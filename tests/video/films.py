@@ -49,7 +49,7 @@ def write_video(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     size: tuple[int, int] = (64, 48),
-    rate: int = 25,
+    rate: int | Fraction = 25,
     pts: Sequence[int] | None = None,
     rotation: int = 0,
     options: dict[str, str] | None = None,
@@ -58,6 +58,7 @@ def write_video(
     audio: bool = False,
     sound_start: int = 0,
     pixel_ratio: Fraction | None = None,
+    timecode: str = "",
 ) -> Path:
     """Encode one frame per number; ``pts`` in frame periods, ``shift`` moves the packets before muxing.
 
@@ -67,7 +68,9 @@ def write_video(
         stream = cast(Any, container.add_stream(codec, rate=rate, options=options or {}))
         stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
         stream.pix_fmt = pix_fmt
-        stream.codec_context.time_base = Fraction(1, rate)
+        stream.codec_context.time_base = 1 / Fraction(rate)
+        if timecode:
+            stream.metadata["timecode"] = timecode
         if pixel_ratio:
             stream.codec_context.sample_aspect_ratio = pixel_ratio
         sound = cast(Any, container.add_stream("aac", rate=16000, layout="mono")) if audio else None
@@ -76,7 +79,7 @@ def write_video(
             picture = np.rot90(draw(number, *size), -rotation // 90)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts = pts[position] if pts else position
-            frame.time_base = Fraction(1, rate)
+            frame.time_base = 1 / Fraction(rate)
             packets += stream.encode(frame)
         packets += stream.encode(None)
         for packet in packets:
@@ -84,7 +87,7 @@ def write_video(
             packet.dts += shift
             container.mux(packet)
         if sound is not None:
-            write_sound(container, sound, seconds=len(numbers) / rate, start=sound_start)
+            write_sound(container, sound, seconds=float(len(numbers) / rate), start=sound_start)
     if rotation:
         set_matrix(path, *TURNS[rotation])
     return path

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -62,6 +63,19 @@ def test_what_is_special_about_a_file_is_seen(films: dict[str, Film]) -> None:
     assert not infos["h264.mp4"].open_gop
     assert {info.codec for name, info in infos.items() if name.startswith("av1")} == {"av1"}
     assert {info.average_rate for name, info in infos.items() if "uneven" not in name} == {25.0}
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.mp4", "a.mkv"])
+@pytest.mark.parametrize(("rate", "timecode"), [(Fraction(30000, 1001), "00:59:59;28"), (25, "10:00:00:00")])
+def test_a_timecode_is_read(tmp_path: Path, name: str, rate: Fraction, timecode: str) -> None:
+    info = probe(write_video(tmp_path / name, range(10), rate=rate, timecode=timecode))
+    assert (info.timecode, info.num_frames) == (timecode, 10)
+
+
+def test_sound_is_seen_and_a_timecode_is_not_made_up(tmp_path: Path) -> None:
+    for audio in (False, True):
+        info = probe(write_video(tmp_path / "a.mp4", range(10), audio=audio))
+        assert (info.has_audio, info.timecode) == (audio, "")
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])

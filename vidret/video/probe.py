@@ -56,6 +56,9 @@ class VideoInfo:
         num_frames: The number of shown frames.
         stream: The index of the video stream.
         num_streams: The number of video streams.
+        has_audio: The file has an audio stream.
+        timecode: The timecode of the first frame, such as ``01:00:00:00``, as the container states it; empty if it does
+            not.
         damage: A description of the damage, empty for an intact file.
         times: When frames begin, in seconds on a player's clock.
         pts: Timestamps in ticks, in presentation order.
@@ -86,6 +89,8 @@ class VideoInfo:
     num_frames: int
     stream: int
     num_streams: int
+    has_audio: bool
+    timecode: str
     damage: str
     times: Float64[np.ndarray, " frame"]
     pts: Int64[np.ndarray, " frame"]
@@ -174,6 +179,8 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         num_frames=len(pts),
         stream=scan.stream,
         num_streams=scan.num_streams,
+        has_audio=scan.has_audio,
+        timecode=scan.timecode,
         damage=_describe_damage(len(pts), scan.declared_frames, is_cut_short, gaps),
         times=times,
         pts=pts,

@@ -29,7 +29,8 @@ class StreamScan:
     """The result of one pass over a container.
 
     Times are in seconds of the container's timestamps; those of ``packets`` are in ticks of ``tick`` seconds.
-    ``declared_end`` is when the last frame ends according to the header, 0 if it does not say.
+    ``declared_end`` is when the last frame ends according to the header, 0 if it does not say. ``timecode`` is empty if
+    the container has none.
     """
 
     kind: str
@@ -42,6 +43,8 @@ class StreamScan:
     tick: float
     stream: int
     num_streams: int
+    has_audio: bool
+    timecode: str
     container_start: float
     stream_start: float
     declared_frames: int
@@ -88,6 +91,8 @@ def scan_stream(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> S
             tick=float(stream.time_base),
             stream=int(stream.index),
             num_streams=len(container.streams.video),
+            has_audio=bool(container.streams.audio),
+            timecode=_read_timecode(container, stream),
             container_start=container_start,
             stream_start=stream_start,
             declared_frames=int(stream.frames),
@@ -133,6 +138,15 @@ def _scan_times(
         packets, _, is_cut_short = scan_packets(container, container.streams[index], heartbeat, decode=False)
     file.skip_ranges([])
     return packets, is_cut_short
+
+
+def _read_timecode(container: Any, stream: Any) -> str:
+    """Return the timecode of the first frame that a container states, of this stream if possible; empty without one."""
+    for each in (stream, *container.streams.data, container):
+        for key, value in each.metadata.items():
+            if key.lower() == "timecode" and value.strip():
+                return str(value.strip())
+    return ""
 
 
 def _read_clock(container: Any, stream: Any) -> tuple[float, float]:
