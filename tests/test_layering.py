@@ -40,6 +40,7 @@ FENCES = {
     "rapidocr": ("vidret/timed_text/screen.py",),
     "cv2": ("vidret/timed_text/images.py",),
     "pysubs2": ("vidret/timed_text/subtitles.py",),
+    "opentimelineio": ("vidret/present/editors/otio.py",),
     "rapidfuzz": ("vidret/store/text_index.py",),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),

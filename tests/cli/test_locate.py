@@ -38,7 +38,7 @@ def test_overlapping_and_weak_moments_are_shown_on_request(run: Runner, films: P
     code, out, err = run("locate", "green blue", film, "--index", index)
     assert (code, out) == (0, "")
     assert "most unrelated queries score as high. --weak shows the nearest moments." in err
-    for form in ("edl", "chapters", "csv", "json"):
+    for form in ("edl", "fcpxml", "chapters", "csv", "srt", "json"):
         assert "red.mp4" not in run("locate", "green blue", film, "--index", index, "--format", form)[1]
     _, out, err = run("locate", "green blue", film, "--index", index, "--weak")
     assert len(out.splitlines()) > 1
@@ -94,10 +94,16 @@ def test_every_format(run_grounded: Runner, grounded: Path) -> None:
     assert [float(row["start"]) for row in table] == pytest.approx(starts, abs=1e-6)
     _, text, _ = run_grounded("locate", "rain", "--weak", "--format", "edl", "--fps", 50, "-k", 3)
     assert text.startswith("TITLE: rain\nFCM: NON-DROP FRAME\n")
+    for form, start in (("fcpxml", "<?xml"), ("otio", "{")):
+        if form == "otio":
+            pytest.importorskip("opentimelineio")
+        code, out, err = run_grounded("locate", "rain", "--weak", "--format", form, "--handles", 0.5, "-k", 3)
+        assert (code, out[: len(start)]) == (0, start)
+        assert "the timeline has 24 fps, and clips of 1 fps are fitted to its frames" in " ".join(err.split())
     codes = [line.split()[4] for line in text.splitlines() if line[:3].isdigit()]
     clocks = [[int(part) for part in code.split(":")] for code in codes]
     seconds = [60 * minute + second + frame / 50 for _, minute, second, frame in clocks]
-    assert seconds == pytest.approx(starts, abs=0.011)
+    assert seconds == [int(start + 0.5) for start in starts], "the films have one frame per second"
     _, text, _ = run_grounded(
         "locate", "rain", "--weak", grounded / "films" / "first.mp4", "--format", "chapters", "-k", 3
     )
@@ -174,8 +180,12 @@ def test_moments_are_exported_as_clips(run_grounded: Runner, grounded: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("locate", "rain", "--weak", "--format", "xml"), 2, "must be one of table, json, csv, edl"),
+        (("locate", "rain", "--weak", "--format", "xml"), 2, "must be one of table, json, csv, otio"),
         (("locate", "rain", "--weak", "--videos", "0"), 2, "--videos"),
+        (("locate", "rain", "--format", "srt", "--handles", "1"), 2, "needs --format otio, fcpxml, edl, got srt"),
+        (("locate", "rain", "--fps", "25"), 2, "needs --format otio, fcpxml, edl, got table"),
+        (("locate", "rain", "--format", "edl", "--handles", "-1"), 2, "--handles"),
+        (("locate", "rain", "--weak", "--format", "srt", "-k", "100"), 1, "srt must be of one video, got 2"),
         (("locate", "rain", "--weak", "--format", "edl", "--fps", "23.5"), 1, "fps must be a whole number in 1..100"),
         (("locate", "rain", "--weak", "--format", "chapters", "-k", "100"), 1, "chapters must be of one video, got 2"),
         (("locate", "rain", "--weak", "nowhere.mp4"), 1, "not in the index"),

@@ -34,6 +34,7 @@ from vidret.cli.options import (
 )
 from vidret.cli.sheets import write_moment_sheet
 from vidret.errors import VidretError
+from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_no_moments, result_to_dict, show_moments
 from vidret.present.terminal import print_message
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from vidret.engine import Engine
     from vidret.types import Moment
 
-FORMATS = ("table", "json", "csv", "edl", "chapters")
+FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt")
 EXPORT = "Export"
 VideoArgument = Annotated[str | None, typer.Argument(metavar="VIDEO", help="One indexed video; default: all of them.")]
 VideosOption = Annotated[
@@ -78,12 +79,25 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         metavar="|".join(FORMATS),
-        help="Format of stdout: edl is for editing programs, chapters for ffmpeg.",
+        help="Format of stdout: otio, fcpxml and edl are timelines for editing programs, with a clip and a marker per "
+        "moment; chapters are for ffmpeg.",
         rich_help_panel=EXPORT,
     ),
 ]
 FpsOption = Annotated[
-    float, typer.Option(metavar="FPS", help="Frame rate of the timecodes of an edl.", rich_help_panel=EXPORT)
+    float | None,
+    typer.Option(
+        metavar="FPS", help="Frame rate of a timeline; default: that of most moments.", rich_help_panel=EXPORT
+    ),
+]
+HandlesOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="Seconds that a timeline shows before and after each moment, as far as the video has them.",
+        rich_help_panel=EXPORT,
+    ),
 ]
 ExportOption = Annotated[
     Path | None,
@@ -116,7 +130,8 @@ def locate_command(
     curve: CurveOption = None,
     as_json: JsonOption = False,
     form: FormatOption = "table",
-    fps: FpsOption = 25.0,
+    fps: FpsOption = None,
+    handles: HandlesOption = 0.0,
     export: ExportOption = None,
     overwrite: OverwriteOption = False,
     head: HeadOption = "auto",
@@ -124,8 +139,7 @@ def locate_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Find the moments that match a query, with start and end."""
-    if form not in FORMATS:
-        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
+    check_format(form, fps, handles)
     filters = read_filters(folder, min_seconds, max_seconds, after, before)
     engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
     chosen = read_sources(sources)
@@ -133,7 +147,7 @@ def locate_command(
     moments = locate(k, overlapping=overlapping, weak=weak)
     if not moments:
         explain_no_moments([] if weak else locate(1, weak=True))
-    print_moments(moments, query, "json" if as_json else form, fps)
+    print_moments(moments, query, "json" if as_json else form, fps, handles)
     if sheet is not None:
         write_moment_sheet(moments, query, sheet)
     if curve is not None and moments:
@@ -142,21 +156,34 @@ def locate_command(
         export_clips(moments, export, overwrite=overwrite)
 
 
-def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float) -> None:
-    """Print moments to stdout in one of ``FORMATS``."""
-    from vidret.present.export import to_chapters, to_csv, to_edl
+def check_format(form: str, fps: float | None, handles_s: float) -> None:
+    """Refuse, before a model is loaded, a format that does not exist, lacks its extra, or has no such option.
 
-    match form:
-        case "json":
-            print(json.dumps([result_to_dict(moment) for moment in moments], indent=2))
-        case "csv":
-            write_stdout(to_csv(moments, query=query))
-        case "edl":
-            write_stdout(to_edl(moments, query=query, fps=fps))
-        case "chapters":
-            write_stdout(to_chapters(moments, query=query))
-        case _ if moments:
-            show_moments(moments)
+    Raises:
+        typer.BadParameter: The format does not exist, or is no timeline and has an option of timelines.
+        MissingExtraError: The extra is not installed.
+    """
+    if form not in FORMATS:
+        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
+    for name, is_given in (("--fps", fps is not None), ("--handles", handles_s > 0)):
+        if is_given and form not in TIMELINES:
+            raise typer.BadParameter(f"needs --format {', '.join(TIMELINES)}, got {form}", param_hint=name)
+    if form == "otio":
+        from vidret.present.editors.otio import check_installed
+
+        check_installed()
+
+
+def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float | None, handles_s: float) -> None:
+    """Print moments to stdout in one of ``FORMATS``."""
+    from vidret.present.export import format_moments
+
+    if form == "json":
+        print(json.dumps([result_to_dict(moment) for moment in moments], indent=2))
+    elif form != "table":
+        write_stdout(format_moments(moments, form, query=query, fps=fps, handles_s=handles_s))
+    elif moments:
+        show_moments(moments)
 
 
 def write_stdout(text: str) -> None:

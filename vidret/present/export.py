@@ -1,57 +1,94 @@
-"""Moments as text for other programs: JSON, CSV, chapters for ffmpeg, and edit decision lists."""
+"""Moments as text for other programs: JSON, CSV, timelines of editing programs, chapters for ffmpeg, and SubRip."""
 
 import csv
 import dataclasses
 import io
 import json
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from vidret.errors import VidretError
-from vidret.text import file_name, format_time, sanitize, strip_query
-from vidret.types import Moment
+from vidret.present.editors import TIMELINES
+from vidret.present.editors.edl import to_edl
+from vidret.present.editors.fcpxml import to_fcpxml
+from vidret.present.editors.footage import read_footage
+from vidret.present.editors.otio import to_otio
+from vidret.present.editors.timeline import list_remarks, plan_timeline
+from vidret.present.transcript import to_transcript
+from vidret.text import format_time, sanitize, strip_query
+from vidret.types import Moment, TimedText
 
 COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by", "similarity")
 ROUNDED_COLUMNS = ("start", "end", "score", "similarity")
-MAX_EVENTS = 999  # event numbers of an EDL have three digits
-MAX_TITLE_LETTERS = 70
-REEL_LETTERS = 8
-DAY_S = 24 * 3600
+FORMATS = ("json", "csv", *TIMELINES, "chapters", "srt")
+SUFFIXES = {f".{form}": form for form in FORMATS if form != "chapters"} | {".ffmeta": "chapters"}
 
 
-def write_moments(moments: Sequence[Moment], out: str | Path, *, query: str, fps: float = 25.0) -> None:
+def write_moments(
+    moments: Sequence[Moment], out: str | Path, *, query: str, fps: float | None = None, handles_s: float = 0.0
+) -> None:
     """Write moments to a file in the format of its suffix; an existing file is replaced.
 
     Args:
         moments: The moments, best first.
-        out: Path that ends in .json, .csv, .edl, or .ffmeta for chapters.
+        out: Path that ends in .json, .csv, .otio, .fcpxml, .edl or .srt, or in .ffmeta for chapters.
         query: The query that the moments answer.
-        fps: Frame rate of the timecodes of an .edl, in frames per second.
+        fps: As in ``format_moments``.
+        handles_s: As in ``format_moments``.
 
     Raises:
         VidretError: ``out`` has another suffix or cannot be written, or the format cannot represent these moments.
     """
     out = Path(out)
-    match out.suffix.lower():
-        case ".json":
-            text = to_json(moments, query=query)
-        case ".csv":
-            text = to_csv(moments, query=query)
-        case ".edl":
-            text = to_edl(moments, query=query, fps=fps)
-        case ".ffmeta":
-            text = to_chapters(moments, query=query)
-        case _:
-            raise VidretError(f"out must end in .json, .csv, .edl or .ffmeta, got {sanitize(str(out))}")
+    form = SUFFIXES.get(out.suffix.lower())
+    if form is None:
+        suffixes = ", ".join(SUFFIXES)
+        raise VidretError(f"out must end in one of {suffixes}, got {sanitize(str(out))}")
+    text = format_moments(moments, form, query=query, fps=fps, handles_s=handles_s)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # A path in a CSV that is not valid text keeps the bytes that it has on disk.
         out.write_bytes(text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise cannot_write(out, error) from error
+
+
+def format_moments(
+    moments: Sequence[Moment], form: str, *, query: str, fps: float | None = None, handles_s: float = 0.0
+) -> str:
+    """Return moments in one of ``FORMATS``.
+
+    For ``TIMELINES`` the videos are read, for their frame rates, lengths and timecodes. What is assumed or shortened is
+    logged once as a warning.
+
+    Args:
+        moments: The moments, best first.
+        form: The format.
+        query: The query that the moments answer.
+        fps: The frame rate of a timeline, in frames per second; None for that of most moments.
+        handles_s: Seconds of the video that a timeline shows before and after each moment, as far as it has them.
+
+    Raises:
+        VidretError: The format cannot represent these moments, or needs an extra that is not installed.
+        ValueError: There is no such format.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"form must be one of {', '.join(FORMATS)}, got {form}")
+    match form:
+        case "json":
+            return to_json(moments, query=query)
+        case "csv":
+            return to_csv(moments, query=query)
+        case "chapters":
+            return to_chapters(moments, query=query)
+        case "srt":
+            return to_srt(moments, query=query)
+    check_moments(moments)
+    footage = {path: read_footage(path) for path in dict.fromkeys(moment.path for moment in moments)}
+    timeline = plan_timeline(moments, footage, query=query, fps=fps, handles_s=handles_s)
+    return {"otio": to_otio, "fcpxml": to_fcpxml, "edl": to_edl}[form](timeline)
 
 
 def to_json(moments: Sequence[Moment], *, query: str) -> str:
@@ -88,10 +125,7 @@ def to_chapters(moments: Sequence[Moment], *, query: str) -> str:
         VidretError: The moments are of several videos, or overlap: players show one chapter at a time.
     """
     check_moments(moments)
-    paths = sorted({moment.path for moment in moments})
-    if len(paths) > 1:
-        first = sanitize(strip_query(paths[0]))
-        raise VidretError(f"chapters must be of one video, got {len(paths)}, among them {first}; locate in one of them")
+    check_one_video(moments, "chapters")
     ordered = sorted(moments, key=lambda moment: (moment.start, moment.end))
     for one, other in pairwise(ordered):
         if other.start < one.end:
@@ -119,87 +153,24 @@ def check_moments(moments: Sequence[Moment]) -> None:
             raise ValueError(f"moments must have 0 <= start < end, got {moment}")
 
 
-def to_edl(moments: Sequence[Moment], *, query: str, fps: float) -> str:
-    """Return an edit of the moments one after another, best first, as a CMX 3600 list with non-drop timecodes.
-
-    Boundaries are rounded to the nearest frame; a moment has at least one frame. Source times count from the zero of a
-    player's clock. Each video has its own reel, and each event names the file, by which editing programs find it.
-
-    Args:
-        moments: At most 999 moments.
-        query: The title.
-        fps: A whole frame rate up to 100, or 1000/1001 of one, such as 29.97. Frames are counted at the exact rate;
-            timecodes number them at the whole one.
+def to_srt(moments: Sequence[Moment], *, query: str) -> str:
+    """Return the moments of one video as SubRip subtitles: each shows the query, the score and the words that match.
 
     Raises:
-        VidretError: The format cannot represent the frame rate, the number of moments, or a time of 24 hours or more.
+        VidretError: The moments are of several videos.
     """
     check_moments(moments)
-    rate = exact_frame_rate(fps)
-    if len(moments) > MAX_EVENTS:
-        raise VidretError(f"an EDL must have at most {MAX_EVENTS} moments, got {len(moments)}")
-    reels = name_reels([moment.path for moment in moments])
-    lines = [f"TITLE: {sanitize(query)[:MAX_TITLE_LETTERS]}", "FCM: NON-DROP FRAME", ""]
-    record = 0
-    for number, moment in enumerate(moments, start=1):
-        start = nearest_frame(moment.start, rate)
-        end = max(nearest_frame(moment.end, rate), start + 1)
-        codes = [format_timecode(frame, rate) for frame in (start, end, record, record + end - start)]
-        record += end - start
-        name = sanitize(file_name(moment.path))
-        lines.append(f"{number:03}  {reels[moment.path]:<{REEL_LETTERS}} V     C        {' '.join(codes)}")
-        lines.append(f"* FROM CLIP NAME: {name}")
-        lines.append(f"* COMMENT: SCORE {moment.score:.3f}{', WEAK' if moment.weak else ''}")
-    return "\n".join(lines) + "\n"
+    check_one_video(moments, "srt")
+    cues = [TimedText(each.start, each.end, ", ".join([query, *list_remarks(each)]), "subtitles") for each in moments]
+    return to_transcript(cues, "srt")
 
 
-def exact_frame_rate(fps: float) -> Fraction:
-    """Return a frame rate as a fraction: 29.97 is 30000/1001.
-
-    Raises:
-        VidretError: It is neither a whole number in 1..100 nor 1000/1001 of one.
-    """
-    if 0.9 < fps < 100.01:
-        whole = round(fps)
-        for rate in (Fraction(whole), Fraction(whole * 1000, 1001)):
-            if abs(fps - rate) < 0.001:
-                return rate
-    raise VidretError(f"fps must be a whole number in 1..100, or 1000/1001 of one, for an EDL, got {fps:g}")
-
-
-def nearest_frame(time_s: float, rate: Fraction) -> int:
-    """Return the index of the frame that starts nearest to a time; the later one of two."""
-    return int(Fraction(time_s) * rate + Fraction(1, 2))
-
-
-def format_timecode(frame_index: int, rate: Fraction) -> str:
-    """Return the timecode of a frame as hours:minutes:seconds:frames.
-
-    >>> format_timecode(90061, Fraction(25))
-    '01:00:02:11'
-    """
-    seconds, frames = divmod(frame_index, round(rate))
-    if seconds >= DAY_S:
-        raise VidretError(f"the times of an EDL must be below 24 hours, got {format_time(seconds)}")
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{frames:02}"
-
-
-def name_reels(paths: Sequence[str]) -> dict[str, str]:
-    """Return a unique reel name of up to eight letters and digits for each path."""
-    reels: dict[str, str] = {}
-    taken = {"BL", "AX"}  # reserved: black, and no reel
-    for path in dict.fromkeys(paths):
-        stem = (
-            "".join(letter for letter in Path(file_name(path)).stem.upper() if letter.isascii() and letter.isalnum())
-            or "REEL"
-        )
-        reel, number = stem[:REEL_LETTERS], 1
-        while reel in taken:
-            number += 1
-            reel = stem[: REEL_LETTERS - len(str(number))] + str(number)
-        taken.add(reel)
-        reels[path] = reel
-    return reels
+def check_one_video(moments: Sequence[Moment], form: str) -> None:
+    """Raise VidretError unless all moments are of one video."""
+    paths = sorted({moment.path for moment in moments})
+    if len(paths) > 1:
+        first = sanitize(strip_query(paths[0]))
+        raise VidretError(f"{form} must be of one video, got {len(paths)}, among them {first}; locate in one of them")
 
 
 def cannot_write(path: Path, error: OSError) -> VidretError:

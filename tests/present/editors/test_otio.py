@@ -1,0 +1,97 @@
+"""Tests of vidret/present/editors/otio.py: timelines are read back by OpenTimelineIO."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+from tests.present.editors.numbered import FILMS, list_wanted, make_spoken_moment, plan, plan_unread, read_shown
+from tests.present.moments import ODD_PATHS, make_moment
+from vidret.errors import MissingExtraError
+from vidret.present.editors.otio import to_otio
+from vidret.present.editors.timeline import Timeline
+
+otio = pytest.importorskip("opentimelineio")
+
+
+def read(timeline: Timeline) -> Any:
+    return otio.adapters.read_from_string(to_otio(timeline), "otio_json")
+
+
+def test_clips_have_the_frames_of_their_moments(numbered: dict[str, Path]) -> None:
+    moments = [make_spoken_moment(path, at, at + 0.7) for path in numbered.values() for at in (0.0, 0.31, 1.3, 2.45)]
+    timeline = plan(moments)
+    whole = read(timeline)
+    assert whole.global_start_time == otio.opentime.RationalTime(0, float(timeline.rate))
+    clips = list(whole.video_tracks()[0].find_clips())
+    for found, moment in zip(clips, moments, strict=True):
+        shown = read_shown(Path(moment.path))
+        available, source = found.available_range(), found.source_range
+        assert available.duration.value == len(shown)
+        assert source.start_time.rate == available.start_time.rate
+        first = source.start_time.value - available.start_time.value
+        numbers = [number for number, _ in shown[int(first) : int(first + source.duration.value)]]
+        assert numbers == list_wanted(shown, moment.start, moment.end)
+
+
+def test_rates_and_timecodes_are_those_of_the_videos(numbered: dict[str, Path]) -> None:
+    whole = read(plan([make_moment(str(path)) for path in numbered.values()]))
+    clips = list(whole.video_tracks()[0].find_clips())
+    for found, (name, rate, timecode, _) in zip(clips, FILMS, strict=True):
+        start = found.available_range().start_time
+        assert start.rate == float(rate)
+        assert found.name == name
+        if timecode:
+            assert otio.opentime.to_timecode(start) == timecode
+        else:
+            assert start.value == 0
+
+
+def test_markers_span_the_moment_and_carry_query_score_and_words(numbered: dict[str, Path]) -> None:
+    strong = make_spoken_moment(numbered["pal.mkv"], 0.4, 2)
+    weak = make_spoken_moment(numbered["pal.mkv"], 3, 4, weak=True)
+    first, second = read(plan([strong, weak], handles_s=1)).find_clips()
+    assert (first.source_range.start_time.value, first.source_range.duration.value) == (0, 75)
+    (marker,) = first.markers
+    assert (marker.marked_range.start_time.value, marker.marked_range.duration.value) == (10, 40)
+    assert marker.name == "second coat"
+    assert marker.comment == 'score 0.813\nsaid at 0:00.4: "the second coat" <3 & 车'
+    assert (marker.color, second.markers[0].color) == ("GREEN", "YELLOW")
+    facts = json.loads(first.to_json_string())["metadata"]["vidret"]
+    assert (facts["rank"], facts["query"], facts["moment"]["score"]) == (1, "second coat", 0.8126)
+    assert [each["source"] for each in facts["moment"]["evidence"]] == ["speech", "picture"]
+    assert (facts["moment"]["start"], facts["moment"]["end"]) == (0.4, 2)
+
+
+def test_sound_follows_the_picture_where_there_is_some(numbered: dict[str, Path]) -> None:
+    names = ("film.mp4", "tape.mov", "pal.mkv", "fast.ts")
+    whole = read(plan([make_spoken_moment(numbered[name], 1, 2) for name in names]))
+    picture, sound = whole.tracks
+    assert [type(each).__name__ for each in sound] == ["Gap", "Clip", "Gap", "Clip"]
+    for seen, heard in zip(picture, sound, strict=True):
+        assert seen.range_in_parent() == heard.range_in_parent()
+    assert not sound[1].markers
+    assert len(read(plan([make_moment(str(numbered["pal.mkv"]))])).tracks) == 1
+
+
+def test_odd_names_survive_and_unknown_lengths_are_left_open() -> None:
+    moments = [make_moment(path if path.startswith("/") else f"/{path}") for path in ODD_PATHS]
+    whole = read(plan_unread(moments, query='a "b"\x00\n<c> & d'))
+    assert whole.name == 'a "b"\ufffd\ufffd<c> & d'
+    for found, moment in zip(whole.find_clips(), moments, strict=True):
+        url = found.media_reference.target_url
+        assert unquote_to_bytes(url.removeprefix("file://")).decode("utf-8", "surrogateescape") == moment.path
+        assert found.media_reference.available_range is None
+
+
+def test_no_moments_give_an_empty_timeline() -> None:
+    assert list(read(plan_unread([])).find_clips()) == []
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentimelineio", None)
+    with pytest.raises(MissingExtraError, match=r'the format otio needs the extra "editors": pip install "vidret\['):
+        to_otio(plan_unread([]))

@@ -1,0 +1,103 @@
+"""Timelines as edit decision lists in the format of CMX 3600.
+
+This is our own writer: OpenTimelineIO's adapter writes no frame code mode, markers in capitals and at times of the
+source, and reels that may collide. The tests read the lists back with the adapter.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from vidret.errors import VidretError
+from vidret.present.editors.timecode import count_day, format_timecode, nearest_frame, parse_timecode
+from vidret.present.editors.timeline import Timeline, TimelineClip, list_remarks
+from vidret.text import file_name, sanitize
+
+MAX_EVENTS = 999  # event numbers have three digits
+REEL_LETTERS = 8
+MAX_COMMENT_LETTERS = 160
+
+
+def to_edl(timeline: Timeline) -> str:
+    """Return a timeline as a CMX 3600 list, with a locator at the start of each moment.
+
+    Each video has its own reel, and each event names the file, by which editing programs find it. Events of videos with
+    sound have picture and sound. A list has one frame rate: source times of videos at other rates keep their hours,
+    minutes and seconds, and their frames are scaled.
+
+    Raises:
+        VidretError: The timeline has more than 999 clips, or times of 24 hours or more.
+    """
+    if len(timeline.clips) > MAX_EVENTS:
+        raise VidretError(f"an EDL must have at most {MAX_EVENTS} moments, got {len(timeline.clips)}")
+    reels = name_reels([clip.moment.path for clip in timeline.clips])
+    lines = [f"TITLE: {timeline.title}", f"FCM: {'DROP FRAME' if timeline.drop_frame else 'NON-DROP FRAME'}", ""]
+    for clip in timeline.clips:
+        lines += _list_event(clip, timeline, reels[clip.moment.path])
+    return "\n".join(lines) + "\n"
+
+
+def _list_event(clip: TimelineClip, timeline: Timeline, reel: str) -> list[str]:
+    """Return the lines of one event: the edit, its file, its locator and its comments."""
+    rate, drop_frame = timeline.rate, timeline.drop_frame
+    codes = [*_source_timecodes(clip, timeline)]
+    codes += [format_timecode(frame, rate, drop_frame=drop_frame) for frame in (clip.record_start, clip.record_end)]
+    before = nearest_frame((clip.marked_start - clip.start) / clip.rate, rate)
+    marked = format_timecode(min(clip.record_start + before, clip.record_end - 1), rate, drop_frame=drop_frame)
+    channel = "B" if clip.footage.has_audio else "V"
+    score, *words = list_remarks(clip.moment)
+    colour = "YELLOW" if clip.moment.weak else "GREEN"
+    return [
+        f"{clip.rank:03}  {reel:<{REEL_LETTERS}} {channel}     C        {' '.join(codes)}",
+        f"* FROM CLIP NAME: {sanitize(file_name(clip.moment.path))}",
+        f"* LOC: {marked} {colour:<7} {timeline.title}",
+        f"* COMMENT: {score.upper()}",
+        *(f"* COMMENT: {line[:MAX_COMMENT_LETTERS]}" for line in words),
+    ]
+
+
+def _source_timecodes(clip: TimelineClip, timeline: Timeline) -> tuple[str, str]:
+    """Return the timecodes of the first frame of a clip and of the one after its last, at the rate of the timeline."""
+    footage, rate = clip.footage, timeline.rate
+    drop_frame = footage.drop_frame if footage.has_timecode and clip.rate == rate else timeline.drop_frame
+    first = footage.first_frame + clip.start
+    if clip.rate != rate:
+        first = _convert_frame(first, clip.rate, rate, from_drop=footage.drop_frame, to_drop=drop_frame)
+    frames = first, first + clip.record_end - clip.record_start
+    if footage.has_timecode:  # a camera's clock starts again at midnight
+        day = count_day(rate, drop_frame=drop_frame)
+        frames = frames[0] % day, frames[1] % day
+    start, end = (format_timecode(frame, rate, drop_frame=drop_frame) for frame in frames)
+    return start, end
+
+
+def _convert_frame(frame_index: int, rate: Fraction, to_rate: Fraction, *, from_drop: bool, to_drop: bool) -> int:
+    """Return the frame at another rate whose timecode has the same hours, minutes and seconds."""
+    if rate.denominator not in (1, 1001):  # such as 12.5, which has no timecode: take the frame at the same time
+        return nearest_frame(frame_index / rate, to_rate)
+    days, frame_index = divmod(frame_index, count_day(rate, drop_frame=from_drop))
+    code = format_timecode(frame_index, rate, drop_frame=from_drop)
+    frames = int(code[9:]) * round(to_rate) // round(rate)
+    try:
+        converted, _ = parse_timecode(f"{code[:8]}{';' if to_drop else ':'}{frames:02}", to_rate)
+    except VidretError:  # drop-frame timecode has no such label: take the next that it has
+        converted, _ = parse_timecode(f"{code[:8]};{round(to_rate) // 15:02}", to_rate)
+    return converted + days * count_day(to_rate, drop_frame=to_drop)
+
+
+def name_reels(paths: Sequence[str]) -> dict[str, str]:
+    """Return a unique reel name of up to eight letters and digits for each path."""
+    reels: dict[str, str] = {}
+    taken = {"BL", "AX"}  # reserved: black, and no reel
+    for path in dict.fromkeys(paths):
+        stem = (
+            "".join(letter for letter in Path(file_name(path)).stem.upper() if letter.isascii() and letter.isalnum())
+            or "REEL"
+        )
+        reel, number = stem[:REEL_LETTERS], 1
+        while reel in taken:
+            number += 1
+            reel = stem[: REEL_LETTERS - len(str(number))] + str(number)
+        taken.add(reel)
+        reels[path] = reel
+    return reels
