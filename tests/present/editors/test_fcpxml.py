@@ -95,7 +95,7 @@ def test_rates_timecodes_and_sound_are_stated(numbered: dict[str, Path]) -> None
     assert rate == NTSC
     assert (sequence.attrib["tcFormat"], sequence.attrib["tcStart"]) == ("DF", "0s")
     assert [clip.rate for clip in clips] == [NTSC, FILM, 25, Fraction(25, 2), Fraction(60000, 1001)]
-    assert [clip.element.attrib["tcFormat"] for clip in clips] == ["DF", "NDF", "DF", "DF", "DF"]
+    assert [clip.element.attrib["tcFormat"] for clip in clips] == ["DF", "NDF", "NDF", "NDF", "DF"]
     starts = [read_time(clip.asset.attrib["start"]) * clip.rate for clip in clips]
     assert starts == [107842, 86400, 0, 0, 0]
     assert [clip.asset.get("hasAudio") for clip in clips] == ["1", None, None, None, "1"]
@@ -134,6 +134,9 @@ def test_each_video_and_format_is_stated_once(numbered: dict[str, Path]) -> None
     root = ElementTree.fromstring(to_fcpxml(plan(moments)).encode())
     assert len(root.findall("resources/asset")) == len(numbered)
     assert len(root.findall("resources/format")) == len(numbered), "all rates differ, and one is the timeline's"
+    gone = make_moment("/films/gone.mp4")
+    root = ElementTree.fromstring(to_fcpxml(plan([gone, *moments[:1]])).encode())
+    assert [(each.get("width"), each.get("height")) for each in root.findall("resources/format")] == [("64", "48")]
 
 
 def test_no_moments_give_an_empty_project() -> None:

@@ -62,7 +62,8 @@ def test_markers_span_the_moment_and_carry_query_score_and_words(numbered: dict[
     assert (marker.color, second.markers[0].color) == ("GREEN", "YELLOW")
     facts = json.loads(first.to_json_string())["metadata"]["vidret"]
     assert (facts["rank"], facts["query"], facts["moment"]["score"]) == (1, "second coat", 0.8126)
-    assert [each["source"] for each in facts["moment"]["evidence"]] == ["speech", "picture"]
+    said, seen = facts["moment"]["evidence"]
+    assert (said["source"], said["text"], seen["source"]) == ("speech", '"the second\ncoat" <3 & 车', "picture")
     assert (facts["moment"]["start"], facts["moment"]["end"]) == (0.4, 2)
 
 
@@ -81,10 +82,15 @@ def test_odd_names_survive_and_unknown_lengths_are_left_open() -> None:
     moments = [make_moment(path if path.startswith("/") else f"/{path}") for path in ODD_PATHS]
     whole = read(plan_unread(moments, query='a "b"\x00\n<c> & d'))
     assert whole.name == 'a "b"\ufffd\ufffd<c> & d'
+    assert whole.metadata["vidret"]["query"] == 'a "b"\ufffd\n<c> & d'
     for found, moment in zip(whole.find_clips(), moments, strict=True):
         url = found.media_reference.target_url
         assert unquote_to_bytes(url.removeprefix("file://")).decode("utf-8", "surrogateescape") == moment.path
         assert found.media_reference.available_range is None
+
+
+def test_signatures_of_urls_are_left_out() -> None:
+    assert "5f" not in to_otio(plan_unread([make_moment("https://host/My film.mp4?signature=5f")]))
 
 
 def test_no_moments_give_an_empty_timeline() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from xml.etree import ElementTree
 
-from vidret.present.editors.footage import Footage
+from vidret.present.editors.timecode import DROP_FRAME_RATES
 from vidret.present.editors.timeline import Timeline, TimelineClip, list_remarks, media_url
 from vidret.text import file_name, sanitize
 
@@ -37,11 +37,11 @@ def to_fcpxml(timeline: Timeline) -> str:
     """
     root = ElementTree.Element("fcpxml", version=VERSION)
     resources = ElementTree.SubElement(root, "resources")
-    known = [size for clip in timeline.clips if all(size := _size(clip.footage))]
+    known = [(clip.footage.width, clip.footage.height) for clip in timeline.clips if clip.footage.width]
     size = known[0] if known else UNKNOWN_SIZE
     formats = {(timeline.rate, size): _add_format(resources, "r1", timeline.rate, size)}
     for clip in timeline.clips:
-        key = (clip.rate, _size(clip.footage))
+        key = _find_format(clip, size)
         if key not in formats:
             formats[key] = _add_format(resources, f"r{len(formats) + 1}", *key)
     assets: dict[str, str] = {}
@@ -50,7 +50,7 @@ def to_fcpxml(timeline: Timeline) -> str:
         if path not in assets:
             assets[path] = f"r{len(formats) + len(assets) + 1}"
             its_clips = [each for each in timeline.clips if each.moment.path == path]
-            _add_asset(resources, assets[path], formats[clip.rate, _size(clip.footage)], its_clips)
+            _add_asset(resources, assets[path], formats[_find_format(clip, size)], its_clips)
     event = ElementTree.SubElement(root, "event", name="vidret")
     project = ElementTree.SubElement(event, "project", name=timeline.title)
     sequence = ElementTree.SubElement(
@@ -69,16 +69,15 @@ def to_fcpxml(timeline: Timeline) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n\n{text}\n'
 
 
-def _size(footage: Footage) -> Size:
-    return footage.width, footage.height
+def _find_format(clip: TimelineClip, size: Size) -> tuple[Fraction, Size]:
+    """Return the rate and the size of a clip's video, which is ``size`` if it is unknown."""
+    return clip.rate, (clip.footage.width, clip.footage.height) if clip.footage.width else size
 
 
 def _add_format(resources: ElementTree.Element, name: str, rate: Fraction, size: Size) -> str:
     """Add a format, and return its id."""
-    attributes = {"id": name, "frameDuration": _seconds(1, rate)}
-    if all(size):
-        attributes |= {"width": str(size[0]), "height": str(size[1])}
-    ElementTree.SubElement(resources, "format", attributes)
+    width, height = map(str, size)
+    ElementTree.SubElement(resources, "format", id=name, frameDuration=_seconds(1, rate), width=width, height=height)
     return name
 
 
@@ -103,7 +102,7 @@ def _add_asset(resources: ElementTree.Element, name: str, form: str, clips: Sequ
 def _add_clip(spine: ElementTree.Element, clip: TimelineClip, timeline: Timeline, asset: str) -> None:
     """Add a clip with its marker, whose times are those of the video."""
     footage, rate = clip.footage, clip.rate
-    is_drop_frame = footage.drop_frame if footage.has_timecode else timeline.drop_frame
+    is_drop_frame = footage.drop_frame if footage.has_timecode else rate in DROP_FRAME_RATES
     element = ElementTree.SubElement(
         spine,
         "asset-clip",

@@ -63,6 +63,7 @@ def _make_clip(clip: TimelineClip, timeline: Timeline, *, with_marker: bool = Fa
     made = schema.Clip(name, reference, _make_range(first + clip.start, first + clip.end, clip.rate))
     if with_marker:
         moment = _clean(dataclasses.asdict(clip.moment))
+        del moment["path"]  # a URL may hold a signature
         made.metadata["vidret"] = {"rank": clip.rank, "query": _clean(timeline.query), "moment": moment}
         made.markers.append(
             schema.Marker(
@@ -82,10 +83,10 @@ def _make_range(start: int, end: int, rate: Fraction) -> Any:
 
 
 def _clean(value: Any) -> Any:
-    """Return a value whose texts are valid and on one line, as the format requires."""
+    """Return a value whose texts are valid, and do not have the NUL at which OpenTimelineIO would cut them."""
     match value:
         case str():
-            return sanitize(value)
+            return "\n".join(sanitize(line) for line in value.split("\n"))
         case dict():
             return {key: _clean(each) for key, each in value.items()}
         case list() | tuple():
