@@ -47,7 +47,7 @@ from tests.cli.runner import Runner
             "--export: needs a local index, got --server URL",
         ),
         (("index",), 2, "Missing argument"),
-        (("index", ".", "--decoder", "magic"), 2, "must be auto, decord or pyav"),
+        (("index", ".", "--decoder", "magic"), 2, "must be auto, decord, pyav"),
         (("search", "red", "-k", "0"), 2, "-k"),
     ],
 )

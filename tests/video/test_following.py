@@ -131,3 +131,14 @@ def test_every_frame_of_every_format_is_streamed(films: dict[str, Film], name: s
     info: VideoInfo = probe(films[name].path)
     with open_reader(info, for_streaming=True) as reader:
         assert [frame.index for frame in reader.stream()] == list(range(info.num_frames))
+
+
+def test_a_film_that_cuts_all_the_time_is_read_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_scenes(tmp_path / "strobe.mp4", [6] * 150)
+    opened, *segments, finished = stream(path)
+    assert isinstance(opened, OpenedVideo)
+    assert finished == Finished("")
+    assert 1 <= len(segments) <= 72
+    assert caplog.messages == [f"{path}: it cuts more than 120 times a minute: further cuts there are left out"]

@@ -51,11 +51,13 @@ def cut_naively(film: Film, *, step_s: float, num_frames: int) -> Found:
     span = num_frames * step_s
     stretches: list[list[float]] = []  # start, end
     begin = film.times[0]
+    after_gaps: list[float] = []
     for index in range(1, len(film.times)):
         time = film.times[index]
         if time - (begin + span) > LONGEST_STILL_S:
             stretches.append([begin, begin + span])
             begin = time
+            after_gaps.append(begin)
         elif film.starts[index] and time > begin:
             stretches.append([begin, time])
             begin = time
@@ -66,6 +68,7 @@ def cut_naively(film: Film, *, step_s: float, num_frames: int) -> Found:
     stretches.append([begin, max(film.duration, begin)])
     found: Found = []
     carried: float | None = None
+    was_unsampled = False
     times = np.array(film.times)
     for start, end in stretches:
         inside = np.flatnonzero((times >= start - 1e-6) & (times < end - 1e-6))
@@ -76,6 +79,9 @@ def cut_naively(film: Film, *, step_s: float, num_frames: int) -> Found:
                 distances = np.abs(times[inside] - wanted)
                 nearest = int(inside[np.flatnonzero(distances <= distances.min() + 1e-6)[0]])
                 samples += [] if nearest in samples else [nearest]
+        if (was_unsampled or start in after_gaps) and not samples and len(inside):
+            samples = [int(inside[-1])]
+        was_unsampled = not samples
         if samples:
             found.append((start if carried is None else carried, end, samples))
             carried = None
@@ -135,6 +141,14 @@ def test_a_shot_that_is_too_short_for_a_sample_belongs_to_the_segment_before() -
     assert [found[:2] for found in cut(film, step_s=1.0, num_frames=12)] == [(0.0, 2.2), (2.2, 4.0)]
     early = Film(times, [index == 5 for index in range(100)], 4.0)
     assert [found[:2] for found in cut(early, step_s=1.0, num_frames=12)] == [(0.0, 4.0)]
+
+
+def test_a_film_of_short_shots_has_samples() -> None:
+    times = [index / 25 for index in range(100)]
+    film = Film(times, [index % 8 == 0 for index in range(100)], 4.0)
+    found = cut(film, step_s=1.0, num_frames=12)
+    assert [round(end - start, 2) for start, end, _ in found] == [0.96, 0.64, 0.64, 0.64, 0.64, 0.48]
+    assert [samples for _, _, samples in found] == [[15], [31], [47], [63], [79], [95]]
 
 
 def test_a_frame_that_cannot_be_read_is_no_sample() -> None:

@@ -117,13 +117,14 @@ class _Answer:
         }
         self._parent.send(*wire.pack_frames(header, segment.frames.pictures))
 
-    def _send_finished(self, lost: str) -> None:
+    def _send_finished(self, lost: str, note: str = "") -> None:
         if self.words is not None:
             self.words.finish_screen()
         finished = {
             "kind": "finished",
             "salvaged": self._info.damage or lost,
             "fallback": self._reader.fallback,
+            "note": note,
         }
         self._parent.send(*wire.pack_message(finished))
 
@@ -191,7 +192,7 @@ class _ShotsAnswer(_Answer):
             lost = f"{self._num_frames_read} of {num_expected} frames could be read: damaged"
         elif segments.num_lost:
             lost = f"{segments.num_lost} chosen frames could not be read: damaged"
-        self._send_finished(lost)
+        self._send_finished(lost, segments.note)
 
     def _count(self, frames: Iterable[StreamedFrame]) -> Iterator[StreamedFrame]:
         for frame in frames:

@@ -10,7 +10,7 @@ from vidret.video.probe import VideoInfo
 from vidret.video.resize import resize_image
 from vidret.video.sampled_frames import SampledFrames, share_pictures
 from vidret.video.segmenter import Segmenter, Stretch
-from vidret.video.shots import ShotDetector, Transition
+from vidret.video.shots import MAX_CUTS_PER_MINUTE, ShotDetector, Transition
 from vidret.video.streaming import StreamedFrame
 
 WARM_UP_S = 3.0  # of frames before the start of an interrupted video's remainder, which the detector has to see
@@ -46,6 +46,11 @@ class ShotFollower:
         self._note(self._detector.add(frame.grey, frame.time_s))
         yield from self._pop(self._detector.num_decided)
 
+    @property
+    def is_capped(self) -> bool:
+        """Whether cuts were left out because there were too many, as in noise."""
+        return self._detector.is_capped
+
     def finish(self) -> Iterator[tuple[StreamedFrame, bool]]:
         """Yield the remaining frames."""
         self._note(self._detector.finish())
@@ -66,7 +71,10 @@ class ShotFollower:
 
 
 class SegmentReader:
-    """Reads the segments of a video; ``num_lost`` counts the chosen frames that could not be converted."""
+    """Reads the segments of a video.
+
+    ``num_lost`` counts the chosen frames that could not be converted, and ``note`` says which cuts were left out.
+    """
 
     def __init__(
         self,
@@ -94,7 +102,7 @@ class SegmentReader:
             self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
         )
         self._num_reported = 0
-        self.num_lost = 0
+        self.num_lost, self.note = 0, ""
 
     def read(self, frames: Iterable[StreamedFrame]) -> Iterator[ReadSegment]:
         """Yield the segments of a video's frames, which may begin earlier, for the detector."""
@@ -104,6 +112,8 @@ class SegmentReader:
                 yield from self._add(*decided, follower)
         for decided in follower.finish():
             yield from self._add(*decided, follower)
+        if follower.is_capped:
+            self.note = f"it cuts more than {MAX_CUTS_PER_MINUTE} times a minute: further cuts there are left out"
         last = self._segmenter.finish(self._info.duration)
         for stretch in last:
             yield self._make(stretch, follower, is_last=stretch is last[-1])

@@ -222,6 +222,8 @@ class DecodePool:
                         yield _read_texts(header)
                     case "finished":
                         clean = not request
+                        if header["note"]:
+                            _log.warning("%s: %s", strip_query(name), header["note"])
                         if process.device != CPU:
                             self._note_fallback(name, header["fallback"])
                         yield Finished(header["salvaged"], header["fallback"])

@@ -29,8 +29,9 @@ class Segmenter(Generic[Frame, Sample]):
     A segment begins with a shot. A shot that is longer than ``num_frames`` steps is split into segments of that length,
     counted from its start. A segment is sampled in the middle of every step, by the nearest frame that it contains. A
     stretch that is shorter than half a step has no sample of its own: it belongs to the segment before it, or to the
-    one after it at the start of the video. So segments cover a video without overlap, and without gap except where no
-    frame begins for ``LONGEST_STILL_S`` after the segment.
+    one after it at the start of the video. Of two such stretches in a row, the second is sampled all the same. So
+    segments cover a video without overlap, and without gap except where no frame begins for ``LONGEST_STILL_S`` after
+    the segment.
 
     A segment is complete once the next one has a sample. Segments and samples depend only on the frames from the start
     of their shot, so that an interrupted video continues from the end of its last complete segment as it would have.
@@ -67,6 +68,7 @@ class Segmenter(Generic[Frame, Sample]):
         self._num_steps = 0  # sampled in this stretch
         self._last: tuple[float, Frame] | None = None  # the last frame, if it belongs to this stretch
         self._is_last_taken = False
+        self._must_sample = first_number > 0  # an unsampled stretch is joined before the next segment is sampled
         self._held: Stretch[Sample] | None = None
         self._complete: list[Stretch[Sample]] = []
 
@@ -76,6 +78,7 @@ class Segmenter(Generic[Frame, Sample]):
         if time_s - end_s > LONGEST_STILL_S:
             self._close(end_s)
             self._open_start = self._begin = time_s
+            self._must_sample = True  # there is nothing before that it could be joined to
         elif starts_shot and time_s > self._begin:
             self._close(time_s)
             self._begin = time_s
@@ -118,8 +121,10 @@ class Segmenter(Generic[Frame, Sample]):
     def _close(self, end_s: float) -> None:
         """End the stretch, and with it the open segment if that has samples."""
         wanted_s = self._begin + (self._num_steps + 0.5) * self._step_s
-        if self._num_steps < self._num_frames and wanted_s < end_s - _TIE_S:
-            self._take_last()  # it stays until the end
+        stays = self._num_steps < self._num_frames and wanted_s < end_s - _TIE_S
+        if stays or (self._must_sample and not self._samples):
+            self._take_last()
+        self._must_sample = not self._samples
         if self._samples:
             self._held = Stretch(self._number, self._open_start, end_s, self._samples)
             self._number += 1
