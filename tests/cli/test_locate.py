@@ -111,6 +111,16 @@ def test_every_format(run_grounded: Runner, grounded: Path) -> None:
     assert [line for line in text.splitlines() if "title" in line] == [f"title=rain ({n})" for n in (1, 2, 3)]
 
 
+def test_a_format_without_its_extra_is_refused_before_the_search(
+    run_grounded: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentimelineio", None)
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: pytest.fail("a model is loaded"))
+    code, out, err = run_grounded("locate", "rain", "--format", "otio")
+    assert (code, out) == (1, "")
+    assert 'the format otio needs the extra "editors"' in " ".join(err.split())
+
+
 def test_undecodable_name_is_written_as_its_bytes(
     grounded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
