@@ -35,6 +35,7 @@ from vidret.types import Frames
 from vidret.video.pool import DecodedSegment, DecodePool
 from vidret.video.sampled_frames import SampledFrames
 from vidret.video.scan import scan
+from vidret.video.streaming import SAMPLING_MODES
 
 
 def cpu_seconds() -> float:
@@ -84,6 +85,26 @@ def bench_indexing(files: list[str], encoder: Encoder, repeats: int, scratch: Pa
     }
 
 
+def bench_modes(files: list[str], encoder: Encoder, repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time indexing on a grid and following shots in each sampling mode, in turn; ratios are to the grid."""
+    runs: dict[str, list[dict[str, float]]] = {"grid": [], **{mode: [] for mode in SAMPLING_MODES}}
+    for number in range(repeats):
+        for name, several in runs.items():
+            engine = Engine.open(scratch / f"{name}-{number}", encoder=encoder)
+            mode = None if name == "grid" else name
+            index = partial(engine.index, files, shots=mode is not None, sampling=mode)  # type: ignore[arg-type]
+            several.append(timed(index))
+    medians = {
+        name: {unit: statistics.median(run[unit] for run in several) for unit in ("cpu", "wall")}
+        for name, several in runs.items()
+    }
+    return {
+        name: {unit: round(value, 2) for unit, value in own.items()}
+        | {f"{unit}_ratio": round(medians["grid"][unit] / value, 2) for unit, value in own.items()}
+        for name, own in medians.items()
+    }
+
+
 def bench_clip(repeats: int) -> dict[str, Any]:
     """Time our plain CLIP video encoding against open_clip's encode_image, by turns, one thread, float32."""
     encoder = load_clip("ViT-B-32/random", device=torch.device("cpu"), precision="fp32")
@@ -117,6 +138,7 @@ def main() -> None:
                 target.write_bytes(Path(file).read_bytes() + bytes([copy]))
     files = scan([str(arguments.videos or scratch)])
     report = {"indexing": bench_indexing(files, load_encoder(), arguments.repeats, scratch / "indexes")}
+    report["modes"] = bench_modes(files, load_encoder(), arguments.repeats, scratch / "modes")
     report["clip"] = bench_clip(max(5, arguments.repeats))
     shutil.rmtree(scratch)
     print(json.dumps(report, indent=2))
