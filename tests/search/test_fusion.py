@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from vidret.search.text_matching import (
     MIN_COSINE_DEVIATION,
     MIN_COVER_DEVIATION,
     TextMatch,
+    TextMatcher,
     cover_terms,
     weigh_terms,
 )
@@ -375,6 +377,24 @@ def test_baseline_is_measured_again_when_the_index_has_grown_by_a_quarter(
             assert len(measured) == expected
 
 
+def test_locating_matches_words_once_until_the_index_changes(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matched: list[int] = []
+    find = TextMatcher.find
+
+    def count(matcher: TextMatcher, *given: Any) -> object:
+        matched.append(1)
+        return find(matcher, *given)
+
+    monkeypatch.setattr(TextMatcher, "find", count)
+    with Engine(index, NamedColours()) as engine:
+        assert not any("green door" in each.text for hit in engine.search("green door") for each in hit.evidence)
+        engine.locate("green door", weak=True)
+        assert len(matched) == 1
+        say(index, "white", "screen", [(1, 2, "green door")])
+        assert any("green door" in each.text for hit in engine.search("green door") for each in hit.evidence)
+        assert len(matched) == 2
+
+
 # Damage
 
 
@@ -400,6 +420,22 @@ def test_damaged_segment_is_left_out(index: Path, caplog: pytest.LogCaptureFixtu
         assert search(engine, '"line is busy", then red')
         engine.locate("platform nine")
     assert "damaged" in caplog.text
+
+
+def test_words_of_a_damaged_video_are_left_out_and_said_once(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with sqlite3.connect(index / "catalog.sqlite") as catalog:
+        (video,) = catalog.execute("SELECT video FROM files WHERE CAST(path AS TEXT) LIKE '%red.mp4'").fetchone()
+        catalog.execute("UPDATE videos SET duration = duration + 1 WHERE id = ?", (video,))
+    with Engine(index, NamedColours()) as engine:
+        for _ in range(2):
+            assert search(engine, '"line is busy"') == ["blue"]
+            assert search(engine, "red", 1) == ["red"], "its pictures are intact"
+        moments = engine.locate("platform nine", video=engine.search("red", 1)[0].path, weak=True)
+    assert moments
+    assert all(each.source == "picture" for moment in moments for each in moment.evidence)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert f"the row of {video} in videos is damaged" in warnings[0]
 
 
 def test_damaged_full_text_index_is_built_again_in_memory(index: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -559,6 +559,32 @@ def test_metadata_keys_are_listed_by_prefix(tmp_path: Path) -> None:
         assert store.meta_keys("") == ["kind.a", "kind.b", "kind_", "other"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_overlapping_segments_agree_with_a_naive_twin(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    with create(tmp_path / "index") as store:
+        videos = [add_video(store, f"v{each}", seed=each) for each in range(3)]
+        spans = [
+            (int(rng.choice([*videos, 99])), start, start + length)
+            for start, length in zip(rng.integers(0, 50, seed) * 1.0, rng.integers(0, 25, seed) * 1.0, strict=True)
+        ]
+        segments = {each: store.segments([each])[0] for video in videos for each in store.video_segments(video)}
+        expected = [
+            key
+            for key, each in sorted(segments.items())
+            if any(each.video == video and each.start <= end and each.end >= start for video, start, end in spans)
+        ]
+        assert store.overlapping_segments(spans).tolist() == expected
+
+
+def test_segments_are_found_in_the_order_asked_for(tmp_path: Path) -> None:
+    with create(tmp_path / "index") as store:
+        videos = [add_video(store, f"v{each}", seed=each) for each in range(2)]
+        pairs = [(videos[1], 3), (videos[0], 0), (99, 0), (videos[0], 77), (videos[1], 0), (videos[1], 3)]
+        found = store.segments(store.find_segments(pairs))
+        assert [(each.video, each.number) for each in found] == [pairs[0], pairs[1], pairs[4], pairs[5]]
+
+
 def test_fingerprints_include_videos_without_live_files(tmp_path: Path) -> None:
     with create(tmp_path) as store:
         index_all(store, 3)

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vidret.errors import StoreError
-from vidret.store.text_index import MAX_FUZZY_TERMS, MAX_TERMS, TextIndex
+from vidret.store.text_index import MAX_FUZZY_TERMS, MAX_TERMS, TextIndex, split_unspaced
 
 TEXTS = {
     1: "The trains are running late this evening",
@@ -42,6 +42,17 @@ def test_stems_and_diacritics(index: TextIndex) -> None:
     assert set(search(index, "train")) == set(search(index, "trains")) == {1, 2}
     assert search(index, "café") == [8]
     assert search(index, "PLAIT") == [7]
+
+
+@given(
+    st.lists(st.text(st.sampled_from("aAe sing\u0301é駅\u200b\x1c\u2028\t'-_1\0\ud800") | st.characters(), max_size=30))
+)
+def test_stems_word_by_word_are_those_of_whole_texts(texts: list[str]) -> None:
+    made = TextIndex(None, write=True)
+    whole = made._scratch.split([split_unspaced(text) for text in texts])
+    assert made.stems(texts) == whole
+    assert made.stems(texts[::-1]) == whole[::-1], "remembered"
+    made.close()
 
 
 def test_stems_are_not_stemmed_again(index: TextIndex) -> None:

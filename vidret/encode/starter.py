@@ -212,7 +212,17 @@ def load_sentence_model(path: Path) -> tuple[Any, MiniLM]:
 
 
 def embed_words(tokenizer: Any, model: MiniLM, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the last layer's states (text, word, dim) and a mask (text, word), False where a word is padding."""
+    """Return the last layer's states (text, word, dim) and a mask (text, word), False where a word is padding.
+
+    Those of the last texts are remembered: a search embeds a query for pictures and for words.
+    """
+    return _embed_words(tokenizer, model, tuple(texts), torch.is_inference_mode_enabled())
+
+
+@lru_cache(maxsize=2)
+def _embed_words(
+    tokenizer: Any, model: MiniLM, texts: tuple[str, ...], _is_inference: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     # Lone surrogates, of invalid file names and arguments, are no text for the tokenizer.
     encoded = tokenizer.encode_batch([text.encode("utf-8", "replace").decode("utf-8") for text in texts])
     for text, encoding in zip(texts, encoded, strict=True):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from vidret.search.grounding import Grounder
 from vidret.search.locating import RankedVideo, choose_spans, find_cuts
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
+from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
 from vidret.store.text_store import TextStore
 from vidret.types import (
@@ -117,19 +119,20 @@ class FusedResults:
         return choose_spans(spans, overlapping=False, weak=False)
 
     def _make_hits(
-        self, ranked: Sequence[VideoScores], query: AnalysedQuery, options: SearchOptions
+        self, ranked: VideoCandidates, query: AnalysedQuery, options: SearchOptions
     ) -> tuple[list[Hit], list[str]]:
         """Return each video with a file that exists and passes the filters, and the paths of missing ones."""
         hits: list[Hit] = []
         missing: list[str] = []
-        for video in ranked:
-            paths = self._searcher.store.paths([video.video_id], options.filters)[video.video_id]
-            existing = [path for path in paths if may_exist(path)]
-            if existing:
-                hits.append(self._make_hit(video, query, existing))
-            missing += [] if existing else paths
-            if len(hits) == options.k:
-                break
+        videos = iter(ranked)
+        while len(hits) < options.k and (batch := list(islice(videos, options.k - len(hits)))):
+            found = self._searcher.store.paths([video.video_id for video in batch], options.filters)
+            for video in batch:
+                paths = found[video.video_id]
+                existing = [path for path in paths if may_exist(path)]
+                if existing:
+                    hits.append(self._make_hit(video, query, existing))
+                missing += [] if existing else paths
         return hits, missing
 
     def _make_hit(self, video: VideoScores, query: AnalysedQuery, paths: Sequence[str]) -> Hit:

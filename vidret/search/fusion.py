@@ -10,22 +10,25 @@ queries in a video is subtracted.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float32
 
 from vidret.align.baseline import UNRELATED
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.search.candidates import find_candidates
 from vidret.search.clauses import AnalysedQuery, Clause, make_clause, parse_structure
 from vidret.search.fusion_baseline import FusionBaseline, load_baseline, store_baseline
+from vidret.search.picture_scores import VideoPictures, score_pictures
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextBaseline, TextMatch, TextMatcher
-from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores
+from vidret.search.video_candidates import VideoCandidates
+from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.text_store import TextStore
 from vidret.types import SOURCES, TEXT_SOURCES, SearchOptions, Source, TextEmbedding, TextSource
 
@@ -35,6 +38,7 @@ HINT = 1.0
 COVERED_TEXTS = 30  # of a clause, whose frames are read as well
 MIN_PICTURE_DEVIATION = 0.01
 WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
+MAX_REMEMBERED = 16  # queries: locating asks the one again that has just been searched for
 DRIFT = 1.25  # growth of the index above which the baseline is measured again
 
 Match = tuple[int, TextMatch, float]  # video id, text, standard score
@@ -49,23 +53,29 @@ class FusedSearcher:
         self._baseline: FusionBaseline | None = None
         self._checked = (-1, -1)  # the generations of pictures and texts for which the baseline holds
         self._contents: tuple[int, dict[str, int]] | None = None
+        self._analysed: dict[str, AnalysedQuery] = {}
+        self._matched: tuple[object, list[list[Match]]] | None = None
 
     def analyse(self, query: str) -> AnalysedQuery:
-        """Return a text query with its structure and vectors."""
+        """Return a text query with its structure and vectors, as for the last queries if it is one of them."""
         structure = parse_structure(query)
         negatives = parse_query(query)[1]
         self.update_baseline()  # after the query is known to be valid, since it may take seconds
-        texts = self._searcher.encoder.encode_text([*(clause.text for clause in structure.clauses), *negatives])
-        num_clauses = len(structure.clauses)
-        return AnalysedQuery(
-            structure=structure,
-            embeddings=texts[:num_clauses],
-            vectors=load_sentence_encoder().encode([clause.content for clause in structure.clauses]),
-            negatives=texts[num_clauses:],
-        )
+        if query not in self._analysed:
+            while len(self._analysed) >= MAX_REMEMBERED:
+                del self._analysed[next(iter(self._analysed))]
+            texts = self._searcher.encoder.encode_text([*(clause.text for clause in structure.clauses), *negatives])
+            num_clauses = len(structure.clauses)
+            self._analysed[query] = AnalysedQuery(
+                structure=structure,
+                embeddings=texts[:num_clauses],
+                vectors=load_sentence_encoder().encode([clause.content for clause in structure.clauses]),
+                negatives=texts[num_clauses:],
+            )
+        return self._analysed[query]
 
-    def rank(self, query: AnalysedQuery, options: SearchOptions, depth: int) -> list[VideoScores]:
-        """Return the candidate videos, best first; for ``depth`` see ``find_candidates``."""
+    def rank(self, query: AnalysedQuery, options: SearchOptions, depth: int) -> VideoCandidates:
+        """Return the candidate videos; for ``depth`` see ``find_candidates``."""
         sources = options.sources or SOURCES
         matches = self.match_texts(query, sources)
         ids: list[np.ndarray] = []
@@ -74,10 +84,7 @@ class FusedSearcher:
             count = len(encoded)
             ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count)
         ids.append(self._cover(matches))
-        videos = self._score(query, np.unique(np.concatenate(ids)), matches, sources)
-        excluded = self._exclude(query)
-        kept = [video for video in videos if video.video_id not in excluded]
-        return sorted(kept, key=lambda video: -video.score)
+        return self._score(query, np.unique(np.concatenate(ids)), matches, sources, excluded=self._exclude(query))
 
     def score_video(
         self, query: AnalysedQuery, video_id: int, matches: Sequence[Sequence[Match]], sources: Sequence[Source]
@@ -94,13 +101,22 @@ class FusedSearcher:
     ) -> list[list[Match]]:
         """Return, for each clause, (video id, text, standard score), best first.
 
-        These are the best of the index, or all of one video.
+        These are the best of the index, or all of one video. Those of the last query are remembered: a search goes
+        deeper, and moments are located, with the same ones.
         """
+        key = (self._checked, query, tuple(sources), video_id)
+        if self._matched is None or self._matched[0] != key:
+            self._matched = key, self._match_texts(query, sources, video_id)
+        return self._matched[1]
+
+    def _match_texts(self, query: AnalysedQuery, sources: Sequence[Source], video_id: int | None) -> list[list[Match]]:
         clauses, phrases, contents = query.structure.clauses, query.structure.phrases, self._video_ids()
         if video_id is None:
             found = self.matcher.find(clauses, query.vectors, phrases)
         else:
-            fingerprint = self._searcher.store.video(video_id).fingerprint
+            fingerprint = next((each for each, own in contents.items() if own == video_id), None)
+            if fingerprint is None:  # its row is damaged
+                return [[] for _ in clauses]
             found = self.matcher.score_content(fingerprint, clauses, query.vectors, phrases)
         scored = []
         for clause, matches in zip(clauses, found, strict=True):
@@ -125,19 +141,13 @@ class FusedSearcher:
 
     def _cover(self, matches: Sequence[Sequence[Match]]) -> np.ndarray:
         """Return the segments of the pictures that are seen while the best texts are said or shown."""
-        spans = defaultdict[int, list[tuple[float, float]]](list)
-        for clause in matches:
-            for video_id, match, _ in clause[:COVERED_TEXTS]:
-                spans[video_id].append((match.stored.text.start, match.stored.text.end))
-        covered = []
-        for video_id, own in spans.items():
-            ids = self._searcher.store.video_segments(video_id)
-            segments = self._searcher.store.intact_segments(ids)
-            for row in ids:
-                each = segments.get(row)  # a damaged one is left out, with a warning, where it is read
-                if each is None or any(start <= each.end and end >= each.start for start, end in own):
-                    covered.append(row)
-        return np.array(covered, np.int64)
+        return self._searcher.store.overlapping_segments(
+            [
+                (video_id, match.stored.text.start, match.stored.text.end)
+                for clause in matches
+                for video_id, match, _ in clause[:COVERED_TEXTS]
+            ]
+        )
 
     def _exclude(self, query: AnalysedQuery) -> set[int]:
         """Return the videos in which a negative term is said or shown."""
@@ -154,54 +164,35 @@ class FusedSearcher:
         ids: np.ndarray,
         matches: Sequence[Sequence[Match]],
         sources: Sequence[Source],
-    ) -> list[VideoScores]:
-        stored = self._searcher.reranker.read(FrameRanker(), ids)
+        *,
+        excluded: Set[int] = frozenset(),
+    ) -> VideoCandidates:
         num_clauses = len(query.structure.clauses)
         texts: dict[int, list[list[tuple[TextMatch, float]]]] = {}
         for index, clause in enumerate(matches):
             for video_id, match, score in clause:
-                texts.setdefault(video_id, [[] for _ in range(num_clauses)])[index].append((match, score))
-        members = defaultdict[int, list[int]](list)
-        for row, segment in enumerate(stored.segments):
-            members[segment.video].append(row)
-        videos = []
-        for video_id in {**members, **texts}:
-            own = texts.get(video_id, [[] for _ in range(num_clauses)])
-            if query.structure.phrases and not any(own):
-                continue
-            rows = sorted(members[video_id], key=lambda row: stored.segments[row].start)
-            times, pictures = self._score_pictures(
-                query, [stored.frames[row] for row in rows], [stored.times[row] for row in rows]
-            )
-            if "picture" not in sources:
-                pictures = np.full_like(pictures, ABSENT)
-            video = make_video_scores(video_id, times, pictures, own, [stored.segments[row] for row in rows])
-            if video is not None:
-                video.combine(query.structure)
-                videos.append(video)
-        return videos
+                if video_id not in excluded:
+                    texts.setdefault(video_id, [[] for _ in range(num_clauses)])[index].append((match, score))
+        pictures = self._score_pictures(query, ids)
+        if "picture" not in sources:
+            pictures = {key: replace(each, scores=np.full_like(each.scores, ABSENT)) for key, each in pictures.items()}
+        kept = {video_id: each for video_id, each in pictures.items() if video_id not in excluded}
+        return VideoCandidates(query.structure, kept, texts)
 
-    def _score_pictures(
-        self,
-        query: AnalysedQuery,
-        frames: Sequence[Float32[np.ndarray, "_frame dim"]],
-        times: Sequence[Float64[np.ndarray, " _frame"]],
-    ) -> tuple[Float64[np.ndarray, " frame"], Float[np.ndarray, "clause frame"]]:
-        """Return frame times and the standard scores of a video's frames for each clause."""
-        num_clauses = len(query.embeddings)
-        if not frames:
-            return np.zeros(0), np.zeros((num_clauses, 0))
-        rows = np.concatenate(frames)
-        scores = np.stack([embedding.sentence for embedding in query.embeddings]) @ rows.T
-        for negative in query.negatives:
-            similarities = rows @ negative.sentence
-            scores = scores - np.maximum(0, similarities - similarities.mean())
-        level = float((rows @ self._unrelated.T).max(axis=0).mean())
+    def _score_pictures(self, query: AnalysedQuery, ids: np.ndarray) -> dict[int, VideoPictures]:
+        """Return the frames of some segments by video, with their standard scores for each clause."""
+        clauses = np.stack([embedding.sentence for embedding in query.embeddings])
+        negatives = np.array([each.sentence for each in query.negatives], np.float32).reshape(-1, clauses.shape[1])
         baseline = self.baseline
-        deviation = max(baseline.picture_deviation, MIN_PICTURE_DEVIATION)
-        scores = (scores - level - baseline.picture_mean) / deviation
-        hints = [HINT if clause.source is None else -HINT for clause in query.structure.clauses]
-        return np.concatenate(times), scores + np.array(hints)[:, None]
+        return score_pictures(
+            self._searcher.reranker.read(FrameRanker(), ids),
+            clauses=clauses,
+            negatives=negatives,
+            unrelated=self._unrelated,
+            mean=baseline.picture_mean,
+            deviation=max(baseline.picture_deviation, MIN_PICTURE_DEVIATION),
+            hints=np.array([HINT if clause.source is None else -HINT for clause in query.structure.clauses]),
+        )
 
     # Unrelated queries
 

@@ -149,7 +149,9 @@ class TextMatcher:
         # Stemming is dear, so only pairs that begin as a term does are joined.
         beginnings = {term.stem[:length] for term in terms for length in range(1, len(term.stem))}
         pairs = {pair for _, stems, _ in texts for pair in pairwise(stems) if pair[0] in beginnings}
-        compounds = self._join([*pairs, *pairwise(term.stem for term in terms)])
+        own_stems, own_pairs = {term.stem for term in terms}, set(pairwise(term.stem for term in terms))
+        joined = self._join([*pairs, *own_pairs])
+        compounds = {pair: stem for pair, stem in joined.items() if stem in own_stems or pair in own_pairs}
         matches = []
         for stored, stems, text_vector in texts:
             cover, shared = cover_terms(stems, terms, weights, compounds)
@@ -189,25 +191,30 @@ def cover_terms(
     terms one word: ``compounds`` are the stems of two words written as one.
     """
     held, compounds = set(stems), compounds or {}
-    matching: dict[str, tuple[str, ...]] = {compounds[pair]: pair for pair in pairwise(stems) if pair in compounds}
-    for pair in pairwise(term.stem for term in terms):
-        if compounds.get(pair) in held:
-            matching |= dict.fromkeys(pair, (compounds[pair],))
+    matching: dict[str, tuple[str, ...]] = {}
+    if compounds:
+        matching |= {compounds[pair]: pair for pair in pairwise(stems) if pair in compounds}
+        for pair in pairwise(term.stem for term in terms):
+            if compounds.get(pair) in held:
+                matching |= dict.fromkeys(pair, (compounds[pair],))
     covered, shared = 0.0, set[str]()
     for term, weight in zip(terms, weights, strict=True):
-        likeness, own = _match_term(term, held, matching)
-        covered += weight * likeness
-        shared.update(own)
+        if term.stem in held:  # the usual case, and the shortest
+            covered += weight
+            shared.add(term.stem)
+        elif matching or term.similar:
+            likeness, own = _match_term(term, held, matching)
+            covered += weight * likeness
+            shared.update(own)
     total = sum(weights)
     cover = covered / total if total > 0 else 0.0
     words = [term.stem for term in terms]
-    return cover + PHRASE_BONUS * (len(words) > 1 and holds_phrase(stems, words)), shared
+    is_phrase = len(words) > 1 and held.issuperset(words) and holds_phrase(stems, words)
+    return cover + PHRASE_BONUS * is_phrase, shared
 
 
 def _match_term(term: Term, held: Set[str], compounds: Mapping[str, tuple[str, ...]]) -> tuple[float, tuple[str, ...]]:
-    """Return how far a text holds a term, in 0..1, and the stems of the text that match it."""
-    if term.stem in held:
-        return 1.0, (term.stem,)
+    """Return how far a text holds a term that is not one of its words, in 0..1, and its stems that match it."""
     if term.stem in compounds:
         return 1.0, compounds[term.stem]
     likeness, stem = max(((term.similar[stem], stem) for stem in held & term.similar.keys()), default=(0.0, ""))

@@ -1,5 +1,7 @@
 """How well one video matches the clauses of a query over time, in pictures and in words."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,8 +64,7 @@ class VideoScores:
     def combine(self, structure: QueryStructure) -> None:
         """Set ``score`` and ``time_s``."""
         if structure.relation is None:
-            best = self.source_scores(0)
-            self.score = float(np.logaddexp.reduce(list(best.values())))
+            self.score = sum_sources(self.source_scores(0))
             self.time_s = (float(self.times[self.curve(0).argmax()]),)
             return
         first, second = self.curve(0), self.curve(1)
@@ -86,20 +87,27 @@ def make_video_scores(
     pictures: Float[np.ndarray, "clause frame"],
     texts: list[list[tuple[TextMatch, float]]],
     segments: list[Segment],
-) -> VideoScores | None:
-    """Return the scores of a video at the times of its frames, and in the middle of texts without frames."""
+) -> VideoScores:
+    """Return the scores of a video at the times of its frames, and in the middle of texts without frames.
+
+    There must be a frame or a text.
+    """
     extra = [
         (match.stored.text.start + match.stored.text.end) / 2
         for clause in texts
         for match, _ in clause
         if not _has_point(times, match.stored.text.start, match.stored.text.end)
     ]
-    if not len(times) and not extra:
-        return None
     points = np.concatenate([times, extra])
     order = np.argsort(points, kind="stable")
     padded = np.concatenate([pictures, np.full((len(pictures), len(extra)), ABSENT)], axis=1)
     return VideoScores(video_id, points[order], padded[:, order], texts, segments)
+
+
+def sum_sources(best: Mapping[Source, float]) -> float:
+    """Return the log-sum-exp of the best score of each source."""
+    top = max(best.values())
+    return top + math.log(sum(math.exp(score - top) for score in best.values()))
 
 
 def _has_point(times: Float64[np.ndarray, " frame"], start_s: float, end_s: float) -> bool:

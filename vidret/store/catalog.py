@@ -200,21 +200,25 @@ class Catalog:
         return list(videos.values())
 
     def contents(self) -> dict[str, int]:
-        """Return the ids of the videos with a live path, by fingerprint."""
-        return {fingerprint: video for video, fingerprint in self._fingerprints(f"id IN {LIVE_VIDEOS}")}
+        """Return the ids of the videos with a live path, by fingerprint; damaged rows are left out, with a warning."""
+        rows = self._tables.drop_damaged("videos", self._read_fingerprints(f"id IN {LIVE_VIDEOS}"))
+        return {fingerprint: video for video, fingerprint, _ in rows}
 
     def fingerprints(self) -> dict[int, str]:
-        """Return the fingerprints of all videos, by id."""
-        return dict(self._fingerprints("1"))
+        """Return the fingerprints of all videos, by id.
 
-    def _fingerprints(self, where: str) -> list[tuple[int, str]]:
-        rows = self.rows(
-            f"SELECT id, fingerprint, {self._tables.intact('videos')} FROM videos WHERE {where} ORDER BY id"
-        )
+        Raises:
+            StoreError: A row is damaged. Left out, its video would seem deleted, and so would all that is kept of it.
+        """
+        rows = self._read_fingerprints("1")
         for video, _, intact in rows:
-            if not intact:  # callers would treat a missing row as a deleted video
+            if not intact:
                 raise self._tables.damage_error(f"the row of video {video}")
-        return [(video, fingerprint) for video, fingerprint, _ in rows]
+        return {video: fingerprint for video, fingerprint, _ in rows}
+
+    def _read_fingerprints(self, where: str) -> list[tuple[int, str, int]]:
+        intact = self._tables.intact("videos")
+        return self.rows(f"SELECT id, fingerprint, {intact} FROM videos WHERE {where} ORDER BY id")
 
     def complete_video(self, fingerprint: str) -> int | None:
         """Return the id of a video that is completely stored, else None."""

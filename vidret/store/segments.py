@@ -1,5 +1,6 @@
 """The table of segments: their times, the locations of their vectors, and which of them are searchable."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from typing import Any
@@ -87,8 +88,27 @@ class Segments:
 
     def find_many(self, pairs: Sequence[tuple[int, int]]) -> Ids:
         """Return the ids of segments by (video, index), in the same order, without those that are not stored."""
-        ids = (self.find(*pair) for pair in pairs)
-        return np.array([segment_id for segment_id in ids if segment_id is not None], np.int64)
+        sql = (
+            "SELECT segments.id FROM json_each(?) AS pair CROSS JOIN segments"
+            " ON video = json_extract(pair.value, '$[0]') AND number = json_extract(pair.value, '$[1]')"
+            " ORDER BY pair.key"
+        )
+        rows = self._database.rows(sql, json.dumps([[int(video), int(index)] for video, index in pairs]))
+        return np.array([row[0] for row in rows], np.int64)
+
+    def overlapping(self, spans: Sequence[tuple[int, float, float]]) -> Ids:
+        """Return the ids of the segments that overlap spans (video, start, end in seconds), rising.
+
+        Rows are not verified here: many are compared, and few of them are read later.
+        """
+        sql = (
+            "WITH spans AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS video,"
+            " json_extract(value, '$[1]') AS low, json_extract(value, '$[2]') AS high FROM json_each(?))"
+            " SELECT DISTINCT segments.id FROM spans CROSS JOIN segments ON segments.video = spans.video"
+            ' AND start <= high AND "end" >= low ORDER BY segments.id'
+        )
+        rows = self._database.rows(sql, json.dumps([[int(video), start, end] for video, start, end in spans]))
+        return np.array([row[0] for row in rows], np.int64)
 
     def get(self, ids: Sequence[int] | Ids) -> list[Segment]:
         """Return segments in the order of ``ids``."""

@@ -61,7 +61,7 @@ class Store:
         self.intact_segments, self.intact_vectors = segments.intact, epochs.vectors
         self.stored_segments, self.video_segments = segments.stored_indices, segments.ids_of_video
         self.numbered_segments, self.find_segments = segments.of_video, segments.find_many
-        self.resume_point = segments.resume_point
+        self.resume_point, self.overlapping_segments = segments.resume_point, segments.overlapping
         self.shots, self.segment_shots = segments.shots.of_video, segments.shots.of_segments
         self.read, self.frames, self.tokens = epochs.read, epochs.read_frames, epochs.read_tokens
         self.vectors, self.video_vectors = epochs.read_vectors, epochs.read_searchable

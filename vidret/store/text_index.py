@@ -9,7 +9,8 @@ import contextlib
 import re
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _UNSPACED = re.compile(
 MAX_TERMS = 32  # of one query
 MIN_FUZZY_LETTERS = 5
 MAX_FUZZY_TERMS = 12  # for one word of a query
+MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # whose stems are remembered, about 20 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,22 +253,37 @@ class _Vocabulary:
 
 
 class _Scratch:
-    """FTS5 in memory, for the stems of texts that are not stored."""
+    """FTS5 in memory, for the stems of texts that are not stored. It remembers those of words, which texts share."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {_TOKENIZER}')")
         self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
+        self._known: dict[str, list[str]] = {}
 
     def close(self) -> None:
         self._database.close()
 
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
-        rows = list(enumerate(texts))
+        words = [text.split() for text in texts]  # all white space separates words for FTS5 as well
+        if len(self._known) > MAX_KNOWN_WORDS:
+            self._known.clear()
+        known: Mapping[str, list[str]] = self._known
+        new = [word for word in {word for own in words for word in own} if word not in known]
+        fresh = dict(zip(new, self.split(new), strict=True))
+        self._known |= {word: stems for word, stems in fresh.items() if len(word) <= MAX_KNOWN_LETTERS}
+        if any(len(word) > MAX_KNOWN_LETTERS for word in new):
+            known = ChainMap(self._known, fresh)
+        return [[stem for word in own for stem in known[word]] for own in words]
+
+    def split(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the stems of each text, in order, from FTS5."""
         stems: list[list[tuple[int, str]]] = [[] for _ in texts]
+        if not texts:
+            return []
         self._database.execute("BEGIN")
         try:
-            self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", rows)
+            self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", enumerate(texts))
             for term, row, offset in self._database.execute("SELECT term, doc, offset FROM instances"):
                 stems[row].append((offset, term))
         finally:

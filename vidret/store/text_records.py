@@ -78,5 +78,5 @@ def pack_text(text: TimedText) -> bytes:
 
 def unpack_text(row: int, data: bytes | memoryview, fingerprint: str) -> StoredText:
     """Return the text from ``pack_text``."""
-    text, source, confidence, language, start, end = json.loads(bytes(data))
+    text, source, confidence, language, start, end = json.loads(str(data, "utf-8"))
     return StoredText(row, fingerprint, TimedText(start, end, text, source, confidence, language))

@@ -1,0 +1,90 @@
+"""How well the frames of candidate videos match the clauses of a query, for all videos in one matrix product."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
+
+from vidret.search.reranking import SegmentFeatures
+from vidret.types import Segment
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class VideoPictures:
+    """The frames of one video, in time order.
+
+    Attributes:
+        times: Their times in seconds.
+        scores: Their scores by clause.
+        segments: The segments that hold them.
+    """
+
+    times: Float64[np.ndarray, " frame"]
+    scores: Float[np.ndarray, "clause frame"]
+    segments: list[Segment]
+
+
+def score_pictures(
+    stored: SegmentFeatures,
+    *,
+    clauses: Float32[np.ndarray, "clause dim"],
+    negatives: Float32[np.ndarray, "negative dim"],
+    unrelated: Float32[np.ndarray, "query dim"],
+    mean: float,
+    deviation: float,
+    hints: Float[np.ndarray, " clause"],
+) -> dict[int, VideoPictures]:
+    """Return the frames of each video with their standard scores, by video id, in the order of the segments.
+
+    Videos that resemble every query are lowered: of each inner product the level of the video is subtracted, the mean
+    over the unrelated queries of what each reaches at best in it. A negative term lowers a frame by how much it scores
+    above the video's mean for that term.
+
+    Args:
+        stored: Segments with their frames; those without frames are left out.
+        clauses: The clauses of the query.
+        negatives: Its negative terms.
+        unrelated: The unrelated queries.
+        mean: Of the best scores of unrelated queries in the index.
+        deviation: Of the same scores.
+        hints: What each clause adds to the standard scores.
+    """
+    members: dict[int, list[int]] = {}
+    for row, segment in enumerate(stored.segments):
+        if len(stored.frames[row]):
+            members.setdefault(segment.video, []).append(row)
+    if not members:
+        return {}
+    for own in members.values():
+        own.sort(key=lambda row: stored.segments[row].start)
+    order = [row for own in members.values() for row in own]
+    frames = np.concatenate([stored.frames[row] for row in order])
+    times = np.concatenate([stored.times[row] for row in order])
+    lengths = np.array([sum(len(stored.frames[row]) for row in own) for own in members.values()])
+    similarities = np.concatenate([clauses, negatives, unrelated]) @ frames.T
+    scores = _subtract_levels(similarities, lengths, len(clauses), len(negatives))
+    scores = (scores - mean) / deviation + hints[:, None]
+    ends = np.cumsum(lengths).tolist()
+    return {
+        video_id: VideoPictures(
+            times=times[start:end], scores=scores[:, start:end], segments=[stored.segments[row] for row in own]
+        )
+        for (video_id, own), start, end in zip(members.items(), [0, *ends[:-1]], ends, strict=True)
+    }
+
+
+def _subtract_levels(
+    similarities: Float32[np.ndarray, "vector frame"],
+    lengths: Int64[np.ndarray, " video"],
+    num_clauses: int,
+    num_negatives: int,
+) -> Float[np.ndarray, "clause frame"]:
+    """Return the scores of clauses from the similarities of clauses, negative terms and unrelated queries."""
+    starts = np.cumsum(lengths) - lengths
+    scores, negatives, unrelated = np.split(similarities, [num_clauses, num_clauses + num_negatives])
+    for negative in negatives:
+        means = np.add.reduceat(negative, starts) / lengths
+        scores = scores - np.maximum(0, negative - np.repeat(means, lengths))
+    levels = np.maximum.reduceat(unrelated, starts, axis=1).mean(axis=0)
+    result: Float[np.ndarray, "clause frame"] = scores - np.repeat(levels, lengths)
+    return result

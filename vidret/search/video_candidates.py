@@ -1,0 +1,70 @@
+"""The candidate videos of a query in the order of their scores, each computed in full only once it is asked for."""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from vidret.search.clauses import QueryStructure
+from vidret.search.picture_scores import VideoPictures
+from vidret.search.text_matching import TextMatch
+from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores, sum_sources
+from vidret.types import Source
+
+TextScores = Sequence[list[tuple[TextMatch, float]]]  # by clause, with standard scores
+
+
+class VideoCandidates:
+    """The candidates of one query; iterating over them yields the scores of each video, best first.
+
+    The best score of each source bounds that of a video, and is it where a query has one clause. Which moments match,
+    which takes most of the time, is found only for the videos that a caller takes.
+    """
+
+    def __init__(
+        self, structure: QueryStructure, pictures: Mapping[int, VideoPictures], texts: Mapping[int, TextScores]
+    ) -> None:
+        """Set what was found of each video; with phrases, only videos with texts are candidates."""
+        self._structure, self._pictures, self._texts = structure, pictures, texts
+        self._video_ids = [each for each in {**pictures, **texts} if each in texts or not structure.phrases]
+
+    def __len__(self) -> int:
+        """Return the number of videos."""
+        return len(self._video_ids)
+
+    def __iter__(self) -> Iterator[VideoScores]:
+        """Yield the scores of each video, best first; of equal ones those first that were found first."""
+        heap: list[tuple[float, int, VideoScores | None]] = [
+            (-self._bound(video_id), index, None) for index, video_id in enumerate(self._video_ids)
+        ]
+        heapq.heapify(heap)
+        while heap:
+            _, index, scores = heapq.heappop(heap)
+            if scores is not None:
+                yield scores
+                continue
+            scores = self._make(self._video_ids[index])
+            heapq.heappush(heap, (-scores.score, index, scores))
+
+    def _bound(self, video_id: int) -> float:
+        """Return a score that a video cannot exceed."""
+        totals = [self._sum_clause(video_id, clause) for clause in range(len(self._structure.clauses))]
+        return totals[0] if self._structure.relation is None else sum(totals) / np.sqrt(2)
+
+    def _sum_clause(self, video_id: int, clause: int) -> float:
+        best: dict[Source, float] = {"picture": ABSENT}
+        if video_id in self._pictures:
+            best["picture"] = float(self._pictures[video_id].scores[clause].max(initial=ABSENT))
+        if video_id in self._texts:
+            for match, score in self._texts[video_id][clause]:
+                best[match.source] = max(best.get(match.source, ABSENT), score)
+        return sum_sources(best)
+
+    def _make(self, video_id: int) -> VideoScores:
+        num_clauses = len(self._structure.clauses)
+        none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), segments=[])
+        pictures = self._pictures.get(video_id, none)
+        texts = list(self._texts.get(video_id, [[] for _ in range(num_clauses)]))
+        scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, pictures.segments)
+        scores.combine(self._structure)
+        return scores
