@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+import vidret.engine
+from tests.spoken import NamedColours, make_films
 from vidret.encode.model import Card, ClipModel, save_model
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
@@ -159,23 +161,19 @@ def test_a_scale_places_values_by_their_logarithm() -> None:
     assert scale.ticks() == [10, 100, 1000]
 
 
-def test_words_are_scored_by_overlap_and_by_kind() -> None:
-    tool = load_tool("measure_words")
-    assert tool.overlap_windows(2.0, 6.0, [[4.0, 8.0], [20.0, 21.0]]) == pytest.approx(2 / 6)
-    assert tool.overlap_windows(2.0, 6.0, [[6.0, 8.0]]) == 0
-    assert tool.compare_scores([3.0, 2.0], [1.0, 2.0]) == pytest.approx(3.5 / 4)
-
-    red, blue = (
-        SimpleNamespace(path="/a/red.mp4", score=3.0, weak=False),
-        SimpleNamespace(path="/a/blue.mp4", score=1.0, weak=True),
-    )
-    spans = [SimpleNamespace(path="/a/blue.mp4", start=0, end=4), SimpleNamespace(path="/a/red.mp4", start=1, end=5)]
-    engine = SimpleNamespace(search=lambda *_: [red, blue], locate=lambda *_, **__: spans)
-    row = {"query": "x", "kind": "speech", "file": "red.mp4", "relevant_windows": [[0, 5]]}
-    answer = tool.answer(engine, row)
-    assert [answer[name] for name in tool.MEASURES] == [1, 1, 1, 0, 0]
-    absent = tool.answer(SimpleNamespace(search=lambda *_: [blue], locate=lambda *_, **__: []), row | {"file": None})
-    assert (absent["nothing"], "R@1" in absent) == (1, False)
-    lines = tool.tabulate([row, row | {"kind": "absent", "file": None}], [answer, absent])
-    assert [line.split()[0] for line in lines] == ["kind", "absent", "speech", "all"]
-    assert lines[2].split() == ["speech", "1", "100.0", "100.0", "100.0", "0.0", "0.0"]
+def test_queries_are_measured_in_a_given_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = make_films(tmp_path)
+    row = {"query": "red", "kind": "picture", "file": "red.mp4", "relevant_windows": [[0, 12]]}
+    absent = {"query": "purple", "kind": "absent", "file": None}
+    lines = "".join(f"{json.dumps(each)}\n" for each in (row, absent, row))
+    (tmp_path / "queries.jsonl").write_text(lines, "utf-8")
+    monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: NamedColours())
+    for limit, counts in (((), ["2", "1"]), (("--limit", "1"), ["1"])):
+        monkeypatch.setattr(sys, "argv", ["measure_words", str(tmp_path), "--index", str(index), *limit])
+        load_tool("measure_words").main()
+        table = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert [line[1] for line in table if line[0] in ("picture", "absent")] == counts
+        assert table[2][:4] == ["picture", counts[0], "100.0", "100.0"]
+        assert table[-1][:2] == ["search,", "p50:"]

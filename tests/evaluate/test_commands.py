@@ -78,7 +78,11 @@ def test_environment_variable_locates_benchmarks(
         ),
         (("moments", "--videos", "WORLD", "--head", "none.safetensors"), 1, "none.safetensors"),
         (("highlights", "--videos", "WORLD"), 1, "qvhighlights-val needs highlight_val_release.jsonl"),
-        (("folder", "nowhere"), 1, "nowhere: must contain captions.jsonl or moments.jsonl, got neither"),
+        (
+            ("folder", "nowhere"),
+            1,
+            "nowhere: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them",
+        ),
         (("score", "--pred", "none.jsonl", "--truth", "WORLD"), 1, "none.jsonl: cannot be read"),
         (
             ("score", "--pred", "none.jsonl", "--truth", "nowhere"),

@@ -180,3 +180,13 @@ def test_report_contains_the_card_of_the_model(tmp_path: Path) -> None:
         description = json.loads(json.dumps(describe_model(engine)))
     assert description["method"] == "tiny"
     assert Card.from_json(json.dumps({"format": 1, **description["card"]})) == encoder.card
+
+
+def test_report_says_how_videos_are_cut(tmp_path: Path) -> None:
+    write_film(tmp_path / "red.mp4", ("red", 3))
+    described = []
+    for shots in (True, False):
+        with Engine(tmp_path / f"{shots}", colour_encoder()) as engine:
+            engine.index([tmp_path / "red.mp4"], shots=shots)
+            described.append(describe_model(engine)["segments"])
+    assert described == ["following shots, of at most 4 s", "of 4 s"]

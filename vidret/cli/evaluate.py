@@ -17,6 +17,7 @@ from vidret.cli.evaluation import (
     read_calibration,
 )
 from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption, WorkersOption
+from vidret.cli.queries import QUERIES, EvalWordsOption, answer_queries
 from vidret.cli.scores import compare_command, read_data, score_command
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
@@ -239,28 +240,34 @@ def highlights_command(
 def folder_command(
     path: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="Folder with captions.jsonl (videos in videos/), moments.jsonl, or both."),
+        typer.Argument(
+            metavar="DIR",
+            help="Folder with captions.jsonl (videos in videos/), moments.jsonl, queries.jsonl, or several of them.",
+        ),
     ],
+    words: EvalWordsOption = "auto",
     model: EvalModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     out: OutOption = None,
     html: Annotated[bool, typer.Option(help="Also write report.html for each.", rich_help_panel=OUTPUT)] = True,
 ) -> None:
-    """Evaluate your own annotated videos: retrieval, moments, and moments in the whole corpus."""
+    """Evaluate your own annotated videos: retrieval, moments, and queries by kind in the whole corpus."""
     target = out or default_out(path.absolute().name, model)
-    names = [name for name in OWN if (path / f"{name}.jsonl").is_file()]
+    names = [name for name in (*OWN, QUERIES) if (path / f"{name}.jsonl").is_file()]
     if not names:
-        raise VidretError(f"{path}: must contain captions.jsonl or moments.jsonl, got neither")
+        raise VidretError(f"{path}: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them")
     for position, name in enumerate(names):
         if position:
             print()
-        settings: dict[str, Any] = {"annotations": path, "model": model, "out": target / name, "html": html}
+        settings: dict[str, Any] = {"model": model, "out": target / name, "html": html}
         settings |= {"device": device, "precision": precision}
         if name == "captions":
-            retrieval_command(path, **settings)
+            retrieval_command(path, annotations=path, **settings)
+        elif name == "moments":
+            moments_command(path, annotations=path, **settings, corpus=True)
         else:
-            moments_command(path, **settings, corpus=True)
+            answer_queries(path, words, **settings)
 
 
 group.command("score")(score_command)

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vidret.cli.inputs import read_bank
 from vidret.cli.opening import open_engine
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vidret.evaluate.report import Gallery, Report
     from vidret.evaluate.retrieval import Bank
     from vidret.metrics.predictions import Prediction
+    from vidret.timed_text.options import WordsOptions
 
 OWN = ("captions", "moments")  # names of your own data, whose annotations are in the folder of the videos
 
@@ -76,12 +77,18 @@ def describe_segments(engine: "Engine") -> str:
     return "whole videos" if engine.encoder.sampling.whole else "cut segments"
 
 
-def fill_index(engine: "Engine", split: "Split", videos: Path, workers: int | None) -> "tuple[Gallery, float]":
+def fill_index(
+    engine: "Engine",
+    split: "Split",
+    videos: Path,
+    workers: int | None,
+    words: "WordsOptions | Literal[False] | None" = None,
+) -> "tuple[Gallery, float]":
     """Index the videos of a split; return them and the seconds that it took."""
     from vidret.evaluate.gallery import index_gallery
 
     with show_progress() as on_progress:
-        return index_gallery(engine, split, videos, workers=workers, on_progress=on_progress)
+        return index_gallery(engine, split, videos, workers=workers, words=words, on_progress=on_progress)
 
 
 def finish(

@@ -66,6 +66,25 @@ class LabelledQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class CorpusQuery:
+    """A query into all videos, with its ground truth.
+
+    Attributes:
+        id: Id of the query, unique in its split.
+        video: Id of the only video that shows what is asked for; None if no video does.
+        text: The query.
+        kind: Kind of query, to group results by.
+        spans: Ground-truth (start, end) spans in the video; empty without one.
+    """
+
+    id: str
+    video: str | None
+    text: str
+    kind: str
+    spans: tuple[Times, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """One split of a benchmark.
 
@@ -75,6 +94,7 @@ class Split:
         videos: Ids of the gallery's videos, in the benchmark's order. A video may have no row.
         captions: Rows of a retrieval benchmark.
         queries: Rows of a moment or highlight benchmark.
+        corpus_queries: Queries into all videos.
         notes: Facts that every report must repeat, such as rows that were corrected or omitted, and why.
         scoring: The benchmark's scoring rules for predicted spans and saliency.
     """
@@ -86,3 +106,4 @@ class Split:
     queries: tuple[LabelledQuery, ...] = ()
     notes: tuple[str, ...] = ()
     scoring: Scoring = DEFAULT_SCORING
+    corpus_queries: tuple[CorpusQuery, ...] = ()

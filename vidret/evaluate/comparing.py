@@ -59,7 +59,9 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
     Raises:
         VidretError: The reports have different tasks, queries or videos.
     """
-    if first["task"] != second["task"] or first["task"] not in METRICS:
+    if unknown := [each["task"] for each in (first, second) if each["task"] not in METRICS]:
+        raise VidretError(f"reports to compare must be of {', '.join(METRICS)}, got {unknown[0]}")
+    if first["task"] != second["task"]:
         raise VidretError(f"reports must have the same task, got {first['task']} and {second['task']}")
     rows, others = ({row["id"]: row for row in report["per_query"]} for report in (first, second))
     check_same_queries(rows, others)

@@ -12,6 +12,9 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.report import Gallery
 from vidret.index.progress import Progress
+from vidret.store.records import FOLLOW_SHOTS, StoreInfo
+from vidret.timed_text.options import WordsOptions
+from vidret.types import Sampling
 
 
 def index_gallery(
@@ -20,6 +23,7 @@ def index_gallery(
     folder: Path,
     *,
     workers: int | None = None,
+    words: bool | WordsOptions | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Gallery, float]:
     """Index the videos of a split, except those that are indexed already.
@@ -29,6 +33,7 @@ def index_gallery(
         split: The split of the benchmark.
         folder: Folder of the videos.
         workers: Number of decoding processes.
+        words: Words to read besides the pictures; see ``Engine.index``.
         on_progress: Called with the progress of indexing.
 
     Returns:
@@ -41,7 +46,7 @@ def index_gallery(
     files, missing = find_videos(split.videos, folder)
     if not files:
         raise VidretError(f"{folder}: must contain the videos of {split.name}, got none of {len(split.videos)}")
-    report = engine.index(sorted(map(str, files.values())), workers=workers, on_progress=on_progress)
+    report = engine.index(sorted(map(str, files.values())), workers=workers, words=words, on_progress=on_progress)
     if report.interrupted:
         raise VidretError("interrupted while encoding; run the same command again to resume")
     reasons = dict(report.failed)
@@ -62,9 +67,17 @@ def describe_model(engine: Engine) -> Mapping[str, Any]:
         "card": asdict(card) if card is not None else None,
         "num_frames": sampling.num_frames,
         "fps": sampling.fps,
-        "segments": "one per video" if sampling.whole else f"of {sampling.num_frames / sampling.fps:g} s",
+        "segments": _describe_cuts(sampling, info),
         "index_made_for": engine.ranker.name,
         "num_segments": info.searchable,
         "num_with_tokens": info.with_tokens,
         "head": str(engine.grounder.path) if engine.grounder is not None else None,
     }
+
+
+def _describe_cuts(sampling: Sampling, info: StoreInfo) -> str:
+    """Return how an index cuts videos into segments, as words that follow "segments"."""
+    if sampling.whole:
+        return "one per video"
+    limit = f"{sampling.num_frames / sampling.fps:g} s"
+    return f"following shots, of at most {limit}" if info.segment_rule == FOLLOW_SHOTS else f"of {limit}"

@@ -9,11 +9,12 @@ from vidret.text import format_time
 
 Table = tuple[Sequence[str], list[list[str]]]
 Facts = Mapping[str, Any]
-OWN = ("captions", "moments")
+OWN = ("captions", "moments", "queries")
 NUM_LISTED = 5  # missing videos listed by name
 
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 RETRIEVAL = ("R@1", "R@5", "R@10", "R@50", "MdR", "MnR")
+BY_KIND = ("R@1", "R@10", "R1@0.5", "hit@1", "nothing")
 CORPUS = {"VCMR": "correct span of the correct video", "SVMR": "correct span, among those of the correct video"}
 VERDICTS = {"first": "first is better", "second": "second is better", "neither": "may be chance"}
 
@@ -65,6 +66,8 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         yield f"moments, each in {videos}", tabulate_corpus(corpus)
         for domain, facts in results.get("corpus_domains", {}).items():
             yield f"moments, {domain} only, each in {videos}", tabulate_corpus(facts)
+    if "kinds" in results:
+        yield f"queries by kind, each in {results['num_videos']} videos", tabulate_kinds(results["kinds"])
     if "highlights" in results:
         yield "highlights", tabulate_highlights(results["highlights"])
 
@@ -123,6 +126,20 @@ def tabulate_corpus(facts: Facts) -> Table:
     ]
     videos = ["correct video (VR)", "", *(f"{value:.1f}" for value in facts["VR"].values())]
     return ["task", "IoU", *(name.replace("R", "R@") for name in facts["VR"])], [*lines, videos]
+
+
+def tabulate_kinds(rows: Sequence[Facts]) -> Table:
+    """Return a line for each kind of query, one for all with an answer, and then those of absent queries."""
+    answerable = {row["kind"] for row in rows if row["answerable"]}
+    lines = []
+    for row in rows:
+        kind = "all with an answer" if row["kind"] is None else row["kind"]
+        if not row["answerable"] and kind in answerable:
+            kind = f"{kind} (absent)"
+        values = (f"{row[name]:.1f}" if name in row else "" for name in BY_KIND)
+        auc = row.get("AUC")
+        lines.append([kind, str(row["num_queries"]), *values, "" if auc is None else f"{auc:.3f}"])
+    return ["kind", "queries", *BY_KIND, "AUC"], lines
 
 
 def tabulate_highlights(facts: Facts) -> Table:

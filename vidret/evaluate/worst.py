@@ -29,10 +29,16 @@ def render_worst(facts: Mapping[str, Any], files: Mapping[str, Path]) -> Iterato
         gallery_size = facts["results"]["rows"][0]["gallery_size"]
         worst = sorted(rows, key=lambda row: (-row["rank"], row["score"] - row["top"][0][1]))[:NUM_WORST]
         articles = [render_ranked(row, gallery_size, images) for row in worst]
+    elif facts["task"] == "queries":
+        answerable = [row for row in rows if row["video"] is not None]
+        worst = sorted(answerable, key=lambda row: (-_count_before(row), row["best_overlap"]))[:NUM_WORST]
+        articles = [render_answered(row, images) for row in worst]
     elif rows and "overlap" in rows[0]:
         worst = sorted(rows, key=lambda row: (row["overlap"], -find_gap(row)))[:NUM_WORST]
         articles = [render_located(row, images) for row in worst]
     else:
+        return
+    if not articles:
         return
     yield f"<h2>The {len(articles)} worst queries</h2>"
     yield from articles
@@ -67,6 +73,30 @@ def render_located(row: Row, images: "FrameImages") -> str:
     return render_article(row, summary, plot_timeline(end, true, found) + _group(shots))
 
 
+def render_answered(row: Row, images: "FrameImages") -> str:
+    """Return a query with a true span of its video and the first moments of all videos."""
+
+    def render(video_id: str, span: Sequence[float], title: str, kind: str) -> str:
+        start, end = span
+        line = f"{format_time(start)} to {format_time(end)}"
+        return images.render(video_id, (start + end) / 2, title, line, kind)
+
+    own = render(row["video"], row["true"][0], f"its video: {row['video']}", "right")
+    top = [
+        render(video_id, (start, end), f"{rank}. {video_id}", "right" if video_id == row["video"] else "")
+        for rank, (video_id, start, end, _) in enumerate(row["moments"][:NUM_HITS], start=1)
+    ]
+    place = f"rank {row['rank']}" if row["rank"] else f"not among the first {len(row['top'])}"
+    refused = "answered with 'nothing matches well'; " if row["nothing"] else ""
+    summary = f"{row['kind']}: {refused}{place}, overlap {row['best_overlap']:.2f}"
+    return render_article(row, summary, _group([own, *top]))
+
+
+def _count_before(row: Row) -> float:
+    """Return how many videos come before the correct one; infinity if it is not found."""
+    return float("inf") if row["nothing"] or not row["rank"] else row["rank"] - 1
+
+
 def render_article(row: Row, summary: str, content: str) -> str:
     """Return a query's text and summary above the content."""
     heading = f'<h3>{escape_text(row["text"])}</h3><p class="facts">{escape_text(summary)}</p>'
@@ -89,7 +119,7 @@ class FrameImages:
     """Frames of videos as HTML images with embedded data, each decoded once."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
-        """Store the paths of videos by id; nothing is read yet."""
+        """Store the paths of videos by id, any other id is a path itself; nothing is read yet."""
         self._files = files
         self._cache: dict[tuple[str, float | None], str] = {}
 
@@ -110,7 +140,7 @@ class FrameImages:
         return f'<figure class="shot {kind}">{image}<figcaption>{caption}</figcaption></figure>'
 
     def _read(self, video_id: str, time_s: float | None) -> str:
-        path = str(self._files[video_id])
+        path = str(self._files.get(video_id, video_id))
         try:
             if time_s is None:
                 info = probe(path)

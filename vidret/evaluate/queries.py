@@ -1,0 +1,177 @@
+"""Evaluation of queries into all videos, by kind: each is searched and located as a user's would be."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidret.data.benchmarks.queries import read_queries
+from vidret.data.records import CorpusQuery, Split
+from vidret.data.videos import find_videos
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.evaluate.gallery import describe_model
+from vidret.evaluate.report import Gallery, Report
+from vidret.metrics.answers import QueryOutcome, score_kinds
+from vidret.metrics.matching import temporal_iou
+from vidret.store.text_upkeep import count_texts
+from vidret.types import Hit, Moment
+from vidret.video.scan import scan
+
+NUM_HITS = NUM_MOMENTS = NUM_VIDEOS = 10  # the results of a query
+PROTOCOL = (
+    "Each query is answered over all videos. R@K: percentage of queries whose video is among the first K. R1@0.5: the "
+    "best moment in the correct video has an intersection over union of 0.5 or more with a true window. hit@1: that "
+    "moment is also the first of all. nothing: percentage answered with 'nothing matches well', which is right for "
+    "absent queries, and counts as a miss for all others. AUC: how often the score of the first video is above that "
+    "of an absent query."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredQuery:
+    """The first hits and moments of a query, and how long the search took in seconds."""
+
+    hits: Sequence[Hit]
+    moments: Sequence[Moment]
+    search_s: float
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the answer is that nothing matches well."""
+        return all(hit.weak for hit in self.hits)
+
+
+def evaluate_queries(
+    engine: Engine, split: Split, gallery: Gallery, *, on_progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Answer every query over all videos of the index, and compute the measures of each kind.
+
+    Queries whose video is missing or unreadable are omitted, and the report lists these videos. Videos are compared by
+    content, so that any copy of the correct video counts.
+
+    Args:
+        engine: An engine whose index contains the videos, with or without words.
+        split: Queries, and the videos of the index.
+        gallery: The videos that are available.
+        on_progress: Called with the number of finished queries and of all queries.
+
+    Raises:
+        VidretError: No query is left, or a video is not in the index.
+    """
+    started = time.monotonic()
+    contents = _read_contents(engine, gallery)
+    queries = [query for query in split.corpus_queries if query.video is None or query.video in contents]
+    if not queries:
+        raise VidretError(f"{split.name}: must have at least one query with an available video or none, got none")
+    names = {content: video_id for video_id, content in reversed(contents.items())}
+    outcomes, rows, seconds = [], [], []
+    for index, query in enumerate(queries):
+        answered = answer_query(engine, query.text)
+        outcomes.append(judge_answer(query, answered, None if query.video is None else contents[query.video]))
+        rows.append(_describe_answer(query, answered, outcomes[-1], names))
+        seconds.append(answered.search_s)
+        if on_progress is not None:
+            on_progress(index + 1, len(queries))
+    sources = ("picture", *(each.source for each in count_texts(engine.path)))
+    return Report(
+        task="queries",
+        split=split,
+        gallery=gallery,
+        model=describe_model(engine),
+        settings={"by": ", ".join(sources), "num_hits": NUM_HITS, "num_moments": NUM_MOMENTS, "protocol": PROTOCOL},
+        results={
+            "kinds": score_kinds(outcomes),
+            "num_videos": engine.info().videos,
+            "search_p50_ms": 1000 * float(np.median(seconds)),
+        },
+        per_query=rows,
+        seconds={"scoring": time.monotonic() - started},
+    )
+
+
+def read_queries_folder(folder: Path) -> tuple[Split, Path]:
+    """Return the queries of a folder with all of its videos, and the folder of these: videos/ if it exists.
+
+    Videos without a query are included by their path, since a search may find them by mistake.
+
+    Raises:
+        VidretError: queries.jsonl is invalid, or several files match one name.
+    """
+    split = read_queries("queries", folder / "queries.jsonl")
+    videos = folder / "videos" if (folder / "videos").is_dir() else folder
+    files = set(find_videos(split.videos, videos)[0].values())
+    others = [os.path.relpath(path, videos) for path in scan([str(videos)]) if Path(path) not in files]
+    return replace(split, videos=(*split.videos, *(Path(path).as_posix() for path in others))), videos
+
+
+def answer_query(engine: Engine, text: str) -> AnsweredQuery:
+    """Return the first hits and moments of a query among all videos."""
+    started = time.perf_counter()
+    hits = engine.search(text, NUM_HITS)
+    search_s = time.perf_counter() - started
+    return AnsweredQuery(hits, engine.locate(text, NUM_MOMENTS, videos=NUM_VIDEOS, weak=True), search_s)
+
+
+def judge_answer(query: CorpusQuery, answered: AnsweredQuery, content: int | None) -> QueryOutcome:
+    """Return how well a query was answered, given the id of its video in the index; None if it has no video."""
+    nothing, hits = answered.is_nothing, answered.hits
+    score = hits[0].score if hits else -np.inf
+    if content is None:
+        return QueryOutcome(kind=query.kind, answerable=False, nothing=nothing, score=score)
+    found = [hit.video for hit in hits]
+    own = next((moment for moment in answered.moments if moment.video == content), None)
+    return QueryOutcome(
+        kind=query.kind,
+        answerable=True,
+        nothing=nothing,
+        score=score,
+        rank=found.index(content) + 1 if content in found else 0,
+        overlap=0.0 if own is None else _best_overlap(own, query),
+        is_first=own is not None and own is answered.moments[0],
+    )
+
+
+def _best_overlap(moment: Moment, query: CorpusQuery) -> float:
+    span, truths = np.array([[[moment.start, moment.end]]], np.float64), np.array([query.spans], np.float64)
+    return float(temporal_iou(span, truths).max())
+
+
+def _read_contents(engine: Engine, gallery: Gallery) -> dict[str, int]:
+    """Return the ids in the index of the available videos, by their ids in the gallery."""
+    contents = {}
+    for video_id, path in gallery.files.items():
+        if video_id not in gallery.failed:
+            record = engine.file(str(path.absolute()))
+            if record is None or record.video is None:
+                raise VidretError(f"{path}: must be in the index {engine.path}, but is not")
+            contents[video_id] = record.video
+    return contents
+
+
+def _describe_answer(
+    query: CorpusQuery, answered: AnsweredQuery, outcome: QueryOutcome, names: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return a query's row for the report."""
+
+    def name(result: Hit | Moment) -> str:
+        return names.get(result.video, result.path)  # an index may hold videos of other folders
+
+    row: dict[str, Any] = {
+        "id": query.id,
+        "text": query.text,
+        "kind": query.kind,
+        "video": query.video,
+        "true": [list(span) for span in query.spans],
+        "nothing": outcome.nothing,
+        "score": outcome.score if answered.hits else None,
+        "top": [[name(hit), hit.score] for hit in answered.hits],
+        "moments": [[name(each), each.start, each.end, each.score] for each in answered.moments],
+    }
+    if query.video is not None:
+        row |= {"rank": outcome.rank, "best_overlap": outcome.overlap, "correct": outcome.measure()}
+    return row
