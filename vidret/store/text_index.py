@@ -9,8 +9,7 @@ import contextlib
 import re
 import sqlite3
 import threading
-from collections import ChainMap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,14 @@ from jaxtyping import Int64
 
 from vidret.errors import StoreError
 from vidret.store.database import REPAIR
+from vidret.store.stems import Stemmer
 
 FORMAT = 2
 _WORD = re.compile(r"\w+")
 _TOKENIZER = "unicode61 remove_diacritics 2"
-# Han, Hiragana, Katakana, Hangul, Thai, Lao, Khmer, Myanmar.
-_UNSPACED = re.compile(
-    r"([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff])"
-)
 MAX_TERMS = 32  # of one query
 MIN_FUZZY_LETTERS = 5
 MAX_FUZZY_TERMS = 12  # for one word of a query
-MAX_KNOWN_WORDS, MAX_KNOWN_LETTERS = 100_000, 64  # whose stems are remembered, about 20 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,8 @@ class TextIndex:
             except sqlite3.Error:
                 self._database.close()
                 raise
-        self._scratch = _Scratch()
+        self._scratch = Scratch()
+        self._stemmer = Stemmer(self._scratch.split)
 
     def _read_format(self) -> int:
         return int(self._database.execute("PRAGMA user_version").fetchone()[0])
@@ -168,7 +164,7 @@ class TextIndex:
     def stems(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the stems of each text, in order, as the index splits it."""
         with self._access():
-            return self._scratch.stems([split_unspaced(text) for text in texts])
+            return self._stemmer.stems(texts)
 
     def find_words(self, text: str, stems: Collection[str]) -> tuple[tuple[int, int], ...]:
         """Return start and end, in characters, of the words of a text that have one of these stems."""
@@ -252,35 +248,24 @@ class _Vocabulary:
         return found
 
 
-class _Scratch:
-    """FTS5 in memory, for the stems of texts that are not stored. It remembers those of words, which texts share."""
+class Scratch:
+    """FTS5 in memory, for the stems of texts that are not stored."""
 
     def __init__(self) -> None:
+        """Open it."""
         self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {_TOKENIZER}')")
         self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
-        self._known: dict[str, list[str]] = {}
 
     def close(self) -> None:
+        """Close it."""
         self._database.close()
 
-    def stems(self, texts: Sequence[str]) -> list[list[str]]:
-        words = [text.split() for text in texts]  # all white space separates words for FTS5 as well
-        if len(self._known) > MAX_KNOWN_WORDS:
-            self._known.clear()
-        known: Mapping[str, list[str]] = self._known
-        new = [word for word in {word for own in words for word in own} if word not in known]
-        fresh = dict(zip(new, self.split(new), strict=True))
-        self._known |= {word: stems for word, stems in fresh.items() if len(word) <= MAX_KNOWN_LETTERS}
-        if any(len(word) > MAX_KNOWN_LETTERS for word in new):
-            known = ChainMap(self._known, fresh)
-        return [[stem for word in own for stem in known[word]] for own in words]
-
     def split(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the stems of each text, in order, from FTS5."""
-        stems: list[list[tuple[int, str]]] = [[] for _ in texts]
+        """Return the stems (Porter) of each text, in order."""
         if not texts:
             return []
+        stems: list[list[tuple[int, str]]] = [[] for _ in texts]
         self._database.execute("BEGIN")
         try:
             self._database.executemany("INSERT INTO scratch (rowid, body) VALUES (?, ?)", enumerate(texts))
@@ -289,16 +274,6 @@ class _Scratch:
         finally:
             self._database.execute("ROLLBACK")
         return [[term for _, term in sorted(each)] for each in stems]
-
-
-def split_unspaced(text: str) -> str:
-    """Put spaces around each character of a script that has none between words.
-
-    >>> split_unspaced("駅 exit 出口")
-    ' 駅  exit  出  口 '
-    """
-    storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
-    return _UNSPACED.sub(r" \1 ", storable)
 
 
 def _mask(term: str) -> int:
