@@ -95,6 +95,12 @@ def test_reports_that_are_not_comparable_are_rejected(change: Any, reason: str) 
         compare_reports(first, second)
 
 
+def test_reports_of_queries_cannot_be_compared() -> None:
+    report = make_report("queries", "rank", [1, 2])
+    with pytest.raises(VidretError, match="must be of retrieval, moments, highlights, got queries"):
+        compare_reports(report, report)
+
+
 def test_command_prints_one_line_per_metric(searched: tuple[Path, Answer], world: Path, tmp_path: Path) -> None:
     index = ("--index", searched[0] / "index", "--out", tmp_path / "mean")
     assert run("eval", "retrieval", "--videos", world, "--rerank", "mean", *index).code == 0

@@ -140,7 +140,7 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], world:
     assert list(data["failed"]) == ["bad.mp4"]
     assert data["failed"]["bad.mp4"]
     assert (model["name"], model["fingerprint"], model["dim"], model["card"]) == ("colours", "colours-cut", 3, None)
-    assert (model["num_frames"], model["fps"], model["segments"]) == (4, 1.0, "of 4 s")
+    assert (model["num_frames"], model["fps"], model["segments"]) == (4, 1.0, "following shots")
     assert model["num_segments"] == 7, "copies are stored once"
     assert report["settings"] == {
         "rerank": "none",

@@ -59,10 +59,10 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
     Raises:
         VidretError: The reports have different tasks, queries or videos.
     """
-    if unknown := [each["task"] for each in (first, second) if each["task"] not in METRICS]:
-        raise VidretError(f"reports to compare must be of {', '.join(METRICS)}, got {unknown[0]}")
     if first["task"] != second["task"]:
         raise VidretError(f"reports must have the same task, got {first['task']} and {second['task']}")
+    if first["task"] not in METRICS:
+        raise VidretError(f"reports to compare must be of {', '.join(METRICS)}, got {first['task']}")
     rows, others = ({row["id"]: row for row in report["per_query"]} for report in (first, second))
     check_same_queries(rows, others)
     check_same_videos(first["data"], second["data"])

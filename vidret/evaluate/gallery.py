@@ -79,5 +79,6 @@ def _describe_cuts(sampling: Sampling, info: StoreInfo) -> str:
     """Return how an index cuts videos into segments, as words that follow "segments"."""
     if sampling.whole:
         return "one per video"
-    limit = f"{sampling.num_frames / sampling.fps:g} s"
-    return f"following shots, of at most {limit}" if info.segment_rule == FOLLOW_SHOTS else f"of {limit}"
+    if info.segment_rule == FOLLOW_SHOTS:
+        return "following shots"
+    return f"of {sampling.num_frames / sampling.fps:g} s"
