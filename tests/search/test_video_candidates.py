@@ -65,8 +65,15 @@ def test_pictures_agree_with_a_naive_twin(seed: int) -> None:
                     max(0.0, float(frame @ each - np.mean([other @ each for other in frames]))) for each in negatives
                 )
                 assert score == pytest.approx((frame @ clause - penalty - level - 0.3) / 0.7 + hint, abs=1e-4)
+        assert video.best == video.scores.max(axis=1).tolist()
         assert video.times.tolist() == [time for row in rows for time in stored.times[row]]
         assert video.segments == [stored.segments[row] for row in rows]
+
+
+def draw_pictures(rng: np.random.Generator, num_clauses: int) -> VideoPictures:
+    times = np.arange(int(rng.integers(1, 9))) * 3.0
+    scores = rng.normal(0, 2, (num_clauses, len(times)))
+    return VideoPictures(times=times, scores=scores, segments=[], best=scores.max(axis=1).tolist())
 
 
 def draw_texts(rng: np.random.Generator, num_clauses: int) -> list[list[tuple[TextMatch, float]]]:
@@ -87,7 +94,7 @@ def rank_naively(
 ) -> list[tuple[int, float, tuple[float, ...]]]:
     """Score every video in full, then sort."""
     num_clauses = len(structure.clauses)
-    none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), segments=[])
+    none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), segments=[], best=[])
     ranked = []
     for video_id in {**pictures, **texts}:
         seen = pictures.get(video_id, none)
@@ -106,12 +113,7 @@ def test_candidates_come_in_the_order_of_their_scores(seed: int, relation: Relat
     rng = np.random.default_rng(seed)
     clauses = (make_clause("a"),) if relation is None else (make_clause("a"), make_clause("b"))
     structure = QueryStructure(clauses=clauses, relation=relation, phrases=("a",) if has_phrase else ())
-    pictures = {
-        int(video_id): VideoPictures(
-            times=np.arange(length) * 3.0, scores=rng.normal(0, 2, (len(clauses), length)), segments=[]
-        )
-        for video_id, length in zip(rng.permutation(8)[:5], rng.integers(1, 9, 5), strict=True)
-    }
+    pictures = {int(video_id): draw_pictures(rng, len(clauses)) for video_id in rng.permutation(8)[:5]}
     texts = {int(video_id): draw_texts(rng, len(clauses)) for video_id in rng.permutation(8)[:4]}
     expected = rank_naively(structure, pictures, texts)
     candidates = VideoCandidates(structure, pictures, texts)

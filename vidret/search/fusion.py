@@ -11,7 +11,6 @@ queries in a video is subtracted.
 
 from collections import defaultdict
 from collections.abc import Sequence, Set
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +21,7 @@ from vidret.encode.sentences import load_sentence_encoder
 from vidret.search.candidates import find_candidates
 from vidret.search.clauses import AnalysedQuery, Clause, make_clause, parse_structure
 from vidret.search.fusion_baseline import FusionBaseline, load_baseline, store_baseline
-from vidret.search.picture_scores import VideoPictures, score_pictures
+from vidret.search.picture_scores import VideoPictures, hide_pictures, score_pictures
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
@@ -175,7 +174,7 @@ class FusedSearcher:
                     texts.setdefault(video_id, [[] for _ in range(num_clauses)])[index].append((match, score))
         pictures = self._score_pictures(query, ids)
         if "picture" not in sources:
-            pictures = {key: replace(each, scores=np.full_like(each.scores, ABSENT)) for key, each in pictures.items()}
+            pictures = hide_pictures(pictures, ABSENT)
         kept = {video_id: each for video_id, each in pictures.items() if video_id not in excluded}
         return VideoCandidates(query.structure, kept, texts)
 

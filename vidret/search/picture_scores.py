@@ -1,6 +1,7 @@
 """How well the frames of candidate videos match the clauses of a query, for all videos in one matrix product."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
@@ -16,12 +17,14 @@ class VideoPictures:
     Attributes:
         times: Their times in seconds.
         scores: Their scores by clause.
+        best: The best score of each clause.
         segments: The segments that hold them.
     """
 
     times: Float64[np.ndarray, " frame"]
     scores: Float[np.ndarray, "clause frame"]
     segments: list[Segment]
+    best: Sequence[float]
 
 
 def score_pictures(
@@ -64,12 +67,26 @@ def score_pictures(
     similarities = np.concatenate([clauses, negatives, unrelated]) @ frames.T
     scores = _subtract_levels(similarities, lengths, len(clauses), len(negatives))
     scores = (scores - mean) / deviation + hints[:, None]
-    ends = np.cumsum(lengths).tolist()
+    ends = np.cumsum(lengths)
+    best = np.maximum.reduceat(scores, ends - lengths, axis=1).T.tolist()
     return {
         video_id: VideoPictures(
-            times=times[start:end], scores=scores[:, start:end], segments=[stored.segments[row] for row in own]
+            times=times[end - length : end],
+            scores=scores[:, end - length : end],
+            segments=[stored.segments[row] for row in own],
+            best=highest,
         )
-        for (video_id, own), start, end in zip(members.items(), [0, *ends[:-1]], ends, strict=True)
+        for (video_id, own), length, end, highest in zip(
+            members.items(), lengths.tolist(), ends.tolist(), best, strict=True
+        )
+    }
+
+
+def hide_pictures(pictures: Mapping[int, VideoPictures], score: float) -> dict[int, VideoPictures]:
+    """Return the same frames, all with one score."""
+    return {
+        video_id: replace(each, scores=np.full_like(each.scores, score), best=[score] * len(each.best))
+        for video_id, each in pictures.items()
     }
 
 

@@ -54,7 +54,7 @@ class VideoCandidates:
     def _sum_clause(self, video_id: int, clause: int) -> float:
         best: dict[Source, float] = {"picture": ABSENT}
         if video_id in self._pictures:
-            best["picture"] = float(self._pictures[video_id].scores[clause].max(initial=ABSENT))
+            best["picture"] = max(ABSENT, self._pictures[video_id].best[clause])
         if video_id in self._texts:
             for match, score in self._texts[video_id][clause]:
                 best[match.source] = max(best.get(match.source, ABSENT), score)
@@ -62,7 +62,7 @@ class VideoCandidates:
 
     def _make(self, video_id: int) -> VideoScores:
         num_clauses = len(self._structure.clauses)
-        none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), segments=[])
+        none = VideoPictures(times=np.zeros(0), scores=np.zeros((num_clauses, 0)), segments=[], best=[])
         pictures = self._pictures.get(video_id, none)
         texts = list(self._texts.get(video_id, [[] for _ in range(num_clauses)]))
         scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, pictures.segments)
