@@ -39,5 +39,7 @@ def split_unspaced(text: str) -> str:
     >>> split_unspaced("駅 exit 出口")
     ' 駅  exit  出  口 '
     """
+    if text.isascii():  # most texts
+        return text.replace("\0", " ")
     storable = text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")  # without lone surrogates
     return _UNSPACED.sub(r" \1 ", storable)
