@@ -65,6 +65,20 @@ def test_stems_are_not_stemmed_again(index: TextIndex) -> None:
     assert index.find_phrase("decisions conclusions", 5).tolist() == [9]
 
 
+def test_counts_follow_changes_by_any_connection(tmp_path: Path) -> None:
+    pytest.importorskip("rapidfuzz", reason='the extra "words" is not installed')
+    writer = TextIndex(tmp_path / "texts.sqlite", write=True)
+    reader = TextIndex(tmp_path / "texts.sqlite", write=False)
+    for count in range(1, 4):
+        writer.add([(count, "a train")])
+        for each in (writer, reader, reader):
+            assert each.terms("train")[0].num_texts == count
+    writer.remove([1])
+    for each in (writer, reader):
+        assert each.terms("train")[0].num_texts == 2
+        each.close()
+
+
 def test_counts(index: TextIndex) -> None:
     terms = index.terms("running to the the station")
     assert [(term.stem, term.num_texts) for term in terms] == [("run", 2), ("to", 0), ("the", 2), ("station", 0)]

@@ -26,6 +26,7 @@ _WORD = re.compile(r"\w+")
 _TOKENIZER = "unicode61 remove_diacritics 2"
 MAX_TERMS = 32  # of one query
 MIN_FUZZY_LETTERS = 5
+MAX_COUNTS = 100_000  # remembered
 MAX_FUZZY_TERMS = 12  # for one word of a query
 
 
@@ -51,6 +52,8 @@ class TextIndex:
             StoreError: It cannot be opened.
         """
         self._path, self._lock = path, threading.RLock()
+        self._counts: dict[str, int] = {}  # of texts that hold a term: slow for frequent words, which queries share
+        self._counted = (-1, -1)  # the state of the index for which they hold
         self._vocabulary = _Vocabulary()
         uri = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
         with self._access():
@@ -181,15 +184,24 @@ class TextIndex:
         stems = list(dict.fromkeys(self.stems([text])[0]))[:MAX_TERMS]
         with self._access():
             self._vocabulary.add(self._read_terms(self._vocabulary.last_id))
+            self._forget_old_counts()
             return [Term(stem, self._count(stem), self._find_similar(stem) if fuzzy else {}) for stem in stems]
 
     def _read_terms(self, after: int) -> list[tuple[int, str, int]]:
         return self._database.execute("SELECT id, term, mask FROM terms WHERE id > ?", (after,)).fetchall()
 
+    def _forget_old_counts(self) -> None:
+        (version,) = self._database.execute("PRAGMA data_version").fetchone()  # changes with others' commits
+        state = int(version), self._database.total_changes
+        if state != self._counted or len(self._counts) > MAX_COUNTS:
+            self._counts, self._counted = {}, state
+
     def _count(self, term: str) -> int:
         """Return the number of texts that hold a term."""
-        row = self._database.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (term,)).fetchone()
-        return int(row[0]) if row else 0
+        if term not in self._counts:
+            row = self._database.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (term,)).fetchone()
+            self._counts[term] = int(row[0]) if row else 0
+        return self._counts[term]
 
     def _find_similar(self, stem: str) -> dict[str, float]:
         near = self._vocabulary.find_similar(stem)
