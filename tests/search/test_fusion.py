@@ -1,5 +1,6 @@
 """Search of pictures and words together, in films of plain colours in which known words are said."""
 
+import contextlib
 import logging
 import shutil
 import sqlite3
@@ -413,7 +414,7 @@ def test_damaged_texts_are_left_out_and_said_once(index: Path, caplog: pytest.Lo
 
 
 def test_damaged_segment_is_left_out(index: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with sqlite3.connect(index / "catalog.sqlite") as catalog:
+    with contextlib.closing(sqlite3.connect(index / "catalog.sqlite")) as catalog, catalog:
         catalog.execute("UPDATE segments SET start = start + 0.5")
     with Engine(index, NamedColours()) as engine:
         assert search(engine, "platform nine", 1) == ["red"], "its words are intact"
@@ -423,7 +424,7 @@ def test_damaged_segment_is_left_out(index: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_words_of_a_damaged_video_are_left_out_and_said_once(index: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with sqlite3.connect(index / "catalog.sqlite") as catalog:
+    with contextlib.closing(sqlite3.connect(index / "catalog.sqlite")) as catalog, catalog:
         (video,) = catalog.execute("SELECT video FROM files WHERE CAST(path AS TEXT) LIKE '%red.mp4'").fetchone()
         catalog.execute("UPDATE videos SET duration = duration + 1 WHERE id = ?", (video,))
     with Engine(index, NamedColours()) as engine:

@@ -1,5 +1,6 @@
 """Synthetic videos for the store's tests. Run as a script, it is a writer to be killed."""
 
+import contextlib
 import os
 import sqlite3
 import sys
@@ -74,7 +75,7 @@ def damage(path: Path, offset: int, *, bits: int = 1) -> None:
 
 def to_format_1(index: Path) -> None:
     """Convert a catalog to format 1, without checksums."""
-    with sqlite3.connect(index / "catalog.sqlite") as connection:
+    with contextlib.closing(sqlite3.connect(index / "catalog.sqlite")) as connection, connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute(f"DELETE FROM meta WHERE key = 'schema' OR key LIKE '{COPY}%'")
         connection.execute("UPDATE meta SET value = 1 WHERE key = 'format'")

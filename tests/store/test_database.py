@@ -197,3 +197,19 @@ def test_durable_transaction_waits_for_the_disk(path: Path) -> None:
         assert database.value("PRAGMA synchronous") == full
     assert database.value("PRAGMA synchronous") == normal
     database.close()
+
+
+def test_a_database_that_is_dropped_open_closes_silently(tmp_path: Path) -> None:
+    code = """
+import gc, sys
+from pathlib import Path
+from vidret.store.database import Database
+from vidret.store.text_index import TextIndex
+for opened in (Database(Path(sys.argv[1]), write=True, create=True), Database(None, write=True), TextIndex(None, write=True)):
+    del opened
+gc.collect()
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(tmp_path / "a.sqlite")], capture_output=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, b"")

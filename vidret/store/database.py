@@ -187,8 +187,17 @@ def _uri(path: Path, options: str) -> str:
     return f"{path.absolute().as_uri()}?{options}"
 
 
+class ClosingConnection(sqlite3.Connection):
+    """A connection that closes silently when it is dropped; from Python 3.13 on, Python's own warns."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _connect(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connection:
-    connection = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False, factory=ClosingConnection
+    )
     try:
         connection.text_factory = lambda text: text.decode("utf-8", "backslashreplace")  # of damaged rows
         connection.create_function("crc", -1, checksum_values, deterministic=True)

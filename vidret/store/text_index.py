@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from vidret.errors import StoreError
-from vidret.store.database import REPAIR
+from vidret.store.database import REPAIR, ClosingConnection
 from vidret.store.stems import Stemmer
 
 FORMAT = 2
@@ -58,7 +58,12 @@ class TextIndex:
         uri = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
         with self._access():
             self._database = sqlite3.connect(
-                uri, uri=path is not None, timeout=30, check_same_thread=False, isolation_level=None
+                uri,
+                uri=path is not None,
+                timeout=30,
+                check_same_thread=False,
+                isolation_level=None,
+                factory=ClosingConnection,
             )
             try:
                 if write or path is None:
@@ -265,7 +270,9 @@ class Scratch:
 
     def __init__(self) -> None:
         """Open it."""
-        self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._database = sqlite3.connect(
+            ":memory:", check_same_thread=False, isolation_level=None, factory=ClosingConnection
+        )
         self._database.execute(f"CREATE VIRTUAL TABLE scratch USING fts5(body, tokenize = 'porter {_TOKENIZER}')")
         self._database.execute("CREATE VIRTUAL TABLE instances USING fts5vocab(scratch, instance)")
 
