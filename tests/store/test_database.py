@@ -205,8 +205,9 @@ import gc, sys
 from pathlib import Path
 from vidret.store.database import Database
 from vidret.store.text_index import TextIndex
-for opened in (Database(Path(sys.argv[1]), write=True, create=True), Database(None, write=True), TextIndex(None, write=True)):
-    del opened
+Database(Path(sys.argv[1]), write=True, create=True)
+Database(None, write=True)
+TextIndex(None, write=True)
 gc.collect()
 """
     run = subprocess.run(
