@@ -79,6 +79,13 @@ def test_neighbours_that_match_as_well_are_joined() -> None:
     assert times(find(make_scores(poor), make_structure()))[0] == (3.0, 5.0)
 
 
+def test_texts_on_the_screen_are_joined_only_if_they_match_equally() -> None:
+    near = [(3.0, 5.0, 6.0), (5.5, 8.0, 5.0)]
+    assert times(find(make_scores(near, source="screen"), make_structure())) == [(3.0, 5.0), (5.5, 8.0)]
+    equal = [(3.0, 5.0, 6.0), (3.2, 5.6, 5.8)]  # such as two lines of a scoreboard
+    assert times(find(make_scores(equal, source="screen"), make_structure())) == [(3.0, 5.6)]
+
+
 def test_words_without_a_duration_have_a_moment() -> None:
     (span,) = find(make_scores([(3.0, 3.0, 6.0)]), make_structure())
     assert span.start <= 3.0 < span.end

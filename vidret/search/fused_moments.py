@@ -5,7 +5,7 @@ must hold together give their overlap, two that follow one another the span from
 the second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -20,7 +20,9 @@ from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
-JOIN_SCORE = 2.5  # standard deviations below the best one that such a neighbour may score
+# Standard deviations below the best one that such a neighbour may score. Utterances go on from one to the next; texts
+# on the screen stand alone.
+JOIN_SCORE: Mapping[Source, float] = {"speech": 2.5, "subtitles": 2.5, "screen": 0.5}
 MAX_TEXTS = 12  # of a video and a clause
 MIN_OVERLAP_S = 0.5
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
@@ -98,7 +100,7 @@ def _find_text_spans(matches: Sequence[tuple[TextMatch, float]]) -> list[FusedSp
         near = [
             each
             for each in by_time
-            if (each[0].source == match.source and each[1] >= score - JOIN_SCORE) or each[0] is match
+            if (each[0].source == match.source and each[1] >= score - JOIN_SCORE[match.source]) or each[0] is match
         ]
         group = _chain(near, match)
         texts = [each.stored.text for each, _ in group]
