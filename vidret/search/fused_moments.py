@@ -20,7 +20,7 @@ from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.types import Curve, Source
 
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
-# Standard deviations below the best one that such a neighbour may score. Utterances go on from one to the next; texts
+# Standard deviations by which the scores of such neighbours may differ. Utterances go on from one to the next; texts
 # on the screen stand alone.
 JOIN_SCORE: Mapping[Source, float] = {"speech": 2.5, "subtitles": 2.5, "screen": 0.5}
 MAX_TEXTS = 12  # of a video and a clause
@@ -100,7 +100,7 @@ def _find_text_spans(matches: Sequence[tuple[TextMatch, float]]) -> list[FusedSp
         near = [
             each
             for each in by_time
-            if (each[0].source == match.source and each[1] >= score - JOIN_SCORE[match.source]) or each[0] is match
+            if each[0].source == match.source and abs(each[1] - score) <= JOIN_SCORE[match.source]
         ]
         group = _chain(near, match)
         texts = [each.stored.text for each, _ in group]
