@@ -210,9 +210,8 @@ def test_reduced_motion_disables_autoplay(look: Look) -> None:
 def test_negative_terms_exclude(look: Look) -> None:
     page = look("/?q=people")
     expect(titles(page).first).to_have_text("bikes")
-    ask(page, "people -bicycles")
+    ask(page, "people -street")  # which is in each of its shots; bicycles are not
     expect(titles(page).first).to_have_text("phone")
-    expect(titles(page).last).to_have_text("bikes")
 
 
 def test_hint_explains_negative_terms_and_a_query_of_only_those_is_refused(look: Look, refusals: list[str]) -> None:
