@@ -41,7 +41,7 @@ CONTENTS = [
 
 def opened() -> OpenedVideo:
     cuts = [(number, float(number), number + 1.0) for number in range(NUM_SEGMENTS)]
-    return OpenedVideo({}, float(NUM_SEGMENTS), cuts, NUM_SEGMENTS, "pyav", "")
+    return OpenedVideo({"start": 0.0}, float(NUM_SEGMENTS), cuts, NUM_SEGMENTS, "pyav", "")
 
 
 def encoded(content_index: int, job_index: int, number: int) -> tuple[Any, bytes]:
