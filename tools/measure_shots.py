@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vidret.video.shots import ShotDetector, grey_from_luma
+from vidret.video.grey import grey_from_luma
+from vidret.video.shots import ShotDetector
 
 Picture = NDArray[np.uint8]
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vidret.video.shots import GREY_SHAPE, MAX_CUTS_PER_MINUTE, ShotDetector, Transition, grey_from_luma
+from vidret.video.grey import GREY_SHAPE, grey_from_luma
+from vidret.video.shots import MAX_CUTS_PER_MINUTE, ShotDetector
+from vidret.video.transitions import Transition
 
 Picture = NDArray[np.uint8]
 

@@ -57,8 +57,10 @@ def answer_video(parent: Parent, request: wire.Header, path: str) -> None:
         num_threads=request["num_threads"] if follows_shots else 1,
         for_streaming=follows_shots,
     ) as reader:
-        answer: _Answer = _ShotsAnswer(parent, info, reader, sampling, resize)
-        if not follows_shots:
+        answer: _Answer
+        if follows_shots:
+            answer = _ShotsAnswer(parent, info, reader, sampling, resize)
+        else:
             answer = _GridAnswer(parent, info, reader, sampling)
         answer.send()
     if answer.words is not None:

@@ -17,11 +17,11 @@ from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
 from vidret.text import is_url
 from vidret.types import Frames, Picture, Resize
+from vidret.video.grey import grey_from_luma
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.pyav_decoder import PyavDecoder
 from vidret.video.reader import GaveUpError, Reader
 from vidret.video.sampling import nearest
-from vidret.video.shots import grey_from_luma
 from vidret.video.streaming import SamplingMode, StreamedFrame
 
 Decoder = Literal["auto", "decord", "pyav"]

@@ -10,8 +10,9 @@ from vidret.video.probe import VideoInfo
 from vidret.video.resize import resize_image
 from vidret.video.sampled_frames import SampledFrames, share_pictures
 from vidret.video.segmenter import Segmenter, Stretch
-from vidret.video.shots import MAX_CUTS_PER_MINUTE, ShotDetector, Transition
+from vidret.video.shots import MAX_CUTS_PER_MINUTE, ShotDetector
 from vidret.video.streaming import StreamedFrame
+from vidret.video.transitions import Transition
 
 WARM_UP_S = 3.0  # of frames before the start of an interrupted video's remainder, which the detector has to see
 _TIE_S = 1e-6
@@ -101,32 +102,29 @@ class SegmentReader:
         self._segmenter: Segmenter[StreamedFrame, tuple[float, Picture]] = Segmenter(
             self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
         )
-        self._num_reported = 0
+        self._follower, self._num_reported = ShotFollower(), 0
         self.num_lost, self.note = 0, ""
 
     def read(self, frames: Iterable[StreamedFrame]) -> Iterator[ReadSegment]:
         """Yield the segments of a video's frames, which may begin earlier, for the detector."""
-        follower = ShotFollower()
         for frame in frames:
-            for decided in follower.add(frame):
-                yield from self._add(*decided, follower)
-        for decided in follower.finish():
-            yield from self._add(*decided, follower)
-        if follower.is_capped:
+            for decided in self._follower.add(frame):
+                yield from self._add(*decided)
+        for decided in self._follower.finish():
+            yield from self._add(*decided)
+        if self._follower.is_capped:
             self.note = f"it cuts more than {MAX_CUTS_PER_MINUTE} times a minute: further cuts there are left out"
         last = self._segmenter.finish(self._info.duration)
         for stretch in last:
-            yield self._make(stretch, follower, is_last=stretch is last[-1])
+            yield self._make(stretch, is_last=stretch is last[-1])
 
-    def _add(self, frame: StreamedFrame, starts_shot: bool, follower: ShotFollower) -> Iterator[ReadSegment]:
+    def _add(self, frame: StreamedFrame, starts_shot: bool) -> Iterator[ReadSegment]:
         if frame.time_s >= self._start_s - _TIE_S:
             for stretch in self._segmenter.add(frame, frame.time_s, starts_shot=starts_shot):
-                yield self._make(stretch, follower)
+                yield self._make(stretch)
 
-    def _make(
-        self, stretch: Stretch[tuple[float, Picture]], follower: ShotFollower, *, is_last: bool = False
-    ) -> ReadSegment:
-        new = follower.changes[self._num_reported :]
+    def _make(self, stretch: Stretch[tuple[float, Picture]], *, is_last: bool = False) -> ReadSegment:
+        new = self._follower.changes[self._num_reported :]
         changes = list(takewhile(lambda change: change.start < stretch.end or is_last, new))
         self._num_reported += len(changes)
         changes = [change for change in changes if change.end >= self._start_s]

@@ -8,16 +8,15 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import PictureType
-from jaxtyping import UInt8
 
 from vidret.types import Picture
 from vidret.video.container import decode_packets, open_container, read_packets
 from vidret.video.display import orient
 from vidret.video.files import open_file
+from vidret.video.grey import Grey, grey_from_luma
 from vidret.video.luma import read_luma
 from vidret.video.probe import VideoInfo
 from vidret.video.pyav_compat import ONE_THREAD
-from vidret.video.shots import grey_from_luma
 from vidret.video.streaming import SamplingMode, StreamedFrame
 
 # Measured frame by frame. In skippable containers every packet up to the keyframe is read, and none is decoded.
@@ -52,6 +51,9 @@ class PyavDecoder:
         self._can_seek = kind in _SEEKABLE
         self._can_jump = (self._can_seek or kind in _SKIPPABLE) and not info.by_order
         self._keyframes = np.flatnonzero(info.keyframes)
+        self._key_pts = info.pts[self._keyframes]
+        following_s = np.append(info.times[self._keyframes], info.duration)
+        self._is_gap_short = np.diff(following_s) <= _MAX_KEYFRAME_GAP_S  # after each keyframe
         self._container: Any = None
         self._file = open_file(info.path)
         try:
@@ -137,16 +139,10 @@ class PyavDecoder:
 
     def _leaves_out(self, pts: int | None) -> bool:
         """Return whether a packet lies between two keyframes that are decoded alone."""
-        if self._mode != "fast" or pts is None or len(self._keyframes) == 0:
+        if self._mode != "fast" or pts is None:
             return False
-        key_pts = self._info.pts[self._keyframes]
-        following = int(np.searchsorted(key_pts, pts))
-        if following == 0:
-            return False
-        start_s = self._info.times[self._keyframes[following - 1]]
-        is_last = following == len(key_pts)
-        end_s = self._info.duration if is_last else self._info.times[self._keyframes[following]]
-        return bool(end_s - start_s <= _MAX_KEYFRAME_GAP_S)
+        following = int(np.searchsorted(self._key_pts, pts))
+        return following > 0 and bool(self._is_gap_short[following - 1])
 
     def _advance_to(self, index: int) -> bool:
         """Make ``index`` the current frame, and return whether that succeeded."""
@@ -226,7 +222,7 @@ class PyavDecoder:
         return orient(image, info.rotation, mirrored=info.mirrored)
 
 
-def _read_grey(frame: Any) -> UInt8[np.ndarray, "36 64"] | None:
+def _read_grey(frame: Any) -> Grey | None:
     """Return a small grey picture of a frame, None if it is too damaged to convert."""
     try:
         return grey_from_luma(read_luma(frame))

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-from jaxtyping import UInt8
-
 from vidret.types import Picture
+from vidret.video.grey import Grey
 
 # Which frames are decoded: all; those that others refer to, without the loop filter; or keyframes alone.
 SamplingMode = Literal["exact", "balanced", "fast"]
@@ -21,11 +19,11 @@ class StreamedFrame:
     Attributes:
         index: Its index in the video.
         time_s: When it begins, in seconds.
-        grey: A small grey picture of it; see ``shots.grey_from_luma``.
+        grey: A small grey picture of it; see ``grey_from_luma``.
         read_image: Returns its RGB image as displayed; None if it is too damaged.
     """
 
     index: int
     time_s: float
-    grey: UInt8[np.ndarray, "36 64"]
+    grey: Grey
     read_image: Callable[[], Picture | None]

@@ -1,7 +1,8 @@
 """The change from one shot of a film to the next."""
 
 from dataclasses import dataclass
-from typing import Literal
+
+from vidret.types import ShotKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,4 +14,4 @@ class Transition:
 
     start: int
     frame: int
-    kind: Literal["cut", "fade", "dissolve"]
+    kind: ShotKind
