@@ -28,6 +28,7 @@ from vidret.cli.options import (
 from vidret.present.progress import show_count, show_progress
 from vidret.present.summaries import print_index_summary
 from vidret.present.terminal import print_message
+from vidret.video.streaming import SAMPLING_MODES
 
 if TYPE_CHECKING:
     from vidret.engine import IndexRunner
@@ -230,7 +231,7 @@ def index_command(
     for option, value, choices in (
         ("--decoder", decoder, ("auto", "decord", "pyav")),
         ("--shots", shots, SHOTS),
-        ("--sampling", sampling, ("auto", "exact", "balanced", "fast")),
+        ("--sampling", sampling, ("auto", *SAMPLING_MODES)),
     ):
         if value not in choices:
             raise typer.BadParameter(f"must be {', '.join(choices)}, got {value}", param_hint=option)

@@ -47,6 +47,16 @@ def parse_names(
     return tuple(name for name in allowed if name in chosen)
 
 
+def check_format(form: str, allowed: Iterable[str]) -> None:
+    """Check the name of an output format.
+
+    Raises:
+        typer.BadParameter: It is not allowed.
+    """
+    if form not in allowed:
+        raise typer.BadParameter(f"must be one of {', '.join(allowed)}, got {form}", param_hint="--format")
+
+
 def read_filters(
     folder: str | None,
     min_seconds: float | None,

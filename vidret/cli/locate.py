@@ -1,7 +1,6 @@
 """The command ``vidret locate``."""
 
 import json
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import read_filters, read_sources
+from vidret.cli.inputs import check_format, read_filters, read_sources
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -37,7 +36,7 @@ from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
 from vidret.present.show import explain_no_moments, result_to_dict, show_moments
-from vidret.present.terminal import print_message
+from vidret.present.terminal import print_message, write_stdout
 from vidret.text import file_name
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def locate_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Find the moments that match a query, with start and end."""
-    check_format(form, fps, handles)
+    check_export(form, fps, handles)
     filters = read_filters(folder, min_seconds, max_seconds, after, before)
     engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
     chosen = read_sources(sources)
@@ -156,15 +155,14 @@ def locate_command(
         export_clips(moments, export, overwrite=overwrite)
 
 
-def check_format(form: str, fps: float | None, handles_s: float) -> None:
+def check_export(form: str, fps: float | None, handles_s: float) -> None:
     """Refuse, before a model is loaded, a format that does not exist, lacks its extra, or has no such option.
 
     Raises:
         typer.BadParameter: The format does not exist, or is no timeline and has an option of timelines.
         MissingExtraError: The extra is not installed.
     """
-    if form not in FORMATS:
-        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
+    check_format(form, FORMATS)
     for name, is_given in (("--fps", fps is not None), ("--handles", handles_s > 0)):
         if is_given and form not in TIMELINES:
             raise typer.BadParameter(f"needs --format {', '.join(TIMELINES)}, got {form}", param_hint=name)
@@ -184,13 +182,6 @@ def print_moments(moments: "Sequence[Moment]", query: str, form: str, fps: float
         write_stdout(format_moments(moments, form, query=query, fps=fps, handles_s=handles_s))
     elif moments:
         show_moments(moments)
-
-
-def write_stdout(text: str) -> None:
-    """Write text to stdout; paths that are not valid text keep the bytes that they have on disk."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-    sys.stdout.buffer.flush()
 
 
 def export_clips(moments: "Sequence[Moment]", folder: Path, *, overwrite: bool) -> None:

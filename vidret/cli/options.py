@@ -21,6 +21,7 @@ def index_option(panel: str | None = None, *, text: str = "Index folder.") -> An
 
 
 IndexOption = Annotated[Path, index_option(SCOPE)]
+IndexedVideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="One indexed video.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(

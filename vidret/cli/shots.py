@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.locate import write_stdout
+from vidret.cli.inputs import check_format
 from vidret.cli.opening import is_on_command_line, open_engine_or_client
-from vidret.cli.options import DEFAULT_INDEX, OUTPUT, IndexOption, ServerOption, TokenOption
+from vidret.cli.options import DEFAULT_INDEX, OUTPUT, IndexedVideoArgument, IndexOption, ServerOption, TokenOption
 from vidret.cli.sheets import write_shot_sheet
 from vidret.errors import VidretError
 from vidret.present.shots import FORMATS, format_shots, show_shots
+from vidret.present.terminal import write_stdout
 from vidret.text import absolute_path
 
 if TYPE_CHECKING:
     from vidret.types import Shot
 
-VideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="One indexed video.")]
 FormatOption = Annotated[
     str, typer.Option("--format", metavar="|".join(FORMATS), help="Format of stdout.", rich_help_panel=OUTPUT)
 ]
@@ -35,7 +35,7 @@ StoryboardOption = Annotated[
 @app.command("shots")
 def shots_command(
     context: typer.Context,
-    video: VideoArgument,
+    video: IndexedVideoArgument,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
@@ -43,8 +43,7 @@ def shots_command(
     sheet: StoryboardOption = None,
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
-    if form not in FORMATS:
-        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
+    check_format(form, FORMATS)
     if server is None and not is_on_command_line(context, "token"):
         shots = read_local_shots(index, video)
     else:

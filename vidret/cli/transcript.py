@@ -1,6 +1,5 @@
 """The command ``vidret transcript``."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,17 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import parse_names
+from vidret.cli.inputs import check_format, parse_names
 from vidret.cli.opening import is_on_command_line, open_engine_or_client
-from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, ServerOption, TokenOption
+from vidret.cli.options import (
+    DEFAULT_INDEX,
+    OUTPUT,
+    SCOPE,
+    IndexedVideoArgument,
+    IndexOption,
+    ServerOption,
+    TokenOption,
+)
 from vidret.errors import VidretError
+from vidret.present.terminal import write_stdout
 from vidret.present.transcript import FORMATS, to_transcript
 from vidret.types import TEXT_SOURCES, TextSource
 
 if TYPE_CHECKING:
     from vidret.types import TimedText
 
-VideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="One indexed video.")]
 SourceOption = Annotated[
     str | None,
     typer.Option(
@@ -36,7 +43,7 @@ FormatOption = Annotated[
 @app.command("transcript")
 def transcript_command(
     context: typer.Context,
-    video: VideoArgument,
+    video: IndexedVideoArgument,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
@@ -44,8 +51,7 @@ def transcript_command(
     form: FormatOption = "txt",
 ) -> None:
     """Print the words of a video with their times: what is said and shown in it."""
-    if form not in FORMATS:
-        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}, got {form}", param_hint="--format")
+    check_format(form, FORMATS)
     sources = None if source is None else parse_names(source, TEXT_SOURCES, option="--source")
     if server is None and not is_on_command_line(context, "token"):
         texts = read_local(index, video, sources)
@@ -53,9 +59,7 @@ def transcript_command(
         texts = open_engine_or_client(context, server, token, index, "auto", "auto").transcript(video, sources)
     if not texts:
         raise VidretError(f"{video}: the index has no words of this video{f' from {source}' if source else ''}")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(to_transcript(texts, form).encode())
-    sys.stdout.buffer.flush()
+    write_stdout(to_transcript(texts, form))
 
 
 def read_local(index: Path, video: str, sources: Sequence[TextSource] | None) -> "list[TimedText]":

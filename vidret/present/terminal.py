@@ -1,10 +1,11 @@
-"""Messages on the terminal. All of them pass through here, so that no file name can control the terminal.
+"""Messages on the terminal, and data on stdout. All messages pass here, so that no file name can control the terminal.
 
 A file name may contain escape sequences, line ends and Rich markup. Unprintable characters are replaced, a message is
 always one line, and markup is never interpreted.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,13 @@ console = Console(stderr=True)
 def print_message(message: str, *, style: str = "") -> None:
     """Print one line to stderr."""
     console.print(Text(sanitize(message), style), soft_wrap=True)
+
+
+def write_stdout(text: str) -> None:
+    """Write data to stdout; paths that are not valid text keep the bytes that they have on disk."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
 
 
 def print_error(message: str) -> None:
