@@ -1,7 +1,9 @@
 """Write small videos whose every frame shows its own number, so that an answer can be checked by looking."""
 
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -64,7 +66,7 @@ def write_video(
 
     ``sound_start`` is in samples, 16,000 a second; ``pixel_ratio`` is a pixel's width over its height.
     """
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with keep_scheduling(), av.open(str(path), "w", options=container_options or {}) as container:
         stream = cast(Any, container.add_stream(codec, rate=rate, options=options or {}))
         stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
         stream.pix_fmt = pix_fmt
@@ -91,6 +93,24 @@ def write_video(
     if rotation:
         set_matrix(path, *TURNS[rotation])
     return path
+
+
+@contextmanager
+def keep_scheduling() -> Iterator[None]:
+    """Restore how this thread is scheduled at the end.
+
+    As root, SVT-AV1 gives the thread that opens it the highest real-time priority for good. All that the thread starts
+    later, such as a browser, inherits it and starves the machine.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def set_matrix(path: Path, right: tuple[int, int], down: tuple[int, int]) -> None:
