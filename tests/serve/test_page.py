@@ -439,7 +439,7 @@ def test_moments_are_marked_and_seek(look: Look) -> None:
     page.get_by_role("link", name="tour").click()
     marks, moments = page.locator(".mark"), page.get_by_role("list", name="Moments found").get_by_role("button")
     expect(moments).not_to_have_count(0)
-    assert marks.count() == moments.count()
+    expect(marks).to_have_count(moments.count())  # drawn once the duration is known, which may be later
     best = page.locator("#moments .best")
     start, end = (float(part) for part in re.findall(r"0:(\d\d\.\d)", best.inner_text()))
     first, last = TOUR[0][1], TOUR[0][1] + TOUR[1][1]

@@ -159,10 +159,10 @@ def test_damaged_row_is_rejected_or_skipped_with_one_warning(index: Path, caplog
             assert store.paths([1, 3]) == {1: ["/videos/v0.mp4"], 3: []}
             assert store.read([5, 6, 7]).ids.tolist() == [5, 7]
         assert store.is_complete("v1") is None
-        for list_all in (store.contents, store.fingerprints):
-            with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
-                list_all()
-    assert len(caplog.messages) == len(set(caplog.messages)) == 3
+        assert store.contents() == {"v0": 1, "v2": 3}
+        with pytest.raises(StoreError, match=r"the row of video 2 is damaged .*; run vidret info --repair"):
+            store.fingerprints()
+    assert len(caplog.messages) == len(set(caplog.messages)) == 4
 
 
 def test_damaged_row_of_a_file_is_repaired_when_written(index: Path) -> None:

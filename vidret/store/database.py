@@ -191,7 +191,8 @@ class ClosingConnection(sqlite3.Connection):
     """A connection that closes silently when it is dropped; from Python 3.13 on, Python's own warns."""
 
     def __del__(self) -> None:
-        self.close()
+        with contextlib.suppress(sqlite3.ProgrammingError):  # it was never opened
+            self.close()
 
 
 def _connect(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connection:
