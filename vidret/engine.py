@@ -35,17 +35,18 @@ from vidret.store.vectors import choose_search_device
 from vidret.timed_text.options import WordsOptions
 from vidret.types import (
     ALL_VIDEOS,
-    CANDIDATES,
     Curve,
     Filters,
     Hit,
+    LocateOptions,
     Moment,
     Query,
+    Searchable,
     SearchOptions,
     Shot,
-    Source,
     TextSource,
     TimedText,
+    VideoName,
 )
 from vidret.video.decode import Decoder
 from vidret.video.scan import list_videos
@@ -54,7 +55,7 @@ from vidret.video.streaming import SamplingMode
 IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
 
 
-class Engine:
+class Engine(Searchable):
     """An index with its encoder: index, search, locate.
 
     Open it with ``Engine.open``; it is a context manager. Any number of engines can search an index while one adds
@@ -295,41 +296,8 @@ class Engine:
         """Return a ranker by its name, as in ``search``."""
         return self._index.searcher.get_ranker(rerank)
 
-    def search(
-        self,
-        query: Query,
-        k: int = 10,
-        *,
-        candidates: int = CANDIDATES,
-        rerank: str | None = AUTO,
-        filters: Filters = ALL_VIDEOS,
-        sources: Sequence[Source] | None = None,
-    ) -> list[Hit]:
-        """Find the videos that match a query.
-
-        Args:
-            query: Words, of which ``-word`` and ``-"some words"`` are negative terms; or an image, uint8 (height,
-                width, 3); or a vector of the encoder, of any length. In an index that has words, a text query is also
-                compared with what is said and shown, and ``"some words"`` must be said or shown as they are.
-            k: Maximum number of videos.
-            candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
-                segments of each further video are added.
-            rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
-                Queries without words use the best frames in any case. Anything but ``auto`` compares pictures alone.
-            filters: Videos to search.
-            sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
-                everything that the index has.
-
-        Returns:
-            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. Weakness
-            is judged on the positive part of the query; hits of queries without words are never weak, since there is
-            nothing to compare them with.
-
-        Raises:
-            VidretError: The query is empty, k is below 1, or there is no index.
-        """
-        chosen = None if sources is None else tuple(sources)
-        options = SearchOptions(k=k, rerank=rerank, filters=filters, candidates=candidates, sources=chosen)
+    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+        """Find the videos that match a query, as ``search`` does, with all options in one object."""
         return self.search_many([query], [options])[0]
 
     def search_many(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
@@ -352,7 +320,7 @@ class Engine:
     def score_videos(
         self,
         queries: Sequence[str],
-        videos: Sequence[str | os.PathLike[str] | int],
+        videos: Sequence[VideoName],
         *,
         rerank: str | None = AUTO,
         on_progress: Callable[[int, int], None] | None = None,
@@ -373,52 +341,17 @@ class Engine:
         texts = self.encoder.encode_text(list(queries))
         return searcher.reranker.score_videos(texts, video_ids, searcher.get_ranker(rerank), on_progress=on_progress)
 
-    def locate(
-        self,
-        query: Query,
-        k: int = 5,
-        *,
-        video: str | os.PathLike[str] | int | None = None,
-        videos: int = 10,
-        filters: Filters = ALL_VIDEOS,
-        overlapping: bool = False,
-        weak: bool = False,
-        sources: Sequence[Source] | None = None,
-    ) -> list[Moment]:
-        """Find the moments that match a query, in one video or in all.
+    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+        """Find the moments that match a query, as ``locate`` does, with all options in one object."""
+        if options.k < 1:
+            raise VidretError(f"k must be at least 1, got {options.k}")
+        return self._index.locate(query, options, video=video, grounder=self.grounder)
 
-        Args:
-            query: As in ``search``.
-            k: Maximum number of moments.
-            video: Path or id of a single video; None for all.
-            videos: Number of best videos to locate moments in.
-            filters: Videos to search.
-            overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
-            weak: Whether to include moments of videos in which most unrelated queries score as high, and those that
-                stand out less than half as much as the best of their video.
-            sources: As in ``search``.
-
-        Returns:
-            Moments, best first; each states whether the curve or a trained head found it. If the whole curve of a video
-            is above what few unrelated queries reach, the video is one moment, unless ``overlapping``.
-
-        Raises:
-            VidretError: The query is empty, k is below 1, or the video is not in the index.
-        """
-        if k < 1:
-            raise VidretError(f"k must be at least 1, got {k}")
-        options = SearchOptions(k=videos, filters=filters, sources=None if sources is None else tuple(sources))
-        return self._index.locate(
-            query, k, video=video, options=options, grounder=self.grounder, overlapping=overlapping, weak=weak
-        )
-
-    def rate(
-        self, query: Query, video: str | os.PathLike[str] | int, times: Float[np.ndarray, " time"]
-    ) -> Float[np.ndarray, " time"]:
+    def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
         return self._index.rate(query, video, times, grounder=self.grounder)
 
-    def curve(self, query: Query, video: str | os.PathLike[str] | int) -> Curve:
+    def curve(self, query: Query, video: VideoName) -> Curve:
         """Score a query against every stored frame of one video."""
         return self._index.curve(query, video)
 
@@ -428,9 +361,7 @@ class Engine:
 
     # Contents
 
-    def transcript(
-        self, video: str | os.PathLike[str] | int, sources: Sequence[TextSource] | None = None
-    ) -> list[TimedText]:
+    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
         """Return what is said and shown in a video, by time; empty if the index has no words of it.
 
         Args:
@@ -442,7 +373,7 @@ class Engine:
         """
         return read_transcript(self._index.store, look_up_video(self._index.store, video), sources)
 
-    def shots(self, video: str | os.PathLike[str] | int) -> list[Shot]:
+    def shots(self, video: VideoName) -> list[Shot]:
         """Return the shots of a video, as far as it is indexed, by time; empty if it was indexed without shots.
 
         Raises:

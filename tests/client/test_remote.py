@@ -54,7 +54,7 @@ def test_search_sends_a_query_and_parses_hits(server: Served, remote: RemoteEngi
     hits = remote.search("dog -beach", 3)
     request = server.asked[0]
     assert request.line == "POST /api/search"
-    assert request.body == {"query": "dog -beach", "k": 3, "rerank": "auto"}
+    assert request.body == {"query": "dog -beach", "k": 3, "rerank": "auto", "candidates": 200}
     assert (request.headers["authorization"], request.headers["content-type"]) == ("Bearer secret", "application/json")
     segment = Segment(7, 2, 24.0, 36.0)
     assert hits == [Hit(7, "/films/red.mp4", segment, 30.5, 0.75, False, ("/films/copy.mp4",), {"frames": 0.75})]
@@ -73,7 +73,7 @@ def test_filters_are_sent_as_documented(server: Served, remote: RemoteEngine) ->
     assert remote.locate("dog", filters=filters) == []
     expected = {"folder": "/films", "min_seconds": 0.0, "max_seconds": 60.0, "after": "2026-01-31T18:30:00+00:00"}
     for request in server.asked:
-        other_fields = {"query", "k", "rerank", "videos", *SHOWN}
+        other_fields = {"query", "k", "rerank", "candidates", "videos", *SHOWN}
         assert {name: request.body[name] for name in request.body.keys() - other_fields} == expected
 
 
@@ -275,7 +275,6 @@ LOCAL_METHODS = {  # that a server does not offer
     "search_many",
     "typical_score",
 }
-LOCAL_PARAMETERS = {"search": {"candidates"}}  # that the server chooses
 
 
 def list_methods(cls: type) -> dict[str, list[tuple[str, Any, Any]]]:
@@ -292,8 +291,7 @@ def test_methods_have_the_signatures_of_the_local_engine() -> None:
     assert local.keys() - remote.keys() == LOCAL_METHODS
     assert remote.keys() <= local.keys()
     for name, parameters in remote.items():
-        omitted = LOCAL_PARAMETERS.get(name, set())
-        assert parameters == [each for each in local[name] if each[0] not in omitted], name
+        assert parameters == local[name], name
 
 
 def test_client_is_public_and_needs_no_torch() -> None:

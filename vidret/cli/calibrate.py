@@ -12,13 +12,15 @@ from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
     PrecisionOption,
-    RerankOption,
     index_option,
 )
+from vidret.cli.search_options import make_option
 from vidret.present.progress import show_count
 from vidret.present.terminal import print_message
+from vidret.types import SearchOptions, list_options
 
 CALIBRATION = "Calibration"
+RERANK = next(each for each in list_options(SearchOptions) if each.name == "rerank")
 
 
 @app.command("calibrate", rich_help_panel="Models")
@@ -50,7 +52,7 @@ def calibrate_command(
             rich_help_panel=CALIBRATION,
         ),
     ] = None,
-    rerank: RerankOption = "auto",
+    rerank: Annotated[str, make_option(RERANK)] = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:

@@ -1,35 +1,20 @@
-"""What commands read: filters, sizes, images and files of queries."""
+"""What commands read: lists of names, sizes, images and files of queries."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from vidret.errors import VidretError
-from vidret.text import absolute_path
-from vidret.types import Filters
 
 if TYPE_CHECKING:
-    from vidret.types import Picture, Source
+    from vidret.types import Picture
 
 Name = TypeVar("Name", bound=str)
-
-
-def read_sources(names: str | None) -> "tuple[Source, ...] | None":
-    """Return the sources that ``--in`` lists, None for all.
-
-    Raises:
-        typer.BadParameter: A name is unknown.
-    """
-    from vidret.types import SOURCES
-
-    return None if names is None else parse_names(names, SOURCES, option="--in")
 
 
 def parse_names(
@@ -55,23 +40,6 @@ def check_format(form: str, allowed: Iterable[str]) -> None:
     """
     if form not in allowed:
         raise typer.BadParameter(f"must be one of {', '.join(allowed)}, got {form}", param_hint="--format")
-
-
-def read_filters(
-    folder: str | None,
-    min_seconds: float | None,
-    max_seconds: float | None,
-    after: datetime | None,
-    before: datetime | None,
-) -> Filters:
-    """Return the filters that the options describe; dates without a time zone are local."""
-    return Filters(
-        None if folder is None else absolute_path(os.path.expanduser(folder)),  # noqa: PTH111  Path would break a URL
-        min_seconds,
-        max_seconds,
-        None if after is None else after.timestamp(),
-        None if before is None else before.timestamp(),
-    )
 
 
 def read_image_file(path: Path) -> "Picture":

@@ -2,35 +2,29 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import check_format, read_filters, read_sources
+from vidret.cli.inputs import check_format
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
     QUERY_HELP,
-    SCOPE,
-    AfterOption,
-    BeforeOption,
     DeviceOption,
-    FolderOption,
     HeadOption,
     IndexOption,
     JsonOption,
-    MaxSecondsOption,
-    MinSecondsOption,
     PrecisionOption,
     ServerOption,
     SheetOption,
-    SourcesOption,
     TokenOption,
 )
+from vidret.cli.search_options import with_search_options
 from vidret.cli.sheets import write_moment_sheet
 from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
@@ -38,6 +32,7 @@ from vidret.present.progress import show_count
 from vidret.present.show import explain_no_moments, result_to_dict, show_moments
 from vidret.present.terminal import print_message, write_stdout
 from vidret.text import file_name
+from vidret.types import LocateOptions
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -47,24 +42,6 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt")
 EXPORT = "Export"
 VideoArgument = Annotated[str | None, typer.Argument(metavar="VIDEO", help="One indexed video; default: all of them.")]
-VideosOption = Annotated[
-    int,
-    typer.Option(
-        metavar="N", min=1, help="Number of best videos to look into, if no VIDEO is given.", rich_help_panel=SCOPE
-    ),
-]
-OverlappingOption = Annotated[
-    bool, typer.Option("--overlapping", help="Include moments that overlap better ones.", rich_help_panel=OUTPUT)
-]
-WeakOption = Annotated[
-    bool,
-    typer.Option(
-        "--weak",
-        help="Include weak moments: those of videos that most unrelated queries match as well, and those that "
-        "stand out less than half as much as the best moment of their video.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 CurveOption = Annotated[
     Path | None,
     typer.Option(
@@ -108,23 +85,16 @@ OverwriteOption = Annotated[
 
 
 @app.command("locate")
+@with_search_options
 def locate_command(
     context: typer.Context,
     query: Annotated[str, typer.Argument(metavar="QUERY", help=QUERY_HELP)],
     video: VideoArgument = None,
-    videos: VideosOption = 10,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
-    sources: SourcesOption = None,
-    folder: FolderOption = None,
-    min_seconds: MinSecondsOption = None,
-    max_seconds: MaxSecondsOption = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of moments.", rich_help_panel=OUTPUT)] = 5,
-    overlapping: OverlappingOption = False,
-    weak: WeakOption = False,
+    *,
+    options: LocateOptions,
     sheet: SheetOption = None,
     curve: CurveOption = None,
     as_json: JsonOption = False,
@@ -139,13 +109,11 @@ def locate_command(
 ) -> None:
     """Find the moments that match a query, with start and end."""
     check_export(form, fps, handles)
-    filters = read_filters(folder, min_seconds, max_seconds, after, before)
     engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
-    chosen = read_sources(sources)
-    locate = partial(engine.locate, query, video=video, videos=videos, filters=filters, sources=chosen)
-    moments = locate(k, overlapping=overlapping, weak=weak)
+    moments = engine.locate_with(query, options, video=video)
     if not moments:
-        explain_no_moments([] if weak else locate(1, weak=True))
+        weak = replace(options, k=1, weak=True)
+        explain_no_moments([] if options.weak else engine.locate_with(query, weak, video=video))
     print_moments(moments, query, "json" if as_json else form, fps, handles)
     if sheet is not None:
         write_moment_sheet(moments, query, sheet)

@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,15 +48,6 @@ PrecisionOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-RerankOption = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="Reranker of the candidates: ucofia or glscl (both work without training), the file of a trained aligner, "
-        "none, or auto (the one that the index was prepared for).",
-        rich_help_panel=MODEL,
-    ),
-]
 HeadOption = Annotated[
     str,
     typer.Option(
@@ -86,41 +76,6 @@ TokenOption = Annotated[
     typer.Option(
         "--token", metavar="TOKEN", envvar="VIDRET_TOKEN", help="Access token of the server.", rich_help_panel=SCOPE
     ),
-]
-SourcesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--in",
-        metavar="LIST",
-        help="Compare the query with these only: picture, speech, screen, subtitles; default: all that the index has.",
-        rich_help_panel=SCOPE,
-    ),
-]
-FolderOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DIR|URL", help="Only videos in this folder or below this URL, at any depth.", rich_help_panel=FILTERS
-    ),
-]
-MinSecondsOption = Annotated[
-    float | None,
-    typer.Option(metavar="SECONDS", min=0, help="Minimum duration of a video.", rich_help_panel=FILTERS),
-]
-MaxSecondsOption = Annotated[
-    float | None,
-    typer.Option(metavar="SECONDS", min=0, help="Maximum duration of a video.", rich_help_panel=FILTERS),
-]
-AfterOption = Annotated[
-    datetime | None,
-    typer.Option(
-        metavar="DATE",
-        help="Only files modified at this time or later, such as 2026-01-31 or 2026-01-31T18:30:00.",
-        rich_help_panel=FILTERS,
-    ),
-]
-BeforeOption = Annotated[
-    datetime | None,
-    typer.Option(metavar="DATE", help="Only files modified before this time.", rich_help_panel=FILTERS),
 ]
 WorkersOption = Annotated[
     int | None,

@@ -7,30 +7,25 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import iterate_queries, read_filters, read_image_file, read_sources
+from vidret.cli.inputs import iterate_queries, read_image_file
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
     OUTPUT,
     QUERY_HELP,
     SCOPE,
-    AfterOption,
-    BeforeOption,
     DeviceOption,
-    FolderOption,
     IndexOption,
     JsonOption,
-    MaxSecondsOption,
-    MinSecondsOption,
     PrecisionOption,
-    RerankOption,
     ServerOption,
     SheetOption,
-    SourcesOption,
     TokenOption,
 )
+from vidret.cli.search_options import with_search_options
 from vidret.cli.sheets import write_hit_sheet
 from vidret.present.show import result_to_dict, show_hits
+from vidret.types import SearchOptions
 
 ImageOption = Annotated[
     Path | None,
@@ -49,6 +44,7 @@ ExplainOption = Annotated[bool, typer.Option("--explain", help="Show the parts o
 
 
 @app.command("search")
+@with_search_options
 def search_command(
     context: typer.Context,
     query: Annotated[str | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
@@ -57,34 +53,26 @@ def search_command(
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
-    sources: SourcesOption = None,
-    folder: FolderOption = None,
-    min_seconds: MinSecondsOption = None,
-    max_seconds: MaxSecondsOption = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of videos.", rich_help_panel=OUTPUT)] = 10,
+    *,
+    options: SearchOptions,
     explain: ExplainOption = False,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
-    rerank: RerankOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
     """Find the videos that match a query."""
     if sum(each is not None for each in (query, image, queries)) != 1:
         raise typer.BadParameter("give either a query, --image FILE or --queries FILE", param_hint="QUERY")
-    filters, chosen = read_filters(folder, min_seconds, max_seconds, after, before), read_sources(sources)
     search_for = query if image is None else read_image_file(image)
     engine = open_engine_or_client(context, server, token, index, device, precision)
     if queries is not None:
         for row in iterate_queries(queries):
-            hits = engine.search(row["query"], k, rerank=rerank, filters=filters, sources=chosen)
-            answers = [result_to_dict(hit) for hit in hits]
+            answers = [result_to_dict(hit) for hit in engine.search_with(row["query"], options)]
             print(json.dumps({**row, "hits": answers}, ensure_ascii=False), flush=True)
         return
     assert search_for is not None
-    hits = engine.search(search_for, k, rerank=rerank, filters=filters, sources=chosen)
+    hits = engine.search_with(search_for, options)
     if as_json:
         print(json.dumps([result_to_dict(hit) for hit in hits], indent=2))
     else:

@@ -11,7 +11,21 @@ import numpy as np
 
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
-from vidret.types import Curve, Evidence, Filters, Hit, Moment, Query, Segment, Shot, TimedText
+from vidret.types import (
+    Curve,
+    Evidence,
+    Filters,
+    Hit,
+    LocateOptions,
+    Moment,
+    Query,
+    SearchOptions,
+    Segment,
+    Shot,
+    TimedText,
+    flatten_options,
+    list_options,
+)
 
 LONGEST_SIDE = 1024  # of images in pixels; the server does not use more
 FACTS = {"width": "width", "height": "height", "average_rate": "fps"}  # names in the store and in the HTTP API
@@ -40,12 +54,22 @@ def encode_query(query: Query) -> dict[str, Any]:
     return {"image": base64.b64encode(buffer.getvalue()).decode()}
 
 
-def encode_filters(filters: Filters) -> dict[str, Any]:
-    """Return the filters that are set, with dates in ISO 8601."""
-    fields = {name: value for name, value in dataclasses.asdict(filters).items() if value is not None}
-    for name in fields.keys() & {"after", "before"}:
-        fields[name] = datetime.fromtimestamp(fields[name], UTC).isoformat()
-    return fields
+def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str, Any]:
+    """Return options as the fields of a request, with dates in ISO 8601.
+
+    None is omitted where it is the default, and else written as ``none``.
+    """
+    encoded: dict[str, Any] = {}
+    values = flatten_options(options)
+    for each in list_options(type(options)):
+        value = values[each.name]
+        if value is None:
+            encoded |= {} if each.default is None else {each.name: "none"}
+        elif each.option.holds == "date":
+            encoded[each.name] = datetime.fromtimestamp(value, UTC).isoformat()
+        else:
+            encoded[each.name] = value
+    return encoded
 
 
 def parse_hit(row: dict[str, Any]) -> Hit:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from vidret.client.messages import (
     encode_fields,
-    encode_filters,
+    encode_options,
     encode_query,
     parse_curve,
     parse_failures,
@@ -24,12 +24,26 @@ from vidret.client.messages import (
 from vidret.client.server import RemoteError, Server
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
-from vidret.types import ALL_VIDEOS, Curve, Filters, Hit, Moment, Query, Shot, Source, TextSource, TimedText
+from vidret.types import (
+    ALL_VIDEOS,
+    Curve,
+    Filters,
+    Hit,
+    LocateOptions,
+    Moment,
+    Query,
+    Searchable,
+    SearchOptions,
+    Shot,
+    TextSource,
+    TimedText,
+    VideoName,
+)
 
 PAGE = 500  # videos per request
 
 
-class RemoteEngine:
+class RemoteEngine(Searchable):
     """The engine of a ``vidret serve``: search, locate.
 
     A context manager with one connection; use one per thread. All paths, also in ``Filters.folder``, are the server's.
@@ -61,51 +75,29 @@ class RemoteEngine:
 
     # Methods of ``Engine``
 
-    def search(
-        self,
-        query: Query,
-        k: int = 10,
-        *,
-        rerank: str | None = "auto",
-        filters: Filters = ALL_VIDEOS,
-        sources: Sequence[Source] | None = None,
-    ) -> list[Hit]:
-        """Find the videos that match a query; see ``Engine.search``.
+    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+        """Find the videos that match a query, as ``search`` does, with all options in one object.
 
         Raises:
             RemoteError: The server does not answer, or rejects the request.
         """
-        body = {**encode_query(query), "k": k, "rerank": rerank or "none", **encode_filters(filters)}
-        body |= {} if sources is None else {"sources": list(sources)}
+        body = encode_query(query) | encode_options(options)
         return self._server.ask("POST", "/api/search", lambda answer: [parse_hit(row) for row in answer["hits"]], body)
 
-    def locate(
-        self,
-        query: Query,
-        k: int = 5,
-        *,
-        video: str | os.PathLike[str] | int | None = None,
-        videos: int = 10,
-        filters: Filters = ALL_VIDEOS,
-        overlapping: bool = False,
-        weak: bool = False,
-        sources: Sequence[Source] | None = None,
-    ) -> list[Moment]:
-        """Find the moments that match a query, in one video or in all; see ``Engine.locate``.
+    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+        """Find the moments that match a query, as ``locate`` does, with all options in one object.
 
         Raises:
             RemoteError: As in ``search``, or the server has no such video.
         """
-        body = {**encode_query(query), "k": k, "videos": videos, **encode_filters(filters)}
-        body |= {"overlapping": overlapping, "weak": weak}
-        body |= {} if sources is None else {"sources": list(sources)}
+        body = encode_query(query) | encode_options(options)
         if video is not None:
             body["video"] = self._find_video(video)
         return self._server.ask(
             "POST", "/api/locate", lambda answer: [parse_moment(row) for row in answer["moments"]], body
         )
 
-    def curve(self, query: Query, video: str | os.PathLike[str] | int) -> Curve:
+    def curve(self, query: Query, video: VideoName) -> Curve:
         """Score a query against every stored frame of one video.
 
         Raises:
@@ -116,9 +108,7 @@ class RemoteEngine:
             return self._server.ask("GET", f"{path}?{encode_fields({'q': query})}", parse_curve)
         return self._server.ask("POST", path, parse_curve, encode_query(query))
 
-    def transcript(
-        self, video: str | os.PathLike[str] | int, sources: Sequence[TextSource] | None = None
-    ) -> list[TimedText]:
+    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
         """Return what is said and shown in a video, by time; see ``Engine.transcript``.
 
         Raises:
@@ -128,7 +118,7 @@ class RemoteEngine:
         query = "" if sources is None else f"?{urlencode({'sources': list(sources)}, doseq=True)}"
         return self._server.ask("GET", path + query, lambda answer: [parse_text(row) for row in answer["texts"]])
 
-    def shots(self, video: str | os.PathLike[str] | int) -> list[Shot]:
+    def shots(self, video: VideoName) -> list[Shot]:
         """Return the shots of a video by time; see ``Engine.shots``.
 
         Raises:
@@ -145,7 +135,7 @@ class RemoteEngine:
         """
         videos: list[StoredVideo] = []
         while True:
-            query = encode_fields({"offset": len(videos), "limit": PAGE, **encode_filters(filters)})
+            query = encode_fields({"offset": len(videos), "limit": PAGE, **encode_options(filters)})
             page = self._server.ask(
                 "GET", f"/api/videos?{query}", lambda page: [parse_video(row) for row in page["videos"]]
             )
@@ -177,7 +167,7 @@ class RemoteEngine:
         """
         return self._server.ask("GET", "/api/index", parse_failures)
 
-    def _find_video(self, video: str | os.PathLike[str] | int) -> int:
+    def _find_video(self, video: VideoName) -> int:
         """Return a video's id; a relative path is resolved against the current folder, as in ``Engine``."""
         if isinstance(video, int):
             return video

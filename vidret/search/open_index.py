@@ -1,6 +1,5 @@
 """An index open for queries. Pictures alone answer them, or pictures and words together."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,9 +18,7 @@ from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 from vidret.text import strip_query
-from vidret.types import Curve, Hit, Moment, Query, SearchOptions
-
-VideoName = str | os.PathLike[str] | int  # the path or the id of a video
+from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, VideoName
 
 
 class OpenIndex:
@@ -62,30 +59,29 @@ class OpenIndex:
         return [hits[index] for index in range(len(queries))]
 
     def locate(
-        self,
-        query: Query,
-        k: int,
-        *,
-        video: VideoName | None,
-        options: SearchOptions,
-        grounder: Grounder | None,
-        overlapping: bool,
-        weak: bool,
+        self, query: Query, options: LocateOptions, *, video: VideoName | None, grounder: Grounder | None
     ) -> list[Moment]:
-        """Return the best moments in one video, or in those that a search with these options finds."""
-        fused = self._choose_fused(query, options)
+        """Return the best moments in one video, or in the best videos of a search."""
+        search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
+        fused = self._choose_fused(query, search)
         if video is None:
-            hits = self.search([query], [options])[0]
+            hits = self.search([query], [search])[0]
             ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
         else:
             ranked = [choose_video(self.store, video)]
         if fused is not None:
-            text = str(query)
             return fused.locate(
-                text, ranked, k, sources=options.sources, grounder=grounder, overlapping=overlapping, weak=weak
+                str(query),
+                ranked,
+                options.k,
+                sources=options.sources,
+                grounder=grounder,
+                overlapping=options.overlapping,
+                weak=options.weak,
             )
-        locator = Locator(self.searcher, grounder)
-        return locator.locate(self._encode(query), ranked, k, overlapping=overlapping, weak=weak)
+        return Locator(self.searcher, grounder).locate(
+            self._encode(query), ranked, options.k, overlapping=options.overlapping, weak=options.weak
+        )
 
     def rate(
         self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: Grounder | None

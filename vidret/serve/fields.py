@@ -34,8 +34,7 @@ def refuse_bool(value: object) -> object:
     return value
 
 
-Id = Annotated[int, BeforeValidator(refuse_bool), Field(ge=0, le=MAX_ID, description="Id of a video.")]
-Seconds = Annotated[float, BeforeValidator(refuse_bool), Field(ge=0, le=1e9, allow_inf_nan=False)]
+Id = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of a video."), BeforeValidator(refuse_bool)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), BeforeValidator(refuse_bool)]
 QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_negative_terms)]
-Count = Annotated[int, BeforeValidator(refuse_bool)]
 Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]

@@ -5,28 +5,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vidret.serve.fields import MAX_ID, Count, Date, Id, QueryText, Seconds
+from vidret.serve.fields import MAX_ID, Id, QueryText
+from vidret.serve.options import with_options
 from vidret.store.records import StoreInfo
-from vidret.types import Filters, ShotKind, Source, TextSource
+from vidret.types import Filters, LocateOptions, SearchOptions, ShotKind, Source, TextSource
 
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
-
-
-class FilterFields(BaseModel):
-    """Filters of videos; without any, a request concerns all videos."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    folder: str | None = Field(None, max_length=4096, description="Folder of the videos, or the path of one.")
-    min_seconds: Seconds | None = Field(None, description="Minimum duration.")
-    max_seconds: Seconds | None = Field(None, description="Maximum duration.")
-    after: Date | None = Field(None, description="Files modified at this time or later.")
-    before: Date | None = Field(None, description="Files modified before this time.")
-
-    def filters(self) -> Filters:
-        """Return the filters as the engine takes them."""
-        after, before = (None if date is None else date.timestamp() for date in (self.after, self.before))
-        return Filters(self.folder, self.min_seconds, self.max_seconds, after, before)
 
 
 class ImageRequest(BaseModel):
@@ -37,18 +21,13 @@ class ImageRequest(BaseModel):
     image: str = Field(min_length=1, description="Base64 of a JPEG, PNG, WebP, GIF or BMP with at most 40 megapixels.")
 
 
-class QueryRequest(FilterFields):
-    """Text or an image, and the videos to search."""
+class QueryRequest(BaseModel):
+    """Text or an image."""
+
+    model_config = ConfigDict(extra="forbid")
 
     query: QueryText | None = Field(None, description='Text; -word and -"some words" are excluded, up to 16 of them.')
-    sources: list[Source] | None = Field(
-        None, min_length=1, max_length=4, description="What to compare the text with; default: all that the index has."
-    )
     image: str | None = Field(None, min_length=1, description="An image in place of text; see ImageRequest.")
-
-    def source_names(self) -> tuple[Source, ...] | None:
-        """Return the sources as the engine takes them."""
-        return None if self.sources is None else tuple(dict.fromkeys(self.sources))
 
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
@@ -58,31 +37,20 @@ class QueryRequest(FilterFields):
         return self
 
 
+@with_options(SearchOptions)
 class SearchRequest(QueryRequest):
     """A search for videos."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "a dog -beach", "k": 12, "min_seconds": 5}]})
 
-    k: Count = Field(12, ge=1, le=200, description="Maximum number of videos.")
-    rerank: Literal["auto", "none", "ucofia", "glscl"] = Field(
-        "auto", description="Reranker of the candidates; auto is the one that the index was prepared for."
-    )
 
-
+@with_options(LocateOptions)
 class LocateRequest(QueryRequest):
     """A search for moments."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "somebody opens a door", "k": 5}]})
 
-    k: Count = Field(5, ge=1, le=200, description="Maximum number of moments.")
     video: Id | None = Field(None, description="Video to locate moments in; default: all of them.")
-    videos: Count = Field(10, ge=1, le=100, description="Number of best videos to look into.")
-    overlapping: bool = Field(False, description="Include moments that overlap better ones.")
-    weak: bool = Field(
-        False,
-        description="Include weak moments: those of videos that most unrelated queries match as well, and those that "
-        "stand out less than half as much as the best moment of their video.",
-    )
 
 
 class EvidenceRow(BaseModel):
@@ -164,8 +132,11 @@ class CurveAnswer(BaseModel):
     moments: list[MomentRow]
 
 
-class VideosRequest(FilterFields):
+@with_options(Filters)
+class VideosRequest(BaseModel):
     """A page of the list of videos."""
+
+    model_config = ConfigDict(extra="forbid")
 
     offset: int = Field(0, ge=0, le=MAX_ID)
     limit: int = Field(100, ge=1, le=1000)

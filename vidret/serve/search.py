@@ -7,11 +7,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from vidret.engine import Engine
 from vidret.serve.images import ImageReader
+from vidret.serve.options import collect_options
 from vidret.serve.problems import refusals
 from vidret.serve.rows import find_video, hit_rows, moment_row
 from vidret.serve.schemas import LocateAnswer, LocateRequest, QueryRequest, SearchAnswer, SearchRequest
 from vidret.serve.worker import Worker
-from vidret.types import Query, SearchOptions
+from vidret.types import LocateOptions, Query, SearchOptions
 
 
 def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
@@ -29,8 +30,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         """Find the videos that match a query."""
         started = time.perf_counter()
         query = await read_query(body)
-        options = SearchOptions(k=body.k, rerank=body.rerank, filters=body.filters(), sources=body.source_names())
-        hits = await worker.search(query, options)
+        hits = await worker.search(query, collect_options(body, SearchOptions))
         rows = await run_in_threadpool(hit_rows, engine, hits)
         weak = bool(rows) and all(row.weak for row in rows)
         return SearchAnswer(query=body.query, weak=weak, took_ms=milliseconds_since(started), hits=rows)
@@ -39,21 +39,10 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     async def locate(body: LocateRequest) -> LocateAnswer:
         """Find the moments that match a query, in one video or in all."""
         started = time.perf_counter()
-        query, filters = await read_query(body), body.filters()
+        query, options = await read_query(body), collect_options(body, LocateOptions)
         if body.video is not None:
             await run_in_threadpool(find_video, engine, body.video)
-        moments = await worker.call(
-            lambda engine: engine.locate(
-                query,
-                body.k,
-                video=body.video,
-                videos=body.videos,
-                filters=filters,
-                overlapping=body.overlapping,
-                weak=body.weak,
-                sources=body.source_names(),
-            )
-        )
+        moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
         rows = [moment_row(moment) for moment in moments]
         weak = bool(rows) and all(row.weak for row in rows)
         return LocateAnswer(query=body.query, weak=weak, took_ms=milliseconds_since(started), moments=rows)

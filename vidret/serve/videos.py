@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from vidret.engine import Engine
 from vidret.serve import fields
 from vidret.serve.images import ImageReader
+from vidret.serve.options import collect_options
 from vidret.serve.problems import refusals
 from vidret.serve.rows import find_video, moment_row, video_row
 from vidret.serve.schemas import (
@@ -24,8 +25,8 @@ from vidret.serve.schemas import (
     VideosRequest,
 )
 from vidret.serve.worker import Worker
+from vidret.types import Filters, Source, TextSource
 from vidret.types import Query as SearchQuery
-from vidret.types import Source, TextSource
 
 MAX_MOMENTS = 10
 
@@ -39,7 +40,7 @@ def video_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRout
     @router.get("")
     def list_videos(request: Annotated[VideosRequest, Query()]) -> VideosAnswer:
         """List videos in the order of their paths."""
-        videos = engine.videos(request.filters())
+        videos = engine.videos(collect_options(request, Filters))
         page = videos[request.offset : request.offset + request.limit]
         return VideosAnswer(total=len(videos), videos=[video_row(video) for video in page])
 

@@ -1,4 +1,4 @@
-"""Frozen values shared by all rooms: arrays in numpy, times in seconds.
+"""Frozen values shared by all rooms, and the methods that search: arrays in numpy, times in seconds.
 
 Nothing here imports torch, so that decoding processes start quickly and stay small. Inside an ``nn.Module`` values are
 plain tensors; ``Encoder`` and ``Store`` convert.
@@ -23,8 +23,10 @@ from vidret.types.media import (
     TextSource,
     TimedText,
 )
-from vidret.types.queries import ALL_VIDEOS, CANDIDATES, Filters, Query, SearchOptions
+from vidret.types.options import NamedOption, Option, build_options, flatten_options, list_options
+from vidret.types.queries import ALL_VIDEOS, CANDIDATES, Filters, LocateOptions, Query, SearchOptions, VideoName
 from vidret.types.results import Curve, Evidence, Hit, Moment
+from vidret.types.searchable import Searchable
 
 __all__ = [
     "ALL_VIDEOS",
@@ -41,12 +43,16 @@ __all__ = [
     "Interpolation",
     "LayerTokens",
     "LayerWords",
+    "LocateOptions",
     "Moment",
+    "NamedOption",
+    "Option",
     "Picture",
     "Query",
     "Resize",
     "Sampling",
     "SearchOptions",
+    "Searchable",
     "Segment",
     "SegmentEmbedding",
     "Shot",
@@ -57,4 +63,8 @@ __all__ = [
     "TextSource",
     "TimedText",
     "Vector",
+    "VideoName",
+    "build_options",
+    "flatten_options",
+    "list_options",
 ]

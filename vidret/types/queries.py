@@ -1,13 +1,27 @@
-"""What to search for, and where."""
+"""What to search for, and where. The options are also those of the command line and of the HTTP API."""
 
+import os
 from dataclasses import dataclass
+from typing import Annotated
 
 from vidret.types.embeddings import Vector
 from vidret.types.media import Picture, Source
+from vidret.types.options import Option
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
 # Text, in which -word and -"some words" are negative terms; an image to look like; or a vector of the encoder's space.
 Query = str | Picture | Vector
+VideoName = str | os.PathLike[str] | int  # the path or the id of a video
+
+SourcesField = Annotated[
+    tuple[Source, ...] | None,
+    Option(
+        help="Compare the query with these only: picture, speech, screen, subtitles; default: all that the index has.",
+        panel="What to search",
+        flag="--in",
+        metavar="LIST",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +36,36 @@ class Filters:
         before: Its modification time is earlier than this.
     """
 
-    folder: str | None = None
-    min_seconds: float | None = None
-    max_seconds: float | None = None
-    after: float | None = None
-    before: float | None = None
+    folder: Annotated[
+        str | None,
+        Option(
+            help="Only videos in this folder or below this URL, at any depth.",
+            panel="Filters",
+            metavar="DIR|URL",
+            holds="folder",
+        ),
+    ] = None
+    min_seconds: Annotated[
+        float | None,
+        Option(help="Minimum duration of a video.", panel="Filters", metavar="SECONDS", minimum=0, maximum=10**9),
+    ] = None
+    max_seconds: Annotated[
+        float | None,
+        Option(help="Maximum duration of a video.", panel="Filters", metavar="SECONDS", minimum=0, maximum=10**9),
+    ] = None
+    after: Annotated[
+        float | None,
+        Option(
+            help="Only files modified at this time or later, such as 2026-01-31 or 2026-01-31T18:30:00.",
+            panel="Filters",
+            metavar="DATE",
+            holds="date",
+        ),
+    ] = None
+    before: Annotated[
+        float | None,
+        Option(help="Only files modified before this time.", panel="Filters", metavar="DATE", holds="date"),
+    ] = None
 
 
 ALL_VIDEOS = Filters()
@@ -37,15 +76,72 @@ class SearchOptions:
     """Options of one search.
 
     Attributes:
+        sources: What the query is compared with, in an index that has words; None for everything that it has.
+        filters: Which videos the search covers.
         k: Maximum number of videos to return.
         rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames alone.
-        filters: Which videos the search covers.
         candidates: Number of nearest segments that are reranked.
-        sources: What the query is compared with, in an index that has words; None for everything that it has.
     """
 
-    k: int = 10
-    rerank: str | None = "auto"
+    sources: SourcesField = None
     filters: Filters = ALL_VIDEOS
-    candidates: int = CANDIDATES
-    sources: tuple[Source, ...] | None = None
+    k: Annotated[
+        int,
+        Option(help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
+    ] = 10
+    rerank: Annotated[
+        str | None,
+        Option(
+            help="Reranker of the candidates: ucofia or glscl (both work without training), the file of a trained "
+            "aligner, none, or auto (the one that the index was prepared for).",
+            panel="Model",
+            metavar="NAME|FILE",
+            choices=("auto", "none", "ucofia", "glscl"),  # no file: a request must not make a server open one
+            http_help="Reranker of the candidates; auto is the one that the index was prepared for.",
+        ),
+    ] = "auto"
+    candidates: Annotated[
+        int, Option(help="Number of nearest segments to rerank.", panel=None, minimum=1, maximum=1000)
+    ] = CANDIDATES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocateOptions:
+    """Options of locating moments.
+
+    Attributes:
+        videos: Number of best videos to locate moments in, if no video is given.
+        sources: As in ``SearchOptions``.
+        filters: Which videos are searched.
+        k: Maximum number of moments to return.
+        overlapping: Whether to include moments that overlap better ones.
+        weak: Whether to include moments of videos in which most unrelated queries score as high, and those that stand
+            out less than half as much as the best of their video.
+    """
+
+    videos: Annotated[
+        int,
+        Option(
+            help="Number of best videos to look into, if no VIDEO is given.",
+            panel="What to search",
+            metavar="N",
+            minimum=1,
+            maximum=100,
+            http_help="Number of best videos to look into.",
+        ),
+    ] = 10
+    sources: SourcesField = None
+    filters: Filters = ALL_VIDEOS
+    k: Annotated[
+        int,
+        Option(help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
+    ] = 5
+    overlapping: Annotated[bool, Option(help="Include moments that overlap better ones.", panel="Output")] = False
+    weak: Annotated[
+        bool,
+        Option(
+            help="Include weak moments: those of videos that most unrelated queries match as well, and those that "
+            "stand out less than half as much as the best moment of their video.",
+            panel="Output",
+        ),
+    ] = False

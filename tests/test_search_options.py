@@ -1,0 +1,172 @@
+"""The options of searches: each is a keyword in Python, an option of the command, a field over HTTP and of its client.
+
+All are made from ``SearchOptions`` and ``LocateOptions``, so the tests give every option another value than its default
+and follow it through, whatever options there are.
+"""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Annotated, Any, get_args
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+from tests.cli.runner import Runner
+from vidret import cli
+from vidret.client.messages import encode_options
+from vidret.serve.options import collect_options
+from vidret.serve.schemas import LocateRequest, SearchRequest, VideosRequest
+from vidret.types import (
+    Filters,
+    Hit,
+    LocateOptions,
+    Moment,
+    NamedOption,
+    Option,
+    Query,
+    Searchable,
+    SearchOptions,
+    VideoName,
+    build_options,
+    flatten_options,
+    list_options,
+)
+
+Options = SearchOptions | LocateOptions
+BOTH = (SearchOptions, LocateOptions)
+REQUESTS: dict[Any, type[BaseModel]] = {
+    SearchOptions: SearchRequest,
+    LocateOptions: LocateRequest,
+    Filters: VideosRequest,
+}
+DATE = datetime(2026, 1, 31, 18, 30)  # local time
+COMMANDS = {SearchOptions: "search", LocateOptions: "locate"}
+
+
+class Recorder(Searchable):
+    """Finds nothing, and keeps the options of the last search."""
+
+    def __init__(self) -> None:
+        self.options: Options | None = None
+
+    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+        self.options = options
+        return []
+
+    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+        self.options = options
+        return []
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+    return Runner(monkeypatch, capsys)
+
+
+def other_value(named: NamedOption) -> Any:
+    """Return a valid value of an option that is not its default."""
+    if named.option.holds is not None:
+        return {"date": DATE.timestamp(), "folder": "/films"}[named.option.holds]
+    if named.option.choices:
+        return named.option.choices[-1]
+    if named.type is bool:
+        return not named.default
+    if named.type in (int, float):
+        return named.type((named.default or 0) + 1)
+    return "other" if named.type is str else get_args(get_args(named.type)[0])[:2]
+
+
+def other_options(options_type: Any) -> Any:
+    """Return options of which none has its default."""
+    return build_options(options_type, {each.name: other_value(each) for each in list_options(options_type)})
+
+
+@pytest.mark.parametrize("options_type", [*BOTH, Filters])
+def test_options_are_flattened_and_built_again(options_type: Any) -> None:
+    options = other_options(options_type)
+    values = flatten_options(options)
+    assert list(values) == [each.name for each in list_options(options_type)]
+    assert all(values[each.name] != each.default for each in list_options(options_type))
+    assert build_options(options_type, values) == options
+    assert build_options(options_type, {}) == options_type()
+
+
+@pytest.mark.parametrize("options_type", BOTH)
+def test_every_option_is_a_documented_keyword_in_python(options_type: Any) -> None:
+    method = getattr(Searchable, COMMANDS[options_type])
+    _self, _query, *parameters = inspect.signature(method).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.name != "video"}
+    assert defaults == {each.name: each.default for each in fields(options_type)}
+    assert [name for name in defaults if f"    {name}: " not in method.__doc__] == []
+    options, recorder = other_options(options_type), Recorder()
+    getattr(recorder, COMMANDS[options_type])("dog", **{name: getattr(options, name) for name in defaults})
+    assert recorder.options == options
+
+
+@pytest.mark.parametrize("options_type", [*BOTH, Filters])
+def test_every_option_is_sent_and_read_by_the_server(options_type: Any) -> None:
+    options, request = other_options(options_type), REQUESTS[options_type]
+    query: dict[str, Any] = {} if options_type is Filters else {"query": "dog"}
+    body = json.loads(json.dumps(encode_options(options)))
+    assert list(body) == [each.name for each in list_options(options_type)]
+    assert collect_options(request(**query, **body), options_type) == options
+    assert collect_options(request(**query), options_type) == options_type()
+
+
+@pytest.mark.parametrize("options_type", BOTH)
+def test_every_option_is_a_described_field_over_http(options_type: Any) -> None:
+    schema = REQUESTS[options_type].model_json_schema()
+    for each in list_options(options_type):
+        field = schema["properties"][each.name]
+        assert field["description"] == (each.option.http_help or each.option.help)
+        assert field["default"] == each.default
+        limits = json.dumps([each.option.minimum, each.option.maximum])
+        found = {**field, **next(iter(field.get("anyOf", [])), {})}
+        assert json.dumps([found.get("minimum"), found.get("maximum")]).replace(".0", "") == limits
+
+
+def test_none_is_written_where_it_is_not_the_default() -> None:
+    assert encode_options(SearchOptions(rerank=None))["rerank"] == "none"
+    assert encode_options(SearchOptions()).keys() == {"k", "rerank", "candidates"}
+    assert encode_options(Filters()) == {}
+
+
+@pytest.mark.parametrize("options_type", BOTH)
+def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, name = Recorder(), COMMANDS[options_type]
+    open_nothing: Callable[..., Recorder] = lambda *_arguments, **_options: recorder  # noqa: E731
+    monkeypatch.setattr(f"vidret.cli.{name}.open_engine_or_client", open_nothing)
+    params = {each.name: each for each in typer.main.get_command(cli.app).commands[name].params}  # type: ignore[attr-defined]
+    arguments, options = [name, "dog"], other_options(options_type)
+    for each in list_options(options_type):
+        if each.option.panel is None:  # for Python and HTTP alone
+            assert each.name == "candidates"
+            options = replace(options, **{each.name: each.default})
+            continue
+        param, value = params[each.name], other_value(each)
+        assert (param.help, param.rich_help_panel) == (each.option.help, each.option.panel)
+        arguments.append(param.opts[0])
+        if each.option.holds == "date":
+            arguments.append(DATE.isoformat())
+        elif isinstance(value, tuple):
+            arguments.append(",".join(value))
+        elif value is not True:
+            arguments.append(str(value))
+    assert run(*arguments)[0] == 0
+    assert recorder.options == options
+    assert run(name, "dog")[0] == 0
+    assert recorder.options == (options_type() if name == "search" else LocateOptions(k=1, weak=True))
+
+
+def test_a_field_without_a_description_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Undescribed:
+        k: Annotated[int, Option(help="Number.", panel="Output")] = 1
+        depth: int = 2
+
+    with pytest.raises(TypeError, match=r"^Undescribed\.depth must be annotated with an Option, got <class 'int'>$"):
+        list_options(Undescribed)

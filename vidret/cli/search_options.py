@@ -1,0 +1,78 @@
+"""Options of commands that are made of ``SearchOptions`` and ``LocateOptions``."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from datetime import datetime
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from vidret.cli.inputs import parse_names
+from vidret.text import absolute_path
+from vidret.types import NamedOption, build_options, list_options
+
+
+def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with one option per field in place of its parameter that is a dataclass of options."""
+    signature = inspect.signature(command)
+    (options,) = (each for each in signature.parameters.values() if is_dataclass(each.annotation))
+    listed = [each for each in list_options(options.annotation) if each.option.panel is not None]
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        values = {each.name: parse_option(each, arguments.pop(each.name)) for each in listed}
+        command(**arguments, **{options.name: build_options(options.annotation, values)})
+
+    parameters: list[inspect.Parameter] = []
+    for each in signature.parameters.values():
+        parameters += [make_parameter(named) for named in listed] if each is options else [each]
+    typed: Any = run  # typer reads both attributes
+    typed.__signature__ = signature.replace(
+        parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    )
+    typed.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def make_parameter(named: NamedOption) -> inspect.Parameter:
+    """Return an option as a parameter of a command; a text stands for a list."""
+    hint = datetime if named.option.holds == "date" else str if get_origin(named.type) is tuple else named.type
+    return inspect.Parameter(
+        named.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=named.default,
+        annotation=Annotated[hint | None if named.default is None else hint, make_option(named)],
+    )
+
+
+def make_option(named: NamedOption) -> Any:
+    """Return the flag of an option with its help and limits."""
+    option = named.option
+    return typer.Option(
+        flag_of(named), metavar=option.metavar, min=option.minimum, help=option.help, rich_help_panel=option.panel
+    )
+
+
+def flag_of(named: NamedOption) -> str:
+    """Return the flag of an option, such as ``--min-seconds``."""
+    return named.option.flag or f"--{named.name.replace('_', '-')}"
+
+
+def parse_option(named: NamedOption, value: Any) -> Any:
+    """Return the value of a command's option as Python takes it; dates without a time zone are local.
+
+    Raises:
+        typer.BadParameter: A name in a list is unknown.
+    """
+    if value is None:
+        return None
+    if named.option.holds == "date":
+        return value.timestamp()
+    if named.option.holds == "folder":
+        return absolute_path(os.path.expanduser(value))  # noqa: PTH111  Path would break a URL
+    if get_origin(named.type) is tuple:
+        return parse_names(value, get_args(get_args(named.type)[0]), option=flag_of(named))
+    return value

@@ -1,0 +1,95 @@
+"""How the options of a search describe themselves.
+
+The command line, the HTTP API and its client make their options from these descriptions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What annotates a field of ``SearchOptions``, ``LocateOptions`` or ``Filters``.
+
+    The name and the default are those of the field. If the default is not None, the command line and the HTTP API write
+    None as ``none``.
+
+    Attributes:
+        help: Description, on the command line and in the HTTP API.
+        panel: Panel of the command's help; None if the command does not have the option.
+        flag: Flag of the command, if it is not the name.
+        metavar: What the command's help shows for the value; None for a flag without a value.
+        holds: What a number or a text means, if its type does not say it: a ``date`` is in seconds since 1970, and a
+            ``folder`` may be relative to the current one on the command line.
+        minimum: Minimum of a number.
+        maximum: Maximum of a number over HTTP, which limits what one request costs a server.
+        choices: Allowed values over HTTP; any if empty.
+        http_help: Description in the HTTP API, if it is not ``help``.
+    """
+
+    help: str
+    panel: Literal["What to search", "Filters", "Output", "Model", "Advanced"] | None
+    flag: str | None = None
+    metavar: str | None = None
+    holds: Literal["date", "folder"] | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    choices: tuple[str, ...] = ()
+    http_help: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedOption:
+    """An option with its name, the type of its values other than None, and its default."""
+
+    name: str
+    type: Any
+    default: Any
+    option: Option
+
+
+def list_options(options_type: Any) -> list[NamedOption]:
+    """Return the options of a dataclass in the order of its fields, with those of the dataclasses in it.
+
+    Raises:
+        TypeError: A field is not annotated with an ``Option``.
+    """
+    listed: list[NamedOption] = []
+    hints = get_type_hints(options_type, include_extras=True)
+    for field in fields(options_type):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            listed += list_options(hint)
+            continue
+        option = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
+        if option is None:
+            raise TypeError(f"{options_type.__name__}.{field.name} must be annotated with an Option, got {hint}")
+        members = get_args(hint.__origin__) if isinstance(hint.__origin__, UnionType) else (hint.__origin__,)
+        value_type = next(each for each in members if each is not NoneType)
+        listed.append(NamedOption(name=field.name, type=value_type, default=field.default, option=option))
+    return listed
+
+
+def flatten_options(options: Any) -> dict[str, Any]:
+    """Return the values of a dataclass and of the dataclasses in it, by name."""
+    values: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        values |= flatten_options(value) if is_dataclass(value) else {field.name: value}
+    return values
+
+
+def build_options(options_type: type[T], values: Mapping[str, Any]) -> T:
+    """Return a dataclass with the values that ``flatten_options`` returns; defaults replace those that are missing."""
+    given: dict[str, Any] = {}
+    hints: dict[str, Any] = get_type_hints(options_type)
+    for name, hint in hints.items():
+        if is_dataclass(hint):
+            given[name] = build_options(cast(type[object], hint), values)
+        elif name in values:
+            given[name] = values[name]
+    return options_type(**given)

@@ -1,0 +1,96 @@
+"""The methods that search an index, which ``Engine`` and ``RemoteEngine`` share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from vidret.types.media import Source
+from vidret.types.queries import ALL_VIDEOS, CANDIDATES, Filters, LocateOptions, Query, SearchOptions, VideoName
+from vidret.types.results import Hit, Moment
+
+
+class Searchable(ABC):
+    """An index to search for videos and moments, on this machine or through a server."""
+
+    @abstractmethod
+    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+        """Find the videos that match a query, as ``search`` does, with all options in one object."""
+
+    @abstractmethod
+    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+        """Find the moments that match a query, as ``locate`` does, with all options in one object."""
+
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        candidates: int = CANDIDATES,
+        rerank: str | None = "auto",
+        filters: Filters = ALL_VIDEOS,
+        sources: Sequence[Source] | None = None,
+    ) -> list[Hit]:
+        """Find the videos that match a query.
+
+        Args:
+            query: Words, of which ``-word`` and ``-"some words"`` are negative terms; or an image, uint8 (height,
+                width, 3); or, on this machine, a vector of the encoder, of any length. In an index that has words, a
+                text query is also compared with what is said and shown, and ``"some words"`` must be said or shown as
+                they are.
+            k: Maximum number of videos.
+            candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
+                segments of each further video are added.
+            rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
+                Queries without words use the best frames in any case. Anything but ``auto`` compares pictures alone.
+            filters: Videos to search.
+            sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
+                everything that the index has.
+
+        Returns:
+            Hits, best first, one per video with its best segment. Videos whose files are missing are omitted. Weakness
+            is judged on the positive part of the query; hits of queries without words are never weak, since there is
+            nothing to compare them with.
+
+        Raises:
+            VidretError: The query is empty, k is below 1, or there is no index.
+            RemoteError: The server does not answer, or rejects the request.
+        """
+        chosen = None if sources is None else tuple(sources)
+        options = SearchOptions(k=k, candidates=candidates, rerank=rerank, filters=filters, sources=chosen)
+        return self.search_with(query, options)
+
+    def locate(
+        self,
+        query: Query,
+        k: int = 5,
+        *,
+        video: VideoName | None = None,
+        videos: int = 10,
+        filters: Filters = ALL_VIDEOS,
+        overlapping: bool = False,
+        weak: bool = False,
+        sources: Sequence[Source] | None = None,
+    ) -> list[Moment]:
+        """Find the moments that match a query, in one video or in all.
+
+        Args:
+            query: As in ``search``.
+            k: Maximum number of moments.
+            video: Path or id of a single video; None for all.
+            videos: Number of best videos to locate moments in.
+            filters: Videos to search.
+            overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
+            weak: Whether to include moments of videos in which most unrelated queries score as high, and those that
+                stand out less than half as much as the best of their video.
+            sources: As in ``search``.
+
+        Returns:
+            Moments, best first; each states whether the curve or a trained head found it. If the whole curve of a video
+            is above what few unrelated queries reach, the video is one moment, unless ``overlapping``.
+
+        Raises:
+            VidretError: The query is empty, k is below 1, or the video is not in the index.
+            RemoteError: As in ``search``.
+        """
+        chosen = None if sources is None else tuple(sources)
+        options = LocateOptions(k=k, videos=videos, filters=filters, overlapping=overlapping, weak=weak, sources=chosen)
+        return self.locate_with(query, options, video=video)
