@@ -2,6 +2,7 @@
 
 import { ask, isDropped, latest, readProblem } from "./api.js";
 import { clock, draw, find, isCalm, isModified, make, tell } from "./dom.js";
+import { drawShots, followShot, listenToShots, showShots } from "./shots.js";
 import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
 import { LABELS } from "./words.js";
@@ -19,6 +20,7 @@ let zero = 0; // start of the file's clock, which Chromium keeps
 
 const askVideo = latest((signal, id) => ask(`/api/videos/${id}`, { signal }));
 const askTranscript = latest((signal, id) => ask(`/api/videos/${id}/transcript`, { signal }));
+const askShots = latest((signal, id) => ask(`/api/videos/${id}/shots`, { signal }));
 const askCurve = latest((signal, id, { q, image, sources }) =>
   image
     ? ask(`/api/videos/${id}/curve`, { method: "POST", body: { image }, signal })
@@ -36,12 +38,15 @@ export async function openViewer(id, { time, query, title, playing }) {
   drawTimeline(null, 0);
   showFilm(playing && !isCalm());
   showWords([]);
+  showShots(id, []);
   if (!dialog.open) {
     dialog.showModal();
     find("viewer-title").focus();
   }
   try {
-    await Promise.all([describe(id), askTranscript(id).then(({ texts }) => showWords(texts)), asked && search(id, query)]);
+    const words = askTranscript(id).then(({ texts }) => showWords(texts));
+    const board = askShots(id).then(({ shots }) => showBoard(id, shots));
+    await Promise.all([describe(id), words, board, asked && search(id, query)]);
   } catch (error) {
     if (!isDropped(error)) tell(find("viewer-notice"), error.message);
   }
@@ -93,6 +98,7 @@ export function listenToViewer(onTime, onClose) {
     onClose();
   });
   listenToTranscript(seek);
+  listenToShots(seek);
   listenToTimeline(() => ({ curve: shown.curve, duration: getDuration() }), seek);
   showState();
 }
@@ -110,7 +116,14 @@ async function describe(id) {
   const download = make("a", { href: film.src, download: video.path.split("/").at(-1) }, "Download");
   find("facts").replaceChildren(`${facts.filter(Boolean).join(" · ")} · `, download);
   drawTimeline(shown.curve, getDuration());
+  drawShots(getDuration());
   markWords();
+  follow();
+}
+
+function showBoard(id, shots) {
+  showShots(id, shots);
+  drawShots(getDuration());
   follow();
 }
 
@@ -186,6 +199,7 @@ const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTi
 function follow() {
   moveHead(now(), getDuration());
   followLine(now());
+  followShot(now());
   find("clock").textContent = `${clock(now())} / ${clock(getDuration())}`;
 }
 
