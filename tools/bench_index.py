@@ -54,7 +54,7 @@ def timed(work: Callable[[], Any]) -> dict[str, float]:
 def decode_all(files: list[str], encoder: Encoder) -> list[SampledFrames]:
     """Decode every segment as indexing does, one file after the other."""
     segments = []
-    with DecodePool(1, resize=encoder.resize, follow_shots=True) as pool:
+    with DecodePool(1, resize=encoder.resize, shot_sampling="exact") as pool:
         for file in files:
             segments += [part.frames for part in pool.stream(file) if isinstance(part, DecodedSegment)]
     return segments

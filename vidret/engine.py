@@ -200,9 +200,10 @@ class Engine(Searchable):
             words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
                 it, and reads none for a new index. An index remembers the options.
             shots: Whether segments follow shots or a fixed grid; None goes on as the index does. A new index follows
-                shots, unless the encoder sees whole videos. It cannot be changed later.
+                shots, unless the encoder sees whole videos, where True is refused. It cannot be changed later.
             sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop
                 filter; ``fast`` keyframes alone. None goes on as the index does, and means ``exact`` for a new one.
+                Decord decodes all, so ``decord`` is refused with the others.
             on_progress: See ``IndexOptions``.
             run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
 
@@ -220,7 +221,8 @@ class Engine(Searchable):
             self._check_models()
         with self._create_store() as store:
             record_ranker(store, self._models)
-            rule = record_rule(store, shots=shots, mode=sampling, whole=self.encoder.sampling.whole)
+            whole = self.encoder.sampling.whole
+            shot_sampling = record_rule(store, shots=shots, mode=sampling, whole=whole, decoder=decoder)
             if memory is not None:
                 store.set_memory(memory)
             options = IndexOptions(
@@ -232,8 +234,7 @@ class Engine(Searchable):
                 timeout=timeout,
                 retry_failed=retry_failed,
                 prune_below=listing.folders if prune else None,
-                follow_shots=rule.follow_shots,
-                mode=rule.mode,
+                shot_sampling=shot_sampling,
                 words=words,
                 check=self._check_models if exists else None,
                 on_progress=on_progress,

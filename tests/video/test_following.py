@@ -99,7 +99,7 @@ def test_keyframes_more_than_ten_seconds_apart_are_not_read_alone(tmp_path: Path
 
 
 def stream(path: Path, **options: object) -> Iterator[object]:
-    with DecodePool(1, resize=Resize(32, 32), follow_shots=True) as pool:
+    with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as pool:
         yield from pool.stream(path, **options)  # type: ignore[arg-type]
 
 

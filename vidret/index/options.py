@@ -30,8 +30,7 @@ class IndexOptions:
         timeout: Seconds that a decoder may stay silent before its file fails.
         retry_failed: Read failed files again even if they are unchanged, and words that could not be read.
         prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
-        follow_shots: Whether segments follow shots; else they are cut on a grid.
-        mode: Which frames are decoded to follow shots.
+        shot_sampling: Which frames are decoded to cut segments at shots; None cuts them on a grid.
         words: Which words are read besides the pictures; None for none. Not on Ray.
         check: Called before the first file is encoded, if any has to be; its exception ends the run.
         on_progress: Called from the thread of the caller a few times per second.
@@ -45,8 +44,7 @@ class IndexOptions:
     timeout: float = 120.0
     retry_failed: bool = False
     prune_below: Sequence[str] | None = None
-    follow_shots: bool = False
-    mode: SamplingMode = "exact"
+    shot_sampling: SamplingMode | None = None
     words: WordsOptions | None = None
     check: Callable[[], None] | None = None
     on_progress: Callable[[Progress], None] | None = None

@@ -1,25 +1,18 @@
 """How an index cuts videos into segments and which frames it decodes: chosen when it is made, and remembered."""
 
-from dataclasses import dataclass
-
 from vidret.errors import VidretError
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
 from vidret.store.store import Store
+from vidret.video.decode import Decoder
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode
 
 MODE = "sampling"  # the metadata key
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRule:
-    """Whether segments follow shots, and which frames are decoded then."""
-
-    follow_shots: bool
-    mode: SamplingMode
-
-
-def record_rule(store: Store, *, shots: bool | None, mode: SamplingMode | None, whole: bool) -> SegmentRule:
-    """Return the rule for a run, and record it.
+def record_rule(
+    store: Store, *, shots: bool | None, mode: SamplingMode | None, whole: bool, decoder: Decoder
+) -> SamplingMode | None:
+    """Return which frames a run decodes to follow shots, None for a fixed grid, and record it.
 
     Args:
         store: The index, open for writing.
@@ -27,12 +20,16 @@ def record_rule(store: Store, *, shots: bool | None, mode: SamplingMode | None, 
             encoder sees ``whole`` videos. An index that was made before this could be chosen has a grid.
         mode: Which frames are decoded to follow shots; None goes on as the index does, and means ``exact`` at first.
         whole: Whether the encoder sees whole videos, each as one segment.
+        decoder: The decoder of the run; Decord decodes all frames.
 
     Raises:
-        VidretError: The mode is unknown, or the index was made with the other rule for segments.
+        VidretError: The mode is unknown or not one of the decoder, shots are on for whole videos, or the index was made
+            with the other rule for segments.
     """
     if mode is not None and mode not in SAMPLING_MODES:
         raise VidretError(f"sampling must be {', '.join(SAMPLING_MODES)}, got {mode}")
+    if shots and whole:
+        raise VidretError("shots must be off for an encoder of whole videos, got on")
     recorded = store.get_meta(SEGMENTS) or (FIXED_GRID if store.fingerprints() else None)
     rule = recorded or (FIXED_GRID if whole or shots is False else FOLLOW_SHOTS)
     follow_shots = rule == FOLLOW_SHOTS
@@ -44,8 +41,10 @@ def record_rule(store: Store, *, shots: bool | None, mode: SamplingMode | None, 
     chosen = mode or (modes[0] if modes else "exact")
     if chosen != "exact" and not follow_shots:
         raise VidretError(f"{store.path}: sampling must be exact where segments do not follow shots, got {chosen}")
+    if chosen != "exact" and decoder == "decord":
+        raise VidretError(f"decoder must be auto or pyav with sampling {chosen}, got decord, which decodes all frames")
     if store.get_meta(SEGMENTS) is None:
         store.set_meta(SEGMENTS, rule)
     if chosen != recorded_mode:
         store.set_meta(MODE, chosen)
-    return SegmentRule(follow_shots, chosen)
+    return chosen if follow_shots else None

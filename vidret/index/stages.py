@@ -27,8 +27,7 @@ def open_decoders(
     decoder: Decoder,
     device: str,
     timeout: float,
-    follow_shots: bool,
-    mode: SamplingMode,
+    shot_sampling: SamplingMode | None,
     num_threads: int = 1,
 ) -> DecodePool:
     """Return a pool of processes that decode frames for an encoder with this resizing and sampling."""
@@ -40,8 +39,7 @@ def open_decoders(
         num_frames=sampling.num_frames,
         fps=sampling.fps,
         whole=sampling.whole,
-        follow_shots=follow_shots,
-        mode=mode,
+        shot_sampling=shot_sampling,
         num_threads=num_threads,
         timeout=timeout,
     )

@@ -46,14 +46,14 @@ def answer_video(parent: Parent, request: wire.Header, path: str) -> None:
     info = probe(path, heartbeat=parent.send_heartbeat)
     sampling = Sampling(**{name: request[name] for name in ("num_frames", "fps", "whole")})
     resize = Resize(**request["resize"]) if request["resize"] else None
-    follows_shots = request["follow_shots"] and not sampling.whole
+    follows_shots = request["shot_sampling"] is not None and not sampling.whole
     with open_reader(
         info,
         decoder=request["decoder"],
         device=request["device"],
         resize=None if follows_shots else resize,
         heartbeat=parent.send_heartbeat,
-        mode=request["mode"] if follows_shots else "exact",
+        mode=request["shot_sampling"] if follows_shots else "exact",
         num_threads=request["num_threads"] if follows_shots else 1,
         for_streaming=follows_shots,
     ) as reader:

@@ -115,8 +115,7 @@ class DecodePool:
         num_frames: int = 12,
         fps: float = 1.0,
         whole: bool = False,
-        follow_shots: bool = False,
-        mode: SamplingMode = "exact",
+        shot_sampling: SamplingMode | None = None,
         num_threads: int = 1,
         timeout: float = 120.0,
         memory: int = 8 * _GIBIBYTE,
@@ -132,8 +131,8 @@ class DecodePool:
             num_frames: Frames in a full segment.
             fps: Frames per second inside the segments of a long video.
             whole: Treat each video as one segment; see ``cut_segments``.
-            follow_shots: Cut segments at shots rather than on a grid, unless ``whole``; see ``Segmenter``.
-            mode: Which frames are decoded to follow shots.
+            shot_sampling: Which frames are decoded to cut segments at shots, unless ``whole``; see ``Segmenter``. None
+                cuts them on a grid.
             num_threads: Threads of a decoder that follows shots.
             timeout: Seconds that a decoder may stay silent.
             memory: Maximum bytes of a decoder on the CPU; 0 sets no limit. A GPU process has none, because its driver
@@ -155,8 +154,7 @@ class DecodePool:
             "num_frames": num_frames,
             "fps": fps,
             "whole": whole,
-            "follow_shots": follow_shots,
-            "mode": mode,
+            "shot_sampling": shot_sampling,
             "num_threads": num_threads,
         }
         self._processes = [Process(memory) for _ in range(num_workers - num_on_gpu)]

@@ -214,8 +214,7 @@ class RayRun:
             sampling=encoder.sampling,
             decoder=options.decoder,
             timeout=options.timeout,
-            follow_shots=options.follow_shots,
-            mode=options.mode,
+            shot_sampling=options.shot_sampling,
         )
         stage = {"pack": options.pack, "tokens": options.tokens, "precision": precision}
         num_tables = max(min(num_contents, 16 * self._num_decoders), num_contents // FILES_PER_TASK)

@@ -63,8 +63,7 @@ class Decoding:
     sampling: Sampling
     decoder: Decoder
     timeout: float
-    follow_shots: bool
-    mode: SamplingMode
+    shot_sampling: SamplingMode | None
 
 
 def fingerprint_files(table: Any, *, stop_flag: Any) -> Any:
@@ -98,8 +97,7 @@ def _get_decoders(decoding: Decoding) -> DecodePool:
         decoder=decoding.decoder,
         device="cpu",
         timeout=decoding.timeout,
-        follow_shots=decoding.follow_shots,
-        mode=decoding.mode,
+        shot_sampling=decoding.shot_sampling,
     )
 
 
