@@ -32,6 +32,18 @@ def parse_names(
     return tuple(name for name in allowed if name in chosen)
 
 
+def parse_choice(text: str, allowed: Sequence[Name], *, option: str) -> Name:
+    """Return the name that a text is.
+
+    Raises:
+        typer.BadParameter: It is not allowed.
+    """
+    for name in allowed:
+        if text == name:
+            return name
+    raise typer.BadParameter(f"must be {', '.join(allowed)}, got {text}", param_hint=option)
+
+
 def check_format(form: str, allowed: Iterable[str]) -> None:
     """Check the name of an output format.
 
