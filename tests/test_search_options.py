@@ -154,12 +154,20 @@ def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monk
             arguments.append(DATE.isoformat())
         elif isinstance(value, tuple):
             arguments.append(",".join(value))
+        elif isinstance(value, bool) and each.option.metavar is not None:
+            arguments.append("on" if value else "off")
         elif value is not True:
             arguments.append(str(value))
     assert run(*arguments)[0] == 0
     assert recorder.options == options
     assert run(name, "dog")[0] == 0
     assert recorder.options == (options_type() if name == "search" else LocateOptions(k=1, weak=True))
+
+
+def test_a_switch_is_on_or_off(run: Runner) -> None:
+    code, out, err = run("locate", "dog", "--snap", "maybe")
+    assert (code, out) == (2, "")
+    assert "must be on or off, got maybe" in err
 
 
 def test_a_field_without_a_description_is_refused() -> None:

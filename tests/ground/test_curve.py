@@ -144,6 +144,28 @@ def test_short_and_flat_curves() -> None:
     assert all(span.score == pytest.approx(0.2) and span.start < span.end for span in flat)
 
 
+def test_edges_snap_to_the_cuts_between_frames_unless_told_not_to() -> None:
+    scores, times = np.repeat([0.0, 1.0, 0.0], 5), np.arange(15) + 0.5
+    cuts = (5.3, 9.6)  # between the frames that differ
+    spans = {
+        snap: find_spans(scores, times, start=0.0, end=15.0, k=1, cuts=cuts, snap=snap)[0] for snap in (True, False)
+    }
+    assert spans[True][:2] == cuts
+    assert spans[False][:2] == (5.0, 10.0)
+    curve = Curve(scores, times, 0.0, 15.0, best=1.0, cuts=cuts)
+    assert [find_moments(curve, k=1, overlapping=False, weak=True, snap=snap)[0][:2] for snap in (True, False)] == [
+        cuts,
+        (5.0, 10.0),
+    ]
+
+
+@given(num_frames=st.integers(2, 20), seed=st.integers(0, 99))
+def test_without_cuts_snapping_changes_nothing(num_frames: int, seed: int) -> None:
+    scores, times = sample(num_frames, seed=seed)
+    same = [find_spans(scores, times, start=float(times[0]), end=float(times[-1]), snap=snap) for snap in (True, False)]
+    assert same[0] == same[1]
+
+
 def test_a_minute_is_found_in_two_hours() -> None:
     rng = np.random.default_rng(8)
     scores = 0.2 + 0.02 * rng.standard_normal(7200)

@@ -97,6 +97,16 @@ def test_pictures_last_as_long_as_they_stand_out() -> None:
     assert span.parts[0].source == "picture"
 
 
+def test_pictures_snap_to_cuts_unless_told_not_to() -> None:
+    scores = make_scores([], pictures=[bump(5, 10)])
+    scores.cuts = (5.2, 9.7)
+    spans = {
+        snap: find_fused_spans(scores, make_structure(), k=1, overlapping=False, snap=snap) for snap in (True, False)
+    }
+    assert times(spans[True]) == [(5.2, 9.7)]
+    assert times(spans[False]) == [(5.0, 10.0)]
+
+
 def test_sources_at_the_same_time_support_one_another() -> None:
     scores = make_scores([(6.0, 9.0, 5.0), (14.0, 16.0, 5.1)], pictures=[bump(6, 10)])
     best = find(scores, make_structure())[0]

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fakes import PatchEncoder
 from tests.grounded import lasting_pools, make_encoder, write_head, write_numbers
+from tests.video.films import write_scenes
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError, VidretError
@@ -18,6 +20,7 @@ from vidret.search.queries import encode_queries
 from vidret.search.ranking import FrameRanker
 from vidret.store.lookup import look_up_video
 from vidret.types import Hit, Moment, TextEmbedding
+from vidret.video.decode import read_frames
 
 ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
 QUERIES = ("a dog on a beach", "two people ride bikes", "rain")
@@ -117,6 +120,20 @@ def test_curve_locates_moments_without_a_head(made: Path) -> None:
         assert {moment.by for moment in moments} == {"curve"}
         path = str(made / "films" / "a.mp4")
         assert {moment.by for moment in engine.locate("rain", 5, video=path, **ALL)} == {"curve"}
+
+
+def test_moments_begin_at_cuts_unless_told_not_to(tmp_path: Path) -> None:
+    film = write_scenes(tmp_path / "a.mp4", [85, 102, 75])
+    with Engine(tmp_path / "index", PatchEncoder(), rerank="none") as engine:
+        engine.index([film])
+        cuts = [shot.start for shot in engine.shots(film)][1:]
+        image = read_frames(str(film), times=[5.0]).pixels[0]
+        frames = engine.curve(image, film).times
+        snapped, free = (engine.locate(image, 1, video=film, snap=snap, **ALL)[0] for snap in (True, False))
+    assert [snapped.start, snapped.end] == pytest.approx(cuts)
+    midways = (frames[1:] + frames[:-1]) / 2
+    assert [min(abs(midways - edge)) for edge in (free.start, free.end)] == pytest.approx([0, 0])
+    assert (free.start, free.end) != (snapped.start, snapped.end)
 
 
 def test_highlight_head_locates_moments(made: Path, tmp_path: Path) -> None:

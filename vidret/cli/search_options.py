@@ -14,6 +14,8 @@ from vidret.cli.inputs import parse_names
 from vidret.text import absolute_path
 from vidret.types import NamedOption, build_options, list_options
 
+SWITCH = {True: "on", False: "off"}
+
 
 def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command with one option per field in place of its parameter that is a dataclass of options."""
@@ -38,12 +40,13 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_parameter(named: NamedOption) -> inspect.Parameter:
-    """Return an option as a parameter of a command; a text stands for a list."""
-    hint = datetime if named.option.holds == "date" else str if get_origin(named.type) is tuple else named.type
+    """Return an option as a parameter of a command; a text stands for a list, or for a boolean that is on or off."""
+    is_text = get_origin(named.type) is tuple or is_switch(named)
+    hint = datetime if named.option.holds == "date" else str if is_text else named.type
     return inspect.Parameter(
         named.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=named.default,
+        default=SWITCH[named.default] if is_switch(named) else named.default,
         annotation=Annotated[hint | None if named.default is None else hint, make_option(named)],
     )
 
@@ -56,6 +59,11 @@ def make_option(named: NamedOption) -> Any:
     )
 
 
+def is_switch(named: NamedOption) -> bool:
+    """Return whether an option is a boolean that is written as on or off, not as a flag."""
+    return named.type is bool and named.option.metavar is not None
+
+
 def flag_of(named: NamedOption) -> str:
     """Return the flag of an option, such as ``--min-seconds``."""
     return named.option.flag or f"--{named.name.replace('_', '-')}"
@@ -65,10 +73,14 @@ def parse_option(named: NamedOption, value: Any) -> Any:
     """Return the value of a command's option as Python takes it; dates without a time zone are local.
 
     Raises:
-        typer.BadParameter: A name in a list is unknown.
+        typer.BadParameter: A name in a list is unknown, or a switch is neither on nor off.
     """
     if value is None:
         return None
+    if is_switch(named):
+        if value not in SWITCH.values():
+            raise typer.BadParameter(f"must be on or off, got {value}", param_hint=flag_of(named))
+        return value == SWITCH[True]
     if named.option.holds == "date":
         return value.timestamp()
     if named.option.holds == "folder":

@@ -29,6 +29,7 @@ def find_spans(
     k: int = 5,
     max_overlap: float = MAX_OVERLAP,
     cuts: Sequence[float] = (),
+    snap: bool = True,
 ) -> list[Span]:
     """Return the spans in which a score curve is high, both absolutely and relative to the frames around.
 
@@ -37,7 +38,7 @@ def find_spans(
     with ``inside`` and ``outside`` in frames. There is no threshold: boundaries depend on this video only.
 
     Where shots are known, a frame's score counts less than the mean of its shot, since what is seen rarely changes
-    within one, and ends at cuts count as a little better.
+    within one. With ``snap``, ends at cuts count as a little better.
 
     Args:
         scores: Similarity of the query with each frame.
@@ -47,9 +48,11 @@ def find_spans(
         k: Maximum number of spans.
         max_overlap: Maximum intersection over union of two spans; 0 for none.
         cuts: Times in seconds at which new shots begin.
+        snap: Whether boundaries move to cuts.
 
     Returns:
-        Spans, best first. Boundaries lie at the cut between two frames, or else midway between them.
+        Spans, best first. Boundaries lie at the cut between two frames, or else midway between them; without ``snap``,
+        midway throughout.
 
     Raises:
         ValueError: ``scores`` and ``times`` differ in length, or are empty.
@@ -61,7 +64,10 @@ def find_spans(
     first, last = list_windows(num_frames)
     smooth = smooth_over_shots(np.asarray(scores, dtype=np.float64), is_cut)
     values = weigh_windows(smooth, first, last)
-    values += CUT_BONUS * smooth.std() * (is_cut[first].astype(np.float64) + is_cut[last])
+    if snap:
+        values += CUT_BONUS * smooth.std() * (is_cut[first].astype(np.float64) + is_cut[last])
+    else:
+        edges, _ = find_edges(times, (), start=start, end=end)
     best = keep_best(edges[first], edges[last], values, limit=k, max_overlap=max_overlap)
     return [Span(float(edges[first[i]]), float(edges[last[i]]), float(values[i])) for i in best]
 
@@ -94,7 +100,7 @@ def smooth_over_shots(
     return smooth if is_cut.any() else scores
 
 
-def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list[Span]:
+def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool, snap: bool = True) -> list[Span]:
     """Return the spans of a curve to show, best first, as ``find_spans`` orders them; none crosses a gap.
 
     Args:
@@ -104,12 +110,20 @@ def find_moments(curve: Curve, *, k: int, overlapping: bool, weak: bool) -> list
         overlapping: Whether to keep spans that overlap better ones, and the stretches of a part that is above
             ``typical`` throughout.
         weak: Whether to keep spans that rise less than half as far above the mean of the curve as the best one.
+        snap: Whether spans begin and end at cuts where they can.
     """
     candidates = []
     for part in split_at_gaps(curve):
         overlap = MAX_OVERLAP if overlapping else 0.0
         spans = find_spans(
-            part.scores, part.times, start=part.start, end=part.end, k=k, max_overlap=overlap, cuts=curve.cuts
+            part.scores,
+            part.times,
+            start=part.start,
+            end=part.end,
+            k=k,
+            max_overlap=overlap,
+            cuts=curve.cuts,
+            snap=snap,
         )
         if not overlapping and curve.typical is not None and part.scores.min() >= curve.typical:
             spans = [Span(part.start, part.end, spans[0].score)]

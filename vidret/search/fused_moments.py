@@ -58,10 +58,12 @@ class SpanPart:
     match: TextMatch | None = None
 
 
-def find_fused_spans(scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool) -> list[FusedSpan]:
-    """Return the spans of a video that match a query, best first."""
+def find_fused_spans(
+    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, snap: bool = True
+) -> list[FusedSpan]:
+    """Return the spans of a video that match a query, best first; with ``snap``, pictures begin and end at cuts."""
     by_clause = [
-        find_clause_spans(scores, index, k=max(k, 5), expects_words=clause.source is not None)
+        find_clause_spans(scores, index, k=max(k, 5), expects_words=clause.source is not None, snap=snap)
         for index, clause in enumerate(structure.clauses)
     ]
     if structure.relation is None:
@@ -73,12 +75,14 @@ def find_fused_spans(scores: VideoScores, structure: QueryStructure, *, k: int, 
     return (spans if overlapping else drop_overlapping_spans(spans))[:k]
 
 
-def find_clause_spans(scores: VideoScores, clause: int, *, k: int, expects_words: bool) -> list[FusedSpan]:
+def find_clause_spans(
+    scores: VideoScores, clause: int, *, k: int, expects_words: bool, snap: bool = True
+) -> list[FusedSpan]:
     """Return the spans of one clause, best first: those of words, and those of pictures."""
     texts = _find_text_spans(scores.texts[clause])
     if not expects_words:
         texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
-    spans = [*texts, *_find_picture_spans(scores, clause, k)]
+    spans = [*texts, *_find_picture_spans(scores, clause, k, snap=snap)]
     return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * k]]
 
 
@@ -124,7 +128,7 @@ def _chain(near: Sequence[tuple[TextMatch, float]], match: TextMatch) -> list[tu
     return next(group for group in groups if any(each is match for each, _ in group))
 
 
-def _find_picture_spans(scores: VideoScores, clause: int, k: int) -> list[FusedSpan]:
+def _find_picture_spans(scores: VideoScores, clause: int, k: int, *, snap: bool) -> list[FusedSpan]:
     seen = scores.pictures[clause] > ABSENT
     if not seen.any() or not scores.segments:
         return []
@@ -136,7 +140,7 @@ def _find_picture_spans(scores: VideoScores, clause: int, k: int) -> list[FusedS
     )
     spans = []
     by_head = None if scores.picture_spans is None else scores.picture_spans[clause][:k]
-    for span in find_moments(curve, k=k, overlapping=False, weak=True) if by_head is None else by_head:
+    for span in find_moments(curve, k=k, overlapping=False, weak=True, snap=snap) if by_head is None else by_head:
         inside = values[(times >= span.start) & (times <= span.end)]
         score = float(inside.max(initial=ABSENT))
         part = SpanPart(source="picture", start=span.start, end=span.end, score=score)

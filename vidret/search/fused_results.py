@@ -73,6 +73,7 @@ class FusedResults:
         grounder: Grounder | None,
         overlapping: bool,
         weak: bool,
+        snap: bool = True,
     ) -> list[Moment]:
         """Return the best moments of some videos; a grounding head bounds what is seen, if there is one."""
         analysed = self._fused.analyse(query)
@@ -91,7 +92,7 @@ class FusedResults:
             if grounder is not None:
                 scores.picture_spans = [self._ask_head(grounder, words, video) for words in read]
             scores.cuts = find_cuts(self._searcher.store, video.video_id)
-            spans = find_fused_spans(scores, analysed.structure, k=k, overlapping=overlapping)
+            spans = find_fused_spans(scores, analysed.structure, k=k, overlapping=overlapping, snap=snap)
             best = spans[0].score if spans else ABSENT
             moments += [
                 Moment(

@@ -76,21 +76,35 @@ class Locator:
         self._searcher, self._grounder = searcher, grounder
 
     def locate(
-        self, query: EncodedQuery, videos: Sequence[RankedVideo], k: int, *, overlapping: bool, weak: bool
+        self,
+        query: EncodedQuery,
+        videos: Sequence[RankedVideo],
+        k: int,
+        *,
+        overlapping: bool,
+        weak: bool,
+        snap: bool = True,
     ) -> list[Moment]:
         """Return the k best moments in some videos.
 
-        The head locates text queries; without a head, and for images and vectors, the curve does. For ``overlapping``
-        and ``weak`` see ``Engine.locate``.
+        The head locates text queries; without a head, and for images and vectors, the curve does. For ``overlapping``,
+        ``weak`` and ``snap`` see ``Engine.locate``.
         """
         if self._grounder is not None and query.is_text:
             moments = self._locate_with_head(self._grounder, query, videos, overlapping=overlapping, weak=weak)
         else:
-            moments = self._locate_with_curve(query, videos, k, overlapping=overlapping, weak=weak)
+            moments = self._locate_with_curve(query, videos, k, overlapping=overlapping, weak=weak, snap=snap)
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
     def _locate_with_curve(
-        self, query: EncodedQuery, videos: Sequence[RankedVideo], k: int, *, overlapping: bool, weak: bool
+        self,
+        query: EncodedQuery,
+        videos: Sequence[RankedVideo],
+        k: int,
+        *,
+        overlapping: bool,
+        weak: bool,
+        snap: bool,
     ) -> list[Moment]:
         moments = []
         for video in videos:
@@ -100,7 +114,7 @@ class Locator:
             is_weak = query.is_text and self._searcher.is_weak(curve.best, FrameRanker())
             if is_weak and not weak:
                 continue
-            for span in find_moments(curve, k=k, overlapping=overlapping, weak=weak):
+            for span in find_moments(curve, k=k, overlapping=overlapping, weak=weak, snap=snap):
                 similarity = mean_inside(curve, span)
                 moments.append(Moment(video.video_id, video.path, *span, is_weak, similarity=similarity))
         return moments

@@ -78,9 +78,15 @@ class OpenIndex:
                 grounder=grounder,
                 overlapping=options.overlapping,
                 weak=options.weak,
+                snap=options.snap,
             )
         return Locator(self.searcher, grounder).locate(
-            self._encode(query), ranked, options.k, overlapping=options.overlapping, weak=options.weak
+            self._encode(query),
+            ranked,
+            options.k,
+            overlapping=options.overlapping,
+            weak=options.weak,
+            snap=options.snap,
         )
 
     def rate(

@@ -22,7 +22,8 @@ class Option:
         help: Description, on the command line and in the HTTP API.
         panel: Panel of the command's help; None if the command does not have the option.
         flag: Flag of the command, if it is not the name.
-        metavar: What the command's help shows for the value; None for a flag without a value.
+        metavar: What the command's help shows for the value; None for a flag without a value. With ``on|off``, the
+            command writes a boolean so.
         holds: What a number or a text means, if its type does not say it: a ``date`` is in seconds since 1970, and a
             ``folder`` may be relative to the current one on the command line.
         minimum: Minimum of a number.

@@ -117,6 +117,7 @@ class LocateOptions:
         overlapping: Whether to include moments that overlap better ones.
         weak: Whether to include moments of videos in which most unrelated queries score as high, and those that stand
             out less than half as much as the best of their video.
+        snap: Whether moments that are found by the curve begin and end at cuts where they can.
     """
 
     videos: Annotated[
@@ -145,3 +146,11 @@ class LocateOptions:
             panel="Output",
         ),
     ] = False
+    snap: Annotated[
+        bool,
+        Option(
+            help="Whether moments begin and end at cuts where they can, or always midway between two frames.",
+            panel="Output",
+            metavar="on|off",
+        ),
+    ] = True

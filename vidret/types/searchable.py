@@ -68,6 +68,7 @@ class Searchable(ABC):
         filters: Filters = ALL_VIDEOS,
         overlapping: bool = False,
         weak: bool = False,
+        snap: bool = True,
         sources: Sequence[Source] | None = None,
     ) -> list[Moment]:
         """Find the moments that match a query, in one video or in all.
@@ -81,6 +82,7 @@ class Searchable(ABC):
             overlapping: Whether to include moments that overlap better ones: the ranked list of benchmarks.
             weak: Whether to include moments of videos in which most unrelated queries score as high, and those that
                 stand out less than half as much as the best of their video.
+            snap: Whether moments that are found by the curve begin and end at cuts where they can.
             sources: As in ``search``.
 
         Returns:
@@ -92,5 +94,7 @@ class Searchable(ABC):
             RemoteError: As in ``search``.
         """
         chosen = None if sources is None else tuple(sources)
-        options = LocateOptions(k=k, videos=videos, filters=filters, overlapping=overlapping, weak=weak, sources=chosen)
+        options = LocateOptions(
+            k=k, videos=videos, filters=filters, overlapping=overlapping, weak=weak, snap=snap, sources=chosen
+        )
         return self.locate_with(query, options, video=video)
