@@ -24,7 +24,13 @@ from vidret.search.calibration import Calibration
 from vidret.search.grounding import Grounder, forget_others
 from vidret.search.models import choose_models, record_head, record_ranker
 from vidret.search.open_index import OpenIndex
-from vidret.search.preparation import calibrate_index, prepare_videos, save_baselines, save_fusion_baseline
+from vidret.search.preparation import (
+    calibrate_index,
+    calibrate_with_bank,
+    prepare_videos,
+    save_baselines,
+    save_fusion_baseline,
+)
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker
 from vidret.store.lookup import look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
@@ -110,11 +116,11 @@ class Engine(Searchable):
             encoder: An encoder or a name for ``load_encoder``; defaults to the encoder of the index, and to ``starter``
                 for a new index.
             rerank: Aligner that a new index is prepared for and that reranks candidates: ``none``, ``ucofia`` or
-                ``glscl`` (training-free), the file of a trained aligner, or ``auto``: the aligner next to the model's
-                file, ``ucofia`` for the starter, else none.
+                ``glscl`` (training-free), the file of a trained aligner, or ``auto``: the aligner in the model's file
+                or next to it, ``ucofia`` for the starter, else none.
             tokens: Storage of tokens, for UCoFiA in a new index and for a grounding head: ``int8`` or ``float16``.
             head: File of a trained grounding head, which locates moments; ``none``, or ``auto`` for the head that the
-                index was prepared for.
+                index was prepared for or that is in the model's file.
             device: Device of the encoder, the head, decoding and FAISS; see ``load_encoder``. Decoding and FAISS run on
                 the CPU unless the device is CUDA and their builds support it. For a loaded encoder, ``auto`` is its
                 device.
@@ -242,6 +248,8 @@ class Engine(Searchable):
             report = run(store, self.encoder, listing.files, options)
             save_baselines(store, self._index.searcher)
             record_head(store, self._models)
+        if self._models.bank is not None and not report.interrupted:
+            calibrate_with_bank(self._index.searcher, self._models.bank)
         save_fusion_baseline(self._index.searcher)
         if report.pruned is not None:
             forget_others(self.path / MOMENTS, set(self._index.store.fingerprints().values()))

@@ -9,9 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.cli.runner import Runner
 from tests.goldens import check_close, find_cases
+from tests.grounded import write_head
 from tests.rankers import make_published_weights
+from tests.train.small import make_module
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.ground.checkpoint import load_head, read_head_card
+from vidret.model_files import read_part_cards
 from vidret.store.store import Store
 
 
@@ -63,14 +66,15 @@ def test_converted_checkpoint_comes_with_its_aligner(
     save_file(weights, checkpoint)
     code, _, err = run("convert", checkpoint, out, "--from", method)
     assert code == 0
-    assert f"{tmp_path / 'model.aligner.safetensors'}: its aligner, used with the model" in err
+    assert f"model.safetensors: {method} with its aligner on" in err
+    assert sorted(path.name for path in tmp_path.glob("model*")) == ["model.safetensors"], "one file"
     run("index", films, "--index", tmp_path / "index", "--model", out)
     levels = {"ucofia": ["segment", "frames", "words"], "glscl": ["pooled", "concepts"]}[method]
     hits = json.loads(run("search", "a dog", "--index", tmp_path / "index", "--json")[1])
     assert [list(hit["why"]) for hit in hits] == [levels] * 2
     code, _, err = run("index", films, "--index", tmp_path / "index", "--model", out, "--rerank", "none")
     assert code == 1
-    assert "model.aligner.safetensors, which the index was built with, got none" in err
+    assert "model.safetensors, which the index was built with, got none" in err
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -93,3 +97,36 @@ def test_converted_head_has_the_settings_of_its_benchmark(run: Runner, tmp_path:
     assert code == 1
     assert "1 weights unknown: extra.weight" in err
     assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
+    base, bank, out = tmp_path / "base.safetensors", tmp_path / "queries.txt", tmp_path / "joint.safetensors"
+    make_module("ucofia").export(base)
+    bank.write_text("\n".join(f"query {number}" for number in range(700)))
+    head = write_head(tmp_path / "head.safetensors", width=32, text_width=32, num_layers=1)
+    code, data, err = run("convert", base, out, "--from", "vidret", "--with", head, "--with", bank)
+    assert (code, data) == (0, "")
+    assert "towers: ucofia on own, of" in err
+    assert "trained on tiny; fits layers of width 32 and 32" in err
+    assert "bank: 500 queries of queries.txt, with which every index is calibrated" in err
+    assert f"{out}: use it as --model {out}" in err
+    assert list(read_part_cards(out)) == ["aligner", "head", "bank"]
+    assert read_part_cards(out)["bank"]["queries"][-1] == "query 698", "an even sample"
+
+
+def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:
+    base, out, empty = tmp_path / "base.safetensors", tmp_path / "joint.safetensors", tmp_path / "empty.txt"
+    make_module("clip").export(base)
+    empty.write_text("\n")
+    wide = write_head(tmp_path / "head.safetensors")
+    for options, reason in (
+        (("vidret",), "must name a part to add"),
+        (("tempme", "--with", wide), "needs --from vidret, got tempme"),
+        (("vidret", "--with", wide), "the head must read layers of width 32"),
+        (("vidret", "--with", empty), "must hold a query, got none"),
+        (("vidret", "--with", empty, "--with", empty), "a model must have one bank of queries, got 2"),
+    ):
+        code, _, err = run("convert", base, out, "--from", *options)
+        assert code != 0
+        assert reason in " ".join(err.replace("│", " ").split())
+        assert not out.exists()

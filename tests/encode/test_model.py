@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.encode.tiny import MERGING, TEXT, VISION, make_images, stir
-from vidret.encode.model import CARD, CLIP_MEAN, Card, ClipModel, load_exactly, load_model, read_card, save_model
+from vidret.encode.model import CLIP_MEAN, Card, ClipModel, load_exactly, load_model, read_card, save_model
 from vidret.encode.prompt_switch import PromptShape
 from vidret.errors import EncoderError
+from vidret.model_files import CARD
 from vidret.types import Resize, Sampling
 
 PLAIN = Card("clip", "tiny", VISION, TEXT)
@@ -23,6 +24,7 @@ CARDS = [
     replace(PLAIN, method="promptswitch", prompts=PromptShape(2, 4), interpolation="bilinear"),
     replace(PLAIN, method="ucofia", token_shift=True, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
     replace(PLAIN, method="both", merging=MERGING, prompts=PromptShape(2, 4)),
+    replace(PLAIN, method="joint", merging=MERGING, prompts=PromptShape(2, 2, spread=True)),
 ]
 each_card = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.method)
 
@@ -52,6 +54,12 @@ def rewrite(path: Path, card: str | None = None, **changes: Tensor | None) -> Pa
 @each_card
 def test_a_card_round_trips(card: Card) -> None:
     assert Card.from_json(card.to_json()) == card
+
+
+def test_a_card_is_the_text_that_it_was_before_prompts_could_spread() -> None:
+    """The text is part of an encoder's fingerprint, so that indexes that exist would be refused."""
+    assert "spread" not in CARDS[2].to_json()
+    assert json.loads(CARDS[5].to_json())["prompts"] == {"num_prompts": 2, "num_frames": 2, "spread": True}
 
 
 @torch.no_grad()

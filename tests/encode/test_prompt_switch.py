@@ -254,7 +254,7 @@ def test_ablations_equal_the_published_ones(case: Case, monkeypatch: pytest.Monk
     assert model.vision.prompts is not None
     whole = case.outputs["frame_features_l2"]
     with monkeypatch.context() as patch:
-        patch.setattr("vidret.encode.vision.switch", lambda tokens, num_prompts: tokens)
+        patch.setattr("vidret.encode.vision.switch", lambda tokens, num_prompts, **_: tokens)
         actual = unit(model.vision(case.pictures, num_frames=num_frames).frames)
     check_close(actual, case.outputs["ablation.no_switch.frame_features_l2"])
     assert (actual - whole).abs().max() > 1e-4, "the ablated component matters"

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional
 
 import vidret.train.methods
 from tests.train.small import METHODS, make_module, make_trainer, open_data, write_world
 from vidret.align.batches import TextBatch
 from vidret.data.dataset import RetrievalBatch
 from vidret.errors import VidretError
+from vidret.train.losses import mixed_loss
 from vidret.train.methods import list_methods, load_method
+from vidret.train.mixup import draw_mixing_weights
 from vidret.train.optim import parameter_groups
 
 NUM_PAIRS, NUM_WORDS = 3, 6
@@ -60,6 +63,22 @@ def test_method_fulfils_its_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_mixtures_of_sentences_and_mean_frames_train_every_method(name: str) -> None:
+    module, batch = make_module(name, mixup_weight=0.5).eval(), draw_batch()
+    model = module.model
+    with torch.no_grad():
+        mixed = module.method.losses(model, batch, torch.Generator().manual_seed(7))["mixed"]
+        texts, videos = model.encode(batch)
+        weights = draw_mixing_weights(NUM_PAIRS, torch.Generator().manual_seed(7))
+        pooled = functional.normalize(functional.normalize(videos.frames, dim=-1).mean(dim=1), dim=-1)
+        sentences = functional.normalize(texts.sentences, dim=-1)
+        scale = model.encoder.logit_scale.exp()
+        expected = 0.5 * mixed_loss(sentences, pooled, scale, weights)
+    torch.testing.assert_close(mixed, expected)
+    assert mixed > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_train_all_trains_every_used_weight(name: str) -> None:
     module = make_module(name, train_all=True)
     terms = module.method.losses(module.model.train(), draw_batch(), torch.Generator().manual_seed(0))
@@ -77,7 +96,7 @@ def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         load_method("clip", shared={"beta": 0.02}, options={})
     assert caplog.messages == ["clip has no setting beta: ignored"]
-    with pytest.raises(VidretError, match="options of glscl must be of beta, got betta"):
+    with pytest.raises(VidretError, match="options of glscl must be of beta, mixup_weight, got betta"):
         load_method("glscl", shared={}, options={"betta": 0.02})
     with pytest.raises(VidretError, match="method must be one of clip, glscl, promptswitch, tempme, ucofia, got clap"):
         make_module("clap")

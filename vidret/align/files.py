@@ -14,13 +14,14 @@ from vidret.align.glscl_checkpoint import build_concepts
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_checkpoint import build_aligner
 from vidret.errors import AlignerError
+from vidret.model_files import ALIGNER, Part, read_part
 
 FORMAT = 1
 CARD = "vidret-aligner"
 
 # Builders of each kind of aligner from weights and card.
 BUILDERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Aligner | ConceptAligner]] = {
-    Aligner.kind: lambda weights, card: build_aligner(weights, {}),
+    Aligner.kind: lambda weights, card: build_aligner(weights, {}, unit_tokens=card.get("unit_tokens", False)),
     ConceptAligner.kind: lambda weights, card: build_concepts(
         weights, temperature=card["temperature"], heads=card["heads"], share=card["share"], names={}
     ),
@@ -28,24 +29,34 @@ BUILDERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Align
 
 
 def save_aligner(aligner: Aligner | ConceptAligner, path: Path) -> None:
-    """Write a trained aligner to a file that ``load_aligner`` reads."""
-    card = {"format": FORMAT, "aligner": aligner.kind, **aligner.describe()}
-    weights = {name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}
-    save_file(weights, path, metadata={CARD: json.dumps(card)})
+    """Write a trained aligner to a file of its own, which ``load_aligner`` reads."""
+    part = describe_aligner(aligner)
+    weights = {name: weight.detach().contiguous() for name, weight in part.weights.items()}
+    save_file(weights, path, metadata={CARD: json.dumps(part.card)})
+
+
+def describe_aligner(aligner: Aligner | ConceptAligner) -> Part:
+    """Return the weights and the card of an aligner, as a file holds them."""
+    return Part({"format": FORMAT, "aligner": aligner.kind, **aligner.describe()}, aligner.state_dict())
 
 
 def load_aligner(path: Path) -> Aligner | ConceptAligner:
-    """Load a trained aligner.
+    """Load a trained aligner from a file of its own, or from a joint file.
 
     Raises:
         AlignerError: The file cannot be read, or does not contain exactly the weights of an aligner.
     """
     try:
-        with safe_open(path, "pt") as file:
-            card = json.loads((file.metadata() or {}).get(CARD, "{}"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        card, weights = read_part(path, ALIGNER) or _read_own(path)
         if card.get("format") != FORMAT or card.get("aligner") not in BUILDERS:
             raise AlignerError("not an aligner that this version of vidret supports")
         return BUILDERS[card["aligner"]](weights, card)
     except (AlignerError, SafetensorError, OSError, ValueError, KeyError) as error:
         raise AlignerError(f"{path}: {error}") from error
+
+
+def _read_own(path: Path) -> Part:
+    """Return what a file of an aligner alone holds; the card is empty if it has none."""
+    with safe_open(path, "pt") as file:
+        card = json.loads((file.metadata() or {}).get(CARD, "{}"))
+        return Part(card, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

@@ -63,12 +63,13 @@ def convert_aligner(weights: Weights) -> Aligner:
     return build_aligner(renamed, {own: key for key, own in UCOFIA.items()} | names)
 
 
-def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Aligner:
+def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str], *, unit_tokens: bool = False) -> Aligner:
     """Build an aligner from weights with its own names, with sizes that follow from their shapes.
 
     Args:
         weights: The aligner's state dict. Without ``names`` it may lack a selector, as for merged tokens.
         names: Published name of each own name, used in errors; empty for an aligner that vidret trained.
+        unit_tokens: As in ``Aligner``; the published heads were trained without.
 
     Raises:
         AlignerError: Weights are unknown, missing or of another shape.
@@ -86,7 +87,7 @@ def build_aligner(weights: Mapping[str, Tensor], names: Mapping[str, str]) -> Al
         temporal=TemporalTransformer(dim, layers=layers, num_positions=num_positions),
         selector=PatchSelector(ScoreNet(dim), kept=num_tokens // num_frames - 1) if selects else None,
         mixing=Mixing(dim, num_frames=num_frames, num_words=len(weights["mixing.words_first"]), num_tokens=num_tokens),
-        unit_tokens=False,
+        unit_tokens=unit_tokens,
     )
     state = aligner.state_dict()
     for kind, misfits in find_misfits(state, weights).items():

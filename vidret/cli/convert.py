@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from vidret.encode.tempme import MergeSchedule
 
 TEMPME, PROMPT_SWITCH, GLSCL, R2_TUNING = "TempMe", "Prompt Switch", "GLSCL", "R2-Tuning"
+JOIN = "Joining models"
+BANK_SUFFIXES = (".txt", ".jsonl")
+BANK_SIZE = 500  # queries of a bank; more change potentials little and take longer in every index run
 CheckpointArgument = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="Published checkpoint: .pt, .pth, .bin or .safetensors.")
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="Published checkpoint: .pt, .pth, .bin or .safetensors; or a model of vidret, with --from vidret.",
+    ),
 ]
 OutArgument = Annotated[
     Path, typer.Argument(metavar="OUT", help="File to write (.safetensors), for --model or --head.")
@@ -27,7 +34,17 @@ MethodOption = Annotated[
     typer.Option(
         "--from",
         metavar="METHOD",
-        help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl or r2tuning.",
+        help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl or r2tuning; or vidret, to join models.",
+    ),
+]
+WithOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        metavar="FILE",
+        help="Part to add to the model, with --from vidret: a model with merging, prompts or an aligner, an aligner, a "
+        "head, or a bank of typical queries (.txt or .jsonl), with which every index is calibrated. May be repeated.",
+        rich_help_panel=JOIN,
     ),
 ]
 LayersOption = Annotated[str, typer.Option(metavar="N-N-N", help="Layers that merge clips.", rich_help_panel=TEMPME)]
@@ -73,6 +90,7 @@ def convert_command(
     checkpoint: CheckpointArgument,
     out: OutArgument,
     source: MethodOption,
+    others: WithOption = None,
     layers: LayersOption = "8-9-10",
     factors: FactorsOption = "2-2-3",
     r: MergedOption = 2,
@@ -82,27 +100,61 @@ def convert_command(
     recipe: RecipeOption = "qvhighlights",
     backbone: BackboneOption = "ViT-B-32-quickgelu/openai",
 ) -> None:
-    """Convert a published checkpoint to a model that vidret loads. Code in the checkpoint is never run."""
-    from vidret.encode.model import save_model
+    """Convert a published checkpoint to a model that vidret loads, or join models to one file.
+
+    Code in the checkpoint is never run.
+    """
+    from vidret.align.files import describe_aligner
+    from vidret.encode.model import describe_towers
     from vidret.encode.weights import convert_file
+    from vidret.model_files import ALIGNER, save_joint
 
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
+    if source == "vidret":
+        join_model_files(checkpoint, out, others or [])
+        return
+    if others:
+        raise typer.BadParameter(
+            f"needs --from vidret, got {source}: convert the checkpoint first", param_hint="--with"
+        )
     if source == "r2tuning":
         convert_head_file(checkpoint, out, recipe, backbone)
         return
     schedule = parse_schedule(layers, factors, r, shares)
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
     aligner = convert_aligner_of(checkpoint, source, shared_queries)
-    save_model(model, out)
-    print_message(f"{out}: {model.card.method} on {model.card.backbone}; use it as --model {out}")
-    if aligner is not None:
-        from vidret.align.files import save_aligner
-        from vidret.search.ranking import ALIGNER_SUFFIX
+    save_joint(out, describe_towers(model), {} if aligner is None else {ALIGNER: describe_aligner(aligner)})
+    what = model.card.method if aligner is None else f"{model.card.method} with its aligner"
+    print_message(f"{out}: {what} on {model.card.backbone}; use it as --model {out}")
 
-        aligner_path = out.with_suffix(ALIGNER_SUFFIX)
-        save_aligner(aligner, aligner_path)
-        print_message(f"{aligner_path}: its aligner, used with the model as long as both are in one folder")
+
+def join_model_files(model: Path, out: Path, others: list[Path]) -> None:
+    """Add parts to a model of vidret, and print what fits what.
+
+    Raises:
+        VidretError: A file cannot be read, or a part does not fit.
+    """
+    from vidret.cli.inputs import read_bank
+    from vidret.errors import VidretError
+    from vidret.search.joint import QueryBank, join_files
+
+    files, bank = [path for path in others if path.suffix not in BANK_SUFFIXES], None
+    if not others:
+        raise typer.BadParameter("must name a part to add with --from vidret, got none", param_hint="--with")
+    if len(others) - len(files) > 1:
+        raise VidretError(f"a model must have one bank of queries, got {len(others) - len(files)}")
+    for path in others:
+        if path not in files:
+            queries = read_bank(path)
+            if not queries:
+                raise VidretError(f"{path}: must hold a query, got none")
+            size = min(len(queries), BANK_SIZE)
+            sample = tuple(queries[index * len(queries) // size] for index in range(size))
+            bank = QueryBank(name=path.name, queries=sample)
+    for note in join_files(model, files, out, bank=bank):
+        print_message(note)
+    print_message(f"{out}: use it as --model {out}")
 
 
 def parse_schedule(layers: str, factors: str, r: int, shares: str) -> "MergeSchedule":

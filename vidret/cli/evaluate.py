@@ -155,7 +155,7 @@ def msrvtt_command(
         typer.Option(
             metavar="NAME|FILE",
             help="Score: mean (over all frames), none (the best frames), ucofia, glscl, or the file of an aligner. "
-            "Default: the trained aligner beside the model file, or mean if there is none.",
+            "Default: the trained aligner in or beside the model file, or mean if there is none.",
             rich_help_panel=MODEL,
         ),
     ] = None,

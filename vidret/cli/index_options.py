@@ -35,7 +35,7 @@ PreparedRerankOption = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         help="Reranker that a new index is prepared for: none, ucofia, glscl, the file of a trained aligner, or "
-        "auto (the aligner beside the model file; ucofia for the starter; otherwise none).",
+        "auto (the aligner in or beside the model file; ucofia for the starter; otherwise none).",
         rich_help_panel=MODEL,
     ),
 ]

@@ -53,7 +53,7 @@ HeadOption = Annotated[
     typer.Option(
         metavar="FILE",
         help="Grounding head: the file of a trained head (see vidret convert), none, or auto (the one that the index "
-        "was prepared for). Without a head, moments come from the similarity curve.",
+        "was prepared for, or in the model file). Without a head, moments come from the similarity curve.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -17,7 +17,6 @@ from vidret.encode.encoder import digest_weights, normalise_pixels
 from vidret.encode.model import ClipModel
 from vidret.encode.outputs import FrameTokens, join_layers
 from vidret.encode.precision import quantize_tower
-from vidret.encode.prompt_switch import interleave
 from vidret.encode.vision import VisionTower
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding
@@ -104,10 +103,10 @@ class ClipEncoder:
     def _order(self, num_frames: int) -> list[int]:
         """Return the indices of the frames to feed, in order; Prompt Switch interleaves and pads them."""
         prompts = self.card.prompts
-        if prompts is None:
+        if prompts is None or prompts.spread:
             return list(range(num_frames))
         padded = -(-num_frames // prompts.num_frames) * prompts.num_frames
-        return [min(frame, num_frames - 1) for frame in interleave(padded, prompts.num_frames)]
+        return [min(frame, num_frames - 1) for frame in prompts.order(padded)]
 
     @cached_property
     def _vision(self) -> VisionTower:

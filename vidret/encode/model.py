@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from vidret.encode.prompt_switch import PromptShape
@@ -17,10 +16,10 @@ from vidret.encode.text import TextShape, TextTower
 from vidret.encode.vision import VisionShape, VisionTower
 from vidret.errors import EncoderError
 from vidret.layers import find_misfits, fold
+from vidret.model_files import CARD, JOINT_FORMAT, Part, read_towers, save_joint
 from vidret.types import Resize, Sampling
 
 FORMAT = 1
-CARD = "vidret"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -52,8 +51,14 @@ class Card:
         return Resize(size, size, "bilinear" if self.interpolation == "bilinear" else "bicubic")
 
     def to_json(self) -> str:
-        """Return the card as JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        """Return the card as JSON.
+
+        What cards did not always have is left out while it is off, so that fingerprints of earlier models stay.
+        """
+        fields = {"format": FORMAT, **asdict(self)}
+        if self.prompts is not None and not self.prompts.spread:
+            del fields["prompts"]["spread"]
+        return json.dumps(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
@@ -65,8 +70,9 @@ class Card:
         fields: Any = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError(f"not a model card: {text[:80]}")
-        if (version := fields.pop("format", None)) != FORMAT:
-            raise ValueError(f"the card's format must be {FORMAT}, got {version}; update vidret to read a newer one")
+        expected = FORMAT if fields.pop("parts", None) is None else JOINT_FORMAT
+        if (version := fields.pop("format", None)) != expected:
+            raise ValueError(f"the card's format must be {expected}, got {version}; update vidret to read a newer one")
         try:
             merging, prompts = fields.pop("merging"), fields.pop("prompts")
             return cls(
@@ -107,8 +113,12 @@ class ClipModel(nn.Module):
 
 def save_model(model: ClipModel, path: Path) -> None:
     """Write a model's weights and card to a safetensors file that ``load_encoder`` loads."""
-    weights = {name: weight.detach().contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, path, metadata={CARD: model.card.to_json()})
+    save_joint(path, describe_towers(model), {})
+
+
+def describe_towers(model: ClipModel) -> Part:
+    """Return the weights and the card of a model, as a file holds them."""
+    return Part(json.loads(model.card.to_json()), model.state_dict())
 
 
 def read_card(path: Path) -> Card | None:
@@ -130,15 +140,13 @@ def read_card(path: Path) -> Card | None:
 
 
 def load_model(path: Path, card: Card) -> ClipModel:
-    """Load a file that ``save_model`` wrote, in evaluation mode.
+    """Load the towers of a file that ``save_model`` wrote, or of a joint file, in evaluation mode.
 
     Raises:
         EncoderError: Weights are missing, unknown or of another shape.
     """
     model = ClipModel(card)
-    with safe_open(path, "pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    load_exactly(model, weights, str(path))
+    load_exactly(model, read_towers(path), str(path))
     return model.eval()
 
 

@@ -19,10 +19,18 @@ from vidret.layers import Attention
 
 @dataclass(frozen=True, slots=True)
 class PromptShape:
-    """``num_prompts`` prompts per frame, aggregated over clips of ``num_frames`` frames."""
+    """``num_prompts`` prompts per frame, aggregated over clips of ``num_frames`` frames.
+
+    Attributes:
+        num_prompts: Prompts per frame, and number of frames that exchange theirs.
+        num_frames: Frames of a clip, whose class tokens attend to all of its prompts in the end.
+        spread: For token merging, which joins neighbours: whether frames stay in the order of time, those that exchange
+            prompts are spread over the video, as in Prompt Switch, and a clip is the whole video.
+    """
 
     num_prompts: int = 6
     num_frames: int = 6
+    spread: bool = False
 
     def __post_init__(self) -> None:
         if self.num_prompts < 1 or self.num_frames < 1 or self.num_frames % self.num_prompts:
@@ -31,9 +39,17 @@ class PromptShape:
             )
 
     def check(self, num_frames: int) -> None:
-        """Raise ValueError unless ``num_frames`` frames make whole clips."""
-        if num_frames % self.num_frames:
+        """Raise ValueError unless ``num_frames`` frames make whole clips; a clip that is the whole video has any."""
+        if not self.spread and num_frames % self.num_frames:
             raise ValueError(f"num_frames must be a multiple of {self.num_frames}, got {num_frames}")
+
+    def order(self, num_frames: int) -> list[int]:
+        """Return frame indices in the order in which they are encoded; see ``interleave``."""
+        return list(range(num_frames)) if self.spread else interleave(num_frames, self.num_frames)
+
+    def count_chunks(self, padded: int) -> int:
+        """Return the distance, in a video of ``padded`` frames, between frames that exchange prompts."""
+        return padded // self.num_prompts if self.spread else 1
 
 
 class PromptCube(nn.Module):
@@ -47,17 +63,36 @@ class PromptCube(nn.Module):
         nn.init.zeros_(self.aggregation.out_proj.weight)
 
     def attach(
-        self, tokens: Float[Tensor, "sequence token width"], num_frames: int
+        self, tokens: Float[Tensor, "sequence token width"], num_frames: int, padded: int | None = None
     ) -> Float[Tensor, "sequence more width"]:
-        """Append each frame's prompts to its tokens; sequences are frames, those of a video consecutive."""
+        """Append each frame's prompts to its tokens; sequences are frames, those of a video consecutive.
+
+        Args:
+            tokens: The tokens of each frame.
+            num_frames: Frames per video.
+            padded: That number padded for merging; default: no padding.
+
+        Raises:
+            ValueError: ``num_frames`` are not whole clips, or ``padded`` is not a multiple of the number of prompts.
+        """
         self.shape.check(num_frames)
-        rows = repeat(self.cube, "frame slot width -> (times frame) slot width", times=len(tokens) // len(self.cube))
+        padded = num_frames if padded is None else padded
+        if padded % self.shape.num_prompts:
+            raise ValueError(
+                f"num_frames, padded for merging, must be a multiple of {self.shape.num_prompts} prompts, "
+                f"got {num_frames} padded to {padded}"
+            )
+        frame = torch.arange(num_frames, device=tokens.device)
+        own = frame // self.shape.count_chunks(padded) % self.shape.num_prompts
+        rows = repeat(self.cube[own], "frame slot width -> (video frame) slot width", video=len(tokens) // num_frames)
         return torch.cat([tokens, rows.to(tokens.dtype)], dim=1)
 
     def mask(self, frames: Bool[Tensor, "video frame"]) -> Bool[Tensor, "sequence slot"]:
         """Return the mask of prompts: True where both frames that a prompt is exchanged between are real."""
-        chunks = rearrange(frames, "video (chunk frame) -> (video chunk) frame", frame=self.shape.num_prompts)
-        return rearrange(chunks[:, :, None] & chunks[:, None], "chunk frame slot -> (chunk frame) slot")
+        sizes = {"frame": self.shape.num_prompts, "chunk": self.shape.count_chunks(frames.shape[1])}
+        chunks = rearrange(frames, "video (group frame chunk) -> video group chunk frame", **sizes)
+        pairs = chunks[..., :, None] & chunks[..., None, :]
+        return rearrange(pairs, "video group chunk frame slot -> (video group frame chunk) slot")
 
     def aggregate(
         self,
@@ -67,7 +102,7 @@ class PromptCube(nn.Module):
         mask: Bool[Tensor, "video frame slot"] | None = None,
     ) -> Float[Tensor, "video frame width"]:
         """Update the class tokens of each clip by attention over the real prompts of the clip."""
-        num_videos, size = len(classes), self.shape.num_frames
+        num_videos, size = len(classes), classes.shape[1] if self.shape.spread else self.shape.num_frames
         queries = rearrange(classes, "video (clip frame) width -> (video clip) frame width", frame=size)
         memory = rearrange(prompts, "video (clip frame) slot width -> (video clip) (frame slot) width", frame=size)
         bias = None
@@ -78,11 +113,24 @@ class PromptCube(nn.Module):
         return rearrange(updated, "(video clip) frame width -> video (clip frame) width", video=num_videos)
 
 
-def switch(tokens: Float[Tensor, "sequence token width"], num_prompts: int) -> Float[Tensor, "sequence token width"]:
-    """Return the tokens with the prompts of each ``num_prompts`` frames transposed between frame and slot."""
-    kept, prompts = tokens[:, :-num_prompts], tokens[:, -num_prompts:]
-    switched = rearrange(prompts, "(chunk frame) slot width -> (chunk slot) frame width", frame=num_prompts)
-    return torch.cat([kept, switched], dim=1)
+def switch(
+    tokens: Float[Tensor, "sequence token width"], num_prompts: int, *, frames: int = 1, chunks: int = 1
+) -> Float[Tensor, "sequence token width"]:
+    """Return the tokens with the prompts of each ``num_prompts`` frames transposed between frame and slot.
+
+    Args:
+        tokens: Sequences that end with their prompts, frame by frame.
+        num_prompts: Prompts per frame, and number of frames that exchange theirs.
+        frames: Consecutive frames in each sequence.
+        chunks: Distance between the frames that exchange their prompts; 1 for neighbours.
+    """
+    num_back = num_prompts * frames
+    kept, prompts = tokens[:, :-num_back], tokens[:, -num_back:]
+    cube = rearrange(prompts, "sequence (frame slot) width -> (sequence frame) slot width", frame=frames)
+    sizes = {"frame": num_prompts, "chunk": chunks}
+    switched = rearrange(cube, "(group frame chunk) slot width -> (group slot chunk) frame width", **sizes)
+    back = rearrange(switched, "(sequence frame) slot width -> sequence (frame slot) width", frame=frames)
+    return torch.cat([kept, back], dim=1)
 
 
 def interleave(num_frames: int, clip: int) -> list[int]:

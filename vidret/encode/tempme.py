@@ -109,10 +109,10 @@ class MergeSchedule:
             length -= cross + intra
         return steps
 
-    def macs(self, *, width: int, num_frames: int, num_patches: int, num_layers: int) -> float:
+    def macs(self, *, width: int, num_frames: int, num_patches: int, num_layers: int, num_prompts: int = 0) -> float:
         """Return the multiply-accumulates of a ViT's layers for one video, with an MLP ratio of 4."""
         total = 0.0
-        for step in self.steps(num_frames, num_patches, num_layers):
+        for step in self.steps(num_frames, num_patches, num_layers, num_prompts=num_prompts):
             attention = 4 * step.attended * width**2 + 2 * step.attended**2 * width
             total += step.clips * (attention + 8 * step.left * width**2)
         return total

@@ -44,8 +44,10 @@ class VisionTower(nn.Module):
     sequences of a video and merges tokens (TempMe); ``prompts`` exchanges information between frames (Prompt Switch);
     ``token_shift`` takes some tokens of the last two blocks from neighbouring frames (TS2-Net, used by UCoFiA).
 
-    No paper combines merging with prompts. Here prompts never merge, they switch only in the image stage, where a
-    sequence is a frame, and joined clips keep all their prompts.
+    No paper combines merging with prompts. Here prompts never merge, like class tokens, and joined clips keep all of
+    theirs, since the aggregation needs those of every frame. They switch in the image stage, where a sequence is a
+    frame. ``spread`` prompts also switch later, between the frames of different sequences, until one sequence holds the
+    whole video: Prompt Switch switches in every layer, and in one sequence there is nothing to exchange.
 
     Attributes:
         checkpointing: In training, recompute layers in the backward pass instead of keeping their activations.
@@ -64,6 +66,8 @@ class VisionTower(nn.Module):
         """Build a tower with random weights; ``num_frames`` is the length that temporal positions are trained for."""
         if token_shift and (merging is not None or prompts is not None):
             raise ValueError("token_shift must be alone, got it with merging or prompts")
+        if prompts is not None and prompts.spread and merging is None:
+            raise ValueError("spread prompts must come with merging, got none")
         super().__init__()
         self.checkpointing = False
         width = shape.width
@@ -170,12 +174,7 @@ class VisionTower(nn.Module):
         x = self.ln_pre(x)
         num_videos = len(images) // num_frames
         if self.prompts is not None:
-            x = self.prompts.attach(x, num_frames)
-            if padded % self.prompts.shape.num_prompts:
-                raise ValueError(
-                    f"num_frames, padded for merging, must be a multiple of {self.prompts.shape.num_prompts} prompts, "
-                    f"got {num_frames} padded to {padded}"
-                )
+            x = self.prompts.attach(x, num_frames, padded)
         if padded != num_frames:
             empty = x.new_zeros(num_videos, padded - num_frames, *x.shape[1:])
             x = torch.cat([rearrange(x, "(video frame) n d -> video frame n d", video=num_videos), empty], dim=1)
@@ -199,8 +198,10 @@ class VisionTower(nn.Module):
         if self.merging is not None and layer in self.merging.layers:
             trunk = self._join(layer, step, trunk, back)
         normed = block.ln_1(trunk.x)
-        if self.prompts is not None and step.front == 1:
-            normed = switch(normed, self.prompts.shape.num_prompts)
+        if self.prompts is not None and (step.front == 1 or (self.prompts.shape.spread and step.clips > 1)):
+            shape = self.prompts.shape
+            chunks = shape.count_chunks(step.clips * step.front)
+            normed = switch(normed, shape.num_prompts, frames=step.front, chunks=chunks)
         if self.token_shift and layer >= self.shape.layers - SHIFTED_BLOCKS:
             normed = shift_tokens(normed, num_frames, None if trunk.mask is None else trunk.mask[:, 0])
         if drop_patches:

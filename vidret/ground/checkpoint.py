@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,10 +14,10 @@ from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead
 from vidret.ground.weight_names import IGNORED, from_published, to_published
 from vidret.layers import find_misfits
+from vidret.model_files import CARD, HEAD, read_part, read_part_cards
 
 FORMAT = 1
 METHOD = "r2tuning"
-CARD = "vidret"  # key of the card in the file's metadata
 CLIP_UNIT = 8  # CLIP's widths are multiples of it; a width 2 above one includes the temporal endpoint feature
 
 Weights = Mapping[str, Tensor]
@@ -155,10 +155,14 @@ def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
 def read_head_card(path: Path) -> HeadCard:
     """Return the card of a head's file without loading its weights.
 
+    The backbone of a head in a joint file is that file.
+
     Raises:
         VidretError: The file cannot be read, or has no valid card.
     """
     try:
+        if (joined := read_part_cards(path).get(HEAD)) is not None:
+            return replace(HeadCard.from_json(json.dumps(joined)), backbone=str(path.absolute()))
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(CARD)
         if text is None:
@@ -176,7 +180,9 @@ def load_head(path: Path) -> tuple[GroundingHead, HeadCard]:
     """
     card = read_head_card(path)
     try:
-        head = _build(load_file(path), str, heads=card.heads, limit=card.limit, cosine=card.cosine)
+        part = read_part(path, HEAD)
+        weights = load_file(path) if part is None else dict(part.weights)
+        head = _build(weights, str, heads=card.heads, limit=card.limit, cosine=card.cosine)
     except (VidretError, SafetensorError, OSError) as error:
         raise VidretError(f"{path}: {error}") from error
     actual = head.pyramid.strides, head.block.num_layers, head.block.tef

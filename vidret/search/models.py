@@ -1,4 +1,4 @@
-"""The ranker and the grounding head of an index: as they are asked for, or as the index records them."""
+"""The ranker, head and bank of an index: as asked for, as the index records them, or as in the file of the encoder."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError
+from vidret.model_files import HEAD as HEAD_PART
+from vidret.search.joint import QueryBank, find_bank, find_parts
 from vidret.search.ranking import AUTO, NONE, Ranker, load_ranker
 from vidret.store.records import HEAD, RANKER
 from vidret.store.store import Store
@@ -21,13 +23,15 @@ class Models:
         ranker: The ranker.
         tokens: Format of stored tokens, ``int8`` or ``float16``.
         head: Path of the grounding head, ``none`` without one.
-        is_head_given: Whether the head was asked for; otherwise the index records it.
+        is_head_given: Whether the head was asked for, or is new to the index; otherwise the index records it.
+        bank: Bank of queries that the index is calibrated with, which the file of the encoder may hold.
     """
 
     ranker: Ranker
     tokens: str
     head: str
     is_head_given: bool
+    bank: QueryBank | None = None
 
 
 def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, head: str | os.PathLike[str]) -> Models:
@@ -35,23 +39,28 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
 
     Raises:
         AlignerError: The ranker cannot be loaded.
+        VidretError: The file of the encoder has a bank that is invalid.
         StoreError: The index was built with another encoder or for another aligner.
     """
     recorded: dict[str, str] = {}
-    recorded_head = NONE
+    recorded_head: str | None = None
     if Store.exists(path):
         with Store.open(path) as store:
             store.check_encoder(encoder.name, encoder.fingerprint)
             recorded = json.loads(store.get_meta(RANKER) or "{}")
-            recorded_head = str(store.get_meta(HEAD) or NONE)
+            recorded_head = str(store.get_meta(HEAD) or "") or None
     if recorded:  # the format of stored tokens cannot change
         rerank, tokens = recorded["name"] if rerank == AUTO else rerank, recorded["tokens"]
+    file, parts = find_parts(encoder.name)
+    if head == AUTO and recorded_head is None and HEAD_PART in parts:
+        head = file
     is_head_given = head != AUTO
     models = Models(
         ranker=load_ranker(rerank, encoder, tokens=tokens),
         tokens=tokens,
-        head=os.fspath(head) if is_head_given else recorded_head,
+        head=os.fspath(head) if is_head_given else recorded_head or NONE,
         is_head_given=is_head_given,
+        bank=find_bank(encoder.name),
     )
     if recorded:
         _check_recorded(path, models, recorded)

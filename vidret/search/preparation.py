@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 
 from vidret.errors import DecodeError, VidretError
-from vidret.search.calibration import Calibration, measure_calibration, save_calibration
+from vidret.search.calibration import Calibration, load_calibration, measure_calibration, save_calibration
 from vidret.search.fusion import FusedSearcher
 from vidret.search.grounding import Grounder
+from vidret.search.joint import QueryBank
 from vidret.search.locating import choose_path
-from vidret.search.ranking import NONE
+from vidret.search.ranking import AUTO, NONE
 from vidret.search.searcher import Searcher
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
@@ -68,6 +69,15 @@ def calibrate_index(
             baseline = searcher.baselines.measure(store, ranker)
         save_calibration(store, ranker, calibration, baseline)
     return calibration
+
+
+def calibrate_with_bank(searcher: Searcher, bank: QueryBank) -> None:
+    """Calibrate an index with the bank of its model, if segments came since; a calibration with another bank stays."""
+    ids = searcher.store.searchable()
+    known = load_calibration(searcher.store, searcher.ranker)
+    if not len(ids) or (known is not None and (known.bank != bank.name or not known.count_unknown(ids))):
+        return
+    calibrate_index(searcher, bank.queries, name=bank.name, rerank=AUTO, temperature=bank.temperature, on_progress=None)
 
 
 def prepare_videos(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 
 from vidret.align.batches import collate_segments, collate_texts
 from vidret.align.files import load_aligner
@@ -20,6 +21,7 @@ from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.encode.encoder import STARTER, WHOLE, Encoder
 from vidret.errors import AlignerError
+from vidret.model_files import ALIGNER, read_part_cards
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 NONE = "none"
@@ -206,10 +208,21 @@ def choose_ranker(encoder: Encoder) -> str:
 
 
 def find_aligner(name: str) -> Path | None:
-    """Return the path of the trained aligner that belongs to a model file; None if there is none."""
+    """Return the file of the trained aligner that belongs to a model file: itself, or the one beside it; None if none.
+
+    Raises:
+        AlignerError: The file cannot be read.
+    """
     path = Path(name.removesuffix(WHOLE))
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        if path.is_file() and ALIGNER in read_part_cards(path):
+            return path
+    except (SafetensorError, OSError) as error:
+        raise AlignerError(f"{path}: {error}") from error
     aligner = path.with_suffix(ALIGNER_SUFFIX)
-    return aligner if path.suffix == ".safetensors" and aligner.is_file() else None
+    return aligner if aligner.is_file() else None
 
 
 def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:

@@ -1,6 +1,7 @@
 """Training for grounding: R2-Tuning's head on the layers of a frozen encoder, as a Lightning module."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vidret.ground.checkpoint import HeadCard, HeadRecipe, save_head
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.spans import overlap
+from vidret.search.joint import join_files
 from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.grounding_losses import grounding_loss
@@ -56,6 +58,8 @@ class GroundingModule(lightning.LightningModule):
         saliency_weight: Weight of the saliency loss: 0.1; 0.01 for Charades-STA and 0.05 for TACoS.
         across_samples: Whether the saliency loss also compares samples; off for YouTube Highlights and TVSum.
         seed: Seed of the positive frames.
+        join: Whether to export the backbone's file with the head in it, not the head alone; the backbone must be a file
+            of vidret.
         out: Path of the exported head (.safetensors), written at the end.
     """
 
@@ -83,6 +87,7 @@ class GroundingModule(lightning.LightningModule):
         saliency_weight: float = 0.1,
         across_samples: bool = True,
         seed: int = 0,
+        join: bool = False,
         out: str | None = None,
     ) -> None:
         super().__init__()
@@ -104,7 +109,7 @@ class GroundingModule(lightning.LightningModule):
             raise VidretError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe}")
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
         self.card = HeadCard.describe(head, backbone=backbone, **settings)
-        self.fps, self.out = self.card.fps or 0.5, out
+        self.fps, self.out, self._join = self.card.fps or 0.5, out, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
         self._generator = torch.Generator().manual_seed(seed)
@@ -200,9 +205,15 @@ class GroundingModule(lightning.LightningModule):
         self._generator.set_state(checkpoint["generator"].cpu())
 
     def export(self, path: Path) -> None:
-        """Write the head and its card, for ``--head``."""
+        """Write the head and its card, for ``--head``, or the backbone with its head, for ``--model``."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_head(self.model.head, self.card, path)
+        if not self._join:
+            save_head(self.model.head, self.card, path)
+            return
+        with TemporaryDirectory() as folder:
+            head = Path(folder) / "head.safetensors"
+            save_head(self.model.head, self.card, head)
+            join_files(Path(self.card.backbone), [head], path)
 
 
 def _adapt_recipe(recipe: HeadRecipe, *, fps: float | None, unit: float | None) -> HeadRecipe:

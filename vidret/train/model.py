@@ -8,15 +8,14 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
 from vidret.align.batches import TextBatch, VideoBatch
-from vidret.align.files import save_aligner
+from vidret.align.files import describe_aligner
 from vidret.align.glscl import ConceptAligner
 from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_temporal import TemporalTransformer
 from vidret.data.dataset import RetrievalBatch
 from vidret.encode.encoder import normalise_pixels
-from vidret.encode.model import ClipModel, save_model
-from vidret.encode.prompt_switch import interleave
-from vidret.search.ranking import ALIGNER_SUFFIX
+from vidret.encode.model import ClipModel, describe_towers
+from vidret.model_files import ALIGNER, save_joint
 from vidret.train.captioner import Captioner
 from vidret.train.gather import gather_batch
 
@@ -69,7 +68,7 @@ class RetrievalModel(nn.Module):
         """
         card, num_frames = self.encoder.card, pixels.shape[1]
         if card.prompts is not None:
-            order = interleave(num_frames, card.prompts.num_frames)
+            order = card.prompts.order(num_frames)
             pixels, mask = pixels[:, order], mask[:, order]
         flat = rearrange(pixels, "video frame height width c -> (video frame) height width c")
         images = normalise_pixels(flat, card.mean, card.std, self.encoder.vision.proj.dtype)
@@ -96,11 +95,10 @@ class RetrievalModel(nn.Module):
 
 
 def save_parts(model: RetrievalModel, path: Path) -> None:
-    """Write the towers with their card, and the aligner beside them, for ``vidret index --model``."""
+    """Write the towers and the aligner to one file with one card, for ``vidret index --model``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_model(model.encoder, path)
-    if model.aligner is not None:
-        save_aligner(model.aligner, path.with_suffix(ALIGNER_SUFFIX))
+    parts = {} if model.aligner is None else {ALIGNER: describe_aligner(model.aligner)}
+    save_joint(path, describe_towers(model.encoder), parts)
 
 
 def start_temporal(encoder: ClipModel) -> TemporalTransformer:

@@ -18,7 +18,7 @@ from vidret.train import optim
 from vidret.train.losses import concept_losses
 from vidret.train.methods import Method
 from vidret.train.model import RetrievalModel, start_temporal
-from vidret.train.pairs import same_videos
+from vidret.train.pairs import mixed_term, same_videos
 
 TEMPERATURE = 3.0  # of the softmax over frames, as published
 
@@ -34,10 +34,12 @@ class Glscl:
 
     Attributes:
         beta: Weight of consistency, which depends on the batch size.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer)
     beta: float = 0.005
+    mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the aligner with its temporal transformer initialised from the text tower."""
@@ -47,13 +49,16 @@ class Glscl:
         return RetrievalModel(encoder, aligner=aligner)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the contrast of scores, the diversity of a video's concepts and their consistency with its text."""
+        """Return the contrast of scores and of mixtures, the diversity of concepts, and their consistency."""
         texts, videos = model.encode_all(batch)
         aligner, same = cast(ConceptAligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # scores times 100 need full precision
             prepared, queries = aligner.prepare(videos), aligner.prepare_texts(texts)
             scores = model.encoder.logit_scale.exp() * aligner(queries, prepared).total
-            return concept_losses(scores, queries.concepts, prepared.concepts, same=same, beta=self.beta)._asdict()
+            losses = concept_losses(scores, queries.concepts, prepared.concepts, same=same, beta=self.beta)
+            scale, weight = model.encoder.logit_scale, self.mixup_weight
+            mixed = mixed_term(texts, videos, scale, same=same, mixup_weight=weight, generator=generator)
+            return losses._asdict() | mixed
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
         """Return the sum of the scores by pooled frames and by shared concepts."""

@@ -20,7 +20,7 @@ from vidret.train import optim
 from vidret.train.losses import retrieval_loss
 from vidret.train.methods import Method
 from vidret.train.model import RetrievalModel, start_temporal
-from vidret.train.pairs import same_videos
+from vidret.train.pairs import mixed_term, same_videos
 
 SCALE = "encoder.logit_scale"  # unused: the aligner has its own copy
 
@@ -38,10 +38,12 @@ class Ucofia:
 
     Attributes:
         num_words: Text length of the mixing matrices.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
     """
 
     recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.bert_optimizer, unused=frozenset({SCALE}))
     num_words: int = 32
+    mixup_weight: float = 0.0
 
     def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
         """Load the towers, and add the aligner.
@@ -50,30 +52,38 @@ class Ucofia:
         tokens in time, as published, unless they merge tokens or have prompts.
         """
         encoder = load(replace(card, token_shift=card.merging is None and card.prompts is None))
-        dim, num_frames = card.vision.dim, card.sampling.num_frames
-        merged = card.merging is not None  # all remaining tokens are compared
-        num_tokens = num_frames + (_count_tokens(encoder) if merged else num_frames * KEPT)
-        aligner = Aligner(
-            temporal=start_temporal(encoder),
-            selector=None if merged else PatchSelector(ScoreNet(dim)),
-            mixing=Mixing(dim, num_frames=num_frames, num_words=self.num_words, num_tokens=num_tokens),
-            unit_tokens=False,
-        )
-        with torch.no_grad():
-            aligner.logit_scale.copy_(encoder.logit_scale)
-        return RetrievalModel(encoder, aligner=aligner, with_tokens=True)
+        return RetrievalModel(encoder, aligner=start_aligner(encoder, self.num_words), with_tokens=True)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the contrast of the mean of the three levels."""
+        """Return the contrast of the mean of the three levels, and of mixtures if they have a weight."""
         texts, videos = model.encode_all(batch)
         aligner, same = cast(Aligner, model.aligner), same_videos(batch)
         with torch.autocast(same.device.type, enabled=False):  # a temperature of 0.01 needs full precision
-            return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same)}
+            mixed = mixed_term(
+                texts, videos, aligner.logit_scale, same=same, mixup_weight=self.mixup_weight, generator=generator
+            )
+            return {"contrast": retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same), **mixed}
 
     def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
         """Return the mean score of the three levels."""
         aligner = cast(Aligner, model.aligner)
         return aligner.score(texts, aligner.prepare(videos)).mean
+
+
+def start_aligner(encoder: ClipModel, num_words: int, *, unit_tokens: bool = False) -> Aligner:
+    """Return an aligner for towers, initialised as published; merged tokens are compared without a selection."""
+    card = encoder.card
+    dim, num_frames, merged = card.vision.dim, card.sampling.num_frames, card.merging is not None
+    num_tokens = num_frames + (_count_tokens(encoder) if merged else num_frames * KEPT)
+    aligner = Aligner(
+        temporal=start_temporal(encoder),
+        selector=None if merged else PatchSelector(ScoreNet(dim)),
+        mixing=Mixing(dim, num_frames=num_frames, num_words=num_words, num_tokens=num_tokens),
+        unit_tokens=unit_tokens,
+    )
+    with torch.no_grad():
+        aligner.logit_scale.copy_(encoder.logit_scale)
+    return aligner
 
 
 @torch.no_grad()

@@ -1,0 +1,89 @@
+"""Model files: safetensors with a card in the metadata, of a single model or of several that belong together.
+
+A joint file is the file of an encoder's towers, to which further parts are added. The weights of a part have its name
+as prefix, such as ``aligner.``, and its card is in the card of the towers, under ``parts``. A part is what its own file
+would hold.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vidret.errors import VidretError
+
+CARD = "vidret"  # key of the card in the metadata
+JOINT_FORMAT = 2  # format of a card with parts
+ALIGNER, HEAD, BANK = "aligner", "head", "bank"
+
+
+class Part(NamedTuple):
+    """A part of a model: its card, which is JSON, and its weights under its own names."""
+
+    card: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+
+
+def read_part_cards(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the cards of the parts in a joint file, by name; empty for any other file of safetensors.
+
+    Raises:
+        OSError: The file cannot be read.
+        SafetensorError: The file is not one of safetensors.
+    """
+    with safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get(CARD, "{}")
+    try:
+        card: Any = json.loads(text)
+    except ValueError:
+        return {}
+    parts: dict[str, dict[str, Any]] = card.get("parts", {}) if isinstance(card, dict) else {}
+    return parts
+
+
+def read_part(path: Path, name: str) -> Part | None:
+    """Return a part of a joint file; None if it has no such part, or is any other file of safetensors.
+
+    Raises:
+        OSError: The file cannot be read.
+        SafetensorError: The file is not one of safetensors.
+    """
+    card, prefix = read_part_cards(path).get(name), f"{name}."
+    if card is None:
+        return None
+    with safe_open(path, "pt") as file:
+        names = [each for each in file.keys() if each.startswith(prefix)]  # noqa: SIM118
+        return Part(card, {each.removeprefix(prefix): file.get_tensor(each) for each in names})
+
+
+def read_towers(path: Path) -> dict[str, Tensor]:
+    """Return the weights of a file that belong to none of its parts.
+
+    Raises:
+        OSError: The file cannot be read.
+        SafetensorError: The file is not one of safetensors.
+    """
+    prefixes = tuple(f"{name}." for name in read_part_cards(path))
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if not name.startswith(prefixes)}  # noqa: SIM118
+
+
+def save_joint(path: Path, towers: Part, parts: Mapping[str, Part]) -> None:
+    """Write towers with further parts to one file; without parts it is the file of the towers alone.
+
+    Raises:
+        VidretError: A weight of the towers has the prefix of a part.
+    """
+    weights, card = dict(towers.weights), dict(towers.card)
+    for name, part in parts.items():
+        if taken := [each for each in towers.weights if each.startswith(f"{name}.")]:
+            raise VidretError(f"{path}: weights of the towers must not be called {name}.*, got {taken[0]}")
+        weights |= {f"{name}.{each}": weight for each, weight in part.weights.items()}
+    if parts:
+        card |= {"format": JOINT_FORMAT, "parts": {name: part.card for name, part in parts.items()}}
+    contiguous = {name: weight.detach().contiguous() for name, weight in weights.items()}
+    save_file(contiguous, path, metadata={CARD: json.dumps(card)})

@@ -1,0 +1,182 @@
+"""Joint files: an encoder with its aligner, its grounding head, and a bank of queries to calibrate indexes with."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from vidret.align.files import CARD as ALIGNER_CARD
+from vidret.align.files import describe_aligner, load_aligner
+from vidret.encode.encoder import WHOLE
+from vidret.encode.model import Card, ClipModel, describe_towers, load_model, read_card
+from vidret.errors import VidretError
+from vidret.ground.checkpoint import read_head_card
+from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, read_part, read_part_cards, save_joint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryBank:
+    """Typical queries that a model's indexes are calibrated with; see ``Engine.calibrate``.
+
+    Attributes:
+        name: Name of the bank in reports.
+        queries: The queries.
+        temperature: Temperature of the Sinkhorn normalisation; None for that of the ranker.
+    """
+
+    name: str
+    queries: tuple[str, ...]
+    temperature: float | None = None
+
+    def to_part(self) -> Part:
+        """Return the bank as a part of a joint file."""
+        return Part({"name": self.name, "queries": list(self.queries), "temperature": self.temperature}, {})
+
+
+def find_parts(encoder: str) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Return the file that an encoder's name refers to, and the cards of the parts in it; none if it is not a file.
+
+    Raises:
+        VidretError: The file cannot be read.
+    """
+    path = Path(encoder.removesuffix(WHOLE))
+    if path.suffix != ".safetensors" or not path.is_file():
+        return path, {}
+    try:
+        return path, read_part_cards(path)
+    except (SafetensorError, OSError) as error:
+        raise VidretError(f"{path}: {error}") from error
+
+
+def find_bank(encoder: str) -> QueryBank | None:
+    """Return the bank of queries in the file of an encoder; None if there is none.
+
+    Raises:
+        VidretError: The file cannot be read, or its bank is invalid.
+    """
+    path, cards = find_parts(encoder)
+    if BANK not in cards:
+        return None
+    card = cards[BANK]
+    try:
+        return QueryBank(name=card["name"], queries=tuple(card["queries"]), temperature=card["temperature"])
+    except (KeyError, TypeError) as error:
+        raise VidretError(
+            f"{path}: its bank must have a name, queries and a temperature, got {sorted(card)}"
+        ) from error
+
+
+def join_files(base: Path, others: Sequence[Path], out: Path, *, bank: QueryBank | None = None) -> list[str]:
+    """Write a model file to which parts of other files are added.
+
+    Args:
+        base: Model file of vidret, whose towers and parts stay.
+        others: Files of vidret: an aligner, a head, or a model, of which token merging, low-rank updates, prompts and
+            parts are taken.
+        out: The joint file.
+        bank: Bank of queries to add.
+
+    Returns:
+        A line for each part, which says what it is and what it was made for.
+
+    Raises:
+        VidretError: A file cannot be read, a part does not fit the towers, or the model has it already.
+    """
+    card, parts = _read_model(base)
+    if card is None:
+        raise VidretError(f"{base}: must be a model of vidret, as vidret convert writes, got a part of one")
+    model, notes = load_model(base, card), [f"towers: {card.method} on {card.backbone}, of {base}"]
+    for other in others:
+        other_card, added = _read_model(other)
+        if other_card is not None and (other_card.merging or other_card.prompts):
+            model, note = _add_to_towers(model, base, other, other_card)
+            notes.append(note)
+        elif not added:
+            raise VidretError(f"{other}: must have token merging, prompts or a part to add, got plain towers")
+        for name, part in added.items():
+            if name in parts:
+                raise VidretError(f"{other}: {base} has the part {name} already")
+            notes.append(_check_part(other, name, part, model.card))
+            parts[name] = part
+    if bank is not None:
+        parts[BANK] = bank.to_part()
+        notes.append(f"bank: {len(bank.queries)} queries of {bank.name}, with which every index is calibrated")
+    save_joint(out, describe_towers(model), parts)
+    return notes
+
+
+def _read_model(path: Path) -> tuple[Card | None, dict[str, Part]]:
+    """Return the card of the towers in a file, None if it has none, and its parts."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if ALIGNER_CARD in metadata:
+            return None, {ALIGNER: describe_aligner(load_aligner(path))}
+        card: Any = json.loads(metadata.get(CARD, "{}"))
+        if "vision" in card:
+            parts = {name: read_part(path, name) for name in read_part_cards(path)}
+            return read_card(path), {name: part for name, part in parts.items() if part is not None}
+        read_head_card(path)  # or it is no file of ours
+        return None, {HEAD: Part(card, load_file(path))}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise VidretError(f"{path}: {error}") from error
+
+
+def _add_to_towers(model: ClipModel, base: Path, other: Path, added: Card) -> tuple[ClipModel, str]:
+    """Return the towers with the merging, the low-rank updates and the prompts of another model."""
+    own = model.card
+    if (own.vision, own.text) != (added.vision, added.text):
+        raise VidretError(f"{other}: its towers must have the shapes of those of {base}, got {added.vision}")
+    for name in ("merging", "prompts", "lora_rank"):
+        if getattr(own, name) and getattr(added, name):
+            raise VidretError(f"{other}: has {name.replace('_', ' ')}, and {base} has its own already")
+    card = replace(
+        own,
+        method="joint",
+        merging=own.merging or added.merging,
+        prompts=own.prompts or added.prompts,
+        lora_rank=own.lora_rank or added.lora_rank,
+        sampling=added.sampling if added.merging else own.sampling,
+    )
+    try:
+        joined = ClipModel(card)
+    except ValueError as error:
+        raise VidretError(f"{other}: does not fit {base}: {error}") from error
+    mine, theirs = model.state_dict(), load_model(other, added).state_dict()
+    joined.load_state_dict({**{name: theirs[name] for name in theirs.keys() - mine.keys()}, **mine})
+    is_equal = all(torch.equal(mine[name], theirs[name]) for name in mine.keys() & theirs.keys())
+    what = [name for name, has in (("token merging", added.merging), ("prompts", added.prompts)) if has]
+    what += ["low-rank updates"] if added.lora_rank else []
+    fit = "was trained on these weights" if is_equal else "was trained on other weights: evaluate the result"
+    return joined.eval(), f"{', '.join(what)}: of {other}, which {fit}"
+
+
+def _check_part(path: Path, name: str, part: Part, towers: Card) -> str:
+    """Return a line about a part that fits the towers.
+
+    Raises:
+        VidretError: It does not fit.
+    """
+    if name == ALIGNER:
+        dim = part.weights["temporal.positions"].shape[1] if part.weights else towers.vision.dim
+        if dim != towers.vision.dim:
+            raise VidretError(f"{path}: the aligner must be for vectors of {towers.vision.dim}, got {dim}")
+        return f"aligner: {part.card['aligner']}, of {path}; fits vectors of {dim}"
+    if name == HEAD:
+        widths = [_count_inputs(part, side) for side in ("video", "query")]
+        if widths != [towers.vision.width, towers.text.width]:
+            wanted = f"{towers.vision.width} (vision) and {towers.text.width} (text)"
+            raise VidretError(f"{path}: the head must read layers of width {wanted}, got {widths[0]} and {widths[1]}")
+        return f"head: of {path}, trained on {part.card['backbone']}; fits layers of width {widths[0]} and {widths[1]}"
+    return f"{name}: of {path}"
+
+
+def _count_inputs(part: Part, side: str) -> int:
+    """Return the width of the layers that a head reads, without its temporal endpoint feature."""
+    width = part.weights[f"block.{side}_map.0.weight"].numel()
+    return width - 2 if side == "video" and part.card.get("tef", True) else width
