@@ -29,6 +29,10 @@ METHODS: dict[str, dict[str, Any]] = {
         "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),
         "prompts": PromptShape(num_prompts=6, num_frames=6),
     },
+    "joint": {
+        "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),
+        "prompts": PromptShape(num_prompts=6, num_frames=6),
+    },
 }
 
 

@@ -21,6 +21,7 @@ from vidret.train.captioner import (
     class_weights,
     convert_captioner,
     frequent_ids,
+    restrict_vocabulary,
 )
 
 CASES = find_cases("promptswitch")
@@ -123,6 +124,7 @@ def test_gradients_reach_captioner_and_memory_but_not_the_text_tower(captioner: 
 
 
 def test_head_is_initialised_with_a_copy_of_the_embedding(captioner: Captioner, tower: TextTower) -> None:
+    assert captioner.head is not None
     assert torch.equal(captioner.head.weight, tower.embedding.weight)
     assert captioner.head.weight.data_ptr() != tower.embedding.weight.data_ptr()
     assert not captioner.head.bias.any()
@@ -187,3 +189,37 @@ def test_checkpoint_with_missing_or_unknown_weights_is_refused(captioner: Captio
             convert_captioner({other: weight for other, weight in weights.items() if other != name}, heads=4)
     with pytest.raises(EncoderError, match="2 weights missing"):
         convert_captioner({"clip.logit_scale": torch.zeros(1)})
+
+
+def test_restricted_captions_give_the_loss_of_a_vocabulary_without_other_tokens(
+    captioner: Captioner, tower: TextTower
+) -> None:
+    ids, memory = make_captions(4, 2, 3, width=9, padding=0), torch.randn(3, 5, WIDTH)
+    small = restrict_vocabulary(ids, end=END, frequent=FREQUENT)
+    assert small.ids.shape == (3, 6), "up to the longest caption"
+    assert torch.equal(small.vocabulary[small.labels], small.ids)
+    assert int(small.vocabulary[small.end]) == END
+    assert [int(small.vocabulary[each]) for each in small.frequent] == [
+        each for each in FREQUENT if (ids == each).any()
+    ]
+    logits = captioner(small.ids, memory, tower, vocabulary=small.vocabulary)
+    assert logits.shape == (3, 5, len(small.vocabulary))
+    whole = captioner(ids, memory, tower)
+    torch.testing.assert_close(logits, whole[:, :5, small.vocabulary])
+    without = torch.full_like(whole, -1e9)
+    without[..., small.vocabulary] = whole[..., small.vocabulary]
+    loss = caption_loss(logits, small.labels, end=small.end, frequent=small.frequent)
+    assert loss.item() == pytest.approx(naive_loss(without, ids, FREQUENT, frequent_weight=0.25, weight=0.5), abs=1e-5)
+
+
+def test_captioner_without_a_head_predicts_with_the_embedding_and_does_not_train_it(tower: TextTower) -> None:
+    torch.manual_seed(1)
+    captioner = Captioner(tower.embedding.weight, num_layers=1, heads=4, hidden=24, own_head=False)
+    copied = Captioner(tower.embedding.weight, num_layers=1, heads=4, hidden=24)
+    assert copied.load_state_dict(captioner.state_dict(), strict=False).unexpected_keys == []
+    ids, memory = make_captions(4, 2), torch.randn(2, 3, WIDTH)
+    logits = captioner(ids, memory, tower)
+    torch.testing.assert_close(logits, copied(ids, memory, tower))
+    torch.autograd.backward(logits.sum())
+    assert tower.embedding.weight.grad is None
+    assert all(weight.grad is not None for weight in captioner.parameters())

@@ -24,7 +24,7 @@ def learn(world: Path, *settings: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.learns
 def test_methods_beat_chance_and_the_head_beats_the_curve(tmp_path: Path) -> None:
     results = learn(tmp_path, "--train", "3000", "--steps", "400", "--films", "200")
-    for method in ("clip", "tempme", "promptswitch", "ucofia", "glscl", "all"):
+    for method in ("clip", "tempme", "promptswitch", "ucofia", "glscl", "all", "joint"):
         assert results[method]["test"]["R@1"] > 4, "chance is 0.5"
         assert results[method]["test"]["look"] > 60, "chance is 50"
     for kind in ("direction", "order"):

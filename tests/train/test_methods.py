@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,13 +35,16 @@ def draw_batch() -> RetrievalBatch:
 
 
 def test_methods_of_the_papers_are_listed() -> None:
-    assert list_methods() == ["clip", "glscl", "promptswitch", "tempme", "ucofia"]
+    assert list_methods() == ["clip", "glscl", "joint", "promptswitch", "tempme", "ucofia"]
     assert set(list_methods()) <= {METHODS[name].get("method", name) for name in METHODS}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_method_fulfils_its_contract(name: str) -> None:
-    module, batch = make_module(name, train_all=False, **({"lora_rank": 2} if name == "tempme" else {})), draw_batch()
+    module, batch = (
+        make_module(name, train_all=False, **({"lora_rank": 2} if name in ("tempme", "joint") else {})),
+        draw_batch(),
+    )
     method, model = module.method, module.model
     generator = torch.Generator().manual_seed(0)
     terms = method.losses(model.train(), batch, generator)
@@ -98,7 +102,9 @@ def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["clip has no setting beta: ignored"]
     with pytest.raises(VidretError, match="options of glscl must be of beta, mixup_weight, got betta"):
         load_method("glscl", shared={}, options={"betta": 0.02})
-    with pytest.raises(VidretError, match="method must be one of clip, glscl, promptswitch, tempme, ucofia, got clap"):
+    with pytest.raises(
+        VidretError, match="method must be one of clip, glscl, joint, promptswitch, tempme, ucofia, got clap"
+    ):
         make_module("clap")
 
 
@@ -147,3 +153,36 @@ def test_new_method_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert 0 <= float(trainer.callback_metrics["val/R@1"]) <= 100
     module.export(tmp_path / "warm.safetensors")
     assert module.model.encoder.card.method == "warm"
+
+
+def test_joint_trains_prompts_and_positions_at_their_own_rates() -> None:
+    module = make_module("joint", train_all=False, lora_rank=2, lr=None)
+    groups = {group["name"]: group for group in parameter_groups(module.model, module.method.recipe.rule)}
+    rates = {name: group["lr"] for name, group in groups.items()}
+    assert rates == pytest.approx({"lora": 6e-4, "temporal": 6e-4, "prompts": 3e-4, "new": 1e-4, "new bias": 1e-4})
+    assert all(name.startswith("encoder.vision.prompts.") for name in groups["prompts"]["names"])
+    frozen = {name for name, weight in module.model.named_parameters() if not weight.requires_grad}
+    assert {"encoder.logit_scale", "aligner.logit_scale", "encoder.text.proj"} <= frozen
+    aligner: Any = module.model.aligner
+    text = module.model.encoder.text
+    assert torch.equal(aligner.temporal.positions, text.positions), "initialised from the text tower, with updates too"
+
+
+def test_joint_aligns_within_groups_as_each_group_alone() -> None:
+    whole = make_module("joint", captions=False, options={"align_size": 2})
+    batch, model = draw_batch(), whole.model.eval()
+    generator = torch.Generator()
+    with torch.no_grad():
+        grouped = whole.method.losses(model, batch, generator)
+        alone = make_module("joint", captions=False).method
+        rows = (slice(0, 2), slice(2, 3))
+        parts = [alone.losses(model, RetrievalBatch(*(x[each] for x in batch)), generator)["align"] for each in rows]
+        assert "caption" not in grouped
+        torch.testing.assert_close(grouped["align"], (2 * parts[0] + parts[1]) / 3)
+        contrast = alone.losses(model, batch, generator)["contrast"]
+        torch.testing.assert_close(grouped["contrast"], contrast, msg="mean frames have all negatives")
+
+
+def test_joint_needs_merging_and_prompts() -> None:
+    with pytest.raises(VidretError, match="joint must have merging and prompts, got None and PromptShape"):
+        make_module("joint", merging=None)

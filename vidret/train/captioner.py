@@ -7,6 +7,7 @@ Reference: Deng et al. 2023, "Prompt Switch: Efficient CLIP Adaptation for Text-
 
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -44,13 +45,26 @@ PROMPT_SWITCH_IGNORED = re.compile(r"clip\.")
 class Captioner(nn.Module):
     """A post-norm transformer decoder that predicts the next token from frame vectors.
 
-    Its head is initialised with the token embedding.
+    Its head is initialised with the token embedding, as published, or is that embedding itself, without a gradient.
     """
 
     def __init__(
-        self, embedding: Float[Tensor, "vocabulary dim"], *, num_layers: int = 2, heads: int = 8, hidden: int = 2048
+        self,
+        embedding: Float[Tensor, "vocabulary dim"],
+        *,
+        num_layers: int = 2,
+        heads: int = 8,
+        hidden: int = 2048,
+        own_head: bool = True,
     ) -> None:
-        """Build a captioner for the token embedding of a text tower, which is copied, not shared.
+        """Build a captioner for the token embedding of a text tower.
+
+        Args:
+            embedding: The token embedding, which is copied to the head, not shared.
+            num_layers: Number of decoder layers.
+            heads: Attention heads.
+            hidden: Width of the decoder's MLPs.
+            own_head: Whether to have a head; without one, the text tower's embedding is used.
 
         Raises:
             ValueError: ``heads`` does not divide the width of the embedding.
@@ -62,20 +76,27 @@ class Captioner(nn.Module):
         layer = nn.TransformerDecoderLayer(dim, heads, hidden, dropout=0.0, activation="relu", batch_first=True)
         self.prenorm = nn.LayerNorm(dim)
         self.decoder = nn.TransformerDecoder(layer, num_layers, norm=nn.LayerNorm(dim))
-        self.head = nn.Linear(dim, vocabulary)
-        with torch.no_grad():
-            self.head.weight.copy_(embedding)
-            self.head.bias.zero_()
+        self.head = nn.Linear(dim, vocabulary) if own_head else None
+        if self.head is not None:
+            with torch.no_grad():
+                self.head.weight.copy_(embedding)
+                self.head.bias.zero_()
 
     def forward(
-        self, ids: Int[Tensor, "video word"], memory: Float[Tensor, "video frame dim"], text_tower: TextTower
-    ) -> Float[Tensor, "video word-1 vocabulary"]:
+        self,
+        ids: Int[Tensor, "video word"],
+        memory: Float[Tensor, "video frame dim"],
+        text_tower: TextTower,
+        *,
+        vocabulary: Int[Tensor, " entry"] | None = None,
+    ) -> Float[Tensor, "video word-1 entry"]:
         """Predict each token of a caption from the tokens before it and the video; no prediction for the last token.
 
         Args:
             ids: Captions: start token, words, end token, padding.
             memory: Projected frame vectors of one clip, before normalisation.
             text_tower: Source of token and position embeddings; no gradient flows into it.
+            vocabulary: Tokens to predict; None for all.
 
         Returns:
             Logits; those at position k predict the token at position k + 1.
@@ -84,8 +105,43 @@ class Captioner(nn.Module):
             words = text_tower.embedding(ids[:, :-1]) + text_tower.positions[: ids.shape[1] - 1]
         future = torch.ones(words.shape[1], words.shape[1], dtype=torch.bool, device=ids.device).triu(1)
         states = self.decoder(self.prenorm(words), memory, tgt_mask=future, tgt_is_causal=True)
-        logits: Tensor = self.head(states)
-        return logits
+        weight: Tensor = text_tower.embedding.weight.detach()
+        bias: Tensor | None = None
+        if self.head is not None:
+            weight, bias = self.head.weight, self.head.bias
+        if vocabulary is not None:
+            weight, bias = weight[vocabulary], None if bias is None else bias[vocabulary]
+        return functional.linear(states, weight, bias)
+
+
+class RestrictedCaptions(NamedTuple):
+    """Captions whose tokens are numbered within a small vocabulary.
+
+    Attributes:
+        ids: The captions, cut to the longest.
+        vocabulary: The tokens that occur in them, in ascending order.
+        labels: Their indices in the vocabulary.
+        end: Index of the end token.
+        frequent: Indices of the frequent tokens among them.
+    """
+
+    ids: Int[Tensor, "video word"]
+    vocabulary: Int[Tensor, " entry"]
+    labels: Int[Tensor, "video word"]
+    end: int
+    frequent: list[int]
+
+
+def restrict_vocabulary(ids: Int[Tensor, "video step"], *, end: int, frequent: Sequence[int]) -> RestrictedCaptions:
+    """Return captions with a vocabulary of the tokens that they consist of, with which ``caption_loss`` is affordable.
+
+    The loss is that of the whole vocabulary if all other tokens had a probability of 0. Each caption must have an
+    ``end``.
+    """
+    ids = ids[:, : int((ids == end).int().argmax(dim=1).max()) + 1]
+    vocabulary, labels = torch.unique(ids, return_inverse=True)
+    index = {token: place for place, token in enumerate(vocabulary.tolist())}
+    return RestrictedCaptions(ids, vocabulary, labels, index[end], [index[each] for each in frequent if each in index])
 
 
 def class_weights(

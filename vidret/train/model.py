@@ -106,9 +106,10 @@ def start_temporal(encoder: ClipModel) -> TemporalTransformer:
     text, dim = encoder.text, encoder.card.vision.dim
     layers = min(4, encoder.card.text.layers)
     temporal = TemporalTransformer(dim, layers=layers, num_positions=encoder.card.text.context)
-    if encoder.card.text.width == dim and encoder.card.lora_rank == 0:
+    if encoder.card.text.width == dim:
         with torch.no_grad():
             temporal.positions.copy_(text.positions)
         for own, theirs in zip(temporal.blocks, text.blocks, strict=False):
-            own.load_state_dict(theirs.state_dict())
+            weights = theirs.state_dict()
+            own.load_state_dict({name: weight for name, weight in weights.items() if ".lora." not in name})
     return temporal

@@ -58,7 +58,7 @@ class PromptSwitch:
             ValueError: The width of the text tower is not that of the joint space.
         """
         encoder = load(card)
-        return RetrievalModel(encoder, captioner=_start_captioner(encoder) if self.captions else None)
+        return RetrievalModel(encoder, captioner=start_captioner(encoder) if self.captions else None)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the contrast of texts and videos, and the caption loss on the frames of each video's first clip."""
@@ -67,7 +67,7 @@ class PromptSwitch:
         if model.captioner is not None:
             prompts = model.encoder.card.prompts
             memory = videos.frames if prompts is None else videos.frames[:, : prompts.num_frames]
-            frequent, end = _read_tokens()
+            frequent, end = read_tokens()
             logits = model.captioner(batch.ids, memory, model.encoder.text)
             terms["caption"] = caption_loss(logits, batch.ids, end=end, frequent=frequent)
         return terms
@@ -77,15 +77,21 @@ class PromptSwitch:
         return score_pairs(texts, videos)
 
 
-def _start_captioner(encoder: ClipModel) -> Captioner:
+def start_captioner(encoder: ClipModel, *, own_head: bool = True) -> Captioner:
+    """Return a captioner for towers; see ``Captioner``.
+
+    Raises:
+        ValueError: The width of the text tower is not that of the joint space.
+    """
     width = encoder.card.text.width
     if width != encoder.card.vision.dim:
         raise ValueError(f"text width must be the joint dim for a captioner, got {width} and {encoder.card.vision.dim}")
-    return Captioner(encoder.text.embedding.weight.detach(), heads=max(1, width // 64), hidden=4 * width)
+    embedding = encoder.text.embedding.weight.detach()
+    return Captioner(embedding, heads=max(1, width // 64), hidden=4 * width, own_head=own_head)
 
 
 @cache
-def _read_tokens() -> tuple[list[int], int]:
+def read_tokens() -> tuple[list[int], int]:
     """Return the frequent tokens and the end token of CLIP's vocabulary."""
     encode, start, end = clip_pieces()
     return frequent_ids(encode, start=start, end=end), end

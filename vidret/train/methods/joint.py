@@ -1,0 +1,122 @@
+"""TempMe, Prompt Switch and UCoFiA in one: towers that merge tokens and exchange prompts, and an aligner over them.
+
+Each paper's part keeps its place. Class tokens and prompts never merge; the aligner compares all tokens that merging
+leaves, weighted by their sizes. Mean frames are trained as well, since searches find the candidates of the aligner by
+them. Prompt Switch's captioner predicts words among those of the batch only: a softmax over CLIP's 49,408 word pieces
+would take most of a step in small training.
+
+References: ``tempme``, ``promptswitch`` and ``ucofia`` in this folder.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.ucofia import Aligner, take_texts
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.model import Card, ClipModel
+from vidret.errors import VidretError
+from vidret.train import optim
+from vidret.train.captioner import caption_loss, restrict_vocabulary
+from vidret.train.gather import gather_batch
+from vidret.train.losses import find_same_videos, retrieval_loss
+from vidret.train.methods import Method
+from vidret.train.methods.promptswitch import read_tokens, start_captioner
+from vidret.train.methods.ucofia import start_aligner
+from vidret.train.model import RetrievalModel
+from vidret.train.pairs import pair_terms, same_videos
+
+
+def _rule(
+    name: str, *, lr: float = 6e-4, prompt_factor: float = 0.5, new_factor: float = 1 / 6, weight_decay: float = 0.2
+) -> optim.Setting | None:
+    """Train low-rank updates and temporal positions at TempMe's rate, with CLIP and the scale of cosines frozen.
+
+    Prompts and their aggregation have a rate of their own: Prompt Switch trains them together with all of CLIP, at a
+    rate that hardly moves them while CLIP is frozen. The aligner and the captioner have UCoFiA's rate for new weights;
+    biases do not decay.
+    """
+    if ".lora." in name:
+        return optim.Setting("lora", lr, weight_decay)
+    if name.startswith("encoder.vision.temporal."):
+        return optim.Setting("temporal", lr, weight_decay)
+    if name.startswith("encoder.vision.prompts."):
+        return optim.Setting("prompts", lr * prompt_factor, weight_decay)
+    if name.startswith("encoder.") or name.endswith("logit_scale"):
+        return None
+    is_bias = "bias" in name
+    return optim.Setting("new bias" if is_bias else "new", lr * new_factor, 0.0 if is_bias else weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Merging towers with prompts, the coarse-to-fine aligner, and a captioner while training.
+
+    Attributes:
+        num_words: Text length of the mixing matrices.
+        captions: Whether to train the captioner.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
+        align_weight: Weight of the aligner's contrast; that of mean frames has 1.
+        align_size: Pairs that the aligner contrasts with each other, consecutive ones of a process's batch: its cost
+            grows with the square. 0 for all pairs of all processes.
+    """
+
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, optim.adamw_optimizer)
+    num_words: int = 32
+    captions: bool = True
+    mixup_weight: float = 0.0
+    align_weight: float = 1.0
+    align_size: int = 0
+
+    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+        """Load the towers, and add an aligner and a captioner, which uses the token embedding as its head.
+
+        Tokens are scaled to unit length, unlike UCoFiA's, so that the three levels have one temperature.
+
+        Raises:
+            VidretError: The card has no merging or no prompts.
+        """
+        if card.merging is None or card.prompts is None:
+            raise VidretError(f"joint must have merging and prompts, got {card.merging} and {card.prompts}")
+        encoder = load(replace(card, prompts=replace(card.prompts, spread=True)))
+        captioner = start_captioner(encoder, own_head=False) if self.captions else None
+        aligner = start_aligner(encoder, self.num_words, unit_tokens=True)
+        return RetrievalModel(encoder, aligner=aligner, captioner=captioner, with_tokens=True)
+
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the contrasts of mean frames and of the aligner's scores, and the caption loss."""
+        texts, videos = model.encode(batch)
+        terms = pair_terms(model, batch, texts, videos, mixup_weight=self.mixup_weight, generator=generator)
+        terms["align"] = self.align_weight * self._contrast(model, batch, texts, videos)
+        if model.captioner is not None:
+            frequent, end = read_tokens()
+            small = restrict_vocabulary(batch.ids, end=end, frequent=frequent)
+            logits = model.captioner(small.ids, videos.frames, model.encoder.text, vocabulary=small.vocabulary)
+            terms["caption"] = caption_loss(logits, small.labels, end=small.end, frequent=small.frequent)
+        return terms
+
+    def _contrast(self, model: RetrievalModel, batch: RetrievalBatch, texts: TextBatch, videos: VideoBatch) -> Tensor:
+        """Return the contrast of the mean of the three levels, over all pairs or within groups of ``align_size``."""
+        aligner = cast(Aligner, model.aligner)
+        texts, videos = texts.to(model.head_dtype), videos.to(model.head_dtype)
+        with torch.autocast(batch.videos.device.type, enabled=False):  # a temperature of 0.01 needs full precision
+            if not self.align_size:
+                texts, videos = gather_batch(texts), gather_batch(videos)
+                return retrieval_loss(aligner(texts, aligner.prepare(videos)).mean, same=same_videos(batch))
+            prepared, total = aligner.prepare(videos), []
+            for rows in torch.split(torch.arange(len(batch.videos), device=batch.videos.device), self.align_size):
+                scores = aligner(take_texts(texts, rows), prepared.take(rows)).mean
+                total.append(retrieval_loss(scores, same=find_same_videos(batch.videos[rows])) * len(rows))
+            return torch.stack(total).sum() / len(batch.videos)
+
+    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
+        """Return the mean score of the three levels."""
+        aligner = cast(Aligner, model.aligner)
+        return aligner.score(texts, aligner.prepare(videos)).mean
+
+
+METHOD: type[Method] = Joint
