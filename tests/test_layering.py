@@ -41,7 +41,7 @@ FENCES = {
     "cv2": ("vidret/timed_text/images.py",),
     "pysubs2": ("vidret/timed_text/subtitles.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
-    "rapidfuzz": ("vidret/store/text_index.py",),
+    "rapidfuzz": ("vidret/store/vocabulary.py",),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),
     "transformers": ("vidret/encode/*",),

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from vidret.errors import ChangedError, DecodeError, DecoderFailedError, UnreachableError, VidretError
+from vidret.index.legacy_videos import LegacyVideos
 from vidret.index.progress import FileJob, IndexReport, Progress, Workload
 from vidret.index.words import WordsRun, prune_words
 from vidret.store.records import FileRecord, FileState, NewSegment
 from vidret.store.store import Store
 from vidret.types import NO_TIME
 from vidret.video.files import count_disk_bytes, find_missing, stat_files
-from vidret.video.identity import legacy_fingerprint
 from vidret.video.pool import OpenedVideo
 from vidret.video.scan import lies_below
 
@@ -37,7 +37,7 @@ class RunState:
         self.started = time.monotonic()
         self._broken: BaseException | None = None
         self._lock = threading.Lock()
-        self._legacy_videos: dict[tuple[int | None, int | None], set[int]] = defaultdict(set)
+        self._legacy_videos = LegacyVideos(store)
         self._counts: dict[str, int] = defaultdict(int)
         self._failed: list[tuple[str, str]] = []
         self._undecoded: list[tuple[FileJob, DecodeError]] = []
@@ -52,7 +52,7 @@ class RunState:
         """Set ``jobs`` to the files that are new or changed, largest first, so that workers finish together."""
         self._mark_missing(set(files))
         records = {record.path: record for record in self.store.files()}
-        self._find_legacy_videos(records.values())
+        self._legacy_videos.add(records.values())
         contents = self._find_contents(records.values()) if self.words is not None else {}
         for path, result in stat_files(files):
             record = records.get(path)
@@ -119,22 +119,7 @@ class RunState:
         video_id = self.store.is_complete(fingerprint)
         if video_id is not None:
             return video_id
-        for legacy_id in self._legacy_videos.get((job.num_bytes, job.mtime_ns), ()):
-            record = self.store.video(legacy_id)
-            if record.complete and not record.salvaged and record.fingerprint == legacy_fingerprint(job.path):
-                return legacy_id
-        return None
-
-    def _find_legacy_videos(self, records: Iterable[FileRecord]) -> None:
-        """Collect the videos with a fingerprint of an earlier version, by size and modification time.
-
-        Such a fingerprint covers only a sample of the content. It identifies a moved file, whose size and modification
-        time are the same, but no other file.
-        """
-        fingerprints = self.store.fingerprints()
-        for record in records:
-            if record.video is not None and "-" not in fingerprints[record.video]:
-                self._legacy_videos[record.num_bytes, record.mtime_ns].add(record.video)
+        return self._legacy_videos.find(job)
 
     def begin(self, job: FileJob | None, fingerprint: str, opened: OpenedVideo) -> int:
         """Begin or continue a video in the store, and return its id.

@@ -20,12 +20,12 @@ from jaxtyping import Int64
 from vidret.errors import StoreError
 from vidret.store.database import REPAIR, ClosingConnection
 from vidret.store.stems import Stemmer
+from vidret.store.vocabulary import Vocabulary, mask_letters
 
 FORMAT = 2
 _WORD = re.compile(r"\w+")
 _TOKENIZER = "unicode61 remove_diacritics 2"
 MAX_TERMS = 32  # of one query
-MIN_FUZZY_LETTERS = 5
 MAX_COUNTS = 100_000  # remembered
 MAX_FUZZY_TERMS = 12  # for one word of a query
 
@@ -54,7 +54,7 @@ class TextIndex:
         self._path, self._lock = path, threading.RLock()
         self._counts: dict[str, int] = {}  # of texts that hold a term: slow for frequent words, which queries share
         self._counted = (-1, -1)  # the state of the index for which they hold
-        self._vocabulary = _Vocabulary()
+        self._vocabulary = Vocabulary()
         uri = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
         with self._access():
             self._database = sqlite3.connect(
@@ -131,7 +131,7 @@ class TextIndex:
         with self._access():
             stems = self.stems([body for _, body in given])
             rows = [(int(text_id), " ".join(each)) for (text_id, _), each in zip(given, stems, strict=True)]
-            terms = [(term, _mask(term)) for term in sorted(set().union(*stems))]
+            terms = [(term, mask_letters(term)) for term in sorted(set().union(*stems))]
             with self._transaction():
                 self._database.executemany("INSERT OR REPLACE INTO texts (rowid, body) VALUES (?, ?)", rows)
                 self._database.executemany("INSERT OR IGNORE INTO terms (term, mask) VALUES (?, ?)", terms)
@@ -232,39 +232,6 @@ class TextIndex:
         return np.array([row[0] for row in rows], np.int64)
 
 
-class _Vocabulary:
-    """The terms of an index as read so far, with the letters of each as a bit mask: a cheap bound on edit distances."""
-
-    def __init__(self) -> None:
-        self.last_id = 0
-        self._terms: list[str] = []
-        self._masks, self._lengths = np.zeros(0, np.int64), np.zeros(0, np.int64)
-
-    def add(self, rows: Sequence[tuple[int, str, int]]) -> None:
-        if rows:
-            self.last_id = rows[-1][0]
-            self._terms += [term for _, term, _ in rows]
-            self._masks = np.append(self._masks, np.array([mask for _, _, mask in rows], np.int64))
-            self._lengths = np.append(self._lengths, np.array([len(term) for _, term, _ in rows], np.int64))
-
-    def find_similar(self, stem: str) -> dict[str, float]:
-        """Return other terms within one edit, or two from eight letters on, with their likeness."""
-        if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit():
-            return {}
-        from rapidfuzz.distance import Levenshtein
-
-        edits = 1 if len(stem) < 8 else 2
-        differing = np.bitwise_count(np.bitwise_xor(self._masks, _mask(stem)))
-        near = np.flatnonzero((np.abs(self._lengths - len(stem)) <= edits) & (differing <= 2 * edits))
-        found = {}
-        for row in near:
-            term = self._terms[row]
-            distance = Levenshtein.distance(stem, term, score_cutoff=edits)
-            if 0 < distance <= edits and not term.isdigit():
-                found[term] = 1.0 - distance / max(len(stem), len(term))
-        return found
-
-
 class Scratch:
     """FTS5 in memory, for the stems of texts that are not stored."""
 
@@ -293,13 +260,6 @@ class Scratch:
         finally:
             self._database.execute("ROLLBACK")
         return [[term for _, term in sorted(each)] for each in stems]
-
-
-def _mask(term: str) -> int:
-    mask = 0
-    for letter in term:
-        mask |= 1 << (ord(letter) % 61)
-    return mask
 
 
 def _quote(text: str) -> str:
