@@ -38,6 +38,7 @@ from vidret.store.shot_list import read_shots
 from vidret.store.store import Store
 from vidret.store.text_upkeep import read_transcript
 from vidret.store.vectors import choose_search_device
+from vidret.text import display_path
 from vidret.timed_text.options import WordsOptions
 from vidret.types import (
     ALL_VIDEOS,
@@ -223,6 +224,8 @@ class Engine(Searchable):
             words.check_installed()
         listing = list_videos(os.fspath(path) for path in paths)
         exists = Store.exists(self.path)
+        if paths and not listing.files and not exists:
+            raise VidretError(f"no videos found in {', '.join(display_path(os.fspath(path)) for path in paths)}")
         if not exists:
             self._check_models()
         with self._create_store() as store:

@@ -1,5 +1,6 @@
 """Runs command lines in the process of the test."""
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,11 @@ class Runner:
     def run_raw(self, *arguments: object) -> tuple[int, str, str]:
         """Return the exit code, stdout and stderr as they are."""
         self.monkeypatch.setattr(sys, "argv", ["vidret", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         out, err = self.capsys.readouterr()
         return int(ended.value.code or 0), out, err

@@ -1,12 +1,16 @@
 """Tests of wrong use: exit codes, and one sentence on stderr."""
 
+import os
+import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.cli.runner import Runner
+from vidret.store.store import Store
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,23 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
 def test_import_needs_no_torch() -> None:
     code = "import sys, vidret.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_version(run: Runner) -> None:
+    assert run("--version") == (0, f"vidret {metadata.version('vidret')}\n", "")
+
+
+def test_a_folder_without_videos_is_an_error_and_leaves_no_index(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    run.check_refusal(
+        ("index", tmp_path / "empty", "--index", tmp_path / "index"), 1, f"no videos found in {tmp_path / 'empty'}"
+    )
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_without_a_traceback(
+    run: Runner, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Store, "exists", lambda _path: os.kill(os.getpid(), number))
+    run.check_refusal(("search", "red", "--index", tmp_path), 130, "interrupted")

@@ -23,7 +23,6 @@ PATHS = (
     "/api/videos",
     "/api/videos/1/stream",
     "/metrics",
-    "/healthz",
     "/openapi.json",
     "/nothing",
 )
@@ -46,6 +45,12 @@ def test_requests_without_the_token_are_refused(guarded: TestClient, path: str) 
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         assert answer.headers["content-type"] == "application/problem+json"
         assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_orchestrators_need_no_token(guarded: TestClient, path: str) -> None:
+    assert guarded.get(path).status_code == 200
+    assert guarded.get(f"{path}/").status_code != 200
 
 
 def test_token_in_a_header_is_accepted(guarded: TestClient) -> None:
@@ -84,7 +89,7 @@ def test_other_host_names_are_refused_locally(client: TestClient, host: str) -> 
 def test_any_host_name_is_accepted_on_other_addresses(serve: Serve, engine: Engine) -> None:
     client = serve(engine, host="0.0.0.0", token=TOKEN)
     headers = {"Host": "videos.example", "Authorization": f"Bearer {TOKEN}"}
-    assert client.get("/healthz", headers=headers).status_code == 200
+    assert client.get("/api/videos", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["[", "a]b", "videos.example/?", "videos.example#", "user@videos.example", "a b", ""])

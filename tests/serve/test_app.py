@@ -1,6 +1,7 @@
 """Tests of the app: its page, its health, and the conformance of all routes to the OpenAPI document."""
 
 from contextlib import nullcontext, suppress
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from tests.fakes import ColourEncoder
 from tests.serve.conftest import URL, Serve
 from vidret.engine import Engine
+from vidret.errors import StoreError
 from vidret.serve.app import PAGE, create_app
 from vidret.serve.indexing import Indexer
 
@@ -41,9 +43,23 @@ def test_page_and_its_files_are_served(client: TestClient) -> None:
 
 
 def test_health(client: TestClient) -> None:
-    health = client.get("/healthz").json()
-    assert (health["status"], health["videos"]) == ("ok", 3)
-    assert health["version"]
+    for path in ("/healthz", "/readyz"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert answer.json() == {"status": "ok", "version": metadata.version("vidret")}
+
+
+def test_a_server_whose_index_cannot_be_read_is_alive_but_not_ready(
+    serve: Serve, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(engine)
+
+    def refuse() -> None:
+        raise StoreError("catalog.sqlite: disk I/O error")
+
+    monkeypatch.setattr(engine, "info", refuse)
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code >= 500
 
 
 def test_documentation_pages_with_external_scripts_are_disabled(client: TestClient) -> None:

@@ -1,7 +1,10 @@
 """The command line. Data goes to stdout, messages to stderr; exit codes are 0 (success), 1 (failure) and 2 (usage)."""
 
 import os
+import signal
 import sys
+import threading
+from types import FrameType
 from typing import Any
 
 import typer
@@ -64,15 +67,20 @@ app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or 
 for each in (app, evaluate.group, store.group):
     for command in each.registered_commands:
         command.cls = Command
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends
 UsageError: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
 
 
 def main() -> None:
     """Run the program and exit; an expected error is printed to stderr as one sentence."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         with log_to_terminal():
             # In standalone mode typer would print errors itself, without replacing unprintable characters.
             code = app(prog_name="vidret", standalone_mode=False)
+        if code == INTERRUPTED:  # how newer versions of typer end at Ctrl-C; older ones raise
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except UsageError as error:
         if message := error.format_message():  # empty after the help that `vidret` without arguments prints
@@ -83,6 +91,14 @@ def main() -> None:
     except VidretError as error:
         print_error(str(error))
         sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        print_error("interrupted")
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of stdout is gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does: what is in progress is finished or rolled back."""
+    raise KeyboardInterrupt

@@ -1,6 +1,7 @@
 """The Typer application, on which every command registers itself."""
 
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -38,5 +39,20 @@ app = typer.Typer(
     help="Search videos by text: index a folder, find videos, locate moments.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and exit, if it is asked for."""
+    if asked:
+        print(f"vidret {metadata.version('vidret')}")
+        raise typer.Exit
+
+
+@app.callback()
+def set_options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Search videos by text: index a folder, find videos, locate moments."""

@@ -4,6 +4,7 @@ Runs on threads (``index.run``) and on Ray (``index.ray``) differ only in where 
 both, only ``RunState`` writes to the store.
 """
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -21,6 +22,7 @@ from vidret.video.files import count_disk_bytes, find_missing, stat_files
 from vidret.video.pool import OpenedVideo
 from vidret.video.scan import lies_below
 
+logger = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.1
 _SHORTEST_S = 1e-3
 
@@ -230,6 +232,7 @@ class RunState:
                         raise
                     self.interrupted = True
                     self.stop.set()
+                    logger.warning("interrupted: finishing the segments in progress; interrupt again to stop at once")
         finally:
             self.stop.set()
         if self._broken is not None:

@@ -17,6 +17,7 @@ from vidret.serve.problems import problem_response
 COOKIE = "vidret"
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}")  # valid in a header, in a cookie and, quoted, in a URL
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+OPEN_PATHS = ("/healthz", "/readyz")  # orchestrators ask these without a token; they say nothing about the videos
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
@@ -94,7 +95,7 @@ class AccessMiddleware:
 
     def _authenticate(self, request: Request) -> Response | None:
         """Return None if the request may pass. A token in the URL of the page is moved into a cookie."""
-        if self._token is None:
+        if self._token is None or request.url.path in OPEN_PATHS:
             return None
         if request.method == "GET" and request.url.path == "/" and self._is_token(request.query_params.get("token")):
             query = request.url.remove_query_params("token").query

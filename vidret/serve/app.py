@@ -86,12 +86,18 @@ def create_app(
 
 
 def _add_server_routes(app: FastAPI, engine: Engine, metrics: Metrics) -> None:
-    """Add the health check, the metrics and the page."""
+    """Add the checks of an orchestrator, the metrics and the page."""
 
     @app.get("/healthz", tags=["server"])
     def check_health() -> Health:
-        """Return the health of the server."""
-        return Health(status="ok", videos=engine.info().videos, version=app.version)
+        """Return that the server runs; needs no token."""
+        return Health(status="ok", version=app.version)
+
+    @app.get("/readyz", tags=["server"])
+    def check_readiness() -> Health:
+        """Return that the index can be read; needs no token."""
+        engine.info()
+        return Health(status="ok", version=app.version)
 
     @app.get("/metrics", tags=["server"], response_class=Response, responses=METRICS)
     def read_metrics() -> Response:

@@ -248,8 +248,7 @@ class IndexAnswer(BaseModel):
 
 
 class Health(BaseModel):
-    """Health of the server."""
+    """State of the server."""
 
     status: Literal["ok"]
-    videos: int
     version: str
