@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 # Bottom up. A room (a folder or a module of vidret) imports from rungs below its own only; rooms that share a rung are
 # strangers. vidret/__init__.py is the face, not a room: it names what is public.
 RUNGS = (
-    {"types", "errors", "text", "layers", "model_files"},
-    {"devices", "timed_text"},
+    {"types", "errors", "text", "layers"},
+    {"devices", "model_files", "timed_text"},
     {"video", "encode", "store", "align", "ground"},
     {"data", "index", "search", "client"},
     {"engine", "metrics", "present"},
