@@ -14,6 +14,7 @@ from vidret.search.fused_moments import SpanPart, find_fused_spans
 from vidret.search.fusion import WEAK_SCORE, FusedSearcher
 from vidret.search.grounding import Grounder
 from vidret.search.locating import RankedVideo, choose_spans, find_cuts
+from vidret.search.queries import EncodedQuery
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
 from vidret.search.video_candidates import VideoCandidates
@@ -109,6 +110,13 @@ class FusedResults:
                 if weak or span.score >= best - STANDS_OUT
             ]
         return sorted(moments, key=lambda moment: -moment.score)[:k]
+
+    def encode_clause(self, query: str) -> EncodedQuery | None:
+        """Return the only clause of a query, as pictures are compared with it; None if there are two."""
+        analysed = self._fused.analyse(query)
+        if analysed.structure.relation is not None:
+            return None
+        return EncodedQuery(positive=analysed.embeddings[0], negatives=tuple(analysed.negatives))
 
     def _ask_head(self, grounder: Grounder, words: LayerWords, video: RankedVideo) -> list[Span]:
         try:

@@ -13,6 +13,7 @@ from vidret.align.similarity import score_top_frames
 from vidret.errors import DecodeError, StoreError
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, drop_overlapping
+from vidret.search.edges import FrameScorer
 from vidret.search.grounding import Grounder
 from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import FrameRanker
@@ -185,30 +186,31 @@ class Locator:
         return curve is not None and self._searcher.is_weak(curve.best, FrameRanker())
 
     def curve(self, query: EncodedQuery, video_id: int) -> Curve | None:
-        """Return the scores of all stored frames of one video; None if nothing of it is stored yet.
+        """Return the scores of all stored frames of one video; None if nothing of it is stored yet."""
+        read = read_curve(self._searcher, query, video_id)
+        return None if read is None else read[0]
 
-        A negative term lowers the score of a frame by how much it scores above the video's mean for that term.
-        """
-        ids = self._searcher.store.video_segments(video_id)
-        stored = self._searcher.reranker.read(FrameRanker(), ids)
-        segments, frames = stored.segments, stored.frames
-        if not segments:
-            return None
-        rows = np.concatenate(frames)
-        scores = rows @ query.positive.sentence
-        for text in query.negatives:
-            similarities = rows @ text.sentence
-            scores = scores - np.maximum(0, similarities - similarities.mean())
-        return Curve(
-            scores=scores,
-            times=np.concatenate(stored.times),
-            start=segments[0].start,
-            end=segments[-1].end,
-            best=float(score_top_frames(query.positive.sentence, frames)[0].max()),
-            typical=self._searcher.typical_score() if query.is_text else None,
-            gaps=gaps_between(segments),
-            cuts=find_cuts(self._searcher.store, video_id),
-        )
+
+def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
+    """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
+    ids = searcher.store.video_segments(video_id)
+    stored = searcher.reranker.read(FrameRanker(), ids)
+    segments, frames = stored.segments, stored.frames
+    if not segments:
+        return None
+    rows = np.concatenate(frames)
+    scorer = FrameScorer.fit(query, rows)
+    curve = Curve(
+        scores=scorer.score(rows),
+        times=np.concatenate(stored.times),
+        start=segments[0].start,
+        end=segments[-1].end,
+        best=float(score_top_frames(query.positive.sentence, frames)[0].max()),
+        typical=searcher.typical_score() if query.is_text else None,
+        gaps=gaps_between(segments),
+        cuts=find_cuts(searcher.store, video_id),
+    )
+    return curve, scorer
 
 
 def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]:

@@ -1,5 +1,6 @@
 """An index open for queries. Pictures alone answer them, or pictures and words together."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,9 +8,10 @@ from jaxtyping import Float
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
+from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
 from vidret.search.grounding import Grounder
-from vidret.search.locating import Locator, RankedVideo, choose_video
+from vidret.search.locating import Locator, RankedVideo, choose_video, read_curve
 from vidret.search.models import Models
 from vidret.search.queries import EncodedQuery, encode_queries
 from vidret.search.ranking import AUTO
@@ -20,6 +22,8 @@ from vidret.store.text_store import TextStore
 from vidret.text import strip_query
 from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, VideoName
 
+logger = logging.getLogger(__name__)
+
 
 class OpenIndex:
     """The pictures of an index, open for queries, and its words if it has any."""
@@ -28,6 +32,7 @@ class OpenIndex:
         self.store = store
         self.searcher = Searcher(store, encoder, models.ranker, tokens=models.tokens)
         self._fused: FusedResults | None = None
+        self._refiner = EdgeRefiner(encoder)
 
     @property
     def fused(self) -> FusedResults | None:
@@ -37,9 +42,10 @@ class OpenIndex:
         return self._fused
 
     def close(self) -> None:
-        """Close the index and its words."""
+        """Close the index and its words, and end the process that decodes frames for edges."""
         if self._fused is not None:
             self._fused.close()
+        self._refiner.close()
         self.store.close()
 
     def search(self, queries: Sequence[Query], options: Sequence[SearchOptions]) -> list[list[Hit]]:
@@ -70,7 +76,7 @@ class OpenIndex:
         else:
             ranked = [choose_video(self.store, video)]
         if fused is not None:
-            return fused.locate(
+            moments = fused.locate(
                 str(query),
                 ranked,
                 options.k,
@@ -80,14 +86,33 @@ class OpenIndex:
                 weak=options.weak,
                 snap=options.snap,
             )
-        return Locator(self.searcher, grounder).locate(
-            self._encode(query),
-            ranked,
-            options.k,
-            overlapping=options.overlapping,
-            weak=options.weak,
-            snap=options.snap,
+            return self._refine(fused.encode_clause(str(query)), moments) if options.refine else moments
+        encoded = self._encode(query)
+        moments = Locator(self.searcher, grounder).locate(
+            encoded, ranked, options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap
         )
+        return self._refine(encoded, moments) if options.refine else moments
+
+    def _refine(self, query: EncodedQuery | None, moments: Sequence[Moment]) -> list[Moment]:
+        """Return moments with precise edges; those of a query of two clauses, which is None, stay as they are."""
+        if query is None:
+            logger.warning("edges are not refined: the query has two clauses")
+            return list(moments)
+        curves = {}
+        for video_id in {moment.video for moment in moments if moment.by == "curve"}:
+            read = read_curve(self.searcher, query, video_id)
+            if read is not None:
+                curves[video_id] = read
+        return self._refiner.refine(moments, curves, self._sizes(moments))
+
+    def _sizes(self, moments: Sequence[Moment]) -> dict[str, int]:
+        """Return the bytes of the files of some moments when they were indexed, by path."""
+        records = {path: self.store.file(path) for path in {moment.path for moment in moments}}
+        return {
+            path: record.num_bytes
+            for path, record in records.items()
+            if record is not None and record.num_bytes is not None
+        }
 
     def rate(
         self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: Grounder | None

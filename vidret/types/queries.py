@@ -118,6 +118,7 @@ class LocateOptions:
         weak: Whether to include moments of videos in which most unrelated queries score as high, and those that stand
             out less than half as much as the best of their video.
         snap: Whether moments that are found by the curve begin and end at cuts where they can.
+        refine: Whether to decode a few frames more around the other edges, so that these are precise to about 0.1 s.
     """
 
     videos: Annotated[
@@ -154,3 +155,11 @@ class LocateOptions:
             metavar="on|off",
         ),
     ] = True
+    refine: Annotated[
+        bool,
+        Option(
+            help="Decode and encode a few frames more around the edges of moments that lie at no cut, which makes them "
+            "precise to about 0.1 s.",
+            panel="Output",
+        ),
+    ] = False

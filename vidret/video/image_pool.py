@@ -2,12 +2,14 @@
 
 import os
 import queue
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 
 import numpy as np
 
 from vidret.errors import DecodeError, VidretError
-from vidret.types import Picture
+from vidret.types import Frames, Picture, Resize
 from vidret.video import wire
 from vidret.video.files import FileStat
 from vidret.video.process import Process, ProcessGoneError
@@ -47,15 +49,23 @@ class ImagePool:
         Raises:
             DecodeError: The file is not a readable video, or exceeds the time or memory limit.
         """
-        version = (file_stat.st_size, file_stat.st_mtime_ns)
-        request = {"image": "frame", "version": version, "time_s": time_s, "width": width}
-        try:
-            header, payload = self._request(request, os.fsencode(path))
-        except ProcessGoneError as error:
-            raise DecodeError(path, str(error)) from error
-        if header["kind"] == "failed":
-            raise wire.read_error(header, path)
-        return bytes(payload)
+        request = {"image": "frame", "time_s": time_s, "width": width}
+        return bytes(self._request_of_video(request, path, file_stat)[1])
+
+    def read_frames(self, path: str, file_stat: FileStat, times_s: Sequence[float], resize: Resize) -> Frames:
+        """Return the frames of a video nearest to some times, each once.
+
+        Args:
+            path: The path or URL of the video.
+            file_stat: Its size and modification time, as for ``draw_frame``.
+            times_s: Seconds on a player's clock.
+            resize: How frames are resized.
+
+        Raises:
+            DecodeError: No frame can be read, or the process exceeds the time or memory limit.
+        """
+        request = {"image": "frames", "times_s": list(times_s), "resize": asdict(resize)}
+        return wire.unpack_frames(*self._request_of_video(request, path, file_stat))
 
     def read_image(self, content: bytes) -> Picture:
         """Decode an image file to RGB; see ``vidret.video.images.read_image``.
@@ -86,6 +96,16 @@ class ImagePool:
         for process in idle:  # the thread that uses a busy process ends it
             process.end()
             self._idle.put(process)
+
+    def _request_of_video(self, request: wire.Header, path: str, file_stat: FileStat) -> tuple[wire.Header, memoryview]:
+        version = (file_stat.st_size, file_stat.st_mtime_ns)
+        try:
+            header, payload = self._request(request | {"version": version}, os.fsencode(path))
+        except ProcessGoneError as error:
+            raise DecodeError(path, str(error)) from error
+        if header["kind"] == "failed":
+            raise wire.read_error(header, path)
+        return header, payload
 
     def _request(self, request: wire.Header, payload: bytes) -> tuple[wire.Header, memoryview]:
         process, clean = self._idle.get(), False

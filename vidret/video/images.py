@@ -2,13 +2,14 @@
 
 import io
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from vidret.errors import DecodeError, VidretError
-from vidret.types import Picture
+from vidret.types import Frames, Picture, Resize
 from vidret.video import wire
 from vidret.video.decode import open_reader
 from vidret.video.probe import VideoInfo, probe
@@ -23,6 +24,8 @@ _QUALITY = 82
 def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, bytes | memoryview]:
     """Return the message that answers an ``ImagePool``: a JPEG for a ``frame``, otherwise RGB pixels and their shape.
 
+    Those of ``frames`` come with their times.
+
     Raises:
         VidretError: The video or the image cannot be read.
     """
@@ -30,6 +33,11 @@ def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, b
         if request["image"] == "frame":
             info = _probe(os.fsdecode(payload), *request["version"])
             return {"kind": "image"}, draw_frame(info, request["time_s"], request["width"])
+        if request["image"] == "frames":
+            info = _probe(os.fsdecode(payload), *request["version"])
+            frames = read_times(info, request["times_s"], Resize(**request["resize"]))
+            fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
+            return {"kind": "image"} | fields, np.ascontiguousarray(frames.pixels).reshape(-1).data
         image = read_image(payload)
         return {"kind": "image", "shape": image.shape}, np.ascontiguousarray(image).reshape(-1).data
     except MemoryError:
@@ -56,6 +64,19 @@ def draw_frame(info: VideoInfo, time_s: float, width: int) -> bytes:
     image = Image.fromarray(np.asarray(frames.pixels[0]))
     image.thumbnail((width, image.height))
     return encode_jpeg(image)
+
+
+def read_times(info: VideoInfo, times_s: Sequence[float], resize: Resize) -> Frames:
+    """Return the resized frames nearest to some times in seconds, each once.
+
+    Raises:
+        DecodeError: None of them can be decoded.
+    """
+    with open_reader(info, resize=resize) as reader:
+        frames = reader.read(nearest(info.times, np.array(times_s, np.float64)))
+    if not len(frames):
+        raise DecodeError(info.path, "no frame could be decoded")
+    return frames
 
 
 def encode_jpeg(image: Image.Image) -> bytes:

@@ -1,0 +1,224 @@
+"""Edges of moments made precise at query time: frames between stored ones are decoded, encoded and compared.
+
+An edge of the similarity curve lies between two stored frames, often a second apart. A binary search among evenly
+spaced frames between them finds where the score crosses the middle between its levels inside and outside the moment.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float
+
+from vidret.encode.encoder import Encoder
+from vidret.errors import DecodeError
+from vidret.search.queries import EncodedQuery
+from vidret.text import strip_query
+from vidret.types import Curve, Frames, Moment, Vector
+from vidret.video.files import stat_file
+from vidret.video.image_pool import ImagePool
+
+logger = logging.getLogger(__name__)
+
+NUM_FRAMES = 7  # decoded between two stored frames; a search among them encodes three
+NEAR = 3  # stored frames on either side of an edge that set the levels
+MAX_REMEMBERED = 4096  # vectors, about 8 MB
+_TIE_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameScorer:
+    """Scores the frames of one video for a query.
+
+    A negative term lowers the score of a frame by how much it scores above the mean of the video's stored frames.
+    """
+
+    positive: Vector
+    negatives: tuple[tuple[Vector, float], ...]
+
+    @classmethod
+    def fit(cls, query: EncodedQuery, stored: Float[np.ndarray, "frame dim"]) -> Self:
+        """Return the scorer of a video with these stored frames."""
+        negatives = tuple((text.sentence, float((stored @ text.sentence).mean())) for text in query.negatives)
+        return cls(query.positive.sentence, negatives)
+
+    def score(self, frames: Float[np.ndarray, "frame dim"]) -> Float[np.ndarray, " frame"]:
+        """Return the scores of some frames."""
+        scores: Float[np.ndarray, " frame"] = frames @ self.positive
+        for negative, mean in self.negatives:
+            scores = scores - np.maximum(0, frames @ negative - mean)
+        return scores
+
+
+@dataclass(slots=True, eq=False)
+class _OpenEdge:
+    """An edge between two stored frames, and the search for where it lies.
+
+    Attributes:
+        moment: Index of its moment.
+        side: ``start`` or ``end``.
+        video_id: Id of the video.
+        path: Path of its file.
+        wanted_s: Times of the frames to look at, rising.
+        threshold: Score at the edge.
+        times_s: When these frames begin, and the stored ones before and after them.
+        pictures: The frames that were decoded, by the index of their time.
+        first: The first index that may be the first beyond the edge.
+        last: The last such index.
+    """
+
+    moment: int
+    side: str
+    video_id: int
+    path: str
+    wanted_s: list[float]
+    threshold: float
+    times_s: list[float]
+    pictures: dict[int, Frames] = field(default_factory=dict)
+    first: int = 0
+    last: int = NUM_FRAMES
+
+    @property
+    def middle(self) -> int:
+        return (self.first + self.last) // 2
+
+    def narrow(self, score: float) -> None:
+        """Halve the search by the score of the frame in its middle."""
+        if (score >= self.threshold) == (self.side == "start"):
+            self.last = self.middle
+        else:
+            self.first = self.middle + 1
+
+    def time_s(self) -> float:
+        """Return where the edge lies."""
+        return (self.times_s[self.first] + self.times_s[self.first + 1]) / 2
+
+
+class EdgeRefiner:
+    """Moves the edges of moments to where the score of the query crosses a threshold between stored frames.
+
+    Vectors are remembered, so that other queries for the same edges are quick.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Set the encoder; a decoding process starts with the first edge."""
+        self._encoder, self._pool = encoder, ImagePool(1)
+        self._remembered: OrderedDict[tuple[int, float], tuple[float, Vector]] = OrderedDict()
+
+    def close(self) -> None:
+        """Stop the decoding process."""
+        self._pool.close()
+
+    def refine(
+        self, moments: Sequence[Moment], curves: Mapping[int, tuple[Curve, FrameScorer]], sizes: Mapping[str, int]
+    ) -> list[Moment]:
+        """Return moments with precise edges, in the same order.
+
+        Edges at cuts, gaps and the ends of a video stay, as do those that two moments share, and those of a video
+        that cannot be read or has changed, which is logged.
+
+        Args:
+            moments: Moments that the curve found.
+            curves: The curve of each video for the query, and what scores its frames.
+            sizes: Bytes of each file when it was indexed, by path.
+        """
+        if not getattr(self._encoder, "encodes_frames_alone", False):
+            logger.warning("edges are not refined: %s encodes frames together", self._encoder.name)
+            return list(moments)
+        shared = find_shared_edges(moments)
+        edges = [
+            edge
+            for index, moment in enumerate(moments)
+            if moment.by == "curve" and moment.video in curves
+            for edge in _open_edges(index, moment, curves[moment.video][0])
+            if (moment.video, getattr(moment, edge.side)) not in shared
+        ]
+        lost: set[int] = set()
+        while searched := [edge for edge in edges if edge.first < edge.last and edge.video_id not in lost]:
+            self._look(searched, sizes, lost)
+            for edge in searched:
+                if edge.video_id not in lost:
+                    self._narrow(edge, curves[edge.video_id][1])
+        found = [edge for edge in edges if edge.video_id not in lost]
+        return [_move(moment, [edge for edge in found if edge.moment == index]) for index, moment in enumerate(moments)]
+
+    def _narrow(self, edge: _OpenEdge, scorer: FrameScorer) -> None:
+        begins_s, vector = self._remembered[edge.video_id, edge.wanted_s[edge.middle]]
+        edge.times_s[edge.middle + 1] = begins_s
+        edge.narrow(float(scorer.score(vector[None])[0]))
+
+    def _look(self, edges: Sequence[_OpenEdge], sizes: Mapping[str, int], lost: set[int]) -> None:
+        """Encode the frame in the middle of each search, unless it is remembered; note videos that cannot be read."""
+        missing = []
+        for edge in edges:
+            key = edge.video_id, edge.wanted_s[edge.middle]
+            if key in self._remembered:
+                self._remembered.move_to_end(key)
+            else:
+                missing.append(edge)
+        for video_id in {edge.video_id: None for edge in missing if not edge.pictures}:
+            own = [edge for edge in missing if edge.video_id == video_id and not edge.pictures]
+            try:
+                self._decode(own, sizes.get(own[0].path))
+            except DecodeError as error:
+                logger.warning("edges are not refined: %s", strip_query(str(error)))
+                lost.add(video_id)
+        missing = [edge for edge in missing if edge.video_id not in lost]
+        pictures = [edge.pictures[edge.middle] for edge in missing]
+        for edge, embedding in zip(missing, self._encoder.encode_frames(pictures) if pictures else [], strict=True):
+            key = edge.video_id, edge.wanted_s[edge.middle]
+            self._remembered[key] = float(embedding.times[0]), embedding.frames[0]
+        while len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _decode(self, edges: Sequence[_OpenEdge], num_bytes: int | None) -> None:
+        """Decode the frames of some edges of one video.
+
+        Raises:
+            DecodeError: The file is gone, has another size than when it was indexed, or cannot be read.
+        """
+        path = edges[0].path
+        file_stat = stat_file(path)
+        if num_bytes is not None and file_stat.st_size != num_bytes:
+            raise DecodeError(path, "has changed since it was indexed")
+        wanted = sorted({time for edge in edges for time in edge.wanted_s})
+        frames = self._pool.read_frames(path, file_stat, wanted, self._encoder.resize)
+        for edge in edges:
+            for index, time in enumerate(edge.wanted_s):
+                row = int(np.abs(frames.times - time).argmin())
+                edge.pictures[index] = Frames(frames.pixels[row : row + 1], frames.times[row : row + 1])
+
+
+def find_shared_edges(moments: Sequence[Moment]) -> set[tuple[int, float]]:
+    """Return the edges, as video id and time, at which one moment ends and another begins."""
+    starts, ends = ({(moment.video, getattr(moment, side)) for moment in moments} for side in ("start", "end"))
+    return starts & ends
+
+
+def _open_edges(index: int, moment: Moment, curve: Curve) -> list[_OpenEdge]:
+    """Return the edges of a moment that lie between two stored frames, not at a cut or a gap."""
+    edges = []
+    times = curve.times
+    fixed = [curve.start, curve.end, *curve.cuts, *(edge for gap in curve.gaps for edge in gap)]
+    for side, time in (("start", moment.start), ("end", moment.end)):
+        after = int(np.searchsorted(times, time))
+        if not 0 < after < len(times) or any(abs(time - each) < _TIE_S for each in fixed):
+            continue
+        first, last = np.searchsorted(times, (moment.start, moment.end))
+        least, most = (after - NEAR, last) if side == "start" else (first, after + NEAR)
+        before = curve.scores[max(least, after - NEAR, 0) : after]
+        beyond = curve.scores[after : min(most, after + NEAR)]
+        grid = np.linspace(times[after - 1], times[after], NUM_FRAMES + 2).tolist()
+        threshold = (float(before.mean()) + float(beyond.mean())) / 2
+        edges.append(_OpenEdge(index, side, moment.video, moment.path, grid[1:-1], threshold, grid))
+    return edges
+
+
+def _move(moment: Moment, edges: Sequence[_OpenEdge]) -> Moment:
+    """Return a moment with its new edges, unless nothing would be left of it."""
+    moved = {edge.side: edge.time_s() for edge in edges}
+    start, end = moved.get("start", moment.start), moved.get("end", moment.end)
+    return replace(moment, start=start, end=end) if start < end else moment
