@@ -10,9 +10,6 @@ from tests.cli.runner import Runner
 from tests.fakes import PatchEncoder, write_film
 from tests.grounded import write_head
 from vidret.cli.inputs import parse_memory
-from vidret.errors import VidretError
-from vidret.index.options import IndexOptions
-from vidret.timed_text.options import WordsOptions
 
 
 def test_summary_goes_to_stderr_and_lists_failures(run: Runner, films: Path, tmp_path: Path) -> None:
@@ -138,14 +135,3 @@ def test_words_are_chosen(run: Runner, films: Path, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "new" / "words").exists()
     code, _, err = run("index", films, "--index", tmp_path / "third", "--words", "on")
     assert (code, 'needs the extra "words"' in err) == (1, True)
-
-
-def test_ray_reads_no_words(run: Runner, films: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    run_module = pytest.importorskip("vidret.index.ray.run")
-    options = IndexOptions(words=WordsOptions(sources=("speech",)))
-    with pytest.raises(VidretError, match="words must be off with the ray runner, got speech"):
-        run_module.index_on_ray(None, None, [], options)
-    code, _, err = run("index", films, "--index", tmp_path / "index", "--runner", "ray", "--words", "on")
-    assert (code, "must be off with the ray runner, got on" in " ".join(err.split())) == (2, True)
-    assert not (tmp_path / "index").exists()

@@ -98,7 +98,7 @@ def index_command(
     run = choose_run(runner, address, num_gpus_per_worker, precision)
     memory_bytes = None if memory is None else parse_memory(memory)
     is_new = not is_indexed(index)
-    chosen_words = parse_words(words, speech_model, index, is_new=is_new, on_ray=runner == "ray")
+    chosen_words = parse_words(words, speech_model, index, is_new=is_new)
     engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
     if prepare_moments and engine.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
@@ -151,13 +151,11 @@ def read_decoding(decoder: str, shots: str, sampling: str) -> DecodingOptions:
     }
 
 
-def parse_words(
-    text: str, speech_model: str | None, index: Path, *, is_new: bool, on_ray: bool
-) -> "WordsOptions | Literal[False]":
+def parse_words(text: str, speech_model: str | None, index: Path, *, is_new: bool) -> "WordsOptions | Literal[False]":
     """Return which words to read, given ``--words`` and ``--speech-model``; say so if a new index gets none.
 
     Raises:
-        typer.BadParameter: ``--words`` names no source, or the run is on Ray.
+        typer.BadParameter: ``--words`` names no source.
     """
     from vidret.index.words import read_options
     from vidret.timed_text.options import WordsOptions, is_installed
@@ -168,15 +166,12 @@ def parse_words(
     if text == "off" or (text == "auto" and known is None and not is_new):
         return False
     if text == "auto" and known is None:
-        reason = "--runner ray does not read them" if on_ray else "" if is_installed() else NEEDS_EXTRA
-        if reason:
-            print_message(f"No words (speech, on-screen text, subtitles) are read: {reason}.")
+        if not is_installed():
+            print_message(f"No words (speech, on-screen text, subtitles) are read: {NEEDS_EXTRA}.")
             return False
     elif text not in ("auto", "on"):
         sources = parse_names(text, TEXT_SOURCES, option="--words", rule="must be auto, on, off or some of")
         options = replace(options, sources=sources)
-    if on_ray:
-        raise typer.BadParameter(f"must be off with the ray runner, got {text}", param_hint="--words")
     return options if speech_model is None else replace(options, speech_model=speech_model)
 
 

@@ -35,7 +35,7 @@ def answer_queries(
 
     split, videos = read_queries_folder(folder)
     index = out / "index"
-    chosen_words = parse_words(words, None, index, is_new=not Store.exists(index), on_ray=False)
+    chosen_words = parse_words(words, None, index, is_new=not Store.exists(index))
     engine = open_index(index, model, device, precision)
     gallery, indexing_s = fill_index(engine, split, videos, None, chosen_words)
     with show_count("answering", "queries") as on_count:

@@ -31,7 +31,7 @@ class IndexOptions:
         retry_failed: Read failed files again even if they are unchanged, and words that could not be read.
         prune_below: Remove missing files below these folders from the index, with their vectors; None removes nothing.
         shot_sampling: Which frames are decoded to cut segments at shots; None cuts them on a grid.
-        words: Which words are read besides the pictures; None for none. Not on Ray.
+        words: Which words are read besides the pictures; None for none.
         check: Called before the first file is encoded, if any has to be; its exception ends the run.
         on_progress: Called from the thread of the caller a few times per second.
     """

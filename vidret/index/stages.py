@@ -1,13 +1,13 @@
 """The two stages of an indexing run, decoding and encoding, for threads and for Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from vidret.index.options import Pack
-from vidret.types import Resize, Sampling, SegmentEmbedding
+from vidret.types import Resize, Sampling, SegmentEmbedding, TextSource
 from vidret.video.decode import Decoder
 from vidret.video.pool import DecodePool
 from vidret.video.sampled_frames import SampledFrames
@@ -43,6 +43,16 @@ def open_decoders(
         num_threads=num_threads,
         timeout=timeout,
     )
+
+
+def find_fault(remaining: Iterable[TextSource], *, is_decoding: bool) -> TextSource | None:
+    """Return the source of words that was being read when a decoding process failed, None if it read pictures alone.
+
+    Args:
+        remaining: The sources that are not finished, in the order in which they are read.
+        is_decoding: Whether frames were being decoded, from which on-screen text is read too.
+    """
+    return next((source for source in remaining if (source == "screen") == is_decoding), None)
 
 
 def encode_segments(

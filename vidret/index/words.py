@@ -6,6 +6,9 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+from jaxtyping import Float32
+
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.store.store import Store
 from vidret.store.text_records import TextTrack, make_key
@@ -93,6 +96,16 @@ class WordsRun:
         """Return whether any track of a content with these paths is missing, incomplete or of another model."""
         return bool(self._find_wanted(fingerprint, self._find_sidecars(paths)))
 
+    def plan(self, fingerprint: str, paths: Iterable[str]) -> WordsRequest:
+        """Return what ``DecodePool.stream`` shall read of a content, from where the last run ended; begin nothing."""
+        sidecars = self._find_sidecars(paths)
+        request: dict[TextSource, dict[str, object]] = {}
+        for source, model in self._find_wanted(fingerprint, sidecars).items():
+            known = self.store.find(fingerprint, source, model)
+            start_s = 0.0 if known is None or known.complete else known.until_s
+            request[source] = _request(source, model, start_s, sidecars)
+        return request
+
     def begin(self, fingerprint: str, paths: Iterable[str], duration_s: float) -> "ContentWords":
         """Begin to read the wanted tracks of a content, or continue where the last run ended."""
         sidecars = self._find_sidecars(paths)
@@ -146,6 +159,7 @@ class ContentWords:
         """Store the tracks; use ``WordsRun.begin``."""
         self._run, self._tracks, self._sidecars = run, tracks, sidecars
         self._stored: dict[TextSource, list[TimedText]] = {}
+        self._until_s: dict[TextSource, float] = {}
 
     @property
     def remaining(self) -> list[TextSource]:
@@ -159,22 +173,29 @@ class ContentWords:
             current = self._run.store.find(track.fingerprint, source, track.model) or track
             self._tracks[source] = current
             self._stored[source] = [each.text for each in self._run.store.transcript(current)]
-            request[source] = {"start_s": current.until_s, "model": current.model}
-            if source == "subtitles":
-                request[source]["sidecars"] = self._sidecars
+            self._until_s[source] = current.until_s
+            request[source] = _request(source, current.model, current.until_s, self._sidecars)
         return request
 
-    def add(self, message: ReadTexts) -> None:
-        """Store further texts."""
-        stored = self._stored[message.source]
-        texts = [text for text in message.texts if not any(_repeats(text, known) for known in stored)]
-        vectors = load_sentence_encoder().encode([text.text for text in texts])
-        self._run.store.add(self._tracks[message.source], texts, vectors, until_s=message.until_s)
-        self._run.count(message.source, len(texts))
+    def add(self, message: ReadTexts, vectors: Float32[np.ndarray, "text dim"] | None = None) -> None:
+        """Store further texts, after ``request``; their sentence vectors are computed unless they are given."""
+        source, stored = message.source, self._stored[message.source]
+        kept = [row for row, text in enumerate(message.texts) if not any(_repeats(text, known) for known in stored)]
+        texts = [message.texts[row] for row in kept]
+        own = load_sentence_encoder().encode([text.text for text in texts]) if vectors is None else vectors[kept]
+        self._until_s[source] = max(self._until_s[source], message.until_s)  # what is repeated ends earlier
+        num_new = self._run.store.add(self._tracks[source], texts, own, until_s=self._until_s[source])
+        self._run.count(source, num_new)
 
     def finish(self, source: TextSource, note: str) -> None:
         """Mark a source as read, with the reason if not everything was."""
         self._run.finish(self._tracks.pop(source), note)
+
+
+def _request(source: TextSource, model: str, start_s: float, sidecars: list[str]) -> dict[str, object]:
+    """Return how ``DecodePool.stream`` shall read a source."""
+    request: dict[str, object] = {"start_s": start_s, "model": model}
+    return request | {"sidecars": sidecars} if source == "subtitles" else request
 
 
 def _repeats(text: TimedText, known: TimedText) -> bool:

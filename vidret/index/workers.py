@@ -14,6 +14,7 @@ from vidret.index.encoding import Encode, EncodingThread
 from vidret.index.options import Pack
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
+from vidret.index.stages import find_fault
 from vidret.index.words import ContentWords
 from vidret.store.records import NewSegment
 from vidret.types import SegmentEmbedding
@@ -245,9 +246,9 @@ class _Reading:
 
     def give_up_words(self, reason: str) -> bool:
         """Give up the source that was being read when the decoder failed; return False if there is none."""
-        remaining = [] if self.words is None else self.words.remaining
-        blamed = [source for source in remaining if (source == "screen") == self.is_decoding]
-        if self.words is None or not blamed:
+        if self.words is None:
             return False
-        self.words.finish(blamed[0], reason)
-        return True
+        source = find_fault(self.words.remaining, is_decoding=self.is_decoding)
+        if source is not None:
+            self.words.finish(source, reason)
+        return source is not None

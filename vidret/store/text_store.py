@@ -169,10 +169,10 @@ class TextStore:
     @_locked
     def add(
         self, track: TextTrack, texts: Sequence[TimedText], vectors: Float[np.ndarray, "text dim"], *, until_s: float
-    ) -> None:
-        """Store further texts of a track, which was read up to ``until_s``. They can be found at once.
+    ) -> int:
+        """Store further texts of a track, which was read up to ``until_s``, and return how many are new.
 
-        Texts that are stored already, by an interrupted run, are left out.
+        They can be found at once. Texts that are stored already, by an interrupted run, are left out.
         """
         numbers = self._store.stored_segments(track.id)
         if track.id not in self._written:
@@ -201,6 +201,7 @@ class TextStore:
             self._store.add_segments(segments)
         known.update(rows)
         self._set_progress(track, until_s)
+        return len(segments)
 
     @_locked
     def finish(self, track: TextTrack, *, note: str = "") -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from vidret.errors import VidretError
 from vidret.index.progress import FileJob
-from vidret.index.ray.rows import ContentFinished, ContentTask, EncodedRow, FileFailed, RunFailed
+from vidret.index.ray.rows import ContentFinished, ContentTask, EncodedRow, FileFailed, RunFailed, TextsRow
+from vidret.index.ray.texts import TextsWriter
 from vidret.index.run_state import RunState
 from vidret.store.records import NewSegment
 
@@ -22,6 +23,8 @@ class ResultWriter:
         self._received: defaultdict[int, set[int]] = defaultdict(set)  # numbers of segments, by content
         self._finished: dict[int, ContentFinished] = {}
         self._failed_jobs: set[int] = set()
+        self._ended_jobs: set[int] = set()  # of which only words were read, or could not be read
+        self._texts = TextsWriter(run_state.words, contents)
         self._closed: set[int] = set()
         self.spent: defaultdict[str, float] = defaultdict(float)
 
@@ -44,6 +47,9 @@ class ResultWriter:
                 case ContentFinished():
                     touched.add(value.content_index)
                     self._finished.setdefault(value.content_index, value)
+                case TextsRow():
+                    if self._texts.write(value, payload):
+                        self._end_words(value.content_index)
                 case FileFailed():
                     self._fail(value)
                 case RunFailed():
@@ -71,7 +77,19 @@ class ResultWriter:
             video_id, segment.number, segment.start, segment.end, row.embedding, packed, segment.shots
         )
 
+    def _end_words(self, content_index: int) -> None:
+        """Count the files of a content of which only words were read."""
+        for job_index, _ in self._contents[content_index].files:
+            if self._run_state.jobs[job_index].is_stored and job_index not in self._ended_jobs:
+                self._ended_jobs.add(job_index)
+                self._run_state.end_words(self._run_state.jobs[job_index])
+
     def _fail(self, failed: FileFailed) -> None:
+        if failed.words_only:
+            if failed.job_index not in self._ended_jobs:
+                self._ended_jobs.add(failed.job_index)
+                self._run_state.end_words(self._run_state.jobs[failed.job_index], failed.error)
+            return
         if failed.job_index not in self._failed_jobs:
             self._failed_jobs.add(failed.job_index)
             job = self._run_state.jobs[failed.job_index]

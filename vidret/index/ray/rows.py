@@ -16,10 +16,11 @@ import pyarrow as pa  # type: ignore[import-untyped, import-not-found, unused-ig
 from vidret.errors import DecodeError
 from vidret.types import Frames, SegmentEmbedding, ShotChange
 from vidret.video.identity import Identity
-from vidret.video.pool import OpenedVideo, SegmentStart
+from vidret.video.pool import FinishedTexts, OpenedVideo, ReadTexts, SegmentStart, WordsRequest
 from vidret.video.sampled_frames import SampledFrames
 
 Bytes = bytes | memoryview
+Row = tuple[object, Bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,21 @@ class Fingerprinted:
 
 
 @dataclass(frozen=True, slots=True)
+class WordsTask:
+    """The words of a content to read.
+
+    Attributes:
+        fingerprint: The fingerprint under which they are stored, which may be of an earlier version.
+        paths: All paths of the content.
+        request: What to read, and from where; see ``DecodePool.stream``.
+    """
+
+    fingerprint: str
+    paths: tuple[str, ...]
+    request: WordsRequest
+
+
+@dataclass(frozen=True, slots=True)
 class ContentTask:
     """A content to decode, from the first of its files that can be read.
 
@@ -52,6 +68,8 @@ class ContentTask:
         num_segments: The number of segments that the store expects.
         start: The number and the start in seconds of the first segment to decode, where segments follow shots; None to
             decode all.
+        has_pictures: Whether its pictures are stored, and only its words are wanted.
+        words: The words to read; None for none.
     """
 
     content_index: int
@@ -61,6 +79,8 @@ class ContentTask:
     stored: frozenset[int] = frozenset()
     num_segments: int = 0
     start: SegmentStart | None = None
+    has_pictures: bool = False
+    words: WordsTask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +149,42 @@ class ContentFinished:
     num_segments: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class TextPosition:
+    """How far a source of words was read: to ``until_s`` seconds, and ``num_messages`` further messages with that time.
+
+    Two runs of a task with the same file pass the same positions.
+    """
+
+    until_s: float
+    num_messages: int = 0
+
+    def advance(self, until_s: float) -> "TextPosition":
+        """Return the position after a message that reaches ``until_s``."""
+        return TextPosition(until_s) if until_s > self.until_s else TextPosition(self.until_s, self.num_messages + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TextsRow:
+    """A message about words of a content, read from ``start`` on.
+
+    The sentence vectors of its texts, in float32, are the bytes beside the row, once they are encoded.
+    """
+
+    content_index: int
+    start: TextPosition
+    message: ReadTexts | FinishedTexts
+    duration_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class FileFailed:
-    """A file cannot be read."""
+    """A file cannot be read, or only its words cannot (``words_only``)."""
 
     content_index: int
     job_index: int
     error: DecodeError
+    words_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +194,7 @@ class RunFailed:
     reason: str
 
 
-def to_table(rows: Iterable[tuple[object, Bytes]]) -> Any:
+def to_table(rows: Iterable[Row]) -> Any:
     """Return an Arrow table of (value, bytes) rows."""
     rows = list(rows)
     values = [pickle.dumps(value, pickle.HIGHEST_PROTOCOL) for value, _ in rows]

@@ -4,7 +4,7 @@ Embeddings travel back to the driver, which is the only writer of the index. The
 video), and a single durable writer makes "exactly once" simple: a segment is stored when its transaction is committed,
 by content, number and encoder, and late or repeated results change nothing. So a lost worker or node costs only the
 work in progress there, which Ray Data repeats elsewhere, and a lost driver costs only what it had not committed, which
-the next run repeats.
+the next run repeats. Words are read in the same pass, and stored in the order in which they were read.
 
 Two datasets run one after the other. The first fingerprints every file, so that copies are decoded once and stored
 contents not at all. The second decodes (tasks, each with a decoding process that its worker keeps) and encodes (actors,
@@ -16,7 +16,6 @@ import contextlib
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,11 +29,13 @@ from vidret.errors import VidretError
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.ray.cluster import describe_ray_error, join_cluster
+from vidret.index.ray.contents import plan_contents
 from vidret.index.ray.results import ResultWriter
-from vidret.index.ray.rows import ContentTask, EncodedRow, FingerprintTask, distribute, read_rows
+from vidret.index.ray.rows import ContentTask, EncodedRow, Fingerprinted, FingerprintTask, distribute, read_rows
 from vidret.index.ray.workers import Decoding, EncodeStage, StopFlag, decode_contents, fingerprint_files
 from vidret.index.run_state import RunState
 from vidret.index.stages import SEGMENTS_AT_ONCE
+from vidret.index.words import open_words
 from vidret.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -78,21 +79,22 @@ def index_on_ray(
         VidretError: The index cannot be written, the cluster cannot be reached or has too few GPUs, or a worker cannot
             load the encoder. Single files that fail raise nothing.
     """
-    if options.words is not None:
-        raise VidretError("words must be off with the ray runner, got " + ", ".join(options.words.sources))
-    run_state = RunState(store, retry_failed=options.retry_failed)
-    run_state.plan(files)
-    if not run_state.jobs:
-        return run_state.close(prune_below=options.prune_below)
-    if options.check is not None:
-        options.check()
-    began = time.monotonic()
-    if options.device != CPU and cuda_index(options.device) is None:
-        logger.warning("Ray's workers cannot use %s, so they encode on the CPU", options.device)
-    with join_cluster(address, options.device):
-        run = RayRun(run_state, began, options, num_gpus_per_worker=num_gpus_per_worker)
-        run.work(encoder, precision)
-    return replace(run_state.close(prune_below=options.prune_below), speeds=run.speeds())
+    with open_words(store.path, options.words, retry_failed=options.retry_failed) as words:
+        run_state = RunState(store, retry_failed=options.retry_failed, words=words)
+        run_state.plan(files)
+        if not run_state.jobs:
+            return run_state.close(prune_below=options.prune_below)
+        if options.check is not None and not all(job.is_stored for job in run_state.jobs):
+            options.check()
+        if words is not None:
+            words.check_models()
+        began = time.monotonic()
+        if options.device != CPU and cuda_index(options.device) is None:
+            logger.warning("Ray's workers cannot use %s, so they encode on the CPU", options.device)
+        with join_cluster(address, options.device):
+            run = RayRun(run_state, began, options, num_gpus_per_worker=num_gpus_per_worker)
+            run.work(encoder, precision)
+        return replace(run_state.close(prune_below=options.prune_below), speeds=run.speeds())
 
 
 class RayRun:
@@ -129,7 +131,7 @@ class RayRun:
 
         def receive() -> None:
             try:
-                self._find_contents()
+                self._contents = plan_contents(self._run_state, self._fingerprint_jobs())
                 if self._contents and not self._run_state.stop.is_set():
                     self._index(encoder, precision)
             except ray.exceptions.RayError as error:
@@ -157,43 +159,16 @@ class RayRun:
             "segments encoded, a second of an encoder": ("segments", "encode"),
             "segments stored, a second of the driver": ("segments", "store"),
         }
-        speeds = {name: spent[output] / spent[stage] for name, (output, stage) in rates.items() if spent.get(stage)}
+        speeds = {
+            name: spent[output] / spent[stage]
+            for name, (output, stage) in rates.items()
+            if spent.get(output) and spent.get(stage)  # none if only words were read
+        }
         return speeds | {START: spent["start"]}
 
     # The two datasets
 
-    def _find_contents(self) -> None:
-        """Group the jobs by content; link those that are stored, and fail those that cannot be read."""
-        jobs, store = self._run_state.jobs, self._run_state.store
-        by_fingerprint: defaultdict[str, list[int]] = defaultdict(list)
-        stamps: dict[int, tuple[int, ...]] = {}
-        for row in self._fingerprint_jobs():
-            if row.error is not None:
-                self._run_state.fail(jobs[row.job_index].path, row.error, jobs[row.job_index])
-            else:
-                by_fingerprint[row.identity.fingerprint].append(row.job_index)
-                stamps[row.job_index] = row.identity.stamp
-        video_ids = store.contents()
-        for fingerprint, indices in sorted(by_fingerprint.items(), key=lambda item: min(item[1])):
-            indices.sort()
-            if (stored_id := self._run_state.find_stored(jobs[indices[0]], fingerprint)) is not None:
-                for index in indices:
-                    self._run_state.link(jobs[index], stored_id, encoded=False)
-                continue
-            content = ContentTask(
-                content_index=len(self._contents),
-                fingerprint=fingerprint,
-                files=tuple((index, jobs[index].path) for index in indices),
-                stamps=tuple(stamps[index] for index in indices),
-            )
-            if (video_id := video_ids.get(fingerprint)) is not None:
-                stored, num_segments = frozenset(store.stored_segments(video_id)), store.video(video_id).num_segments
-                num_stored, end_s = store.resume_point(video_id)
-                start = None if end_s is None else (num_stored, end_s)
-                content = replace(content, stored=stored, num_segments=num_segments, start=start)
-            self._contents.append(content)
-
-    def _fingerprint_jobs(self) -> Iterator[Any]:
+    def _fingerprint_jobs(self) -> Iterator[Fingerprinted]:
         tasks = [FingerprintTask(index, job.path) for index, job in enumerate(self._run_state.jobs)]
         tables = distribute(tasks, max(min(self._num_decoders, len(tasks)), len(tasks) // FILES_PER_TASK))
         data = _configure(ray.data.from_arrow(tables)).map_batches(
@@ -215,6 +190,7 @@ class RayRun:
             decoder=options.decoder,
             timeout=options.timeout,
             shot_sampling=options.shot_sampling,
+            words=options.words,
         )
         stage = {"pack": options.pack, "tokens": options.tokens, "precision": precision}
         num_tables = max(min(num_contents, 16 * self._num_decoders), num_contents // FILES_PER_TASK)

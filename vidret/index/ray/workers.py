@@ -1,4 +1,4 @@
-"""The code that runs on Ray workers: fingerprint files, decode contents, encode segments. It never writes an index.
+"""The stages on Ray workers: fingerprint files, decode contents, encode segments and texts. They never write an index.
 
 Failures are rows: of a file that cannot be read, or of the whole run. So Ray sees no exception of this code, and runs a
 task again only if the process or node that ran it is lost.
@@ -16,28 +16,27 @@ import ray
 
 from vidret.errors import DecodeError, VidretError
 from vidret.index.options import Pack
+from vidret.index.ray.reading import ContentReader
 from vidret.index.ray.rows import (
     Bytes,
-    ContentFinished,
-    ContentTask,
     DecodedRow,
     EncodedRow,
-    FileFailed,
     Fingerprinted,
+    Row,
     RunFailed,
     SegmentInfo,
+    TextsRow,
     read_rows,
     to_table,
 )
 from vidret.index.stages import encode_segments, open_decoders
+from vidret.timed_text.options import WordsOptions
 from vidret.types import Resize, Sampling, SegmentEmbedding
 from vidret.video.decode import Decoder
-from vidret.video.identity import Identity, check_unchanged, identify
-from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo, SegmentStart
+from vidret.video.identity import identify
+from vidret.video.pool import DecodePool, ReadTexts
 from vidret.video.sampled_frames import SampledFrames
 from vidret.video.streaming import SamplingMode
-
-Row = tuple[object, Bytes]
 
 
 class StopFlag:
@@ -64,6 +63,7 @@ class Decoding:
     decoder: Decoder
     timeout: float
     shot_sampling: SamplingMode | None
+    words: WordsOptions | None
 
 
 def fingerprint_files(table: Any, *, stop_flag: Any) -> Any:
@@ -81,15 +81,26 @@ def fingerprint_files(table: Any, *, stop_flag: Any) -> Any:
 
 
 def decode_contents(table: Any, *, decoding: Decoding, stop_flag: Any) -> Iterator[Any]:
-    """Decode the contents of a table of ``ContentTask`` rows in turn, and yield each segment as it comes."""
-    for content, _ in read_rows(table):
-        for row in _decode_content(content, _get_decoders(decoding), _make_check(stop_flag)):
-            yield to_table([row])
+    """Decode the contents of a table of ``ContentTask`` rows in turn, and yield each segment or text as it comes."""
+    try:
+        pool, should_stop = _get_decoders(decoding), _make_check(stop_flag)
+        for content, _ in read_rows(table):
+            for row in ContentReader(content, pool, should_stop).read():
+                yield to_table([row])
+    except VidretError as error:
+        yield to_table([(RunFailed(f"{socket.gethostname()}: {error}"), b"")])
 
 
 @cache
 def _get_decoders(decoding: Decoding) -> DecodePool:
-    """Return the decoding process of this worker, which ends with the worker."""
+    """Return the decoding process of this worker, which ends with the worker.
+
+    Raises:
+        VidretError: A model that reads words is missing on this node.
+    """
+    if decoding.words is not None:
+        decoding.words.check_installed()
+        decoding.words.check_models()
     return open_decoders(
         1,
         decoding.resize,
@@ -103,57 +114,6 @@ def _get_decoders(decoding: Decoding) -> DecodePool:
 
 def _make_check(stop_flag: Any) -> Callable[[], bool]:
     return lambda: bool(ray.get(stop_flag.is_set.remote()))
-
-
-def _decode_content(content: ContentTask, pool: DecodePool, should_stop: Callable[[], bool]) -> Iterator[Row]:
-    """Decode the first file of a content that can be read."""
-    sent: set[int] = set()
-    sent_until: SegmentStart | None = None
-
-    def skip(opened: OpenedVideo) -> set[int]:
-        has_same_segments = len(opened.cuts) == content.num_segments
-        return sent | content.stored if has_same_segments else sent
-
-    def start(opened: OpenedVideo) -> SegmentStart:
-        return sent_until or content.start or (0, opened.start)
-
-    for (job_index, path), stamp in zip(content.files, content.stamps, strict=True):
-        try:
-            identity = Identity(content.fingerprint, stamp)
-            opened, since = None, time.monotonic()
-            for message in pool.stream(path, skip=skip, start=start):
-                if should_stop():
-                    return
-                identity = check_unchanged(path, identity)
-                match message:
-                    case OpenedVideo():
-                        opened = message
-                    case DecodedSegment():
-                        assert opened is not None
-                        segment = SegmentInfo(
-                            content_index=content.content_index,
-                            job_index=job_index,
-                            opened=opened,
-                            number=message.number,
-                            start=message.start,
-                            end=message.end,
-                            shots=message.shots,
-                            seconds=time.monotonic() - since,
-                        )
-                        sent.add(message.number)
-                        sent_until = message.number + 1, message.end
-                        yield DecodedRow.pack(segment, message.frames)
-                        since = time.monotonic()
-                    case Finished():
-                        assert opened is not None
-                        salvaged = message.salvaged
-                        yield ContentFinished(content.content_index, job_index, opened, salvaged, len(sent)), b""
-                        return
-        except DecodeError as error:
-            yield FileFailed(content.content_index, job_index, error), b""
-        except VidretError as error:
-            yield RunFailed(f"{socket.gethostname()}: {error}"), b""
-            return
 
 
 class EncodeStage:
@@ -180,17 +140,21 @@ class EncodeStage:
             self._failure = f"{name} must have the fingerprint {fingerprint}, {actual}"
 
     def __call__(self, table: Any) -> Any:
-        """Encode the segments of a table, as one batch on a GPU; its other rows are passed on."""
+        """Encode the segments of a table, as one batch on a GPU, and its texts; its other rows are passed on."""
         if self._failure:
             return to_table([(RunFailed(self._failure), b"")])
         rows: list[Row] = []
         segments: list[tuple[SegmentInfo, SampledFrames]] = []
+        texts: list[tuple[TextsRow, ReadTexts]] = []
         for value, pixels in read_rows(table):
             if isinstance(value, DecodedRow):
                 segments.append((value.segment, value.unpack(pixels)))
+            elif isinstance(value, TextsRow) and isinstance(value.message, ReadTexts):
+                texts.append((value, value.message))
             else:
                 rows.append((value, b""))
         try:
+            rows += [(row, _embed(message)) for row, message in texts]
             size = len(segments) if self._in_batches else 1
             for start in range(0, len(segments), size or 1):
                 rows += self._encode(segments[start : start + size])
@@ -207,6 +171,13 @@ class EncodeStage:
         seconds = (time.monotonic() - since) / len(segments)
         for (segment, _), embedding, tokens in zip(segments, embeddings, packed, strict=True):
             yield EncodedRow(segment, _as_stored(embedding), seconds), tokens
+
+
+def _embed(message: ReadTexts) -> Bytes:
+    """Return the sentence vectors of texts."""
+    from vidret.encode.sentences import load_sentence_encoder
+
+    return load_sentence_encoder().encode([text.text for text in message.texts]).tobytes()
 
 
 def _as_stored(embedding: SegmentEmbedding) -> SegmentEmbedding:
