@@ -32,9 +32,27 @@ from vidret.errors import VidretError
 from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 from vidret.store.records import StoredVideo, StoreInfo
-from vidret.types import Filters, Hit, Moment, Query, Segment, Shot, ShotChange, TimedText
+from vidret.types import (
+    Filters,
+    Hit,
+    LocateOptions,
+    Moment,
+    Query,
+    SearchOptions,
+    Segment,
+    Shot,
+    ShotChange,
+    TimedText,
+    list_options,
+)
 
 INFO = StoreInfo("/index", 1, "starter", "f1", 3, 9, {"done": 2, "failed": 1}, 2, 2, 8, 8, 96, 0, 90.0, 12345, "flat")
+
+# What is sent of the options that nobody gives.
+SEARCH, LOCATE = (
+    {each.name: each.default for each in list_options(options) if each.default is not None}
+    for options in (SearchOptions, LocateOptions)
+)
 
 
 @pytest.fixture
@@ -54,15 +72,12 @@ def test_search_sends_a_query_and_parses_hits(server: Served, remote: RemoteEngi
     hits = remote.search("dog -beach", 3)
     request = server.asked[0]
     assert request.line == "POST /api/search"
-    assert request.body == {"query": "dog -beach", "k": 3, "rerank": "auto", "candidates": 200}
+    assert request.body == SEARCH | {"query": "dog -beach", "k": 3}
     assert (request.headers["authorization"], request.headers["content-type"]) == ("Bearer secret", "application/json")
     segment = Segment(7, 2, 24.0, 36.0)
     assert hits == [Hit(7, "/films/red.mp4", segment, 30.5, 0.75, False, ("/films/copy.mp4",), {"frames": 0.75})]
     remote.search("dog", rerank=None)
     assert server.asked[1].body["rerank"] == "none"
-
-
-SHOWN = {"overlapping": False, "weak": False}
 
 
 def test_filters_are_sent_as_documented(server: Served, remote: RemoteEngine) -> None:
@@ -73,7 +88,7 @@ def test_filters_are_sent_as_documented(server: Served, remote: RemoteEngine) ->
     assert remote.locate("dog", filters=filters) == []
     expected = {"folder": "/films", "min_seconds": 0.0, "max_seconds": 60.0, "after": "2026-01-31T18:30:00+00:00"}
     for request in server.asked:
-        other_fields = {"query", "k", "rerank", "candidates", "videos", *SHOWN}
+        other_fields = {"query"} | SEARCH.keys() | LOCATE.keys()
         assert {name: request.body[name] for name in request.body.keys() - other_fields} == expected
 
 
@@ -103,13 +118,13 @@ def test_moments_are_located_in_one_video_or_in_all(server: Served, remote: Remo
     found = Moment(7, "/films/red.mp4", 25.0, 31.5, 0.5, True, "curve", 0.25)
     server.replies = [Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", 3, video=7, videos=4) == [found]
-    assert server.asked[0].body == {"query": "dog", "k": 3, "video": 7, "videos": 4} | SHOWN
+    assert server.asked[0].body == LOCATE | {"query": "dog", "k": 3, "video": 7, "videos": 4}
     server.replies = [Reply({"total": 1, "videos": [VIDEO]}), Reply({"moments": [MOMENT]})]
     assert remote.locate("dog", video=Path("/films/x/../red.mp4")) == [found]
     assert server.asked[1].line == f"GET /api/videos?offset=0&limit={PAGE}&folder=%2Ffilms%2Fred.mp4"
-    assert server.asked[2].body == {"query": "dog", "k": 5, "video": 7, "videos": 10} | SHOWN
+    assert server.asked[2].body == LOCATE | {"query": "dog", "video": 7}
     remote.locate("dog", video=7, overlapping=True, weak=True)
-    assert server.asked[3].body == {"query": "dog", "k": 5, "video": 7, "videos": 10, "overlapping": True, "weak": True}
+    assert server.asked[3].body == LOCATE | {"query": "dog", "video": 7, "overlapping": True, "weak": True}
     for path in ("/films", "gone.mp4", "caf\udce9.mp4"):
         server.replies = [Reply({"total": 1, "videos": [VIDEO]})]
         with pytest.raises(RemoteError, match=rf"^{path}: not in the index of http://127"):
