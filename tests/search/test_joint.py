@@ -23,7 +23,7 @@ from vidret.errors import VidretError
 from vidret.ground.checkpoint import load_head
 from vidret.model_files import ALIGNER, BANK, CARD, HEAD, read_part, read_part_cards, save_joint
 from vidret.search.calibration import load_calibration
-from vidret.search.joint import QueryBank, find_bank, find_parts, join_files
+from vidret.search.joint import QueryBank, find_bank, find_model_parts, join_files
 from vidret.store.store import Store
 
 COLOURS = QueryBank(name="colours", queries=("red", "blue", "a dog", "two green cars", "night"))
@@ -106,7 +106,7 @@ def test_files_without_parts_are_as_before(tmp_path: Path) -> None:
     assert read_part(path, ALIGNER) is None
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors", metadata={CARD: "no card"})
     assert read_part_cards(tmp_path / "other.safetensors") == {}
-    assert find_parts("ViT-B-32/openai")[1] == {}
+    assert find_model_parts("ViT-B-32/openai")[1] == {}
     assert find_bank(str(path)) is None
 
 

@@ -38,7 +38,7 @@ class QueryBank:
         return Part({"name": self.name, "queries": list(self.queries), "temperature": self.temperature}, {})
 
 
-def find_parts(encoder: str) -> tuple[Path, dict[str, dict[str, Any]]]:
+def find_model_parts(encoder: str) -> tuple[Path, dict[str, dict[str, Any]]]:
     """Return the file that an encoder's name refers to, and the cards of the parts in it; none if it is not a file.
 
     Raises:
@@ -59,7 +59,7 @@ def find_bank(encoder: str) -> QueryBank | None:
     Raises:
         VidretError: The file cannot be read, or its bank is invalid.
     """
-    path, cards = find_parts(encoder)
+    path, cards = find_model_parts(encoder)
     if BANK not in cards:
         return None
     card = cards[BANK]

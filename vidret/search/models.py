@@ -9,7 +9,7 @@ from pathlib import Path
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError
 from vidret.model_files import HEAD as HEAD_PART
-from vidret.search.joint import QueryBank, find_bank, find_parts
+from vidret.search.joint import QueryBank, find_bank, find_model_parts
 from vidret.search.ranking import AUTO, NONE, Ranker, load_ranker
 from vidret.store.records import HEAD, RANKER
 from vidret.store.store import Store
@@ -51,7 +51,7 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
             recorded_head = str(store.get_meta(HEAD) or "") or None
     if recorded:  # the format of stored tokens cannot change
         rerank, tokens = recorded["name"] if rerank == AUTO else rerank, recorded["tokens"]
-    file, parts = find_parts(encoder.name)
+    file, parts = find_model_parts(encoder.name)
     if head == AUTO and recorded_head is None and HEAD_PART in parts:
         head = file
     is_head_given = head != AUTO
