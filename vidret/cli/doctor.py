@@ -1,0 +1,161 @@
+"""The command ``vidret doctor``: what works on this machine, and what to install for the rest."""
+
+import importlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vidret.cli.app import app
+from vidret.cli.options import DEFAULT_INDEX, JsonOption, index_option
+from vidret.errors import VidretError
+from vidret.present.terminal import write_stdout
+
+State = Literal["ok", "missing", "broken"]
+LITTLE_SPACE = 1 << 30  # bytes: fewer are a problem for an index of many videos
+# Module, what it is for, and the extra that brings it; without an extra vidret does not work without it.
+PACKAGES = (
+    ("torch", "models", None),
+    ("av", "decoding", None),
+    ("decord", "faster decoding", "decord"),
+    ("open_clip", "CLIP models", None),
+    ("faiss", "vector search", "cpu"),
+    ("timm", "the starter encoder", "starter"),
+    ("faster_whisper", "speech", "words"),
+    ("rapidocr", "on-screen text", "words"),
+    ("fastapi", "vidret serve", "serve"),
+    ("lightning", "vidret train", "train"),
+    ("opentimelineio", "OpenTimelineIO exports", "editors"),
+)
+DISTRIBUTIONS = {
+    "decord": "decord2",
+    "open_clip": "open_clip_torch",
+    "faiss": "faiss-cpu",
+    "lightning": "pytorch-lightning",
+}
+MODULES = {"lightning": "pytorch_lightning"}
+REQUIRED_EXTRAS = (None, "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: what was checked, whether it works, and the facts or the advice."""
+
+    name: str
+    state: State
+    detail: str
+
+
+@app.command("doctor")
+def doctor_command(
+    index: Annotated[Path, index_option(text="Index folder to check.")] = Path(DEFAULT_INDEX),
+    as_json: JsonOption = False,
+) -> None:
+    """Check packages, models, devices, disk and permissions, and say what to install. Exits with 1 if one is broken."""
+    checks = list(run_checks(index))
+    if as_json:
+        write_stdout(json.dumps([asdict(check) for check in checks], indent=2) + "\n")
+    else:
+        width = max(len(check.name) for check in checks)
+        write_stdout("".join(f"{check.state:8} {check.name:{width}}  {check.detail}\n" for check in checks))
+    if any(check.state == "broken" for check in checks):
+        raise typer.Exit(1)
+
+
+def run_checks(index: Path) -> Iterator[Check]:
+    """Yield what works here, from the ground up."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    yield Check("vidret", "ok", f"{metadata.version('vidret')}, Python {version}, {os.cpu_count()} cores")
+    for module, purpose, extra in PACKAGES:
+        yield check_package(module, purpose, extra)
+    yield _try("device", _describe_device)
+    yield _try("starter encoder", _try_starter, state="missing")
+    yield _try("models of words", _try_words, state="missing")
+    yield _try("ffmpeg", _describe_ffmpeg, state="missing")
+    yield _try("disk", lambda: _describe_disk(index))
+    yield _try("index", lambda: _describe_index(index))
+
+
+def check_package(module: str, purpose: str, extra: str | None) -> Check:
+    """Return whether a package can be imported; one that is installed and cannot is broken."""
+    name = f"{MODULES.get(module, module)} ({purpose})"
+    try:
+        importlib.import_module(MODULES.get(module, module))
+    except ModuleNotFoundError as error:
+        state: State = "broken" if extra in REQUIRED_EXTRAS else "missing"
+        install = "vidret" if extra in (None, "decord") else f"vidret[{extra}]"
+        return Check(name, state, f'{error}: pip install "{install}"')
+    except Exception as error:  # a library that does not load fails in its own ways
+        return Check(name, "broken", f"cannot be imported: {' '.join(str(error).split())}")
+    return Check(name, "ok", _find_version(module))
+
+
+def _find_version(module: str) -> str:
+    try:
+        return metadata.version(DISTRIBUTIONS.get(module, module))
+    except metadata.PackageNotFoundError:  # another distribution provides it, such as faiss-gpu
+        return "version unknown"
+
+
+def _try(name: str, describe: Callable[[], str], *, state: State = "broken") -> Check:
+    """Return a check that is passed if ``describe`` returns facts, and else in ``state`` with the reason."""
+    try:
+        return Check(name, "ok", describe())
+    except (VidretError, OSError, ImportError) as error:
+        return Check(name, state, " ".join(str(error).split()))
+
+
+def _describe_device() -> str:
+    from vidret.devices import choose_device
+
+    return choose_device()
+
+
+def _try_starter() -> str:
+    from vidret.encode.load import load_encoder
+
+    encoder = load_encoder("starter", device="cpu")
+    encoder.encode_text(["a dog"])
+    return f"works, {encoder.dim} dimensions"
+
+
+def _try_words() -> str:
+    from vidret.timed_text.options import WordsOptions
+
+    options = WordsOptions()
+    options.check_installed()
+    options.check_models()
+    return ", ".join(f"{source}: {model}" for source, model in options.models().items())
+
+
+def _describe_ffmpeg() -> str:
+    from vidret.present.cutting import find_ffmpeg
+
+    return find_ffmpeg()
+
+
+def _describe_disk(index: Path) -> str:
+    folder = next(each for each in (index.absolute(), *index.absolute().parents) if each.exists())
+    if not os.access(folder, os.W_OK):
+        raise VidretError(f"{folder}: this user may not write here, so that an index can be searched but not changed")
+    free = shutil.disk_usage(folder).free
+    if free < LITTLE_SPACE:
+        raise VidretError(f"{folder}: only {free / 1e9:.2f} GB are free")
+    return f"{free / 1e9:.0f} GB free at {folder}"
+
+
+def _describe_index(index: Path) -> str:
+    from vidret.store.store import Store
+
+    if not Store.exists(index):
+        return f"none at {index}"
+    with Store.open(index) as store:
+        info = store.info()
+        return f"{index}: {info.videos} videos, encoder {store.encoder_name}"
