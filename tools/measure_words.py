@@ -3,7 +3,8 @@
     python tools/measure_words.py DATA [--index INDEX] [--cost] [--limit N]
 
 DATA is a folder as for ``vidret eval folder``, with videos and queries.jsonl; ``vidret.evaluate.queries`` defines the
-measures. ``--cost`` also indexes the videos twice, without and with words, and prints the CPU seconds of both.
+measures. ``--cost`` also indexes the videos twice, without and with words, and prints the CPU seconds and the peak
+memory of both (on Linux).
 """
 
 import argparse
@@ -12,6 +13,8 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,22 +25,49 @@ from vidret.evaluate.gallery import index_gallery
 from vidret.evaluate.queries import evaluate_queries, read_queries_folder
 from vidret.evaluate.report import Gallery
 
+POLL_INTERVAL_S = 0.1
 INDEXING = (
     "import sys; from vidret import Engine; Engine.open(sys.argv[1]).index([sys.argv[2]], words=sys.argv[3] == 'on')"
 )
 
 
 def measure_cost(videos: Path) -> list[str]:
-    """Index the videos without and with words, each in a process of its own; return lines with CPU seconds."""
-    spent = {}
+    """Index the videos without and with words, each in a process of its own; return lines with CPU and memory."""
+    seconds, peaks = {}, {}
     for words in ("off", "on"):
         with tempfile.TemporaryDirectory(prefix="vidret-cost-") as index:
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, "-c", INDEXING, index, str(videos), words], check=True, env=os.environ)
+            peaks[words] = run_and_watch([sys.executable, "-c", INDEXING, index, str(videos), words])
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            spent[words] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    lines = [f"indexing, words {words}: {seconds:.1f} s of CPU" for words, seconds in spent.items()]
-    return [*lines, f"ratio: {spent['on'] / spent['off']:.2f}"]
+            seconds[words] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    lines = [
+        f"indexing, words {words}: {seconds[words]:.1f} s of CPU, {peaks[words] / 1e9:.2f} GB at most"
+        for words in seconds
+    ]
+    ratio, more = seconds["on"] / seconds["off"], (peaks["on"] - peaks["off"]) / 1e9
+    return [*lines, f"ratio: {ratio:.2f}, {more:.2f} GB more"]
+
+
+def run_and_watch(command: Sequence[str]) -> int:
+    """Run a command; return the peak of the resident bytes of all its processes together, shared pages in each."""
+    process, peak = subprocess.Popen(command), 0
+    while process.poll() is None:
+        peak = max(peak, sum_resident(process.pid))
+        time.sleep(POLL_INTERVAL_S)
+    if process.returncode:
+        sys.exit(f"indexing must end without an error, got exit status {process.returncode}")
+    return peak
+
+
+def sum_resident(pid: int) -> int:
+    """Return the resident bytes of a process and its descendants; those that end meanwhile count as none."""
+    folder = Path("/proc", str(pid))
+    try:
+        num_bytes = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        children = [each for task in (folder / "task").iterdir() for each in (task / "children").read_text().split()]
+    except OSError:
+        return 0
+    return num_bytes + sum(sum_resident(int(child)) for child in children)
 
 
 def main() -> None:
