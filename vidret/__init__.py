@@ -14,7 +14,7 @@ keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret
 from typing import TYPE_CHECKING
 
 from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
-from vidret.types import Frames, Hit, Moment, Segment, SegmentEmbedding, TextEmbedding
+from vidret.types import EventSpan, Frames, Hit, Moment, Segment, SegmentEmbedding, Sequence, TextEmbedding
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
@@ -28,6 +28,7 @@ __all__ = [
     "Encoder",
     "EncoderError",
     "Engine",
+    "EventSpan",
     "Frames",
     "Hit",
     "IndexReport",
@@ -37,6 +38,7 @@ __all__ = [
     "RemoteError",
     "Segment",
     "SegmentEmbedding",
+    "Sequence",
     "StoreError",
     "TextEmbedding",
     "VidretError",

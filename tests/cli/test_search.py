@@ -176,3 +176,24 @@ def test_wrong_rerank_settings_are_refused(
     (tmp_path / "bank.txt").write_text("a dog\n")
     run.check_refusal(arguments, code, sentence)
     assert not (tmp_path / "new").exists()
+
+
+def test_events_are_shown_with_their_interpretation(run: Runner, index: Path, tmp_path: Path) -> None:
+    _, out, err = run("search", "red, then blue", "--index", index)
+    assert "looking for 1. red then 2. blue" in err
+    assert "1. red" in out
+    assert "2. blue" in out
+    hit = json.loads(run("search", "red, then blue", "--index", index, "--json")[1])[0]
+    assert [event["text"] for event in hit["events"]] == ["red", "blue"]
+    assert "events" not in json.loads(run("search", "red", "--index", index, "--json")[1])[0]
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"events": ["red", "blue"], "gap": 2}\n')
+    row = json.loads(run("search", "--queries", queries, "--index", index)[1])
+    assert row["interpretation"] == "looking for 1. red then within 2 s 2. blue"
+    assert [event["text"] for event in row["hits"][0]["events"]] == ["red", "blue"]
+
+
+def test_events_of_moments_are_shown(run: Runner, index: Path) -> None:
+    _, out, err = run("locate", "red, then blue", "--index", index, "--weak", "-k", 1)
+    assert "looking for 1. red then 2. blue" in err
+    assert [line.split()[-1] for line in out.splitlines()[2:4]] == ["red", "blue"]

@@ -33,6 +33,7 @@ from vidret.serve.app import create_app
 from vidret.serve.indexing import Indexer
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (
+    EventSpan,
     Filters,
     Hit,
     LocateOptions,
@@ -40,6 +41,7 @@ from vidret.types import (
     Query,
     SearchOptions,
     Segment,
+    Sequence,
     Shot,
     ShotChange,
     TimedText,
@@ -432,3 +434,14 @@ def test_real_server_reports_invalid_requests(index: Path) -> None:
             assert raised.value.status == status
         with RemoteEngine(url, "another-token") as other, pytest.raises(RemoteError, match="started with, got another"):
             other.search("red")
+
+
+def test_events_are_sent_and_their_spans_parsed(server: Served, remote: RemoteEngine) -> None:
+    event = {"text": "red", "start": 1.0, "end": 2.5, "score": 4.0}
+    server.replies = [Reply({"hits": [HIT | {"events": [event]}], "moments": [MOMENT | {"events": [event]}]})]
+    hit = remote.search(Sequence(["red", ["blue", "rain"]], gap=3))[0]
+    moment = remote.locate(Sequence(["red", "blue"]))[0]
+    sent = [{name: request.body.get(name) for name in ("query", "events", "gap")} for request in server.asked]
+    assert sent[0] == {"query": None, "events": ["red", ["blue", "rain"]], "gap": 3}
+    assert sent[1] == {"query": None, "events": ["red", "blue"], "gap": None}
+    assert hit.events == moment.events == (EventSpan(text="red", start=1.0, end=2.5, score=4.0),)

@@ -18,7 +18,7 @@ from vidret.present.sheet import (
     tiles_of_moments,
     tiles_of_shots,
 )
-from vidret.types import Evidence, Hit, Moment, Segment, Shot
+from vidret.types import EventSpan, Evidence, Hit, Moment, Segment, Shot
 
 
 @pytest.mark.parametrize("width", [0, 3, 10, 11, 40, 150, 320, 1100])
@@ -114,3 +114,13 @@ def test_words_of_any_script_stay_below_their_tile(tmp_path: Path, text: str) ->
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = sheet.convert("L")
     assert pixels.crop((8 + TILE[0] + 4, 60, pixels.width, pixels.height)).getextrema() == (250, 250)
+
+
+def test_tiles_show_the_events_of_a_query() -> None:
+    spans = ((1.0, 3.0), (8.0, 9.0))
+    events = tuple(EventSpan(text="x", start=start, end=end, score=1.0) for start, end in spans)
+    tiles = tiles_of_moments([Moment(1, "/films/gone.mp4", 1.0, 9.0, 0.5, events=events)])
+    assert [tile.time for tile in tiles] == [1.5, 2.5, 8.25, 8.75]
+    assert tiles[0].words == "1. 0:01.0   2. 0:08.0"
+    hit = Hit(1, "/films/gone.mp4", Segment(1, 0, 0.0, 1.0), 0.5, 0.25, events=events)
+    assert tiles_of_hits([hit])[0].words == tiles[0].words

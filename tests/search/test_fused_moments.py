@@ -14,8 +14,10 @@ from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.ground.spans import Span
-from vidret.search.clauses import QueryStructure, Relation, make_clause
-from vidret.search.fused_moments import APART, JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan, find_fused_spans
+from vidret.search.clauses import QueryStructure, make_clause
+from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
+from vidret.search.fused_results import find_query_spans
+from vidret.search.placed_moments import APART
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.text_records import StoredText
@@ -43,13 +45,17 @@ def make_scores(
     return VideoScores(1, times, seen, matches, [Segment(1, 0, 0.0, 20.0)])
 
 
-def make_structure(relation: Relation | None = None, text: str = "x") -> QueryStructure:
-    clauses = (make_clause(text),) if relation is None else (make_clause(text), make_clause(text))
-    return QueryStructure(clauses=clauses, relation=relation)
+ONE, TOGETHER, THEN = ((0,),), ((0, 1),), ((0,), (1,))
+Steps = tuple[tuple[int, ...], ...]
+
+
+def make_structure(steps: Steps = ONE, text: str = "x") -> QueryStructure:
+    clauses = tuple(make_clause(text) for step in steps for _ in step)
+    return QueryStructure(clauses=clauses, steps=steps, gaps_s=(None,) * len(steps))
 
 
 def find(scores: VideoScores, structure: QueryStructure, k: int = 5, *, overlapping: bool = False) -> list[FusedSpan]:
-    return find_fused_spans(scores, structure, k=k, overlapping=overlapping)
+    return find_query_spans(scores, structure, k=k, overlapping=overlapping)
 
 
 def times(spans: Sequence[FusedSpan | Moment]) -> list[tuple[float, float]]:
@@ -101,7 +107,7 @@ def test_pictures_snap_to_cuts_unless_told_not_to() -> None:
     scores = make_scores([], pictures=[bump(5, 10)])
     scores.cuts = (5.2, 9.7)
     spans = {
-        snap: find_fused_spans(scores, make_structure(), k=1, overlapping=False, snap=snap) for snap in (True, False)
+        snap: find_query_spans(scores, make_structure(), k=1, overlapping=False, snap=snap) for snap in (True, False)
     }
     assert times(spans[True]) == [(5.2, 9.7)]
     assert times(spans[False]) == [(5.0, 10.0)]
@@ -133,22 +139,37 @@ def test_words_that_share_little_lose_against_pictures_unless_they_are_expected(
 
 def test_together_is_the_overlap() -> None:
     scores = make_scores([(3.0, 8.0, 6.0)], [(6.0, 12.0, 4.0)])
-    (span,) = find(scores, make_structure("together"))
+    (span,) = find(scores, make_structure(TOGETHER))
     assert (span.start, span.end) == (6.0, 8.0)
+    assert times(span.events) == [(3.0, 8.0), (6.0, 12.0)]
     assert span.score == pytest.approx(10 / 2**0.5)
 
 
-def test_clauses_that_do_not_meet_give_the_better_one_at_a_loss() -> None:
-    (span,) = find(make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), make_structure("together"))
-    assert (span.start, span.end) == (3.0, 5.0)
-    assert span.score == pytest.approx(10 / 2**0.5 - APART)
+def test_clauses_that_do_not_meet_give_the_better_one_with_what_the_other_reaches_meanwhile() -> None:
+    scores = make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)])
+    best = find(scores, make_structure(TOGETHER))[0]
+    assert (best.start, best.end) == (3.0, 5.0)
+    assert best.score == pytest.approx((6 + ABSENT) / 2**0.5 - APART, abs=0.01)
 
 
 def test_then_spans_both() -> None:
-    (span,) = find(make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), make_structure("then"))
+    (span,) = find(make_scores([(3.0, 5.0, 6.0)], [(9.0, 12.0, 4.0)]), make_structure(THEN))
     assert (span.start, span.end) == (3.0, 12.0)
-    (swapped,) = find(make_scores([(9.0, 12.0, 6.0)], [(3.0, 5.0, 4.0)]), make_structure("then"))
-    assert swapped.score < span.score
+    assert times(span.events) == [(3.0, 5.0), (9.0, 12.0)]
+    assert find(make_scores([(9.0, 12.0, 6.0)], [(3.0, 5.0, 4.0)]), make_structure(THEN)) == []
+
+
+def test_steps_of_several_clauses_keep_their_order() -> None:
+    scores = make_scores([(2.0, 6.0, 5.0)], [(4.0, 9.0, 5.0)], [(8.0, 10.0, 5.0), (3.0, 3.9, 9.0)])
+    best = find(scores, make_structure(((0, 1), (2,))))[0]
+    assert times(best.events) == [(2.0, 6.0), (4.0, 8.0), (8.0, 10.0)], "cut where the next step begins"
+    assert (best.start, best.end) == (4.0, 10.0)
+
+
+def test_pictures_yield_to_the_event_that_follows_them() -> None:
+    scores = make_scores([], [(8.0, 9.0, 6.0)], pictures=[bump(4, 12), [ABSENT] * 20])
+    best = find(scores, make_structure(THEN))[0]
+    assert times(best.events) == [(4.0, 8.0), (8.0, 9.0)]
 
 
 def test_spans_of_a_head_bound_the_pictures() -> None:
@@ -161,23 +182,27 @@ def test_spans_of_a_head_bound_the_pictures() -> None:
 
 TIME = st.floats(0, 20, width=16)
 TEXTS = st.lists(st.tuples(TIME, TIME, st.floats(-9, 9)).map(lambda row: (*sorted(row[:2]), row[2])), max_size=6)
-RELATIONS: list[Relation | None] = [None, "together", "then"]
 
 
-@given(TEXTS, TEXTS, st.sampled_from(RELATIONS), st.booleans(), st.integers(1, 4))
+@given(TEXTS, TEXTS, st.sampled_from([ONE, TOGETHER, THEN]), st.booleans(), st.integers(1, 4))
 def test_spans_are_ordered_within_the_video_and_do_not_overlap(
-    first: Sequence[Text], second: Sequence[Text], relation: Relation | None, seen: bool, k: int
+    first: Sequence[Text], second: Sequence[Text], steps: Steps, seen: bool, k: int
 ) -> None:
-    texts = (first,) if relation is None else (first, second)
+    texts = (first,) if steps == ONE else (first, second)
     scores = make_scores(*texts, pictures=[bump(3, 9), bump(7, 12)][: len(texts)] if seen else ())
-    spans = find(scores, make_structure(relation), k)
+    spans = find(scores, make_structure(steps), k)
     assert len(spans) <= k
     assert all(0 <= span.start < span.end <= 20 + 1 for span in spans)
     assert [span.score for span in spans] == sorted((span.score for span in spans), reverse=True)
     for i, span in enumerate(spans):
         assert all(span.start >= other.end or span.end <= other.start for other in spans[:i])
-    everything = find(scores, make_structure(relation), 1000, overlapping=True)
-    assert set(times(spans)) <= set(times(everything))
+        assert len(span.events) == (0 if steps == ONE else 2)
+        if steps == THEN:
+            assert span.events[0].end <= span.events[1].start
+    everything = find(scores, make_structure(steps), 1000, overlapping=True)
+    assert bool(spans) == bool(everything)
+    if steps == ONE:
+        assert set(times(spans)) <= set(times(everything))
 
 
 # In films

@@ -28,21 +28,19 @@ from tests.words import find_content
 from vidret.align.baseline import UNRELATED
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.search.clauses import QueryStructure, make_clause
+from vidret.search.clauses import make_clause
 from vidret.search.fusion import HINT, MIN_PICTURE_DEVIATION, FusedSearcher
 from vidret.search.fusion_baseline import load_baseline
 from vidret.search.text_matching import (
     MIN_COSINE_DEVIATION,
     MIN_COVER_DEVIATION,
-    TextMatch,
     TextMatcher,
     cover_terms,
     weigh_terms,
 )
-from vidret.search.video_scores import ABSENT, TOLERANCE_S, VideoScores
-from vidret.store.text_records import StoredText
 from vidret.store.text_store import TextStore
-from vidret.types import Filters, Hit, Source, TextSource, TimedText
+from vidret.types import Filters, Hit, Source, TimedText
+from vidret.types import Sequence as EventSequence
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +125,7 @@ def test_scores_agree_with_a_naive_twin(engine: Engine) -> None:
 def score_naively(engine: Engine, queries: Sequence[str]) -> list[dict[str, float]]:
     """Compute the score of each film for queries of one clause, with loops."""
     assert engine._index.fused is not None
+    assert engine._index.fused._texts is not None
     index, encode = engine._index.fused._texts.index, FakeSentences().encode
     said = encode([row[4] for row in WORDS])
     stems = index.stems([row[4] for row in WORDS])
@@ -186,47 +185,44 @@ def test_together_prefers_the_video_in_which_both_hold_at_once(engine: Engine) -
     assert search(engine, "yellow, while someone says sand the door lightly", 1) == ["back"]
 
 
-def make_text(video: str, start: float, end: float, source: TextSource = "speech") -> TextMatch:
-    stored = StoredText(0, video, TimedText(start, end, "x", source))
-    return TextMatch(stored=stored, cosine=0.0, cover=0.0, stems=frozenset())
+def test_events_of_hits_are_in_order_and_do_not_overlap(engine: Engine) -> None:
+    hit = engine.search("green, then yellow", 1)[0]
+    assert [event.text for event in hit.events] == ["green", "yellow"]
+    first, second = hit.events
+    assert [first.start, first.end, second.end] == pytest.approx([0, 6, 12], abs=0.3)
+    assert first.end <= second.start
+    assert engine.search("green", 1)[0].events == ()
 
 
-@pytest.mark.parametrize("relation", ["together", "then"])
-@pytest.mark.parametrize("seed", range(5))
-def test_two_clauses_agree_with_a_naive_twin(relation: str, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    num_points = int(rng.integers(1, 12)) if seed else 1
-    times = np.sort(rng.uniform(0, 20, num_points))
-    pictures = rng.normal(0, 3, (2, num_points))
-    sources: tuple[TextSource, ...] = ("speech", "screen")
-    texts = [
-        [
-            (make_text("film", start, start + 2, sources[i % 2]), float(rng.normal(0, 3)))
-            for i, start in enumerate(rng.uniform(0, 18, 4))
-        ]
-        for _ in range(2)
+def test_sequences_are_searched_like_sentences(engine: Engine) -> None:
+    by_sentence = engine.search("green, then yellow")
+    by_sequence = engine.search(EventSequence(["green", "yellow"]))
+    assert [(hit.path, hit.score, hit.events) for hit in by_sentence] == [
+        (hit.path, hit.score, hit.events) for hit in by_sequence
     ]
+    busy, call = "someone says the line is busy", "someone says please call again tomorrow"
+    assert names(engine.search(EventSequence([busy, call], gap=5), 1)) == ["red"]
+    best = engine.search(EventSequence([busy, call], gap=1), 1)[0]
+    assert best.events[1].start - best.events[0].end <= 1
+    with pytest.raises(VidretError, match="rerank must be auto"):
+        engine.search(EventSequence(["green", "yellow"]), rerank=None)
+    with pytest.raises(VidretError, match="query must be text, an image or a vector here, got 2 events"):
+        engine.curve(EventSequence(["green", "yellow"]), hit_path(by_sequence))
 
-    def total(clause: int, point: int) -> float:
-        terms = [float(pictures[clause, point])]
-        for source in sources:
-            best = ABSENT
-            for match, each in texts[clause]:
-                own = match.stored.text
-                if own.source == source and own.start - TOLERANCE_S <= times[point] <= own.end + TOLERANCE_S:
-                    best = max(best, each)
-            terms.append(best)
-        return float(np.log(np.sum(np.exp(terms))))
 
-    pairs = [(i, i) for i in range(num_points)]
-    if relation == "then" and num_points > 1:
-        pairs = [(i, j) for i in range(num_points) for j in range(i + 1, num_points)]
-    first, second = max(pairs, key=lambda pair: total(0, pair[0]) + total(1, pair[1]))
-    video = VideoScores(1, times, pictures, texts, [])
-    clauses = make_clause("a"), make_clause("b")
-    video.combine(QueryStructure(clauses=clauses, relation=relation))  # type: ignore[arg-type]
-    assert video.score == pytest.approx((total(0, first) + total(1, second)) / 2**0.5)
-    assert video.time_s == (times[first], times[second])
+def hit_path(hits: Sequence[Hit]) -> str:
+    return hits[0].path
+
+
+def test_phrases_of_one_event_do_not_restrict_others(engine: Engine) -> None:
+    assert search(engine, '"line is busy", then "please call again"') == ["red"]
+    assert search(engine, '"please call again" and then "line is busy"') == ["blue"]
+    assert search(engine, 'red, then "please call again"', 1) == ["red"]
+
+
+def test_query_that_excludes_what_it_looks_for_is_refused(engine: Engine) -> None:
+    with pytest.raises(VidretError, match="query must not exclude what it looks for"):
+        engine.search("green, then yellow, no yellow")
 
 
 # What restricts a search

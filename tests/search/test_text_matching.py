@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,7 +49,8 @@ def matcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextMatcher]:
 
 def find(matcher: TextMatcher, query: str, phrases: Sequence[str] = ()) -> list[TextMatch]:
     """Return the matches of a query, by cover."""
-    found = matcher.find([make_clause(query)], np.eye(1, DIM, dtype=np.float32), phrases)[0]
+    clause = replace(make_clause(query), phrases=tuple(phrases))
+    found = matcher.find([clause], np.eye(1, DIM, dtype=np.float32))[0]
     return sorted(found, key=lambda match: -match.cover)
 
 

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from tests.fakes import ColourEncoder
 from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
+from vidret.types import Sequence
 
 
 def names(answer: Any) -> list[str]:
@@ -119,8 +120,8 @@ def test_moments_of_one_video(client: TestClient, engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({}, "query or image must be given, and not both"),
-        ({"query": "red", "image": BLUE}, "query or image must be given, and not both"),
+        ({}, "query, events or image must be given, and only one of them"),
+        ({"query": "red", "image": BLUE}, "query, events or image must be given, and only one of them"),
         ({"query": ""}, "query: String should have at least 1 character, got ''"),
         ({"query": " "}, "query must contain a word, got ' '"),
         ({"query": "-red"}, "query must contain a positive word, got '-red'"),
@@ -177,3 +178,52 @@ def test_empty_index_has_no_hits(serve: Serve, tmp_path: Path) -> None:
         assert client.post("/api/locate", json={"query": "red"}).json()["moments"] == []
         assert client.get("/api/videos").json() == {"total": 0, "videos": []}
         assert client.get("/api/index").json()["info"]["videos"] == 0
+
+
+# Several events
+
+
+def test_events_are_read_from_text_or_given_as_a_list(client: TestClient, engine: Engine) -> None:
+    answer = client.post("/api/search", json={"query": "red, then blue, no yellow", "k": 1}).json()
+    assert answer["interpretation"] == {
+        "text": "looking for 1. red then 2. blue; excluding yellow",
+        "steps": [{"events": ["red"], "gap_s": None}, {"events": ["blue"], "gap_s": None}],
+        "excluded": ["yellow"],
+    }
+    listed = client.post("/api/search", json={"events": ["red", "blue"], "gap": 5, "k": 1}).json()
+    hit = engine.search(Sequence(["red", "blue"], gap=5), 1)[0]
+    assert listed["hits"][0]["video"] == hit.video
+    assert [event["text"] for event in listed["hits"][0]["events"]] == ["red", "blue"]
+    assert [event["start"] for event in listed["hits"][0]["events"]] == [event.start for event in hit.events]
+    moments = client.post("/api/locate", json={"events": ["red", ["blue", "blue"]], "k": 1, "weak": True}).json()
+    assert [event["text"] for event in moments["moments"][0]["events"]] == ["red", "blue", "blue"]
+    assert moments["interpretation"]["steps"][1]["events"] == ["blue", "blue"]
+
+
+def test_plain_words_have_no_description(client: TestClient) -> None:
+    answer = client.post("/api/search", json={"query": "red"}).json()
+    assert answer["interpretation"] == {"text": "", "steps": [{"events": ["red"], "gap_s": None}], "excluded": []}
+    assert answer["hits"][0]["events"] == []
+    note = client.post("/api/search", json={"query": "then red"}).json()["interpretation"]["text"]
+    assert note == 'searching for plain words: "then" joins nothing'
+    assert client.post("/api/search", json={"image": BLUE}).json()["interpretation"] is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"events": []},
+        {"events": ["red"], "query": "red"},
+        {"query": "red", "gap": 3},
+        {"events": ["red", []]},
+        {"events": ["red", " "]},
+        {"events": ["red", "blue"], "gap": -1},
+        {"events": ["red"] * 9},
+        {"events": [["red"] * 5, ["blue"] * 5]},
+        {"query": "red, then blue, no blue"},
+    ],
+)
+def test_wrong_events_are_refused_in_one_sentence(client: TestClient, body: dict[str, Any]) -> None:
+    answer = client.post("/api/search", json=body)
+    assert answer.status_code in (400, 422)
+    assert answer.json()["detail"].count("\n") == 0

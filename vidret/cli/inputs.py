@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from vidret.errors import VidretError
+from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
     from vidret.types import Picture
@@ -111,19 +112,22 @@ def _read_texts(path: Path, line_number: int, line: str) -> list[str]:
     return texts
 
 
-def iterate_queries(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSONL file, or of stdin for ``-``.
+def iterate_queries(path: Path) -> Iterator[tuple[dict[str, Any], str | EventSequence]]:
+    """Yield the objects of a JSONL file, or of stdin for ``-``, each with its query.
 
     Raises:
-        VidretError: The file cannot be read, or a line is not an object with the string "query".
+        VidretError: The file cannot be read, or a line is not an object with the string "query" or the list "events".
     """
     try:
         with sys.stdin if str(path) == "-" else path.open(encoding="utf-8") as lines:
             for line_number, line in _number_lines(lines):
                 row = _parse_json(line)
-                if not (isinstance(row, dict) and isinstance(row.get("query"), str)):
+                if isinstance(row, dict) and isinstance(row.get("query"), str):
+                    yield row, row["query"]
+                elif isinstance(row, dict) and isinstance(row.get("events"), list):
+                    yield row, EventSequence(row["events"], row.get("gap"))
+                else:
                     raise VidretError(f'{path}: line {line_number} must be an object with "query", got {line}')
-                yield row
     except (OSError, ValueError) as error:
         raise VidretError(f"{path}: cannot be read: {error}") from error
 

@@ -29,8 +29,9 @@ from vidret.cli.sheets import write_moment_sheet
 from vidret.errors import VidretError
 from vidret.present.editors import TIMELINES
 from vidret.present.progress import show_count
-from vidret.present.show import explain_no_moments, result_to_dict, show_moments
+from vidret.present.show import explain_no_moments, result_to_dict, show_interpretation, show_moments
 from vidret.present.terminal import print_message, write_stdout
+from vidret.search.grammar import interpret
 from vidret.text import file_name
 from vidret.types import LocateOptions
 
@@ -110,6 +111,7 @@ def locate_command(
     """Find the moments that match a query, with start and end."""
     check_export(form, fps, handles)
     engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
+    show_interpretation(interpret(query))
     moments = engine.locate_with(query, options, video=video)
     if not moments:
         weak = replace(options, k=1, weak=True)

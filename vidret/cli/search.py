@@ -24,7 +24,8 @@ from vidret.cli.options import (
 )
 from vidret.cli.search_options import with_search_options
 from vidret.cli.sheets import write_hit_sheet
-from vidret.present.show import result_to_dict, show_hits
+from vidret.present.show import result_to_dict, show_hits, show_interpretation
+from vidret.search.grammar import interpret
 from vidret.types import SearchOptions
 
 ImageOption = Annotated[
@@ -35,8 +36,8 @@ QueriesOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help='Many queries: one JSON object with "query" per line (.jsonl), or - for stdin. Prints one line of '
-        "JSON per query.",
+        help='Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
+        '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
         rich_help_panel=SCOPE,
     ),
 ]
@@ -67,11 +68,15 @@ def search_command(
     search_for = query if image is None else read_image_file(image)
     engine = open_engine_or_client(context, server, token, index, device, precision)
     if queries is not None:
-        for row in iterate_queries(queries):
-            answers = [result_to_dict(hit) for hit in engine.search_with(row["query"], options)]
-            print(json.dumps({**row, "hits": answers}, ensure_ascii=False), flush=True)
+        for row, each in iterate_queries(queries):
+            answers = [result_to_dict(hit) for hit in engine.search_with(each, options)]
+            text = interpret(each).describe()
+            read_as = {"interpretation": text} if text else {}
+            print(json.dumps({**row, **read_as, "hits": answers}, ensure_ascii=False), flush=True)
         return
     assert search_for is not None
+    if query is not None and options.rerank == "auto":
+        show_interpretation(interpret(query))
     hits = engine.search_with(search_for, options)
     if as_json:
         print(json.dumps([result_to_dict(hit) for hit in hits], indent=2))

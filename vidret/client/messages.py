@@ -13,6 +13,7 @@ from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (
     Curve,
+    EventSpan,
     Evidence,
     Filters,
     Hit,
@@ -21,6 +22,7 @@ from vidret.types import (
     Query,
     SearchOptions,
     Segment,
+    Sequence,
     Shot,
     TimedText,
     flatten_options,
@@ -37,13 +39,16 @@ def encode_fields(fields: dict[str, Any]) -> str:
 
 
 def encode_query(query: Query) -> dict[str, Any]:
-    """Return the fields of a query, an image as a PNG in base64.
+    """Return the fields of a query: text, events, or an image as a PNG in base64.
 
     Raises:
         VidretError: The image is not RGB with 8 bits per channel.
     """
     if isinstance(query, str):
         return {"query": query}
+    if isinstance(query, Sequence):
+        events = [event if isinstance(event, str) else list(event) for event in query.events]
+        return {"events": events, **({} if query.gap is None else {"gap": query.gap})}
     if query.ndim != 3 or query.shape[2] != 3 or query.dtype != np.uint8 or not query.size:
         raise VidretError(f"image must be uint8 (height, width, 3), got {query.dtype} {query.shape}")
     from PIL import Image  # imported here, since texts do not need it
@@ -84,17 +89,26 @@ def parse_hit(row: dict[str, Any]) -> Hit:
         copies=tuple(row["copies"]),
         why=row["why"],
         evidence=_parse_evidence(row.get("evidence", [])),
+        events=_parse_events(row.get("events", [])),
     )
 
 
 def parse_moment(row: dict[str, Any]) -> Moment:
     """Return a moment."""
-    fields = {field.name: row[field.name] for field in dataclasses.fields(Moment) if field.name != "evidence"}
-    return Moment(**fields, evidence=_parse_evidence(row.get("evidence", [])))
+    nested: dict[str, Any] = {
+        "evidence": _parse_evidence(row.get("evidence", [])),
+        "events": _parse_events(row.get("events", [])),
+    }
+    fields = {field.name: row[field.name] for field in dataclasses.fields(Moment) if field.name not in nested}
+    return Moment(**fields, **nested)
 
 
 def _parse_evidence(rows: list[dict[str, Any]]) -> tuple[Evidence, ...]:
     return tuple(Evidence(**row | {"matches": tuple((start, end) for start, end in row["matches"])}) for row in rows)
+
+
+def _parse_events(rows: list[dict[str, Any]]) -> tuple[EventSpan, ...]:
+    return tuple(EventSpan(**row) for row in rows)
 
 
 def parse_shot(row: dict[str, Any]) -> Shot:

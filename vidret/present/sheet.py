@@ -12,7 +12,7 @@ from vidret.errors import DecodeError
 from vidret.present.drawing import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES
 from vidret.text import file_name, format_time, sanitize
-from vidret.types import Evidence, Hit, Moment, Shot
+from vidret.types import EventSpan, Evidence, Hit, Moment, Shot
 from vidret.video.decode import open_reader
 from vidret.video.probe import probe
 from vidret.video.reader import Reader
@@ -47,24 +47,32 @@ def tiles_of_hits(hits: Sequence[Hit]) -> list[Tile]:
             hit.time,
             f"{rank}. {file_name(hit.path)}",
             f"{format_time(hit.time)}   score {hit.score:.3f}",
-            describe_words(hit.evidence),
+            describe_times(hit.events) or describe_words(hit.evidence),
         )
         for rank, hit in enumerate(hits, start=1)
     ]
 
 
 def tiles_of_moments(moments: Sequence[Moment]) -> list[Tile]:
-    """Return four tiles per moment, evenly spaced in time: one row of the sheet."""
+    """Return four tiles per moment, one row of the sheet: evenly spaced in time, or in the events of a query."""
     tiles = []
     for rank, moment in enumerate(moments, start=1):
+        spans = [(event.start, event.end) for event in moment.events] or [(moment.start, moment.end)]
         for column in range(COLUMNS):
-            time = moment.start + (moment.end - moment.start) * (column + 0.5) / COLUMNS
+            place = (column + 0.5) / COLUMNS * len(spans)
+            start, end = spans[int(place)]
+            time = start + (end - start) * (place - int(place))
             span = f"{format_time(moment.start)} to {format_time(moment.end)}"
             title = f"{rank}. {file_name(moment.path)}" if column == 0 else ""
             line = f"{span}   {describe_score(moment)}" if column == 0 else format_time(time)
-            words = describe_words(moment.evidence) if column == 0 else ""
+            words = (describe_times(moment.events) or describe_words(moment.evidence)) if column == 0 else ""
             tiles.append(Tile(moment.path, time, title, line, words))
     return tiles
+
+
+def describe_times(events: Sequence[EventSpan]) -> str:
+    """Return when each event of a query is, on one line; empty without events."""
+    return "   ".join(f"{number}. {format_time(event.start)}" for number, event in enumerate(events, start=1))
 
 
 def tiles_of_shots(path: str, shots: Sequence[Shot]) -> list[Tile]:

@@ -8,9 +8,10 @@ from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time, sanitize
 
 if TYPE_CHECKING:
+    from vidret.search.grammar import Interpretation
     from vidret.store.records import StoreInfo
     from vidret.store.text_upkeep import TextCounts
-    from vidret.types import Evidence, Hit, Moment
+    from vidret.types import EventSpan, Evidence, Hit, Moment
 
 # Columns of text. All others hold numbers and are aligned to the right.
 LEFT_ALIGNED = {
@@ -71,6 +72,7 @@ def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
         rows.append((str(rank), f"{hit.score:.3f}", *level_scores, format_time(hit.time), display_path(hit.path)))
         blank = ("", "", *([""] * len(levels)))
         rows += [(*blank, "", f"= {display_path(copy)}") for copy in hit.copies]
+        rows += [(*blank, format_time(event.start), f"  {line}") for event, line in describe_events(hit.events)]
         rows += [(*blank, *line) for line in describe_evidence(hit.evidence, explain=explain)]
     show_table(("rank", "score", *levels, "best at", "video"), rows, NO_VIDEOS)
 
@@ -88,8 +90,23 @@ def show_moments(moments: "Sequence[Moment]") -> None:
         score = moment.score if moment.similarity is None else moment.similarity
         times = format_time(moment.start), format_time(moment.end)
         rows.append((str(rank), f"{score:.3f}", *times, display_path(moment.path)))
+        rows += [
+            ("", "", format_time(event.start), format_time(event.end), f"  {line}")
+            for event, line in describe_events(moment.events)
+        ]
         rows += [("", "", "", *line) for line in describe_evidence(moment.evidence)]
     show_table(("rank", measure, "start", "end", "video"), rows, NO_VIDEOS)
+
+
+def describe_events(events: "Sequence[EventSpan]") -> "list[tuple[EventSpan, str]]":
+    """Return each event of a query with a line that names it."""
+    return [(event, f"{number}. {event.text}") for number, event in enumerate(events, start=1)]
+
+
+def show_interpretation(interpretation: "Interpretation") -> None:
+    """Print to stderr how a query is understood, unless it is plain words."""
+    if text := interpretation.describe():
+        print_message(text, style="dim")
 
 
 def describe_evidence(evidence: "Sequence[Evidence]", *, explain: bool = False) -> list[tuple[str, str]]:
@@ -156,8 +173,9 @@ def result_to_dict(result: "Hit | Moment") -> dict[str, Any]:
     """Return a hit or a moment as a dict that JSON can represent."""
     row = dataclasses.asdict(result)
     row["path"] = sanitize(row["path"])
-    if not row["evidence"]:
-        del row["evidence"]  # of an index without words
+    for name in ("evidence", "events"):  # of an index without words, and of a query of one event
+        if not row[name]:
+            del row[name]
     if "copies" in row:
         row["copies"] = [sanitize(copy) for copy in row["copies"]]
     return row

@@ -1,4 +1,4 @@
-"""Structure of a text query: phrases in quotes, clauses that are related in time, and hints at a source.
+"""The clauses of a query: what each is compared with, the phrases it must hold, and the order of all.
 
 >>> parse_structure('a dog runs, while someone says "good boy"').clauses[1].source
 'speech'
@@ -6,29 +6,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.search.queries import NEGATIVE_TERM
+from vidret.errors import VidretError
+from vidret.search.grammar import PHRASE, interpret
+from vidret.types import Sequence as EventSequence
 from vidret.types import TextEmbedding, TextSource
 
-Relation = Literal["together", "then"]
-
-PHRASE = re.compile(r'"([^"]*)"')
-_THEN = r"(?:and\s+)?(?:then|afterwards|after\s+that|later(?:\s+on)?|next|finally|followed\s+by)"
-_WHILE = (
-    r"(?:just\s+)?(?:while|as)|when|whereas|meanwhile|at\s+the\s+same\s+time|at\s+that\s+(?:very\s+)?moment"
-    r"|over\s+it|on\s+top\s+of\s+(?:it|that)|together\s+with|along\s+with|with"
-)
-_CONNECTOR = re.compile(
-    rf",\s+(?:(?P<then>{_THEN})|(?:and\s+)?(?:{_WHILE})(?:,?\s+(?:and\s+)?(?:{_WHILE}))*)\s+|"
-    r"\s+(?P<bare_then>and\s+then|followed\s+by)\s+|\s+(?:while|at\s+the\s+same\s+time\s+as)\s+",
-    re.IGNORECASE,
-)
-_FIRST = re.compile(r"^(?:at\s+)?first,?\s+", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:an?|the|some|any)\s+", re.IGNORECASE)
 _SPEAKER = (
     r"(?:some(?:one|body)|people|an?\s+(?:voice|person|man|woman|speaker|caller|guide|teacher|cook|mechanic|handyman"
     r"|presenter|reporter|narrator|report|recording|announcement)|callers?|they|he|she|the\s+(?:voice|speaker|narrator))"
@@ -61,26 +49,36 @@ class Clause:
         text: The clause.
         content: The clause without words such as "someone explains how to".
         source: The source of words that it hints at; None without a hint.
+        phrases: Words in quotes, of which a text must say or show one as it is.
     """
 
     text: str
     content: str
     source: TextSource | None = None
+    phrases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryStructure:
-    """The parts of a text query.
+    """The clauses of a query in their order.
 
     Attributes:
-        clauses: One, or two.
-        relation: How two clauses are related in time; None for one clause.
-        phrases: Words in quotes, which must be said or shown as they are.
+        clauses: At least one.
+        steps: Indices of the clauses of each step. Steps follow one another; the clauses of a step hold at the same
+            time.
+        gaps_s: For each step the maximum time in seconds since the end of the one before; None for any.
+        excluded: What must not be there.
     """
 
     clauses: tuple[Clause, ...]
-    relation: Relation | None = None
-    phrases: tuple[str, ...] = ()
+    steps: tuple[tuple[int, ...], ...] = ((0,),)
+    gaps_s: tuple[float | None, ...] = (None,)
+    excluded: tuple[str, ...] = ()
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether there are several clauses."""
+        return len(self.clauses) > 1
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -88,7 +86,7 @@ class AnalysedQuery:
     """A text query with its structure, and the vectors of its clauses.
 
     Attributes:
-        structure: Clauses and phrases.
+        structure: Clauses and their order.
         embeddings: Each clause, as the encoder embeds it for pictures.
         vectors: Each clause, as a sentence vector for words.
         negatives: Negative terms, as the encoder embeds them.
@@ -100,23 +98,40 @@ class AnalysedQuery:
     negatives: Sequence[TextEmbedding] = ()
 
 
-def parse_structure(query: str) -> QueryStructure:
-    """Return the structure of a text query; its negative terms are left out.
+def parse_structure(query: str | EventSequence) -> QueryStructure:
+    """Return the structure of a query; any text has one.
 
     >>> [clause.text for clause in parse_structure("first a dog barks, and then a cat runs away").clauses]
     ['a dog barks', 'a cat runs away']
-    >>> parse_structure('"fourth day" strike').phrases
+    >>> parse_structure('"fourth day" strike').clauses[0].phrases
     ('fourth day',)
     """
-    positive = NEGATIVE_TERM.sub(" ", query)
-    phrases = tuple(phrase for found in PHRASE.findall(positive) if (phrase := " ".join(found.split())))
-    text = " ".join(positive.replace('"', " ").split())
-    match = _CONNECTOR.search(text)
-    if match is None or not (before := text[: match.start()].strip()) or not (after := text[match.end() :].strip()):
-        return QueryStructure(clauses=(make_clause(text),), phrases=phrases)
-    relation: Relation = "then" if match["then"] or match["bare_then"] else "together"
-    clauses = make_clause(_FIRST.sub("", before)), make_clause(after)
-    return QueryStructure(clauses=clauses, relation=relation, phrases=phrases)
+    interpretation = interpret(query)
+    clauses = tuple(_read_clause(event) for event in interpretation.events)
+    numbers = iter(range(len(clauses)))
+    return QueryStructure(
+        clauses=clauses,
+        steps=tuple(tuple(next(numbers) for _ in step.events) for step in interpretation.steps),
+        gaps_s=tuple(step.gap_s for step in interpretation.steps),
+        excluded=interpretation.excluded,
+    )
+
+
+def check_exclusions(structure: QueryStructure) -> None:
+    """Check that a query does not exclude what it looks for.
+
+    Raises:
+        VidretError: It does.
+    """
+    wanted = {_ARTICLE.sub("", clause.text.casefold()) for clause in structure.clauses}
+    for term in structure.excluded:
+        if _ARTICLE.sub("", term.casefold()) in wanted:
+            raise VidretError(f"query must not exclude what it looks for, got {term!r} for both")
+
+
+def _read_clause(event: str) -> Clause:
+    phrases = tuple(phrase for found in PHRASE.findall(event) if (phrase := " ".join(found.split())))
+    return replace(make_clause(" ".join(event.replace('"', " ").split())), phrases=phrases)
 
 
 def make_clause(text: str) -> Clause:

@@ -1,8 +1,7 @@
 """Moments of a query in one video, from its pictures and its words.
 
-Words last as long as they are said or shown; pictures as long as the curve of their scores stands out. Two clauses that
-must hold together give their overlap, two that follow one another the span from the start of the first to the end of
-the second.
+Words last as long as they are said or shown; pictures as long as the curve of their scores stands out. Several clauses
+are placed by :mod:`vidret.search.placed_moments`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ import numpy as np
 
 from vidret.ground.curve import find_moments
 from vidret.ground.spans import keep_best
-from vidret.search.clauses import QueryStructure
 from vidret.search.locating import gaps_between
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
@@ -27,7 +25,6 @@ MAX_TEXTS = 12  # of a video and a clause
 MIN_OVERLAP_S = 0.5
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words
 UNEXPECTED = 1.0  # standard deviations that another text loses there, against pictures
-APART = 1.0  # standard deviations that two clauses lose whose spans do not overlap, or come in the wrong order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +36,14 @@ class FusedSpan:
         end: In seconds.
         score: In standard deviations.
         parts: What matches: source, start, end, score, and the text if it is words.
+        events: The span of each clause, in order, if there are several.
     """
 
     start: float
     end: float
     score: float
     parts: tuple["SpanPart", ...]
+    events: tuple["FusedSpan", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +58,13 @@ class SpanPart:
 
 
 def find_fused_spans(
-    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, snap: bool = True
+    scores: VideoScores, *, expects_words: bool, k: int, overlapping: bool, snap: bool = True
 ) -> list[FusedSpan]:
-    """Return the spans of a video that match a query, best first; with ``snap``, pictures begin and end at cuts."""
-    by_clause = [
-        find_clause_spans(scores, index, k=max(k, 5), expects_words=clause.source is not None, snap=snap)
-        for index, clause in enumerate(structure.clauses)
-    ]
-    if structure.relation is None:
-        spans = by_clause[0]
-    else:
-        pair = _join_together if structure.relation == "together" else _join_sequence
-        spans = [pair(first, second) for first in by_clause[0] for second in by_clause[1]]
+    """Return the spans of a video that match a query of one clause, best first.
+
+    With ``snap``, pictures begin and end at cuts.
+    """
+    spans = find_clause_spans(scores, 0, k=max(k, 5), expects_words=expects_words, snap=snap)
     spans = sorted(spans, key=lambda span: -span.score)
     return (spans if overlapping else drop_overlapping_spans(spans))[:k]
 
@@ -162,23 +156,3 @@ def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:
             best[source] = other
     total = float(np.logaddexp.reduce([span.score, *(other.score for other in best.values())]))
     return replace(span, score=total, parts=(*span.parts, *(other.parts[0] for other in best.values())))
-
-
-def _join_together(first: FusedSpan, second: FusedSpan) -> FusedSpan:
-    start, end = max(first.start, second.start), min(first.end, second.end)
-    score, parts = (first.score + second.score) / np.sqrt(2), (*first.parts, *second.parts)
-    if end - start >= MIN_OVERLAP_S:
-        return FusedSpan(start=start, end=end, score=float(score), parts=parts)
-    best = max(first, second, key=lambda span: span.score)
-    return FusedSpan(start=best.start, end=best.end, score=float(score - APART), parts=parts)
-
-
-def _join_sequence(first: FusedSpan, second: FusedSpan) -> FusedSpan:
-    score, parts = (first.score + second.score) / np.sqrt(2), (*first.parts, *second.parts)
-    is_ordered = first.start < second.start and first.end <= second.end
-    return FusedSpan(
-        start=min(first.start, second.start),
-        end=max(first.end, second.end),
-        score=float(score if is_ordered else score - 2 * APART),
-        parts=parts,
-    )

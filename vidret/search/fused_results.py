@@ -9,11 +9,12 @@ import numpy as np
 from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.ground.spans import Span
 from vidret.search.candidates import deepen
-from vidret.search.clauses import AnalysedQuery
-from vidret.search.fused_moments import SpanPart, find_fused_spans
+from vidret.search.clauses import AnalysedQuery, QueryStructure
+from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
 from vidret.search.fusion import WEAK_SCORE, FusedSearcher
 from vidret.search.grounding import Grounder
 from vidret.search.locating import RankedVideo, choose_spans, find_cuts
+from vidret.search.placed_moments import find_placed_spans
 from vidret.search.queries import EncodedQuery
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatcher
@@ -23,6 +24,7 @@ from vidret.store.text_store import TextStore
 from vidret.types import (
     SOURCES,
     TEXT_SOURCES,
+    EventSpan,
     Evidence,
     Hit,
     LayerWords,
@@ -31,6 +33,7 @@ from vidret.types import (
     Segment,
     Source,
 )
+from vidret.types import Sequence as EventSequence
 from vidret.video.files import may_exist
 
 MAX_EVIDENCE = 4
@@ -44,15 +47,17 @@ logger = logging.getLogger(__name__)
 class FusedResults:
     """Answers text queries from the pictures and the words of one index."""
 
-    def __init__(self, searcher: Searcher, texts: TextStore) -> None:
+    def __init__(self, searcher: Searcher, texts: TextStore | None) -> None:
+        """Set the pictures and the words; None for an index without words."""
         self._searcher, self._texts = searcher, texts
         self._fused = FusedSearcher(searcher, texts)
 
     def close(self) -> None:
         """Close the texts."""
-        self._texts.close()
+        if self._texts is not None:
+            self._texts.close()
 
-    def search(self, query: str, options: SearchOptions) -> list[Hit]:
+    def search(self, query: str | EventSequence, options: SearchOptions) -> list[Hit]:
         """Return the best videos of a query."""
         analysed, depth = self._fused.analyse(query), options.candidates
         while True:
@@ -66,7 +71,7 @@ class FusedResults:
 
     def locate(
         self,
-        query: str,
+        query: str | EventSequence,
         videos: Sequence[RankedVideo],
         k: int,
         *,
@@ -93,7 +98,7 @@ class FusedResults:
             if grounder is not None:
                 scores.picture_spans = [self._ask_head(grounder, words, video) for words in read]
             scores.cuts = find_cuts(self._searcher.store, video.video_id)
-            spans = find_fused_spans(scores, analysed.structure, k=k, overlapping=overlapping, snap=snap)
+            spans = find_query_spans(scores, analysed.structure, k=k, overlapping=overlapping, snap=snap)
             best = spans[0].score if spans else ABSENT
             moments += [
                 Moment(
@@ -104,17 +109,18 @@ class FusedResults:
                     score=scores.score - (best - span.score),
                     weak=scores.score < WEAK_SCORE,
                     by="words" if span.parts[0].match is not None else by_picture,
-                    evidence=make_evidence(span.parts, self._fused.matcher),
+                    evidence=self._make_evidence(span.parts),
+                    events=list_events(span, analysed.structure),
                 )
                 for span in spans
                 if weak or span.score >= best - STANDS_OUT
             ]
         return sorted(moments, key=lambda moment: -moment.score)[:k]
 
-    def encode_clause(self, query: str) -> EncodedQuery | None:
-        """Return the only clause of a query, as pictures are compared with it; None if there are two."""
+    def encode_clause(self, query: str | EventSequence) -> EncodedQuery | None:
+        """Return the only clause of a query, as pictures are compared with it; None if there are several."""
         analysed = self._fused.analyse(query)
-        if analysed.structure.relation is not None:
+        if analysed.structure.is_joint:
             return None
         return EncodedQuery(positive=analysed.embeddings[0], negatives=tuple(analysed.negatives))
 
@@ -146,7 +152,7 @@ class FusedResults:
 
     def _make_hit(self, video: VideoScores, query: AnalysedQuery, paths: Sequence[str]) -> Hit:
         parts = [part for clause in range(len(query.structure.clauses)) for part in find_parts(video, clause)]
-        evidence = make_evidence(parts, self._fused.matcher)
+        evidence = self._make_evidence(parts)
         is_word = bool(evidence) and evidence[0].source != "picture"
         time_s = evidence[0].start if is_word and len(query.structure.clauses) == 1 else video.time_s[0]
         best: dict[Source, float] = {}
@@ -163,7 +169,19 @@ class FusedResults:
             copies=tuple(paths[1:]),
             why={source: best[source] for source in SOURCES if source in best},
             evidence=evidence,
+            events=self._place_events(video, query.structure),
         )
+
+    def _place_events(self, video: VideoScores, structure: QueryStructure) -> tuple[EventSpan, ...]:
+        if not structure.is_joint:
+            return ()
+        video.cuts = find_cuts(self._searcher.store, video.video_id)
+        spans = find_placed_spans(video, structure, k=1, overlapping=False)
+        return list_events(spans[0], structure) if spans else ()
+
+    def _make_evidence(self, parts: Sequence[SpanPart]) -> tuple[Evidence, ...]:
+        """Return the evidence of some matches; an index without words has none."""
+        return () if self._fused.matcher is None else make_evidence(parts, self._fused.matcher)
 
     def _find_segment(self, video: VideoScores, time_s: float) -> Segment:
         """Return the segment that holds a time, or the nearest one."""
@@ -174,6 +192,24 @@ class FusedResults:
         if not segments:
             return Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda each: max(each.start - time_s, time_s - each.end, 0.0))
+
+
+def find_query_spans(
+    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, snap: bool = True
+) -> list[FusedSpan]:
+    """Return the spans of a video that match a query, best first; with ``snap``, pictures begin and end at cuts."""
+    if structure.is_joint:
+        return find_placed_spans(scores, structure, k=k, overlapping=overlapping, snap=snap)
+    expects_words = structure.clauses[0].source is not None
+    return find_fused_spans(scores, expects_words=expects_words, k=k, overlapping=overlapping, snap=snap)
+
+
+def list_events(span: FusedSpan, structure: QueryStructure) -> tuple[EventSpan, ...]:
+    """Return where each clause of a query was placed; empty for one clause."""
+    return tuple(
+        EventSpan(text=clause.text, start=event.start, end=event.end, score=event.score)
+        for clause, event in zip(structure.clauses, span.events, strict=False)
+    )
 
 
 def check_sources(sources: Sequence[str] | None) -> None:
@@ -187,7 +223,7 @@ def check_sources(sources: Sequence[str] | None) -> None:
 
 
 def find_parts(video: VideoScores, clause: int) -> list[SpanPart]:
-    """Return the best match of each source for a clause: for two clauses, at the time at which they match together."""
+    """Return the best match of each source for a clause: for several clauses, at the time at which it was placed."""
     parts = []
     is_local = len(video.time_s) > 1
     time_s = video.time_s[min(clause, len(video.time_s) - 1)]

@@ -3,13 +3,12 @@
 Each clause of a query is compared with every source: the pictures, the speech, the on-screen text and the subtitles.
 Scores of different sources become comparable as standard scores: how far above what unrelated queries reach at best in
 this source of this index. Their log-sum-exp is the score of a clause, so that one strong source suffices and two weak
-ones help. Two clauses must hold at the same time, or one after the other.
+ones help. Several clauses must hold at the same time, or one after the other.
 
 The best frame stands for a picture. Videos that resemble every query are lowered: the mean score of the unrelated
 queries in a video is subtracted.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence, Set
 from functools import cached_property
 
@@ -19,17 +18,19 @@ from jaxtyping import Float32
 from vidret.align.baseline import UNRELATED
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.search.candidates import find_candidates
-from vidret.search.clauses import AnalysedQuery, Clause, make_clause, parse_structure
+from vidret.search.clauses import AnalysedQuery, Clause, check_exclusions, parse_structure
 from vidret.search.fusion_baseline import FusionBaseline, load_baseline, store_baseline
+from vidret.search.fusion_measuring import measure_pictures, measure_texts
 from vidret.search.picture_scores import VideoPictures, hide_pictures, score_pictures
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
-from vidret.search.text_matching import TextBaseline, TextMatch, TextMatcher
+from vidret.search.text_matching import TextMatch, TextMatcher
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, VideoScores
 from vidret.store.text_store import TextStore
-from vidret.types import SOURCES, TEXT_SOURCES, SearchOptions, Source, TextEmbedding, TextSource
+from vidret.types import SOURCES, SearchOptions, Source, TextSource
+from vidret.types import Sequence as EventSequence
 
 # Standard deviations that a hint at a source is worth, to that source and against pictures. Without a hint it favours
 # pictures: people who look for words say so, or use the very words.
@@ -37,6 +38,9 @@ HINT = 1.0
 COVERED_TEXTS = 30  # of a clause, whose frames are read as well
 MIN_PICTURE_DEVIATION = 0.01
 WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
+# Videos of which all frames are read for several clauses, since the nearest segments of one clause say little about
+# where the others are.
+MAX_PLACED, MAX_PLACED_SEGMENTS = 40, 2000
 MAX_REMEMBERED = 16  # queries: locating asks the one again that has just been searched for
 DRIFT = 1.25  # growth of the index above which the baseline is measured again
 
@@ -46,19 +50,25 @@ Match = tuple[int, TextMatch, float]  # video id, text, standard score
 class FusedSearcher:
     """Searches the pictures and the words of one index."""
 
-    def __init__(self, searcher: Searcher, texts: TextStore) -> None:
+    def __init__(self, searcher: Searcher, texts: TextStore | None) -> None:
+        """Set the pictures and the words; None for an index without words."""
         self._searcher, self.texts = searcher, texts
-        self.matcher = TextMatcher(texts)
+        self.matcher = None if texts is None else TextMatcher(texts)
         self._baseline: FusionBaseline | None = None
         self._checked = (-1, -1)  # the generations of pictures and texts for which the baseline holds
         self._contents: tuple[int, dict[str, int]] | None = None
-        self._analysed: dict[str, AnalysedQuery] = {}
+        self._analysed: dict[str | EventSequence, AnalysedQuery] = {}
         self._matched: tuple[object, list[list[Match]]] | None = None
 
-    def analyse(self, query: str) -> AnalysedQuery:
-        """Return a text query with its structure and vectors, as for the last queries if it is one of them."""
+    def analyse(self, query: str | EventSequence) -> AnalysedQuery:
+        """Return a query with its structure and vectors, as for the last queries if it is one of them.
+
+        Raises:
+            VidretError: It has no positive term, an empty negative one, or excludes what it looks for.
+        """
         structure = parse_structure(query)
-        negatives = parse_query(query)[1]
+        check_exclusions(structure)
+        negatives = parse_query(query)[1] if isinstance(query, str) else ()
         self.update_baseline()  # after the query is known to be valid, since it may take seconds
         if query not in self._analysed:
             while len(self._analysed) >= MAX_REMEMBERED:
@@ -68,22 +78,43 @@ class FusedSearcher:
             self._analysed[query] = AnalysedQuery(
                 structure=structure,
                 embeddings=texts[:num_clauses],
-                vectors=load_sentence_encoder().encode([clause.content for clause in structure.clauses]),
+                vectors=self._encode_sentences([clause.content for clause in structure.clauses]),
                 negatives=texts[num_clauses:],
             )
         return self._analysed[query]
+
+    def _encode_sentences(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
+        if self.texts is None:
+            return np.zeros((len(texts), 0), np.float32)
+        return load_sentence_encoder().encode(texts)
 
     def rank(self, query: AnalysedQuery, options: SearchOptions, depth: int) -> VideoCandidates:
         """Return the candidate videos; for ``depth`` see ``find_candidates``."""
         sources = options.sources or SOURCES
         matches = self.match_texts(query, sources)
         ids: list[np.ndarray] = []
-        if "picture" in sources and not query.structure.phrases:
-            encoded = [EncodedQuery(positive=embedding) for embedding in query.embeddings]
+        if "picture" in sources:
+            pairs = zip(query.embeddings, query.structure.clauses, strict=True)
+            encoded = [EncodedQuery(positive=embedding) for embedding, clause in pairs if not clause.phrases]
             count = len(encoded)
             ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count)
         ids.append(self._cover(matches))
-        return self._score(query, np.unique(np.concatenate(ids)), matches, sources, excluded=self._exclude(query))
+        excluded = self._exclude(query)
+        ranked = self._score(query, np.unique(np.concatenate(ids)), matches, sources, excluded=excluded)
+        if query.structure.is_joint and "picture" in sources:
+            best = self._list_segments(ranked.list_best(MAX_PLACED))
+            return ranked.replace_pictures(self._score_pictures(query, best))
+        return ranked
+
+    def _list_segments(self, video_ids: Sequence[int]) -> np.ndarray:
+        """Return all segments of some videos, as long as there are not too many."""
+        ids: list[int] = []
+        for video_id in video_ids:
+            own = self._searcher.store.video_segments(video_id)
+            if ids and len(ids) + len(own) > MAX_PLACED_SEGMENTS:
+                break
+            ids += own
+        return np.array(ids, np.int64)
 
     def score_video(
         self, query: AnalysedQuery, video_id: int, matches: Sequence[Sequence[Match]], sources: Sequence[Source]
@@ -109,14 +140,16 @@ class FusedSearcher:
         return self._matched[1]
 
     def _match_texts(self, query: AnalysedQuery, sources: Sequence[Source], video_id: int | None) -> list[list[Match]]:
-        clauses, phrases, contents = query.structure.clauses, query.structure.phrases, self._video_ids()
+        clauses, contents = query.structure.clauses, self._video_ids()
+        if self.matcher is None:
+            return [[] for _ in clauses]
         if video_id is None:
-            found = self.matcher.find(clauses, query.vectors, phrases)
+            found = self.matcher.find(clauses, query.vectors)
         else:
             fingerprint = next((each for each, own in contents.items() if own == video_id), None)
             if fingerprint is None:  # its row is damaged
                 return [[] for _ in clauses]
-            found = self.matcher.score_content(fingerprint, clauses, query.vectors, phrases)
+            found = self.matcher.score_content(fingerprint, clauses, query.vectors)
         scored = []
         for clause, matches in zip(clauses, found, strict=True):
             rows = [
@@ -150,6 +183,8 @@ class FusedSearcher:
 
     def _exclude(self, query: AnalysedQuery) -> set[int]:
         """Return the videos in which a negative term is said or shown."""
+        if self.matcher is None:
+            return set()
         contents = self._video_ids()
         return {
             contents[each] for term in query.negatives for each in self.matcher.holds(term.text) if each in contents
@@ -206,68 +241,38 @@ class FusedSearcher:
 
     def update_baseline(self) -> FusionBaseline:
         """Return the baseline: as it is stored, or measured now if the index has grown since."""
-        generations = self._searcher.store.generation, self.texts.generation
+        sizes = self._sizes
+        generations = self._searcher.store.generation, -1 if self.texts is None else self.texts.generation
         if self._baseline is None or self._checked != generations:
-            known = self._baseline or load_baseline(self.texts)
-            sizes = len(self._searcher.store), len(self.texts)
+            known = self._baseline or self._load_baseline()
             if known is None or any(size > DRIFT * old for size, old in zip(sizes, known.sizes, strict=True)):
                 known = self.measure_baseline()
             self._baseline, self._checked = known, generations
         return self._baseline
 
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return len(self._searcher.store), 0 if self.texts is None else len(self.texts)
+
+    def _load_baseline(self) -> FusionBaseline | None:
+        return None if self.texts is None else load_baseline(self.texts)
+
     def measure_baseline(self) -> FusionBaseline:
         """Search for what has nothing to do with the index, and return what that reaches."""
-        mean, deviation = self._measure_pictures()
-        clauses = [make_clause(text) for text in UNRELATED]
-        vectors = load_sentence_encoder().encode([clause.content for clause in clauses])
-        best: dict[TextSource, list[tuple[float, float]]] = {}
-        for matches in self.matcher.find(clauses, vectors):
-            for source in TEXT_SOURCES:
-                own = [match for match in matches if match.source == source]
-                if own:
-                    scores = max(match.cosine for match in own), max(match.cover for match in own)
-                    best.setdefault(source, []).append(scores)
-        texts = {}
-        for source, pairs in best.items():
-            cosines, covers = np.array(pairs).T
-            texts[source] = TextBaseline(
-                float(cosines.mean()), float(cosines.std()), float(covers.mean()), float(covers.std())
-            )
-        return FusionBaseline(
-            sizes=(len(self._searcher.store), len(self.texts)),
-            picture_mean=mean,
-            picture_deviation=deviation,
-            texts=texts,
-        )
+        mean, deviation = measure_pictures(self._searcher, self._unrelated)
+        texts = {} if self.matcher is None else measure_texts(self.matcher, self._encode_sentences)
+        return FusionBaseline(sizes=self._sizes, picture_mean=mean, picture_deviation=deviation, texts=texts)
 
     def has_stored_baseline(self) -> bool:
         """Return whether the stored baseline was measured on an index as large as it is."""
-        known = load_baseline(self.texts)
-        return known is not None and known.sizes == (len(self._searcher.store), len(self.texts))
+        known = self._load_baseline()
+        return known is not None and known.sizes == self._sizes
 
     def save_baseline(self) -> None:
         """Measure the baseline, and store it beside the texts, unless the index is as large as it was."""
-        if not self.has_stored_baseline():
+        if self.texts is not None and not self.has_stored_baseline():
             self._baseline = baseline = self.measure_baseline()
             store_baseline(self.texts, baseline)
-
-    def _measure_pictures(self) -> tuple[float, float]:
-        store = self._searcher.store
-        if not len(store):
-            return 0.0, 1.0
-        options = SearchOptions()
-        best = []
-        queries = [EncodedQuery(positive=TextEmbedding("", vector, vector[None])) for vector in self._unrelated]
-        candidates = find_candidates(store, queries, [options] * len(queries), [options.candidates] * len(queries))
-        for index, ids in enumerate(candidates):
-            stored = self._searcher.reranker.read(FrameRanker(), ids)
-            by_video = defaultdict[int, list[np.ndarray]](list)
-            for segment, frames in zip(stored.segments, stored.frames, strict=True):
-                by_video[segment.video].append((frames @ self._unrelated.T).max(axis=0))
-            peaks = [np.max(rows, axis=0) for rows in by_video.values()]
-            if peaks:
-                best.append(max(float(peak[index] - peak.mean()) for peak in peaks))
-        return float(np.mean(best)), float(np.std(best))
 
 
 def hints_at(clause: Clause, source: TextSource) -> bool:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
+from vidret.search.clauses import parse_structure
 from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
 from vidret.search.grounding import Grounder
@@ -21,6 +22,7 @@ from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 from vidret.text import strip_query
 from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions, VideoName
+from vidret.types import Sequence as EventSequence
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class OpenIndex:
         self.searcher = Searcher(store, encoder, models.ranker, tokens=models.tokens)
         self._fused: FusedResults | None = None
         self._refiner = EdgeRefiner(encoder)
+        self._pictures: FusedResults | None = None
 
     @property
     def fused(self) -> FusedResults | None:
@@ -40,6 +43,13 @@ class OpenIndex:
         if self._fused is None and TextStore.exists(self.store.path):
             self._fused = FusedResults(self.searcher, TextStore.open(self.store.path))
         return self._fused
+
+    @property
+    def _placed(self) -> FusedResults:
+        """Search for several events; in an index without words by pictures alone."""
+        if self._pictures is None:
+            self._pictures = FusedResults(self.searcher, None)
+        return self.fused or self._pictures
 
     def close(self) -> None:
         """Close the index and its words, and end the process that decodes frames for edges."""
@@ -57,7 +67,8 @@ class OpenIndex:
         for index, (query, each) in enumerate(zip(queries, options, strict=True)):
             fused = self._choose_fused(query, each)
             if fused is not None:
-                hits[index] = fused.search(str(query), each)
+                assert isinstance(query, str | EventSequence)
+                hits[index] = fused.search(query, each)
         rest = [index for index in range(len(queries)) if index not in hits]
         if rest:
             encoded = encode_queries([queries[index] for index in rest], self.searcher.encoder)
@@ -76,8 +87,9 @@ class OpenIndex:
         else:
             ranked = [choose_video(self.store, video)]
         if fused is not None:
+            assert isinstance(query, str | EventSequence)
             moments = fused.locate(
-                str(query),
+                query,
                 ranked,
                 options.k,
                 sources=options.sources,
@@ -86,7 +98,7 @@ class OpenIndex:
                 weak=options.weak,
                 snap=options.snap,
             )
-            return self._refine(fused.encode_clause(str(query)), moments) if options.refine else moments
+            return self._refine(fused.encode_clause(query), moments) if options.refine else moments
         encoded = self._encode(query)
         moments = Locator(self.searcher, grounder).locate(
             encoded, ranked, options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap
@@ -94,9 +106,9 @@ class OpenIndex:
         return self._refine(encoded, moments) if options.refine else moments
 
     def _refine(self, query: EncodedQuery | None, moments: Sequence[Moment]) -> list[Moment]:
-        """Return moments with precise edges; those of a query of two clauses, which is None, stay as they are."""
+        """Return moments with precise edges; those of a query of several events, which is None, stay as they are."""
         if query is None:
-            logger.warning("edges are not refined: the query has two clauses")
+            logger.warning("edges are not refined: the query has several events")
             return list(moments)
         curves = {}
         for video_id in {moment.video for moment in moments if moment.by == "curve"}:
@@ -145,8 +157,14 @@ class OpenIndex:
         words = options.sources is not None and options.sources != ("picture",)
         if words and self.fused is None:
             raise VidretError(f"{self.store.path}: has no words to search: run vidret index --words on")
-        is_fused = isinstance(query, str) and options.rerank == AUTO and options.sources != ("picture",)
-        if words and not is_fused:
-            got = f"rerank {options.rerank}" if isinstance(query, str) else "an image or a vector"
+        is_auto, is_text = options.rerank == AUTO, isinstance(query, str | EventSequence)
+        if isinstance(query, EventSequence) and not is_auto:
+            raise VidretError(f"rerank must be {AUTO} for events in order, got {options.rerank}")
+        if words and not (is_text and is_auto):
+            got = f"rerank {options.rerank}" if is_text else "an image or a vector"
             raise VidretError(f"sources must be picture for all but a text query with rerank {AUTO}, got {got}")
-        return self.fused if is_fused else None
+        if not is_auto or not isinstance(query, str | EventSequence):
+            return None
+        if isinstance(query, EventSequence) or parse_structure(query).is_joint:
+            return self._placed
+        return None if options.sources == ("picture",) else self.fused

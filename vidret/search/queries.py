@@ -1,6 +1,5 @@
 """Parsing and encoding of queries: text with negative terms, an image, or a vector."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,10 +7,10 @@ import numpy as np
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
+from vidret.search.grammar import split_exclusions
 from vidret.types import Frames, Picture, Query, TextEmbedding, Vector
+from vidret.types import Sequence as EventSequence
 from vidret.video.resize import resize_image
-
-NEGATIVE_TERM = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=\w)(\S+))')
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -38,8 +37,11 @@ def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[EncodedQu
     """Encode queries, all texts in one batch.
 
     Raises:
-        VidretError: A query has no positive term, or an image or vector is invalid.
+        VidretError: A query has no positive term or several events, or an image or vector is invalid.
     """
+    for query in queries:
+        if isinstance(query, EventSequence):
+            raise VidretError(f"query must be text, an image or a vector here, got {len(query.events)} events")
     parsed = [parse_query(query) if isinstance(query, str) else None for query in queries]
     texts = [text for parts in parsed if parts is not None for text in (parts[0], *parts[1])]
     embeddings = iter(encoder.encode_text(texts) if texts else [])
@@ -48,7 +50,7 @@ def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[EncodedQu
         if parts is not None:
             positive, negatives = next(embeddings), tuple(next(embeddings) for _ in parts[1])
             encoded.append(EncodedQuery(positive=positive, negatives=negatives))
-        elif not isinstance(query, str):
+        elif not isinstance(query, str | EventSequence):
             embedding = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
             encoded.append(EncodedQuery(positive=embedding, is_text=False))
     return encoded
@@ -57,14 +59,14 @@ def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[EncodedQu
 def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
     """Return the positive part of a text query and its negative terms.
 
-    >>> parse_query('dog -beach on the grass -"two cats"')
-    ('dog on the grass', ('beach', 'two cats'))
+    >>> parse_query('dog -beach on the grass -"two cats", no people')
+    ('dog on the grass', ('beach', 'two cats', 'people'))
 
     Raises:
         VidretError: There is no positive term, or a negative term is empty.
     """
-    negatives = tuple((quoted or word).strip() for quoted, word in NEGATIVE_TERM.findall(query))
-    positive = " ".join(NEGATIVE_TERM.sub(" ", query).split()) if negatives else query
+    text, negatives = split_exclusions(query)
+    positive = text if negatives else query
     if not positive.strip():
         raise VidretError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
     if not all(negatives):

@@ -73,32 +73,30 @@ class TextMatcher:
     def __init__(self, store: TextStore) -> None:
         self._store = store
 
-    def find(
-        self, clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"], phrases: Sequence[str] = ()
-    ) -> list[list[TextMatch]]:
-        """Return the candidates of each clause; with phrases only texts that hold one of them.
+    def find(self, clauses: Sequence[Clause], vectors: Float32[np.ndarray, "clause dim"]) -> list[list[TextMatch]]:
+        """Return the candidates of each clause; of one with phrases only texts that hold one of them.
 
         Args:
             clauses: The clauses.
             vectors: The sentence vector of each.
-            phrases: Words that a text must hold next to one another.
         """
         nearest = self._store.search(vectors, TEXTS)
         terms = [self._store.index.terms(clause.content) for clause in clauses]
-        with_phrase = self._find_phrases(phrases) if phrases else None
         found = []
-        for own_terms, own_nearest in zip(terms, nearest, strict=True):
+        for clause, own_terms, own_nearest in zip(clauses, terms, nearest, strict=True):
+            if clause.phrases:
+                found.append(self._find_phrases(clause.phrases))
+                continue
             searched = [
                 *_search_terms(own_terms, len(self._store)),
                 *self._join(pairwise(term.stem for term in own_terms)).values(),
             ]
             by_words = self._store.find_segments(self._store.index.search(searched, TEXTS))
-            ids = np.unique(np.concatenate([own_nearest, by_words]))
-            found.append(ids if with_phrase is None else with_phrase)
+            found.append(np.unique(np.concatenate([own_nearest, by_words])))
         texts = self._read(np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64))
         return [
-            self._score([texts[row] for row in ids.tolist() if row in texts], own_terms, vector, phrases)
-            for ids, own_terms, vector in zip(found, terms, vectors, strict=True)
+            self._score([texts[row] for row in ids.tolist() if row in texts], own_terms, vector, clause.phrases)
+            for clause, ids, own_terms, vector in zip(clauses, found, terms, vectors, strict=True)
         ]
 
     def score_content(
@@ -106,16 +104,17 @@ class TextMatcher:
         fingerprint: str,
         clauses: Sequence[Clause],
         vectors: Float32[np.ndarray, "clause dim"],
-        phrases: Sequence[str] = (),
     ) -> list[list[TextMatch]]:
         """Return all texts of one content with their scores for each clause, as ``find`` does."""
         tracks = [track for track in self._store.tracks(fingerprint) if track.num_texts]
         ids = np.array([row for track in tracks for row in self._store.store.video_segments(track.id)], np.int64)
-        if phrases:
-            ids = np.intersect1d(ids, self._find_phrases(phrases))
-        texts = list(self._read(ids).values())
-        terms = [self._store.index.terms(clause.content) for clause in clauses]
-        return [self._score(texts, own, vector, phrases) for own, vector in zip(terms, vectors, strict=True)]
+        texts = self._read(ids)
+        matches = []
+        for clause, vector in zip(clauses, vectors, strict=True):
+            own = np.intersect1d(ids, self._find_phrases(clause.phrases)) if clause.phrases else ids
+            rows, terms = [texts[row] for row in own.tolist() if row in texts], self._store.index.terms(clause.content)
+            matches.append(self._score(rows, terms, vector, clause.phrases))
+        return matches
 
     def holds(self, term: str) -> set[str]:
         """Return the fingerprints of contents of which a text holds a term: a word, or several in this order."""

@@ -1,11 +1,13 @@
 """The candidate videos of a query in the order of their scores, each computed in full only once it is asked for."""
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from vidret.search.clauses import QueryStructure
+from vidret.search.combining import combine_clauses
 from vidret.search.picture_scores import VideoPictures
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores, make_video_scores, sum_sources
@@ -24,16 +26,24 @@ class VideoCandidates:
     def __init__(
         self, structure: QueryStructure, pictures: Mapping[int, VideoPictures], texts: Mapping[int, TextScores]
     ) -> None:
-        """Set what was found of each video; with phrases, only videos with texts are candidates."""
+        """Set what was found of each video; of clauses with phrases, only videos with texts are candidates."""
         self._structure, self._pictures, self._texts = structure, pictures, texts
-        self._video_ids = [each for each in {**pictures, **texts} if each in texts or not structure.phrases]
+        phrased = [index for index, clause in enumerate(structure.clauses) if clause.phrases]
+        self._video_ids = [
+            each
+            for each in {**pictures, **texts}
+            if not phrased or (each in texts and all(texts[each][index] for index in phrased))
+        ]
 
     def __len__(self) -> int:
         """Return the number of videos."""
         return len(self._video_ids)
 
     def __iter__(self) -> Iterator[VideoScores]:
-        """Yield the scores of each video, best first; of equal ones those first that were found first."""
+        """Yield the scores of each video, best first; of equal ones those first that were found first.
+
+        Videos in which several clauses have no placement are left out.
+        """
         heap: list[tuple[float, int, VideoScores | None]] = [
             (-self._bound(video_id), index, None) for index, video_id in enumerate(self._video_ids)
         ]
@@ -44,12 +54,23 @@ class VideoCandidates:
                 yield scores
                 continue
             scores = self._make(self._video_ids[index])
+            if scores.score == -np.inf:
+                continue
             heapq.heappush(heap, (-scores.score, index, scores))
+
+    def replace_pictures(self, pictures: Mapping[int, VideoPictures]) -> "VideoCandidates":
+        """Return the same candidates with other frames of some videos."""
+        return VideoCandidates(self._structure, {**self._pictures, **pictures}, self._texts)
+
+    def list_best(self, limit: int) -> list[int]:
+        """Return the ids of the videos that may score best."""
+        return heapq.nlargest(limit, self._video_ids, key=self._bound)
 
     def _bound(self, video_id: int) -> float:
         """Return a score that a video cannot exceed."""
-        totals = [self._sum_clause(video_id, clause) for clause in range(len(self._structure.clauses))]
-        return totals[0] if self._structure.relation is None else sum(totals) / np.sqrt(2)
+        steps = self._structure.steps
+        totals = [sum(self._sum_clause(video_id, clause) for clause in step) / math.sqrt(len(step)) for step in steps]
+        return sum(totals) / math.sqrt(len(steps))
 
     def _sum_clause(self, video_id: int, clause: int) -> float:
         best: dict[Source, float] = {"picture": ABSENT}
@@ -66,5 +87,5 @@ class VideoCandidates:
         pictures = self._pictures.get(video_id, none)
         texts = list(self._texts.get(video_id, [[] for _ in range(num_clauses)]))
         scores = make_video_scores(video_id, pictures.times, pictures.scores, texts, pictures.segments)
-        scores.combine(self._structure)
+        combine_clauses(scores, self._structure)
         return scores

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from vidret.ground.spans import Span
-from vidret.search.clauses import QueryStructure
 from vidret.search.text_matching import TextMatch
 from vidret.types import Segment, Source
 
@@ -60,25 +59,6 @@ class VideoScores:
             np.maximum(scores, score, out=scores)
         total: Float[np.ndarray, " point"] = np.logaddexp.reduce([self.pictures[clause], *by_source.values()], axis=0)
         return total
-
-    def combine(self, structure: QueryStructure) -> None:
-        """Set ``score`` and ``time_s``."""
-        if structure.relation is None:
-            self.score = sum_sources(self.source_scores(0))
-            self.time_s = (float(self.times[self.curve(0).argmax()]),)
-            return
-        first, second = self.curve(0), self.curve(1)
-        if structure.relation == "together":
-            point = int((first + second).argmax())
-            before = point
-        elif len(first) == 1:
-            before = point = 0
-        else:
-            reached = np.maximum.accumulate(first)[:-1]
-            point = int((reached + second[1:]).argmax()) + 1
-            before = int(first[:point].argmax())
-        self.score = float(first[before] + second[point]) / np.sqrt(2)
-        self.time_s = float(self.times[before]), float(self.times[point])
 
 
 def make_video_scores(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vidret.search.queries import NEGATIVE_TERM
+from vidret.search.grammar import NEGATIVE_TERM
 
 MAX_QUERY_LENGTH = 1000  # characters
 MAX_NEGATIVE_TERMS = 16  # each is encoded separately

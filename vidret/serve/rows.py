@@ -9,11 +9,13 @@ from typing import cast
 
 from vidret.engine import Engine
 from vidret.errors import StoreError
+from vidret.search.grammar import interpret
 from vidret.serve.problems import RefusedError
-from vidret.serve.schemas import EvidenceRow, HitRow, MomentRow, VideoRow
+from vidret.serve.schemas import EventRow, EvidenceRow, HitRow, InterpretationRow, MomentRow, StepRow, VideoRow
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize
-from vidret.types import Evidence, Hit, Moment
+from vidret.types import EventSpan, Evidence, Hit, Moment, Query
+from vidret.types import Sequence as EventSequence
 
 
 def find_video(engine: Engine, video_id: int) -> StoredVideo:
@@ -56,6 +58,7 @@ def hit_rows(engine: Engine, hits: Sequence[Hit]) -> list[HitRow]:
                 copies=[sanitize(path) for path in hit.copies],
                 why=hit.why,
                 evidence=evidence_rows(hit.evidence),
+                events=event_rows(hit.events),
                 thumbnail=thumbnail_url(hit.video, hit.time),
                 stream=stream_url(hit.video),
             )
@@ -68,9 +71,24 @@ def evidence_rows(evidence: Sequence[Evidence]) -> list[EvidenceRow]:
     return [EvidenceRow(**dataclasses.asdict(each) | {"matches": list(each.matches)}) for each in evidence]
 
 
+def event_rows(events: Sequence[EventSpan]) -> list[EventRow]:
+    """Return the rows of events."""
+    return [EventRow(**dataclasses.asdict(each)) for each in events]
+
+
+def interpretation_row(query: Query) -> InterpretationRow | None:
+    """Return how a query is understood; None for an image or a vector."""
+    if not isinstance(query, str | EventSequence):
+        return None
+    interpretation = interpret(query)
+    steps = [StepRow(events=list(step.events), gap_s=step.gap_s) for step in interpretation.steps]
+    return InterpretationRow(text=interpretation.describe(), steps=steps, excluded=list(interpretation.excluded))
+
+
 def moment_row(moment: Moment) -> MomentRow:
     """Return the row of a moment, with a thumbnail of the frame in its middle."""
-    fields = dataclasses.asdict(moment) | {"path": sanitize(moment.path), "evidence": evidence_rows(moment.evidence)}
+    fields = dataclasses.asdict(moment) | {"path": sanitize(moment.path)}
+    fields |= {"evidence": evidence_rows(moment.evidence), "events": event_rows(moment.events)}
     thumbnail = thumbnail_url(moment.video, (moment.start + moment.end) / 2)
     return MomentRow(**fields, title=title(moment.path), thumbnail=thumbnail, stream=stream_url(moment.video))
 

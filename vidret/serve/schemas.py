@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vidret.serve.fields import MAX_ID, Id, QueryText
 from vidret.serve.options import with_options
 from vidret.store.records import StoreInfo
-from vidret.types import Filters, LocateOptions, SearchOptions, ShotKind, Source, TextSource
+from vidret.types import MAX_EVENTS, Filters, LocateOptions, SearchOptions, ShotKind, Source, TextSource
 
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
 
@@ -22,18 +22,27 @@ class ImageRequest(BaseModel):
 
 
 class QueryRequest(BaseModel):
-    """Text or an image."""
+    """Text, events in order, or an image."""
 
     model_config = ConfigDict(extra="forbid")
 
     query: QueryText | None = Field(None, description='Text; -word and -"some words" are excluded, up to 16 of them.')
+    events: list[QueryText | list[QueryText]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_EVENTS,
+        description="Events that follow one another, in place of text; a list in it is of events at the same time.",
+    )
+    gap: float | None = Field(None, ge=0, le=1e9, description="Maximum seconds between two events.")
     image: str | None = Field(None, min_length=1, description="An image in place of text; see ImageRequest.")
 
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
         """Refuse a request without a query, or with two."""
-        if (self.query is None) == (self.image is None):
-            raise ValueError("query or image must be given, and not both")
+        if sum(each is not None for each in (self.query, self.events, self.image)) != 1:
+            raise ValueError("query, events or image must be given, and only one of them")
+        if self.gap is not None and self.events is None:
+            raise ValueError("gap must come with events")
         return self
 
 
@@ -64,6 +73,33 @@ class EvidenceRow(BaseModel):
     matches: list[tuple[int, int]] = Field(description="Start and end of the matching words in text, in characters.")
 
 
+class EventRow(BaseModel):
+    """Where one event of a query was found."""
+
+    text: str = Field(examples=["a man enters"])
+    start: float = Field(examples=[12.0])
+    end: float = Field(examples=[15.5])
+    score: float = Field(examples=[4.2])
+
+
+class StepRow(BaseModel):
+    """Events that are looked for at the same time, at most ``gap_s`` seconds after those before."""
+
+    events: list[str]
+    gap_s: float | None
+
+
+class InterpretationRow(BaseModel):
+    """How a query is understood: steps that follow one another, and what is excluded."""
+
+    text: str = Field(
+        description="A sentence for people; empty for plain words.",
+        examples=["looking for 1. a man enters then 2. a car leaves"],
+    )
+    steps: list[StepRow]
+    excluded: list[str]
+
+
 class HitRow(BaseModel):
     """A video that matches a query, with its best segment and the time of its best frame."""
 
@@ -80,6 +116,7 @@ class HitRow(BaseModel):
     copies: list[str] = Field(description="Further paths of the same content.")
     why: Mapping[str, float] = Field(description="Parts of the score.", examples=[{"frame": 0.31}])
     evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
+    events: list[EventRow] = Field(description="Where each event is, for a query of several.")
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=30.5"])
     stream: str = Field(examples=["/api/videos/7/stream"])
 
@@ -88,6 +125,7 @@ class SearchAnswer(BaseModel):
     """Videos, best first. ``weak`` is true if all of them are weak."""
 
     query: str | None = Field(examples=["a dog -beach"])
+    interpretation: InterpretationRow | None = Field(description="null for an image.")
     weak: bool
     took_ms: float = Field(examples=[21.5])
     hits: list[HitRow]
@@ -106,6 +144,7 @@ class MomentRow(BaseModel):
     by: str = Field(description="Method that found the moment: curve, head or words.", examples=["curve"])
     similarity: float | None = Field(description="Mean of the curve in the span, if it found it.", examples=[0.27])
     evidence: list[EvidenceRow] = Field(description="What matches, best first; empty in an index without words.")
+    events: list[EventRow] = Field(description="Where each event is, for a query of several.")
     thumbnail: str = Field(examples=["/api/thumbnails/7?t=28.25"])
     stream: str = Field(examples=["/api/videos/7/stream"])
 
@@ -114,6 +153,7 @@ class LocateAnswer(BaseModel):
     """Moments, best first. ``weak`` is true if all of them are weak."""
 
     query: str | None = Field(examples=["somebody opens a door"])
+    interpretation: InterpretationRow | None = Field(description="null for an image.")
     weak: bool
     took_ms: float = Field(examples=[21.5])
     moments: list[MomentRow]

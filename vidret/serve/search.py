@@ -9,10 +9,10 @@ from vidret.engine import Engine
 from vidret.serve.images import ImageReader
 from vidret.serve.options import collect_options
 from vidret.serve.problems import refusals
-from vidret.serve.rows import find_video, hit_rows, moment_row
+from vidret.serve.rows import find_video, hit_rows, interpretation_row, moment_row
 from vidret.serve.schemas import LocateAnswer, LocateRequest, QueryRequest, SearchAnswer, SearchRequest
 from vidret.serve.worker import Worker
-from vidret.types import LocateOptions, Query, SearchOptions
+from vidret.types import LocateOptions, Query, SearchOptions, Sequence
 
 
 def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
@@ -22,6 +22,8 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     async def read_query(body: QueryRequest) -> Query:
         if body.image is not None:
             return await images.read(body.image)
+        if body.events is not None:
+            return Sequence(body.events, body.gap)
         assert body.query is not None
         return body.query
 
@@ -33,7 +35,10 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         hits = await worker.search(query, collect_options(body, SearchOptions))
         rows = await run_in_threadpool(hit_rows, engine, hits)
         weak = bool(rows) and all(row.weak for row in rows)
-        return SearchAnswer(query=body.query, weak=weak, took_ms=milliseconds_since(started), hits=rows)
+        read_as = interpretation_row(query)
+        return SearchAnswer(
+            query=body.query, interpretation=read_as, weak=weak, took_ms=milliseconds_since(started), hits=rows
+        )
 
     @router.post("/locate", responses=refusals(404))
     async def locate(body: LocateRequest) -> LocateAnswer:
@@ -45,7 +50,10 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
         rows = [moment_row(moment) for moment in moments]
         weak = bool(rows) and all(row.weak for row in rows)
-        return LocateAnswer(query=body.query, weak=weak, took_ms=milliseconds_since(started), moments=rows)
+        read_as = interpretation_row(query)
+        return LocateAnswer(
+            query=body.query, interpretation=read_as, weak=weak, took_ms=milliseconds_since(started), moments=rows
+        )
 
     return router
 

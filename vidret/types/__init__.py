@@ -27,15 +27,18 @@ from vidret.types.options import NamedOption, Option, build_options, flatten_opt
 from vidret.types.queries import ALL_VIDEOS, CANDIDATES, Filters, LocateOptions, Query, SearchOptions, VideoName
 from vidret.types.results import Curve, Evidence, Hit, Moment
 from vidret.types.searchable import Searchable
+from vidret.types.sequence import MAX_EVENTS, EventSpan, Sequence
 
 __all__ = [
     "ALL_VIDEOS",
     "CANDIDATES",
+    "MAX_EVENTS",
     "NO_TIME",
     "SHOT_KINDS",
     "SOURCES",
     "TEXT_SOURCES",
     "Curve",
+    "EventSpan",
     "Evidence",
     "Filters",
     "Frames",
@@ -55,6 +58,7 @@ __all__ = [
     "Searchable",
     "Segment",
     "SegmentEmbedding",
+    "Sequence",
     "Shot",
     "ShotChange",
     "ShotKind",

@@ -7,10 +7,12 @@ from typing import Annotated
 from vidret.types.embeddings import Vector
 from vidret.types.media import Picture, Source
 from vidret.types.options import Option
+from vidret.types.sequence import Sequence
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
-# Text, in which -word and -"some words" are negative terms; an image to look like; or a vector of the encoder's space.
-Query = str | Picture | Vector
+# Text, in which -word and -"some words" are negative terms; events in order; an image to look like; or a vector of the
+# encoder's space.
+Query = str | Sequence | Picture | Vector
 VideoName = str | os.PathLike[str] | int  # the path or the id of a video
 
 SourcesField = Annotated[

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidret.types.media import Segment, Source
+from vidret.types.sequence import EventSpan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Hit:
         copies: Further paths of the same content.
         why: Score of each level that the score is made of, by name, coarse to fine.
         evidence: What matches, best first; empty in an index without words.
+        events: Where each event of a query of several was found; empty for all others.
     """
 
     video: int
@@ -55,6 +57,7 @@ class Hit:
     copies: tuple[str, ...] = field(default=())
     why: Mapping[str, float] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    events: tuple[EventSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Moment:
         by: ``curve`` (training-free), ``head`` (a trained grounding head) or ``words``.
         similarity: Mean of the curve inside the span; None for ``head``, and for text in an index with words.
         evidence: What matches, best first; empty in an index without words.
+        events: As in ``Hit``.
     """
 
     video: int
@@ -83,6 +87,7 @@ class Moment:
     by: str = "curve"
     similarity: float | None = None
     evidence: tuple[Evidence, ...] = ()
+    events: tuple[EventSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

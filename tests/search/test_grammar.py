@@ -1,0 +1,143 @@
+"""Plain English that joins events: what is split, what is not, and what is excluded."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidret.search.grammar import PHRASE, interpret, split_exclusions
+from vidret.types import MAX_EVENTS, Sequence
+
+Steps = list[tuple[str, ...]]
+
+
+@pytest.mark.parametrize(
+    ("query", "steps"),
+    [
+        ("a dog on a beach", [("a dog on a beach",)]),
+        ("a dog runs, while a cat sleeps", [("a dog runs", "a cat sleeps")]),
+        ("a dog runs while a cat sleeps", [("a dog runs", "a cat sleeps")]),
+        ("A Dog, WITH music", [("A Dog", "music")]),
+        ("a dog runs at the same time as a cat sleeps", [("a dog runs", "a cat sleeps")]),
+        ("a dog runs, and at the same time a cat sleeps", [("a dog runs", "a cat sleeps")]),
+        ("while a dog runs, a cat sleeps", [("a dog runs", "a cat sleeps")]),
+        ("green AND yellow", [("green", "yellow")]),
+        ("a dog barks and a cat runs away", [("a dog barks", "a cat runs away")]),
+        ("a dog runs, then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("a dog runs then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("a dog runs and then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("a dog runs, and afterwards a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("a dog runs, later on a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("A dog runs. Then a cat sleeps.", [("A dog runs",), ("a cat sleeps",)]),
+        ("a dog followed by a cat", [("a dog",), ("a cat",)]),
+        ("a dog -> a cat -> rain", [("a dog",), ("a cat",), ("rain",)]),
+        ("first a dog runs, then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("At first, a dog runs, finally a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("red, then green, then blue", [("red",), ("green",), ("blue",)]),
+        ("a dog barks while it rains, then a cat runs", [("a dog barks", "it rains"), ("a cat runs",)]),
+        ("after a man enters, a car leaves", [("a man enters",), ("a car leaves",)]),
+        ("before a man enters, a car leaves", [("a car leaves",), ("a man enters",)]),
+        ("a car leaves after a man enters", [("a man enters",), ("a car leaves",)]),
+        ("a car leaves before a man enters", [("a car leaves",), ("a man enters",)]),
+        ("a dog runs,\n\t then\n a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        # Connectives that join no events.
+        ("first a dog runs", [("first a dog runs",)]),
+        ("a dog with a ball", [("a dog with a ball",)]),
+        ("a man and a woman dance", [("a man and a woman dance",)]),
+        ("salt and pepper", [("salt and pepper",)]),
+        ("a voice says one key starts and another stops", [("a voice says one key starts and another stops",)]),
+        ("a man talks while driving", [("a man talks while driving",)]),
+        ("he sits for a while on a bench", [("he sits for a while on a bench",)]),
+        ("a singer before a crowd", [("a singer before a crowd",)]),
+        ("every now and then a dog barks", [("every now and then a dog barks",)]),
+        # Quotes.
+        ('"a dog, then a cat"', [('"a dog, then a cat"',)]),
+        ('someone says "now, then what" while it rains', [('someone says "now, then what"', "it rains")]),
+        # Negative terms are left out.
+        ('a dog -beach runs, while -"two cats" it rains', [("a dog runs", "it rains")]),
+    ],
+)
+def test_steps(query: str, steps: Steps) -> None:
+    interpretation = interpret(query)
+    assert [step.events for step in interpretation.steps] == steps
+    assert interpretation.note == ""
+
+
+@pytest.mark.parametrize(
+    ("query", "gap_s"),
+    [
+        ("a man enters, then within 5 seconds a car leaves", 5),
+        ("a man enters, within 2.5 s a car leaves", 2.5),
+        ("a man enters and then within 2 minutes a car leaves", 120),
+        ("a man enters followed within 3 sec by a car", 3),
+        ("a man enters, then a car leaves", None),
+    ],
+)
+def test_gaps(query: str, gap_s: float | None) -> None:
+    assert [step.gap_s for step in interpret(query).steps] == [None, gap_s]
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "terms"),
+    [
+        ("a beach, no people", "a beach", ("people",)),
+        ("a beach, but no people or boats", "a beach", ("people", "boats")),
+        ("a beach but not the dog", "a beach", ("dog",)),
+        ("a beach, without any people, then a dog", "a beach, then a dog", ("people",)),
+        ('a beach -"dog", no people', "a beach", ("dog", "people")),
+        ('"a beach, no people"', '"a beach, no people"', ()),
+        ("a wall, no one is there", "a wall, no one is there", ()),
+        ("no parking", "no parking", ()),
+        (", no parking", ", no parking", ()),
+    ],
+)
+def test_exclusions(query: str, text: str, terms: tuple[str, ...]) -> None:
+    assert split_exclusions(query) == (text, terms)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["then", "then while", "and then", "then a dog runs", "a dog runs, then", ", while a dog runs", "a dog while"],
+)
+def test_connectives_that_join_nothing_are_plain_words_and_said_to_be(query: str) -> None:
+    interpretation = interpret(query)
+    assert interpretation.events == (query,)
+    assert "joins nothing" in interpretation.note
+    assert interpretation.describe().startswith("searching for plain words: ")
+
+
+def test_too_many_events_are_plain_words() -> None:
+    query = ", then ".join(["a dog"] * 50)
+    interpretation = interpret(query)
+    assert interpretation.events == (query,)
+    assert "50 events" in interpretation.note
+    assert len(interpret(", then ".join(["a dog"] * MAX_EVENTS)).events) == MAX_EVENTS
+
+
+def test_description_shows_what_is_looked_for() -> None:
+    assert interpret("a dog").describe() == ""
+    assert interpret("a dog, no cat").describe() == "looking for a dog; excluding cat"
+    query = "a dog barks while it rains, then within 5 s a cat runs"
+    assert interpret(query).describe() == "looking for 1. a dog barks while 2. it rains then within 5 s 3. a cat runs"
+    assert interpret(Sequence(["a", ["b", "c"]])).describe() == "looking for 1. a then 2. b while 3. c"
+
+
+PARTS = st.sampled_from(
+    [
+        *('"', " ", ", ", "-", '-"', "then", "while", "and then", "first", "no", "but not", "before", "after", "AND"),
+        *("and", "within 5 s", "a dog runs", "someone says", "->", "as", "with", "\n", "\ue000", "."),
+    ]
+)
+
+
+@given(st.one_of(st.text(), st.lists(st.one_of(PARTS, st.text(max_size=4))).map(" ".join)))
+def test_any_text_has_an_interpretation_that_splits_no_quotes(query: str) -> None:
+    interpretation = interpret(query)
+    assert 1 <= len(interpretation.events) <= MAX_EVENTS
+    text, _ = split_exclusions(query)
+    kept = [phrase for event in interpretation.events for phrase in PHRASE.findall(event)]
+    assert sorted(kept) == sorted(PHRASE.findall(text))
+    assert isinstance(interpretation.describe(), str)
+    if len(interpretation.events) > 1:
+        assert all(re.search(r"\w", event) for event in interpretation.events)

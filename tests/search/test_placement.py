@@ -1,0 +1,129 @@
+"""The placement of steps in order: against brute force, and what holds for any spans."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidret.search.placement import Placement, StepSpans, find_range_maxima, list_placements, place_in_order
+
+SPANS = st.lists(
+    st.tuples(st.integers(0, 20), st.integers(1, 6), st.integers(-9, 9)).map(
+        lambda row: (row[0] / 2, (row[0] + row[1]) / 2, float(row[2]))
+    ),
+    max_size=6,
+)
+STEPS = st.lists(SPANS, min_size=1, max_size=4)
+GAPS = st.lists(st.one_of(st.none(), st.floats(0, 4)), min_size=4, max_size=4)
+
+Rows = Sequence[tuple[float, float, float]]
+
+
+def make_spans(rows: Rows) -> StepSpans:
+    starts, ends, scores = np.array(rows, np.float64).reshape(-1, 3).T
+    return StepSpans(starts=starts, ends=ends, scores=scores)
+
+
+def place_naively(steps: Sequence[Rows], gaps: Sequence[float | None]) -> float | None:
+    """Try every combination."""
+    best = None
+    for chosen in product(*steps):
+        pairs = list(zip(chosen, chosen[1:], gaps[1:], strict=False))
+        if all(a[1] <= b[0] and (gap is None or b[0] - gap <= a[1]) for a, b, gap in pairs):
+            total = sum(span[2] for span in chosen)
+            best = total if best is None else max(best, total)
+    return best
+
+
+def check(placement: Placement, steps: Sequence[Rows], gaps: Sequence[float | None]) -> None:
+    """Check the order, the gaps and the sum of one placement."""
+    chosen = [rows[index] for rows, index in zip(steps, placement.indices, strict=True)]
+    for before, after, gap in zip(chosen, chosen[1:], gaps[1:], strict=False):
+        assert before[1] <= after[0]
+        assert gap is None or after[0] - gap <= before[1]
+    assert placement.score == sum(span[2] for span in chosen)
+    assert (placement.start, placement.end) == (chosen[0][0], chosen[-1][1])
+
+
+@given(STEPS, GAPS)
+def test_best_placement_agrees_with_brute_force(steps: Sequence[Rows], gaps: Sequence[float | None]) -> None:
+    placement = place_in_order([make_spans(rows) for rows in steps], gaps)
+    expected = place_naively(steps, gaps)
+    assert (placement is None) == (expected is None)
+    if placement is not None:
+        assert placement.score == expected
+        check(placement, steps, gaps)
+
+
+@given(STEPS, GAPS, st.booleans(), st.integers(1, 5))
+def test_placements_are_valid_and_best_first(
+    steps: Sequence[Rows], gaps: Sequence[float | None], overlapping: bool, k: int
+) -> None:
+    found = list_placements([make_spans(rows) for rows in steps], gaps, k=k, overlapping=overlapping)
+    assert len(found) <= k
+    assert bool(found) == (place_naively(steps, gaps) is not None)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    for index, placement in enumerate(found):
+        check(placement, steps, gaps)
+        for other in found[:index]:
+            assert overlapping or placement.start >= other.end or placement.end <= other.start
+
+
+@given(STEPS)
+def test_next_placement_is_the_best_beside_the_first(steps: Sequence[Rows]) -> None:
+    gaps = [None] * len(steps)
+    found = list_placements([make_spans(rows) for rows in steps], gaps, k=2, overlapping=False)
+    if found:
+        best = found[0]
+        left = [[row for row in rows if row[1] <= best.start] for rows in steps]
+        right = [[row for row in rows if row[0] >= best.end] for rows in steps]
+        rest = [score for score in (place_naively(left, gaps), place_naively(right, gaps)) if score is not None]
+        assert [each.score for each in found[1:]] == ([max(rest)] if rest else [])
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(-9, 9)), min_size=2, max_size=4))
+def test_reversed_order_of_disjoint_events_has_no_placement(events: Sequence[tuple[int, float]]) -> None:
+    """Each event happens once, one after the other: the order alone decides."""
+    at, steps = 0, []
+    for length, score in events:
+        steps.append(make_spans([(at, at + length + 1, score)]))
+        at += length + 1
+    assert place_in_order(steps, [None] * len(steps)) is not None
+    assert place_in_order(steps[::-1], [None] * len(steps)) is None
+
+
+@given(STEPS, SPANS, GAPS)
+def test_another_step_adds_at_most_its_best_span(steps: Sequence[Rows], other: Rows, gaps: Sequence[float]) -> None:
+    parts = place_in_order([make_spans(rows) for rows in steps], gaps)
+    whole = place_in_order([make_spans(rows) for rows in (*steps, other)], [*gaps[: len(steps)], None])
+    if whole is not None:
+        assert parts is not None
+        assert whole.score <= parts.score + max(score for *_, score in other)
+
+
+@given(st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(-np.inf)), max_size=9), st.data())
+def test_maxima_of_ranges(values: list[float], data: st.DataObject) -> None:
+    ends = st.integers(0, len(values))
+    ranges = data.draw(st.lists(st.tuples(ends, ends), max_size=9))
+    first, last = np.array(ranges, np.int64).reshape(-1, 2).T
+    found = find_range_maxima(np.array(values, np.float64), first, last)
+    for (start, end), index in zip(ranges, found.tolist(), strict=True):
+        inside = values[start:end]
+        assert index == (start + inside.index(max(inside)) if inside and max(inside) > -np.inf else -1)
+
+
+def test_gap_is_the_time_between_spans() -> None:
+    steps = [make_spans([(0, 2, 1.0)]), make_spans([(5, 6, 1.0), (9, 10, 5.0)])]
+    assert place_in_order(steps, [None, None]).indices == (0, 1)  # type: ignore[union-attr]
+    assert place_in_order(steps, [None, 3.0]).indices == (0, 0)  # type: ignore[union-attr]
+    assert place_in_order(steps, [None, 2.9]) is None
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_step_without_spans_has_no_placement(num_steps: int) -> None:
+    steps = [make_spans([]), *[make_spans([(0, 1, 1.0)])] * (num_steps - 1)]
+    assert place_in_order(steps, [None] * num_steps) is None
+    assert list_placements(steps, [None] * num_steps, k=3, overlapping=False) == []

@@ -1,0 +1,181 @@
+"""Moments of several clauses in one video: steps in order and without overlap, the clauses of a step at the same time.
+
+Each clause can be placed on its moments, and on single frames where these would overlap; a frame then grows to as much
+of its moment as is free. A step of several clauses lasts as long as all of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from vidret.search.clauses import QueryStructure
+from vidret.search.combining import find_frame_edges
+from vidret.search.fused_moments import (
+    MIN_OVERLAP_S,
+    FusedSpan,
+    SpanPart,
+    drop_overlapping_spans,
+    find_clause_spans,
+)
+from vidret.search.placement import Placement, StepSpans, list_placements
+from vidret.search.video_scores import ABSENT, VideoScores, sum_sources
+from vidret.types import Source
+
+NUM_SPANS = 10  # of a clause
+NUM_JOINT = 40  # overlaps of clauses that hold at the same time
+APART = 1.0  # standard deviations that clauses lose of which only one has a moment there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCandidates:
+    """Where one step can be placed: first the spans of its clauses, then single frames.
+
+    Attributes:
+        clauses: Indices of its clauses.
+        wholes: The span of each clause, for each place.
+        spans: All places, with the frames.
+        by_frame: The span of each frame.
+    """
+
+    clauses: tuple[int, ...]
+    wholes: Sequence[tuple[FusedSpan, ...]]
+    spans: StepSpans
+    by_frame: Sequence[int]
+
+
+def find_placed_spans(
+    scores: VideoScores, structure: QueryStructure, *, k: int, overlapping: bool, snap: bool = True
+) -> list[FusedSpan]:
+    """Return the spans of a video that match a query of several clauses, best first; none without a placement.
+
+    With ``snap``, pictures begin and end at cuts.
+    """
+    steps = [_list_candidates(scores, structure, step, snap=snap) for step in structure.steps]
+    placements = list_placements([step.spans for step in steps], structure.gaps_s, k=k, overlapping=overlapping)
+    spans = [_make_span(scores, steps, placement) for placement in placements]
+    return spans if overlapping else drop_overlapping_spans(spans)  # frames that grow may meet
+
+
+def _list_candidates(
+    scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], *, snap: bool
+) -> StepCandidates:
+    found = []
+    for clause in step:
+        own = structure.clauses[clause]
+        spans = find_clause_spans(scores, clause, k=NUM_SPANS, expects_words=own.source is not None, snap=snap)
+        found.append([span for span in spans if not own.phrases or span.parts[0].match is not None])
+    wholes = [(span,) for span in found[0]] if len(step) == 1 else _join_clauses(scores, structure, step, found)
+    frames = []
+    if len(step) == 1 and not structure.clauses[step[0]].phrases:
+        frames = np.flatnonzero(scores.pictures[step[0]] > ABSENT).tolist()
+    edges = find_frame_edges(scores.times)
+    bounds = [_find_overlap(events) for events in wholes]
+    return StepCandidates(
+        clauses=step,
+        wholes=wholes,
+        spans=StepSpans(
+            starts=np.array([start for start, _ in bounds] + edges[frames].tolist(), np.float64),
+            ends=np.array([end for _, end in bounds] + [edges[frame + 1] for frame in frames], np.float64),
+            scores=np.array(
+                [sum(span.score for span in events) / math.sqrt(len(events)) for events in wholes]
+                + [scores.pictures[step[0], frame] for frame in frames],
+                np.float64,
+            ),
+        ),
+        by_frame=frames,
+    )
+
+
+def _join_clauses(
+    scores: VideoScores, structure: QueryStructure, step: tuple[int, ...], found: Sequence[Sequence[FusedSpan]]
+) -> list[tuple[FusedSpan, ...]]:
+    """Return spans of clauses that overlap, and each span together with what the other clauses reach in it."""
+    joined: list[tuple[FusedSpan, ...]] = [(span,) for span in found[0]]
+    for others in found[1:]:
+        joined = [
+            (*events, other)
+            for events in joined
+            for other in others
+            if _duration(_find_overlap((*events, other))) >= MIN_OVERLAP_S
+        ]
+        joined = sorted(joined, key=lambda events: -sum(span.score for span in events))[:NUM_JOINT]
+    for index, spans in enumerate(found):
+        for span in spans:
+            reached = [_reach(scores, clause, span, on_text=bool(structure.clauses[clause].phrases)) for clause in step]
+            if min(reached) > -np.inf:
+                loss = APART * math.sqrt(len(step)) / (len(step) - 1)
+                events = [_keep_bounds(span, score - loss) for score in reached]
+                events[index] = span
+                joined.append(tuple(events))
+    return joined
+
+
+def _reach(scores: VideoScores, clause: int, span: FusedSpan, *, on_text: bool) -> float:
+    """Return the best score of a clause inside a span, all sources together; -inf without a text that it must have."""
+    inside = (scores.times >= span.start) & (scores.times <= span.end)
+    best: dict[Source, float] = {"picture": float(scores.pictures[clause][inside].max(initial=ABSENT))}
+    for match, score in scores.texts[clause]:
+        text = match.stored.text
+        if min(text.end, span.end) - max(text.start, span.start) >= MIN_OVERLAP_S:
+            best[match.source] = max(best.get(match.source, ABSENT), score)
+    return -np.inf if on_text and len(best) == 1 else sum_sources(best)
+
+
+def _keep_bounds(span: FusedSpan, score: float) -> FusedSpan:
+    part = SpanPart(source="picture", start=span.start, end=span.end, score=score)
+    return FusedSpan(start=span.start, end=span.end, score=score, parts=(part,))
+
+
+def _find_overlap(events: Sequence[FusedSpan]) -> tuple[float, float]:
+    return max(span.start for span in events), min(span.end for span in events)
+
+
+def _duration(bounds: tuple[float, float]) -> float:
+    return bounds[1] - bounds[0]
+
+
+def _make_span(scores: VideoScores, steps: Sequence[StepCandidates], placement: Placement) -> FusedSpan:
+    bounds = [
+        (float(step.spans.starts[index]), float(step.spans.ends[index]))
+        for step, index in zip(steps, placement.indices, strict=True)
+    ]
+    placed: list[tuple[float, float]] = []
+    events: list[FusedSpan] = []
+    limits = pairwise([0.0, *(start for start, _ in bounds[1:]), math.inf])
+    for (_, latest), (start, end), step, index in zip(limits, bounds, steps, placement.indices, strict=True):
+        if index < len(step.wholes):
+            earliest, own_bounds = placed[-1][1] if placed else 0.0, (start, end)
+            own = tuple(
+                replace(span, start=max(span.start, earliest), end=min(span.end, latest)) for span in step.wholes[index]
+            )
+        else:
+            frame = step.by_frame[index - len(step.wholes)]
+            span = _grow_frame(scores, step, frame, (start, end), placed[-1][1] if placed else 0.0, latest)
+            own, own_bounds = (span,), (span.start, span.end)
+        events += own
+        placed.append(own_bounds)
+    score = placement.score / math.sqrt(len(steps))
+    parts = tuple(part for event in events for part in event.parts)
+    return FusedSpan(start=placed[0][0], end=placed[-1][1], score=score, parts=parts, events=tuple(events))
+
+
+def _grow_frame(
+    scores: VideoScores,
+    step: StepCandidates,
+    frame: int,
+    bounds: tuple[float, float],
+    earliest: float,
+    latest: float,
+) -> FusedSpan:
+    """Return the span of a frame: as much of the moment around it as lies between two times."""
+    time, score = float(scores.times[frame]), float(scores.pictures[step.clauses[0], frame])
+    start, end = bounds
+    for (whole,) in step.wholes:
+        if whole.parts[0].match is None and whole.start <= time <= whole.end:
+            start, end = min(start, max(whole.start, earliest)), max(end, min(whole.end, latest))
+            break
+    part = SpanPart(source="picture", start=start, end=end, score=score)
+    return FusedSpan(start=start, end=end, score=score, parts=(part,))
