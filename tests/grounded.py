@@ -83,10 +83,10 @@ def write_head(
 
 
 def write_numbers(path: Path, numbers: Sequence[int], rate: int = 1, **how: Any) -> Path:
-    """Write a film of numbered frames, ``rate`` a second."""
+    """Write a film of numbered frames, ``rate`` a second; neighbours differ visibly."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {"g": "10"} | ({"preset": "ultrafast"} if how.get("codec", "libx264") == "libx264" else {})
-    return write_video(path, [number % 251 for number in numbers], rate=rate, options=options, **how)
+    return write_video(path, [5 * number % 251 for number in numbers], rate=rate, options=options, **how)
 
 
 @contextmanager
@@ -149,23 +149,34 @@ def gather(parts: Sequence[LayerTokens], window: Window) -> tuple[list[Any], lis
 
 
 @torch.no_grad()
-def answer_directly(
-    path: Path, query: str, head: Path, encoder: ClipEncoder, windows: Sequence[Window], dtype: torch.dtype | None
-) -> tuple[list[ProjectedVideos], GroundingResult]:
-    """Return each window's projected tokens, the spans and saliency of the whole, joined by loops; no file between."""
+def project_directly(
+    path: Path, head: Path, encoder: ClipEncoder, windows: Sequence[Window], dtype: torch.dtype | None
+) -> list[ProjectedVideos]:
+    """Return each window's projected tokens, projected at once; no file between."""
     module, card = load_head(head)
-    fps = card.fps or 0.5
-    words = torch.from_numpy(encoder.encode_text_layers([query], NUM_LAYERS)[0].layers)[None]
-    parts = look(path, encoder, fps)
-    projected, spans = [], []
-    said: dict[int, list[float]] = {}
+    parts = look(path, encoder, card.fps or 0.5)
+    projected = []
     for window in windows:
         layers, masks, sizes = gather(parts, window)
         projected.append(module.prepare(layers, token_masks=masks, sizes=sizes, dtype=dtype))
-        found = module.decode(module(projected[-1], words), fps=fps)[0]
+    return projected
+
+
+@torch.no_grad()
+def answer_directly(
+    projected: Sequence[tuple[Window, ProjectedVideos]], query: str, head: Path, encoder: ClipEncoder
+) -> GroundingResult:
+    """Return the spans and saliency of a whole video given its windows, joined by loops."""
+    module, card = load_head(head)
+    fps = card.fps or 0.5
+    words = torch.from_numpy(encoder.encode_text_layers([query], NUM_LAYERS)[0].layers)[None]
+    spans = []
+    said: dict[int, list[float]] = {}
+    for window, tokens in projected:
+        found = module.decode(module(tokens, words), fps=fps)[0]
         spans += [[start + window.first / fps, end + window.first / fps, score] for start, end, score in found.spans]
         for place, value in enumerate(found.saliency, start=window.first):
             said.setdefault(place, []).append(float(value))
     spans.sort(key=lambda span: -span[2])
     saliency = np.array([np.mean(said[place]) for place in sorted(said)], np.float32)
-    return projected, GroundingResult(np.array(spans, np.float32).reshape(-1, 3), saliency)
+    return GroundingResult(np.array(spans, np.float32).reshape(-1, 3), saliency)

@@ -38,6 +38,7 @@ from vidret.ground.postprocess import postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.projected_files import load_projected, save_projected
 from vidret.ground.windows import Window, cut_windows, join_results
+from vidret.search.grounding import Grounder
 from vidret.store.records import HEAD
 from vidret.store.store import Store
 from vidret.types import Frames, SegmentEmbedding
@@ -192,7 +193,7 @@ def build(path: Path, encoder: Encoder, num_videos: int) -> None:
         store.set_meta(HEAD, str((path / "head.safetensors").absolute()))
     with Engine(path, encoder) as engine:
         grounder = engine.grounder
-        assert grounder is not None
+        assert isinstance(grounder, Grounder)
         places = [grounder.locate_file(f"made-{number}", keep=True) for number in range(num_videos)]
     random = np.random.default_rng(0)
     bounds = [*np.arange(0.0, CLIPS / FPS - SEGMENT, SEGMENT), CLIPS / FPS]

@@ -1,5 +1,6 @@
 """``Engine``: index videos, search them, and locate moments in them."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -21,8 +22,9 @@ from vidret.index.run import index_files
 from vidret.index.segment_rule import record_rule
 from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration
-from vidret.search.grounding import Grounder, forget_others
+from vidret.search.grounding import Grounder, MomentHead, forget_others
 from vidret.search.models import choose_models, record_head, record_ranker
+from vidret.search.moment_heads import load_moment_head
 from vidret.search.open_index import OpenIndex
 from vidret.search.preparation import (
     calibrate_index,
@@ -58,6 +60,8 @@ from vidret.types import (
 from vidret.video.decode import Decoder
 from vidret.video.scan import list_videos
 from vidret.video.streaming import SamplingMode
+
+logger = logging.getLogger(__name__)
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
 
@@ -145,7 +149,7 @@ class Engine(Searchable):
         return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
 
     @cached_property
-    def grounder(self) -> Grounder | None:
+    def grounder(self) -> MomentHead | None:
         """The trained grounding head, loaded on first use; None if there is none.
 
         Raises:
@@ -155,7 +159,7 @@ class Engine(Searchable):
         if models.head == NONE:
             return None
         folder = self.path / MOMENTS
-        return Grounder(Path(models.head), self.encoder, folder, tokens=models.tokens, device=self.device)
+        return load_moment_head(Path(models.head), self.encoder, folder, tokens=models.tokens, device=self.device)
 
     @property
     def _index(self) -> OpenIndex:
@@ -244,6 +248,7 @@ class Engine(Searchable):
                 retry_failed=retry_failed,
                 prune_below=listing.folders if prune else None,
                 shot_sampling=shot_sampling,
+                moments=self._choose_recorder(),
                 words=words,
                 check=self._check_models if exists else None,
                 on_progress=on_progress,
@@ -261,7 +266,8 @@ class Engine(Searchable):
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Compute and store what the grounding head needs of every video, unless stored already.
 
-        Otherwise the first query for a video computes it, and the result is cached up to a size limit.
+        Indexing with the head stores it, from the pass that encodes the video. A video that was indexed without the
+        head takes one more pass, here or at its first query, whose result is cached up to a size limit.
 
         Args:
             timeout: Maximum time that a decoder may make no progress, in seconds.
@@ -272,7 +278,8 @@ class Engine(Searchable):
         """
         if self.grounder is None:
             raise VidretError("head must be given to prepare moments, got none")
-        prepare_videos(self._index.store, self.grounder, timeout=timeout, on_progress=on_progress)
+        if isinstance(self.grounder, Grounder):  # any other reads what the index has
+            prepare_videos(self._index.searcher, self.grounder, timeout=timeout, on_progress=on_progress)
 
     def calibrate(
         self,
@@ -426,6 +433,18 @@ class Engine(Searchable):
         """Check that the encoder and the ranker work as specified."""
         check_encoder(self.encoder)
         check_ranker(self.ranker, self.encoder)
+
+    def _choose_recorder(self) -> Grounder | None:
+        """Return the grounding head if it needs something of each video that indexing must store; else None.
+
+        A recorded head that cannot be loaded does not prevent indexing.
+        """
+        try:
+            grounder = self.grounder
+        except VidretError as error:
+            logger.warning("nothing is stored for the grounding head: %s", error)
+            return None
+        return grounder if isinstance(grounder, Grounder) and not self.encoder.sampling.whole else None
 
     def _create_store(self) -> Store:
         """Create the index, or open it for writing."""

@@ -17,6 +17,7 @@ class LayeredFake:
 
     def __init__(self, fingerprint: str = "one", *, merging: bool = False) -> None:
         self.fingerprint, self._merging = fingerprint, merging
+        self.encodes_frames_alone = not merging
         self.num_frames = self.num_texts = 0
 
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
@@ -36,7 +37,7 @@ class LayeredFake:
         self.num_texts += len(texts)
         return [LayerWords(text, word_layers(text, num_layers)) for text in texts]
 
-    def encode_frames(self, batch: object, *, tokens: bool = False) -> list[SegmentEmbedding]:
+    def encode_frames(self, batch: object, *, tokens: bool = False, num_layers: int = 0) -> list[SegmentEmbedding]:
         raise NotImplementedError
 
     def encode_text(self, texts: object) -> list[TextEmbedding]:

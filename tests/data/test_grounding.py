@@ -21,7 +21,7 @@ from vidret.encode.prompt_switch import PromptShape
 from vidret.errors import VidretError
 from vidret.ground.head import GroundingHead, HeadOutput
 from vidret.ground.windows import Window
-from vidret.types import Resize
+from vidret.types import Frames, Resize
 from vidret.video.decode import read_frames
 
 NUM_LAYERS = 2
@@ -137,16 +137,18 @@ def test_cached_layers_are_those_of_the_encoder_in_float16(tmp_path: Path, mergi
     spans = {video: VideoSpan(str(tmp_path / "videos" / f"{video}.mp4")) for video in split.videos}
     texts = [query.text for query in split.queries]
     encoder = LayeredFake(merging=merging)
-    cache = LayersCache(tmp_path / "cache", encoder, num_layers=NUM_LAYERS, fps=0.5)
+    cache = LayersCache(tmp_path / "cache", encoder, num_layers=NUM_LAYERS, fps=0.5, shots=False)
     cache.build(encoder, list(spans.values()), texts, num_workers=0)
-    assert (encoder.num_frames, encoder.num_texts) == (4 + 5, 2)  # 8 and 10 seconds; two texts are the same
+    # Of 8 and 10 seconds; what sees a segment as a whole is given all 12 samples. Two texts are the same.
+    assert (encoder.num_frames, encoder.num_texts) == (12 + 12 if merging else 4 + 5, 2)
 
     keys = {video: cache.known.find(span).key for video, span in spans.items()}
     samples = LabelledVideos(split, cache, keys, fps=0.5, saliency_range=(0.0, 4.0))
     assert len(samples) == 3
     sample = samples[3, 1]  # epoch and row
-    frames = read_frames(spans["v1"].path, times=[1, 3, 5, 7, 9], resize=RESIZE)
-    expected = encoder.encode_layers(frames, NUM_LAYERS)
+    sampled = read_frames(spans["v1"].path, times=[(index + 0.5) * 10 / 12 for index in range(12)], resize=RESIZE)
+    rows = [int(np.abs(sampled.times - middle).argmin()) for middle in (1, 3, 5, 7, 9)]
+    expected = encoder.encode_layers(Frames(sampled.pixels[rows], sampled.times[rows]), NUM_LAYERS)
     for layer in range(NUM_LAYERS):
         np.testing.assert_array_equal(sample.video.layers[layer], expected.layers[layer].astype(np.float16))
         if merging:

@@ -390,6 +390,30 @@ def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) 
 
 
 @each_method
+@pytest.mark.parametrize("tokens", [False, True])
+def test_layers_of_the_pass_that_encodes_are_those_of_a_pass_of_their_own(method: str, *, tokens: bool) -> None:
+    encoder, frames = make_encoder(method), sample(17)
+    parts = [Frames(frames.pixels[part], frames.times[part]) for part in (slice(12), slice(12, 17))]
+    together = encoder.encode_frames(parts, tokens=tokens, num_layers=3)
+    for part, one in zip(parts, together, strict=True):
+        assert one.layers is not None
+        own = encoder.encode_layers(part, 3)
+        for layer, again in zip(one.layers.layers, own.layers, strict=True):
+            np.testing.assert_allclose(layer, again, rtol=1e-6, atol=1e-6 * np.abs(again).max())
+        for arrays, others in ((one.layers.sizes, own.sizes), (one.layers.masks, own.masks)):
+            assert (arrays is None) == (others is None)
+            for array, other in zip(arrays or (), others or (), strict=True):
+                np.testing.assert_array_equal(array, other)
+    for one, plain in zip(together, encoder.encode_frames(parts, tokens=tokens), strict=True):
+        assert plain.layers is None
+        np.testing.assert_allclose(one.frames, plain.frames, atol=1e-6)
+        np.testing.assert_allclose(one.video, plain.video, atol=1e-6)
+        assert (one.tokens is None) == (plain.tokens is None) == (not tokens)
+    with pytest.raises(EncoderError, match="num_layers must be in"):
+        encoder.encode_frames(parts, num_layers=99)
+
+
+@each_method
 def test_a_batch_equals_single_calls(method: str) -> None:
     frames = sample(10)
     whole, single = (make_encoder(method, batch_size=size).encode_layers(frames, 3) for size in (64, 3))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from vidret.errors import VidretError
-from vidret.index.segment_rule import MODE, record_rule
-from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
+from vidret.index.segment_rule import record_rule
+from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 
 
@@ -37,7 +37,7 @@ def choose(store: Store, **given: Any) -> str | None:
 def test_a_new_index_remembers_its_rule(store: Store, given: dict[str, Any], chosen: str | None) -> None:
     assert choose(store, **given) == chosen
     assert store.get_meta(SEGMENTS) == (FIXED_GRID if chosen is None else FOLLOW_SHOTS)
-    assert store.get_meta(MODE) == (chosen or "exact")
+    assert store.get_meta(SAMPLING) == (chosen or "exact")
     assert choose(store, whole=given.get("whole", False)) == chosen
 
 
@@ -53,7 +53,7 @@ def test_a_new_index_remembers_its_rule(store: Store, given: dict[str, Any], cho
 def test_what_has_no_meaning_is_refused_and_not_recorded(store: Store, given: dict[str, Any], rule: str) -> None:
     with pytest.raises(VidretError, match=rule):
         choose(store, **given)
-    assert (store.get_meta(SEGMENTS), store.get_meta(MODE)) == (None, None)
+    assert (store.get_meta(SEGMENTS), store.get_meta(SAMPLING)) == (None, None)
 
 
 def test_the_recorded_rule_holds_for_later_runs(store: Store) -> None:

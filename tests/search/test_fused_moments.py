@@ -17,6 +17,7 @@ from vidret.ground.spans import Span
 from vidret.search.clauses import QueryStructure, make_clause
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
 from vidret.search.fused_results import find_query_spans
+from vidret.search.grounding import GroundedVideo
 from vidret.search.placed_moments import APART
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
@@ -218,10 +219,10 @@ class FakeGrounder:
         self.queries.append(query)
         return query
 
-    def answer(self, _text: str, path: str, _content: str, *, duration: float, start: float) -> list[Span]:
+    def answer(self, _text: str, video: GroundedVideo) -> list[Span]:
         if self.fails:
-            raise DecodeError(path, "it is gone")
-        return [Span(start + 1.5, duration - 0.5, 0.9)]
+            raise DecodeError(video.path, "it is gone")
+        return [Span(video.start + 1.5, video.duration - 0.5, 0.9)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.video.films import write_scenes
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.search.locating import Locator, RankedVideo
+from vidret.search.locating import Locator, RankedVideo, describe_video
 from vidret.search.queries import encode_queries
 from vidret.search.ranking import FrameRanker
 from vidret.store.lookup import look_up_video
@@ -162,12 +162,18 @@ def test_weak_is_set_by_the_search_or_for_a_single_video_by_its_frames(
         assert {moment.weak for moment in engine.locate("rain", 50, video=path, **ALL)} == {weak}
 
 
+def index_without_head(made: Path, folder: Path) -> None:
+    """Index copies of the films, so that the head has to read them later."""
+    shutil.copytree(made / "films", folder / "films")
+    with Engine(folder / "index", make_encoder(), head="none") as engine:
+        engine.index([folder / "films"])
+
+
 def test_unreadable_video_is_left_out_with_a_warning(
     made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shutil.copytree(made / "films", tmp_path / "films")
+    index_without_head(made, tmp_path)
     with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
-        engine.index([tmp_path / "films"])
         (tmp_path / "films" / "b.mp4").write_text("no video any more")
         moments = engine.locate("rain", 1000, **ALL)
         assert {Path(moment.path).name for moment in moments} == {"a.mp4", "c.mp4", "d.mp4"}
@@ -188,8 +194,9 @@ def test_saliency_is_interpolated_between_frames(engine: Engine, made: Path) -> 
     path = made / "films" / "a.mp4"
     grounder = engine.grounder
     assert grounder is not None
-    record = engine._index.store.video(look_up_video(engine._index.store, path))
-    frames = grounder.rate_frames(grounder.read("rain"), str(path), record.fingerprint)
+    searcher = engine._index.searcher
+    grounded = describe_video(searcher, look_up_video(searcher.store, path), str(path))
+    frames = grounder.rate_frames(grounder.read("rain"), grounded)
     assert len(frames) == 25
     saliency = engine.rate("rain", path, np.array([0.0, 0.5, 1.5, 2.0, 24.5, 99.0]))
     expected = [frames[0], frames[0], frames[1], (frames[1] + frames[2]) / 2, frames[24], frames[24]]
@@ -255,9 +262,8 @@ def test_encoder_without_layers_searches_but_rejects_a_head(made: Path) -> None:
 
 
 def test_saliency_of_an_unreadable_or_unknown_video_is_an_error(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "films", tmp_path / "films")
+    index_without_head(made, tmp_path)
     with Engine(tmp_path / "index", make_encoder(), head=made / "head.safetensors") as engine:
-        engine.index([tmp_path / "films"])
         (tmp_path / "films" / "b.mp4").write_text("no video any more")
         with pytest.raises(DecodeError, match=r"b\.mp4"):
             engine.rate("rain", tmp_path / "films" / "b.mp4", np.array([1.0]))

@@ -89,7 +89,8 @@ PrepareMomentsOption = Annotated[
     bool,
     typer.Option(
         "--prepare-moments",
-        help="Compute what the grounding head needs now, rather than at the first query.",
+        help="Compute what the grounding head needs of videos that were indexed without it, in one more pass, rather "
+        "than at the first query.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -14,6 +14,7 @@ from vidret.present.terminal import print_message
 from vidret.text import sanitize
 
 if TYPE_CHECKING:
+    from vidret.store.moment_files import MomentCounts
     from vidret.store.records import StoreInfo
     from vidret.store.store import Store
 
@@ -71,6 +72,7 @@ def info_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show what an index holds, check it for damage, or measure the recall of its search."""
+    from vidret.store.moment_files import count_moments
     from vidret.store.store import Store
 
     if recall:
@@ -92,21 +94,23 @@ def info_command(
             is_damaged = print_damage(store, repair=repair)
             is_damaged |= print_damaged_words(index, repair=repair)
             raise typer.Exit(1 if is_damaged and not repair else 0)
-        facts = store.info()
-    print_facts(facts, index, as_json=as_json)
+        facts, moments = store.info(), count_moments(store)
+    print_facts(facts, index, moments, as_json=as_json)
 
 
-def print_facts(facts: "StoreInfo", index: Path, *, as_json: bool) -> None:
-    """Print the contents of an index as numbers, with its words if it has any."""
+def print_facts(facts: "StoreInfo", index: Path, moments: "MomentCounts", *, as_json: bool) -> None:
+    """Print the contents of an index as numbers, with its words and prepared moments if it has any."""
     from vidret.store.text_upkeep import count_texts
 
     words = count_texts(index)
     if not as_json:
-        show_info(facts, words)
+        show_info(facts, words, moments)
         return
     row = {**dataclasses.asdict(facts), "files": dict(facts.files)}
     if words:
         row["words"] = [dataclasses.asdict(counts) for counts in words]
+    if moments.videos:
+        row["moments"] = {**dataclasses.asdict(moments), "bytes_per_hour": round(moments.bytes_per_hour)}
     print(json.dumps(row, indent=2))
 
 

@@ -157,6 +157,7 @@ class GroundingData(SplitData):
             device.
         num_layers: Number of the encoder's last layers to use.
         fps: Frames per second.
+        shots: Whether videos are cut into segments at shots, as a new index does, or on a grid.
         saliency_range: Lowest and highest score that annotators could give a clip: 0 and 4 in QVHighlights, 1 and 5
             in TVSum, 0 and 1 in YouTube Highlights.
         min_seconds: Minimum duration of a training video; queries into shorter ones are omitted.
@@ -184,6 +185,7 @@ class GroundingData(SplitData):
         encoder: str | LayeredEncoder = "ViT-B-32-quickgelu/openai",
         num_layers: int = 4,
         fps: float = 0.5,
+        shots: bool = True,
         saliency_range: tuple[float, float] = (0.0, 4.0),
         min_seconds: float = 0.0,
         train_split: str | None = None,
@@ -214,6 +216,7 @@ class GroundingData(SplitData):
             raise VidretError(f"fps must be positive and saliency_range ascending, got {fps} and {saliency_range}")
         self._video_folder, self._cache, self._fps, self._num_layers = videos, Path(cache), fps, num_layers
         self._encoder, self._range, self._min_seconds = encoder, saliency_range, min_seconds
+        self._shots = shots
 
     def prepare_split(self, split: Split, *, training: bool) -> None:
         """Compute the layers into the cache."""
@@ -259,4 +262,4 @@ class GroundingData(SplitData):
         return encoder
 
     def _open_cache(self, encoder: LayeredEncoder) -> LayersCache:
-        return LayersCache(self._cache, encoder, num_layers=self._num_layers, fps=self._fps)
+        return LayersCache(self._cache, encoder, num_layers=self._num_layers, fps=self._fps, shots=self._shots)

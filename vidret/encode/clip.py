@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from threading import Lock
@@ -62,27 +63,45 @@ class ClipEncoder:
         self.encodes_frames_alone = not over_time
 
     @torch.inference_mode()
-    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
-        """Encode each segment's frames, which must have the size that ``resize`` produces."""
-        encode = self._encode_images if self.encodes_frames_alone else self._encode_videos
-        return list(encode(batch, tokens=tokens))
+    def encode_frames(
+        self, batch: Sequence[Frames], *, tokens: bool = False, num_layers: int = 0
+    ) -> list[SegmentEmbedding]:
+        """Encode each segment's frames, which must have the size that ``resize`` produces.
 
-    def _encode_images(self, batch: Sequence[Frames], *, tokens: bool) -> Iterator[SegmentEmbedding]:
+        ``num_layers`` adds the outputs of that many last layers, as ``encode_layers`` returns them, from the same pass.
+
+        Raises:
+            EncoderError: The model has fewer layers.
+        """
+        if num_layers:
+            self._check_num_layers(num_layers, self.card.vision.layers)
+        encode = self._encode_images if self.encodes_frames_alone else self._encode_videos
+        return list(encode(batch, tokens=tokens, num_layers=num_layers))
+
+    def _encode_images(self, batch: Sequence[Frames], *, tokens: bool, num_layers: int) -> Iterator[SegmentEmbedding]:
         """Encode frames independently of each other, in batches across segments."""
         pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
         outputs = [
-            self._vision(self._normalise(chunk), num_frames=1, tokens=tokens)
+            self._vision(self._normalise(chunk), num_frames=1, tokens=tokens, num_layers=num_layers)
             for chunk in torch.split(pixels, self._batch_size)
         ]
         lengths = [len(frames) for frames in batch]
         rows = torch.split(torch.cat([output.frames[:, 0] for output in outputs]), lengths)
         patches = [output.tokens for output in outputs if output.tokens is not None]
         tokens_of = torch.split(torch.cat(patches), lengths) if patches else [None] * len(batch)
-        for frames, row, own in zip(batch, rows, tokens_of, strict=True):
+        layers = [
+            torch.split(torch.cat([output.layers[layer].by_frame().tokens[:, 0] for output in outputs]), lengths)
+            for layer in range(num_layers)
+        ]
+        for index, (frames, row, own) in enumerate(zip(batch, rows, tokens_of, strict=True)):
             flat = None if own is None else rearrange(own, "frame token dim -> (frame token) dim")
-            yield as_embedding(row, frames, flat, None if flat is None else torch.ones(len(flat)))
+            embedding = as_embedding(row, frames, flat, None if flat is None else torch.ones(len(flat)))
+            if layers:
+                arrays = tuple(layer[index].float().cpu().numpy() for layer in layers)
+                embedding = replace(embedding, layers=LayerTokens(arrays, frames.times))
+            yield embedding
 
-    def _encode_videos(self, batch: Sequence[Frames], *, tokens: bool) -> Iterator[SegmentEmbedding]:
+    def _encode_videos(self, batch: Sequence[Frames], *, tokens: bool, num_layers: int) -> Iterator[SegmentEmbedding]:
         """Encode segments as videos; consecutive segments of equal length form batches."""
         for num_frames, group in groupby(batch, key=len):
             segments = list(group)
@@ -91,14 +110,20 @@ class ClipEncoder:
             for start in range(0, len(segments), chunk_size):
                 chunk = segments[start : start + chunk_size]
                 pixels = torch.from_numpy(np.concatenate([frames.pixels[order] for frames in chunk]))
-                output = self._vision(self._normalise(pixels), num_frames=len(order), tokens=tokens)
+                output = self._vision(
+                    self._normalise(pixels), num_frames=len(order), tokens=tokens, num_layers=num_layers
+                )
+                layers = [layer.by_frame() for layer in output.layers]
                 rank = torch.tensor([order.index(frame) for frame in range(num_frames)])
                 for index, frames in enumerate(chunk):
                     real = None if output.mask is None else output.mask[index]
                     patches, sizes = (
                         None if whole is None else whole[index][real] for whole in (output.tokens, output.sizes)
                     )
-                    yield as_embedding(output.frames[index, rank], frames, patches, sizes)
+                    embedding = as_embedding(output.frames[index, rank], frames, patches, sizes)
+                    if layers:
+                        embedding = replace(embedding, layers=self._pick_layers(layers, index, rank, frames))
+                    yield embedding
 
     def _order(self, num_frames: int) -> list[int]:
         """Return the indices of the frames to feed, in order; Prompt Switch interleaves and pads them."""
@@ -159,13 +184,19 @@ class ClipEncoder:
     def _encode_segment_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
         """Return the layers of a segment that is encoded as one video, without padding frames."""
         order = self._order(len(frames))
-        rank = [order.index(frame) for frame in range(len(frames))]
-        outputs = self._run_layers(frames.pixels[order], len(order), num_layers)
-        tokens = tuple(layer.tokens[0, rank].float().cpu().numpy() for layer in outputs)
+        rank = torch.tensor([order.index(frame) for frame in range(len(frames))])
+        return self._pick_layers(self._run_layers(frames.pixels[order], len(order), num_layers), 0, rank, frames)
+
+    def _pick_layers(
+        self, layers: Sequence[FrameTokens], video: int, rank: Int[torch.Tensor, " frame"], frames: Frames
+    ) -> LayerTokens:
+        """Return the layers of one video of a batch, whose frames have the indices ``rank`` there."""
+        tokens = tuple(layer.tokens[video, rank].float().cpu().numpy() for layer in layers)
         if self.card.merging is None:
             return LayerTokens(tokens, frames.times)
-        sizes = tuple(layer.sizes[0, rank].cpu().numpy() for layer in outputs)
-        return LayerTokens(tokens, frames.times, sizes, tuple(layer.mask[0, rank].cpu().numpy() for layer in outputs))
+        sizes = tuple(layer.sizes[video, rank].cpu().numpy() for layer in layers)
+        masks = tuple(layer.mask[video, rank].cpu().numpy() for layer in layers)
+        return LayerTokens(tokens, frames.times, sizes, masks)
 
     def _run_layers(
         self, pixels: UInt8[np.ndarray, "frame height width 3"], num_frames: int, num_layers: int

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
 
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -47,6 +49,12 @@ class Encoder(Protocol):
 class LayeredEncoder(Encoder, Protocol):
     """An encoder that also returns the outputs of its last layers, for a grounding head."""
 
+    def encode_frames(
+        self, batch: Sequence[Frames], *, tokens: bool = False, num_layers: int = 0
+    ) -> list[SegmentEmbedding]:
+        """Encode each item as one segment; ``num_layers`` adds the outputs of last layers from the same pass."""
+        ...
+
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
         """Return the last ``num_layers`` layers of a video's frames, encoded ``sampling.num_frames`` at a time."""
         ...
@@ -54,6 +62,34 @@ class LayeredEncoder(Encoder, Protocol):
     def encode_text_layers(self, texts: Sequence[str], num_layers: int) -> list[LayerWords]:
         """Return the last ``num_layers`` layers of each text."""
         ...
+
+
+def encode_shared_layers(
+    encoder: LayeredEncoder,
+    pictures: Frames,
+    times: Float64[np.ndarray, " sample"],
+    rows: Int64[np.ndarray, " sample"],
+    num_layers: int,
+    *,
+    chosen: Int64[np.ndarray, " chosen"],
+) -> LayerTokens:
+    """Return the layers of some samples of a segment, as indexing encodes them.
+
+    Where the encoder encodes each frame on its own, only their pictures are encoded, each once.
+
+    Args:
+        encoder: The encoder.
+        pictures: The different pictures of the segment.
+        times: The times of all samples in seconds.
+        rows: Which of ``pictures`` each sample shows.
+        num_layers: Number of the encoder's last layers.
+        chosen: Indices of the samples to return.
+    """
+    if not getattr(encoder, "encodes_frames_alone", False):
+        return encoder.encode_layers(Frames(pictures.pixels[rows], times), num_layers).take(chosen)
+    used, index = np.unique(rows[chosen], return_inverse=True)
+    layers = encoder.encode_layers(Frames(pictures.pixels[used], pictures.times[used]), num_layers)
+    return replace(layers.take(index), times=times[chosen])
 
 
 def check_encoder(encoder: Encoder) -> None:

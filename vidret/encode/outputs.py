@@ -13,25 +13,6 @@ from vidret.encode.tempme import Step
 from vidret.types import LayerTokens
 
 
-class VisionOutput(NamedTuple):
-    """Class tokens and patches of videos, projected into the joint space and not normalised.
-
-    Attributes:
-        frames: Class tokens in time order.
-        tokens: The patches that remain after merging, of all sequences of a video.
-        sizes: How many original tokens each patch stands for.
-        mask: False where a patch is padding.
-        sources: For each original token of each frame (class token first), the index in [``frames`` | ``tokens``] of
-            the token that it became part of.
-    """
-
-    frames: Float[Tensor, "video frame dim"]
-    tokens: Float[Tensor, "video token dim"] | None = None
-    sizes: Float[Tensor, "video token"] | None = None
-    mask: Bool[Tensor, "video token"] | None = None
-    sources: Int[Tensor, "video frame patch"] | None = None
-
-
 class FrameTokens(NamedTuple):
     """The tokens of each frame's sequence after one layer, the frame's own class token first."""
 
@@ -69,6 +50,27 @@ class LayerOutput(NamedTuple):
         order = torch.where(rank == 0, own, rank - (rank <= own).long())  # own 2 of 5: 2 0 1 3 4
         sequence = rearrange(self.sequence, "video frame -> video frame 1")
         return FrameTokens(self.tokens[sequence, order], self.sizes[sequence, order], self.mask[sequence, order])
+
+
+class VisionOutput(NamedTuple):
+    """Class tokens and patches of videos, projected into the joint space and not normalised.
+
+    Attributes:
+        frames: Class tokens in time order.
+        tokens: The patches that remain after merging, of all sequences of a video.
+        sizes: How many original tokens each patch stands for.
+        mask: False where a patch is padding.
+        sources: For each original token of each frame (class token first), the index in [``frames`` | ``tokens``] of
+            the token that it became part of.
+        layers: Outputs of the last layers, earliest first; empty unless requested.
+    """
+
+    frames: Float[Tensor, "video frame dim"]
+    tokens: Float[Tensor, "video token dim"] | None = None
+    sizes: Float[Tensor, "video token"] | None = None
+    mask: Bool[Tensor, "video token"] | None = None
+    sources: Int[Tensor, "video frame patch"] | None = None
+    layers: tuple[LayerOutput, ...] = ()
 
 
 def join_layers(segments: Sequence[LayerTokens]) -> LayerTokens:

@@ -97,6 +97,7 @@ class VisionTower(nn.Module):
         mask: Bool[Tensor, "video frame"] | None = None,
         tokens: bool = False,
         trace: bool = False,
+        num_layers: int = 0,
     ) -> VisionOutput:
         """Encode videos of ``num_frames`` frames each, the frames of a video consecutive.
 
@@ -106,21 +107,28 @@ class VisionTower(nn.Module):
             mask: False where a frame is padding, which does not affect the other frames.
             tokens: Whether to return the remaining patches.
             trace: Whether to return ``sources``, the token that each original patch became part of.
+            num_layers: Number of last layers whose outputs to return, as ``layers`` does.
 
         Raises:
-            ValueError: ``images`` are not whole videos, or ``num_frames`` does not fit the prompts.
+            ValueError: ``images`` are not whole videos, ``num_frames`` does not fit the prompts, or the tower has
+                fewer layers.
         """
+        if not 0 <= num_layers <= self.shape.layers:
+            raise ValueError(f"num_layers must be in 0..{self.shape.layers}, got {num_layers}")
         steps = self.plan(num_frames)
         trunk = self._embed(images, num_frames, steps[0].clips * steps[0].join, mask, trace=trace)
+        kept = []
         for layer, step in enumerate(steps):
-            drop_patches = layer == len(steps) - 1 and not (tokens or trace)
+            drop_patches = layer == len(steps) - 1 and not (tokens or trace or num_layers)
             if self.checkpointing and self.training:
                 trunk = checkpoint(
                     self._layer, layer, step, trunk, num_frames, drop_patches=drop_patches, use_reentrant=False
                 )
             else:
                 trunk = self._layer(layer, step, trunk, num_frames, drop_patches=drop_patches)
-        return self._project(trunk, steps[-1], num_frames, tokens=tokens)
+            if layer >= len(steps) - num_layers:
+                kept.append(self._keep_layer(trunk, step, num_frames))
+        return self._project(trunk, steps[-1], num_frames, tokens=tokens)._replace(layers=tuple(kept))
 
     def layers(
         self,
@@ -139,17 +147,12 @@ class VisionTower(nn.Module):
         """
         if not 1 <= num_layers <= self.shape.layers:
             raise ValueError(f"num_layers must be in 1..{self.shape.layers}, got {num_layers}")
-        steps = self.plan(num_frames)
-        trunk = self._embed(images, num_frames, steps[0].clips * steps[0].join, mask, trace=False)
-        kept = []
-        for layer, step in enumerate(steps):
-            trunk = self._layer(layer, step, trunk, num_frames)
-            if layer >= len(steps) - num_layers:
-                stop = trunk.x.shape[1] - self._num_prompts(step)
-                sequence, index = locate_class_tokens(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
-                x, sizes, mask_left = trunk.cut(0, stop)
-                kept.append(LayerOutput(tokens=x, sizes=sizes, mask=mask_left, sequence=sequence, class_index=index))
-        return kept
+        return list(self(images, num_frames=num_frames, num_layers=num_layers, mask=mask).layers)
+
+    def _keep_layer(self, trunk: Trunk, step: Step, num_frames: int) -> LayerOutput:
+        sequence, index = locate_class_tokens(step, num_frames, len(trunk.x) // step.clips, trunk.x.device)
+        x, sizes, mask = trunk.cut(0, trunk.x.shape[1] - self._num_prompts(step))
+        return LayerOutput(tokens=x, sizes=sizes, mask=mask, sequence=sequence, class_index=index)
 
     def plan(self, num_frames: int) -> list[Step]:
         """Return what each layer does to sequences; without merging they stay as they are."""

@@ -32,14 +32,24 @@ def save_projected(path: Path, windows: Iterable[tuple[Window, ProjectedVideos]]
     Raises:
         StoreError: The file cannot be written.
     """
-    # The name is unique, since another process or thread may write the same video.
+    tensors = ((f"{window.first}-{window.last}", _name_tensors(projected)) for window, projected in windows)
+    write_archive(path, MARK, tensors)
+
+
+def write_archive(path: Path, mark: bytes, entries: Iterable[tuple[str, dict[str, Tensor]]]) -> None:
+    """Write entries of named tensors to a file atomically, keeping one entry in memory; ``mark`` names the format.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    # The name is unique, since another process or thread may write the same file.
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ZipFile(temporary, "w") as archive:
-            archive.comment = MARK
-            for window, projected in windows:
-                archive.writestr(f"{window.first}-{window.last}", save(_name_tensors(projected)))
+            archive.comment = mark
+            for name, tensors in entries:
+                archive.writestr(name, save(tensors))
         temporary.replace(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written ({error})") from error
@@ -55,12 +65,25 @@ def load_projected(path: Path, *, device: torch.device) -> Iterator[tuple[Window
         StoreError: The file is missing, damaged, or has another format.
     """
     try:
+        for name, tensors in read_archive(path, MARK):
+            first, last = name.split("-")
+            yield Window(int(first), int(last)), _read_tensors(tensors, device)
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def read_archive(path: Path, mark: bytes) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the entries of a file that ``write_archive`` wrote, in order, one at a time.
+
+    Raises:
+        StoreError: The file is missing, damaged, or has another format.
+    """
+    try:
         with ZipFile(path) as archive:
-            if archive.comment != MARK:
-                raise StoreError(f"{path}: must have the comment {MARK.decode()!r}, got {archive.comment[:40]!r}")
+            if archive.comment != mark:
+                raise StoreError(f"{path}: must have the comment {mark.decode()!r}, got {archive.comment[:40]!r}")
             for name in archive.namelist():
-                first, last = name.split("-")
-                yield Window(int(first), int(last)), _read_tensors(load(archive.read(name)), device)
+                yield name, load(archive.read(name))
     except DAMAGE as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
 

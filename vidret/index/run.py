@@ -55,7 +55,8 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
     if run_state.words is not None:
         run_state.words.check_models()
     num_workers = max(1, min(options.workers or count_cores(), MAX_WORKERS, len(run_state.jobs)))
-    encode: Encode = partial(encode_segments, encoder, pack=options.pack, tokens=options.tokens)
+    num_layers = 0 if options.moments is None else options.moments.num_layers
+    encode: Encode = partial(encode_segments, encoder, pack=options.pack, tokens=options.tokens, num_layers=num_layers)
     num_threads = torch.get_num_threads()
     with (
         open_decoders(
@@ -71,7 +72,9 @@ def _run(run_state: RunState, encoder: Encoder, files: Sequence[str], options: I
         EncodingThread(encode) if options.device != CPU else contextlib.nullcontext() as encoding,
     ):
         try:
-            workers = WorkerThreads(run_state, encode, pool, pack=options.pack, encoding=encoding)
+            workers = WorkerThreads(
+                run_state, encode, pool, pack=options.pack, moments=options.moments, encoding=encoding
+            )
             run_state.watch(workers.make(num_workers), options.on_progress)
         finally:
             torch.set_num_threads(num_threads)

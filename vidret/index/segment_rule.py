@@ -1,12 +1,10 @@
 """How an index cuts videos into segments and which frames it decodes: chosen when it is made, and remembered."""
 
 from vidret.errors import VidretError
-from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SEGMENTS
+from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.video.decode import Decoder
-from vidret.video.streaming import SAMPLING_MODES, SamplingMode
-
-MODE = "sampling"  # the metadata key
+from vidret.video.streaming import SAMPLING_MODES, SamplingMode, choose_mode
 
 
 def record_rule(
@@ -36,9 +34,8 @@ def record_rule(
     if shots is not None and not whole and shots != follow_shots:
         made, got = ("on", "off") if follow_shots else ("off", "on")
         raise VidretError(f"{store.path}: shots must be {made}, as the index was made, got {got}; use a new index")
-    recorded_mode = store.get_meta(MODE)
-    modes: list[SamplingMode] = [each for each in SAMPLING_MODES if each == recorded_mode]
-    chosen = mode or (modes[0] if modes else "exact")
+    recorded_mode = store.get_meta(SAMPLING)
+    chosen = mode or choose_mode(recorded_mode)
     if chosen != "exact" and not follow_shots:
         raise VidretError(f"{store.path}: sampling must be exact where segments do not follow shots, got {chosen}")
     if chosen != "exact" and decoder == "decord":
@@ -46,5 +43,5 @@ def record_rule(
     if store.get_meta(SEGMENTS) is None:
         store.set_meta(SEGMENTS, rule)
     if chosen != recorded_mode:
-        store.set_meta(MODE, chosen)
+        store.set_meta(SAMPLING, chosen)
     return chosen if follow_shots else None

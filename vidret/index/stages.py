@@ -1,7 +1,8 @@
 """The two stages of an indexing run, decoding and encoding, for threads and for Ray."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -56,16 +57,19 @@ def find_fault(remaining: Iterable[TextSource], *, is_decoding: bool) -> TextSou
 
 
 def encode_segments(
-    encoder: "Encoder", segments: Sequence[SampledFrames], *, pack: Pack | None, tokens: bool
+    encoder: "Encoder", segments: Sequence[SampledFrames], *, pack: Pack | None, tokens: bool, num_layers: int = 0
 ) -> list[SegmentEmbedding]:
     """Return the embeddings of segments, with token embeddings only if ``pack`` needs them.
 
-    Where the encoder encodes each frame on its own, a picture that several samples share is encoded once.
+    Where the encoder encodes each frame on its own, a picture that several samples share is encoded once. Outputs of
+    the last ``num_layers`` layers come from the same pass.
     """
-    tokens = tokens and pack is not None
+    options: dict[str, Any] = {"tokens": tokens and pack is not None}
+    if num_layers:  # only a ``LayeredEncoder`` knows it
+        options["num_layers"] = num_layers
     if not getattr(encoder, "encodes_frames_alone", False):
-        return encoder.encode_frames([segment.repeat() for segment in segments], tokens=tokens)
-    embeddings = encoder.encode_frames([segment.pictures for segment in segments], tokens=tokens)
+        return encoder.encode_frames([segment.repeat() for segment in segments], **options)
+    embeddings = encoder.encode_frames([segment.pictures for segment in segments], **options)
     return [
         embedding if len(segment) == len(segment.pictures) else repeat_frames(embedding, segment.rows, segment.times)
         for embedding, segment in zip(embeddings, segments, strict=True)
@@ -95,4 +99,5 @@ def repeat_frames(
         sizes=repeat(embedding.sizes),
         frame_lengths=repeat(embedding.frame_lengths),
         token_lengths=repeat(embedding.token_lengths),
+        layers=None if embedding.layers is None else replace(embedding.layers.take(rows), times=times),
     )

@@ -11,13 +11,13 @@ import torch
 
 from vidret.errors import ChangedError, DecodeError, UnreachableError
 from vidret.index.encoding import Encode, EncodingThread
-from vidret.index.options import Pack
+from vidret.index.options import MomentRecorder, Pack
 from vidret.index.progress import FileJob
 from vidret.index.run_state import RunState
 from vidret.index.stages import find_fault
 from vidret.index.words import ContentWords
 from vidret.store.records import NewSegment
-from vidret.types import SegmentEmbedding
+from vidret.types import Segment, SegmentEmbedding
 from vidret.video.identity import Identity, check_unchanged, identify
 from vidret.video.pool import (
     DecodedSegment,
@@ -48,9 +48,11 @@ class WorkerThreads:
         pool: DecodePool,
         *,
         pack: Pack | None,
+        moments: MomentRecorder | None = None,
         encoding: EncodingThread | None = None,
     ) -> None:
         self._run_state, self._encode, self._pool, self._pack, self._encoding = run_state, encode, pool, pack, encoding
+        self._moments = moments
         self._content_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[FileJob] = queue.SimpleQueue()
@@ -151,7 +153,7 @@ class WorkerThreads:
         def store(max_pending: int) -> None:
             while len(pending) > max_pending:
                 decoded, future = pending.popleft()
-                embedding = future.result()
+                embedding = self._record_layers(reading, decoded, future.result())
                 packed = b"" if self._pack is None else self._pack(embedding)
                 segment = NewSegment(
                     reading.video_id, decoded.number, decoded.start, decoded.end, embedding, packed, decoded.shots
@@ -173,6 +175,7 @@ class WorkerThreads:
                         store(0)
                         reading.is_decoding = False
                         if not reading.has_pictures:
+                            self._finish_moments(reading)
                             run_state.store.finish_video(reading.video_id, salvaged=message.salvaged)
                             reading.has_pictures = True
                     case ReadTexts() if reading.words is not None:
@@ -186,6 +189,24 @@ class WorkerThreads:
         except (DecodeError, StopRun):
             store(0)  # keep the segments that were decoded before
             raise
+
+    def _record_layers(
+        self, reading: "_Reading", decoded: DecodedSegment, embedding: SegmentEmbedding
+    ) -> SegmentEmbedding:
+        """Store what a grounding head needs of a segment, and return its embedding without the layers."""
+        if self._moments is None or embedding.layers is None:
+            return embedding
+        segment = Segment(reading.video_id, decoded.number, decoded.start, decoded.end)
+        self._moments.record(reading.identity.fingerprint, embedding.layers, segment, first=reading.start_s)
+        return replace(embedding, layers=None)
+
+    def _finish_moments(self, reading: "_Reading") -> None:
+        """Join what a grounding head needs of a video, before the video is complete: a run that ends here goes on."""
+        if self._moments is not None:
+            store = self._run_state.store
+            segments = store.segments(store.video_segments(reading.video_id))
+            content = reading.identity.fingerprint
+            self._moments.finish(reading.job.path, content, segments, first=reading.start_s)
 
     def _find_stored(self, reading: "_Reading", opened: OpenedVideo) -> set[int]:
         """Return the segments of an opened file that need not be encoded."""
@@ -204,6 +225,7 @@ class WorkerThreads:
         """Begin or continue a video in the store; return False if its pictures are complete."""
         reading.identity = check_unchanged(reading.job.path, reading.identity)
         if not reading.has_pictures:
+            reading.start_s = opened.start
             reading.video_id = self._run_state.begin(reading.job, reading.identity.fingerprint, opened)
         return not reading.has_pictures
 
@@ -232,6 +254,7 @@ class _Reading:
         job: The file.
         identity: Its identity when it was last looked at.
         video_id: Id of its video, once it has begun.
+        start_s: Start of the video in seconds, once it has begun.
         has_pictures: Whether the video is complete but for its words.
         is_decoding: Whether frames are being decoded, from which on-screen text is read too.
         words: Its words, once they have begun.
@@ -240,6 +263,7 @@ class _Reading:
     job: FileJob
     identity: Identity
     video_id: int = -1
+    start_s: float = 0.0
     has_pictures: bool = False
     is_decoding: bool = False
     words: ContentWords | None = None

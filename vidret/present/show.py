@@ -9,6 +9,7 @@ from vidret.text import display_path, format_time, sanitize
 
 if TYPE_CHECKING:
     from vidret.search.grammar import Interpretation
+    from vidret.store.moment_files import MomentCounts
     from vidret.store.records import StoreInfo
     from vidret.store.text_upkeep import TextCounts
     from vidret.types import EventSpan, Evidence, Hit, Moment
@@ -143,8 +144,11 @@ def explain_no_moments(weak_moments: "Sequence[Moment]") -> None:
         print_message(NO_VIDEOS)
 
 
-def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = ()) -> None:
-    """Print the contents of an index as numbers; ``words`` are the counts of its timed texts by source."""
+def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = (), moments: "MomentCounts | None" = None) -> None:
+    """Print the contents of an index as numbers.
+
+    ``words`` are the counts of its timed texts by source, ``moments`` those of what grounding heads need.
+    """
     files = ", ".join(f"{count} {state}" for state, count in info.files.items() if count) or "none"
     rows = [
         ("index", info.path),
@@ -156,10 +160,17 @@ def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = ()) -> None:
         ("encoder", f"{info.encoder_name}, {info.dim} dimensions"),
         ("vectors", describe_vectors(info)),
         *([("tokens", f"of {info.with_tokens} segments")] if info.with_tokens else []),
+        *([("moments", describe_moments(moments))] if moments is not None and moments.videos else []),
         *[(each.source, f"{each.texts} texts, of {each.tracks} videos; {each.complete} complete") for each in words],
         ("format", str(info.format)),
     ]
     show_table(("", ""), rows)
+
+
+def describe_moments(moments: "MomentCounts") -> str:
+    """Return of how many videos moments are prepared, and what that takes per hour of video."""
+    per_hour = f"{moments.bytes_per_hour / 1e6:.3g} MB per hour"
+    return f"of {moments.videos} videos, for the grounding head; {moments.num_bytes / 1e6:.1f} MB, {per_hour}"
 
 
 def describe_vectors(info: "StoreInfo") -> str:

@@ -12,8 +12,8 @@ from vidret.search.candidates import deepen
 from vidret.search.clauses import AnalysedQuery, QueryStructure
 from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
 from vidret.search.fusion import WEAK_SCORE, FusedSearcher
-from vidret.search.grounding import Grounder
-from vidret.search.locating import RankedVideo, choose_spans, find_cuts
+from vidret.search.grounding import MomentHead
+from vidret.search.locating import RankedVideo, choose_spans, describe_video, find_cuts
 from vidret.search.placed_moments import find_placed_spans
 from vidret.search.queries import EncodedQuery
 from vidret.search.searcher import Searcher
@@ -76,7 +76,7 @@ class FusedResults:
         k: int,
         *,
         sources: Sequence[Source] | None,
-        grounder: Grounder | None,
+        grounder: MomentHead | None,
         overlapping: bool,
         weak: bool,
         snap: bool = True,
@@ -124,10 +124,9 @@ class FusedResults:
             return None
         return EncodedQuery(positive=analysed.embeddings[0], negatives=tuple(analysed.negatives))
 
-    def _ask_head(self, grounder: Grounder, words: LayerWords, video: RankedVideo) -> list[Span]:
+    def _ask_head(self, grounder: MomentHead, words: LayerWords, video: RankedVideo) -> list[Span]:
         try:
-            record = self._searcher.store.video(video.video_id)
-            spans = grounder.answer(words, video.path, record.fingerprint, start=record.start, duration=record.duration)
+            spans = grounder.answer(words, describe_video(self._searcher, video.video_id, video.path))
         except (DecodeError, StoreError) as error:
             logger.warning("pictures left out: %s", error)
             return []

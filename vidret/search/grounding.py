@@ -4,10 +4,14 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
+import threading
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,23 +20,73 @@ from jaxtyping import Float
 from vidret.devices import choose_device
 from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
 from vidret.errors import StoreError, VidretError
-from vidret.ground.checkpoint import load_head
+from vidret.ground.checkpoint import HeadCard, load_head
 from vidret.ground.head import GroundingResult
+from vidret.ground.pieces import find_piece
 from vidret.ground.postprocess import choose_decay, find_highlights, postprocess_spans
 from vidret.ground.projected_files import load_projected, save_projected
 from vidret.ground.spans import Span
 from vidret.ground.windows import join_results
 from vidret.search.projecting import Projector
 from vidret.search.ranking import TOKENS
+from vidret.search.reranking import SegmentFeatures
 from vidret.store.records import KEPT, PROJECTED
-from vidret.types import LayerWords
+from vidret.text import strip_query
+from vidret.types import LayerTokens, LayerWords, Segment
+from vidret.video.streaming import SamplingMode
 
 logger = logging.getLogger(__name__)
 
 FPS = 0.5  # for a head whose card has no rate
 LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
 ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
-CACHE = "cache"
+CACHE, PIECES = "cache", "pieces"
+READING = "frames of the index's segments"  # what files depend on besides head, encoder and format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundedVideo:
+    """A video to locate moments in, as an index knows it.
+
+    Attributes:
+        path: The path of a file.
+        content: Fingerprint of its content.
+        duration: End of the video in seconds.
+        start: Time of its first frame in seconds.
+        shot_sampling: Which frames are decoded to cut segments at shots; None where the index has a grid.
+        read: Returns its stored segments with their frame vectors, which some heads read; None if nothing is stored.
+    """
+
+    path: str
+    content: str
+    duration: float
+    start: float = 0.0
+    shot_sampling: SamplingMode | None = None
+    read: Callable[[], SegmentFeatures] | None = None
+
+
+class MomentHead(Protocol):
+    """A grounding head over the videos of an index: one that reads the layers of a CLIP model, or stored vectors.
+
+    Attributes:
+        path: Path of its file.
+        fps: Frames per second that it reads.
+    """
+
+    path: Path
+    fps: float
+
+    def read(self, query: str) -> LayerWords:
+        """Return what the head reads of a query."""
+        ...
+
+    def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
+        """Return the spans of a query in one video, best first."""
+        ...
+
+    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
+        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
+        ...
 
 
 class Grounder:
@@ -64,6 +118,7 @@ class Grounder:
         if not isinstance(encoder, LayeredEncoder):
             raise VidretError(f"{head}: must have a CLIP model of ours as encoder, got {encoder.name}")
         self._encoder, self._limit = encoder, limit
+        self.num_layers = self._head.block.num_layers
         self._device = torch.device(choose_device(device))
         self._head.to(self._device)
         self.fps = self.card.fps or FPS
@@ -77,7 +132,7 @@ class Grounder:
         if self.card.backbone != encoder.name.removesuffix(WHOLE):
             logger.warning("%s: was made for %s, and reads %s", head, self.card.backbone, encoder.name)
         self.fingerprint = hashlib.blake2b(
-            head.read_bytes() + f"{encoder.fingerprint} {tokens}".encode(), digest_size=16
+            head.read_bytes() + f"{encoder.fingerprint} {tokens} {READING}".encode(), digest_size=16
         ).hexdigest()
         self._folder = folder / self.fingerprint
 
@@ -87,14 +142,17 @@ class Grounder:
         """Return where the projected tokens of a content are stored, whether they exist or not."""
         return self._folder / (KEPT if keep else CACHE) / f"{content}{PROJECTED}"
 
-    def prepare(self, path: str, content: str, *, keep: bool = False, timeout: float = 120.0) -> Path:
-        """Return the file of a video's projected tokens, computed if it does not exist.
+    def is_kept(self, content: str) -> bool:
+        """Return whether a content has a file that is never dropped."""
+        return self.locate_file(content, keep=True).exists()
+
+    def prepare(self, video: GroundedVideo, *, keep: bool = False, timeout: float = 120.0) -> Path:
+        """Return the file of a video's projected tokens, computed in a pass of its own if it does not exist.
 
         Memory does not grow with the length of the video.
 
         Args:
-            path: The video.
-            content: Fingerprint of its content.
+            video: The video.
             keep: Whether to protect the file from being dropped.
             timeout: Seconds that one decoding step may take.
 
@@ -102,7 +160,7 @@ class Grounder:
             DecodeError: The video cannot be read, or its content has changed.
             VidretError: The folder cannot be written, or the head does not match the encoder.
         """
-        kept, cached = self.locate_file(content, keep=True), self.locate_file(content, keep=False)
+        kept, cached = (self.locate_file(video.content, keep=each) for each in (True, False))
         target = kept if keep else cached
         if keep and cached.exists():
             with contextlib.suppress(FileNotFoundError):  # another process has just dropped it
@@ -113,10 +171,49 @@ class Grounder:
                 with contextlib.suppress(OSError):  # the index may be read-only
                     os.utime(existing)
                 return existing
-        save_projected(target, self._projector.project(path, content, timeout_s=timeout))
+        # The name is unique, since another process or thread may prepare the same video.
+        folder = self._locate_pieces(f"{video.content}.{os.getpid()}-{threading.get_ident()}.part")
+        windows = self._projector.project(
+            video.path, video.content, folder, shot_sampling=video.shot_sampling, timeout_s=timeout
+        )
+        try:
+            save_projected(target, windows)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         if not keep:
             self._drop_oldest(target)
         return target
+
+    # Indexing
+
+    def record(self, content: str, layers: LayerTokens, segment: Segment, *, first: float) -> None:
+        """Store what the head needs of a segment that is being indexed; see ``MomentRecorder``.
+
+        Raises:
+            StoreError: It cannot be written.
+            VidretError: The widths of the head and of the encoder's vision layers do not match.
+        """
+        if not self.is_kept(content):
+            self._projector.add(self._locate_pieces(content), layers, segment, first=first)
+
+    def finish(self, path: str, content: str, segments: Sequence[Segment], *, first: float) -> None:
+        """Join what was stored of all segments of a video, and keep it; see ``MomentRecorder``.
+
+        If a segment was indexed before the index had this head, the video takes a pass of its own later.
+        """
+        folder, kept = self._locate_pieces(content), self.locate_file(content, keep=True)
+        missing = [each for each in segments if not find_piece(folder, each.number).exists()]
+        try:
+            if missing and not kept.exists():
+                raise StoreError(f"{len(missing)} of {len(segments)} segments were indexed without the head")
+            if segments and not kept.exists():
+                save_projected(kept, self._projector.join(path, folder, segments, first=first))
+        except StoreError as error:
+            logger.warning("%s: moments take another pass: %s", strip_query(path), error)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _locate_pieces(self, name: str) -> Path:
+        return self._folder / PIECES / name
 
     def _drop_oldest(self, newest: Path) -> None:
         files = []
@@ -136,49 +233,35 @@ class Grounder:
         return self._encoder.encode_text_layers([query], self._head.block.num_layers)[0]
 
     @torch.inference_mode()
-    def answer(self, text: LayerWords, path: str, content: str, *, duration: float, start: float = 0.0) -> list[Span]:
+    def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
         """Return the spans of a query in one video, best first, clamped, rounded and suppressed as the card sets.
 
         A head without boundaries returns spans of high saliency, with the mean saliency of their frames as score.
-
-        Args:
-            text: The query.
-            path: The video.
-            content: Fingerprint of its content.
-            duration: End of the video in seconds.
-            start: Time of its first frame in seconds.
 
         Raises:
             DecodeError: The video must be read, and cannot be.
             VidretError: The folder cannot be read or written.
         """
-        result = self._query(text, path, content)
-        # A remainder of less than half a step has no frame of its own; what is further off lies behind a gap.
-        covered_s = min(duration - start, (len(result.saliency) + 0.5) / self.fps)
-        if self._head.boundaries is None:
-            spans = find_highlights(result.saliency, fps=self.fps, duration=covered_s, limit=self.card.limit)
-        else:
-            spans = postprocess_spans(result, self.card, duration=covered_s)
-        return [Span(start + span.start, start + span.end, span.score) for span in spans]
+        return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
 
     @torch.inference_mode()
-    def rate_frames(self, text: LayerWords, path: str, content: str) -> Float[np.ndarray, " frame"]:
+    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
 
         Raises:
             DecodeError: The video must be read, and cannot be.
             VidretError: The folder cannot be read or written.
         """
-        return self._query(text, path, content).saliency
+        return self._query(text, video).saliency
 
-    def _query(self, text: LayerWords, path: str, content: str) -> GroundingResult:
-        projected = self.prepare(path, content)
+    def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:
+        projected = self.prepare(video)
         try:
             return self._query_file(text, projected)
         except StoreError as error:  # damaged, or dropped by another process
             logger.warning("%s; computed again", error)
             projected.unlink(missing_ok=True)
-            return self._query_file(text, self.prepare(path, content, keep=projected.parent.name == KEPT))
+            return self._query_file(text, self.prepare(video, keep=projected.parent.name == KEPT))
 
     def _query_file(self, text: LayerWords, projected: Path) -> GroundingResult:
         query = torch.from_numpy(text.layers)[None].to(self._device)
@@ -188,6 +271,18 @@ class Grounder:
                 windows.append(window)
                 results += self._head.decode(self._head(videos, query), fps=self.fps)
         return join_results(windows, results, fps=self.fps)
+
+
+def shape_spans(result: GroundingResult, card: HeadCard, video: GroundedVideo, *, has_boundaries: bool) -> list[Span]:
+    """Return the spans of a head's result in a video, as its card sets, in seconds of the video's own time."""
+    fps = card.fps or FPS
+    # A remainder of less than half a step has no frame of its own; what is further off lies behind a gap.
+    covered_s = min(video.duration - video.start, (len(result.saliency) + 0.5) / fps)
+    if has_boundaries:
+        spans = postprocess_spans(result, card, duration=covered_s)
+    else:
+        spans = find_highlights(result.saliency, fps=fps, duration=covered_s, limit=card.limit)
+    return [Span(video.start + span.start, video.start + span.end, span.score) for span in spans]
 
 
 @contextmanager
@@ -206,10 +301,15 @@ def one_thread() -> Iterator[None]:
 
 
 def forget_others(folder: Path, contents: Container[str]) -> None:
-    """Delete the files of all heads for other contents than these, and partial files of killed runs."""
+    """Delete the files of all heads for other contents than these, and what killed runs left behind."""
+
+    def is_abandoned(path: Path) -> bool:
+        return path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
+
     for path in folder.glob("*/*/*"):
         with contextlib.suppress(FileNotFoundError):
-            if (path.suffix == PROJECTED and path.stem not in contents) or (
-                path.suffix == ".part" and path.stat().st_mtime < time.time() - ABANDONED
-            ):
+            if path.parent.name == PIECES:
+                if is_abandoned(path) or (path.suffix != ".part" and path.name not in contents):
+                    shutil.rmtree(path, ignore_errors=True)
+            elif (path.suffix == PROJECTED and path.stem not in contents) or is_abandoned(path):
                 path.unlink()

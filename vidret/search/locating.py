@@ -14,15 +14,17 @@ from vidret.errors import DecodeError, StoreError
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.edges import FrameScorer
-from vidret.search.grounding import Grounder
+from vidret.search.grounding import GroundedVideo, MomentHead
 from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
 from vidret.store.lookup import look_up_video
+from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import as_path, strip_query
 from vidret.types import Curve, Moment, Segment
 from vidret.video.files import may_exist
+from vidret.video.streaming import choose_mode
 from vidret.video.timeline import LONGEST_STILL_S
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def choose_path(store: Store, video_id: int) -> str:
 class Locator:
     """An index open for reading, with a trained grounding head or without."""
 
-    def __init__(self, searcher: Searcher, grounder: Grounder | None) -> None:
+    def __init__(self, searcher: Searcher, grounder: MomentHead | None) -> None:
         self._searcher, self._grounder = searcher, grounder
 
     def locate(
@@ -122,7 +124,7 @@ class Locator:
 
     def _locate_with_head(
         self,
-        grounder: Grounder,
+        grounder: MomentHead,
         query: EncodedQuery,
         videos: Sequence[RankedVideo],
         *,
@@ -141,10 +143,8 @@ class Locator:
         moments = []
         for video, probability in zip(videos, exponentials / exponentials.sum(), strict=True):
             try:
-                record = self._searcher.store.video(video.video_id)  # another process may have pruned it meanwhile
-                spans = grounder.answer(
-                    words, video.path, record.fingerprint, start=record.start, duration=record.duration
-                )
+                # Another process may have pruned the video meanwhile.
+                spans = grounder.answer(words, describe_video(self._searcher, video.video_id, video.path))
             except (DecodeError, StoreError) as error:
                 logger.warning("left out: %s", error)
                 continue
@@ -169,10 +169,10 @@ class Locator:
             StoreError: Nothing of the video is stored.
         """
         if self._grounder is not None and query.is_text:
-            record = self._searcher.store.video(video.video_id)
+            grounded = describe_video(self._searcher, video.video_id, video.path)
             words = self._grounder.read(query.positive.text)
-            scores = self._grounder.rate_frames(words, video.path, record.fingerprint)
-            frame_times = record.start + (np.arange(len(scores)) + 0.5) / self._grounder.fps
+            scores = self._grounder.rate_frames(words, grounded)
+            frame_times = grounded.start + (np.arange(len(scores)) + 0.5) / self._grounder.fps
         else:
             curve = self.curve(query, video.video_id)
             if curve is None:
@@ -211,6 +211,24 @@ def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[
         cuts=find_cuts(searcher.store, video_id),
     )
     return curve, scorer
+
+
+def describe_video(searcher: Searcher, video_id: int, path: str) -> GroundedVideo:
+    """Return a video of an index for a grounding head.
+
+    Raises:
+        StoreError: The index does not have it.
+    """
+    store = searcher.store
+    record = store.video(video_id)
+    return GroundedVideo(
+        path=path,
+        content=record.fingerprint,
+        duration=record.duration,
+        start=record.start,
+        shot_sampling=choose_mode(store.get_meta(SAMPLING)) if store.get_meta(SEGMENTS) == FOLLOW_SHOTS else None,
+        read=lambda: searcher.reranker.read(FrameRanker(), store.video_segments(video_id)),
+    )
 
 
 def gaps_between(segments: Sequence[Segment]) -> tuple[tuple[float, float], ...]:

@@ -11,7 +11,7 @@ from vidret.errors import StoreError, VidretError
 from vidret.search.clauses import parse_structure
 from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
-from vidret.search.grounding import Grounder
+from vidret.search.grounding import MomentHead
 from vidret.search.locating import Locator, RankedVideo, choose_video, read_curve
 from vidret.search.models import Models
 from vidret.search.queries import EncodedQuery, encode_queries
@@ -76,7 +76,7 @@ class OpenIndex:
         return [hits[index] for index in range(len(queries))]
 
     def locate(
-        self, query: Query, options: LocateOptions, *, video: VideoName | None, grounder: Grounder | None
+        self, query: Query, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
     ) -> list[Moment]:
         """Return the best moments in one video, or in the best videos of a search."""
         search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
@@ -127,7 +127,7 @@ class OpenIndex:
         }
 
     def rate(
-        self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: Grounder | None
+        self, query: Query, video: VideoName, times: Float[np.ndarray, " time"], *, grounder: MomentHead | None
     ) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by a grounding head or the curve."""
         return Locator(self.searcher, grounder).rate(self._encode(query), choose_video(self.store, video), times)

@@ -8,7 +8,7 @@ from vidret.search.calibration import Calibration, load_calibration, measure_cal
 from vidret.search.fusion import FusedSearcher
 from vidret.search.grounding import Grounder
 from vidret.search.joint import QueryBank
-from vidret.search.locating import choose_path
+from vidret.search.locating import choose_path, describe_video
 from vidret.search.ranking import AUTO, NONE
 from vidret.search.searcher import Searcher
 from vidret.store.store import Store
@@ -81,19 +81,24 @@ def calibrate_with_bank(searcher: Searcher, bank: QueryBank) -> None:
 
 
 def prepare_videos(
-    store: Store, grounder: Grounder, *, timeout: float, on_progress: Callable[[int, int], None] | None
+    searcher: Searcher, grounder: Grounder, *, timeout: float, on_progress: Callable[[int, int], None] | None
 ) -> None:
     """Compute and keep what a grounding head needs of every video; see ``Engine.prepare_moments``.
 
-    Unreadable videos are logged.
+    Videos that were indexed without the head are counted, and unreadable ones are logged.
     """
     on_prepared = on_progress or (lambda _done, _total: None)
+    store = searcher.store
     contents = store.contents()
-    for done, (fingerprint, video_id) in enumerate(contents.items()):
+    if num_missing := sum(not grounder.is_kept(content) for content in contents):
+        logger.warning(
+            "%d of %d videos were indexed without this head: they take one more pass", num_missing, len(contents)
+        )
+    for done, video_id in enumerate(contents.values()):
         on_prepared(done, len(contents))
         path = choose_path(store, video_id)
         try:
-            grounder.prepare(path, fingerprint, keep=True, timeout=timeout)
+            grounder.prepare(describe_video(searcher, video_id, path), keep=True, timeout=timeout)
         except DecodeError as error:
             logger.warning("%s: no moments prepared: %s", strip_query(path), error.reason)
     on_prepared(len(contents), len(contents))

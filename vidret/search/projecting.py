@@ -1,4 +1,4 @@
-"""Projection of videos for a grounding head: decode at the head's rate, encode, and project window by window."""
+"""Projection of videos for a grounding head: the frames that an index samples, piece by piece, joined at the end."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
-from torch.nn import functional
 
-from vidret.encode.encoder import LayeredEncoder
+from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
 from vidret.errors import DecodeError, VidretError
 from vidret.ground.head import GroundingHead
+from vidret.ground.pieces import join_pieces, make_piece, save_piece
 from vidret.ground.projected import ProjectedVideos
-from vidret.ground.windows import Window, cut_windows
+from vidret.ground.steps import choose_frames, place_steps
+from vidret.ground.windows import Window
 from vidret.text import strip_query
-from vidret.types import Frames, LayerTokens, Picture
+from vidret.types import LayerTokens, Segment
 from vidret.video.identity import Identity, check_unchanged
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
+from vidret.video.streaming import SamplingMode
 
 logger = logging.getLogger(__name__)
 
@@ -56,92 +58,91 @@ class Projector:
         layers = encoder.encode_text_layers([""], head.block.num_layers)[0].layers
         self._check_width("text", layers, _count_inputs(head.block.query_map))
 
-    @torch.inference_mode()
-    def project(self, path: str, content: str, *, timeout_s: float) -> Iterator[tuple[Window, ProjectedVideos]]:
-        """Yield the windows of a video with their projected tokens.
+    def add(self, folder: Path, layers: LayerTokens, segment: Segment, *, first: float) -> None:
+        """Write what the head needs of a segment to the folder of its video.
 
-        Memory does not grow with the length of the video.
+        Args:
+            folder: The folder; it need not exist yet.
+            layers: The layers of the segment's frames.
+            segment: The segment.
+            first: Start of the video in seconds.
+
+        Raises:
+            StoreError: The folder cannot be written.
+            VidretError: The widths of the head and of the encoder's vision layers do not match.
+        """
+        block = self._head.block
+        self._check_width("video", layers.layers[0], _count_inputs(block.video_map) - 2 * block.tef)
+        save_piece(folder, make_piece(self._head, layers, segment, first=first, fps=self._fps, device=self._device))
+
+    def join(
+        self, path: str, folder: Path, segments: Sequence[Segment], *, first: float
+    ) -> Iterator[tuple[Window, ProjectedVideos]]:
+        """Yield the windows of a video whose segments have all been added, with their projected tokens.
+
+        Raises:
+            StoreError: A segment was not added, or its file is damaged.
+        """
+        if place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=self._fps).has_gap:
+            logger.warning("%s: the head sees what comes before the first gap", strip_query(path))
+        yield from join_pieces(
+            self._head, folder, segments, first=first, fps=self._fps, dtype=self._dtype, device=self._device
+        )
+
+    @torch.inference_mode()
+    def project(
+        self, path: str, content: str, folder: Path, *, shot_sampling: SamplingMode | None, timeout_s: float
+    ) -> Iterator[tuple[Window, ProjectedVideos]]:
+        """Yield the windows of a video with their projected tokens, decoded and encoded in a pass of its own.
+
+        The segments and their frames are those of an index. Memory does not grow with the length of the video.
+
+        Args:
+            path: The video.
+            content: Fingerprint of its content.
+            folder: An empty folder for pieces.
+            shot_sampling: Which frames are decoded to cut segments at shots; None for a grid.
+            timeout_s: Seconds that one decoding step may take.
 
         Raises:
             DecodeError: The video cannot be read, or its content has changed.
             VidretError: The widths of the head and of the encoder's vision layers do not match.
         """
-        parts: list[LayerTokens] = []
-        first = 0  # index of the first frame in ``parts``
-        windows: list[Window] | None = None
-        for item in self._encode(path, content, timeout_s):
-            if isinstance(item, int):
-                windows = cut_windows(item)
-                continue
-            parts.append(item)
-            assert windows is not None
-            while windows and first + sum(len(part.times) for part in parts) >= windows[0].last:
-                window = windows.pop(0)
-                yield window, self._project_window(parts, slice(window.first - first, window.last - first))
-                while windows and parts and first + len(parts[0].times) <= windows[0].first:
-                    first += len(parts.pop(0).times)
-
-    def _project_window(self, parts: list[LayerTokens], frames: slice) -> ProjectedVideos:
-        """Project the frames of one window. Parts with fewer merged tokens are padded to the maximum."""
-        self._check_width(
-            "video", parts[0].layers[0], _count_inputs(self._head.block.video_map) - 2 * self._head.block.tef
-        )
-        layers, masks, sizes = [], [], []
-        for layer in range(self._head.block.num_layers):
-            rows = [torch.from_numpy(part.layers[layer]) for part in parts]
-            num_tokens = max(row.shape[1] for row in rows)
-            layers.append(self._join(rows, num_tokens, frames))
-            if parts[0].masks is None or parts[0].sizes is None:
-                continue
-            real = [torch.from_numpy(part.masks[layer]) for part in parts if part.masks is not None]
-            counts = [torch.from_numpy(part.sizes[layer]) for part in parts if part.sizes is not None]
-            masks.append(self._join(real, num_tokens, frames))
-            sizes.append(self._join(counts, num_tokens, frames))
-        projected = self._head.prepare(layers, token_masks=masks or None, sizes=sizes or None, dtype=self._dtype)
-        return ProjectedVideos(*(tuple(None if x is None else x.cpu() for x in part) for part in projected[:3]))  # type: ignore[arg-type]
-
-    def _join(self, rows: Sequence[torch.Tensor], num_tokens: int, frames: slice) -> torch.Tensor:
-        return torch.cat([_pad(row, num_tokens) for row in rows])[frames][None].to(self._device)
-
-    def _encode(self, path: str, content: str, timeout_s: float) -> Iterator[int | LayerTokens]:
-        """Yield the number of frames, then the layers of some frames at a time.
-
-        A frame that cannot be read is replaced by the one before it.
-        """
-        identity = check_unchanged(path, Identity(content), CHANGED)
-        batch_size = self._encoder.sampling.num_frames
-        images: list[Picture] = []
-        last: Picture | None = None
-        with DecodePool(1, resize=self._encoder.resize, num_frames=1, fps=self._fps, timeout=timeout_s) as pool:
-            num_frames = num_encoded = 0
-            frame_indices: list[int] = []
-            for message in pool.stream(path, skip=self._skip_after_gap):
+        identity, sampling = check_unchanged(path, Identity(content), CHANGED), self._encoder.sampling
+        segments: list[Segment] = []
+        first = 0.0
+        with DecodePool(
+            1,
+            resize=self._encoder.resize,
+            num_frames=sampling.num_frames,
+            fps=sampling.fps,
+            shot_sampling=None if sampling.whole else shot_sampling,
+            timeout=timeout_s,
+        ) as pool:
+            for message in pool.stream(path):
                 match message:
                     case OpenedVideo():
-                        frame_indices, num_frames = place_frames(message.cuts, self._fps)
-                        if len(frame_indices) < len(message.cuts):
-                            logger.warning("%s: the head sees what comes before the first gap", strip_query(path))
-                        yield num_frames
+                        first = message.start
                     case DecodedSegment():
-                        image = message.frames.pictures.pixels[0]
-                        num_missing = frame_indices[message.number] - num_encoded - len(images)
-                        images += [image if last is None else last] * num_missing + [image]
-                        last = image
+                        segment = Segment(0, message.number, message.start, message.end)
+                        self.add(folder, self._encode(message, first), segment, first=first)
+                        segments.append(segment)
                     case Finished():
                         check_unchanged(path, identity, CHANGED)
                         if message.salvaged:
                             logger.warning("%s: %s", strip_query(path), message.salvaged)
-                        if last is None:
-                            raise DecodeError(path, "no frame of it can be read")
-                        images += [last] * (num_frames - num_encoded - len(images))
-                while len(images) >= batch_size or (images and num_encoded + len(images) >= num_frames):
-                    batch, images = images[:batch_size], images[batch_size:]
-                    times = (np.arange(num_encoded, num_encoded + len(batch)) + 0.5) / self._fps
-                    num_encoded += len(batch)
-                    yield self._encoder.encode_layers(Frames(np.stack(batch), times), self._head.block.num_layers)
+        if not segments:
+            raise DecodeError(path, "no frame of it can be read")
+        yield from self.join(path, folder, segments, first=first)
 
-    def _skip_after_gap(self, opened: OpenedVideo) -> range:
-        return range(len(place_frames(opened.cuts, self._fps)[0]), len(opened.cuts))
+    def _encode(self, decoded: DecodedSegment, first: float) -> LayerTokens:
+        """Return the layers of the frames that the head reads of a segment."""
+        frames = decoded.frames
+        chosen = choose_frames(frames.times, decoded.start, decoded.end, first=first, fps=self._fps)
+        num_layers = self._head.block.num_layers
+        return encode_shared_layers(
+            self._encoder, frames.pictures, frames.times, frames.rows, num_layers, chosen=chosen
+        )
 
     def _check_width(self, tower: str, layers: Float[np.ndarray, "*any width"], expected: int) -> None:
         if layers.shape[-1] != expected:
@@ -149,27 +150,6 @@ class Projector:
             raise VidretError(f"{self._path}: {tower} layers must be {expected} wide, got {width} of {name}")
 
 
-def place_frames(cuts: Sequence[tuple[int, float, float]], fps: float) -> tuple[list[int], int]:
-    """Return the frame index of each one-frame segment, and the number of frames of the video at this rate.
-
-    A segment is longer where a frame is shown for longer. Segments after the first gap are left out.
-
-    Args:
-        cuts: Indices, starts and ends in seconds of segments.
-        fps: Frames per second.
-    """
-    first_start = cuts[0][1]
-    gap = next((i for i in range(1, len(cuts)) if cuts[i][1] - cuts[i - 1][2] > 0.5 / fps), len(cuts))
-    indices = [round((start - first_start) * fps) for _, start, _ in cuts[:gap]]
-    return indices, max(indices[-1] + 1, round((cuts[gap - 1][2] - first_start) * fps))
-
-
 def _count_inputs(projection: nn.Sequential) -> int:
     """Return the input width of a projection, which begins with a norm."""
     return next(projection.parameters()).numel()
-
-
-def _pad(rows: torch.Tensor, num_tokens: int) -> torch.Tensor:
-    """Append zeros to the tokens of each frame; masks mark them as padding."""
-    num_missing = num_tokens - rows.shape[1]
-    return functional.pad(rows, (0, 0, 0, num_missing) if rows.ndim == 3 else (0, num_missing))

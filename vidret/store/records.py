@@ -19,6 +19,7 @@ RANKER, HEAD, CALIBRATION = "ranker", "head", "calibration"
 MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 # The metadata key of the rule by which films are cut into segments, and its values; the grid if it was never set.
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
+SAMPLING = "sampling"  # the metadata key of which frames are decoded to follow shots; all of them if it was never set
 
 
 @dataclass(frozen=True, slots=True)

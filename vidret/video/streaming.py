@@ -12,6 +12,11 @@ SamplingMode = Literal["exact", "balanced", "fast"]
 SAMPLING_MODES: tuple[SamplingMode, ...] = get_args(SamplingMode)
 
 
+def choose_mode(name: object) -> SamplingMode:
+    """Return the mode of a name; ``exact`` for an unknown one."""
+    return next((mode for mode in SAMPLING_MODES if mode == name), "exact")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamedFrame:
     """A decoded frame.

@@ -1,6 +1,6 @@
 """Cache entries of video files: where an entry is, or why there is none, valid until the file changes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from vidret.errors import DecodeError
 from vidret.types import Frames, Resize
 from vidret.video.files import stat_file
 from vidret.video.identity import fingerprint
+from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 from vidret.video.probe import VideoInfo, probe
 
 ChooseFrames = Callable[[VideoInfo, VideoSpan], Int64[np.ndarray, " frame"]]
@@ -82,6 +83,54 @@ def read_span(span: VideoSpan, *, choose_frames: ChooseFrames, resize: Resize) -
         frames=frames,
         lost=frames.salvaged or info.damage,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentsResult:
+    """The result of reading a file as an index does.
+
+    Attributes:
+        read: What was read; it has no frames of its own.
+        segments: The segments with their frames; empty on failure.
+        start_s: Start of the video in seconds.
+    """
+
+    read: ReadResult
+    segments: Sequence[DecodedSegment] = ()
+    start_s: float = 0.0
+
+
+def read_segments(span: VideoSpan, pool: DecodePool) -> SegmentsResult:
+    """Read the segments of a whole file, sampled as the pool is set up."""
+    size_bytes = mtime_ns = -1
+    segments: list[DecodedSegment] = []
+    start_s, lost = 0.0, ""
+    try:
+        status = stat_file(span.path)
+        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
+        for message in pool.stream(span.path):
+            match message:
+                case OpenedVideo():
+                    start_s = message.start
+                case DecodedSegment():
+                    segments.append(message)
+                case Finished():
+                    lost = message.salvaged
+        if not segments:
+            raise DecodeError(span.path, "no frame of it can be read")
+        info, content = probe(span.path), fingerprint(span.path)
+        lost = lost or info.damage
+    except DecodeError as error:
+        return SegmentsResult(ReadResult(span=span, size_bytes=size_bytes, mtime_ns=mtime_ns, failed=error.reason))
+    read = ReadResult(
+        span=span,
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        fingerprint=content,
+        lost=lost,
+        duration_s=info.unbroken_seconds,
+    )
+    return SegmentsResult(read, segments, start_s)
 
 
 class KnownFiles:

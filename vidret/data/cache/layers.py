@@ -1,29 +1,34 @@
 """On-disk cache of a frozen encoder's last layers for videos and texts, in float16.
 
+Videos are cut into segments and sampled as an index does, so that a head trains on the features that it is used with:
+also where an encoder sees a segment as a whole, or frames that hardly differ share a picture. Of these frames, the
+cache has those that a head reads at its own rate (see ``vidret.ground.steps``).
+
 For ViT-B/32 a frame takes 307 kB: 150 s at 0.5 frames per second take 23 MB.
 """
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 
-from vidret.data.cache.entries import KnownFiles, ReadResult, read_span
+from vidret.data.cache.entries import KnownFiles, ReadResult, SegmentsResult, read_segments
 from vidret.data.cache.shards import ArrayShards, name_folder
 from vidret.data.frames import VideoSpan
-from vidret.data.workers import map_in_workers
-from vidret.encode.encoder import LayeredEncoder
+from vidret.encode.encoder import LayeredEncoder, encode_shared_layers
+from vidret.encode.outputs import join_layers
 from vidret.errors import VidretError
+from vidret.ground.steps import choose_frames, place_steps
 from vidret.types import LayerTokens
-from vidret.video.probe import VideoInfo
-from vidret.video.sampling import at_rate, nearest
+from vidret.video.pool import DecodePool
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +51,20 @@ class LayersCache:
     Each combination of encoder, rate and number of layers has a folder of its own. An interrupted build can be resumed.
     """
 
-    def __init__(self, folder: str | Path, encoder: LayeredEncoder, *, num_layers: int, fps: float) -> None:
-        """Open the cache below a folder; it need not exist yet."""
+    def __init__(
+        self, folder: str | Path, encoder: LayeredEncoder, *, num_layers: int, fps: float, shots: bool = True
+    ) -> None:
+        """Open the cache below a folder; it need not exist yet. ``shots``: whether segments follow shots."""
         self._resize, self._num_layers, self._fps = encoder.resize, num_layers, fps
+        self._sampling, self._follows_shots = encoder.sampling, shots and not encoder.sampling.whole
         self._settings = {
             "encoder": encoder.fingerprint,
             "layers": num_layers,
             "fps": fps,
             "resize": asdict(self._resize),
             "frames_at_once": encoder.sampling.num_frames,
+            "sampling_fps": encoder.sampling.fps,
+            "segments": "shots" if self._follows_shots else "grid",
         }
         self.shards = ArrayShards(Path(folder) / name_folder("layers", self._settings))
         self.known = KnownFiles(self.shards)
@@ -77,14 +87,46 @@ class LayersCache:
             self._add_texts(encoder, [text for text in dict.fromkeys(texts) if _text_key(text) not in self.shards])
             new_spans = [span for span in spans if self.known.find(span).is_new]
             logger.info("%s: %d of %d videos to encode", self.shards.folder, len(new_spans), len(spans))
-            choose_frames = partial(_choose_at_rate, fps=self._fps)
-            read = partial(read_span, choose_frames=choose_frames, resize=self._resize)
-            for num_done, result in enumerate(map_in_workers(read, new_spans, num_workers), start=1):
-                if result.frames is not None and result.key not in self.shards:
-                    self._add_video(result, encoder.encode_layers(result.frames, self._num_layers))
-                self.known.record(result)
+            for num_done, result in enumerate(self._read_all(new_spans, num_workers), start=1):
+                if result.segments and result.read.key not in self.shards:
+                    self._add_video(result.read, self._encode(encoder, result))
+                self.known.record(result.read)
                 if num_done % LOG_EVERY == 0:
                     logger.info("%s: encoded %d of %d videos", self.shards.folder, num_done, len(new_spans))
+
+    def _read_all(self, spans: Sequence[VideoSpan], num_workers: int) -> Iterator[SegmentsResult]:
+        """Yield the decoded segments of each file, in order, at most ``num_workers`` files ahead."""
+        num_workers = max(1, num_workers)
+        pool = DecodePool(
+            num_workers,
+            resize=self._resize,
+            num_frames=self._sampling.num_frames,
+            fps=self._sampling.fps,
+            shot_sampling="exact" if self._follows_shots else None,
+        )
+        with pool, ThreadPoolExecutor(num_workers) as threads:
+            waiting: deque[Future[SegmentsResult]] = deque()
+            for span in spans:
+                waiting.append(threads.submit(read_segments, span, pool))
+                if len(waiting) > num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _encode(self, encoder: LayeredEncoder, result: SegmentsResult) -> LayerTokens:
+        """Return the layers of the frames that a head reads of a video, at its rate."""
+        parts = []
+        for each in result.segments:
+            frames = each.frames
+            chosen = choose_frames(frames.times, each.start, each.end, first=result.start_s, fps=self._fps)
+            parts.append(
+                encode_shared_layers(
+                    encoder, frames.pictures, frames.times, frames.rows, self._num_layers, chosen=chosen
+                )
+            )
+        placed = place_steps([(each.start, each.end) for each in result.segments], first=result.start_s, fps=self._fps)
+        starts = np.cumsum([0, *(len(part.times) for part in parts)])
+        return join_layers(parts).take(starts[placed.segments] + placed.offsets)
 
     def read_video(self, key: str) -> VideoLayers:
         """Return a video's layers as views of the cache.
@@ -139,10 +181,6 @@ def to_float16(values: Float[np.ndarray, "*shape"], name: str) -> Float[np.ndarr
         invalid = np.asarray(values)[~np.isfinite(half)][0]
         raise VidretError(f"{name}: layers must be finite and below 65,504, got {invalid}")
     return half
-
-
-def _choose_at_rate(info: VideoInfo, span: VideoSpan, fps: float) -> Int64[np.ndarray, " frame"]:
-    return nearest(info.times, info.start + at_rate(info.unbroken_seconds, fps))
 
 
 def _text_key(text: str) -> str:

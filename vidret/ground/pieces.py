@@ -1,0 +1,185 @@
+"""Pieces of a video's projected tokens: one file a segment, written as segments are encoded, joined at the end.
+
+    save_piece(folder, make_piece(head, layers, segment, first=0.0, fps=1.0))     # for each segment
+    save_projected(path, join_pieces(head, folder, segments, first=0.0, fps=1.0, ...))
+
+A piece holds the frames that the head reads of a segment, projected as far as that does not depend on the length of the
+video (see ``partial``), in float16. Joining finishes the projection, window by window, and reads each piece once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidret.errors import StoreError
+from vidret.ground.head import GroundingHead
+from vidret.ground.partial import PartialTokens, begin_projection, finish_projection
+from vidret.ground.projected import ProjectedVideos, find_bias, pack_tokens
+from vidret.ground.projected_files import read_archive, write_archive
+from vidret.ground.steps import choose_frames, place_steps
+from vidret.ground.windows import Window, cut_windows
+from vidret.types import LayerTokens, Segment
+
+MARK = b"vidret piece of projected tokens, format 1"
+SUFFIX = ".zip"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """The frames that a head reads of one segment, by layer, earliest first.
+
+    Attributes:
+        segment: The segment.
+        layers: Their tokens.
+        biases: Biases of the tokens' attention logits; None for a layer without.
+    """
+
+    segment: Segment
+    layers: tuple[PartialTokens, ...]
+    biases: tuple[Tensor | None, ...]
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.layers[0].hidden)
+
+
+@torch.inference_mode()
+def make_piece(
+    head: GroundingHead, layers: LayerTokens, segment: Segment, *, first: float, fps: float, device: torch.device
+) -> Piece:
+    """Project in part what a head reads of a segment.
+
+    Args:
+        head: The head.
+        layers: Outputs of the encoder's last layers for the frames of the segment.
+        segment: The segment.
+        first: Start of the video in seconds.
+        fps: Frames per second that the head reads.
+        device: Device of the head.
+    """
+    rows = choose_frames(layers.times, segment.start, segment.end, first=first, fps=fps)
+    different, index = np.unique(rows, return_inverse=True)  # a frame that is shown for long is projected once
+    chosen, repeat = layers.take(different), torch.from_numpy(index)
+    partial, biases = [], []
+    for number, tokens in enumerate(chosen.layers):
+        begun = begin_projection(head.block.video_map, torch.from_numpy(tokens).to(device))
+        partial.append(PartialTokens(*(part.cpu()[repeat] for part in begun)))
+        real = None if chosen.masks is None else torch.from_numpy(chosen.masks[number])[None]
+        sizes = None if chosen.sizes is None else torch.from_numpy(chosen.sizes[number])[None]
+        bias = find_bias(torch.from_numpy(tokens)[None], None, real, sizes)
+        biases.append(None if bias is None else bias[0, repeat])
+    return Piece(segment, tuple(partial), tuple(biases))
+
+
+def save_piece(folder: Path, piece: Piece) -> None:
+    """Write a piece atomically to the folder of its video.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    tensors = {"times": torch.tensor([piece.segment.start, piece.segment.end], dtype=torch.float64)}
+    for layer, (tokens, bias) in enumerate(zip(piece.layers, piece.biases, strict=True)):
+        tensors |= {f"hidden.{layer}": tokens.hidden.to(torch.float16).contiguous()}
+        tensors |= {f"mean.{layer}": tokens.mean.float(), f"variance.{layer}": tokens.variance.float()}
+        tensors |= {} if bias is None else {f"bias.{layer}": bias.contiguous()}
+    write_archive(find_piece(folder, piece.segment.number), MARK, [("piece", tensors)])
+
+
+def load_piece(folder: Path, segment: Segment) -> Piece:
+    """Load the piece of a segment.
+
+    Raises:
+        StoreError: It is missing or damaged, or of another segment.
+    """
+    path = find_piece(folder, segment.number)
+    tensors = dict(read_archive(path, MARK)).get("piece", {})
+    if tensors.get("times", torch.empty(0)).tolist() != [segment.start, segment.end]:
+        raise StoreError(f"{path}: must be of the segment from {segment.start} s to {segment.end} s")
+    layers = range(sum(name.startswith("hidden.") for name in tensors))
+    return Piece(
+        segment,
+        tuple(PartialTokens(tensors[f"hidden.{n}"], tensors[f"mean.{n}"], tensors[f"variance.{n}"]) for n in layers),
+        tuple(tensors.get(f"bias.{n}") for n in layers),
+    )
+
+
+def find_piece(folder: Path, number: int) -> Path:
+    """Return the path of the piece of a segment."""
+    return folder / f"{number}{SUFFIX}"
+
+
+@torch.inference_mode()
+def join_pieces(
+    head: GroundingHead,
+    folder: Path,
+    segments: Sequence[Segment],
+    *,
+    first: float,
+    fps: float,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Iterator[tuple[Window, ProjectedVideos]]:
+    """Yield the windows of a video with their projected tokens, finished from its pieces.
+
+    Memory does not grow with the length of the video.
+
+    Args:
+        head: The head.
+        folder: Folder of the pieces.
+        segments: All segments of the video, in time order.
+        first: Start of the video in seconds.
+        fps: Frames per second that the head reads.
+        dtype: dtype of the tokens: float16, or int8 with a scale per token.
+        device: Device of the head.
+
+    Raises:
+        StoreError: A piece is missing or damaged.
+    """
+    placed = place_steps([(segment.start, segment.end) for segment in segments], first=first, fps=fps)
+    pieces: dict[int, Piece] = {}
+    for window in cut_windows(len(placed.segments)):
+        owners, offsets = (rows[window.first : window.last].tolist() for rows in placed[:2])
+        needed = sorted(set(owners))
+        pieces = {index: pieces.get(index) or load_piece(folder, segments[index]) for index in needed}
+        starts = dict(zip(needed, np.cumsum([0, *(len(pieces[index]) for index in needed)]).tolist(), strict=False))
+        rows = torch.tensor([starts[owner] + offset for owner, offset in zip(owners, offsets, strict=True)])
+        yield window, _finish(head, [pieces[index] for index in needed], rows, dtype, device)
+
+
+def _finish(
+    head: GroundingHead, pieces: Sequence[Piece], rows: Tensor, dtype: torch.dtype, device: torch.device
+) -> ProjectedVideos:
+    """Finish the projection of some frames of consecutive pieces; pieces with fewer merged tokens are padded."""
+    block, num_frames = head.block, len(rows)
+    ends = torch.stack([torch.arange(num_frames), torch.arange(1, num_frames + 1)], dim=-1) / num_frames
+    layers, scales, biases = [], [], []
+    for layer in range(block.num_layers):
+        num_tokens = max(piece.layers[layer].mean.shape[1] for piece in pieces)
+        parts = [[_pad(part, num_tokens) for part in piece.layers[layer]] for piece in pieces]
+        partial = PartialTokens(*(torch.cat(part)[rows].to(device) for part in zip(*parts, strict=True)))
+        tokens = finish_projection(block.video_map, partial, ends.to(device) if block.tef else None)
+        packed, scale = pack_tokens(tokens[None], dtype)
+        layers.append(packed.cpu())
+        scales.append(None if scale is None else scale.cpu())
+        biases.append(_join_biases(pieces, layer, num_tokens, rows))
+    return ProjectedVideos(tuple(layers), tuple(scales), tuple(biases))
+
+
+def _join_biases(pieces: Sequence[Piece], layer: int, num_tokens: int, rows: Tensor) -> Tensor | None:
+    own = [piece.biases[layer] for piece in pieces]
+    if all(bias is None for bias in own):
+        return None
+    real = [bias for bias in own if bias is not None]
+    return torch.cat([_pad(bias, num_tokens, value=-torch.inf) for bias in real])[rows][None]
+
+
+def _pad(values: Tensor, num_tokens: int, *, value: float = 0.0) -> Tensor:
+    """Append padding to the tokens of each frame."""
+    num_missing = num_tokens - values.shape[1]
+    widths = (0, 0, 0, num_missing) if values.ndim == 3 else (0, num_missing)
+    return functional.pad(values, widths, value=value)

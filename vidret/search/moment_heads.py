@@ -1,0 +1,22 @@
+"""Loading of a grounding head for an index, by what its card says that it reads."""
+
+from pathlib import Path
+
+from vidret.encode.encoder import Encoder
+from vidret.search.grounding import Grounder, MomentHead
+
+
+def load_moment_head(path: Path, encoder: Encoder, folder: Path, *, tokens: str, device: str) -> MomentHead:
+    """Load a grounding head.
+
+    Args:
+        path: Its file.
+        encoder: The encoder of the index.
+        folder: Folder of prepared videos.
+        tokens: Format of their tokens, ``int8`` or ``float16``.
+        device: Where the head runs.
+
+    Raises:
+        VidretError: The head cannot be loaded, or does not match the encoder.
+    """
+    return Grounder(path, encoder, folder, tokens=tokens, device=device)
