@@ -4,10 +4,10 @@
 
 All variants of a backbone run by turns in one process on one thread, with random weights (speed does not depend on
 them): open_clip itself, our plain tower, TempMe at several schedules (the last found by ``MergeSchedule.for_budget``
-for 49 % of the multiply-adds), Prompt Switch, both, and bfloat16 weights. CPU seconds are medians; the ratios are the
-seconds of open_clip's plain CLIP, and of our own (whose last layer computes class tokens alone), to the variant's.
-Memory is how far the peak rises while a variant
-first runs, in a process of its own.
+for 49 % of the multiply-adds), Prompt Switch, both, both as the method joint trains them, and bfloat16 weights. CPU
+seconds are medians; the ratios are the seconds of open_clip's plain CLIP, and of our own (whose last layer computes
+class tokens alone), to the variant's. Memory is how far the peak rises while a variant first runs, in a process of its
+own.
 """
 
 import argparse
@@ -60,6 +60,8 @@ def variants(card: Card, num_frames: int) -> dict[str, Card]:
     found[f"TempMe r={budget.r} (budget {BUDGET:.0%})"] = replace(card, merging=budget)
     found["Prompt Switch"] = replace(card, prompts=prompts)
     found["TempMe r=2 and Prompt Switch"] = replace(card, merging=MergeSchedule(), prompts=prompts)
+    joint = PromptShape(num_prompts=3, num_frames=num_frames, spread=True)
+    found["joint: TempMe r=3 and 3 prompts"] = replace(card, merging=MergeSchedule(r=3), prompts=joint)
     return found
 
 

@@ -81,7 +81,7 @@ SETTINGS = {
         1700,
         {
             "method": "joint",
-            "merging": replace(MERGING, r=1, cross=0.4),  # two prompts a frame cost what this saves
+            "merging": replace(MERGING, cross=0.5, intra=0.2),  # two prompts a frame cost what this saves
             "prompts": PromptShape(num_prompts=2, num_frames=FRAMES),
             "options": {"align_size": 32},
         },

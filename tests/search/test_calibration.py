@@ -4,6 +4,7 @@ import itertools
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def measure(
 
 
 # Potentials.
+
+
+@pytest.mark.parametrize("kind", ["none", "ucofia"])
+def test_segments_that_are_added_get_the_potentials_that_they_had(kind: str, stored: Path, tmp_path: Path) -> None:
+    ranker, texts = make_ranker(kind, tmp_path), [make_text(text) for text in BANK]
+    whole = measure(stored, ranker, texts, 0.1)
+    assert whole.num_measured == len(whole.ids) == len(LENGTHS)
+    kept = np.array([True, False, True, True, False, True, False])
+    part = replace(whole, ids=whole.ids[kept], potentials={name: each[kept] for name, each in whole.potentials.items()})
+    scores = score_stored(stored, ranker, texts, whole.ids[~kept], bare=kind != "ucofia").scores
+    assert part.find_unknown(whole.ids).tolist() == whole.ids[~kept].tolist()
+    extended = part.extended(whole.ids[~kept], scores)
+    assert extended.ids.tolist() == whole.ids.tolist()
+    for name, potentials in whole.potentials.items():
+        np.testing.assert_allclose(extended.potentials[name], potentials, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [256, 3])
@@ -138,7 +154,9 @@ def test_saved_calibration_is_loaded(stored: Path, tmp_path: Path) -> None:
         calibration.error,
     )
     assert np.array_equal(loaded.ids, calibration.ids)
+    assert (loaded.offsets, loaded.num_measured) == (calibration.offsets, calibration.num_measured)
     for name, potentials in calibration.potentials.items():
+        assert np.array_equal(loaded.queries[name], calibration.queries[name])
         assert loaded.potentials[name].dtype == np.float32
         assert np.array_equal(loaded.potentials[name], potentials)
     # The calibration of a trained aligner depends on its weights, not on its path.

@@ -135,14 +135,17 @@ def test_an_index_uses_every_part_by_itself(joint: Path, films: Path, tmp_path: 
 
 
 def test_new_segments_are_calibrated_too(joint: Path, films: Path, tmp_path: Path) -> None:
+    write_film(tmp_path / "third.mp4", ("green", 3))
     with Engine.open(tmp_path / "index", encoder=str(joint), precision="fp32", head="none") as engine:
         engine.index([films / "red.mp4"])
-        engine.index([films])
+        for paths, num_measured in (([films], 2), ([tmp_path / "third.mp4"], 2)):
+            engine.index(paths)
+            with Store.open(tmp_path / "index") as store:
+                calibration = load_calibration(store, engine.ranker)
+                assert calibration is not None
+                assert calibration.count_unknown(store.searchable()) == 0
+                assert calibration.num_measured == num_measured, "a third is added to two"
         assert engine.grounder is None
-    with Store.open(tmp_path / "index") as store:
-        calibration = load_calibration(store, engine.ranker)
-        assert calibration is not None
-        assert calibration.count_unknown(store.searchable()) == 0
     with Engine.open(tmp_path / "index", precision="fp32") as engine:
         assert engine.grounder is None, "the index was made without a head"
 

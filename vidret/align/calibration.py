@@ -28,12 +28,14 @@ class HubnessCorrection:
             corrected. None to correct all queries.
         num_queries: Number of queries in the bank.
         error: Total marginal error of the bank's queries after the last Sinkhorn iteration, 0..2; 0 for QB-norm.
+        query_potentials: Sinkhorn's potentials of the bank's queries; None for QB-norm. See ``balance_columns``.
     """
 
     potentials: Float[Tensor, " video"]
     active: Bool[Tensor, " video"] | None
     num_queries: int
     error: float = 0.0
+    query_potentials: Float[Tensor, " query"] | None = None
 
     def correct(self, scores: Float[Tensor, "*query video"]) -> Float[Tensor, "*query video"]:
         """Return the corrected scores of one or many queries, each independent of the others.
@@ -74,7 +76,19 @@ def sk_norm(
     check_bank(bank)
     transport = sinkhorn(bank, temperature=temperature, num_iterations=num_iterations)
     potentials = temperature * (transport.column_potentials / temperature).log_softmax(0)
-    return HubnessCorrection(potentials, None, len(bank), transport.error)
+    return HubnessCorrection(potentials, None, len(bank), transport.error, transport.row_potentials)
+
+
+def balance_columns(
+    bank: Float[Tensor, "query video"], query_potentials: Float[Tensor, " query"], *, temperature: float = 1.0
+) -> Float[Tensor, " video"]:
+    """Return the potentials of videos, up to one constant, for given potentials of the bank's queries.
+
+    It is the last half of a Sinkhorn iteration. Each video depends on its own scores alone, so that videos can be added
+    to those that ``sk_norm`` has balanced.
+    """
+    potentials: Tensor = -temperature * ((bank + query_potentials[:, None]) / temperature).logsumexp(0)
+    return potentials
 
 
 def qb_norm(bank: Float[Tensor, "query video"], *, beta: float = 20.0, k: int = 1) -> HubnessCorrection:

@@ -7,14 +7,14 @@ import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float32, Int64
 
-from vidret.align.calibration import sk_norm
+from vidret.align.calibration import balance_columns, sk_norm
 from vidret.errors import VidretError
 from vidret.search.ranking import Levels, Ranker
 from vidret.store.records import CALIBRATION
@@ -42,6 +42,9 @@ class Calibration:
         ids: Ids of the segments, ascending.
         potentials: What to add to the score of each segment, by level; the mean of a level is 0.
         error: Residual error of Sinkhorn, 0..2.
+        queries: Potentials of the queries by level; empty for calibrations made before they were kept.
+        offsets: Constant by level that completes potentials which follow from ``queries``.
+        num_measured: Number of segments that ``queries`` were balanced with.
     """
 
     bank: str
@@ -50,6 +53,9 @@ class Calibration:
     ids: Ids = field(repr=False)
     potentials: Mapping[str, Float32[np.ndarray, " id"]] = field(repr=False)
     error: float = 0.0
+    queries: Mapping[str, Float32[np.ndarray, " query"]] = field(default_factory=dict, repr=False)
+    offsets: Mapping[str, float] = field(default_factory=dict, repr=False)
+    num_measured: int = 0
 
     def correct(self, levels: Levels, ids: Ids) -> Levels:
         """Return corrected levels of some segments; those added after the calibration keep their scores."""
@@ -62,9 +68,26 @@ class Calibration:
         }
         return Levels(scores, levels.best)
 
+    def find_unknown(self, ids: Ids) -> Ids:
+        """Return the segments that were added after the calibration."""
+        return np.setdiff1d(ids, self.ids, assume_unique=True)
+
     def count_unknown(self, ids: Ids) -> int:
         """Return the number of segments that were added after the calibration."""
-        return len(np.setdiff1d(ids, self.ids, assume_unique=True))
+        return len(self.find_unknown(ids))
+
+    def extended(self, ids: Ids, scores: Mapping[str, Float32[np.ndarray, "text id"]]) -> "Calibration":
+        """Return the calibration with further segments, given their scores for the bank by level.
+
+        The potentials of the queries stay, so that each segment costs the same in an index of any size.
+        """
+        all_ids = np.concatenate([self.ids, ids])
+        order, potentials = np.argsort(all_ids), {}
+        for name, values in self.potentials.items():
+            bank, queries = torch.from_numpy(scores[name]), torch.from_numpy(self.queries[name])
+            own = balance_columns(bank, queries, temperature=self.temperature).numpy() + self.offsets[name]
+            potentials[name] = np.concatenate([values, own.astype(np.float32)])[order]
+        return replace(self, ids=all_ids[order], potentials=potentials)
 
 
 class Calibrations:
@@ -135,15 +158,20 @@ def measure_calibration(
     max_queries = MEMORY // (4 * (len(ranker.weights) + COPIES) * len(ids))
     if len(texts) > max_queries:
         raise VidretError(f"bank must have at most {max_queries} queries for {len(ids)} segments, got {len(texts)}")
-    scores = _score_segments(ranker, len(texts), ids, read, on_progress)
+    scores = score_segments(ranker, len(texts), ids, read, on_progress)
     readable = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
     ids, scores = ids[readable], {name: level[:, readable] for name, level in scores.items()}
-    potentials, errors = {}, []
+    potentials, queries, offsets, errors = {}, {}, {}, []
     for name in ranker.weights:
-        correction = sk_norm(torch.from_numpy(scores.pop(name)), temperature=temperature)
-        centred: Float[np.ndarray, " id"] = (correction.potentials - correction.potentials.mean()).numpy()
-        potentials[name] = centred.astype(np.float32)
+        scores_of_level = torch.from_numpy(scores.pop(name))
+        correction = sk_norm(scores_of_level, temperature=temperature)
+        centred = correction.potentials - correction.potentials.mean()
+        potentials[name] = centred.numpy().astype(np.float32)
         errors.append(correction.error)
+        assert correction.query_potentials is not None
+        queries[name] = correction.query_potentials.numpy()
+        balanced = balance_columns(scores_of_level, correction.query_potentials, temperature=temperature)
+        offsets[name] = float((centred - balanced).mean())
     return Calibration(
         bank=bank,
         num_queries=len(texts),
@@ -151,15 +179,18 @@ def measure_calibration(
         ids=ids,
         potentials=potentials,
         error=max(errors),
+        queries=queries,
+        offsets=offsets,
+        num_measured=len(ids),
     )
 
 
-def _score_segments(
+def score_segments(
     ranker: Ranker,
     num_texts: int,
     ids: Ids,
     read: Callable[[Ids], Levels],
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Float32[np.ndarray, "text id"]]:
     """Return the levels of all segments, read in batches."""
     scores = {name: np.empty((num_texts, len(ids)), np.float32) for name in ranker.weights}
@@ -182,8 +213,11 @@ def save_calibration(
         "temperature": calibration.temperature,
         "error": calibration.error,
         "fingerprint": ranker.fingerprint,
+        "offsets": dict(calibration.offsets),
+        "num_measured": calibration.num_measured,
     }
     arrays: dict[str, Any] = {f"level.{name}": values for name, values in calibration.potentials.items()}
+    arrays |= {f"queries.{name}": values for name, values in calibration.queries.items()}
     file = io.BytesIO()
     np.savez(file, facts=np.array(json.dumps(header)), ids=calibration.ids, **arrays)
     metas: dict[str, str | bytes] = {_key(ranker): file.getvalue(), f"{_key(ranker)}.edition": uuid.uuid4().hex}
@@ -205,7 +239,8 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
         if header.pop("fingerprint") != ranker.fingerprint:
             return None
         potentials = {name: file[f"level.{name}"] for name in ranker.weights}
-        return Calibration(ids=file["ids"], potentials=potentials, **header)
+        queries = {name: file[f"queries.{name}"] for name in ranker.weights if f"queries.{name}" in file}
+        return Calibration(ids=file["ids"], potentials=potentials, queries=queries, **header)
 
 
 def forget_calibration(store: Store, ranker: Ranker) -> None:

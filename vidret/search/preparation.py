@@ -2,9 +2,18 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from vidret.errors import DecodeError, VidretError
-from vidret.search.calibration import Calibration, load_calibration, measure_calibration, save_calibration
+from vidret.search.calibration import (
+    Calibration,
+    load_calibration,
+    measure_calibration,
+    save_calibration,
+    score_segments,
+)
 from vidret.search.fusion import FusedSearcher
 from vidret.search.grounding import Grounder
 from vidret.search.joint import QueryBank
@@ -16,6 +25,8 @@ from vidret.store.text_store import TextStore
 from vidret.text import strip_query
 
 logger = logging.getLogger(__name__)
+
+GROWTH = 1.5
 
 
 def save_baselines(store: Store, searcher: Searcher) -> None:
@@ -72,12 +83,27 @@ def calibrate_index(
 
 
 def calibrate_with_bank(searcher: Searcher, bank: QueryBank) -> None:
-    """Calibrate an index with the bank of its model, if segments came since; a calibration with another bank stays."""
-    ids = searcher.store.searchable()
-    known = load_calibration(searcher.store, searcher.ranker)
+    """Calibrate an index with the bank of its model, if segments came since; a calibration with another bank stays.
+
+    New segments are added to the calibration until it has ``GROWTH`` times as many as were measured together.
+    """
+    ids, ranker = searcher.store.searchable(), searcher.ranker
+    known = load_calibration(searcher.store, ranker)
     if not len(ids) or (known is not None and (known.bank != bank.name or not known.count_unknown(ids))):
         return
-    calibrate_index(searcher, bank.queries, name=bank.name, rerank=AUTO, temperature=bank.temperature, on_progress=None)
+    if known is None or not known.queries or len(ids) > GROWTH * known.num_measured:
+        settings: Any = {"name": bank.name, "rerank": AUTO, "temperature": bank.temperature, "on_progress": None}
+        calibrate_index(searcher, bank.queries, **settings)
+        return
+    texts = searcher.encoder.encode_text(list(bank.queries))
+    new_ids = known.find_unknown(ids)
+    scores = score_segments(ranker, len(texts), new_ids, lambda part: searcher.reranker.score(ranker, texts, part))
+    is_readable = np.isfinite(next(iter(scores.values()))[0])
+    extended = known.extended(new_ids[is_readable], {name: each[:, is_readable] for name, each in scores.items()})
+    with Store.open(searcher.store.path, write=True) as store:
+        with searcher.calibrations.override(ranker, extended):
+            baseline = searcher.baselines.measure(store, ranker)
+        save_calibration(store, ranker, extended, baseline)
 
 
 def prepare_videos(
