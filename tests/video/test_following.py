@@ -12,6 +12,7 @@ from vidret.video.decode import open_reader, read_frames
 from vidret.video.following import WARM_UP_S, ReadSegment, SegmentReader
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.sampling import cut_segments
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode
 
 from .conftest import Film
@@ -44,6 +45,19 @@ def test_segments_follow_shots(film: Path) -> None:
     assert [segment.number for segment in segments] == list(range(5))
     assert [(round(s.start * RATE), s.kind) for each in segments for s in each.shots] == [(cut, "cut") for cut in CUTS]
     assert segments[-1].end == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(("num_last", "num_segments"), [(220, 1), (232, 1), (233, 3)])
+def test_a_video_no_longer_than_a_segment_is_one(tmp_path: Path, num_last: int, num_segments: int) -> None:
+    """It is sampled as if it had no cuts, which are found all the same."""
+    path = write_scenes(tmp_path / "short.mp4", [30, 50, num_last])
+    segments = read(path)
+    assert len(segments) == num_segments
+    assert [round(shot.start * RATE) for each in segments for shot in each.shots] == [30, 80]
+    if num_segments == 1:
+        (cut,) = cut_segments((80 + num_last) / RATE)
+        expected = read_frames(str(path), times=cut.times, decoder="pyav")
+        assert segments[0].frames.times.tolist() == expected.times.tolist()
 
 
 def test_samples_are_the_frames_that_reading_by_time_gives(film: Path) -> None:
@@ -85,7 +99,7 @@ def test_other_modes_decode_fewer_frames_and_cover_the_video(film: Path, mode: S
 
 
 def test_modes_agree_on_a_film_of_keyframes(tmp_path: Path) -> None:
-    path = write_scenes(tmp_path / "intra.mp4", [60, 80], options={"g": "1"})
+    path = write_scenes(tmp_path / "intra.mp4", [160, 180], options={"g": "1"})
     exact, *others = ([(s.start, s.end, s.frames.times.tolist()) for s in read(path, mode=m)] for m in SAMPLING_MODES)
     assert len(exact) == 2
     assert all(other == exact for other in others)

@@ -74,6 +74,9 @@ class ShotFollower:
 class SegmentReader:
     """Reads the segments of a video.
 
+    A video that is no longer than one segment is one, whatever its cuts: what describes a short clip describes all of
+    it. Its cuts are found all the same.
+
     ``num_lost`` counts the chosen frames that could not be converted, and ``note`` says which cuts were left out.
     """
 
@@ -102,6 +105,8 @@ class SegmentReader:
         self._segmenter: Segmenter[StreamedFrame, tuple[float, Picture]] = Segmenter(
             self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
         )
+        # As on a grid, a remainder of less than half a step does not count.
+        self._is_one = info.shown_seconds < (sampling.num_frames + 0.5) / sampling.fps
         self._follower, self._num_reported = ShotFollower(), 0
         self.num_lost, self.note = 0, ""
 
@@ -120,7 +125,8 @@ class SegmentReader:
 
     def _add(self, frame: StreamedFrame, starts_shot: bool) -> Iterator[ReadSegment]:
         if frame.time_s >= self._start_s - _TIE_S:
-            for stretch in self._segmenter.add(frame, frame.time_s, starts_shot=starts_shot):
+            begins_segment = starts_shot and not self._is_one
+            for stretch in self._segmenter.add(frame, frame.time_s, starts_shot=begins_segment):
                 yield self._make(stretch)
 
     def _make(self, stretch: Stretch[tuple[float, Picture]], *, is_last: bool = False) -> ReadSegment:
