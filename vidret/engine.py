@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -332,9 +333,12 @@ class Engine(Searchable):
         for each in options:
             if each.k < 1 or each.candidates < 1:
                 raise VidretError(f"k and candidates must be at least 1, got {each.k} and {each.candidates}")
+            check_offset(each.offset)
         if len(queries) != len(options):
             raise VidretError(f"queries and options must have equal length, got {len(queries)} and {len(options)}")
-        return self._index.search(queries, options)
+        whole = [replace(each, k=each.k + each.offset, offset=0) for each in options]
+        found = self._index.search(queries, whole)
+        return [hits[each.offset :] for hits, each in zip(found, options, strict=True)]
 
     def score_videos(
         self,
@@ -364,7 +368,9 @@ class Engine(Searchable):
         """Find the moments that match a query, as ``locate`` does, with all options in one object."""
         if options.k < 1:
             raise VidretError(f"k must be at least 1, got {options.k}")
-        return self._index.locate(query, options, video=video, grounder=self.grounder)
+        check_offset(options.offset)
+        whole = replace(options, k=options.k + options.offset, offset=0)
+        return self._index.locate(query, whole, video=video, grounder=self.grounder)[options.offset :]
 
     def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
@@ -456,3 +462,13 @@ class Engine(Searchable):
             dim=encoder.dim,
             vectors=self._vectors,
         )
+
+
+def check_offset(offset: int) -> None:
+    """Check the number of results to skip.
+
+    Raises:
+        VidretError: It is negative.
+    """
+    if offset < 0:
+        raise VidretError(f"offset must be at least 0, got {offset}")

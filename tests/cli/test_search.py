@@ -197,3 +197,28 @@ def test_events_of_moments_are_shown(run: Runner, index: Path) -> None:
     _, out, err = run("locate", "red, then blue", "--index", index, "--weak", "-k", 1)
     assert "looking for 1. red then 2. blue" in err
     assert [line.split()[-1] for line in out.splitlines()[2:4]] == ["red", "blue"]
+
+
+def test_pages_continue_one_another(run: Runner, index: Path) -> None:
+    def list_names(*options: object) -> list[str]:
+        hits = json.loads(run("search", "blue", "--index", index, "--json", *options)[1])
+        return [Path(hit["path"]).name for hit in hits]
+
+    assert list_names("-k", 1) + list_names("-k", 1, "--offset", 1) == list_names() == ["blue.mp4", "red.mp4"]
+    assert list_names("--offset", 2) == []
+    assert run("search", "blue", "--index", index, "--offset", -1)[0] == 2
+
+
+def test_moments_are_grouped_by_video(run: Runner, index: Path) -> None:
+    code, out, _ = run("search", "red", "--by", "moment", "--index", index)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[1].endswith("red.mp4")
+    assert lines[2].split()[0] == "1"
+    videos = json.loads(run("search", "red", "--by", "moment", "--index", index, "--json")[1])
+    assert Path(videos[0]["path"]).name == "red.mp4"
+    assert videos[0]["score"] == videos[0]["moments"][0]["score"]
+    assert "looking for 1. red" in run("search", "red, then black", "--by", "moment", "--index", index)[2]
+    assert run("search", "red", "--by", "scene", "--index", index)[0] == 2
+    assert run("search", "red", "--by", "moment", "--rerank", "none", "--index", index)[0] == 2
+    assert run("search", "--queries", "-", "--by", "moment", "--index", index)[0] == 2

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from tests.fakes import ColourEncoder
 from tests.serve.conftest import BLUE, Serve, find_id
 from vidret.engine import Engine
+from vidret.errors import VidretError
 from vidret.types import Sequence
 
 
@@ -227,3 +228,20 @@ def test_wrong_events_are_refused_in_one_sentence(client: TestClient, body: dict
     answer = client.post("/api/search", json=body)
     assert answer.status_code in (400, 422)
     assert answer.json()["detail"].count("\n") == 0
+
+
+def test_pages_name_the_next(client: TestClient, engine: Engine) -> None:
+    body = {"query": "red", "k": 2}
+    first = client.post("/api/search", json=body).json()
+    second = client.post("/api/search", json=body | {"offset": first["next_offset"]}).json()
+    found = [hit["video"] for page in (first, second) for hit in page["hits"]]
+    assert found == [hit.video for hit in engine.search("red")]
+    assert (first["next_offset"], second["next_offset"]) == (2, None)
+    every = engine.locate("red", 20, overlapping=True, weak=True)
+    shown = {"query": "red", "overlapping": True, "weak": True, "k": 3, "offset": 2}
+    page = client.post("/api/locate", json=shown).json()
+    assert [row["start"] for row in page["moments"]] == [moment.start for moment in every[2:5]]
+    assert page["next_offset"] == 5
+    assert engine.locate("red", 3, offset=2, overlapping=True, weak=True) == every[2:5]
+    with pytest.raises(VidretError, match="offset must be at least 0, got -1"):
+        engine.search("red", offset=-1)

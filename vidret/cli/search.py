@@ -1,13 +1,14 @@
 """The command ``vidret search``."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import iterate_queries, read_image_file
+from vidret.cli.inputs import iterate_queries, parse_choice, read_image_file
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -23,11 +24,13 @@ from vidret.cli.options import (
     TokenOption,
 )
 from vidret.cli.search_options import with_search_options
-from vidret.cli.sheets import write_hit_sheet
+from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
+from vidret.present.grouped import group_by_video, show_grouped_moments, video_to_dict
 from vidret.present.show import result_to_dict, show_hits, show_interpretation
 from vidret.search.grammar import interpret
-from vidret.types import SearchOptions
+from vidret.types import LocateOptions, Query, Searchable, SearchOptions
 
+RESULTS = ("video", "moment")
 ImageOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Image to search with, in place of a text query.", rich_help_panel=SCOPE),
@@ -39,6 +42,15 @@ QueriesOption = Annotated[
         help='Many queries: one JSON object per line (.jsonl) with "query", or with "events" in order and a maximum '
         '"gap" in seconds; - for stdin. Prints one line of JSON per query.',
         rich_help_panel=SCOPE,
+    ),
+]
+ByOption = Annotated[
+    str,
+    typer.Option(
+        "--by",
+        metavar="|".join(RESULTS),
+        help="What a result is: a video, or a moment, of which a video may have many; they are shown by video.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 ExplainOption = Annotated[bool, typer.Option("--explain", help="Show the parts of each score.", rich_help_panel=OUTPUT)]
@@ -56,6 +68,7 @@ def search_command(
     token: TokenOption = None,
     *,
     options: SearchOptions,
+    by: ByOption = "video",
     explain: ExplainOption = False,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
@@ -65,6 +78,9 @@ def search_command(
     """Find the videos that match a query."""
     if sum(each is not None for each in (query, image, queries)) != 1:
         raise typer.BadParameter("give either a query, --image FILE or --queries FILE", param_hint="QUERY")
+    parse_choice(by, RESULTS, option="--by")
+    if by == "moment" and queries is not None:
+        raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
     search_for = query if image is None else read_image_file(image)
     engine = open_engine_or_client(context, server, token, index, device, precision)
     if queries is not None:
@@ -77,6 +93,9 @@ def search_command(
     assert search_for is not None
     if query is not None and options.rerank == "auto":
         show_interpretation(interpret(query))
+    if by == "moment":
+        show_moments_by_video(engine, search_for, options, query or f"like {image}", sheet, as_json=as_json)
+        return
     hits = engine.search_with(search_for, options)
     if as_json:
         print(json.dumps([result_to_dict(hit) for hit in hits], indent=2))
@@ -84,3 +103,31 @@ def search_command(
         show_hits(hits, explain=explain)
     if sheet is not None:
         write_hit_sheet(hits, query or f"like {image}", sheet)
+
+
+def show_moments_by_video(
+    engine: Searchable, query: Query, options: SearchOptions, heading: str, sheet: Path | None, *, as_json: bool
+) -> None:
+    """Print the best moments of all videos, grouped by video; weak ones if there are no others.
+
+    Raises:
+        typer.BadParameter: Moments cannot be reranked.
+    """
+    if options.rerank != "auto":
+        raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
+    wanted = LocateOptions(
+        videos=options.k + options.offset,
+        sources=options.sources,
+        filters=options.filters,
+        k=options.k,
+        offset=options.offset,
+    )
+    moments = engine.locate_with(query, wanted)
+    if not moments and not options.offset:
+        moments = engine.locate_with(query, replace(wanted, weak=True))
+    if as_json:
+        print(json.dumps([video_to_dict(group) for group in group_by_video(moments)], indent=2))
+    else:
+        show_grouped_moments(moments, first_rank=options.offset + 1)
+    if sheet is not None:
+        write_moment_sheet(moments, heading, sheet)

@@ -126,6 +126,7 @@ class SearchAnswer(BaseModel):
 
     query: str | None = Field(examples=["a dog -beach"])
     interpretation: InterpretationRow | None = Field(description="null for an image.")
+    next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
     weak: bool
     took_ms: float = Field(examples=[21.5])
     hits: list[HitRow]
@@ -154,6 +155,7 @@ class LocateAnswer(BaseModel):
 
     query: str | None = Field(examples=["somebody opens a door"])
     interpretation: InterpretationRow | None = Field(description="null for an image.")
+    next_offset: int | None = Field(description="Offset of the next page; null after the last one.")
     weak: bool
     took_ms: float = Field(examples=[21.5])
     moments: list[MomentRow]

@@ -31,13 +31,17 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     async def search(body: SearchRequest) -> SearchAnswer:
         """Find the videos that match a query."""
         started = time.perf_counter()
-        query = await read_query(body)
-        hits = await worker.search(query, collect_options(body, SearchOptions))
+        query, options = await read_query(body), collect_options(body, SearchOptions)
+        hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
         weak = bool(rows) and all(row.weak for row in rows)
-        read_as = interpretation_row(query)
         return SearchAnswer(
-            query=body.query, interpretation=read_as, weak=weak, took_ms=milliseconds_since(started), hits=rows
+            query=body.query,
+            interpretation=interpretation_row(query),
+            next_offset=next_offset(options, len(hits)),
+            weak=weak,
+            took_ms=milliseconds_since(started),
+            hits=rows,
         )
 
     @router.post("/locate", responses=refusals(404))
@@ -50,12 +54,21 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
         rows = [moment_row(moment) for moment in moments]
         weak = bool(rows) and all(row.weak for row in rows)
-        read_as = interpretation_row(query)
         return LocateAnswer(
-            query=body.query, interpretation=read_as, weak=weak, took_ms=milliseconds_since(started), moments=rows
+            query=body.query,
+            interpretation=interpretation_row(query),
+            next_offset=next_offset(options, len(moments)),
+            weak=weak,
+            took_ms=milliseconds_since(started),
+            moments=rows,
         )
 
     return router
+
+
+def next_offset(options: SearchOptions | LocateOptions, num_results: int) -> int | None:
+    """Return the offset of the next page; None if this one is not full."""
+    return options.offset + options.k if num_results == options.k else None
 
 
 def milliseconds_since(started: float) -> float:

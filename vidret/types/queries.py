@@ -25,6 +25,17 @@ SourcesField = Annotated[
     ),
 ]
 
+OffsetField = Annotated[
+    int,
+    Option(
+        help="Number of best results to skip: the next page of a search that showed them.",
+        panel="Output",
+        metavar="N",
+        minimum=0,
+        maximum=10_000,
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -81,6 +92,7 @@ class SearchOptions:
         sources: What the query is compared with, in an index that has words; None for everything that it has.
         filters: Which videos the search covers.
         k: Maximum number of videos to return.
+        offset: Number of best videos to skip.
         rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames alone.
         candidates: Number of nearest segments that are reranked.
     """
@@ -91,6 +103,7 @@ class SearchOptions:
         int,
         Option(help="Maximum number of videos.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
     ] = 10
+    offset: OffsetField = 0
     rerank: Annotated[
         str | None,
         Option(
@@ -116,6 +129,7 @@ class LocateOptions:
         sources: As in ``SearchOptions``.
         filters: Which videos are searched.
         k: Maximum number of moments to return.
+        offset: Number of best moments to skip.
         overlapping: Whether to include moments that overlap better ones.
         weak: Whether to include moments of videos in which most unrelated queries score as high, and those that stand
             out less than half as much as the best of their video.
@@ -140,6 +154,7 @@ class LocateOptions:
         int,
         Option(help="Maximum number of moments.", panel="Output", flag="-k", metavar="N", minimum=1, maximum=200),
     ] = 5
+    offset: OffsetField = 0
     overlapping: Annotated[bool, Option(help="Include moments that overlap better ones.", panel="Output")] = False
     weak: Annotated[
         bool,

@@ -24,6 +24,7 @@ class Searchable(ABC):
         query: Query,
         k: int = 10,
         *,
+        offset: int = 0,
         candidates: int = CANDIDATES,
         rerank: str | None = "auto",
         filters: Filters = ALL_VIDEOS,
@@ -32,11 +33,13 @@ class Searchable(ABC):
         """Find the videos that match a query.
 
         Args:
-            query: Words, of which ``-word`` and ``-"some words"`` are negative terms; or an image, uint8 (height,
+            query: Words, of which ``-word`` and ``-"some words"`` are negative terms, and which may name several
+                events, ``"A, then B while C, no D"``; or a ``Sequence``; or an image, uint8 (height,
                 width, 3); or, on this machine, a vector of the encoder, of any length. In an index that has words, a
                 text query is also compared with what is said and shown, and ``"some words"`` must be said or shown as
                 they are.
             k: Maximum number of videos.
+            offset: Number of best videos to skip, as for the next page.
             candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
                 segments of each further video are added.
             rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
@@ -55,7 +58,9 @@ class Searchable(ABC):
             RemoteError: The server does not answer, or rejects the request.
         """
         chosen = None if sources is None else tuple(sources)
-        options = SearchOptions(k=k, candidates=candidates, rerank=rerank, filters=filters, sources=chosen)
+        options = SearchOptions(
+            k=k, offset=offset, candidates=candidates, rerank=rerank, filters=filters, sources=chosen
+        )
         return self.search_with(query, options)
 
     def locate(
@@ -63,6 +68,7 @@ class Searchable(ABC):
         query: Query,
         k: int = 5,
         *,
+        offset: int = 0,
         video: VideoName | None = None,
         videos: int = 10,
         filters: Filters = ALL_VIDEOS,
@@ -77,6 +83,7 @@ class Searchable(ABC):
         Args:
             query: As in ``search``.
             k: Maximum number of moments.
+            offset: Number of best moments to skip.
             video: Path or id of a single video; None for all.
             videos: Number of best videos to locate moments in.
             filters: Videos to search.
@@ -99,6 +106,7 @@ class Searchable(ABC):
         chosen = None if sources is None else tuple(sources)
         options = LocateOptions(
             k=k,
+            offset=offset,
             videos=videos,
             filters=filters,
             overlapping=overlapping,
