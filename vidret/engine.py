@@ -12,11 +12,14 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from vidret.align.baseline import WEAK
+from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
+from vidret.copies.duplicates import find_duplicates
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device
 from vidret.encode.encoder import STARTER, Encoder, check_encoder
 from vidret.encode.load import load_encoder
 from vidret.errors import StoreError, VidretError
+from vidret.index.clip import encode_clip
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
@@ -41,10 +44,11 @@ from vidret.store.shot_list import read_shots
 from vidret.store.store import Store
 from vidret.store.text_upkeep import read_transcript
 from vidret.store.vectors import choose_search_device
-from vidret.text import display_path
+from vidret.text import absolute_path, display_path, strip_query
 from vidret.timed_text.options import WordsOptions
 from vidret.types import (
     ALL_VIDEOS,
+    CopyGroup,
     Curve,
     Filters,
     Hit,
@@ -53,6 +57,7 @@ from vidret.types import (
     Query,
     Searchable,
     SearchOptions,
+    SharedFootage,
     Shot,
     TextSource,
     TimedText,
@@ -99,6 +104,7 @@ class Engine(Searchable):
         self._models = choose_models(self.path, encoder, rerank=rerank, tokens=tokens, head=head)
         self.ranker = self._models.ranker
         self._opened: OpenIndex | None = None
+        self._clip_finder: ClipFinder | None = None
         if self._models.is_head_given:
             _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
 
@@ -173,7 +179,7 @@ class Engine(Searchable):
         """Close the index."""
         if self._opened is not None:
             self._opened.close()
-            self._opened = None
+            self._opened = self._clip_finder = None
 
     def __enter__(self) -> Self:
         return self
@@ -384,6 +390,70 @@ class Engine(Searchable):
         """Return the best-frame score reached by this fraction of unrelated queries; None for an empty index."""
         return self._index.searcher.typical_score(share)
 
+    # The same footage
+
+    def find_footage(
+        self,
+        clip: VideoName,
+        k: int = 10,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        video: VideoName | None = None,
+        filters: Filters = ALL_VIDEOS,
+        repeated: bool = False,
+    ) -> list[SharedFootage]:
+        """Find where videos show the same footage as a clip, also if it is cropped, mirrored, recoloured or sped up.
+
+        Frame vectors find and align it; decoded frames decide, so that a look-alike of the same place is no find.
+
+        Args:
+            clip: Path of a video, in the index or not, or the id of one of the index.
+            k: Maximum number of finds.
+            start: Where the clip begins in that video, in seconds; None for its beginning.
+            end: Where it ends; None for the end of the video.
+            video: Path or id of the only video to look in; None for all.
+            filters: Videos to look in.
+            repeated: Whether to find all stretches of each video, rather than the best.
+
+        Raises:
+            DecodeError: The clip cannot be read.
+            VidretError: The clip has no frame, or the encoder sees whole videos.
+        """
+        self._check_frames()
+        if k < 1:
+            raise VidretError(f"k must be at least 1, got {k}")
+        if start is not None and end is not None and not start < end:
+            raise VidretError(f"start must be less than end, got {start:g} and {end:g}")
+        store = self._index.store
+        inside = None if video is None else look_up_video(store, video)
+        query = self._read_clip(clip, start, end)
+        if not len(query.times):
+            name = strip_query(query.path)
+            raise VidretError(f"{name}: has no frame between {query.start:.1f} and {query.end:.1f} s")
+        return self._clips.find(query, k, video=inside, filters=filters, repeated=repeated)
+
+    def duplicates(
+        self,
+        paths: Sequence[str | os.PathLike[str]] = (),
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[CopyGroup]:
+        """Find the files of the index that show the same footage; nothing is changed.
+
+        Copies may be re-encoded, trimmed, cropped, mirrored, recoloured, watermarked, sped up or part of a longer film.
+
+        Args:
+            paths: Files or folders to find copies of, anywhere in the index; none for all.
+            on_progress: Called with the number of pairs of videos checked and the total.
+
+        Raises:
+            VidretError: A path is not in the index, or the encoder sees whole videos.
+        """
+        self._check_frames()
+        wanted = self._find_below(paths) if paths else None
+        return find_duplicates(self._index.store, wanted, on_progress=on_progress)
+
     # Contents
 
     def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
@@ -434,6 +504,48 @@ class Engine(Searchable):
         return [(record.path, record.reason) for record in self._index.store.files(state="failed")]
 
     # Internals
+
+    @property
+    def _clips(self) -> ClipFinder:
+        if self._clip_finder is None:
+            self._clip_finder = ClipFinder(self._index.store)
+        return self._clip_finder
+
+    def _read_clip(self, clip: VideoName, start: float | None, end: float | None) -> Clip:
+        """Return a clip: of a video of the index from its stored vectors, of another file by encoding it."""
+        store = self._index.store
+        if not isinstance(clip, int):
+            path = absolute_path(clip)
+            record = store.file(path)
+            if record is None or not record.live or record.video is None:
+                vectors, times, begin, stop = encode_clip(self.encoder, path, start, end)
+                return Clip(path=path, start=begin, end=stop, vectors=vectors, times=times)
+            clip = record.video
+        return read_stored_clip(store, self.video(clip), start, end)
+
+    def _find_below(self, paths: Sequence[str | os.PathLike[str]]) -> set[int]:
+        """Return the ids of the videos with these paths, or below them.
+
+        Raises:
+            StoreError: The index has none at or below a path.
+        """
+        found: set[int] = set()
+        for path in paths:
+            videos = self.videos(Filters(folder=absolute_path(path)))
+            if not videos:
+                raise StoreError(f"{strip_query(os.fspath(path))}: not in the index; index it first")
+            found.update(video.id for video in videos)
+        return found
+
+    def _check_frames(self) -> None:
+        """Check that the index has a vector for about every second.
+
+        Raises:
+            VidretError: The encoder sees whole videos.
+        """
+        if self.encoder.sampling.whole:
+            rule = "footage can be found only with an encoder that sees segments"
+            raise VidretError(f"{rule}, got {self.encoder.name}, which sees whole videos")
 
     def _check_models(self) -> None:
         """Check that the encoder and the ranker work as specified."""

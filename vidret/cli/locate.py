@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
 from vidret.cli.inputs import check_format
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt")
 EXPORT = "Export"
+CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --export"
 VideoArgument = Annotated[str | None, typer.Argument(metavar="VIDEO", help="One indexed video; default: all of them.")]
 CurveOption = Annotated[
     Path | None,
@@ -89,8 +91,11 @@ OverwriteOption = Annotated[
 @with_search_options
 def locate_command(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help=QUERY_HELP)],
+    query: Annotated[str | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
     video: VideoArgument = None,
+    clip: ClipOption = None,
+    start: FromOption = None,
+    end: ToOption = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
@@ -110,7 +115,17 @@ def locate_command(
 ) -> None:
     """Find the moments that match a query, with start and end."""
     check_export(form, fps, handles)
+    check_clip(clip, start, end)
+    if clip is not None and (video is not None or form not in ("table", "json") or curve or export):
+        raise typer.BadParameter(CLIP_RULE, param_hint="--clip")
+    if query is None and clip is None:
+        raise typer.BadParameter("give a query or --clip FILE, got neither", param_hint="QUERY")
     engine = open_engine_or_client(context, server, token, index, device, precision, head=head)
+    if clip is not None:  # a clip takes the place of the query, so that the only argument is the video to look in
+        where = {"k": options.k, "filters": options.filters, "video": query, "repeated": True}
+        answer_clip(engine, clip, start, end, **where, as_json=as_json or form == "json", sheet=sheet)  # type: ignore[arg-type]
+        return
+    assert query is not None
     show_interpretation(interpret(query))
     moments = engine.locate_with(query, options, video=video)
     if not moments:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
 from vidret.cli.inputs import iterate_queries, parse_choice, read_image_file
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
@@ -63,6 +64,9 @@ def search_command(
     query: Annotated[str | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
     image: ImageOption = None,
     queries: QueriesOption = None,
+    clip: ClipOption = None,
+    start: FromOption = None,
+    end: ToOption = None,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
@@ -76,13 +80,18 @@ def search_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Find the videos that match a query."""
-    if sum(each is not None for each in (query, image, queries)) != 1:
-        raise typer.BadParameter("give either a query, --image FILE or --queries FILE", param_hint="QUERY")
+    if sum(each is not None for each in (query, image, queries, clip)) != 1:
+        rule = "give either a query, --image FILE, --clip FILE or --queries FILE"
+        raise typer.BadParameter(rule, param_hint="QUERY")
+    check_clip(clip, start, end)
     parse_choice(by, RESULTS, option="--by")
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
     search_for = query if image is None else read_image_file(image)
     engine = open_engine_or_client(context, server, token, index, device, precision)
+    if clip is not None:
+        answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
+        return
     if queries is not None:
         for row, each in iterate_queries(queries):
             answers = [result_to_dict(hit) for hit in engine.search_with(each, options)]

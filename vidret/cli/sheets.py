@@ -10,7 +10,7 @@ from vidret.text import file_name
 
 if TYPE_CHECKING:
     from vidret.present.sheet import Tile
-    from vidret.types import Hit, Moment, Shot
+    from vidret.types import CopyGroup, Hit, Moment, SharedFootage, Shot
 
 
 def write_hit_sheet(hits: "Sequence[Hit]", heading: str, out: Path) -> None:
@@ -33,6 +33,28 @@ def write_moment_sheet(moments: "Sequence[Moment]", heading: str, out: Path) -> 
     from vidret.present.sheet import tiles_of_moments
 
     _write_sheet(tiles_of_moments(moments), heading, out)
+
+
+def write_copies_sheet(groups: "Sequence[CopyGroup]", out: Path) -> None:
+    """Write a contact sheet with the same moment of each file of groups of copies, and print its path to stderr.
+
+    Raises:
+        VidretError: ``out`` cannot be written.
+    """
+    from vidret.present.sheet import tiles_of_copies
+
+    _write_sheet(tiles_of_copies(groups), f"{len(groups)} groups of copies", out)
+
+
+def write_footage_sheet(found: "Sequence[SharedFootage]", heading: str, out: Path) -> None:
+    """Write a contact sheet with four frames of each find of a clip, and print its path to stderr.
+
+    Raises:
+        VidretError: ``out`` cannot be written.
+    """
+    from vidret.present.sheet import tiles_of_footage
+
+    _write_sheet(tiles_of_footage(found), heading, out)
 
 
 def write_shot_sheet(path: str, shots: "Sequence[Shot]", out: Path) -> None:

@@ -23,6 +23,7 @@ from vidret.types import (
     SearchOptions,
     Segment,
     Sequence,
+    SharedFootage,
     Shot,
     TimedText,
     flatten_options,
@@ -109,6 +110,12 @@ def _parse_evidence(rows: list[dict[str, Any]]) -> tuple[Evidence, ...]:
 
 def _parse_events(rows: list[dict[str, Any]]) -> tuple[EventSpan, ...]:
     return tuple(EventSpan(**row) for row in rows)
+
+
+def parse_footage(row: dict[str, Any]) -> SharedFootage:
+    """Return a find of a clip."""
+    fields = {field.name: row[field.name] for field in dataclasses.fields(SharedFootage)}
+    return SharedFootage(**fields | {"copies": tuple(row["copies"])})
 
 
 def parse_shot(row: dict[str, Any]) -> Shot:

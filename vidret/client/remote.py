@@ -14,6 +14,7 @@ from vidret.client.messages import (
     encode_query,
     parse_curve,
     parse_failures,
+    parse_footage,
     parse_hit,
     parse_info,
     parse_moment,
@@ -34,6 +35,7 @@ from vidret.types import (
     Query,
     Searchable,
     SearchOptions,
+    SharedFootage,
     Shot,
     TextSource,
     TimedText,
@@ -95,6 +97,29 @@ class RemoteEngine(Searchable):
             body["video"] = self._find_video(video)
         return self._server.ask(
             "POST", "/api/locate", lambda answer: [parse_moment(row) for row in answer["moments"]], body
+        )
+
+    def find_footage(
+        self,
+        clip: VideoName,
+        k: int = 10,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        video: VideoName | None = None,
+        filters: Filters = ALL_VIDEOS,
+        repeated: bool = False,
+    ) -> list[SharedFootage]:
+        """Find where videos show the same footage as a video of the server's index; see ``Engine.find_footage``.
+
+        Raises:
+            RemoteError: As in ``locate``; or the video has no frame there.
+        """
+        spans = {"start": start, "end": end, "within": None if video is None else self._find_video(video)}
+        body = {"video": self._find_video(clip), "k": k, "repeated": repeated} | encode_options(filters)
+        body |= {name: value for name, value in spans.items() if value is not None}
+        return self._server.ask(
+            "POST", "/api/footage", lambda answer: [parse_footage(row) for row in answer["found"]], body
         )
 
     def curve(self, query: Query, video: VideoName) -> Curve:

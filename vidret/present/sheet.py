@@ -12,7 +12,7 @@ from vidret.errors import DecodeError
 from vidret.present.drawing import FAINT, INK, PAPER, fit_text
 from vidret.present.show import SOURCE_NAMES
 from vidret.text import file_name, format_time, sanitize
-from vidret.types import EventSpan, Evidence, Hit, Moment, Shot
+from vidret.types import CopyGroup, EventSpan, Evidence, Hit, Moment, SharedFootage, Shot
 from vidret.video.decode import open_reader
 from vidret.video.probe import probe
 from vidret.video.reader import Reader
@@ -73,6 +73,34 @@ def tiles_of_moments(moments: Sequence[Moment]) -> list[Tile]:
 def describe_times(events: Sequence[EventSpan]) -> str:
     """Return when each event of a query is, on one line; empty without events."""
     return "   ".join(f"{number}. {format_time(event.start)}" for number, event in enumerate(events, start=1))
+
+
+def tiles_of_footage(found: Sequence[SharedFootage]) -> list[Tile]:
+    """Return four tiles per find of a clip, evenly spaced in time: one row of the sheet."""
+    tiles = []
+    for rank, each in enumerate(found, start=1):
+        for column in range(COLUMNS):
+            time = each.start + (each.end - each.start) * (column + 0.5) / COLUMNS
+            title = f"{rank}. {file_name(each.path)}" if column == 0 else ""
+            span = f"{format_time(each.start)} to {format_time(each.end)}   {each.speed:.2f}x"
+            tiles.append(Tile(each.path, time, title, span if column == 0 else format_time(time)))
+    return tiles
+
+
+def tiles_of_copies(groups: Sequence[CopyGroup]) -> list[Tile]:
+    """Return one tile per file of each group of copies, the best first: the same moment of each, if all have it."""
+    tiles = []
+    for number, group in enumerate(groups, start=1):
+        first = max(file.best_start for file in group.files)
+        last = min(file.best_start + (file.end - file.start) / file.speed for file in group.files)
+        middle = (first + last) / 2 if first <= last else group.best.duration / 2
+        for file in group.files:
+            own = file.start + (middle - file.best_start) * file.speed
+            time = min(max(own, file.start), file.end)
+            mark = "best" if file is group.best else ", ".join(file.differs) or "same footage"
+            title = f"{number}. {file_name(file.path)}"
+            tiles.append(Tile(file.path, time, title, f"{format_time(time)}   {file.width}x{file.height}   {mark}"))
+    return tiles
 
 
 def tiles_of_shots(path: str, shots: Sequence[Shot]) -> list[Tile]:

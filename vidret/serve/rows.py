@@ -11,10 +11,19 @@ from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.search.grammar import interpret
 from vidret.serve.problems import RefusedError
-from vidret.serve.schemas import EventRow, EvidenceRow, HitRow, InterpretationRow, MomentRow, StepRow, VideoRow
+from vidret.serve.schemas import (
+    EventRow,
+    EvidenceRow,
+    FootageRow,
+    HitRow,
+    InterpretationRow,
+    MomentRow,
+    StepRow,
+    VideoRow,
+)
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, is_url, sanitize
-from vidret.types import EventSpan, Evidence, Hit, Moment, Query
+from vidret.types import EventSpan, Evidence, Hit, Moment, Query, SharedFootage
 from vidret.types import Sequence as EventSequence
 
 
@@ -91,6 +100,14 @@ def moment_row(moment: Moment) -> MomentRow:
     fields |= {"evidence": evidence_rows(moment.evidence), "events": event_rows(moment.events)}
     thumbnail = thumbnail_url(moment.video, (moment.start + moment.end) / 2)
     return MomentRow(**fields, title=title(moment.path), thumbnail=thumbnail, stream=stream_url(moment.video))
+
+
+def footage_row(found: SharedFootage) -> FootageRow:
+    """Return the row of a find of a clip, with a thumbnail of the frame in its middle."""
+    paths = {"path": sanitize(found.path), "copies": [sanitize(path) for path in found.copies]}
+    thumbnail = thumbnail_url(found.video, (found.start + found.end) / 2)
+    fields = dataclasses.asdict(found) | paths
+    return FootageRow(**fields, title=title(found.path), thumbnail=thumbnail, stream=stream_url(found.video))
 
 
 def video_row(video: StoredVideo) -> VideoRow:

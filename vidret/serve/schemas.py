@@ -62,6 +62,47 @@ class LocateRequest(QueryRequest):
     video: Id | None = Field(None, description="Video to locate moments in; default: all of them.")
 
 
+@with_options(Filters)
+class FootageRequest(BaseModel):
+    """A stretch of a video whose footage to find."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"video": 1, "start": 3, "end": 8}]})
+
+    video: Id
+    start: float | None = Field(None, ge=0, le=1e9, description="In seconds; default: its beginning.")
+    end: float | None = Field(None, ge=0, le=1e9, description="In seconds; default: its end.")
+    k: int = Field(10, ge=1, le=50, description="Maximum number of finds.")
+    within: Id | None = Field(None, description="Only video to look in; default: all of them.")
+    repeated: bool = Field(False, description="Find all stretches of each video, rather than the best.")
+
+
+class FootageRow(BaseModel):
+    """A stretch of a video that shows the same footage."""
+
+    video: int = Field(examples=[7])
+    path: str = Field(examples=["/videos/beach.mp4"])
+    title: str = Field(examples=["beach"])
+    start: float = Field(examples=[25.0])
+    end: float = Field(examples=[31.5])
+    clip_start: float = Field(description="Where it begins in the clip, on the clip's clock.", examples=[3.0])
+    clip_end: float = Field(examples=[8.0])
+    speed: float = Field(description="Seconds of the video per second of the clip.", examples=[1.0])
+    similarity: float = Field(description="Of frame vectors, above that of unrelated frames.", examples=[0.6])
+    agreement: float | None = Field(description="How well decoded frames agree in what moves.", examples=[0.95])
+    mirrored: bool
+    moves: bool = Field(description="False if too little moves to tell it from another recording of the same place.")
+    copies: list[str] = Field(description="Further paths of the same content.")
+    thumbnail: str = Field(examples=["/api/thumbnails/7?t=28.25"])
+    stream: str = Field(examples=["/api/videos/7/stream"])
+
+
+class FootageAnswer(BaseModel):
+    """Stretches that show the same footage, best first."""
+
+    took_ms: float = Field(examples=[850.5])
+    found: list[FootageRow]
+
+
 class EvidenceRow(BaseModel):
     """What of a video matches a query."""
 

@@ -9,14 +9,22 @@ from vidret.engine import Engine
 from vidret.serve.images import ImageReader
 from vidret.serve.options import collect_options
 from vidret.serve.problems import refusals
-from vidret.serve.rows import find_video, hit_rows, interpretation_row, moment_row
-from vidret.serve.schemas import LocateAnswer, LocateRequest, QueryRequest, SearchAnswer, SearchRequest
+from vidret.serve.rows import find_video, footage_row, hit_rows, interpretation_row, moment_row
+from vidret.serve.schemas import (
+    FootageAnswer,
+    FootageRequest,
+    LocateAnswer,
+    LocateRequest,
+    QueryRequest,
+    SearchAnswer,
+    SearchRequest,
+)
 from vidret.serve.worker import Worker
-from vidret.types import LocateOptions, Query, SearchOptions, Sequence
+from vidret.types import Filters, LocateOptions, Query, SearchOptions, Sequence
 
 
 def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
-    """Return the routes ``/api/search`` and ``/api/locate``."""
+    """Return the routes ``/api/search``, ``/api/locate`` and ``/api/footage``."""
     router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 413))
 
     async def read_query(body: QueryRequest) -> Query:
@@ -62,6 +70,26 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
             took_ms=milliseconds_since(started),
             moments=rows,
         )
+
+    @router.post("/footage", responses=refusals(404))
+    async def find_footage(body: FootageRequest) -> FootageAnswer:
+        """Find where videos show the same footage as a stretch of a video."""
+        started = time.perf_counter()
+        for video_id in (body.video, body.within):
+            if video_id is not None:
+                await run_in_threadpool(find_video, engine, video_id)
+        found = await worker.call(
+            lambda engine: engine.find_footage(
+                body.video,
+                body.k,
+                start=body.start,
+                end=body.end,
+                video=body.within,
+                filters=collect_options(body, Filters),
+                repeated=body.repeated,
+            )
+        )
+        return FootageAnswer(took_ms=milliseconds_since(started), found=[footage_row(each) for each in found])
 
     return router
 

@@ -4,6 +4,7 @@ Nothing here imports torch, so that decoding processes start quickly and stay sm
 plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
+from vidret.types.copies import CopiedFile, CopyGroup, SharedFootage
 from vidret.types.embeddings import LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding, Vector
 from vidret.types.media import (
     NO_TIME,
@@ -37,6 +38,8 @@ __all__ = [
     "SHOT_KINDS",
     "SOURCES",
     "TEXT_SOURCES",
+    "CopiedFile",
+    "CopyGroup",
     "Curve",
     "EventSpan",
     "Evidence",
@@ -59,6 +62,7 @@ __all__ = [
     "Segment",
     "SegmentEmbedding",
     "Sequence",
+    "SharedFootage",
     "Shot",
     "ShotChange",
     "ShotKind",

@@ -1,20 +1,32 @@
-"""A pool of processes that decode single images, so that a hostile file fails alone."""
+"""A pool of processes that decode single images and short stretches, so that a hostile file fails alone."""
 
 import os
 import queue
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames, Picture, Resize
 from vidret.video import wire
 from vidret.video.files import FileStat
+from vidret.video.footage import Footage
+from vidret.video.grey import GREY_SHAPE
 from vidret.video.process import Process, ProcessGoneError
 
 _IMAGES_PER_PROCESS = 500  # native libraries leak memory
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FootageStretch:
+    """Grey pictures of a stretch of a video, their times in seconds, and the width and height of the video."""
+
+    greys: Footage
+    times: Float64[np.ndarray, " frame"]
+    size: tuple[int, int]
 
 
 class ImagePool:
@@ -66,6 +78,19 @@ class ImagePool:
         """
         request = {"image": "frames", "times_s": list(times_s), "resize": asdict(resize)}
         return wire.unpack_frames(*self._request_of_video(request, path, file_stat))
+
+    def read_greys(self, path: str, file_stat: FileStat, start_s: float, end_s: float, rate: float) -> FootageStretch:
+        """Return grey pictures of a stretch of a video; see ``vidret.video.footage.read_greys``.
+
+        Raises:
+            DecodeError: As for ``draw_frame``.
+        """
+        request = {"image": "footage", "start_s": start_s, "end_s": end_s, "rate": rate}
+        header, payload = self._request_of_video(request, path, file_stat)
+        times = np.array(header["times"], np.float64)
+        greys = np.frombuffer(payload, np.uint8).reshape(len(times), *GREY_SHAPE)
+        width, height = header["size"]
+        return FootageStretch(greys, times, (width, height))
 
     def read_image(self, content: bytes) -> Picture:
         """Decode an image file to RGB; see ``vidret.video.images.read_image``.

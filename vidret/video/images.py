@@ -1,4 +1,4 @@
-"""Single images, decoded in a worker process: a video frame to JPEG, an image file to RGB."""
+"""Images decoded in a worker process: a video frame to JPEG, a stretch to grey pictures, an image file to RGB."""
 
 import io
 import os
@@ -12,6 +12,7 @@ from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames, Picture, Resize
 from vidret.video import wire
 from vidret.video.decode import open_reader
+from vidret.video.footage import read_greys
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.sampling import nearest
 
@@ -22,7 +23,9 @@ _QUALITY = 82
 
 
 def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, bytes | memoryview]:
-    """Return the message that answers an ``ImagePool``: a JPEG for a ``frame``, otherwise RGB pixels and their shape.
+    """Return the message that answers an ``ImagePool``.
+
+    It is a JPEG for a ``frame``, grey pictures with their times for ``footage``, otherwise RGB pixels and their shape.
 
     Those of ``frames`` come with their times.
 
@@ -38,6 +41,11 @@ def answer_request(request: wire.Header, payload: bytes) -> tuple[wire.Header, b
             frames = read_times(info, request["times_s"], Resize(**request["resize"]))
             fields = {"shape": frames.pixels.shape, "times": frames.times.tolist(), "salvaged": frames.salvaged}
             return {"kind": "image"} | fields, np.ascontiguousarray(frames.pixels).reshape(-1).data
+        if request["image"] == "footage":
+            info = _probe(os.fsdecode(payload), *request["version"])
+            greys, times = read_greys(info, request["start_s"], request["end_s"], request["rate"])
+            header = {"kind": "image", "times": times.tolist(), "size": (info.width, info.height)}
+            return header, greys.reshape(-1).data
         image = read_image(payload)
         return {"kind": "image", "shape": image.shape}, np.ascontiguousarray(image).reshape(-1).data
     except MemoryError:

@@ -1,0 +1,64 @@
+"""Films in which a bright spot wanders over a scene of blobs, and copies of them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from PIL import Image
+
+RATE, WIDTH, HEIGHT = 10, 160, 90
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def draw_scene(seed: int) -> np.ndarray:
+    """Return a colourful still picture."""
+    blobs = np.random.default_rng(seed).integers(0, 200, (9, 16, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(blobs).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
+
+
+def draw_footage(seed: int, length_s: float, *, place: int | None = None, speed: float = 1.0) -> list[np.ndarray]:
+    """Return the frames of a film; those of another ``place`` have another background for the same movement.
+
+    The background changes every four seconds, as if the camera turned to another side of the place.
+    """
+    rng = np.random.default_rng([seed, 1])
+    phases, rates = rng.uniform(0, 6, 4), rng.uniform(0.6, 1.5, 4)
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    frames = []
+    for time in np.arange(round(length_s * RATE)) / RATE * speed:
+        x = 80 + 38 * np.sin(rates[0] * time + phases[0]) + 24 * np.sin(rates[1] * time + phases[1])
+        y = 45 + 20 * np.sin(rates[2] * time + phases[2]) + 14 * np.sin(rates[3] * time + phases[3])
+        spot = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 150)[:, :, None]
+        scene = draw_scene(100 * (seed if place is None else place) + int(time // 4))
+        frames.append((scene * (1 - spot) + 255 * spot).astype(np.uint8))
+    return frames
+
+
+def write_frames(path: Path, frames: Sequence[np.ndarray], *, change: Change | None = None) -> Path:
+    """Write frames as H.264, each changed before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "23"}))
+        stream.pix_fmt = "yuv420p"
+        for number, frame in enumerate(frames):
+            picture = np.ascontiguousarray(frame if change is None else change(frame))
+            if number == 0:
+                stream.height, stream.width = picture.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def mirror(frame: np.ndarray) -> np.ndarray:
+    return frame[:, ::-1]
+
+
+def crop(frame: np.ndarray) -> np.ndarray:
+    return frame[10:80, 16:144]
+
+
+def fade(frame: np.ndarray) -> np.ndarray:
+    faded: np.ndarray = (frame.mean(axis=2, keepdims=True) * 0.7 + 30).repeat(3, axis=2).astype(np.uint8)
+    return faded

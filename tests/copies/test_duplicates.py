@@ -1,0 +1,166 @@
+"""Copies are found with their offsets, look-alikes are not, and files that cannot be read are left out."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.copies.films import crop, draw_footage, fade, mirror, write_frames
+from tests.fakes import PatchEncoder
+from vidret.engine import Engine
+from vidret.errors import StoreError, VidretError
+from vidret.types import CopiedFile, CopyGroup, Sampling
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a film with copies, a look-alike that shares its place, and others."""
+    root = tmp_path_factory.mktemp("copies") / "films"
+    film = draw_footage(1, 10)
+    write_frames(root / "film.mp4", film)
+    shutil.copyfile(root / "film.mp4", root / "twin.mp4")
+    write_frames(root / "mirrored.mp4", film, change=mirror)
+    write_frames(root / "cropped.mp4", film, change=crop)
+    write_frames(root / "grey.mp4", film[20:80], change=fade)
+    write_frames(root / "fast.mp4", draw_footage(1, 6.6, speed=1.5))
+    write_frames(root / "long.mp4", [*draw_footage(8, 7), *film, *draw_footage(9, 8)])
+    write_frames(root / "alike.mp4", draw_footage(2, 10, place=1))
+    for seed in (3, 4, 5):
+        write_frames(root / f"other{seed}.mp4", draw_footage(seed, 9))
+    Engine(root.parent / "index", PatchEncoder()).index([root])
+    return root
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[Engine]:
+    with Engine(folder.parent / "index", PatchEncoder()) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def groups(engine: Engine) -> list[CopyGroup]:
+    return engine.duplicates()
+
+
+@pytest.fixture(scope="module")
+def files(groups: list[CopyGroup]) -> dict[str, CopiedFile]:
+    assert len(groups) == 1
+    return {Path(file.path).stem: file for file in groups[0].files}
+
+
+def test_all_copies_are_one_group_without_look_alikes(files: dict[str, CopiedFile]) -> None:
+    assert set(files) == {"film", "twin", "mirrored", "cropped", "grey", "fast", "long"}
+
+
+def test_the_best_has_the_largest_picture_and_comes_first(groups: list[CopyGroup]) -> None:
+    (group,) = groups
+    best = group.best
+    assert (best.width, best.height) == (160, 90)
+    assert best.bit_rate == max(file.bit_rate for file in group.files if file.width == 160)
+    assert best is group.files[0]
+
+
+def find_offset(file: CopiedFile, best_at: float) -> float:
+    """Return the time of a file at a time of the film."""
+    return file.start + (best_at - file.best_start) * file.speed
+
+
+def test_offsets_and_speeds_are_those_of_the_copies(files: dict[str, CopiedFile]) -> None:
+    film = files["film"]
+
+    def at(name: str, film_s: float) -> float:
+        best_s = (film_s - film.start) / film.speed + film.best_start
+        return find_offset(files[name], best_s)
+
+    for film_s in (3.0, 6.0):
+        assert at("mirrored", film_s) == pytest.approx(film_s, abs=0.2)
+        assert at("cropped", film_s) == pytest.approx(film_s, abs=0.2)
+        assert at("grey", film_s) == pytest.approx(film_s - 2, abs=0.2)
+        assert at("long", film_s) == pytest.approx(film_s + 7, abs=0.2)
+        assert at("fast", film_s) == pytest.approx(film_s / 1.5, abs=0.2)
+
+
+def test_differences_are_named(groups: list[CopyGroup], files: dict[str, CopiedFile]) -> None:
+    is_mirrored = {
+        name: "mirrored" in file.differs for name, file in files.items() if file.differs != ("same content",)
+    }
+    assert len(set(is_mirrored.values())) == 2
+    assert is_mirrored["mirrored"] != is_mirrored["cropped"]
+    assert "same content" in {*files["film"].differs, *files["twin"].differs}
+    assert "cropped" in files["cropped"].differs
+    if groups[0].best.path.endswith(("film.mp4", "twin.mp4", "mirrored.mp4")):
+        assert "faster" in files["fast"].differs
+        assert "longer" in files["long"].differs
+        assert "part" in files["grey"].differs
+
+
+def test_paths_choose_whose_copies_are_listed(engine: Engine, folder: Path, groups: list[CopyGroup]) -> None:
+    assert engine.duplicates([folder / "other3.mp4"]) == []
+    found = engine.duplicates([folder / "fast.mp4"])
+    assert {"fast.mp4"} < {Path(file.path).name for file in found[0].files}
+    with pytest.raises(StoreError, match="nowhere: not in the index"):
+        engine.duplicates([folder / "nowhere"])
+
+
+def test_a_clip_is_found_where_it_is_shown(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    clip = write_frames(tmp_path / "clip.mp4", draw_footage(1, 10)[30:80], change=mirror)
+    found = {Path(each.path).stem: each for each in engine.find_footage(clip)}
+    assert set(found) >= {"film", "mirrored", "long"}
+    assert not set(found) & {"alike", "other3", "other4", "other5"}
+    assert found["film"].mirrored
+    assert not found["mirrored"].mirrored
+    assert found["long"].start - found["long"].clip_start * found["long"].speed == pytest.approx(10, abs=0.2)
+    part = engine.find_footage(clip, start=1.0, end=4.0, video=folder / "long.mp4", repeated=True)
+    assert [Path(each.path).stem for each in part] == ["long"]
+    assert (part[0].start, part[0].end) == pytest.approx((11, 14), abs=0.25)
+
+
+def test_a_stretch_of_a_stored_video_is_no_find_of_itself(engine: Engine, folder: Path) -> None:
+    found = engine.find_footage(folder / "long.mp4", start=9.0, end=15.0)
+    assert "long.mp4" not in {Path(each.path).name for each in found}
+    film = next(each for each in found if each.path.endswith("film.mp4"))
+    assert film.start == pytest.approx(2, abs=0.2)
+    assert [Path(path).name for path in film.copies] == ["twin.mp4"]
+
+
+def test_clips_that_cannot_be_used_are_refused(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    film = folder / "film.mp4"
+    for clip, options, sentence in (
+        (broken, {}, "broken.mp4: "),
+        (film, {"start": 50.0, "end": 60.0}, "film.mp4: has no frame between 50.0 and 10.0 s"),
+        (film, {"start": 5.0, "end": 5.0}, "start must be less than end, got 5 and 5"),
+        (film, {"k": 0}, "k must be at least 1, got 0"),
+        (film, {"video": tmp_path / "none.mp4"}, "none.mp4: not in the index"),
+    ):
+        with pytest.raises(VidretError, match=sentence):
+            engine.find_footage(clip, **options)
+
+
+def test_whole_videos_have_no_footage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.encoder, "sampling", Sampling(whole=True))
+    for call in (engine.duplicates, lambda: engine.find_footage("a.mp4")):
+        with pytest.raises(VidretError, match="which sees whole videos"):
+            call()
+
+
+def test_a_file_that_changed_into_rubbish_is_left_out_with_a_warning(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("film.mp4", "mirrored.mp4"):
+        shutil.copyfile(folder / name, tmp_path / name)
+    with Engine(tmp_path / "index", PatchEncoder()) as engine:
+        engine.index([tmp_path / "film.mp4", tmp_path / "mirrored.mp4"])
+        (tmp_path / "mirrored.mp4").write_text("no video")
+        with caplog.at_level(logging.WARNING):
+            assert engine.duplicates() == []
+    assert [record.getMessage().split(": ")[0] for record in caplog.records] == ["left out"]
+
+
+def test_an_index_without_videos_has_no_copies(tmp_path: Path) -> None:
+    with Engine(tmp_path / "index", PatchEncoder()) as engine:
+        engine.index([])
+        assert engine.duplicates() == []

@@ -1,0 +1,326 @@
+"""Measure how well copies of videos are found among look-alikes, and what checking a large index costs.
+
+    python tools/measure_copies.py REALSET [--work FOLDER]
+    python tools/measure_copies.py --cost 1000
+
+REALSET is a folder with captions.jsonl and videos/. Of 30 of its videos, chosen at random, ffmpeg makes copies of ten
+kinds. Other videos are cut into disjoint clips: look-alikes that show the same place and people, but share no footage.
+The rest are bystanders. A pair of files is a copy if they share footage that fills half of the shorter one.
+``--cost N`` times the search for candidates among N made-up videos of one minute, by their frame vectors.
+"""
+
+import argparse
+import json
+import random
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidret import Engine
+from vidret.copies.candidates import find_video_pairs
+from vidret.copies.frames import FrameTable
+from vidret.copies.pairs import LEAST_SCORE
+from vidret.present.cutting import find_ffmpeg
+from vidret.types import CopyGroup
+
+SEED = 21
+NUM_SOURCES, NUM_PADDING, NUM_LOOK_ALIKES = 30, 12, 300
+SHORTEST_S, LONGEST_S = 3.0, 30.0  # of a source
+LEAST_SHARE = 0.5
+ENCODE = ("-an", "-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-threads", "1")
+SMALL = "scale=320:-2"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Footage of a source, from ``start`` to ``end`` seconds of it, shown from ``at`` seconds on at a speed."""
+
+    source: str
+    start: float
+    end: float
+    at: float = 0.0
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file of the corpus: its kind, its length in seconds, and the footage that it shows."""
+
+    name: str
+    kind: str
+    length_s: float
+    spans: tuple[Span, ...]
+
+
+def run_ffmpeg(*arguments: str) -> None:
+    """Run ffmpeg; its error output is raised."""
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-y", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+
+
+def describe_filters(rng: random.Random, length_s: float) -> dict[str, tuple[str, float, float, float]]:
+    """Return the filter of each kind with the start and end of its footage, and its speed."""
+    whole = (0.0, length_s, 1.0)
+    kept, left, top = rng.uniform(0.7, 0.85), rng.random(), rng.random()
+    start = rng.uniform(0.1, 0.3) * length_s
+    end = rng.uniform(0.75, 0.9) * length_s
+    speed = rng.choice((0.8, 1.25, 1.5))
+    colour = rng.choice(
+        ("hue=s=0", "hue=h=60:s=1.6", "eq=brightness=0.08:contrast=1.25:saturation=0.5", "eq=gamma=1.6")
+    )
+    box = f"x=iw*{rng.uniform(0.02, 0.6):.3f}:y=ih*{rng.uniform(0.02, 0.8):.3f}:w=iw*0.36:h=ih*0.16"
+    crop = f"crop=iw*{kept:.3f}:ih*{kept:.3f}:(iw-ow)*{left:.3f}:(ih-oh)*{top:.3f}"
+    return {
+        "re-encoded": (f"{SMALL},fps=20", *whole),
+        "trimmed": (SMALL, start, end, 1.0),
+        "cropped": (f"{crop},{SMALL}", *whole),
+        "mirrored": (f"hflip,{SMALL}", *whole),
+        "recoloured": (f"{colour},{SMALL}", *whole),
+        "watermarked": (f"{SMALL},drawbox={box}:color=white@0.8:t=fill", *whole),
+        "sped up": (f"setpts=PTS/{speed},fps=25,{SMALL}", 0.0, length_s, speed),
+        "letterboxed": (f"{SMALL},pad=iw:ceil(iw*0.75/2)*2:0:(oh-ih)/2,fps=15", *whole),
+    }
+
+
+def copy_source(
+    rng: random.Random, path: Path, length_s: float, padding: list[tuple[Path, float]], out: Path
+) -> Iterator[MadeFile]:
+    """Make the ten copies of a source."""
+    name, stem = path.name, path.stem
+    shutil.copyfile(path, out / f"{stem}.exact.mp4")
+    yield MadeFile(f"{stem}.exact.mp4", "exact", length_s, (Span(name, 0.0, length_s),))
+    for kind, (filters, start, end, speed) in describe_filters(rng, length_s).items():
+        target = f"{stem}.{kind.replace(' ', '_')}.mp4"
+        quality = "36" if kind == "re-encoded" else "28"
+        run_ffmpeg(
+            "-ss",
+            f"{start}",
+            "-t",
+            f"{end - start}",
+            "-i",
+            str(path),
+            "-vf",
+            filters,
+            *ENCODE,
+            "-crf",
+            quality,
+            str(out / target),
+        )
+        yield MadeFile(target, kind, (end - start) / speed, (Span(name, start, end, 0.0, speed),))
+    before, after = rng.sample(padding, 2)
+    target = f"{stem}.embedded.mp4"
+    inputs = [before, (path, length_s), after]
+    fit = "scale=320:180:force_original_aspect_ratio=decrease,pad=320:180:(ow-iw)/2:(oh-ih)/2,setsar=1,fps=25"
+    chains = ";".join(f"[{index}:v]{fit}[v{index}]" for index in range(3))
+    run_ffmpeg(
+        *(part for each, _ in inputs for part in ("-i", str(each))),
+        "-filter_complex",
+        f"{chains};[v0][v1][v2]concat=n=3:v=1:a=0[v]",
+        "-map",
+        "[v]",
+        *ENCODE,
+        "-crf",
+        "28",
+        str(out / target),
+    )
+    spans, at = [], 0.0
+    for each, each_s in inputs:
+        spans.append(Span(each.name, 0.0, each_s, at))
+        at += each_s
+    yield MadeFile(target, "embedded", at, tuple(spans))
+
+
+def cut_look_alikes(rng: random.Random, path: Path, length_s: float, out: Path) -> Iterator[MadeFile]:
+    """Cut a video into disjoint clips."""
+    at, number = 0.0, 0
+    while at + 2.5 <= length_s:
+        clip_s = min(rng.uniform(2.5, 5.0), length_s - at)
+        target = f"{path.stem}.part{number}.mp4"
+        run_ffmpeg(
+            "-ss", f"{at}", "-t", f"{clip_s}", "-i", str(path), "-vf", SMALL, *ENCODE, "-crf", "26", str(out / target)
+        )
+        yield MadeFile(target, "look-alike", clip_s, (Span(path.name, at, at + clip_s),))
+        at, number = at + clip_s + 0.5, number + 1
+
+
+def make_corpus(realset: Path, out: Path) -> list[MadeFile]:
+    """Make the files of the corpus in a folder, and a list of them in truth.json."""
+    rng = random.Random(SEED)
+    rows = [json.loads(line) for line in (realset / "captions.jsonl").read_text().splitlines()]
+    lengths = {row["video"]: float(row["duration"]) for row in rows}
+    real = [row["video"] for row in rows if row["kind"] == "real" and SHORTEST_S <= lengths[row["video"]] <= LONGEST_S]
+    rng.shuffle(real)
+    sources, padding = real[:NUM_SOURCES], real[NUM_SOURCES : NUM_SOURCES + NUM_PADDING]
+    long = [name for name in sorted(lengths) if lengths[name] >= 6.0 and name not in {*sources, *padding}]
+    jobs: list[Any] = []
+    for name in sources:
+        made = random.Random(f"{SEED}{name}")
+        pads = [(realset / "videos" / each, lengths[each]) for each in padding]
+        jobs.append((copy_source, made, realset / "videos" / name, lengths[name], pads, out))
+    for name in long:
+        made = random.Random(f"{SEED}{name}")
+        jobs.append((cut_look_alikes, made, realset / "videos" / name, lengths[name], out))
+    with ThreadPoolExecutor(2) as threads:
+        files = [each for made in threads.map(lambda job: list(job[0](*job[1:])), jobs) for each in made]
+    look_alikes = [each for each in files if each.kind == "look-alike"]
+    for extra in look_alikes[NUM_LOOK_ALIKES:]:
+        (out / extra.name).unlink()
+        files.remove(extra)
+    for name in sorted(set(lengths) - {*padding, *long}):
+        shutil.copyfile(realset / "videos" / name, out / name)
+        kind = "source" if name in sources else "bystander"
+        files.append(MadeFile(name, kind, lengths[name], (Span(name, 0.0, lengths[name]),)))
+    (out / "truth.json").write_text(json.dumps([asdict(each) for each in files]))
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What was found: copies by kind, files listed with a group that do not belong there, and errors of offsets."""
+
+    found: Counter[str]
+    total: Counter[str]
+    num_listed: int
+    wrong: list[tuple[str, str]]
+    errors_s: list[float]
+
+
+def share_footage(one: MadeFile, other: MadeFile) -> float:
+    """Return the share of the shorter file that shows the same footage as the other one."""
+    shorter, longer = sorted((one, other), key=lambda each: each.length_s)
+    shared = 0.0
+    for span in shorter.spans:
+        for each in longer.spans:
+            if span.source == each.source:
+                shared += max(0.0, min(span.end, each.end) - max(span.start, each.start)) / span.speed
+    return shared / shorter.length_s
+
+
+def map_time(time_s: float, one: MadeFile, other: MadeFile) -> float | None:
+    """Return when another file shows what a file shows at a time; None if they share no source."""
+    for span in one.spans:
+        for each in other.spans:
+            source_s = (time_s - span.at) * span.speed + span.start
+            if span.source == each.source and span.start - 1 <= source_s <= span.end + 1:
+                return each.at + (source_s - each.start) / each.speed
+    return None
+
+
+def score_groups(groups: Sequence[CopyGroup], files: Mapping[str, MadeFile]) -> Score:
+    """Compare groups of copies with the list of made files."""
+    total = Counter(file.kind for file in files.values() if file.kind not in ("source", "look-alike", "bystander"))
+    found: Counter[str] = Counter()
+    wrong, errors, num_listed = [], [], 0
+    for group in groups:
+        best = files[Path(group.best.path).name]
+        names = [Path(file.path).name for file in group.files]
+        for listed in group.files[1:]:
+            file, num_listed = files[Path(listed.path).name], num_listed + 1
+            if share_footage(best, file) < LEAST_SHARE - 0.1:
+                wrong.append((best.name, file.name))
+            elif (expected := map_time(listed.best_start, best, file)) is not None:
+                errors.append(abs(listed.start - expected))
+        for name in names:
+            file = files[name]
+            has_source = any(files[each].kind == "source" and share_footage(file, files[each]) > 0 for each in names)
+            if file.kind in total and has_source:
+                found[file.kind] += 1
+    return Score(found, total, num_listed, wrong, errors)
+
+
+def print_score(score: Score) -> None:
+    """Print recall by kind, precision and the accuracy of offsets."""
+    for kind in sorted(score.total):
+        print(f"{kind:12s} {score.found[kind]:3d} of {score.total[kind]}")
+    errors = np.array(score.errors_s)
+    precision = 1 - len(score.wrong) / max(score.num_listed, 1)
+    print(
+        f"recall {score.found.total() / score.total.total():.3f}, precision {precision:.3f} of {score.num_listed} files"
+    )
+    print(f"offset within 0.2 s: {(errors <= 0.2).mean():.3f}, median {np.median(errors):.3f} s")
+    for one, other in score.wrong:
+        print(f"wrong: {one} {other}")
+
+
+def measure_copies(realset: Path, work: Path) -> None:
+    """Make the corpus unless it is there, index it, look for copies, print the score and the CPU seconds."""
+    corpus = work / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    truth = corpus / "truth.json"
+    if not truth.exists():
+        make_corpus(realset, corpus)
+    rows = json.loads(truth.read_text())
+    files = {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
+    with Engine.open(work / "index") as engine:
+        engine.index([corpus], words=False)
+        before, started = count_cpu_s(), time.perf_counter()
+        groups = engine.duplicates()
+        print(f"{count_cpu_s() - before:.0f} s of CPU, {time.perf_counter() - started:.0f} s")
+    print_score(score_groups(groups, files))
+
+
+def count_cpu_s() -> float:
+    """Return the CPU seconds of this process and of its processes that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def make_vectors(num_videos: int, dim: int = 384) -> FrameTable:
+    """Return frames of made-up videos of one minute, of which one in twenty repeats another with noise.
+
+    A video has twelve shots. A shot drifts around a point of its own, and what all shots have in common is strong.
+    """
+    rng = np.random.default_rng(SEED)
+    scales = (np.arange(dim) + 1.0) ** -0.5
+    vectors = np.empty((num_videos, 60, dim), np.float32)
+    for video in range(num_videos):
+        shots = (rng.standard_normal((12, dim)) * scales).repeat(5, axis=0)
+        vectors[video] = 0.3 + shots + 0.3 * rng.standard_normal((60, dim)) * scales
+    copies = rng.choice(num_videos, num_videos // 20 * 2, replace=False).reshape(2, -1)
+    vectors[copies[1]] = vectors[copies[0]] + 0.3 * rng.standard_normal((len(copies[0]), 60, dim)) * scales
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    bounds, times = np.arange(num_videos + 1) * 60, np.tile(np.arange(60) + 0.5, num_videos)
+    return FrameTable(np.arange(num_videos), bounds, vectors.reshape(-1, dim).astype(np.float16), times)
+
+
+def measure_cost(num_videos: int) -> None:
+    """Print the CPU seconds of finding and aligning candidates, and how many pairs remain to be checked."""
+    table = make_vectors(num_videos)
+    started = time.process_time()
+    pairs = find_video_pairs(table)
+    spent = time.process_time() - started
+    likely = sum(pair.alignment.score >= LEAST_SCORE for pair in pairs)
+    print(f"{num_videos} videos: {spent:.1f} s of CPU, {len(pairs)} pairs aligned, {likely} to check on decoded frames")
+
+
+def main() -> None:
+    """Measure what the arguments say."""
+    parser = argparse.ArgumentParser(description="Measure how well copies of videos are found.")
+    parser.add_argument("realset", type=Path, nargs="?", default=None)
+    parser.add_argument(
+        "--work", type=Path, default=None, help="Folder for the corpus and its index; default: a new one."
+    )
+    parser.add_argument("--cost", type=int, default=None, metavar="N", help="Only time candidates among N videos.")
+    arguments = parser.parse_args()
+    if arguments.cost is not None:
+        measure_cost(arguments.cost)
+    elif arguments.realset is not None:
+        measure_copies(arguments.realset, arguments.work or Path(tempfile.mkdtemp(prefix="vidret-copies-")))
+    else:
+        parser.error("give a REALSET or --cost N")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Where two videos show the same footage: straight lines in the matrix of their frames' scores.
+
+A line is an offset and a speed: film time = speed * clip time + offset. Frames are sampled at some rate, so that no
+frame of a clip need have an equal one in the film. A frame is therefore compared with the two film frames around its
+expected time, and loses a little for the distance. The best line maximises the sum of the scores on its best stretch,
+so scores must be negative for unlike frames.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+OCTAVE_STEPS = 12
+SPEEDS: Float64[np.ndarray, " speed"] = 2.0 ** (np.arange(-OCTAVE_STEPS, OCTAVE_STEPS + 1) / OCTAVE_STEPS)
+LAG_COST = 0.01  # of a second between the expected and the compared time
+SPEED_COST = 0.2  # share of the gain, per octave: in slow scenes many lines are as good, and most copies play normally
+NUM_NEAREST = 3  # film frames of each clip frame that vote for lines
+NUM_LINES = 6  # offsets that are scored for each speed
+_OUTSIDE = -1e6  # more than any stretch can gain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """A stretch of a clip and the stretch of a film that shows the same footage.
+
+    Attributes:
+        speed: Seconds of the film per second of the clip.
+        offset: Film time of the clip's time 0, in seconds.
+        first: Index of the first clip frame on the stretch.
+        last: Index of the last one.
+        gain: Sum of the scores on the stretch.
+        score: Their mean.
+    """
+
+    speed: float
+    offset: float
+    first: int
+    last: int
+    gain: float
+    score: float
+
+    @property
+    def num_frames(self) -> int:
+        """The number of clip frames on the stretch."""
+        return self.last - self.first + 1
+
+
+def align_footage(
+    scores: Float[np.ndarray, "clip film"],
+    clip_times: Float64[np.ndarray, " clip"],
+    film_times: Float64[np.ndarray, " film"],
+    *,
+    step_s: float = 1.0,
+) -> Alignment | None:
+    """Return the best line between a clip and a film; None if no pair of frames has a positive score.
+
+    Args:
+        scores: How much alike the frames are, above 0 if more than unrelated ones.
+        clip_times: Times of the clip's frames in seconds, rising.
+        film_times: The same for the film.
+        step_s: Seconds between two frames.
+    """
+    rows, columns = _choose_voters(scores)
+    if not len(rows):
+        return None
+    weights, candidates = scores[rows, columns], []
+    for speed in SPEEDS.tolist():
+        offsets = vote_offsets(film_times[columns] - speed * clip_times[rows], weights, step_s / 2)
+        values = score_lines(scores, clip_times, film_times, speed, offsets, step_s)
+        firsts, lasts, gains = find_best_runs(values)
+        best = int(np.argmax(gains))
+        worth = gains[best] * (1 - SPEED_COST * abs(np.log2(speed)))
+        candidates.append((worth, speed, offsets[best], firsts[best], lasts[best], gains[best]))
+    _, speed, offset, first, last, gain = max(candidates)
+    if not gain > 0:
+        return None
+    first, last = int(first), int(last)
+    score = float(gain) / (last - first + 1)
+    return Alignment(speed=speed, offset=float(offset), first=first, last=last, gain=float(gain), score=score)
+
+
+def align_repeatedly(
+    scores: Float[np.ndarray, "clip film"],
+    clip_times: Float64[np.ndarray, " clip"],
+    film_times: Float64[np.ndarray, " film"],
+    *,
+    max_num: int,
+    step_s: float = 1.0,
+) -> Iterator[Alignment]:
+    """Yield the best lines, best first, each between parts of the film that the earlier ones do not show."""
+    remaining = np.array(scores)
+    for _ in range(max_num):
+        found = align_footage(remaining, clip_times, film_times, step_s=step_s)
+        if found is None:
+            return
+        yield found
+        start, end = (found.speed * clip_times[index] + found.offset for index in (found.first, found.last))
+        remaining[:, (film_times >= start - step_s) & (film_times <= end + step_s)] = -1.0
+
+
+def _choose_voters(
+    scores: Float[np.ndarray, "clip film"],
+) -> tuple[Int64[np.ndarray, " pair"], Int64[np.ndarray, " pair"]]:
+    """Return the rows and columns of the best film frames of each clip frame, and the reverse, of positive score."""
+    num_film = min(NUM_NEAREST, scores.shape[1])
+    nearest = np.argpartition(-scores, num_film - 1, axis=1)[:, :num_film]
+    chosen = np.zeros(scores.shape, bool)
+    np.put_along_axis(chosen, nearest, values=True, axis=1)
+    rows, columns = np.nonzero(chosen & (scores > 0))
+    return rows, columns
+
+
+def vote_offsets(
+    offsets: Float64[np.ndarray, " pair"], weights: Float[np.ndarray, " pair"], bin_s: float
+) -> Float64[np.ndarray, " offset"]:
+    """Return the offsets that most pairs agree on: the centres of the bins of ``bin_s`` seconds with most weight."""
+    bins = np.round(offsets / bin_s).astype(np.int64)
+    kept, inverse = np.unique(bins, return_inverse=True)
+    votes = np.bincount(inverse, weights=weights)
+    wide = votes.copy()  # of a bin and its neighbours, so that no vote is lost at an edge
+    adjacent = np.diff(kept) == 1
+    wide[1:] += np.where(adjacent, votes[:-1], 0)
+    wide[:-1] += np.where(adjacent, votes[1:], 0)
+    best = np.argsort(-wide, kind="stable")[:NUM_LINES]
+    centres: Float64[np.ndarray, " offset"] = kept[best] * bin_s
+    return centres
+
+
+def score_lines(
+    scores: Float[np.ndarray, "clip film"],
+    clip_times: Float64[np.ndarray, " clip"],
+    film_times: Float64[np.ndarray, " film"],
+    speed: float,
+    offsets: Float64[np.ndarray, " offset"],
+    step_s: float,
+) -> Float64[np.ndarray, "offset clip"]:
+    """Return the score of each clip frame on lines of one speed; far below 0 where the film has no frame nearby."""
+    expected = speed * clip_times[None, :] + offsets[:, None]
+    after = np.searchsorted(film_times, expected)
+    rows = np.arange(len(clip_times))[None, :]
+    values = np.full(expected.shape, _OUTSIDE)
+    for columns in (after - 1, after):
+        inside = (columns >= 0) & (columns < len(film_times))
+        columns = columns.clip(0, len(film_times) - 1)
+        lag = np.abs(film_times[columns] - expected)
+        near = inside & (lag <= step_s)
+        values = np.where(near, np.maximum(values, scores[rows, columns] - LAG_COST * lag / step_s), values)
+    return values
+
+
+def find_best_runs(
+    values: Float64[np.ndarray, "line clip"],
+) -> tuple[Int64[np.ndarray, " line"], Int64[np.ndarray, " line"], Float64[np.ndarray, " line"]]:
+    """Return the first and last index and the sum of the stretch of each row with the greatest sum."""
+    sums = np.cumsum(values, axis=1)
+    before = np.concatenate([np.zeros((len(values), 1)), sums[:, :-1]], axis=1)
+    lowest = np.minimum.accumulate(before, axis=1)
+    gains = sums - lowest
+    lasts = np.argmax(gains, axis=1)
+    columns = np.arange(values.shape[1])[None, :]
+    starts = np.where(
+        (before <= np.take_along_axis(lowest, lasts[:, None], 1)) & (columns <= lasts[:, None]), columns, -1
+    )
+    firsts = starts.max(axis=1)
+    exact = np.take_along_axis(gains, lasts[:, None], 1)[:, 0]
+    return firsts.astype(np.int64), lasts.astype(np.int64), exact

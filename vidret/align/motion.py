@@ -1,0 +1,169 @@
+"""Whether two stretches of pictures move alike: the test that tells a copy from another recording of the same place.
+
+Two recordings of one place agree in what stands still. Only the same footage also agrees in how the picture changes
+from moment to moment. So changes over a fraction of a second are correlated, at every possible offset and
+speed. The offset of the best correlation is exact to about a frame.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+CHANGES_S = (0.3, 1.0)  # of the clip, over which changes are measured; the second is for slow ones
+LEAST_CHANGE = 0.5  # grey levels, root mean square; less is noise of compression
+ENOUGH = 8  # changes; with fewer, the likeness of the pictures counts more
+LIKENESS_WEIGHT = 0.2
+OCTAVE_COST = 0.15  # of an octave: most copies play at normal speed
+LEAST_REACHED = 0.5  # of the clip's pictures, that must have one of the film at their time
+CUT_CHANGE = 40.0  # grey levels; more is a cut, which agrees whatever is on its two sides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionMatch:
+    """How well a clip moves as a film does.
+
+    Attributes:
+        speed: Seconds of the film per second of the clip.
+        offset: Film time of the clip's time 0, in seconds.
+        agreement: Mean correlation of changes, at most 1; 0 if nothing moves.
+        num_changes: Number of moments at which both pictures change.
+        likeness: Mean correlation of the pictures themselves.
+        merit: What the line was chosen by.
+    """
+
+    speed: float
+    offset: float
+    agreement: float
+    num_changes: int
+    likeness: float
+    merit: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Products:
+    """Inner products of mean-free pictures: of a clip with a film, and of each with itself, per pixel."""
+
+    cross: Float32[np.ndarray, "clip film"]
+    clip: Float32[np.ndarray, "clip clip"]
+    film: Float32[np.ndarray, "film film"]
+
+
+def multiply_pictures(
+    clip: Float32[np.ndarray, "clip row column"],
+    film: Float32[np.ndarray, "film row column"],
+    inside: Bool[np.ndarray, "row column"],
+) -> Products:
+    """Return the inner products of pictures on the pixels that both show."""
+    one, other = (pixels[:, inside] - pixels[:, inside].mean(axis=1, keepdims=True) for pixels in (clip, film))
+    num = max(one.shape[1], 1)
+    return Products(one @ other.T / num, one @ one.T / num, other @ other.T / num)
+
+
+def match_motion(
+    products: Products,
+    clip_times: Float64[np.ndarray, " clip"],
+    film_times: Float64[np.ndarray, " film"],
+    speeds: Float64[np.ndarray, " speed"],
+    offsets: Float64[np.ndarray, " offset"],
+    *,
+    centre_s: float,
+) -> MotionMatch | None:
+    """Return the best of some lines; None if the film has too few frames on all of them.
+
+    Args:
+        products: Inner products of the pictures.
+        clip_times: Times of the clip's pictures in seconds, rising.
+        film_times: The same for the film.
+        speeds: Speeds to try.
+        offsets: Film times of the clip's time ``centre_s`` to try, in seconds.
+        centre_s: A time of the clip, about its middle, so that speed and offset are tried independently.
+    """
+    best: MotionMatch | None = None
+    for speed in speeds.tolist():
+        expected = offsets[:, None] + speed * (clip_times - centre_s)[None, :]
+        columns, reached = find_nearest_times(film_times, expected)
+        agreement, counts = np.zeros(len(offsets)), np.zeros(len(offsets), np.int64)
+        for change_s in CHANGES_S:
+            slow, num_slow = _agree(products, clip_times, change_s, columns, reached)
+            takes = (counts < ENOUGH) & (num_slow > counts)
+            agreement, counts = np.where(takes, slow, agreement), np.where(takes, num_slow, counts)
+        likeness = correlate_pictures(products, columns, reached)
+        # Where little moves, the pictures themselves decide between lines.
+        merit = agreement * np.minimum(counts / ENOUGH, 1) + LIKENESS_WEIGHT * likeness
+        merit -= OCTAVE_COST * abs(np.log2(speed))
+        merit[reached.mean(axis=1) < LEAST_REACHED] = -np.inf
+        index = int(np.argmax(merit))
+        if np.isfinite(merit[index]) and (best is None or merit[index] > best.merit):
+            best = MotionMatch(
+                speed=speed,
+                offset=float(offsets[index] - speed * centre_s),
+                agreement=float(agreement[index]),
+                num_changes=int(counts[index]),
+                likeness=float(likeness[index]),
+                merit=float(merit[index]),
+            )
+    return best
+
+
+def _agree(
+    products: Products,
+    clip_times: Float64[np.ndarray, " clip"],
+    change_s: float,
+    columns: Int64[np.ndarray, "offset clip"],
+    reached: Bool[np.ndarray, "offset clip"],
+) -> tuple[Float64[np.ndarray, " offset"], Int64[np.ndarray, " offset"]]:
+    """Return the mean correlation of changes over some seconds on lines, and the number of changes."""
+    later = np.searchsorted(clip_times, clip_times + change_s - 1e-6)
+    pairs = np.flatnonzero(later < len(clip_times))
+    changes, moves = correlate_changes(products, pairs, later[pairs], columns)
+    valid = moves & reached[:, pairs] & reached[:, later[pairs]]
+    counts = valid.sum(axis=1)
+    means = np.where(valid, changes, 0.0).sum(axis=1) / np.maximum(counts, 1)
+    return means.astype(np.float64), counts
+
+
+def find_nearest_times(
+    times: Float64[np.ndarray, " film"], expected: Float64[np.ndarray, "offset clip"]
+) -> tuple[Int64[np.ndarray, "offset clip"], Bool[np.ndarray, "offset clip"]]:
+    """Return the index of the nearest time to each expected one, and whether it is at most a step away."""
+    step_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.1
+    after = np.searchsorted(times, expected).clip(0, len(times) - 1)
+    before = (after - 1).clip(0)
+    nearest = np.where(np.abs(times[before] - expected) <= np.abs(times[after] - expected), before, after)
+    return nearest.astype(np.int64), np.abs(times[nearest] - expected) <= step_s
+
+
+def correlate_changes(
+    products: Products,
+    earlier: Int64[np.ndarray, " pair"],
+    later: Int64[np.ndarray, " pair"],
+    columns: Int64[np.ndarray, "offset clip"],
+) -> tuple[Float32[np.ndarray, "offset pair"], Bool[np.ndarray, "offset pair"]]:
+    """Return the correlation of changes between two moments on lines, and whether both pictures move but do not cut."""
+    first, second = columns[:, earlier], columns[:, later]
+    cross = (
+        products.cross[later, second]
+        - products.cross[later, first]
+        - products.cross[earlier, second]
+        + products.cross[earlier, first]
+    )
+    own = products.clip[later, later] + products.clip[earlier, earlier] - 2 * products.clip[earlier, later]
+    other = products.film[second, second] + products.film[first, first] - 2 * products.film[first, second]
+    low, high = LEAST_CHANGE**2, CUT_CHANGE**2
+    moves = (own[None] > low) & (other > low) & (own[None] < high) & (other < high)
+    correlations = cross / np.sqrt(np.maximum(own[None] * other, 1e-6))
+    return correlations.astype(np.float32), moves
+
+
+def correlate_pictures(
+    products: Products, columns: Int64[np.ndarray, "offset clip"], reached: Bool[np.ndarray, "offset clip"]
+) -> Float32[np.ndarray, " offset"]:
+    """Return the mean correlation of the pictures on lines."""
+    rows = np.arange(columns.shape[1])[None, :]
+    lengths = np.sqrt(np.maximum(products.clip[rows, rows] * products.film[columns, columns], 1e-6))
+    correlations = np.where(reached, products.cross[rows, columns] / lengths, 0.0)
+    means: Float32[np.ndarray, " offset"] = (correlations.sum(axis=1) / np.maximum(reached.sum(axis=1), 1)).astype(
+        np.float32
+    )
+    return means

@@ -1,0 +1,201 @@
+"""The check of decoded frames: whether two files show the same footage, and when exactly."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
+
+import numpy as np
+from jaxtyping import Float64
+
+from vidret.align.footage import OCTAVE_STEPS, SPEEDS
+from vidret.align.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
+from vidret.align.placement import Placement, find_placement, refine_placement, shrink_half, view_through
+from vidret.video.files import stat_file
+from vidret.video.image_pool import FootageStretch, ImagePool
+
+RATE = 10.0  # pictures per second that are compared
+WINDOW_S = 4.0  # of the clip, that is compared at once
+SHORT_S = 6.0  # footage up to this long is compared as a whole
+MARGIN_S = 0.5  # at the ends of longer footage, which frame vectors know to a second
+VAGUE_S = 15.0  # of footage, up to which frame vectors tell little about speed and offset
+SLACK_S = 1.5  # by which the offset of an alignment of frame vectors may be wrong
+STEP_S = 0.05  # of offsets that are tried
+NUM_PLACED = 4  # clip frames whose place in the film's picture is searched
+NUM_REFINED = 6  # frames on which a placement is refined
+LEAST_GAIN = 0.01  # for which the place of a picture is refined
+HOPELESS = 0.3  # agreement below which no better placement and no second window are tried
+UNCHANGED = Placement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False)
+WELL_PLACED = 0.97  # likeness of pictures that need no better placement
+MANY_CHANGES = 8  # after which an agreement is not by chance
+BLOCK_S = 10.0  # footage is read in blocks of this length
+MAX_BLOCKS = 4000  # kept in memory, of 230 kB at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FootageGuess:
+    """What frame vectors say about the footage that a clip and a film share.
+
+    ``start`` and ``end`` are in seconds of the clip; film time = speed * clip time + offset.
+    """
+
+    clip_path: str
+    film_path: str
+    start: float
+    end: float
+    speed: float
+    offset: float
+
+    @property
+    def is_vague(self) -> bool:
+        """Whether the footage is too short for its frame vectors to tell speed and offset."""
+        return self.end - self.start <= VAGUE_S
+
+    @property
+    def slack_s(self) -> float:
+        """By how many seconds the offset may be wrong."""
+        return 2 * SLACK_S if self.is_vague else SLACK_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedWindow:
+    """What the decoded frames of one stretch say; ``centre_s`` is the middle of it in the clip."""
+
+    centre_s: float
+    placement: Placement
+    motion: MotionMatch
+
+
+class FootageReader:
+    """Small grey pictures of files, decoded in processes of its own and kept for the next comparison."""
+
+    def __init__(self, num_workers: int = 2) -> None:
+        self._pool = ImagePool(num_workers)
+        self._blocks: OrderedDict[tuple[str, int], FootageStretch] = OrderedDict()
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    def read(self, path: str, start: float, end: float) -> FootageStretch:
+        """Return the pictures of a stretch, given in seconds.
+
+        Raises:
+            DecodeError: The file cannot be read.
+        """
+        numbers = range(int(max(start, 0.0) // BLOCK_S), int(max(end, 0.0) // BLOCK_S) + 1)
+        blocks = [self._read_block(path, number) for number in numbers]
+        times = np.concatenate([block.times for block in blocks])
+        greys = np.concatenate([block.greys for block in blocks])
+        _, first = np.unique(times, return_index=True)  # a frame may be the nearest to the ends of two blocks
+        kept = first[(times[first] >= start) & (times[first] <= end)]
+        return FootageStretch(greys[kept], times[kept], blocks[0].size)
+
+    def _read_block(self, path: str, number: int) -> FootageStretch:
+        key = (path, number)
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key]
+        start = number * BLOCK_S
+        block = self._pool.read_greys(path, stat_file(path), start, start + BLOCK_S - 1 / RATE, RATE)
+        with self._lock:
+            self._blocks[key] = block
+            while len(self._blocks) > MAX_BLOCKS:
+                self._blocks.popitem(last=False)
+        return block
+
+
+def check_guess(guess: FootageGuess, reader: FootageReader) -> list[CheckedWindow]:
+    """Compare two files at both ends of the footage that they may share, or as a whole if it is short.
+
+    Returns:
+        One or two windows; none if there are no frames to compare.
+
+    Raises:
+        DecodeError: A file cannot be read.
+    """
+    checked = []
+    for start, end in choose_windows(guess.start, guess.end):
+        window = check_window(guess, start, end, reader)
+        if window is not None:
+            checked.append(window)
+            if window.motion.agreement < HOPELESS and window.motion.num_changes >= MANY_CHANGES:
+                break
+    return checked
+
+
+def choose_windows(start: float, end: float) -> list[tuple[float, float]]:
+    """Return the stretches of the clip to compare, in seconds."""
+    if end - start <= SHORT_S:
+        return [(start, end)]
+    return [(start + MARGIN_S, start + MARGIN_S + WINDOW_S), (end - MARGIN_S - WINDOW_S, end - MARGIN_S)]
+
+
+def check_window(guess: FootageGuess, start: float, end: float, reader: FootageReader) -> CheckedWindow | None:
+    """Compare one stretch of the clip with where the film may show it; None if there are no frames."""
+    middle = (start + end) / 2
+    centre = guess.speed * middle + guess.offset
+    half = (end - start) / 2 * (2.0 if guess.is_vague else 1.1 * guess.speed) + guess.slack_s
+    clip = reader.read(guess.clip_path, start, end)
+    film = reader.read(guess.film_path, centre - half, centre + half)
+    if len(clip.times) < 2 or len(film.times) < 2:
+        return None
+    speeds = SPEEDS if guess.is_vague else SPEEDS[np.abs(np.log2(SPEEDS / guess.speed)) < 1.5 / OCTAVE_STEPS]
+    offsets = centre + np.arange(-guess.slack_s, guess.slack_s + STEP_S / 2, STEP_S)
+    compare = partial(compare_motion, clip, film, speeds=speeds, offsets=offsets, centre_s=middle)
+    placed = place_clip(clip, film, guess)
+    windows = []
+    unchanged = replace(UNCHANGED, mirrored=placed.mirrored, score=placed.score)
+    for placement in dict.fromkeys((unchanged, placed)):
+        motion = compare(placement)
+        if motion is not None:
+            windows.append(CheckedWindow(centre_s=middle, placement=placement, motion=motion))
+    if not windows:
+        return None
+    best = max(windows, key=lambda window: window.motion.merit)
+    if best.motion.agreement < HOPELESS or best.motion.likeness > WELL_PLACED:
+        return best
+    placement = refine_at(clip, film, best.placement, best.motion)
+    motion = compare(placement)
+    if motion is None or motion.merit <= best.motion.merit + LEAST_GAIN:
+        return best
+    return CheckedWindow(centre_s=middle, placement=placement, motion=motion)
+
+
+def place_clip(clip: FootageStretch, film: FootageStretch, guess: FootageGuess) -> Placement:
+    """Return where the clip's picture lies in the film's."""
+    shown = np.unique(np.linspace(0, len(clip.times) - 1, NUM_PLACED + 2)[1:-1].round().astype(int))
+    compared = np.arange(0, len(film.times), max(1, round(RATE / 3)))
+    expected = guess.speed * clip.times[shown] + guess.offset
+    near = np.abs(film.times[compared][None, :] - expected[:, None]) <= guess.slack_s
+    near[~near.any(axis=1)] = True
+    aspect = (film.size[0] / film.size[1]) / (clip.size[0] / clip.size[1])
+    return find_placement(clip.greys[shown], film.greys[compared], near, aspect=aspect)
+
+
+def refine_at(clip: FootageStretch, film: FootageStretch, placement: Placement, motion: MotionMatch) -> Placement:
+    """Return a better placement, found on frames that show the same moment."""
+    expected = motion.speed * clip.times + motion.offset
+    columns, reached = find_nearest_times(film.times, expected[None, :])
+    rows = np.flatnonzero(reached[0])
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, NUM_REFINED).round().astype(int))]
+    shown = film.greys[columns[0, rows]].astype(np.float32)
+    return refine_placement(placement, clip.greys[rows].astype(np.float32), shown)
+
+
+def compare_motion(
+    clip: FootageStretch,
+    film: FootageStretch,
+    placement: Placement,
+    *,
+    speeds: Float64[np.ndarray, " speed"],
+    offsets: Float64[np.ndarray, " offset"],
+    centre_s: float,
+) -> MotionMatch | None:
+    """Return how well the clip moves as the film does, on the best line."""
+    seen, inside = view_through(placement, film.greys.astype(np.float32))
+    halved_inside = inside[::2, ::2] & inside[1::2, ::2] & inside[::2, 1::2] & inside[1::2, 1::2]
+    products = multiply_pictures(shrink_half(clip.greys), shrink_half(seen), halved_inside)
+    return match_motion(products, clip.times, film.times, speeds, offsets, centre_s=centre_s)

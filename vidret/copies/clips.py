@@ -1,0 +1,203 @@
+"""Where the videos of an index show the footage of a clip."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from vidret.align.footage import Alignment, align_repeatedly
+from vidret.align.whitening import Whitening, fit_whitening
+from vidret.copies.checking import FootageGuess, FootageReader, check_guess
+from vidret.copies.frames import read_frame_table
+from vidret.copies.pairs import LEAST_SCORE, LEAST_SHARE, Extent, extend_alignment, measure_extent
+from vidret.copies.verdict import judge_windows
+from vidret.errors import DecodeError
+from vidret.store.records import StoredVideo
+from vidret.store.store import Store
+from vidret.text import strip_query
+from vidret.types import ALL_VIDEOS, Filters, SharedFootage
+from vidret.video.files import may_exist
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_SEGMENTS = 600  # whose frames stand for the whole index
+NEAREST = 100  # segments of each clip frame
+MAX_VIDEOS = 60  # that the clip is aligned with
+MAX_CHECKED = 24  # alignments that are checked on decoded frames
+STRETCHES = 5  # of one video, at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip:
+    """A clip to look for: frame vectors and times of a file from ``start`` to ``end`` seconds.
+
+    ``video`` is the id of the file in the index, None if it is not part of it.
+    """
+
+    path: str
+    start: float
+    end: float
+    vectors: Float[np.ndarray, "frame dim"]
+    times: Float64[np.ndarray, " frame"]
+    video: int | None = None
+
+
+class ClipFinder:
+    """Finds clips in the videos of an index; what unrelated frames have in common is measured once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._fitted: tuple[int, Whitening] | None = None
+
+    def find(
+        self,
+        clip: Clip,
+        k: int,
+        *,
+        video: int | None = None,
+        filters: Filters = ALL_VIDEOS,
+        repeated: bool = False,
+    ) -> list[SharedFootage]:
+        """Return the best stretches that show the footage of a clip, checked on decoded frames, best first.
+
+        Args:
+            clip: The clip.
+            k: Maximum number of stretches.
+            video: Id of the only video to look in; None for all that match the filters.
+            filters: Videos to look in.
+            repeated: Whether to return all stretches of a video, rather than its best.
+        """
+        videos = {each.id: each for each in self._store.videos(filters, video=video)}
+        guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
+        reader, found = FootageReader(), list[SharedFootage]()
+        own = [] if clip.video is None else [describe_clip(clip, clip.video)]  # the clip itself is no find
+        try:
+            for key, alignment in guesses[:MAX_CHECKED]:
+                footage = check_footage(clip, videos[key], alignment, reader)
+                if footage is not None and not any(are_one_stretch(footage, each) for each in (*found, *own)):
+                    found.append(footage)
+                if len(found) == k:
+                    break
+        finally:
+            reader.close()
+        return found
+
+    def _find_videos(self, clip: Clip, videos: dict[int, StoredVideo], filters: Filters) -> list[int]:
+        """Return the ids of the videos with the nearest segments, all of them if they are few."""
+        if len(videos) <= MAX_VIDEOS:
+            return list(videos)
+        scores, ids = self._store.search(clip.vectors.astype(np.float32), NEAREST, filters)
+        owners = self._store.owners(ids[ids >= 0])
+        best: dict[int, float] = {}
+        for score, segment in sorted(zip(scores.ravel().tolist(), ids.ravel().tolist(), strict=True), reverse=True):
+            if segment in owners and owners[segment] in videos:
+                best.setdefault(owners[segment], score)
+        return list(best)[:MAX_VIDEOS]
+
+    def _align(
+        self, clip: Clip, chosen: Sequence[int], videos: dict[int, StoredVideo], *, repeated: bool
+    ) -> list[tuple[int, Alignment]]:
+        """Return the alignments of a clip with some videos, most alike first."""
+        whitening, table = self._fit(), read_frame_table(self._store, chosen)
+        own = whitening.apply(clip.vectors)
+        found: list[tuple[int, Alignment]] = []
+        for index, key in enumerate(table.video_ids.tolist()):
+            vectors, times = table.read(index)
+            scores = own @ whitening.apply(vectors).T - whitening.level
+            if clip.video == key:
+                scores[:, (times >= clip.start - 1.0) & (times <= clip.end + 1.0)] = -1.0
+            if any(may_exist(path) for path in videos[key].paths):
+                aligned = align_repeatedly(scores, clip.times, times, max_num=STRETCHES if repeated else 1)
+                found += [(key, alignment) for alignment in aligned if alignment.score >= LEAST_SCORE]
+        return sorted(found, key=lambda item: -item[1].gain)
+
+    def _fit(self) -> Whitening:
+        """Return the whitening of the index, fitted again after it has changed."""
+        generation = self._store.generation
+        if self._fitted is None or self._fitted[0] != generation:
+            ids = self._store.searchable()
+            chosen = np.random.default_rng(0).permutation(ids)[:SAMPLED_SEGMENTS]
+            stored = self._store.read(np.sort(chosen), tokens=False)
+            owners = [
+                np.full(len(times), each.video) for each, times in zip(stored.segments, stored.times, strict=True)
+            ]
+            whitening = fit_whitening(np.concatenate(stored.frames), np.concatenate(owners))
+            self._fitted = generation, whitening
+        return self._fitted[1]
+
+
+def describe_clip(clip: Clip, video: int) -> SharedFootage:
+    """Return a clip of a video of the index as a find of itself."""
+    return SharedFootage(
+        video=video,
+        path=clip.path,
+        start=clip.start,
+        end=clip.end,
+        clip_start=clip.start,
+        clip_end=clip.end,
+        speed=1.0,
+        similarity=1.0,
+    )
+
+
+def are_one_stretch(one: SharedFootage, other: SharedFootage) -> bool:
+    """Return whether two finds overlap: alignments a few seconds apart may lead to the same stretch."""
+    return one.video == other.video and one.start < other.end and other.start < one.end
+
+
+def check_footage(clip: Clip, video: StoredVideo, alignment: Alignment, reader: FootageReader) -> SharedFootage | None:
+    """Return what a video shows of a clip if decoded frames agree; None if they do not, or cannot be read."""
+    paths = [path for path in video.paths if may_exist(path)]
+    extents = Extent(clip.start, clip.end), measure_extent(video)
+    start, end = extend_alignment(alignment, clip.times.tolist(), *extents, alignment.speed, alignment.offset)
+    guess = FootageGuess(
+        clip_path=clip.path,
+        film_path=paths[0],
+        start=start,
+        end=end,
+        speed=alignment.speed,
+        offset=alignment.offset,
+    )
+    try:
+        windows = check_guess(guess, reader)
+    except DecodeError as error:
+        logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
+        return None
+    verdict = judge_windows(windows) if windows else None
+    if verdict is None or not (verdict.same and verdict.moves):  # of still footage, no part can be told from another
+        return None
+    start, end = extend_alignment(alignment, clip.times.tolist(), *extents, verdict.speed, verdict.offset)
+    if end - start < LEAST_SHARE * min(extents[0].length, extents[1].length / verdict.speed):
+        return None
+    return SharedFootage(
+        video=video.id,
+        path=paths[0],
+        start=verdict.speed * start + verdict.offset,
+        end=verdict.speed * end + verdict.offset,
+        clip_start=start,
+        clip_end=end,
+        speed=verdict.speed,
+        similarity=alignment.score,
+        agreement=verdict.agreement,
+        mirrored=verdict.placement.mirrored,
+        moves=verdict.moves,
+        copies=tuple(paths[1:]),
+    )
+
+
+def read_stored_clip(store: Store, video: StoredVideo, start: float | None, end: float | None) -> Clip:
+    """Return a stretch of a video of the index as a clip, from its stored frame vectors.
+
+    Raises:
+        ValueError: It has no frame there.
+    """
+    extent, table = measure_extent(video), read_frame_table(store, [video.id])
+    begin, stop = extent.start if start is None else start, extent.end if end is None else end
+    kept = (table.times >= begin) & (table.times <= stop)
+    path = next((path for path in video.paths if may_exist(path)), video.paths[0])
+    clip = Clip(
+        path=path, start=begin, end=min(stop, extent.end), vectors=table.vectors, times=table.times, video=video.id
+    )
+    return replace(clip, vectors=table.vectors[kept].astype(np.float32), times=table.times[kept])

@@ -1,0 +1,219 @@
+"""Pairs of videos that share footage: candidates by frame vectors, each checked on decoded frames."""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from vidret.align.footage import Alignment
+from vidret.align.placement import Placement
+from vidret.copies.candidates import VideoPair, find_video_pairs
+from vidret.copies.checking import FootageGuess, FootageReader, check_guess
+from vidret.copies.frames import FrameTable
+from vidret.copies.verdict import FootageVerdict, judge_windows
+from vidret.errors import DecodeError
+from vidret.store.records import StoredVideo
+from vidret.text import strip_query
+from vidret.video.files import may_exist
+
+logger = logging.getLogger(__name__)
+
+LEAST_SCORE = 0.1  # above the level of unrelated frames, of frames along a line
+LEAST_SHARE = 0.5  # of the shorter video, that the shared footage must fill
+LEAST_GUESSED_SHARE = 0.35  # of it, as far as frame vectors can tell
+STEP_S = 1.0  # between two frames; footage is taken to reach the end of a video that is as close
+STILL_DIFFERENCE_S = 0.2  # between the lengths of copies in which nothing moves
+CHECKED_AT_ONCE = 64
+NUM_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FootagePair:
+    """Two videos, by id, that show the same footage: from ``start`` to ``end`` seconds of the clip.
+
+    Film time = speed * clip time + offset. ``placement`` is where the clip's picture lies in the film's.
+    """
+
+    clip: int
+    film: int
+    start: float
+    end: float
+    speed: float
+    offset: float
+    similarity: float
+    agreement: float
+    moves: bool
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """When a video begins and ends, in seconds."""
+
+    start: float
+    end: float
+
+    @property
+    def length(self) -> float:
+        """The length in seconds."""
+        return self.end - self.start
+
+
+def measure_extent(video: StoredVideo) -> Extent:
+    """Return when a video begins and ends; 0 for the beginning in an older index."""
+    start = video.facts.get("start")
+    return Extent(float(start) if isinstance(start, int | float) else 0.0, video.duration)
+
+
+def extend_alignment(
+    alignment: Alignment, clip_times: Sequence[float], clip: Extent, film: Extent, speed: float, offset: float
+) -> tuple[float, float]:
+    """Return from when to when a clip shows the footage of a film, in seconds of the clip.
+
+    Frame vectors know this to a step. Footage that comes within a step of the end of either video reaches it.
+    """
+    start, end = clip_times[alignment.first] - STEP_S / 2, clip_times[alignment.last] + STEP_S / 2
+    low = max(clip.start, (film.start - offset) / speed)
+    high = min(clip.end, (film.end - offset) / speed)
+    start = low if start <= low + STEP_S else start
+    end = high if end >= high - STEP_S else end
+    return max(start, low), min(end, high)
+
+
+class PairFinder:
+    """Finds the pairs of videos of an index that share footage."""
+
+    def __init__(self, table: FrameTable, videos: Mapping[int, StoredVideo], reader: FootageReader) -> None:
+        self._table, self._videos, self._reader = table, videos, reader
+        self._extents = {key: measure_extent(video) for key, video in videos.items()}
+        self._paths = {
+            key: next((path for path in video.paths if may_exist(path)), None) for key, video in videos.items()
+        }
+        self._unreadable: set[str] = set()
+        self.num_checked = 0
+
+    def find(
+        self, wanted: Collection[int] | None, on_progress: Callable[[int, int], None] | None
+    ) -> Iterator[FootagePair]:
+        """Yield the pairs with at least one of the wanted videos, by id; None for all.
+
+        A pair is not checked if both videos are known to show the same whole footage through others.
+        """
+        candidates = [each for each in find_video_pairs(self._table) if self._is_likely(each, wanted)]
+        groups = DisjointSets()
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            for first in range(0, len(candidates), CHECKED_AT_ONCE):
+                if on_progress is not None:
+                    on_progress(first, len(candidates))
+                batch = candidates[first : first + CHECKED_AT_ONCE]
+                open_pairs = [each for each in batch if not groups.are_joined(*self._ids(each))]
+                for pair in threads.map(self._check, open_pairs):
+                    if pair is not None:
+                        if self.is_mutual(pair):
+                            groups.join(pair.clip, pair.film)
+                        yield pair
+        if on_progress is not None:
+            on_progress(len(candidates), len(candidates))
+
+    def is_mutual(self, pair: FootagePair) -> bool:
+        """Return whether the shared footage fills most of both videos."""
+        shared = pair.end - pair.start
+        clip, film = self._extents[pair.clip], self._extents[pair.film]
+        return shared >= LEAST_SHARE * clip.length and shared * pair.speed >= LEAST_SHARE * film.length
+
+    def _ids(self, candidate: VideoPair) -> tuple[int, int]:
+        return int(self._table.video_ids[candidate.clip]), int(self._table.video_ids[candidate.film])
+
+    def _is_likely(self, candidate: VideoPair, wanted: Collection[int] | None) -> bool:
+        clip, film = self._ids(candidate)
+        if clip not in self._paths or film not in self._paths or not (self._paths[clip] and self._paths[film]):
+            return False
+        if wanted is not None and clip not in wanted and film not in wanted:
+            return False
+        start, end = self._span(candidate, candidate.alignment.speed, candidate.alignment.offset)
+        return candidate.alignment.score >= LEAST_SCORE and self._fills(
+            clip, film, start, end, candidate.alignment.speed, LEAST_GUESSED_SHARE
+        )
+
+    def _fills(self, clip: int, film: int, start: float, end: float, speed: float, share: float) -> bool:
+        shared, clip_s, film_s = end - start, self._extents[clip].length, self._extents[film].length
+        return shared >= share * clip_s if clip_s * speed <= film_s else shared * speed >= share * film_s
+
+    def _are_equally_long(self, clip: int, film: int) -> bool:
+        """Return whether two videos last equally long, which still footage must to count as a copy."""
+        one, other = self._extents[clip].length, self._extents[film].length
+        return abs(one - other) <= STILL_DIFFERENCE_S
+
+    def _span(self, candidate: VideoPair, speed: float, offset: float) -> tuple[float, float]:
+        clip, film = self._ids(candidate)
+        times = self._table.times[self._table.rows(candidate.clip)].tolist()
+        return extend_alignment(candidate.alignment, times, self._extents[clip], self._extents[film], speed, offset)
+
+    def _check(self, candidate: VideoPair) -> FootagePair | None:
+        clip, film = self._ids(candidate)
+        alignment = candidate.alignment
+        start, end = self._span(candidate, alignment.speed, alignment.offset)
+        guess = FootageGuess(
+            clip_path=self._paths[clip] or "",
+            film_path=self._paths[film] or "",
+            start=start,
+            end=end,
+            speed=alignment.speed,
+            offset=alignment.offset,
+        )
+        verdict = self._judge(guess)
+        if verdict is None or not verdict.same:
+            return None
+        start, end = self._span(candidate, verdict.speed, verdict.offset)
+        if not self._fills(clip, film, start, end, verdict.speed, LEAST_SHARE):
+            return None
+        if not verdict.moves and not self._are_equally_long(clip, film):
+            return None
+        return FootagePair(
+            clip=clip,
+            film=film,
+            start=start,
+            end=end,
+            speed=verdict.speed,
+            offset=verdict.offset,
+            similarity=alignment.score,
+            agreement=verdict.agreement,
+            moves=verdict.moves,
+            placement=verdict.placement,
+        )
+
+    def _judge(self, guess: FootageGuess) -> FootageVerdict | None:
+        """Return the verdict on two files; None if one cannot be read, which is said once."""
+        self.num_checked += 1
+        if not self._unreadable.isdisjoint((guess.clip_path, guess.film_path)):
+            return None
+        try:
+            windows = check_guess(guess, self._reader)
+        except DecodeError as error:
+            if error.path not in self._unreadable:
+                self._unreadable.add(error.path)
+                logger.warning("left out: %s: %s", strip_query(error.path), error.reason)
+            return None
+        return judge_windows(windows) if windows else None
+
+
+class DisjointSets:
+    """Sets of ids that grow by joining two of them."""
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+
+    def find(self, key: int) -> int:
+        """Return the representative of the set of an id."""
+        while (parent := self._parents.get(key, key)) != key:
+            self._parents[key] = self._parents.get(parent, parent)
+            key = parent
+        return key
+
+    def join(self, one: int, other: int) -> None:
+        """Join the sets of two ids."""
+        self._parents[self.find(one)] = self.find(other)
+
+    def are_joined(self, one: int, other: int) -> bool:
+        """Return whether two ids are in one set."""
+        return self.find(one) == self.find(other)

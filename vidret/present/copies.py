@@ -1,0 +1,80 @@
+"""Copies of videos and finds of clips, for people and other programs: tables and JSON."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+from vidret.text import display_path, format_time, sanitize
+
+if TYPE_CHECKING:
+    from vidret.types import CopiedFile, CopyGroup, SharedFootage
+
+NO_COPIES = "No copies: no two files of this index show the same footage."
+NO_FOOTAGE = "No video of this index shows this footage."
+STILL = "still: too little moves to tell it from another recording of the same place"
+
+
+def show_copies(groups: "Sequence[CopyGroup]") -> None:
+    """Print groups of copies as a table, the best file of each first."""
+    rows = []
+    for number, group in enumerate(groups, start=1):
+        for file in group.files:
+            is_best = file is group.best
+            rows.append(
+                (
+                    str(number) if is_best else "",
+                    f"{file.width}x{file.height}" if file.width else "",
+                    f"{file.bit_rate / 1000:.0f}" if file.bit_rate else "",
+                    format_time(file.duration),
+                    "" if is_best else format_time(file.start),
+                    "" if is_best else format_time(file.best_start),
+                    "best" if is_best else describe_differences(file),
+                    display_path(file.path),
+                )
+            )
+    show_table(("group", "pixels", "kbit/s", "length", "at", "best at", "what", "video"), rows, NO_COPIES)
+    if rows:
+        num_files = sum(len(group.files) for group in groups)
+        print_message(f"{num_files} files in {len(groups)} groups of copies; nothing was changed.")
+
+
+def describe_differences(file: "CopiedFile") -> str:
+    """Return in words how a file differs from the best one of its group."""
+    words = [f"{word} ({1 / file.speed:.2f}x)" if word in ("faster", "slower") else word for word in file.differs]
+    return ", ".join([*(words or ["same footage"]), *([] if file.moves else ["still"])])
+
+
+def format_copies(groups: "Sequence[CopyGroup]") -> str:
+    """Return groups of copies as JSON: a list of groups, each a list of files with the best one first."""
+    return json.dumps([[_to_row(file) for file in group.files] for group in groups], indent=2) + "\n"
+
+
+def show_footage(found: "Sequence[SharedFootage]") -> None:
+    """Print where videos show the footage of a clip, best first."""
+    rows: list[tuple[str, ...]] = []
+    for rank, each in enumerate(found, start=1):
+        span = format_time(each.start), format_time(each.end), f"{each.end - each.start:.1f} s"
+        notes = (["mirrored"] if each.mirrored else []) + ([] if each.moves else ["still"])
+        share = "" if each.agreement is None else f"{each.agreement:.2f}"
+        clip_at = format_time(each.clip_start)
+        rows.append((str(rank), share, *span, clip_at, f"{each.speed:.2f}x", ", ".join(notes), display_path(each.path)))
+        rows += [("", "", "", "", "", "", "", "", f"= {display_path(copy)}") for copy in each.copies]
+    show_table(("rank", "agreement", "start", "end", "length", "clip at", "speed", "what", "video"), rows, NO_FOOTAGE)
+    if any(not each.moves for each in found):
+        print_message(STILL, style="dim")
+
+
+def format_footage(found: "Sequence[SharedFootage]") -> str:
+    """Return finds of a clip as JSON."""
+    return json.dumps([_to_row(each) for each in found], indent=2) + "\n"
+
+
+def _to_row(value: "CopiedFile | SharedFootage") -> dict[str, Any]:
+    row = dataclasses.asdict(value)
+    row["path"] = sanitize(row["path"])
+    if "copies" in row:
+        row["copies"] = [sanitize(copy) for copy in row["copies"]]
+    return {name: round(field, 4) if isinstance(field, float) else field for name, field in row.items()}

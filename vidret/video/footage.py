@@ -1,0 +1,48 @@
+"""Small grey pictures of a stretch of a video at a fixed rate, to compare the footage of two files."""
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from PIL import Image
+
+from vidret.types import Picture
+from vidret.video.decode import open_reader
+from vidret.video.grey import GREY_SHAPE
+from vidret.video.probe import VideoInfo
+from vidret.video.sampling import nearest
+
+Footage = UInt8[np.ndarray, "frame 36 64"]
+
+
+def read_greys(
+    info: VideoInfo, start_s: float, end_s: float, rate: float
+) -> tuple[Footage, Float64[np.ndarray, " frame"]]:
+    """Return the frames nearest to every step of ``1 / rate`` seconds as grey pictures, with their times in seconds.
+
+    A picture is the whole frame as displayed, averaged to 36 x 64 pixels whatever its aspect ratio. A frame is returned
+    once; frames that cannot be read are missing.
+
+    Raises:
+        DecodeError: The file cannot be opened.
+    """
+    num_steps = int(max(end_s - start_s, 0.0) * rate) + 1
+    wanted = np.unique(nearest(info.times, start_s + np.arange(num_steps) / rate))
+    chosen, last = set(wanted.tolist()), int(wanted[-1])
+    greys: list[UInt8[np.ndarray, "36 64"]] = []
+    times: list[float] = []
+    with open_reader(info, for_streaming=True) as reader:
+        for frame in reader.stream(int(wanted[0])):
+            image = frame.read_image() if frame.index in chosen else None
+            if image is not None:
+                greys.append(shrink_picture(image))
+                times.append(frame.time_s)
+            if frame.index >= last:
+                break
+    stacked = np.stack(greys) if greys else np.empty((0, *GREY_SHAPE), np.uint8)
+    return stacked, np.array(times, np.float64)
+
+
+def shrink_picture(image: Picture) -> UInt8[np.ndarray, "36 64"]:
+    """Return an image as a grey picture of 36 x 64 pixels, each the mean of what it covers."""
+    height, width = GREY_SHAPE
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0).convert("L"))
