@@ -143,3 +143,17 @@ def test_any_text_is_answered_or_refused(worded: Engine, query: str, sources: li
             assert all(0 <= start < end <= len(each.text) for start, end in each.matches)
     assert all(moment.start < moment.end for moment in moments)
     assert len({hit.video for hit in hits}) == len(hits) <= 3
+
+
+def test_a_concept_is_searched_in_pictures_and_words(folder: Path, worded: Engine) -> None:
+    """Its score is of the size of a text's, and its name is looked for in words."""
+    red = np.full((32, 32, 3), (200, 30, 30), np.uint8)
+    worded.teach("captain", [red] * 4, text="red")
+    try:
+        hits = {Path(hit.path).stem: hit for hit in worded.search("@captain")}
+        assert not hits["red"].weak
+        assert hits["red"].score > max(hits[name].score for name in ("white", "turn", "back"))
+        assert any(each.source == "subtitles" for each in hits["blue"].evidence)  # "good morning captain"
+        assert worded.locate("@captain", 1, video=folder / "films" / "red.mp4", weak=True)
+    finally:
+        worded.forget("captain")

@@ -131,7 +131,7 @@ def test_every_option_is_a_described_field_over_http(options_type: Any) -> None:
 
 def test_none_is_written_where_it_is_not_the_default() -> None:
     assert encode_options(SearchOptions(rerank=None))["rerank"] == "none"
-    assert encode_options(SearchOptions()).keys() == {"k", "offset", "rerank", "candidates"}
+    assert encode_options(SearchOptions()).keys() == {"k", "offset", "rerank", "refine", "candidates"}
     assert encode_options(Filters()) == {}
 
 

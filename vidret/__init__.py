@@ -14,7 +14,19 @@ keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret
 from typing import TYPE_CHECKING
 
 from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
-from vidret.types import EventSpan, Frames, Hit, Moment, Segment, SegmentEmbedding, Sequence, TextEmbedding
+from vidret.types import (
+    ComposedQuery,
+    Concept,
+    ConceptExample,
+    EventSpan,
+    Frames,
+    Hit,
+    Moment,
+    Segment,
+    SegmentEmbedding,
+    Sequence,
+    TextEmbedding,
+)
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
@@ -24,6 +36,9 @@ if TYPE_CHECKING:
     from vidret.index.progress import IndexReport
 
 __all__ = [
+    "ComposedQuery",
+    "Concept",
+    "ConceptExample",
     "DecodeError",
     "Encoder",
     "EncoderError",

@@ -26,6 +26,7 @@ from vidret.index.run import index_files
 from vidret.index.segment_rule import record_rule
 from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration
+from vidret.search.concepts import forget_concept, list_concepts
 from vidret.search.grounding import Grounder, MomentHead, forget_others
 from vidret.search.models import choose_models, record_head, record_ranker
 from vidret.search.moment_heads import load_moment_head
@@ -38,6 +39,7 @@ from vidret.search.preparation import (
     save_fusion_baseline,
 )
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker
+from vidret.search.teaching import teach_concept
 from vidret.store.lookup import look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.shot_list import read_shots
@@ -48,8 +50,10 @@ from vidret.text import absolute_path, display_path, strip_query
 from vidret.timed_text.options import WordsOptions
 from vidret.types import (
     ALL_VIDEOS,
+    Concept,
     CopyGroup,
     Curve,
+    ExampleLike,
     Filters,
     Hit,
     LocateOptions,
@@ -453,6 +457,56 @@ class Engine(Searchable):
         self._check_frames()
         wanted = self._find_below(paths) if paths else None
         return find_duplicates(self._index.store, wanted, on_progress=on_progress)
+
+    # Concepts
+
+    def teach(
+        self,
+        name: str,
+        yes: Sequence[ExampleLike],
+        no: Sequence[ExampleLike] = (),
+        *,
+        text: str | None = None,
+        replace: bool = False,
+    ) -> Concept:
+        """Teach a concept by examples, and keep it in the index: ``@name`` then stands for it in any text query.
+
+        Args:
+            name: A letter, then letters, digits, _ or -; upper and lower case are equal.
+            yes: One or more examples: paths of images or of videos of the index, images, hits (their best segments),
+                moments, or ``ConceptExample``, which can be a stretch of a video.
+            no: Examples of what it is not, best those that look alike.
+            text: What the encoder reads for it; the name by default.
+            replace: Whether to replace a concept of that name.
+
+        Raises:
+            VidretError: There is no example, one cannot be read, or the name is invalid or taken.
+            StoreError: Another process is writing the index.
+        """
+        return teach_concept(
+            self._index.store,
+            self.encoder,
+            self._index.encoder.composer,
+            name,
+            yes=yes,
+            no=no,
+            text=text,
+            replace_old=replace,
+        )
+
+    def concepts(self) -> list[Concept]:
+        """Return the taught concepts, by name."""
+        return list_concepts(self._index.store)
+
+    def forget(self, name: str) -> None:
+        """Remove a taught concept.
+
+        Raises:
+            VidretError: There is none of that name.
+            StoreError: Another process is writing the index.
+        """
+        with Store.open(self.path, write=True) as store:
+            forget_concept(store, name)
 
     # Contents
 

@@ -18,8 +18,12 @@ from vidret.store.store import Store
     [
         (("search", "red", "--index", "nowhere"), 1, "there is no index here; make one with"),
         (("index", "nowhere.mp4"), 1, "no such file"),
-        (("search",), 2, "give either a query, --image FILE or --queries FILE"),
-        (("search", "red", "--image", "red.png"), 2, "give either a query, --image FILE or --queries FILE"),
+        (("search",), 2, "give a query, --image FILE, both, or --clip FILE or --queries FILE alone"),
+        (
+            ("search", "red", "--queries", "red.jsonl"),
+            2,
+            "give a query, --image FILE, both, or --clip FILE or --queries FILE alone",
+        ),
         (("search", "--image", "nowhere.png"), 1, "nowhere.png: cannot be read as an image"),
         (("search", "red", "--after", "tomorrow"), 2, "--after"),
         (("locate", "red", "--min-seconds", "-1"), 2, "--min-seconds"),

@@ -11,6 +11,7 @@ import typer
 
 from vidret.cli import (
     calibrate,
+    concepts,
     convert,
     demo,
     doctor,
@@ -24,6 +25,7 @@ from vidret.cli import (
     serve,
     shots,
     store,
+    teach,
     train,
     transcript,
 )
@@ -34,6 +36,7 @@ from vidret.present.terminal import log_to_terminal, print_error, print_message
 __all__ = [
     "app",
     "calibrate",
+    "concepts",
     "convert",
     "demo",
     "doctor",
@@ -48,6 +51,7 @@ __all__ = [
     "serve",
     "shots",
     "store",
+    "teach",
     "train",
     "transcript",
 ]
@@ -61,6 +65,9 @@ COMMANDS = (
     "transcript",
     "shots",
     "duplicates",
+    "teach",
+    "concepts",
+    "forget",
     "info",
     "demo",
     "doctor",

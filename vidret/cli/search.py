@@ -1,6 +1,7 @@
 """The command ``vidret search``."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +30,16 @@ from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
 from vidret.present.grouped import group_by_video, show_grouped_moments, video_to_dict
 from vidret.present.show import result_to_dict, show_hits, show_interpretation
 from vidret.search.grammar import interpret
-from vidret.types import LocateOptions, Query, Searchable, SearchOptions
+from vidret.types import ComposedQuery, LocateOptions, Query, Searchable, SearchOptions
 
 RESULTS = ("video", "moment")
 ImageOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Image to search with, in place of a text query.", rich_help_panel=SCOPE),
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Image to search with; QUERY then says what else it must match. Repeatable.",
+        rich_help_panel=SCOPE,
+    ),
 ]
 QueriesOption = Annotated[
     Path | None,
@@ -80,14 +85,15 @@ def search_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Find the videos that match a query."""
-    if sum(each is not None for each in (query, image, queries, clip)) != 1:
-        rule = "give either a query, --image FILE, --clip FILE or --queries FILE"
+    others = sum(each is not None for each in (queries, clip))
+    if others + (query is not None or bool(image)) != 1:
+        rule = "give a query, --image FILE, both, or --clip FILE or --queries FILE alone"
         raise typer.BadParameter(rule, param_hint="QUERY")
     check_clip(clip, start, end)
     parse_choice(by, RESULTS, option="--by")
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
-    search_for = query if image is None else read_image_file(image)
+    search_for = read_query(query, image or [])
     engine = open_engine_or_client(context, server, token, index, device, precision)
     if clip is not None:
         answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
@@ -102,8 +108,10 @@ def search_command(
     assert search_for is not None
     if query is not None and options.rerank == "auto":
         show_interpretation(interpret(query))
+    like = f"like {', '.join(map(str, image))}" if image else ""
+    heading = " ".join(each for each in (query, like) if each)
     if by == "moment":
-        show_moments_by_video(engine, search_for, options, query or f"like {image}", sheet, as_json=as_json)
+        show_moments_by_video(engine, search_for, options, heading, sheet, as_json=as_json)
         return
     hits = engine.search_with(search_for, options)
     if as_json:
@@ -111,7 +119,7 @@ def search_command(
     else:
         show_hits(hits, explain=explain)
     if sheet is not None:
-        write_hit_sheet(hits, query or f"like {image}", sheet)
+        write_hit_sheet(hits, heading, sheet)
 
 
 def show_moments_by_video(
@@ -120,10 +128,12 @@ def show_moments_by_video(
     """Print the best moments of all videos, grouped by video; weak ones if there are no others.
 
     Raises:
-        typer.BadParameter: Moments cannot be reranked.
+        typer.BadParameter: Moments cannot be reranked or refined.
     """
     if options.rerank != "auto":
         raise typer.BadParameter(f"needs --by video, got moment and {options.rerank}", param_hint="--rerank")
+    if options.refine:
+        raise typer.BadParameter("needs --by video, got moment", param_hint="--refine")
     wanted = LocateOptions(
         videos=options.k + options.offset,
         sources=options.sources,
@@ -140,3 +150,15 @@ def show_moments_by_video(
         show_grouped_moments(moments, first_rank=options.offset + 1)
     if sheet is not None:
         write_moment_sheet(moments, heading, sheet)
+
+
+def read_query(query: str | None, images: Sequence[Path]) -> Query | None:
+    """Return what to search for: words, an image, or both; None without any.
+
+    Raises:
+        VidretError: An image cannot be read.
+    """
+    pictures = tuple(read_image_file(image) for image in images)
+    if not pictures:
+        return query
+    return pictures[0] if query is None and len(pictures) == 1 else ComposedQuery(images=pictures, text=query or "")

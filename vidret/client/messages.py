@@ -12,6 +12,9 @@ import numpy as np
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (
+    ComposedQuery,
+    Concept,
+    ConceptExample,
     Curve,
     EventSpan,
     Evidence,
@@ -19,6 +22,7 @@ from vidret.types import (
     Hit,
     LocateOptions,
     Moment,
+    Picture,
     Query,
     SearchOptions,
     Segment,
@@ -26,6 +30,7 @@ from vidret.types import (
     SharedFootage,
     Shot,
     TimedText,
+    Vector,
     flatten_options,
     list_options,
 )
@@ -43,13 +48,25 @@ def encode_query(query: Query) -> dict[str, Any]:
     """Return the fields of a query: text, events, or an image as a PNG in base64.
 
     Raises:
-        VidretError: The image is not RGB with 8 bits per channel.
+        VidretError: An image is not RGB with 8 bits per channel.
     """
     if isinstance(query, str):
         return {"query": query}
     if isinstance(query, Sequence):
         events = [event if isinstance(event, str) else list(event) for event in query.events]
         return {"events": events, **({} if query.gap is None else {"gap": query.gap})}
+    if isinstance(query, ComposedQuery):
+        fields = {"query": query.text} if query.text.strip() else {}
+        return {**fields, "image": [encode_picture(image) for image in query.images]}
+    return {"image": encode_picture(query)}
+
+
+def encode_picture(query: Picture | Vector) -> str:
+    """Return an image as a PNG in base64.
+
+    Raises:
+        VidretError: It is not RGB with 8 bits per channel.
+    """
     if query.ndim != 3 or query.shape[2] != 3 or query.dtype != np.uint8 or not query.size:
         raise VidretError(f"image must be uint8 (height, width, 3), got {query.dtype} {query.shape}")
     from PIL import Image  # imported here, since texts do not need it
@@ -57,7 +74,21 @@ def encode_query(query: Query) -> dict[str, Any]:
     buffer, image = io.BytesIO(), Image.fromarray(query)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     image.save(buffer, "PNG")
-    return {"image": base64.b64encode(buffer.getvalue()).decode()}
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def encode_example(example: ConceptExample, video_id: int | None) -> dict[str, Any]:
+    """Return the fields of an example of a concept: of an image, or of a stretch of a video of the server."""
+    if example.image is not None:
+        return {"image": encode_picture(example.image), "name": example.path}
+    span = {"start": example.start, "end": example.end}
+    return {"video": video_id} | {name: value for name, value in span.items() if value is not None}
+
+
+def parse_concept(row: dict[str, Any]) -> Concept:
+    """Return a taught concept."""
+    examples = {each: tuple(ConceptExample(**example) for example in row[each]) for each in ("yes", "no")}
+    return Concept(name=row["name"], text=row["text"], share=row["share"], **examples)
 
 
 def encode_options(options: SearchOptions | LocateOptions | Filters) -> dict[str, Any]:

@@ -5,13 +5,15 @@ It needs neither torch nor a model, and imports quickly.
 
 import os
 from collections.abc import Sequence
-from typing import Self
-from urllib.parse import urlencode
+from typing import Any, Self
+from urllib.parse import quote, urlencode
 
 from vidret.client.messages import (
+    encode_example,
     encode_fields,
     encode_options,
     encode_query,
+    parse_concept,
     parse_curve,
     parse_failures,
     parse_footage,
@@ -27,7 +29,9 @@ from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
+    Concept,
     Curve,
+    ExampleLike,
     Filters,
     Hit,
     LocateOptions,
@@ -40,6 +44,7 @@ from vidret.types import (
     TextSource,
     TimedText,
     VideoName,
+    as_example,
 )
 
 PAGE = 500  # videos per request
@@ -132,6 +137,54 @@ class RemoteEngine(Searchable):
         if isinstance(query, str):
             return self._server.ask("GET", f"{path}?{encode_fields({'q': query})}", parse_curve)
         return self._server.ask("POST", path, parse_curve, encode_query(query))
+
+    def teach(
+        self,
+        name: str,
+        yes: Sequence[ExampleLike],
+        no: Sequence[ExampleLike] = (),
+        *,
+        text: str | None = None,
+        replace: bool = False,
+    ) -> Concept:
+        """Teach a concept by examples, and keep it in the index; see ``Engine.teach``. Paths are of indexed videos.
+
+        Raises:
+            RemoteError: The server does not answer, rejects the request, or has no such video.
+        """
+        body = {
+            "name": name,
+            "yes": [self._encode_example(each) for each in yes],
+            "no": [self._encode_example(each) for each in no],
+            "replace": replace,
+        }
+        body |= {} if text is None else {"text": text}
+        return self._server.ask("POST", "/api/concepts", parse_concept, body)
+
+    def concepts(self) -> list[Concept]:
+        """Return the taught concepts, by name.
+
+        Raises:
+            RemoteError: The server does not answer.
+        """
+        return self._server.ask(
+            "GET", "/api/concepts", lambda answer: [parse_concept(row) for row in answer["concepts"]]
+        )
+
+    def forget(self, name: str) -> None:
+        """Remove a taught concept.
+
+        Raises:
+            RemoteError: The server does not answer, or has none of that name.
+        """
+        self._server.ask("DELETE", f"/api/concepts/{quote(name, safe='')}", lambda _answer: None)
+
+    def _encode_example(self, example: ExampleLike) -> dict[str, Any]:
+        video_id = example.video if isinstance(example, Hit | Moment) else None
+        given = as_example(example)
+        if given.image is None and video_id is None:
+            video_id = self._find_video(given.path)
+        return encode_example(given, video_id)
 
     def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
         """Return what is said and shown in a video, by time; see ``Engine.transcript``.

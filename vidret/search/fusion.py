@@ -218,14 +218,17 @@ class FusedSearcher:
         clauses = np.stack([embedding.sentence for embedding in query.embeddings])
         negatives = np.array([each.sentence for each in query.negatives], np.float32).reshape(-1, clauses.shape[1])
         baseline = self.baseline
+        deviation = max(baseline.picture_deviation, MIN_PICTURE_DEVIATION)
+        hints = [HINT if clause.source is None else -HINT for clause in query.structure.clauses]
+        offsets = [embedding.offset / deviation for embedding in query.embeddings]
         return score_pictures(
             self._searcher.reranker.read(FrameRanker(), ids),
             clauses=clauses,
             negatives=negatives,
             unrelated=self._unrelated,
             mean=baseline.picture_mean,
-            deviation=max(baseline.picture_deviation, MIN_PICTURE_DEVIATION),
-            hints=np.array([HINT if clause.source is None else -HINT for clause in query.structure.clauses]),
+            deviation=deviation,
+            hints=np.add(hints, offsets),
         )
 
     # Unrelated queries

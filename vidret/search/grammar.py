@@ -18,7 +18,7 @@ from vidret.errors import VidretError
 from vidret.types import MAX_EVENTS, Sequence
 
 PHRASE = re.compile(r'"([^"]*)"')
-NEGATIVE_TERM = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=\w)(\S+))')
+NEGATIVE_TERM = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=@?\w)(\S+))')
 _QUOTED = re.compile(rf"(?P<negative>{NEGATIVE_TERM.pattern})|{PHRASE.pattern}")
 _MASK = "\ue000"  # stands for each character in quotes
 

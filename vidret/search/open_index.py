@@ -9,6 +9,7 @@ from jaxtyping import Float
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
 from vidret.search.clauses import parse_structure
+from vidret.search.concept_encoder import ConceptEncoder
 from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
 from vidret.search.grounding import MomentHead
@@ -32,7 +33,8 @@ class OpenIndex:
 
     def __init__(self, store: Store, encoder: Encoder, models: Models) -> None:
         self.store = store
-        self.searcher = Searcher(store, encoder, models.ranker, tokens=models.tokens)
+        self.encoder = ConceptEncoder(encoder, store)
+        self.searcher = Searcher(store, self.encoder, models.ranker, tokens=models.tokens)
         self._fused: FusedResults | None = None
         self._refiner = EdgeRefiner(encoder)
         self._pictures: FusedResults | None = None
@@ -65,13 +67,14 @@ class OpenIndex:
         """
         hits: dict[int, list[Hit]] = {}
         for index, (query, each) in enumerate(zip(queries, options, strict=True)):
+            self.encoder.check_mentions(query)
             fused = self._choose_fused(query, each)
             if fused is not None:
                 assert isinstance(query, str | EventSequence)
                 hits[index] = fused.search(query, each)
         rest = [index for index in range(len(queries)) if index not in hits]
         if rest:
-            encoded = encode_queries([queries[index] for index in rest], self.searcher.encoder)
+            encoded = encode_queries([queries[index] for index in rest], self.encoder, self.encoder.composer)
             hits |= zip(rest, self.searcher.search(encoded, [options[index] for index in rest]), strict=True)
         return [hits[index] for index in range(len(queries))]
 
@@ -79,6 +82,8 @@ class OpenIndex:
         self, query: Query, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
     ) -> list[Moment]:
         """Return the best moments in one video, or in the best videos of a search."""
+        if self.encoder.check_mentions(query):
+            grounder = None  # a head reads text
         search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
         fused = self._choose_fused(query, search)
         if video is None:
@@ -145,7 +150,8 @@ class OpenIndex:
         return curve
 
     def _encode(self, query: Query) -> EncodedQuery:
-        return encode_queries([query], self.searcher.encoder)[0]
+        self.encoder.check_mentions(query)
+        return encode_queries([query], self.encoder, self.encoder.composer)[0]
 
     def _choose_fused(self, query: Query, options: SearchOptions) -> FusedResults | None:
         """Return the search of pictures and words if it answers a query, None if pictures alone do.
@@ -157,13 +163,14 @@ class OpenIndex:
         words = options.sources is not None and options.sources != ("picture",)
         if words and self.fused is None:
             raise VidretError(f"{self.store.path}: has no words to search: run vidret index --words on")
-        is_auto, is_text = options.rerank == AUTO, isinstance(query, str | EventSequence)
-        if isinstance(query, EventSequence) and not is_auto:
-            raise VidretError(f"rerank must be {AUTO} for events in order, got {options.rerank}")
-        if words and not (is_text and is_auto):
-            got = f"rerank {options.rerank}" if is_text else "an image or a vector"
+        is_plain, is_text = options.rerank == AUTO and not options.refine, isinstance(query, str | EventSequence)
+        got = "refine" if options.refine else f"rerank {options.rerank}"
+        if isinstance(query, EventSequence) and not is_plain:
+            raise VidretError(f"rerank must be {AUTO}, without refine, for events in order, got {got}")
+        if words and not (is_text and is_plain):
+            got = got if is_text else "an image or a vector"
             raise VidretError(f"sources must be picture for all but a text query with rerank {AUTO}, got {got}")
-        if not is_auto or not isinstance(query, str | EventSequence):
+        if not is_plain or not isinstance(query, str | EventSequence):
             return None
         if isinstance(query, EventSequence) or parse_structure(query).is_joint:
             return self._placed

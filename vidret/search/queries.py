@@ -1,4 +1,4 @@
-"""Parsing and encoding of queries: text with negative terms, an image, or a vector."""
+"""Parsing and encoding of queries: text with negative terms, images, both, or a vector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,14 @@ import numpy as np
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
+from vidret.search.composing import Composer
 from vidret.search.grammar import split_exclusions
-from vidret.types import Frames, Picture, Query, TextEmbedding, Vector
+from vidret.search.mentions import find_mentions
+from vidret.types import ComposedQuery, Frames, Picture, Query, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence
 from vidret.video.resize import resize_image
+
+TEXT_WEIGHT = 0.5  # of words beside images, whose weights sum to 1; measured with measure_concepts.py
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -20,7 +24,7 @@ class EncodedQuery:
     Attributes:
         positive: What to look for. An image or a vector is encoded as a text with that one word.
         negatives: Terms that lower the score of a segment.
-        is_text: Whether the query is text, not an image or a vector.
+        is_text: Whether the query is text without taught concepts, not images or a vector.
     """
 
     positive: TextEmbedding
@@ -33,27 +37,56 @@ class EncodedQuery:
         return [self.positive, *self.negatives]
 
 
-def encode_queries(queries: Sequence[Query], encoder: Encoder) -> list[EncodedQuery]:
-    """Encode queries, all texts in one batch.
+def encode_queries(queries: Sequence[Query], encoder: Encoder, composer: Composer | None = None) -> list[EncodedQuery]:
+    """Encode queries, all texts in one batch. Images with words need a composer.
 
     Raises:
         VidretError: A query has no positive term or several events, or an image or vector is invalid.
     """
-    for query in queries:
-        if isinstance(query, EventSequence):
-            raise VidretError(f"query must be text, an image or a vector here, got {len(query.events)} events")
-    parsed = [parse_query(query) if isinstance(query, str) else None for query in queries]
-    texts = [text for parts in parsed if parts is not None for text in (parts[0], *parts[1])]
+    parsed = [_parse(query) for query in queries]
+    texts = [text for positive, negatives in parsed for text in (*([positive] if positive else []), *negatives)]
     embeddings = iter(encoder.encode_text(texts) if texts else [])
     encoded = []
-    for query, parts in zip(queries, parsed, strict=True):
-        if parts is not None:
-            positive, negatives = next(embeddings), tuple(next(embeddings) for _ in parts[1])
-            encoded.append(EncodedQuery(positive=positive, negatives=negatives))
-        elif not isinstance(query, str | EventSequence):
-            embedding = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
-            encoded.append(EncodedQuery(positive=embedding, is_text=False))
+    for query, (text, terms) in zip(queries, parsed, strict=True):
+        words = next(embeddings) if text else None
+        negatives = tuple(next(embeddings) for _ in terms)
+        if isinstance(query, str):
+            assert words is not None
+            encoded.append(EncodedQuery(positive=words, negatives=negatives, is_text=not find_mentions(query)))
+            continue
+        assert not isinstance(query, EventSequence)
+        if isinstance(query, ComposedQuery):
+            assert composer is not None
+            positive = compose_images([encode_image(image, encoder) for image in query.images], words, composer)
+        else:
+            positive = embed_vector(query, encoder) if query.ndim == 1 else encode_image(query, encoder)
+        encoded.append(EncodedQuery(positive=positive, negatives=negatives, is_text=False))
     return encoded
+
+
+def _parse(query: Query) -> tuple[str, tuple[str, ...]]:
+    """Return the positive words of a query, empty without any, and its negative terms."""
+    if isinstance(query, EventSequence):
+        raise VidretError(f"query must be text, an image or a vector here, got {len(query.events)} events")
+    if isinstance(query, str):
+        return parse_query(query)
+    if not isinstance(query, ComposedQuery):
+        return "", ()
+    if not query.images:
+        raise VidretError("images must hold an image, got none")
+    positive, negatives = split_terms(query.text)
+    return positive.strip(), negatives
+
+
+def compose_images(images: Sequence[TextEmbedding], words: TextEmbedding | None, composer: Composer) -> TextEmbedding:
+    """Return images and words as one embedding with one word; a single image without words as it is."""
+    if len(images) == 1 and words is None:
+        return images[0]
+    parts = [(image.sentence, 1 / len(images)) for image in images]
+    if words is not None:
+        parts.append((words.sentence, TEXT_WEIGHT))
+    vector, offset = composer.compose(parts)
+    return TextEmbedding("images" if words is None else words.text, vector, vector[None], offset=offset)
 
 
 def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
@@ -65,13 +98,22 @@ def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
     Raises:
         VidretError: There is no positive term, or a negative term is empty.
     """
-    text, negatives = split_exclusions(query)
-    positive = text if negatives else query
+    positive, negatives = split_terms(query)
     if not positive.strip():
         raise VidretError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
-    if not all(negatives):
-        raise VidretError(f'query must contain a word between -" and ", got {query!r}')
     return positive, negatives
+
+
+def split_terms(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the positive part of a text, which may be empty, and its negative terms.
+
+    Raises:
+        VidretError: A negative term is empty.
+    """
+    positive, negatives = split_exclusions(text)
+    if not all(negatives):
+        raise VidretError(f'query must contain a word between -" and ", got {text!r}')
+    return positive if negatives else text, negatives
 
 
 def embed_vector(vector: Vector, encoder: Encoder) -> TextEmbedding:

@@ -15,6 +15,7 @@ from vidret.search.calibration import Calibrations
 from vidret.search.candidates import deepen, find_candidates
 from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import AUTO, NONE, FrameRanker, Ranker, load_ranker
+from vidret.search.refining import refine_ranking
 from vidret.search.reranking import RankedSegments, Reranker
 from vidret.store.store import Store
 from vidret.text import display_path, strip_query
@@ -60,6 +61,8 @@ class Searcher:
             own_queries, own_options = [queries[index] for index in batch], [options[index] for index in batch]
             ranked = self.rank(own_queries, own_options, list(batch.values()))
             for (index, depth), segments in zip(batch.items(), ranked, strict=True):
+                if options[index].refine:
+                    segments = refine_ranking(self.store, queries[index], segments)
                 hits[index], own_missing = self._make_hits(segments, queries[index], options[index])
                 missing += own_missing
                 if len(hits[index]) < options[index].k:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from vidret.engine import Engine
 from vidret.serve.access import AccessMiddleware
+from vidret.serve.concepts import concept_routes
 from vidret.serve.images import ImageReader
 from vidret.serve.indexing import Indexer, index_routes
 from vidret.serve.knn import knn_routes
@@ -78,6 +79,7 @@ def create_app(
     add_error_handlers(app)
     app.include_router(search_routes(engine, worker, images))
     app.include_router(video_routes(engine, worker, images))
+    app.include_router(concept_routes(engine, worker, images))
     app.include_router(media_routes(engine, thumbnails))
     app.include_router(index_routes(engine, indexer))
     app.include_router(knn_routes(engine, worker, images))

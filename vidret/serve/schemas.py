@@ -1,7 +1,7 @@
 """Request and response bodies. Times are in seconds. Dates are ISO 8601; without a time zone, the server's applies."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,20 +13,28 @@ from vidret.types import MAX_EVENTS, Filters, LocateOptions, SearchOptions, Shot
 TINY_IMAGE = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="  # a GIF of one pixel
 
 
+MAX_IMAGES = 8  # in one query
+EncodedImage = Annotated[
+    str, Field(min_length=1, description="Base64 of a JPEG, PNG, WebP, GIF or BMP with at most 40 megapixels.")
+]
+
+
 class ImageRequest(BaseModel):
     """An image in place of text."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]})
 
-    image: str = Field(min_length=1, description="Base64 of a JPEG, PNG, WebP, GIF or BMP with at most 40 megapixels.")
+    image: EncodedImage
 
 
 class QueryRequest(BaseModel):
-    """Text, events in order, or an image."""
+    """Text, events in order, images, or images with text."""
 
     model_config = ConfigDict(extra="forbid")
 
-    query: QueryText | None = Field(None, description='Text; -word and -"some words" are excluded, up to 16 of them.')
+    query: QueryText | None = Field(
+        None, description='Text; -word and -"some words" are excluded, up to 16 of them; @name is a taught concept.'
+    )
     events: list[QueryText | list[QueryText]] | None = Field(
         None,
         min_length=1,
@@ -34,13 +42,16 @@ class QueryRequest(BaseModel):
         description="Events that follow one another, in place of text; a list in it is of events at the same time.",
     )
     gap: float | None = Field(None, ge=0, le=1e9, description="Maximum seconds between two events.")
-    image: str | None = Field(None, min_length=1, description="An image in place of text; see ImageRequest.")
+    image: EncodedImage | Annotated[list[EncodedImage], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
+        None,
+        description=f"An image, or up to {MAX_IMAGES}, to look like; with text that the videos also match.",
+    )
 
     @model_validator(mode="after")
     def check_one(self) -> "QueryRequest":
-        """Refuse a request without a query, or with two."""
-        if sum(each is not None for each in (self.query, self.events, self.image)) != 1:
-            raise ValueError("query, events or image must be given, and only one of them")
+        """Refuse a request without a query, or with two; text may come with images."""
+        if (self.events is None) == (self.query is None and self.image is None):
+            raise ValueError("query, image, both, or events alone must be given")
         if self.gap is not None and self.events is None:
             raise ValueError("gap must come with events")
         return self

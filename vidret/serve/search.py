@@ -20,7 +20,7 @@ from vidret.serve.schemas import (
     SearchRequest,
 )
 from vidret.serve.worker import Worker
-from vidret.types import Filters, LocateOptions, Query, SearchOptions, Sequence
+from vidret.types import ComposedQuery, Filters, LocateOptions, Query, SearchOptions, Sequence
 
 
 def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
@@ -28,12 +28,18 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 413))
 
     async def read_query(body: QueryRequest) -> Query:
-        if body.image is not None:
-            return await images.read(body.image)
         if body.events is not None:
             return Sequence(body.events, body.gap)
-        assert body.query is not None
-        return body.query
+        if body.image is None:
+            assert body.query is not None
+            return body.query
+        encoded = [body.image] if isinstance(body.image, str) else body.image
+        pictures = tuple([await images.read(each) for each in encoded])
+        return (
+            pictures[0]
+            if body.query is None and len(pictures) == 1
+            else ComposedQuery(images=pictures, text=body.query or "")
+        )
 
     @router.post("/search")
     async def search(body: SearchRequest) -> SearchAnswer:

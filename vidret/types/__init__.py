@@ -4,6 +4,7 @@ Nothing here imports torch, so that decoding processes start quickly and stay sm
 plain tensors; ``Encoder`` and ``Store`` convert.
 """
 
+from vidret.types.concepts import Concept, ConceptExample, ExampleLike, as_example
 from vidret.types.copies import CopiedFile, CopyGroup, SharedFootage
 from vidret.types.embeddings import LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding, Vector
 from vidret.types.media import (
@@ -25,7 +26,16 @@ from vidret.types.media import (
     TimedText,
 )
 from vidret.types.options import NamedOption, Option, build_options, flatten_options, list_options
-from vidret.types.queries import ALL_VIDEOS, CANDIDATES, Filters, LocateOptions, Query, SearchOptions, VideoName
+from vidret.types.queries import (
+    ALL_VIDEOS,
+    CANDIDATES,
+    ComposedQuery,
+    Filters,
+    LocateOptions,
+    Query,
+    SearchOptions,
+    VideoName,
+)
 from vidret.types.results import Curve, Evidence, Hit, Moment
 from vidret.types.searchable import Searchable
 from vidret.types.sequence import MAX_EVENTS, EventSpan, Sequence
@@ -38,11 +48,15 @@ __all__ = [
     "SHOT_KINDS",
     "SOURCES",
     "TEXT_SOURCES",
+    "ComposedQuery",
+    "Concept",
+    "ConceptExample",
     "CopiedFile",
     "CopyGroup",
     "Curve",
     "EventSpan",
     "Evidence",
+    "ExampleLike",
     "Filters",
     "Frames",
     "Hit",
@@ -72,6 +86,7 @@ __all__ = [
     "TimedText",
     "Vector",
     "VideoName",
+    "as_example",
     "build_options",
     "flatten_options",
     "list_options",

@@ -71,12 +71,14 @@ class TextEmbedding:
         words: Its words, without padding and special tokens.
         states: All states of the text tower from the start to the end token, which is the sentence; not normalized.
             Trained aligners read them. None if the encoder does not provide them.
+        offset: What inner products with ``sentence`` lack on average to those of a plain text; 0 for plain text.
     """
 
     text: str
     sentence: Float[np.ndarray, " dim"]
     words: Float[np.ndarray, "word dim"]
     states: Float[np.ndarray, "state dim"] | None = None
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

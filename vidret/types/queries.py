@@ -10,9 +10,24 @@ from vidret.types.options import Option
 from vidret.types.sequence import Sequence
 
 CANDIDATES = 200  # nearest segments that a search reranks by default
-# Text, in which -word and -"some words" are negative terms; events in order; an image to look like; or a vector of the
-# encoder's space.
-Query = str | Sequence | Picture | Vector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ComposedQuery:
+    """Images to look like, and how what is looked for differs from them.
+
+    Attributes:
+        images: One or more images.
+        text: Words that it also matches; ``-word`` and ``-"some words"`` are negative terms. May be empty.
+    """
+
+    images: tuple[Picture, ...]
+    text: str = ""
+
+
+# Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
+# look like; images with words; or a vector of the encoder's space.
+Query = str | Sequence | Picture | Vector | ComposedQuery
 VideoName = str | os.PathLike[str] | int  # the path or the id of a video
 
 SourcesField = Annotated[
@@ -94,6 +109,7 @@ class SearchOptions:
         k: Maximum number of videos to return.
         offset: Number of best videos to skip.
         rerank: Name of the ranker; ``auto`` for the one that the index was made for, None for the best frames alone.
+        refine: Whether to order the best videos anew by their likeness to each other (SuperGlobal).
         candidates: Number of nearest segments that are reranked.
     """
 
@@ -115,6 +131,14 @@ class SearchOptions:
             http_help="Reranker of the candidates; auto is the one that the index was prepared for.",
         ),
     ] = "auto"
+    refine: Annotated[
+        bool,
+        Option(
+            help="Order the best videos anew by their likeness to each other (SuperGlobal). Finds more of a kind, but "
+            "single videos less surely. Compares pictures alone.",
+            panel="Model",
+        ),
+    ] = False
     candidates: Annotated[
         int, Option(help="Number of nearest segments to rerank.", panel=None, minimum=1, maximum=1000)
     ] = CANDIDATES

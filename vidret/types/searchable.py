@@ -27,23 +27,26 @@ class Searchable(ABC):
         offset: int = 0,
         candidates: int = CANDIDATES,
         rerank: str | None = "auto",
+        refine: bool = False,
         filters: Filters = ALL_VIDEOS,
         sources: Sequence[Source] | None = None,
     ) -> list[Hit]:
         """Find the videos that match a query.
 
         Args:
-            query: Words, of which ``-word`` and ``-"some words"`` are negative terms, and which may name several
-                events, ``"A, then B while C, no D"``; or a ``Sequence``; or an image, uint8 (height,
-                width, 3); or, on this machine, a vector of the encoder, of any length. In an index that has words, a
-                text query is also compared with what is said and shown, and ``"some words"`` must be said or shown as
-                they are.
+            query: Words, of which ``-word`` and ``-"some words"`` are negative terms and ``@name`` a taught concept.
+                They may name several events, ``"A, then B while C, no D"``; or a ``Sequence``; or an image, uint8
+                (height, width, 3); a ``ComposedQuery`` of images and words; or, on this machine, a vector of the
+                encoder, of any length. In an index that has words, a text query is also compared with what is said and
+                shown, and ``"some words"`` must be said or shown as they are.
             k: Maximum number of videos.
             offset: Number of best videos to skip, as for the next page.
             candidates: Number of nearest segments to rerank. If they belong to fewer than ``k`` videos, the best few
                 segments of each further video are added.
             rerank: ``ucofia``, ``glscl``, None for the best frames alone, or ``auto`` for what the index was built for.
                 Queries without words use the best frames in any case. Anything but ``auto`` compares pictures alone.
+            refine: Whether to order the best videos anew by their likeness to each other (SuperGlobal). It finds more
+                of a kind, and a single video less surely. Compares pictures alone.
             filters: Videos to search.
             sources: What to compare a text query with: ``picture``, ``speech``, ``screen``, ``subtitles``; None for
                 everything that the index has.
@@ -59,7 +62,13 @@ class Searchable(ABC):
         """
         chosen = None if sources is None else tuple(sources)
         options = SearchOptions(
-            k=k, offset=offset, candidates=candidates, rerank=rerank, filters=filters, sources=chosen
+            k=k,
+            offset=offset,
+            candidates=candidates,
+            rerank=rerank,
+            refine=refine,
+            filters=filters,
+            sources=chosen,
         )
         return self.search_with(query, options)
 

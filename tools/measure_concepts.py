@@ -1,0 +1,221 @@
+"""Measure taught concepts, images with words, and refinement on captioned videos; print tables.
+
+    python tools/measure_concepts.py DATA [--index INDEX] [--draws N]
+
+DATA holds captions.jsonl (video, captions; files under videos/). A video is of the first category of ``CATEGORIES``
+with a word in its captions. Concepts: examples are drawn from a category, and the others are to be found among all
+other videos, by the text alone, by the examples alone, and by both as ``vidret teach`` weighs them. Images with words:
+the videos of a category whose captions name a detail are to be found, by the frame of another video of the category and
+the detail. Refinement: the videos of the category of a frame, or of its name, are to be found. All numbers are means of
+the average precision, if not stated otherwise.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidret import ComposedQuery, Engine
+from vidret.search.concepts import TaughtConcept, choose_share, find_direction
+from vidret.search.teaching import read_examples
+from vidret.types import Concept, Picture, Resize, Vector
+from vidret.video.decode import read_frames
+from vidret.video.probe import probe
+
+# What text alone asks for, and words of captions.
+CATEGORIES = {
+    "food being cooked": r"meat|soup|cookies|cakes?|sushi|sausages?|noodles?|dessert|dough|chocolate|strawberries|pie"
+    r"|herbs|parsley|wine|pasta|spices|chef|raspberries|fruit|kitchen",
+    "animals": r"dogs?|cats?|kitten|puppy|snake|chimpanzee|elephant|tigers?|dolphins?|turtle|tortoises?|lion|rhino"
+    r"|fish|butterflies|donkey|horse|birds?|bunny|rabbit|squirrel|animals?",
+    "sport": r"soccer|football|basketball|volleyball|rugby|golf|baseball|skateboarder|surfer|kayak|dumbbells|climber"
+    r"|canoe|exercise|cyclist|boat",
+    "cars and trucks": r"cars?|jeep|convertible|trucks?|pickup|vehicles?|buggy|motorcycle|freeway|highway",
+    "a workshop": r"drill|lathe|weld\w*|circuit|cobbler|shoemaker|cnc|clay|light fixture|lighting|electronics|factory"
+    r"|conveyor|connector|bolts",
+    "a landscape": r"mountains?|hills?|hillside|lake|river|stream|sea|ocean|forest|valley|waves?|reeds|sunset|moss|sky"
+    r"|lava|field|desert|beach",
+    "people indoors": r"men|man|woman|women|people|person|students|presenter|comedian|dancers|shoppers|customers",
+}
+# What words beside an image ask for, as a caption may say it.
+DETAILS = (
+    "red",
+    "white",
+    "black",
+    "blue",
+    "green",
+    "snow",
+    "desert",
+    "sky",
+    "city",
+    "dark",
+    "sea",
+    "sand",
+    "hands",
+    "table",
+)
+MIN_TARGETS = 2
+SHOTS = (1, 2, 3, 5, 10)
+
+
+def read_videos(data: Path, engine: Engine) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the captions of the videos that are indexed, and their paths."""
+    known = {path for video in engine.videos() for path in video.paths}
+    rows = [json.loads(line) for line in (data / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+    kept = [(row, path) for row in rows if (path := str((data / "videos" / row["video"]).absolute())) in known]
+    return [row for row, _ in kept], [path for _, path in kept]
+
+
+def find_category(row: dict[str, Any]) -> str | None:
+    """Return the first category that the captions of a video name."""
+    text = " ".join(row["captions"])
+    return next((name for name, words in CATEGORIES.items() if re.search(rf"\b(?:{words})\b", text)), None)
+
+
+def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Return the average precision of a ranking."""
+    found = relevant[np.argsort(-scores, kind="stable")]
+    return float((np.cumsum(found)[found] / (np.flatnonzero(found) + 1)).mean())
+
+
+class Gallery:
+    """The frames of all videos, to score them with a vector as a search does, but all of them."""
+
+    def __init__(self, engine: Engine, paths: list[str]) -> None:
+        self._engine, self._paths = engine, paths
+
+    def rank(self, query: Any, **options: Any) -> np.ndarray:
+        """Return the score of each video in a search; videos that it does not find score lowest."""
+        hits = self._engine.search(query, k=1000, candidates=100_000, **options)
+        scores = {path: hit.score for hit in hits for path in (hit.path, *hit.copies)}
+        return np.array([scores.get(path, -np.inf) for path in self._paths])
+
+
+def measure_taught(
+    engine: Engine, gallery: Gallery, labels: np.ndarray, paths: list[str], num_draws: int
+) -> dict[int, dict[str, float]]:
+    """Return the average precision by number of examples and by what is ranked with, the mean over categories."""
+    encoder = engine._index.encoder
+    composer = encoder.composer
+    report: dict[int, dict[str, float]] = {}
+    for shots in SHOTS:
+        results = defaultdict[str, list[float]](list)
+        for name in CATEGORIES:
+            rng = np.random.default_rng(shots)
+            members = np.flatnonzero(labels == name)
+            if len(members) <= shots:
+                continue
+            text = encoder.encode_text([name])[0].sentence
+            by_text = gallery.rank(text)
+            for _ in range(num_draws):
+                shown = rng.choice(members, shots, replace=False)
+                rest = np.setdiff1d(np.arange(len(paths)), shown)
+                examples = read_examples(engine._index.store, encoder, [paths[index] for index in shown])
+                none = np.empty((0, engine.encoder.dim), np.float32)
+                sample = composer.sample
+                known = np.isin(sample.owners, list(examples.video_ids))
+                share = choose_share(text, examples.vectors, none, sample, sample.vectors[~known])
+                concept = Concept(name="taught", text=name, share=share, yes=examples.examples)
+                taught = TaughtConcept(concept=concept, yes=examples.vectors, no=none)
+                direction = find_direction(taught.yes, taught.no, sample)
+                both, _ = encoder.compose_concepts([(taught, text)])
+                for key, scores in (
+                    ("text", by_text),
+                    ("examples", gallery.rank(as_vector(direction))),
+                    ("both", gallery.rank(both)),
+                ):
+                    results[key].append(average_precision(scores[rest], labels[rest] == name))
+                results["weight of examples"].append(share)
+        report[shots] = {key: float(np.mean(values)) for key, values in results.items()}
+    return report
+
+
+def as_vector(direction: Vector) -> np.ndarray:
+    """Return a direction as a query."""
+    return direction.astype(np.float32)
+
+
+def measure_composed(
+    gallery: Gallery, rows: list[dict[str, Any]], labels: np.ndarray, paths: list[str]
+) -> dict[str, float]:
+    """Return how well the videos of a category with a detail are found, by an image of the category without it.
+
+    The numbers are means of the average precision.
+    """
+    captions = [" ".join(row["captions"]) for row in rows]
+    results = defaultdict[str, list[float]](list)
+    for name in CATEGORIES:
+        for detail in DETAILS:
+            has_detail = np.array([re.search(rf"\b{detail}\b", caption) is not None for caption in captions])
+            targets = (labels == name) & has_detail
+            if targets.sum() < MIN_TARGETS:
+                continue
+            by_words = gallery.rank(detail, rerank=None)
+            for reference in np.flatnonzero((labels == name) & ~has_detail)[:4]:
+                image = read_middle_frame(paths[reference])
+                rest = np.arange(len(paths)) != reference
+                for key, scores in (
+                    ("image", gallery.rank(image)),
+                    ("words", by_words),
+                    ("image and words", gallery.rank(ComposedQuery(images=(image,), text=detail))),
+                ):
+                    results[key].append(average_precision(scores[rest], targets[rest]))
+    return {"queries": len(results["image"])} | {key: float(np.mean(values)) for key, values in results.items()}
+
+
+@cache
+def read_middle_frame(path: str) -> Picture:
+    """Return the frame in the middle of a video."""
+    time_s = np.array([probe(path).duration / 2])
+    picture: Picture = read_frames(path, times=time_s, resize=Resize(shorter=256, crop=256)).pixels[0]
+    return picture
+
+
+def measure_refined(gallery: Gallery, labels: np.ndarray, paths: list[str]) -> dict[str, dict[str, float]]:
+    """Return how well frames and the names of categories find their category, and frames their own video."""
+    results = defaultdict[str, dict[str, list[float]]](lambda: defaultdict(list))
+    for refine in (False, True):
+        key = "refined" if refine else "not refined"
+        for index, path in enumerate(paths):
+            scores = gallery.rank(read_middle_frame(path), refine=refine)
+            results[key]["own video R@1"].append(100.0 * bool(scores.argmax() == index))
+            if labels[index] is not None:
+                rest = np.arange(len(paths)) != index
+                relevant = (labels == labels[index])[rest]
+                results[key]["category by image, AP"].append(average_precision(scores[rest], relevant))
+        for name in CATEGORIES:
+            scores = gallery.rank(name, refine=refine)
+            results[key]["category by text, AP"].append(average_precision(scores, labels == name))
+    return {key: {name: float(np.mean(each)) for name, each in values.items()} for key, values in results.items()}
+
+
+def main() -> None:
+    """Index the videos if need be, measure everything, print the numbers."""
+    parser = argparse.ArgumentParser(description="Measure concepts, images with words, and refinement.")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--index", type=Path, default=None, help="Index of the videos; default: a new one.")
+    parser.add_argument("--draws", type=int, default=12, help="Draws of examples per category.")
+    arguments = parser.parse_args()
+    with Engine.open(arguments.index or tempfile.mkdtemp(prefix="vidret-concepts-")) as engine:
+        if arguments.index is None:
+            engine.index([arguments.data / "videos"], words=False)
+        rows, paths = read_videos(arguments.data, engine)
+        labels = np.array([find_category(row) for row in rows], dtype=object)
+        gallery = Gallery(engine, paths)
+        report = {
+            "videos by category": {name: int((labels == name).sum()) for name in CATEGORIES},
+            "concepts by number of examples, AP": measure_taught(engine, gallery, labels, paths, arguments.draws),
+            "images with words": measure_composed(gallery, rows, labels, paths),
+            "refinement": measure_refined(gallery, labels, paths),
+        }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

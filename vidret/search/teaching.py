@@ -1,0 +1,136 @@
+"""Teaching a concept: read its examples, weigh them against its text, and store both in the index."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.encode.encoder import Encoder
+from vidret.errors import StoreError, VidretError
+from vidret.search.composing import Composer
+from vidret.search.concepts import (
+    TaughtConcept,
+    choose_share,
+    load_concept,
+    save_concept,
+    stack_vectors,
+)
+from vidret.search.mentions import check_concept_name
+from vidret.search.queries import encode_image
+from vidret.store.lookup import look_up_video
+from vidret.store.store import Store
+from vidret.text import strip_query
+from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_example
+from vidret.video.images import read_image
+
+HALF_FRAME_S = 0.5  # half the distance of two frames: how far outside a stretch a frame may lie
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ReadExamples:
+    """Examples, the vector of each, of unit length, and the ids of the videos that they are from."""
+
+    examples: tuple[ConceptExample, ...]
+    vectors: Float32[np.ndarray, "example dim"]
+    video_ids: frozenset[int]
+
+
+def teach_concept(
+    store: Store,
+    encoder: Encoder,
+    composer: Composer,
+    name: str,
+    *,
+    yes: Sequence[ExampleLike],
+    no: Sequence[ExampleLike],
+    text: str | None,
+    replace_old: bool,
+) -> Concept:
+    """Teach a concept and store it in the index; see ``Engine.teach``.
+
+    Raises:
+        VidretError: There is no positive example, one cannot be read, or the name is invalid or taken.
+    """
+    name = check_concept_name(name)
+    if not yes:
+        raise VidretError(f"yes must hold an example of {name}, got none")
+    if not replace_old and load_concept(store, name) is not None:
+        raise VidretError(f"@{name} is taught already: to teach it anew, replace it (--replace)")
+    meaning = (text or name.replace("_", " ").replace("-", " ")).strip()
+    if not meaning:
+        raise VidretError(f"text must contain a word, got {text!r}")
+    shown, hidden = (read_examples(store, encoder, each) for each in (yes, no))
+    sample = composer.sample
+    known = np.array(sorted(shown.video_ids | hidden.video_ids), np.int64)
+    background = sample.vectors[~np.isin(sample.owners, known)]
+    share = choose_share(encoder.encode_text([meaning])[0].sentence, shown.vectors, hidden.vectors, sample, background)
+    concept = Concept(name=name, text=meaning, share=round(share, 4), yes=shown.examples, no=hidden.examples)
+    with Store.open(store.path, write=True) as writer:
+        if not replace_old and load_concept(writer, name) is not None:  # another process has just taught it
+            raise VidretError(f"@{name} is taught already: to teach it anew, replace it (--replace)")
+        save_concept(writer, TaughtConcept(concept=concept, yes=shown.vectors, no=hidden.vectors))
+    return concept
+
+
+def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike]) -> ReadExamples:
+    """Return examples with their vectors: of images as the encoder sees them, of videos as the index has them.
+
+    Raises:
+        VidretError: One is neither an image nor a video of the index, or no frame of a stretch is stored.
+    """
+    kept: list[ConceptExample] = []
+    vectors: list[Vector] = []
+    video_ids: set[int] = set()
+    for each in examples:
+        example = as_example(each)
+        if example.image is None and (video_id := _find_video(store, example)) is not None:
+            vectors.append(_average_frames(store, video_id, example))
+            video_ids.add(video_id)
+        else:
+            vectors.append(_encode_picture(example, encoder))
+        kept.append(replace(example, image=None))
+    return ReadExamples(
+        examples=tuple(kept), vectors=stack_vectors(vectors, encoder.dim), video_ids=frozenset(video_ids)
+    )
+
+
+def _find_video(store: Store, example: ConceptExample) -> int | None:
+    """Return the id of the video that an example is a stretch of; None for an image."""
+    try:
+        return look_up_video(store, example.path)
+    except StoreError as error:
+        if example.start is not None or not Path(example.path).is_file():
+            raise VidretError(f"{error}; an example must be an image or a video of the index") from error
+        return None
+
+
+def _average_frames(store: Store, video_id: int, example: ConceptExample) -> Vector:
+    """Return the mean of the frame vectors of a stretch of a video, scaled to unit length."""
+    stored = store.read(store.video_segments(video_id), tokens=False)
+    frames = np.concatenate([np.empty((0, store.dim), np.float32), *stored.frames]).astype(np.float64)
+    times = np.concatenate([np.empty(0), *stored.times])
+    start = -np.inf if example.start is None else example.start - HALF_FRAME_S
+    end = np.inf if example.end is None else example.end + HALF_FRAME_S
+    inside = frames[(times >= start) & (times <= end)]
+    if not len(inside):
+        span = "" if example.start is None else f" from {example.start:g} to {example.end or np.inf:g} s"
+        raise VidretError(f"{strip_query(example.path)}: the index has no frame{span}")
+    return _scale(inside.mean(axis=0))
+
+
+def _encode_picture(example: ConceptExample, encoder: Encoder) -> Vector:
+    if example.image is not None:
+        return _scale(encode_image(example.image, encoder).sentence)
+    try:
+        image = read_image(Path(example.path).read_bytes())
+    except (OSError, VidretError) as error:
+        raise VidretError(f"{example.path}: must be an image or a video of the index: {error}") from error
+    return _scale(encode_image(image, encoder).sentence)
+
+
+def _scale(vector: Vector) -> Vector:
+    """Return a vector of unit length; 0 stays 0."""
+    unit: Vector = (vector / (float(np.linalg.norm(vector)) or 1.0)).astype(np.float32)
+    return unit

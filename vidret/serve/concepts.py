@@ -1,0 +1,132 @@
+"""Routes to teach concepts, list them and forget them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vidret.engine import Engine
+from vidret.serve.fields import Id, QueryText, Seconds
+from vidret.serve.images import ImageReader
+from vidret.serve.problems import RefusedError, refusals
+from vidret.serve.rows import find_video
+from vidret.serve.schemas import TINY_IMAGE
+from vidret.serve.worker import Worker
+from vidret.text import sanitize
+from vidret.types import Concept, ConceptExample
+
+MAX_EXAMPLES = 64  # of each kind, in one request
+
+Name = Annotated[str, Field(min_length=1, max_length=65, examples=["mascot"])]
+
+
+class ExampleRequest(BaseModel):
+    """An image, or a stretch of a video; without start and end, the whole video."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image": TINY_IMAGE}]})
+
+    image: str | None = Field(None, min_length=1, description="Base64 of an image; see ImageRequest.")
+    name: str = Field("an image", min_length=1, max_length=4096, description="What the list of examples calls it.")
+    video: Id | None = None
+    start: Seconds | None = None
+    end: Seconds | None = None
+
+    @model_validator(mode="after")
+    def check_kind(self) -> "ExampleRequest":
+        """Refuse an example that is neither an image nor a stretch, or both."""
+        if (self.image is None) == (self.video is None):
+            raise ValueError("image or video must be given, and not both")
+        if self.image is not None and (self.start, self.end) != (None, None):
+            raise ValueError("start and end need a video")
+        return self
+
+
+class TeachRequest(BaseModel):
+    """A concept to teach."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "mascot", "yes": [{"image": TINY_IMAGE}]}]}
+    )
+
+    name: Name
+    text: QueryText | None = Field(None, description="What the encoder reads for it; default: the name.")
+    yes: list[ExampleRequest] = Field(max_length=MAX_EXAMPLES, description="Examples that show it.")
+    no: list[ExampleRequest] = Field([], max_length=MAX_EXAMPLES, description="Examples that do not.")
+    replace: bool = Field(False, description="Replace a concept of that name.")
+
+
+class ExampleRow(BaseModel):
+    """An example of a concept; start and end are null for an image, and for a whole video."""
+
+    path: str = Field(examples=["/videos/beach.mp4"])
+    start: float | None = Field(examples=[24.0])
+    end: float | None = Field(examples=[36.0])
+
+
+class ConceptRow(BaseModel):
+    """A taught concept, for which @name stands in queries."""
+
+    name: str = Field(examples=["mascot"])
+    text: str = Field(examples=["mascot"])
+    share: float = Field(description="Weight of the examples, 0 to 1; the rest is that of the text.", examples=[0.5])
+    yes: list[ExampleRow]
+    no: list[ExampleRow]
+
+
+class ConceptsAnswer(BaseModel):
+    """The taught concepts, by name."""
+
+    concepts: list[ConceptRow]
+
+
+def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRouter:
+    """Return the routes under ``/api/concepts``."""
+    router = APIRouter(prefix="/api/concepts", tags=["concepts"])
+
+    async def read_example(example: ExampleRequest) -> ConceptExample:
+        if example.image is not None:
+            return ConceptExample(path=example.name, image=await images.read(example.image))
+        assert example.video is not None
+        video = await run_in_threadpool(find_video, engine, example.video)
+        return ConceptExample(path=video.paths[0], start=example.start, end=example.end)
+
+    async def read_all(examples: Sequence[ExampleRequest]) -> list[ConceptExample]:
+        return [await read_example(example) for example in examples]
+
+    @router.get("")
+    def list_taught() -> ConceptsAnswer:
+        """List the taught concepts."""
+        return ConceptsAnswer(concepts=[concept_row(concept) for concept in engine.concepts()])
+
+    @router.post("", responses=refusals(400, 403, 404, 413))
+    async def teach(body: TeachRequest) -> ConceptRow:
+        """Teach a concept by examples; @name then stands for it in queries."""
+        yes, no = await read_all(body.yes), await read_all(body.no)
+        concept = await worker.call(
+            lambda engine: engine.teach(body.name, yes, no, text=body.text, replace=body.replace)
+        )
+        return concept_row(concept)
+
+    @router.delete("/{name}", responses=refusals(403, 404))
+    async def forget(name: Annotated[Name, Path()]) -> ConceptsAnswer:
+        """Forget a concept, and list those that remain."""
+        known = {concept.name for concept in await run_in_threadpool(engine.concepts)}
+        if name.removeprefix("@").casefold() not in known:
+            raise RefusedError(404, f"no concept has the name {name}")
+        await worker.call(lambda engine: engine.forget(name))
+        return await run_in_threadpool(list_taught)
+
+    return router
+
+
+def concept_row(concept: Concept) -> ConceptRow:
+    """Return the row of a concept."""
+    facts = dataclasses.asdict(concept)
+    for name in ("yes", "no"):
+        facts[name] = [
+            ExampleRow(path=sanitize(row["path"]), start=row["start"], end=row["end"]) for row in facts[name]
+        ]
+    return ConceptRow(**facts)
