@@ -1,5 +1,6 @@
 """Tests of training on a small synthetic world: every method learns, resumes, and exports a model that loads."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.utils.data import DataLoader
 from tests.train.small import METHODS, draw_moments, make_head_module, make_module, make_trainer, open_data, write_world
 from vidret.encode.load import load_encoder
 from vidret.errors import VidretError
+from vidret.ground.checkpoint import load_head
+from vidret.model_files import read_part_cards
 from vidret.search.ranking import choose_ranker, load_ranker
 from vidret.train.grounding import GroundingModule
 from vidret.train.retrieval import RetrievalModule
@@ -169,3 +172,17 @@ def test_drop_at_needs_max_epochs(tmp_path: Path) -> None:
 def test_module_needs_weights_or_shapes() -> None:
     with pytest.raises(VidretError, match="weights, or both vision and text, must be given"):
         RetrievalModule("clip")
+
+
+def test_head_is_exported_into_a_copy_of_its_backbone(tmp_path: Path) -> None:
+    backbone, out = tmp_path / "towers.safetensors", tmp_path / "models" / "joint.safetensors"
+    make_module("ucofia").export(backbone)
+    sizes = {"width": 32, "text_width": 32, "num_layers": 1}
+    module = make_head_module(backbone=str(backbone), join=True, **sizes)
+    module.export(out)
+    head, card = load_head(out)
+    assert card == replace(module.card, backbone=str(out))
+    for name, weight in module.model.head.state_dict().items():
+        assert torch.equal(head.state_dict()[name], weight), name
+    assert load_encoder(str(out)).fingerprint == load_encoder(str(backbone)).fingerprint
+    assert read_part_cards(out).keys() == {"aligner", "head"}
