@@ -107,7 +107,7 @@ def test_models_are_joined_to_one_file(run: Runner, tmp_path: Path) -> None:
     code, data, err = run("convert", base, out, "--from", "vidret", "--with", head, "--with", bank)
     assert (code, data) == (0, "")
     assert "towers: ucofia on own, of" in err
-    assert "trained on tiny; fits layers of width 32 and 32" in err
+    assert "trained on tiny; fits layers of 32 and 32" in err
     assert "bank: 500 queries of queries.txt, with which every index is calibrated" in err
     assert f"{out}: use it as --model {out}" in err
     assert list(read_part_cards(out)) == ["aligner", "head", "bank"]
@@ -122,7 +122,7 @@ def test_what_cannot_be_joined_is_refused(run: Runner, tmp_path: Path) -> None:
     for options, reason in (
         (("vidret",), "must name a part to add"),
         (("tempme", "--with", wide), "needs --from vidret, got tempme"),
-        (("vidret", "--with", wide), "the head must read layers of width 32"),
+        (("vidret", "--with", wide), "the head must read layers of 32"),
         (("vidret", "--with", empty), "must hold a query, got none"),
         (("vidret", "--with", empty, "--with", empty), "a model must have one bank of queries, got 2"),
     ):

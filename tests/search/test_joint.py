@@ -179,7 +179,7 @@ def test_towers_take_merging_and_prompts_of_other_models(tmp_path: Path) -> None
 WRONG: dict[str, tuple[str, Callable[[Path], object]]] = {
     "dim": ("the aligner must be for vectors of 32, got 8", lambda path: save_aligner(make_aligner(8), path)),
     "width": (
-        r"the head must read layers of width 32 \(vision\) and 32 \(text\), got 24 and 32",
+        r"the head must read layers of 32 \(frames\) and 32 \(words\), got 24 and 32",
         lambda path: write_head(path, **(SIZES | {"width": 24})),
     ),
     "plain": ("must have token merging, prompts or a part to add, got plain towers", make_plain),

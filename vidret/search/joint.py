@@ -169,10 +169,13 @@ def _check_part(path: Path, name: str, part: Part, towers: Card) -> str:
         return f"aligner: {part.card['aligner']}, of {path}; fits vectors of {dim}"
     if name == HEAD:
         widths = [_count_inputs(part, side) for side in ("video", "query")]
-        if widths != [towers.vision.width, towers.text.width]:
-            wanted = f"{towers.vision.width} (vision) and {towers.text.width} (text)"
-            raise VidretError(f"{path}: the head must read layers of width {wanted}, got {widths[0]} and {widths[1]}")
-        return f"head: of {path}, trained on {part.card['backbone']}; fits layers of width {widths[0]} and {widths[1]}"
+        reads, wanted = "layers", [towers.vision.width, towers.text.width]
+        if part.card.get("reads") == "vectors":  # those that an index stores, not the layers of the towers
+            reads, wanted = "vectors", [towers.vision.dim, towers.text.dim]
+        if widths != wanted:
+            expected = f"{wanted[0]} (frames) and {wanted[1]} (words)"
+            raise VidretError(f"{path}: the head must read {reads} of {expected}, got {widths[0]} and {widths[1]}")
+        return f"head: of {path}, trained on {part.card['backbone']}; fits {reads} of {widths[0]} and {widths[1]}"
     return f"{name}: of {path}"
 
 
