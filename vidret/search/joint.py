@@ -170,8 +170,8 @@ def _check_part(path: Path, name: str, part: Part, towers: Card) -> str:
     if name == HEAD:
         widths = [_count_inputs(part, side) for side in ("video", "query")]
         reads, wanted = "layers", [towers.vision.width, towers.text.width]
-        if part.card.get("reads") == "vectors":  # those that an index stores, not the layers of the towers
-            reads, wanted = "vectors", [towers.vision.dim, towers.text.dim]
+        if part.card.get("reads") == "vectors":  # those that an index stores, each with its similarity and its change
+            reads, wanted = "vectors", [towers.vision.dim + 2, towers.text.dim]
         if widths != wanted:
             expected = f"{wanted[0]} (frames) and {wanted[1]} (words)"
             raise VidretError(f"{path}: the head must read {reads} of {expected}, got {widths[0]} and {widths[1]}")
