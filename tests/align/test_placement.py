@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vidret.align.placement import (
-    Placement,
+    PicturePlacement,
     average_weights,
     correlate_everywhere,
     find_placement,
@@ -101,10 +101,10 @@ def test_averages_keep_the_mean(size: int, new_size: int) -> None:
 
 def test_an_unchanged_view_shows_the_film() -> None:
     film = shrink(make_pictures(3)).astype(np.float32)
-    seen, inside = view_through(Placement(left=0, top=0, width=1, height=1, mirrored=False), film)
+    seen, inside = view_through(PicturePlacement(left=0, top=0, width=1, height=1, mirrored=False), film)
     assert inside.all()
     assert seen == pytest.approx(film, abs=1e-3)
-    mirrored, _ = view_through(Placement(left=0, top=0, width=1, height=1, mirrored=True), film)
+    mirrored, _ = view_through(PicturePlacement(left=0, top=0, width=1, height=1, mirrored=True), film)
     assert mirrored == pytest.approx(film[:, :, ::-1], abs=1e-3)
 
 
@@ -113,7 +113,7 @@ def test_a_view_beyond_the_film_is_outside() -> None:
     assert inside.sum() == 4
     assert weights.sum(axis=1) == pytest.approx(np.ones(10))
     film = np.zeros((1, 36, 64), np.float32)
-    assert score_placement(Placement(left=5, top=0, width=1, height=1, mirrored=False), film, film) == -1
+    assert score_placement(PicturePlacement(left=5, top=0, width=1, height=1, mirrored=False), film, film) == -1
 
 
 def test_halves_are_means() -> None:

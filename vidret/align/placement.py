@@ -24,7 +24,7 @@ Pixels = Float32[np.ndarray, "_frame row column"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class PicturePlacement:
     """Where the picture of a clip lies in that of a film, in widths and heights of the film's.
 
     A clip that is cropped has a width or height below 1; one with bars around it has one above 1, and begins below 0.
@@ -44,7 +44,7 @@ def find_placement(
     may_match: Bool[np.ndarray, "clip film"],
     *,
     aspect: float = 1.0,
-) -> Placement:
+) -> PicturePlacement:
     """Return the placement with the highest mean correlation of the clip's frames, each with its best film frame.
 
     Args:
@@ -53,7 +53,7 @@ def find_placement(
         may_match: Which film frames each clip frame may show.
         aspect: Aspect ratio of the film's pictures over that of the clip's.
     """
-    best = Placement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False, score=-1.0)
+    best = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False, score=-1.0)
     small_clip, small_film = shrink_half(clip), shrink_half(film)
     for mirrored in (False, True):
         shown = small_clip[:, :, ::-1] if mirrored else small_clip
@@ -80,8 +80,10 @@ def list_scales(aspect: float) -> Iterator[tuple[float, float]]:
 
 
 def refine_placement(
-    placement: Placement, clip: Float32[np.ndarray, "frame row column"], film: Float32[np.ndarray, "frame row column"]
-) -> Placement:
+    placement: PicturePlacement,
+    clip: Float32[np.ndarray, "frame row column"],
+    film: Float32[np.ndarray, "frame row column"],
+) -> PicturePlacement:
     """Return a placement near the given one with a higher mean correlation of frames that show the same moment.
 
     Shifts and sizes are varied one at a time, in steps that are halved twice.
@@ -97,7 +99,7 @@ def refine_placement(
     return best
 
 
-def list_moves(placement: Placement, step: float) -> list[Placement]:
+def list_moves(placement: PicturePlacement, step: float) -> list[PicturePlacement]:
     """Return placements that are shifted, or grown or shrunk around their centre."""
     left, top, width, height = placement.left, placement.top, placement.width, placement.height
     moves = []
@@ -110,7 +112,9 @@ def list_moves(placement: Placement, step: float) -> list[Placement]:
 
 
 def score_placement(
-    placement: Placement, clip: Float32[np.ndarray, "frame row column"], film: Float32[np.ndarray, "frame row column"]
+    placement: PicturePlacement,
+    clip: Float32[np.ndarray, "frame row column"],
+    film: Float32[np.ndarray, "frame row column"],
 ) -> float:
     """Return the mean correlation of a clip's frames with what they show of a film's, 0 for flat ones."""
     seen, inside = view_through(placement, film)
@@ -123,7 +127,7 @@ def score_placement(
 
 def _match_scale(
     clip: Pixels, film: Pixels, may_match: Bool[np.ndarray, "clip film"], width: float, height: float, *, mirrored: bool
-) -> Iterator[Placement]:
+) -> Iterator[PicturePlacement]:
     """Yield the best placement of one size."""
     is_inside = width <= 1 and height <= 1
     smaller, larger = (clip, film) if is_inside else (film, clip)
@@ -140,7 +144,7 @@ def _match_scale(
     w, h = columns / COARSE[1], rows / COARSE[0]
     if not is_inside:
         left, top, w, h = -left / w, -top / h, 1 / w, 1 / h
-    yield Placement(left=left, top=top, width=w, height=h, mirrored=mirrored, score=float(means[row, column]))
+    yield PicturePlacement(left=left, top=top, width=w, height=h, mirrored=mirrored, score=float(means[row, column]))
 
 
 def correlate_everywhere(
@@ -196,7 +200,7 @@ def average_weights(size: int, new_size: int) -> Float32[np.ndarray, "new old"]:
 
 
 def view_through(
-    placement: Placement, film: Float32[np.ndarray, "frame row column"]
+    placement: PicturePlacement, film: Float32[np.ndarray, "frame row column"]
 ) -> tuple[Pixels, Bool[np.ndarray, "row column"]]:
     """Return what of a film's pictures a clip shows, on the clip's pixels, and which of these lie inside the film."""
     rows, row_inside = interpolation_weights(film.shape[1], placement.top, placement.height)

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from vidret.align.footage import OCTAVE_STEPS, SPEEDS
 from vidret.align.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
-from vidret.align.placement import Placement, find_placement, refine_placement, shrink_half, view_through
+from vidret.align.placement import PicturePlacement, find_placement, refine_placement, shrink_half, view_through
 from vidret.video.files import stat_file
 from vidret.video.image_pool import FootageStretch, ImagePool
 
@@ -25,7 +25,7 @@ NUM_PLACED = 4  # clip frames whose place in the film's picture is searched
 NUM_REFINED = 6  # frames on which a placement is refined
 LEAST_GAIN = 0.01  # for which the place of a picture is refined
 HOPELESS = 0.3  # agreement below which no better placement and no second window are tried
-UNCHANGED = Placement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False)
+UNCHANGED = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False)
 WELL_PLACED = 0.97  # likeness of pictures that need no better placement
 MANY_CHANGES = 8  # after which an agreement is not by chance
 BLOCK_S = 10.0  # footage is read in blocks of this length
@@ -62,7 +62,7 @@ class CheckedWindow:
     """What the decoded frames of one stretch say; ``centre_s`` is the middle of it in the clip."""
 
     centre_s: float
-    placement: Placement
+    placement: PicturePlacement
     motion: MotionMatch
 
 
@@ -164,7 +164,7 @@ def check_window(guess: FootageGuess, start: float, end: float, reader: FootageR
     return CheckedWindow(centre_s=middle, placement=placement, motion=motion)
 
 
-def place_clip(clip: FootageStretch, film: FootageStretch, guess: FootageGuess) -> Placement:
+def place_clip(clip: FootageStretch, film: FootageStretch, guess: FootageGuess) -> PicturePlacement:
     """Return where the clip's picture lies in the film's."""
     shown = np.unique(np.linspace(0, len(clip.times) - 1, NUM_PLACED + 2)[1:-1].round().astype(int))
     compared = np.arange(0, len(film.times), max(1, round(RATE / 3)))
@@ -175,7 +175,9 @@ def place_clip(clip: FootageStretch, film: FootageStretch, guess: FootageGuess) 
     return find_placement(clip.greys[shown], film.greys[compared], near, aspect=aspect)
 
 
-def refine_at(clip: FootageStretch, film: FootageStretch, placement: Placement, motion: MotionMatch) -> Placement:
+def refine_at(
+    clip: FootageStretch, film: FootageStretch, placement: PicturePlacement, motion: MotionMatch
+) -> PicturePlacement:
     """Return a better placement, found on frames that show the same moment."""
     expected = motion.speed * clip.times + motion.offset
     columns, reached = find_nearest_times(film.times, expected[None, :])
@@ -188,7 +190,7 @@ def refine_at(clip: FootageStretch, film: FootageStretch, placement: Placement, 
 def compare_motion(
     clip: FootageStretch,
     film: FootageStretch,
-    placement: Placement,
+    placement: PicturePlacement,
     *,
     speeds: Float64[np.ndarray, " speed"],
     offsets: Float64[np.ndarray, " offset"],

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vidret.align.footage import Alignment
-from vidret.align.placement import Placement
+from vidret.align.placement import PicturePlacement
 from vidret.copies.candidates import VideoPair, find_video_pairs
 from vidret.copies.checking import FootageGuess, FootageReader, check_guess
 from vidret.copies.frames import FrameTable
@@ -43,7 +43,7 @@ class FootagePair:
     similarity: float
     agreement: float
     moves: bool
-    placement: Placement
+    placement: PicturePlacement
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidret.align.placement import Placement
+from vidret.align.placement import PicturePlacement
 from vidret.copies.checking import MANY_CHANGES, CheckedWindow
 
 LEAST_LIKENESS = 0.7  # of pictures; a large watermark leaves 0.8
@@ -35,7 +35,7 @@ class FootageVerdict:
     likeness: float
     speed: float
     offset: float
-    placement: Placement
+    placement: PicturePlacement
 
 
 def judge_windows(windows: Sequence[CheckedWindow]) -> FootageVerdict:
