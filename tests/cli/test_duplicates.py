@@ -93,7 +93,7 @@ def test_options_that_do_not_fit_are_refused(run_copies: Runner, tmp_path: Path)
         (
             ("search", "dog", "--clip", "film.mp4"),
             2,
-            "give either a query, --image FILE, --clip FILE or --queries FILE",
+            "give a query, --image FILE, both, or --clip FILE or --queries FILE alone",
         ),
         (("search", "dog", "--from", "2"), 2, "--from: needs --clip FILE, got none"),
         (("search", "--clip", "film.mp4", "--from", "5", "--to", "2"), 2, "--from: must be less than --to 2, got 5"),
