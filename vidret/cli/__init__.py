@@ -1,4 +1,7 @@
-"""The command line. Data goes to stdout, messages to stderr; exit codes are 0 (success), 1 (failure) and 2 (usage)."""
+"""The command line. Data goes to stdout, messages to stderr; exit codes are 0 (success), 1 (failure) and 2 (usage).
+
+``vidret index --exit-code`` also has 3: a new video matches a watch.
+"""
 
 import os
 import signal
@@ -28,6 +31,7 @@ from vidret.cli import (
     teach,
     train,
     transcript,
+    watch,
 )
 from vidret.cli.app import Command, app
 from vidret.errors import VidretError
@@ -54,6 +58,7 @@ __all__ = [
     "teach",
     "train",
     "transcript",
+    "watch",
 ]
 
 # The order of the help: as people meet them.
@@ -77,7 +82,7 @@ COMMANDS = (
     "merge",
 )
 app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or ""))
-for each in (app, evaluate.group, store.group):
+for each in (app, evaluate.group, store.group, watch.group):
     for command in each.registered_commands:
         command.cls = Command
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends

@@ -14,6 +14,7 @@ from vidret.cli.index_options import (
     AddressOption,
     DecoderOption,
     DecodeTimeoutOption,
+    ExitCodeOption,
     FailOnErrorOption,
     MemoryOption,
     NewIndexOption,
@@ -30,6 +31,7 @@ from vidret.cli.index_options import (
     SpeechModelOption,
     StoreOption,
     TokensOption,
+    WebhookOption,
     WordsOption,
 )
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
@@ -43,9 +45,11 @@ from vidret.cli.options import (
     PrecisionOption,
     WorkersOption,
 )
+from vidret.cli.watch import MATCHED, report_matches
 from vidret.present.progress import show_count, show_progress
 from vidret.present.summaries import print_index_summary
 from vidret.present.terminal import print_message
+from vidret.present.webhook import check_webhook
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
@@ -86,6 +90,8 @@ def index_command(
     as_json: JsonOption = False,
     progress_json: ProgressJsonOption = False,
     fail_on_error: FailOnErrorOption = False,
+    webhook: WebhookOption = None,
+    exit_code: ExitCodeOption = False,
     workers: WorkersOption = None,
     decoder: DecoderOption = "auto",
     timeout: DecodeTimeoutOption = 120.0,
@@ -94,6 +100,8 @@ def index_command(
     num_gpus_per_worker: NumGpusOption = None,
 ) -> None:
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
+    if webhook is not None:
+        check_webhook(webhook)
     decoding = read_decoding(decoder, shots, sampling)
     run = choose_run(runner, address, num_gpus_per_worker, precision)
     memory_bytes = None if memory is None else parse_memory(memory)
@@ -111,8 +119,11 @@ def index_command(
         with show_count("preparing moments", "videos") as on_count:
             engine.prepare_moments(timeout=timeout, on_progress=on_count)
     print_report(report, index, as_json=as_json)
+    matched = not report.interrupted and report_matches(engine, index, as_json=as_json, webhook=webhook)
     if report.interrupted or (fail_on_error and report.failed):
         raise typer.Exit(1)
+    if exit_code and matched:
+        raise typer.Exit(MATCHED)
 
 
 def is_indexed(folder: Path) -> bool:

@@ -119,6 +119,19 @@ ProgressJsonOption = Annotated[
         "--progress-json", help="Print progress to stderr, as one line of JSON per second.", rich_help_panel=OUTPUT
     ),
 ]
+WebhookOption = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook",
+        metavar="URL",
+        help="Post new matches of the watches to this URL as JSON; redirects are refused.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+ExitCodeOption = Annotated[
+    bool,
+    typer.Option("--exit-code", help="Exit with code 3 if a new video matches a watch.", rich_help_panel=OUTPUT),
+]
 FailOnErrorOption = Annotated[
     bool, typer.Option("--fail-on-error", help="Exit with code 1 if any file failed.", rich_help_panel=OUTPUT)
 ]

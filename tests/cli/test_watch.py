@@ -1,0 +1,109 @@
+"""Tests of vidret watch, and of what vidret index reports: each new match once."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.runner import Runner
+from tests.fakes import write_film
+from vidret.errors import VidretError
+from vidret.present.webhook import post_json
+
+
+@contextmanager
+def listen(status: int = 200) -> Iterator[tuple[str, list[Any]]]:
+    """Serve on a loopback port; yield its URL and the bodies that are posted."""
+    bodies: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.send_header("Location", self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/found", bodies
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def add_film(films: Path, name: str, colour: str) -> None:
+    write_film(films / f"{name}.mp4", (colour, 3), salt=len(name))
+
+
+def test_new_matches_are_reported_once(run: Runner, index: Path, films: Path) -> None:
+    assert run("watch", "add", "reds", "red", "--index", index)[0] == 0
+    assert json.loads(run("watch", "list", "--index", index, "--json")[1]) == [{"name": "reds", "query": "red"}]
+    update = ("index", films, "--index", index, "--exit-code")
+    code, _, err = run(*update)
+    assert (code, "reds:" in err) == (0, False), "known videos are not new"
+    add_film(films, "rose", "red")
+    add_film(films, "sky", "blue")
+    code, _, err = run(*update)
+    assert code == 3
+    assert err.count("reds: ") == 1
+    assert "rose.mp4 0:00.0 to 0:03.0" in err
+    assert run(*update)[0] == 0
+    assert run("watch", "remove", "reds", "--index", index)[0] == 0
+    assert "There are no watches." in run("watch", "list", "--index", index)[2]
+
+
+def test_matches_are_posted_and_kept_until_they_are_taken(run: Runner, index: Path, films: Path) -> None:
+    run("watch", "add", "reds", "red", "--index", index)
+    add_film(films, "rose", "red")
+    with listen(500) as (url, _):
+        code, _, err = run("index", films, "--index", index, "--webhook", url)
+        assert code == 1
+        assert "did not take the matches" in err
+    with listen() as (url, bodies):
+        code, out, _ = run("index", films, "--index", index, "--json", "--webhook", url)
+        assert code == 0
+        (match,) = bodies[0]["matches"]
+        assert (match["watch"], match["query"], Path(match["path"]).name) == ("reds", "red", "rose.mp4")
+        assert json.loads(out.splitlines()[-1]) == match
+        run("index", films, "--index", index, "--webhook", url)
+        assert len(bodies) == 1
+
+
+def test_redirects_and_other_protocols_are_refused() -> None:
+    with listen(307) as (url, bodies):
+        with pytest.raises(VidretError, match="did not take the matches"):
+            post_json(url, {})
+        assert len(bodies) == 1
+    for wrong in ("file:///etc/passwd", "http://", "ftp://host/a", "http://host:x/"):
+        with pytest.raises(VidretError, match="webhook must be a URL like"):
+            post_json(wrong, {})
+
+
+def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, films: Path) -> None:
+    run("watch", "add", "reds", "red", "--index", index)
+    for name, query, rule in (
+        ("reds", "blue", "name must be new, got reds, which looks for 'red'"),
+        ("a/b", "red", "name must be up to 64 letters"),
+        ("x", " ", "query must contain a positive word"),
+        ("x", "a dog, no dog", "query must not exclude what it looks for"),
+    ):
+        code, _, err = run("watch", "add", name, query, "--index", index)
+        assert code == 1
+        assert rule in err
+    assert "name must be that of a watch, got x" in run("watch", "remove", "x", "--index", index)[2]
+    code, _, err = run("index", films, "--index", index, "--webhook", "nowhere")
+    assert (code, "webhook must be a URL" in err) == (1, True)
+    (index / "watches.json").write_text("[1]")
+    code, _, err = run("watch", "list", "--index", index)
+    assert (code, "cannot be read as watches" in err) == (1, True)

@@ -1,0 +1,129 @@
+"""Watches: queries that an index keeps, to report which videos added later match them."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vidret.errors import StoreError, VidretError
+from vidret.search.clauses import check_exclusions, parse_structure
+from vidret.search.grammar import split_exclusions
+from vidret.store.records import StoredVideo
+from vidret.types import Moment
+
+FILE = "watches.json"
+_NAME = re.compile(r"\w[\w.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """A query that is asked of every new video.
+
+    Attributes:
+        name: Its name.
+        query: Text.
+        last_video: The greatest id of a video that needs no report; ids only grow.
+    """
+
+    name: str
+    query: str
+    last_video: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchMatch:
+    """The best moment of a new video that matches a watch."""
+
+    watch: Watch
+    moment: Moment
+
+
+def read_watches(index: Path) -> list[Watch]:
+    """Return the watches of an index, in the order in which they were added.
+
+    Raises:
+        StoreError: Their file cannot be read.
+    """
+    path = index / FILE
+    if not path.exists():
+        return []
+    try:
+        return [Watch(**row) for row in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{path}: cannot be read as watches: {error}") from error
+
+
+def add_watch(index: Path, name: str, query: str, videos: Sequence[StoredVideo]) -> Watch:
+    """Store a watch for what is indexed after these videos, and return it.
+
+    Raises:
+        VidretError: The name is taken or invalid, or the query is.
+    """
+    if not _NAME.fullmatch(name):
+        raise VidretError(f"name must be up to 64 letters, digits, dots, dashes and underscores, got {name!r}")
+    text, excluded = split_exclusions(query)
+    if not text or not all(excluded):
+        raise VidretError(f"query must contain a positive word, and no empty quotes after a minus, got {query!r}")
+    check_exclusions(parse_structure(query))
+    watches = read_watches(index)
+    taken = next((each for each in watches if each.name == name), None)
+    if taken is not None:
+        raise VidretError(f"name must be new, got {name}, which looks for {taken.query!r}")
+    watch = Watch(name=name, query=query, last_video=_find_last(videos))
+    _write_watches(index, [*watches, watch])
+    return watch
+
+
+def remove_watch(index: Path, name: str) -> None:
+    """Remove a watch.
+
+    Raises:
+        VidretError: There is none of this name.
+    """
+    watches = read_watches(index)
+    kept = [each for each in watches if each.name != name]
+    if len(kept) == len(watches):
+        raise VidretError(f"name must be that of a watch, got {name}")
+    _write_watches(index, kept)
+
+
+def find_new_matches(
+    index: Path, videos: Sequence[StoredVideo], locate: Callable[[str, int], Sequence[Moment]]
+) -> list[WatchMatch]:
+    """Return the matches among the videos that no watch has seen; ``mark_reported`` makes them seen.
+
+    Args:
+        index: Folder of the index.
+        videos: Its videos.
+        locate: Returns the best moments of a query in a video by its id, without weak ones.
+    """
+    return [
+        WatchMatch(watch=watch, moment=moment)
+        for watch in read_watches(index)
+        for video in sorted(videos, key=lambda each: each.id)
+        if video.id > watch.last_video
+        for moment in locate(watch.query, video.id)[:1]
+    ]
+
+
+def mark_reported(index: Path, videos: Sequence[StoredVideo]) -> None:
+    """Remember that all watches have seen these videos."""
+    watches, last = read_watches(index), _find_last(videos)
+    if any(each.last_video < last for each in watches):
+        _write_watches(index, [replace(each, last_video=max(each.last_video, last)) for each in watches])
+
+
+def _find_last(videos: Sequence[StoredVideo]) -> int:
+    return max((video.id for video in videos), default=0)
+
+
+def _write_watches(index: Path, watches: Sequence[Watch]) -> None:
+    path = index / FILE
+    draft = path.with_suffix(".tmp")
+    try:
+        draft.write_text(json.dumps([asdict(each) for each in watches], indent=1, ensure_ascii=False), "utf-8")
+        os.replace(draft, path)  # noqa: PTH105  a run that is killed leaves the old file
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error}") from error
