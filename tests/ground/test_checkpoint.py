@@ -147,6 +147,7 @@ def test_a_card_round_trips() -> None:
         "suppression": "hard",
         "threshold": 0.7,
         "unit": 2.0,
+        "reads": "layers",
     }
 
 

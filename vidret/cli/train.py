@@ -17,7 +17,7 @@ from vidret.errors import MissingExtraError
 def train_command(
     context: typer.Context,
     subcommand: Annotated[
-        str, typer.Argument(metavar="SUBCOMMAND", help="fit, validate or test; --help lists their options.")
+        str, typer.Argument(metavar="SUBCOMMAND", help="fit, validate or test, or head; --help lists their options.")
     ] = "--help",
     device: Annotated[
         str | None,
@@ -26,7 +26,15 @@ def train_command(
         ),
     ] = None,
 ) -> None:
-    """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml."""
+    """Train a method from a YAML file, such as: vidret train fit --config configs/msrvtt_tempme_b32.yaml.
+
+    Or a grounding head for an index, from your own annotations: vidret train head --index DIR --moments FILE.
+    """
+    if subcommand == "head":
+        from vidret.cli.train_head import run_train_head
+
+        run_train_head([*context.args, *([] if device is None else ["--device", device])])
+        return
     try:
         from vidret.train.run import run
     except ImportError as error:

@@ -18,6 +18,7 @@ from vidret.model_files import CARD, HEAD, read_part, read_part_cards
 
 FORMAT = 1
 METHOD = "r2tuning"
+LAYERS, VECTORS = "layers", "vectors"
 CLIP_UNIT = 8  # CLIP's widths are multiples of it; a width 2 above one includes the temporal endpoint feature
 
 Weights = Mapping[str, Tensor]
@@ -48,6 +49,7 @@ class HeadCard:
         suppression: Soft-NMS by ``hard``, ``linear`` or ``gaussian`` decay; None for none.
         threshold: Overlap at which ``hard`` suppresses, or the sigma of ``gaussian``; None for the default.
         unit: Grid that boundaries are rounded to, in seconds; None for no rounding.
+        reads: ``layers`` of the backbone, or the ``vectors`` that an index stores; see ``vidret.ground.vectors``.
     """
 
     backbone: str
@@ -61,6 +63,7 @@ class HeadCard:
     suppression: str | None = None
     threshold: float | None = None
     unit: float | None = None
+    reads: str = LAYERS
 
     @classmethod
     def describe(
@@ -72,6 +75,7 @@ class HeadCard:
         suppression: str | None = None,
         threshold: float | None = None,
         unit: float | None = None,
+        reads: str = LAYERS,
     ) -> "HeadCard":
         """Return the card of a head, with the settings that the head itself does not know."""
         return cls(
@@ -86,6 +90,7 @@ class HeadCard:
             suppression=suppression,
             threshold=threshold,
             unit=unit,
+            reads=reads,
         )
 
     def to_json(self) -> str:
@@ -145,6 +150,7 @@ def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
         suppression=card.suppression,
         threshold=card.threshold,
         unit=card.unit,
+        reads=card.reads,
     )
     if card != expected:
         raise ValueError(f"card must describe the head, {expected}, got {card}")
@@ -182,7 +188,8 @@ def load_head(path: Path) -> tuple[GroundingHead, HeadCard]:
     try:
         part = read_part(path, HEAD)
         weights = load_file(path) if part is None else dict(part.weights)
-        head = _build(weights, str, heads=card.heads, limit=card.limit, cosine=card.cosine)
+        tef = card.tef if card.reads == VECTORS else None  # the width of vectors does not tell
+        head = _build(weights, str, heads=card.heads, limit=card.limit, cosine=card.cosine, tef=tef)
     except (VidretError, SafetensorError, OSError) as error:
         raise VidretError(f"{path}: {error}") from error
     actual = head.pyramid.strides, head.block.num_layers, head.block.tef
@@ -200,15 +207,19 @@ def _build(
     heads: int,
     limit: int,
     cosine: bool | None,
+    tef: bool | None = None,
     as_published: bool = False,
 ) -> GroundingHead:
-    """Build the head that has the shapes of ``weights``; errors show ``display_name`` of a weight's name."""
+    """Build the head that has the shapes of ``weights``; errors show ``display_name`` of a weight's name.
+
+    Whether it has the temporal endpoint feature follows from its width, unless it is given.
+    """
     width = _find_length(weights, "block.video_map.0", 770)
-    if width % CLIP_UNIT not in (0, 2):
+    if tef is None and width % CLIP_UNIT not in (0, 2):
         name = display_name("block.video_map.0.weight")
         raise VidretError(f"{name} must have a multiple of {CLIP_UNIT} elements, or 2 more, got {width}")
     boundaries = any(name.startswith("boundaries.") for name in weights)
-    tef = width % CLIP_UNIT == 2
+    tef = width % CLIP_UNIT == 2 if tef is None else tef
     try:
         head = GroundingHead(
             width - 2 * tef,

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from vidret.encode.encoder import Encoder
+from vidret.ground.checkpoint import VECTORS, read_head_card
 from vidret.search.grounding import Grounder, MomentHead
+from vidret.search.vector_grounding import VectorGrounder
 
 
 def load_moment_head(path: Path, encoder: Encoder, folder: Path, *, tokens: str, device: str) -> MomentHead:
@@ -19,4 +21,6 @@ def load_moment_head(path: Path, encoder: Encoder, folder: Path, *, tokens: str,
     Raises:
         VidretError: The head cannot be loaded, or does not match the encoder.
     """
+    if read_head_card(path).reads == VECTORS:
+        return VectorGrounder(path, encoder, device=device)
     return Grounder(path, encoder, folder, tokens=tokens, device=device)

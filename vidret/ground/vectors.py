@@ -1,0 +1,91 @@
+"""Inputs of a grounding head that reads stored frame vectors: R2-Tuning with K = 1, for any encoder.
+
+The head has one layer. A frame has one token, its vector, followed by two numbers: its similarity to the query,
+standardised over the video, and its distance from the frame before. They say at the outset what a head over vectors of
+an arbitrary space would have to learn from many labels: what matches, and where the picture changes. A query has a
+token for each word, and a last one for the whole. The two numbers are ours; R2-Tuning reads layers of CLIP alone.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64
+
+from vidret.ground.head import GroundingHead, GroundingResult
+from vidret.ground.steps import choose_frames, place_steps
+from vidret.ground.windows import cut_windows, join_results
+from vidret.types import LayerWords, Segment, TextEmbedding
+
+NUM_EXTRA = 2  # inputs besides the vector
+_EPS = 1e-6
+
+
+def place_vectors(
+    segments: Sequence[Segment],
+    frames: Sequence[Float[np.ndarray, "_frame dim"]],
+    times: Sequence[Float64[np.ndarray, " _frame"]],
+    *,
+    first: float,
+    fps: float,
+) -> Float32[np.ndarray, "step dim"]:
+    """Return the stored vector that is nearest to the middle of each step of a video, up to its first gap.
+
+    Args:
+        segments: The segments of the video, in time order.
+        frames: The frame vectors of each.
+        times: The times of these frames in seconds.
+        first: Start of the video in seconds.
+        fps: Steps per second.
+    """
+    parts = [
+        np.asarray(rows, np.float32)[choose_frames(own, each.start, each.end, first=first, fps=fps)]
+        for each, rows, own in zip(segments, frames, times, strict=True)
+    ]
+    placed = place_steps([(each.start, each.end) for each in segments], first=first, fps=fps)
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    vectors: Float32[np.ndarray, "step dim"] = np.concatenate(parts)[starts[placed.segments] + placed.offsets]
+    return vectors
+
+
+def make_inputs(
+    vectors: Float32[np.ndarray, "step dim"], sentence: Float[np.ndarray, " dim"]
+) -> Float32[np.ndarray, "step input"]:
+    """Return what the head reads of each step for a query: its vector, its similarity and its change.
+
+    Args:
+        vectors: Vectors of unit length.
+        sentence: The vector of the query, of unit length.
+    """
+    similarity = vectors @ sentence.astype(np.float32)
+    standardised = (similarity - similarity.mean()) / max(float(similarity.std()), _EPS)
+    change = np.concatenate([[0.0], 1 - (vectors[1:] * vectors[:-1]).sum(axis=1)])
+    inputs: Float32[np.ndarray, "step input"] = np.concatenate(
+        [vectors, np.stack([standardised, change], axis=1)], axis=1, dtype=np.float32
+    )
+    return inputs
+
+
+def stack_words(text: TextEmbedding) -> LayerWords:
+    """Return a query as the head reads it: one layer of the vectors of its words, then that of the whole."""
+    return LayerWords(text.text, np.concatenate([text.words, text.sentence[None]])[None].astype(np.float32))
+
+
+@torch.inference_mode()
+def ground_vectors(
+    head: GroundingHead,
+    vectors: Float32[np.ndarray, "step dim"],
+    words: LayerWords,
+    *,
+    fps: float,
+    device: torch.device,
+) -> GroundingResult:
+    """Return the result of a query in a video, window by window as for a head that reads layers."""
+    inputs = torch.from_numpy(make_inputs(vectors, words.layers[0, -1])).to(device)
+    query = torch.from_numpy(words.layers)[None].to(device)
+    windows = cut_windows(len(inputs))
+    results = []
+    for window in windows:
+        projected = head.prepare([inputs[None, window.first : window.last, None]])
+        results += head.decode(head(projected, query), fps=fps)
+    return join_results(windows, results, fps=fps)

@@ -1,0 +1,168 @@
+"""A grounding head for an index, trained on annotations of its videos, and compared with the curve on held-out ones."""
+
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vidret.data.holdout import TrainValSplits, hold_out
+from vidret.data.records import LabelledQuery, Split
+from vidret.data.videos import video_stem
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.ground.checkpoint import VECTORS, HeadCard, save_head
+from vidret.ground.head import GroundingHead
+from vidret.ground.spans import overlap
+from vidret.ground.vectors import place_vectors, stack_words
+from vidret.store.store import Store
+from vidret.train.vector_head import VectorQuery, train_vector_head
+
+logger = logging.getLogger(__name__)
+
+SUPPRESSION, THRESHOLD = "hard", 0.7  # of QVHighlights' recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MomentFigures:
+    """How well the first moment of each held-out query overlaps a labelled one, in percent."""
+
+    recall_50: float
+    recall_70: float
+    mean_overlap: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeadTrial:
+    """A trained head, and how it and the curve did on the same held-out queries, of videos that it has not seen."""
+
+    head: GroundingHead
+    card: HeadCard
+    num_trained: int
+    num_held_out: int
+    by_head: MomentFigures
+    by_curve: MomentFigures
+
+    @property
+    def wins(self) -> bool:
+        """Return whether the head's moments overlap the labelled ones more than the curve's."""
+        return self.by_head.mean_overlap > self.by_curve.mean_overlap
+
+
+def try_head(
+    engine: Engine,
+    split: Split,
+    *,
+    share: float = 0.2,
+    num_steps: int = 1500,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> HeadTrial:
+    """Train a head on the stored vectors of an index, and compare it with the curve on held-out videos.
+
+    Args:
+        engine: The index.
+        split: Queries with moments; videos are matched with files of the index by name or stem.
+        share: Share of the videos held out.
+        num_steps: See ``train_vector_head``.
+        seed: Seed of the held-out videos and of training.
+        on_progress: Called with the number of training steps done and of all.
+
+    Raises:
+        VidretError: Too few videos are in the index, or a name matches several.
+    """
+    ids = match_videos(engine, split)
+    splits = divide(split, set(ids), share, seed)
+    assert splits.val is not None
+    fps = engine.encoder.sampling.fps
+    queries = read_vector_queries(engine, splits.train.queries, ids, fps)
+    head = train_vector_head(queries, fps=fps, num_steps=num_steps, seed=seed, on_progress=on_progress)
+    card = HeadCard.describe(
+        head, backbone=engine.encoder.name, fps=fps, suppression=SUPPRESSION, threshold=THRESHOLD, reads=VECTORS
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "head.safetensors"
+        save_head(head, card, path)
+        figures = [measure(engine, name, splits.val.queries, ids) for name in (str(path), "none")]
+    return HeadTrial(
+        head=head,
+        card=card,
+        num_trained=len(queries),
+        num_held_out=len(splits.val.queries),
+        by_head=figures[0],
+        by_curve=figures[1],
+    )
+
+
+def match_videos(engine: Engine, split: Split) -> dict[str, int]:
+    """Return the ids of the videos of a split that are in an index, by name.
+
+    Raises:
+        VidretError: None is, or a name matches several videos.
+    """
+    by_name: defaultdict[str, set[int]] = defaultdict(set)
+    for video in engine.videos():
+        for path in map(Path, video.paths):
+            for name in {path.name, video_stem(path.name)}:
+                by_name[name].add(video.id)
+    ids = dict[str, int]()
+    for name in split.videos:
+        own = Path(name).name
+        matches = set(by_name.get(own) or by_name.get(video_stem(own)) or ())
+        if len(matches) > 1:
+            raise VidretError(f"{name} must match one video of the index, got {len(matches)}")
+        if matches:
+            ids[name] = matches.pop()
+    if not ids:
+        raise VidretError(f"{split.name}: its videos must be in the index, got none of {len(split.videos)}")
+    if num_missing := len(split.videos) - len(ids):
+        logger.warning("%d of %d annotated videos are not in the index", num_missing, len(split.videos))
+    return ids
+
+
+def divide(split: Split, known: set[str], share: float, seed: int) -> TrainValSplits:
+    """Return the labelled queries into known videos, in two parts of different videos."""
+    queries = tuple(query for query in split.queries if query.video in known and query.spans)
+    videos = tuple(dict.fromkeys(query.video for query in queries))
+    if len(videos) < 2:
+        raise VidretError(f"{split.name} must have moments in at least 2 videos of the index, got {len(videos)}")
+    return hold_out(replace(split, queries=queries, videos=videos), share, seed)
+
+
+def read_vector_queries(
+    engine: Engine, queries: Sequence[LabelledQuery], ids: dict[str, int], fps: float
+) -> list[VectorQuery]:
+    """Return queries with the stored vectors of their videos; spans are from the first frame on."""
+    texts = engine.encoder.encode_text([query.text for query in queries])
+    read, vectors, starts = list[VectorQuery](), {}, {}
+    with Store.open(engine.path) as store:
+        for query, text in zip(queries, texts, strict=True):
+            video_id = ids[query.video]
+            if video_id not in vectors:
+                stored, starts[video_id] = store.read(store.video_segments(video_id)), store.video(video_id).start
+                vectors[video_id] = place_vectors(
+                    stored.segments, stored.frames, stored.times, first=starts[video_id], fps=fps
+                )
+            start = starts[video_id]
+            own = replace(query, spans=tuple((low - start, high - start) for low, high in query.spans))
+            read.append(VectorQuery(own, stack_words(text), vectors[video_id]))
+    return read
+
+
+def measure(engine: Engine, head: str, queries: Sequence[LabelledQuery], ids: dict[str, int]) -> MomentFigures:
+    """Locate each query in its video, with a head or ``none``, by pictures alone, and compare the first moment."""
+    overlaps = []
+    with Engine(engine.path, engine.encoder, head=head) as other:
+        for query in queries:
+            moments = other.locate(
+                query.text, 1, video=ids[query.video], overlapping=True, weak=True, sources=["picture"]
+            )
+            spans = np.array(query.spans, np.float64)
+            own = overlap(spans[:, 0], spans[:, 1], moments[0].start, moments[0].end).max() if moments else 0.0
+            overlaps.append(float(own))
+    array = np.array(overlaps)
+    recalls = [100 * float((array >= limit).mean()) for limit in (0.5, 0.7)]
+    return MomentFigures(recall_50=recalls[0], recall_70=recalls[1], mean_overlap=100 * float(array.mean()))
