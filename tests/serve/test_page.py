@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -334,6 +335,50 @@ def test_shots_are_on_the_timeline_and_in_a_storyboard(look: Look, indexed: Engi
     wait_for_time(page, shots[2].start)
     wait_until(page, "[...document.querySelectorAll('#storyboard img')].some((picture) => picture.naturalWidth)")
     shoot(page, "storyboard")
+
+
+def test_events_of_a_query_are_named_and_on_the_timeline(look: Look, indexed: Engine) -> None:
+    query, video_id = f"{BIKES}, then a man in a car", find_id(indexed, "tour.mp4")
+    (moment,) = indexed.locate(query, 1, video=video_id, weak=True)
+    first, second = moment.events
+    curve = {**asdict(indexed.curve(query, video_id)), "moments": [asdict(moment)], "weak": False}
+    answer = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in curve.items()}
+    page = look("/")
+    page.route("**/curve?*", lambda route: route.fulfill(json=answer))  # of six films nearly everything is weak
+    search(page, query)
+    expect(page.locator("#understood")).to_have_text(f"Looking for 1. {BIKES} then 2. a man in a car.")
+    page.get_by_role("link", name="tour").click()
+    events = page.locator(".event")
+    expect(events).to_have_text(["1", "2"])
+    expect(page.get_by_role("list", name="Moments found").get_by_role("button")).to_contain_text("2 events")
+    expect(events.nth(1)).to_have_attribute("title", re.compile(r"^2\. a man in a car, 0:\d\d\.\d to "))
+    wait_for_film(page)
+    events.nth(1).click()
+    wait_for_time(page, second.start)
+    assert first.end <= second.start
+    shoot(page, "events")
+    page.keyboard.press("Escape")
+    search(page, BIKES)
+    expect(page.locator("#understood")).to_be_hidden()
+
+
+def test_videos_like_a_frame(look: Look, indexed: Engine) -> None:
+    page = look(f"/?v={find_id(indexed, 'tour.mp4')}&t=2.0")
+    wait_for_film(page)
+    page.get_by_role("button", name="Find videos like this frame").click()
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(titles(page).first).to_have_text(re.compile("tour|old"))
+    expect(page.get_by_alt_text("Query image")).to_be_visible()
+
+
+def test_a_link_to_the_time_is_copied(look: Look, indexed: Engine) -> None:
+    page = look(f"/?v={find_id(indexed, 'tour.mp4')}&t=3.0", permissions=["clipboard-read"])
+    wait_for_film(page)
+    page.get_by_role("button", name="Copy a link to this time").click()
+    expect(page.locator("#viewer-announcement")).to_have_text("Link copied.")
+    link = str(page.evaluate("navigator.clipboard.readText()"))
+    assert f"v={find_id(indexed, 'tour.mp4')}" in link
+    assert link.endswith("t=3.0")
 
 
 def test_a_video_of_one_shot_has_no_storyboard(look: Look, indexed: Engine) -> None:

@@ -5,7 +5,7 @@ import { ask, isDropped, latest } from "./api.js";
 import { listenToForm, showForm } from "./asking.js";
 import { count, find, isModified, make, tell } from "./dom.js";
 import { findIndexPath, listenToIndexTab, showIndexTab } from "./indexing.js";
-import { listenForPictures, recall } from "./picture.js";
+import { keepPicture, listenForPictures, recall } from "./picture.js";
 import { focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
 import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
 
@@ -78,6 +78,7 @@ async function search({ more }) {
   const grid = find("results");
   const number = grid.children.length;
   tell(find("notice"));
+  tell(find("understood"));
   find("status").textContent = "Searching";
   if (!number) showSkeletons();
   grid.ariaBusy = true;
@@ -94,7 +95,9 @@ async function search({ more }) {
   grid.ariaBusy = null;
 }
 
-function showAnswer({ hits, weak, took_ms: took, videos, total = MOST }) {
+function showAnswer({ hits, weak, took_ms: took, interpretation, videos, total = MOST }) {
+  const understood = interpretation?.text;
+  tell(find("understood"), ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
   const found = hits ?? videos;
   const number = count(found.length, "video");
   if (hits) showHits(hits, place);
@@ -134,16 +137,19 @@ function onKey(event) {
   event.preventDefault();
 }
 
+const searchLike = (picture) => go({ tab: "", q: "", picture, k: "", v: "", t: "" });
+
 function begin() {
   listenToForm(go);
   listenToGrid();
   listenToViewer(
     (time) => go({ t: time.toFixed(1) }, { replace: true }),
     () => (history.state?.opened ? history.back() : go({ v: "", t: "" })),
+    (frame) => searchLike(keepPicture(frame)),
   );
   listenToIndexTab(() => place.tab || search({ more: false }));
   listenForPictures(
-    (name) => go({ tab: "", q: "", picture: name, k: "", v: "", t: "" }),
+    searchLike,
     (sentence) => tell(find("notice"), sentence),
   );
   find("more").addEventListener("click", () => go({ k: String(Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));

@@ -50,8 +50,10 @@ function listenForDrops(take) {
   });
 }
 
-async function keep(file) {
-  const bitmap = await createImageBitmap(file);
+const keep = async (file) => keepPicture(await createImageBitmap(file));
+
+/** Keep an image element or a bitmap as a query, and return its name. */
+export function keepPicture(bitmap) {
   const scale = Math.min(1, LONGEST_SIDE / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.ceil(bitmap.width * scale);

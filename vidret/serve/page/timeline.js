@@ -16,6 +16,8 @@ export function drawTimeline(curve, duration) {
   const typical = curve?.typical ?? null;
   find("typical").hidden = typical === null;
   find("marks").replaceChildren(...(curve?.moments ?? []).map((moment) => makeMark(moment, duration)));
+  const events = curve?.moments.find(({ events }) => events.length)?.events ?? [];
+  find("events").replaceChildren(...events.map((event, at) => makeEvent(event, at + 1, duration)));
   if (!curve) return find("curve").replaceChildren();
 
   const points = thin(curve);
@@ -65,7 +67,7 @@ export function listenToTimeline(look, onSeek) {
   };
   timeline.addEventListener("pointerdown", (event) => {
     if (event.button) return;
-    if (event.target.className === "mark") return onSeek(Number(event.target.dataset.start));
+    if (event.target.dataset.start) return onSeek(Number(event.target.dataset.start));
     timeline.setPointerCapture(event.pointerId);
     onSeek(timeAt(event));
   });
@@ -84,6 +86,15 @@ function makeMark({ start, end }, duration) {
   mark.style.left = share(start, duration);
   mark.style.width = share(end - start, duration);
   return mark;
+}
+
+/** Create the bar of one event of a query, with its number; the title says which. */
+function makeEvent({ text, start, end }, number, duration) {
+  const bar = make("div", { className: "event", title: `${number}. ${text}, ${clock(start, true)} to ${clock(end, true)}` }, String(number));
+  bar.style.left = share(start, duration);
+  bar.style.width = share(end - start, duration);
+  bar.dataset.start = start;
+  return bar;
 }
 
 /** Show time and score at the pointer. */

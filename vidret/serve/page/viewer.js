@@ -1,7 +1,7 @@
 // The viewer of one video: player, timeline with the scores of the query, and moments.
 
 import { ask, isDropped, latest, readProblem } from "./api.js";
-import { clock, draw, find, isCalm, isModified, make, tell } from "./dom.js";
+import { clock, count, draw, find, isCalm, isModified, make, tell } from "./dom.js";
 import { drawShots, followShot, listenToShots, showShots } from "./shots.js";
 import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
@@ -35,6 +35,7 @@ export async function openViewer(id, { time, query, title, playing }) {
   find("viewer-title").textContent = title;
   for (const part of ["viewer-path", "facts", "moments"]) find(part).replaceChildren();
   tell(find("viewer-notice"));
+  find("viewer-announcement").textContent = "";
   drawTimeline(null, 0);
   showFilm(playing && !isCalm());
   showWords([]);
@@ -68,8 +69,9 @@ export function seek(time) {
   follow();
 }
 
-/** Listen to the viewer: `onTime(seconds)` after a seek or pause, `onClose()` when the user closes it. */
-export function listenToViewer(onTime, onClose) {
+/** Listen to the viewer: `onTime(seconds)` after a seek or pause, `onClose()` when the user closes it, `onLike(image)`
+ * when the user wants videos like a frame. */
+export function listenToViewer(onTime, onClose, onLike) {
   let timer = 0;
   const tellTime = () => {
     clearTimeout(timer);
@@ -92,6 +94,8 @@ export function listenToViewer(onTime, onClose) {
   on(find("next"), "click", goToNext);
   on(find("previous"), "click", goToPrevious);
   on(find("close"), "click", onClose);
+  on(find("similar"), "click", () => findSimilar(onLike));
+  on(find("copy"), "click", copyLink);
   on(dialog, "keydown", onKey);
   on(dialog, "cancel", (event) => {
     event.preventDefault();
@@ -157,9 +161,10 @@ async function search(id, query) {
   find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
 }
 
-/** Create the button of a moment, with what matches best, its mean score, or the probability of a head. */
-function makeMoment({ start, end, score, similarity, evidence }, best) {
-  const worth = evidence[0] ? LABELS[evidence[0].source] : similarity === null ? `${(100 * score).toFixed(0)} %` : similarity.toFixed(3);
+/** Create the button of a moment, with its events, what matches best, its mean score, or the probability of a head. */
+function makeMoment({ start, end, score, similarity, evidence, events }, best) {
+  const words = evidence[0] && LABELS[evidence[0].source];
+  const worth = events.length ? count(events.length, "event") : words ? words : similarity === null ? `${(100 * score).toFixed(0)} %` : similarity.toFixed(3);
   const told = make("span", { className: "soft" }, worth);
   const button = make("button", { type: "button", className: best ? "best" : "" }, `${clock(start, true)} – ${clock(end, true)}`, told);
   button.addEventListener("click", () => seek(start));
@@ -192,7 +197,7 @@ function showStill() {
   still.src = thumbnail();
 }
 
-const thumbnail = () => `/api/thumbnails/${shown.id}?t=${shown.time.toFixed(1)}&w=960`;
+const thumbnail = (time = shown.time) => `/api/thumbnails/${shown.id}?t=${time.toFixed(1)}&w=960`;
 const getDuration = () => shown.duration || film.duration || 0;
 const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTime - zero);
 
@@ -216,6 +221,30 @@ function showState() {
 function togglePlay() {
   if (film.paused) film.play().catch(() => {}); // see "error"
   else film.pause();
+}
+
+/** Load the frame that is shown, as the server decodes it, and search with it. */
+async function findSimilar(onLike) {
+  const frame = make("img", { src: thumbnail(now()) });
+  try {
+    await frame.decode();
+    onLike(frame);
+  } catch {
+    tell(find("viewer-notice"), "The frame at this time cannot be read.");
+  }
+}
+
+/** Copy the URL of the time shown. The clipboard API would need TLS, which a server at home rarely has. */
+function copyLink() {
+  const link = new URL(location);
+  link.searchParams.set("t", now().toFixed(1));
+  const field = make("textarea", { value: link.href });
+  dialog.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  find("viewer-announcement").textContent = copied ? "Link copied." : `This browser does not allow copying: ${link.href}`;
+  find("copy").focus();
 }
 
 function toggleSound() {
