@@ -176,6 +176,18 @@ def test_towers_take_merging_and_prompts_of_other_models(tmp_path: Path) -> None
     load_encoder(str(tmp_path / "joint.safetensors"))
 
 
+def test_a_head_that_reads_vectors_fits_by_their_dimension(films: Path, tmp_path: Path) -> None:
+    base, out = make_plain(tmp_path / "base.safetensors"), tmp_path / "joint.safetensors"
+    head = write_head(tmp_path / "head.safetensors", reads="vectors", **(SIZES | {"width": 34}))
+    assert "fits vectors of 34 and 32" in join_files(base, [head], out)[-1]
+    with Engine.open(tmp_path / "index", encoder=str(out), precision="fp32") as engine:
+        engine.index([films / "red.mp4"])
+        assert engine.locate("red", 1, weak=True)[0].by == "head"
+    wide = write_head(tmp_path / "wide.safetensors", reads="vectors", **(SIZES | {"width": 42}))
+    with pytest.raises(VidretError, match=r"must read vectors of 34 \(frames\) and 32 \(words\), got 42 and 32"):
+        join_files(base, [wide], tmp_path / "out.safetensors")
+
+
 WRONG: dict[str, tuple[str, Callable[[Path], object]]] = {
     "dim": ("the aligner must be for vectors of 32, got 8", lambda path: save_aligner(make_aligner(8), path)),
     "width": (
