@@ -86,8 +86,11 @@ class OpenIndex:
             grounder = None  # a head reads text
         search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
         fused = self._choose_fused(query, search)
+        encoded = None if fused is not None else self._encode(query)  # once for the search and its moments
         if video is None:
-            hits = self.search([query], [search])[0]
+            hits = (
+                self.search([query], [search])[0] if encoded is None else self.searcher.search([encoded], [search])[0]
+            )
             ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
         else:
             ranked = [choose_video(self.store, video)]
@@ -104,7 +107,7 @@ class OpenIndex:
                 snap=options.snap,
             )
             return self._refine(fused.encode_clause(query), moments) if options.refine else moments
-        encoded = self._encode(query)
+        assert encoded is not None
         moments = Locator(self.searcher, grounder).locate(
             encoded, ranked, options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap
         )
