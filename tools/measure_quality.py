@@ -66,7 +66,9 @@ def locate_moments(engine: Engine, data: Path, rows: list[dict[str, Any]], *, re
     found, spent_s = [], []
     for row in rows:
         started = time.process_time()
-        moments = engine.locate(row["query"], 1, video=data / row["file"], overlapping=True, weak=True, refine=refine)
+        moments = engine.locate(
+            row["query"], 1, video=data / row["file"], overlapping=True, weak=True, refine_edges=refine
+        )
         spent_s.append(time.process_time() - started)
         found.append(best_overlap(moments[0].start, moments[0].end, row["relevant_windows"]))
     array = np.array(found)

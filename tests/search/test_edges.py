@@ -48,28 +48,28 @@ def locate(engine: Engine, query: str = "blue", **options: Any) -> Moment:
 
 
 def test_edges_are_precise(engine: Engine) -> None:
-    coarse, fine = locate(engine), locate(engine, refine=True)
+    coarse, fine = locate(engine), locate(engine, refine_edges=True)
     assert max(abs(coarse.start - TRUE[0]), abs(coarse.end - TRUE[1])) > WITHIN_S
     assert (fine.start, fine.end) == pytest.approx(TRUE, abs=WITHIN_S)
     assert (fine.score, fine.similarity, fine.by) == (coarse.score, coarse.similarity, "curve")
 
 
 def test_a_negative_term_counts_as_in_the_curve(engine: Engine) -> None:
-    fine = locate(engine, "blue -green", refine=True)
+    fine = locate(engine, "blue -green", refine_edges=True)
     assert (fine.start, fine.end) == pytest.approx(TRUE, abs=WITHIN_S)
 
 
 def test_three_frames_an_edge_are_encoded_and_remembered(engine: Engine) -> None:
     encoder = cast(AloneEncoder, engine.encoder)
-    first = locate(engine, refine=True)
+    first = locate(engine, refine_edges=True)
     num_encoded = encoder.num_frames
     assert 0 < num_encoded <= 2 * 3
-    assert locate(engine, refine=True) == first
+    assert locate(engine, refine_edges=True) == first
     assert encoder.num_frames == num_encoded
 
 
 def test_the_ends_of_a_video_stay(engine: Engine) -> None:
-    fine = locate(engine, "red", refine=True)
+    fine = locate(engine, "red", refine_edges=True)
     assert fine.start == 0
     assert fine.end == pytest.approx(TRUE[0], abs=WITHIN_S)
 
@@ -89,7 +89,7 @@ def test_a_video_that_cannot_be_read_is_not_refined(
             film.unlink()
         else:
             write_film(film, ("white", 3.0), ("black", 9.0))
-        assert locate(engine, video=video, refine=True) == coarse
+        assert locate(engine, video=video, refine_edges=True) == coarse
     reason = "does not exist" if change == "gone" else "has changed since it was indexed"
     assert [record.message.startswith("edges are not refined: ") for record in caplog.records] == [True]
     assert reason in caplog.text
@@ -97,7 +97,7 @@ def test_a_video_that_cannot_be_read_is_not_refined(
 
 def test_an_encoder_of_whole_segments_refines_nothing(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Engine(made / "index", ColourEncoder(), rerank="none") as engine:
-        assert locate(engine, refine=True) == locate(engine)
+        assert locate(engine, refine_edges=True) == locate(engine)
     assert "colours encodes frames together" in caplog.text
 
 

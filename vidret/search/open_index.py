@@ -106,12 +106,12 @@ class OpenIndex:
                 weak=options.weak,
                 snap=options.snap,
             )
-            return self._refine(fused.encode_clause(query), moments) if options.refine else moments
+            return self._refine(fused.encode_clause(query), moments) if options.refine_edges else moments
         assert encoded is not None
         moments = Locator(self.searcher, grounder).locate(
             encoded, ranked, options.k, overlapping=options.overlapping, weak=options.weak, snap=options.snap
         )
-        return self._refine(encoded, moments) if options.refine else moments
+        return self._refine(encoded, moments) if options.refine_edges else moments
 
     def _refine(self, query: EncodedQuery | None, moments: Sequence[Moment]) -> list[Moment]:
         """Return moments with precise edges; those of a query of several events, which is None, stay as they are."""

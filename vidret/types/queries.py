@@ -158,7 +158,8 @@ class LocateOptions:
         weak: Whether to include moments of videos in which most unrelated queries score as high, and those that stand
             out less than half as much as the best of their video.
         snap: Whether moments that are found by the curve begin and end at cuts where they can.
-        refine: Whether to decode a few frames more around the other edges, so that these are precise to about 0.1 s.
+        refine_edges: Whether to decode a few frames more around the other edges, which makes these precise to about
+            0.1 s.
     """
 
     videos: Annotated[
@@ -196,7 +197,7 @@ class LocateOptions:
             metavar="on|off",
         ),
     ] = True
-    refine: Annotated[
+    refine_edges: Annotated[
         bool,
         Option(
             help="Decode and encode a few frames more around the edges of moments that lie at no cut, which makes them "

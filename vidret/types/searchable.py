@@ -84,7 +84,7 @@ class Searchable(ABC):
         overlapping: bool = False,
         weak: bool = False,
         snap: bool = True,
-        refine: bool = False,
+        refine_edges: bool = False,
         sources: Sequence[Source] | None = None,
     ) -> list[Moment]:
         """Find the moments that match a query, in one video or in all.
@@ -100,8 +100,8 @@ class Searchable(ABC):
             weak: Whether to include moments of videos in which most unrelated queries score as high, and those that
                 stand out less than half as much as the best of their video.
             snap: Whether moments that are found by the curve begin and end at cuts where they can.
-            refine: Whether to decode and encode a few frames more around their other edges, which makes these precise
-                to about 0.1 s. A message says where that is not possible.
+            refine_edges: Whether to decode and encode a few frames more around their other edges, which makes these
+                precise to about 0.1 s. A message says where that is not possible.
             sources: As in ``search``.
 
         Returns:
@@ -121,7 +121,7 @@ class Searchable(ABC):
             overlapping=overlapping,
             weak=weak,
             snap=snap,
-            refine=refine,
+            refine_edges=refine_edges,
             sources=chosen,
         )
         return self.locate_with(query, options, video=video)
