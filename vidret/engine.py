@@ -16,9 +16,9 @@ from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
 from vidret.copies.duplicates import find_duplicates
 from vidret.devices import AUTO as AUTO_DEVICE
 from vidret.devices import CPU, choose_device
-from vidret.encode.encoder import STARTER, Encoder, check_encoder
+from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.load import load_encoder
-from vidret.errors import StoreError, VidretError
+from vidret.errors import StoreError, UnknownEncoderError, VidretError
 from vidret.index.clip import encode_clip
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
@@ -28,7 +28,14 @@ from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration
 from vidret.search.concepts import forget_concept, list_concepts
 from vidret.search.grounding import Grounder, MomentHead, forget_others
-from vidret.search.models import choose_models, record_head, record_ranker
+from vidret.search.models import (
+    choose_models,
+    explain_unknown,
+    read_encoder_name,
+    record_class,
+    record_head,
+    record_ranker,
+)
 from vidret.search.moment_heads import load_moment_head
 from vidret.search.open_index import OpenIndex
 from vidret.search.preparation import (
@@ -150,13 +157,12 @@ class Engine(Searchable):
             EncoderError: The encoder cannot be loaded.
         """
         chosen = choose_device(device)
-        if encoder is None:
-            encoder = STARTER
-            if Store.exists(path):
-                with Store.open(path) as opened:
-                    encoder = opened.encoder_name
-        if isinstance(encoder, str):
-            encoder = load_encoder(encoder, device=chosen, precision=precision)
+        if encoder is None or isinstance(encoder, str):
+            name = encoder or read_encoder_name(Path(path))
+            try:
+                encoder = load_encoder(name, device=chosen, precision=precision)
+            except UnknownEncoderError as error:
+                raise explain_unknown(Path(path), name, error) from error
         return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
 
     @cached_property
@@ -245,6 +251,7 @@ class Engine(Searchable):
             self._check_models()
         with self._create_store() as store:
             record_ranker(store, self._models)
+            record_class(store, self.encoder)
             whole = self.encoder.sampling.whole
             shot_sampling = record_rule(store, shots=shots, mode=sampling, whole=whole, decoder=decoder)
             if memory is not None:

@@ -40,6 +40,10 @@ class EncoderError(VidretError):
     """An encoder that cannot be loaded or trusted."""
 
 
+class UnknownEncoderError(EncoderError):
+    """A name that no encoder has."""
+
+
 class DeviceError(VidretError):
     """A device that does not exist or cannot be used."""
 

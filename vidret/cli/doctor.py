@@ -27,6 +27,7 @@ PACKAGES = (
     ("decord", "faster decoding", "decord"),
     ("open_clip", "CLIP models", None),
     ("faiss", "vector search", "cpu"),
+    ("transformers", "models by hf:", "hf"),
     ("timm", "the starter encoder", "starter"),
     ("faster_whisper", "speech", "words"),
     ("rapidocr", "on-screen text", "words"),

@@ -7,7 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float64, Int64
+from torch.nn import functional
 
 from vidret.errors import EncoderError
 from vidret.types import Frames, LayerTokens, LayerWords, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -27,7 +29,8 @@ class Encoder(Protocol):
         sampling: How frames are chosen from a video.
 
     An encoder whose frame vectors do not depend on the other frames of a segment may set ``encodes_frames_alone``, so
-    that frames that hardly differ are encoded once.
+    that frames that hardly differ are encoded once. One that gives a single vector for a segment sets
+    ``has_frame_vectors`` to False and repeats it for every frame.
     """
 
     name: str
@@ -115,6 +118,32 @@ def check_encoder(encoder: Encoder) -> None:
         raise EncoderError(
             f"{encoder.name} must give different images different vectors, got the same one: its weights are damaged"
         )
+
+
+def has_frame_vectors(encoder: Encoder) -> bool:
+    """Return whether an encoder gives each frame its own vector; a video-native one gives one a segment."""
+    return bool(getattr(encoder, "has_frame_vectors", True))
+
+
+def gather_segments(
+    batch: Sequence[Frames], vectors: Sequence[torch.Tensor], patches: Sequence[torch.Tensor]
+) -> list[SegmentEmbedding]:
+    """Return the embeddings of segments whose frames were encoded one by one, in chunks that cross segments.
+
+    Args:
+        batch: The segments.
+        vectors: Unit vectors of frames, chunk by chunk: (frame, dim).
+        patches: Unit vectors of patches, chunk by chunk: (frame, patch, dim); empty without tokens.
+    """
+    lengths = [len(frames) for frames in batch]
+    rows = torch.split(torch.cat(list(vectors)), lengths)
+    tokens = torch.split(torch.cat(list(patches)), lengths) if patches else [None] * len(batch)
+    embeddings = []
+    for frames, own, patch in zip(batch, rows, tokens, strict=True):
+        video = functional.normalize(own.mean(0), dim=0)
+        flat = None if patch is None else rearrange(patch, "frame patch dim -> (frame patch) dim").numpy()
+        embeddings.append(SegmentEmbedding(video.numpy(), own.numpy(), frames.times, flat))
+    return embeddings
 
 
 def digest_weights(named: Iterable[tuple[str, torch.Tensor]], *facts: object) -> str:

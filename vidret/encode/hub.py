@@ -1,24 +1,21 @@
 """Loading open_clip models by name, from the model hub or from a file."""
 
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import open_clip
 import torch
 from safetensors import SafetensorError
 
+from vidret.encode.reaching import check_reachable
 from vidret.encode.weights import first_line, read_weights
-from vidret.errors import EncoderError
+from vidret.errors import EncoderError, UnknownEncoderError
 from vidret.types import Resize
 
 RANDOM = "random"
 FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-HUB_TIMEOUT_S = 3.0  # open_clip's own retries last most of a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
     """
     source = parse_name(name)
     model_name, weights = source.architecture, None if source.weights == RANDOM else source.weights
-    _check_reachable(name, source)
+    _check_source(name, source)
     if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
         read_weights(Path(source.weights), device="meta")  # a short error before torch.load fails at length
     try:
@@ -95,9 +92,9 @@ def parse_name(name: str) -> ClipSource:
         return ClipSource(infer_architecture(Path(name)), str(Path(name).absolute()))
     architecture, _, weights = name.partition("/")
     if architecture not in open_clip.list_models():
-        raise EncoderError(
-            f"model must be starter, an open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name or the path "
-            f"of a .safetensors or .pt file, got {name}"
+        raise UnknownEncoderError(
+            f"model must be starter, an open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, "
+            f"hf:org/name, package.module:Class or the path of a .safetensors or .pt file, got {name}"
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if weights != RANDOM and weights not in tags and not Path(weights).is_file():
@@ -149,7 +146,7 @@ def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
     return shapes, vision["layers"] + text["layers"]
 
 
-def _check_reachable(name: str, source: ClipSource) -> None:
+def _check_source(name: str, source: ClipSource) -> None:
     """Raise EncoderError at once, not after a minute of retries, if weights are missing and the hub is unreachable."""
     if source.weights == RANDOM or Path(source.weights).is_file() or source.architecture.startswith("local-dir:"):
         return
@@ -161,21 +158,4 @@ def _check_reachable(name: str, source: ClipSource) -> None:
         files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
         if not repository:
             return
-    cached = (huggingface_hub.try_to_load_from_cache(repository, file) for file in files)
-    if any(isinstance(path, str) for path in cached):
-        return
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set"
-    else:
-        try:
-            request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
-            with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
-                return
-        except urllib.error.HTTPError:
-            return  # the hub is reachable; the download reports what is wrong
-        except OSError as error:
-            reason = f"the model hub cannot be reached ({getattr(error, 'reason', error)})"
-    raise EncoderError(
-        f"{name}: its weights are not on this machine and {reason}; download them elsewhere and pass the path of the "
-        f"file, or use --model starter"
-    )
+    check_reachable(name, repository, files)

@@ -3,6 +3,7 @@
 import torch
 
 from vidret.devices import choose_device
+from vidret.encode.custom import find_entry_point, is_class_name, load_custom
 from vidret.encode.encoder import STARTER, WHOLE, Encoder
 from vidret.encode.precision import DTYPES, check_precision
 from vidret.errors import EncoderError
@@ -15,7 +16,9 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         name: ``starter``; an open_clip model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip
             architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
             .safetensors or .pt file, including those written by ``vidret convert``; or ``ViT-B-32/random`` for random
-            weights (for tests only). The suffix ``#whole`` encodes every video as one segment, as benchmarks do.
+            weights (for tests only); or a model of transformers, as ``hf:org/name`` or ``hf:FOLDER``; or your own
+            class, as ``package.module:Class`` or the name of an entry point in the group ``vidret.encoders``. The
+            suffix ``#whole`` encodes every video as one segment, as benchmarks do.
         device: ``auto`` (the accelerator that PyTorch finds, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
             ``xpu:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``. For CLIP, ``auto`` is bf16 where the hardware
@@ -28,7 +31,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         DeviceError: There is no such device; raised before anything is loaded.
         EncoderError: The name or precision is unknown, the precision does not apply to the model or device, or the
             weights cannot be downloaded or do not fit.
-        MissingExtraError: The starter's packages are not installed.
+        MissingExtraError: The packages of the starter, or transformers, are not installed.
     """
     check_precision(precision)
     chosen = torch.device(choose_device(device))
@@ -40,6 +43,12 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             raise EncoderError(f"precision of the starter must be auto, fp32 or bf16, got {precision}")
         dtype = DTYPES["fp32" if precision == "auto" else precision]
         return StarterEncoder(device=chosen, dtype=dtype, whole=whole)
+    if plain.startswith("hf:"):
+        from vidret.encode.hf_loading import load_transformers
+
+        return load_transformers(plain, device=chosen, precision=precision, whole=whole)
+    if is_class_name(plain) or find_entry_point(plain) is not None:
+        return load_custom(plain, device=str(chosen), precision=precision, whole=whole)
     from vidret.encode.clip_loading import load_clip
 
     return load_clip(plain, device=chosen, precision=precision, whole=whole)

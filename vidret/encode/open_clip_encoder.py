@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from einops import rearrange
 from torch import nn
 from torch.nn import functional
 
-from vidret.encode.encoder import WHOLE, digest_weights, normalise_pixels
+from vidret.encode.encoder import WHOLE, digest_weights, gather_segments, normalise_pixels
 from vidret.encode.hub import read_resize
 from vidret.errors import EncoderError
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
@@ -61,15 +60,8 @@ class OpenClipEncoder:
         """
         pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
         outputs = [self._encode_images(chunk, tokens=tokens) for chunk in torch.split(pixels, self._batch_size)]
-        lengths = [len(frames) for frames in batch]
-        pooled = torch.split(torch.cat([output[0] for output in outputs]), lengths)
-        patches = torch.split(torch.cat([output[1] for output in outputs]), lengths) if tokens else None
-        embeddings = []
-        for index, frames in enumerate(batch):
-            video = functional.normalize(pooled[index].mean(0), dim=0)
-            patch = rearrange(patches[index], "frame token dim -> (frame token) dim").numpy() if patches else None
-            embeddings.append(SegmentEmbedding(video.numpy(), pooled[index].numpy(), frames.times, patch))
-        return embeddings
+        vectors = [output[0] for output in outputs]
+        return gather_segments(batch, vectors, [output[1] for output in outputs] if tokens else [])
 
     def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode uint8 (frame, height, width, 3): class embeddings (frame, dim), patch tokens (frame, token, dim)."""

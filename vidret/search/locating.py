@@ -4,12 +4,14 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 
 from vidret.align.similarity import score_top_frames
+from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import DecodeError, StoreError
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, drop_overlapping
@@ -72,6 +74,12 @@ def choose_path(store: Store, video_id: int) -> str:
     return next((path for path in paths if may_exist(path)), paths[0])
 
 
+@lru_cache(maxsize=16)
+def _note_coarse(name: str) -> None:
+    """Log, once for each encoder, that moments are as coarse as segments."""
+    logger.warning("moments begin and end with segments: %s has one vector a segment", name)
+
+
 class Locator:
     """An index open for reading, with a trained grounding head or without."""
 
@@ -109,6 +117,8 @@ class Locator:
         weak: bool,
         snap: bool,
     ) -> list[Moment]:
+        if not has_frame_vectors(self._searcher.encoder):
+            _note_coarse(self._searcher.encoder.name)
         moments = []
         for video in videos:
             curve = self.curve(query, video.video_id)

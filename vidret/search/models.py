@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidret.encode.encoder import Encoder
-from vidret.errors import StoreError
+from vidret.encode.custom import describe_class
+from vidret.encode.encoder import STARTER, Encoder
+from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
 from vidret.search.joint import QueryBank, find_bank, find_model_parts
 from vidret.search.ranking import AUTO, NONE, Ranker, load_ranker
-from vidret.store.records import HEAD, RANKER
+from vidret.store.records import ENCODER_CLASS, HEAD, RANKER
 from vidret.store.store import Store
 
 
@@ -81,6 +82,32 @@ def record_ranker(store: Store, models: Models) -> None:
     store.set_meta(
         RANKER, json.dumps({"name": ranker.name, "fingerprint": ranker.fingerprint, "tokens": models.tokens})
     )
+
+
+def record_class(store: Store, encoder: Encoder) -> None:
+    """Record the class of an encoder that is not vidret's own, by which ``explain_unknown`` says how to reopen."""
+    name = describe_class(encoder)
+    if name and not name.startswith("vidret.") and store.get_meta(ENCODER_CLASS) != name:
+        store.set_meta(ENCODER_CLASS, name)
+
+
+def read_encoder_name(path: Path) -> str:
+    """Return the name of the encoder of an index folder, ``starter`` if there is no index."""
+    if not Store.exists(path):
+        return STARTER
+    with Store.open(path) as store:
+        return store.encoder_name
+
+
+def explain_unknown(path: Path, name: str, error: UnknownEncoderError) -> EncoderError:
+    """Return an error that says how to open an index that was made with an object; else the given error."""
+    if not Store.exists(path):
+        return error
+    with Store.open(path) as store:
+        is_recorded, made_by = store.encoder_name == name, str(store.get_meta(ENCODER_CLASS) or "")
+    by_class = f", or its class if it needs no arguments: --model {made_by}" if made_by else ""
+    reason = f"was made with an encoder {name}, which has no name to load it by; pass the object as encoder={by_class}"
+    return EncoderError(f"{path}: {reason}") if is_recorded else error
 
 
 def record_head(store: Store, models: Models) -> None:

@@ -19,7 +19,7 @@ from vidret.align.ucofia import Aligner
 from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import pool_frames
-from vidret.encode.encoder import STARTER, WHOLE, Encoder
+from vidret.encode.encoder import STARTER, WHOLE, Encoder, has_frame_vectors
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER, read_part_cards
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
@@ -235,12 +235,17 @@ def load_ranker(name: str, encoder: Encoder, *, tokens: str = "int8") -> Ranker:
         tokens: Format of stored tokens of UCoFiA, ``int8`` or ``float16``.
 
     Raises:
-        AlignerError: The name is unknown, the file cannot be read, or it is for an encoder of another dimension.
+        AlignerError: The name is unknown, the file cannot be read, it is for an encoder of another dimension, or it
+            reads vectors of frames, which the encoder does not have.
     """
     if tokens not in TOKENS:
         raise AlignerError(f"tokens must be {' or '.join(TOKENS)}, got {tokens}")
     if name == AUTO:
         name = choose_ranker(encoder)
+    if not has_frame_vectors(encoder) and name not in (NONE, MEAN):
+        raise AlignerError(
+            f"rerank must be none or mean for {encoder.name}, which has one vector a segment, got {name}"
+        )
     if name in UNTRAINED:
         return UNTRAINED[name](encoder, tokens)
     path = Path(name)

@@ -13,7 +13,7 @@ def resize_image(image: UInt8[np.ndarray, "height width 3"], resize: Resize) -> 
     """Resize the shorter side to ``resize.shorter`` and crop the central square of ``resize.crop`` pixels.
 
     Rounding follows torchvision: the longer side is truncated to an integer, the offsets are rounded half to even. With
-    ``resize.squash`` the whole image is resized to that square, whatever its aspect ratio.
+    ``resize.squash`` the whole image is resized to a square of side ``resize.shorter``, whatever its aspect ratio.
 
     Raises:
         ValueError: The crop is larger than the shorter side.
@@ -22,9 +22,7 @@ def resize_image(image: UInt8[np.ndarray, "height width 3"], resize: Resize) -> 
         raise ValueError(f"crop must be in 1..{resize.shorter}, got {resize.crop}")
     height, width = image.shape[:2]
     resized = Image.fromarray(image)
-    if resize.squash:
-        return np.asarray(resized.resize((resize.crop, resize.crop), _FILTERS[resize.interpolation]))
-    new_width, new_height = _scale_size(width, height, resize.shorter)
+    new_width, new_height = (resize.shorter,) * 2 if resize.squash else _scale_size(width, height, resize.shorter)
     if (new_width, new_height) != (width, height):
         resized = resized.resize((new_width, new_height), _FILTERS[resize.interpolation])
     left, top = round((new_width - resize.crop) / 2.0), round((new_height - resize.crop) / 2.0)

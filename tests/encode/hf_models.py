@@ -1,0 +1,149 @@
+"""Tiny models of transformers with random weights, saved to a folder as published ones are."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?你好狗猫"
+VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *LETTERS]
+TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT = {**TOWER, "vocab_size": len(VOCABULARY), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+IMAGE = {**TOWER, "image_size": 32, "patch_size": 8}
+MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """How a tiny model is made: its configuration, its processor of frames, and the longest text."""
+
+    make_config: Callable[[], Any]
+    make_processor: Callable[[], Any]
+    context: int
+
+
+def make_tokenizer(context: int) -> Any:
+    """Return a tokenizer of letters with a start and an end token."""
+    letters = Tokenizer(models.WordLevel({letter: number for number, letter in enumerate(VOCABULARY)}, "<unk>"))
+    letters.normalizer = normalizers.Lowercase()
+    letters.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex("."), "isolated")]
+    )
+    letters.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=letters,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=context,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def _crops() -> Any:
+    crop = {"height": 32, "width": 32}
+    return transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=crop, image_mean=MEAN, image_std=STD)
+
+
+def _squashes() -> Any:
+    return transformers.SiglipImageProcessor(
+        size={"height": 32, "width": 32}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+
+
+def _align() -> Any:
+    vision = {"image_size": 96, "hidden_dim": 40, "width_coefficient": 0.2, "depth_coefficient": 0.2}
+    text = {**TEXT, "max_position_embeddings": 80}
+    return transformers.AlignConfig(text_config=text, vision_config=vision, projection_dim=64)
+
+
+def _align_processor() -> Any:
+    return transformers.EfficientNetImageProcessor(
+        size={"height": 112, "width": 112},
+        crop_size={"height": 96, "width": 96},  # a map of 3 x 3, since reranking wants some patches
+        do_center_crop=True,
+        resample=2,
+        rescale_factor=1 / 127.5,
+        rescale_offset=True,
+        do_normalize=False,
+        include_top=False,
+    )
+
+
+def _alt() -> Any:
+    text = {**TEXT, "project_dim": 32, "max_position_embeddings": 90, "pooler_fn": "cls"}
+    return transformers.AltCLIPConfig(text_config=text, vision_config=IMAGE, projection_dim=24)
+
+
+def _x_clip() -> Any:
+    mit = {f"mit_{key}": value for key, value in TOWER.items()} | {"mit_hidden_size": 24}
+    vision = {**IMAGE, "num_frames": 4, **mit}
+    text = {**TEXT, "max_position_embeddings": 20}
+    return transformers.XCLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+
+
+def _videoprism() -> Any:
+    towers = {"num_spatial_layers": 1, "num_temporal_layers": 1, "num_auxiliary_layers": 1}
+    vision = {**TOWER, **towers, "image_size": 32, "tubelet_size": [1, 8, 8], "num_frames": 4}
+    return transformers.VideoPrismConfig(text_config={**TEXT, "max_position_embeddings": 64}, vision_config=vision)
+
+
+def _videoprism_processor() -> Any:
+    return transformers.LlavaOnevisionVideoProcessor(size={"height": 32, "width": 32}, do_normalize=False)
+
+
+def _clip(context: int, make: Callable[..., Any], **text: Any) -> Callable[[], Any]:
+    words = {**TEXT, "max_position_embeddings": context, **text}
+    return lambda: make(text_config=words, vision_config=IMAGE, projection_dim=24)
+
+
+def _siglip() -> Any:
+    return transformers.SiglipConfig(text_config={**TEXT, "max_position_embeddings": 16}, vision_config=IMAGE)
+
+
+def _siglip2() -> Any:
+    vision = {**TOWER, "patch_size": 8, "num_patches": 16}
+    return transformers.Siglip2Config(text_config={**TEXT, "max_position_embeddings": 16}, vision_config=vision)
+
+
+def _naflex() -> Any:
+    return transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16, image_mean=MEAN, image_std=STD)
+
+
+TINY: Mapping[str, TinyModel] = {
+    "clip": TinyModel(_clip(20, transformers.CLIPConfig), _crops, 20),
+    "metaclip_2": TinyModel(_clip(20, transformers.MetaClip2Config), _crops, 20),
+    "altclip": TinyModel(_alt, _crops, 77),
+    "chinese_clip": TinyModel(_clip(60, transformers.ChineseCLIPConfig), _crops, 52),
+    "siglip": TinyModel(_siglip, _squashes, 16),
+    "siglip2": TinyModel(_siglip2, _naflex, 16),
+    "align": TinyModel(_align, _align_processor, 64),
+    "xclip": TinyModel(_x_clip, _crops, 20),
+    "videoprism": TinyModel(_videoprism, _videoprism_processor, 64),
+}
+
+
+def save_tiny(kind: str, folder: Path) -> Path:
+    """Write a tiny random model of a family with its tokenizer and processor, and return the folder."""
+    tiny = TINY[kind]
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(tiny.make_config()).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():  # some start at zero, and their use would not be seen
+            if weight.ndim > (1 if kind == "align" else 0) and "logit" not in name:
+                weight.add_(torch.randn_like(weight), alpha=0.3 if kind == "align" else 0.05)
+    model.save_pretrained(folder)
+    tokenizer, processor = make_tokenizer(tiny.context), tiny.make_processor()
+    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    if kind == "videoprism":
+        transformers.VideoPrismProcessor(processor, tokenizer).save_pretrained(folder)
+    return folder

@@ -1,0 +1,133 @@
+"""Encoders that run a model of transformers: of images, frame by frame, or of videos, segment by segment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch.nn import functional
+
+from vidret.encode.encoder import digest_weights, gather_segments, normalise_pixels
+from vidret.encode.hf_families import Family, repeat_vector, spread_frames
+from vidret.encode.hf_processing import Preprocessing
+from vidret.encode.hf_text import TextSide
+from vidret.errors import EncoderError
+from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersModel:
+    """A loaded model of transformers with everything that it is run with."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    family: Family
+    preprocessing: Preprocessing
+    sampling: Sampling
+    device: torch.device
+    dtype: torch.dtype
+
+    def digest(self, context: int) -> str:
+        """Return the fingerprint of an encoder with this model and this number of tokens."""
+        facts = (self.model.config.model_type, self.preprocessing, self.sampling, context)
+        return digest_weights(self.model.state_dict().items(), *facts)
+
+
+class TransformersEncoder:
+    """A model of images and texts; a segment's vector is the mean of its frames' vectors.
+
+    Attributes are those of ``Encoder``, and ``device``. Tokens are patches, if the model has any.
+    """
+
+    encodes_frames_alone = True
+
+    def __init__(self, loaded: TransformersModel, *, batch_size: int = 64) -> None:
+        """Wrap a loaded model; ``batch_size`` counts frames."""
+        self._loaded, self._batch_size = loaded, batch_size
+        self._model = loaded.model.eval()
+        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.family, device=loaded.device)
+        self.fingerprint = loaded.digest(self._text.context)
+        self._model.to(loaded.device, loaded.dtype)
+        self.name, self.device = loaded.name, str(loaded.device)
+        self.resize, self.sampling = loaded.preprocessing.resize, loaded.sampling
+        self.dim = len(self.encode_text(["a video"])[0].sentence)
+
+    @torch.inference_mode()
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment's frames, which must have the size that ``resize`` produces.
+
+        Raises:
+            EncoderError: ``tokens`` are requested of a model without patches.
+        """
+        loaded = self._loaded
+        to_patches = loaded.family.patches
+        if tokens and to_patches is None:
+            raise EncoderError(f"tokens must come from a model with patches, got {self.name}")
+        vectors, patches = [], []
+        for pixels in torch.split(torch.from_numpy(np.concatenate([each.pixels for each in batch])), self._batch_size):
+            output = loaded.family.encode(self._model, _normalise(loaded, pixels))
+            vectors.append(functional.normalize(output.pooler_output.float().flatten(1), dim=-1).cpu())
+            if tokens and to_patches is not None:
+                patches.append(functional.normalize(to_patches(self._model, output).float(), dim=-1).cpu())
+        return gather_segments(batch, vectors, patches)
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return self._text.encode(texts)
+
+
+class TransformersVideoEncoder:
+    """A model of videos and texts, which gives each segment one vector; it is repeated for every frame.
+
+    A segment is shown as the model's own number of frames, spread evenly over it. Attributes are those of ``Encoder``,
+    and ``device``.
+    """
+
+    encodes_frames_alone = False
+    has_frame_vectors = False
+
+    def __init__(self, loaded: TransformersModel, num_frames: int, *, batch_size: int = 64) -> None:
+        """Wrap a loaded model that sees ``num_frames`` at once; ``batch_size`` counts frames."""
+        self._loaded, self._num_frames = loaded, num_frames
+        self._batch_size = max(1, batch_size // num_frames)
+        self._model = loaded.model.eval()
+        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.family, device=loaded.device)
+        self.fingerprint = loaded.digest(self._text.context)
+        self._model.to(loaded.device, loaded.dtype)
+        self.name, self.device = loaded.name, str(loaded.device)
+        self.resize, self.sampling = loaded.preprocessing.resize, loaded.sampling
+        self.dim = len(self.encode_text(["a video"])[0].sentence)
+
+    @torch.inference_mode()
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        """Encode each segment as one video; frames must have the size that ``resize`` produces.
+
+        Raises:
+            EncoderError: ``tokens`` are requested.
+        """
+        if tokens:
+            raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
+        embeddings = []
+        for start in range(0, len(batch), self._batch_size):
+            chunk = batch[start : start + self._batch_size]
+            shown = [each.pixels[spread_frames(len(each), self._num_frames)] for each in chunk]
+            images = _normalise(self._loaded, torch.from_numpy(np.concatenate(shown)))
+            videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
+            output = self._loaded.family.encode(self._model, videos).pooler_output.float()
+            vectors = functional.normalize(output.reshape(len(chunk), -1), dim=-1).cpu()
+            for frames, vector in zip(chunk, vectors, strict=True):
+                rows = repeat_vector(vector, len(frames)).numpy()
+                embeddings.append(SegmentEmbedding(vector.numpy(), rows, frames.times))
+        return embeddings
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return self._text.encode(texts)
+
+
+def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
+    preprocessing = loaded.preprocessing
+    return normalise_pixels(pixels.to(loaded.device), preprocessing.mean, preprocessing.std, loaded.dtype)

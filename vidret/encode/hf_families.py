@@ -1,0 +1,125 @@
+"""The families of models of transformers that vidret can run: how each encodes frames, videos, patches and words.
+
+A patch's vector is what the model's own pooling and projection give for that patch alone, and a word's likewise, so
+that they lie in the joint space.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """How a model of transformers is called.
+
+    Attributes:
+        encode: From the model and its pixels, (frame, 3, height, width) or (video, frame, 3, height, width), to the
+            outputs of its tower, with the vectors as ``pooler_output``.
+        patches: From the model and these outputs to vectors of patches, (frame, patch, dim); None without patches.
+        words: From the model and the states of a text, (text, word, width), to vectors of words; None without them.
+        context: Number of tokens that texts were trained with; None if the configuration says it.
+        pads: Whether the text tower was trained on texts padded to the full length.
+        num_frames: From the configuration to the frames that a video-native model sees as one video; None for a model
+            of images.
+    """
+
+    encode: Callable[[Any, Tensor], Any]
+    patches: Callable[[Any, Any], Tensor] | None = None
+    words: Callable[[Any, Tensor], Tensor] | None = None
+    context: int | None = None
+    pads: bool = False
+    num_frames: Callable[[Any], int] | None = None
+
+
+def _encode_images(model: Any, pixels: Tensor) -> Any:
+    return model.get_image_features(pixel_values=pixels)
+
+
+def _encode_naflex(model: Any, pixels: Tensor) -> Any:
+    """Encode square images by a model of patches: each patch is a row of its pixels, channels last."""
+    patch = model.config.vision_config.patch_size
+    rows = rearrange(pixels, "frame c (row y) (column x) -> frame (row column) (y x c)", y=patch, x=patch)
+    side = math.isqrt(rows.shape[1])
+    shapes = torch.full((len(rows), 2), side, device=pixels.device)
+    mask = torch.ones(rows.shape[:2], dtype=torch.int32, device=pixels.device)
+    return model.get_image_features(pixel_values=rows, pixel_attention_mask=mask, spatial_shapes=shapes)
+
+
+def _encode_clips(model: Any, pixels: Tensor) -> Any:
+    return model.get_video_features(pixel_values=pixels)
+
+
+def _encode_videos(model: Any, pixels: Tensor) -> Any:
+    return model.get_video_features(pixel_values_videos=pixels)
+
+
+def _project_patches(model: Any, output: Any) -> Tensor:
+    """Norm and project all states but the class token's, as the class token's is."""
+    projected: Tensor = model.visual_projection(model.vision_model.post_layernorm(output.last_hidden_state[:, 1:]))
+    return projected
+
+
+def _pool_patches(model: Any, output: Any) -> Tensor:
+    """Give each patch alone to the attention that pools all patches."""
+    states = output.last_hidden_state
+    pooled = model.vision_model.head(rearrange(states, "frame patch width -> (frame patch) 1 width"))
+    patches: Tensor = rearrange(pooled, "(frame patch) dim -> frame patch dim", frame=len(states))
+    return patches
+
+
+def _flatten_map(model: Any, output: Any) -> Tensor:
+    """Return the cells of a convolutional map, whose mean is the image's vector."""
+    cells: Tensor = rearrange(output.last_hidden_state, "frame dim row column -> frame (row column) dim")
+    return cells
+
+
+def _project_words(model: Any, states: Tensor) -> Tensor:
+    projected: Tensor = model.text_projection(states)
+    return projected
+
+
+def _head_words(model: Any, states: Tensor) -> Tensor:
+    projected: Tensor = model.text_model.head(states)
+    return projected
+
+
+def _count_frames(config: Any) -> int:
+    return int(config.vision_config.num_frames)
+
+
+_CLIP = Family(encode=_encode_images, patches=_project_patches, words=_project_words)
+_SIGLIP = Family(encode=_encode_images, patches=_pool_patches, words=_head_words, pads=True)
+# By the model_type of the configuration. The context lengths are those of the models' own training and processors.
+FAMILIES: Mapping[str, Family] = {
+    "clip": _CLIP,
+    "metaclip_2": _CLIP,
+    "altclip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=77),
+    "chinese_clip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=52),
+    "siglip": _SIGLIP,
+    "siglip2": Family(encode=_encode_naflex, patches=_pool_patches, words=_head_words, pads=True),
+    "align": Family(encode=_encode_images, patches=_flatten_map, words=_project_words, context=64, pads=True),
+    "xclip": Family(encode=_encode_clips, words=_project_words, num_frames=_count_frames),
+    "videoprism": Family(encode=_encode_videos, context=64, pads=True, num_frames=_count_frames),
+}
+
+
+def spread_frames(num_frames: int, wanted: int) -> list[int]:
+    """Return the indices of ``wanted`` frames spread evenly over a segment; frames of a short one are repeated.
+
+    >>> spread_frames(3, 5)
+    [0, 0, 1, 2, 2]
+    """
+    return [int(index) for index in torch.linspace(0, num_frames - 1, wanted).round()]
+
+
+def repeat_vector(vector: Tensor, num_frames: int) -> Tensor:
+    """Return one vector (dim) for each of some frames: (frame, dim)."""
+    return repeat(vector, "dim -> frame dim", frame=num_frames)

@@ -1,0 +1,112 @@
+"""Texts that are longer than a model reads: split into clauses that are encoded apart and combined."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from vidret.types import TextEmbedding
+
+logger = logging.getLogger(__name__)
+
+# From the ends of sentences to spaces: a longer text is cut at the first kind of place that makes parts short enough.
+BREAKS = (
+    r"(?<=[.!?;\u3002\uff01\uff1f\uff1b])\s*",  # with the full-width stops of Chinese and Japanese
+    r"(?<=[,:\uff0c\u3001\uff1a])\s*|\s+(?=(?:and|then|while|but|before|after)\s)",
+    r"\s+",
+)
+ENDS = 4  # tokens besides those of the text itself, at most
+
+
+def encode_clauses(
+    texts: Sequence[str],
+    encode: Callable[[Sequence[str]], list[TextEmbedding]],
+    count_tokens: Callable[[str], int],
+    *,
+    context: int,
+    name: str,
+) -> list[TextEmbedding]:
+    """Encode texts, those beyond ``context`` tokens in clauses whose vectors are combined, which is logged.
+
+    Args:
+        texts: The texts.
+        encode: Encodes texts that fit.
+        count_tokens: Returns the number of tokens of a text, with start and end.
+        context: Maximum number of tokens.
+        name: Name of the encoder, for the log.
+    """
+
+    def fits(part: str) -> bool:
+        """Return whether a text fits; no token is shorter than a byte, which saves counting for most."""
+        return len(part.encode("utf-8", "replace")) + ENDS <= context or count_tokens(part) <= context
+
+    parts = [split_text(text, fits) for text in texts]
+    for text, clauses in zip(texts, parts, strict=True):
+        if len(clauses) > 1:
+            _note_split(name, context, len(clauses), text)
+    encoded = iter(encode([clause for clauses in parts for clause in clauses]))
+    return [
+        join_clauses(text, [next(encoded) for _ in clauses], [count_tokens(clause) for clause in clauses])
+        if len(clauses) > 1
+        else next(encoded)
+        for text, clauses in zip(texts, parts, strict=True)
+    ]
+
+
+@lru_cache(maxsize=256)
+def _note_split(name: str, context: int, num_clauses: int, text: str) -> None:
+    """Log that a text is split, once: a search may encode it for pictures and for moments."""
+    logger.warning("%s reads %d tokens: split into %d parts: %.60s...", name, context, num_clauses, text)
+
+
+def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Return a text in parts that fit, cut at the ends of sentences, else of clauses, else of words, else anywhere.
+
+    Neighbouring parts are joined again while they fit, so that parts are few.
+
+    >>> split_text("A dog runs. It barks, then sleeps.", lambda part: len(part.split()) <= 3)
+    ['A dog runs.', 'It barks,', 'then sleeps.']
+    """
+    return list(_split(text.strip(), fits, 0)) or [text]
+
+
+def _split(text: str, fits: Callable[[str], bool], level: int) -> Iterator[str]:
+    """Yield the parts of a text, cut at the first of ``BREAKS`` from ``level`` on that it has, else in its middle."""
+    if fits(text) or len(text) < 2:
+        yield text
+        return
+    breaks = ([piece for piece in re.split(each, text) if piece] for each in BREAKS[level:])
+    found = next(((index, pieces) for index, pieces in enumerate(breaks, level) if len(pieces) > 1), None)
+    if found is None:
+        middle = len(text) // 2
+        yield from _split(text[:middle], fits, level)
+        yield from _split(text[middle:], fits, level)
+        return
+    waiting = ""
+    for piece in found[1]:
+        if waiting and fits(joined := f"{waiting} {piece}"):
+            waiting = joined
+            continue
+        if waiting:
+            yield waiting
+        *done, waiting = _split(piece, fits, found[0] + 1)
+        yield from done
+    yield waiting
+
+
+def join_clauses(text: str, clauses: Sequence[TextEmbedding], lengths: Sequence[int]) -> TextEmbedding:
+    """Return the embedding of a text from those of its clauses: their mean, weighted by length, and all their words.
+
+    The states are those of all clauses without their ends, and the mean of the ends.
+    """
+    weights = np.asarray(lengths, np.float32) / sum(lengths)
+    mean = weights @ np.stack([clause.sentence for clause in clauses])
+    words = np.concatenate([clause.words for clause in clauses])
+    states = [clause.states for clause in clauses if clause.states is not None]
+    joined = None
+    if len(states) == len(clauses):
+        end = weights @ np.stack([each[-1] for each in states])
+        joined = np.concatenate([*(each[:-1] for each in states), end[None]])
+    return TextEmbedding(text, (mean / np.linalg.norm(mean)).astype(np.float32), words, joined)

@@ -1,0 +1,52 @@
+"""Whether a model of the hub is on this machine, and whether the hub can be reached if it is not."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+
+import huggingface_hub
+
+from vidret.errors import EncoderError
+
+HUB_TIMEOUT_S = 1.5  # the libraries' own retries last most of a minute
+
+
+def find_cached(repository: str, files: Iterable[str]) -> bool:
+    """Return whether one of some files of a repository is in the cache of the hub."""
+    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str) for file in files)
+
+
+def check_reachable(name: str, repository: str, files: Iterable[str]) -> None:
+    """Raise EncoderError within two seconds if none of the files is cached and the hub cannot be reached."""
+    if find_cached(repository, files):
+        return
+    reason = "HF_HUB_OFFLINE is set" if huggingface_hub.constants.HF_HUB_OFFLINE else find_obstacle()
+    if reason:
+        raise EncoderError(
+            f"{name}: its weights are not on this machine and {reason}; download them elsewhere and pass the path of "
+            f"the file, or use --model starter"
+        )
+
+
+def find_obstacle() -> str:
+    """Return why the hub cannot be reached; empty if it can.
+
+    A thread asks, since looking up the name of a host has no timeout.
+    """
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(_ask_hub()), daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)
+    return answers[0] if answers else f"the model hub cannot be reached (no answer within {HUB_TIMEOUT_S} s)"
+
+
+def _ask_hub() -> str:
+    try:
+        request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD")
+        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S):
+            return ""
+    except urllib.error.HTTPError:
+        return ""  # the hub is reachable; the download reports what is wrong
+    except OSError as error:
+        return f"the model hub cannot be reached ({getattr(error, 'reason', error)})"
