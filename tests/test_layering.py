@@ -50,6 +50,8 @@ FENCES = {
     "pydantic": ("vidret/serve/*",),
     "prometheus_client": ("vidret/serve/metrics.py",),
     "uvicorn": ("vidret/serve/connections.py",),
+    "mcp": ("vidret/serve/mcp/protocol.py",),
+    "mcp_types": ("vidret/serve/mcp/protocol.py",),
     "pymilvus": ("vidret/store/milvus.py",),
     "milvus_lite": ("vidret/store/milvus.py",),
     "grpc": ("vidret/store/milvus.py",),

@@ -205,6 +205,15 @@ class RemoteEngine(Searchable):
         path = f"/api/videos/{self._find_video(video)}/shots"
         return self._server.ask("GET", path, lambda answer: [parse_shot(row) for row in answer["shots"]])
 
+    def frame(self, video: VideoName, time_s: float, width: int = 320) -> bytes:
+        """Return a JPEG of the frame of a video nearest to a time, at most ``width`` pixels wide.
+
+        Raises:
+            RemoteError: As in ``locate``; or the frame cannot be decoded.
+        """
+        query = encode_fields({"t": time_s, "w": width})
+        return self._server.fetch_image(f"/api/thumbnails/{self._find_video(video)}?{query}")
+
     def videos(self, filters: Filters = ALL_VIDEOS) -> list[StoredVideo]:
         """Return the searchable videos that match, sorted by first path.
 

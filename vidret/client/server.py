@@ -66,9 +66,7 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         response, content = self._send_with_retries(method, self._root + path, data)
         status, kind = response.status, response.headers.get_content_type()
-        if status == 401:
-            given = "another" if "Authorization" in self._headers else "none"
-            raise RemoteError(f"{self.url}: token must be the one the server was started with, got {given}", status)
+        self._check_token(status)
         try:
             answer = json.loads(content)
             if status == 200:
@@ -78,6 +76,26 @@ class Server:
         except (ValueError, KeyError, TypeError):
             pass  # raised below
         raise RemoteError(f"{self.url}: must be a vidret server, got {status} {response.reason}", status)
+
+    def fetch_image(self, path: str) -> bytes:
+        """Return the JPEG at a path.
+
+        Raises:
+            RemoteError: As in ``ask``; or the server says why it has no image.
+        """
+        response, content = self._send_with_retries("GET", self._root + path, None)
+        self._check_token(response.status)
+        reason = response.headers.get("X-Vidret-Reason")
+        if reason is not None:
+            raise RemoteError(f"{self.url}: no image: {reason}", response.status)
+        if response.status == 200 and response.headers.get_content_type() == "image/jpeg":
+            return content
+        raise RemoteError(f"{self.url}: no image, got {response.status} {response.reason}", response.status)
+
+    def _check_token(self, status: int) -> None:
+        if status == 401:
+            given = "another" if "Authorization" in self._headers else "none"
+            raise RemoteError(f"{self.url}: token must be the one the server was started with, got {given}", status)
 
     def _send_with_retries(self, method: str, path: str, body: bytes | None) -> tuple[HTTPResponse, bytes]:
         """Send a request; repeat it after the delay that a busy server requests."""
