@@ -23,6 +23,10 @@ def test_table(run: Runner, index: Path) -> None:
     assert len(lines) == 3
 
 
+def test_a_query_needs_no_quotes(run: Runner, index: Path) -> None:
+    assert run("search", "red", "or", "blue", "--index", index) == run("search", "red or blue", "--index", index)
+
+
 def test_json_and_json_lines(run: Runner, index: Path, tmp_path: Path) -> None:
     hits = json.loads(run("search", "blue", "--index", index, "-k", 1, "--json")[1])
     assert [Path(hit["path"]).name for hit in hits] == ["blue.mp4"]

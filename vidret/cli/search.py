@@ -66,7 +66,7 @@ ExplainOption = Annotated[bool, typer.Option("--explain", help="Show the parts o
 @with_search_options
 def search_command(
     context: typer.Context,
-    query: Annotated[str | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
+    query_words: Annotated[list[str] | None, typer.Argument(metavar="QUERY", help=QUERY_HELP)] = None,
     image: ImageOption = None,
     queries: QueriesOption = None,
     clip: ClipOption = None,
@@ -85,6 +85,7 @@ def search_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Find the videos that match a query."""
+    query = " ".join(query_words) if query_words else None  # people forget the quotes
     others = sum(each is not None for each in (queries, clip))
     if others + (query is not None or bool(image)) != 1:
         rule = "give a query, --image FILE, both, or --clip FILE or --queries FILE alone"
