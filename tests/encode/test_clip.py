@@ -378,6 +378,8 @@ def test_mismatched_weights_are_reported_by_name(tmp_path: Path, model: Any) -> 
     ("name", "reason"),
     [
         ("nonsense", "model must be starter, an open_clip name such as"),
+        ("ViT-B32/openai", "got ViT-B32/openai; did you mean ViT-B-32/openai?"),
+        ("startr", "did you mean starter?"),
         ("", "model must be starter"),
         ("nonsense/openai", "model must be starter"),
         ("ViT-B-32", "weights of ViT-B-32 must be one of openai, .* or a file, got ''"),

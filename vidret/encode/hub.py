@@ -1,5 +1,6 @@
 """Loading open_clip models by name, from the model hub or from a file."""
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,11 @@ def parse_name(name: str) -> ClipSource:
         return ClipSource(infer_architecture(Path(name)), str(Path(name).absolute()))
     architecture, _, weights = name.partition("/")
     if architecture not in open_clip.list_models():
+        similar = difflib.get_close_matches(architecture, ["starter", *open_clip.list_models()], n=1, cutoff=0.75)
+        advice = f"; did you mean {similar[0]}{f'/{weights}' if weights else ''}?" if similar else ""
         raise UnknownEncoderError(
             f"model must be starter, an open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, "
-            f"hf:org/name, package.module:Class or the path of a .safetensors or .pt file, got {name}"
+            f"hf:org/name, package.module:Class or the path of a .safetensors or .pt file, got {name}{advice}"
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if weights != RANDOM and weights not in tags and not Path(weights).is_file():
