@@ -24,6 +24,7 @@ from vidret.encode.clip_loading import derive_card
 from vidret.encode.encoder import Encoder, check_encoder, digest_weights
 from vidret.encode.hub import infer_architecture, parse_name, read_resize
 from vidret.encode.load import load_encoder
+from vidret.encode.long_text import _note_split
 from vidret.encode.model import ClipModel
 from vidret.encode.open_clip_encoder import OpenClipEncoder
 from vidret.encode.weights import from_open_clip
@@ -195,12 +196,16 @@ def test_threads_do_not_mix_words(encoder: Encoder) -> None:
         np.testing.assert_allclose(embedding.words, encoder.encode_text([text])[0].words, atol=1e-5)
 
 
-def test_a_long_text_is_truncated_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_text_is_split_with_a_warning(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+    _note_split.cache_clear()
     with caplog.at_level(logging.WARNING, "vidret"):
         long, short = encoder.encode_text(["word " * 200, "word"])
-    assert (len(long.words), len(short.words)) == (75, 1)
+    assert (len(long.words), len(short.words)) == (200, 1)
     (record,) = [record for record in caplog.records if record.name.startswith("vidret")]
-    assert record.getMessage().startswith("only the first 75 tokens are read of: word word")
+    assert record.getMessage() == f"{encoder.name} reads 77 tokens: split into 3 parts: {'word ' * 12}..."
+    parts = encoder.encode_text(["word " * 74, "word " * 74, "word " * 52])
+    mean = unit(torch.from_numpy(sum(74 * each.sentence for each in parts[:2]) + 52 * parts[2].sentence))
+    np.testing.assert_allclose(long.sentence, mean, atol=1e-3)
 
 
 class PaddedWords:
@@ -233,7 +238,9 @@ def test_a_model_with_attention_pooling_has_no_tokens() -> None:
     expected = unit(pooled._model.encode_image(naive_images(sample(2))))
     np.testing.assert_allclose(embedding.frames, expected, atol=1e-5)
     assert [each.words.shape for each in pooled.encode_text(["a dog"])] == [(2, 44)]
-    with pytest.raises(EncoderError, match="tokens must come from a ViT with a projection, got vidret-coca/random"):
+    with pytest.raises(
+        EncoderError, match="tokens must come from a ViT with a projection or a trunk of timm, got vidret-coca"
+    ):
         pooled.encode_frames([sample(2)], tokens=True)
 
 
@@ -408,7 +415,7 @@ UNCACHED = ["ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/openai", "hf-hub:org/name"]
 @pytest.mark.parametrize("name", UNCACHED)
 def test_offline_mode_makes_no_requests(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
-    expected = f"{name}: its weights are not on this machine and HF_HUB_OFFLINE is set; download them elsewhere and "
+    expected = f"{name}: its files are not on this machine and HF_HUB_OFFLINE is set; download them elsewhere and "
     with pytest.raises(EncoderError, match=re.escape(expected)):
         load(name)
 

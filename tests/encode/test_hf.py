@@ -248,7 +248,7 @@ def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_hub_out_of_reach_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "its weights are not on this machine and HF_HUB_OFFLINE is set" in fail("hf:org/name")
+    assert "its files are not on this machine and HF_HUB_OFFLINE is set" in fail("hf:org/name")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
     def wait() -> str:

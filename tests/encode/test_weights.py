@@ -208,7 +208,9 @@ def test_incomplete_attention_is_not_packed() -> None:
 
 
 def test_an_unknown_source_is_rejected() -> None:
-    with pytest.raises(EncoderError, match="source must be one of tempme, promptswitch, ucofia, glscl, got clip4clip"):
+    with pytest.raises(
+        EncoderError, match="source must be one of tempme, promptswitch, ucofia, glscl, longclip, got clip4clip"
+    ):
         convert_state_dict({}, "clip4clip")
 
 

@@ -34,7 +34,8 @@ MethodOption = Annotated[
     typer.Option(
         "--from",
         metavar="METHOD",
-        help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl or r2tuning; or vidret, to join models.",
+        help="Method of the checkpoint: tempme, promptswitch, ucofia, glscl, longclip or r2tuning; or vidret, to join "
+        "models.",
     ),
 ]
 WithOption = Annotated[

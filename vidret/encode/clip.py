@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int, UInt8
 from torch.nn import functional
 
 from vidret.encode.encoder import digest_weights, normalise_pixels
+from vidret.encode.long_text import encode_clauses
 from vidret.encode.model import ClipModel
 from vidret.encode.outputs import FrameTokens, join_layers
 from vidret.encode.precision import quantize_tower
@@ -147,7 +148,14 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text, truncated to the model's context length with a warning."""
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return encode_clauses(texts, self._encode_short, self._fits, context=self.card.text.context, name=self.name)
+
+    def _fits(self, text: str) -> bool:
+        ids = self._tokenizer([text])
+        return bool(int(ids.argmax()) < ids.shape[1] - 1)
+
+    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
         ids = self._tokenizer(list(texts)).to(self._device)
         states = self._model.text(ids)[1].float().cpu()
         embeddings = []

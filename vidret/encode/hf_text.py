@@ -26,12 +26,12 @@ class TextSide:
 
     def encode(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode each text; one that is longer than the model's context is split into clauses."""
-        return encode_clauses(texts, self._encode_short, self.count_tokens, context=self.context, name=self._name)
+        return encode_clauses(texts, self._encode_short, self._fits, context=self.context, name=self._name)
 
-    def count_tokens(self, text: str) -> int:
-        """Return the number of tokens of a text, with start and end."""
+    def _fits(self, text: str) -> bool:
         with self._lock:
-            return len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
+            num_tokens = len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
+        return bool(num_tokens <= self.context)
 
     @torch.inference_mode()
     def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:

@@ -1,6 +1,7 @@
 """Loading open_clip models by name, from the model hub or from a file."""
 
 import difflib
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ import open_clip
 import torch
 from safetensors import SafetensorError
 
+from vidret.encode.open_clip_towers import find_tokenizer_files
 from vidret.encode.reaching import check_reachable
 from vidret.encode.weights import first_line, read_weights
-from vidret.errors import EncoderError, UnknownEncoderError
+from vidret.errors import EncoderError, MissingExtraError, UnknownEncoderError
 from vidret.types import Resize
 
 RANDOM = "random"
@@ -47,14 +49,23 @@ def load_open_clip(name: str) -> tuple[ClipSource, Any, Any]:
     if Path(source.weights).is_file() and Path(source.weights).suffix not in (".npz", ".npy"):
         read_weights(Path(source.weights), device="meta")  # a short error before torch.load fails at length
     try:
+        _check_tokenizer(name, source)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # "random" weights are the same each time, so that an index made with them opens again
-            model = open_clip.create_model(model_name, pretrained=weights or None, require_pretrained=bool(weights))
+            model = open_clip.create_model(
+                model_name,
+                pretrained=weights or None,
+                require_pretrained=bool(weights),
+                pretrained_hf=False,  # the checkpoint has the weights of the text tower
+            )
         tokenizer = open_clip.get_tokenizer(model_name)
+    except ImportError as error:  # a model of the hub whose configuration names a tokenizer of transformers
+        raise MissingExtraError(f"the tokenizer of {name}", "hf") from error
     except (RuntimeError, AssertionError, OSError, ValueError, KeyError, SafetensorError) as error:
         raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
-    if not hasattr(getattr(model, "text", model), "ln_final"):
-        raise EncoderError(f"{name} must have open_clip's own text tower, got {type(model.text).__name__}")
+    text = getattr(model, "text", model)
+    if not hasattr(text, "ln_final") and not isinstance(text, open_clip.hf_model.HFTextEncoder):
+        raise EncoderError(f"{name} must have a text tower of open_clip or transformers, got {type(text).__name__}")
     return source, model, tokenizer
 
 
@@ -147,6 +158,21 @@ def _shapes_of(config: dict[str, Any]) -> tuple[dict[str, Any], int] | None:
         "positional_embedding": (text["context_length"], text["width"]),
     }
     return shapes, vision["layers"] + text["layers"]
+
+
+def _check_tokenizer(name: str, source: ClipSource) -> None:
+    """Check that the parts of the text tower that come from transformers are here or can be had.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        EncoderError: A file is not on this machine, and the hub cannot be reached.
+    """
+    config = open_clip.get_model_config(source.architecture) or {}
+    for repository, file in find_tokenizer_files(config.get("text_cfg", {})):
+        if importlib.util.find_spec("transformers") is None:
+            raise MissingExtraError(f"the tokenizer of {name}", "hf")
+        if not Path(repository).is_dir():
+            check_reachable(f"the tokenizer of {name}", repository, [file])
 
 
 def _check_source(name: str, source: ClipSource) -> None:

@@ -23,34 +23,32 @@ ENDS = 4  # tokens besides those of the text itself, at most
 def encode_clauses(
     texts: Sequence[str],
     encode: Callable[[Sequence[str]], list[TextEmbedding]],
-    count_tokens: Callable[[str], int],
+    fits: Callable[[str], bool],
     *,
     context: int,
     name: str,
 ) -> list[TextEmbedding]:
-    """Encode texts, those beyond ``context`` tokens in clauses whose vectors are combined, which is logged.
+    """Encode texts, those that do not fit in clauses whose vectors are combined, which is logged.
 
     Args:
         texts: The texts.
         encode: Encodes texts that fit.
-        count_tokens: Returns the number of tokens of a text, with start and end.
-        context: Maximum number of tokens.
+        fits: Returns whether the model reads all of a text. It is not asked for texts of few bytes.
+        context: Number of tokens that the model reads, with start and end.
         name: Name of the encoder, for the log.
     """
 
-    def fits(part: str) -> bool:
-        """Return whether a text fits; no token is shorter than a byte, which saves counting for most."""
-        return len(part.encode("utf-8", "replace")) + ENDS <= context or count_tokens(part) <= context
+    def is_short(part: str) -> bool:
+        """Return whether a text fits; no token is shorter than a byte, which saves tokenizing most texts twice."""
+        return len(part.encode("utf-8", "replace")) + ENDS <= context or fits(part)
 
-    parts = [split_text(text, fits) for text in texts]
+    parts = [split_text(text, is_short) for text in texts]
     for text, clauses in zip(texts, parts, strict=True):
         if len(clauses) > 1:
             _note_split(name, context, len(clauses), text)
     encoded = iter(encode([clause for clauses in parts for clause in clauses]))
     return [
-        join_clauses(text, [next(encoded) for _ in clauses], [count_tokens(clause) for clause in clauses])
-        if len(clauses) > 1
-        else next(encoded)
+        join_clauses(text, [next(encoded) for _ in clauses]) if len(clauses) > 1 else next(encoded)
         for text, clauses in zip(texts, parts, strict=True)
     ]
 
@@ -96,12 +94,13 @@ def _split(text: str, fits: Callable[[str], bool], level: int) -> Iterator[str]:
     yield waiting
 
 
-def join_clauses(text: str, clauses: Sequence[TextEmbedding], lengths: Sequence[int]) -> TextEmbedding:
-    """Return the embedding of a text from those of its clauses: their mean, weighted by length, and all their words.
+def join_clauses(text: str, clauses: Sequence[TextEmbedding]) -> TextEmbedding:
+    """Return the embedding of a text from those of its clauses: their weighted mean, and all their words.
 
-    The states are those of all clauses without their ends, and the mean of the ends.
+    Weights are numbers of characters. The states are those of all clauses without their ends, and the mean of the ends.
     """
-    weights = np.asarray(lengths, np.float32) / sum(lengths)
+    lengths = np.array([len(clause.text) for clause in clauses], np.float32)
+    weights = lengths / lengths.sum()
     mean = weights @ np.stack([clause.sentence for clause in clauses])
     words = np.concatenate([clause.words for clause in clauses])
     states = [clause.states for clause in clauses if clause.states is not None]

@@ -1,6 +1,5 @@
 """Encoder for open_clip models other than plain CLIP ViTs (SigLIP, CoCa, convolutional towers), run by open_clip."""
 
-import logging
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
@@ -8,19 +7,17 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from torch import nn
 from torch.nn import functional
 
 from vidret.encode.encoder import WHOLE, digest_weights, gather_segments, normalise_pixels
 from vidret.encode.hub import read_resize
-from vidret.errors import EncoderError
+from vidret.encode.long_text import encode_clauses
+from vidret.encode.open_clip_towers import encode_with_patches, project_words
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
-
-logger = logging.getLogger(__name__)
 
 
 class OpenClipEncoder:
-    """An open_clip model; a segment's vector is the mean of its frames' vectors, its tokens a ViT's projected patches.
+    """An open_clip model; a segment's vector is the mean of its frames' vectors, its tokens the projected patches.
 
     Attributes are those of ``Encoder``, and ``device``. The model is kept in ``dtype``; vectors are float32 of unit
     length.
@@ -48,7 +45,7 @@ class OpenClipEncoder:
         self._mean, self._std = preprocess["mean"], preprocess["std"]
         self._model = model.to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
-        self._lock = Lock()
+        self._lock, self._context = Lock(), int(tokenizer([""]).shape[1])
         self.dim = len(self.encode_text(["a video"])[0].sentence)
 
     @torch.inference_mode()
@@ -56,7 +53,7 @@ class OpenClipEncoder:
         """Encode each segment's frames, which must have the size that ``resize`` produces.
 
         Raises:
-            EncoderError: ``tokens`` are requested of a model other than a ViT with a projection.
+            EncoderError: ``tokens`` are requested of a tower whose patches cannot be pooled one by one.
         """
         pixels = torch.from_numpy(np.concatenate([frames.pixels for frames in batch]))
         outputs = [self._encode_images(chunk, tokens=tokens) for chunk in torch.split(pixels, self._batch_size)]
@@ -66,36 +63,32 @@ class OpenClipEncoder:
     def _encode_images(self, pixels: torch.Tensor, *, tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode uint8 (frame, height, width, 3): class embeddings (frame, dim), patch tokens (frame, token, dim)."""
         images = normalise_pixels(pixels.to(self._device), self._mean, self._std, self._dtype)
-        visual = self._model.visual
         if not tokens:
             return functional.normalize(self._model.encode_image(images).float(), dim=-1).cpu(), torch.empty(0)
-        plain = isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None
-        if not plain or visual.proj is None:
-            raise EncoderError(f"tokens must come from a ViT with a projection, got {self.name}")
-        states = visual.forward_intermediates(images, indices=1, output_fmt="NLC", normalize_intermediates=True)
-        patches = functional.normalize((states["image_intermediates"][-1] @ visual.proj).float(), dim=-1)
-        return functional.normalize(states["image_features"].float(), dim=-1).cpu(), patches.cpu()
+        vectors, patches = encode_with_patches(self.name, self._model.visual, images)
+        return functional.normalize(vectors.float(), dim=-1).cpu(), functional.normalize(patches.float(), dim=-1).cpu()
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text, truncated to the model's context length with a warning."""
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return encode_clauses(texts, self._encode_short, self._fits, context=self._context, name=self.name)
+
+    def _fits(self, text: str) -> bool:
+        words = self._find_words(self._tokenizer([text]).numpy())[0]
+        return bool(words.stop < self._context - 1)
+
+    def _encode_short(self, texts: Sequence[str]) -> list[TextEmbedding]:
         ids = self._tokenizer(list(texts)).to(self._device)
-        states: list[torch.Tensor] = []
+        outputs: list[Any] = []
         text_tower = getattr(self._model, "text", self._model)
         with self._lock:  # the hook fires for every thread's forward
-            hook = text_tower.transformer.register_forward_hook(lambda _module, _inputs, output: states.append(output))
+            hook = text_tower.transformer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
             try:
                 sentences = functional.normalize(self._model.encode_text(ids).float(), dim=-1).cpu().numpy()
             finally:
                 hook.remove()
-        words = text_tower.ln_final(states[0])
-        projection = text_tower.text_projection
-        words = projection(words) if isinstance(projection, nn.Module) else words @ projection
-        words = functional.normalize(words.float(), dim=-1).cpu().numpy()
+        words = functional.normalize(project_words(text_tower, outputs[0]).float(), dim=-1).cpu().numpy()
         stretches = self._find_words(ids.cpu().numpy())
-        for text, stretch in zip(texts, stretches, strict=True):
-            if stretch.stop >= ids.shape[1] - 1:
-                logger.warning("only the first %d tokens are read of: %.60s...", stretch.stop - stretch.start, text)
         return [
             TextEmbedding(text, sentence, row[stretch])
             for text, sentence, row, stretch in zip(texts, sentences, words, stretches, strict=True)

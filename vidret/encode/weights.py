@@ -27,6 +27,8 @@ Weights = dict[str, Tensor]
 Heads = tuple[int, int]
 
 PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
+LONG_POSITIONS, LONG_KEPT = "positional_embedding_res", 20
+LONG_IGNORED = re.compile(r"(input_resolution|context_length|vocab_size)$")
 NOTHING = re.compile(r"(?!)")
 
 
@@ -51,7 +53,7 @@ def convert_state_dict(
 
     Args:
         weights: The state dict, with the names of the method's own code.
-        source: ``tempme``, ``promptswitch``, ``ucofia`` or ``glscl``.
+        source: ``tempme``, ``promptswitch``, ``ucofia``, ``glscl`` or ``longclip``.
         schedule: TempMe's merge schedule, which its checkpoints do not store; default: the published one.
         prompts: Prompt Switch's prompts and frames per clip; default: as many frames per clip as prompts.
         heads: Attention heads of the vision and the text tower; default: one per 64 channels.
@@ -226,11 +228,24 @@ def _take_clip(weights: Weights, method: str, heads: Heads | None) -> tuple[Weig
     return own, measure_card(own, method=method, heads=heads, quick_gelu=True)
 
 
+def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
+    """Fold the two tables of positions into one: CLIP's own for the first 20, the trained one for the rest."""
+    table = {name: weight for name, weight in weights.items() if name != LONG_POSITIONS}
+    if LONG_POSITIONS not in weights:
+        raise EncoderError(f"1 weights missing: {LONG_POSITIONS}")
+    if "positional_embedding" in table:
+        kept = table["positional_embedding"][:LONG_KEPT]
+        table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][LONG_KEPT:].to(kept.dtype)])
+    own = rename(table, OPEN_CLIP, ignored=LONG_IGNORED)
+    return _fill(measure_card(own, method="longclip", heads=settings.heads, quick_gelu=True), own)
+
+
 SOURCES: Mapping[str, Callable[[Weights, ConversionSettings], ClipModel]] = {
     "tempme": _from_tempme,
     "promptswitch": _from_promptswitch,
     "ucofia": _from_ucofia,
     "glscl": _from_glscl,
+    "longclip": _from_longclip,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.encode.encoder import Encoder
+from vidret.encode.encoder import Encoder, has_frame_vectors
 from vidret.search.composing import Composer
 from vidret.search.concepts import (
     TaughtConcept,
@@ -27,6 +27,8 @@ class ConceptEncoder:
         self._encoder, self._store = encoder, store
         self.name, self.dim, self.fingerprint = encoder.name, encoder.dim, encoder.fingerprint
         self.resize, self.sampling = encoder.resize, encoder.sampling
+        self.encodes_frames_alone = getattr(encoder, "encodes_frames_alone", False)
+        self.has_frame_vectors = has_frame_vectors(encoder)
         self.composer = Composer(store, encoder)
 
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:

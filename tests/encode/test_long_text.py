@@ -1,0 +1,103 @@
+"""Long-CLIP's positions, equal to the published code, and texts that are split into clauses."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.encode.tiny import VISION
+from tests.goldens import Case, check_close, find_cases
+from vidret.encode.load import load_encoder
+from vidret.encode.long_text import join_clauses, split_text
+from vidret.encode.model import Card, ClipModel, save_model
+from vidret.encode.tempme import MergeSchedule
+from vidret.encode.text import TextShape
+from vidret.encode.weight_names import OPEN_CLIP
+from vidret.encode.weights import convert_file, convert_state_dict
+from vidret.errors import EncoderError
+from vidret.types import TextEmbedding
+
+CASES = find_cases("longclip")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+def test_vectors_equal_the_published_code(case: Case) -> None:
+    heads = (case.config["visual_heads"], case.config["text_heads"])
+    model = convert_state_dict(case.weights, "longclip", heads=heads)
+    assert (model.card.method, model.card.text.context) == ("longclip", 248)
+    for kind in ("text_long", "text_short"):
+        check_close(model.text(case.inputs[kind].long())[0], case.outputs[kind])
+    images = model.vision(case.inputs["image"].float(), num_frames=1).frames[:, 0]
+    check_close(images, case.outputs["image"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+def test_the_first_positions_are_clips_bit_for_bit(case: Case) -> None:
+    heads = (case.config["visual_heads"], case.config["text_heads"])
+    positions = convert_state_dict(case.weights, "longclip", heads=heads).text.positions
+    kept = case.config["kept"]
+    assert torch.equal(positions[:kept], case.weights["positional_embedding"][:kept])
+    assert torch.equal(positions[kept:], case.weights["positional_embedding_res"][kept:])
+    assert not torch.equal(positions[kept:], case.weights["positional_embedding"][kept:])
+
+
+def test_a_checkpoint_without_the_second_table_is_refused() -> None:
+    weights = {name: each for name, each in CASES[0].weights.items() if name != "positional_embedding_res"}
+    with pytest.raises(EncoderError, match="1 weights missing: positional_embedding_res"):
+        convert_state_dict(weights, "longclip")
+
+
+def test_a_converted_model_reads_248_tokens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    shape = TextShape(context=248, vocabulary=49408, width=64, layers=1, heads=1, dim=16, quick_gelu=True)
+    state = ClipModel(Card("longclip", "ViT-32-8", VISION, shape)).state_dict()
+    names = {own.replace("*", str(i)): key.replace("*", str(i)) for key, own in OPEN_CLIP.items() for i in range(9)}
+    published = {names[own]: weight for own, weight in state.items()}
+    published["positional_embedding_res"] = published["positional_embedding"].clone()
+    torch.save({**published, "context_length": torch.tensor(248)}, tmp_path / "longclip-B.pt")
+    model = convert_file(tmp_path / "longclip-B.pt", "longclip", schedule=MergeSchedule(), clip_frames=None)
+    save_model(model, tmp_path / "long.safetensors")
+    encoder = load_encoder(str(tmp_path / "long.safetensors"), device="cpu", precision="fp32")
+    with caplog.at_level(logging.WARNING):
+        assert len(encoder.encode_text(["word " * 245])[0].words) == 245
+        assert not caplog.records
+        assert len(encoder.encode_text(["word " * 250])[0].words) == 250
+    assert "reads 248 tokens: split into 2 parts" in caplog.text
+
+
+@given(st.text("ab .,;\u4f60\u3002", max_size=60), st.integers(1, 12))
+def test_parts_fit_and_nothing_is_lost(text: str, most: int) -> None:
+    parts = split_text(text, lambda part: len(part) <= most)
+    assert all(len(part) <= most for part in parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+def test_sentences_come_before_clauses_and_words() -> None:
+    text = "A man opens a door. He looks in, then he leaves and locks it."
+    assert split_text(text, lambda part: len(part) <= 42) == [
+        "A man opens a door.",
+        "He looks in, then he leaves and locks it.",
+    ]
+    assert split_text(text, lambda part: len(part) <= 22) == [
+        "A man opens a door.",
+        "He looks in,",
+        "then he leaves",
+        "and locks it.",
+    ]
+
+
+def test_clauses_are_joined_by_their_lengths() -> None:
+    rows = np.eye(2, dtype=np.float32)
+    states = np.arange(4, dtype=np.float32).reshape(2, 2)
+    clauses = [TextEmbedding("abc", rows[0], rows[:1], states), TextEmbedding("d", rows[1], rows[1:], states + 8)]
+    joined = join_clauses("abc d", clauses)
+    np.testing.assert_allclose(joined.sentence, np.array([3, 1]) / np.sqrt(10), atol=1e-6)
+    assert len(joined.words) == 2
+    assert joined.states is not None
+    np.testing.assert_allclose(joined.states, [[0, 1], [8, 9], [4, 5]])
+    assert join_clauses("abc d", [clauses[0], TextEmbedding("d", rows[1], rows[1:])]).states is None
