@@ -274,11 +274,7 @@ class Engine(Searchable):
             report = run(store, self.encoder, listing.files, options)
             save_baselines(store, self._index.searcher)
             record_head(store, self._models)
-        if self._models.bank is not None and not report.interrupted:
-            calibrate_with_bank(self._index.searcher, self._models.bank)
-        save_fusion_baseline(self._index.searcher)
-        if report.pruned is not None:
-            forget_others(self.path / MOMENTS, set(self._index.store.fingerprints().values()))
+        self._update_derived(report)
         return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
@@ -607,6 +603,14 @@ class Engine(Searchable):
         if self.encoder.sampling.whole:
             rule = "footage can be found only with an encoder that sees segments"
             raise VidretError(f"{rule}, got {self.encoder.name}, which sees whole videos")
+
+    def _update_derived(self, report: IndexReport) -> None:
+        """Compute anew what depends on all segments, after a run."""
+        if self._models.bank is not None and not report.interrupted:
+            calibrate_with_bank(self._index.searcher, self._models.bank)
+        save_fusion_baseline(self._index.searcher)
+        if report.pruned is not None:
+            forget_others(self.path / MOMENTS, set(self._index.store.fingerprints().values()))
 
     def _check_models(self) -> None:
         """Check that the encoder and the ranker work as specified."""

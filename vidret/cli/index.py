@@ -53,7 +53,7 @@ from vidret.present.webhook import check_webhook
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
-    from vidret.engine import IndexRunner
+    from vidret.engine import Engine, IndexRunner
     from vidret.index.progress import IndexReport
     from vidret.timed_text.options import WordsOptions
     from vidret.video.decode import Decoder
@@ -116,14 +116,19 @@ def index_command(
     with show_progress(as_json=progress_json) as on_progress:
         report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
     if prepare_moments and not report.interrupted:
-        with show_count("preparing moments", "videos") as on_count:
-            engine.prepare_moments(timeout=timeout, on_progress=on_count)
+        prepare(engine, timeout)
     print_report(report, index, as_json=as_json)
     matched = not report.interrupted and report_matches(engine, index, as_json=as_json, webhook=webhook)
     if report.interrupted or (fail_on_error and report.failed):
         raise typer.Exit(1)
     if exit_code and matched:
         raise typer.Exit(MATCHED)
+
+
+def prepare(engine: "Engine", timeout: float) -> None:
+    """Compute what the grounding head needs, with a progress bar."""
+    with show_count("preparing moments", "videos") as on_count:
+        engine.prepare_moments(timeout=timeout, on_progress=on_count)
 
 
 def is_indexed(folder: Path) -> bool:

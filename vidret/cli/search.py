@@ -100,11 +100,7 @@ def search_command(
         answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
         return
     if queries is not None:
-        for row, each in iterate_queries(queries):
-            answers = [result_to_dict(hit) for hit in engine.search_with(each, options)]
-            text = interpret(each).describe()
-            read_as = {"interpretation": text} if text else {}
-            print(json.dumps({**row, **read_as, "hits": answers}, ensure_ascii=False), flush=True)
+        answer_queries(engine, queries, options)
         return
     assert search_for is not None
     if query is not None and options.rerank == "auto":
@@ -121,6 +117,15 @@ def search_command(
         show_hits(hits, explain=explain)
     if sheet is not None:
         write_hit_sheet(hits, heading, sheet)
+
+
+def answer_queries(engine: Searchable, queries: Path, options: SearchOptions) -> None:
+    """Print the videos for each query of a file, one line of JSON per query."""
+    for row, query in iterate_queries(queries):
+        hits = [result_to_dict(hit) for hit in engine.search_with(query, options)]
+        text = interpret(query).describe()
+        read_as = {"interpretation": text} if text else {}
+        print(json.dumps({**row, **read_as, "hits": hits}, ensure_ascii=False), flush=True)
 
 
 def show_moments_by_video(

@@ -27,25 +27,11 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     """Return the routes ``/api/search``, ``/api/locate`` and ``/api/footage``."""
     router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 413))
 
-    async def read_query(body: QueryRequest) -> Query:
-        if body.events is not None:
-            return Sequence(body.events, body.gap)
-        if body.image is None:
-            assert body.query is not None
-            return body.query
-        encoded = [body.image] if isinstance(body.image, str) else body.image
-        pictures = tuple([await images.read(each) for each in encoded])
-        return (
-            pictures[0]
-            if body.query is None and len(pictures) == 1
-            else ComposedQuery(images=pictures, text=body.query or "")
-        )
-
     @router.post("/search")
     async def search(body: SearchRequest) -> SearchAnswer:
         """Find the videos that match a query."""
         started = time.perf_counter()
-        query, options = await read_query(body), collect_options(body, SearchOptions)
+        query, options = await read_query(body, images), collect_options(body, SearchOptions)
         hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
         weak = bool(rows) and all(row.weak for row in rows)
@@ -62,7 +48,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     async def locate(body: LocateRequest) -> LocateAnswer:
         """Find the moments that match a query, in one video or in all."""
         started = time.perf_counter()
-        query, options = await read_query(body), collect_options(body, LocateOptions)
+        query, options = await read_query(body, images), collect_options(body, LocateOptions)
         if body.video is not None:
             await run_in_threadpool(find_video, engine, body.video)
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
@@ -77,6 +63,11 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
             moments=rows,
         )
 
+    _add_footage_route(router, engine, worker)
+    return router
+
+
+def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> None:
     @router.post("/footage", responses=refusals(404))
     async def find_footage(body: FootageRequest) -> FootageAnswer:
         """Find where videos show the same footage as a stretch of a video."""
@@ -97,7 +88,19 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
         )
         return FootageAnswer(took_ms=milliseconds_since(started), found=[footage_row(each) for each in found])
 
-    return router
+
+async def read_query(body: QueryRequest, images: ImageReader) -> Query:
+    """Return the query of a request, with its images decoded."""
+    if body.events is not None:
+        return Sequence(body.events, body.gap)
+    if body.image is None:
+        assert body.query is not None
+        return body.query
+    encoded = [body.image] if isinstance(body.image, str) else body.image
+    pictures = tuple([await images.read(each) for each in encoded])
+    if body.query is None and len(pictures) == 1:
+        return pictures[0]
+    return ComposedQuery(images=pictures, text=body.query or "")
 
 
 def next_offset(options: SearchOptions | LocateOptions, num_results: int) -> int | None:
