@@ -15,7 +15,7 @@ RUNGS = (
     {"types", "errors", "text", "layers"},
     {"devices", "model_files", "timed_text"},
     {"video", "encode", "store", "align", "ground"},
-    {"data", "index", "search", "copies", "client"},
+    {"data", "index", "search", "copies", "client", "answers"},
     {"engine", "metrics", "present"},
     {"train", "evaluate", "serve"},
     {"cli"},

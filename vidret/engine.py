@@ -12,6 +12,10 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from vidret.align.baseline import WEAK
+from vidret.answers.citations import CitedAnswer, answer_question
+from vidret.answers.endpoint import ChatEndpoint
+from vidret.answers.frames import FileFrames
+from vidret.answers.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
 from vidret.copies.duplicates import find_duplicates
 from vidret.devices import AUTO as AUTO_DEVICE
@@ -396,6 +400,30 @@ class Engine(Searchable):
     def typical_score(self, share: float = 1 - WEAK) -> float | None:
         """Return the best-frame score reached by this fraction of unrelated queries; None for an empty index."""
         return self._index.searcher.typical_score(share)
+
+    def ask(
+        self,
+        question: str,
+        llm: ChatEndpoint,
+        *,
+        videos: Sequence[VideoName] = (),
+        options: ContextOptions = DEFAULT_CONTEXT,
+    ) -> CitedAnswer:
+        """Answer a question from moments that a search finds, by a language model that cites them.
+
+        Args:
+            question: In English. It becomes one or several queries by rules.
+            llm: The endpoint that gets the frames, words and times of these moments.
+            videos: Paths or ids of the videos to look in; none for all.
+            options: How much is retrieved.
+
+        Raises:
+            VidretError: The question is invalid, or a video is not in the index.
+            EndpointError: The endpoint does not answer.
+        """
+        with FileFrames() as frames:
+            context = gather_context(self, question, videos, options, draw=frames.draw)
+        return answer_question(context, llm)
 
     # The same footage
 

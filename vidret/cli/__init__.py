@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from vidret.cli import (
+    ask,
     calibrate,
     concepts,
     convert,
@@ -40,6 +41,7 @@ from vidret.present.terminal import log_to_terminal, print_error, print_message
 
 __all__ = [
     "app",
+    "ask",
     "calibrate",
     "concepts",
     "convert",
@@ -69,6 +71,7 @@ COMMANDS = (
     "search",
     "locate",
     "serve",
+    "ask",
     "mcp",
     "transcript",
     "shots",

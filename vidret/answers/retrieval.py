@@ -1,0 +1,219 @@
+"""The moments that may answer a question: those of several queries united, widened and ordered in time."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from vidret.answers.questions import RetrievalQuery, plan_queries
+from vidret.errors import VidretError
+from vidret.store.records import StoredVideo
+from vidret.text import file_name, sanitize, strip_query
+from vidret.types import LocateOptions, Moment, Query, TextSource, TimedText, VideoName
+
+RANK_OFFSET = 10  # of reciprocal rank fusion; small, since lists are short
+MOMENTS_PER_QUERY = 10
+LINE_LENGTH = 400  # characters of one text
+DrawFrame = Callable[[StoredVideo, float, int], bytes]  # video, time in seconds, width in pixels: a JPEG
+
+
+class QuestionEngine(Protocol):
+    """What is asked of an index: ``Engine`` and ``RemoteEngine`` have it."""
+
+    def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
+        """Return moments, best first."""
+
+    def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
+        """Return what is said and shown in a video."""
+
+    def video(self, video: int) -> StoredVideo:
+        """Return a video by its id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextOptions:
+    """How much is retrieved.
+
+    Attributes:
+        moments: Maximum number of moments.
+        max_s: Maximum duration of a moment in seconds, with its surroundings.
+        margin_s: Seconds added on both sides, as far as ``max_s`` allows.
+        frames: Frames of each moment.
+        width: Maximum width of a frame in pixels.
+        characters: Maximum characters of what is said and shown, in all moments together.
+    """
+
+    moments: int = 5
+    max_s: float = 12.0
+    margin_s: float = 2.0
+    frames: int = 2
+    width: int = 512
+    characters: int = 12_000
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            VidretError: One is out of its range.
+        """
+        if not 1 <= self.moments <= 50:
+            raise VidretError(f"moments must be between 1 and 50, got {self.moments}")
+        if not self.max_s > 0 or self.margin_s < 0:
+            raise VidretError(f"max_s must be positive and margin_s not negative, got {self.max_s}, {self.margin_s}")
+        if not 0 <= self.frames <= 8:
+            raise VidretError(f"frames must be between 0 and 8, got {self.frames}")
+
+
+DEFAULT_CONTEXT = ContextOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextMoment:
+    """A moment that may answer a question; ``number`` is what answers cite."""
+
+    number: int
+    video: int
+    path: str
+    start: float
+    end: float
+    weak: bool
+    lines: tuple[TimedText, ...] = ()
+    frames: tuple[tuple[float, bytes], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The printable name of the file."""
+        return sanitize(file_name(self.path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionContext:
+    """What was retrieved for a question, by video and time; ``notes`` say what could not be read."""
+
+    question: str
+    queries: tuple[RetrievalQuery, ...]
+    moments: tuple[ContextMoment, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Candidate:
+    video: int
+    path: str
+    start: float
+    end: float
+    score: float
+    weak: bool
+
+
+def gather_context(
+    engine: QuestionEngine,
+    question: str,
+    videos: Sequence[VideoName] = (),
+    options: ContextOptions = DEFAULT_CONTEXT,
+    *,
+    draw: DrawFrame | None = None,
+) -> QuestionContext:
+    """Retrieve the moments that may answer a question.
+
+    Args:
+        engine: The index.
+        question: In English; see ``plan_queries``.
+        videos: Paths or ids of the videos to look in; none for all.
+        options: How much is retrieved.
+        draw: Draws the frames; None for none.
+
+    Raises:
+        VidretError: The question is invalid, or a video is not in the index.
+    """
+    queries, notes = plan_queries(question), list[str]()
+    candidates: list[_Candidate] = []
+    for index, query in enumerate(queries):
+        try:
+            found = _locate(engine, query, videos)
+        except VidretError as error:
+            if index == 0:
+                raise
+            notes.append(f"not searched in {', '.join(query.sources or ())}: {error}")
+            continue
+        _unite(candidates, found, query.weight, options)
+    best = sorted(candidates, key=lambda each: -each.score)[: options.moments]
+    first = {each.video: index for index, each in reversed(list(enumerate(best)))}
+    ordered = sorted(best, key=lambda each: (first[each.video], each.start))
+    left, moments = options.characters, []
+    for number, each in enumerate(ordered, start=1):
+        moment = _widen(engine, each, number, options)
+        lines, left = _read_lines(engine, moment, left)
+        frames = _draw_frames(engine, moment, options, draw, notes)
+        moments.append(replace(moment, lines=lines, frames=frames))
+    return QuestionContext(question=question, queries=tuple(queries), moments=tuple(moments), notes=tuple(notes))
+
+
+def _locate(engine: QuestionEngine, query: RetrievalQuery, videos: Sequence[VideoName]) -> list[Moment]:
+    options = LocateOptions(k=MOMENTS_PER_QUERY, weak=True, sources=query.sources)
+    if not videos:
+        return engine.locate_with(query.text, options)
+    found = [moment for video in videos for moment in engine.locate_with(query.text, options, video=video)]
+    return sorted(found, key=lambda moment: -moment.score)[: 2 * MOMENTS_PER_QUERY]
+
+
+def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float, options: ContextOptions) -> None:
+    """Add the moments of one query by reciprocal rank fusion; those that fit in one moment with another join it."""
+    for rank, moment in enumerate(found, start=1):
+        score = weight / (RANK_OFFSET + rank)
+        start, end = _shorten(moment, options.max_s)
+        for other in candidates:
+            joined = min(other.start, start), max(other.end, end)
+            apart = max(other.start, start) - min(other.end, end)
+            if other.video == moment.video and apart <= 0 and joined[1] - joined[0] <= options.max_s:
+                (other.start, other.end), other.weak = joined, other.weak and moment.weak
+                other.score += score
+                break
+        else:
+            candidates.append(_Candidate(moment.video, moment.path, start, end, score, moment.weak))
+
+
+def _shorten(moment: Moment, max_s: float) -> tuple[float, float]:
+    """Return the span of a moment, of at most ``max_s`` around its best evidence or its middle."""
+    if moment.end - moment.start <= max_s:
+        return moment.start, moment.end
+    centre = (moment.start + moment.end) / 2
+    if moment.evidence:
+        centre = (moment.evidence[0].start + moment.evidence[0].end) / 2
+    start = min(max(centre - max_s / 2, moment.start), moment.end - max_s)
+    return start, start + max_s
+
+
+def _widen(engine: QuestionEngine, each: _Candidate, number: int, options: ContextOptions) -> ContextMoment:
+    duration = max(engine.video(each.video).duration, each.end)
+    margin = min(options.margin_s, max(0.0, options.max_s - (each.end - each.start)) / 2)
+    start, end = max(0.0, each.start - margin), min(duration, each.end + margin)
+    return ContextMoment(number=number, video=each.video, path=each.path, start=start, end=end, weak=each.weak)
+
+
+def _read_lines(engine: QuestionEngine, moment: ContextMoment, left: int) -> tuple[tuple[TimedText, ...], int]:
+    """Return what is said and shown in a moment, and the characters that are left for the next ones."""
+    lines = []
+    texts = [text for text in engine.transcript(moment.video) if text.end > moment.start and text.start < moment.end]
+    for text in sorted(texts, key=lambda text: (text.start, text.end)):
+        words = sanitize(" ".join(text.text[: 4 * LINE_LENGTH].split()))[: min(LINE_LENGTH, left)]
+        if not words:
+            continue
+        left -= len(words)
+        lines.append(TimedText(text.start, text.end, words, text.source, text.confidence, text.language))
+    return tuple(lines), left
+
+
+def _draw_frames(
+    engine: QuestionEngine, moment: ContextMoment, options: ContextOptions, draw: DrawFrame | None, notes: list[str]
+) -> tuple[tuple[float, bytes], ...]:
+    """Return frames in the middles of equal parts of a moment; what cannot be drawn is noted."""
+    frames = []
+    for index in range(options.frames if draw is not None else 0):
+        time_s = moment.start + (index + 0.5) * (moment.end - moment.start) / options.frames
+        try:
+            assert draw is not None
+            frames.append((time_s, draw(engine.video(moment.video), time_s, options.width)))
+        except VidretError as error:
+            notes.append(f"moment {moment.number} has no frame at {time_s:.1f} s: {sanitize(strip_query(str(error)))}")
+            break
+    return tuple(frames)
