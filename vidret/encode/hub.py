@@ -179,12 +179,18 @@ def _check_source(name: str, source: ClipSource) -> None:
     """Raise EncoderError at once, not after a minute of retries, if weights are missing and the hub is unreachable."""
     if source.weights == RANDOM or Path(source.weights).is_file() or source.architecture.startswith("local-dir:"):
         return
-    if source.architecture.startswith("hf-hub:"):
-        repository, files = source.architecture.removeprefix("hf-hub:"), ["open_clip_config.json"]
-    else:
-        config = open_clip.get_pretrained_cfg(source.architecture, source.weights)
-        repository, file = os.path.split(config.get("hf_hub", ""))
-        files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-        if not repository:
-            return
-    check_reachable(name, repository, files)
+    repository, files = list_weight_files(source.architecture, source.weights)
+    if repository:
+        check_reachable(name, repository, files)
+
+
+def list_weight_files(architecture: str, weights: str) -> tuple[str, list[str]]:
+    """Return the repository of a pretrained open_clip model, and the files of which one holds the weights.
+
+    The repository is empty if the weights are elsewhere.
+    """
+    if architecture.startswith("hf-hub:"):
+        return architecture.removeprefix("hf-hub:"), ["open_clip_config.json"]
+    config = open_clip.get_pretrained_cfg(architecture, weights)
+    repository, file = os.path.split(config.get("hf_hub", ""))
+    return repository, [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]

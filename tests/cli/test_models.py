@@ -1,0 +1,56 @@
+"""Tests of ``vidret models``."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from tests.cli.runner import Runner
+
+
+def test_the_table_tells_what_is_known(run: Runner) -> None:
+    code, out, _ = run("models")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:4] == ["model", "here", "dims", "tokens"]
+    assert lines[1].split()[:5] == ["starter", "installed", "384", "128", "English"]
+    row = next(line for line in lines if line.startswith("PE-Core-bigG-14-448/meta"))
+    assert "51.2 (authors of PE-Core)" in row
+    assert "R@1: zero-shot, text to video" in out
+
+
+def test_json_has_the_fields_of_the_models(run: Runner) -> None:
+    code, out, _ = run("models", "--json")
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert code == 0
+    base = entries["ViT-B-32/laion2b_s34b_b79k"]
+    assert (base["dim"], base["tokens"], base["published"]) == (512, 77, None)
+    assert base["state"] in ("cached", "needs download")
+    assert entries["PE-Core-B-16/meta"]["published"]["recall_at_1"] == 47.6
+    every = json.loads(run("models", "--json", "--all")[1])
+    assert len(every) > 2 * len(entries)
+
+
+def test_cached_models_of_transformers_are_found(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name, text in {
+        "models--org--a-clip": '{"model_type": "chinese_clip"}',
+        "models--org--a-bert": '{"model_type": "bert"}',
+        "models--org--torn": "{",
+    }.items():
+        folder = tmp_path / name / "snapshots/0123"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(text)
+    entries = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
+    assert (entries["hf:org/a-clip"]["state"], entries["hf:org/a-clip"]["tokens"]) == ("cached", 52)
+    assert not {"hf:org/a-bert", "hf:org/torn"} & entries.keys()
+
+
+def test_missing_extras_are_named(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    _, out, _ = run("models")
+    rows = {line.split("  ")[0]: line for line in out.splitlines() if line}
+    assert "needs extra starter" in rows["starter"]
+    assert "needs download, needs extra hf" in rows["ViT-B-16-SigLIP2-256/webli"]

@@ -1,0 +1,144 @@
+"""The models that can be loaded on this machine: what is installed, in the cache of the hub, or one download away."""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import open_clip
+
+from vidret.encode.custom import GROUP
+from vidret.encode.encoder import STARTER
+from vidret.encode.hf_families import FAMILIES
+from vidret.encode.hub import list_weight_files
+from vidret.encode.reaching import find_cached
+from vidret.encode.starter import CLASSIFIER, CONTEXT_LENGTH, SENTENCES, StarterEncoder
+
+ModelState = Literal["installed", "cached", "needs download", "needs extra"]
+# Models of open_clip that are listed before they are cached: those of the README, and strong or small ones.
+SUGGESTED = (
+    ("ViT-B-32", "laion2b_s34b_b79k"),
+    ("MobileCLIP2-S0", "dfndr2b"),
+    ("ViT-B-16-SigLIP2-256", "webli"),
+    ("ViT-H-14-worldwide-quickgelu", "metaclip2_worldwide"),
+    ("PE-Core-B-16", "meta"),
+    ("PE-Core-L-14-336", "meta"),
+    ("PE-Core-bigG-14-448", "meta"),
+)
+PROTOCOL = "zero-shot, text to video, as its authors ran it; others count 879 or 1000 rows, and other frames"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedResult:
+    """Recall at 1 on MSR-VTT in percent, as published; numbers of different protocols cannot be compared."""
+
+    recall_at_1: float
+    source: str
+    protocol: str = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogEntry:
+    """A model that ``--model`` accepts. None and an empty text mean that it is not known before the model is loaded.
+
+    Attributes:
+        name: The name for ``--model``.
+        state: Whether it is on this machine.
+        extra: The extra that it needs besides, if that is not installed.
+        dim: The dimension of its vectors.
+        tokens: The number of tokens of text that it reads.
+        languages: The languages of its queries.
+        licence: The licence of its weights.
+        published: A published result.
+    """
+
+    name: str
+    state: ModelState
+    extra: str = ""
+    dim: int | None = None
+    tokens: int | None = None
+    languages: str = ""
+    licence: str = ""
+    published: PublishedResult | None = None
+
+
+PUBLISHED = {
+    "PE-Core-B-16/meta": PublishedResult(47.6, "authors of PE-Core"),
+    "PE-Core-bigG-14-448/meta": PublishedResult(51.2, "authors of PE-Core"),
+    "hf:google/videoprism-lvt-base-f16r288": PublishedResult(50.1, "authors of VideoPrism, who give it for LvT"),
+}
+
+
+def list_catalog(*, every: bool = False) -> Iterator[CatalogEntry]:
+    """Yield the models, the starter first; ``every`` adds all pretrained models of open_clip."""
+    yield _describe_starter()
+    for entry in entry_points(group=GROUP):
+        yield CatalogEntry(name=entry.name, state="installed")
+    for architecture, tag in open_clip.list_pretrained():
+        described = _describe_open_clip(architecture, tag)
+        if every or (architecture, tag) in SUGGESTED or described.state == "cached":
+            yield described
+    yield from _list_transformers()
+
+
+def _describe_starter() -> CatalogEntry:
+    packages = (CLASSIFIER[0], SENTENCES[0])
+    is_installed = all(importlib.util.find_spec(package) for package in packages)
+    licences = [_read_licence(package) for package in packages] if is_installed else []
+    return CatalogEntry(
+        name=STARTER,
+        state="installed" if is_installed else "needs extra",
+        extra="" if is_installed else STARTER,
+        dim=StarterEncoder.dim,
+        tokens=CONTEXT_LENGTH,
+        languages="English",
+        licence=" and ".join(each for each in licences if each),
+    )
+
+
+def _read_licence(package: str) -> str:
+    """Return the licence that an installed package states, empty if it states none."""
+    stated = metadata.metadata(package.replace("_", "-"))
+    licence = next((str(stated[key]) for key in ("License-Expression", "License") if key in stated), "")
+    return "" if licence == "UNKNOWN" else licence
+
+
+def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
+    config: dict[str, Any] = open_clip.get_model_config(architecture)
+    text, name = config["text_cfg"], f"{architecture}/{tag}"
+    repository, files = list_weight_files(architecture, tag)
+    needs_transformers = bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
+    return CatalogEntry(
+        name=name,
+        state="cached" if repository and find_cached(repository, files) else "needs download",
+        extra="hf" if needs_transformers and importlib.util.find_spec("transformers") is None else "",
+        dim=config["embed_dim"],
+        tokens=text.get("context_length", 77),
+        published=PUBLISHED.get(name),
+    )
+
+
+def _list_transformers() -> Iterator[CatalogEntry]:
+    """Yield the models of transformers that the cache holds, and those with published results."""
+    extra = "hf" if importlib.util.find_spec("transformers") is None else ""
+    names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in FAMILIES}
+    for name in sorted({*names, *(name for name in PUBLISHED if name.startswith("hf:"))}):
+        state: ModelState = "cached" if name in names else "needs download"
+        context = FAMILIES[names[name]].context if name in names else None
+        yield CatalogEntry(name=name, state=state, extra=extra, tokens=context, published=PUBLISHED.get(name))
+
+
+def find_cached_models() -> Iterator[tuple[str, str]]:
+    """Yield the repositories in the cache of the hub with a configuration, and the type of model that it states."""
+    folder = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    for config in sorted(folder.glob("models--*/snapshots/*/config.json")):
+        try:
+            kind = json.loads(config.read_text("utf-8")).get("model_type", "")
+        except (OSError, ValueError, AttributeError):
+            continue  # a damaged download is not a model that can be loaded
+        yield config.parents[2].name.removeprefix("models--").replace("--", "/", 1), str(kind)
