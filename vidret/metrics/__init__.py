@@ -1,1 +1,1 @@
-"""Metrics of retrieval, moment retrieval and highlight detection."""
+"""Metrics of retrieval, moments, highlights, differences, diversity and generated videos."""
