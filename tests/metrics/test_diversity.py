@@ -31,9 +31,9 @@ def naive_vendi(vectors: np.ndarray) -> float:
 def naive_parts(texts: np.ndarray, vectors: np.ndarray, ridge: float) -> tuple[float, float]:
     """Invert the covariance as the paper writes it."""
     num = len(texts)
-    cxx = sum(np.outer(x, x) for x in texts) / num
-    cxy = sum(np.outer(x, y) for x, y in zip(texts, vectors, strict=True)) / num
-    cyy = sum(np.outer(y, y) for y in vectors) / num
+    cxx = np.sum([np.outer(x, x) for x in texts], axis=0) / num
+    cxy = np.sum([np.outer(x, y) for x, y in zip(texts, vectors, strict=True)], axis=0) / num
+    cyy = np.sum([np.outer(y, y) for y in vectors], axis=0) / num
     explained = cxy.T @ np.linalg.inv(cxx + ridge * np.eye(len(cxx))) @ cxy
     return naive_spread(explained), naive_spread(cyy - explained)
 
@@ -116,6 +116,8 @@ def test_a_query_takes_its_own_direction_away() -> None:
     parts = split_by_direction(vectors, np.eye(5)[:1])
     assert parts.by_text == pytest.approx(1, abs=1e-6)  # one direction has one state
     assert parts.by_corpus == pytest.approx(measure_spread(np.full(4, 0.2)), abs=1e-6)
+    assert parts.warning is None
+    assert "at most 4" in str(split_by_direction(vectors[:4], np.eye(5)[:1]).warning)
 
 
 def test_what_has_no_diversity_is_refused() -> None:

@@ -149,7 +149,8 @@ def _count_permutations(doubled: Sequence[int], num_a: int) -> np.ndarray:
     levels, inverse = np.unique(distances, return_inverse=True)
     tails: np.ndarray = np.cumsum(np.bincount(inverse, weights=shares)[::-1])[::-1]
     assert len(tails) == len(levels)
-    return np.minimum(tails[inverse], 1.0)
+    p_values: np.ndarray = np.minimum(tails[inverse], 1.0)
+    return p_values
 
 
 def _approximate(doubled_total: int, num_a: int, num_b: int, counts: np.ndarray) -> float:

@@ -141,7 +141,7 @@ def split_by_direction(
         num_samples=len(y),
         dim=len(basis),
         ridge=0.0,
-        warning=None,
+        warning=_warn_few(*y.shape),
     )
 
 
@@ -192,6 +192,13 @@ def _check_finite(values: np.ndarray, name: str) -> np.ndarray:
         num_rows = np.count_nonzero(~np.isfinite(values).all(axis=1))
         raise VidretError(f"{name} must be finite, got NaN or infinity in {num_rows} of {len(values)}")
     return values.astype(np.float64)
+
+
+def _warn_few(num_samples: int, dim: int) -> str | None:
+    """Return that diversity is bounded by the number of samples, where it is."""
+    if num_samples >= dim:
+        return None
+    return f"{num_samples} samples of {dim} dimensions have a diversity of at most {num_samples}: more may raise it"
 
 
 def _warn(num_samples: int, dim: int) -> str | None:
