@@ -1,6 +1,6 @@
 """Measure how often the right moment is in the context of a question; print a table.
 
-    python tools/measure_ask.py DATA --index INDEX [--questions 60] [--seed 0]
+    python tools/measure_ask.py DATA --index INDEX [--questions 60] [--seed 0] [--seeds 1]
 
 DATA has films.jsonl, the timeline of every film: a line has ``file`` and ``events`` with ``type`` (speech, text or
 picture), ``id``, ``text`` and ``window``. Questions are made from events that are in one film only, a third of each
@@ -81,10 +81,13 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="Unite the questions of this many seeds (README: 4).")
     parser.add_argument("--show", action="store_true", help="Print the questions that miss at 5 moments.")
     arguments = parser.parse_args()
     films = [json.loads(line) for line in (arguments.data / "films.jsonl").read_text("utf-8").splitlines()]
-    asked = make_questions(films, arguments.questions, arguments.seed)
+    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    drawn = [each for seed in seeds for each in make_questions(films, arguments.questions, seed)]
+    asked = list(dict.fromkeys(drawn))
     found: Counter[tuple[str, int]] = Counter()
     took = []
     with Engine.open(arguments.index) as engine:

@@ -1,0 +1,56 @@
+"""Tests of ``tools/measure_ask.py``: its questions have their answers in one film, and its hits cover them."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vidret.answers.retrieval import ContextMoment, QuestionContext
+
+TOOL = Path(__file__).parents[2] / "tools" / "measure_ask.py"
+
+
+@pytest.fixture(scope="module")
+def tool() -> Any:
+    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[TOOL.stem] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_event(kind: str, name: str, text: str) -> dict[str, Any]:
+    return {"type": kind, "id": name, "text": text, "window": [4.0, 10.0], "visible": [[4.0, 10.0]]}
+
+
+def test_questions_are_about_events_of_one_film(tool: Any) -> None:
+    shared = make_event("text", "t1", "Mind the gap between train and platform")
+    own = make_event("text", "t2", "Closed on Mondays and public holidays")
+    picture = make_event("picture", "p1", "a cat on a roof")
+    hidden = {**make_event("picture", "p2", "a dog in the snow"), "visible": []}
+    films = [{"file": "a.mp4", "events": [shared, own]}, {"file": "b.mp4", "events": [shared, picture, hidden]}]
+    asked = tool.make_questions(films, 60, 0)
+    assert [(each.kind, each.file) for each in asked] == [("text", "a.mp4"), ("picture", "b.mp4")]
+    assert "closed mondays public holidays" in asked[0].question
+    assert "a cat on a roof" in asked[1].question
+    assert tool.make_questions(films, 60, 0) == asked
+
+
+@pytest.mark.parametrize(
+    ("file", "start", "end", "is_found"),
+    [("a.mp4", 7.0, 19.0, True), ("a.mp4", 7.1, 19.0, False), ("b.mp4", 4.0, 10.0, False), ("a.mp4", 3.0, 8.0, True)],
+)
+def test_half_of_the_window_must_be_covered(tool: Any, file: str, start: float, end: float, is_found: bool) -> None:
+    moment = ContextMoment(number=1, video=1, path=f"/films/{file}", start=start, end=end, weak=False)
+    context = QuestionContext(question="who", queries=(), moments=(moment,))
+    assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (4.0, 10.0)), 12.0) is is_found
+
+
+def test_long_window_needs_half_of_the_longest_moment(tool: Any) -> None:
+    moment = ContextMoment(number=1, video=1, path="/a.mp4", start=0.0, end=6.0, weak=False)
+    context = QuestionContext(question="who", queries=(), moments=(moment,))
+    assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (0.0, 60.0)), 12.0)
