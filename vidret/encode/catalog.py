@@ -97,7 +97,9 @@ def _describe_starter() -> CatalogEntry:
         dim=StarterEncoder.dim,
         tokens=CONTEXT_LENGTH,
         languages="English",
-        licence=" and ".join(each for each in licences if each),
+        licence=", ".join(
+            f"{package}: {each or 'not stated'}" for package, each in zip(packages, licences, strict=False)
+        ),
     )
 
 
