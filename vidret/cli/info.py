@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vidret.store.records import StoreInfo
     from vidret.store.store import Store
 
-WHAT, RECALL = "What to show", "Recall"
+WHAT, RECALL, DIVERSITY = "What to show", "Recall", "Diversity"
 FailedOption = Annotated[
     bool,
     typer.Option(
@@ -56,25 +56,54 @@ RecallQueriesOption = Annotated[
 ]
 SeedOption = Annotated[
     int,
-    typer.Option(metavar="N", help="Seed of the sample of stored vectors for --recall.", rich_help_panel=RECALL),
+    typer.Option(
+        metavar="N", help="Seed of the sample of stored vectors for --recall and --diversity.", rich_help_panel=RECALL
+    ),
+]
+
+
+PromptArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[PROMPT]",
+        help="Text for --diversity: only the segments that match it best are measured.",
+        rich_help_panel=DIVERSITY,
+    ),
+]
+DiversityOption = Annotated[
+    bool,
+    typer.Option(
+        "--diversity",
+        help="Measure how many different segments there are (Vendi score), and what text explains of it.",
+        rich_help_panel=DIVERSITY,
+    ),
 ]
 
 
 @app.command("info")
 def info_command(
+    prompt: PromptArgument = None,
     index: Annotated[Path, index_option(WHAT)] = Path(DEFAULT_INDEX),
     failed: FailedOption = False,
     check: CheckOption = False,
     repair: RepairOption = False,
+    diversity: DiversityOption = False,
     recall: RecallOption = False,
     queries: RecallQueriesOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an index holds, check it for damage, or measure the recall of its search."""
+    """Show what an index holds, check it for damage, or measure its diversity or the recall of its search."""
     from vidret.store.moment_files import count_moments
     from vidret.store.store import Store
 
+    if diversity:
+        from vidret.cli.diversity import print_diversity
+
+        print_diversity(index, prompt, seed, as_json=as_json)
+        return
+    if prompt is not None:
+        raise typer.BadParameter("needs --diversity, got none", param_hint="PROMPT")
     if recall:
         from vidret.cli.recall import print_recall
 

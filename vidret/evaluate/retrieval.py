@@ -74,11 +74,8 @@ def evaluate_retrieval(
         VidretError: No caption is left, the bank is empty, or the scores do not fit into memory.
     """
     started = time.monotonic()
-    video_ids = [video_id for video_id in split.videos if video_id in gallery.files and video_id not in gallery.failed]
+    video_ids, captions = choose_captions(split, gallery)
     columns = {video_id: column for column, video_id in enumerate(video_ids)}
-    captions = [caption for caption in split.captions if caption.video in columns]
-    if not captions:
-        raise VidretError(f"{split.name}: must have at least one caption of an available video, got none")
     if bank is not None and not bank.texts:
         raise VidretError(f"{bank.name}: the bank must contain at least one query, got none")
     ranker = engine.choose_ranker(rerank)
@@ -104,6 +101,20 @@ def evaluate_retrieval(
         per_query=_list_queries(captions, video_ids, totals, rows[0]),
         seconds={"scoring": time.monotonic() - started},
     )
+
+
+def choose_captions(split: Split, gallery: Gallery) -> tuple[list[str], list[Caption]]:
+    """Return the ids of the available videos of a split, and their captions.
+
+    Raises:
+        VidretError: No caption is left.
+    """
+    video_ids = [video_id for video_id in split.videos if video_id in gallery.files and video_id not in gallery.failed]
+    available = set(video_ids)
+    captions = [caption for caption in split.captions if caption.video in available]
+    if not captions:
+        raise VidretError(f"{split.name}: must have at least one caption of an available video, got none")
+    return video_ids, captions
 
 
 def score_texts(

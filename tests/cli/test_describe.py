@@ -1,0 +1,53 @@
+"""Tests of vidret describe and vidret info --diversity."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Runner
+from tests.evaluate.colour_index import write_colour_index
+
+SAME = ["green", "yellow"] * 6
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("coloured")
+    (folder / "phrases.txt").write_text("red\nblue\ngreen\n")
+    return write_colour_index(folder / "index", {"red": ["red"] * 12, "blue": ["blue"] * 12})
+
+
+def test_a_folder_is_described_in_text_and_json(run: Runner, coloured: Path) -> None:
+    common = ("describe", "/red", "--against", "/blue", "--phrases", coloured.parent / "phrases.txt")
+    code, out, err = run(*common, "--index", coloured)
+    assert code == 0, err
+    assert "12 videos against 12, 3 phrases" in err
+    lines = out.splitlines()
+    assert lines[0] == "More of:"
+    assert lines[1].split() == ["AUROC", "p", "source", "what", "video"]
+    assert lines[2].split()[2:4] == ["seen", "red"]
+    assert lines[2].endswith(".mp4 0:05.0")
+    found = json.loads(run(*common, "--index", coloured, "--json")[1])
+    assert found["more"][0]["phrase"] == "red"
+    assert found["more"][0]["examples"][0]["path"].startswith("/red/")
+    assert found["less"][0]["phrase"] == "blue"
+
+
+def test_no_difference_is_said(run: Runner, tmp_path: Path, coloured: Path) -> None:
+    index = write_colour_index(tmp_path / "index", {"a": SAME, "b": SAME}, noise=0.8, seed=4)
+    code, out, err = run("describe", "/a", "--phrases", coloured.parent / "phrases.txt", "--index", index)
+    assert (code, out) == (0, "")
+    assert "More of: no phrase beyond chance" in err
+    run.check_refusal(("describe", "/none", "--index", index), 1, "/none: not in the index; index it first")
+
+
+def test_diversity_in_text_and_json(run: Runner, coloured: Path) -> None:
+    code, out, err = run("info", "--diversity", "--index", coloured)
+    assert code == 0, err
+    assert "the Vendi score" in out
+    assert "by class names" in out
+    found = json.loads(run("info", "--diversity", "red", "--json", "--index", coloured)[1])
+    assert found["prompt"] == "red"
+    assert found["parts"]["by_text"] >= 1
+    run.check_refusal(("info", "red", "--index", coloured), 2, "PROMPT: needs --diversity, got none")

@@ -1,0 +1,61 @@
+"""Recall in random parts of a gallery."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidret.errors import VidretError
+from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
+from vidret.metrics.retrieval import evaluate
+
+
+def expect_recall(scores: np.ndarray, size: int, k: int) -> float:
+    """Return the mean over all parts of the gallery, in closed form.
+
+    Of the videos better than the right one, a part with it has a number with a hypergeometric distribution.
+    """
+    num_videos = scores.shape[1]
+    total = 0.0
+    for text, row in enumerate(scores):
+        num_better = int((row > row[text]).sum())
+        ways = sum(comb(num_better, i) * comb(num_videos - 1 - num_better, size - 1 - i) for i in range(min(k, size)))
+        total += ways / comb(num_videos - 1, size - 1)
+    return 100 * total / len(scores)
+
+
+@given(seed=st.integers(0, 50), size=st.integers(2, 20), k=st.sampled_from([1, 5]))
+def test_means_equal_the_closed_form(seed: int, size: int, k: int) -> None:
+    scores = np.random.default_rng(seed).standard_normal((20, 20)) + 1.5 * np.eye(20)
+    (found,) = measure_by_size(scores, np.arange(20), [size], cuts=[k], num_draws=1500, seed=seed)
+    assert found.mean == pytest.approx(expect_recall(scores, size, k), abs=3.5)
+    assert found.low <= found.mean <= found.high
+
+
+def test_the_full_gallery_has_the_plain_recall_and_no_interval() -> None:
+    scores = np.random.default_rng(0).standard_normal((60, 30)).round(1)  # with ties
+    truth = np.repeat(np.arange(30), 2)
+    recalls = evaluate(scores, truth)[0].metrics.summary.recalls
+    for found in measure_by_size(scores, truth, [30]):
+        assert (found.low, found.high) == pytest.approx((found.mean, found.mean))
+        assert found.mean == pytest.approx(recalls[found.k])
+
+
+def test_recall_falls_with_the_size() -> None:
+    scores = np.random.default_rng(1).standard_normal((200, 200)) + 2 * np.eye(200)
+    means = [each.mean for each in measure_by_size(scores, np.arange(200), choose_sizes(200), cuts=[1])]
+    assert means == sorted(means, reverse=True)
+    assert means[0] > means[-1] + 10
+
+
+def test_sizes_and_scores_that_cannot_be_are_refused() -> None:
+    assert choose_sizes(15) == [10, 15]
+    assert choose_sizes(3) == [3]
+    scores = np.eye(4)
+    for sizes in ([1], [5]):
+        with pytest.raises(VidretError, match="sizes must be between 2 and the 4 videos"):
+            measure_by_size(scores, np.arange(4), sizes)
+    with pytest.raises(VidretError, match="scores must be finite"):
+        measure_by_size(np.where(scores > 0, np.nan, scores), np.arange(4), [4])

@@ -1,0 +1,34 @@
+"""The report of ``vidret info --diversity``."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from vidret.cli.opening import open_engine
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message
+
+
+def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool) -> None:
+    """Measure the diversity of an index, or of what matches a prompt, and print it."""
+    from vidret.evaluate.index_diversity import measure_index_diversity
+    from vidret.store.store import Store
+
+    with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:
+        found = measure_index_diversity(store, engine.encoder, prompt, seed=seed)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        parts = found.parts
+        explained = "class names" if prompt is None else "the prompt"
+        rows = [
+            ("segments", f"{parts.num_samples} of {found.num_segments}"),
+            ("different", f"{found.vendi:.1f}, the Vendi score: as many segments that share nothing are as diverse"),
+            (f"by {explained}", f"{parts.by_text:.2f} (1 is none)"),
+            ("beyond them" if prompt is None else "beyond it", f"{parts.by_corpus:.2f} (1 is none)"),
+        ]
+        if prompt is None:
+            rows.append(("ridge", f"{parts.ridge:g}, which predicts held-out segments best"))
+        show_table(("", ""), rows)
+    if found.parts.warning is not None:
+        print_message(f"The parts mean little: {found.parts.warning}.", style="yellow")

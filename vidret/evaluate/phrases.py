@@ -1,0 +1,114 @@
+"""Phrases to describe videos with: names of things and actions, and the words that an index has read."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from vidret.store.store import Store
+from vidret.store.text_store import TextStore
+from vidret.types import TextSource
+
+PhraseKind = Literal["seen", "said", "shown"]
+WORD = re.compile(r"[^\W\d_]{4,}")  # shorter words are mostly articles and misreadings
+MAX_WORDS = 100  # of speech, and of the screen
+MAX_PHRASES = 200  # that are seen; the more are compared, the larger sets a claim needs
+PER_VIDEO = 3  # phrases that each video proposes
+KINDS: Mapping[TextSource, PhraseKind] = {"speech": "said", "subtitles": "said", "screen": "shown"}
+ANY_WORDS: Mapping[PhraseKind, str] = {"said": "speech", "shown": "text on the screen"}
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A phrase, and whether it is about what is seen, said, or shown as text."""
+
+    text: str
+    kind: PhraseKind
+
+
+@cache
+def list_class_names() -> tuple[str, ...]:
+    """Return the names of ImageNet's things and Kinetics' actions, as torchvision has them."""
+    from torchvision.models import EfficientNet_B0_Weights  # type: ignore[import-untyped]
+    from torchvision.models.video import R3D_18_Weights  # type: ignore[import-untyped]
+
+    names = (*EfficientNet_B0_Weights.DEFAULT.meta["categories"], *R3D_18_Weights.DEFAULT.meta["categories"])
+    return tuple(dict.fromkeys(str(name) for name in names))
+
+
+def propose_phrases(
+    texts: Float[np.ndarray, "phrase dim"], vectors: Float[np.ndarray, "video dim"], limit: int = MAX_PHRASES
+) -> Int64[np.ndarray, " proposed"]:
+    """Return the phrases that fit some videos much better than others, at most ``limit``, in the order of the bank.
+
+    Each video proposes the phrases that stand out in it among all videos, and the most proposed are kept. The choice
+    does not look at sets of videos, so that it does not bias a comparison of two.
+    """
+    if len(texts) <= limit:
+        return np.arange(len(texts))
+    scores = vectors @ texts.T
+    deviations = scores - scores.mean(axis=0)
+    top = np.argpartition(-deviations, PER_VIDEO, axis=1)[:, :PER_VIDEO]
+    votes = np.bincount(top.ravel(), minlength=len(texts))
+    chosen = np.lexsort((-deviations.max(axis=0), -votes))[:limit]
+    proposed: Int64[np.ndarray, " proposed"] = np.sort(chosen)
+    return proposed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WordScores:
+    """What is said and shown in videos, as phrases.
+
+    Attributes:
+        phrases: ``speech`` and ``text on the screen``, and single words.
+        scores: Words per second of the first two; for a word whether it occurs.
+    """
+
+    phrases: list[Phrase]
+    scores: Float[np.ndarray, "phrase video"]
+
+
+def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScores:
+    """Score what an index has read of videos, by the duration in seconds of each; empty if it has read nothing.
+
+    Single words are those that nearest to half of the videos have, which can set videos apart best.
+    """
+    columns = {video_id: column for column, video_id in enumerate(durations)}
+    totals: dict[PhraseKind, Counter[int]] = defaultdict(Counter)
+    owners: dict[tuple[PhraseKind, str], set[int]] = defaultdict(set)
+    for kind, video_id, text in _read_words(store, columns):
+        words = WORD.findall(text.lower())
+        totals[kind][video_id] += len(text.split())
+        for word in words:
+            owners[kind, word].add(video_id)
+    phrases, rows = [], []
+    for kind, counts in totals.items():
+        phrases.append(Phrase(ANY_WORDS[kind], kind))
+        rows.append([counts[video_id] / max(seconds, 1e-3) for video_id, seconds in durations.items()])
+        for word in _choose_words({word: len(ids) for (of, word), ids in owners.items() if of == kind}, len(columns)):
+            phrases.append(Phrase(word, kind))
+            rows.append([float(video_id in owners[kind, word]) for video_id in durations])
+    return WordScores(phrases, np.array(rows, np.float64).reshape(len(rows), len(columns)))
+
+
+def _choose_words(counts: Mapping[str, int], num_videos: int) -> Sequence[str]:
+    """Return the words that several videos have and several lack, those of nearest to half of them first."""
+    useful = [word for word, count in counts.items() if 2 <= count <= num_videos - 2]
+    return sorted(useful, key=lambda word: (abs(2 * counts[word] - num_videos), word))[:MAX_WORDS]
+
+
+def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseKind, int, str]]:
+    """Yield the kind, the video and the words of each text of some videos."""
+    if not TextStore.exists(store.path):
+        return
+    contents = {fingerprint: video_id for video_id, fingerprint in store.fingerprints().items() if video_id in videos}
+    with TextStore.open(store.path) as texts:
+        for track in texts.tracks():
+            if track.fingerprint in contents and track.num_texts:
+                for stored in texts.transcript(track):
+                    yield KINDS[track.source], contents[track.fingerprint], stored.text.text

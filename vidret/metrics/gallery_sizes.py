@@ -1,0 +1,114 @@
+"""Recall against the size of the gallery, so that results on galleries of different sizes can be compared."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vidret.errors import VidretError
+from vidret.metrics.retrieval import hits
+
+CONFIDENCE = 0.95
+MIN_GALLERY = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeRecall:
+    """Recall at one cut in random galleries of one size.
+
+    Attributes:
+        size: Number of videos in the gallery.
+        k: The K of R@K.
+        mean: Mean recall over the galleries, in percent.
+        low: Recall below which 2.5 % of the galleries are.
+        high: Recall above which 2.5 % of the galleries are.
+    """
+
+    size: int
+    k: int
+    mean: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict, for a report."""
+        return asdict(self)
+
+
+def measure_by_size(
+    scores: Float[np.ndarray, "text video"],
+    truth: Int[np.ndarray, " text"],
+    sizes: Sequence[int],
+    *,
+    cuts: Sequence[int] = (1, 5, 10),
+    num_draws: int = 200,
+    seed: int = 0,
+) -> list[SizeRecall]:
+    """Return the text-to-video recall in random parts of the gallery, by size and cut.
+
+    A part is drawn without replacement, and asked for the texts of its videos alone. The interval holds 95 % of the
+    parts. It says what one gallery of this size may give, and shrinks to nothing at the full size, where there is one.
+
+    Args:
+        scores: Scores of texts for videos, higher is better.
+        truth: Video index of each text.
+        sizes: Sizes of the parts.
+        cuts: The K of R@K.
+        num_draws: Number of parts of each size.
+        seed: Seed of the draws.
+
+    Raises:
+        VidretError: A size is below 2 or above that of the gallery, a score is not finite, or there is no text.
+    """
+    num_texts, num_videos = scores.shape
+    if not num_texts or not np.isfinite(scores).all():
+        raise VidretError(f"scores must be finite, of at least one text, got {num_texts} texts")
+    if wrong := [size for size in sizes if not MIN_GALLERY <= size <= num_videos]:
+        raise VidretError(f"sizes must be between {MIN_GALLERY} and the {num_videos} videos, got {wrong[0]}")
+    own = scores[np.arange(num_texts), truth][:, None]
+    better = (scores > own) + np.float32(0.5) * (scores == own)  # equal scores share their mean rank
+    better[np.arange(num_texts), truth] = 0
+    random = np.random.default_rng(seed)
+    found = []
+    for size in sizes:
+        recalls = {k: np.array(values) for k, values in _draw(better, truth, size, cuts, num_draws, random).items()}
+        for k, values in recalls.items():
+            low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+            found.append(SizeRecall(size=size, k=k, mean=float(values.mean()), low=float(low), high=float(high)))
+    return found
+
+
+def choose_sizes(num_videos: int) -> list[int]:
+    """Return round sizes up to that of a gallery, which is the last.
+
+    >>> choose_sizes(1000)
+    [10, 20, 50, 100, 200, 500, 1000]
+    """
+    return [size for size in _round_sizes(num_videos) if MIN_GALLERY <= size < num_videos] + [num_videos]
+
+
+def _round_sizes(limit: int) -> Iterator[int]:
+    power = 10
+    while power <= limit:
+        yield from (power, 2 * power, 5 * power)
+        power *= 10
+
+
+def _draw(
+    better: np.ndarray, truth: np.ndarray, size: int, cuts: Sequence[int], num_draws: int, random: np.random.Generator
+) -> dict[int, list[float]]:
+    """Return the recalls of each draw in percent, by cut; draws whose videos have no text are left out."""
+    num_videos = better.shape[1]
+    members = np.zeros((num_videos, num_draws), np.float32)
+    for draw in range(num_draws):
+        members[random.choice(num_videos, size, replace=False), draw] = 1
+    ranks = 1 + better @ members
+    asked = members[truth] > 0
+    recalls: dict[int, list[float]] = {k: [] for k in cuts}
+    for draw in np.flatnonzero(asked.any(axis=0)).tolist():
+        own = ranks[asked[:, draw], draw].astype(np.float64)
+        for k in cuts:
+            recalls[k].append(100 * float(hits(own, k).mean()))
+    return recalls
