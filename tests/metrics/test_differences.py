@@ -91,6 +91,7 @@ def test_sets_of_one_source_are_seldom_told_apart() -> None:
 
 
 def test_sizes_that_can_be_significant() -> None:
+    assert can_be_significant(2500, 2500, 1000)
     assert count_needed(1) == 4  # 2 / C(8, 4) is below 0.05, 2 / C(6, 3) is not
     for num_phrases in (1, 50, 1000):
         needed = count_needed(num_phrases)

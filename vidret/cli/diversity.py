@@ -20,15 +20,16 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
         print(json.dumps(dataclasses.asdict(found), indent=2))
     else:
         parts = found.parts
-        explained = "class names" if prompt is None else "the prompt"
         rows = [
             ("segments", f"{parts.num_samples} of {found.num_segments}"),
             ("different", f"{found.vendi:.1f}, the Vendi score: as many segments that share nothing are as diverse"),
-            (f"by {explained}", f"{parts.by_text:.2f} (1 is none)"),
-            ("beyond them" if prompt is None else "beyond it", f"{parts.by_corpus:.2f} (1 is none)"),
         ]
         if prompt is None:
+            rows.append(("by class names", f"{parts.by_text:.2f} (1 is none)"))
+            rows.append(("beyond them", f"{parts.by_corpus:.2f}"))
             rows.append(("ridge", f"{parts.ridge:g}, which predicts held-out segments best"))
+        else:  # one prompt is one state, so that it explains no diversity
+            rows.append(("beyond it", f"{parts.by_corpus:.2f} (1 is none)"))
         show_table(("", ""), rows)
     if found.parts.warning is not None:
         print_message(f"The parts mean little: {found.parts.warning}.", style="yellow")

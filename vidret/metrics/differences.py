@@ -120,7 +120,7 @@ def count_needed(num_phrases: int, alpha: float = ALPHA) -> int:
 
 def can_be_significant(num_a: int, num_b: int, num_phrases: int, alpha: float = ALPHA) -> bool:
     """Return whether a perfect separation of sets of these sizes is significant after Holm's correction."""
-    return 2 * num_phrases < alpha * math.comb(num_a + num_b, num_a)
+    return 2 * num_phrases / alpha < math.comb(num_a + num_b, num_a)  # an int that may exceed all floats
 
 
 def _rank_doubled(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
