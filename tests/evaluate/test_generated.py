@@ -1,0 +1,89 @@
+"""Evaluation of generated videos, over films of plain colours."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidret.encode.load
+from tests.evaluate.world import run
+from tests.fakes import ColourEncoder, write_film
+from vidret.errors import VidretError
+from vidret.evaluate.generated import evaluate_generated, read_frame_vectors, read_prompts, score_stream
+
+COLOURS = ("red", "green", "blue", "yellow", "white", "black")
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make six films of one colour in videos/, and their prompts, of which the last is wrong."""
+    folder = tmp_path_factory.mktemp("generated")
+    for colour in COLOURS:
+        write_film(folder / "videos" / f"{colour}.mp4", (colour, 4))
+    write_prompts(folder / "prompts.jsonl", {f"{colour}.mp4": colour for colour in COLOURS[:-1]} | {"black.mp4": "red"})
+    return folder
+
+
+def write_prompts(path: Path, prompts: Mapping[str, str]) -> Path:
+    path.write_text("".join(json.dumps({"prompt": text, "video": video}) + "\n" for video, text in prompts.items()))
+    return path
+
+
+def test_a_wrong_video_has_the_worst_alignment(generated: Path) -> None:
+    report = evaluate_generated(ColourEncoder(), read_prompts(generated / "prompts.jsonl", generated / "videos"))
+    assert (report["num_videos"], report["num_prompts"]) == (6, 5)
+    assert report["prompts"][0]["prompt"] == "red"
+    assert report["prompts"][0]["num_videos"] == 2
+    assert report["prompts"][0]["diversity"] > 1.5 > 1.01 > report["prompts"][1]["diversity"]
+    assert report["prompt_recall"] == pytest.approx(500 / 6)
+    assert report["consistency"] > 0.999
+    assert "stream" not in report
+
+
+def test_frames_are_evenly_spaced_to_both_ends(tmp_path: Path) -> None:
+    film = write_film(tmp_path / "a.mp4", ("red", 2), ("blue", 2))
+    vectors = read_frame_vectors(ColourEncoder(), str(film))
+    red, blue = (each.sentence for each in ColourEncoder().encode_text(["red", "blue"]))
+    assert vectors.shape == (16, 3)
+    assert (vectors @ red > vectors @ blue).tolist() == [True] * 8 + [False] * 8
+
+
+def test_shuffled_frames_lower_stream_t_alone() -> None:
+    rng = np.random.default_rng(0)
+    films = rng.standard_normal((200, 1, 4)) * 3 + rng.standard_normal((200, 16, 4)).cumsum(axis=1)
+    films = films.astype(np.float32)
+    real, plain = films[:100], films[100:]
+    shuffled = np.stack([film[rng.permutation(16)] for film in plain])
+    before, after = score_stream(real, plain), score_stream(real, shuffled)
+    for name in ("temporal", "temporal_corrected"):
+        assert after[name] < 0.5 * before[name]
+    assert (after["fidelity"], after["diversity"]) == (before["fidelity"], before["diversity"])
+
+
+def test_the_command_prints_a_table_and_json(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    common = ("eval", "generated", "--prompts", generated / "prompts.jsonl", "--videos", generated / "videos")
+    answer = run(*common, "--real", generated / "videos")
+    assert answer.code == 0, answer.err
+    assert "STREAM-T, published exponent" in answer.out
+    assert answer.out.splitlines()[-1].split()[-1] in COLOURS
+    found = json.loads(run(*common, "--json").out)
+    assert found["num_videos"] == 6
+
+
+def test_what_cannot_be_scored_is_refused(generated: Path, tmp_path: Path) -> None:
+    videos, prompts = generated / "videos", {f"{colour}.mp4": colour for colour in COLOURS}
+    with pytest.raises(VidretError, match=r"each prompt must have its video, got none for gone\.mp4"):
+        read_prompts(write_prompts(tmp_path / "a.jsonl", prompts | {"gone.mp4": "red"}), videos)
+    with pytest.raises(VidretError, match=r"each video must have its prompt, got none for black\.mp4 and 4 more"):
+        read_prompts(write_prompts(tmp_path / "b.jsonl", {"red.mp4": "red"}), videos)
+    (tmp_path / "c.jsonl").write_text('{"prompt": 3}\n')
+    with pytest.raises(VidretError, match='line 1 must have the strings "prompt" and "video"'):
+        read_prompts(tmp_path / "c.jsonl", videos)
+    with pytest.raises(VidretError, match="STREAM needs at least 6 videos of each kind, got 1 generated and 1 real"):
+        evaluate_generated(ColourEncoder(), {"a": "red"}, ["b"])
+    short = write_film(tmp_path / "short.mp4", ("red", 2))
+    with pytest.raises(VidretError, match="must have at least 16 frames, got 10"):
+        read_frame_vectors(ColourEncoder(), str(short))
