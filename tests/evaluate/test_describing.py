@@ -1,12 +1,13 @@
 """Phrases that set folders apart, over made-up vectors and words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.evaluate.colour_index import write_colour_index
-from tests.fakes import COLOURS, ColourEncoder
+from tests.fakes import ColourEncoder
 from tests.words import add_words
 from vidret.errors import VidretError
 from vidret.evaluate.describing import FolderDescription, describe_folder
@@ -127,10 +128,18 @@ def test_sets_that_cannot_be_described_are_refused(planted: Path, tmp_path: Path
 
 
 def test_vectors_that_are_not_finite_are_refused(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "red" in COLOURS
     with Store.open(planted) as store:
         vectors = store.video_vectors().copy()
         vectors[:2] = np.nan
         monkeypatch.setattr(store, "video_vectors", lambda: vectors)
         with pytest.raises(VidretError, match="vectors must be finite, got NaN or infinity in 2 segments"):
             describe_folder(store, ColourEncoder(), "/red", phrases=BANK)
+
+
+def test_vectors_of_phrases_that_are_not_finite_are_refused(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = ColourEncoder()
+    (broken,) = encoder.encode_text(["blue"])
+    broken = replace(broken, sentence=np.full(3, np.nan, np.float32))
+    monkeypatch.setattr(encoder, "encode_text", lambda texts: [broken for _ in texts])
+    with pytest.raises(VidretError, match="got NaN or infinity for 'red'"), Store.open(planted) as store:
+        describe_folder(store, encoder, "/red", phrases=BANK)
