@@ -44,7 +44,7 @@ def test_index_metrics_are_current(client: TestClient, engine: Engine) -> None:
 
 def test_refused_requests_are_counted(serve: Serve, engine: Engine) -> None:
     client = serve(engine, token="a token of 20 chars".replace(" ", "-"))
-    client.get("/healthz")
+    client.get("/api/videos")
     client.headers["Authorization"] = "Bearer a-token-of-20-chars"
     assert read(client)["vidret_requests_total 401 other"] == 1
 
