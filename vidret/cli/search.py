@@ -100,7 +100,7 @@ def search_command(
         answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
         return
     if queries is not None:
-        answer_queries(engine, queries, options)
+        print_answers(engine, queries, options)
         return
     assert search_for is not None
     if query is not None and options.rerank == "auto":
@@ -119,7 +119,7 @@ def search_command(
         write_hit_sheet(hits, heading, sheet)
 
 
-def answer_queries(engine: Searchable, queries: Path, options: SearchOptions) -> None:
+def print_answers(engine: Searchable, queries: Path, options: SearchOptions) -> None:
     """Print the videos for each query of a file, one line of JSON per query."""
     for row, query in iterate_queries(queries):
         hits = [result_to_dict(hit) for hit in engine.search_with(query, options)]

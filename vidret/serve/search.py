@@ -31,7 +31,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     async def search(body: SearchRequest) -> SearchAnswer:
         """Find the videos that match a query."""
         started = time.perf_counter()
-        query, options = await read_query(body, images), collect_options(body, SearchOptions)
+        query, options = await decode_query(body, images), collect_options(body, SearchOptions)
         hits = await worker.search(query, options)
         rows = await run_in_threadpool(hit_rows, engine, hits)
         weak = bool(rows) and all(row.weak for row in rows)
@@ -48,7 +48,7 @@ def search_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRou
     async def locate(body: LocateRequest) -> LocateAnswer:
         """Find the moments that match a query, in one video or in all."""
         started = time.perf_counter()
-        query, options = await read_query(body, images), collect_options(body, LocateOptions)
+        query, options = await decode_query(body, images), collect_options(body, LocateOptions)
         if body.video is not None:
             await run_in_threadpool(find_video, engine, body.video)
         moments = await worker.call(lambda engine: engine.locate_with(query, options, video=body.video))
@@ -89,7 +89,7 @@ def _add_footage_route(router: APIRouter, engine: Engine, worker: Worker) -> Non
         return FootageAnswer(took_ms=milliseconds_since(started), found=[footage_row(each) for each in found])
 
 
-async def read_query(body: QueryRequest, images: ImageReader) -> Query:
+async def decode_query(body: QueryRequest, images: ImageReader) -> Query:
     """Return the query of a request, with its images decoded."""
     if body.events is not None:
         return Sequence(body.events, body.gap)
