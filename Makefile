@@ -5,7 +5,7 @@ export HF_HUB_OFFLINE = 1
 # Else every test process, and each of the many that tests start, would compile vidret and the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test browser matrix slow scale check bench clean
+.PHONY: demo test pipeline browser matrix slow scale check bench clean
 
 demo: .venv/demo
 	$(BIN)/vidret demo
@@ -33,6 +33,10 @@ check: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy --strict vidret tests tools
+
+# Train, index, search, locate and evaluate every method on the synthetic world: about an hour on two cores, and one page.
+pipeline: .venv/dev
+	OMP_NUM_THREADS=2 $(BIN)/python tools/pipeline.py
 
 bench: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_index.py

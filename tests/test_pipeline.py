@@ -1,0 +1,95 @@
+"""tools/pipeline.py: what is done is not done again, what fails is said, and intervals are Student's."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def tool() -> Any:
+    path = Path(__file__).parents[1] / "tools" / "pipeline.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def append(tool: Any, name: str, output: Path, code: int = 0, needs: Path | None = None) -> Any:
+    script = f"open({str(output)!r}, 'a').write('x'); print('why'); raise SystemExit({code})"
+    return tool.Step(name, [sys.executable, "-c", script], output, needs=needs)
+
+
+def test_a_step_that_is_done_is_skipped_until_its_command_changes(tool: Any, tmp_path: Path) -> None:
+    output, logs = tmp_path / "made", tmp_path / "logs"
+    for _ in range(2):
+        assert tool.run_steps([append(tool, "a", output)], logs) == []
+    assert output.read_text() == "x"
+    other = append(tool, "a", output)
+    other.command.append("changed")
+    assert tool.run_steps([other], logs) == []
+    assert output.read_text() == "xx"
+
+
+def test_a_failed_step_is_named_with_its_reason_and_tried_again_and_others_go_on(tool: Any, tmp_path: Path) -> None:
+    bad, good, logs = tmp_path / "bad", tmp_path / "good", tmp_path / "logs"
+    steps = [
+        append(tool, "bad", bad, code=3),
+        append(tool, "after", tmp_path / "after", needs=tmp_path / "none"),
+        append(tool, "good", good),
+    ]
+    for times in (1, 2):
+        failed = tool.run_steps(steps, logs)
+        assert [line.split(":")[0] for line in failed] == ["bad", "after"]
+        assert "why" in failed[0]
+        assert bad.read_text() == "x" * times
+    assert good.read_text() == "x"
+    assert not (tmp_path / "after").exists()
+
+
+def test_averaged_weights_lie_between_and_keep_the_card(tool: Any, tmp_path: Path) -> None:
+    before, after, out = (tmp_path / name for name in ("before", "after", "out"))
+    save_file({"w": torch.tensor([1.0, 2.0])}, before, {"card": "old"})
+    save_file({"w": torch.tensor([3.0, 6.0])}, after, {"card": "new"})
+    tool.average_weights(before, after, out)
+    assert load_file(out)["w"].tolist() == [2.0, 4.0]
+    with tool.safe_open(out, "pt") as file:
+        assert file.metadata() == {"card": "new"}
+
+
+def test_the_interval_is_of_student(tool: Any) -> None:
+    values = [60.0, 62.0, 67.0]
+    half = 4.302653 * np.std(values, ddof=1) / 3**0.5  # t of 2 degrees of freedom, from a table
+    assert tool.describe_mean(values) == f"63.0 ± {half:.1f}"
+    assert tool.describe_mean([60.0]) == "60.0"
+
+
+def test_every_compared_row_has_every_seed_and_outputs_differ(tool: Any, tmp_path: Path) -> None:
+    plan = tool.Plan(tmp_path, (0, 1, 2), 0.01)
+    steps = list(tool.plan_steps(plan))
+    assert len({step.output for step in steps}) == len(steps) == len({step.name for step in steps})
+    outputs = {step.output for step in steps}
+    for name in (*tool.METHODS, tool.AFTER, tool.AVERAGED, "curve", "head"):
+        assert {plan.report(name, seed) for seed in plan.seeds} <= outputs
+
+
+def test_the_page_shows_what_there_is(tool: Any, tmp_path: Path) -> None:
+    plan = tool.Plan(tmp_path, (0, 1), 1.0)
+    for seed, recall in enumerate((40.0, 50.0)):
+        path = plan.report("clip", seed)
+        path.parent.mkdir(parents=True)
+        row = {"direction": "t2v", "R@1": recall, "R@5": 80.0, "R@10": 90.0, "MnR": 5.0}
+        path.write_text(json.dumps({"results": {"rows": [row]}}))
+    page = tool.write_page(plan, ["train joint: <why>"], 1.0).read_text()
+    assert "45.0 ± 63.5" in page  # t of 1 degree of freedom is 12.706
+    assert "&lt;why&gt;" in page
+    assert "joint</td>" not in page

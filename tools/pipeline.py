@@ -1,0 +1,335 @@
+"""Train, index, search, locate and evaluate every method on the synthetic world, and write one page about it.
+
+    python tools/pipeline.py OUT [--minutes 60] [--seeds 0 1 2]
+
+Every step is a command that a user could type; it is printed, and its output goes to OUT/logs. A step that has ended
+with the same command is skipped, so an interrupted run goes on where it stopped. ``--minutes`` scales the numbers of
+training steps and of videos; it is an estimate, not a limit. OUT/index.html has the table, with 95 % intervals over the
+seeds, the curves, a map of what merging joined, and timelines of moments.
+
+``clip after B`` went on to train on a second, small world, and is measured on the first one: what fine-tuning forgets.
+``clip, B averaged`` is the mean of the weights before and after (factor 0.5), which protects what was known.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import save_file
+from scipy.stats import t
+
+from vidret.evaluate.markup import STYLE, escape_text
+from vidret.evaluate.page import render_table
+from vidret.evaluate.plots import plot_recall, plot_timeline
+from vidret.text import format_time
+
+TOOLS = Path(__file__).parent
+CONFIGS = TOOLS.parent / "configs"
+METHODS = ("clip", "tempme", "promptswitch", "ucofia", "joint")
+AFTER, AVERAGED = "clip after B", "clip, B averaged"
+FACTOR = 0.5  # of the weights after world B, in the average
+KS = (1, 5, 10)
+NUM_TIMELINES = 4
+# At 60 minutes and three seeds, on two cores.
+FULL_MINUTES, FULL_SEEDS = 60.0, 3
+STEPS, STEPS_ON_B, HEAD_STEPS = 170, 60, 1500
+SHORT, SHORT_B, FILMS = (4000, 200, 400), (200, 40, 40), (200, 20, 40)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command, the file or folder that it writes, and its estimated share of the time."""
+
+    name: str
+    command: Sequence[str]
+    output: Path
+    cost: float = 1.0
+    needs: Path | None = None  # skipped, and said so, if this is missing
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The folder of a run, its seeds, and how much it trains."""
+
+    out: Path
+    seeds: Sequence[int]
+    scale: float
+
+    def count(self, full: int, least: int = 4) -> int:
+        """Return a number of steps or videos at this scale; even, as the world wants it."""
+        return max(least, round(full * self.scale / 2) * 2)
+
+    def model(self, name: str, seed: int) -> Path:
+        """Return the file of a trained model."""
+        return self.out / "models" / f"{name.replace(', ', ' ').replace(' ', '-')}-{seed}.safetensors"
+
+    def report(self, name: str, seed: int) -> Path:
+        """Return the report of an evaluation."""
+        return self.out / "eval" / self.model(name, seed).stem / "report.json"
+
+
+def vidret(*arguments: object) -> list[str]:
+    """Return a command of vidret, from the environment of this Python."""
+    return [str(Path(sys.executable).parent / "vidret"), *map(str, arguments)]
+
+
+def plan_steps(plan: Plan) -> Iterator[Step]:
+    """Yield all steps in order."""
+    yield from plan_worlds(plan)
+    for seed in plan.seeds:
+        for method in METHODS:
+            yield plan_training(plan, method, seed, plan.out / "a", plan.count(STEPS))
+            yield plan_evaluation(plan, method, seed)
+        yield plan_training(plan, AFTER, seed, plan.out / "b", plan.count(STEPS_ON_B), config="clip")
+        average = [sys.executable, __file__, "--average"]
+        average += [str(plan.model(name, seed)) for name in ("clip", AFTER, AVERAGED)]
+        yield Step(f"average, seed {seed}", average, plan.model(AVERAGED, seed))
+        yield from (plan_evaluation(plan, name, seed) for name in (AFTER, AVERAGED))
+        yield from plan_moments(plan, seed)
+    yield from plan_pictures(plan)
+
+
+def plan_worlds(plan: Plan) -> Iterator[Step]:
+    """Yield the steps that write both worlds."""
+    for name, seed, short in (("a", 0, SHORT), ("b", 1, SHORT_B)):
+        films = FILMS if name == "a" else (1, 1, 1)
+        command = [sys.executable, str(TOOLS / "make_synthetic.py"), str(plan.out / name), "--seed", str(seed)]
+        command += ["--short", *(str(plan.count(number, 40)) for number in short)]
+        command += ["--films", *(str(plan.count(number, 4)) for number in films), "--size", "64", "64"]
+        yield Step(f"world {name}", command, plan.out / name / "films.png", 20 if name == "a" else 2)
+
+
+def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int, config: str | None = None) -> Step:
+    """Return the training of one model; ``config`` names the setting if the model goes on from clip."""
+    out = plan.model(name, seed)
+    start = None if config is None and name != "ucofia" else plan.model("clip", seed)
+    command = vidret("train", "fit", "--config", CONFIGS / f"synthetic_{config or name}.yaml")
+    settings: dict[str, object] = {
+        "seed_everything": seed,
+        "trainer.max_steps": num_steps,
+        "trainer.max_epochs": -1,
+        "trainer.logger": "false",
+        "trainer.enable_progress_bar": "false",
+        "trainer.default_root_dir": plan.out / "runs" / out.stem,
+        "trainer.callbacks": "null",  # the last step's weights: nothing is chosen on validation
+        "trainer.limit_val_batches": 0,
+        "model.init_args.seed": seed,
+        "model.init_args.out": out,
+        "data.init_args.annotations": world / "msrvtt",
+        "data.init_args.videos": world / "msrvtt",
+        "data.init_args.cache": world / "cache",
+    }
+    if start is not None:
+        settings |= {"model.init_args.weights": start, "model.init_args.vision": "null", "model.init_args.text": "null"}
+    for key, value in settings.items():
+        command += [f"--{key}", str(value)]
+    return Step(f"train {name}, seed {seed}", command, out, 10 + num_steps)
+
+
+def plan_evaluation(plan: Plan, name: str, seed: int) -> Step:
+    """Return the indexing and the evaluation of one model, on world A."""
+    report, world = plan.report(name, seed), plan.out / "a" / "msrvtt"
+    command = vidret("eval", "msrvtt", "--videos", world, "--annotations", world, "--model", plan.model(name, seed))
+    return Step(f"evaluate {name}, seed {seed}", [*command, "--out", str(report.parent), "--html"], report, 10)
+
+
+def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
+    """Yield the index of films, the head on it, and both ways to locate moments."""
+    films, index = plan.out / "a" / "qvhighlights", plan.out / "films" / f"seed-{seed}"
+    command = vidret("index", films / "videos", "--index", index, "--model", plan.model("clip", seed))
+    head = plan.model("head", seed)
+    yield Step(f"index films, seed {seed}", command, index, 20)
+    train = vidret("train", "head", "--index", index, "--moments", films / "highlight_train_release.jsonl")
+    train += ["--out", str(head), "--seed", str(seed), "--steps", str(plan.count(HEAD_STEPS, 50))]
+    yield Step(f"train head, seed {seed}", train, head, 30)
+    for name, chosen in (("curve", "none"), ("head", str(head))):
+        report = plan.report(name, seed)
+        command = vidret("eval", "moments", "--data", "moments", "--videos", films, "--index", index, "--head", chosen)
+        needs = head if name == "head" else None  # train head keeps none that loses to the curve
+        yield Step(f"locate with {name}, seed {seed}", [*command, "--out", str(report.parent)], report, 10, needs)
+
+
+def plan_pictures(plan: Plan) -> Iterator[Step]:
+    """Yield a search, a located moment and a map of merging, each with a picture."""
+    seed, pictures = plan.seeds[0], plan.out / "pictures"
+    videos = plan.out / "a" / "msrvtt" / "videos"
+    search = vidret("search", "a red circle", "--index", plan.report("joint", seed).parent / "index")
+    yield Step("search", [*search, "--sheet", str(pictures / "search.png")], pictures / "search.png", 3)
+    locate = vidret("locate", "a red circle moves", "--index", plan.out / "films" / f"seed-{seed}")
+    locate += ["--curve", str(pictures / "locate.png"), "--weak"]
+    yield Step("locate", locate, pictures / "locate.png", 3)
+    draw = [sys.executable, str(TOOLS / "draw_merging.py"), str(videos / "test0.mp4"), str(pictures / "merging.png")]
+    draw += ["--model", str(plan.model("tempme", seed))]
+    yield Step("draw merging", draw, pictures / "merging.png", 3)
+
+
+def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
+    """Run the steps that are not done; return what failed and why; the others go on.
+
+    Progress and the estimated time left go to stderr. A failed step leaves its log.
+    """
+    failed: list[str] = []
+    waiting = [step for step in steps if not is_done(step, logs)]
+    logs.mkdir(parents=True, exist_ok=True)
+    started, total, done = time.monotonic(), sum(step.cost for step in waiting), 0.0
+    tell(f"{len(steps) - len(waiting)} of {len(steps)} steps are done already")
+    for number, step in enumerate(waiting, 1):
+        elapsed = time.monotonic() - started
+        left = f", about {format_time(elapsed / done * (total - done))} left" if done else ""
+        tell(f"[{number}/{len(waiting)}{left}] {step.name}: {shlex.join(step.command)}")
+        step.output.parent.mkdir(parents=True, exist_ok=True)
+        done += step.cost
+        if step.needs is not None and not step.needs.exists():
+            failed.append(f"{step.name}: skipped, for there is no {step.needs}")
+            tell(failed[-1])
+            continue
+        log = locate_log(step, logs)
+        with log.open("w", encoding="utf-8") as stream:
+            code = subprocess.run(step.command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
+        if code or not step.output.exists():
+            lines = log.read_text("utf-8", errors="replace").strip().splitlines()
+            failed.append(f"{step.name}: {lines[-1] if lines else f'exit code {code}'} ({log})")
+            tell(f"failed with code {code}: {failed[-1]}")
+        else:
+            log.with_suffix(".done").write_text(shlex.join(step.command), "utf-8")
+    return failed
+
+
+def is_done(step: Step, logs: Path) -> bool:
+    """Return whether the step ended with this very command, and what it wrote is still there."""
+    mark = locate_log(step, logs).with_suffix(".done")
+    return step.output.exists() and mark.is_file() and mark.read_text("utf-8") == shlex.join(step.command)
+
+
+def locate_log(step: Step, logs: Path) -> Path:
+    """Return the file of a step's output."""
+    return logs / f"{step.name.replace(', ', '-').replace(' ', '-')}.log"
+
+
+def tell(line: str) -> None:
+    """Print a line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def average_weights(before: Path, after: Path, out: Path) -> None:
+    """Write the weights between two models of one card, ``FACTOR`` of the way (WiSE-FT)."""
+    with safe_open(before, "pt") as first, safe_open(after, "pt") as second:
+        weights = {}
+        for name in first.keys():  # noqa: SIM118, for it is no mapping
+            old, new = first.get_tensor(name), second.get_tensor(name)
+            weights[name] = old.lerp(new, FACTOR) if old.is_floating_point() else new
+        save_file(weights, out, second.metadata())
+
+
+def read_scores(plan: Plan, names: Sequence[str], kind: str) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the scores of each name and seed for which there is a report."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for name in names:
+        reports = [plan.report(name, seed) for seed in plan.seeds]
+        results = [json.loads(path.read_text("utf-8"))["results"] for path in reports if path.is_file()]
+        if results:
+            found[name] = [
+                next(row for row in each["rows"] if row["direction"] == "t2v") if kind == "rows" else each[kind]["full"]
+                for each in results
+            ]
+    return found
+
+
+def describe_mean(values: Sequence[float]) -> str:
+    """Return the mean, and half of Student's 95 % interval if there are several values."""
+    mean = f"{np.mean(values):.1f}"
+    if len(values) < 2:
+        return mean
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{mean} ± {t.ppf(0.975, len(values) - 1) * error:.1f}"
+
+
+def tabulate(scores: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str]) -> str:
+    """Return a table in HTML with a line per model."""
+    lines = [
+        [name, str(len(rows)), *(describe_mean([row[metric] for row in rows]) for metric in metrics)]
+        for name, rows in scores.items()
+    ]
+    return render_table((["", "seeds", *metrics], lines))
+
+
+def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
+    """Write the page, of what there is, and return its path."""
+    retrieval = read_scores(plan, (*METHODS, AFTER, AVERAGED), "rows")
+    moments = read_scores(plan, ("curve", "head"), "moments")
+    parts = ["<h1>The whole pipeline on the synthetic world</h1>"]
+    parts.append(f'<p class="facts">Scale {plan.scale:.2g}, this run took {format_time(seconds)}.</p>')
+    parts += [f'<p class="note">Not done: {escape_text(name)}</p>' for name in failed]
+    if retrieval:
+        metrics = ["R@1", "R@5", "R@10", "MnR"]
+        parts += ["<h2>Text to video, test split of world A</h2>", tabulate(retrieval, metrics), '<div class="plots">']
+        curves = {
+            name: [(float(k), float(np.mean([row[f"R@{k}"] for row in rows]))) for k in KS]
+            for name, rows in retrieval.items()
+        }
+        parts += [
+            f"<figure>{plot_recall({'': points})}<figcaption>{escape_text(name)}</figcaption></figure>"
+            for name, points in curves.items()
+        ]
+        parts.append("</div>")
+    if moments:
+        rows = {
+            name: [
+                {f"R1@{limit}": row["R1"][limit] for limit in ("0.5", "0.7")} | {"mIoU": row["mIoU"]} for row in each
+            ]
+            for name, each in moments.items()
+        }
+        parts += ["<h2>Moments in held-out films</h2>", tabulate(rows, ["R1@0.5", "R1@0.7", "mIoU"])]
+        parts += draw_timelines(plan)
+    for picture in sorted((plan.out / "pictures").glob("*.png")):
+        data = b64encode(picture.read_bytes()).decode()
+        parts.append(f'<h2>{picture.stem.title()}</h2><img style="max-width:100%" src="data:image/png;base64,{data}">')
+    page = plan.out / "index.html"
+    head = f'<meta charset="utf-8"><title>vidret: the whole pipeline</title><style>{STYLE}</style>'
+    page.write_text(f"<!DOCTYPE html>\n<html lang=en><head>{head}</head><body><main>{''.join(parts)}</main></body>\n")
+    return page
+
+
+def draw_timelines(plan: Plan) -> Iterator[str]:
+    """Yield true and found moments of the first queries, by the head or else by the curve."""
+    paths = [plan.report(name, plan.seeds[0]) for name in ("head", "curve")]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return
+    for row in json.loads(path.read_text("utf-8"))["per_query"][:NUM_TIMELINES]:
+        yield f'<p class="facts">{escape_text(row["text"])} ({escape_text(row["video"])})</p>'
+        yield plot_timeline(row["duration"] or max(end for _, end in row["true"]), row["true"], row["found"])
+
+
+def main() -> None:
+    """Run the steps and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("pipeline"))
+    parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="about how long it may take on two cores")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--average", type=Path, nargs=3, metavar="FILE", help="only average two models into a third")
+    given = parser.parse_args()
+    if given.average:
+        average_weights(*given.average)
+        return
+    if given.minutes <= 0:
+        parser.error(f"--minutes must be positive, got {given.minutes:g}")
+    scale = given.minutes / FULL_MINUTES * FULL_SEEDS / len(given.seeds)
+    plan, started = Plan(given.out, given.seeds, scale), time.monotonic()
+    failed = run_steps(list(plan_steps(plan)), plan.out / "logs")
+    print(write_page(plan, failed, time.monotonic() - started))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
