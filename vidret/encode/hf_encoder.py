@@ -36,7 +36,25 @@ class TransformersModel:
         return digest_weights(self.model.state_dict().items(), *facts)
 
 
-class TransformersEncoder:
+class _LoadedEncoder:
+    """What encoders of images and of videos share: the model on its device, and the texts."""
+
+    def __init__(self, loaded: TransformersModel) -> None:
+        self._loaded = loaded
+        self._model = loaded.model.eval()
+        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.family, device=loaded.device)
+        self.fingerprint = loaded.digest(self._text.context)
+        self._model.to(loaded.device, loaded.dtype)
+        self.name, self.device = loaded.name, str(loaded.device)
+        self.resize, self.sampling = loaded.preprocessing.resize, loaded.sampling
+        self.dim = len(self.encode_text(["a video"])[0].sentence)
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
+        return self._text.encode(texts)
+
+
+class TransformersEncoder(_LoadedEncoder):
     """A model of images and texts; a segment's vector is the mean of its frames' vectors.
 
     Attributes are those of ``Encoder``, and ``device``. Tokens are patches, if the model has any.
@@ -46,14 +64,8 @@ class TransformersEncoder:
 
     def __init__(self, loaded: TransformersModel, *, batch_size: int = 64) -> None:
         """Wrap a loaded model; ``batch_size`` counts frames."""
-        self._loaded, self._batch_size = loaded, batch_size
-        self._model = loaded.model.eval()
-        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.family, device=loaded.device)
-        self.fingerprint = loaded.digest(self._text.context)
-        self._model.to(loaded.device, loaded.dtype)
-        self.name, self.device = loaded.name, str(loaded.device)
-        self.resize, self.sampling = loaded.preprocessing.resize, loaded.sampling
-        self.dim = len(self.encode_text(["a video"])[0].sentence)
+        super().__init__(loaded)
+        self._batch_size = batch_size
 
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
@@ -74,12 +86,8 @@ class TransformersEncoder:
                 patches.append(functional.normalize(to_patches(self._model, output).float(), dim=-1).cpu())
         return gather_segments(batch, vectors, patches)
 
-    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
-        return self._text.encode(texts)
 
-
-class TransformersVideoEncoder:
+class TransformersVideoEncoder(_LoadedEncoder):
     """A model of videos and texts, which gives each segment one vector; it is repeated for every frame.
 
     A segment is shown as the model's own number of frames, spread evenly over it. Attributes are those of ``Encoder``,
@@ -91,15 +99,9 @@ class TransformersVideoEncoder:
 
     def __init__(self, loaded: TransformersModel, num_frames: int, *, batch_size: int = 64) -> None:
         """Wrap a loaded model that sees ``num_frames`` at once; ``batch_size`` counts frames."""
-        self._loaded, self._num_frames = loaded, num_frames
+        super().__init__(loaded)
+        self._num_frames = num_frames
         self._batch_size = max(1, batch_size // num_frames)
-        self._model = loaded.model.eval()
-        self._text = TextSide(loaded.name, self._model, loaded.tokenizer, loaded.family, device=loaded.device)
-        self.fingerprint = loaded.digest(self._text.context)
-        self._model.to(loaded.device, loaded.dtype)
-        self.name, self.device = loaded.name, str(loaded.device)
-        self.resize, self.sampling = loaded.preprocessing.resize, loaded.sampling
-        self.dim = len(self.encode_text(["a video"])[0].sentence)
 
     @torch.inference_mode()
     def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
@@ -122,10 +124,6 @@ class TransformersVideoEncoder:
                 rows = repeat_vector(vector, len(frames)).numpy()
                 embeddings.append(SegmentEmbedding(vector.numpy(), rows, frames.times))
         return embeddings
-
-    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text; one beyond the model's length is split into clauses, with a warning."""
-        return self._text.encode(texts)
 
 
 def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
