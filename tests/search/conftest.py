@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import PatchEncoder, write_mosaics
+from tests.grounded import write_head
+from vidret.encode.clip import ClipEncoder
 from vidret.engine import Engine
+from vidret.types import Frames, LayerTokens
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,23 @@ def indexed_mosaics(mosaics: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def index(indexed_mosaics: Path, tmp_path: Path) -> Path:
     return shutil.copytree(indexed_mosaics, tmp_path / "index")
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a grounding head."""
+    return write_head(tmp_path_factory.mktemp("heads") / "head.safetensors")
+
+
+@pytest.fixture
+def layer_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each pass of the encoder for a head alone adds its number of frames."""
+    counts: list[int] = []
+    encode = ClipEncoder.encode_layers
+
+    def count(self: ClipEncoder, frames: Frames, num_layers: int) -> LayerTokens:
+        counts.append(len(frames))
+        return encode(self, frames, num_layers)
+
+    monkeypatch.setattr(ClipEncoder, "encode_layers", count)
+    return counts

@@ -102,25 +102,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_head(tmp_path_factory.mktemp("heads") / "head.safetensors")
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which each call of the encoder adds its number of frames."""
-    counts: list[int] = []
-    encode = ClipEncoder.encode_layers
-
-    def count(self: ClipEncoder, frames: Frames, num_layers: int) -> LayerTokens:
-        counts.append(len(frames))
-        return encode(self, frames, num_layers)
-
-    monkeypatch.setattr(ClipEncoder, "encode_layers", count)
-    return counts
-
-
 class Videos:
     """A grounder with videos by file name."""
 
@@ -221,14 +202,16 @@ def test_answers_depend_on_the_query_and_the_video(open_videos: Callable[..., Vi
     assert [span.score for span in first] == sorted((span.score for span in first), reverse=True)
 
 
-def test_frame_rate_is_that_of_the_card(open_videos: Callable[..., Videos], encoded: list[int], tmp_path: Path) -> None:
+def test_frame_rate_is_that_of_the_card(
+    open_videos: Callable[..., Videos], layer_passes: list[int], tmp_path: Path
+) -> None:
     for recipe, num_frames in (("qvhighlights", 65), ("charades", 130), ("youtube", 65)):
-        encoded.clear()
+        layer_passes.clear()
         videos = open_videos(head=write_head(tmp_path / f"{recipe}.safetensors", recipe))
         windows = [window for window, _ in load_projected(videos.prepare("long.mp4"), device=CPU)]
         assert windows[-1].last == num_frames
-        assert sum(encoded) == num_frames
-        assert max(encoded) <= AT_ONCE
+        assert sum(layer_passes) == num_frames
+        assert max(layer_passes) <= AT_ONCE
 
 
 def test_memory_is_one_window_at_any_length(
@@ -269,11 +252,11 @@ def test_memory_is_one_window_at_any_length(
 
 
 def test_second_query_does_not_encode_the_video_again(
-    open_videos: Callable[..., Videos], encoded: list[int], films: Path, tmp_path: Path
+    open_videos: Callable[..., Videos], layer_passes: list[int], films: Path, tmp_path: Path
 ) -> None:
     videos = open_videos()
     first = videos.answer("short.mp4", 20.0)
-    assert sum(encoded) == 20
+    assert sum(layer_passes) == 20
     assert videos.answer("short.mp4", 20.0) == first
     assert open_videos().answer("short.mp4", 20.0) == first, "another process does not either"
     moved = tmp_path / "moved.mp4"
@@ -281,12 +264,12 @@ def test_second_query_does_not_encode_the_video_again(
     videos.grounder.prepare(describe_film(moved))
     gone = describe_film(tmp_path / "gone.mp4", content=fingerprint(moved))
     assert videos.grounder.prepare(gone).is_file(), "a cached file needs no video"
-    assert sum(encoded) == 20
+    assert sum(layer_passes) == 20
     assert len(list_files(tmp_path / "moments")) == 1
 
 
 def test_heads_encoders_and_token_formats_do_not_share_files(
-    open_videos: Callable[..., Videos], encoded: list[int], tmp_path: Path
+    open_videos: Callable[..., Videos], layer_passes: list[int], tmp_path: Path
 ) -> None:
     write_head(tmp_path / "other.safetensors", seed=5)
     write_head(tmp_path / "slower.safetensors", fps=0.5)
@@ -300,23 +283,23 @@ def test_heads_encoders_and_token_formats_do_not_share_files(
     ]
     paths = set()
     for settings in variants:
-        encoded.clear()
+        layer_passes.clear()
         videos = open_videos(**settings)
         paths.add(videos.prepare("short.mp4"))
-        assert encoded, "computed for this one"
+        assert layer_passes, "computed for this one"
         again = open_videos(**settings)
         again.prepare("short.mp4")
-        assert sum(encoded) in (10, 20), "once"
+        assert sum(layer_passes) in (10, 20), "once"
     assert len(paths) == len(variants)
 
 
 def test_copy_of_a_head_shares_its_files(
-    open_videos: Callable[..., Videos], encoded: list[int], head: Path, tmp_path: Path
+    open_videos: Callable[..., Videos], layer_passes: list[int], head: Path, tmp_path: Path
 ) -> None:
     open_videos().prepare("short.mp4")
     shutil.copy(head, tmp_path / "copy.safetensors")
     open_videos(head=tmp_path / "copy.safetensors").prepare("short.mp4")
-    assert sum(encoded) == 20
+    assert sum(layer_passes) == 20
 
 
 def age(path: Path, seconds: float) -> None:
@@ -342,26 +325,26 @@ def test_least_recently_used_file_is_dropped_first_and_never_the_newest(open_vid
     assert small.answer("short.mp4", 20.0)
 
 
-def test_kept_file_is_never_dropped(open_videos: Callable[..., Videos], encoded: list[int]) -> None:
+def test_kept_file_is_never_dropped(open_videos: Callable[..., Videos], layer_passes: list[int]) -> None:
     videos = open_videos(limit=10)
     kept = videos.prepare("short.mp4", keep=True)
     age(kept, 1000)
     for name in ("other.mp4", "third.mp4", "one.mp4"):
         videos.prepare(name)
     assert kept.exists()
-    encoded.clear()
+    layer_passes.clear()
     assert videos.prepare("short.mp4") == kept
     assert videos.prepare("short.mp4", keep=True) == kept
-    assert encoded == []
+    assert layer_passes == []
 
 
 def test_cached_file_can_be_kept_without_computing_it_again(
-    open_videos: Callable[..., Videos], encoded: list[int]
+    open_videos: Callable[..., Videos], layer_passes: list[int]
 ) -> None:
     videos = open_videos(limit=10)
     cached = videos.prepare("short.mp4")
     kept = videos.prepare("short.mp4", keep=True)
-    assert sum(encoded) == 20
+    assert sum(layer_passes) == 20
     assert (cached.exists(), kept.exists()) == (False, True)
     videos.prepare("other.mp4")
     assert kept.exists()
@@ -390,7 +373,7 @@ def test_damaged_file_is_computed_again_with_a_warning(
 
 
 def test_file_dropped_by_another_process_is_computed_again(
-    open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch, encoded: list[int]
+    open_videos: Callable[..., Videos], monkeypatch: pytest.MonkeyPatch, layer_passes: list[int]
 ) -> None:
     videos = open_videos()
     first = videos.answer("short.mp4", 20.0)
@@ -403,7 +386,7 @@ def test_file_dropped_by_another_process_is_computed_again(
 
     monkeypatch.setattr(vidret.search.grounding, "load_projected", drop_and_load)
     assert videos.answer("short.mp4", 20.0) == first
-    assert sum(encoded) == 40
+    assert sum(layer_passes) == 40
 
 
 def test_file_dropped_between_check_and_use_is_computed(
@@ -535,13 +518,13 @@ def test_truncated_file_has_windows_of_its_readable_frames(
 
 
 def test_head_sees_frames_before_a_gap(
-    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, encoded: list[int]
+    open_videos: Callable[..., Videos], tmp_path: Path, caplog: pytest.LogCaptureFixture, layer_passes: list[int]
 ) -> None:
     stamps = [*range(30), 9_000_000, 9_000_001]
     film = write_numbers(tmp_path / "gap.mkv", range(32), pts=stamps)
     loaded = list(load_projected(open_videos().grounder.prepare(describe_film(film)), device=CPU))
     assert [window for window, _ in loaded] == [Window(0, 36)]
-    assert sum(encoded) == 32, "the index reads what comes after it"
+    assert sum(layer_passes) == 32, "the index reads what comes after it"
     assert "shows no new frame from 29 s to 9000000 s" in caplog.text
     assert "the head sees what comes before the first gap" in caplog.text
 

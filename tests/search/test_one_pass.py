@@ -13,7 +13,6 @@ import torch
 from tests.grounded import NUM_LAYERS, lasting_pools, make_encoder, write_head, write_numbers
 from vidret.data.cache.layers import LayersCache
 from vidret.data.frames import VideoSpan
-from vidret.encode.clip import ClipEncoder
 from vidret.encode.prompt_switch import PromptShape
 from vidret.engine import Engine
 from vidret.ground.checkpoint import load_head
@@ -50,25 +49,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_head(tmp_path_factory.mktemp("heads") / "head.safetensors")
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list to which each pass for the head alone adds its number of frames."""
-    counts: list[int] = []
-    encode = ClipEncoder.encode_layers
-
-    def count(self: ClipEncoder, frames: Any, num_layers: int) -> Any:
-        counts.append(len(frames))
-        return encode(self, frames, num_layers)
-
-    monkeypatch.setattr(ClipEncoder, "encode_layers", count)
-    return counts
-
-
 def open_index(folder: Path, head: Path | str, **tower: Any) -> Engine:
     return Engine(folder / "index", make_encoder(**tower), head=head)
 
@@ -100,16 +80,16 @@ def check_equal(one: dict[str, list[Any]], other: dict[str, list[Any]]) -> None:
 @pytest.mark.parametrize("tower", TOWERS)
 @pytest.mark.parametrize("shots", [True, False], ids=["shots", "grid"])
 def test_one_pass_gives_what_a_pass_of_its_own_gives(
-    films: Path, head: Path, tmp_path: Path, passes: list[int], tower: str, *, shots: bool, caplog: Any
+    films: Path, head: Path, tmp_path: Path, layer_passes: list[int], tower: str, *, shots: bool, caplog: Any
 ) -> None:
     with open_index(tmp_path / "one", head, **TOWERS[tower]) as engine:
         engine.index([films], shots=shots)
-        assert passes == []
+        assert layer_passes == []
         one = read_moments(engine)
         assert len(one) == 3
         engine.prepare_moments()
         assert engine.locate("a dog", 3, weak=True)
-        assert passes == []
+        assert layer_passes == []
         assert "one more pass" not in caplog.text
         vectors = engine.curve("a dog", films / "shots.mp4").scores
     with Store.open(tmp_path / "one" / "index") as store:
@@ -125,7 +105,7 @@ def test_one_pass_gives_what_a_pass_of_its_own_gives(
     with open_index(tmp_path / "two", head, **TOWERS[tower]) as engine:
         engine.prepare_moments()
         assert "3 of 3 videos were indexed without this head: they take one more pass" in caplog.text
-        assert passes
+        assert layer_passes
         check_equal(one, read_moments(engine))
 
 
@@ -163,7 +143,7 @@ class KilledError(BaseException):
 
 @pytest.mark.parametrize("when", ["recorded", "committed", "joined"])
 def test_killed_run_goes_on_without_another_pass(
-    films: Path, head: Path, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch, when: str
+    films: Path, head: Path, tmp_path: Path, layer_passes: list[int], monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     with open_index(tmp_path / "whole", head) as engine:
         engine.index([films / "shots.mp4"])
@@ -202,11 +182,11 @@ def test_killed_run_goes_on_without_another_pass(
         report = engine.index([films / "shots.mp4"])
         assert report.encoded == 1
         check_equal(expected, read_moments(engine))
-        assert passes == []
+        assert layer_passes == []
 
 
 def test_video_that_was_begun_without_the_head_takes_another_pass(
-    films: Path, head: Path, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch, caplog: Any
+    films: Path, head: Path, tmp_path: Path, layer_passes: list[int], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     add, calls = RunState.add, [0]
 
@@ -225,7 +205,7 @@ def test_video_that_was_begun_without_the_head_takes_another_pass(
         assert "moments take another pass: 1 of 4 segments were indexed without the head" in caplog.text
         assert list_moments(engine) == [], "no piece stays"
         engine.prepare_moments()
-        assert passes
+        assert layer_passes
         assert len(list_moments(engine)) == 1
 
 
@@ -249,7 +229,7 @@ def test_damaged_piece_costs_another_pass(
 
 
 def test_moved_films_keep_their_moments_and_pruned_ones_lose_them(
-    films: Path, head: Path, tmp_path: Path, passes: list[int]
+    films: Path, head: Path, tmp_path: Path, layer_passes: list[int]
 ) -> None:
     shutil.copytree(films, tmp_path / "films")
     with open_index(tmp_path, head) as engine:
@@ -265,7 +245,7 @@ def test_moved_films_keep_their_moments_and_pruned_ones_lose_them(
         (left_over / "0.zip").write_bytes(b"of a killed run")
         engine.index([tmp_path / "films"], prune=True)
         assert len(list_moments(engine)) == 2
-    assert passes == []
+    assert layer_passes == []
 
 
 def test_index_without_its_recorded_head_is_still_indexed(
