@@ -68,7 +68,7 @@ def _project_patches(model: Any, output: Any) -> Tensor:
 
 
 def _pool_patches(model: Any, output: Any) -> Tensor:
-    """Give each patch alone to the attention that pools all patches."""
+    """Pass each patch alone to the attention that pools all patches."""
     states = output.last_hidden_state
     pooled = model.vision_model.head(rearrange(states, "frame patch width -> (frame patch) 1 width"))
     patches: Tensor = rearrange(pooled, "(frame patch) dim -> frame patch dim", frame=len(states))
