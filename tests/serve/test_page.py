@@ -39,6 +39,7 @@ from vidret.engine import Engine
 from vidret.serve.app import PAGE
 from vidret.types import TimedText
 from vidret.video.decode import read_frames
+from vidret.video.probe import probe
 
 pytestmark = pytest.mark.browser
 
@@ -379,6 +380,49 @@ def test_a_link_to_the_time_is_copied(look: Look, indexed: Engine) -> None:
     link = str(page.evaluate("navigator.clipboard.readText()"))
     assert f"v={find_id(indexed, 'tour.mp4')}" in link
     assert link.endswith("t=3.0")
+
+
+def test_a_moment_is_saved_as_a_file(look: Look, indexed: Engine, tmp_path: Path) -> None:
+    page = look(f"/?v={find_id(indexed, 'tour.mp4')}&t=6.0")
+    wait_for_film(page)
+    shots = page.get_by_role("list", name="Shots").get_by_role("button")
+    expect(shots).not_to_have_count(0)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Save this moment").click()
+    waiting.value.save_as(tmp_path / "clip.mp4")
+    named = re.fullmatch(r"tour (\d+\.\d\d)-(\d+\.\d\d)\.mp4", waiting.value.suggested_filename)
+    assert named is not None
+    start, end = map(float, named.groups())
+    assert start <= 6.0 < end
+    assert end - start < 10, "one shot of the film"
+    assert probe(tmp_path / "clip.mp4").duration == pytest.approx(end - start, abs=0.15)
+    expect(page.locator("#viewer-announcement")).to_contain_text("Saved 0:0")
+
+
+def test_results_are_videos_or_moments(look: Look, refusals: list[str]) -> None:
+    page = look(f"/?q={BIKES}")
+    expect(cards(page)).to_have_count(5)
+    kinds = page.get_by_role("group", name="Results")
+    expect(kinds.get_by_role("button", name="Videos")).to_have_attribute("aria-pressed", "true")
+    kinds.get_by_role("button", name="Moments").click()
+    expect(page.locator("#status")).to_contain_text("moment")
+    assert place_of(page)["by"] == "moment"
+    first = cards(page).first
+    expect(first.locator(".line")).to_contain_text(re.compile(r"0:\d\d\.\d . 0:\d\d\.\d"))
+    shoot(page, "moments")
+    first.click()
+    expect(page.locator("#viewer")).to_be_visible()
+
+
+def test_an_empty_box_offers_words_of_the_videos(look: Look, worded_url: str, url: str) -> None:
+    page = look("", at=worded_url)
+    examples = page.locator("#examples").get_by_role("link")
+    expect(examples.first).to_be_visible()
+    shoot(page, "examples")
+    said = examples.first.inner_text()
+    examples.first.click()
+    expect(cards(page).first.locator("..").locator(".said")).to_contain_text(re.compile(said, re.IGNORECASE))
+    expect(look().locator("#examples")).to_be_empty()
 
 
 def test_a_video_of_one_shot_has_no_storyboard(look: Look, indexed: Engine) -> None:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from vidret.engine import Engine
 from vidret.serve.access import AccessMiddleware
+from vidret.serve.clips import clip_routes
 from vidret.serve.concepts import concept_routes
 from vidret.serve.images import ImageReader
 from vidret.serve.indexing import Indexer, index_routes
@@ -81,6 +82,7 @@ def create_app(
     app.include_router(video_routes(engine, worker, images))
     app.include_router(concept_routes(engine, worker, images))
     app.include_router(media_routes(engine, thumbnails))
+    app.include_router(clip_routes(engine))
     app.include_router(index_routes(engine, indexer))
     app.include_router(knn_routes(engine, worker, images))
     _add_server_routes(app, engine, metrics)

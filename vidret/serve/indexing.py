@@ -15,6 +15,7 @@ from typing import IO, Any
 from fastapi import APIRouter
 
 from vidret.engine import Engine
+from vidret.search.suggestions import suggest_from_words
 from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.schemas import FailureRow, IndexAnswer, IndexRequest, ProgressRow, WordsRow
 from vidret.store.text_store import TextStore
@@ -143,23 +144,25 @@ class Indexer:
             self._process = None
 
 
-class WordCounter:
-    """Counts the words of an index, and again only after a change, since that reads every track."""
+class WordSummary:
+    """Counts of the words of an index, and example queries, renewed only after a change, since that reads tracks."""
 
     def __init__(self, index: Path) -> None:
         self._index = index
         self._generation = -1
-        self._counts: list[TextCounts] = []
+        self.counts: list[TextCounts] = []
+        self.examples: list[str] = []
 
-    def count(self) -> list[TextCounts]:
-        """Return the counts of each source that the index has."""
+    def update(self) -> None:
+        """Read the words again if they have changed."""
         if not TextStore.exists(self._index):
-            return []
+            return
         with TextStore.open(self._index) as texts:
+            if texts.generation == self._generation:
+                return
+            self.examples = [sanitize(example) for example in suggest_from_words(texts)]
             generation = texts.generation
-        if generation != self._generation:
-            self._counts, self._generation = count_texts(self._index), generation
-        return self._counts
+        self.counts, self._generation = count_texts(self._index), generation
 
 
 def read_json(text: str) -> dict[str, Any] | None:
@@ -186,15 +189,17 @@ def as_printable(value: Any) -> Any:
 def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
     """Return the routes under ``/api/index``."""
     router = APIRouter(prefix="/api/index", tags=["index"])
-    counter = WordCounter(engine.path)
+    words = WordSummary(engine.path)
 
     @router.get("")
     def describe_index() -> IndexAnswer:
         """Describe the index and the state of indexing."""
+        words.update()
         progress = indexer.progress if indexer.running else None
         return IndexAnswer(
             info=engine.info(),
-            words=[WordsRow(**dataclasses.asdict(counts)) for counts in counter.count()],
+            words=[WordsRow(**dataclasses.asdict(counts)) for counts in words.counts],
+            examples=words.examples,
             running=indexer.running,
             progress=None if progress is None else ProgressRow(**progress),
             last=indexer.last,

@@ -333,6 +333,7 @@ class IndexAnswer(BaseModel):
 
     info: StoreInfo
     words: list[WordsRow] = Field(description="Counts by source; empty in an index without words.")
+    examples: list[str] = Field(description="Phrases that videos say or show, to try as queries.")
     running: bool
     progress: ProgressRow | None
     last: dict[str, Any] | None = Field(description="Report of the last run, or its error.")

@@ -3,7 +3,7 @@
 export const FIELDS = ["folder", "min_seconds", "max_seconds", "after", "before"];
 export const FILTERS = [...FIELDS, "sources"];
 const NUMBERS = ["min_seconds", "max_seconds", "k", "v", "t"];
-const NAMES = ["tab", "q", ...FILTERS, "k", "v", "t"];
+const NAMES = ["tab", "q", "by", ...FILTERS, "k", "v", "t"];
 
 /** Read the state from a URL; missing values are "". An image is not part of the URL. */
 export function readPlace(search, picture = "") {

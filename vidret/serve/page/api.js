@@ -40,7 +40,8 @@ export async function readProblem(response) {
   return String(detail || title || `The server responded with ${response.status}.`);
 }
 
-async function send(path, request) {
+/** Return the response to a request, whatever its status. */
+export async function send(path, request) {
   try {
     return await fetch(path, request);
   } catch (error) {

@@ -44,6 +44,7 @@ export function listenToForm(go) {
   find("unfold").addEventListener("click", () => {
     find("unfold").ariaExpanded = find("filters").classList.toggle("open");
   });
+  find("kinds").addEventListener("click", ({ target }) => target.dataset.by !== undefined && go({ by: target.dataset.by, k: "" }));
   find("folder").addEventListener("focus", offerFolders, { once: true });
   find("sources").addEventListener("click", ({ target }) => {
     if (!target.value) return;
@@ -64,6 +65,12 @@ export function offerSources(words) {
   showSources();
 }
 
+/** Offer phrases of the videos as queries to try. */
+export function offerExamples(examples) {
+  const links = examples.map((q) => make("a", { href: `/?${new URLSearchParams({ q })}` }, q));
+  find("examples").replaceChildren(...(links.length ? [" For example: ", ...links.flatMap((link) => [link, " "])] : []));
+}
+
 function showSources() {
   for (const chip of find("sources").children) chip.ariaPressed = readUsed().includes(chip.value);
 }
@@ -76,7 +83,10 @@ export function showForm(place) {
   query.placeholder = picture ? "or describe what to look for" : "Search videos";
   find("chip").hidden = !picture;
   if (picture) find("chip-picture").src = picture;
-  find("hint").hidden = Boolean(place.q || picture);
+  const asks = Boolean(place.q || picture);
+  find("hint").hidden = asks;
+  find("kinds").hidden = !asks || place.tab === "index";
+  for (const kind of find("kinds").children) kind.ariaPressed = kind.dataset.by === place.by;
   find("filters").hidden = find("unfold").hidden = place.tab === "index";
   find("sources").hidden = Boolean(picture);
   showSources();

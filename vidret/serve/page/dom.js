@@ -24,6 +24,15 @@ export function tell(element, ...sentence) {
   element.hidden = !sentence.length;
 }
 
+/** Mark an item of a list, or none, as the current one; return whether it was another. */
+export function setCurrent(list, item) {
+  const before = list.querySelector("[aria-current]");
+  if (item === (before ?? undefined)) return false;
+  if (before) before.ariaCurrent = null;
+  if (item) item.ariaCurrent = "true";
+  return true;
+}
+
 /** Format seconds as 0:07, 12:40 or 1:02:03, optionally with tenths. */
 export function clock(seconds, tenths = false) {
   const units = tenths ? Math.round(seconds * 10) / 10 : Math.floor(seconds + 1e-6);

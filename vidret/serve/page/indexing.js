@@ -1,7 +1,7 @@
 // The "Index" tab: facts about the index, the current run, failed files, and a form to add videos.
 
 import { ask, isDropped, latest } from "./api.js";
-import { offerSources } from "./asking.js";
+import { offerExamples, offerSources } from "./asking.js";
 import { clock, count, find, make, tell } from "./dom.js";
 
 const BUSY_PAUSE = 1000; // milliseconds between requests during a run
@@ -56,6 +56,7 @@ async function look() {
     known = await askIndex();
     tell(find("index-notice"));
     offerSources(known.words);
+    offerExamples(known.examples);
     show();
   } catch (error) {
     if (isDropped(error)) return;

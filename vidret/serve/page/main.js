@@ -11,7 +11,7 @@ import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
 
 const PAGE = 24; // results at first, and more at a time
 const MOST = 200;
-const ASKED = ["q", "picture", ...FILTERS];
+const ASKED = ["q", "picture", "by", ...FILTERS];
 const LOST_PICTURE = "The image is gone, since images are not part of the URL: choose it again.";
 const NOTHING_MATCHES = "No good match: most unrelated queries score as high. The nearest videos are:";
 
@@ -71,7 +71,8 @@ const askHits = latest((signal, asked) => {
   const sources = readSources(asked);
   const image = recall(asked.picture);
   if (!asked.q && !image) return ask(`/api/videos?${new URLSearchParams({ limit: k, ...filters })}`, { signal });
-  return ask("/api/search", { method: "POST", body: { ...(image ? { image } : { query: asked.q, ...(sources.length && { sources }) }), k, ...filters }, signal });
+  const body = { ...(image ? { image } : { query: asked.q, ...(sources.length && { sources }) }), k, ...filters };
+  return ask(asked.by ? "/api/locate" : "/api/search", { method: "POST", body, signal });
 });
 
 async function search({ more }) {
@@ -95,22 +96,23 @@ async function search({ more }) {
   grid.ariaBusy = null;
 }
 
-function showAnswer({ hits, weak, took_ms: took, interpretation, videos, total = MOST }) {
+function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretation, videos, total = MOST }) {
   const understood = interpretation?.text;
   tell(find("understood"), ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
   const found = hits ?? videos;
-  const number = count(found.length, "video");
+  const number = count(found.length, moments ? "moment" : "video");
   if (hits) showHits(hits, place);
   else showVideos(videos, place);
   const note = place.picture ? " An image cannot be shared by URL." : "";
   const library = found.length < total ? `The first ${found.length} of ${count(total, "video")}.` : `${number}.`;
   find("status").textContent = !found.length ? "" : hits ? `${number} in ${Math.round(took)} ms.${note}` : library;
   find("more").hidden = found.length < numberAsked(place) || found.length >= Math.min(total, MOST);
-  if (!found.length) tellNothing();
+  if (!found.length) tellNothing(moments);
   else if (weak) tell(find("notice"), NOTHING_MATCHES);
 }
 
-async function tellNothing() {
+async function tellNothing(moments) {
+  if (moments) return tell(find("notice"), "No moment matches well. Videos shows the nearest ones.");
   if (FILTERS.some((name) => place[name])) return tell(find("notice"), "No video matches these filters.");
   const command = make("code", {}, `vidret index ~/Videos --index ${await findIndexPath()}`);
   if (find("results").children.length) return; // results arrived meanwhile

@@ -47,11 +47,13 @@ export function listenToGrid() {
 }
 
 function makeHit(hit, place) {
-  const copies = hit.copies.length ? `, ${hit.copies.length + 1} copies` : "";
-  const why = Object.entries(hit.why).map(([level, score]) => `${level} ${score.toFixed(3)}`);
-  const score = make("span", { title: ["score", ...why].join(", ") }, hit.score.toFixed(3));
-  const linkTo = (time) => writePlace({ ...place, v: hit.video, t: time.toFixed(1) });
-  const card = makeCard({ ...hit, href: linkTo(hit.time), about: [make("span", {}, `at ${clock(hit.time)}${copies}`), score] });
+  const { start, end, time = start, duration = end - start, copies = [], why = {} } = hit; // a moment has a span alone
+  const levels = Object.entries(why).map(([level, score]) => `${level} ${score.toFixed(3)}`);
+  const score = make("span", { title: ["score", ...levels].join(", ") }, hit.score.toFixed(3));
+  const when = hit.time === undefined ? `${clock(start, true)} – ${clock(end, true)}` : `at ${clock(time)}`;
+  const linkTo = (seconds) => writePlace({ ...place, v: hit.video, t: seconds.toFixed(1) });
+  const about = [make("span", {}, when, copies.length ? `, ${copies.length + 1} copies` : ""), score];
+  const card = makeCard({ ...hit, duration, href: linkTo(time), about });
   const words = findWords(hit.evidence);
   if (!words) return card;
   const label = make("span", { className: "label" }, `${LABELS[words.source]} ${clock(words.start)}`);

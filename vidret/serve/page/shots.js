@@ -1,17 +1,15 @@
 // The shots of a video: ticks on the timeline, and a storyboard below the player.
 
-import { clock, find, make } from "./dom.js";
+import { clock, find, make, setCurrent } from "./dom.js";
 
 const MOST_PICTURES = 400;
 
 const list = find("storyboard");
 let shots = [];
-let current = null;
 
 /** Show the shots of a video, by time; a video of one shot has no storyboard. */
 export function showShots(id, found) {
   shots = found.length > 1 ? found : [];
-  current = null;
   list.hidden = !shots.length;
   list.scrollLeft = 0;
   list.replaceChildren(...shots.slice(0, MOST_PICTURES).map((shot) => makeShot(id, shot)));
@@ -27,13 +25,12 @@ export function drawShots(duration) {
 /** Mark the shot of a time, and bring it into view unless the user is busy with the storyboard. */
 export function followShot(time) {
   const item = list.children[shots.findLastIndex(({ start }) => start <= time + 0.01)];
-  if (item === current) return;
-  if (current) current.ariaCurrent = null;
-  if (item) item.ariaCurrent = "true";
-  current = item;
-  if (!item || list.matches(":hover, :focus-within")) return;
+  if (!setCurrent(list, item) || !item || list.matches(":hover, :focus-within")) return;
   list.scrollLeft = item.offsetLeft - (list.clientWidth - item.offsetWidth) / 2;
 }
+
+/** Return the shot of a time, or undefined. */
+export const findShot = (time) => shots.find(({ start, end }) => start <= time + 0.01 && time < end);
 
 /** Listen to the storyboard; `onSeek(seconds)` is called with the start of a chosen shot. */
 export function listenToShots(onSeek) {

@@ -1,6 +1,6 @@
 // The transcript beside the player.
 
-import { clock, find, make } from "./dom.js";
+import { clock, find, make, setCurrent } from "./dom.js";
 import { LABELS, markMatches } from "./words.js";
 
 const EARLY = 0.1; // seconds before its start that a line is current, since times are rounded
@@ -8,12 +8,10 @@ const EARLY = 0.1; // seconds before its start that a line is current, since tim
 const list = find("lines");
 const filter = find("lines-filter");
 let lines = []; // texts by time, as the children of the list
-let current = null;
 
 /** Show the words of a video, by time; without any the transcript is hidden. */
 export function showTranscript(texts) {
   lines = texts;
-  current = null;
   list.replaceChildren(...texts.map(makeLine));
   filter.value = "";
   find("transcript").hidden = !texts.length;
@@ -32,11 +30,7 @@ export function emphasiseLines() {
 /** Mark the line of a time, and scroll to it unless the user is busy with the list. */
 export function followLine(time) {
   const line = list.children[lines.findLastIndex(({ start }) => start <= time + EARLY)];
-  if (line === current) return;
-  if (current) current.ariaCurrent = null;
-  if (line) line.ariaCurrent = "true";
-  current = line;
-  if (list.matches(":hover, :focus-within") || filter.value) return;
+  if (!setCurrent(list, line) || list.matches(":hover, :focus-within") || filter.value) return;
   list.scrollTop = line ? line.offsetTop - (list.clientHeight - line.offsetHeight) / 2 : 0;
 }
 

@@ -1,8 +1,8 @@
 // The viewer of one video: player, timeline with the scores of the query, and moments.
 
-import { ask, isDropped, latest, readProblem } from "./api.js";
+import { ask, isDropped, latest, readProblem, send } from "./api.js";
 import { clock, count, draw, find, isCalm, isModified, make, tell } from "./dom.js";
-import { drawShots, followShot, listenToShots, showShots } from "./shots.js";
+import { drawShots, findShot, followShot, listenToShots, showShots } from "./shots.js";
 import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
 import { LABELS } from "./words.js";
@@ -96,6 +96,7 @@ export function listenToViewer(onTime, onClose, onLike) {
   on(find("close"), "click", onClose);
   on(find("similar"), "click", () => findSimilar(onLike));
   on(find("copy"), "click", copyLink);
+  on(find("save"), "click", saveClip);
   on(dialog, "keydown", onKey);
   on(dialog, "cancel", (event) => {
     event.preventDefault();
@@ -245,6 +246,29 @@ function copyLink() {
   field.remove();
   find("viewer-announcement").textContent = copied ? "Link copied." : `This browser does not allow copying: ${link.href}`;
   find("copy").focus();
+}
+
+/** Save the moment at the time shown as a file; else its shot; else the ten seconds around it. */
+async function saveClip() {
+  const time = now();
+  const moment = shown.curve?.moments.find(({ start, end }) => start <= time + 0.01 && time < end);
+  const around = { start: Math.max(0, time - 5), end: Math.min(time + 5, getDuration()) };
+  const { start, end } = moment ?? findShot(time) ?? around;
+  const span = `${clock(start, true)} – ${clock(end, true)}`;
+  const say = (sentence) => (find("viewer-announcement").textContent = sentence);
+  say(`Cutting ${span} ...`);
+  try {
+    const response = await send(`/api/videos/${shown.id}/clip?${new URLSearchParams({ start, end })}`);
+    if (!response.ok) throw new Error(await readProblem(response));
+    const href = URL.createObjectURL(await response.blob());
+    const name = find("viewer-title").textContent;
+    make("a", { href, download: `${name} ${start.toFixed(2)}-${end.toFixed(2)}.mp4` }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    say(`Saved ${span}.`);
+  } catch (error) {
+    say("");
+    tell(find("viewer-notice"), error.message);
+  }
 }
 
 function toggleSound() {
