@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import Runner
-from tests.fakes import PatchEncoder, write_film
+from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.grounded import write_head
 from vidret.cli.inputs import parse_memory
 
@@ -135,3 +135,31 @@ def test_words_are_chosen(run: Runner, films: Path, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "new" / "words").exists()
     code, _, err = run("index", films, "--index", tmp_path / "third", "--words", "on")
     assert (code, 'needs the extra "words"' in err) == (1, True)
+
+
+def test_the_first_run_without_a_model_says_what_a_good_one_brings(
+    run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "--model good also finds actions and relations: a download of 1.8 GB"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert note in run("index", films, "--index", tmp_path / "a")[2]
+    assert note not in run("index", films, "--index", tmp_path / "a")[2]
+    assert note not in run("index", films, "--index", tmp_path / "b", "--model", "starter")[2]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert note not in run("index", films, "--index", tmp_path / "c")[2]
+
+
+def test_the_environment_names_the_model_of_new_indexes_alone(
+    run: Runner, films: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    monkeypatch.setenv("VIDRET_MODEL", "small")
+
+    def load(name: str, **_settings: str) -> ColourEncoder:
+        names.append(name)
+        return ColourEncoder()
+
+    monkeypatch.setattr("vidret.engine.load_encoder", load)
+    for target, model in ((tmp_path / "new", []), (index, []), (tmp_path / "other", ["--model", "good"])):
+        assert run("index", films, "--index", target, *model)[0] == 0
+    assert names == ["small", "colours", "good"]

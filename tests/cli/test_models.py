@@ -8,6 +8,9 @@ import huggingface_hub
 import pytest
 
 from tests.cli.runner import Runner
+from vidret.encode.load import load_encoder
+from vidret.encode.recommended import PUBLISHED, RECOMMENDED
+from vidret.errors import EncoderError
 
 
 def test_the_table_tells_what_is_known(run: Runner) -> None:
@@ -18,7 +21,7 @@ def test_the_table_tells_what_is_known(run: Runner) -> None:
     assert lines[1].split()[:5] == ["starter", "installed", "384", "128", "English"]
     row = next(line for line in lines if line.startswith("PE-Core-bigG-14-448/meta"))
     assert "51.2 (authors of PE-Core)" in row
-    assert "R@1: zero-shot, text to video" in out
+    assert "R@1, as published: zero-shot, text to video" in out
 
 
 def test_json_has_the_fields_of_the_models(run: Runner) -> None:
@@ -54,3 +57,25 @@ def test_missing_extras_are_named(run: Runner, monkeypatch: pytest.MonkeyPatch) 
     rows = {line.split("  ")[0]: line for line in out.splitlines() if line}
     assert "needs extra starter" in rows["starter"]
     assert "needs download, needs extra hf" in rows["ViT-B-16-SigLIP2-256/webli"]
+
+
+def test_short_names_are_listed_and_load_what_they_stand_for(run: Runner) -> None:
+    _, out, _ = run("models")
+    assert "Recommended, by short names (none was measured by vidret):" in out
+    entries = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
+    for short, each in RECOMMENDED.items():
+        assert f"  --model {short.ljust(12)}  {each.model}: {each.purpose}" in out
+        assert (entries[each.model]["short_name"], entries[each.model]["licence"]) == (short, each.licence)
+    with pytest.raises(EncoderError, match=r"PE-Core-B-16/meta: its files are not on this machine and HF_HUB_OFFLINE"):
+        load_encoder("good#whole", device="cpu")
+    with pytest.raises(EncoderError, match=r"did you mean multilingual\?"):
+        load_encoder("multilingal", device="cpu")
+
+
+def test_the_documentation_names_the_recommended_models() -> None:
+    rows = (Path(__file__).parents[2] / "docs/models.md").read_text("utf-8").splitlines()
+    for short, each in RECOMMENDED.items():
+        row = next(row for row in rows if row.startswith(f"| `{short}` | `{each.model}`"))
+        assert f" {each.size_bytes / 1e9:.1f} GB | {each.licence} |" in row
+        published = PUBLISHED.get(each.model)
+        assert published is None or f"R@1 {published.recall_at_1}" in row

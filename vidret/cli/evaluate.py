@@ -16,6 +16,7 @@ from vidret.cli.evaluation import (
     open_index,
     read_calibration,
 )
+from vidret.cli.opening import choose_model
 from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption, WorkersOption
 from vidret.cli.queries import QUERIES, EvalWordsOption, answer_queries
 from vidret.cli.scores import compare_command, read_data, score_command
@@ -148,8 +149,11 @@ def msrvtt_command(
     videos: VideosOption,
     annotations: AnnotationsOption = None,
     model: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
-    ] = ZERO_SHOT,
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help=f"Encoder, as for vidret index; default: {ZERO_SHOT}.", rich_help_panel=MODEL
+        ),
+    ] = None,
     rerank: Annotated[
         str | None,
         typer.Option(
@@ -167,6 +171,7 @@ def msrvtt_command(
     """Evaluate retrieval on MSR-VTT 1k-A, the split that most papers report."""
     from vidret.search.ranking import MEAN, find_aligner
 
+    model = choose_model(model) or ZERO_SHOT
     retrieval_command(
         videos=videos,
         data="msrvtt-1k-a",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vidret.cli.inputs import read_bank
-from vidret.cli.opening import open_engine
+from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.scores import print_tables, read_data
 from vidret.errors import VidretError
 from vidret.present.progress import show_progress
@@ -49,6 +49,7 @@ def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
 
 def default_out(data: str, model: str | None) -> Path:
     """Return the default output folder of an evaluation."""
+    model = choose_model(model)
     return Path("eval") / re.sub(r"[^A-Za-z0-9.]+", "-", f"{data}-{Path(model).name if model else 'starter'}")
 
 
@@ -67,6 +68,7 @@ def open_index(
     from vidret.store.store import Store
 
     exists = Store.exists(path)
+    model = choose_model(model, path)
     name = None if exists and model is None else (model or STARTER) + (WHOLE if whole else "")
     prepared_for = "auto" if exists or rerank in ("none", "mean") else rerank
     return open_engine(path, name, device, precision, rerank=prepared_for, head=head)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vidret.cli.evaluate import DATA, VideosOption, group
+from vidret.cli.opening import choose_model
 from vidret.cli.options import MODEL, DeviceOption, JsonOption, PrecisionOption
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
@@ -20,7 +21,7 @@ RealOption = Annotated[
     typer.Option(metavar="DIR", help="Folder of real videos; adds STREAM, which compares both.", rich_help_panel=DATA),
 ]
 GeneratedModelOption = Annotated[
-    str, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
+    str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
 ]
 NUM_SHOWN = 10  # prompts in the table, worst first
 STREAM_ROWS = {
@@ -37,19 +38,20 @@ def generated_command(
     prompts: PromptsOption,
     videos: VideosOption,
     real: RealOption = None,
-    model: GeneratedModelOption = "starter",
+    model: GeneratedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
+    from vidret.encode.encoder import STARTER
     from vidret.encode.load import load_encoder
     from vidret.evaluate.generated import evaluate_generated, read_prompts
     from vidret.video.scan import list_videos
 
     by_path = read_prompts(prompts, videos)
     originals = [] if real is None else list_videos([str(real)]).files
-    encoder = load_encoder(model, device=device, precision=precision)
+    encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
     with show_count("encoding", "videos") as on_count:
         report = evaluate_generated(encoder, by_path, originals, on_progress=on_count)
     if as_json:

@@ -35,7 +35,7 @@ from vidret.cli.index_options import (
     WordsOption,
 )
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
-from vidret.cli.opening import open_engine
+from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
@@ -58,10 +58,7 @@ if TYPE_CHECKING:
     from vidret.timed_text.options import WordsOptions
     from vidret.video.decode import Decoder
 
-STARTER_NOTE = (
-    "Using the built-in starter encoder. For the quality of CLIP, make another index with "
-    "--model ViT-B-32/laion2b_s34b_b79k (a download of 600 MB, once)."
-)
+GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
 NEEDS_EXTRA = 'that needs the extra "words": pip install "vidret[words]"'
 DECODERS: "tuple[Decoder, ...]" = ("auto", "decord", "pyav")
 SHOTS = {"auto": None, "on": True, "off": False}
@@ -110,8 +107,8 @@ def index_command(
     engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
     if prepare_moments and engine.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
-    if is_new and engine.encoder.name == "starter":
-        print_message(STARTER_NOTE)
+    if is_new and choose_model(model) is None:
+        suggest_model()
     update = partial(engine.index, paths, run=run, workers=workers, timeout=timeout, memory=memory_bytes, **decoding)
     with show_progress(as_json=progress_json) as on_progress:
         report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
@@ -136,6 +133,21 @@ def is_indexed(folder: Path) -> bool:
     from vidret.store.store import Store
 
     return Store.exists(folder)
+
+
+def suggest_model() -> None:
+    """Say in one line what the recommended model would bring and cost, unless it could not be downloaded."""
+    import huggingface_hub
+
+    from vidret.encode.recommended import RECOMMENDED
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    good = RECOMMENDED["good"]
+    print_message(
+        "Using the built-in starter encoder, which knows objects and scenes. --model good also finds actions and "
+        f"relations: a download of {good.size_bytes / 1e9:.1f} GB, once, and {GOOD_COST} times the work of encoding."
+    )
 
 
 def print_report(report: "IndexReport", index: Path, *, as_json: bool) -> None:

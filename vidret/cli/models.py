@@ -24,6 +24,7 @@ def models_command(every: EveryOption = False, as_json: JsonOption = False) -> N
     A dash means that it is not known before the model is loaded.
     """
     from vidret.encode.catalog import list_catalog
+    from vidret.encode.recommended import RECOMMENDED
 
     entries = list(list_catalog(every=every))
     if as_json:
@@ -34,7 +35,11 @@ def models_command(every: EveryOption = False, as_json: JsonOption = False) -> N
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     write_stdout("\n".join(lines) + "\n")
     results = {entry.published.protocol for entry in entries if entry.published is not None}
-    write_stdout("".join(f"\nR@1: {protocol}\n" for protocol in sorted(results)))
+    write_stdout("".join(f"\nR@1, as published: {protocol}\n" for protocol in sorted(results)))
+    write_stdout("\nRecommended, by short names (none was measured by vidret):\n")
+    for name, each in RECOMMENDED.items():
+        facts = f"{each.model}: {each.purpose}; {each.evidence}; {each.size_bytes / 1e9:.1f} GB, {each.licence}"
+        write_stdout(f"  --model {name.ljust(12)}  {facts}\n")
 
 
 def format_entry(entry: "CatalogEntry") -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """How commands open an index, or a client of a server."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from vidret.client import RemoteEngine
     from vidret.engine import Engine
 
+MODEL_VARIABLE = "VIDRET_MODEL"
 # Options that need the index or the videos on this machine.
 LOCAL_ONLY = ("index", "device", "precision", "head", "sheet", "export")
 
@@ -35,6 +37,7 @@ def open_engine(
     """
     from vidret.store.store import Store
 
+    model = choose_model(model, index)
     if must_exist and not Store.exists(index):
         raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
     with console.status("loading the encoder"):
@@ -50,6 +53,15 @@ def open_engine(
             precision=precision,
             store=store,
         )
+
+
+def choose_model(model: str | None, index: Path | None = None) -> str | None:
+    """Return the model that was asked for, else that of the environment for an index that is new, else None."""
+    from vidret.store.store import Store
+
+    if model is not None or (index is not None and Store.exists(index)):
+        return model
+    return os.environ.get(MODEL_VARIABLE) or None
 
 
 def open_engine_or_client(

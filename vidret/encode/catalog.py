@@ -17,29 +17,12 @@ from vidret.encode.encoder import STARTER
 from vidret.encode.hf_families import FAMILIES
 from vidret.encode.hub import list_weight_files
 from vidret.encode.reaching import find_cached
+from vidret.encode.recommended import PUBLISHED, RECOMMENDED, PublishedResult, find_short_name
 from vidret.encode.starter import CLASSIFIER, CONTEXT_LENGTH, SENTENCES, StarterEncoder
 
 ModelState = Literal["installed", "cached", "needs download", "needs extra"]
-# Models of open_clip that are listed before they are cached: those of the README, and strong or small ones.
-SUGGESTED = (
-    ("ViT-B-32", "laion2b_s34b_b79k"),
-    ("MobileCLIP2-S0", "dfndr2b"),
-    ("ViT-B-16-SigLIP2-256", "webli"),
-    ("ViT-H-14-worldwide-quickgelu", "metaclip2_worldwide"),
-    ("PE-Core-B-16", "meta"),
-    ("PE-Core-L-14-336", "meta"),
-    ("PE-Core-bigG-14-448", "meta"),
-)
-PROTOCOL = "zero-shot, text to video, as its authors ran it; others count 879 or 1000 rows, and other frames"
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedResult:
-    """Recall at 1 on MSR-VTT in percent, as published; numbers of different protocols cannot be compared."""
-
-    recall_at_1: float
-    source: str
-    protocol: str = PROTOCOL
+# Models of open_clip that are listed before they are cached, besides those that are recommended or have results.
+SUGGESTED = ("MobileCLIP2-S0/dfndr2b", "ViT-H-14-worldwide-quickgelu/metaclip2_worldwide")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +38,7 @@ class CatalogEntry:
         languages: The languages of its queries.
         licence: The licence of its weights.
         published: A published result.
+        short_name: Its short name, if it is recommended.
     """
 
     name: str
@@ -65,13 +49,7 @@ class CatalogEntry:
     languages: str = ""
     licence: str = ""
     published: PublishedResult | None = None
-
-
-PUBLISHED = {
-    "PE-Core-B-16/meta": PublishedResult(47.6, "authors of PE-Core"),
-    "PE-Core-bigG-14-448/meta": PublishedResult(51.2, "authors of PE-Core"),
-    "hf:google/videoprism-lvt-base-f16r288": PublishedResult(50.1, "authors of VideoPrism, who give it for LvT"),
-}
+    short_name: str = ""
 
 
 def list_catalog(*, every: bool = False) -> Iterator[CatalogEntry]:
@@ -81,7 +59,8 @@ def list_catalog(*, every: bool = False) -> Iterator[CatalogEntry]:
         yield CatalogEntry(name=entry.name, state="installed")
     for architecture, tag in open_clip.list_pretrained():
         described = _describe_open_clip(architecture, tag)
-        if every or (architecture, tag) in SUGGESTED or described.state == "cached":
+        is_named = described.name in SUGGESTED or described.published is not None or described.short_name
+        if every or is_named or described.state == "cached":
             yield described
     yield from _list_transformers()
 
@@ -114,6 +93,8 @@ def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
     config: dict[str, Any] = open_clip.get_model_config(architecture)
     text, name = config["text_cfg"], f"{architecture}/{tag}"
     repository, files = list_weight_files(architecture, tag)
+    short_name = find_short_name(name)
+    recommended = RECOMMENDED.get(short_name)
     needs_transformers = bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
     return CatalogEntry(
         name=name,
@@ -121,7 +102,10 @@ def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
         extra="hf" if needs_transformers and importlib.util.find_spec("transformers") is None else "",
         dim=config["embed_dim"],
         tokens=text.get("context_length", 77),
+        languages=recommended.languages if recommended else "",
+        licence=recommended.licence if recommended else "",
         published=PUBLISHED.get(name),
+        short_name=short_name,
     )
 
 

@@ -11,8 +11,10 @@ import open_clip
 import torch
 from safetensors import SafetensorError
 
+from vidret.encode.encoder import STARTER
 from vidret.encode.open_clip_towers import find_tokenizer_files
 from vidret.encode.reaching import check_reachable
+from vidret.encode.recommended import RECOMMENDED
 from vidret.encode.weights import first_line, read_weights
 from vidret.errors import EncoderError, MissingExtraError, UnknownEncoderError
 from vidret.types import Resize
@@ -104,11 +106,14 @@ def parse_name(name: str) -> ClipSource:
         return ClipSource(infer_architecture(Path(name)), str(Path(name).absolute()))
     architecture, _, weights = name.partition("/")
     if architecture not in open_clip.list_models():
-        similar = difflib.get_close_matches(architecture, ["starter", *open_clip.list_models()], n=1, cutoff=0.75)
+        similar = difflib.get_close_matches(
+            architecture, [STARTER, *RECOMMENDED, *open_clip.list_models()], n=1, cutoff=0.75
+        )
         advice = f"; did you mean {similar[0]}{f'/{weights}' if weights else ''}?" if similar else ""
         raise UnknownEncoderError(
-            f"model must be starter, an open_clip name such as ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, "
-            f"hf:org/name, package.module:Class or the path of a .safetensors or .pt file, got {name}{advice}"
+            f"model must be {', '.join((STARTER, *RECOMMENDED))}, an open_clip name such as "
+            "ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, hf:org/name, package.module:Class or the path of a "
+            f".safetensors or .pt file, got {name}{advice}"
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if weights != RANDOM and weights not in tags and not Path(weights).is_file():

@@ -6,6 +6,7 @@ from vidret.devices import choose_device
 from vidret.encode.custom import find_entry_point, is_class_name, load_custom
 from vidret.encode.encoder import STARTER, WHOLE, Encoder
 from vidret.encode.precision import DTYPES, check_precision
+from vidret.encode.recommended import resolve_name
 from vidret.errors import EncoderError
 
 
@@ -13,12 +14,13 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     """Load an encoder by name.
 
     Args:
-        name: ``starter``; an open_clip model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip
-            architecture with a local file as ``ViT-B-32//path/weights.safetensors``; the path of a local
-            .safetensors or .pt file, including those written by ``vidret convert``; or ``ViT-B-32/random`` for random
-            weights (for tests only); or a model of transformers, as ``hf:org/name`` or ``hf:FOLDER``; or your own
-            class, as ``package.module:Class`` or the name of an entry point in the group ``vidret.encoders``. The
-            suffix ``#whole`` encodes every video as one segment, as benchmarks do.
+        name: ``starter``; ``small``, ``good``, ``best`` or ``multilingual`` for a recommended model; an open_clip
+            model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip architecture with a local file
+            as ``ViT-B-32//path/weights.safetensors``; the path of a local .safetensors or .pt file, including those
+            written by ``vidret convert``; or ``ViT-B-32/random`` for random weights (for tests only); or a model of
+            transformers, as ``hf:org/name`` or ``hf:FOLDER``; or your own class, as ``package.module:Class`` or the
+            name of an entry point in the group ``vidret.encoders``. The suffix ``#whole`` encodes every video as one
+            segment, as benchmarks do.
         device: ``auto`` (the accelerator that PyTorch finds, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
             ``xpu:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``. For CLIP, ``auto`` is bf16 where the hardware
@@ -35,7 +37,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
     """
     check_precision(precision)
     chosen = torch.device(choose_device(device))
-    whole, plain = name.endswith(WHOLE), name.removesuffix(WHOLE)
+    whole, plain = name.endswith(WHOLE), resolve_name(name.removesuffix(WHOLE))
     if plain == STARTER:
         from vidret.encode.starter import StarterEncoder
 
