@@ -36,10 +36,47 @@ def test_a_folder_is_described_in_text_and_json(run: Runner, coloured: Path) -> 
 
 def test_no_difference_is_said(run: Runner, tmp_path: Path, coloured: Path) -> None:
     index = write_colour_index(tmp_path / "index", {"a": SAME, "b": SAME}, noise=0.8, seed=4)
-    code, out, err = run("describe", "/a", "--phrases", coloured.parent / "phrases.txt", "--index", index)
+    common = ("describe", "/a", "--phrases", coloured.parent / "phrases.txt", "--index", index)
+    code, out, err = run(*common, "--against", "/b")
     assert (code, out) == (0, "")
     assert "More of: no phrase beyond chance" in err
     run.check_refusal(("describe", "/none", "--index", index), 1, "/none: not in the index; index it first")
+
+
+def test_a_folder_by_itself_gets_an_overview_and_a_page(run: Runner, coloured: Path, tmp_path: Path) -> None:
+    common = ("describe", "/red", "--phrases", coloured.parent / "phrases.txt", "--index", coloured, "--clusters", 2)
+    code, out, err = run(*common, "--html", tmp_path / "page.html")
+    assert code == 0, err
+    assert out.splitlines()[0].split() == ["videos", "12,", "0.02", "hours,", "24", "segments"]
+    assert "Clusters:" in out
+    assert "More of:" in out
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('class="dot ') == 24
+    assert "More than in the other videos of the index" in page
+    assert "<script" not in page
+    found = json.loads(run(*common, "--json")[1])
+    assert (found["num_videos"], len(found["clusters"])) == (12, 2)
+    assert found["differences"]["more"][0]["phrase"] == "red"
+    run.check_refusal((*common, "--against", "/blue"), 2, "--clusters: needs a folder by itself, got --against")
+
+
+def test_a_comparison_has_a_page(run: Runner, coloured: Path, tmp_path: Path) -> None:
+    common = ("describe", "/red", "--against", "/blue", "--phrases", coloured.parent / "phrases.txt")
+    assert run(*common, "--index", coloured, "--html", tmp_path / "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "/red against /blue" in page
+    assert '<h3>red</h3><p class="facts">seen, AUROC 1.000' in page
+    assert 'class="map"' not in page
+
+
+def test_an_overview_needs_no_other_videos(run: Runner, tmp_path: Path, coloured: Path) -> None:
+    index = write_colour_index(tmp_path / "index", {"a": ["red"] * 3})
+    common = ("describe", "/a", "--phrases", coloured.parent / "phrases.txt", "--index", index)
+    code, out, err = run(*common, "--json")
+    assert code == 0, err
+    assert "not compared with the rest of the index: /a: has all videos of the index" in err
+    assert json.loads(out)["differences"] is None
+    run.check_refusal((*common[:1], "/none", *common[2:]), 1, "/none: not in the index; index it first")
 
 
 def test_diversity_in_text_and_json(run: Runner, coloured: Path) -> None:

@@ -10,6 +10,7 @@ from vidret.cli.app import app
 from vidret.cli.inputs import read_bank
 from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOption
+from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
 from vidret.text import absolute_path, display_path, format_time, sanitize
@@ -18,7 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vidret.evaluate.describing import FolderDescription, RankedPhrase
+    from vidret.evaluate.overview import FolderOverview
 
+ClustersOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Maximum number of clusters; default: what suits the number of segments, up to 12.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+PageOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write a page with frames and a map.", rich_help_panel=OUTPUT),
+]
 COLUMNS = ("AUROC", "p", "source", "what", "video")
 
 
@@ -30,7 +45,7 @@ def describe_command(
         typer.Option(
             "--against",
             metavar="FOLDER",
-            help="Indexed folder to compare with; default: all other videos of the index.",
+            help="Indexed folder to compare with; default: an overview, and all other videos of the index.",
             rich_help_panel=SCOPE,
         ),
     ] = None,
@@ -38,7 +53,8 @@ def describe_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Phrases about what is seen, one a line; default: class names, and the words that the index has read.",
+            help="Phrases about what is seen, one a line; default: names of things, actions and scenes, and the words "
+            "that the index has read.",
             rich_help_panel=SCOPE,
         ),
     ] = None,
@@ -46,20 +62,81 @@ def describe_command(
     k: Annotated[
         int, typer.Option("-k", metavar="N", min=1, help="Maximum number of phrases each.", rich_help_panel=OUTPUT)
     ] = 10,
+    clusters: ClustersOption = None,
+    html: PageOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe what sets the videos of a folder apart from others, in phrases with p-values and example frames."""
-    from vidret.evaluate.describing import describe_folder
+    """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""
+    from vidret.evaluate.describing import NoComparisonError, describe_folder
+    from vidret.evaluate.overview import make_overview, overview_to_dict
     from vidret.store.store import Store
 
+    if against is not None and clusters is not None:
+        raise typer.BadParameter("needs a folder by itself, got --against", param_hint="--clusters")
     bank = None if phrases is None else read_bank(phrases)
-    names = [None if each is None else absolute_path(each) for each in (folder, against)]
+    path, other = absolute_path(folder), None if against is None else absolute_path(against)
+    overview = differences = None
     with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:
-        found = describe_folder(store, engine.encoder, names[0] or "", against=names[1], phrases=bank, k=k)
+        if other is None:
+            overview = make_overview(store, engine.encoder, path, phrases=bank, num_clusters=clusters)
+        try:
+            differences = describe_folder(store, engine.encoder, path, against=other, phrases=bank, k=k)
+        except NoComparisonError as error:
+            if overview is None:
+                raise
+            print_message(f"not compared with the rest of the index: {error}")
+    if html is not None:
+        write_page_of(html, path, other, overview, differences)
     if as_json:
-        print(json.dumps(description_to_dict(found), indent=2))
-    else:
-        show_description(found)
+        content = None if differences is None else description_to_dict(differences)
+        whole = content if overview is None else {**overview_to_dict(overview), "differences": content}
+        print(json.dumps(whole, indent=2))
+        return
+    if overview is not None:
+        show_overview(overview)
+    if differences is not None:
+        show_description(differences)
+
+
+def write_page_of(
+    html: Path,
+    folder: str,
+    against: str | None,
+    overview: "FolderOverview | None",
+    differences: "FolderDescription | None",
+) -> None:
+    """Write the page, and print its path to stderr."""
+    from vidret.evaluate.describe_page import write_description_page
+
+    with show_count("reading frames", "frames") as on_count:
+        write_description_page(
+            folder, html, overview=overview, differences=differences, against=against, on_progress=on_count
+        )
+    print_message(f"page: {html}")
+
+
+def show_overview(found: "FolderOverview") -> None:
+    """Print what is in a folder."""
+    from vidret.evaluate.describe_page import list_facts
+
+    show_table(("", ""), list(list_facts(found)))
+    print("\nClusters:")
+    rows = []
+    for each in found.clusters:
+        share = f"{100 * each.num_segments / found.num_segments:.0f} %"
+        name = ", ".join(each.phrases) or "all segments"
+        example = f"{display_path(each.examples[0].path)} {format_time(each.examples[0].time)}"
+        rows.append((share, str(each.num_videos), f"{each.hours:.2f}", name, example))
+    show_table(("segments", "videos", "hours", "what", "video"), rows)
+    if found.look_alikes:
+        print("\nLook-alikes, by their vectors (vidret duplicates compares frames):")
+        paths = [[f"{each.cosine:.3f}", *map(display_path, each.paths)] for each in found.look_alikes]
+        show_table(("cosine", "video", "and"), paths)
+    if found.outliers:
+        print("\nUnlike all others:")
+        far = [(f"{each.deviation:.1f}", display_path(each.path)) for each in found.outliers]
+        show_table(("deviations", "video"), far)
+    print()
 
 
 def description_to_dict(found: "FolderDescription") -> dict[str, object]:

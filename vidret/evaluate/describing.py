@@ -12,13 +12,18 @@ from jaxtyping import Bool, Float, Float32
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.evaluate.phrases import Phrase, list_class_names, propose_phrases, score_video_words
+from vidret.evaluate.phrase_bank import list_bank
+from vidret.evaluate.phrases import Phrase, propose_phrases, score_video_words
 from vidret.evaluate.video_means import IndexVectors, read_index_vectors
 from vidret.metrics.differences import ALPHA, PhraseDifference, can_be_significant, count_needed, rank_phrases
 from vidret.store.store import Store
 from vidret.types import Filters
 
 NUM_EXAMPLES = 3
+
+
+class NoComparisonError(VidretError):
+    """Sets of videos that cannot be compared, since one is empty or they are too small for a claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +100,18 @@ def describe_folder(
         encoder: Its encoder, for the phrases.
         folder: Folder of the videos.
         against: Folder to compare with; None for all other videos of the index.
-        phrases: Phrases about what is seen; None for class names, of which those that fit the videos are kept. Words
-            are not compared if phrases are given.
+        phrases: Phrases about what is seen; None for those of ``list_bank``, of which the ones that fit the videos are
+            kept. Words are not compared if phrases are given.
         k: Maximum number of phrases in each direction.
 
     Raises:
-        VidretError: A set is empty, they share videos, or they are too small for a claim about so many phrases.
+        NoComparisonError: There is no other video, or the sets are too small for a claim about so many phrases.
+        VidretError: A folder is not in the index, or the folders share videos.
     """
     vectors = read_index_vectors(store)
     ours, theirs = _split_videos(store, vectors, folder, against)
     members = ours | theirs
-    bank = list(dict.fromkeys(list_class_names() if phrases is None else phrases))
+    bank = list(dict.fromkeys(list_bank() if phrases is None else phrases))
     if not bank:
         raise VidretError("phrases must not be empty, got none")
     _check_sizes(folder, ours, theirs, 1)
@@ -165,7 +171,9 @@ def _split_videos(
     if num_shared := int((ours & theirs).sum()):
         raise VidretError(f"{folder} and {against} must have no video in common, got {num_shared}")
     if not theirs.any():
-        raise VidretError(f"{folder}: has all videos of the index, so there is none to compare it with; use --against")
+        raise NoComparisonError(
+            f"{folder}: has all videos of the index, so there is none to compare it with; use --against"
+        )
     return ours, theirs
 
 
@@ -175,7 +183,7 @@ def _check_sizes(
     """Check that a perfect separation would be significant."""
     num_ours, num_theirs = int(ours.sum()), int(theirs.sum())
     if not can_be_significant(num_ours, num_theirs, num_phrases):
-        raise VidretError(
+        raise NoComparisonError(
             f"{folder}: {num_ours} videos and {num_theirs} to compare with are too few for a claim about {num_phrases} "
             f"phrases: {count_needed(num_phrases)} in each set are enough; fewer phrases (--phrases FILE) need fewer"
         )

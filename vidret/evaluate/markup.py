@@ -1,8 +1,14 @@
-"""Escaping of text for HTML pages, and their style sheet."""
+"""HTML pages that load nothing: escaping of text, the style sheet, and the frame of a page."""
 
+from collections.abc import Iterable
 from html import escape
+from pathlib import Path
 
+from vidret.errors import VidretError
 from vidret.text import sanitize
+
+# The page must not load anything, even if a name in it contains a URL.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 # Supports light and dark mode, and narrow screens.
 STYLE = """
@@ -60,3 +66,22 @@ li { overflow-wrap: anywhere; }
 def escape_text(text: object) -> str:
     """Return any text escaped for HTML, without control characters."""
     return escape(sanitize(str(text)))
+
+
+def write_document(title: str, sections: Iterable[str], out: Path, *, style: str = "") -> None:
+    """Write sections of HTML as one page; ``style`` is added to its style sheet.
+
+    Raises:
+        VidretError: The file cannot be written.
+    """
+    page = (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{escape_text(title)}</title><style>{STYLE}{style}</style></head>\n<body><main>\n" + "\n".join(sections)
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(f"{page}\n</main></body></html>\n", "utf-8")
+    except OSError as error:
+        raise VidretError(f"{out}: cannot be written ({error.strerror})") from error

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidret.errors import VidretError
-from vidret.evaluate.markup import STYLE, escape_text
+from vidret.evaluate.markup import escape_text, write_document
 from vidret.evaluate.plots import Point, plot_histogram, plot_recall, plot_thresholds
 from vidret.evaluate.report import Report
 from vidret.evaluate.tables import Facts, Table, describe_missing, make_tables, name_data
@@ -16,8 +15,6 @@ from vidret.metrics.retrieval import hits
 from vidret.text import format_time
 
 MAX_K = 100  # the largest K for which recall is plotted
-# The page must not load anything, even if a name in it contains a URL.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_page(report: Report, out: Path) -> None:
@@ -40,17 +37,7 @@ def write_page(report: Report, out: Path) -> None:
         *render_worst(facts, report.gallery.files),
         *render_details(facts),
     ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape_text(title)}</title><style>{STYLE}</style></head>\n<body><main>\n" + "\n".join(sections)
-    )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(f"{page}\n</main></body></html>\n", "utf-8")
-    except OSError as error:
-        raise VidretError(f"{out}: cannot be written ({error.strerror})") from error
+    write_document(title, sections, out)
 
 
 # Text and tables

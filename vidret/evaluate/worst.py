@@ -1,24 +1,15 @@
 """The worst queries of an evaluation in HTML, with images of the correct and the predicted answers."""
 
-import base64
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from vidret.errors import DecodeError
+from vidret.evaluate.images import FrameImages
 from vidret.evaluate.markup import escape_text
 from vidret.evaluate.plots import plot_timeline
 from vidret.text import format_time
-from vidret.video.decode import read_frames
-from vidret.video.probe import probe
 
 NUM_WORST, NUM_HITS = 12, 4
-IMAGE_SIZE = (256, 144)
-QUALITY = 80
 Row = Mapping[str, Any]
 
 
@@ -44,7 +35,7 @@ def render_worst(facts: Mapping[str, Any], files: Mapping[str, Path]) -> Iterato
     yield from articles
 
 
-def render_ranked(row: Row, gallery_size: int, images: "FrameImages") -> str:
+def render_ranked(row: Row, gallery_size: int, images: FrameImages) -> str:
     """Return a caption with its own video and the top videos."""
     own = images.render(
         row["video"], None, f"its video: {row['video']}", f"rank {row['rank']:g}, score {row['score']:.3f}", "right"
@@ -58,7 +49,7 @@ def render_ranked(row: Row, gallery_size: int, images: "FrameImages") -> str:
     return render_article(row, f"rank {row['rank']:g} of {gallery_size}", _group([own, *top]))
 
 
-def render_located(row: Row, images: "FrameImages") -> str:
+def render_located(row: Row, images: FrameImages) -> str:
     """Return a query with a timeline of its true spans and the predicted one, and frames of both."""
     true, found = row["true"], row["found"]
     end = row["duration"] or max([*(span[1] for span in true), *(found[1:2] if found else [])])
@@ -73,7 +64,7 @@ def render_located(row: Row, images: "FrameImages") -> str:
     return render_article(row, summary, plot_timeline(end, true, found) + _group(shots))
 
 
-def render_answered(row: Row, images: "FrameImages") -> str:
+def render_answered(row: Row, images: FrameImages) -> str:
     """Return a query with a true span of its video and the first moments of all videos."""
 
     def render(video_id: str, span: Sequence[float], title: str, kind: str) -> str:
@@ -113,45 +104,3 @@ def find_gap(row: Row) -> float:
         return float("inf")
     start, end = row["found"][:2]
     return float(min(max(true[0] - end, start - true[1], 0) for true in row["true"]))
-
-
-class FrameImages:
-    """Frames of videos as HTML images with embedded data, each decoded once."""
-
-    def __init__(self, files: Mapping[str, Path]) -> None:
-        """Store the paths of videos by id, any other id is a path itself; nothing is read yet."""
-        self._files = files
-        self._cache: dict[tuple[str, float | None], str] = {}
-
-    def render(self, video_id: str, time_s: float | None, title: str, line: str, kind: str) -> str:
-        """Return a figure with the frame at a time, or in the middle of the video, or the reason that it is unreadable.
-
-        Args:
-            video_id: Id of the video.
-            time_s: Time of the frame in seconds; None for the middle of the video.
-            title: First line of the caption.
-            line: Second line of the caption.
-            kind: Additional CSS class of the figure.
-        """
-        if (video_id, time_s) not in self._cache:
-            self._cache[video_id, time_s] = self._read(video_id, time_s)
-        image = self._cache[video_id, time_s]
-        caption = f"<b>{escape_text(title)}</b><br>{escape_text(line)}"
-        return f'<figure class="shot {kind}">{image}<figcaption>{caption}</figcaption></figure>'
-
-    def _read(self, video_id: str, time_s: float | None) -> str:
-        path = str(self._files.get(video_id, video_id))
-        try:
-            if time_s is None:
-                info = probe(path)
-                time_s = info.start + info.shown_seconds / 2
-            pixels = read_frames(path, times=[time_s]).pixels[0]
-        except DecodeError as error:
-            return f'<p class="unread">{escape_text(error.reason)}</p>'
-        image = Image.fromarray(np.asarray(pixels))
-        image.thumbnail(IMAGE_SIZE)
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=QUALITY)
-        size = f'width="{image.width}" height="{image.height}"'
-        data = base64.b64encode(file.getvalue()).decode()
-        return f'<img {size} alt="{escape_text(video_id)}" src="data:image/jpeg;base64,{data}">'

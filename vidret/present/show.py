@@ -29,6 +29,7 @@ LEFT_ALIGNED = {
     "what",
     "level",
     "domain",
+    "and",
 }
 NO_VIDEOS = "No matching videos in this index."
 NO_GOOD_MATCH = "No good match in this index: most unrelated queries score as high."
