@@ -85,5 +85,6 @@ def _move(
         same_sign = np.sign(gradient) == np.sign(velocity)
         gains = np.maximum(np.where(same_sign, gains * 0.8, gains + 0.2), 0.01)
         velocity = (0.5 if is_early else 0.8) * velocity - rate * gains * gradient
-        positions = positions + velocity
-    return positions
+        positions = np.add(positions, velocity)
+    moved: Float64[np.ndarray, "point 2"] = positions
+    return moved
