@@ -66,7 +66,8 @@ def _compute_affinities(centred: np.ndarray, perplexity: float) -> Float64[np.nd
         is_wide = entropy > np.log(perplexity)
         low, high = np.where(is_wide, beta, low), np.where(is_wide, high, beta)
         beta = np.where(np.isinf(high), beta * 2, (low + np.minimum(high, 1e300)) / 2)
-    return (shares + shares.T) / (2 * len(shares))
+    affinities: Float64[np.ndarray, "point point"] = (shares + shares.T) / (2 * len(shares))
+    return affinities
 
 
 def _move(
@@ -85,6 +86,5 @@ def _move(
         same_sign = np.sign(gradient) == np.sign(velocity)
         gains = np.maximum(np.where(same_sign, gains * 0.8, gains + 0.2), 0.01)
         velocity = (0.5 if is_early else 0.8) * velocity - rate * gains * gradient
-        positions = np.add(positions, velocity)
-    moved: Float64[np.ndarray, "point 2"] = positions
-    return moved
+        positions = positions + velocity
+    return positions
