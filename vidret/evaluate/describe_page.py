@@ -99,10 +99,10 @@ def render_overview(found: FolderOverview, frames: "_FrameCounter") -> Iterator[
 def list_facts(found: FolderOverview) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each number about a folder, in words."""
     yield "videos", f"{found.num_videos}, {found.hours:.2f} hours, {found.num_segments} segments"
-    yield from describe_words(found.words)
+    yield from describe_word_use(found.words)
 
 
-def describe_words(words: WordUse) -> Iterator[tuple[str, str]]:
+def describe_word_use(words: WordUse) -> Iterator[tuple[str, str]]:
     """Yield what is said and shown, in words."""
 
     def describe(share: WordShare | None) -> str:
