@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import Annotated, Any, get_args
 
 import pytest
-import typer
 from pydantic import BaseModel
 
 from tests.cli.runner import Runner
-from vidret import cli
+from vidret.cli.app import load_commands
 from vidret.client.messages import encode_options
 from vidret.serve.options import collect_options
 from vidret.serve.schemas import LocateRequest, SearchRequest, VideosRequest
@@ -140,7 +139,7 @@ def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monk
     recorder, name = Recorder(), COMMANDS[options_type]
     open_nothing: Callable[..., Recorder] = lambda *_arguments, **_options: recorder  # noqa: E731
     monkeypatch.setattr(f"vidret.cli.{name}.open_engine_or_client", open_nothing)
-    params = {each.name: each for each in typer.main.get_command(cli.app).commands[name].params}  # type: ignore[attr-defined]
+    params = {each.name: each for each in load_commands()[name].params}
     arguments, options = [name, "dog"], other_options(options_type)
     for each in list_options(options_type):
         if each.option.panel is None:  # for Python and HTTP alone

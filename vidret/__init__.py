@@ -14,19 +14,6 @@ keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret
 from typing import TYPE_CHECKING
 
 from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
-from vidret.types import (
-    ComposedQuery,
-    Concept,
-    ConceptExample,
-    EventSpan,
-    Frames,
-    Hit,
-    Moment,
-    Segment,
-    SegmentEmbedding,
-    Sequence,
-    TextEmbedding,
-)
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
@@ -34,6 +21,19 @@ if TYPE_CHECKING:
     from vidret.encode.load import load_encoder
     from vidret.engine import Engine
     from vidret.index.progress import IndexReport
+    from vidret.types import (
+        ComposedQuery,
+        Concept,
+        ConceptExample,
+        EventSpan,
+        Frames,
+        Hit,
+        Moment,
+        Segment,
+        SegmentEmbedding,
+        Sequence,
+        TextEmbedding,
+    )
 
 __all__ = [
     "ComposedQuery",
@@ -67,11 +67,27 @@ _LAZY = {
     "RemoteEngine": "client",
     "RemoteError": "client",
     "load_encoder": "encode.load",
+    **dict.fromkeys(
+        (
+            "ComposedQuery",
+            "Concept",
+            "ConceptExample",
+            "EventSpan",
+            "Frames",
+            "Hit",
+            "Moment",
+            "Segment",
+            "SegmentEmbedding",
+            "Sequence",
+            "TextEmbedding",
+        ),
+        "types",
+    ),
 }
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs torch only when it is asked for: decoding processes and ``--help`` start in no time."""
+    """Import what needs torch or NumPy when it is asked for: ``--help`` and decoding processes start fast."""
     if name not in _LAZY:
         raise AttributeError(f"module 'vidret' has no attribute {name!r}")
     from importlib import import_module

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from vidret.cli import app
+from vidret.cli.app import load_commands
 from vidret.cli.train_head import head_app
 from vidret.data.benchmarks.registry import DATASETS, RECIPES
 from vidret.encode.weights import SOURCES
@@ -21,7 +21,8 @@ COMMANDS = re.findall(r"^vidret .*$", TEXT, re.MULTILINE) + re.findall(r"`(vidre
 @pytest.mark.parametrize("line", COMMANDS)
 def test_documented_command_is_valid(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
-    command: Any = typer.main.get_command(app)
+    command: Any = load_commands()[words[0]]
+    words = words[1:]
     while hasattr(command, "commands"):
         command, words = command.commands[words[0]], words[1:]
     if words[:1] == ["head"]:  # of vidret train, which hands its options on

@@ -12,95 +12,12 @@ from typing import Any
 
 import typer
 
-from vidret.cli import (
-    ask,
-    calibrate,
-    concepts,
-    convert,
-    curves,
-    demo,
-    describe,
-    doctor,
-    duplicates,
-    evaluate,
-    generated,
-    index,
-    info,
-    locate,
-    mcp,
-    merge,
-    models,
-    search,
-    serve,
-    shots,
-    store,
-    teach,
-    train,
-    transcript,
-    watch,
-)
-from vidret.cli.app import Command, app
+from vidret.cli.app import app
 from vidret.errors import VidretError
 from vidret.present.terminal import log_to_terminal, print_error, print_message
 
-__all__ = [
-    "app",
-    "ask",
-    "calibrate",
-    "concepts",
-    "convert",
-    "curves",
-    "demo",
-    "describe",
-    "doctor",
-    "duplicates",
-    "evaluate",
-    "generated",
-    "index",
-    "info",
-    "locate",
-    "main",
-    "mcp",
-    "merge",
-    "models",
-    "search",
-    "serve",
-    "shots",
-    "store",
-    "teach",
-    "train",
-    "transcript",
-    "watch",
-]
+__all__ = ["app", "main"]
 
-# The order of the help: as people meet them.
-COMMANDS = (
-    "index",
-    "search",
-    "locate",
-    "serve",
-    "ask",
-    "mcp",
-    "transcript",
-    "shots",
-    "duplicates",
-    "teach",
-    "concepts",
-    "forget",
-    "describe",
-    "info",
-    "demo",
-    "doctor",
-    "models",
-    "convert",
-    "calibrate",
-    "train",
-    "merge",
-)
-app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or ""))
-for each in (app, evaluate.group, store.group, watch.group):
-    for command in each.registered_commands:
-        command.cls = Command
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ends
 UsageError: Any = typer.BadParameter.__base__  # click's class, or the copy of it in newer versions of typer
 

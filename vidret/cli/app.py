@@ -1,50 +1,40 @@
-"""The Typer application, on which every command registers itself."""
+"""The Typer application, on which the modules of the commands register them."""
 
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+
+from vidret.cli.commands import COMMANDS, CommandApp, CommandGroup, UnloadedCommand
 
 
-def tidy(params: list[Any]) -> list[Any]:
-    """Show flags without a type (``--json``, not ``--json <bool>``), and ``--help`` below the last options."""
-    for param in params:
-        if getattr(param, "is_flag", False):
-            param.metavar = ""
-    *others, last = params
-    if others and "--help" in last.opts:
-        last.rich_help_panel = getattr(others[-1], "rich_help_panel", None)
-    return params
+class ProgramGroup(CommandGroup):
+    """The commands of ``vidret``, unloaded; ``registered`` holds those whose modules are imported."""
+
+    def __init__(self, *, commands: Any = None, **settings: Any) -> None:
+        """Take the registered commands from Typer."""
+        super().__init__(commands={each.name: UnloadedCommand(each, app) for each in COMMANDS}, **settings)
+        self.registered = dict(commands or {})
 
 
-class Command(TyperCommand):
-    """A command with tidy help."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the arguments and options that the help shows."""
-        return tidy(super().get_params(ctx))
-
-
-class CommandGroup(TyperGroup):
-    """A group of commands with tidy help."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the arguments and options that the help shows."""
-        return tidy(super().get_params(ctx))
-
-
-app = typer.Typer(
-    cls=CommandGroup,
+app = CommandApp(
+    cls=ProgramGroup,
     help="Search videos by text: index a folder, find videos, locate moments.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
+def load_commands() -> dict[str, Any]:
+    """Import the modules of all commands; return the commands by name."""
+    group: Any = typer.main.get_command(app)
+    return {name: command.load() for name, command in group.commands.items()}
+
+
 def print_version(asked: bool) -> None:
     """Print the version and exit, if it is asked for."""
     if asked:
+        from importlib import metadata
+
         print(f"vidret {metadata.version('vidret')}")
         raise typer.Exit
 

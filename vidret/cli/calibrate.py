@@ -23,7 +23,7 @@ CALIBRATION = "Calibration"
 RERANK = next(each for each in list_options(SearchOptions) if each.name == "rerank")
 
 
-@app.command("calibrate", rich_help_panel="Models")
+@app.command("calibrate")
 def calibrate_command(
     bank: Annotated[
         Path,

@@ -86,7 +86,7 @@ BackboneOption = Annotated[
 ]
 
 
-@app.command("convert", rich_help_panel="Models")
+@app.command("convert")
 def convert_command(
     checkpoint: CheckpointArgument,
     out: OutArgument,

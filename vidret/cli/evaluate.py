@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vidret.cli.app import CommandGroup, app
+from vidret.cli.app import app
+from vidret.cli.commands import CommandApp, CommandGroup
 from vidret.cli.evaluation import (
     OWN,
     default_out,
@@ -23,8 +24,8 @@ from vidret.cli.scores import compare_command, read_data, score_command
 from vidret.errors import VidretError
 from vidret.present.progress import show_count
 
-group = typer.Typer(cls=CommandGroup, help="Evaluate models on benchmarks or on your own videos, and compare reports.")
-app.add_typer(group, name="eval", rich_help_panel="Models")
+group = CommandApp(cls=CommandGroup, help="Evaluate models on benchmarks or on your own videos, and compare reports.")
+app.add_typer(group, name="eval")
 
 DATA = "Data"
 DataOption = Annotated[

@@ -35,7 +35,7 @@ from vidret.cli.index_options import (
     WordsOption,
 )
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
-from vidret.cli.opening import choose_model, open_engine
+from vidret.cli.opening import choose_model, open_engine, pause_collection
 from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
@@ -214,6 +214,7 @@ def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | No
     for hint, value in (("--address", address), ("--num-gpus-per-worker", num_gpus_per_worker)):
         if value is not None:
             raise typer.BadParameter("needs --runner ray, got --runner local", param_hint=hint)
-    from vidret.index.run import index_files
+    with pause_collection():
+        from vidret.index.run import index_files
 
     return index_files

@@ -13,7 +13,7 @@ from vidret.present.progress import show_count
 from vidret.present.summaries import print_merge_summary
 
 
-@app.command("merge", rich_help_panel="Scale")
+@app.command("merge")
 def merge_command(
     indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="Index folders to merge; they are only read.")],
     index: Annotated[Path, index_option(text="Index folder to merge into, new or not.")] = Path(DEFAULT_INDEX),

@@ -17,7 +17,7 @@ HEADERS = ("model", "here", "dims", "tokens", "languages", "licence", "MSR-VTT R
 EveryOption = Annotated[bool, typer.Option("--all", help="List all pretrained models of open_clip.")]
 
 
-@app.command("models", rich_help_panel="Models")
+@app.command("models")
 def models_command(every: EveryOption = False, as_json: JsonOption = False) -> None:
     """List the models that --model accepts: installed, cached or to download, with what is known of them.
 

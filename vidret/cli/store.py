@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from vidret.cli.app import CommandGroup, app
+from vidret.cli.app import app
+from vidret.cli.commands import CommandApp, CommandGroup
 from vidret.cli.options import DEFAULT_INDEX, index_option
 from vidret.present.progress import show_count
 from vidret.present.terminal import print_message
 
-group = typer.Typer(cls=CommandGroup, help="Manage where an index keeps its vectors.", no_args_is_help=True)
-app.add_typer(group, name="store", rich_help_panel="Scale")
+group = CommandApp(cls=CommandGroup, help="Manage where an index keeps its vectors.", no_args_is_help=True)
+app.add_typer(group, name="store")
 
 
 @group.callback()

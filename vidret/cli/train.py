@@ -12,7 +12,6 @@ from vidret.errors import MissingExtraError
     "train",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,
-    rich_help_panel="Models",
 )
 def train_command(
     context: typer.Context,

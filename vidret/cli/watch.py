@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidret.cli.app import CommandGroup, app
+from vidret.cli.app import app
+from vidret.cli.commands import CommandApp, CommandGroup
 from vidret.cli.options import DEFAULT_INDEX, QUERY_HELP, JsonOption, index_option
 from vidret.present.show import result_to_dict, show_interpretation, show_table
 from vidret.present.terminal import print_message
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from vidret.search.watches import WatchMatch
 
 MATCHED = 3  # the exit code of vidret index --exit-code
-group = typer.Typer(cls=CommandGroup, help="Queries that vidret index asks of every new video.", no_args_is_help=True)
+group = CommandApp(cls=CommandGroup, help="Queries that vidret index asks of every new video.", no_args_is_help=True)
 app.add_typer(group, name="watch")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the watch.")]

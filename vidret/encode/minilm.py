@@ -19,12 +19,12 @@ class MiniLM(nn.Module):
     """Token and position embeddings, then post-norm encoder layers; all tokens have type 0."""
 
     def __init__(self, config: dict[str, int | float]) -> None:
-        """Build the network of a BERT ``config.json``, with random weights."""
+        """Build the network of a BERT ``config.json``; the weights of the embeddings are undefined until loaded."""
         super().__init__()
         width, eps = int(config["hidden_size"]), float(config["layer_norm_eps"])
-        self.words = nn.Embedding(int(config["vocab_size"]), width)
-        self.positions = nn.Embedding(int(config["max_position_embeddings"]), width)
-        self.kinds = nn.Embedding(int(config["type_vocab_size"]), width)
+        self.words = _make_embedding(int(config["vocab_size"]), width)
+        self.positions = _make_embedding(int(config["max_position_embeddings"]), width)
+        self.kinds = _make_embedding(int(config["type_vocab_size"]), width)
         self.norm = nn.LayerNorm(width, eps)
         layer = nn.TransformerEncoderLayer(
             width,
@@ -47,10 +47,19 @@ class MiniLM(nn.Module):
         return out
 
 
+def _make_embedding(num_rows: int, width: int) -> nn.Embedding:
+    """Return an embedding whose weights are undefined; ``nn.Embedding`` draws them, which imports TorchDynamo."""
+    embedding: nn.Embedding = nn.Embedding.from_pretrained(torch.empty(num_rows, width))  # type: ignore[no-untyped-call]
+    return embedding
+
+
 def load_minilm(folder: Path) -> MiniLM:
     """Load MiniLM from a folder with ``config.json`` and ``model.safetensors``, in evaluation mode."""
-    model = MiniLM(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    model.load_state_dict(_rename(load_file(folder / "model.safetensors"), len(model.encoder.layers)))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):  # random weights, soon replaced, would take longer than encoding a query
+        model = MiniLM(config)
+    weights = _rename(load_file(folder / "model.safetensors"), len(model.encoder.layers))
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 

