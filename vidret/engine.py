@@ -404,7 +404,7 @@ class Engine(Searchable):
     def ask(
         self,
         question: str,
-        llm: ChatEndpoint,
+        llm: ChatEndpoint | None = None,
         *,
         videos: Sequence[VideoName] = (),
         options: ContextOptions = DEFAULT_CONTEXT,
@@ -413,14 +413,17 @@ class Engine(Searchable):
 
         Args:
             question: In English. It becomes one or several queries by rules.
-            llm: The endpoint that gets the frames, words and times of these moments.
+            llm: The endpoint that gets the frames, words and times of these moments; only a ``RemoteEngine`` can do
+                without, and then asks the server, which may have one.
             videos: Paths or ids of the videos to look in; none for all.
             options: How much is retrieved.
 
         Raises:
-            VidretError: The question is invalid, or a video is not in the index.
+            VidretError: The question is invalid, a video is not in the index, or there is no endpoint.
             EndpointError: The endpoint does not answer.
         """
+        if llm is None:
+            raise VidretError("llm must be a chat endpoint, got none")
         with FileFrames() as frames:
             context = gather_context(self, question, videos, options, draw=frames.draw)
         return answer_question(context, llm)

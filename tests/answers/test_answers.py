@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from tests.chatting import Reply, run_chat, say, stream
 from vidret.answers.bundle import context_to_text, write_images
-from vidret.answers.citations import NOTHING, answer_question, check_citations, describe_citation
+from vidret.answers.citations import (
+    NOTHING,
+    CitedAnswer,
+    answer_question,
+    check_citations,
+    describe_citation,
+    stream_answer,
+)
 from vidret.answers.endpoint import MAX_ANSWER_BYTES, ChatEndpoint, EndpointError
 from vidret.answers.prompt import NOT_SHOWN, write_messages
 from vidret.answers.questions import plan_queries
@@ -194,6 +201,32 @@ def test_no_model_is_asked_without_moments() -> None:
         answer = answer_question(gather_context(engine, "who is it"), ChatEndpoint(url=chat.url, model="m"))
     assert answer.text == NOTHING
     assert chat.requests == []
+
+
+def test_answer_grows_without_wrong_or_open_citations(context: QuestionContext) -> None:
+    with run_chat(lambda _: stream("A man ", "[", "9", "] opens", " it [2", "].")) as chat:
+        *grown, last = stream_answer(context, ChatEndpoint(url=chat.url, model="m"))
+        assert chat.requests[0]["stream"] is True
+    assert grown == ["A man", "A man opens", "A man opens it", "A man opens it [2]."]
+    assert isinstance(last, CitedAnswer)
+    assert (last.text, [moment.number for moment in last.cited]) == ("A man opens it [2].", [2])
+    assert last.notes == ("removed citations of moments that were not retrieved: 9",)
+
+
+def test_refusal_is_not_shown_while_it_grows(context: QuestionContext) -> None:
+    with run_chat(lambda _: stream("NOT ", "SHO", "WN.")) as chat:
+        (answer,) = stream_answer(context, ChatEndpoint(url=chat.url, model="m"))
+    assert isinstance(answer, CitedAnswer)
+    assert answer.text == NOTHING
+
+
+def test_stream_that_breaks_is_not_asked_again() -> None:
+    with run_chat(lambda _: stream("A man", is_complete=False)) as chat:
+        pieces = ChatEndpoint(url=chat.url, model="m").stream([])
+        assert next(pieces) == "A man"
+        with pytest.raises(EndpointError, match="must answer with a chat completion"):
+            next(pieces)
+        assert len(chat.requests) == 1
 
 
 def test_streamed_answer_is_read() -> None:

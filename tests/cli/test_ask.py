@@ -43,7 +43,7 @@ def test_answer_is_printed_with_the_moments_it_cites(run: Runner, index: Path) -
 
 
 def test_missing_options_are_refused(run: Runner, index: Path) -> None:
-    run.check_refusal(["ask", "what?", "--index", index], 2, "must be given, or --context to ask no model, got none")
+    run.check_refusal(["ask", "what?", "--index", index], 2, "must be given, or --context to ask no model, or --server")
     run.check_refusal(["ask", "what?", "--index", index, "--llm", "http://127.0.0.1:1"], 2, "--llm-model")
     run.check_refusal(["ask", "...", "--index", index, "--context"], 1, "question must contain a word")
     run.check_refusal(["ask", "red?", "/no.mp4", "--index", index, "--context"], 1, "/no.mp4: not in the index")

@@ -281,7 +281,6 @@ def test_invalid_token_is_rejected_without_showing_it() -> None:
 
 
 LOCAL_METHODS = {  # that a server does not offer
-    "ask",
     "calibrate",
     "choose_ranker",
     "duplicates",

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser import FLAGS, HOW_TO_INSTALL, find_browser
 from tests.fakes import write_film
 from tests.words import find_content
+from vidret.answers.endpoint import ChatEndpoint
 from vidret.cli.demo import sample_videos
 from vidret.cli.serve import listen, page_url
 from vidret.encode.encoder import Encoder
@@ -83,9 +84,11 @@ def join_films(parts: list[tuple[Path, float]], out: Path, *, codec: str = "libx
 
 
 @contextlib.contextmanager
-def serve_page(engine: Engine, *, roots: tuple[Path, ...] = (), token: str | None = None) -> Iterator[str]:
+def serve_page(
+    engine: Engine, *, roots: tuple[Path, ...] = (), token: str | None = None, llm: ChatEndpoint | None = None
+) -> Iterator[str]:
     """Serve an engine on a free port, and yield the URL of its page."""
-    app = create_app(engine, Indexer([], roots, program=STEADY_RUN), token=token)
+    app = create_app(engine, Indexer([], roots, program=STEADY_RUN), token=token, llm=llm)
     config = uvicorn.Config(app, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     with listen("127.0.0.1", 0) as listening:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
 
+from tests.chatting import run_chat, stream
 from tests.serve.conftest import find_id
 from tests.serve.looking import (
     CONTRASTS,
@@ -34,6 +35,7 @@ from tests.serve.looking import (
 )
 from tests.serve.paged import MARKUP, TOUR, make_index, open_browser, serve_page, write_library, write_words
 from tests.video.films import write_video
+from vidret.answers.endpoint import ChatEndpoint
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine
 from vidret.serve.app import PAGE
@@ -107,6 +109,14 @@ def worded_url(indexed: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         write_words(folder, name, texts)
     with Engine.open(folder, encoder=indexed.encoder) as engine, serve_page(engine) as url:
         engine.search("bicycle")  # measures the baseline
+        yield url
+
+
+@pytest.fixture(scope="module")
+def asking_url(indexed: Engine, films: Path) -> Iterator[str]:
+    """Serve the index with a language model that cites a right and a wrong moment."""
+    answering = run_chat(lambda _: stream("People ride <b>bicycles</b> [", "2][9]."))
+    with answering as chat, serve_page(indexed, llm=ChatEndpoint(url=chat.url, model="small")) as url:
         yield url
 
 
@@ -796,6 +806,30 @@ def test_empty_index_and_lost_token_have_instructions(look: Look, empty_url: str
 
 
 # Errors
+
+
+def test_question_is_answered_with_citations_that_play(look: Look, asking_url: str) -> None:
+    page = look(at=asking_url)
+    page.locator("#query").type("who rides a bicycle?")
+    page.get_by_role("button", name="Ask").click()
+    answer = page.locator("#answer")
+    expect(answer).to_contain_text("People ride <b>bicycles</b> [2].", timeout=20_000)
+    expect(answer).to_contain_text("not retrieved: 9")
+    expect(page.locator("#status")).to_contain_text("ms.")
+    cited = answer.locator("a").get_attribute("title")
+    answer.locator("a").click()
+    expect(page.locator("#viewer-title")).to_have_text(cited or "")
+    wait_for_film(page)
+    page.keyboard.press("Escape")
+    expect(answer).to_contain_text("People ride")
+    ask(page, "a dog")
+    expect(answer).to_be_hidden()
+
+
+def test_page_offers_no_questions_without_a_language_model(look: Look) -> None:
+    page = look("/?tab=index")
+    expect(page.locator("#index-path")).not_to_be_empty()
+    assert page.locator("#put").is_hidden()
 
 
 def test_late_responses_are_dropped(look: Look) -> None:

@@ -1,6 +1,7 @@
 """Answers whose citations are checked: only moments that were retrieved may be cited."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vidret.answers.endpoint import ChatEndpoint
@@ -11,6 +12,7 @@ NOTHING = "The videos do not show it."
 MAX_ANSWER = 8_000  # characters
 # [1], [1, 2], [1-3], [moment 1] and what looks like it
 _CITATION = re.compile(r"\s?\[\s*(?:moments?\s*)?(\d+(?:\s*[,;\u2013-]\s*\d+)*)\s*\]", re.I)
+_OPEN_CITATION = re.compile(r"\s*(?:\[[^\]]{0,60})?$")
 _UNSAFE = re.compile(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -42,6 +44,29 @@ def answer_question(context: QuestionContext, endpoint: ChatEndpoint) -> CitedAn
     if not context.moments:
         return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=context.notes)
     return check_citations(context, endpoint.complete(write_messages(context)))
+
+
+def stream_answer(context: QuestionContext, endpoint: ChatEndpoint) -> Iterator[str | CitedAnswer]:
+    """Ask a model as ``answer_question`` does, and yield the text as it grows, then the answer.
+
+    A text that grows has no wrong citation, and ends before one that is not complete.
+
+    Raises:
+        EndpointError: As in ``answer_question``.
+    """
+    if not context.moments:
+        yield answer_question(context, endpoint)
+        return
+    reply, shown = "", ""
+    for piece in endpoint.stream(write_messages(context)):
+        reply += piece
+        text = _OPEN_CITATION.sub("", reply)
+        if len(text) <= MAX_ANSWER and not NOT_SHOWN.startswith(text.strip(" \n*.").upper()):
+            grown = check_citations(context, text).text
+            if grown != shown:
+                shown = grown
+                yield shown
+    yield check_citations(context, reply)
 
 
 def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -81,20 +82,42 @@ class ChatEndpoint:
     def complete(self, messages: list[dict[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> str:
         """Return the model's answer to messages.
 
+        A request is repeated after a failure that may pass, unless a part of the answer has arrived.
+
         Raises:
             EndpointError: The endpoint does not answer in time, refuses, redirects, or its answer cannot be read.
         """
+        return "".join(self._ask(messages, is_streamed=False, sleep=sleep))
+
+    def stream(self, messages: list[dict[str, Any]], *, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+        """Yield the pieces of the model's answer as they arrive; all in one from an endpoint that cannot stream.
+
+        Raises:
+            EndpointError: As in ``complete``.
+        """
+        return self._ask(messages, is_streamed=True, sleep=sleep)
+
+    def _ask(
+        self, messages: list[dict[str, Any]], *, is_streamed: bool, sleep: Callable[[float], None]
+    ) -> Iterator[str]:
         request = {"model": self.model, "messages": messages, "max_tokens": self.max_tokens, "temperature": 0}
-        body = json.dumps(request).encode()
+        body = json.dumps(request | ({"stream": True} if is_streamed else {})).encode()
         if len(body) > MAX_REQUEST_BYTES:
             raise EndpointError(f"the request must have at most {MAX_REQUEST_BYTES} bytes, got {len(body)}")
         for attempt in range(self.retries + 1):
+            has_begun = has_text = False
             try:
-                return self._ask(body)
+                for piece in self._send(body):
+                    has_begun, has_text = True, has_text or bool(piece.strip())
+                    yield piece
             except _BusyError as error:
-                if attempt == self.retries:
+                if attempt == self.retries or has_begun:
                     raise EndpointError(f"{self._name}: {error}") from None
                 sleep(min(error.wait_s or self.backoff_s * 2**attempt, LONGEST_WAIT_S))
+                continue
+            if not has_text:
+                raise EndpointError(f"{self._name}: must answer with text, got none")
+            return
         raise EndpointError(f"{self._name}: retries must not be negative, got {self.retries}")
 
     @property
@@ -102,8 +125,28 @@ class ChatEndpoint:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def _ask(self, body: bytes) -> str:
-        parts, deadline = urlsplit(self.url), time.monotonic() + self.timeout_s
+    def _send(self, body: bytes) -> Iterator[str]:
+        """Yield the pieces of the answer to one request."""
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            with self._open(body) as (connection, response):
+                self._check_status(response)
+                lines = _read_lines(connection, response, deadline)
+                if response.headers.get_content_type() == "text/event-stream":
+                    yield from _read_events(lines)
+                else:
+                    yield _read_message(json.loads(b"".join(lines)))
+        except TimeoutError:
+            raise _BusyError(f"no complete answer within {self.timeout_s:g} s") from None
+        except (OSError, HTTPException) as error:
+            raise _BusyError(f"cannot be reached: {sanitize(str(error))[:REASON_LENGTH]}") from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise EndpointError(f"{self._name}: must answer with a chat completion, got something else") from None
+
+    @contextmanager
+    def _open(self, body: bytes) -> Iterator[tuple[HTTPConnection, HTTPResponse]]:
+        """Send a request, and yield the connection and the response, both closed afterwards."""
+        parts = urlsplit(self.url)
         path = parts.path.rstrip("/")
         path = path if path.endswith("/chat/completions") else f"{path}/chat/completions"
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -116,17 +159,11 @@ class ChatEndpoint:
         try:
             connection.request("POST", path, body, headers)
             response = connection.getresponse()
-            content = _read_until(connection, response, deadline)
-        except TimeoutError:
-            raise _BusyError(f"no complete answer within {self.timeout_s:g} s") from None
-        except (OSError, HTTPException) as error:
-            raise _BusyError(f"cannot be reached: {sanitize(str(error))[:REASON_LENGTH]}") from None
+            yield connection, response
         finally:
             if response is not None:
                 response.close()  # it keeps the socket of a connection that the endpoint closes
             connection.close()
-        self._check_status(response)
-        return self._parse(response.headers.get_content_type(), content)
 
     def _check_status(self, response: HTTPResponse) -> None:
         status = response.status
@@ -141,15 +178,6 @@ class ChatEndpoint:
         if status != 200:
             raise EndpointError(f"{self._name}: answered {status} {sanitize(response.reason)[:REASON_LENGTH]}")
 
-    def _parse(self, kind: str, content: bytes) -> str:
-        try:
-            text = "".join(_read_events(content)) if kind == "text/event-stream" else _read_message(json.loads(content))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise EndpointError(f"{self._name}: must answer with a chat completion, got something else") from None
-        if not text.strip():
-            raise EndpointError(f"{self._name}: must answer with text, got none")
-        return text
-
 
 def read_key() -> str | None:
     """Return the key in the environment; None if it is not set."""
@@ -163,14 +191,14 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _read_until(connection: HTTPConnection, response: HTTPResponse, deadline: float) -> bytes:
-    """Return the body of a response.
+def _read_lines(connection: HTTPConnection, response: HTTPResponse, deadline: float) -> Iterator[bytes]:
+    """Yield the lines of a body as they arrive, with their ends.
 
     Raises:
         TimeoutError: It is not complete at the deadline.
         EndpointError: It is too large.
     """
-    content = bytearray()
+    size, rest = 0, b""
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -178,11 +206,15 @@ def _read_until(connection: HTTPConnection, response: HTTPResponse, deadline: fl
         if connection.sock is not None:  # None once the endpoint has said that it closes
             connection.sock.settimeout(left)
         piece = response.read1(65536)
-        if not piece:
-            return bytes(content)
-        content += piece
-        if len(content) > MAX_ANSWER_BYTES:
+        size += len(piece)
+        if size > MAX_ANSWER_BYTES:
             raise EndpointError(f"the endpoint's answer must have at most {MAX_ANSWER_BYTES} bytes, got more")
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if not piece:
+            if rest:
+                yield rest
+            return
 
 
 def _read_message(answer: Any) -> str:
@@ -194,18 +226,22 @@ def _read_message(answer: Any) -> str:
     return content
 
 
-def _read_events(content: bytes) -> Iterator[str]:
+def _read_events(lines: Iterator[bytes]) -> Iterator[str]:
     """Yield the pieces of a streamed answer.
 
     Raises:
         ValueError: The stream ends before it says that it is complete.
     """
-    for line in content.decode("utf-8").splitlines():
-        data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or not data:
+    for line in lines:
+        data = line.removeprefix(b"data:").strip()
+        if not line.startswith(b"data:") or not data:
             continue
-        if data == "[DONE]":
+        if data == b"[DONE]":
             return
-        for choice in json.loads(data)["choices"][:1]:
-            yield choice.get("delta", {}).get("content") or ""
+        for choice in json.loads(data.decode("utf-8"))["choices"][:1]:
+            piece = choice.get("delta", {}).get("content") or ""
+            if not isinstance(piece, str):
+                raise TypeError
+            if piece:
+                yield piece
     raise ValueError("the stream must end with [DONE]")

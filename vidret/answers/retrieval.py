@@ -208,12 +208,21 @@ def _draw_frames(
 ) -> tuple[tuple[float, bytes], ...]:
     """Return frames in the middles of equal parts of a moment; what cannot be drawn is noted."""
     frames = []
-    for index in range(options.frames if draw is not None else 0):
-        time_s = moment.start + (index + 0.5) * (moment.end - moment.start) / options.frames
+    for time_s in list_frame_times(moment, options.frames if draw is not None else 0):
         try:
             assert draw is not None
             frames.append((time_s, draw(engine.video(moment.video), time_s, options.width)))
         except VidretError as error:
-            notes.append(f"moment {moment.number} has no frame at {time_s:.1f} s: {sanitize(strip_query(str(error)))}")
+            notes.append(note_missing_frame(moment, time_s, error))
             break
     return tuple(frames)
+
+
+def list_frame_times(moment: ContextMoment, count: int) -> list[float]:
+    """Return the times of the frames of a moment: the middles of ``count`` equal parts, in seconds."""
+    return [moment.start + (index + 0.5) * (moment.end - moment.start) / count for index in range(count)]
+
+
+def note_missing_frame(moment: ContextMoment, time_s: float, error: VidretError) -> str:
+    """Return the note that a frame of a moment cannot be drawn."""
+    return f"moment {moment.number} has no frame at {time_s:.1f} s: {sanitize(strip_query(str(error)))}"

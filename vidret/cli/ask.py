@@ -1,13 +1,13 @@
 """The command ``vidret ask``."""
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -24,9 +24,7 @@ from vidret.present.terminal import print_message, write_stdout
 
 if TYPE_CHECKING:
     from vidret.answers.citations import CitedAnswer
-    from vidret.answers.endpoint import ChatEndpoint
 
-LLM = "Language model"
 QuestionArgument = Annotated[str, typer.Argument(metavar="QUESTION", help="A question about the videos.")]
 VideosArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[VIDEO]...", help="Indexed videos to look in; default: all of them.")
@@ -38,16 +36,8 @@ LlmOption = Annotated[
         envvar="VIDRET_LLM",
         help="Chat endpoint in OpenAI's style, such as http://127.0.0.1:11434/v1. It gets the question, and frames, "
         "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
-        rich_help_panel=LLM,
+        rich_help_panel=LANGUAGE_MODEL,
     ),
-]
-LlmModelOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", envvar="VIDRET_LLM_MODEL", help="Model of the endpoint.", rich_help_panel=LLM),
-]
-LlmTimeoutOption = Annotated[
-    float,
-    typer.Option(metavar="SECONDS", min=0.1, help="Maximum time of one request to the endpoint.", rich_help_panel=LLM),
 ]
 ContextOption = Annotated[
     bool, typer.Option("--context", help="Print what was retrieved, and ask no model.", rich_help_panel=OUTPUT)
@@ -62,6 +52,8 @@ MomentsOption = Annotated[
 FramesOption = Annotated[
     int, typer.Option(metavar="N", min=0, max=8, help="Frames of each moment.", rich_help_panel=SCOPE)
 ]
+
+NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
 
 
 @app.command("ask")
@@ -85,45 +77,25 @@ def ask_command(
 ) -> None:
     """Answer a question from the moments that a search finds, by a language model that cites them."""
     from vidret.answers.bundle import context_to_text, write_images
-    from vidret.answers.citations import answer_question
     from vidret.answers.frames import FileFrames
     from vidret.answers.retrieval import ContextOptions, gather_context
     from vidret.client import RemoteEngine
 
     if images is not None and not only_context:
         raise typer.BadParameter("needs --context, got none", param_hint="--images")
-    endpoint = None if only_context else make_endpoint(llm, llm_model, llm_timeout)
-    wants_frames = frames > 0 and (not only_context or images is not None)
-    options = ContextOptions(moments=moments, frames=frames if wants_frames else 0)
+    options = ContextOptions(moments=moments, frames=frames if not only_context or images is not None else 0)
+    ask_here = llm is not None or server is None
+    endpoint = make_endpoint(llm, llm_model, llm_timeout, hint=NO_MODEL) if ask_here and not only_context else None
     engine = open_engine_or_client(context, server, token, index, device, precision)
-    with ExitStack() as stack:
-        if isinstance(engine, RemoteEngine):
-            client = engine
-            found = gather_context(
-                client, question, videos or (), options, draw=lambda video, t, width: client.frame(video.id, t, width)
-            )
-        else:
-            drawer = stack.enter_context(FileFrames())
-            found = gather_context(engine, question, videos or (), options, draw=drawer.draw)
-    if endpoint is None:
-        paths = {} if images is None else write_images(found, images)
-        write_stdout(context_to_text(found, "json" if as_json else "md", paths))
+    if not only_context:
+        show_answer(engine.ask(question, endpoint, videos=videos or (), options=options), as_json=as_json)
         return
-    show_answer(answer_question(found, endpoint), as_json=as_json)
-
-
-def make_endpoint(llm: str | None, model: str | None, timeout_s: float) -> "ChatEndpoint":
-    """Return the endpoint of the options.
-
-    Raises:
-        BadParameter: The URL or the model is missing.
-    """
-    from vidret.answers.endpoint import ChatEndpoint, read_key
-
-    for name, value in (("--llm", llm), ("--llm-model", model)):
-        if not value:
-            raise typer.BadParameter("must be given, or --context to ask no model, got none", param_hint=name)
-    return ChatEndpoint(url=llm or "", model=model or "", key=read_key(), timeout_s=timeout_s)
+    with FileFrames() as drawer:
+        client = engine if isinstance(engine, RemoteEngine) else None
+        draw = drawer.draw if client is None else lambda video, t, width: client.frame(video.id, t, width)
+        found = gather_context(engine, question, videos or (), options, draw=draw)
+    paths = {} if images is None else write_images(found, images)
+    write_stdout(context_to_text(found, "json" if as_json else "md", paths))
 
 
 def show_answer(answer: "CitedAnswer", *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import open_engine
 from vidret.cli.options import (
     ADVANCED,
@@ -65,6 +66,17 @@ TimeoutOption = Annotated[
     typer.Option(metavar="SECONDS", min=0.1, help="Maximum time that a request waits.", rich_help_panel=ADVANCED),
 ]
 
+# No environment variable: a server sends frames and words to nobody unless this command says so.
+ServedLlmOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Chat endpoint in OpenAI's style that answers questions (/api/ask, and on the page). It gets frames, "
+        "words and names of the videos found. Its key is read from VIDRET_LLM_KEY.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+
 
 @app.command("serve")
 def serve_command(
@@ -78,6 +90,9 @@ def serve_command(
     precision: PrecisionOption = "auto",
     queue: QueueOption = 64,
     timeout: TimeoutOption = 30.0,
+    llm: ServedLlmOption = None,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
 ) -> None:
     """Serve an index over HTTP, with a page to search it in the browser."""
     try:
@@ -95,12 +110,14 @@ def serve_command(
     for root in roots:
         if not root.is_dir():
             raise VidretError(f"{root}: --allow-index must be an existing folder")
+    endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
     check_access(host, token)  # before the model is loaded, which takes a while
     options = ["--index", str(index), "--device", device, "--precision", precision]
     with listen(host, port) as listener, open_engine(index, None, device, precision, must_exist=not roots) as engine:
         if not Store.exists(index):
             engine.index([])  # an empty index, to which the page can add
-        served = create_app(engine, Indexer(options, roots), host=host, token=token, queue=queue, timeout=timeout)
+        limits = {"queue": queue, "timeout": timeout}
+        served = create_app(engine, Indexer(options, roots), host=host, token=token, llm=endpoint, **limits)
         url = page_url(listener, token)
         print_message(f"{index} is served at {url} (press Ctrl-C to stop)")
         if open_page and has_display():

@@ -3,12 +3,15 @@
 import base64
 import dataclasses
 import io
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 
+from vidret.answers.citations import CitedAnswer
+from vidret.answers.retrieval import ContextMoment, QuestionContext
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (
@@ -157,6 +160,30 @@ def parse_shot(row: dict[str, Any]) -> Shot:
 def parse_text(row: dict[str, Any]) -> TimedText:
     """Return a text that is said or shown."""
     return TimedText(**{field.name: row[field.name] for field in dataclasses.fields(TimedText)})
+
+
+def parse_answer(events: Iterable[tuple[str, Any]]) -> CitedAnswer:
+    """Return the answer to a question from the events of a server; its moments are without frames.
+
+    Raises:
+        ValueError: The events end before the answer.
+    """
+    context: QuestionContext | None = None
+    for name, data in events:
+        if name == "moments":
+            moments = tuple(_parse_context_moment(row) for row in data["moments"])
+            notes = tuple(data["notes"])
+            context = QuestionContext(question=data["question"], queries=(), moments=moments, notes=notes)
+        elif name == "answer" and context is not None:
+            cited = tuple(moment for moment in context.moments if moment.number in data["cited"])
+            notes = tuple(data["notes"])
+            return CitedAnswer(text=data["text"], is_shown=data["shown"], cited=cited, context=context, notes=notes)
+    raise ValueError("the events must end with an answer")
+
+
+def _parse_context_moment(row: dict[str, Any]) -> ContextMoment:
+    fields = {name: row[name] for name in ("number", "video", "path", "start", "end", "weak")}
+    return ContextMoment(**fields, lines=tuple(parse_text(line) for line in row["lines"]))
 
 
 def parse_curve(row: dict[str, Any]) -> Curve:

@@ -3,16 +3,21 @@
 It needs neither torch nor a model, and imports quickly.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
+from vidret.answers.citations import CitedAnswer, answer_question
+from vidret.answers.endpoint import ChatEndpoint
+from vidret.answers.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.client.messages import (
     encode_example,
     encode_fields,
     encode_options,
     encode_query,
+    parse_answer,
     parse_concept,
     parse_curve,
     parse_failures,
@@ -81,6 +86,35 @@ class RemoteEngine(Searchable):
         self.close()
 
     # Methods of ``Engine``
+
+    def ask(
+        self,
+        question: str,
+        llm: ChatEndpoint | None = None,
+        *,
+        videos: Sequence[VideoName] = (),
+        options: ContextOptions = DEFAULT_CONTEXT,
+    ) -> CitedAnswer:
+        """Answer a question from moments that a search finds, by a language model that cites them.
+
+        Args:
+            question: As in ``Engine.ask``.
+            llm: The endpoint to ask from here; None for the one that the server was started with.
+            videos: As in ``Engine.ask``.
+            options: How much is retrieved.
+
+        Raises:
+            RemoteError: As in ``locate``; or the server was started without an endpoint, or its endpoint failed.
+            EndpointError: The given endpoint does not answer.
+        """
+        if llm is not None:
+            context = gather_context(self, question, videos, options, draw=self._draw_frame)
+            return answer_question(context, llm)
+        body = {"question": question, "videos": [self._find_video(video) for video in videos]}
+        return self._server.follow("/api/ask", parse_answer, body | dataclasses.asdict(options))
+
+    def _draw_frame(self, video: StoredVideo, time_s: float, width: int) -> bytes:
+        return self.frame(video.id, time_s, width)
 
     def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
         """Find the videos that match a query, as ``search`` does, with all options in one object.

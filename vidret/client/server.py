@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -65,17 +66,46 @@ class Server:
         """
         data = None if body is None else json.dumps(body).encode()
         response, content = self._send_with_retries(method, self._root + path, data)
-        status, kind = response.status, response.headers.get_content_type()
+        status = response.status
         self._check_token(status)
         try:
-            answer = json.loads(content)
             if status == 200:
-                return parse(answer)
-            if kind == "application/problem+json":
-                raise RemoteError(str(answer["detail"]), status)
+                return parse(json.loads(content))
         except (ValueError, KeyError, TypeError):
             pass  # raised below
-        raise RemoteError(f"{self.url}: must be a vidret server, got {status} {response.reason}", status)
+        raise self._explain(response, content)
+
+    def follow(self, path: str, parse: Callable[[Iterator[tuple[str, Any]]], T], body: dict[str, Any]) -> T:
+        """Send a request, and return what is parsed of the events of its answer as they arrive: names and data.
+
+        The time limit is that between two events or signs of life.
+
+        Raises:
+            RemoteError: As in ``ask``; or the server says that it failed.
+        """
+        try:
+            self._connection.request("POST", self._root + path, json.dumps(body).encode(), self._headers)
+            response = self._connection.getresponse()
+            self._check_token(response.status)
+            if response.headers.get_content_type() != "text/event-stream":
+                raise self._explain(response, response.read())
+            return parse(read_events(response))
+        except TimeoutError:
+            raise RemoteError(f"{self.url}: no answer within {self._timeout:g} s") from None
+        except (OSError, HTTPException) as error:
+            raise RemoteError(f"{self.url}: cannot be reached: {error}") from error
+        except (ValueError, LookupError, TypeError):
+            raise RemoteError(f"{self.url}: must be a vidret server, got other events") from None
+        finally:
+            self._connection.close()  # a part of the answer may be unread
+
+    def _explain(self, response: HTTPResponse, content: bytes) -> RemoteError:
+        """Return the error that a response describes."""
+        if response.headers.get_content_type() == "application/problem+json":
+            with suppress(ValueError, LookupError, TypeError):
+                return RemoteError(str(json.loads(content)["detail"]), response.status)
+        answer = f"{response.status} {response.reason}"
+        return RemoteError(f"{self.url}: must be a vidret server, got {answer}", response.status)
 
     def fetch_image(self, path: str) -> bytes:
         """Return the JPEG at a path.
@@ -123,3 +153,22 @@ class Server:
             if isinstance(error, HTTPException):
                 raise RemoteError(f"{self.url}: must be a vidret server: {error}") from error
             raise RemoteError(f"{self.url}: cannot be reached: {error}") from error
+
+
+def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
+    """Yield the names and the data of server-sent events whose data is one line of JSON; skip comments.
+
+    Raises:
+        ValueError: A line is not UTF-8, or data is not JSON.
+        RemoteError: An event says that the server failed.
+    """
+    name = ""
+    for line in lines:
+        field, _, value = line.decode("utf-8").rstrip("\r\n").partition(":")
+        if field == "event":
+            name = value.strip()
+        elif field == "data":
+            data = json.loads(value)
+            if name == "problem":
+                raise RemoteError(str(data["detail"]), int(data["status"]))
+            yield name, data

@@ -10,8 +10,10 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from vidret.answers.endpoint import ChatEndpoint
 from vidret.engine import Engine
 from vidret.serve.access import AccessMiddleware
+from vidret.serve.asking import ask_routes
 from vidret.serve.clips import clip_routes
 from vidret.serve.concepts import concept_routes
 from vidret.serve.images import ImageReader
@@ -39,6 +41,7 @@ def create_app(
     token: str | None = None,
     queue: int = 64,
     timeout: float = 30.0,
+    llm: ChatEndpoint | None = None,
 ) -> ASGIApp:
     """Return the app that serves one index.
 
@@ -49,6 +52,7 @@ def create_app(
         token: Access token that requests must send.
         queue: Maximum number of waiting searches, and of other waiting requests.
         timeout: Maximum time that a request waits, in seconds.
+        llm: The endpoint that answers questions; None to answer none.
 
     Raises:
         VidretError: There is no index, or the host needs a token.
@@ -83,7 +87,8 @@ def create_app(
     app.include_router(concept_routes(engine, worker, images))
     app.include_router(media_routes(engine, thumbnails))
     app.include_router(clip_routes(engine))
-    app.include_router(index_routes(engine, indexer))
+    app.include_router(ask_routes(engine, worker, thumbnails, llm))
+    app.include_router(index_routes(engine, indexer, asks=llm is not None))
     app.include_router(knn_routes(engine, worker, images))
     _add_server_routes(app, engine, metrics)
     return MetricsMiddleware(AccessMiddleware(app, host=host, token=token), metrics)

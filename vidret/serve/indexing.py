@@ -186,8 +186,8 @@ def as_printable(value: Any) -> Any:
     return value
 
 
-def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
-    """Return the routes under ``/api/index``."""
+def index_routes(engine: Engine, indexer: Indexer, *, asks: bool = False) -> APIRouter:
+    """Return the routes under ``/api/index``; ``asks`` is whether the server answers questions."""
     router = APIRouter(prefix="/api/index", tags=["index"])
     words = WordSummary(engine.path)
 
@@ -206,6 +206,7 @@ def index_routes(engine: Engine, indexer: Indexer) -> APIRouter:
             failures=[
                 FailureRow(path=sanitize(path), reason=reason) for path, reason in engine.failed()[:MAX_FAILURES]
             ],
+            asks=asks,
             allow_index=bool(indexer.roots),
             roots=[sanitize(str(root)) for root in indexer.roots],
         )

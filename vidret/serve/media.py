@@ -15,6 +15,7 @@ from vidret.serve.files import OpenFileResponse, open_video
 from vidret.serve.problems import RefusedError, Responses, refusals
 from vidret.serve.rows import find_video
 from vidret.serve.thumbnails import Thumbnails, draw_reason
+from vidret.store.records import StoredVideo
 from vidret.text import sanitize, strip_query
 
 DEFAULT_WIDTH = 320
@@ -51,12 +52,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
         """Return a frame as JPEG, or a grey tile with the reason if there is none."""
         video = await run_in_threadpool(find_video, engine, video_id)
         try:
-            path, file = await run_in_threadpool(open_video, engine, video)
-            status = None
-            if file is not None:
-                with file:  # another process opens it again to decode it
-                    status = os.fstat(file.fileno())
-            content = await thumbnails.get(path, min(t, video.duration), w, status)
+            content = await draw_video(engine, thumbnails, video, t, w)
         except DecodeError as error:
             reason = sanitize(" ".join(error.reason.split())).encode("ascii", "replace").decode()
             tile = await run_in_threadpool(draw_reason, error.reason, w)
@@ -76,6 +72,21 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
         return OpenFileResponse(file, guess_media_type(path))
 
     return router
+
+
+async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo, time_s: float, width: int) -> bytes:
+    """Return a JPEG of the frame of a video nearest to a time, at most ``width`` pixels wide.
+
+    Raises:
+        DecodeError: The frame cannot be decoded.
+        RefusedError: Too many frames are pending.
+    """
+    path, file = await run_in_threadpool(open_video, engine, video)
+    status = None
+    if file is not None:
+        with file:  # another process opens it again to decode it
+            status = os.fstat(file.fileno())
+    return await thumbnails.get(path, min(time_s, video.duration), width, status)
 
 
 def guess_media_type(path: str) -> str:

@@ -338,6 +338,7 @@ class IndexAnswer(BaseModel):
     progress: ProgressRow | None
     last: dict[str, Any] | None = Field(description="Report of the last run, or its error.")
     failures: list[FailureRow]
+    asks: bool = Field(description="Whether the server answers questions, at /api/ask.")
     allow_index: bool
     roots: list[str]
 

@@ -4,10 +4,10 @@ const NO_ANSWER = "The server does not respond. Is vidret serve still running?";
 const NO_TOKEN = "This server requires a token: open the link with ?token= that vidret serve printed.";
 const LONGEST_WAIT = 10; // seconds
 
-/** Return the JSON of a response; a busy server is asked once more, after its Retry-After.
+/** Return what is read of a response; a busy server is asked once more, after its Retry-After.
  *
  * Throws an Error with a sentence for the user, or an AbortError (see `isDropped`). */
-export async function ask(path, { method = "GET", body, signal } = {}) {
+export async function ask(path, { method = "GET", body, signal, read = (response) => response.json() } = {}) {
   const request = { method, signal };
   if (body) Object.assign(request, { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   let response = await send(path, request);
@@ -17,7 +17,7 @@ export async function ask(path, { method = "GET", body, signal } = {}) {
     response = await send(path, request); // throws if dropped
   }
   if (!response.ok) throw new Error(await readProblem(response));
-  return response.json();
+  return read(response);
 }
 
 /** Wrap a function so that each call aborts the previous one. */

@@ -57,6 +57,7 @@ async function look() {
     tell(find("index-notice"));
     offerSources(known.words);
     offerExamples(known.examples);
+    find("put").hidden = !known.asks;
     show();
   } catch (error) {
     if (isDropped(error)) return;

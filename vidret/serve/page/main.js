@@ -1,6 +1,7 @@
 // The page: it shows a state (see address.js), and user actions lead to another.
 
 import { differ, FILTERS, readFilters, readPlace, readSources, writePlace } from "./address.js";
+import { dropAnswer, showAnswerTo } from "./answer.js";
 import { ask, isDropped, latest } from "./api.js";
 import { listenToForm, showForm } from "./asking.js";
 import { count, find, isModified, make, tell } from "./dom.js";
@@ -80,6 +81,7 @@ async function search({ more }) {
   const number = grid.children.length;
   tell(find("notice"));
   tell(find("understood"));
+  if (!more) dropAnswer();
   find("status").textContent = "Searching";
   if (!number) showSkeletons();
   grid.ariaBusy = true;
@@ -143,6 +145,10 @@ const searchLike = (picture) => go({ tab: "", q: "", picture, k: "", v: "", t: "
 
 function begin() {
   listenToForm(go);
+  find("put").addEventListener("click", () => {
+    find("ask").requestSubmit();
+    showAnswerTo(place);
+  });
   listenToGrid();
   listenToViewer(
     (time) => go({ t: time.toFixed(1) }, { replace: true }),

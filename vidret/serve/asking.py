@@ -1,0 +1,183 @@
+"""The route that answers questions: a stream of events, from the moments retrieved to a language model's answer.
+
+It exists for a server that was started with an endpoint. Nothing is sent to it but for a request to this route.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from vidret.answers.citations import CitedAnswer, stream_answer
+from vidret.answers.endpoint import ChatEndpoint
+from vidret.answers.retrieval import (
+    ContextMoment,
+    ContextOptions,
+    QuestionContext,
+    gather_context,
+    list_frame_times,
+    note_missing_frame,
+)
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.serve.ask_schemas import AnswerEvent, AskedMoment, AskRequest, MomentsEvent, TextEvent
+from vidret.serve.media import draw_video
+from vidret.serve.problems import Problem, RefusedError, Responses, refusals
+from vidret.serve.rows import find_video, stream_url, thumbnail_url, title
+from vidret.serve.schemas import TextRow
+from vidret.serve.thumbnails import Thumbnails
+from vidret.serve.worker import Worker
+from vidret.text import sanitize
+
+MAX_ASKED = 4  # answers of the endpoint at a time
+KEEP_ALIVE_S = 10.0  # time without an event after which a comment shows that the server is at work
+NO_MODEL = "questions must be allowed by vidret serve --llm URL, got none"
+EVENTS: Responses = {
+    200: {
+        "description": "Events: moments, then text, repeatedly, then answer; or problem, if the endpoint fails.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+Send = Callable[[str | None], None]
+Gather = Callable[[], Coroutine[None, None, QuestionContext]]
+
+
+def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: ChatEndpoint | None) -> APIRouter:
+    """Return the route ``/api/ask``; without an endpoint it refuses every question."""
+    router = APIRouter(prefix="/api", tags=["search"], responses=refusals(400, 403, 404, 413))
+    free = threading.BoundedSemaphore(MAX_ASKED)
+
+    @router.post("/ask", response_class=StreamingResponse, responses=EVENTS)
+    async def ask(body: AskRequest) -> StreamingResponse:
+        """Answer a question from moments that a search finds, by a language model that cites them."""
+        if llm is None:
+            raise RefusedError(403, NO_MODEL)
+        for video_id in body.videos:
+            await run_in_threadpool(find_video, engine, video_id)
+        options = ContextOptions(**body.model_dump(exclude={"question", "videos"}))
+        found = await worker.call(lambda engine: gather_context(engine, body.question, body.videos, options))
+        moments = await run_in_threadpool(write_moments_event, engine, found)
+        if not free.acquire(blocking=False):
+            raise RefusedError(
+                503, f"the server is busy: {MAX_ASKED} questions are being answered", {"Retry-After": "5"}
+            )
+        frames = partial(add_frames, engine, thumbnails, found, options)
+        events = follow(moments, frames, llm, on_end=free.release)
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    return router
+
+
+async def add_frames(
+    engine: Engine, thumbnails: Thumbnails, context: QuestionContext, options: ContextOptions
+) -> QuestionContext:
+    """Return a context with frames; those that cannot be drawn are noted."""
+    notes, moments = list(context.notes), []
+    for moment in context.moments:
+        frames = []
+        for time_s in list_frame_times(moment, options.frames):
+            try:
+                video = await run_in_threadpool(engine.video, moment.video)
+                frames.append((time_s, await draw_video(engine, thumbnails, video, time_s, options.width)))
+            except VidretError as error:
+                notes.append(note_missing_frame(moment, time_s, error))
+                break
+        moments.append(replace(moment, frames=tuple(frames)))
+    return replace(context, moments=tuple(moments), notes=tuple(notes))
+
+
+def follow(moments: str, gather: Gather, llm: ChatEndpoint, *, on_end: Callable[[], object]) -> AsyncIterator[str]:
+    """Ask the endpoint in a thread, and return the events.
+
+    Args:
+        moments: The first event.
+        gather: Returns what is sent to the endpoint; it is called after the first event.
+        llm: The endpoint.
+        on_end: Called when the endpoint is done, also if nobody waits for its answer any more.
+    """
+    loop, events, is_left = asyncio.get_running_loop(), asyncio.Queue[str | None](), threading.Event()
+
+    def send(event: str | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    def work() -> None:
+        try:
+            context = asyncio.run_coroutine_threadsafe(gather(), loop).result()
+            if not is_left.is_set():
+                send_answer(context, llm, send, is_left)
+        finally:
+            on_end()
+            send(None)
+
+    async def read() -> AsyncIterator[str]:
+        try:
+            yield moments
+            while True:
+                try:
+                    event = await asyncio.wait_for(events.get(), KEEP_ALIVE_S)
+                except TimeoutError:
+                    yield ": waiting\n\n"
+                    continue
+                if event is None:
+                    return
+                yield event
+        finally:
+            is_left.set()
+
+    threading.Thread(target=work, name="answer", daemon=True).start()
+    return read()
+
+
+def send_answer(context: QuestionContext, llm: ChatEndpoint, send: Send, is_left: threading.Event) -> None:
+    """Send the events of an answer until it is complete or nobody waits for it."""
+    try:
+        for each in stream_answer(context, llm):
+            if is_left.is_set():
+                return
+            event = TextEvent(text=each) if isinstance(each, str) else make_answer_event(each)
+            send(write_event("text" if isinstance(each, str) else "answer", event))
+    except VidretError as error:
+        problem = Problem(type="about:blank", title="Bad Gateway", status=502, detail=sanitize(str(error)))
+        send(write_event("problem", problem))
+
+
+def make_answer_event(answer: CitedAnswer) -> AnswerEvent:
+    """Return the event of a complete answer."""
+    cited = [moment.number for moment in answer.cited]
+    return AnswerEvent(text=answer.text, shown=answer.is_shown, cited=cited, notes=list(answer.notes))
+
+
+def write_moments_event(engine: Engine, context: QuestionContext) -> str:
+    """Return the event of what was retrieved."""
+    rows = [moment_event_row(engine, moment) for moment in context.moments]
+    return write_event("moments", MomentsEvent(question=context.question, moments=rows, notes=list(context.notes)))
+
+
+def moment_event_row(engine: Engine, moment: ContextMoment) -> AskedMoment:
+    """Return the row of a moment, with a thumbnail of the frame in its middle."""
+    return AskedMoment(
+        number=moment.number,
+        video=moment.video,
+        path=sanitize(moment.path),
+        title=title(moment.path),
+        duration=engine.video(moment.video).duration,
+        start=round(moment.start, 2),
+        end=round(moment.end, 2),
+        weak=moment.weak,
+        lines=[TextRow(**asdict(line)) for line in moment.lines],
+        thumbnail=thumbnail_url(moment.video, (moment.start + moment.end) / 2),
+        stream=stream_url(moment.video),
+    )
+
+
+def write_event(name: str, data: BaseModel) -> str:
+    """Return a server-sent event; JSON has no line break outside strings, and escapes those inside."""
+    return f"event: {name}\ndata: {data.model_dump_json()}\n\n"
