@@ -1,5 +1,6 @@
 """vidret eval folder on queries by kind: the report, its page and its tables agree with what search and locate find."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 from tests.evaluate.world import Answer, colour_encoder, load_colours, read, run, write_rows
 from tests.fakes import write_film
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_baseline
+from vidret.answers.candidates import Candidate
+from vidret.answers.judging import Verdict
 from vidret.data.videos import find_videos
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.evaluate.queries import evaluate_queries, read_queries_folder
 from vidret.evaluate.report import Gallery, read_report
+from vidret.evaluate.tables import make_tables
 from vidret.timed_text.options import WordsOptions
 
 FILMS = {"red": (("red", 3),), "mixed": (("green", 5), ("red", 4), ("yellow", 7)), "blue": (("blue", 3),)}
@@ -76,6 +80,33 @@ def test_report_equals_what_search_and_locate_find(answered: tuple[Path, Answer]
             assert (row["correct"]["R1@0.5"], row["correct"]["hit@1"]) == (right, right and first)
     assert rows["green"]["correct"] == {"R@1": 1, "R@10": 1, "R1@0.5": 1, "hit@1": 1, "nothing": 0}
     assert rows["yellow green"]["correct"]["R@1"] == 0
+
+
+def test_judge_is_measured_beside_the_search(answered: tuple[Path, Answer]) -> None:
+    folder, _ = answered
+
+    class Reversing:
+        name = "reversing"
+
+        def judge(self, query: str, candidates: Sequence[Candidate]) -> Verdict:
+            if query == "yellow":
+                raise VidretError("no")
+            return Verdict(order=tuple(reversed(range(len(candidates)))), reasons={})
+
+    split, videos = read_queries_folder(folder)
+    with Engine(folder / "out" / "queries" / "index", colour_encoder()) as engine:
+        gallery = Gallery(*find_videos(split.videos, videos), {})
+        plain = evaluate_queries(engine, split, gallery).to_dict()["results"]
+        facts = evaluate_queries(engine, split, gallery, judge=Reversing()).to_dict()
+    judged = facts["results"]
+    assert judged["kinds_unjudged"] == plain["kinds"]
+    assert judged["kinds"] != plain["kinds"]
+    assert judged["num_judge_failed"] == 1
+    titles = [title for title, _ in make_tables(facts)]
+    assert titles == [
+        "queries by kind, each in 4 videos, without a judge",
+        "queries by kind, each in 4 videos, judged by reversing (1 not judged, since it failed)",
+    ]
 
 
 def test_report_round_trip_and_table_by_kind(answered: tuple[Path, Answer]) -> None:

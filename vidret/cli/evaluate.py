@@ -17,6 +17,15 @@ from vidret.cli.evaluation import (
     open_index,
     read_calibration,
 )
+from vidret.cli.judge import FOLDER as JUDGED
+from vidret.cli.judge import (
+    JudgeByOption,
+    JudgeOption,
+    JudgePermutationsOption,
+    JudgeSettings,
+    JudgeTopOption,
+)
+from vidret.cli.language_model import LlmModelOption, LlmTimeoutOption
 from vidret.cli.opening import choose_model
 from vidret.cli.options import ADVANCED, MODEL, OUTPUT, DeviceOption, HeadOption, PrecisionOption, WorkersOption
 from vidret.cli.queries import QUERIES, EvalWordsOption, answer_queries
@@ -252,6 +261,12 @@ def folder_command(
         ),
     ],
     words: EvalWordsOption = "auto",
+    judge: JudgeOption = None,
+    judge_top: JudgeTopOption = 20,
+    judge_by: JudgeByOption = "auto",
+    judge_permutations: JudgePermutationsOption = 1,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
     model: EvalModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -263,6 +278,8 @@ def folder_command(
     names = [name for name in (*OWN, QUERIES) if (path / f"{name}.jsonl").is_file()]
     if not names:
         raise VidretError(f"{path}: must contain captions.jsonl, moments.jsonl or queries.jsonl, got none of them")
+    if judge is not None and QUERIES not in names:
+        raise typer.BadParameter(f"needs {path / QUERIES}.jsonl, got no such file", param_hint="--judge")
     for position, name in enumerate(names):
         if position:
             print()
@@ -273,7 +290,20 @@ def folder_command(
         elif name == "moments":
             moments_command(path, annotations=path, **settings, corpus=True)
         else:
-            answer_queries(path, words, **settings)
+            judged = None
+            if judge is not None:
+                judged = JudgeSettings(
+                    judge=judge,
+                    by=judge_by,
+                    top=judge_top,
+                    permutations=judge_permutations,
+                    frames=0,
+                    llm_model=llm_model,
+                    llm_timeout=llm_timeout,
+                    device=device,
+                    cache=target / JUDGED,
+                )
+            answer_queries(path, words, judged, **settings)
 
 
 group.command("score")(score_command)

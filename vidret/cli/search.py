@@ -4,13 +4,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidret.cli.app import app
 from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
 from vidret.cli.inputs import iterate_queries, parse_choice, read_image_file
+from vidret.cli.judge import (
+    FOLDER,
+    JudgeByOption,
+    JudgeFramesOption,
+    JudgeOption,
+    JudgePermutationsOption,
+    JudgeSettings,
+    JudgeTopOption,
+    make_judge,
+    open_hit_frames,
+)
+from vidret.cli.language_model import LlmModelOption, LlmTimeoutOption
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -27,10 +39,17 @@ from vidret.cli.options import (
 )
 from vidret.cli.search_options import with_search_options
 from vidret.cli.sheets import write_hit_sheet, write_moment_sheet
+from vidret.errors import VidretError
 from vidret.present.grouped import group_by_video, show_grouped_moments, video_to_dict
 from vidret.present.show import result_to_dict, show_hits, show_interpretation
+from vidret.present.terminal import print_message
 from vidret.search.grammar import interpret
 from vidret.types import ComposedQuery, LocateOptions, Query, Searchable, SearchOptions
+
+if TYPE_CHECKING:
+    from vidret.answers.judging import JudgedHit
+    from vidret.client import RemoteEngine
+    from vidret.engine import Engine
 
 RESULTS = ("video", "moment")
 ImageOption = Annotated[
@@ -78,6 +97,13 @@ def search_command(
     *,
     options: SearchOptions,
     by: ByOption = "video",
+    judge: JudgeOption = None,
+    judge_top: JudgeTopOption = 20,
+    judge_by: JudgeByOption = "auto",
+    judge_permutations: JudgePermutationsOption = 1,
+    judge_frames: JudgeFramesOption = 0,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
     explain: ExplainOption = False,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
@@ -95,6 +121,20 @@ def search_command(
     if by == "moment" and queries is not None:
         raise typer.BadParameter("needs --by video, got moment", param_hint="--queries")
     search_for = read_query(query, image or [])
+    settings = None
+    if judge is not None:
+        check_judged(query, options, by, queries)
+        settings = JudgeSettings(
+            judge=judge,
+            by=judge_by,
+            top=judge_top,
+            permutations=judge_permutations,
+            frames=judge_frames,
+            llm_model=llm_model,
+            llm_timeout=llm_timeout,
+            device=device,
+            cache=index / FOLDER if server is None else None,
+        )
     engine = open_engine_or_client(context, server, token, index, device, precision)
     if clip is not None:
         answer_clip(engine, clip, start, end, k=options.k, filters=options.filters, as_json=as_json, sheet=sheet)
@@ -110,13 +150,52 @@ def search_command(
     if by == "moment":
         show_moments_by_video(engine, search_for, options, heading, sheet, as_json=as_json)
         return
-    hits = engine.search_with(search_for, options)
-    if as_json:
-        print(json.dumps([result_to_dict(hit) for hit in hits], indent=2))
+    if settings is not None:
+        assert query is not None
+        judged = search_and_judge(engine, query, options, settings)
+        hits = [each.hit for each in judged]
     else:
-        show_hits(hits, explain=explain)
+        hits, judged = engine.search_with(search_for, options), []
+    if as_json:
+        rows = [result_to_dict(hit) for hit in hits]
+        for row, each in zip(rows, judged, strict=False):
+            row |= {"old_rank": each.old_rank, "reason": each.reason}
+        print(json.dumps(rows, indent=2))
+    else:
+        show_hits(hits, explain=explain, judged=judged)
     if sheet is not None:
         write_hit_sheet(hits, heading, sheet)
+
+
+def check_judged(query: str | None, options: SearchOptions, by: str, queries: Path | None) -> None:
+    """Check that a judge can rerank what is searched.
+
+    Raises:
+        BadParameter: It is no text, not videos, or a later page.
+    """
+    if query is None or queries is not None:
+        raise typer.BadParameter("needs a QUERY of words, got none", param_hint="--judge")
+    if by != "video" or options.offset:
+        raise typer.BadParameter("needs --by video without --offset", param_hint="--judge")
+
+
+def search_and_judge(
+    engine: "Engine | RemoteEngine", query: str, options: SearchOptions, settings: JudgeSettings
+) -> "list[JudgedHit]":
+    """Return the hits of a search as a judge orders them; if it fails, in their order, with a note on stderr."""
+    from vidret.answers.judging import judge_hits, keep_order
+
+    hits = engine.search_with(query, replace(options, k=max(options.k, settings.top)))
+    try:
+        judge, how = make_judge(settings)
+    except VidretError as error:
+        print_message(f"note: judged nothing, and the order is that of the search: {error}")
+        return list(keep_order(hits)[: options.k])
+    with open_hit_frames(engine, settings.frames) as draw:
+        judged = judge_hits(engine, query, hits, judge, how, draw=draw)
+    if judged.note:
+        print_message(f"note: {judged.note}")
+    return list(judged.hits[: options.k])
 
 
 def print_answers(engine: Searchable, queries: Path, options: SearchOptions) -> None:

@@ -116,8 +116,8 @@ def serve_command(
     with listen(host, port) as listener, open_engine(index, None, device, precision, must_exist=not roots) as engine:
         if not Store.exists(index):
             engine.index([])  # an empty index, to which the page can add
-        limits = {"queue": queue, "timeout": timeout}
-        served = create_app(engine, Indexer(options, roots), host=host, token=token, llm=endpoint, **limits)
+        indexer = Indexer(options, roots)
+        served = create_app(engine, indexer, host=host, token=token, queue=queue, timeout=timeout, llm=endpoint)
         url = page_url(listener, token)
         print_message(f"{index} is served at {url} (press Ctrl-C to stop)")
         if open_page and has_display():

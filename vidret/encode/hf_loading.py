@@ -3,6 +3,8 @@
 import importlib
 import importlib.util
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +99,6 @@ def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, A
     """
     transformers: Any = importlib.import_module("transformers")
 
-    shows_progress = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()  # loading weights takes a second, unlike downloading them
     try:
         config = transformers.AutoConfig.from_pretrained(source, **options)
         if config.model_type not in FAMILIES:
@@ -106,20 +106,31 @@ def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, A
             raise EncoderError(f"{name}: must be a model of one of the families {known}, got {config.model_type}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         processor = _read_processor(source, options)
-        model, info = transformers.AutoModel.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, **options
-        )
+        with hide_progress():
+            model, info = transformers.AutoModel.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True, **options
+            )
     except EncoderError:
         raise
     except Exception as error:  # the library documents none, and its versions raise different ones
         raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
-    finally:
-        if shows_progress:
-            transformers.utils.logging.enable_progress_bar()
     missing = sorted(str(key) for key in info["missing_keys"])
     if missing:
         raise EncoderError(f"{name}: {len(missing)} weights missing: {', '.join(missing[:5])}")
     return config, model, tokenizer, processor
+
+
+@contextmanager
+def hide_progress() -> Iterator[None]:
+    """Hide transformers' bars of progress: loading weights takes a second, unlike downloading them."""
+    log: Any = importlib.import_module("transformers").utils.logging
+    shows_progress = log.is_progress_bar_enabled()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shows_progress:
+            log.enable_progress_bar()
 
 
 def _read_processor(source: str, options: dict[str, Any]) -> Any:

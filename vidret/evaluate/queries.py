@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vidret.answers.judging import DEFAULT_JUDGING, Judge, JudgeOptions, judge_hits
 from vidret.data.benchmarks.queries import read_queries
 from vidret.data.records import CorpusQuery, Split
 from vidret.data.videos import find_videos
@@ -47,7 +48,13 @@ class AnsweredQuery:
 
 
 def evaluate_queries(
-    engine: Engine, split: Split, gallery: Gallery, *, on_progress: Callable[[int, int], None] | None = None
+    engine: Engine,
+    split: Split,
+    gallery: Gallery,
+    *,
+    judge: Judge | None = None,
+    judging: JudgeOptions = DEFAULT_JUDGING,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Answer every query over all videos of the index, and compute the measures of each kind.
 
@@ -58,6 +65,8 @@ def evaluate_queries(
         engine: An engine whose index contains the videos, with or without words.
         split: Queries, and the videos of the index.
         gallery: The videos that are available.
+        judge: Reranks the hits of each query; the report then has the measures with and without it.
+        judging: How it judges.
         on_progress: Called with the number of finished queries and of all queries.
 
     Raises:
@@ -69,10 +78,18 @@ def evaluate_queries(
     if not queries:
         raise VidretError(f"{split.name}: must have at least one query with an available video or none, got none")
     names = {content: video_id for video_id, content in reversed(contents.items())}
-    outcomes, rows, seconds = [], [], []
+    outcomes, unjudged, rows, seconds = [], [], [], []
+    num_failed = 0
     for index, query in enumerate(queries):
+        content = None if query.video is None else contents[query.video]
         answered = answer_query(engine, query.text)
-        outcomes.append(judge_answer(query, answered, None if query.video is None else contents[query.video]))
+        if judge is not None:
+            unjudged.append(judge_answer(query, answered, content))
+            hits = engine.search(query.text, max(NUM_HITS, judging.top))
+            judged = judge_hits(engine, query.text, hits, judge, judging)
+            answered = replace(answered, hits=[each.hit for each in judged.hits[:NUM_HITS]])
+            num_failed += bool(judged.note)
+        outcomes.append(judge_answer(query, answered, content))
         rows.append(_describe_answer(query, answered, outcomes[-1], names))
         seconds.append(answered.search_s)
         if on_progress is not None:
@@ -83,11 +100,18 @@ def evaluate_queries(
         split=split,
         gallery=gallery,
         model=describe_model(engine),
-        settings={"by": ", ".join(sources), "num_hits": NUM_HITS, "num_moments": NUM_MOMENTS, "protocol": PROTOCOL},
+        settings={
+            "by": ", ".join(sources),
+            "num_hits": NUM_HITS,
+            "num_moments": NUM_MOMENTS,
+            "protocol": PROTOCOL,
+            **({} if judge is None else {"judge": judge.name, "judging": asdict(judging)}),
+        },
         results={
             "kinds": score_kinds(outcomes),
             "num_videos": engine.info().videos,
             "search_p50_ms": 1000 * float(np.median(seconds)),
+            **({} if judge is None else {"kinds_unjudged": score_kinds(unjudged), "num_judge_failed": num_failed}),
         },
         per_query=rows,
         seconds={"scoring": time.monotonic() - started},

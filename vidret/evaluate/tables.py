@@ -67,7 +67,12 @@ def make_tables(report: Facts) -> Iterator[tuple[str, Table]]:
         for domain, facts in results.get("corpus_domains", {}).items():
             yield f"moments, {domain} only, each in {videos}", tabulate_corpus(facts)
     if "kinds" in results:
-        yield f"queries by kind, each in {results['num_videos']} videos", tabulate_kinds(results["kinds"])
+        title = f"queries by kind, each in {results['num_videos']} videos"
+        if "kinds_unjudged" in results:
+            judge, failed = report["settings"]["judge"], results["num_judge_failed"]
+            yield f"{title}, without a judge", tabulate_kinds(results["kinds_unjudged"])
+            title += f", judged by {judge}" + (f" ({failed} not judged, since it failed)" if failed else "")
+        yield title, tabulate_kinds(results["kinds"])
     if "highlights" in results:
         yield "highlights", tabulate_highlights(results["highlights"])
 

@@ -8,6 +8,7 @@ from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time, sanitize
 
 if TYPE_CHECKING:
+    from vidret.answers.judging import JudgedHit
     from vidret.search.grammar import Interpretation
     from vidret.store.moment_files import MomentCounts
     from vidret.store.records import StoreInfo
@@ -63,20 +64,28 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str
         print("  ".join([*cells, line[-1]]))
 
 
-def show_hits(hits: "Sequence[Hit]", *, explain: bool = False) -> None:
-    """Print hits, best first, with copies of a video below it; ``explain`` adds the score of each level."""
+def show_hits(hits: "Sequence[Hit]", *, explain: bool = False, judged: "Sequence[JudgedHit]" = ()) -> None:
+    """Print hits, best first, with copies of a video below it; ``explain`` adds the score of each level.
+
+    With ``judged``, the hits as a judge ordered them, it also adds their ranks before and the judge's reasons.
+    """
     if hits and all(hit.weak for hit in hits):
         print_message(f"{NO_GOOD_MATCH} {NEAREST}", style="yellow")
     levels = list(dict.fromkeys(level for hit in hits for level in hit.why)) if explain else []
     rows = []
     for rank, hit in enumerate(hits, start=1):
         level_scores = [f"{hit.why[level]:.3f}" if level in hit.why else "" for level in levels]
-        rows.append((str(rank), f"{hit.score:.3f}", *level_scores, format_time(hit.time), display_path(hit.path)))
-        blank = ("", "", *([""] * len(levels)))
+        was = [str(judged[rank - 1].old_rank)] if explain and judged else []
+        scores = f"{hit.score:.3f}", *level_scores
+        rows.append((str(rank), *was, *scores, format_time(hit.time), display_path(hit.path)))
+        blank = ("", "", *([""] * len([*was, *levels])))
+        if was and judged[rank - 1].reason:
+            rows.append((*blank, "", f"  judged: {judged[rank - 1].reason}"))
         rows += [(*blank, "", f"= {display_path(copy)}") for copy in hit.copies]
         rows += [(*blank, format_time(event.start), f"  {line}") for event, line in describe_events(hit.events)]
         rows += [(*blank, *line) for line in describe_evidence(hit.evidence, explain=explain)]
-    show_table(("rank", "score", *levels, "best at", "video"), rows, NO_VIDEOS)
+    was_column = ["was"] if explain and judged else []
+    show_table(("rank", *was_column, "score", *levels, "best at", "video"), rows, NO_VIDEOS)
 
 
 def show_moments(moments: "Sequence[Moment]") -> None:

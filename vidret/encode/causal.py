@@ -1,0 +1,133 @@
+"""Causal language models of transformers, read as scorers: next-token logits and attention, no generated text."""
+
+import copy
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+
+from vidret.encode.hf_loading import PREFIX, find_source, hide_progress
+from vidret.encode.weights import first_line
+from vidret.errors import EncoderError, MissingExtraError
+
+Spans = Sequence[tuple[int, int]]  # start and end of stretches of a text, in characters
+
+
+class CausalModel:
+    """A causal language model with its tokenizer; see ``load_causal_model``."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, device: torch.device) -> None:
+        """Store the parts."""
+        self.name, self.device = name, device
+        self._model, self._tokenizer = model.to(device).eval(), tokenizer
+        self._takes_limit = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @property
+    def context(self) -> int:
+        """The maximum number of tokens."""
+        return int(getattr(self._model.config, "max_position_embeddings", None) or 2048)
+
+    def format_chat(self, system: str, user: str) -> str:
+        """Return a system line and a message as the model's chat template writes them, up to its answer."""
+        if getattr(self._tokenizer, "chat_template", None) is None:
+            return f"{system}\n\n{user}\n"
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text."""
+        return len(self._encode(text)["input_ids"])
+
+    @torch.inference_mode()
+    def score_next(self, text: str, choices: Sequence[str]) -> Float[torch.Tensor, " choice"]:
+        """Return the logits of what may come next after a text.
+
+        Raises:
+            EncoderError: The tokenizer does not write one of the choices as one token of its own.
+        """
+        tokens = self._find_tokens(text[-1:], choices)
+        ids = torch.tensor([self._encode(text)["input_ids"]], device=self.device)
+        logits: torch.Tensor = self._model(input_ids=ids, **({"logits_to_keep": 1} if self._takes_limit else {})).logits
+        return logits[0, -1, tokens].float().cpu()
+
+    @torch.inference_mode()
+    def attend(self, text: str, asked: Sequence[str], spans: Spans) -> list[list[Float[torch.Tensor, " token"]]]:
+        """Return how much attention what is asked pays to stretches of a text.
+
+        Weights are averaged over the tokens of what is asked, and summed over heads and layers. The text is read once.
+
+        Args:
+            text: What comes before.
+            asked: Continuations of the text, each read alone.
+            spans: Stretches of the text.
+
+        Returns:
+            For each continuation, the attention paid to each token of each stretch.
+        """
+        encoded = self._encode(text, offsets=True)
+        offsets = encoded["offset_mapping"]
+        inside = [
+            [at for at, (begin, stop) in enumerate(offsets) if begin < end and stop > start] for start, end in spans
+        ]
+        ids = torch.tensor([encoded["input_ids"]], device=self.device)
+        read = self._model(input_ids=ids, use_cache=True, **({"logits_to_keep": 1} if self._takes_limit else {}))
+        paid = []
+        for continuation in asked:
+            own = self._encode(continuation, special=False)["input_ids"]
+            answer = self._model(
+                input_ids=torch.tensor([own], device=self.device),
+                cache=copy.deepcopy(read.cache),  # a pass appends to it
+                output_attentions=True,
+            )
+            per_token = sum(
+                reduce(layer[..., : len(offsets)].float(), "1 head query token -> token", "sum")
+                for layer in answer.attentions
+            )
+            assert isinstance(per_token, torch.Tensor)
+            per_token = per_token.cpu() / len(own)
+            paid.append([per_token[tokens] for tokens in inside])
+        return paid
+
+    def _encode(self, text: str, *, offsets: bool = False, special: bool = True) -> Any:
+        return self._tokenizer(text, return_offsets_mapping=offsets, add_special_tokens=special, verbose=False)
+
+    def _find_tokens(self, before: str, choices: Sequence[str]) -> list[int]:
+        start = self._encode(before, special=False)["input_ids"]
+        found = []
+        for choice in choices:
+            tokens = self._encode(before + choice, special=False)["input_ids"]
+            if tokens[:-1] != start:
+                raise EncoderError(f"{self.name}: must write {before}{choice} as two tokens, got {len(tokens)}")
+            found.append(tokens[-1])
+        return found
+
+
+def load_causal_model(name: str, *, device: str) -> CausalModel:
+    """Load ``org/name`` or a folder in fp32. Code that comes with a model is never run.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        EncoderError: The model cannot be found or loaded, or its tokenizer does not tell where its tokens are.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError(f"the model {name}", "hf")
+    transformers: Any = importlib.import_module("transformers")
+    source, options = find_source(f"{PREFIX}{name}")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        with hide_progress():
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **options
+            )
+    except Exception as error:  # the library documents none, and its versions raise different ones
+        raise EncoderError(f"{name} cannot be loaded: {first_line(error)}") from error
+    if missing := sorted(str(key) for key in info["missing_keys"]):
+        raise EncoderError(f"{name}: {len(missing)} weights missing: {', '.join(missing[:5])}")
+    if not tokenizer.is_fast:
+        raise EncoderError(f"{name}: must have a fast tokenizer, which tells where its tokens are")
+    return CausalModel(name, model, tokenizer, torch.device(device))
