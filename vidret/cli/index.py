@@ -137,11 +137,11 @@ def is_indexed(folder: Path) -> bool:
 
 def suggest_model() -> None:
     """Say in one line what the recommended model would bring and cost, unless it could not be downloaded."""
-    import huggingface_hub
+    from huggingface_hub import constants
 
     from vidret.encode.recommended import RECOMMENDED
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return
     good = RECOMMENDED["good"]
     print_message(
