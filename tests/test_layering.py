@@ -17,7 +17,7 @@ RUNGS = (
     {"video", "encode", "store", "align", "ground"},
     {"data", "index", "search", "copies", "answers"},
     {"engine", "metrics", "present", "client"},
-    {"train", "evaluate", "serve"},
+    {"train", "evaluate", "serve", "reindex"},
     {"cli"},
 )
 # These import less than their rung allows.

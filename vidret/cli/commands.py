@@ -82,6 +82,11 @@ COMMANDS = (
         MANAGE,
         "Merge indexes that were built separately into one. Safe to interrupt and run again.",
     ),
+    Entry(
+        "reindex",
+        MANAGE,
+        "Move an index to another encoder. Searches keep their old answers until all new vectors are there.",
+    ),
     Entry("store", MANAGE, "Manage where an index keeps its vectors."),
     Entry(
         "models",

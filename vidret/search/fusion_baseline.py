@@ -37,6 +37,11 @@ def load_baseline(texts: TextStore) -> FusionBaseline | None:
     )
 
 
+def forget_baseline(texts: TextStore) -> None:
+    """Remove the baseline, as the vectors of the pictures are about to change."""
+    texts.store.set_meta(_KEY, "")
+
+
 def store_baseline(texts: TextStore, baseline: FusionBaseline) -> None:
     """Store a baseline with the texts of an index."""
     figures = {

@@ -67,6 +67,7 @@ class Catalog:
         self.format = file_format
         self.segments = Segments(tables)
         self.meta, self.fact, self.derived, self.encoder = tables.meta, tables.fact, tables.derived, tables.encoder
+        self.check_fingerprint = tables.check_fingerprint
         self.set_meta, self.meta_keys, self.increment_generation = (
             tables.set_meta,
             tables.meta_keys,

@@ -24,6 +24,7 @@ class CurrentVectors:
         self._folder, self._dim, self._device = folder, dim, device
         self._catalog, self._epochs = catalog, epochs
         self._lock = threading.Lock()
+        self._fingerprint = catalog.fact("encoder_fingerprint")
         self._location = self._read_location()
         self.index = self._open(self._location, device=device)
 
@@ -33,7 +34,12 @@ class CurrentVectors:
         return self._location.address
 
     def reopen(self) -> VectorIndex:
-        """Return the vector index, reopened if another process has moved it."""
+        """Return the vector index, reopened if another process has moved it.
+
+        Raises:
+            StoreError: Another process has moved the index to another encoder.
+        """
+        self._catalog.check_fingerprint(self._fingerprint)
         location = self._read_location()
         with self._lock:
             if location != self._location:
@@ -50,6 +56,7 @@ class CurrentVectors:
             try:
                 return index.search(queries, k, filters)
             except StoreError:
+                self._catalog.check_fingerprint(self._fingerprint)
                 if self._read_location() == location:
                     raise
 

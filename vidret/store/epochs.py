@@ -33,6 +33,7 @@ class Epochs:
         self._dim = dim
         self._catalog = catalog
         self._lock = threading.Lock()
+        self._fingerprint = catalog.fact("encoder_fingerprint")
         self._warned: set[tuple[int, str]] = set()
         self._features: Features | None = None
         if write:
@@ -165,6 +166,7 @@ class Epochs:
     def _open_epoch(self, epoch: int) -> Features:
         with self._lock:
             if self._features is None or self._features.epoch != epoch:
+                self._catalog.check_fingerprint(self._fingerprint)
                 self._features = Features(self._folder, self._dim, epoch)
             return self._features
 

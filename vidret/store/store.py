@@ -76,6 +76,7 @@ class Store:
         self.meta_keys, self.set_memory = upkeep.meta_keys, upkeep.set_memory
         self.prune, self.verify, self.verify_vectors = upkeep.prune, upkeep.verify, upkeep.verify_vectors
         self.save_vectors, self.move_vectors = upkeep.save_vectors, upkeep.move_vectors
+        self.take_over, self.continue_ids = upkeep.take_over, upkeep.continue_ids
 
     @classmethod
     def create(

@@ -91,6 +91,17 @@ class CheckedTables:
         """Return the name, fingerprint and dimension of the encoder of the index."""
         return str(self.fact("encoder_name")), str(self.fact("encoder_fingerprint")), int(self.fact("dim"))
 
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Check that the index still has the encoder with which it was opened.
+
+        Raises:
+            StoreError: Another process has moved it to another one.
+        """
+        name, current, _ = self.encoder()
+        if current != fingerprint:
+            rule = f"has moved to the encoder {name}; open it again, or restart the server"
+            raise StoreError(f"{self.database.path.parent}: {rule}")
+
     def tail(self) -> tuple[int, int, int]:
         """Return the next free segment row, frame row and token byte."""
         row, frame_row, token_byte = json.loads(self.fact("tail"))[:3]

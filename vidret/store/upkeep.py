@@ -1,13 +1,14 @@
 """Upkeep of an open index: pruning, saving and moving vectors, repair."""
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from vidret.errors import StoreError
-from vidret.store import maintenance
+from vidret.store import maintenance, switching
 from vidret.store.catalog import Catalog
-from vidret.store.creation import FEATURES, VECTORS
+from vidret.store.creation import CATALOG, FEATURES, VECTORS
 from vidret.store.current_vectors import CurrentVectors
 from vidret.store.epochs import Epochs
 from vidret.store.faiss_vectors import MEMORY
@@ -89,6 +90,23 @@ class Upkeep:
         """
         with self._access:
             self._vectors.move(source, target, on_progress)
+
+    def take_over(self, source: Path) -> None:
+        """Replace all that the index holds by what the index in the folder ``source`` holds, in one transaction.
+
+        Readers have the old content until then; afterwards they must open the index again, as must the caller. A folder
+        inside the index needs no further disk space where files can be linked.
+
+        Raises:
+            StoreError: The vectors of the index are not in FAISS, or a file cannot be read.
+        """
+        with self._access:
+            switching.take_content(self._folder, self._catalog, source)
+
+    def continue_ids(self, other: Path) -> None:
+        """Let the ids of new videos and segments go on after those of another index."""
+        with self._access, contextlib.closing(Catalog(other / CATALOG, write=False)) as catalog:
+            switching.continue_ids(self._catalog, catalog)
 
     def verify_vectors(self, *, repair: bool = False) -> list[BadFile]:
         """Verify every byte of the saved vectors; return damaged files, which ``repair`` deletes to be rebuilt."""

@@ -1,0 +1,191 @@
+"""Moving an index to another encoder: what stays, what readers see, kills at every step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.cli.runner import Runner
+from tests.fakes import ColourEncoder, unit, write_film
+from vidret.engine import Engine
+from vidret.errors import StoreError, VidretError
+from vidret.reindex import FOLDER, reindex
+from vidret.search.watches import add_watch, read_watches
+from vidret.store.store import Store
+from vidret.types import Frames, SegmentEmbedding, TextEmbedding
+
+ROOT = Path(__file__).parents[1]
+COLOURS = ("red", "blue", "green")
+
+
+class WideEncoder(ColourEncoder):
+    """Another encoder of colours, whose vectors have another dimension."""
+
+    name = f"{__name__}:WideEncoder"
+    dim = 6
+
+    def __init__(self) -> None:
+        super().__init__("wide-1")
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        return [
+            SegmentEmbedding(widen(each.video), widen(each.frames), each.times) for each in super().encode_frames(batch)
+        ]
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        return [
+            TextEmbedding(each.text, widen(each.sentence), widen(each.words)) for each in super().encode_text(texts)
+        ]
+
+
+def widen(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors with their values twice, of unit length again."""
+    return unit(np.concatenate([vectors, vectors], axis=-1))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Make an index of three films, with a concept and a watch."""
+    for colour in COLOURS:
+        write_film(tmp_path / f"films/{colour}.mp4", (colour, 2))
+    with Engine(tmp_path / "index", ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"], workers=1, memory=10**9)
+        engine.teach("bright", [tmp_path / "films/red.mp4"])
+        add_watch(tmp_path / "index", "alarm", "red", engine.videos())
+    return tmp_path / "index"
+
+
+def find_best(engine: Engine) -> list[str]:
+    return [Path(engine.search(colour, 1)[0].path).stem for colour in COLOURS]
+
+
+def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Path) -> None:
+    with Engine(index, ColourEncoder()) as old:
+        assert find_best(old) == list(COLOURS)
+        old_ids = {video.id for video in old.videos()}
+        report = reindex(index, WideEncoder(), workers=1)
+        assert (report.switched, report.videos, report.lost, report.to_teach) == (True, 3, (), ())
+        assert report.concepts == ("bright",)
+        with pytest.raises(StoreError, match=r"has moved to the encoder tests.test_reindex:WideEncoder; open it again"):
+            old.search("red", 1)
+    with Engine(index, WideEncoder()) as engine:
+        assert find_best(engine) == list(COLOURS)
+        assert Path(engine.search("@bright", 1)[0].path).stem == "red"
+        videos = engine.videos()
+        assert not old_ids & {video.id for video in videos}, "ids only grow"
+        info = engine.info()
+        assert (info.dim, info.memory, info.segments) == (6, 10**9, 3)
+    assert [watch.last_video for watch in read_watches(index)] == [max(video.id for video in videos)]
+    with Store.open(index) as store:
+        assert (store.verify(), store.verify_vectors()) == ([], [])
+    assert sorted(path.name for path in (index / "features").iterdir()) == [
+        "frames.1.f16",
+        "tokens.1.bin",
+        "video.1.f16",
+    ]
+    assert not (index / FOLDER).exists()
+    assert reindex(index, WideEncoder()).switched, "which changes nothing"
+    with pytest.raises(StoreError, match="encoder must be"):
+        Engine(index, ColourEncoder())
+    assert reindex(index, ColourEncoder(), workers=1).videos == 3, "and back"
+
+
+def test_videos_that_would_be_lost_prevent_the_switch(index: Path) -> None:
+    (index.parent / "films/blue.mp4").unlink()
+    report = reindex(index, WideEncoder(), workers=1)
+    assert (report.switched, [Path(path).name for path, _ in report.lost]) == (False, ["blue.mp4"])
+    with Engine(index, ColourEncoder()) as engine:
+        assert (len(engine.videos()), find_best(engine)[0]) == (3, "red")
+    report = reindex(index, WideEncoder(), workers=1, allow_loss=True)
+    assert (report.switched, report.videos, len(report.lost)) == (True, 2, 1)
+
+
+def test_an_unfinished_move_to_another_encoder_is_discarded(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Engine(index / FOLDER, ColourEncoder("other")) as engine:
+        engine.index([index.parent / "films"], workers=1)
+    assert reindex(index, WideEncoder(), workers=1).videos == 3
+    assert "an unfinished move to colours is discarded" in caplog.text
+
+
+def test_a_full_disk_is_refused_before_anything_is_encoded(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(VidretError, match="free disk space must be about"):
+        reindex(index, WideEncoder())
+    assert not (index / FOLDER).exists()
+
+
+def test_the_command_says_what_it_did(
+    index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Runner(monkeypatch, capsys)
+    monkeypatch.setattr("vidret.reindex.load_encoder", lambda *_args, **_options: WideEncoder())
+    run.check_refusal(["reindex", "--index", index], 1, "model must be given by --model or VIDRET_MODEL, got none")
+    gone = index.parent / "films/red.mp4"
+    gone.rename(index.parent / "red.mp4")
+    code, _, err = run("reindex", "--index", index, "--model", "wide")
+    assert (code, "1 of its videos cannot be encoded" in err, f"not encoded: {gone}: the file is gone" in err) == (
+        1,
+        True,
+        True,
+    )
+    code, out, _ = run("reindex", "--index", index, "--model", "wide", "--allow-loss", "--json")
+    report = json.loads(out)
+    assert (code, report["videos"], [name for name, _ in report["to_teach"]]) == (0, 2, ["bright"])
+    assert "has moved to" in run("reindex", "--index", index, "--model", "wide")[2]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_reindex import WideEncoder
+from vidret import reindex as module
+from vidret.store.database import Database
+from vidret.store.writing import Writer
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+def kill_at_second(method):
+    calls = []
+    def call(*arguments, **options):
+        calls.append(1)
+        return method(*arguments, **options) if len(calls) < 2 else kill()
+    return call
+match sys.argv[2]:
+    case "segment": Writer.add_segments = kill_at_second(Writer.add_segments)
+    case "link": os.link = kill
+    case "replace": Database.replace = kill_at_second(Database.replace)
+    case "finish": module._finish = kill
+module.reindex(Path(sys.argv[1]), WideEncoder(), workers=1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "is_switched"),
+    [
+        ("segment", False),
+        pytest.param("link", False, marks=pytest.mark.slow),
+        ("replace", False),
+        pytest.param("finish", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_changes_no_answer_and_is_continued(index: Path, point: str, is_switched: bool) -> None:
+    command = [sys.executable, "-c", KILLED, str(index), point]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, check=False, env=environment).returncode == -signal.SIGKILL
+    with Engine(index, WideEncoder() if is_switched else ColourEncoder()) as engine:
+        assert find_best(engine) == list(COLOURS)
+    encoder = WideEncoder()
+    assert reindex(index, encoder, workers=1).videos == 3
+    if point != "segment":
+        assert encoder.num_frames <= 4, "nothing is encoded again but the check of the encoder"
+    with Engine(index, WideEncoder()) as engine:
+        assert find_best(engine) == list(COLOURS)
+        assert Path(engine.search("@bright", 1)[0].path).stem == "red"
+    with Store.open(index) as store:
+        assert store.verify() == []

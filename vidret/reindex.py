@@ -1,0 +1,215 @@
+"""Moving an index to another encoder: the new vectors are built inside it, and then take the place of the old ones.
+
+Searches have the old answers until then. What an encoder does not change stays: words, watches, settings. A run that
+was killed is continued by the next one.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vidret.encode.encoder import Encoder
+from vidret.encode.load import load_encoder
+from vidret.engine import Engine
+from vidret.errors import VidretError
+from vidret.index.progress import IndexReport, Progress
+from vidret.search.concepts import list_concepts
+from vidret.search.fusion_baseline import forget_baseline
+from vidret.search.ranking import NONE
+from vidret.search.watches import mark_reported
+from vidret.store.address import FAISS
+from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, MOMENTS, SAMPLING, SEGMENTS
+from vidret.store.store import Store
+from vidret.store.text_store import TextStore
+from vidret.video.streaming import choose_mode
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "reindex"  # inside the index, until the switch
+SPARE = 1.2  # of the expected size of the new vectors, since a catalog comes with them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReindexReport:
+    """What moving an index to another encoder did.
+
+    Attributes:
+        encoder: Name of the encoder.
+        switched: Whether the index has the new vectors now; else it has the old ones.
+        videos: Number of its videos.
+        lost: Files that were searchable and that the new encoder could not encode, with reasons.
+        concepts: Names of the concepts that were taught again from their examples.
+        to_teach: Names of those that could not be, with reasons.
+        to_redo: What does not fit the new encoder, with the command that makes it again.
+        interrupted: Whether Ctrl-C ended the run.
+    """
+
+    encoder: str
+    switched: bool
+    videos: int = 0
+    lost: tuple[tuple[str, str], ...] = ()
+    concepts: tuple[str, ...] = ()
+    to_teach: tuple[tuple[str, str], ...] = ()
+    to_redo: tuple[str, ...] = ()
+    interrupted: bool = False
+
+
+def reindex(
+    index: Path,
+    model: str | Encoder,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    allow_loss: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> ReindexReport:
+    """Move an index to another encoder; see ``vidret reindex``.
+
+    Args:
+        index: Folder of the index.
+        model: The encoder, or a name for ``load_encoder``.
+        device: See ``load_encoder``.
+        precision: See ``load_encoder``.
+        workers: See ``Engine.index``.
+        allow_loss: Whether to switch even if videos that were searchable cannot be encoded, and are lost.
+        on_progress: See ``Engine.index``.
+
+    Raises:
+        VidretError: There is no index, the encoder cannot be loaded, the disk is too small, or another process writes.
+    """
+    encoder = load_encoder(model, device=device, precision=precision) if isinstance(model, str) else model
+    folder = index / FOLDER
+    with Store.open(index) as store:
+        if store.encoder_fingerprint == encoder.fingerprint:
+            return _finish(index, folder, encoder)  # a run may have been killed after the switch
+        _prepare_folder(index, folder, encoder, store)
+        settings, files = _read_settings(store, encoder), _list_files(store)
+
+    def build(paths: Sequence[str]) -> IndexReport:
+        with Engine(folder, encoder, device=device) as engine:
+            return engine.index(paths, words=False, workers=workers, on_progress=on_progress, **settings)
+
+    if build(files).interrupted:
+        return ReindexReport(encoder=encoder.name, switched=False, interrupted=True)
+    with Store.open(index, write=True) as store:
+        if build(_list_files(store)).interrupted:  # what came meanwhile
+            return ReindexReport(encoder=encoder.name, switched=False, interrupted=True)
+        lost = _find_lost(store, folder)
+        if lost and not allow_loss:
+            return ReindexReport(encoder=encoder.name, switched=False, lost=lost)
+        with Engine(folder, encoder, device=device) as engine:
+            concepts, to_teach = _teach_again(store, engine)
+        to_redo = _find_stale(store, index)
+        _switch(store, index, folder)
+    report = _finish(index, folder, encoder)
+    return replace(report, lost=lost, concepts=concepts, to_teach=to_teach, to_redo=to_redo)
+
+
+def _prepare_folder(index: Path, folder: Path, encoder: Encoder, store: Store) -> None:
+    """Make the index that is built, or continue an unfinished one of the same encoder; check the disk first.
+
+    Raises:
+        VidretError: The disk is too small, or the vectors are in Milvus.
+    """
+    if store.home != FAISS:
+        command = f"vidret store move {store.home} {FAISS} --index {index}"
+        raise VidretError(f"{index}: store must be {FAISS} to change the encoder, got {store.home}; first: {command}")
+    if Store.exists(folder):
+        with Store.open(folder) as begun:
+            name, is_same = begun.encoder_name, begun.encoder_fingerprint == encoder.fingerprint
+        if not is_same:
+            logger.warning("%s: an unfinished move to %s is discarded", index, name)
+            shutil.rmtree(folder)
+    old_bytes = sum(path.stat().st_size for path in (index / "features").iterdir())
+    done_bytes = sum(path.stat().st_size for path in folder.glob("features/*"))
+    needed = max(0, round(SPARE * old_bytes * encoder.dim / store.dim) - done_bytes)
+    free = shutil.disk_usage(index).free
+    if needed > free:
+        raise VidretError(f"{index}: free disk space must be about {needed / 1e9:.2f} GB, got {free / 1e9:.2f} GB")
+    logger.info("%s: about %.2f GB more until the switch", index, needed / 1e9)
+    with Store.create(
+        folder, encoder_name=encoder.name, encoder_fingerprint=encoder.fingerprint, dim=encoder.dim
+    ) as begun:
+        begun.continue_ids(index)
+
+
+def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:
+    """Return the settings of an index that its new content keeps, as arguments of ``Engine.index``."""
+    follows_shots = store.get_meta(SEGMENTS) == FOLLOW_SHOTS
+    if encoder.sampling.whole:
+        return {}
+    mode = choose_mode(store.get_meta(SAMPLING)) if follows_shots else None
+    return {"shots": follows_shots, "sampling": mode, "memory": store.info().memory}
+
+
+def _list_files(store: Store) -> list[str]:
+    """Return the files of an index that exist, as far as they are on this machine."""
+    paths = [record.path for record in store.files() if record.state != "missing"]
+    return [path for path in paths if "://" in path or os.path.exists(path)]  # noqa: PTH110
+
+
+def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
+    """Return the files whose videos the index has and the new one has not, with reasons."""
+    complete = {video.id for video in store.videos() if video.complete}
+    lost = []
+    with Store.open(folder) as new:
+        for record in store.files():
+            if not record.live or record.video not in complete:
+                continue
+            found = new.file(record.path)
+            if found is None or found.state != "done":
+                lost.append((record.path, "the file is gone" if found is None else found.reason or found.state))
+    return tuple(lost)
+
+
+def _teach_again(store: Store, engine: Engine) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Teach the concepts of an index to another one from their examples; return those that could be, and not."""
+    taught, failed = list[str](), list[tuple[str, str]]()
+    for concept in list_concepts(store):
+        try:
+            engine.teach(concept.name, concept.yes, concept.no, text=concept.text, replace=True)
+            taught.append(concept.name)
+        except VidretError as error:
+            failed.append((concept.name, str(error)))
+    return tuple(taught), tuple(failed)
+
+
+def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
+    """Return what an index has that was made for its old encoder and has to be made again."""
+    stale = []
+    if any(store.get_meta(key) for key in store.meta_keys(f"{CALIBRATION}.")):
+        stale.append(f"its calibration: vidret calibrate --bank FILE --index {index}")
+    if (store.get_meta(HEAD) or NONE) != NONE:
+        stale.append(f"its grounding head: vidret train head --index {index} --moments FILE, or --head FILE")
+    return tuple(stale)
+
+
+def _switch(store: Store, index: Path, folder: Path) -> None:
+    """Replace the old content by the new one; nothing before the call of ``take_over`` changes answers."""
+    with Store.open(folder) as new:
+        mark_reported(index, new.videos())
+    if TextStore.exists(index):
+        with TextStore.open(index, write=True) as texts:
+            forget_baseline(texts)
+    store.take_over(folder)
+
+
+def _finish(index: Path, folder: Path, encoder: Encoder) -> ReindexReport:
+    """Complete an index that has the new vectors with what is derived from them, and with what a head needs."""
+    if Store.exists(folder):
+        with Store.open(folder) as new:
+            is_same = new.encoder_fingerprint == encoder.fingerprint
+        if is_same:
+            shutil.rmtree(index / MOMENTS, ignore_errors=True)
+            if (folder / MOMENTS).is_dir():
+                (folder / MOMENTS).rename(index / MOMENTS)
+    with Engine(index, encoder) as engine:
+        engine.index([], words=False)  # saves the vectors, and what depends on all of them
+        num_videos = len(engine.videos())
+    shutil.rmtree(folder, ignore_errors=True)
+    return ReindexReport(encoder=encoder.name, switched=True, videos=num_videos)

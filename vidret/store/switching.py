@@ -1,0 +1,68 @@
+"""Replacing all that an index holds by what another index holds, in one transaction: how it changes its encoder.
+
+The new feature files are linked into the index under the number of its next epoch, and the new catalog then takes the
+place of the old one. A process that is killed before has changed nothing that a reader sees.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from vidret.errors import StoreError
+from vidret.store.address import FAISS
+from vidret.store.catalog import Catalog
+from vidret.store.creation import CATALOG, FEATURES
+from vidret.store.database import Database
+from vidret.store.features import feature_paths
+from vidret.store.manifest import DEAD_IDS, MANIFEST, sync_folder
+from vidret.store.moving import HOME
+from vidret.store.tables import CheckedTables
+from vidret.store.vector_index import VectorLocation
+
+COPY = "switch.sqlite"
+
+
+def take_content(folder: Path, catalog: Catalog, source: Path) -> None:
+    """Replace the content of an index, which is open for writing, by that of ``source``; see ``Store.take_over``."""
+    if VectorLocation.from_json(catalog.meta(HOME)).address != FAISS:
+        raise StoreError(f"{folder}: the vectors must be in faiss to change the encoder; first: vidret store move")
+    epoch, generation = int(catalog.fact("epoch")) + 1, int(catalog.fact("generation")) + 1
+    other = Catalog(source / CATALOG, write=True)
+    copy = source / COPY
+    try:
+        _link_features(source / FEATURES, int(other.fact("epoch")), folder / FEATURES, epoch)
+        for path in (copy, *(copy.with_name(f"{COPY}{suffix}") for suffix in ("-wal", "-shm"))):
+            path.unlink(missing_ok=True)  # of a process that was killed
+        with contextlib.closing(Database(copy, write=True, create=True)) as database:
+            other.database.replace(database)
+            tables = CheckedTables(database, other.format)
+            with database.transaction(durable=True):
+                tables.set_meta("epoch", epoch)
+                tables.set_meta("generation", generation)
+                database.run("DELETE FROM meta WHERE key IN (?, ?)", MANIFEST, DEAD_IDS)
+            database.replace(catalog.database)
+    finally:
+        other.close()
+
+
+def continue_ids(catalog: Catalog, other: Catalog) -> None:
+    """Let the ids of videos and segments of ``catalog`` go on after those of another index."""
+    with catalog.transaction():
+        for table in ("videos", "segments"):
+            sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)"
+            last = max(int(each.value(sql, table)) for each in (catalog, other))
+            catalog.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
+            catalog.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", table, last)
+        catalog.set_tail(*catalog.tail())  # it repeats the last id
+
+
+def _link_features(source: Path, source_epoch: int, target: Path, epoch: int) -> None:
+    """Link the feature files of an epoch under another epoch; copy them where there are no links."""
+    for old, new in zip(feature_paths(source, source_epoch), feature_paths(target, epoch), strict=True):
+        new.unlink(missing_ok=True)
+        try:
+            os.link(old, new)
+        except OSError:  # such as on exFAT
+            shutil.copyfile(old, new)
+    sync_folder(target)
