@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.errors import DecodeError
-from vidret.video.container import decode_packets, open_container, read_packets
+from vidret.video.container import decode_packets, open_container, read_packets, read_start
 from vidret.video.files import open_file
 
 _PIECE_S = 10.0
@@ -16,7 +16,6 @@ _MIN_GAP_S = 0.1  # less is jitter of the timestamps
 _MAX_OVERLAP_S = 1.0  # more is a restart of the clock
 _MAX_GAP_S = 6 * 3600.0  # more is a broken timestamp
 _FORMAT, _FULL_SCALE = "s16", 32768  # in floating point, channels that are alike add up to more than 1
-_TICKS_PER_S = 1_000_000  # of the container's start time
 
 
 def read_audio(
@@ -43,7 +42,7 @@ def read_audio(
         if stream.codec_context is None:
             raise DecodeError(path, "its audio codec is unknown")
         stream.codec_context.thread_count = 1
-        zero_s = (container.start_time or 0) / _TICKS_PER_S
+        zero_s = read_start(container) or 0.0
         is_empty = True
         for time_s, samples in _join(
             _resample(stream, container, sample_rate, heartbeat), sample_rate, zero_s, start_s
@@ -66,7 +65,7 @@ def find_sound_end(path: str) -> float:
         if stream is None or stream.duration is None or stream.time_base is None:
             return 0.0
         end_s = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-        return end_s - (container.start_time or 0) / _TICKS_PER_S
+        return end_s - (read_start(container) or 0.0)
 
 
 def _resample(stream: Any, container: Any, sample_rate: int, heartbeat: Callable[[], None]) -> Iterator[Any]:

@@ -14,7 +14,9 @@ from vidret.video.files import SourceFile
 from vidret.video.pyav_compat import LENIENT_METADATA
 from vidret.video.timeline import MISSING, Packets
 
-_PLAYLISTS = {"hls", "dash", "concat"}
+# Formats whose files name others. The protocol whitelist does not stop FFmpeg 7.1's DASH reader from opening these.
+_PLAYLISTS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "vobsub", "webm_dash_manifest"}
+_FORMATS = ",".join(sorted(av.formats_available - _PLAYLISTS))
 _PLAYLIST_SIGNATURES = (b"#EXTM3U", b"ffconcat version", b"<MPD")
 _SNIFFED_BYTES = 1024
 _IS_PLAYLIST = "is a playlist, not a video"
@@ -33,7 +35,9 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
         DecodeError: The file is not a video, its index is missing, or it is a playlist.
     """
     # No protocol has this name, so that a file cannot make FFmpeg open another one.
-    options = {"protocol_whitelist": "none"} | ({} if parse else {"fflags": "noparse+nofillin"})
+    options = {"protocol_whitelist": "none", "format_whitelist": _FORMATS} | (
+        {} if parse else {"fflags": "noparse+nofillin"}
+    )
     file.seek(0)
     try:
         # Not `options`: PyAV before 18 frees codec options twice.
@@ -44,10 +48,18 @@ def open_container(path: str, file: SourceFile, *, parse: bool = True) -> Any:
     except (av.FFmpegError, OSError, ValueError) as error:
         file.check()
         raise DecodeError(path, _explain_unopened(files.read_head(file, _SNIFFED_BYTES))) from error
-    if container.format.name in _PLAYLISTS:
-        container.close()
-        raise DecodeError(path, _IS_PLAYLIST)
     return container
+
+
+def read_start(container: Any) -> float | None:
+    """Return the start of a player's clock in seconds of a container's timestamps; None if the container states none.
+
+    FFmpeg before 8 counts the priming of audio in Matroska, before 0, which is not played.
+    """
+    if container.start_time is None:
+        return None
+    start_s = container.start_time / av.time_base
+    return max(start_s, 0.0) if container.format.name.startswith("matroska") else float(start_s)
 
 
 def _explain_unopened(head: bytes) -> str:

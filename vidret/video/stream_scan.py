@@ -9,7 +9,7 @@ from av.stream import Disposition
 
 from vidret.errors import DecodeError
 from vidret.video.boxes import find_payload
-from vidret.video.container import decode_all, open_container, scan_packets
+from vidret.video.container import decode_all, open_container, read_start, scan_packets
 from vidret.video.display import Display, read_display
 from vidret.video.files import SourceFile, read_head
 from vidret.video.ranges import RemoteFile
@@ -152,8 +152,8 @@ def _read_timecode(container: Any, stream: Any) -> str:
 def _read_clock(container: Any, stream: Any) -> tuple[float, float]:
     """Return the start of a player's clock and of the stream, in seconds of the container's timestamps."""
     stream_start = float((stream.start_time or 0) * stream.time_base)
-    container_start = stream_start if container.start_time is None else container.start_time / av.time_base
-    return container_start, stream_start
+    container_start = read_start(container)
+    return stream_start if container_start is None else container_start, stream_start
 
 
 def _read_declared_end(container: Any, stream: Any) -> float:

@@ -13,11 +13,10 @@ import av
 from vidret.text import is_url
 from vidret.timed_text.subtitles import MAX_ENTRIES, SUFFIXES, Subtitles, clean, drop_repeats
 from vidret.types import TimedText
-from vidret.video.container import open_container, read_packets
+from vidret.video.container import open_container, read_packets, read_start
 from vidret.video.files import open_file
 
 MAX_TRACKS = 20
-_TICKS_PER_S = 1_000_000  # of the container's start time
 _UNKNOWN_DURATION_S = 3.0  # of an entry whose end the container does not state
 _PICTURES = {"dvdsub", "dvd_subtitle", "pgssub", "hdmv_pgs_subtitle", "dvbsub", "dvb_subtitle", "xsub"}
 # Containers state three letters, of which some languages have two sets (ISO 639-2).
@@ -46,7 +45,7 @@ def read_tracks(path: str, heartbeat: Callable[[], None] = lambda: None) -> Subt
     """
     with open_file(path) as file, open_container(path, file) as container:
         chosen, problems = _choose_tracks(container)
-        zero_s = (container.start_time or 0) / _TICKS_PER_S
+        zero_s = read_start(container) or 0.0
         texts: list[TimedText] = []
         if chosen:
             for packet in read_packets(container, chosen):
