@@ -1,0 +1,1 @@
+"""Requests to endpoints in OpenAI's style, at URLs that the user names."""

@@ -1,0 +1,207 @@
+"""JSON over HTTP to one endpoint, at a URL that the user names. Nothing is sent anywhere else.
+
+Redirects are refused, time and sizes are limited, and the key appears in no message.
+"""
+
+import ipaddress
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from vidret.errors import VidretError
+from vidret.text import sanitize
+
+MAX_REQUEST_BYTES = 32 << 20
+BUSY = (408, 429, 500, 502, 503, 504)
+LONGEST_WAIT_S = 20.0
+REASON_LENGTH = 200
+
+T = TypeVar("T")
+Read = Callable[[str, Iterator[bytes]], Iterator[T]]  # from the type of an answer and its lines
+
+
+class EndpointError(VidretError):
+    """An endpoint that cannot be used, or whose answer cannot be read."""
+
+
+class _BusyError(Exception):
+    """A failure that may pass: the sentence, and the seconds that the endpoint asks to wait."""
+
+    def __init__(self, sentence: str, wait_s: float | None = None) -> None:
+        super().__init__(sentence)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonTransport:
+    """How an endpoint is reached.
+
+    Attributes:
+        url: Base URL; ``path`` is added unless it is there.
+        path: Path of the requests, such as ``/chat/completions``.
+        option: What the user calls the URL, for errors.
+        example: An example of such a URL.
+        key: Sent as a bearer token; None for none.
+        key_variable: The environment variable of the key, for errors.
+        timeout_s: Maximum time of one request, until its answer is complete.
+        retries: Further attempts after failures that may pass.
+        backoff_s: Wait before the first retry; doubled for each further one.
+        max_answer_bytes: Maximum size of an answer.
+    """
+
+    url: str
+    path: str
+    option: str
+    example: str
+    key: str | None = field(default=None, repr=False)
+    key_variable: str
+    timeout_s: float
+    retries: int
+    backoff_s: float
+    max_answer_bytes: int
+
+    def __post_init__(self) -> None:
+        """Check the address and the key.
+
+        Raises:
+            VidretError: The URL is invalid, or the key would be sent over plain HTTP to another machine.
+        """
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port
+        except ValueError:
+            parts = urlsplit("")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise VidretError(f"{self.option} must be a URL such as {self.example}, without a user or a query")
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
+            raise VidretError(f"{self.key_variable} must be printable ASCII, got something else")
+        if self.key and parts.scheme == "http" and not _is_this_machine(parts.hostname):
+            raise VidretError(f"{self.option} must be an https URL to send the key in {self.key_variable}, got http")
+
+    @property
+    def name(self) -> str:
+        """The scheme, host and port, for messages."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def post(
+        self, request: dict[str, Any], read: Read[T], *, what: str, sleep: Callable[[float], None] = time.sleep
+    ) -> Iterator[T]:
+        """Yield what ``read`` yields of the answer to a request, which is repeated after failures that may pass.
+
+        It is not repeated once something was yielded.
+
+        Args:
+            request: What is sent as JSON.
+            read: Reads the lines of an answer of a type, such as ``application/json``. It raises ValueError,
+                LookupError, TypeError or AttributeError for what it does not understand.
+            what: What the answer must be, for errors.
+            sleep: Waits some seconds.
+
+        Raises:
+            EndpointError: The endpoint does not answer in time, refuses, redirects, or its answer cannot be read.
+        """
+        body = json.dumps(request).encode()
+        if len(body) > MAX_REQUEST_BYTES:
+            raise EndpointError(f"the request must have at most {MAX_REQUEST_BYTES} bytes, got {len(body)}")
+        for attempt in range(self.retries + 1):
+            has_begun = False
+            try:
+                for piece in self._send(body, read, what):
+                    has_begun = True
+                    yield piece
+            except _BusyError as error:
+                if attempt == self.retries or has_begun:
+                    raise EndpointError(f"{self.name}: {error}") from None
+                sleep(min(error.wait_s or self.backoff_s * 2**attempt, LONGEST_WAIT_S))
+                continue
+            return
+        raise EndpointError(f"{self.name}: retries must not be negative, got {self.retries}")
+
+    def _send(self, body: bytes, read: Read[T], what: str) -> Iterator[T]:
+        """Yield what ``read`` yields of the answer to one request."""
+        deadline = time.monotonic() + self.timeout_s
+        try:
+            with self._open(body) as (connection, response):
+                self._check_status(response)
+                lines = _read_lines(connection, response, deadline, self.max_answer_bytes)
+                yield from read(response.headers.get_content_type(), lines)
+        except TimeoutError:
+            raise _BusyError(f"no complete answer within {self.timeout_s:g} s") from None
+        except (OSError, HTTPException) as error:
+            raise _BusyError(f"cannot be reached: {sanitize(str(error))[:REASON_LENGTH]}") from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise EndpointError(f"{self.name}: must answer with {what}, got something else") from None
+
+    @contextmanager
+    def _open(self, body: bytes) -> Iterator[tuple[HTTPConnection, HTTPResponse]]:
+        """Send a request, and yield the connection and the response, both closed afterwards."""
+        parts = urlsplit(self.url)
+        path = parts.path.rstrip("/")
+        path = path if path.endswith(self.path) else f"{path}{self.path}"
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        assert parts.hostname is not None
+        connection = connect(parts.hostname, parts.port, timeout=self.timeout_s)
+        response: HTTPResponse | None = None
+        try:
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            yield connection, response
+        finally:
+            if response is not None:
+                response.close()  # it keeps the socket of a connection that the endpoint closes
+            connection.close()
+
+    def _check_status(self, response: HTTPResponse) -> None:
+        status = response.status
+        if 300 <= status < 400:
+            raise EndpointError(f"{self.name}: must answer itself, got a redirect ({status}), which is not followed")
+        if status in BUSY:
+            wait = response.headers.get("Retry-After", "")
+            seconds = float(wait) if wait.isdecimal() and len(wait) < 6 else None
+            raise _BusyError(f"answered {status} {sanitize(response.reason)[:REASON_LENGTH]}", seconds)
+        if status in (401, 403):
+            raise EndpointError(f"{self.name}: refuses the key in {self.key_variable}, or needs one ({status})")
+        if status != 200:
+            raise EndpointError(f"{self.name}: answered {status} {sanitize(response.reason)[:REASON_LENGTH]}")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _read_lines(connection: HTTPConnection, response: HTTPResponse, deadline: float, max_bytes: int) -> Iterator[bytes]:
+    """Yield the lines of a body as they arrive, with their ends.
+
+    Raises:
+        TimeoutError: It is not complete at the deadline.
+        EndpointError: It is too large.
+    """
+    size, rest = 0, b""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if connection.sock is not None:  # None once the endpoint has said that it closes
+            connection.sock.settimeout(left)
+        piece = response.read1(65536)
+        size += len(piece)
+        if size > max_bytes:
+            raise EndpointError(f"the endpoint's answer must have at most {max_bytes} bytes, got more")
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if not piece:
+            if rest:
+                yield rest
+            return
