@@ -18,16 +18,29 @@ def choose_device(name: str = AUTO) -> str:
     """
     import torch  # imported late: decoding processes load this module and must start fast
 
-    if name == AUTO:
+    kind, number = parse_device(name)
+    if kind == AUTO:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        name = CPU if accelerator is None or accelerator.type not in ACCELERATORS else accelerator.type
-    kind, colon, digits = name.partition(":")
-    if kind not in (CPU, *ACCELERATORS) or (colon and not (digits.isascii() and digits.isdecimal())):
-        raise DeviceError(f"device must be auto, cpu, cuda, cuda:N, xpu, xpu:N or mps, got {name}")
-    index, count = int(digits or 0), 1 if kind == CPU else torch.get_device_module(kind).device_count()
-    if index >= count:
+        kind = CPU if accelerator is None or accelerator.type not in ACCELERATORS else accelerator.type
+    count = 1 if kind == CPU else torch.get_device_module(kind).device_count()
+    if number >= count:
         raise DeviceError(f"device must exist, got {name} on a machine with {count} {kind.upper()} devices")
-    return kind if kind in (CPU, "mps") else f"{kind}:{index}"
+    return kind if kind in (CPU, "mps") else f"{kind}:{number}"
+
+
+def parse_device(name: str) -> tuple[str, int]:
+    """Return the kind and the number that a device name has, whether or not there is such a device.
+
+    >>> parse_device("cuda:1"), parse_device("auto")
+    (('cuda', 1), ('auto', 0))
+
+    Raises:
+        DeviceError: It is not a device name.
+    """
+    kind, colon, digits = name.partition(":")
+    if name != AUTO and (kind not in (CPU, *ACCELERATORS) or (colon and not (digits.isascii() and digits.isdecimal()))):
+        raise DeviceError(f"device must be auto, cpu, cuda, cuda:N, xpu, xpu:N or mps, got {name}")
+    return kind, int(digits or 0)
 
 
 def cuda_index(device: str) -> int | None:

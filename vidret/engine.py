@@ -51,7 +51,7 @@ from vidret.search.preparation import (
 )
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker
 from vidret.search.teaching import teach_concept
-from vidret.store.lookup import look_up_video
+from vidret.store.lookup import find_by_ending, look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.shot_list import read_shots
 from vidret.store.store import Store
@@ -79,6 +79,7 @@ from vidret.types import (
     VideoName,
 )
 from vidret.video.decode import Decoder
+from vidret.video.files import may_exist
 from vidret.video.scan import list_videos
 from vidret.video.streaming import SamplingMode
 
@@ -605,6 +606,9 @@ class Engine(Searchable):
         if not isinstance(clip, int):
             path = absolute_path(clip)
             record = store.file(path)
+            named = None if record is not None or may_exist(path) else find_by_ending(self.videos(), clip)
+            if named is not None:
+                return read_stored_clip(store, named, start, end)
             if record is None or not record.live or record.video is None:
                 vectors, times, begin, stop = encode_clip(self.encoder, path, start, end)
                 return Clip(path=path, start=begin, end=stop, vectors=vectors, times=times)
@@ -620,6 +624,8 @@ class Engine(Searchable):
         found: set[int] = set()
         for path in paths:
             videos = self.videos(Filters(folder=absolute_path(path)))
+            if not videos and (named := find_by_ending(self.videos(), path)) is not None:
+                videos = [named]
             if not videos:
                 raise StoreError(f"{strip_query(os.fspath(path))}: not in the index; index it first")
             found.update(video.id for video in videos)

@@ -40,7 +40,7 @@ def test_files_that_are_not_pruned_are_listed(run: Runner, films: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--runner", "spark"], "must be local or ray, got spark"),
+        (["--runner", "spark"], "must be one of local, ray, got spark"),
         (["--address", "auto"], "needs --runner ray, got --runner local"),
         (["--num-gpus-per-worker", "1"], "needs --runner ray, got --runner local"),
     ],

@@ -65,9 +65,10 @@ def test_contact_sheets_show_the_frames(run: Runner, index: Path, tmp_path: Path
     run("locate", "blue", "--index", index, "-k", 1, "--sheet", tmp_path / "moments.jpg")
     with Image.open(tmp_path / "moments.jpg") as sheet:
         assert sheet.width == width
-    code, _, err = run("search", "red", "--index", index, "--sheet", tmp_path / "hits.unknown")
+    (tmp_path / "folder.png").mkdir()
+    code, _, err = run("search", "red", "--index", index, "--sheet", tmp_path / "folder.png")
     assert code == 1
-    assert "hits.unknown: cannot be written" in err
+    assert "folder.png: cannot be written" in err
 
 
 def test_table_says_whether_head_or_curve_located_the_moments(run_grounded: Runner) -> None:
@@ -154,9 +155,10 @@ def test_curve_is_drawn(run_grounded: Runner, tmp_path: Path) -> None:
         with Image.open(picture) as chart:
             assert min(chart.size) > 100
         picture.unlink()
-    code, out, err = run_grounded("locate", "rain", "--weak", "--curve", tmp_path / "curve.unknown")
+    picture.mkdir()
+    code, out, err = run_grounded("locate", "rain", "--weak", "--curve", picture)
     assert code == 1
-    assert "curve.unknown: cannot be written" in err
+    assert "curve.png: cannot be written" in err
 
 
 def test_moments_are_exported_as_clips(run_grounded: Runner, grounded: Path, tmp_path: Path) -> None:
@@ -199,9 +201,17 @@ def test_moments_are_exported_as_clips(run_grounded: Runner, grounded: Path, tmp
         (("locate", "rain", "--weak", "--format", "edl", "--fps", "23.5"), 1, "fps must be a whole number in 1..100"),
         (("locate", "rain", "--weak", "--format", "chapters", "-k", "100"), 1, "chapters must be of one video, got 2"),
         (("locate", "rain", "--weak", "nowhere.mp4"), 1, "not in the index"),
-        (("locate", "rain", "--weak", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
+        (
+            ("locate", "rain", "--weak", "--head", "gone.safetensors"),
+            2,
+            "the file of a head, got gone.safetensors",
+        ),
         (("locate", "rain", "--weak", "--head", "text.txt"), 1, "text.txt: "),
-        (("index", "films", "--index", "new", "--head", "gone.safetensors"), 1, "gone.safetensors: "),
+        (
+            ("index", "films", "--index", "new", "--head", "gone.safetensors"),
+            2,
+            "the file of a head, got gone.safetensors",
+        ),
         (("index", "films", "--index", "new", "--prepare-moments"), 2, "needs a --head, got none"),
         (("convert", "text.txt", "out.pt", "--from", "r2tuning"), 2, "must end in .safetensors, got out.pt"),
         (("convert", "text.txt", "out.safetensors", "--from", "r2tuning", "--recipe", "msrvtt"), 2, "got msrvtt"),

@@ -66,7 +66,7 @@ def test_what_there_is_not_is_said(run: Runner, followed: Path, films: Path) -> 
             2,
             "--sheet: needs a local index, got --server URL",
         ),
-        (("red.mp4", "--sheet", "a.unknown"), 1, "a.unknown: cannot be written"),
+        (("red.mp4", "--sheet", "a.unknown"), 2, "--sheet: must end with .jpg, .jpeg, .png, .webp, got a.unknown"),
     ):
         status, _, err = run("shots", *command)
         assert status == code

@@ -1,15 +1,20 @@
 """Tests of wrong use: exit codes, and one sentence on stderr."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import vidret.engine
 from tests.cli.runner import Runner
+from vidret.cli.app import load_commands
 from vidret.store.store import Store
 
 
@@ -27,7 +32,7 @@ from vidret.store.store import Store
         (("search", "--image", "nowhere.png"), 1, "nowhere.png: cannot be read as an image"),
         (("search", "red", "--after", "tomorrow"), 2, "--after"),
         (("locate", "red", "--min-seconds", "-1"), 2, "--min-seconds"),
-        (("search", "red", "--server", "here:80"), 1, "url must be like http://127.0.0.1:8000, got here:80"),
+        (("search", "red", "--server", "here:80"), 2, "--server: url must be like http://127.0.0.1:8000, got here:80"),
         (("search", "red", "--token", "T"), 2, "needs --server URL, got none"),
         (
             ("search", "red", "--server", "http://here", "--index", "a"),
@@ -55,7 +60,7 @@ from vidret.store.store import Store
             "--export: needs a local index, got --server URL",
         ),
         (("index",), 2, "Missing argument"),
-        (("index", ".", "--decoder", "magic"), 2, "must be auto, decord, pyav"),
+        (("index", ".", "--decoder", "magic"), 2, "must be one of auto, decord, pyav"),
         (("search", "red", "-k", "0"), 2, "-k"),
     ],
 )
@@ -64,6 +69,40 @@ def test_wrong_use_exits_with_a_code_and_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run.check_refusal(arguments, code, sentence)
+
+
+WRONG_VALUES = {
+    **dict.fromkeys(("--sheet", "--curve"), "nonsense.txt"),
+    **dict.fromkeys(("--device", "--rerank", "--head", "--server", "--store", "--webhook"), "nonsense"),
+}
+
+
+def list_wrong_values(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield a command line with each option of a command that has a rule, and a value that breaks it."""
+    for name, each in getattr(command, "commands", {}).items():
+        yield from list_wrong_values(each, (*path, name))
+    given = [word for each in command.params if each.required for word in (*each.opts[:1], "x")]
+    given = [word for word in given if word == "x" or word.startswith("-")]
+    for each in command.params:
+        if "|" in (each.metavar or "") and each.metavar == each.metavar.lower():
+            yield (*path, *given, each.opts[0], "nonsense")
+        elif each.opts[0] in WRONG_VALUES:
+            yield (*path, *given, each.opts[0], WRONG_VALUES[each.opts[0]])
+
+
+def test_a_wrong_value_is_refused_before_a_model_is_loaded(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_arguments: object, **_options: object) -> None:
+        pytest.fail("a model is loaded")
+
+    monkeypatch.setattr(vidret.engine, "load_encoder", load)
+    commands = {name: each for name, each in load_commands().items() if name != "train"}
+    lines = [line for name, command in commands.items() for line in list_wrong_values(command, (name,))]
+    assert len(lines) > 60
+    for line in lines:
+        code, out, err = run(*line)
+        assert (code, out) == (2, ""), line
+        assert f"{line[-2]}: " in err, line
+        assert "nonsense" in err, line
 
 
 def test_import_needs_no_torch() -> None:
@@ -93,3 +132,15 @@ def test_a_signal_ends_a_command_without_a_traceback(
         run.check_refusal(("search", "red", "--index", tmp_path), 130, "interrupted")
     finally:
         signal.signal(signal.SIGINT, ignored)
+
+
+def test_messages_can_be_lines_of_json(run: Runner, films: Path, tmp_path: Path) -> None:
+    code, out, err = run.run_raw("--log-json", "--log-level", "info", "index", films, "--index", tmp_path / "index")
+    rows = [json.loads(line) for line in err.splitlines()]
+    assert (code, out) == (0, "")
+    assert {*rows[-1]} == {"time", "level", "logger", "message"}
+    assert any("2 encoded" in row["message"] for row in rows)
+    _, _, err = run.run_raw("--log-json", "search", "red", "--index", "nowhere")
+    assert json.loads(err)["level"] == "error"
+    run.check_refusal(("--log-level", "loud", "info"), 2, "--log-level: must be one of debug, info, warning, error")
+    assert run("search", "red", "--index", "nowhere")[2].startswith("error: "), "the format is that of one command"

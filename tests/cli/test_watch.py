@@ -103,7 +103,7 @@ def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, fil
         assert rule in err
     assert "name must be that of a watch, got x" in run("watch", "remove", "x", "--index", index)[2]
     code, _, err = run("index", films, "--index", index, "--webhook", "nowhere")
-    assert (code, "webhook must be a URL" in err) == (1, True)
+    assert (code, "webhook must be a URL" in err) == (2, True)
     (index / "watches.json").write_text("[1]")
     code, _, err = run("watch", "list", "--index", index)
     assert (code, "cannot be read as watches" in err) == (1, True)

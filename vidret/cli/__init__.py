@@ -26,28 +26,33 @@ def main() -> None:
     """Run the program and exit; an expected error is printed to stderr as one sentence."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
+    with log_to_terminal():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """Run the command of ``sys.argv``; return the exit code."""
     try:
-        with log_to_terminal():
-            # In standalone mode typer would print errors itself, without replacing unprintable characters.
-            code = app(prog_name="vidret", standalone_mode=False)
+        # In standalone mode typer would print errors itself, without replacing unprintable characters.
+        code = app(prog_name="vidret", standalone_mode=False)
         if code == INTERRUPTED:  # how newer versions of typer end at Ctrl-C; older ones raise
             raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
     except UsageError as error:
         if message := error.format_message():  # empty after the help that `vidret` without arguments prints
             print_message(error.ctx.get_usage().strip())
             print_message(f"Help: {error.ctx.command_path} --help")
             print_error(message)
-        sys.exit(error.exit_code)
+        return int(error.exit_code)
     except VidretError as error:
         print_error(str(error))
-        sys.exit(1)
+        return 1
     except (typer.Abort, KeyboardInterrupt):
         print_error("interrupted")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout is gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
+    return code if isinstance(code, int) else 0
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from vidret.cli.commands import COMMANDS, CommandApp, CommandGroup, UnloadedCommand
+from vidret.present.terminal import LEVELS, set_log_format
 
 
 class ProgramGroup(CommandGroup):
@@ -44,5 +45,22 @@ def set_options(
     _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")
     ] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(LEVELS),
+            envvar="VIDRET_LOG_LEVEL",
+            help="Least important messages to print; debug and info add what was decided, and why.",
+        ),
+    ] = "warning",
+    log_json: Annotated[
+        bool,
+        typer.Option(
+            "--log-json",
+            envvar="VIDRET_LOG_JSON",
+            help="Print messages as lines of JSON, for log collectors.",
+        ),
+    ] = False,
 ) -> None:
     """Search videos by text: index a folder, find videos, locate moments."""
+    set_log_format(log_level, as_json=log_json)

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vidret.cli.values import check_values
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 SEARCH, LOOK, TEACH = "Index and search", "Look into videos", "Teach and watch"
 OFFER, MODELS, MANAGE = "Serve", "Models", "Manage indexes"
@@ -136,19 +138,31 @@ def tidy(params: list[Any]) -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command with tidy help."""
+    """A command with tidy help, and options that are checked before it begins."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the arguments and options that the help shows."""
         return tidy(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse and check the arguments."""
+        rest = super().parse_args(ctx, args)
+        check_values(ctx, self.params)
+        return rest
 
 
 class CommandGroup(TyperGroup):
-    """A group of commands with tidy help."""
+    """A group of commands with tidy help, and options that are checked before one of them begins."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the arguments and options that the help shows."""
         return tidy(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse and check the arguments."""
+        rest = super().parse_args(ctx, args)
+        check_values(ctx, self.params)
+        return rest
 
 
 class CommandApp(typer.Typer):

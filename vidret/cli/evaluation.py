@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import typer
+
 from vidret.cli.inputs import read_bank
 from vidret.cli.opening import choose_model, open_engine
 from vidret.cli.scores import print_tables, read_data
@@ -34,7 +36,7 @@ def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
     """Return a bank of queries: those of a file, or the captions of a split.
 
     Raises:
-        VidretError: There is neither such a file nor such a split.
+        typer.BadParameter: There is neither such a file nor such a split.
     """
     from vidret.evaluate.retrieval import Bank
 
@@ -43,7 +45,8 @@ def read_calibration(name: str, data: str, annotations: Path) -> "Bank":
     try:
         split = read_data(data, annotations, name)
     except VidretError as error:
-        raise VidretError(f"calibrate must be a file of queries or a split, got {name}: {error}") from error
+        rule = "must be a file of queries or a split"
+        raise typer.BadParameter(f"{rule}, got {name}: {error}", param_hint="--calibrate") from error
     return Bank(split.name, [caption.text for caption in split.captions])
 
 

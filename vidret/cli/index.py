@@ -209,8 +209,6 @@ def choose_run(runner: str, address: str | None, num_gpus_per_worker: float | No
         from vidret.index.ray.run import index_on_ray
 
         return partial(index_on_ray, address=address, num_gpus_per_worker=num_gpus_per_worker, precision=precision)
-    if runner != "local":
-        raise typer.BadParameter(f"must be local or ray, got {runner}", param_hint="--runner")
     for hint, value in (("--address", address), ("--num-gpus-per-worker", num_gpus_per_worker)):
         if value is not None:
             raise typer.BadParameter("needs --runner ray, got --runner local", param_hint=hint)

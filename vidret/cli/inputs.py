@@ -45,16 +45,6 @@ def parse_choice(text: str, allowed: Sequence[Name], *, option: str) -> Name:
     raise typer.BadParameter(f"must be {', '.join(allowed)}, got {text}", param_hint=option)
 
 
-def check_format(form: str, allowed: Iterable[str]) -> None:
-    """Check the name of an output format.
-
-    Raises:
-        typer.BadParameter: It is not allowed.
-    """
-    if form not in allowed:
-        raise typer.BadParameter(f"must be one of {', '.join(allowed)}, got {form}", param_hint="--format")
-
-
 def read_image_file(path: Path) -> "Picture":
     """Return an image file as uint8 RGB of shape (height, width, 3); see ``vidret.video.images.read_image``.
 

@@ -10,7 +10,6 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.clips import ClipOption, FromOption, ToOption, answer_clip, check_clip
-from vidret.cli.inputs import check_format
 from vidret.cli.opening import open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -44,7 +43,10 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", *TIMELINES, "chapters", "srt")
 EXPORT = "Export"
 CLIP_RULE = "needs at most a VIDEO, as a table or JSON, without --curve and --export"
-VideoArgument = Annotated[str | None, typer.Argument(metavar="VIDEO", help="One indexed video; default: all of them.")]
+VideoArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="VIDEO", help="One indexed video, by its path or a unique ending of it; default: all."),
+]
 CurveOption = Annotated[
     Path | None,
     typer.Option(
@@ -141,13 +143,12 @@ def locate_command(
 
 
 def check_export(form: str, fps: float | None, handles_s: float) -> None:
-    """Refuse, before a model is loaded, a format that does not exist, lacks its extra, or has no such option.
+    """Refuse, before a model is loaded, a format that lacks its extra or has no such option.
 
     Raises:
-        typer.BadParameter: The format does not exist, or is no timeline and has an option of timelines.
+        typer.BadParameter: The format is no timeline and has an option of timelines.
         MissingExtraError: The extra is not installed.
     """
-    check_format(form, FORMATS)
     for name, is_given in (("--fps", fps is not None), ("--handles", handles_s > 0)):
         if is_given and form not in TIMELINES:
             raise typer.BadParameter(f"needs --format {', '.join(TIMELINES)}, got {form}", param_hint=name)

@@ -37,9 +37,11 @@ SharedTokenOption = Annotated[
     ),
 ]
 CharactersOption = Annotated[
-    int, typer.Option(metavar="N", help="Maximum characters of one answer.", rich_help_panel=ADVANCED)
+    int, typer.Option(metavar="N", min=4000, help="Maximum characters of one answer.", rich_help_panel=ADVANCED)
 ]
-ImagesOption = Annotated[int, typer.Option(metavar="N", help="Maximum images of one answer.", rich_help_panel=ADVANCED)]
+ImagesOption = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Most images of one answer.", rich_help_panel=ADVANCED)
+]
 
 
 @app.command("mcp")
@@ -57,8 +59,6 @@ def mcp_command(
     max_images: ImagesOption = 8,
 ) -> None:
     """Offer an index to language models as tools to search and read it (Model Context Protocol)."""
-    if transport not in TRANSPORTS:
-        raise typer.BadParameter(f"must be stdio or http, got {transport}", param_hint="--transport")
     try:
         from vidret.serve.access import check_access
         from vidret.serve.connections import make_server

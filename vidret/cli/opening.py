@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vidret.errors import VidretError
-from vidret.present.terminal import console
+from vidret.errors import DeviceError, UnknownEncoderError, VidretError
+from vidret.present.terminal import show_status
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
@@ -43,20 +43,27 @@ def open_engine(
     model = choose_model(model, index)
     if must_exist and not Store.exists(index):
         raise VidretError(f"{index}: there is no index here; make one with: vidret index PATH... --index {index}")
-    with console.status("loading the encoder"):
+    with show_status("loading the encoder"):
         with pause_collection():
             from vidret.engine import Engine
 
-        return Engine.open(
-            index,
-            encoder=model,
-            rerank=rerank,
-            tokens=tokens,
-            head=head,
-            device=device,
-            precision=precision,
-            store=store,
-        )
+        try:
+            return Engine.open(
+                index,
+                encoder=model,
+                rerank=rerank,
+                tokens=tokens,
+                head=head,
+                device=device,
+                precision=precision,
+                store=store,
+            )
+        except DeviceError as error:
+            raise typer.BadParameter(str(error), param_hint="--device") from error
+        except UnknownEncoderError as error:
+            if model is None:  # the index names it
+                raise
+            raise typer.BadParameter(str(error), param_hint="--model") from error
 
 
 def choose_model(model: str | None, index: Path | None = None) -> str | None:

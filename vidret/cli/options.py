@@ -20,7 +20,9 @@ def index_option(panel: str | None = None, *, text: str = "Index folder.") -> An
 
 
 IndexOption = Annotated[Path, index_option(SCOPE)]
-IndexedVideoArgument = Annotated[str, typer.Argument(metavar="VIDEO", help="One indexed video.")]
+IndexedVideoArgument = Annotated[
+    str, typer.Argument(metavar="VIDEO", help="One indexed video, by its path or a unique ending of it.")
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidret.errors import VidretError
 from vidret.present.show import show_table
 
 if TYPE_CHECKING:
@@ -56,8 +57,12 @@ def compare_command(
 
 def read_data(data: str, annotations: Path, split: str | None = None) -> "Split":
     """Return a split of a benchmark, by its name."""
-    from vidret.data.benchmarks.splits import read_split
+    from vidret.data.benchmarks.splits import read_split, resolve_split
 
+    try:
+        resolve_split(data)
+    except VidretError as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from error
     return read_split(data, annotations, split)
 
 

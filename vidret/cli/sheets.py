@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidret.errors import VidretError
-from vidret.present.terminal import console, print_message
+from vidret.present.terminal import print_message, show_status
 from vidret.text import file_name
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def write_shot_sheet(path: str, shots: "Sequence[Shot]", out: Path) -> None:
     if len(shots) > MAX_SHOTS:
         print_message(f"the storyboard shows the {MAX_SHOTS} longest of {len(shots)} shots")
     heading = f"{file_name(path)}: {len(shots)} shot{'' if len(shots) == 1 else 's'}"
-    with console.status("drawing the storyboard"):
+    with show_status("drawing the storyboard"):
         _write_sheet(tiles_of_shots(path, shots), heading, out, kind="storyboard")
 
 

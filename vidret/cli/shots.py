@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import check_format
 from vidret.cli.opening import is_on_command_line, open_engine_or_client
 from vidret.cli.options import DEFAULT_INDEX, OUTPUT, IndexedVideoArgument, IndexOption, ServerOption, TokenOption
 from vidret.cli.sheets import write_shot_sheet
@@ -43,7 +42,6 @@ def shots_command(
     sheet: StoryboardOption = None,
 ) -> None:
     """Print the shots of a video, and how each begins; draw a storyboard of them."""
-    check_format(form, FORMATS)
     if server is None and not is_on_command_line(context, "token"):
         shots = read_local_shots(index, video)
     else:

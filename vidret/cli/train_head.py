@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vidret.cli.commands import CommandApp
 from vidret.cli.opening import open_engine
 from vidret.cli.options import DEFAULT_INDEX, DeviceOption, index_option
 from vidret.errors import VidretError
@@ -13,7 +14,7 @@ from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
 
-head_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+head_app = CommandApp(add_completion=False, pretty_exceptions_enable=False)
 MomentsOption = Annotated[
     Path,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.inputs import check_format, parse_names
+from vidret.cli.inputs import parse_names
 from vidret.cli.opening import is_on_command_line, open_engine_or_client
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -51,7 +51,6 @@ def transcript_command(
     form: FormatOption = "txt",
 ) -> None:
     """Print the words of a video with their times: what is said and shown in it."""
-    check_format(form, FORMATS)
     sources = None if source is None else parse_names(source, TEXT_SOURCES, option="--source")
     if server is None and not is_on_command_line(context, "token"):
         texts = read_local(index, video, sources)

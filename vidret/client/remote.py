@@ -30,6 +30,7 @@ from vidret.client.messages import (
     parse_video,
 )
 from vidret.client.server import RemoteError, Server
+from vidret.store.lookup import find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
 from vidret.types import (
@@ -289,11 +290,12 @@ class RemoteEngine(Searchable):
         return self._server.ask("GET", "/api/index", parse_failures)
 
     def _find_video(self, video: VideoName) -> int:
-        """Return a video's id; a relative path is resolved against the current folder, as in ``Engine``."""
+        """Return the id of a video by its id, its path or a unique ending of its path, as in ``Engine``."""
         if isinstance(video, int):
             return video
         path = absolute_path(video)
-        video_id = next((each.id for each in self.videos(Filters(folder=path)) if path in each.paths), None)
-        if video_id is None:
+        found = next((each for each in self.videos(Filters(folder=path)) if path in each.paths), None)
+        found = found or find_by_ending(self.videos(), video)
+        if found is None:
             raise RemoteError(f"{strip_query(os.fspath(video))}: not in the index of {self.url}")
-        return video_id
+        return found.id

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from vidret.present.terminal import console, print_message
+from vidret.present.terminal import console, print_message, shows_bars
 from vidret.text import format_time
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
     if as_json:
         yield _JsonLines().update
         return
-    if not console.is_terminal:
+    if not shows_bars():
         yield _LogLines().update
         return
     columns = (
@@ -50,7 +50,7 @@ def show_count(title: str, unit: str) -> "Iterator[Callable[[int, int], None]]":
 
     Yields the callback that takes the number done and the total. Without a terminal it prints a line every 10 seconds.
     """
-    if not console.is_terminal:
+    if not shows_bars():
         printed_at = started_at = time.monotonic()
 
         def update(done: int, total: int) -> None:

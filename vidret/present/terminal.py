@@ -4,8 +4,10 @@ A file name may contain escape sequences, line ends and Rich markup. Unprintable
 always one line, and markup is never interpreted.
 """
 
+import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,11 +17,53 @@ from rich.text import Text
 from vidret.text import sanitize
 
 console = Console(stderr=True)
+LEVELS = ("debug", "info", "warning", "error")
 
 
-def print_message(message: str, *, style: str = "") -> None:
+class _Format:
+    """Whether messages are lines of JSON; ``set_log_format`` sets it for a command."""
+
+    is_json = False
+
+
+def set_log_format(level: str, *, as_json: bool) -> None:
+    """Choose what is logged until ``log_to_terminal`` ends, and whether messages are lines of JSON.
+
+    Args:
+        level: One of ``LEVELS``, for the loggers of vidret; those of other packages start at ``warning``.
+        as_json: Whether each message is an object with ``time`` (ISO 8601, UTC), ``level``, ``logger`` and ``message``.
+    """
+    logging.getLogger("vidret").setLevel(level.upper())
+    _Format.is_json = as_json
+
+
+def shows_bars() -> bool:
+    """Return whether progress is drawn: stderr is a terminal, and messages are for people."""
+    return console.is_terminal and not _Format.is_json
+
+
+@contextmanager
+def show_status(text: str) -> Iterator[None]:
+    """Show what is being done, on a terminal."""
+    if not shows_bars():
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+def print_message(message: str, *, style: str = "", level: str = "info") -> None:
     """Print one line to stderr."""
+    if _Format.is_json:
+        _print_json(level, "vidret", message)
+        return
     console.print(Text(sanitize(message), style), soft_wrap=True)
+
+
+def _print_json(level: str, logger: str, message: str, **fields: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    row = {"time": stamp, "level": level, "logger": logger, "message": sanitize(message), **fields}
+    print(json.dumps(row, ensure_ascii=False), file=sys.stderr, flush=True)
 
 
 def write_stdout(text: str) -> None:
@@ -31,24 +75,37 @@ def write_stdout(text: str) -> None:
 
 def print_error(message: str) -> None:
     """Print one line to stderr, marked as an error."""
+    if _Format.is_json:
+        print_message(message, level="error")
+        return
     console.print(Text.assemble(("error:", "bold red"), f" {sanitize(message)}"), soft_wrap=True)
 
 
 @contextmanager
 def log_to_terminal() -> Iterator[None]:
-    """Print the warnings and errors of all loggers with ``print_message``, above a progress bar if there is one."""
-    handler, root = _TerminalHandler(logging.WARNING), logging.getLogger()
+    """Print the warnings and errors of all loggers with ``print_message``, above a progress bar if there is one.
+
+    ``set_log_format`` changes the level and the format until the end.
+    """
+    handler, root = _TerminalHandler(), logging.getLogger()
+    level = logging.getLogger("vidret").level
     root.addHandler(handler)
     try:
         yield
     finally:
         root.removeHandler(handler)
+        logging.getLogger("vidret").setLevel(level)
+        _Format.is_json = False
 
 
 class _TerminalHandler(logging.Handler):
     """Prints log records, with their traceback if they have one."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _Format.is_json:
+            trace = {"traceback": logging.Formatter().formatException(record.exc_info)} if record.exc_info else {}
+            _print_json(record.levelname.lower(), record.name, record.getMessage(), **trace)
+            return
         print_message(f"{record.levelname}: {record.getMessage()}")
         if record.exc_info:
             for line in logging.Formatter().formatException(record.exc_info).splitlines():

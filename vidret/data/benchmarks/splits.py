@@ -21,7 +21,7 @@ def read_split(name: str, folder: str | Path, split: str | None = None) -> Split
         VidretError: The benchmark or the split does not exist, a file is missing, or its content is invalid. The
             message then gives the file and the line or key.
     """
-    name, split = _resolve(name, split)
+    name, split = resolve_split(name, split)
     benchmark = DATASETS[name]
     source = benchmark.splits[split]
     folder = Path(folder)
@@ -36,8 +36,12 @@ def read_split(name: str, folder: str | Path, split: str | None = None) -> Split
     return replace(loaded, notes=(*source.notes, *loaded.notes), scoring=benchmark.scoring)
 
 
-def _resolve(name: str, split: str | None) -> tuple[str, str]:
-    """Return the benchmark and the split that a name stands for."""
+def resolve_split(name: str, split: str | None = None) -> tuple[str, str]:
+    """Return the benchmark and the split that a name stands for.
+
+    Raises:
+        VidretError: There is no such benchmark, or it has no such split.
+    """
     if name not in DATASETS and split is None:
         for known in DATASETS:
             if name.startswith(f"{known}-") and name.removeprefix(f"{known}-") in DATASETS[known].splits:
