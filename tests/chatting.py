@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -42,15 +42,21 @@ def stream(*pieces: str, is_complete: bool = True) -> Reply:
     return Reply(body.encode(), headers={"Content-Type": "text/event-stream"})
 
 
-@contextmanager
-def run_chat(answer: Callable[[int], Reply]) -> Iterator[Chat]:
+def run_chat(answer: Callable[[int], Reply]) -> AbstractContextManager[Chat]:
     """Run an endpoint whose n-th request, from 0 on, gets ``answer(n)``."""
+    return run_endpoint(lambda _request, number: answer(number))
+
+
+@contextmanager
+def run_endpoint(answer: Callable[[dict[str, Any], int], Reply]) -> Iterator[Chat]:
+    """Run an endpoint whose n-th request, from 0 on, gets ``answer(request, n)``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            reply = answer(len(chat.requests))
-            chat.requests.append(json.loads(body))
+            request = json.loads(body)
+            reply = answer(request, len(chat.requests))
+            chat.requests.append(request)
             chat.headers.append({**dict(self.headers), "path": self.path})
             time.sleep(reply.delay_s)
             try:

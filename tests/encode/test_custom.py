@@ -110,7 +110,7 @@ def test_an_entry_point_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) ->
     encoder = load_encoder("my-colours", device="cpu")
     assert isinstance(encoder, Plain)
     assert encoder.name == "my-colours"
-    with pytest.raises(EncoderError, match=r"package.module:Class or the path of a .safetensors"):
+    with pytest.raises(EncoderError, match=r"endpoint:URL.model=NAME or the path of a .safetensors"):
         load_encoder("other-colours", device="cpu")
 
 

@@ -112,8 +112,8 @@ def parse_name(name: str) -> ClipSource:
         advice = f"; did you mean {similar[0]}{f'/{weights}' if weights else ''}?" if similar else ""
         raise UnknownEncoderError(
             f"model must be {', '.join((STARTER, *RECOMMENDED))}, an open_clip name such as "
-            "ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, hf:org/name, package.module:Class or the path of a "
-            f".safetensors or .pt file, got {name}{advice}"
+            "ViT-B-32/laion2b_s34b_b79k, hf-hub:org/name, hf:org/name, package.module:Class, "
+            f"endpoint:URL?model=NAME or the path of a .safetensors or .pt file, got {name}{advice}"
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if weights != RANDOM and weights not in tags and not Path(weights).is_file():

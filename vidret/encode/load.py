@@ -19,7 +19,8 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             as ``ViT-B-32//path/weights.safetensors``; the path of a local .safetensors or .pt file, including those
             written by ``vidret convert``; or ``ViT-B-32/random`` for random weights (for tests only); or a model of
             transformers, as ``hf:org/name`` or ``hf:FOLDER``; or your own class, as ``package.module:Class`` or the
-            name of an entry point in the group ``vidret.encoders``. The suffix ``#whole`` encodes every video as one
+            name of an entry point in the group ``vidret.encoders``; or an embeddings endpoint, as
+            ``endpoint:URL?model=NAME``. The suffix ``#whole`` encodes every video as one
             segment, as benchmarks do.
         device: ``auto`` (the accelerator that PyTorch finds, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, ``xpu``,
             ``xpu:N`` or ``mps``.
@@ -33,6 +34,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         DeviceError: There is no such device; raised before anything is loaded.
         EncoderError: The name or precision is unknown, the precision does not apply to the model or device, or the
             weights cannot be downloaded or do not fit.
+        EndpointError: An endpoint does not answer.
         MissingExtraError: The packages of the starter, or transformers, are not installed.
     """
     check_precision(precision)
@@ -49,6 +51,12 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         from vidret.encode.hf_loading import load_transformers
 
         return load_transformers(plain, device=chosen, precision=precision, whole=whole)
+    if plain.startswith("endpoint:"):
+        from vidret.encode.endpoint_encoder import EndpointEncoder
+
+        if precision != "auto":
+            raise EncoderError(f"precision of an endpoint must be auto, got {precision}")
+        return EndpointEncoder(plain, whole=whole)
     if is_class_name(plain) or find_entry_point(plain) is not None:
         return load_custom(plain, device=str(chosen), precision=precision, whole=whole)
     from vidret.encode.clip_loading import load_clip
