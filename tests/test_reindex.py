@@ -17,8 +17,9 @@ from tests.fakes import ColourEncoder, unit, write_film
 from vidret.engine import Engine
 from vidret.errors import StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
-from vidret.search.watches import add_watch, read_watches
+from vidret.search.watches import add_watch
 from vidret.store.store import Store
+from vidret.store.watch_list import read_watches
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]

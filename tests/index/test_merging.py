@@ -14,8 +14,9 @@ from tests.store.samples import DIM, add_video, create, damage, embedding, shots
 from vidret.engine import Engine
 from vidret.errors import StoreError
 from vidret.index.merging import MergeReport, copying, merge_indexes
-from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, RANKER, SEGMENTS, FileRecord
+from vidret.store.records import CALIBRATION, CONCEPT, FOLLOW_SHOTS, HEAD, RANKER, SEGMENTS, FileRecord
 from vidret.store.store import Store
+from vidret.store.watch_list import Watch, read_watches, write_watches
 
 FOLDER = Path("moments") / "head-1" / "kept"
 
@@ -374,6 +375,39 @@ def test_calibration_without_the_new_segments_is_noted(tmp_path: Path) -> None:
     note = f"{out}: its calibration does not cover the new segments: run vidret calibrate again"
     assert merge(out, one).notes == [note]
     assert merge(out, one).notes == []
+
+
+def test_concepts_are_copied_and_names_that_are_taken_noted(tmp_path: Path) -> None:
+    taught = {"1": {"fox": b"red", "sun": b"yellow", "old": b""}, "2": {"fox": b"grey", "sun": b"yellow", "old": b"x"}}
+    for name, concepts in taught.items():
+        write_index(tmp_path / name, [int(name)])
+        with Store.open(tmp_path / name, write=True) as store:
+            for concept, content in concepts.items():
+                store.set_meta(f"{CONCEPT}.{concept}", content)
+    report = merge(tmp_path / "out", tmp_path / "1", tmp_path / "2")
+    taken = f"{tmp_path / '2'}: its concept @fox is not copied: {tmp_path / '1'} has another of that name"
+    assert (report.concepts, report.notes) == (3, [taken])
+    with Store.open(tmp_path / "out") as merged:
+        assert [merged.get_meta(f"{CONCEPT}.{name}") for name in ("fox", "sun", "old")] == [b"red", b"yellow", b"x"]
+    again = merge(tmp_path / "out", tmp_path / "2")
+    assert (again.concepts, again.notes) == (0, [taken.replace(str(tmp_path / "1"), str(tmp_path / "out"))])
+
+
+def test_watches_are_copied_and_still_report_what_they_have_not_seen(tmp_path: Path) -> None:
+    one, two = write_index(tmp_path / "1", [0]), write_index(tmp_path / "2", [1, 2])
+    write_watches(one, [Watch(name="reds", query="red", last_video=1)])
+    write_watches(
+        two, [Watch(name="reds", query="rose", last_video=2), Watch(name="blues", query="blue", last_video=1)]
+    )
+    report = merge(tmp_path / "out", one, two)
+    taken = f"{two}: its watch reds is not copied: {one} has another of that name"
+    assert (report.watches, report.notes) == (2, [taken])
+    with Store.open(tmp_path / "out") as merged:
+        ids = {content: video_id for video_id, content in merged.fingerprints().items()}
+    assert read_watches(tmp_path / "out") == [
+        Watch(name="reds", query="red", last_video=max(ids.values())),
+        Watch(name="blues", query="blue", last_video=ids["v2"] - 1),
+    ]
 
 
 def test_kept_projected_tokens_are_copied_with_their_contents(tmp_path: Path) -> None:

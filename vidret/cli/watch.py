@@ -46,7 +46,7 @@ def add_command(
 @group.command("list")
 def list_command(index: WatchIndexOption = Path(DEFAULT_INDEX), as_json: JsonOption = False) -> None:
     """List the watches of an index."""
-    from vidret.search.watches import read_watches
+    from vidret.store.watch_list import read_watches
 
     watches = read_watches(index)
     if as_json:
@@ -69,7 +69,8 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     Raises:
         VidretError: The webhook did not take the matches; they are reported again by the next run.
     """
-    from vidret.search.watches import find_new_matches, mark_reported, read_watches
+    from vidret.search.watches import find_new_matches, mark_reported
+    from vidret.store.watch_list import read_watches
 
     if not read_watches(index):
         return False

@@ -52,7 +52,7 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
     print_message(
         f"{'Interrupted: ' if report.interrupted else ''}{report.copied} videos copied, {report.completed} completed, "
         f"{report.known} already present; {report.num_segments} segments, {report.added} files added, "
-        f"{report.changed} changed, {report.moments} prepared moments{_describe_texts(report.texts)}, "
+        f"{report.changed} changed, {report.moments} prepared moments{_describe_kept(report)}, "
         f"in {format_time(report.elapsed)}."
     )
     _print_files("not copied", report.damaged, "; --json lists them all")
@@ -65,8 +65,10 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
         print_message(CONTINUE)
 
 
-def _describe_texts(num_texts: int) -> str:
-    return f", {num_texts} texts" if num_texts else ""
+def _describe_kept(report: "MergeReport") -> str:
+    """Return the numbers of copied texts, concepts and watches, as far as there are any."""
+    numbers = {"texts": report.texts, "concepts": report.concepts, "watches": report.watches}
+    return "".join(f", {number} {name}" for name, number in numbers.items() if number)
 
 
 def _print_files(title: str, files: "Sequence[tuple[str, str]]", advice: str) -> None:

@@ -1,35 +1,18 @@
 """Watches: queries that an index keeps, to report which videos added later match them."""
 
-import json
-import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidret.errors import StoreError, VidretError
+from vidret.errors import VidretError
 from vidret.search.clauses import check_exclusions, parse_structure
 from vidret.search.grammar import split_exclusions
 from vidret.store.records import StoredVideo
+from vidret.store.watch_list import Watch, read_watches, write_watches
 from vidret.types import Moment
 
-FILE = "watches.json"
 _NAME = re.compile(r"\w[\w.-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """A query that is asked of every new video.
-
-    Attributes:
-        name: Its name.
-        query: Text.
-        last_video: The greatest id of a video that needs no report; ids only grow.
-    """
-
-    name: str
-    query: str
-    last_video: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,21 +21,6 @@ class WatchMatch:
 
     watch: Watch
     moment: Moment
-
-
-def read_watches(index: Path) -> list[Watch]:
-    """Return the watches of an index, in the order in which they were added.
-
-    Raises:
-        StoreError: Their file cannot be read.
-    """
-    path = index / FILE
-    if not path.exists():
-        return []
-    try:
-        return [Watch(**row) for row in json.loads(path.read_text("utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: cannot be read as watches: {error}") from error
 
 
 def add_watch(index: Path, name: str, query: str, videos: Sequence[StoredVideo]) -> Watch:
@@ -72,7 +40,7 @@ def add_watch(index: Path, name: str, query: str, videos: Sequence[StoredVideo])
     if taken is not None:
         raise VidretError(f"name must be new, got {name}, which looks for {taken.query!r}")
     watch = Watch(name=name, query=query, last_video=_find_last(videos))
-    _write_watches(index, [*watches, watch])
+    write_watches(index, [*watches, watch])
     return watch
 
 
@@ -86,7 +54,7 @@ def remove_watch(index: Path, name: str) -> None:
     kept = [each for each in watches if each.name != name]
     if len(kept) == len(watches):
         raise VidretError(f"name must be that of a watch, got {name}")
-    _write_watches(index, kept)
+    write_watches(index, kept)
 
 
 def find_new_matches(
@@ -112,18 +80,8 @@ def mark_reported(index: Path, videos: Sequence[StoredVideo]) -> None:
     """Remember that all watches have seen these videos."""
     watches, last = read_watches(index), _find_last(videos)
     if any(each.last_video < last for each in watches):
-        _write_watches(index, [replace(each, last_video=max(each.last_video, last)) for each in watches])
+        write_watches(index, [replace(each, last_video=max(each.last_video, last)) for each in watches])
 
 
 def _find_last(videos: Sequence[StoredVideo]) -> int:
     return max((video.id for video in videos), default=0)
-
-
-def _write_watches(index: Path, watches: Sequence[Watch]) -> None:
-    path = index / FILE
-    draft = path.with_suffix(".tmp")
-    try:
-        draft.write_text(json.dumps([asdict(each) for each in watches], indent=1, ensure_ascii=False), "utf-8")
-        os.replace(draft, path)  # noqa: PTH105  a run that is killed leaves the old file
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error}") from error

@@ -24,6 +24,7 @@ from vidret.index.merging.planning import (
     is_more_reliable,
     plan_index_merge,
 )
+from vidret.index.merging.questions import copy_concepts, copy_watches
 from vidret.index.merging.words import TextMerge
 from vidret.store.records import CALIBRATION, HEAD, KEPT, MOMENTS, PROJECTED, RANKER, SEGMENTS, FileRecord, FileState
 from vidret.store.store import Store
@@ -43,6 +44,8 @@ class MergeReport:
         changed: Number of paths that the target had with another record.
         moments: Number of copied files of projected tokens for grounding heads.
         texts: Number of copied timed texts.
+        concepts: Number of copied taught concepts.
+        watches: Number of copied watches.
         damaged: Paths whose content could not be copied completely, with reasons.
         disagreed: Paths about which indexes disagree, with the index that is believed.
         notes: Other differences between the merged index and its sources.
@@ -58,6 +61,8 @@ class MergeReport:
     changed: int = 0
     moments: int = 0
     texts: int = 0
+    concepts: int = 0
+    watches: int = 0
     damaged: list[tuple[str, str]] = field(default_factory=list)
     disagreed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -73,10 +78,10 @@ def merge_indexes(
 ) -> MergeReport:
     """Copy the contents of indexes into another one, which is created if it does not exist.
 
-    Vectors, times, tokens, timed texts and projected tokens of grounding heads are copied bit for bit. The vectors for
-    search and the full-text index are built anew. Baselines are measured again at the next indexing or search.
-    Calibrations are lost, which the report notes. An interrupt (Ctrl-C) ends the merge, and the next one continues from
-    there.
+    Vectors, times, tokens, timed texts, concepts and projected tokens of grounding heads are copied bit for bit. The
+    vectors for search and the full-text index are built anew. Baselines are measured again at the next indexing or
+    search. Calibrations are lost, which the report notes. An interrupt (Ctrl-C) ends the merge, and the next one
+    continues from there.
 
     Args:
         sources: Folders of the indexes to copy, which are only read.
@@ -131,6 +136,7 @@ class Merge:
         self._claims: dict[str, FileClaim] = {}
         self._disagreed: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
+        self._notes: list[str] = []
         self._done = self._total = 0
 
     def run(self, plan: IndexMergePlan) -> None:
@@ -150,6 +156,12 @@ class Merge:
         self._write_paths()
         self._copy_projected(projected)
         self._texts.run()
+        for name, (num_copied, notes) in {
+            "concepts": copy_concepts(self.target, self.sources),
+            "watches": copy_watches(self.target, self.sources, self._copier.video_ids),
+        }.items():
+            self._counts[name] = num_copied
+            self._notes += notes
 
     def report(self, notes: Sequence[str], elapsed: float, *, interrupted: bool) -> MergeReport:
         """Return the report of the merge."""
@@ -162,7 +174,7 @@ class Merge:
             texts=self._texts.num_texts,
             damaged=[(paths[content], reason) for content, reason in (*self._copier.damaged, *self._texts.damaged)],
             disagreed=sorted(self._disagreed.items()),
-            notes=[*notes, *self._texts.notes, *self._describe_lost_calibrations()],
+            notes=[*notes, *self._texts.notes, *self._notes, *self._describe_lost_calibrations()],
             elapsed=elapsed,
             interrupted=interrupted,
         )
