@@ -47,7 +47,7 @@ def test_a_folder_by_itself_gets_an_overview_and_a_page(run: Runner, coloured: P
     common = ("describe", "/red", "--phrases", coloured.parent / "phrases.txt", "--index", coloured, "--clusters", 2)
     code, out, err = run(*common, "--html", tmp_path / "page.html")
     assert code == 0, err
-    assert out.splitlines()[0].split() == ["videos", "12,", "0.02", "hours,", "24", "segments"]
+    assert out.splitlines()[0].split() == ["videos", "12,", "1.2", "minutes,", "24", "segments"]
     assert "Clusters:" in out
     assert "More of:" in out
     page = (tmp_path / "page.html").read_text()

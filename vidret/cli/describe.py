@@ -117,7 +117,7 @@ def write_page_of(
 
 def show_overview(found: "FolderOverview") -> None:
     """Print what is in a folder."""
-    from vidret.evaluate.describe_page import list_facts
+    from vidret.evaluate.describe_page import format_hours, list_facts
 
     show_table(("", ""), list(list_facts(found)))
     print("\nClusters:")
@@ -126,8 +126,8 @@ def show_overview(found: "FolderOverview") -> None:
         share = f"{100 * each.num_segments / found.num_segments:.0f} %"
         name = ", ".join(each.phrases) or "all segments"
         example = f"{display_path(each.examples[0].path)} {format_time(each.examples[0].time)}"
-        rows.append((share, str(each.num_videos), f"{each.hours:.2f}", name, example))
-    show_table(("segments", "videos", "hours", "what", "video"), rows)
+        rows.append((share, str(each.num_videos), format_hours(each.hours), name, example))
+    show_table(("segments", "videos", "length", "what", "video"), rows)
     if found.look_alikes:
         print("\nLook-alikes, by their vectors (vidret duplicates compares frames):")
         paths = [[f"{each.cosine:.3f}", *map(display_path, each.paths)] for each in found.look_alikes]

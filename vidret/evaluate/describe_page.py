@@ -23,10 +23,14 @@ STYLE = """
 .dot { position: absolute; width: 12px; height: 12px; margin: -6px; border-radius: 50%; border: 1px solid var(--card);
   background: var(--tone); cursor: pointer; }
 .dot:hover, .dot:focus { outline: 3px solid var(--ink); z-index: 2; }
+.shots { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+@media (max-width: 600px) { .dot { width: 9px; height: 9px; margin: -4.5px; } }
 .tip { display: none; position: absolute; left: 16px; top: 16px; width: min(176px, 44vw); background: var(--card);
   border: 1px solid var(--line); border-radius: 6px; padding: 6px; font-size: 0.8rem; line-height: 1.3;
   overflow-wrap: anywhere; box-shadow: 0 4px 16px #0005; pointer-events: none; }
-.dot:hover .tip, .dot:focus .tip { display: block; }
+.dot:hover .tip, .dot:focus .shots { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+@media (max-width: 600px) { .dot { width: 9px; height: 9px; margin: -4.5px; } }
+.tip { display: block; }
 .east .tip { left: auto; right: 16px; }
 .south .tip { top: auto; bottom: 16px; }
 .tip img { display: block; width: 100%; height: auto; border-radius: 4px; margin-bottom: 4px; }
@@ -98,8 +102,13 @@ def render_overview(found: FolderOverview, frames: "_FrameCounter") -> Iterator[
 
 def list_facts(found: FolderOverview) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each number about a folder, in words."""
-    yield "videos", f"{found.num_videos}, {found.hours:.2f} hours, {found.num_segments} segments"
+    yield "videos", f"{found.num_videos}, {format_hours(found.hours)}, {found.num_segments} segments"
     yield from describe_word_use(found.words)
+
+
+def format_hours(hours: float) -> str:
+    """Return a duration as hours, or as minutes if it is less than one hour."""
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
 def describe_word_use(words: WordUse) -> Iterator[tuple[str, str]]:
@@ -113,7 +122,7 @@ def describe_word_use(words: WordUse) -> Iterator[tuple[str, str]]:
 
     yield "speech", describe(words.said)
     if words.languages:
-        listed = (f"{each.code} in {each.num_videos} ({60 * each.hours:.1f} min)" for each in words.languages)
+        listed = (f"{each.code} in {each.num_videos} ({format_hours(each.hours)})" for each in words.languages)
         yield "languages", ", ".join(listed)
     yield "text", describe(words.shown)
 
@@ -123,7 +132,7 @@ def render_cluster(number: int, cluster: ContentCluster, found: FolderOverview, 
     name = ", ".join(cluster.phrases) or "all segments"
     share = 100 * cluster.num_segments / found.num_segments
     size = f"{share:.0f} % of the segments ({cluster.num_segments})"
-    facts = f"{size}, {cluster.num_videos} videos, {cluster.hours:.2f} hours"
+    facts = f"{size}, {cluster.num_videos} videos, {format_hours(cluster.hours)}"
     heading = f'<h3><span class="swatch c{number % NUM_COLOURS}"></span>{escape_text(name)}</h3>'
     return f'<article>{heading}<p class="facts">{facts}</p>{render_frames(cluster.examples, frames)}</article>'
 
