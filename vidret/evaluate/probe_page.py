@@ -33,7 +33,8 @@ STYLE = """
 .trusted { border-left: 5px solid var(--right); } .misled { border-left: 5px solid var(--second); }
 .chance, .too { border-left: 5px solid var(--line); } .better { border-left: 5px solid var(--found); }
 .pair { margin: 4px 0 0; }
-.heat td { text-align: right; padding: 4px 12px; } .heat th { text-align: right; padding: 4px 12px; } .heat td:last-child { text-align: left; }
+.heat td, .heat th { text-align: right; padding: 4px 12px; }
+.heat td:last-child { text-align: left; }
 .heat .cell { background: color-mix(in srgb, var(--right) calc(var(--share) * 55%), var(--card)); }
 """
 
