@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.evaluate import DATA, group
+from vidret.cli.opening import choose_model
 from vidret.cli.options import MODEL, OUTPUT, DeviceOption, JsonOption, PrecisionOption
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
@@ -25,7 +26,7 @@ WorldArgument = Annotated[
     ),
 ]
 ProbeModelOption = Annotated[
-    str, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
+    str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
 ]
 ProbePageOption = Annotated[
     Path | None,
@@ -39,7 +40,7 @@ ProbeSeedOption = Annotated[
 @group.command("probe")
 def probe_command(
     world: WorldArgument,
-    model: ProbeModelOption = "starter",
+    model: ProbeModelOption = None,
     seed: ProbeSeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -48,11 +49,12 @@ def probe_command(
 ) -> None:
     """Find out where an encoder can be trusted: minimal pairs, corruptions, and 'nothing matches well'."""
     from vidret.data.probe_world import draw_probe_world, read_probe_world
+    from vidret.encode.encoder import STARTER
     from vidret.encode.load import load_encoder
     from vidret.evaluate.probe import probe_encoder, report_to_dict
     from vidret.evaluate.probe_page import write_probe_page
 
-    encoder = load_encoder(model, device=device, precision=precision)
+    encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
     if world == SYNTHETIC:
         videos = draw_probe_world(encoder.resize.crop, seed=seed)
     else:
