@@ -239,7 +239,8 @@ def measure_absence(
     """
     half = len(order) // 2
     unrelated = encode_phrases(encoder, UNRELATED)
-    present, absent = [], []
+    present: list[np.ndarray] = []
+    absent: list[np.ndarray] = []
     for own, other in ((order[:half], order[half:]), (order[half:], order[:half])):
         reached = np.sort((unrelated @ vectors[own].T).max(axis=1))
         for rows, shares in ((own, present), (other, absent)):
