@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32
 
 from vidret.align.baseline import WEAK
 from vidret.answers.citations import CitedAnswer, answer_question
+from vidret.answers.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
 from vidret.answers.endpoint import ChatEndpoint
 from vidret.answers.frames import FileFrames
 from vidret.answers.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
@@ -428,6 +429,33 @@ class Engine(Searchable):
         with FileFrames() as frames:
             context = gather_context(self, question, videos, options, draw=frames.draw)
         return answer_question(context, llm)
+
+    def describe_segments(
+        self,
+        llm: ChatEndpoint,
+        options: DescribeOptions = DEFAULT_DESCRIBING,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> DescribeReport:
+        """Let a model that sees describe the segments of all videos, as the source ``generated`` of timed text.
+
+        What it has described already is not described again.
+
+        Args:
+            llm: The endpoint that gets frames of each segment.
+            options: The budget, and what is sent.
+            on_progress: Called with the number of segments done and the total.
+
+        Returns:
+            What was described and what is left; also after a failure of the endpoint, which is in it.
+
+        Raises:
+            StoreError: There is no index, or another process is writing its texts.
+        """
+        with FileFrames() as frames:
+            report = describe_index(self._index.store, llm, frames.draw, options, on_progress=on_progress)
+        save_fusion_baseline(self._index.searcher)
+        return report
 
     # The same footage
 

@@ -283,6 +283,7 @@ def test_invalid_token_is_rejected_without_showing_it() -> None:
 LOCAL_METHODS = {  # that a server does not offer
     "calibrate",
     "choose_ranker",
+    "describe_segments",
     "duplicates",
     "file",
     "index",

@@ -14,8 +14,11 @@ from vidret.cli.index_options import (
     AddressOption,
     DecoderOption,
     DecodeTimeoutOption,
+    DescribeModelOption,
+    DescribeOption,
     ExitCodeOption,
     FailOnErrorOption,
+    MaxCallsOption,
     MemoryOption,
     NewIndexOption,
     NumGpusOption,
@@ -35,6 +38,7 @@ from vidret.cli.index_options import (
     WordsOption,
 )
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
+from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_model, open_engine, pause_collection
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -47,17 +51,20 @@ from vidret.cli.options import (
 )
 from vidret.cli.watch import MATCHED, report_matches
 from vidret.present.progress import show_count, show_progress
-from vidret.present.summaries import print_index_summary
+from vidret.present.summaries import print_describe_summary, print_index_summary
 from vidret.present.terminal import print_message
 from vidret.present.webhook import check_webhook
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode
 
 if TYPE_CHECKING:
+    from vidret.answers.describing import DescribeReport
+    from vidret.answers.endpoint import ChatEndpoint
     from vidret.engine import Engine, IndexRunner
     from vidret.index.progress import IndexReport
     from vidret.timed_text.options import WordsOptions
     from vidret.video.decode import Decoder
 
+DESCRIBE_TIMEOUT_S = 120.0  # of one request
 GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
 NEEDS_EXTRA = 'that needs the extra "words": pip install "vidret[words]"'
 DECODERS: "tuple[Decoder, ...]" = ("auto", "decord", "pyav")
@@ -80,6 +87,9 @@ def index_command(
     head: HeadOption = "auto",
     prepare_moments: PrepareMomentsOption = False,
     speech_model: SpeechModelOption = None,
+    describe: DescribeOption = None,
+    describe_model: DescribeModelOption = None,
+    max_calls: MaxCallsOption = 500,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     store: StoreOption = None,
@@ -99,6 +109,9 @@ def index_command(
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
     if webhook is not None:
         check_webhook(webhook)
+    endpoint = (
+        None if describe is None else make_endpoint(describe, describe_model, DESCRIBE_TIMEOUT_S, name="describe")
+    )
     decoding = read_decoding(decoder, shots, sampling)
     run = choose_run(runner, address, num_gpus_per_worker, precision)
     memory_bytes = None if memory is None else parse_memory(memory)
@@ -114,9 +127,13 @@ def index_command(
         report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
     if prepare_moments and not report.interrupted:
         prepare(engine, timeout)
-    print_report(report, index, as_json=as_json)
+    described = None
+    if endpoint is not None and not report.interrupted:
+        described = describe_with_progress(engine, endpoint, max_calls)
+    print_report(report, index, described, as_json=as_json)
     matched = not report.interrupted and report_matches(engine, index, as_json=as_json, webhook=webhook)
-    if report.interrupted or (fail_on_error and report.failed):
+    has_failed = described is not None and bool(described.error)
+    if report.interrupted or has_failed or (fail_on_error and report.failed):
         raise typer.Exit(1)
     if exit_code and matched:
         raise typer.Exit(MATCHED)
@@ -150,12 +167,25 @@ def suggest_model() -> None:
     )
 
 
-def print_report(report: "IndexReport", index: Path, *, as_json: bool) -> None:
-    """Print what an indexing run did."""
+def describe_with_progress(engine: "Engine", endpoint: "ChatEndpoint", max_calls: int) -> "DescribeReport":
+    """Let a model describe what it has not described yet, with a progress bar."""
+    from vidret.answers.describing import DescribeOptions
+
+    with show_count("describing", "segments") as on_count:
+        return engine.describe_segments(endpoint, DescribeOptions(max_calls=max_calls), on_progress=on_count)
+
+
+def print_report(
+    report: "IndexReport", index: Path, described: "DescribeReport | None" = None, *, as_json: bool
+) -> None:
+    """Print what an indexing run did, and what a model described."""
     if as_json:
-        print(json.dumps(dataclasses.asdict(report), indent=2))
+        rows = {} if described is None else {"described": dataclasses.asdict(described)}
+        print(json.dumps(dataclasses.asdict(report) | rows, indent=2))
     else:
         print_index_summary(report, index)
+    if described is not None:
+        print_describe_summary(described)
 
 
 class DecodingOptions(TypedDict):
@@ -187,7 +217,7 @@ def parse_words(text: str, speech_model: str | None, index: Path, *, is_new: boo
     """
     from vidret.index.words import read_options
     from vidret.timed_text.options import WordsOptions, is_installed
-    from vidret.types import TEXT_SOURCES
+    from vidret.types import WORD_SOURCES
 
     known = read_options(index)
     options = known or WordsOptions()
@@ -198,7 +228,7 @@ def parse_words(text: str, speech_model: str | None, index: Path, *, is_new: boo
             print_message(f"No words (speech, on-screen text, subtitles) are read: {NEEDS_EXTRA}.")
             return False
     elif text not in ("auto", "on"):
-        sources = parse_names(text, TEXT_SOURCES, option="--words", rule="must be auto, on, off or some of")
+        sources = parse_names(text, WORD_SOURCES, option="--words", rule="must be auto, on, off or some of")
         options = replace(options, sources=sources)
     return options if speech_model is None else replace(options, speech_model=speech_model)
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from vidret.cli.language_model import LANGUAGE_MODEL
 from vidret.cli.options import ADVANCED, MODEL, OUTPUT, index_option
 
 SOURCES, STORAGE = "What to index", "Storage"
@@ -63,6 +64,32 @@ SpeechModelOption = Annotated[
         help="Whisper model for speech, such as base, small or large-v3; default: tiny.en (English), which is "
         "installed. The index remembers it.",
         rich_help_panel=MODEL,
+    ),
+]
+DescribeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--describe",
+        metavar="URL",
+        help="Chat endpoint in OpenAI's style that sees images: it gets 3 frames of each segment that it has not "
+        "described yet, and its descriptions are searched as the source generated. Its key is read from "
+        "VIDRET_LLM_KEY.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+DescribeModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", envvar="VIDRET_LLM_MODEL", help="Model of the endpoint.", rich_help_panel=LANGUAGE_MODEL
+    ),
+]
+MaxCallsOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Maximum number of requests to the endpoint; the next run goes on from there.",
+        rich_help_panel=LANGUAGE_MODEL,
     ),
 ]
 ShotsOption = Annotated[

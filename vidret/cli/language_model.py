@@ -25,15 +25,17 @@ LlmTimeoutOption = Annotated[
 ]
 
 
-def make_endpoint(llm: str | None, model: str | None, timeout_s: float, *, hint: str = "") -> "ChatEndpoint":
-    """Return the endpoint of the options; ``hint`` is what can be done without one.
+def make_endpoint(
+    llm: str | None, model: str | None, timeout_s: float, *, name: str = "llm", hint: str = ""
+) -> "ChatEndpoint":
+    """Return the endpoint of the options ``--name`` and ``--name-model``; ``hint`` is what can be done without one.
 
     Raises:
         BadParameter: The URL or the model is missing.
     """
     from vidret.answers.endpoint import ChatEndpoint, read_key
 
-    for name, value in (("--llm", llm), ("--llm-model", model)):
+    for option, value in ((f"--{name}", llm), (f"--{name}-model", model)):
         if not value:
-            raise typer.BadParameter(f"must be given{hint}, got none", param_hint=name)
+            raise typer.BadParameter(f"must be given{hint}, got none", param_hint=option)
     return ChatEndpoint(url=llm or "", model=model or "", key=read_key(), timeout_s=timeout_s)

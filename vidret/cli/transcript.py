@@ -31,7 +31,8 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         metavar=",".join(TEXT_SOURCES),
-        help="Only what is said, what is written in the picture, or the subtitles; default: all of them.",
+        help="Only what is said, what is written in the picture, the subtitles, or what a model generated; default: "
+        "all of them.",
         rich_help_panel=SCOPE,
     ),
 ]

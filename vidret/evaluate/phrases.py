@@ -109,6 +109,6 @@ def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseK
     contents = {fingerprint: video_id for video_id, fingerprint in store.fingerprints().items() if video_id in videos}
     with TextStore.open(store.path) as texts:
         for track in texts.tracks():
-            if track.fingerprint in contents and track.num_texts:
+            if track.fingerprint in contents and track.num_texts and track.source in KINDS:
                 for stored in texts.transcript(track):
                     yield KINDS[track.source], contents[track.fingerprint], stored.text.text

@@ -58,8 +58,8 @@ def measure_word_use(store: Store, durations: Mapping[int, float]) -> WordUse:
     seconds = defaultdict[str, defaultdict[int, float]](lambda: defaultdict(float))
     with TextStore.open(store.path) as texts:
         for track in texts.tracks():
-            video_id, kind = contents.get(track.fingerprint), KINDS[track.source]
-            if video_id is None or not track.complete:
+            video_id, kind = contents.get(track.fingerprint), KINDS.get(track.source)
+            if video_id is None or kind is None or not track.complete:
                 continue
             read[kind].add(video_id)
             if not track.num_texts:

@@ -16,7 +16,7 @@ from vidret.store.text_store import FOLDER, TextStore
 from vidret.timed_text.options import WordsOptions
 from vidret.timed_text.screen import similar
 from vidret.timed_text.speech import BUNDLED
-from vidret.types import TEXT_SOURCES, TextSource, TimedText
+from vidret.types import WORD_SOURCES, TextSource, TimedText
 from vidret.video.pool import ReadTexts, WordsRequest
 from vidret.video.subtitle_tracks import Sidecars, digest_sidecars
 
@@ -49,7 +49,9 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
     if known is not None:
         return WordsOptions.from_json(str(known))
     models = {source: model for _, source, model in (key.split(" ", 2) for key in keys)}  # of a merged index
-    sources = tuple(source for source in TEXT_SOURCES if source in models) or TEXT_SOURCES
+    if keys and not any(source in models for source in WORD_SOURCES):
+        return None  # descriptions alone
+    sources = tuple(source for source in WORD_SOURCES if source in models) or WORD_SOURCES
     return WordsOptions(sources=sources, speech_model=models.get("speech", BUNDLED))
 
 

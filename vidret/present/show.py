@@ -35,7 +35,13 @@ LEFT_ALIGNED = {
 NO_VIDEOS = "No matching videos in this index."
 NO_GOOD_MATCH = "No good match in this index: most unrelated queries score as high."
 MAX_LINE = 100  # characters of words below a result
-SOURCE_NAMES = {"picture": "seen", "speech": "said", "screen": "on screen", "subtitles": "subtitle"}
+SOURCE_NAMES = {
+    "picture": "seen",
+    "speech": "said",
+    "screen": "on screen",
+    "subtitles": "subtitle",
+    "generated": "generated description",
+}
 NEAREST = "The nearest are:"
 TRY_WEAK = "--weak shows the nearest moments."
 

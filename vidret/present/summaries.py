@@ -8,11 +8,12 @@ from vidret.present.terminal import print_message
 from vidret.text import display_path, format_time, strip_query
 
 if TYPE_CHECKING:
+    from vidret.answers.describing import DescribeReport
     from vidret.index.merging import MergeReport
     from vidret.index.progress import IndexReport
 
 MAX_LISTED = 5  # files of one kind
-SOURCE_NAMES = {"speech": "speech", "screen": "on-screen text", "subtitles": "subtitles"}
+SOURCE_NAMES = {"speech": "speech", "screen": "on-screen text", "subtitles": "subtitles", "generated": "generated"}
 CONTINUE = "  The index is intact; run the same command again to continue."
 
 
@@ -45,6 +46,18 @@ def print_index_summary(report: "IndexReport", index: Path) -> None:
         print_message(CONTINUE)
     elif report.missing and report.pruned is None:
         print_message("  Searches do not return missing files; --prune removes them from the index.")
+
+
+def print_describe_summary(report: "DescribeReport") -> None:
+    """Print what a model described, what is left, and what failed."""
+    empty = f", {report.empty} without anything to see" if report.empty else ""
+    print_message(
+        f"  {report.described} segments described{empty}; {report.calls} requests, {report.left} segments left."
+    )
+    if report.error:
+        print_message(f"error: descriptions ended early: {report.error}")
+    elif report.left:
+        print_message("  --max-calls was reached; run the same command again to go on.")
 
 
 def print_merge_summary(report: "MergeReport", index: Path) -> None:

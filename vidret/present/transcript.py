@@ -16,6 +16,7 @@ _OVERRIDE = re.compile(r"\{(?=\\)")  # {\an8} would move a text in players
 _SRT = str.maketrans("<>", "\u2039\u203a")
 _VTT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
+GENERATED = "generated"
 Lines = Sequence[tuple[TimedText, str]]
 
 
@@ -30,14 +31,16 @@ def to_transcript(texts: Sequence[TimedText], form: str) -> str:
 
 def _to_srt(lines: Lines) -> str:
     cues = [
-        f"{number}\n{_times(text, ',')}\n{_OVERRIDE.sub('{ ', line.translate(_SRT))}\n"
+        f"{number}\n{_times(text, ',')}\n{_mark(text)}{_OVERRIDE.sub('{ ', line.translate(_SRT))}\n"
         for number, (text, line) in enumerate(lines, start=1)
     ]
     return "\n".join(cues)
 
 
 def _to_vtt(lines: Lines) -> str:
-    return "\n".join(["WEBVTT\n", *(f"{_times(text, '.')}\n{line.translate(_VTT)}\n" for text, line in lines)])
+    return "\n".join(
+        ["WEBVTT\n", *(f"{_times(text, '.')}\n{_mark(text)}{line.translate(_VTT)}\n" for text, line in lines)]
+    )
 
 
 def _to_json(lines: Lines) -> str:
@@ -45,20 +48,26 @@ def _to_json(lines: Lines) -> str:
 
 
 def _to_txt(lines: Lines) -> str:
-    """Return a line for each text: its start, its source where there are several, and its words."""
+    """Return a line for each text: its start, its source if there are several or it is generated, and its words."""
     sources = {text.source for text, _ in lines}
+    are_named = len(sources) > 1 or GENERATED in sources
     width = max(map(len, sources), default=0)
     starts = [format_time(text.start) for text, _ in lines]
     start_width = max(map(len, starts), default=0)
     rows = []
     for start, (text, line) in zip(starts, lines, strict=True):
-        source = f"{text.source.ljust(width)}  " if len(sources) > 1 else ""
+        source = f"{text.source.ljust(width)}  " if are_named else ""
         rows.append(f"{start.rjust(start_width)}  {source}{line}\n")
     return "".join(rows)
 
 
 def _clean(text: TimedText) -> str:
     return _UNSAFE.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.text.split()))
+
+
+def _mark(text: TimedText) -> str:
+    """Return what says in subtitles, which name no source, that a model generated a text."""
+    return f"[{GENERATED}] " if text.source == GENERATED else ""
 
 
 def _times(text: TimedText, point: str) -> str:

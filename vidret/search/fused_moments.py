@@ -20,7 +20,7 @@ from vidret.types import Curve, Source
 JOIN_S = 1.2  # between utterances, or readings of a text, that answer a query together
 # Standard deviations by which the scores of such neighbours may differ. Utterances go on from one to the next; texts
 # on the screen stand alone.
-JOIN_SCORE: Mapping[Source, float] = {"speech": 2.5, "subtitles": 2.5, "screen": 0.5}
+JOIN_SCORE: Mapping[Source, float] = {"speech": 2.5, "subtitles": 2.5, "screen": 0.5, "generated": 0.5}
 MAX_TEXTS = 12  # of a video and a clause
 MIN_OVERLAP_S = 0.5
 MIN_COVER = 0.6  # of a text that answers a clause without a hint at words

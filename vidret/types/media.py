@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 Interpolation = Literal["bilinear", "bicubic"]
-TextSource = Literal["speech", "screen", "subtitles"]
-Source = Literal["picture", "speech", "screen", "subtitles"]
+TextSource = Literal["speech", "screen", "subtitles", "generated"]  # the last one are descriptions by a model
+Source = Literal["picture", "speech", "screen", "subtitles", "generated"]
 ShotKind = Literal["cut", "fade", "dissolve"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 TEXT_SOURCES: tuple[TextSource, ...] = get_args(TextSource)
+WORD_SOURCES: tuple[TextSource, ...] = ("speech", "screen", "subtitles")  # what decoding reads of a file
 SHOT_KINDS: tuple[ShotKind, ...] = get_args(ShotKind)
 Picture = UInt8[np.ndarray, "height width 3"]  # RGB
 NO_TIME = -(1 << 62)  # an ``mtime_ns`` of this or less is not a time: it marks a content, or is unknown
@@ -112,7 +113,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class TimedText:
-    """Words that are said or shown in a video.
+    """Words that are said or shown in a video, or that a model generated to describe it.
 
     Attributes:
         start: In seconds.

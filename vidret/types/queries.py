@@ -33,7 +33,8 @@ VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending
 SourcesField = Annotated[
     tuple[Source, ...] | None,
     Option(
-        help="Compare the query with these only: picture, speech, screen, subtitles; default: all that the index has.",
+        help="Compare the query with these only: picture, speech, screen, subtitles, generated (descriptions by a "
+        "model); default: all that the index has.",
         panel="What to search",
         flag="--in",
         metavar="LIST",

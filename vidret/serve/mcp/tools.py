@@ -55,7 +55,7 @@ CARDS = (
     ToolCard(
         "transcript",
         "Read what is said and shown",
-        "Return the words of a video with their times: speech, on-screen text and subtitles.",
+        "Return the words of a video with their times: speech, on-screen text, subtitles and generated descriptions.",
         given.TranscriptArguments,
     ),
     ToolCard("frames", "Look at frames", "Return images of a video at some times.", given.FramesArguments),

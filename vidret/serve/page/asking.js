@@ -7,7 +7,7 @@ import { recall } from "./picture.js";
 
 const TYPING_PAUSE = 300; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
-const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles" };
+const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles", generated: "Generated" };
 const MOST_FOLDERS = 500; // videos whose folders are suggested
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
