@@ -45,6 +45,7 @@ FENCES = {
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),
     "transformers": ("vidret/encode/*",),
+    "sentence_transformers": ("vidret/encode/*",),
     "fastapi": ("vidret/serve/*",),
     "starlette": ("vidret/serve/*",),
     "pydantic": ("vidret/serve/*",),

@@ -28,6 +28,7 @@ PACKAGES = (
     ("open_clip", "CLIP models", None),
     ("faiss", "vector search", "cpu"),
     ("transformers", "models by hf:", "hf"),
+    ("sentence_transformers", "models by st:", "st"),
     ("timm", "the starter encoder", "starter"),
     ("faster_whisper", "speech", "words"),
     ("rapidocr", "on-screen text", "words"),

@@ -39,7 +39,7 @@ def load_transformers(
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtraError(f"the model {name}", "hf")
-    chosen = _choose_precision(name, precision, device)
+    chosen = choose_float_precision(name, precision, device)
     source, options = find_source(name)
     config, model, tokenizer, processor = _read_parts(name, source, options)
     family = FAMILIES[config.model_type]
@@ -80,7 +80,7 @@ def find_source(name: str) -> tuple[str, dict[str, Any]]:
     return plain, {**options, "local_files_only": is_cached}
 
 
-def _choose_precision(name: str, precision: str, device: torch.device) -> str:
+def choose_float_precision(name: str, precision: str, device: torch.device) -> str:
     """Return the precision for a model of transformers, whose layers are not those that int8 replaces."""
     chosen = choose_precision(precision, device)
     if precision == "int8":

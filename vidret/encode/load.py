@@ -18,7 +18,8 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
             model as ``ViT-B-32/laion2b_s34b_b79k`` or ``hf-hub:org/name``; an open_clip architecture with a local file
             as ``ViT-B-32//path/weights.safetensors``; the path of a local .safetensors or .pt file, including those
             written by ``vidret convert``; or ``ViT-B-32/random`` for random weights (for tests only); or a model of
-            transformers, as ``hf:org/name`` or ``hf:FOLDER``; or your own class, as ``package.module:Class`` or the
+            transformers, as ``hf:org/name`` or ``hf:FOLDER``, or of sentence-transformers, as ``st:org/name`` or
+            ``st:FOLDER``; or your own class, as ``package.module:Class`` or the
             name of an entry point in the group ``vidret.encoders``; or an embeddings endpoint, as
             ``endpoint:URL?model=NAME``. The suffix ``#whole`` encodes every video as one
             segment, as benchmarks do.
@@ -35,7 +36,7 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         EncoderError: The name or precision is unknown, the precision does not apply to the model or device, or the
             weights cannot be downloaded or do not fit.
         EndpointError: An endpoint does not answer.
-        MissingExtraError: The packages of the starter, or transformers, are not installed.
+        MissingExtraError: The packages of the starter, transformers or sentence-transformers, are not installed.
     """
     check_precision(precision)
     chosen = torch.device(choose_device(device))
@@ -51,6 +52,10 @@ def load_encoder(name: str = STARTER, *, device: str = "auto", precision: str = 
         from vidret.encode.hf_loading import load_transformers
 
         return load_transformers(plain, device=chosen, precision=precision, whole=whole)
+    if plain.startswith("st:"):
+        from vidret.encode.embedding_models import load_embedding_model
+
+        return load_embedding_model(plain, device=chosen, precision=precision, whole=whole)
     if plain.startswith("endpoint:"):
         from vidret.encode.endpoint_encoder import EndpointEncoder
 
