@@ -11,7 +11,14 @@ import vidret.encode.load
 from tests.evaluate.world import run
 from tests.fakes import ColourEncoder, write_film
 from vidret.errors import VidretError
-from vidret.evaluate.generated import evaluate_generated, read_frame_vectors, read_prompts, score_stream
+from vidret.evaluate.generated import (
+    evaluate_generated,
+    read_frame_vectors,
+    read_prompts,
+    read_topics,
+    score_stream,
+)
+from vidret.evaluate.topics import find_topics
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
 
@@ -62,6 +69,37 @@ def test_shuffled_frames_lower_stream_t_alone() -> None:
     assert (after["fidelity"], after["diversity"]) == (before["fidelity"], before["diversity"])
 
 
+def test_topics_of_the_file_are_ranked_worst_first(generated: Path, tmp_path: Path) -> None:
+    topics = {"red": "warm", "yellow": "warm", "green": "cold", "blue": "cold", "white": "light"}
+    rows = [json.loads(line) for line in (generated / "prompts.jsonl").read_text().splitlines()]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({**row, "topic": topics[row["prompt"]]}) + "\n" for row in rows))
+    prompts = read_prompts(path, generated / "videos")
+    report = evaluate_generated(ColourEncoder(), prompts, topics=read_topics(path))
+    assert report["topics"][0]["topic"] == "warm"  # it has the wrong video
+    assert report["topics"][0]["num_prompts"] == 2
+    assert report["topics"][0]["num_videos"] == 3
+    assert report["topics"][0]["below"] > 0
+    assert read_topics(generated / "prompts.jsonl") is None
+    path.write_text(json.dumps({**rows[0], "topic": "warm"}) + "\n" + json.dumps(rows[1]) + "\n")
+    with pytest.raises(VidretError, match="all prompts must have a topic or none, got none for 'green'"):
+        read_topics(path)
+    path.write_text("".join(json.dumps({**rows[0], "topic": topic}) + "\n" for topic in ("a", "b")))
+    with pytest.raises(VidretError, match="a prompt must have one topic, got two for 'red'"):
+        read_topics(path)
+
+
+def test_topics_are_found_among_many_prompts() -> None:
+    prompts = [f"a {animal} runs number {n}" for animal in ("dog", "car") for n in range(6)]
+    vectors = np.repeat(np.eye(4, dtype=np.float32)[:2], 6, axis=0)
+    topics = find_topics(prompts, vectors)
+    assert topics[:6] == [topics[0]] * 6
+    assert topics[6:] == [topics[6]] * 6
+    assert topics[0].startswith("dog")
+    assert topics[6].startswith("car")
+    assert find_topics(prompts[:3], vectors[:3]) == [""] * 3
+
+
 def test_the_command_prints_a_table_and_json(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
     common = ("eval", "generated", "--prompts", generated / "prompts.jsonl", "--videos", generated / "videos")
@@ -69,6 +107,11 @@ def test_the_command_prints_a_table_and_json(generated: Path, monkeypatch: pytes
     assert answer.code == 0, answer.err
     assert "STREAM-T, published exponent" in answer.out
     assert answer.out.splitlines()[-1].split()[-1] in COLOURS
+    assert run(*common, "--html", generated / "page.html").code == 0
+    page = (generated / "page.html").read_text()
+    assert "<h3>red</h3>" in page
+    assert page.count("<figure") == 4 * 6
+    assert "<script" not in page
     found = json.loads(run(*common, "--json").out)
     assert found["num_videos"] == 6
 
@@ -84,6 +127,11 @@ def test_what_cannot_be_scored_is_refused(generated: Path, tmp_path: Path) -> No
         read_prompts(tmp_path / "c.jsonl", videos)
     with pytest.raises(VidretError, match="STREAM needs at least 6 videos of each kind, got 1 generated and 1 real"):
         evaluate_generated(ColourEncoder(), {"a": "red"}, ["b"])
+    (tmp_path / "d.jsonl").write_text('{"prompt": "red", "video": "red.mp4"}\n' * 2)
+    with pytest.raises(VidretError, match=r"each video must be listed once, got red\.mp4 again in line 2"):
+        read_prompts(tmp_path / "d.jsonl", videos)
+    with pytest.raises(VidretError, match="prompts must not be empty, got one in line 1"):
+        read_prompts(write_prompts(tmp_path / "e.jsonl", {"red.mp4": " "}), videos)
     short = write_film(tmp_path / "short.mp4", ("red", 2))
     with pytest.raises(VidretError, match="must have at least 16 frames, got 10"):
         read_frame_vectors(ColourEncoder(), str(short))

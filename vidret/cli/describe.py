@@ -69,6 +69,7 @@ def describe_command(
     """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""
     from vidret.evaluate.describing import NoComparisonError, describe_folder
     from vidret.evaluate.overview import make_overview, overview_to_dict
+    from vidret.evaluate.phrase_vectors import RememberedTexts
     from vidret.store.store import Store
 
     if against is not None and clusters is not None:
@@ -77,10 +78,11 @@ def describe_command(
     path, other = absolute_path(folder), None if against is None else absolute_path(against)
     overview = differences = None
     with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:
+        texts = RememberedTexts(engine.encoder)
         if other is None:
-            overview = make_overview(store, engine.encoder, path, phrases=bank, num_clusters=clusters)
+            overview = make_overview(store, texts, path, phrases=bank, num_clusters=clusters)
         try:
-            differences = describe_folder(store, engine.encoder, path, against=other, phrases=bank, k=k)
+            differences = describe_folder(store, texts, path, against=other, phrases=bank, k=k)
         except NoComparisonError as error:
             if overview is None:
                 raise

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from vidret.cli.evaluate import DATA, VideosOption, group
+from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import choose_model
-from vidret.cli.options import MODEL, DeviceOption, JsonOption, PrecisionOption
+from vidret.cli.options import MODEL, OUTPUT, DeviceOption, JsonOption, PrecisionOption
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
+from vidret.present.terminal import print_message
 
 PromptsOption = Annotated[
     Path,
@@ -23,14 +25,20 @@ RealOption = Annotated[
 GeneratedModelOption = Annotated[
     str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
 ]
+GeneratedPageOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write a page with frames of the worst prompts.", rich_help_panel=OUTPUT),
+]
+QuestionsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Chat endpoint of a model that sees images, in OpenAI's style; adds alignment by questions (ETVA, "
+        "T2VScore). Prompts and frames are sent to it. A key is read from VIDRET_LLM_KEY.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
 NUM_SHOWN = 10  # prompts in the table, worst first
-STREAM_ROWS = {
-    "temporal": "STREAM-T, published exponent",
-    "temporal_corrected": "STREAM-T, corrected exponent",
-    "temporal_of_real_halves": "STREAM-T of two halves of the real videos",
-    "fidelity": "STREAM-S, fidelity",
-    "diversity": "STREAM-S, diversity",
-}
 
 
 @group.command("generated")
@@ -41,39 +49,47 @@ def generated_command(
     model: GeneratedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    llm: QuestionsOption = None,
+    llm_model: LlmModelOption = None,
+    llm_timeout: LlmTimeoutOption = 120.0,
+    html: GeneratedPageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate videos that a model generated from prompts: alignment, consistency, diversity and STREAM."""
     from vidret.encode.encoder import STARTER
     from vidret.encode.load import load_encoder
-    from vidret.evaluate.generated import evaluate_generated, read_prompts
+    from vidret.evaluate.generated import evaluate_generated, read_prompts, read_topics
+    from vidret.evaluate.video_questions import score_by_questions
     from vidret.video.scan import list_videos
 
+    endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
     by_path = read_prompts(prompts, videos)
+    topics = read_topics(prompts)
     originals = [] if real is None else list_videos([str(real)]).files
     encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
     with show_count("encoding", "videos") as on_count:
-        report = evaluate_generated(encoder, by_path, originals, on_progress=on_count)
+        report = evaluate_generated(encoder, by_path, originals, topics=topics, on_progress=on_count)
+    if endpoint is not None:
+        with show_count("asking", "videos") as on_count:
+            report["questions"] = score_by_questions(endpoint, by_path, on_progress=on_count)
     if as_json:
         print(json.dumps(report, indent=2))
     else:
         show_generated(report)
+    if html is not None:
+        from vidret.evaluate.generated_page import write_generated_page
+
+        write_generated_page(report, html)
+        print_message(f"page: {html}")
 
 
 def show_generated(report: dict[str, Any]) -> None:
     """Print the scores, and those of the prompts with the worst alignment."""
-    rows = [
-        ("videos", f"{report['num_videos']} of {report['num_prompts']} prompts"),
-        ("alignment", f"{report['alignment']:.3f}, the cosine of frames and prompt"),
-        ("own prompt fits best", f"{report['prompt_recall']:.1f} %"),
-        ("temporal consistency", f"{report['consistency']:.3f}, the cosine of successive frames"),
-        *[(STREAM_ROWS[name], f"{value:.3f}") for name, value in report.get("stream", {}).items()],
-    ]
-    show_table(("", ""), rows)
-    print()
-    columns = ("alignment", "consistency", "diversity", "videos", "prompt")
-    lines = [
-        (*(f"{each[name]:.3f}" for name in columns[:3]), str(each["num_videos"]), each["prompt"])
-        for each in report["prompts"][:NUM_SHOWN]
-    ]
-    show_table(columns, lines)
+    from vidret.evaluate.generated_page import list_scores, tabulate_prompts, tabulate_topics
+
+    show_table(("", ""), list(list_scores(report)))
+    if report["topics"]:
+        print("\nTopics, the worst first (below: standard errors below the mean):")
+        show_table(*tabulate_topics(report))
+    print("\nPrompts, the worst first:")
+    show_table(*tabulate_prompts(report, NUM_SHOWN))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
-from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.evaluate.phrase_bank import list_bank
+from vidret.evaluate.phrase_vectors import TextEncoder, encode_phrases
 from vidret.evaluate.phrases import Phrase, propose_phrases, score_video_words
 from vidret.evaluate.video_means import IndexVectors, read_index_vectors
 from vidret.metrics.differences import ALPHA, PhraseDifference, can_be_significant, count_needed, rank_phrases
@@ -83,7 +83,7 @@ class FolderDescription:
 
 def describe_folder(
     store: Store,
-    encoder: Encoder,
+    encoder: TextEncoder,
     folder: str,
     *,
     against: str | None = None,
@@ -141,18 +141,6 @@ def describe_folder(
         more=choose([each for each in ranked if each.auroc > 0.5], ours),
         less=choose([each for each in reversed(ranked) if each.auroc < 0.5], theirs),
     )
-
-
-def encode_phrases(encoder: Encoder, phrases: Sequence[str]) -> Float32[np.ndarray, "phrase dim"]:
-    """Return the unit vectors of phrases.
-
-    Raises:
-        VidretError: A vector is not finite.
-    """
-    vectors = np.stack([each.sentence for each in encoder.encode_text(list(phrases))]).astype(np.float32)
-    if wrong := [phrase for phrase, row in zip(phrases, vectors, strict=True) if not np.isfinite(row).all()]:
-        raise VidretError(f"vectors of phrases must be finite, got NaN or infinity for {wrong[0]!r}")
-    return vectors
 
 
 def _split_videos(

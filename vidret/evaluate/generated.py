@@ -17,7 +17,8 @@ from jaxtyping import Float32
 from vidret.data.frames import read_indices
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.evaluate.describing import encode_phrases
+from vidret.evaluate.phrase_vectors import encode_phrases
+from vidret.evaluate.topics import find_topics, rank_topics
 from vidret.metrics.diversity import compute_vendi
 from vidret.metrics.stream import (
     CORRECTED_EXPONENT,
@@ -56,7 +57,12 @@ def read_prompts(path: Path, folder: Path) -> dict[str, str]:
             row = None
         if not (isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("prompt", "video"))):
             raise VidretError(f'{path}: line {number} must have the strings "prompt" and "video", got {line:.80}')
-        prompts[str((folder / row["video"]).absolute())] = row["prompt"]
+        video = str((folder / row["video"]).absolute())
+        if video in prompts:
+            raise VidretError(f"{path}: each video must be listed once, got {row['video']} again in line {number}")
+        if not row["prompt"].strip():
+            raise VidretError(f"{path}: prompts must not be empty, got one in line {number}")
+        prompts[video] = row["prompt"]
     files = list_videos([str(folder)]).files
     if missing := sorted(set(prompts) - set(files)):
         raise VidretError(f"{path}: each prompt must have its video, got none for {_name_first(missing)}")
@@ -72,6 +78,7 @@ def evaluate_generated(
     prompts: Mapping[str, str],
     real: Sequence[str] = (),
     *,
+    topics: Mapping[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score generated videos by their frames.
@@ -80,12 +87,14 @@ def evaluate_generated(
         encoder: The encoder of frames and prompts.
         prompts: The prompt of each video, by path.
         real: Paths of real videos, for STREAM; none leaves it out.
+        topics: The topic of each prompt; None to find topics among the prompts.
         on_progress: Called with the number of videos encoded and the total.
 
     Returns:
         ``alignment`` (mean cosine of frames and prompt), ``prompt_recall`` (percentage of videos that fit their own
         prompt best), ``consistency`` (mean cosine of successive frames), ``stream`` if there are real videos, and
-        ``prompts`` with these scores and the Vendi score of each, worst alignment first.
+        ``prompts`` with these scores, the Vendi score and the videos of each, and ``topics`` with the means of their
+        prompts, both with the worst alignment first.
 
     Raises:
         VidretError: A video has too few frames, a vector is not finite, or a set is too small for STREAM.
@@ -101,7 +110,8 @@ def evaluate_generated(
     frames = np.stack(vectors[: len(prompts)])
     texts = list(dict.fromkeys(prompts.values()))
     own = np.array([texts.index(prompt) for prompt in prompts.values()])
-    scores = frames.mean(axis=1) @ encode_phrases(encoder, texts).T
+    vectors_of_texts = encode_phrases(encoder, texts)
+    scores = frames.mean(axis=1) @ vectors_of_texts.T
     alignment = scores[np.arange(len(own)), own]
     consistency = (frames[:, 1:] * frames[:, :-1]).sum(axis=2).mean(axis=1)
     report: dict[str, Any] = {
@@ -116,17 +126,44 @@ def evaluate_generated(
     members: dict[int, list[int]] = defaultdict(list)
     for video, prompt in enumerate(own.tolist()):
         members[prompt].append(video)
+    named = find_topics(texts, vectors_of_texts) if topics is None else [topics[text] for text in texts]
+    paths = list(prompts)
     rows = [
         {
             "prompt": texts[prompt],
+            "topic": named[prompt],
             "num_videos": len(videos),
             "alignment": float(alignment[videos].mean()),
             "consistency": float(consistency[videos].mean()),
             "diversity": compute_vendi(frames[videos].mean(axis=1)),
+            "videos": [
+                {"path": paths[video], "alignment": float(alignment[video]), "consistency": float(consistency[video])}
+                for video in sorted(videos, key=lambda video: alignment[video])
+            ],
         }
         for prompt, videos in members.items()
     ]
-    return {**report, "prompts": sorted(rows, key=lambda row: row["alignment"])}
+    return {**report, "topics": rank_topics(rows), "prompts": sorted(rows, key=lambda row: row["alignment"])}
+
+
+def read_topics(path: Path) -> dict[str, str] | None:
+    """Return the topic of each prompt of a file of prompts that has been read; None if it gives none.
+
+    Raises:
+        VidretError: Some prompts have a "topic" and others have none, or one has two.
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    topics: dict[str, str] = {}
+    lacking = None
+    for row in map(json.loads, lines):
+        topic = row.get("topic")
+        if not isinstance(topic, str):
+            lacking = lacking or row["prompt"]
+        elif topics.setdefault(row["prompt"], topic) != topic:
+            raise VidretError(f"{path}: a prompt must have one topic, got two for {row['prompt']!r}")
+    if topics and lacking is not None:
+        raise VidretError(f"{path}: all prompts must have a topic or none, got none for {lacking!r}")
+    return topics or None
 
 
 def score_stream(

@@ -6,7 +6,7 @@ import numpy as np
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.evaluate.describing import encode_phrases
+from vidret.evaluate.phrase_vectors import encode_phrases
 from vidret.evaluate.phrases import list_class_names
 from vidret.evaluate.video_means import read_index_vectors
 from vidret.metrics.diversity import DiversityParts, compute_vendi, split_by_direction, split_diversity

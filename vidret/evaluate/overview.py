@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.evaluate.describing import ExampleFrame, encode_phrases
+from vidret.evaluate.describing import ExampleFrame
 from vidret.evaluate.phrase_bank import list_bank
+from vidret.evaluate.phrase_vectors import TextEncoder, encode_phrases
 from vidret.evaluate.video_means import IndexVectors, read_index_vectors
 from vidret.evaluate.word_use import WordUse, measure_word_use
 from vidret.metrics.clusters import choose_num_clusters, cluster_vectors
@@ -107,7 +107,7 @@ class _Folder:
 
 def make_overview(
     store: Store,
-    encoder: Encoder,
+    encoder: TextEncoder,
     folder: str,
     *,
     phrases: Sequence[str] | None = None,
@@ -157,7 +157,7 @@ def make_overview(
 
 
 def name_clusters(
-    vectors: np.ndarray, labels: Int64[np.ndarray, " row"], encoder: Encoder, phrases: Sequence[str]
+    vectors: np.ndarray, labels: Int64[np.ndarray, " row"], encoder: TextEncoder, phrases: Sequence[str]
 ) -> list[tuple[str, ...]]:
     """Return the phrases that fit the vectors of each cluster better than all vectors, best first.
 

@@ -18,7 +18,7 @@ from vidret.data.minimal_pairs import PROBE_KINDS, MinimalPair, ProbeKind
 from vidret.data.probe_world import ProbeWorld
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.evaluate.describing import encode_phrases
+from vidret.evaluate.phrase_vectors import encode_phrases
 from vidret.metrics.differences import measure_separation
 from vidret.metrics.probing import Accuracy, ReliabilityBin, measure_accuracy, measure_reliability
 from vidret.types import Frames

@@ -1,0 +1,171 @@
+"""Alignment of generated videos with their prompts by questions that a video language model answers.
+
+The model that is asked is behind a chat endpoint. It writes the questions about a prompt and answers them from frames.
+
+References:
+    Guan et al. 2025, "ETVA: Evaluation of Text-to-Video Alignment via Fine-grained Question Generation and Answering".
+    Wu et al. 2024, "Towards A Better Metric for Text-to-Video Generation" (T2VScore).
+"""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from vidret.answers.endpoint import ChatEndpoint, EndpointError
+from vidret.video.decode import read_frames
+from vidret.video.probe import probe
+
+NUM_IMAGES = 8  # of each video, evenly spaced
+IMAGE_SIDE = 448  # pixels, of the longer side
+MAX_QUESTIONS = 20  # about a prompt
+OnProgress = Callable[[int, int], None]
+WRITE = """\
+Divide the description of a video into its elements: entities (with the background and the camera), their attributes,
+and relations and actions between them. Write one question for each element, one a line and nothing else, in this form:
+KIND | QUESTION | ANSWER
+KIND is entity, attribute or relation. QUESTION can be answered by looking at the video. ANSWER is what a video that
+follows the description makes it. Of each element ask either a question whose answer is yes, or one with choices A, B
+and C in the question, of which ANSWER is the letter."""
+KNOW = """\
+Which common sense and which laws of physics does a video of this description have to follow, although it does not say
+so? Answer in at most three sentences."""
+ANSWER = """\
+You see frames of a video in order of time. Look at them before you read what the video should show. Then answer the
+question about what the frames do show. Give your reasons in one sentence, and end with the answer in brackets:
+{form}."""
+_QUESTION = re.compile(
+    r"^[^a-z\n]*(entity|attribute|relation)\w*\s*\|\s*(.+?)\s*\|[^\w\n]*(yes|[abc])\b[^\w\n]*$", re.I | re.M
+)
+_REPLY = re.compile(r"\[\s*(yes|no|[abc])\s*\]", re.I)
+_THOUGHT = re.compile(r"<think>.*?</think>", re.S | re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoQuestion:
+    """A question about a prompt: the kind of its element, its words, and the answer of a video that follows it."""
+
+    kind: Literal["entity", "attribute", "relation"]
+    text: str
+    expected: str
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether there are choices (T2VScore), in place of yes and no (ETVA)."""
+        return self.expected != "yes"
+
+
+def score_by_questions(
+    endpoint: ChatEndpoint, prompts: Mapping[str, str], *, on_progress: OnProgress | None = None
+) -> dict[str, Any]:
+    """Ask questions about generated videos.
+
+    Args:
+        endpoint: Writes the questions, and answers them from frames.
+        prompts: The prompt of each video, by path.
+        on_progress: Called with the number of videos done and their total.
+
+    Returns:
+        ``etva``, the percentage of questions without choices that were answered with yes, over all videos together;
+        ``t2vscore_a``, the percentage of right answers to all questions of a video, as a mean over videos; the
+        percentage by kind of element; ``num_unanswered``, answers without a bracket, which count as wrong; and for each
+        video the questions with the replies and the times of the frames.
+
+    Raises:
+        EndpointError: The endpoint does not answer, or writes no question about a prompt.
+        DecodeError: A video cannot be read.
+    """
+    written: dict[str, tuple[list[VideoQuestion], str]] = {}
+    rows = []
+    for number, (path, prompt) in enumerate(prompts.items()):
+        if on_progress is not None:
+            on_progress(number, len(prompts))
+        if prompt not in written:
+            written[prompt] = write_questions(endpoint, prompt), endpoint.complete(_chat(KNOW, [_say(prompt)]))
+        questions, knowledge = written[prompt]
+        images, times = read_images(path)
+        asked = [ask_question(endpoint, question, prompt, knowledge, images) for question in questions]
+        right = [each["is_right"] for each in asked]
+        rows.append(
+            {"path": path, "prompt": prompt, "right": 100 * float(np.mean(right)), "times": times, "questions": asked}
+        )
+    return _summarize(rows)
+
+
+def write_questions(endpoint: ChatEndpoint, prompt: str) -> list[VideoQuestion]:
+    """Return the questions that a model writes about a prompt, each once.
+
+    Raises:
+        EndpointError: There is none in its answer.
+    """
+    reply = _THOUGHT.sub("", endpoint.complete(_chat(WRITE, [_say(prompt)])))
+    questions = {
+        text: VideoQuestion(kind=kind.lower(), text=text, expected=expected.lower())
+        for kind, text, expected in _QUESTION.findall(reply)
+    }
+    if not questions:
+        raise EndpointError(
+            f"{endpoint.model}: must write questions as KIND | QUESTION | ANSWER, got none for {prompt!r}"
+        )
+    return list(questions.values())[:MAX_QUESTIONS]
+
+
+def ask_question(
+    endpoint: ChatEndpoint, question: VideoQuestion, prompt: str, knowledge: str, images: Sequence[str]
+) -> dict[str, Any]:
+    """Return a question with the model's reply, its answer, and whether that is right; no answer is None and wrong.
+
+    The last bracket counts, since a model that reflects may name the other answer before.
+    """
+    form = "[A], [B] or [C]" if question.has_choices else "[YES] or [NO]"
+    frames = [{"type": "image_url", "image_url": {"url": url}} for url in images]
+    told = f"The video should show: {prompt}\nWhat else holds: {knowledge}\nQuestion: {question.text}"
+    reply = endpoint.complete(_chat(ANSWER.format(form=form), [*frames, _say(told)]))
+    found = _REPLY.findall(_THOUGHT.sub("", reply))
+    answer = found[-1].lower() if found else None
+    facts = {"kind": question.kind, "question": question.text, "expected": question.expected}
+    return {**facts, "reply": reply, "answer": answer, "is_right": answer == question.expected}
+
+
+def read_images(path: str) -> tuple[list[str], list[float]]:
+    """Return evenly spaced frames of a video as URLs of data, and their times in seconds."""
+    info = probe(path)
+    indices = np.unique(np.linspace(0, info.num_frames - 1, NUM_IMAGES).round().astype(np.int64))
+    frames = read_frames(path, indices=indices)
+    urls = []
+    for pixels in frames.pixels:
+        file, image = io.BytesIO(), Image.fromarray(pixels)
+        image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
+        image.save(file, "JPEG", quality=85)
+        urls.append(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")
+    return urls, [round(float(time), 3) for time in frames.times]
+
+
+def _summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    asked = [each for row in rows for each in row["questions"]]
+
+    def percent(chosen: Sequence[dict[str, Any]]) -> float | None:
+        return 100 * float(np.mean([each["is_right"] for each in chosen])) if chosen else None
+
+    kinds = dict.fromkeys(each["kind"] for each in asked)
+    return {
+        "etva": percent([each for each in asked if each["expected"] == "yes"]),
+        "t2vscore_a": float(np.mean([row["right"] for row in rows])),
+        "by_kind": {kind: percent([each for each in asked if each["kind"] == kind]) for kind in kinds},
+        "num_questions": len(asked),
+        "num_unanswered": sum(each["answer"] is None for each in asked),
+        "videos": sorted(rows, key=lambda row: row["right"]),
+    }
+
+
+def _say(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _chat(rules: str, parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": rules}, {"role": "user", "content": list(parts)}]
