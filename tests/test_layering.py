@@ -41,6 +41,7 @@ FENCES = {
     "cv2": ("vidret/timed_text/images.py",),
     "pysubs2": ("vidret/timed_text/subtitles.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
+    "watchfiles": ("vidret/index/changes.py",),
     "rapidfuzz": ("vidret/store/vocabulary.py",),
     "open_clip": ("vidret/encode/*",),
     "timm": ("vidret/encode/*",),

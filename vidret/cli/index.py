@@ -34,10 +34,12 @@ from vidret.cli.index_options import (
     SpeechModelOption,
     StoreOption,
     TokensOption,
+    WatchOption,
     WebhookOption,
     WordsOption,
 )
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
+from vidret.cli.keeping_up import keep_up, read_watched
 from vidret.cli.language_model import make_endpoint
 from vidret.cli.opening import choose_model, open_engine, pause_collection
 from vidret.cli.options import (
@@ -78,6 +80,7 @@ def index_command(
     index: NewIndexOption = Path(DEFAULT_INDEX),
     prune: PruneOption = False,
     retry_failed: RetryFailedOption = False,
+    watch: WatchOption = False,
     words: WordsOption = "auto",
     shots: ShotsOption = "auto",
     sampling: SamplingOption = "auto",
@@ -109,6 +112,7 @@ def index_command(
     """Index videos: encode what is new or changed. Safe to interrupt and run again."""
     if webhook is not None:
         check_webhook(webhook)
+    watched = read_watched(paths) if watch else []
     endpoint = (
         None if describe is None else make_endpoint(describe, describe_model, DESCRIBE_TIMEOUT_S, name="describe")
     )
@@ -123,20 +127,24 @@ def index_command(
     if is_new and choose_model(model) is None:
         suggest_model()
     update = partial(engine.index, paths, run=run, workers=workers, timeout=timeout, memory=memory_bytes, **decoding)
-    with show_progress(as_json=progress_json) as on_progress:
-        report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
-    if prepare_moments and not report.interrupted:
-        prepare(engine, timeout)
-    described = None
-    if endpoint is not None and not report.interrupted:
-        described = describe_with_progress(engine, endpoint, max_calls)
-    print_report(report, index, described, as_json=as_json)
-    matched = not report.interrupted and report_matches(engine, index, as_json=as_json, webhook=webhook)
-    has_failed = described is not None and bool(described.error)
-    if report.interrupted or has_failed or (fail_on_error and report.failed):
-        raise typer.Exit(1)
-    if exit_code and matched:
-        raise typer.Exit(MATCHED)
+
+    def index_once() -> int:
+        """Index what is new or changed, report, and return the exit code."""
+        with show_progress(as_json=progress_json) as on_progress:
+            report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
+        if prepare_moments and not report.interrupted:
+            prepare(engine, timeout)
+        described = None
+        if endpoint is not None and not report.interrupted:
+            described = describe_with_progress(engine, endpoint, max_calls)
+        print_report(report, index, described, as_json=as_json)
+        matched = not report.interrupted and report_matches(engine, index, as_json=as_json, webhook=webhook)
+        has_failed = described is not None and bool(described.error)
+        if report.interrupted or has_failed or (fail_on_error and report.failed):
+            return 1
+        return MATCHED if exit_code and matched else 0
+
+    raise typer.Exit(keep_up(index_once, watched, index) if watch else index_once())
 
 
 def prepare(engine: "Engine", timeout: float) -> None:

@@ -146,6 +146,14 @@ ProgressJsonOption = Annotated[
         "--progress-json", help="Print progress to stderr, as one line of JSON per second.", rich_help_panel=OUTPUT
     ),
 ]
+WatchOption = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Go on until Ctrl-C, and index again whenever files below the folders change (extra watch).",
+        rich_help_panel=SOURCES,
+    ),
+]
 WebhookOption = Annotated[
     str | None,
     typer.Option(

@@ -1,0 +1,65 @@
+"""Tests of ``vidret index --watch``."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Runner
+from tests.fakes import write_film
+from vidret.index import changes
+from vidret.store.store import Store
+
+watchfiles = pytest.importorskip("watchfiles", reason="needs the extra watch")
+
+
+def wait_for_videos(index: Path, count: int) -> None:
+    """Wait until an index has so many videos."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if Store.exists(index):
+            with Store.open(index) as store:
+                if len(store.videos()) == count:
+                    return
+        time.sleep(0.02)
+    pytest.fail(f"there are not {count} videos")
+
+
+def test_an_index_follows_its_folder_until_ctrl_c(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "SETTLE_MS", 100)
+    monkeypatch.setattr(changes, "BEGIN_MS", 100)
+    monkeypatch.setattr(changes, "LONGEST_MS", 300)  # this test opens the index all the time
+    folder, index = tmp_path / "films", tmp_path / "films" / "index"  # whose files are no changes
+    write_film(folder / "red.mp4", ("red", 1))
+    ready = write_film(tmp_path / "ready" / "blue.mp4", ("blue", 1))
+    seen = []
+
+    def add_a_film_and_interrupt() -> None:
+        try:
+            wait_for_videos(index, 1)  # when the first run need not have ended
+            ready.rename(folder / "blue.mp4")
+            wait_for_videos(index, 2)
+            seen.append("blue")
+            time.sleep(0.5)  # for a run that nothing should start
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=add_a_film_and_interrupt)
+    thread.start()
+    try:
+        code, _, err = run("index", folder, "--index", index, "--watch")
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, old)
+    assert (code, seen) == (0, ["blue"])
+    assert err.count("1 encoded") == 2
+    assert err.count("encoded") == 2, "its own files start no run"
+
+
+def test_what_cannot_be_watched_is_refused(run: Runner, films: Path) -> None:
+    for path in ("https://host/films", films / "*.mp4"):
+        run.check_refusal(("index", path, "--watch"), 2, "--watch: must be existing folders or files to watch, got")

@@ -1,0 +1,48 @@
+"""The option ``--watch`` of ``vidret index``."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from vidret.errors import MissingExtraError, VidretError
+from vidret.present.terminal import print_error, print_message
+
+
+def read_watched(paths: list[str]) -> list[str]:
+    """Return the absolute paths of the folders and files to watch.
+
+    Raises:
+        typer.BadParameter: One cannot be watched.
+        MissingExtraError: The extra ``watch`` is not installed.
+    """
+    from vidret.index.changes import check_watchable
+
+    try:
+        return check_watchable(paths)
+    except MissingExtraError:
+        raise
+    except VidretError as error:
+        raise typer.BadParameter(str(error), param_hint="--watch") from error
+
+
+def keep_up(index_once: Callable[[], int], watched: list[str], index: Path) -> int:
+    """Index, and again after each change until Ctrl-C; return the exit code of a run that failed, else 0.
+
+    A later run that a full disk or a missing drive stops is reported, and the next change starts another.
+    """
+    from vidret.index.changes import iterate_changes
+
+    for number, _ in enumerate(iterate_changes(watched, index)):
+        try:
+            code = index_once()
+        except VidretError as error:
+            if not number:
+                raise
+            print_error(str(error))
+            continue
+        if code:
+            return code
+        if not number:
+            print_message("Watching for changes (press Ctrl-C to stop).")
+    return 0

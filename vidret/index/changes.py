@@ -1,0 +1,53 @@
+"""Changes of files below folders, told by the operating system through watchfiles."""
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vidret.errors import MissingExtraError, VidretError
+from vidret.text import absolute_path, is_url
+from vidret.video.scan import lies_below
+
+SETTLE_MS = 2000  # a file that is being copied changes more often than this
+BEGIN_MS = 500  # without a change in this time, the files are watched
+LONGEST_MS = 10_000  # changes are told after this time even if they go on, such as those of an index that is searched
+
+
+def check_watchable(paths: Sequence[str]) -> list[str]:
+    """Return the absolute paths of folders and files to watch.
+
+    Raises:
+        MissingExtraError: The extra ``watch`` is not installed.
+        VidretError: One is neither, such as a pattern or a URL.
+    """
+    if importlib.util.find_spec("watchfiles") is None:
+        raise MissingExtraError("--watch", "watch")
+    for path in paths:
+        if is_url(path) or not Path(path).expanduser().exists():
+            raise VidretError(f"must be existing folders or files to watch, got {path}")
+    return [absolute_path(os.path.expanduser(path)) for path in paths]  # noqa: PTH111  a path may hold any bytes
+
+
+def iterate_changes(paths: Sequence[str], ignored: str | os.PathLike[str]) -> Iterator[None]:
+    """Yield once the files are watched, and whenever some changed and have since kept still, until Ctrl-C.
+
+    What changes while the caller is busy is told afterwards.
+
+    Args:
+        paths: Folders, watched at any depth, and files.
+        ignored: A folder whose files do not count, such as that of the index.
+    """
+    from watchfiles import watch
+
+    hidden = absolute_path(ignored)
+
+    def is_wanted(_change: Any, path: str) -> bool:
+        return path != hidden and not lies_below(path, hidden)
+
+    settings: dict[str, Any] = {"debounce": LONGEST_MS, "step": SETTLE_MS, "rust_timeout": BEGIN_MS}
+    watching = watch(*paths, watch_filter=is_wanted, yield_on_timeout=True, raise_interrupt=False, **settings)
+    for number, changes in enumerate(watching):
+        if changes or not number:
+            yield
