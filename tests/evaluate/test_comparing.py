@@ -11,6 +11,7 @@ import pytest
 from tests.evaluate.world import Answer, read, run
 from vidret.errors import VidretError
 from vidret.evaluate.comparing import compare_reports
+from vidret.evaluate.report import FORMAT
 from vidret.metrics.compare import compare
 
 
@@ -59,7 +60,7 @@ def test_rows_have_the_means_and_the_bootstrap_of_each_metric(ranks: tuple[list[
 def test_report_does_not_differ_from_itself(ranks: tuple[list[float], list[float]]) -> None:
     report = make_report("retrieval", "rank", ranks[0])
     for row in compare_reports(report, report):
-        assert (row["difference"], row["low"], row["high"], row["better"]) == (0, 0, 0, "neither")
+        assert (row["difference"], row["low"], row["high"], row["better"]) == (0, 0, 0, "identical")
 
 
 def test_moments_and_highlights_are_compared() -> None:
@@ -115,6 +116,26 @@ def test_command_prints_one_line_per_metric(searched: tuple[Path, Answer], world
     assert json.loads(run("eval", "compare", *paths, "--seed", 1, "--json").out) == compare_reports(
         *map(read, paths), seed=1
     )
+
+
+def test_folders_are_compared_by_the_names_of_their_reports(
+    ranks: tuple[list[float], list[float]], tmp_path: Path
+) -> None:
+    for name, values in (("one", ranks[0]), ("other", ranks[1])):
+        for kind in ("captions", "moments") if name == "one" else ("captions",):
+            (tmp_path / name / kind).mkdir(parents=True)
+            report = {"format": FORMAT, **make_report("retrieval", "rank", values)}
+            (tmp_path / name / kind / "report.json").write_text(json.dumps(report))
+    answer = run("eval", "compare", tmp_path / "one", tmp_path / "other")
+    assert answer.out.splitlines()[0] == "captions"
+    assert "Left out, in one folder only: moments" in answer.err
+    single = run("eval", "compare", tmp_path / "one" / "captions", tmp_path / "other" / "captions")
+    assert answer.out.splitlines()[1:] == single.out.splitlines()
+    same = run("eval", "compare", tmp_path / "one", tmp_path / "one")
+    assert same.out.count("identical") == 8
+    empty = run("eval", "compare", tmp_path, tmp_path / "one")
+    assert (empty.code, empty.out) == (1, "")
+    assert "must hold a report.json that vidret eval wrote, got none" in empty.err
 
 
 def test_file_that_is_no_report_is_rejected(located: tuple[Path, Answer], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from vidret.errors import VidretError
 from vidret.present.show import show_table
+from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
     from vidret.data.records import Split
@@ -38,8 +39,8 @@ def score_command(
 
 
 def compare_command(
-    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A report.json.")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another report.json, of the same data.")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A report.json, or a folder that eval wrote.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one, of the same data.")],
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,11 +49,40 @@ def compare_command(
     from vidret.evaluate.report import read_report
     from vidret.evaluate.tables import tabulate_comparison
 
-    rows = compare_reports(read_report(first), read_report(second), seed=seed)
+    pairs = pair_reports(first, second)
+    compared: dict[str, Any] = {
+        name: compare_reports(read_report(one), read_report(other), seed=seed) for name, (one, other) in pairs.items()
+    }
     if as_json:
-        print(json.dumps(rows, indent=1))
-    else:
+        print(json.dumps(compared.get("", compared), indent=1))
+        return
+    for index, (name, rows) in enumerate(compared.items()):
+        if name:
+            print(f"\n{name}" if index else name)
         print_table(*tabulate_comparison(rows))
+
+
+def pair_reports(first: Path, second: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the reports to compare by name, and say which are in one folder alone or cannot be compared.
+
+    Raises:
+        VidretError: There are none.
+    """
+    from vidret.evaluate.comparing import METRICS
+    from vidret.evaluate.report import find_reports, read_report
+
+    ones, others = find_reports(first), find_reports(second)
+    names = [name for name in ones if name in others]
+    if not names:
+        raise VidretError(f"folders must have reports of the same names, got {', '.join(ones)} and {', '.join(others)}")
+    if alone := sorted(ones.keys() ^ others.keys()):
+        print_message(f"Left out, in one folder only: {', '.join(alone)}")
+    if len(names) > 1:
+        tasks = {name: read_report(ones[name])["task"] for name in names}
+        if other_tasks := [name for name in names if tasks[name] not in METRICS]:
+            print_message(f"Left out, not compared query by query: {', '.join(other_tasks)}")
+            names = [name for name in names if name not in other_tasks]
+    return {name: (ones[name], others[name]) for name in names}
 
 
 def read_data(data: str, annotations: Path, split: str | None = None) -> "Split":

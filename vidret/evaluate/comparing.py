@@ -54,7 +54,8 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
 
     Returns:
         One row per metric: its name, both means, the fields of ``vidret.metrics.compare.Comparison``, and which report
-        is better: ``first``, ``second``, or ``neither`` if the difference may be due to chance.
+        is better: ``first``, ``second``, ``neither`` if the difference may be due to chance, or ``identical`` if every
+        query has the same value.
 
     Raises:
         VidretError: The reports have different tasks, queries or videos.
@@ -78,6 +79,8 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed
         result = compare(a, b, seed=seed, groups=groups)
         first_wins = (result.difference < 0) == metric.less_is_better
         better = ("first" if first_wins else "second") if result.share < SIGNIFICANCE else "neither"
+        if np.array_equal(a, b):
+            better = "identical"
         means = {"first": float(a.mean()), "second": float(b.mean())}
         comparisons.append({"metric": name, **means, **result.to_dict(), "better": better})
     return comparisons

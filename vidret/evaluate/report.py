@@ -12,6 +12,7 @@ from vidret.data.records import Split
 from vidret.errors import VidretError
 
 FORMAT = 1
+REPORT = "report.json"
 PACKAGES = ("vidret", "torch", "numpy", "open_clip_torch", "faiss-cpu", "faiss-gpu", "decord", "decord2", "av")
 
 
@@ -77,6 +78,25 @@ class Report:
             path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", "utf-8")
         except OSError as error:
             raise VidretError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def find_reports(path: Path) -> dict[str, Path]:
+    """Return the reports that a path means, by name: a file, a folder that an evaluation wrote, or one of several.
+
+    ``vidret eval folder`` writes one report per kind of annotation, each in a folder of its name. A single report has
+    an empty name.
+
+    Raises:
+        VidretError: A folder has no report.
+    """
+    if not path.is_dir():
+        return {"": path}
+    if (path / REPORT).is_file():
+        return {"": path / REPORT}
+    found = {each.parent.name: each for each in sorted(path.glob(f"*/{REPORT}"))}
+    if not found:
+        raise VidretError(f"{path}: must hold a {REPORT} that vidret eval wrote, got none")
+    return found
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -16,7 +16,12 @@ DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 RETRIEVAL = ("R@1", "R@5", "R@10", "R@50", "MdR", "MnR")
 BY_KIND = ("R@1", "R@10", "R1@0.5", "hit@1", "nothing")
 CORPUS = {"VCMR": "correct span of the correct video", "SVMR": "correct span, among those of the correct video"}
-VERDICTS = {"first": "first is better", "second": "second is better", "neither": "may be chance"}
+VERDICTS = {
+    "first": "first is better",
+    "second": "second is better",
+    "neither": "may be chance",
+    "identical": "identical",
+}
 
 
 def describe_report(report: Facts) -> Iterator[str]:

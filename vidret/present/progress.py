@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from vidret.present.terminal import console, print_message, shows_bars
@@ -39,9 +39,15 @@ def show_progress(*, as_json: bool = False) -> "Iterator[Callable[[Progress], No
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("{task.fields[summary]}"),
     )
-    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+    remaining = RemainingTime()
+    with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("indexing", total=1.0, summary="")
-        yield lambda progress: bar.update(task, completed=progress.share, summary=_describe(progress))
+
+        def update(progress: "Progress") -> None:
+            left = describe_remaining(remaining.estimate(progress.share, progress.elapsed))
+            bar.update(task, completed=progress.share, summary=_describe(progress) + left)
+
+        yield update
 
 
 @contextlib.contextmanager
@@ -50,22 +56,57 @@ def show_count(title: str, unit: str) -> "Iterator[Callable[[int, int], None]]":
 
     Yields the callback that takes the number done and the total. Without a terminal it prints a line every 10 seconds.
     """
-    if not shows_bars():
-        printed_at = started_at = time.monotonic()
+    remaining = RemainingTime()
+    printed_at = started_at = time.monotonic()
 
-        def update(done: int, total: int) -> None:
+    def describe(done: int, total: int) -> str:
+        left_s = remaining.estimate(done / total if total else 1.0, time.monotonic() - started_at)
+        return f"{done} of {total} {unit}{describe_remaining(left_s)}"
+
+    if not shows_bars():
+
+        def log(done: int, total: int) -> None:
             nonlocal printed_at
+            summary = describe(done, total)
             if (now := time.monotonic()) - printed_at >= LOG_INTERVAL_S:
                 printed_at = now
-                left = f", {format_time((now - started_at) * (total - done) / done)} left" if done else ""
-                print_message(f"{title}: {done} of {total} {unit}{left}")
+                print_message(f"{title}: {summary}")
 
-        yield update
+        yield log
         return
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f} " + unit))
-    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (TextColumn(title), BarColumn(), TextColumn("{task.fields[summary]}"))
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=1.0, summary="")
+        yield lambda done, total: bar.update(task, completed=done, total=total, summary=describe(done, total))
+
+
+class RemainingTime:
+    """Estimates the time left from the fraction that is done, at the speed since the first work was done.
+
+    What comes before it, such as starting processes, would make early estimates too long.
+    """
+
+    def __init__(self) -> None:
+        """Start without an estimate."""
+        self._first: tuple[float, float] | None = None  # fraction done and seconds elapsed
+
+    def estimate(self, share: float, elapsed_s: float) -> float | None:
+        """Return the seconds left, None before there is a speed; call it for each step."""
+        if share >= 1:
+            return 0.0
+        if self._first is None and share > 0:
+            self._first = share, elapsed_s
+        if self._first is None:
+            return None
+        first_share, first_s = self._first
+        if share <= first_share or elapsed_s <= first_s:
+            return None
+        return (elapsed_s - first_s) * (1 - share) / (share - first_share)
+
+
+def describe_remaining(seconds: float | None) -> str:
+    """Return the time left as the end of a line, empty if it is unknown."""
+    return "" if seconds is None else f", {format_time(seconds)} left"
 
 
 class _LogLines:
@@ -73,11 +114,12 @@ class _LogLines:
 
     def __init__(self) -> None:
         self._next_s = LOG_INTERVAL_S
+        self._remaining = RemainingTime()
 
     def update(self, progress: "Progress") -> None:
+        left_s = self._remaining.estimate(progress.share, progress.elapsed)
         if progress.elapsed >= self._next_s:
-            remaining_s = _estimate_remaining(progress)
-            left = "" if remaining_s is None else f", {format_time(remaining_s)} left"
+            left = describe_remaining(left_s)
             print_message(f"{progress.share:4.0%} {_describe(progress)}{left}")
             self._next_s = progress.elapsed * 1.2 + LOG_INTERVAL_S
 
@@ -87,8 +129,10 @@ class _JsonLines:
 
     def __init__(self) -> None:
         self._next_s = 0.0
+        self._remaining = RemainingTime()
 
     def update(self, progress: "Progress") -> None:
+        left_s = self._remaining.estimate(progress.share, progress.elapsed)
         if progress.elapsed >= self._next_s:
             row = {
                 "share": progress.share,
@@ -96,15 +140,10 @@ class _JsonLines:
                 "files": progress.num_files,
                 "failed": progress.failed,
                 "elapsed": progress.elapsed,
-                "left": _estimate_remaining(progress),
+                "left": left_s,
             }
             print(json.dumps(row), file=sys.stderr, flush=True)
             self._next_s = progress.elapsed + JSON_INTERVAL_S
-
-
-def _estimate_remaining(progress: "Progress") -> float | None:
-    """Return the estimated seconds left, or None before any work is done."""
-    return progress.elapsed * (1 - progress.share) / progress.share if progress.share else None
 
 
 def _describe(progress: "Progress") -> str:

@@ -1,0 +1,67 @@
+"""The time left, against a simulated clock."""
+
+from random import Random
+
+import pytest
+
+from vidret.index.progress import Progress, Workload
+from vidret.present.progress import LOG_INTERVAL_S, RemainingTime, show_count, show_progress
+
+
+def simulate(start_s: float, segment_s: float, seed: int) -> list[tuple[float, float]]:
+    """Index files of unknown lengths, two at a time; return the fraction done and the time of each step."""
+    random, work, now_s, steps = Random(seed), Workload(), start_s, []
+    lengths = [random.randint(1, 40) for _ in range(60)]
+    for index, length in enumerate(lengths):
+        work.add(str(index), length * random.randint(900, 1100))
+    waiting = list(range(len(lengths)))
+    opened: dict[int, int] = {}
+    while waiting or opened:
+        while waiting and len(opened) < 2:
+            index = waiting.pop(0)
+            opened[index] = lengths[index]
+            work.open(str(index), lengths[index], lengths[index])
+        index = random.choice(list(opened))
+        now_s += segment_s * random.uniform(0.8, 1.2)
+        work.advance(str(index))
+        opened[index] -= 1
+        if not opened[index]:
+            del opened[index]
+            work.finish(str(index))
+        steps.append((work.share(), now_s))
+    return steps
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("start_s", [0.0, 30.0])
+def test_the_time_left_is_within_a_fifth_from_a_tenth_on(start_s: float, seed: int) -> None:
+    """A start of 30 s, a third of the time of all segments, made early estimates four times too long."""
+    steps, remaining = simulate(start_s, 0.08, seed), RemainingTime()
+    end_s = steps[-1][1]
+    for share, now_s in steps:
+        left_s = remaining.estimate(share, now_s)
+        if share >= 0.1 and end_s - now_s > 1:
+            assert left_s == pytest.approx(end_s - now_s, rel=0.2), f"at {share:.0%}"
+
+
+def test_there_is_no_time_before_there_is_a_speed() -> None:
+    remaining = RemainingTime()
+    assert [remaining.estimate(share, now) for share, now in ((0.0, 1.0), (0.1, 5.0), (0.1, 6.0))] == [None] * 3
+    assert remaining.estimate(0.2, 7.0) == pytest.approx(16.0)
+    assert remaining.estimate(1.0, 9.0) == 0.0
+
+
+def test_lines_of_a_log_have_the_share_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress() as update:
+        for share, elapsed_s in ((0.1, 5.0), (0.5, LOG_INTERVAL_S + 15)):
+            update(Progress(8, 4, 1, 40, 100.0, share, elapsed_s))
+    assert capsys.readouterr().err == " 50% 4/8 files, 1 failed, 4x real time, 0:25.0 left\n"
+
+
+def test_a_count_has_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 1.0, 1.0, 21.0, 21.0])
+    monkeypatch.setattr("vidret.present.progress.time.monotonic", lambda: next(clock))
+    with show_count("scoring", "queries") as update:
+        update(10, 100)
+        update(50, 100)
+    assert capsys.readouterr().err == "scoring: 50 of 100 queries, 0:25.0 left\n"
