@@ -70,7 +70,9 @@ def test_words_set_folders_apart(tmp_path: Path, source: str, kind: str, text: s
         (kind, "varnish"),
     }
     assert found.more[0].phrase.kind == kind
-    assert found.more[0].examples == ()
+    (example, *others) = found.more[0].examples
+    assert len(others) == 2
+    assert (Path(example.path).parent.name, example.time) == ("a", 1.0)  # the middle of the first text
 
 
 def test_words_are_scored_by_video(tmp_path: Path) -> None:

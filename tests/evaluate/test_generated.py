@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from vidret.evaluate.generated import (
     score_stream,
 )
 from vidret.evaluate.topics import find_topics
+from vidret.types import Frames
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
 
@@ -132,6 +134,12 @@ def test_what_cannot_be_scored_is_refused(generated: Path, tmp_path: Path) -> No
         read_prompts(tmp_path / "d.jsonl", videos)
     with pytest.raises(VidretError, match="prompts must not be empty, got one in line 1"):
         read_prompts(write_prompts(tmp_path / "e.jsonl", {"red.mp4": " "}), videos)
+    encoder = ColourEncoder()
+    (broken,) = encoder.encode_frames([Frames(np.zeros((16, 2, 2, 3), np.uint8), np.arange(16.0))])
+    broken = replace(broken, frames=np.full((16, 3), np.nan, np.float32))
+    encoder.encode_frames = lambda batch, **_: [broken for _ in batch]  # type: ignore[method-assign]
+    with pytest.raises(VidretError, match=r"red\.mp4: vectors must be finite, got NaN or infinity"):
+        read_frame_vectors(encoder, str(videos / "red.mp4"))
     short = write_film(tmp_path / "short.mp4", ("red", 2))
     with pytest.raises(VidretError, match="must have at least 16 frames, got 10"):
         read_frame_vectors(ColourEncoder(), str(short))

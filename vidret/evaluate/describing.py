@@ -118,14 +118,17 @@ def describe_folder(
     texts = encode_phrases(encoder, bank)
     proposed = propose_phrases(texts, vectors.means[members])
     seen = [Phrase(bank[index], "seen") for index in proposed]
+    word_times: dict[Phrase, dict[int, float]] = {}
     scores = (texts[proposed] @ vectors.means[members].T).astype(np.float64)
     if phrases is None:
         durations = {video.id: video.duration for video in store.videos()}
         words = score_video_words(store, {int(each): durations[int(each)] for each in vectors.video_ids[members]})
+        word_times = dict(zip(words.phrases, words.times, strict=True))
         seen, scores = [*seen, *words.phrases], np.concatenate([scores, words.scores])
     _check_sizes(folder, ours, theirs, len(seen))
     ranked = rank_phrases(scores[:, ours[members]], scores[:, theirs[members]])
-    finder = _ExampleFinder(store, vectors, dict(zip((bank[each] for each in proposed), texts[proposed], strict=True)))
+    by_phrase = dict(zip((bank[each] for each in proposed), texts[proposed], strict=True))
+    finder = _ExampleFinder(store, vectors, by_phrase, word_times)
 
     def choose(order: Sequence[PhraseDifference], mask: Bool[np.ndarray, " video"]) -> tuple[RankedPhrase, ...]:
         own = vectors.video_ids[mask]
@@ -180,14 +183,22 @@ def _check_sizes(
 class _ExampleFinder:
     """Finds frames that phrases fit."""
 
-    def __init__(self, store: Store, vectors: IndexVectors, texts: dict[str, Float[np.ndarray, " dim"]]) -> None:
-        self._store, self._vectors, self._texts = store, vectors, texts
+    def __init__(
+        self,
+        store: Store,
+        vectors: IndexVectors,
+        texts: dict[str, Float[np.ndarray, " dim"]],
+        word_times: dict[Phrase, dict[int, float]],
+    ) -> None:
+        self._store, self._vectors, self._texts, self._word_times = store, vectors, texts, word_times
         self._paths = {video.id: video.paths[0] for video in store.videos()}
 
     def find(self, phrase: Phrase, video_ids: np.ndarray) -> tuple[ExampleFrame, ...]:
-        """Return the best frame of each of the best videos; none for words, which have no frame."""
+        """Return the best frame of each of the best videos; for words, frames of the first videos while they last."""
         if phrase.kind != "seen":
-            return ()
+            times = self._word_times[phrase]
+            having = [int(video_id) for video_id in video_ids if int(video_id) in times][:NUM_EXAMPLES]
+            return tuple(ExampleFrame(path=self._paths[each], time=times[each]) for each in having)
         text, vectors = self._texts[phrase.text], self._vectors
         rows = np.searchsorted(vectors.video_ids, video_ids)
         best = video_ids[np.argsort(-(vectors.means[rows] @ text), kind="stable")[:NUM_EXAMPLES]]

@@ -22,7 +22,11 @@ STREAM_NAMES = {
     "fidelity": "STREAM-S, fidelity",
     "diversity": "STREAM-S, diversity",
 }
-STYLE = ".shots { grid-template-columns: repeat(4, minmax(0, 1fr)); } .prompts td:last-child { white-space: normal; }"
+STYLE = """
+.shots { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+@media (max-width: 600px) { .shots { grid-template-columns: 1fr 1fr; } }
+.prompts td:last-child { white-space: normal; }
+"""
 
 
 def list_scores(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

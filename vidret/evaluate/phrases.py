@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
-from vidret.types import TextSource
+from vidret.types import TextSource, TimedText
 
 PhraseKind = Literal["seen", "said", "shown"]
 WORD = re.compile(r"[^\W\d_]{4,}")  # shorter words are mostly articles and misreadings
@@ -20,6 +20,7 @@ MAX_WORDS = 100  # of speech, and of the screen
 MAX_PHRASES = 200  # that are seen; the more are compared, the larger sets a claim needs
 PER_VIDEO = 3  # phrases that each video proposes
 KINDS: Mapping[TextSource, PhraseKind] = {"speech": "said", "subtitles": "said", "screen": "shown"}
+ANY = ""  # in the place of a word
 ANY_WORDS: Mapping[PhraseKind, str] = {"said": "speech", "shown": "text on the screen"}
 
 
@@ -67,10 +68,12 @@ class WordScores:
     Attributes:
         phrases: ``speech`` and ``text on the screen``, and single words.
         scores: Words per second of the first two; for a word whether it occurs.
+        times: For each phrase the videos that have it, and the middle of the text in seconds where each has it first.
     """
 
     phrases: list[Phrase]
     scores: Float[np.ndarray, "phrase video"]
+    times: list[dict[int, float]]
 
 
 def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScores:
@@ -80,20 +83,22 @@ def score_video_words(store: Store, durations: Mapping[int, float]) -> WordScore
     """
     columns = {video_id: column for column, video_id in enumerate(durations)}
     totals: dict[PhraseKind, Counter[int]] = defaultdict(Counter)
-    owners: dict[tuple[PhraseKind, str], set[int]] = defaultdict(set)
+    firsts: dict[tuple[PhraseKind, str], dict[int, float]] = defaultdict(dict)  # [of a word or of any][video]
     for kind, video_id, text in _read_words(store, columns):
-        words = WORD.findall(text.lower())
-        totals[kind][video_id] += len(text.split())
-        for word in words:
-            owners[kind, word].add(video_id)
-    phrases, rows = [], []
+        totals[kind][video_id] += len(text.text.split())
+        for word in (ANY, *WORD.findall(text.text.lower())):
+            firsts[kind, word].setdefault(video_id, (text.start + text.end) / 2)
+    phrases, rows, times = [], [], []
     for kind, counts in totals.items():
         phrases.append(Phrase(ANY_WORDS[kind], kind))
         rows.append([counts[video_id] / max(seconds, 1e-3) for video_id, seconds in durations.items()])
-        for word in _choose_words({word: len(ids) for (of, word), ids in owners.items() if of == kind}, len(columns)):
+        times.append(firsts[kind, ANY])
+        having = {word: len(videos) for (of, word), videos in firsts.items() if of == kind and word != ANY}
+        for word in _choose_words(having, len(columns)):
             phrases.append(Phrase(word, kind))
-            rows.append([float(video_id in owners[kind, word]) for video_id in durations])
-    return WordScores(phrases, np.array(rows, np.float64).reshape(len(rows), len(columns)))
+            rows.append([float(video_id in firsts[kind, word]) for video_id in durations])
+            times.append(firsts[kind, word])
+    return WordScores(phrases, np.array(rows, np.float64).reshape(len(rows), len(columns)), times)
 
 
 def _choose_words(counts: Mapping[str, int], num_videos: int) -> Sequence[str]:
@@ -102,8 +107,8 @@ def _choose_words(counts: Mapping[str, int], num_videos: int) -> Sequence[str]:
     return sorted(useful, key=lambda word: (abs(2 * counts[word] - num_videos), word))[:MAX_WORDS]
 
 
-def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseKind, int, str]]:
-    """Yield the kind, the video and the words of each text of some videos."""
+def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseKind, int, TimedText]]:
+    """Yield the kind and the video of each text of some videos, by time in each track."""
     if not TextStore.exists(store.path):
         return
     contents = {fingerprint: video_id for video_id, fingerprint in store.fingerprints().items() if video_id in videos}
@@ -111,4 +116,4 @@ def _read_words(store: Store, videos: Collection[int]) -> Iterator[tuple[PhraseK
         for track in texts.tracks():
             if track.fingerprint in contents and track.num_texts and track.source in KINDS:
                 for stored in texts.transcript(track):
-                    yield KINDS[track.source], contents[track.fingerprint], stored.text.text
+                    yield KINDS[track.source], contents[track.fingerprint], stored.text
