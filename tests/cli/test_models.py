@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 
 from tests.cli.runner import Runner
+from tests.fakes import ColourEncoder
 from vidret.encode.load import load_encoder
 from vidret.encode.recommended import PUBLISHED, RECOMMENDED
 from vidret.errors import EncoderError
@@ -79,3 +80,22 @@ def test_the_documentation_names_the_recommended_models() -> None:
         assert f" {each.size_bytes / 1e9:.1f} GB | {each.licence} |" in row
         published = PUBLISHED.get(each.model)
         assert published is None or f"R@1 {published.recall_at_1}" in row
+
+
+def test_speed_is_measured_and_says_where_weights_are_random(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("models", "starter")[0] == 2
+    loaded: list[str] = []
+
+    def load(name: str) -> ColourEncoder:
+        loaded.append(name)
+        if name == "small":
+            raise EncoderError("small: its files are not on this machine")
+        return ColourEncoder()
+
+    monkeypatch.setattr("vidret.encode.load.load_encoder", load)
+    code, out, err = run("models", "starter", "small", "--measure", "--json")
+    assert code == 0
+    assert [(row["model"], row["weights"]) for row in json.loads(out)] == [("starter", "its own"), ("small", "random")]
+    assert loaded == ["starter", "small", "ViT-B-32/random"]
+    assert "measured with random weights" in err
+    assert run("models", "starter", "--measure")[1].splitlines()[0].split()[:2] == ["model", "device"]

@@ -99,7 +99,7 @@ COMMANDS = (
         "eval",
         MODELS,
         "Evaluate models on benchmarks or on your own videos, and compare reports.",
-        modules="evaluate curves generated probe",
+        modules="evaluate curves generated probe rate",
     ),
     Entry(
         "calibrate",

@@ -8,17 +8,35 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.options import JsonOption
-from vidret.present.terminal import write_stdout
+from vidret.errors import EncoderError, UnknownEncoderError
+from vidret.present.show import show_table
+from vidret.present.terminal import print_message, write_stdout
 
 if TYPE_CHECKING:
     from vidret.encode.catalog import CatalogEntry
+    from vidret.encode.encoder import Encoder
 
 HEADERS = ("model", "here", "dims", "tokens", "languages", "licence", "MSR-VTT R@1")
+SPEED_HEADERS = ("model", "device", "ms a frame", "ms a query", "MB an hour", "weights")
+NamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODEL", help="Models to measure; default: those on this machine.", show_default=False),
+]
+MeasureOption = Annotated[
+    bool,
+    typer.Option(
+        "--measure",
+        help="Measure the speed of models on this machine, in CPU time on a CPU. One of open_clip that is not "
+        "downloaded is measured with random weights.",
+    ),
+]
 EveryOption = Annotated[bool, typer.Option("--all", help="List all pretrained models of open_clip.")]
 
 
 @app.command("models")
-def models_command(every: EveryOption = False, as_json: JsonOption = False) -> None:
+def models_command(
+    names: NamesArgument = None, measure: MeasureOption = False, every: EveryOption = False, as_json: JsonOption = False
+) -> None:
     """List the models that --model accepts: installed, cached or to download, with what is known of them.
 
     A dash means that it is not known before the model is loaded.
@@ -26,7 +44,13 @@ def models_command(every: EveryOption = False, as_json: JsonOption = False) -> N
     from vidret.encode.catalog import list_catalog
     from vidret.encode.recommended import RECOMMENDED
 
+    if names and not measure:
+        raise typer.BadParameter("needs --measure, got none", param_hint="MODEL")
     entries = list(list_catalog(every=every))
+    if measure:
+        here = [entry.name for entry in entries if entry.state in ("installed", "cached") and not entry.extra]
+        show_speeds(names or here, as_json=as_json)
+        return
     if as_json:
         write_stdout(json.dumps([asdict(entry) for entry in entries], indent=2) + "\n")
         return
@@ -40,6 +64,45 @@ def models_command(every: EveryOption = False, as_json: JsonOption = False) -> N
     for name, each in RECOMMENDED.items():
         facts = f"{each.model}: {each.purpose}; {each.evidence}; {each.size_bytes / 1e9:.1f} GB, {each.licence}"
         write_stdout(f"  --model {name.ljust(12)}  {facts}\n")
+
+
+def show_speeds(names: list[str], *, as_json: bool) -> None:
+    """Measure models one after the other, and print their speeds."""
+    from vidret.encode.speed import measure_speed
+
+    rows = []
+    for name in names:
+        encoder, weights = load_to_measure(name)
+        rows.append({"model": name, **asdict(measure_speed(encoder)), "weights": weights})
+    if as_json:
+        write_stdout(json.dumps(rows, indent=2) + "\n")
+        return
+    lines = []
+    for row in rows:
+        figures = (f"{row[key]:.1f}" for key in ("frame_ms", "query_ms", "mb_per_hour"))
+        lines.append((row["model"], row["device"], *figures, row["weights"]))
+    show_table(SPEED_HEADERS, lines, empty="no model is on this machine")
+
+
+def load_to_measure(name: str) -> "tuple[Encoder, str]":
+    """Load an encoder, with random weights if they are those of open_clip and not here; return it and its weights.
+
+    Raises:
+        VidretError: It cannot be loaded.
+    """
+    from vidret.encode.load import load_encoder
+    from vidret.encode.recommended import resolve_name
+
+    try:
+        return load_encoder(name), "its own"
+    except UnknownEncoderError:
+        raise
+    except EncoderError as error:
+        architecture, _, tag = resolve_name(name).partition("/")
+        if not tag or ":" in architecture:
+            raise
+        print_message(f"{error}: measured with random weights")
+        return load_encoder(f"{architecture}/random"), "random"
 
 
 def format_entry(entry: "CatalogEntry") -> tuple[str, ...]:
