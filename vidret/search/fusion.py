@@ -9,7 +9,7 @@ The best frame stands for a picture. Videos that resemble every query are lowere
 queries in a video is subtracted.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,7 @@ from vidret.search.candidates import find_candidates
 from vidret.search.clauses import AnalysedQuery, Clause, check_exclusions, parse_structure
 from vidret.search.fusion_baseline import FusionBaseline, load_baseline, store_baseline
 from vidret.search.fusion_measuring import measure_pictures, measure_texts
+from vidret.search.mentions import find_mentions
 from vidret.search.picture_scores import VideoPictures, hide_pictures, score_pictures
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
@@ -28,6 +29,7 @@ from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatch, TextMatcher
 from vidret.search.video_candidates import VideoCandidates
 from vidret.search.video_scores import ABSENT, VideoScores
+from vidret.store.records import CONCEPT
 from vidret.store.text_store import TextStore
 from vidret.types import SOURCES, SearchOptions, Source, TextSource
 from vidret.types import Sequence as EventSequence
@@ -40,7 +42,7 @@ MIN_PICTURE_DEVIATION = 0.01
 WEAK_SCORE = 1.75  # standard deviations; a lower score says that nothing matches well
 # Videos of which all frames are read for several clauses, since the nearest segments of one clause say little about
 # where the others are.
-MAX_PLACED, MAX_PLACED_SEGMENTS = 40, 2000
+MAX_PLACED, MAX_PLACED_SEGMENTS = 40, 1200
 MAX_REMEMBERED = 16  # queries: locating asks the one again that has just been searched for
 DRIFT = 1.25  # growth of the index above which the baseline is measured again
 
@@ -57,8 +59,9 @@ class FusedSearcher:
         self._baseline: FusionBaseline | None = None
         self._checked = (-1, -1)  # the generations of pictures and texts for which the baseline holds
         self._contents: tuple[int, dict[str, int]] | None = None
-        self._analysed: dict[str | EventSequence, AnalysedQuery] = {}
+        self._analysed: dict[object, AnalysedQuery] = {}
         self._matched: tuple[object, list[list[Match]]] | None = None
+        self._whole_videos: tuple[object, dict[int, VideoPictures]] | None = None
 
     def analyse(self, query: str | EventSequence) -> AnalysedQuery:
         """Return a query with its structure and vectors, as for the last queries if it is one of them.
@@ -70,18 +73,20 @@ class FusedSearcher:
         check_exclusions(structure)
         negatives = parse_query(query)[1] if isinstance(query, str) else ()
         self.update_baseline()  # after the query is known to be valid, since it may take seconds
-        if query not in self._analysed:
+        names = [name for clause in structure.clauses for name in find_mentions(clause.text)]
+        key = query, *(self._searcher.store.get_meta(f"{CONCEPT}.{name}") for name in names)  # as they are taught now
+        if key not in self._analysed:
             while len(self._analysed) >= MAX_REMEMBERED:
                 del self._analysed[next(iter(self._analysed))]
             texts = self._searcher.encoder.encode_text([*(clause.text for clause in structure.clauses), *negatives])
             num_clauses = len(structure.clauses)
-            self._analysed[query] = AnalysedQuery(
+            self._analysed[key] = AnalysedQuery(
                 structure=structure,
                 embeddings=texts[:num_clauses],
                 vectors=self._encode_sentences([clause.content for clause in structure.clauses]),
                 negatives=texts[num_clauses:],
             )
-        return self._analysed[query]
+        return self._analysed[key]
 
     def _encode_sentences(self, texts: Sequence[str]) -> Float32[np.ndarray, "text dim"]:
         if self.texts is None:
@@ -100,10 +105,13 @@ class FusedSearcher:
             ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count)
         ids.append(self._cover(matches))
         excluded = self._exclude(query)
-        ranked = self._score(query, np.unique(np.concatenate(ids)), matches, sources, excluded=excluded)
+        pictures = self._score_pictures(query, np.unique(np.concatenate(ids)))
+        ranked = self._collect(query, pictures, matches, sources, excluded=excluded)
         if query.structure.is_joint and "picture" in sources:
             best = self._list_segments(ranked.list_best(MAX_PLACED))
-            return ranked.replace_pictures(self._score_pictures(query, best))
+            pictures = self._score_pictures(query, best)
+            self._whole_videos = (self._checked, query), pictures
+            return ranked.replace_pictures(pictures)
         return ranked
 
     def _list_segments(self, video_ids: Sequence[int]) -> np.ndarray:
@@ -121,8 +129,17 @@ class FusedSearcher:
     ) -> VideoScores | None:
         """Return the scores of all of one video, from what ``match_texts`` returned; None if nothing is stored."""
         own = [[each for each in clause if each[0] == video_id] for clause in matches]
-        ids = np.array(self._searcher.store.video_segments(video_id), np.int64)
-        return next((video for video in self._score(query, ids, own, sources) if video.video_id == video_id), None)
+        pictures = self._score_whole_video(query, video_id)
+        found = self._collect(query, pictures, own, sources)
+        return next((video for video in found if video.video_id == video_id), None)
+
+    def _score_whole_video(self, query: AnalysedQuery, video_id: int) -> dict[int, VideoPictures]:
+        """Return the frames of a video, as the last search has read them if it has."""
+        if self._whole_videos is not None:
+            key, pictures = self._whole_videos
+            if key == (self._checked, query) and video_id in pictures:
+                return {video_id: pictures[video_id]}
+        return self._score_pictures(query, np.array(self._searcher.store.video_segments(video_id), np.int64))
 
     # Words
 
@@ -192,10 +209,10 @@ class FusedSearcher:
 
     # Scores
 
-    def _score(
+    def _collect(
         self,
         query: AnalysedQuery,
-        ids: np.ndarray,
+        pictures: Mapping[int, VideoPictures],
         matches: Sequence[Sequence[Match]],
         sources: Sequence[Source],
         *,
@@ -207,7 +224,6 @@ class FusedSearcher:
             for video_id, match, score in clause:
                 if video_id not in excluded:
                     texts.setdefault(video_id, [[] for _ in range(num_clauses)])[index].append((match, score))
-        pictures = self._score_pictures(query, ids)
         if "picture" not in sources:
             pictures = hide_pictures(pictures, ABSENT)
         kept = {video_id: each for video_id, each in pictures.items() if video_id not in excluded}

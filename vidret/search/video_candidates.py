@@ -34,6 +34,7 @@ class VideoCandidates:
             for each in {**pictures, **texts}
             if not phrased or (each in texts and all(texts[each][index] for index in phrased))
         ]
+        self._bounds = {video_id: self._bound(video_id) for video_id in self._video_ids}
 
     def __len__(self) -> int:
         """Return the number of videos."""
@@ -45,7 +46,7 @@ class VideoCandidates:
         Videos in which several clauses have no placement are left out.
         """
         heap: list[tuple[float, int, VideoScores | None]] = [
-            (-self._bound(video_id), index, None) for index, video_id in enumerate(self._video_ids)
+            (-self._bounds[video_id], index, None) for index, video_id in enumerate(self._video_ids)
         ]
         heapq.heapify(heap)
         while heap:
@@ -64,7 +65,7 @@ class VideoCandidates:
 
     def list_best(self, limit: int) -> list[int]:
         """Return the ids of the videos that may score best."""
-        return heapq.nlargest(limit, self._video_ids, key=self._bound)
+        return heapq.nlargest(limit, self._video_ids, key=self._bounds.__getitem__)
 
     def _bound(self, video_id: int) -> float:
         """Return a score that a video cannot exceed."""
@@ -73,12 +74,12 @@ class VideoCandidates:
         return sum(totals) / math.sqrt(len(steps))
 
     def _sum_clause(self, video_id: int, clause: int) -> float:
-        best: dict[Source, float] = {"picture": ABSENT}
-        if video_id in self._pictures:
-            best["picture"] = max(ABSENT, self._pictures[video_id].best[clause])
-        if video_id in self._texts:
-            for match, score in self._texts[video_id][clause]:
-                best[match.source] = max(best.get(match.source, ABSENT), score)
+        picture = max(ABSENT, self._pictures[video_id].best[clause]) if video_id in self._pictures else ABSENT
+        if video_id not in self._texts:
+            return picture
+        best: dict[Source, float] = {"picture": picture}
+        for match, score in self._texts[video_id][clause]:
+            best[match.source] = max(best.get(match.source, ABSENT), score)
         return sum_sources(best)
 
     def _make(self, video_id: int) -> VideoScores:
