@@ -531,6 +531,7 @@ class Engine(Searchable):
         *,
         text: str | None = None,
         replace: bool = False,
+        add: bool = False,
     ) -> Concept:
         """Teach a concept by examples, and keep it in the index: ``@name`` then stands for it in any text query.
 
@@ -541,6 +542,8 @@ class Engine(Searchable):
             no: Examples of what it is not, best those that look alike.
             text: What the encoder reads for it; the name by default.
             replace: Whether to replace a concept of that name.
+            add: Whether to add the examples to those of a concept of that name, if there is one; ``yes`` may then be
+                empty. A stretch that is an example already changes sides.
 
         Raises:
             VidretError: There is no example, one cannot be read, or the name is invalid or taken.
@@ -555,6 +558,7 @@ class Engine(Searchable):
             no=no,
             text=text,
             replace_old=replace,
+            add=add,
         )
 
     def concepts(self) -> list[Concept]:

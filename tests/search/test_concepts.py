@@ -136,6 +136,29 @@ def test_examples_are_images_videos_stretches_and_results(engine: Engine, films:
     assert (taught.yes @ red > 0.99).all()
 
 
+def test_further_examples_are_added_and_may_change_sides(engine: Engine, films: Path) -> None:
+    stretch = ConceptExample(path=str(films / "both.mp4"), start=0.0, end=4.0)  # blue
+    engine.teach("warm", [paint("red"), paint("yellow"), stretch], text="sun", add=True)
+    concept = engine.teach("warm", [], [stretch, films / "green.mp4"], add=True)
+    assert (len(concept.yes), concept.no[0], concept.text) == (2, stretch, "sun")
+    with Store.open(engine.path) as store:
+        taught = load_concept(store, "warm")
+    assert taught is not None
+    assert (len(taught.yes), len(taught.no)) == (2, 2)
+    engine.teach("one", [stretch])
+    with pytest.raises(VidretError, match="yes must hold an example of one, got none"):
+        engine.teach("one", [], [stretch], add=True)
+    with pytest.raises(VidretError, match="a concept must be replaced or added to, got both"):
+        engine.teach("one", [stretch], replace=True, add=True)
+
+
+def test_events_mean_what_a_concept_has_learned_since(engine: Engine) -> None:
+    engine.teach("mascot", [paint("blue")] * 4, text="blue")
+    assert names(engine.search("@mascot, then red", 1)) == ["both"]
+    engine.teach("mascot", [paint("red")] * 4, text="red", replace=True)
+    assert names(engine.search("@mascot, then red", 1)) == ["red"]
+
+
 def test_concepts_are_kept_replaced_and_forgotten(engine: Engine) -> None:
     engine.teach("one", [paint("red")])
     with Engine(engine.path, ColourEncoder()) as other:

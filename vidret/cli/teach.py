@@ -50,6 +50,10 @@ MeaningOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--replace", help="Replace a concept of that name.", rich_help_panel=CONCEPT)
 ]
+AddOption = Annotated[
+    bool,
+    typer.Option("--add", help="Add the examples to those of a concept of that name.", rich_help_panel=CONCEPT),
+]
 
 
 @app.command("teach")
@@ -60,6 +64,7 @@ def teach_command(
     no: NoOption = None,
     text: MeaningOption = None,
     replace: ReplaceOption = False,
+    add: AddOption = False,
     index: IndexOption = Path(DEFAULT_INDEX),
     server: ServerOption = None,
     token: TokenOption = None,
@@ -68,11 +73,11 @@ def teach_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Teach a concept by examples: @NAME then stands for it in queries. Works from one example."""
-    if not yes:
+    if not (yes or (no and add)):
         raise typer.BadParameter("must name an example, got none", param_hint="--yes")
-    shown, hidden = read_example_paths(yes), read_example_paths(no or [])
+    shown, hidden = read_example_paths(yes or []), read_example_paths(no or [])
     engine = open_engine_or_client(context, server, token, index, device, precision)
-    concept = engine.teach(name, shown, hidden, text=text, replace=replace)
+    concept = engine.teach(name, shown, hidden, text=text, replace=replace, add=add)
     if as_json:
         print(json.dumps(concept_to_dict(concept), indent=2))
     else:

@@ -181,6 +181,7 @@ class RemoteEngine(Searchable):
         *,
         text: str | None = None,
         replace: bool = False,
+        add: bool = False,
     ) -> Concept:
         """Teach a concept by examples, and keep it in the index; see ``Engine.teach``. Paths are of indexed videos.
 
@@ -192,6 +193,7 @@ class RemoteEngine(Searchable):
             "yes": [self._encode_example(each) for each in yes],
             "no": [self._encode_example(each) for each in no],
             "replace": replace,
+            "add": add,
         }
         body |= {} if text is None else {"text": text}
         return self._server.ask("POST", "/api/concepts", parse_concept, body)

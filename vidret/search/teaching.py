@@ -1,5 +1,6 @@
 """Teaching a concept: read its examples, weigh them against its text, and store both in the index."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,14 @@ class ReadExamples:
     vectors: Float32[np.ndarray, "example dim"]
     video_ids: frozenset[int]
 
+    def join(self, other: "ReadExamples") -> "ReadExamples":
+        """Return these examples and others."""
+        return ReadExamples(
+            examples=self.examples + other.examples,
+            vectors=np.concatenate([self.vectors, other.vectors]),
+            video_ids=self.video_ids | other.video_ids,
+        )
+
 
 def teach_concept(
     store: Store,
@@ -47,31 +56,62 @@ def teach_concept(
     no: Sequence[ExampleLike],
     text: str | None,
     replace_old: bool,
+    add: bool = False,
 ) -> Concept:
     """Teach a concept and store it in the index; see ``Engine.teach``.
 
     Raises:
-        VidretError: There is no positive example, one cannot be read, or the name is invalid or taken.
+        VidretError: There is no positive example, one cannot be read, the name is invalid or taken, or the concept is
+            to be replaced and added to at once.
     """
     name = check_concept_name(name)
-    if not yes:
-        raise VidretError(f"yes must hold an example of {name}, got none")
-    if not replace_old and load_concept(store, name) is not None:
-        raise VidretError(f"@{name} is taught already: to teach it anew, replace it (--replace)")
-    meaning = (text or name.replace("_", " ").replace("-", " ")).strip()
-    if not meaning:
+    if replace_old and add:
+        raise VidretError("a concept must be replaced or added to, got both")
+    old = load_concept(store, name)
+    if old is not None and not (replace_old or add):
+        raise VidretError(f"@{name} is taught already: to teach it anew, replace it (--replace), or add to it (--add)")
+    meaning = old.concept.text if text is None and old is not None and add else text or re.sub("[_-]", " ", name)
+    if not meaning.strip():
         raise VidretError(f"text must contain a word, got {text!r}")
     shown, hidden = (read_examples(store, encoder, each) for each in (yes, no))
+    if old is not None and add:
+        new = [*shown.examples, *hidden.examples]
+        shown = _keep_others(store, old.concept.yes, old.yes, new).join(shown)
+        hidden = _keep_others(store, old.concept.no, old.no, new).join(hidden)
+    if not shown.examples:
+        raise VidretError(f"yes must hold an example of {name}, got none")
     sample = composer.sample
     known = np.array(sorted(shown.video_ids | hidden.video_ids), np.int64)
     background = sample.vectors[~np.isin(sample.owners, known)]
-    share = choose_share(encoder.encode_text([meaning])[0].sentence, shown.vectors, hidden.vectors, sample, background)
-    concept = Concept(name=name, text=meaning, share=round(share, 4), yes=shown.examples, no=hidden.examples)
+    vector = encoder.encode_text([meaning.strip()])[0].sentence
+    share = choose_share(vector, shown.vectors, hidden.vectors, sample, background)
+    concept = Concept(name=name, text=meaning.strip(), share=round(share, 4), yes=shown.examples, no=hidden.examples)
     with Store.open(store.path, write=True) as writer:
-        if not replace_old and load_concept(writer, name) is not None:  # another process has just taught it
-            raise VidretError(f"@{name} is taught already: to teach it anew, replace it (--replace)")
+        now = load_concept(writer, name)
+        if not replace_old and (None if now is None else now.concept) != (None if old is None else old.concept):
+            raise VidretError(f"@{name}: another process has just taught it; try again")
         save_concept(writer, TaughtConcept(concept=concept, yes=shown.vectors, no=hidden.vectors))
     return concept
+
+
+def _keep_others(
+    store: Store,
+    examples: Sequence[ConceptExample],
+    vectors: Float32[np.ndarray, "example dim"],
+    new: Sequence[ConceptExample],
+) -> ReadExamples:
+    """Return the old examples that are not among the new ones, which may have changed sides."""
+    named = {(each.path, each.start, each.end) for each in new if each.start is not None}
+    rows = [row for row, each in enumerate(examples) if (each.path, each.start, each.end) not in named]
+    video_ids = set()
+    for row in rows:
+        try:
+            video_ids.add(look_up_video(store, examples[row].path))
+        except StoreError:  # an image, or a video that is no longer there
+            continue
+    return ReadExamples(
+        examples=tuple(examples[row] for row in rows), vectors=vectors[rows], video_ids=frozenset(video_ids)
+    )
 
 
 def read_examples(store: Store, encoder: Encoder, examples: Sequence[ExampleLike]) -> ReadExamples:

@@ -53,9 +53,10 @@ class TeachRequest(BaseModel):
 
     name: Name
     text: QueryText | None = Field(None, description="What the encoder reads for it; default: the name.")
-    yes: list[ExampleRequest] = Field(max_length=MAX_EXAMPLES, description="Examples that show it.")
+    yes: list[ExampleRequest] = Field([], max_length=MAX_EXAMPLES, description="Examples that show it.")
     no: list[ExampleRequest] = Field([], max_length=MAX_EXAMPLES, description="Examples that do not.")
     replace: bool = Field(False, description="Replace a concept of that name.")
+    add: bool = Field(False, description="Add the examples to those of a concept of that name, if there is one.")
 
 
 class ExampleRow(BaseModel):
@@ -106,7 +107,7 @@ def concept_routes(engine: Engine, worker: Worker, images: ImageReader) -> APIRo
         """Teach a concept by examples; @name then stands for it in queries."""
         yes, no = await read_all(body.yes), await read_all(body.no)
         concept = await worker.call(
-            lambda engine: engine.teach(body.name, yes, no, text=body.text, replace=body.replace)
+            lambda engine: engine.teach(body.name, yes, no, text=body.text, replace=body.replace, add=body.add)
         )
         return concept_row(concept)
 
