@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from vidret.answers.questions import RetrievalQuery, plan_queries
+from vidret.answers.spans import overlap_largely, widen_span
 from vidret.errors import VidretError
 from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize, strip_query
-from vidret.types import LocateOptions, Moment, Query, TextSource, TimedText, VideoName
+from vidret.types import Hit, LocateOptions, Moment, Query, SearchOptions, Shot, TextSource, TimedText, VideoName
 
 RANK_OFFSET = 10  # of reciprocal rank fusion; small, since lists are short
-MOMENTS_PER_QUERY = 10
+VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
 LINE_LENGTH = 400  # characters of one text
 DrawFrame = Callable[[StoredVideo, float, int], bytes]  # video, time in seconds, width in pixels: a JPEG
 
@@ -19,11 +20,17 @@ DrawFrame = Callable[[StoredVideo, float, int], bytes]  # video, time in seconds
 class QuestionEngine(Protocol):
     """What is asked of an index: ``Engine`` and ``RemoteEngine`` have it."""
 
+    def search_with(self, query: Query, options: SearchOptions) -> list[Hit]:
+        """Return videos, best first."""
+
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         """Return moments, best first."""
 
     def transcript(self, video: VideoName, sources: Sequence[TextSource] | None = None) -> list[TimedText]:
         """Return what is said and shown in a video."""
+
+    def shots(self, video: VideoName) -> list[Shot]:
+        """Return the shots of a video by time."""
 
     def video(self, video: int) -> StoredVideo:
         """Return a video by its id."""
@@ -36,7 +43,7 @@ class ContextOptions:
     Attributes:
         moments: Maximum number of moments.
         max_s: Maximum duration of a moment in seconds, with its surroundings.
-        margin_s: Seconds added on both sides, as far as ``max_s`` allows.
+        margin_s: Seconds added on both sides, or up to the ends of the shot, as far as ``max_s`` allows.
         frames: Frames of each moment.
         width: Maximum width of a frame in pixels.
         characters: Maximum characters of what is said and shown, in all moments together.
@@ -126,34 +133,51 @@ def gather_context(
         VidretError: The question is invalid, or a video is not in the index.
     """
     queries, notes = plan_queries(question), list[str]()
-    candidates: list[_Candidate] = []
+    candidates, further = list[_Candidate](), list[_Candidate]()
     for index, query in enumerate(queries):
         try:
-            found = _locate(engine, query, videos)
+            firsts, others = _locate(engine, query, videos)
         except VidretError as error:
             if index == 0:
                 raise
             notes.append(f"not searched in {', '.join(query.sources or ())}: {error}")
             continue
-        _unite(candidates, found, query.weight, options)
-    best = sorted(candidates, key=lambda each: -each.score)[: options.moments]
+        _unite(candidates, firsts, query.weight, options)
+        _unite(further, others, query.weight, options)
+    ranked = [each for group in (candidates, further) for each in sorted(group, key=lambda each: -each.score)]
+    best = _choose(engine, ranked, options)
     first = {each.video: index for index, each in reversed(list(enumerate(best)))}
     ordered = sorted(best, key=lambda each: (first[each.video], each.start))
     left, moments = options.characters, []
     for number, each in enumerate(ordered, start=1):
-        moment = _widen(engine, each, number, options)
+        moment = replace(each, number=number)
         lines, left = _read_lines(engine, moment, left)
         frames = _draw_frames(engine, moment, options, draw, notes)
         moments.append(replace(moment, lines=lines, frames=frames))
     return QuestionContext(question=question, queries=tuple(queries), moments=tuple(moments), notes=tuple(notes))
 
 
-def _locate(engine: QuestionEngine, query: RetrievalQuery, videos: Sequence[VideoName]) -> list[Moment]:
-    options = LocateOptions(k=MOMENTS_PER_QUERY, weak=True, sources=query.sources)
-    if not videos:
-        return engine.locate_with(query.text, options)
-    found = [moment for video in videos for moment in engine.locate_with(query.text, options, video=video)]
-    return sorted(found, key=lambda moment: -moment.score)[: 2 * MOMENTS_PER_QUERY]
+def _locate(
+    engine: QuestionEngine, query: RetrievalQuery, videos: Sequence[VideoName]
+) -> tuple[list[Moment], list[Moment]]:
+    """Return the best moment of each video, in the order of a search, and then the others, best first.
+
+    A search compares videos, and locating compares moments: the best moments of one video would hide other videos.
+    """
+    options = LocateOptions(k=MOMENTS_PER_QUERY, weak=True, sources=query.sources, videos=VIDEOS_PER_QUERY)
+    if videos:
+        found = [moment for video in videos for moment in engine.locate_with(query.text, options, video=video)]
+        found.sort(key=lambda moment: -moment.score)
+        ranks: dict[int, int] = {}
+    else:
+        found = engine.locate_with(query.text, options)
+        hits = engine.search_with(query.text, SearchOptions(k=VIDEOS_PER_QUERY, sources=query.sources))
+        ranks = {hit.video: rank for rank, hit in enumerate(hits)}
+    best: dict[int, Moment] = {}
+    for moment in found:
+        best.setdefault(moment.video, moment)
+    firsts = sorted(best.values(), key=lambda moment: ranks.get(moment.video, len(ranks)))
+    return firsts, [moment for moment in found if best[moment.video] is not moment]
 
 
 def _unite(candidates: list[_Candidate], found: Sequence[Moment], weight: float, options: ContextOptions) -> None:
@@ -183,11 +207,19 @@ def _shorten(moment: Moment, max_s: float) -> tuple[float, float]:
     return start, start + max_s
 
 
-def _widen(engine: QuestionEngine, each: _Candidate, number: int, options: ContextOptions) -> ContextMoment:
-    duration = max(engine.video(each.video).duration, each.end)
-    margin = min(options.margin_s, max(0.0, options.max_s - (each.end - each.start)) / 2)
-    start, end = max(0.0, each.start - margin), min(duration, each.end + margin)
-    return ContextMoment(number=number, video=each.video, path=each.path, start=start, end=end, weak=each.weak)
+def _choose(engine: QuestionEngine, ranked: Sequence[_Candidate], options: ContextOptions) -> list[ContextMoment]:
+    """Return the best moments, widened; one that shows largely what a better one shows is left out."""
+    chosen: list[ContextMoment] = []
+    for each in ranked:
+        duration_s = max(engine.video(each.video).duration, each.end)
+        shots, margin_s, max_s = engine.shots(each.video), options.margin_s, options.max_s
+        start, end = widen_span((each.start, each.end), shots, duration_s, margin_s=margin_s, max_s=max_s)
+        if any(each.video == one.video and overlap_largely((start, end), (one.start, one.end)) for one in chosen):
+            continue
+        chosen.append(ContextMoment(number=0, video=each.video, path=each.path, start=start, end=end, weak=each.weak))
+        if len(chosen) == options.moments:
+            break
+    return chosen
 
 
 def _read_lines(engine: QuestionEngine, moment: ContextMoment, left: int) -> tuple[tuple[TimedText, ...], int]:
