@@ -77,6 +77,8 @@ def test_an_overview_needs_no_other_videos(run: Runner, tmp_path: Path, coloured
     assert "not compared with the rest of the index: /a: has all videos of the index" in err
     assert json.loads(out)["differences"] is None
     run.check_refusal((*common[:1], "/none", *common[2:]), 1, "/none: not in the index; index it first")
+    (tmp_path / "empty.txt").touch()
+    run.check_refusal((*common, "--phrases", tmp_path / "empty.txt"), 1, "phrases must not be empty, got none")
 
 
 def test_diversity_in_text_and_json(run: Runner, coloured: Path) -> None:

@@ -112,8 +112,6 @@ def describe_folder(
     ours, theirs = _split_videos(store, vectors, folder, against)
     members = ours | theirs
     bank = list(dict.fromkeys(list_bank() if phrases is None else phrases))
-    if not bank:
-        raise VidretError("phrases must not be empty, got none")
     _check_sizes(folder, ours, theirs, 1)
     texts = encode_phrases(encoder, bank)
     proposed = propose_phrases(texts, vectors.means[members])

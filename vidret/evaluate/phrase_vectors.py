@@ -40,8 +40,10 @@ def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.n
     Phrases of similar length are encoded together, since a batch is padded to its longest text.
 
     Raises:
-        VidretError: A vector is not finite.
+        VidretError: There is no phrase, or a vector is not finite.
     """
+    if not phrases:
+        raise VidretError("phrases must not be empty, got none")
     order = sorted(range(len(phrases)), key=lambda index: len(phrases[index]))
     embeddings = encoder.encode_text([phrases[index] for index in order])
     vectors = np.empty((len(phrases), len(embeddings[0].sentence)), np.float32)
