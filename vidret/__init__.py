@@ -1,11 +1,28 @@
 """Text-video retrieval and grounding: point it at videos, type what you are looking for, get videos and moments.
 
-    from vidret import Engine
+Index and search; an index remembers its model, and indexing again encodes only what is new:
 
-    engine = Engine.open("my-index")
-    engine.index(["~/Videos"])
-    for hit in engine.search("a dog on a beach"):
-        print(hit.path, hit.score)
+    from vidret import Engine, Filters, to_pandas
+
+    engine = Engine.open("my-index")                    # encoder="ViT-B-32/laion2b_s34b_b79k" for a new one
+    engine.index(["/home/me/Videos"], on_progress=print)
+    for hit in engine.search("a dog on a beach -people", filters=Filters(min_seconds=10)):
+        print(hit.score, hit.path, hit.time)
+    for moment in engine.locate("a man enters, then a car leaves", k=3):
+        print(moment.path, moment.start, moment.end)
+
+A query is a text, an image (uint8, height x width x 3), ``ComposedQuery`` (images and words), ``Sequence`` (events in
+order) or a vector of the encoder. A video is named by its path, a unique ending of it, or its id. Further methods:
+
+    to_pandas(engine.search("a dog"))                   # or to_dicts, for JSON
+    engine.embeddings("frame").vectors                  # all stored vectors, with paths and times
+    engine.teach("mascot", yes=["mascot.jpg"])          # then "@mascot on a beach" is a query
+    engine.transcript("trip/a.mp4"), engine.shots("trip/a.mp4"), engine.curve("a dog", "trip/a.mp4")
+    engine.find_footage("clip.mp4"), engine.duplicates()
+
+``Encoder`` is what an encoder of your own must offer: pass an object of it to ``Engine.open``. ``rerank`` of
+``Engine.open`` takes the file of a trained aligner. ``RemoteEngine`` has the same methods over HTTP, for an index that
+``vidret serve`` offers. Expected failures are ``VidretError``, each with one sentence.
 
 The rooms, in the order data meets them: ``vidret.video`` reads files, ``vidret.encode`` makes vectors, ``vidret.store``
 keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret.engine`` is the door to all of them.
@@ -20,15 +37,22 @@ if TYPE_CHECKING:
     from vidret.encode.encoder import Encoder
     from vidret.encode.load import load_encoder
     from vidret.engine import Engine
-    from vidret.index.progress import IndexReport
+    from vidret.index.progress import IndexReport, Progress
+    from vidret.present.results import to_dicts, to_pandas
     from vidret.types import (
         ComposedQuery,
         Concept,
         ConceptExample,
+        Curve,
+        Embeddings,
         EventSpan,
+        Filters,
         Frames,
         Hit,
+        LocateOptions,
         Moment,
+        Query,
+        SearchOptions,
         Segment,
         SegmentEmbedding,
         Sequence,
@@ -39,18 +63,25 @@ __all__ = [
     "ComposedQuery",
     "Concept",
     "ConceptExample",
+    "Curve",
     "DecodeError",
+    "Embeddings",
     "Encoder",
     "EncoderError",
     "Engine",
     "EventSpan",
+    "Filters",
     "Frames",
     "Hit",
     "IndexReport",
+    "LocateOptions",
     "MissingExtraError",
     "Moment",
+    "Progress",
+    "Query",
     "RemoteEngine",
     "RemoteError",
+    "SearchOptions",
     "Segment",
     "SegmentEmbedding",
     "Sequence",
@@ -58,18 +89,29 @@ __all__ = [
     "TextEmbedding",
     "VidretError",
     "load_encoder",
+    "to_dicts",
+    "to_pandas",
 ]
 
 _LAZY = {
     "Encoder": "encode.encoder",
     "Engine": "engine",
     "IndexReport": "index.progress",
+    "Progress": "index.progress",
     "RemoteEngine": "client",
     "RemoteError": "client",
     "load_encoder": "encode.load",
+    "to_dicts": "present.results",
+    "to_pandas": "present.results",
     **dict.fromkeys(
         (
             "ComposedQuery",
+            "SearchOptions",
+            "Query",
+            "LocateOptions",
+            "Filters",
+            "Embeddings",
+            "Curve",
             "Concept",
             "ConceptExample",
             "EventSpan",

@@ -52,6 +52,7 @@ from vidret.search.preparation import (
 )
 from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker
 from vidret.search.teaching import teach_concept
+from vidret.store.embeddings_table import read_embeddings
 from vidret.store.lookup import find_by_ending, look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.shot_list import read_shots
@@ -65,6 +66,8 @@ from vidret.types import (
     Concept,
     CopyGroup,
     Curve,
+    EmbeddingLevel,
+    Embeddings,
     ExampleLike,
     Filters,
     Hit,
@@ -611,6 +614,10 @@ class Engine(Searchable):
         if not videos:
             raise StoreError(f"video must be one of this index, got {video}")
         return videos[0]
+
+    def embeddings(self, level: EmbeddingLevel = "segment", filters: Filters = ALL_VIDEOS) -> Embeddings:
+        """Return the stored vectors of segments or frames, with paths and times, as float32 of unit length."""
+        return read_embeddings(self._index.store, level, filters)
 
     def file(self, path: str) -> FileRecord | None:
         """Return the record of a file, None if it is unknown."""

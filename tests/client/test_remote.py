@@ -285,6 +285,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "choose_ranker",
     "describe_segments",
     "duplicates",
+    "embeddings",
     "file",
     "index",
     "open",

@@ -79,6 +79,7 @@ COMMANDS = (
         MANAGE,
         "Show what an index holds, check it for damage, or measure its diversity or the recall of its search.",
     ),
+    Entry("export", MANAGE, "Write what an index holds for other programs."),
     Entry(
         "merge",
         MANAGE,

@@ -6,7 +6,15 @@ plain tensors; ``Encoder`` and ``Store`` convert.
 
 from vidret.types.concepts import Concept, ConceptExample, ExampleLike, as_example
 from vidret.types.copies import CopiedFile, CopyGroup, SharedFootage
-from vidret.types.embeddings import LayerTokens, LayerWords, SegmentEmbedding, TextEmbedding, Vector
+from vidret.types.embeddings import (
+    EmbeddingLevel,
+    Embeddings,
+    LayerTokens,
+    LayerWords,
+    SegmentEmbedding,
+    TextEmbedding,
+    Vector,
+)
 from vidret.types.media import (
     NO_TIME,
     SHOT_KINDS,
@@ -56,6 +64,8 @@ __all__ = [
     "CopiedFile",
     "CopyGroup",
     "Curve",
+    "EmbeddingLevel",
+    "Embeddings",
     "EventSpan",
     "Evidence",
     "ExampleLike",

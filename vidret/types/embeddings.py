@@ -1,11 +1,30 @@
 """What an encoder makes of frames and texts."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
+EmbeddingLevel = Literal["segment", "frame"]
 Vector = Float[np.ndarray, " dim"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """Stored vectors of an index, one row each, in the order of paths and times.
+
+    Attributes:
+        paths: Path of the video of each row.
+        videos: Its id.
+        times: Start and end in seconds; equal for a frame.
+        vectors: Unit vectors.
+    """
+
+    paths: tuple[str, ...]
+    videos: Int64[np.ndarray, " row"]
+    times: Float64[np.ndarray, "row 2"]
+    vectors: Float32[np.ndarray, "row dim"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
