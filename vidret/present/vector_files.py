@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def _write_safetensors(embeddings: Embeddings, paths: list[str], out: Path) -> l
     return [out]
 
 
-def _import_parquet() -> tuple[object, object]:
+def _import_parquet() -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
