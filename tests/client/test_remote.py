@@ -7,9 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,20 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 
 import vidret
 from tests.fakes import ColourEncoder, write_film
 from tests.followed import follow_shots
 from tests.served import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
+from tests.serving import serve_index
 from tests.words import add_words, find_content
 from vidret.client import RemoteEngine, RemoteError
 from vidret.client.remote import PAGE
 from vidret.engine import Engine
 from vidret.errors import VidretError
-from vidret.serve.app import create_app
-from vidret.serve.indexing import Indexer
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.types import (
     EventSpan,
@@ -324,21 +320,6 @@ def test_client_is_public_and_needs_no_torch() -> None:
 
 
 # A real server
-
-
-@contextmanager
-def serve_index(index: Path, token: str | None = None) -> Iterator[str]:
-    """Serve an index of colours on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as listening, Engine(index, ColourEncoder()) as engine:
-        app = create_app(engine, Indexer([]), token=token)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,20 @@
+"""Search pictures and words together, and say what matched: python examples/combined_sources.py INDEX "second coat"."""
+
+import sys
+
+from vidret import Engine
+
+
+def main(index: str, query: str) -> None:
+    """Print each video with its evidence, and what pictures alone would have found."""
+    with Engine.open(index) as engine:
+        for hit in engine.search(query, k=3):
+            print(f"{hit.score:.3f}  {hit.path}")
+            for each in hit.evidence:
+                print(f"    {each.share:4.0%} {each.source} at {each.start:.1f} s  {each.text}")
+        pictures = [hit.path for hit in engine.search(query, k=3, sources=["picture"])]
+        print("by pictures alone:", ", ".join(pictures))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
