@@ -9,12 +9,14 @@ import vidret.engine
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, PatchEncoder, write_film
 from tests.grounded import make_encoder, write_head, write_numbers
+from vidret.cli import default_index
 from vidret.engine import Engine
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
     monkeypatch.setattr(vidret.engine, "load_encoder", lambda *_args, **_kwargs: ColourEncoder())
+    monkeypatch.setattr(default_index, "find_own_index", lambda: Path("own-index"))  # not that of who runs the tests
     return Runner(monkeypatch, capsys)
 
 

@@ -72,5 +72,5 @@ def test_help_imports_no_command_and_no_numpy() -> None:
     code += " *{'numpy', 'jaxtyping', 'torch', 'rich.progress'} & {*sys.modules}]))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     num_own, num_modules, *heavy = json.loads(ran.stderr.replace("'", '"'))
-    assert (num_own, heavy) == (3, [])
+    assert (num_own, heavy) == (4, [])
     assert num_modules < 400

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vidret.cli.default_index import choose_index
 from vidret.cli.values import check_values
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -146,9 +147,11 @@ class Command(TyperCommand):
         return tidy(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse and check the arguments."""
+        """Parse and check the arguments, and choose the index."""
         rest = super().parse_args(ctx, args)
         check_values(ctx, self.params)
+        if not ctx.resilient_parsing:
+            choose_index(ctx)
         return rest
 
 

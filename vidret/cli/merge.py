@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.options import DEFAULT_INDEX, index_option
 from vidret.present.progress import show_count
 from vidret.present.summaries import print_merge_summary
 
@@ -16,7 +15,10 @@ from vidret.present.summaries import print_merge_summary
 @app.command("merge")
 def merge_command(
     indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="Index folders to merge; they are only read.")],
-    index: Annotated[Path, index_option(text="Index folder to merge into, new or not.")] = Path(DEFAULT_INDEX),
+    index: Annotated[
+        Path,
+        typer.Option("--index", metavar="DIR", envvar="VIDRET_INDEX", help="Folder to merge into, new or not."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Merge indexes that were built separately into one. Safe to interrupt and run again."""

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-DEFAULT_INDEX = "vidret-index"
+from vidret.cli.default_index import HERE
+
+DEFAULT_INDEX = HERE
 # The panels of the help.
 SCOPE, FILTERS, OUTPUT, MODEL, ADVANCED = "What to search", "Filters", "Output", "Model", "Advanced"
 QUERY_HELP = (
@@ -16,7 +18,15 @@ QUERY_HELP = (
 
 def index_option(panel: str | None = None, *, text: str = "Index folder.") -> Any:
     """Return the option ``--index`` for a panel of the help."""
-    return typer.Option("--index", metavar="DIR", envvar="VIDRET_INDEX", help=text, rich_help_panel=panel)
+    default = "vidret-index here, if there is one, or else your own, which is then named."
+    return typer.Option(
+        "--index",
+        metavar="DIR",
+        envvar="VIDRET_INDEX",
+        help=f"{text.removesuffix('.')}; default: {default}",
+        show_default=False,
+        rich_help_panel=panel,
+    )
 
 
 IndexOption = Annotated[Path, index_option(SCOPE)]

@@ -1,0 +1,38 @@
+"""Tests of commands without ``--index``."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Runner
+from vidret.cli import default_index
+
+
+def test_the_index_of_the_folder_comes_before_that_of_the_user(
+    run: Runner, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default_index, "find_own_index", lambda: tmp_path / "own")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = run.run_raw("index", films / "red.mp4")
+    assert (code, err.splitlines()[0]) == (0, f"Index: {tmp_path / 'own'}")
+    code, out, err = run("search", "red")
+    assert (code, err) == (0, f"Index: {tmp_path / 'own'}")
+    assert out.splitlines()[1].endswith("red.mp4")
+    assert run("index", films / "blue.mp4", "--index", "vidret-index")[0] == 0
+    code, out, err = run("search", "red")
+    assert (err, "red.mp4" in out, "blue.mp4" in out) == ("", False, True)
+    monkeypatch.setenv("VIDRET_INDEX", str(tmp_path / "own"))
+    assert run("search", "red")[2] == ""
+
+
+def test_a_server_needs_no_index(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "Index:" not in run("search", "red", "--server", "http://127.0.0.1:1")[2]
+
+
+def test_the_own_index_lies_with_the_data_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("platformdirs")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # of Linux
+    assert default_index.find_own_index().name == "index"
+    assert "vidret" in default_index.find_own_index().parts
