@@ -1,13 +1,17 @@
 """One pass over a video: segments that follow its shots, with the frames that reading them by time would give."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
+import av
 import numpy as np
 import pytest
 
 from vidret.types import Resize, Sampling
+from vidret.video.container import decode_packets
 from vidret.video.decode import open_reader, read_frames
 from vidret.video.following import WARM_UP_S, ReadSegment, SegmentReader
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
@@ -96,6 +100,54 @@ def test_other_modes_decode_fewer_frames_and_cover_the_video(film: Path, mode: S
     assert segments[0].start == 0.0
     assert segments[-1].end == pytest.approx(20.0)
     assert all(one.end == other.start for one, other in pairwise(segments))
+
+
+def write_slides(path: Path) -> Path:
+    """Write slides that stand still for 6 s each, of which the second fades to dark by a level a frame at its end."""
+    options = {"preset": "veryfast", "g": "50"}
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=RATE, options=options))
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for slide in range(4):
+            blocks = np.random.default_rng(slide).integers(60, 200, (15, 20), dtype=np.uint8)
+            picture = np.kron(blocks, np.ones((16, 16), np.uint8))
+            for index in range(150):
+                darker = max(index - 110, 0) if slide == 1 else 0
+                shown = np.repeat((picture - darker)[:, :, None], 3, axis=2)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("mode", ["exact", "balanced"])
+def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: SamplingMode
+) -> None:
+    path = write_slides(tmp_path / "slides.mp4")
+    num_decoded = 0
+
+    def count(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+        nonlocal num_decoded
+        for frame in decode_packets(stream, packets):
+            num_decoded += 1
+            yield frame
+
+    monkeypatch.setattr("vidret.video.pyav_decoder.decode_packets", count)
+    segments = read(path, mode=mode)
+    num_some, num_decoded = num_decoded, 0
+    info = probe(path)
+    every = replace(info, still=np.zeros_like(info.still))
+    with open_reader(every, mode=mode, for_streaming=True) as reader:
+        expected = list(SegmentReader(every, Sampling(), Resize(32, 32), start_s=0.0).read(reader.stream()))
+    assert num_some < 0.7 * num_decoded
+    assert [(each.start, each.end, each.shots) for each in segments] == [
+        (each.start, each.end, each.shots) for each in expected
+    ]
+    for one, other in zip(segments, expected, strict=True):
+        if mode == "exact":  # otherwise the nearest frame that others refer to
+            assert one.frames.times.tolist() == other.frames.times.tolist()
+            difference = one.frames.repeat().pixels.astype(np.int16) - other.frames.repeat().pixels
+            assert np.abs(difference).mean(axis=(1, 2, 3)).max() < 1
 
 
 def test_modes_agree_on_a_film_of_keyframes(tmp_path: Path) -> None:

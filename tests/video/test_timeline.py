@@ -1,15 +1,19 @@
 """Proof for vidret/video/timeline.py."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vidret.video.timeline import (
     MISSING,
     Packets,
     find_gaps,
     find_restarts,
+    find_still,
     first_gap_start,
     follow_restarts,
     has_leading_frames,
@@ -21,11 +25,13 @@ from vidret.video.timeline import (
 )
 
 
-def packets(pts: list[int], keys: str = "", discarded: str = "", duration: int = 0) -> Packets:
+def packets(
+    pts: list[int], keys: str = "", discarded: str = "", duration: int = 0, sizes: list[int] | None = None
+) -> Packets:
     stamps = np.array(pts, dtype=np.int64)
     keyframes = np.array([keys[i : i + 1] == "K" for i in range(len(pts))], dtype=bool)
     dropped = np.array([discarded[i : i + 1] == "D" for i in range(len(pts))], dtype=bool)
-    return Packets(stamps, stamps, np.full(len(pts), duration), keyframes, dropped)
+    return Packets(stamps, stamps, np.full(len(pts), duration), keyframes, dropped, np.array(sizes or [0] * len(pts), dtype=np.int64))
 
 
 def test_frames_are_put_in_the_order_of_presentation() -> None:
@@ -51,6 +57,26 @@ def test_a_frame_shown_before_its_keyframe_leads() -> None:
     assert not has_leading_frames(packets([0, 2, 1, 3, 5, 4], "K..K.."))
     assert not has_leading_frames(packets([2, 0, 1], "K.."))
     assert not has_leading_frames(packets([]))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_group_is_still_from_where_no_packet_is_large_and_none_is_shown_before_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 120))
+    keys = "K" + "".join("K" if draw < 0.04 else "." for draw in rng.random(size - 1))
+    pts = np.arange(size) + rng.choice([0, 0, 0, 3], size) * rng.choice([0, 1])
+    pts = pts * 200 + np.arange(size)  # no two alike
+    sizes = np.where(rng.random(size) < rng.choice([0.01, 0.1]), 100, 10)
+    expected = np.zeros(size, dtype=bool)
+    starts = [index for index, key in enumerate(keys) if key == "K"]
+    for start, end in pairwise(starts):
+        for first in range(start + 1, end):
+            is_small = all(sizes[index] <= 10 for index in range(first, end))
+            if is_small and pts[start:first].max() < pts[first:end].min():
+                expected[first:end] = end - first >= 12
+                break
+    found = find_still(packets(pts.tolist(), keys, sizes=sizes.tolist()), 10)
+    assert found.tolist() == expected[np.argsort(pts)].tolist()
 
 
 def test_reordering_is_seen() -> None:
@@ -98,6 +124,7 @@ def test_time_goes_on_after_a_restart() -> None:
         durations=np.ones(10, dtype=np.int64),
         keyframes=np.zeros(10, dtype=bool),
         discarded=np.zeros(10, dtype=bool),
+        num_bytes=np.zeros(10, dtype=np.int64),
     )
     moved, offsets = follow_restarts(joined, 0.04)
     assert moved.pts.tolist() == [52, 55, 53, 54, 57, 58, 56, MISSING, 60, 59]

@@ -136,7 +136,7 @@ def scan_packets(
         decode: Decode up to the first frame; otherwise the frame is None.
     """
     stream.codec_context.thread_count = 1
-    columns = [array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
+    columns = [array("q"), array("q"), array("q"), array("q"), array("b"), array("b"), array("b")]
     frame, is_cut_short, is_vp8 = None, False, stream.codec_context.name == "vp8"
     try:
         for packet in _demux(container, stream):
@@ -148,15 +148,15 @@ def scan_packets(
                 pts = MISSING if packet.pts is None else packet.pts
                 dts = MISSING if packet.dts is None else packet.dts
                 flags = (packet.is_keyframe, packet.is_discard, packet.is_corrupt)
-                for column, value in zip(columns, (pts, dts, packet.duration or 0, *flags), strict=True):
+                for column, value in zip(columns, (pts, dts, packet.duration or 0, packet.size, *flags), strict=True):
                     column.append(value)
     except (av.FFmpegError, OSError, ValueError):
         is_cut_short = True
     if frame is None and decode:
         frame = next(iter(_decode(stream, None)), None)
-    pts, dts, durations = (np.array(column, dtype=np.int64) for column in columns[:3])
-    keyframes, discarded, corrupt = (np.array(column, dtype=bool) for column in columns[3:])
+    pts, dts, durations, num_bytes = (np.array(column, dtype=np.int64) for column in columns[:4])
+    keyframes, discarded, corrupt = (np.array(column, dtype=bool) for column in columns[4:])
     # A packet that is cut off by the end of the file holds at most a part of a frame.
     end = len(corrupt) - int(np.argmin(corrupt[::-1])) if not corrupt.all() else 0
-    packets = Packets(pts[:end], dts[:end], durations[:end], keyframes[:end], discarded[:end])
+    packets = Packets(*(column[:end] for column in (pts, dts, durations, keyframes, discarded, num_bytes)))
     return packets, frame, is_cut_short or end < len(corrupt)

@@ -106,6 +106,7 @@ class SegmentReader:
             self._sample, start_s=start_s, step_s=step_s, num_frames=sampling.num_frames, first_number=first_number
         )
         # As on a grid, a remainder of less than half a step does not count.
+        self._resized: tuple[Picture, Picture] | None = None  # the last image, and how it was resized
         self._is_one = info.shown_seconds < (sampling.num_frames + 0.5) / sampling.fps
         self._follower, self._num_reported = ShotFollower(), 0
         self.num_lost, self.note = 0, ""
@@ -144,4 +145,8 @@ class SegmentReader:
             return None
         if self._observe is not None:
             self._observe(frame.index, image)
-        return frame.time_s, image if self._resize is None else resize_image(image, self._resize)
+        if self._resize is None:
+            return frame.time_s, image
+        if self._resized is None or self._resized[0] is not image:  # frames that stand still share one
+            self._resized = image, resize_image(image, self._resize)
+        return frame.time_s, self._resized[1]

@@ -16,7 +16,8 @@ from vidret.errors import DecodeError
 from vidret.video import files, timeline
 from vidret.video.container import NO_OFFSETS, decode_all, open_container
 from vidret.video.files import SourceFile
-from vidret.video.stream_scan import IS_IMAGE, NOT_DECODED, scan_stream
+from vidret.video.stream_scan import IS_IMAGE, NOT_DECODED, StreamScan, scan_stream
+from vidret.video.timeline import Packets
 
 _SINGLE_IMAGE_FORMATS = {"mjpeg", "mpjpeg", "apng", "jpegxl_anim"}
 _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
@@ -24,6 +25,8 @@ _STILL_BRANDS = {"avif", "heic", "heix", "mif1"}
 _RESTARTING_FORMATS = {"mpegts", "mpeg"}
 _FALLBACK_RATE = 25.0
 _MISSING_TOLERANCE_S = 1.0
+# Of a packet in which every block of 16 x 16 pixels is skipped, with some to spare.
+_STILL_BYTES, _STILL_BYTES_PER_BLOCK = 36, 0.0075
 _CLOCK_STEP_S = 1e-6  # to which FFmpeg rounds the start of a container
 
 
@@ -63,6 +66,8 @@ class VideoInfo:
         times: When frames begin, in seconds on a player's clock.
         pts: Timestamps in ticks, in presentation order.
         keyframes: Which frames are keyframes.
+        still: Which frames hardly differ from the one before, as far as the sizes of their packets tell, and need not be
+            decoded for the sake of others; see ``timeline.find_still``.
         clock_offsets: Ticks added to the timestamps of each packet, in file order; empty if the clock never restarts.
     """
 
@@ -95,6 +100,7 @@ class VideoInfo:
     times: Float64[np.ndarray, " frame"]
     pts: Int64[np.ndarray, " frame"]
     keyframes: Bool[np.ndarray, " frame"]
+    still: Bool[np.ndarray, " frame"]
     clock_offsets: Int64[np.ndarray, " packet"]
 
     @property
@@ -185,8 +191,17 @@ def _inspect(name: str, file: SourceFile, heartbeat: Callable[[], None]) -> Vide
         times=times,
         pts=pts,
         keyframes=keyframes,
+        still=_find_still(scan, packets, len(pts), by_order=by_order),
         clock_offsets=offsets,
     )
+
+
+def _find_still(scan: StreamScan, packets: Packets, num_frames: int, *, by_order: bool) -> Bool[np.ndarray, " frame"]:
+    """Return which frames stand still; none where packets cannot tell."""
+    if by_order or timeline.has_leading_frames(packets):
+        return np.zeros(num_frames, dtype=bool)
+    num_blocks = scan.display.width * scan.display.height / 256
+    return timeline.find_still(packets, _STILL_BYTES + _STILL_BYTES_PER_BLOCK * num_blocks)
 
 
 def _count_frames(

@@ -1,6 +1,7 @@
 """Exact decoding with PyAV: seek to a keyframe where that is reliable, otherwise decode the file in order."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,6 +24,8 @@ from vidret.video.streaming import SamplingMode, StreamedFrame
 _SEEKABLE = {"mov", "matroska"}
 _SKIPPABLE = {"mpegts", "mpeg", "flv", "asf"}
 _PREDICTED = {PictureType.P, PictureType.B}
+# Grey levels between the ends of a stretch that stands still: on average, and of the small grey picture's pixels.
+_MAX_STILL_DIFFERENCE, _MAX_STILL_STEP = 0.5, 16
 _MIN_JUMP = 8  # frames; decoding fewer is cheaper than a jump
 _MAX_KEYFRAME_GAP_S = 10.0  # between keyframes that are decoded alone; more frames are decoded in longer gaps
 
@@ -54,6 +57,8 @@ class PyavDecoder:
         self._key_pts = info.pts[self._keyframes]
         following_s = np.append(info.times[self._keyframes], info.duration)
         self._is_gap_short = np.diff(following_s) <= _MAX_KEYFRAME_GAP_S  # after each keyframe
+        self._leaves_still_out = False
+        self._apart: PyavDecoder | None = None  # decodes what was left out
         self._container: Any = None
         self._file = open_file(info.path)
         try:
@@ -78,23 +83,62 @@ class PyavDecoder:
     def stream(self, first: int = 0) -> Iterator[StreamedFrame]:
         """Yield the frames from an index to the end; those that cannot be read or are left out by the mode are missing.
 
+        Frames that stand still, see ``VideoInfo.still``, are not decoded if the frames before and after them look alike:
+        they share the picture of the one before.
+
         Raises:
             DecodeError: A range of a remote file cannot be fetched.
         """
-        info = self._info
+        self._leaves_still_out = False
         if first > 0:
             self._advance_to(first)
+        self._leaves_still_out = self._can_leave_still_out()
+        before: StreamedFrame | None = None
         self._walk(first)
         while self._frame is not None:
             frame, index = self._frame, self._position
             grey = _read_grey(frame)
             if grey is not None:
-                yield StreamedFrame(index, float(info.times[index]), grey, partial(self._convert, frame))
+                time_s, read_image = float(self._info.times[index]), _ReadOnce(partial(self._convert, frame))
+                current = StreamedFrame(index, time_s, grey, read_image)
+                if before is not None:
+                    yield from self._stream_still(before, current)
+                yield current
+                before = current
             self._walk(index + 1)
         self._file.check()  # a failed fetch looks like the end of the file
 
+    def _can_leave_still_out(self) -> bool:
+        """Return whether frames that stand still need not be decoded, and could be decoded apart."""
+        info = self._info
+        is_simple = not (info.damage or info.edit_list) and self._mode != "fast"
+        return is_simple and self._can_jump and self._can_seek and bool(info.still.any())
+
+    def _stream_still(self, before: StreamedFrame, after: StreamedFrame) -> Iterator[StreamedFrame]:
+        """Yield the frames that stand still between two decoded ones; decode them if these differ."""
+        if not self._leaves_still_out or after.index == before.index + 1:
+            return
+        between = np.arange(before.index + 1, after.index)
+        still = between[self._info.still[between]]
+        if len(still) == 0:
+            return
+        if _look_alike(before.grey, after.grey):
+            for index in still:
+                yield StreamedFrame(int(index), float(self._info.times[index]), before.grey, before.read_image)
+            return
+        if self._apart is None:
+            every_frame = replace(self._info, still=np.zeros_like(self._info.still))
+            self._apart = PyavDecoder(every_frame, self._heartbeat, mode=self._mode)
+        for frame in self._apart.stream(before.index):  # which the mode decodes
+            if frame.index >= after.index:
+                break
+            if frame.index > before.index:
+                yield frame
+
     def close(self) -> None:
         """Close the file."""
+        if self._apart is not None:
+            self._apart.close()
         self._close_container()
         self._file.close()
 
@@ -138,7 +182,10 @@ class PyavDecoder:
                 yield packet
 
     def _leaves_out(self, pts: int | None) -> bool:
-        """Return whether a packet lies between two keyframes that are decoded alone."""
+        """Return whether a packet lies between two keyframes that are decoded alone, or stands still."""
+        if self._leaves_still_out:
+            index = self._find_index(pts)
+            return index >= 0 and bool(self._info.still[index])
         if self._mode != "fast" or pts is None:
             return False
         following = int(np.searchsorted(self._key_pts, pts))
@@ -230,3 +277,22 @@ def _read_grey(frame: Any) -> Grey | None:
         raise
     except (av.FFmpegError, OSError, ValueError):
         return None
+
+
+class _ReadOnce:
+    """An image that is converted when it is first read, and kept."""
+
+    def __init__(self, read: Callable[[], Picture | None]) -> None:
+        self._read: Callable[[], Picture | None] | None = read
+        self._image: Picture | None = None
+
+    def __call__(self) -> Picture | None:
+        if self._read is not None:
+            self._image, self._read = self._read(), None
+        return self._image
+
+
+def _look_alike(one: Grey, other: Grey) -> bool:
+    """Return whether two frames hardly differ, on the whole and everywhere."""
+    difference = np.abs(one.astype(np.int16) - other)
+    return float(difference.mean()) <= _MAX_STILL_DIFFERENCE and int(difference.max()) <= _MAX_STILL_STEP

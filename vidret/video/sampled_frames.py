@@ -61,6 +61,8 @@ def share_pictures(samples: Sequence[tuple[float, Picture]]) -> SampledFrames:
 
 def differs(first: Picture, second: Picture) -> bool:
     """Return whether two pictures of one size differ visibly, on the whole or in some block."""
+    if first is second:
+        return False
     difference = np.abs(first.astype(np.int16) - second).mean(axis=2)
     if difference.mean() > _MAX_DIFFERENCE:
         return True

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float64, Int64
 MISSING = np.iinfo(np.int64).min
 # A larger step back is a restart of the clock, as in FFmpeg.
 _STEP_BACK_S = 0.1
+_MIN_STILL = 12  # frames; fewer are decoded in no time
 LONGEST_STILL_S = 600.0  # a frame may stay this long, such as a slide; a longer gap is a pause or bad timestamps
 
 
@@ -23,6 +24,7 @@ class Packets:
     durations: Int64[np.ndarray, " packet"]
     keyframes: Bool[np.ndarray, " packet"]
     discarded: Bool[np.ndarray, " packet"]
+    num_bytes: Int64[np.ndarray, " packet"]
 
 
 def drop_last(packets: Packets) -> Packets:
@@ -92,6 +94,28 @@ def sort_frames(packets: Packets) -> tuple[Int64[np.ndarray, " frame"], Bool[np.
     shown = ~packets.discarded
     order = np.argsort(packets.pts[shown], kind="stable")
     return packets.pts[shown][order], packets.keyframes[shown][order]
+
+
+def find_still(packets: Packets, max_bytes: float) -> Bool[np.ndarray, " frame"]:
+    """Return which shown frames, in presentation order, are the still end of a group of pictures.
+
+    From the first of them to the next keyframe no packet holds more than ``max_bytes``, too few to change a picture
+    visibly; no other frame is decoded after them, and none is shown after them, before that keyframe. Shorter ends than
+    ``_MIN_STILL`` frames do not count, nor does that of the last group.
+    """
+    size = len(packets.pts)
+    is_still = np.zeros(size, dtype=bool)
+    starts = np.flatnonzero(packets.keyframes)
+    for start, end in zip(starts[:-1], starts[1:], strict=True):
+        large = np.flatnonzero(packets.num_bytes[start + 1 : end] > max_bytes)
+        pts = packets.pts[start:end]
+        is_clean = np.maximum.accumulate(pts)[:-1] < np.minimum.accumulate(pts[::-1])[::-1][1:]  # before packets 1..
+        is_clean[: int(large[-1]) + 1 if len(large) else 0] = False
+        if is_clean.any() and end - start - 1 - (first := int(np.argmax(is_clean))) >= _MIN_STILL:
+            is_still[start + 1 + first : end] = True
+    shown = ~packets.discarded
+    still: Bool[np.ndarray, " frame"] = is_still[shown][np.argsort(packets.pts[shown], kind="stable")]
+    return still
 
 
 def is_reordered(packets: Packets) -> bool:
