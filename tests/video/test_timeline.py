@@ -31,7 +31,14 @@ def packets(
     stamps = np.array(pts, dtype=np.int64)
     keyframes = np.array([keys[i : i + 1] == "K" for i in range(len(pts))], dtype=bool)
     dropped = np.array([discarded[i : i + 1] == "D" for i in range(len(pts))], dtype=bool)
-    return Packets(stamps, stamps, np.full(len(pts), duration), keyframes, dropped, np.array(sizes or [0] * len(pts), dtype=np.int64))
+    return Packets(
+        stamps,
+        stamps,
+        np.full(len(pts), duration),
+        keyframes,
+        dropped,
+        np.array(sizes or [0] * len(pts), dtype=np.int64),
+    )
 
 
 def test_frames_are_put_in_the_order_of_presentation() -> None:

@@ -147,6 +147,9 @@ class DecodePool:
                 raise ValueError(f"{name} must be positive, got {value}")
         gpu = None if decoder == "pyav" else cuda_index(device)
         num_on_gpu = 0 if gpu is None or not can_decode_on(gpu) else min(num_workers, NUM_PROCESSES)
+        if num_on_gpu and shot_sampling in ("balanced", "fast") and not whole:
+            note = "GPU %d decodes all frames of the files that it reads, although sampling is %s"
+            _log.warning(note, gpu, shot_sampling)
         self._timeout, self._has_warned = timeout, False
         self._request: wire.Header = {
             "decoder": decoder,

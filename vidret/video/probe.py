@@ -66,8 +66,8 @@ class VideoInfo:
         times: When frames begin, in seconds on a player's clock.
         pts: Timestamps in ticks, in presentation order.
         keyframes: Which frames are keyframes.
-        still: Which frames hardly differ from the one before, as far as the sizes of their packets tell, and need not be
-            decoded for the sake of others; see ``timeline.find_still``.
+        still: Which frames hardly differ from the one before, as far as the sizes of packets tell, and are needed by no
+            other; see ``timeline.find_still``.
         clock_offsets: Ticks added to the timestamps of each packet, in file order; empty if the clock never restarts.
     """
 

@@ -83,8 +83,8 @@ class PyavDecoder:
     def stream(self, first: int = 0) -> Iterator[StreamedFrame]:
         """Yield the frames from an index to the end; those that cannot be read or are left out by the mode are missing.
 
-        Frames that stand still, see ``VideoInfo.still``, are not decoded if the frames before and after them look alike:
-        they share the picture of the one before.
+        Frames that stand still, see ``VideoInfo.still``, are not decoded if those before and after them look alike: all
+        share one picture.
 
         Raises:
             DecodeError: A range of a remote file cannot be fetched.

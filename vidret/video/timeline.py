@@ -1,6 +1,7 @@
 """The frames that a player shows, derived from packet timestamps without decoding."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -106,7 +107,7 @@ def find_still(packets: Packets, max_bytes: float) -> Bool[np.ndarray, " frame"]
     size = len(packets.pts)
     is_still = np.zeros(size, dtype=bool)
     starts = np.flatnonzero(packets.keyframes)
-    for start, end in zip(starts[:-1], starts[1:], strict=True):
+    for start, end in pairwise(starts.tolist()):
         large = np.flatnonzero(packets.num_bytes[start + 1 : end] > max_bytes)
         pts = packets.pts[start:end]
         is_clean = np.maximum.accumulate(pts)[:-1] < np.minimum.accumulate(pts[::-1])[::-1][1:]  # before packets 1..
