@@ -164,6 +164,16 @@ def test_keyframes_more_than_ten_seconds_apart_are_not_read_alone(tmp_path: Path
     assert max(np.diff(times)) < 0.5
 
 
+@pytest.mark.parametrize(("num_keyframes", "is_alone"), [(5, False), (6, True)])
+def test_the_few_keyframes_of_a_short_clip_are_not_read_alone(
+    tmp_path: Path, num_keyframes: int, is_alone: bool
+) -> None:
+    path = write_scenes(tmp_path / "clip.mp4", [20 * num_keyframes], options={"g": "20", "sc_threshold": "0"})
+    with open_reader(probe(path), for_streaming=True, mode="fast") as reader:
+        num_frames = len(list(reader.stream()))
+    assert (num_frames == num_keyframes) == is_alone
+
+
 def stream(path: Path, **options: object) -> Iterator[object]:
     with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as pool:
         yield from pool.stream(path, **options)  # type: ignore[arg-type]

@@ -108,7 +108,7 @@ SamplingOption = Annotated[
         "--sampling",
         metavar="auto|exact|balanced|fast",
         help="Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or "
-        "keyframes alone (fast). auto goes on as the index does; a new index is exact.",
+        "keyframes alone (fast; of videos with six or more). auto goes on as the index does; a new index is exact.",
         rich_help_panel=SOURCES,
     ),
 ]

@@ -27,6 +27,7 @@ _PREDICTED = {PictureType.P, PictureType.B}
 # Grey levels between the ends of a stretch that stands still: on average, and of the small grey picture's pixels.
 _MAX_STILL_DIFFERENCE, _MAX_STILL_STEP = 0.5, 16
 _MIN_JUMP = 8  # frames; decoding fewer is cheaper than a jump
+_MIN_KEYFRAMES = 6  # of a video of which keyframes are decoded alone; fewer do not describe a short clip
 _MAX_KEYFRAME_GAP_S = 10.0  # between keyframes that are decoded alone; more frames are decoded in longer gaps
 
 
@@ -56,7 +57,8 @@ class PyavDecoder:
         self._keyframes = np.flatnonzero(info.keyframes)
         self._key_pts = info.pts[self._keyframes]
         following_s = np.append(info.times[self._keyframes], info.duration)
-        self._is_gap_short = np.diff(following_s) <= _MAX_KEYFRAME_GAP_S  # after each keyframe
+        has_enough = len(self._keyframes) >= _MIN_KEYFRAMES
+        self._is_gap_short = (np.diff(following_s) <= _MAX_KEYFRAME_GAP_S) & has_enough  # after each keyframe
         self._leaves_still_out = False
         self._apart: PyavDecoder | None = None  # decodes what was left out
         self._container: Any = None
