@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from vidret.encode.efficientnet import RELU6, LiteTrunk, load_classifier
 from vidret.encode.encoder import STARTER, WHOLE, normalise_pixels
+from vidret.encode.languages import note_language
 from vidret.encode.minilm import MiniLM, load_minilm
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames, Resize, Sampling, SegmentEmbedding, TextEmbedding
@@ -120,7 +121,11 @@ class StarterEncoder:
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode each text relative to the mean of the class texts, truncated to 128 word pieces with a warning."""
+        """Encode each text relative to the mean of the class texts, truncated to 128 word pieces with a warning.
+
+        Another language than English gets a note.
+        """
+        note_language(self.name, texts)
         with self._lock:
             tokenizer, model = self._sentence_model
         embeddings = []
