@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 from torch.nn import functional
 
 from tests.encode.hf_models import TEXT, make_tokenizer, transformers
 from vidret.encode.load import load_encoder
+from vidret.encode.open_clip_towers import fuse_branches
 from vidret.errors import EncoderError, MissingExtraError
 from vidret.types import Frames
 
@@ -120,3 +122,22 @@ def test_a_tokenizer_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match='the tokenizer of vidret-xlm/random needs the extra "hf"'):
         load("xlm")
+
+
+def test_branches_are_fused_without_a_change_of_vectors() -> None:
+    """The trunk is of the family of MobileCLIP's."""
+    torch.manual_seed(0)
+    trunk: Any = timm.create_model("fastvit_t8", num_classes=0).eval()
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and module.running_mean is not None:  # new ones do nothing
+            module.running_mean.normal_(0, 0.1)
+    images = torch.rand(1, 3, 64, 64)
+    num_modules = len(list(trunk.modules()))
+    with torch.inference_mode():
+        before = functional.normalize(trunk(images), dim=-1)
+        fused = fuse_branches(trunk)
+        after = functional.normalize(fused(images), dim=-1)
+    assert len(list(fused.modules())) < num_modules
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+    plain = torch.nn.Linear(2, 2)
+    assert fuse_branches(plain) is plain

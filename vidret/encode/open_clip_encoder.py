@@ -12,7 +12,7 @@ from torch.nn import functional
 from vidret.encode.encoder import WHOLE, digest_weights, gather_segments, normalise_pixels
 from vidret.encode.hub import read_resize
 from vidret.encode.long_text import encode_clauses
-from vidret.encode.open_clip_towers import encode_with_patches, project_words
+from vidret.encode.open_clip_towers import encode_with_patches, fuse_branches, project_words
 from vidret.types import Frames, Sampling, SegmentEmbedding, TextEmbedding
 
 
@@ -43,7 +43,7 @@ class OpenClipEncoder:
         self.sampling = sampling or Sampling()
         self.fingerprint = digest_weights(model.state_dict().items(), preprocess, self.sampling)
         self._mean, self._std = preprocess["mean"], preprocess["std"]
-        self._model = model.to(device, dtype).eval()
+        self._model = fuse_branches(model.eval()).to(device, dtype)
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
         self._lock, self._context = Lock(), int(tokenizer([""]).shape[1])
         self.dim = len(self.encode_text(["a video"])[0].sentence)

@@ -9,6 +9,18 @@ from torch import Tensor, nn
 from vidret.errors import EncoderError
 
 
+def fuse_branches(model: Any) -> Any:
+    """Return a model in evaluation mode with each block of several branches fused to one convolution, as MobileCLIP's.
+
+    Vectors stay equal up to rounding, frames are encoded faster. Other models are returned as they are.
+    """
+    if not any(hasattr(module, "reparameterize") for module in model.modules()):
+        return model
+    from timm.utils.model import reparameterize_model
+
+    return reparameterize_model(model, inplace=True)
+
+
 def encode_with_patches(name: str, visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the vectors of images (frame, dim) and of their patches (frame, patch, dim), not normalised.
 
