@@ -110,9 +110,14 @@ def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
 
 
 def _list_transformers() -> Iterator[CatalogEntry]:
-    """Yield the models of transformers that the cache holds, and those with published results."""
+    """Yield the models of transformers that the cache holds, and those of both libraries with published results."""
     extra = "hf" if importlib.util.find_spec("transformers") is None else ""
     names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in FAMILIES}
+    for name in (each for each in PUBLISHED if each.startswith("st:")):
+        is_cached = find_cached(name.removeprefix("st:"), ["config.json"])
+        lacks = "st" if importlib.util.find_spec("sentence_transformers") is None else ""
+        cached: ModelState = "cached" if is_cached else "needs download"
+        yield CatalogEntry(name=name, state=cached, extra=lacks, published=PUBLISHED[name])
     for name in sorted({*names, *(name for name in PUBLISHED if name.startswith("hf:"))}):
         state: ModelState = "cached" if name in names else "needs download"
         context = FAMILIES[names[name]].context if name in names else None

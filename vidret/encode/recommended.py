@@ -47,6 +47,8 @@ PUBLISHED = {
     "PE-Core-B-16/meta": PublishedResult(47.6, _PE),
     "PE-Core-L-14-336/meta": PublishedResult(50.3, _PE),
     "PE-Core-bigG-14-448/meta": PublishedResult(51.2, _PE),
+    "st:Qwen/Qwen3-VL-Embedding-2B": PublishedResult(53.8, "its authors", MMEB),
+    "st:Qwen/Qwen3-VL-Embedding-8B": PublishedResult(58.2, "its authors", MMEB),
     "hf:google/videoprism-lvt-base-f16r288": PublishedResult(50.1, "authors of VideoPrism, who give it for LvT"),
 }
 RECOMMENDED = {
