@@ -40,6 +40,9 @@ Steps = list[tuple[str, ...]]
         ("before a man enters, a car leaves", [("a car leaves",), ("a man enters",)]),
         ("a car leaves after a man enters", [("a man enters",), ("a car leaves",)]),
         ("a car leaves before a man enters", [("a car leaves",), ("a man enters",)]),
+        ("two dogs jump before they lie down", [("two dogs jump",), ("they lie down",)]),
+        ("after a man with a red hat enters, he sits down", [("a man with a red hat enters",), ("he sits down",)]),
+        ("two men with hats before three houses", [("two men with hats before three houses",)]),
         ("a dog runs,\n\t then\n a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
         # Connectives that join no events.
         ("first a dog runs", [("first a dog runs",)]),

@@ -72,6 +72,8 @@ _LIKE_VERBS = (  # nouns and others that end as verbs do
     "painting wing spring railing glass bus grass dress cross boss is as always perhaps"
 )
 _NO_VERBS = frozenset(_LIKE_VERBS.split(" "))
+_PRONOUNS = frozenset(("he", "she", "it", "they", "we", "everyone", "everybody", "someone", "somebody"))
+_PLURALS = frozenset(("two", "three", "four", "five", "many", "several", "some", "these", "those"))
 _PREPOSITIONS = frozenset(
     ("of", "in", "on", "at", "with", "to", "from", "by", "for", "under", "over", "behind", "near", "between", "into")
 )
@@ -211,7 +213,7 @@ def _mask(text: str) -> str:
 def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
     """Yield the pieces of a text, each with the connective before it; the first has none."""
     leading = _LEADING.match(masked)
-    if leading is not None and _has_verb(leading["first"]) and _has_verb(leading["second"]):
+    if leading is not None and _has_predicate(leading["first"]) and _has_predicate(leading["second"]):
         first, (start, end) = text[slice(*leading.span("first"))], leading.span("second")
         rest = list(_split(text[start:end], masked[start:end]))
         word = leading["word"].lower()
@@ -226,9 +228,11 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
     at, joint = 0, ""
     for match in _JOINT.finditer(masked):
         kind = match.lastgroup or ""
-        is_clause = _has_verb(masked[at : match.start()]) and _is_clause(masked[match.end() :])
+        before, after = masked[at : match.start()], masked[match.end() :]
+        is_clause = _DETERMINER.match(after) is not None and _has_predicate(before) and _has_predicate(after)
         if kind == "both":
-            is_clause = "AND" in match[0] or (is_clause and not _REPORTED.search(masked[at : match.start()]))
+            is_clause = _has_verb(before) and _is_clause(after) and not _REPORTED.search(before)
+            is_clause = is_clause or "AND" in match[0]
         if kind in ("both", "before", "after") and not is_clause:
             continue
         yield joint, _trim(text[at : match.start()])
@@ -282,3 +286,31 @@ def _has_verb(text: str) -> bool:
         if index and (is_inflected or is_spoken) and word not in _NO_VERBS:
             return True
     return False
+
+
+def _has_predicate(text: str) -> bool:
+    """Return whether a text has a verb, also of a plural subject or after "with ...": for connectives of clauses alone.
+
+    >>> _has_predicate("they travel home"), _has_predicate("two cats jump"), _has_predicate("a man with a bag runs")
+    (True, True, True)
+    >>> _has_predicate("two cats"), _has_predicate("a man with glasses"), _has_predicate("a man with the bags")
+    (False, False, False)
+    """
+    words = re.findall(r"\w+", text.lower())
+    if _has_verb(text):
+        return True
+    if words and words[0] in _PRONOUNS:
+        return len(words) > 1 and words[1] not in _PREPOSITIONS
+    if words and words[0] in _PLURALS:
+        nouns = [index for index, word in enumerate(words) if index and _is_inflected(word)]
+        return any(index + 1 < len(words) and words[index + 1] not in _PREPOSITIONS for index in nouns[:1])
+    subject, _, rest = text.lower().partition(" with ")
+    if not rest or any(word in _PREPOSITIONS for word in re.findall(r"\w+", subject)):
+        return False
+    what = re.findall(r"\w+", rest)
+    inflected = [index for index, word in enumerate(what) if _is_inflected(word)]
+    return any(index > 1 for index in inflected) if _DETERMINER.match(rest) else len(inflected) > 1
+
+
+def _is_inflected(word: str) -> bool:
+    return word.endswith("s") and not word.endswith(("ss", "us")) and word not in _NO_VERBS
