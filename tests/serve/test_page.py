@@ -424,6 +424,28 @@ def test_results_are_videos_or_moments(look: Look, refusals: list[str]) -> None:
     expect(page.locator("#viewer")).to_be_visible()
 
 
+def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
+    look: Look, films: Path, tmp_path: Path, indexed: Engine
+) -> None:
+    folder = tmp_path / "index"
+    shutil.copytree(indexed.path, folder)
+    with Engine.open(folder, encoder=indexed.encoder) as engine, serve_page(engine) as url:
+        engine.teach("club", [films / "bikes.mp4"])
+        page = look(at=url)
+        ask(page, "@club outdoors")
+        marks = page.locator("#results .chips").first
+        marks.get_by_role("button", name="Right").click()
+        expect(page.locator("#status")).to_have_text("@club has learned from 2 right and 0 wrong.")
+        marks.get_by_role("button", name="Wrong").click()
+        expect(page.locator("#status")).to_have_text("@club has learned from 1 right and 1 wrong.")
+        expect(marks.get_by_role("button", name="Wrong")).to_have_attribute("aria-pressed", "true")
+        shoot(page, "concept")
+        (concept,) = engine.concepts()
+        assert len(concept.no) == 1
+        ask(page, BIKES)
+        expect(page.locator("#results .chips")).to_have_count(0)
+
+
 def test_an_empty_box_offers_words_of_the_videos(look: Look, worded_url: str, url: str) -> None:
     page = look("", at=worded_url)
     examples = page.locator("#examples").get_by_role("link")

@@ -22,17 +22,13 @@ export function writePlace(place) {
 export const differ = (one, other, names = [...NAMES, "picture"]) => names.some((name) => one[name] !== other[name]);
 
 /** Return the sources that a query is compared with; none stands for all. */
-export const readSources = ({ sources }) => sources.match(/picture|speech|screen|subtitles|generated/g) ?? [];
+export const readSources = ({ sources }) => sources.match(/picture|speech|screen|subtitles/g) ?? [];
 
 /** Return the filters of videos for the server; days become instants in the user's time zone. */
 export function readFilters(place) {
-  const filters = {};
-  if (place.folder) filters.folder = place.folder;
-  if (place.min_seconds) filters.min_seconds = Number(place.min_seconds);
-  if (place.max_seconds) filters.max_seconds = Number(place.max_seconds);
-  if (place.after) filters.after = toInstant(place.after, "T00:00:00");
-  if (place.before) filters.before = toInstant(place.before, "T23:59:59");
-  return filters;
+  const times = { after: "T00:00:00", before: "T23:59:59" };
+  const read = (name, said) => (times[name] ? toInstant(said, times[name]) : NUMBERS.includes(name) ? Number(said) : said);
+  return Object.fromEntries(FIELDS.filter((name) => place[name]).map((name) => [name, read(name, place[name])]));
 }
 
 function toInstant(day, time) {

@@ -1,25 +1,25 @@
-// An answer to the query, whose citations play their moments.
+// An answer to the query, whose citations play the moments that it is from.
 
 import { writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
 import { find, make, tell } from "./dom.js";
 
 const put = latest((signal, question) => question && ask("/api/ask", { method: "POST", body: { question }, signal, read }));
-const show = (...text) => tell(find("answer"), ...text);
+const show = (...text) => tell("answer", ...text);
 
-/** Drop the answer. */
+/** Drop the answer, also one that is still to come. */
 export function dropAnswer() {
   put();
   show();
 }
 
-/** Ask the query; show the answer as it arrives. */
+/** Ask the query, and show the answer as it arrives. */
 export async function showAnswerTo(place) {
   if (!place.q) return;
   show("Looking …");
   let found;
   try {
-    for await (const { moments, text = "…", notes = [], detail } of await put(place.q)) {
+    for await (const { moments, text = "Answering …", notes = [], detail } of await put(place.q)) {
       if (detail) throw new Error(detail);
       found ??= moments;
       show(...linkCitations(text, found, place), ...notes.map((note) => `\nNote: ${note}.`));

@@ -2,12 +2,12 @@
 
 import { FIELDS, FILTERS, readPlace, readSources } from "./address.js";
 import { ask } from "./api.js";
-import { clock, find, make, readClock } from "./dom.js";
+import { clock, find, make, on, readClock } from "./dom.js";
 import { recall } from "./picture.js";
 
 const TYPING_PAUSE = 300; // milliseconds without a key before a search starts
 const LENGTHS = ["min_seconds", "max_seconds"];
-const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles", generated: "Generated" };
+const SOURCES = { picture: "Pictures", speech: "Speech", screen: "On screen", subtitles: "Subtitles" };
 const MOST_FOLDERS = 500; // videos whose folders are suggested
 
 /** Listen to the form: `go(change, how)` is called with changes of the state. */
@@ -27,26 +27,26 @@ export function listenToForm(go) {
     timer = setTimeout(search, TYPING_PAUSE);
   });
   query.addEventListener("blur", () => (typing = false));
-  find("ask").addEventListener("submit", (event) => {
+  on("ask", "submit", (event) => {
     event.preventDefault();
     search();
     typing = false;
   });
   for (const name of FIELDS) find(name).addEventListener("change", () => changeFilter(name, go));
-  find("clear").addEventListener("click", () => {
+  on("clear", "click", () => {
     go({ ...Object.fromEntries(FILTERS.map((name) => [name, ""])), k: "" });
     query.focus();
   });
-  find("chip-remove").addEventListener("click", () => {
+  on("chip-remove", "click", () => {
     go({ picture: "", k: "" });
     query.focus();
   });
-  find("unfold").addEventListener("click", () => {
+  on("unfold", "click", () => {
     find("unfold").ariaExpanded = find("filters").classList.toggle("open");
   });
-  find("kinds").addEventListener("click", ({ target }) => target.dataset.by !== undefined && go({ by: target.dataset.by, k: "" }));
-  find("folder").addEventListener("focus", offerFolders, { once: true });
-  find("sources").addEventListener("click", ({ target }) => {
+  on("kinds", "click", ({ target }) => target.dataset.by !== undefined && go({ by: target.dataset.by, k: "" }));
+  on("folder", "focus", offerFolders, { once: true });
+  on("sources", "click", ({ target }) => {
     if (!target.value) return;
     const used = new Set(readUsed());
     if (!used.delete(target.value)) used.add(target.value);

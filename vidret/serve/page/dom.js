@@ -3,6 +3,9 @@
 /** Return an element by its id. */
 export const find = (id) => document.getElementById(id);
 
+/** Listen to some events of an element. */
+export const on = (id, names, act, how) => names.split(" ").forEach((name) => find(id).addEventListener(name, act, how));
+
 /** Create an element with properties; children are elements or text. */
 export function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -18,8 +21,12 @@ export function draw(tag, attributes, ...children) {
   return shape;
 }
 
+/** Show an icon of the page in a button. */
+export const showIcon = (button, icon) => button.replaceChildren(draw("svg", { class: "icon" }, draw("use", { href: `#icon-${icon}` })));
+
 /** Show a sentence, or hide the element without one. */
-export function tell(element, ...sentence) {
+export function tell(id, ...sentence) {
+  const element = find(id);
   element.replaceChildren(...sentence);
   element.hidden = !sentence.length;
 }

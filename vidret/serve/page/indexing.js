@@ -2,7 +2,7 @@
 
 import { ask, isDropped, latest } from "./api.js";
 import { offerExamples, offerSources } from "./asking.js";
-import { clock, count, find, make, tell } from "./dom.js";
+import { clock, count, find, make, on, tell } from "./dom.js";
 
 const BUSY_PAUSE = 1000; // milliseconds between requests during a run
 const CALM_PAUSE = 15000;
@@ -29,20 +29,20 @@ export function showIndexTab(shown) {
 /** Listen to the tab's forms; `whenDone` is called at the end of a run. */
 export function listenToIndexTab(whenDone) {
   onEnd = whenDone;
-  find("add").addEventListener("submit", async (event) => {
+  on("add", "submit", async (event) => {
     event.preventDefault();
     const paths = find("paths").value.split("\n").map((path) => path.trim()).filter(Boolean);
     if (await change("POST", { paths, retry_failed: find("retry").checked })) find("add").reset();
   });
-  find("stop").addEventListener("click", () => change("DELETE"));
-  find("failures-filter").addEventListener("input", showFailures);
+  on("stop", "click", () => change("DELETE"));
+  on("failures-filter", "input", showFailures);
 }
 
 async function change(method, body) {
   try {
     await ask("/api/index", { method, body });
   } catch (error) {
-    tell(find("index-notice"), error.message);
+    tell("index-notice", error.message);
     return false;
   }
   await look();
@@ -54,14 +54,14 @@ async function look() {
   const wasRunning = known?.running;
   try {
     known = await askIndex();
-    tell(find("index-notice"));
+    tell("index-notice");
     offerSources(known.words);
     offerExamples(known.examples);
     find("put").hidden = !known.asks;
     show();
   } catch (error) {
     if (isDropped(error)) return;
-    tell(find("index-notice"), error.message);
+    tell("index-notice", error.message);
   }
   if (wasRunning && !known.running) onEnd();
   if (visible || known?.running) timer = setTimeout(look, known?.running ? BUSY_PAUSE : CALM_PAUSE);
@@ -75,12 +75,12 @@ function show() {
   find("progress").hidden = !running;
   find("stop").hidden = !allowed;
   if (running) showProgress(progress);
-  tell(find("last"), ...(last && !running ? [describeRun(last)] : []));
+  tell("last", ...(last && !running ? [describeRun(last)] : []));
   find("add").hidden = !allowed || running;
   find("roots").textContent = `They must be in ${roots.join(" or ")}.`;
   const command = make("code", {}, `vidret index PATH --index ${info.path}`);
   const option = make("code", {}, "--allow-index FOLDER");
-  tell(find("how"), ...(allowed ? [] : ["To add videos, run ", command, ", or start the server with ", option, " to add them here."]));
+  tell("how", ...(allowed ? [] : ["To add videos, run ", command, ", or start the server with ", option, " to add them here."]));
   showFailures();
 }
 
@@ -95,13 +95,13 @@ function showProgress(progress) {
   const bar = find("share");
   if (!progress) {
     bar.removeAttribute("value"); // no progress is known yet
-    return tell(find("progress-status"), "Finding files");
+    return tell("progress-status", "Finding files");
   }
   const { share, done, files, failed, elapsed, left } = progress;
   bar.value = share;
   const told = [`${Math.floor(share * 100)} %`, `${done} of ${count(files, "file")}`, failed && `${failed} failed`, `after ${clock(elapsed)}`];
   told.push(left !== null && `about ${clock(left)} left`);
-  tell(find("progress-status"), told.filter(Boolean).join(", "));
+  tell("progress-status", told.filter(Boolean).join(", "));
 }
 
 function describeRun({ error, interrupted, encoded, unchanged, failed, elapsed }) {

@@ -4,7 +4,7 @@ import { differ, FILTERS, readFilters, readPlace, readSources, writePlace } from
 import { dropAnswer, showAnswerTo } from "./answer.js";
 import { ask, isDropped, latest } from "./api.js";
 import { listenToForm, showForm } from "./asking.js";
-import { count, find, isModified, make, tell } from "./dom.js";
+import { count, find, isModified, make, on, showIcon, tell } from "./dom.js";
 import { findIndexPath, listenToIndexTab, showIndexTab } from "./indexing.js";
 import { keepPicture, listenForPictures, recall } from "./picture.js";
 import { focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
@@ -79,8 +79,8 @@ const askHits = latest((signal, asked) => {
 async function search({ more }) {
   const grid = find("results");
   const number = grid.children.length;
-  tell(find("notice"));
-  tell(find("understood"));
+  tell("notice");
+  tell("understood");
   if (!more) dropAnswer();
   find("status").textContent = "Searching";
   if (!number) showSkeletons();
@@ -93,14 +93,14 @@ async function search({ more }) {
     grid.replaceChildren();
     find("status").textContent = "";
     find("more").hidden = true;
-    tell(find("notice"), error.message);
+    tell("notice", error.message);
   }
   grid.ariaBusy = null;
 }
 
 function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretation, videos, total = MOST }) {
   const understood = interpretation?.text;
-  tell(find("understood"), ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
+  tell("understood", ...(understood ? [`${understood[0].toUpperCase()}${understood.slice(1)}.`] : []));
   const found = hits ?? videos;
   const number = count(found.length, moments ? "moment" : "video");
   if (hits) showHits(hits, place);
@@ -110,15 +110,15 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
   find("status").textContent = !found.length ? "" : hits ? `${number} in ${Math.round(took)} ms.${note}` : library;
   find("more").hidden = found.length < numberAsked(place) || found.length >= Math.min(total, MOST);
   if (!found.length) tellNothing(moments);
-  else if (weak) tell(find("notice"), NOTHING_MATCHES);
+  else if (weak) tell("notice", NOTHING_MATCHES);
 }
 
 async function tellNothing(moments) {
-  if (moments) return tell(find("notice"), "No moment matches well. Videos shows the nearest ones.");
-  if (FILTERS.some((name) => place[name])) return tell(find("notice"), "No video matches these filters.");
+  if (moments) return tell("notice", "No moment matches well. Videos shows the nearest ones.");
+  if (FILTERS.some((name) => place[name])) return tell("notice", "No video matches these filters.");
   const command = make("code", {}, `vidret index ~/Videos --index ${await findIndexPath()}`);
   if (find("results").children.length) return; // results arrived meanwhile
-  tell(find("notice"), "There are no videos in this index yet. Add some with ", command, " to search them.");
+  tell("notice", "There are no videos in this index yet. Add some with ", command, " to search them.");
 }
 
 // Events
@@ -144,8 +144,9 @@ function onKey(event) {
 const searchLike = (picture) => go({ tab: "", q: "", picture, k: "", v: "", t: "" });
 
 function begin() {
+  for (const button of document.querySelectorAll("[data-icon]")) showIcon(button, button.dataset.icon);
   listenToForm(go);
-  find("put").addEventListener("click", () => {
+  on("put", "click", () => {
     find("ask").requestSubmit();
     showAnswerTo(place);
   });
@@ -158,15 +159,15 @@ function begin() {
   listenToIndexTab(() => place.tab || search({ more: false }));
   listenForPictures(
     searchLike,
-    (sentence) => tell(find("notice"), sentence),
+    (sentence) => tell("notice", sentence),
   );
-  find("more").addEventListener("click", () => go({ k: String(Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));
+  on("more", "click", () => go({ k: String(Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));
   addEventListener("click", onLink);
   addEventListener("keydown", onKey);
   addEventListener("popstate", () => show(readPlace(location.search, history.state?.picture), { travelled: true }));
   const picture = history.state?.picture; // lost by a reload
   show(readPlace(location.search), { travelled: true, first: true });
-  if (picture) tell(find("notice"), LOST_PICTURE);
+  if (picture) tell("notice", LOST_PICTURE);
 }
 
 begin();

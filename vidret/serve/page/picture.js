@@ -1,6 +1,6 @@
 // Query images: chosen, dropped or pasted, scaled down, kept while the page is open.
 
-import { find } from "./dom.js";
+import { find, on } from "./dom.js";
 
 const LONGEST_SIDE = 1024;
 const QUALITY = 0.9;
@@ -21,7 +21,7 @@ export function listenForPictures(onPicture, onError) {
     }
   };
   const input = find("file");
-  find("choose").addEventListener("click", () => input.click());
+  on("choose", "click", () => input.click());
   input.addEventListener("change", () => {
     take([...input.files]);
     input.value = ""; // so that the same file can be chosen again

@@ -1,7 +1,8 @@
 // Results as a grid of cards: links that play their segment while hovered or focused.
 
 import { writePlace } from "./address.js";
-import { clock, find, isCalm, isModified, make } from "./dom.js";
+import { ask } from "./api.js";
+import { clock, find, isCalm, isModified, make, tell } from "./dom.js";
 import { findWords, LABELS, markMatches } from "./words.js";
 
 const PREVIEW_DELAY = 150; // milliseconds on a card before it plays
@@ -24,7 +25,7 @@ export function showVideos(videos, place) {
 export function showSkeletons() {
   const makeSkeleton = () =>
     make("li", { className: "card skeleton", ariaHidden: true },
-      make("span", { className: "shot" }), make("span", { className: "title" }), make("span", { className: "line" }));
+      ...["shot", "title", "line"].map((className) => make("span", { className })));
   grid.replaceChildren(...Array.from({ length: 12 }, makeSkeleton));
 }
 
@@ -54,11 +55,33 @@ function makeHit(hit, place) {
   const linkTo = (seconds) => writePlace({ ...place, v: hit.video, t: seconds.toFixed(1) });
   const about = [make("span", {}, when, copies.length ? `, ${copies.length + 1} copies` : ""), score];
   const card = makeCard({ ...hit, duration, href: linkTo(time), about });
+  const concept = findConcept(place.q);
+  if (concept) card.append(makeMarks(concept, hit));
   const words = findWords(hit.evidence);
   if (!words) return card;
   const label = make("span", { className: "label" }, `${LABELS[words.source]} ${clock(words.start)}`);
   card.append(make("a", { className: "said", href: linkTo(words.start), title: words.text }, label, " ", ...markMatches(words, true)));
   return card;
+}
+
+/** Return the name of the first concept in a query, or undefined. */
+const findConcept = (q) => q.replace(/"[^"]*"/g, " ").match(/(?<![^\s(])@(\p{L}[\w-]*)/u)?.[1];
+
+/** Create the buttons that mark a result, from which a concept learns. */
+function makeMarks(name, { video, start, end }) {
+  const marks = { yes: make("button", {}, "Right"), no: make("button", {}, "Wrong") };
+  const teach = async (side) => {
+    try {
+      const body = { name, [side]: [{ video, start, end }], add: true };
+      const { yes, no } = await ask("/api/concepts", { method: "POST", body });
+      for (const each in marks) marks[each].ariaPressed = each === side;
+      find("status").textContent = `@${name} has learned from ${yes.length} right and ${no.length} wrong.`;
+    } catch (error) {
+      tell("notice", error.message);
+    }
+  };
+  for (const side in marks) marks[side].addEventListener("click", () => teach(side));
+  return make("div", { className: "soft chips" }, `@${name}? `, marks.yes, " ", marks.no);
 }
 
 function makeVideo(video, place) {

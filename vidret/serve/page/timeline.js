@@ -81,16 +81,16 @@ export function listenToTimeline(look, onSeek) {
 const share = (time, duration) => `${duration ? (time / duration) * 100 : 0}%`;
 
 function makeMark({ start, end }, duration) {
-  const mark = make("div", { className: "mark", title: `${clock(start, true)} to ${clock(end, true)}` });
-  mark.dataset.start = start;
-  mark.style.left = share(start, duration);
-  mark.style.width = share(end - start, duration);
-  return mark;
+  return lay(make("div", { className: "mark", title: `${clock(start, true)} to ${clock(end, true)}` }), start, end, duration);
 }
 
 /** Create the bar of one event of a query, with its number; the title says which. */
 function makeEvent({ text, start, end }, number, duration) {
-  const bar = make("div", { className: "event", title: `${number}. ${text}, ${clock(start, true)} to ${clock(end, true)}` }, String(number));
+  const title = `${number}. ${text}, ${clock(start, true)} to ${clock(end, true)}`;
+  return lay(make("div", { className: "event", title }, String(number)), start, end, duration);
+}
+
+function lay(bar, start, end, duration) {
   bar.style.left = share(start, duration);
   bar.style.width = share(end - start, duration);
   bar.dataset.start = start;

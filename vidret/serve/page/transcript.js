@@ -1,6 +1,6 @@
 // The transcript beside the player.
 
-import { clock, find, make, setCurrent } from "./dom.js";
+import { clock, find, make, on, setCurrent } from "./dom.js";
 import { LABELS, markMatches } from "./words.js";
 
 const EARLY = 0.1; // seconds before its start that a line is current, since times are rounded
@@ -44,7 +44,7 @@ export function listenToTranscript(onSeek) {
     const wanted = filter.value.trim().toLowerCase();
     [...list.children].forEach((item, at) => (item.hidden = !lines[at].text.toLowerCase().includes(wanted)));
   });
-  find("transcript").addEventListener("keydown", (event) => {
+  on("transcript", "keydown", (event) => {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (!step) return;
     event.preventDefault();

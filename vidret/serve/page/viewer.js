@@ -1,7 +1,7 @@
 // The viewer of one video: player, timeline with the scores of the query, and moments.
 
 import { ask, isDropped, latest, readProblem, send } from "./api.js";
-import { clock, count, draw, find, isCalm, isModified, make, tell } from "./dom.js";
+import { clock, count, find, isCalm, isModified, make, on, showIcon, tell } from "./dom.js";
 import { drawShots, findShot, followShot, listenToShots, showShots } from "./shots.js";
 import { drawTexts, drawTimeline, listenToTimeline, moveHead } from "./timeline.js";
 import { emphasiseLines, followLine, listenToTranscript, showTranscript } from "./transcript.js";
@@ -18,9 +18,8 @@ const nothing = { id: "", duration: 0, curve: null, texts: [], time: 0 }; // `ti
 let shown = nothing;
 let zero = 0; // start of the file's clock, which Chromium keeps
 
-const askVideo = latest((signal, id) => ask(`/api/videos/${id}`, { signal }));
-const askTranscript = latest((signal, id) => ask(`/api/videos/${id}/transcript`, { signal }));
-const askShots = latest((signal, id) => ask(`/api/videos/${id}/shots`, { signal }));
+const askAbout = (part) => latest((signal, id) => ask(`/api/videos/${id}${part}`, { signal }));
+const [askVideo, askTranscript, askShots] = ["", "/transcript", "/shots"].map(askAbout);
 const askCurve = latest((signal, id, { q, image, sources }) =>
   image
     ? ask(`/api/videos/${id}/curve`, { method: "POST", body: { image }, signal })
@@ -34,8 +33,8 @@ export async function openViewer(id, { time, query, title, playing }) {
   dialog.classList.toggle("plain", !asked);
   find("viewer-title").textContent = title;
   for (const part of ["viewer-path", "facts", "moments"]) find(part).replaceChildren();
-  tell(find("viewer-notice"));
-  find("viewer-announcement").textContent = "";
+  tell("viewer-notice");
+  say("");
   drawTimeline(null, 0);
   showFilm(playing && !isCalm());
   showWords([]);
@@ -49,7 +48,7 @@ export async function openViewer(id, { time, query, title, playing }) {
     const board = askShots(id).then(({ shots }) => showBoard(id, shots));
     await Promise.all([describe(id), words, board, asked && search(id, query)]);
   } catch (error) {
-    if (!isDropped(error)) tell(find("viewer-notice"), error.message);
+    if (!isDropped(error)) tell("viewer-notice", error.message);
   }
 }
 
@@ -69,36 +68,28 @@ export function seek(time) {
   follow();
 }
 
-/** Listen to the viewer: `onTime(seconds)` after a seek or pause, `onClose()` when the user closes it, `onLike(image)`
- * when the user wants videos like a frame. */
+/** Listen to the viewer: to seeks and pauses, to its end, and to wishes for videos like a frame. */
 export function listenToViewer(onTime, onClose, onLike) {
   let timer = 0;
   const tellTime = () => {
     clearTimeout(timer);
     timer = setTimeout(() => dialog.open && onTime(now()), ADDRESS_PAUSE);
   };
-  const on = (element, names, act) => names.split(" ").forEach((name) => element.addEventListener(name, act));
-  on(film, "loadedmetadata", () => {
+  on("film", "loadedmetadata", () => {
     zero = film.currentTime;
     seek(shown.time);
   });
-  on(film, "seeked pause", tellTime);
-  on(still, "load", tellTime);
-  on(film, "timeupdate seeking", follow);
-  on(film, "play pause volumechange", showState);
-  on(film, "error", () => film.hasAttribute("src") && giveUpFilm());
-  on(film, "click", togglePlay);
-  on(find("play"), "click", togglePlay);
-  on(find("mute"), "click", toggleSound);
-  on(find("fill"), "click", toggleFullScreen);
-  on(find("next"), "click", goToNext);
-  on(find("previous"), "click", goToPrevious);
-  on(find("close"), "click", onClose);
-  on(find("similar"), "click", () => findSimilar(onLike));
-  on(find("copy"), "click", copyLink);
-  on(find("save"), "click", saveClip);
-  on(dialog, "keydown", onKey);
-  on(dialog, "cancel", (event) => {
+  on("film", "seeked pause", tellTime);
+  on("still", "load", tellTime);
+  on("film", "timeupdate seeking", follow);
+  on("film", "play pause volumechange", showState);
+  on("film", "error", () => film.hasAttribute("src") && giveUpFilm());
+  on("film", "click", togglePlay);
+  const similar = () => findSimilar(onLike);
+  const acts = { play: togglePlay, mute: toggleSound, fill: toggleFullScreen, next: goToNext, previous: goToPrevious };
+  for (const [id, act] of Object.entries({ ...acts, similar, copy: copyLink, save: saveClip, close: onClose })) on(id, "click", act);
+  on("viewer", "keydown", onKey);
+  on("viewer", "cancel", (event) => {
     event.preventDefault();
     onClose();
   });
@@ -158,7 +149,7 @@ async function search(id, query) {
   shown.curve = curve;
   if (getDuration()) drawTimeline(curve, getDuration());
   markWords();
-  if (curve.weak) tell(find("viewer-notice"), WEAK);
+  if (curve.weak) tell("viewer-notice", WEAK);
   find("moments").replaceChildren(...curve.moments.map((moment) => makeMoment(moment, moment === best)));
 }
 
@@ -185,7 +176,7 @@ async function giveUpFilm() {
   showStill();
   const response = await fetch(film.src, { headers: { Range: "bytes=0-0" } }).catch(() => null);
   const sentence = response && !response.ok ? await readProblem(response) : UNPLAYABLE;
-  if (shown.id === id) tell(find("viewer-notice"), sentence);
+  if (shown.id === id) tell("viewer-notice", sentence);
 }
 
 function setPlayable(playable) {
@@ -199,6 +190,7 @@ function showStill() {
 }
 
 const thumbnail = (time = shown.time) => `/api/thumbnails/${shown.id}?t=${time.toFixed(1)}&w=960`;
+const say = (sentence) => (find("viewer-announcement").textContent = sentence);
 const getDuration = () => shown.duration || film.duration || 0;
 const now = () => (film.hidden || !film.readyState ? shown.time : film.currentTime - zero);
 
@@ -210,9 +202,8 @@ function follow() {
 }
 
 function showState() {
-  const showIcon = (name, icon) => find(name).replaceChildren(draw("svg", { class: "icon" }, draw("use", { href: `#icon-${icon}` })));
-  showIcon("play", film.paused ? "play" : "pause");
-  showIcon("mute", film.muted ? "silent" : "sound");
+  showIcon(find("play"), film.paused ? "play" : "pause");
+  showIcon(find("mute"), film.muted ? "silent" : "sound");
   find("play").ariaLabel = film.paused ? "Play" : "Pause";
   find("mute").ariaPressed = film.muted;
 }
@@ -231,7 +222,7 @@ async function findSimilar(onLike) {
     await frame.decode();
     onLike(frame);
   } catch {
-    tell(find("viewer-notice"), "The frame at this time cannot be read.");
+    tell("viewer-notice", "The frame at this time cannot be read.");
   }
 }
 
@@ -244,7 +235,7 @@ function copyLink() {
   field.select();
   const copied = document.execCommand("copy");
   field.remove();
-  find("viewer-announcement").textContent = copied ? "Link copied." : `This browser does not allow copying: ${link.href}`;
+  say(copied ? "Link copied." : `This browser does not allow copying: ${link.href}`);
   find("copy").focus();
 }
 
@@ -255,7 +246,6 @@ async function saveClip() {
   const around = { start: Math.max(0, time - 5), end: Math.min(time + 5, getDuration()) };
   const { start, end } = moment ?? findShot(time) ?? around;
   const span = `${clock(start, true)} – ${clock(end, true)}`;
-  const say = (sentence) => (find("viewer-announcement").textContent = sentence);
   say(`Cutting ${span} ...`);
   try {
     const response = await send(`/api/videos/${shown.id}/clip?${new URLSearchParams({ start, end })}`);
@@ -267,7 +257,7 @@ async function saveClip() {
     say(`Saved ${span}.`);
   } catch (error) {
     say("");
-    tell(find("viewer-notice"), error.message);
+    tell("viewer-notice", error.message);
   }
 }
 
