@@ -29,7 +29,7 @@ import numpy as np
 from vidret import Engine
 from vidret.copies.candidates import find_video_pairs
 from vidret.copies.frames import FrameTable
-from vidret.copies.pairs import LEAST_SCORE
+from vidret.copies.pairs import is_worth_decoding
 from vidret.present.cutting import find_ffmpeg
 from vidret.types import CopyGroup
 
@@ -301,7 +301,8 @@ def measure_cost(num_videos: int) -> None:
     started = time.process_time()
     pairs = find_video_pairs(table)
     spent = time.process_time() - started
-    likely = sum(pair.alignment.score >= LEAST_SCORE for pair in pairs)
+    lengths = np.diff(table.bounds)
+    likely = sum(is_worth_decoding(pair.alignment, int(lengths[pair.clip])) for pair in pairs)
     print(f"{num_videos} videos: {spent:.1f} s of CPU, {len(pairs)} pairs aligned, {likely} to check on decoded frames")
 
 

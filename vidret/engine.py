@@ -196,6 +196,8 @@ class Engine(Searchable):
 
     def close(self) -> None:
         """Close the index."""
+        if self._clip_finder is not None:
+            self._clip_finder.close()
         if self._opened is not None:
             self._opened.close()
             self._opened = self._clip_finder = None

@@ -78,6 +78,11 @@ class FootageReader:
         """End the processes."""
         self._pool.close()
 
+    def forget(self) -> None:
+        """Drop the pictures that were kept; the processes stay."""
+        with self._lock:
+            self._blocks.clear()
+
     def read(self, path: str, start: float, end: float) -> FootageStretch:
         """Return the pictures of a stretch, given in seconds.
 

@@ -11,7 +11,7 @@ from vidret.align.footage import Alignment, align_repeatedly
 from vidret.align.whitening import Whitening, fit_whitening
 from vidret.copies.checking import FootageGuess, FootageReader, check_guess
 from vidret.copies.frames import read_frame_table
-from vidret.copies.pairs import LEAST_SCORE, LEAST_SHARE, Extent, extend_alignment, measure_extent
+from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent
 from vidret.copies.verdict import judge_windows
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
@@ -45,11 +45,18 @@ class Clip:
 
 
 class ClipFinder:
-    """Finds clips in the videos of an index; what unrelated frames have in common is measured once."""
+    """Finds clips in the videos of an index; what unrelated frames have in common is measured once.
+
+    The processes that decode frames stay until ``close``, since starting them takes longer than a search.
+    """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self._reader = store, FootageReader()
         self._fitted: tuple[int, Whitening] | None = None
+
+    def close(self) -> None:
+        """End the processes that decode frames."""
+        self._reader.close()
 
     def find(
         self,
@@ -71,17 +78,17 @@ class ClipFinder:
         """
         videos = {each.id: each for each in self._store.videos(filters, video=video)}
         guesses = self._align(clip, self._find_videos(clip, videos, filters), videos, repeated=repeated)
-        reader, found = FootageReader(), list[SharedFootage]()
+        found: list[SharedFootage] = []
         own = [] if clip.video is None else [describe_clip(clip, clip.video)]  # the clip itself is no find
         try:
             for key, alignment in guesses[:MAX_CHECKED]:
-                footage = check_footage(clip, videos[key], alignment, reader)
+                footage = check_footage(clip, videos[key], alignment, self._reader)
                 if footage is not None and not any(are_one_stretch(footage, each) for each in (*found, *own)):
                     found.append(footage)
                 if len(found) == k:
                     break
         finally:
-            reader.close()
+            self._reader.forget()
         return found
 
     def _find_videos(self, clip: Clip, videos: dict[int, StoredVideo], filters: Filters) -> list[int]:
@@ -110,7 +117,8 @@ class ClipFinder:
                 scores[:, (times >= clip.start - 1.0) & (times <= clip.end + 1.0)] = -1.0
             if any(may_exist(path) for path in videos[key].paths):
                 aligned = align_repeatedly(scores, clip.times, times, max_num=STRETCHES if repeated else 1)
-                found += [(key, alignment) for alignment in aligned if alignment.score >= LEAST_SCORE]
+                shorter = min(len(clip.times), len(times))
+                found += [(key, alignment) for alignment in aligned if is_worth_decoding(alignment, shorter)]
         return sorted(found, key=lambda item: -item[1].gain)
 
     def _fit(self) -> Whitening:

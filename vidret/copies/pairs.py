@@ -18,7 +18,7 @@ from vidret.video.files import may_exist
 
 logger = logging.getLogger(__name__)
 
-LEAST_SCORE = 0.1  # above the level of unrelated frames, of frames along a line
+LEAST_SCORE = 0.1  # above the level of unrelated frames; what a line gains, over all frames of the shorter video
 LEAST_SHARE = 0.5  # of the shorter video, that the shared footage must fill
 LEAST_GUESSED_SHARE = 0.35  # of it, as far as frame vectors can tell
 STEP_S = 1.0  # between two frames; footage is taken to reach the end of a video that is as close
@@ -63,6 +63,14 @@ def measure_extent(video: StoredVideo) -> Extent:
     """Return when a video begins and ends; 0 for the beginning in an older index."""
     start = video.facts.get("start")
     return Extent(float(start) if isinstance(start, int | float) else 0.0, video.duration)
+
+
+def is_worth_decoding(alignment: Alignment, num_frames: int) -> bool:
+    """Return whether a line gains enough to decode frames, given the number of frames of the shorter video.
+
+    Of pairs whose line is long and steep enough otherwise, this leaves out a third of the look-alikes.
+    """
+    return alignment.gain >= LEAST_SCORE * num_frames
 
 
 def extend_alignment(
@@ -131,7 +139,8 @@ class PairFinder:
         if wanted is not None and clip not in wanted and film not in wanted:
             return False
         start, end = self._span(candidate, candidate.alignment.speed, candidate.alignment.offset)
-        return candidate.alignment.score >= LEAST_SCORE and self._fills(
+        rows = self._table.rows(candidate.clip)
+        return is_worth_decoding(candidate.alignment, rows.stop - rows.start) and self._fills(
             clip, film, start, end, candidate.alignment.speed, LEAST_GUESSED_SHARE
         )
 
