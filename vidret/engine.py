@@ -32,7 +32,8 @@ from vidret.index.segment_rule import record_rule
 from vidret.index.words import choose_words
 from vidret.search.calibration import Calibration
 from vidret.search.concepts import forget_concept, list_concepts
-from vidret.search.grounding import Grounder, MomentHead, forget_others
+from vidret.search.grounded import MomentHead
+from vidret.search.grounding import Grounder, forget_others
 from vidret.search.models import (
     choose_models,
     explain_unknown,

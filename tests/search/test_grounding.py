@@ -39,7 +39,8 @@ from vidret.ground.postprocess import find_highlights, postprocess_spans
 from vidret.ground.projected import ProjectedVideos
 from vidret.ground.projected_files import load_projected
 from vidret.ground.windows import Window
-from vidret.search.grounding import GroundedVideo, Grounder, forget_others
+from vidret.search.grounded import GroundedVideo
+from vidret.search.grounding import Grounder, forget_others
 from vidret.types import Frames, LayerTokens, Sampling
 from vidret.video.identity import fingerprint
 
@@ -177,6 +178,27 @@ def test_files_give_the_results_of_the_modules(
     np.testing.assert_allclose(saliency, answer.saliency, rtol=1e-6)
     assert len(spans) > 0
     assert saliency.std() > 0 or name == "one.mp4"
+
+
+def test_videos_together_give_the_spans_of_each(
+    open_videos: Callable[..., Videos], films: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    videos = open_videos()
+    described = [videos.describe(name, duration) for name, duration in (("short.mp4", 20.0), ("long.mp4", 130.0))]
+    gone = GroundedVideo(path=str(films / "gone.mp4"), content="gone", duration=20.0)
+    described += [gone, videos.describe("one.mp4", 0.5), videos.describe("other.mp4", 20.0)]
+    words = videos.grounder.read(QUERY)
+    together = videos.grounder.answer_many(words, described)
+    assert together.pop(2) is None
+    assert "the head left out" in caplog.text
+    assert "gone.mp4" in caplog.text
+    described.remove(gone)
+    for spans, video in zip(together, described, strict=True):
+        np.testing.assert_allclose(spans or [], videos.grounder.answer(words, video), rtol=1e-5, atol=1e-6)
+
+    videos.prepare("other.mp4").write_bytes(b"damaged")
+    again = videos.grounder.answer_many(words, described)
+    np.testing.assert_allclose(again[-1] or [], together[-1] or [], rtol=1e-5, atol=1e-6)
 
 
 def check_close(own: ProjectedVideos, other: ProjectedVideos, layer: int) -> None:

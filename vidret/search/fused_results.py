@@ -6,14 +6,13 @@ from itertools import islice
 
 import numpy as np
 
-from vidret.errors import DecodeError, StoreError, VidretError
-from vidret.ground.spans import Span
+from vidret.errors import VidretError
 from vidret.search.candidates import deepen
 from vidret.search.clauses import AnalysedQuery, QueryStructure
 from vidret.search.fused_moments import FusedSpan, SpanPart, find_fused_spans
 from vidret.search.fusion import WEAK_SCORE, FusedSearcher
-from vidret.search.grounding import MomentHead
-from vidret.search.locating import RankedVideo, choose_spans, describe_video, find_cuts
+from vidret.search.grounded import MomentHead
+from vidret.search.locating import RankedVideo, answer_videos, choose_spans, find_cuts
 from vidret.search.placed_moments import find_placed_spans
 from vidret.search.queries import EncodedQuery
 from vidret.search.searcher import Searcher
@@ -90,13 +89,15 @@ class FusedResults:
             grounder = None
         read = [] if grounder is None else [grounder.read(clause.text) for clause in analysed.structure.clauses]
         by_picture = "curve" if grounder is None else "head"
-        moments: list[Moment] = []
+        scored = []
         for video in videos:
             scores = self._fused.score_video(analysed, video.video_id, matches, chosen)
-            if scores is None or (scores.score < WEAK_SCORE and not weak):
-                continue
-            if grounder is not None:
-                scores.picture_spans = [self._ask_head(grounder, words, video) for words in read]
+            if scores is not None and (weak or scores.score >= WEAK_SCORE):
+                scored.append((video, scores))
+        if grounder is not None:
+            self._ask_head(grounder, read, scored)
+        moments: list[Moment] = []
+        for video, scores in scored:
             scores.cuts = find_cuts(self._searcher.store, video.video_id)
             spans = find_query_spans(scores, analysed.structure, k=k, overlapping=overlapping, snap=snap)
             best = spans[0].score if spans else ABSENT
@@ -124,13 +125,14 @@ class FusedResults:
             return None
         return EncodedQuery(positive=analysed.embeddings[0], negatives=tuple(analysed.negatives))
 
-    def _ask_head(self, grounder: MomentHead, words: LayerWords, video: RankedVideo) -> list[Span]:
-        try:
-            spans = grounder.answer(words, describe_video(self._searcher, video.video_id, video.path))
-        except (DecodeError, StoreError) as error:
-            logger.warning("pictures left out: %s", error)
-            return []
-        return choose_spans(spans, overlapping=False, weak=False)
+    def _ask_head(
+        self, grounder: MomentHead, clauses: Sequence[LayerWords], scored: Sequence[tuple[RankedVideo, VideoScores]]
+    ) -> None:
+        """Set the spans that the head finds in the pictures of each video, for each clause."""
+        videos = [video for video, _ in scored]
+        answers = [answer_videos(self._searcher, grounder, words, videos) for words in clauses]
+        for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
+            scores.picture_spans = [choose_spans(each, overlapping=False, weak=False) for each in spans]
 
     def _make_hits(
         self, ranked: VideoCandidates, query: AnalysedQuery, options: SearchOptions

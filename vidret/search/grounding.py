@@ -8,10 +8,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,74 +19,33 @@ from jaxtyping import Float
 
 from vidret.devices import choose_device
 from vidret.encode.encoder import WHOLE, Encoder, LayeredEncoder
-from vidret.errors import StoreError, VidretError
-from vidret.ground.checkpoint import HeadCard, load_head
+from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.ground.batches import MOST_WINDOWS, ground_windows
+from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
 from vidret.ground.pieces import find_piece
-from vidret.ground.postprocess import choose_decay, find_highlights, postprocess_spans
+from vidret.ground.postprocess import choose_decay
+from vidret.ground.projected import ProjectedVideos
 from vidret.ground.projected_files import load_projected, save_projected
 from vidret.ground.spans import Span
-from vidret.ground.windows import join_results
+from vidret.ground.windows import Window, join_results
+from vidret.search.grounded import FPS, GroundedVideo, one_thread, shape_spans
 from vidret.search.projecting import Projector
 from vidret.search.ranking import TOKENS
-from vidret.search.reranking import SegmentFeatures
 from vidret.store.records import KEPT, PROJECTED
 from vidret.text import strip_query
 from vidret.types import LayerTokens, LayerWords, Segment
-from vidret.video.streaming import SamplingMode
 
 logger = logging.getLogger(__name__)
 
-FPS = 0.5  # for a head whose card has no rate
+T = TypeVar("T")
+Windows = list[tuple[Window, ProjectedVideos]]
+
 LIMIT = 2 << 30  # bytes of cached files; files that were requested at indexing are never dropped
 ABANDONED = 3600.0  # seconds after which a partial file that is not written to is left over from a killed run
+MOST_TOGETHER = 2  # windows of a video that is read as a whole: 5 minutes at 0.5 frames per second, 8 MB in int8
 CACHE, PIECES = "cache", "pieces"
 READING = "frames of the index's segments"  # what files depend on besides head, encoder and format
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroundedVideo:
-    """A video to locate moments in, as an index knows it.
-
-    Attributes:
-        path: The path of a file.
-        content: Fingerprint of its content.
-        duration: End of the video in seconds.
-        start: Time of its first frame in seconds.
-        shot_sampling: Which frames are decoded to cut segments at shots; None where the index has a grid.
-        read: Returns its stored segments with their frame vectors, which some heads read; None if nothing is stored.
-    """
-
-    path: str
-    content: str
-    duration: float
-    start: float = 0.0
-    shot_sampling: SamplingMode | None = None
-    read: Callable[[], SegmentFeatures] | None = None
-
-
-class MomentHead(Protocol):
-    """A grounding head over the videos of an index: one that reads the layers of a CLIP model, or stored vectors.
-
-    Attributes:
-        path: Path of its file.
-        fps: Frames per second that it reads.
-    """
-
-    path: Path
-    fps: float
-
-    def read(self, query: str) -> LayerWords:
-        """Return what the head reads of a query."""
-        ...
-
-    def answer(self, text: LayerWords, video: GroundedVideo) -> list[Span]:
-        """Return the spans of a query in one video, best first."""
-        ...
-
-    def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
-        """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first."""
-        ...
 
 
 class Grounder:
@@ -245,6 +204,50 @@ class Grounder:
         return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
 
     @torch.inference_mode()
+    def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
+        """Return the spans of a query in each video, as ``answer`` does; short videos run through the head together.
+
+        None stands for a video that cannot be read, which is logged.
+        """
+        cuts = range(0, len(videos), MOST_WINDOWS)
+        results = [result for cut in cuts for result in self._query_many(text, videos[cut : cut + MOST_WINDOWS])]
+        has_boundaries = self._head.boundaries is not None
+        return [
+            None if result is None else shape_spans(result, self.card, video, has_boundaries=has_boundaries)
+            for result, video in zip(results, videos, strict=True)
+        ]
+
+    def _query_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[GroundingResult | None]:
+        short: dict[int, Windows] = {}
+        results: dict[int, GroundingResult] = {}
+        for index, video in enumerate(videos):
+            try:
+                windows = self._read_short(video)
+                if windows is None:
+                    results[index] = self._query(text, video)
+                else:
+                    short[index] = windows
+            except (DecodeError, StoreError) as error:
+                logger.warning("the head left out: %s", error)
+        query = torch.from_numpy(text.layers).to(self._device)
+        with one_thread():
+            parts = [projected for windows in short.values() for _, projected in windows]
+            answers = iter(ground_windows(self._head, query, parts, fps=self.fps))
+        for index, windows in short.items():
+            results[index] = join_results([each for each, _ in windows], islice(answers, len(windows)), fps=self.fps)
+        return [results.get(index) for index in range(len(videos))]
+
+    def _read_short(self, video: GroundedVideo) -> Windows | None:
+        """Return the windows of a video, None if it has more than fit in memory beside those of others.
+
+        Raises:
+            DecodeError: The video must be read, and cannot be.
+            VidretError: The folder cannot be read or written.
+        """
+        windows = self._read_file(video, lambda path: list(islice(self._load(path), MOST_TOGETHER + 1)))
+        return windows if len(windows) <= MOST_TOGETHER else None
+
+    @torch.inference_mode()
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
 
@@ -255,49 +258,29 @@ class Grounder:
         return self._query(text, video).saliency
 
     def _query(self, text: LayerWords, video: GroundedVideo) -> GroundingResult:
+        return self._read_file(video, partial(self._query_file, text))
+
+    def _read_file(self, video: GroundedVideo, read: Callable[[Path], T]) -> T:
+        """Return what ``read`` makes of a video's file, which is computed again if it is damaged."""
         projected = self.prepare(video)
         try:
-            return self._query_file(text, projected)
+            return read(projected)
         except StoreError as error:  # damaged, or dropped by another process
             logger.warning("%s; computed again", error)
             projected.unlink(missing_ok=True)
-            return self._query_file(text, self.prepare(video, keep=projected.parent.name == KEPT))
+            return read(self.prepare(video, keep=projected.parent.name == KEPT))
+
+    def _load(self, projected: Path) -> Iterator[tuple[Window, ProjectedVideos]]:
+        return load_projected(projected, device=self._device)
 
     def _query_file(self, text: LayerWords, projected: Path) -> GroundingResult:
         query = torch.from_numpy(text.layers)[None].to(self._device)
         windows, results = [], []
         with one_thread():
-            for window, videos in load_projected(projected, device=self._device):
+            for window, videos in self._load(projected):
                 windows.append(window)
                 results += self._head.decode(self._head(videos, query), fps=self.fps)
         return join_results(windows, results, fps=self.fps)
-
-
-def shape_spans(result: GroundingResult, card: HeadCard, video: GroundedVideo, *, has_boundaries: bool) -> list[Span]:
-    """Return the spans of a head's result in a video, as its card sets, in seconds of the video's own time."""
-    fps = card.fps or FPS
-    # A remainder of less than half a step has no frame of its own; what is further off lies behind a gap.
-    covered_s = min(video.duration - video.start, (len(result.saliency) + 0.5) / fps)
-    if has_boundaries:
-        spans = postprocess_spans(result, card, duration=covered_s)
-    else:
-        spans = find_highlights(result.saliency, fps=fps, duration=covered_s, limit=card.limit)
-    return [Span(video.start + span.start, video.start + span.end, span.score) for span in spans]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread inside the context.
-
-    The head's many small operations lose more by waiting for threads than they gain: on busy cores ten videos took 17 s
-    instead of 0.5 s.
-    """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def forget_others(folder: Path, contents: Container[str]) -> None:

@@ -12,11 +12,11 @@ from jaxtyping import Float
 
 from vidret.align.similarity import score_top_frames
 from vidret.encode.encoder import has_frame_vectors
-from vidret.errors import DecodeError, StoreError
+from vidret.errors import StoreError
 from vidret.ground.curve import find_moments, mean_inside
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.edges import FrameScorer
-from vidret.search.grounding import GroundedVideo, MomentHead
+from vidret.search.grounded import GroundedVideo, MomentHead
 from vidret.search.queries import EncodedQuery
 from vidret.search.ranking import FrameRanker
 from vidret.search.searcher import Searcher
@@ -24,7 +24,7 @@ from vidret.store.lookup import look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import as_path, strip_query
-from vidret.types import Curve, Moment, Segment
+from vidret.types import Curve, LayerWords, Moment, Segment
 from vidret.video.files import may_exist
 from vidret.video.streaming import choose_mode
 from vidret.video.timeline import LONGEST_STILL_S
@@ -150,21 +150,16 @@ class Locator:
         words = grounder.read(query.positive.text)
         logits = np.array([video.score for video in videos]) / self._searcher.ranker.temperature
         exponentials = np.exp(logits - logits.max(initial=-np.inf))
-        moments = []
+        shown = []
         for video, probability in zip(videos, exponentials / exponentials.sum(), strict=True):
-            try:
-                # Another process may have pruned the video meanwhile.
-                spans = grounder.answer(words, describe_video(self._searcher, video.video_id, video.path))
-            except (DecodeError, StoreError) as error:
-                logger.warning("left out: %s", error)
-                continue
             is_weak = self._is_weak(query, video.video_id) if video.weak is None else video.weak
-            if is_weak and not weak:
-                continue
+            if weak or not is_weak:
+                shown.append((video, float(probability), is_weak))
+        answers = answer_videos(self._searcher, grounder, words, [video for video, _, _ in shown])
+        moments = []
+        for (video, probability, is_weak), spans in zip(shown, answers, strict=True):
             moments += [
-                Moment(
-                    video.video_id, video.path, span.start, span.end, float(probability) * span.score, is_weak, "head"
-                )
+                Moment(video.video_id, video.path, span.start, span.end, probability * span.score, is_weak, "head")
                 for span in choose_spans(spans, overlapping=overlapping, weak=weak)
             ]
         return moments
@@ -221,6 +216,20 @@ def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[
         cuts=find_cuts(searcher.store, video_id),
     )
     return curve, scorer
+
+
+def answer_videos(
+    searcher: Searcher, grounder: MomentHead, words: LayerWords, videos: Sequence[RankedVideo]
+) -> list[list[Span]]:
+    """Return the spans of a query in each video, best first; none for a video that cannot be read, which is logged."""
+    described = {}
+    for video in videos:
+        try:
+            described[video.video_id] = describe_video(searcher, video.video_id, video.path)
+        except StoreError as error:  # another process may have pruned it meanwhile
+            logger.warning("the head left out: %s", error)
+    found = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
+    return [found.get(video.video_id) or [] for video in videos]
 
 
 def describe_video(searcher: Searcher, video_id: int, path: str) -> GroundedVideo:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from vidret.encode.encoder import Encoder
 from vidret.ground.checkpoint import VECTORS, read_head_card
-from vidret.search.grounding import Grounder, MomentHead
+from vidret.search.grounded import MomentHead
+from vidret.search.grounding import Grounder
 from vidret.search.vector_grounding import VectorGrounder
 
 

@@ -12,7 +12,7 @@ from vidret.search.clauses import parse_structure
 from vidret.search.concept_encoder import ConceptEncoder
 from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
-from vidret.search.grounding import MomentHead
+from vidret.search.grounded import MomentHead
 from vidret.search.locating import Locator, RankedVideo, choose_video, read_curve
 from vidret.search.models import Models
 from vidret.search.queries import EncodedQuery, encode_queries

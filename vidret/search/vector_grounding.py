@@ -1,5 +1,7 @@
 """A grounding head over the frame vectors that an index stores: nothing is decoded, encoded or prepared."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from vidret.ground.checkpoint import load_head
 from vidret.ground.head import GroundingResult
 from vidret.ground.spans import Span
 from vidret.ground.vectors import NUM_EXTRA, ground_vectors, place_vectors, stack_words
-from vidret.search.grounding import FPS, GroundedVideo, one_thread, shape_spans
+from vidret.search.grounded import FPS, GroundedVideo, one_thread, shape_spans
 from vidret.text import strip_query
 from vidret.types import LayerWords
+
+logger = logging.getLogger(__name__)
 
 
 class VectorGrounder:
@@ -49,6 +53,17 @@ class VectorGrounder:
             StoreError: Nothing of the video is stored.
         """
         return shape_spans(self._query(text, video), self.card, video, has_boundaries=self._head.boundaries is not None)
+
+    def answer_many(self, text: LayerWords, videos: Sequence[GroundedVideo]) -> list[list[Span] | None]:
+        """Return the spans of a query in each video; None for one of which nothing is stored, which is logged."""
+        answers: list[list[Span] | None] = []
+        for video in videos:
+            try:
+                answers.append(self.answer(text, video))
+            except StoreError as error:
+                logger.warning("the head left out: %s", error)
+                answers.append(None)
+        return answers
 
     def rate_frames(self, text: LayerWords, video: GroundedVideo) -> Float[np.ndarray, " frame"]:
         """Return the saliency of each frame of a video; frame n is (n + 0.5) / fps seconds after the first.
