@@ -41,6 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "merging": {"merging": MERGING},
     "prompts": {"prompts": PromptShape(2, 4)},
     "merging and prompts": {"merging": MERGING, "prompts": PromptShape(2, 4)},
+    "merging in frames": {"merging": MergeSchedule(layers=(), factors=(), r=2)},
     "shift": {"token_shift": True},
 }
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -380,13 +381,13 @@ def test_sizes_and_masks_exist_where_tokens_merge(method: str, num_frames: int) 
         return
     assert actual.sizes is not None
     assert actual.masks is not None
-    fed = num_frames if method == "merging" else -(-num_frames // 4) * 4
+    fed = {"merging": num_frames, "merging in frames": 1}.get(method, -(-num_frames // 4) * 4)
     for layer, sizes, mask in zip(actual.layers, actual.sizes, actual.masks, strict=True):
         assert layer.shape[:2] == sizes.shape == mask.shape
         assert mask.dtype == np.bool_
         np.testing.assert_array_equal(mask, sizes > 0)
     np.testing.assert_array_equal(actual.sizes[0].sum(axis=1), 17, err_msg="layer 1 is before the first join")
-    np.testing.assert_array_equal(actual.sizes[-1].sum(axis=1), 17 * fed, err_msg="all twelve are one sequence")
+    np.testing.assert_array_equal(actual.sizes[-1].sum(axis=1), 17 * fed, err_msg="what joins is one sequence")
 
 
 @each_method

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.inputs import parse_choice
+from vidret.cli.options import MergeOption
 from vidret.present.terminal import print_message
 
 if TYPE_CHECKING:
     from vidret.align.glscl import ConceptAligner
     from vidret.align.ucofia import Aligner
     from vidret.encode.tempme import MergeSchedule
+    from vidret.encode.token_merging import MergeLevel
 
 TEMPME, PROMPT_SWITCH, GLSCL, R2_TUNING = "TempMe", "Prompt Switch", "GLSCL", "R2-Tuning"
 JOIN = "Joining models"
@@ -92,6 +95,7 @@ def convert_command(
     out: OutArgument,
     source: MethodOption,
     others: WithOption = None,
+    merge: MergeOption = None,
     layers: LayersOption = "8-9-10",
     factors: FactorsOption = "2-2-3",
     r: MergedOption = 2,
@@ -107,13 +111,15 @@ def convert_command(
     """
     from vidret.align.files import describe_aligner
     from vidret.encode.model import describe_towers
+    from vidret.encode.token_merging import MERGE_LEVELS, OFF, merge_tokens
     from vidret.encode.weights import convert_file
     from vidret.model_files import ALIGNER, save_joint
 
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"must end in .safetensors, got {out}", param_hint="OUT")
+    level = OFF if merge is None else parse_choice(merge, MERGE_LEVELS, option="--merge")
     if source == "vidret":
-        join_model_files(checkpoint, out, others or [])
+        join_model_files(checkpoint, out, others or [], level)
         return
     if others:
         raise typer.BadParameter(
@@ -124,24 +130,26 @@ def convert_command(
         return
     schedule = parse_schedule(layers, factors, r, shares)
     model = convert_file(checkpoint, source, schedule=schedule, clip_frames=clip_frames)
+    model = merge_tokens(model, level, name=str(checkpoint))
     aligner = convert_aligner_of(checkpoint, source, shared_queries)
     save_joint(out, describe_towers(model), {} if aligner is None else {ALIGNER: describe_aligner(aligner)})
     what = model.card.method if aligner is None else f"{model.card.method} with its aligner"
     print_message(f"{out}: {what} on {model.card.backbone}; use it as --model {out}")
 
 
-def join_model_files(model: Path, out: Path, others: list[Path]) -> None:
-    """Add parts to a model of vidret, and print what fits what.
+def join_model_files(model: Path, out: Path, others: list[Path], merge: "MergeLevel") -> None:
+    """Add parts and merging to a model of vidret, and print what fits what.
 
     Raises:
         VidretError: A file cannot be read, or a part does not fit.
     """
     from vidret.cli.inputs import read_bank
+    from vidret.encode.token_merging import OFF
     from vidret.errors import VidretError
     from vidret.search.joint import QueryBank, join_files
 
     files, bank = [path for path in others if path.suffix not in BANK_SUFFIXES], None
-    if not others:
+    if not others and merge == OFF:
         raise typer.BadParameter("must name a part to add with --from vidret, got none", param_hint="--with")
     if len(others) - len(files) > 1:
         raise VidretError(f"a model must have one bank of queries, got {len(others) - len(files)}")
@@ -153,7 +161,7 @@ def join_model_files(model: Path, out: Path, others: list[Path]) -> None:
             size = min(len(queries), BANK_SIZE)
             sample = tuple(queries[index * len(queries) // size] for index in range(size))
             bank = QueryBank(name=path.name, queries=sample)
-    for note in join_files(model, files, out, bank=bank):
+    for note in join_files(model, files, out, bank=bank, merge=merge):
         print_message(note)
     print_message(f"{out}: use it as --model {out}")
 

@@ -41,12 +41,13 @@ from vidret.cli.index_options import (
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
 from vidret.cli.keeping_up import keep_up, read_watched
 from vidret.cli.language_model import make_endpoint
-from vidret.cli.opening import choose_model, open_engine, pause_collection
+from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
 from vidret.cli.options import (
     DEFAULT_INDEX,
     DeviceOption,
     HeadOption,
     JsonOption,
+    MergeOption,
     ModelOption,
     PrecisionOption,
     WorkersOption,
@@ -85,6 +86,7 @@ def index_command(
     shots: ShotsOption = "auto",
     sampling: SamplingOption = "auto",
     model: ModelOption = None,
+    merge: MergeOption = None,
     rerank: PreparedRerankOption = "auto",
     tokens: TokensOption = "int8",
     head: HeadOption = "auto",
@@ -121,7 +123,8 @@ def index_command(
     memory_bytes = None if memory is None else parse_memory(memory)
     is_new = not is_indexed(index)
     chosen_words = parse_words(words, speech_model, index, is_new=is_new)
-    engine = open_engine(index, model, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
+    name = choose_merge(merge, model, index)
+    engine = open_engine(index, name, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
     if prepare_moments and engine.grounder is None:
         raise typer.BadParameter("needs a --head, got none", param_hint="--prepare-moments")
     if is_new and choose_model(model) is None:

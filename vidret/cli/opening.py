@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vidret.cli.inputs import parse_choice
 from vidret.errors import DeviceError, UnknownEncoderError, VidretError
 from vidret.present.terminal import show_status
 
@@ -73,6 +74,33 @@ def choose_model(model: str | None, index: Path | None = None) -> str | None:
     if model is not None or (index is not None and Store.exists(index)):
         return model
     return os.environ.get(MODEL_VARIABLE) or None
+
+
+def choose_merge(merge: str | None, model: str | None, index: Path) -> str | None:
+    """Return the model of an index, new or not, with the merging of ``--merge`` in its name.
+
+    Raises:
+        typer.BadParameter: ``merge`` is unknown.
+        VidretError: The index was built with another merging.
+    """
+    if merge is None:
+        return model
+    from vidret.encode.encoder import STARTER
+    from vidret.encode.token_merging import MERGE_LEVELS, join_merge, split_merge
+    from vidret.search.models import read_encoder_name
+    from vidret.store.store import Store
+
+    level = parse_choice(merge, MERGE_LEVELS, option="--merge")
+    name = choose_model(model, index)
+    if name is not None or not Store.exists(index):
+        return join_merge(name or STARTER, level)
+    recorded = read_encoder_name(index)
+    if level != (own := split_merge(recorded)[1]):
+        change = f"vidret reindex --index {index} --merge {level}"
+        raise VidretError(
+            f"{index}: merge must be {own}, which the index was built with, got {level}; change it: {change}"
+        )
+    return recorded
 
 
 @contextmanager

@@ -45,6 +45,16 @@ ModelOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+MergeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--merge",
+        metavar="off|gentle|half",
+        help="Merge tokens within each frame of a CLIP ViT until 75 % (gentle) or 50 % (half) of the multiply-adds are "
+        "left: faster, with less precise vectors. Default: as the model's name has it, which is off.",
+        rich_help_panel=MODEL,
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidret.cli.app import app
+from vidret.cli.inputs import parse_choice
 from vidret.cli.opening import choose_model
 from vidret.cli.options import (
     DEFAULT_INDEX,
     MODEL,
     DeviceOption,
     JsonOption,
+    MergeOption,
     PrecisionOption,
     WorkersOption,
     index_option,
@@ -45,6 +47,7 @@ def reindex_command(
     index: Annotated[Path, index_option()] = Path(DEFAULT_INDEX),
     allow_loss: AllowLossOption = False,
     model: NewModelOption = None,
+    merge: MergeOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
@@ -54,9 +57,14 @@ def reindex_command(
 
     Safe to interrupt and run again. Words, watches and settings stay; concepts are taught again from their examples.
     """
+    from vidret.encode.token_merging import MERGE_LEVELS, join_merge
     from vidret.reindex import reindex
+    from vidret.search.models import read_encoder_name
 
     name = choose_model(model)
+    if merge is not None:
+        level = parse_choice(merge, MERGE_LEVELS, option="--merge")
+        name = join_merge(name or read_encoder_name(index), level)
     if name is None:
         raise VidretError("model must be given by --model or VIDRET_MODEL, got none")
     with show_progress() as on_progress:

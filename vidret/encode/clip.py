@@ -17,7 +17,7 @@ from torch.nn import functional
 from vidret.encode.encoder import digest_weights, normalise_pixels
 from vidret.encode.long_text import encode_clauses
 from vidret.encode.model import ClipModel
-from vidret.encode.outputs import FrameTokens, join_layers
+from vidret.encode.outputs import FrameTokens, join_images, join_layers
 from vidret.encode.precision import quantize_tower
 from vidret.encode.vision import VisionTower
 from vidret.errors import EncoderError
@@ -33,9 +33,9 @@ class ClipEncoder:
     stands for. Attributes are those of ``Encoder``, and ``device``. The model is kept in ``dtype``, low-rank updates
     folded in; vectors are float32 of unit length.
 
-    Models with merging, prompts or token shift encode each segment as one video. For Prompt Switch, a segment that does
-    not make whole clips is padded with its last frame, and every clip spans the whole segment; the vectors of padding
-    are dropped.
+    Models with prompts, token shift, or merging across frames encode each segment as one video. For Prompt Switch, a
+    segment that does not make whole clips is padded with its last frame, and every clip spans the whole segment; the
+    vectors of padding are dropped.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class ClipEncoder:
         self._model = model.folded().to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
         self._int8_cosine, self._lock = int8_cosine, Lock()
-        over_time = card.merging is not None or card.prompts is not None or card.token_shift
-        self.encodes_frames_alone = not over_time
+        joins = card.merging is not None and bool(card.merging.layers)
+        self.encodes_frames_alone = not (joins or card.prompts is not None or card.token_shift)
 
     @torch.inference_mode()
     def encode_frames(
@@ -86,21 +86,26 @@ class ClipEncoder:
             self._vision(self._normalise(chunk), num_frames=1, tokens=tokens, num_layers=num_layers)
             for chunk in torch.split(pixels, self._batch_size)
         ]
-        lengths = [len(frames) for frames in batch]
-        rows = torch.split(torch.cat([output.frames[:, 0] for output in outputs]), lengths)
-        patches = [output.tokens for output in outputs if output.tokens is not None]
-        tokens_of = torch.split(torch.cat(patches), lengths) if patches else [None] * len(batch)
-        layers = [
-            torch.split(torch.cat([output.layers[layer].by_frame().tokens[:, 0] for output in outputs]), lengths)
-            for layer in range(num_layers)
-        ]
-        for index, (frames, row, own) in enumerate(zip(batch, rows, tokens_of, strict=True)):
-            flat = None if own is None else rearrange(own, "frame token dim -> (frame token) dim")
-            embedding = as_embedding(row, frames, flat, None if flat is None else torch.ones(len(flat)))
+        rows = torch.cat([output.frames[:, 0] for output in outputs])
+        tokens_of, sizes_of = (
+            torch.cat(parts) if parts else None
+            for parts in (
+                [output.tokens for output in outputs if output.tokens is not None],
+                [output.sizes for output in outputs if output.sizes is not None],
+            )
+        )
+        layers = [join_images([output.layers[layer].by_frame() for output in outputs]) for layer in range(num_layers)]
+        start = 0
+        for frames in batch:
+            own = slice(start, start + len(frames))
+            flat = None if tokens_of is None else rearrange(tokens_of[own], "frame token dim -> (frame token) dim")
+            sizes = None if sizes_of is None else rearrange(sizes_of[own], "frame token -> (frame token)")
+            embedding = as_embedding(rows[own], frames, flat, sizes)
             if layers:
-                arrays = tuple(layer[index].float().cpu().numpy() for layer in layers)
-                embedding = replace(embedding, layers=LayerTokens(arrays, frames.times))
+                rank = torch.arange(own.start, own.stop)
+                embedding = replace(embedding, layers=self._pick_layers(layers, 0, rank, frames))
             yield embedding
+            start = own.stop
 
     def _encode_videos(self, batch: Sequence[Frames], *, tokens: bool, num_layers: int) -> Iterator[SegmentEmbedding]:
         """Encode segments as videos; consecutive segments of equal length form batches."""
@@ -169,14 +174,14 @@ class ClipEncoder:
     def encode_layers(self, frames: Frames, num_layers: int) -> LayerTokens:
         """Return the outputs of the last ``num_layers`` vision layers for a video's frames: float32, before any norm.
 
-        Models that encode segments as videos take ``sampling.num_frames`` frames at a time as one video. With merging,
-        a frame has the tokens of the sequence that it was joined into. Prompts are left out.
+        Models that merge tokens or encode segments as videos take ``sampling.num_frames`` frames at a time as one
+        video. With merging, a frame has the tokens of the sequence that it is part of. Prompts are left out.
 
         Raises:
             EncoderError: The model has fewer layers.
         """
         self._check_num_layers(num_layers, self.card.vision.layers)
-        if not self.encodes_frames_alone:
+        if self.card.merging is not None or not self.encodes_frames_alone:
             cuts = range(self.sampling.num_frames, len(frames), self.sampling.num_frames)
             segments = map(Frames, np.split(frames.pixels, cuts), np.split(frames.times, cuts))
             return join_layers([self._encode_segment_layers(segment, num_layers) for segment in segments])

@@ -15,6 +15,7 @@ from vidret.encode.model import Card, ClipModel, load_model, read_card
 from vidret.encode.open_clip_encoder import OpenClipEncoder
 from vidret.encode.precision import DTYPES, MIN_COSINE, choose_precision
 from vidret.encode.text import TextShape
+from vidret.encode.token_merging import OFF, MergeLevel, join_merge, merge_tokens, refuse_merge
 from vidret.encode.vision import VisionShape
 from vidret.encode.weights import from_open_clip
 from vidret.errors import EncoderError
@@ -23,14 +24,17 @@ from vidret.types import Sampling
 logger = logging.getLogger(__name__)
 
 
-def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole: bool = False) -> Encoder:
+def load_clip(
+    name: str, *, device: torch.device, precision: str = "auto", whole: bool = False, merge: MergeLevel = OFF
+) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
     Raises:
         EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture; or the
-            precision is int8, and the device not the CPU or the model not a ViT with CLIP's standard blocks.
+            precision is int8, and the device not the CPU or the model not a ViT with CLIP's standard blocks; or the
+            model cannot merge tokens.
     """
-    chosen, suffix = choose_precision(precision, device), WHOLE if whole else ""
+    chosen, suffix = choose_precision(precision, device), join_merge(WHOLE if whole else "", merge)
     if precision == "auto":
         logger.info("precision auto is %s on %s", chosen, device)
     int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
@@ -43,10 +47,11 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
             size, own = tokenizer.vocab_size, card.text.vocabulary
             raise EncoderError(f"{path}: vocabulary must be CLIP's {size} word pieces, got {own}")
         model = load_model(path, replace(card, sampling=replace(card.sampling, whole=whole)))
-        return ClipEncoder(f"{path}{suffix}", model, tokenizer, **settings)
+        return ClipEncoder(f"{path}{suffix}", merge_tokens(model, merge, name=name), tokenizer, **settings)
     source, other, tokenizer = load_open_clip(name)
     card, full_name = derive_card(other, source.architecture), source.name + suffix
     if card is None or not isinstance(tokenizer, open_clip.SimpleTokenizer):
+        refuse_merge(name, merge)
         if precision == "int8":
             raise EncoderError(f"a model in int8 must be a ViT with CLIP's standard blocks, got {name}")
         if precision == "auto" and chosen in ("fp16", "int8"):
@@ -56,7 +61,8 @@ def load_clip(name: str, *, device: torch.device, precision: str = "auto", whole
         sampling = Sampling(whole=whole)
         return OpenClipEncoder(full_name, other, tokenizer, device=device, dtype=dtype, sampling=sampling)
     card = replace(card, sampling=replace(card.sampling, whole=whole))
-    return ClipEncoder(full_name, from_open_clip(other.state_dict(), card), tokenizer, **settings)
+    model = merge_tokens(from_open_clip(other.state_dict(), card), merge, name=name)
+    return ClipEncoder(full_name, model, tokenizer, **settings)
 
 
 def load_towers(name: str) -> ClipModel:

@@ -73,6 +73,12 @@ class VisionOutput(NamedTuple):
     layers: tuple[LayerOutput, ...] = ()
 
 
+def join_images(chunks: Sequence[FrameTokens]) -> FrameTokens:
+    """Return the tokens of images, given in chunks of videos of one frame, as those of one video."""
+    parts = (torch.cat(each) for each in zip(*chunks, strict=True))
+    return FrameTokens(*(rearrange(part, "image 1 ... -> 1 image ...") for part in parts))
+
+
 def join_layers(segments: Sequence[LayerTokens]) -> LayerTokens:
     """Concatenate the layers of consecutive segments of a video; frames with fewer tokens get masked zeros."""
     if len(segments) == 1:

@@ -119,9 +119,19 @@ class MergeSchedule:
 
     @classmethod
     def for_budget(
-        cls, max_macs_ratio: float, *, width: int, num_frames: int, num_patches: int, num_layers: int = 12
+        cls,
+        max_macs_ratio: float,
+        *,
+        width: int,
+        num_frames: int,
+        num_patches: int,
+        num_layers: int = 12,
+        joins: bool = True,
     ) -> Self:
         """Return the schedule with the smallest r that costs at most ``max_macs_ratio`` of plain CLIP's MACs.
+
+        Without ``joins``, tokens merge within each frame alone (ToMe), which needs no training and leaves frames
+        independent of each other.
 
         Raises:
             ValueError: No r meets the budget.
@@ -129,10 +139,10 @@ class MergeSchedule:
         size = {"width": width, "num_frames": num_frames, "num_patches": num_patches, "num_layers": num_layers}
         plain = cls(layers=(), factors=(), r=0).macs(**size)
         stride = max(1, round(num_layers / 12))
-        layers = tuple(num_layers - stride * back for back in (4, 3, 2))
+        layers = tuple(num_layers - stride * back for back in (4, 3, 2)) if joins else ()
         ratio = 1.0
         for r in range(num_patches // 2 + 1):
-            schedule = cls(layers=layers, r=r)
+            schedule = cls(layers=layers, factors=(2, 2, 3) if joins else (), r=r)
             ratio = schedule.macs(**size) / plain
             if ratio <= max_macs_ratio:
                 return schedule

@@ -14,6 +14,7 @@ from vidret.align.files import CARD as ALIGNER_CARD
 from vidret.align.files import describe_aligner, load_aligner
 from vidret.encode.encoder import WHOLE
 from vidret.encode.model import Card, ClipModel, describe_towers, load_model, read_card
+from vidret.encode.token_merging import OFF, MergeLevel, merge_tokens, split_merge
 from vidret.errors import VidretError
 from vidret.ground.checkpoint import read_head_card
 from vidret.model_files import ALIGNER, BANK, CARD, HEAD, Part, read_part, read_part_cards, save_joint
@@ -44,7 +45,7 @@ def find_model_parts(encoder: str) -> tuple[Path, dict[str, dict[str, Any]]]:
     Raises:
         VidretError: The file cannot be read.
     """
-    path = Path(encoder.removesuffix(WHOLE))
+    path = Path(split_merge(encoder)[0].removesuffix(WHOLE))
     if path.suffix != ".safetensors" or not path.is_file():
         return path, {}
     try:
@@ -71,7 +72,9 @@ def find_bank(encoder: str) -> QueryBank | None:
         ) from error
 
 
-def join_files(base: Path, others: Sequence[Path], out: Path, *, bank: QueryBank | None = None) -> list[str]:
+def join_files(
+    base: Path, others: Sequence[Path], out: Path, *, bank: QueryBank | None = None, merge: MergeLevel = OFF
+) -> list[str]:
     """Write a model file to which parts of other files are added.
 
     Args:
@@ -80,6 +83,7 @@ def join_files(base: Path, others: Sequence[Path], out: Path, *, bank: QueryBank
             parts are taken.
         out: The joint file.
         bank: Bank of queries to add.
+        merge: How much the towers merge tokens, without training.
 
     Returns:
         A line for each part, which says what it is and what it was made for.
@@ -103,6 +107,7 @@ def join_files(base: Path, others: Sequence[Path], out: Path, *, bank: QueryBank
                 raise VidretError(f"{other}: {base} has the part {name} already")
             notes.append(_check_part(other, name, part, model.card))
             parts[name] = part
+    model = merge_tokens(model, merge, name=str(base))
     if bank is not None:
         parts[BANK] = bank.to_part()
         notes.append(f"bank: {len(bank.queries)} queries of {bank.name}, with which every index is calibrated")

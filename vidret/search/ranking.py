@@ -20,6 +20,7 @@ from vidret.align.ucofia_levels import score_frames
 from vidret.align.ucofia_selection import PatchSelector
 from vidret.align.ucofia_temporal import pool_frames
 from vidret.encode.encoder import STARTER, WHOLE, Encoder, has_frame_vectors
+from vidret.encode.token_merging import split_merge
 from vidret.errors import AlignerError
 from vidret.model_files import ALIGNER, read_part_cards
 from vidret.types import Frames, SegmentEmbedding, TextEmbedding
@@ -213,7 +214,7 @@ def find_aligner(name: str) -> Path | None:
     Raises:
         AlignerError: The file cannot be read.
     """
-    path = Path(name.removesuffix(WHOLE))
+    path = Path(split_merge(name)[0].removesuffix(WHOLE))
     if path.suffix != ".safetensors":
         return None
     try:
