@@ -51,7 +51,11 @@ class Row:
 
 def variants(card: Card, num_frames: int) -> dict[str, Card]:
     """Name the cards to measure; the budget is of all layers' multiply-adds, as the papers count."""
-    size = {"width": card.vision.width, "num_patches": card.vision.num_patches, "num_layers": card.vision.layers}
+    size: dict[str, Any] = {
+        "width": card.vision.width,
+        "num_patches": card.vision.num_patches,
+        "num_layers": card.vision.layers,
+    }
     budget = MergeSchedule.for_budget(BUDGET, num_frames=num_frames, **size)
     prompts = PromptShape()
     found = {"plain": card, "TempMe r=2": replace(card, merging=MergeSchedule())}

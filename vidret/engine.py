@@ -47,6 +47,7 @@ from vidret.search.open_index import OpenIndex
 from vidret.search.preparation import (
     calibrate_index,
     calibrate_with_bank,
+    leave_uncalibrated,
     prepare_videos,
     save_baselines,
     save_fusion_baseline,
@@ -334,6 +335,10 @@ class Engine(Searchable):
         return calibrate_index(
             self._index.searcher, bank, name=name, rerank=rerank, temperature=temperature, on_progress=on_progress
         )
+
+    def forget_calibration(self, *, rerank: str | None = AUTO) -> None:
+        """Take the hubness correction of a ranker back; later runs do not calibrate by themselves."""
+        leave_uncalibrated(self._index.searcher, rerank)
 
     # Searching
 

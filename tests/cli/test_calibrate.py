@@ -31,6 +31,8 @@ def test_calibration_changes_scores(run: Runner, encoder: PatchEncoder, patched:
     assert found[0] == found[1] != before
     assert "temperature 0.2" in run("calibrate", "--bank", lines, "--index", patched, "--temperature", "0.2")[2]
     assert ask() not in (found[0], before)
+    assert "not corrected" in run("calibrate", "--bank", "none", "--index", patched)[2]
+    assert ask() == before
 
 
 @pytest.mark.parametrize(("limit", "taken"), [(1, [0]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, list(range(10)))])

@@ -283,6 +283,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "duplicates",
     "embeddings",
     "file",
+    "forget_calibration",
     "index",
     "open",
     "prepare_moments",

@@ -327,7 +327,7 @@ def test_macs_equal_the_count_of_products() -> None:
     assert plain / 1e9 == pytest.approx(52.9, rel=0.05)
 
 
-BASE_16 = {"width": 768, "num_frames": 12, "num_patches": 196, "num_layers": 12}
+BASE_16: dict[str, Any] = {"width": 768, "num_frames": 12, "num_patches": 196, "num_layers": 12}
 
 
 @pytest.mark.parametrize("ratio", [0.55, 0.6, 0.7, 0.78])

@@ -49,7 +49,11 @@ def stored(tmp_path: Path) -> Path:
 
 
 def measure(
-    path: Path, ranker: Ranker, texts: Sequence[TextEmbedding], temperature: float | None = None
+    path: Path,
+    ranker: Ranker,
+    texts: Sequence[TextEmbedding],
+    temperature: float | None = None,
+    levels: Sequence[str] | None = None,
 ) -> Calibration:
     with Store.open(path) as store:
         return measure_calibration(
@@ -59,6 +63,7 @@ def measure(
             bank="captions",
             read=lambda ids: score_stored(path, ranker, texts, ids, bare=ranker.name != "ucofia"),
             temperature=temperature,
+            levels=levels,
         )
 
 
@@ -78,6 +83,21 @@ def test_segments_that_are_added_get_the_potentials_that_they_had(kind: str, sto
     assert extended.ids.tolist() == whole.ids.tolist()
     for name, potentials in whole.potentials.items():
         np.testing.assert_allclose(extended.potentials[name], potentials, atol=1e-6)
+
+
+def test_only_chosen_levels_are_corrected(stored: Path, tmp_path: Path) -> None:
+    ranker, texts = make_ranker("ucofia", tmp_path), [make_text(text) for text in BANK]
+    whole, chosen = measure(stored, ranker, texts), measure(stored, ranker, texts, levels=["frames"])
+    np.testing.assert_array_equal(chosen.potentials["frames"], whole.potentials["frames"])
+    with Store.open(stored, write=True) as store:
+        save_calibration(store, ranker, chosen)
+        loaded = load_calibration(store, ranker)
+    assert loaded is not None
+    levels = score_stored(stored, ranker, texts, whole.ids, bare=False)
+    corrected = loaded.correct(levels, whole.ids).scores
+    for name, level in levels.scores.items():
+        expected = level + whole.potentials[name] if name == "frames" else level
+        np.testing.assert_allclose(corrected[name], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch", [256, 3])

@@ -20,6 +20,7 @@ from vidret.present.terminal import print_message
 from vidret.types import SearchOptions, list_options
 
 CALIBRATION = "Calibration"
+NONE = "none"
 RERANK = next(each for each in list_options(SearchOptions) if each.name == "rerank")
 
 
@@ -30,7 +31,8 @@ def calibrate_command(
         typer.Option(
             metavar="FILE",
             help="Bank of typical queries: a text file with one per line, or a .jsonl file with query, caption or "
-            "captions.",
+            "captions; or none, to take the correction back. A run corrects a new starter index with sentences of its "
+            "own.",
             rich_help_panel=CALIBRATION,
         ),
     ],
@@ -57,6 +59,10 @@ def calibrate_command(
     precision: PrecisionOption = "auto",
 ) -> None:
     """Lower the scores of videos that match every query (hubness correction, SK-norm)."""
+    if str(bank) == NONE:
+        open_engine(index, None, device, precision, must_exist=True).forget_calibration(rerank=rerank)
+        print_message(f"{index}: scores are not corrected, and later runs of vidret index leave it so.")
+        return
     queries = read_bank(bank)
     sample = queries if len(queries) <= limit else [queries[i * len(queries) // limit] for i in range(limit)]
     engine = open_engine(index, None, device, precision, must_exist=True)

@@ -40,7 +40,7 @@ class Calibration:
         num_queries: Number of queries in the bank.
         temperature: Temperature of Sinkhorn, in the unit of the levels.
         ids: Ids of the segments, ascending.
-        potentials: What to add to the score of each segment, by level; the mean of a level is 0.
+        potentials: What to add to the score of each segment, by corrected level; the mean of a level is 0.
         error: Residual error of Sinkhorn, 0..2.
         queries: Potentials of the queries by level; empty for calibrations made before they were kept.
         offsets: Constant by level that completes potentials which follow from ``queries``.
@@ -64,7 +64,8 @@ class Calibration:
         indices = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
         known = self.ids[indices] == ids
         scores = {
-            name: level + np.where(known, self.potentials[name][indices], 0) for name, level in levels.scores.items()
+            name: level + np.where(known, self.potentials[name][indices], 0) if name in self.potentials else level
+            for name, level in levels.scores.items()
         }
         return Levels(scores, levels.best)
 
@@ -133,6 +134,7 @@ def measure_calibration(
     bank: str,
     read: Callable[[Ids], Levels],
     temperature: float | None = None,
+    levels: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Score every segment of an index with a bank of queries, and balance each level with SK-norm.
@@ -144,6 +146,7 @@ def measure_calibration(
         bank: Name of the bank, for reports.
         read: Returns the levels of the bank for segments by id.
         temperature: Temperature of Sinkhorn, in the unit of the levels; defaults to the ranker's own.
+        levels: Levels to correct; defaults to all.
         on_progress: Called with the number of segments done and the total.
 
     Raises:
@@ -162,7 +165,7 @@ def measure_calibration(
     readable = np.isfinite(next(iter(scores.values()))[0])  # damaged segments have no scores
     ids, scores = ids[readable], {name: level[:, readable] for name, level in scores.items()}
     potentials, queries, offsets, errors = {}, {}, {}, []
-    for name in ranker.weights:
+    for name in ranker.weights if levels is None else levels:
         scores_of_level = torch.from_numpy(scores.pop(name))
         correction = sk_norm(scores_of_level, temperature=temperature)
         centred = correction.potentials - correction.potentials.mean()
@@ -238,7 +241,7 @@ def load_calibration(store: Store, ranker: Ranker) -> Calibration | None:
         header: dict[str, Any] = json.loads(str(file["facts"]))
         if header.pop("fingerprint") != ranker.fingerprint:
             return None
-        potentials = {name: file[f"level.{name}"] for name in ranker.weights}
+        potentials = {name: file[f"level.{name}"] for name in ranker.weights if f"level.{name}" in file}
         queries = {name: file[f"queries.{name}"] for name in ranker.weights if f"queries.{name}" in file}
         return Calibration(ids=file["ids"], potentials=potentials, queries=queries, **header)
 

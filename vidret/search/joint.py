@@ -28,11 +28,13 @@ class QueryBank:
         name: Name of the bank in reports.
         queries: The queries.
         temperature: Temperature of the Sinkhorn normalisation; None for that of the ranker.
+        levels: Levels of the ranker to correct; None for all.
     """
 
     name: str
     queries: tuple[str, ...]
     temperature: float | None = None
+    levels: tuple[str, ...] | None = None
 
     def to_part(self) -> Part:
         """Return the bank as a part of a joint file."""

@@ -11,6 +11,7 @@ from vidret.encode.encoder import STARTER, Encoder
 from vidret.errors import EncoderError, StoreError, UnknownEncoderError
 from vidret.model_files import HEAD as HEAD_PART
 from vidret.search.joint import QueryBank, find_bank, find_model_parts
+from vidret.search.query_bank import choose_bank
 from vidret.search.ranking import AUTO, NONE, Ranker, load_ranker
 from vidret.store.records import ENCODER_CLASS, HEAD, RANKER
 from vidret.store.store import Store
@@ -56,12 +57,13 @@ def choose_models(path: Path, encoder: Encoder, *, rerank: str, tokens: str, hea
     if head == AUTO and recorded_head is None and HEAD_PART in parts:
         head = file
     is_head_given = head != AUTO
+    ranker = load_ranker(rerank, encoder, tokens=tokens)
     models = Models(
-        ranker=load_ranker(rerank, encoder, tokens=tokens),
+        ranker=ranker,
+        bank=find_bank(encoder.name) or choose_bank(encoder.name, ranker.name),
         tokens=tokens,
         head=os.fspath(head) if is_head_given else recorded_head or NONE,
         is_head_given=is_head_given,
-        bank=find_bank(encoder.name),
     )
     if recorded:
         _check_recorded(path, models, recorded)

@@ -9,6 +9,7 @@ import numpy as np
 from vidret.errors import DecodeError, VidretError
 from vidret.search.calibration import (
     Calibration,
+    forget_calibration,
     load_calibration,
     measure_calibration,
     save_calibration,
@@ -20,6 +21,7 @@ from vidret.search.joint import QueryBank
 from vidret.search.locating import choose_path, describe_video
 from vidret.search.ranking import AUTO, NONE
 from vidret.search.searcher import Searcher
+from vidret.store.records import UNCALIBRATED
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 from vidret.text import strip_query
@@ -54,6 +56,7 @@ def calibrate_index(
     name: str,
     rerank: str | None,
     temperature: float | None,
+    levels: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None,
 ) -> Calibration:
     """Measure the hubness correction of an index on a bank of queries, and store it; see ``Engine.calibrate``.
@@ -74,12 +77,22 @@ def calibrate_index(
             bank=name,
             read=lambda ids: searcher.reranker.score(ranker, embeddings, ids),
             temperature=temperature,
+            levels=levels,
             on_progress=on_progress,
         )
         with searcher.calibrations.override(ranker, calibration):
             baseline = searcher.baselines.measure(store, ranker)
         save_calibration(store, ranker, calibration, baseline)
+        if store.get_meta(UNCALIBRATED):
+            store.set_meta(UNCALIBRATED, "")
     return calibration
+
+
+def leave_uncalibrated(searcher: Searcher, rerank: str | None) -> None:
+    """Forget the calibration of an index for a ranker, and let later runs make none by themselves."""
+    with Store.open(searcher.store.path, write=True) as store:
+        forget_calibration(store, searcher.get_ranker(rerank))
+        store.set_meta(UNCALIBRATED, "yes")
 
 
 def calibrate_with_bank(searcher: Searcher, bank: QueryBank) -> None:
@@ -88,12 +101,17 @@ def calibrate_with_bank(searcher: Searcher, bank: QueryBank) -> None:
     New segments are added to the calibration until it has ``GROWTH`` times as many as were measured together.
     """
     ids, ranker = searcher.store.searchable(), searcher.ranker
+    if searcher.store.get_meta(UNCALIBRATED):
+        return
     known = load_calibration(searcher.store, ranker)
     if not len(ids) or (known is not None and (known.bank != bank.name or not known.count_unknown(ids))):
         return
     if known is None or not known.queries or len(ids) > GROWTH * known.num_measured:
-        settings: Any = {"name": bank.name, "rerank": AUTO, "temperature": bank.temperature, "on_progress": None}
-        calibrate_index(searcher, bank.queries, **settings)
+        settings: Any = {"temperature": bank.temperature, "levels": bank.levels, "on_progress": None}
+        try:
+            calibrate_index(searcher, bank.queries, name=bank.name, rerank=AUTO, **settings)
+        except VidretError as error:  # the run itself is done
+            logger.warning("not calibrated: %s", error)
         return
     texts = searcher.encoder.encode_text(list(bank.queries))
     new_ids = known.find_unknown(ids)
