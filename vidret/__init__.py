@@ -22,7 +22,8 @@ order) or a vector of the encoder. A video is named by its path, a unique ending
 
 ``Encoder`` is what an encoder of your own must offer: pass an object of it to ``Engine.open``. ``rerank`` of
 ``Engine.open`` takes the file of a trained aligner. ``RemoteEngine`` has the same methods over HTTP, for an index that
-``vidret serve`` offers. Expected failures are ``VidretError``, each with one sentence.
+``vidret serve`` offers, and ``AsyncRemoteEngine`` has them as coroutines. Expected failures are ``VidretError``, each
+with one sentence.
 
 The rooms, in the order data meets them: ``vidret.video`` reads files, ``vidret.encode`` makes vectors, ``vidret.store``
 keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret.engine`` is the door to all of them.
@@ -34,6 +35,7 @@ from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreErr
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine, RemoteError
+    from vidret.client.async_remote import AsyncRemoteEngine
     from vidret.encode.encoder import Encoder
     from vidret.encode.load import load_encoder
     from vidret.engine import Engine
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncRemoteEngine",
     "ComposedQuery",
     "Concept",
     "ConceptExample",
@@ -94,6 +97,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "AsyncRemoteEngine": "client.async_remote",
     "Encoder": "encode.encoder",
     "Engine": "engine",
     "IndexReport": "index.progress",

@@ -3,7 +3,6 @@
 import base64
 import inspect
 import io
-import os
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 from PIL import Image
 
 import vidret
-from tests.fakes import ColourEncoder, write_film
+from tests.fakes import ColourEncoder
 from tests.followed import follow_shots
 from tests.served import CURVE, HIT, MOMENT, TEXT, VIDEO, Reply, Served, problem, serve
 from tests.serving import serve_index
@@ -321,19 +320,6 @@ def test_client_is_public_and_needs_no_torch() -> None:
 
 
 # A real server
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
-    write_film(folder / "films" / "red.mp4", ("red", 3), ("black", 3))
-    write_film(folder / "films" / "blue.mp4", ("blue", 9))
-    (folder / "films" / "copy.mp4").write_bytes((folder / "films" / "red.mp4").read_bytes())
-    (folder / "films" / "bad.mp4").write_text("no video")
-    os.utime(folder / "films" / "blue.mp4", (86400, 86400))
-    with Engine(folder / "index", ColourEncoder()) as engine:
-        engine.index([folder / "films"])
-    return folder / "index"
 
 
 @pytest.fixture
