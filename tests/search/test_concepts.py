@@ -191,6 +191,8 @@ def test_wrong_input_is_refused_in_one_sentence(engine: Engine, films: Path, tmp
     for search in (engine.search, engine.locate):
         with pytest.raises(VidretError, match="@nobody: must be the name of a taught concept"):
             search("a dog, then @nobody")
+        with pytest.raises(VidretError, match="query must not exclude what it looks for, got 'red' for both"):
+            search("red -red")
     assert engine.search('"@nobody" is written')
     with pytest.raises(VidretError, match="@x: must be the name"):
         engine.forget("x")

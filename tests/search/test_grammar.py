@@ -101,7 +101,17 @@ def test_exclusions(query: str, text: str, terms: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["then", "then while", "and then", "then a dog runs", "a dog runs, then", ", while a dog runs", "a dog while"],
+    [
+        "then",
+        "then while",
+        "and then",
+        "and then while",
+        "a dog runs, then while",
+        "then a dog runs",
+        "a dog runs, then",
+        ", while a dog runs",
+        "a dog while",
+    ],
 )
 def test_connectives_that_join_nothing_are_plain_words_and_said_to_be(query: str) -> None:
     interpretation = interpret(query)

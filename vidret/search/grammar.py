@@ -44,6 +44,7 @@ _JOINT = re.compile(
     r"|(?P<before>,?\s+before\s+)|(?P<after>,?\s+after\s+)|(?P<both>,?\s+and\s+)",
     re.IGNORECASE,
 )
+_CONNECTIVES = re.compile(r"\b(?:and|then|while|before|after|followed|by)\b", re.IGNORECASE)
 _LEADING = re.compile(r"^(?P<word>while|whilst|as|when|after|before|once)\s+(?P<first>[^,]+),\s+(?P<second>.+)$", re.I)
 _FIRST = re.compile(r"^(?:at\s+)?first(?:\s+of\s+all)?,?\s+", re.IGNORECASE)
 _DANGLING = re.compile(
@@ -155,7 +156,7 @@ def interpret(query: str | Sequence) -> Interpretation:
     note = ""
     if num_events > MAX_EVENTS:
         note = f"they name {num_events} events, and at most {MAX_EVENTS} can be placed"
-    elif num_events > 1 and not all(_has_word(piece) for _, piece in pieces):
+    elif num_events > 1 and not all(_has_word(_CONNECTIVES.sub("", piece)) for _, piece in pieces):
         note = "a connective joins nothing"
     elif num_events == 1 and dangling is not None:
         note = f'"{dangling[1] or dangling[2]}" joins nothing'

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from vidret.encode.encoder import Encoder
 from vidret.errors import StoreError, VidretError
-from vidret.search.clauses import parse_structure
+from vidret.search.clauses import check_exclusions, parse_structure
 from vidret.search.concept_encoder import ConceptEncoder
 from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
@@ -160,8 +160,12 @@ class OpenIndex:
         """Return the search of pictures and words if it answers a query, None if pictures alone do.
 
         Raises:
-            VidretError: Words are asked for, and the index has none, or the query cannot be compared with words.
+            VidretError: Words are asked for, and the index has none, or the query cannot be compared with words; or it
+                excludes what it looks for.
         """
+        structure = parse_structure(query) if isinstance(query, str | EventSequence) else None
+        if structure is not None:
+            check_exclusions(structure)
         check_sources(options.sources)
         words = options.sources is not None and options.sources != ("picture",)
         if words and self.fused is None:
@@ -175,6 +179,6 @@ class OpenIndex:
             raise VidretError(f"sources must be picture for all but a text query with rerank {AUTO}, got {got}")
         if not is_plain or not isinstance(query, str | EventSequence):
             return None
-        if isinstance(query, EventSequence) or parse_structure(query).is_joint:
+        if isinstance(query, EventSequence) or (structure is not None and structure.is_joint):
             return self._placed
         return None if options.sources == ("picture",) else self.fused
