@@ -5,13 +5,17 @@ export HF_HUB_OFFLINE = 1
 # Else every test process, and each of the many that tests start, would compile vidret and the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test pipeline browser matrix slow scale check bench clean
+.PHONY: demo test docs pipeline browser matrix slow scale check bench clean
 
 demo: .venv/demo
 	$(BIN)/vidret demo
 
 test: check browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+# The documentation as a site, in build/site; a warning is an error.
+docs: .venv/docs
+	$(BIN)/mkdocs build --strict
 
 # The page's tests need a browser; without one they are skipped, and the run says so.
 browser: .venv/dev
@@ -50,7 +54,8 @@ bench: .venv/dev
 .venv/demo: EXTRAS = demo,words
 .venv/dev: EXTRAS = train,serve,words,dev
 .venv/scale: EXTRAS = train,serve,words,dev,ray,milvus,remote
-.venv/demo .venv/dev .venv/scale: pyproject.toml
+.venv/docs: EXTRAS = docs
+.venv/demo .venv/dev .venv/scale .venv/docs: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,starter,$(EXTRAS)]'
 	touch $@
