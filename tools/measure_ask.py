@@ -81,7 +81,9 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=1, help="Unite the questions of this many seeds (docs/measured.md: 4).")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="Unite the questions of this many seeds (docs/measured.md: 4)."
+    )
     parser.add_argument("--show", action="store_true", help="Print the questions that miss at 5 moments.")
     arguments = parser.parse_args()
     films = [json.loads(line) for line in (arguments.data / "films.jsonl").read_text("utf-8").splitlines()]
