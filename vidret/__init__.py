@@ -19,6 +19,7 @@ order) or a vector of the encoder. A video is named by its path, a unique ending
     engine.teach("mascot", yes=["mascot.jpg"])          # then "@mascot on a beach" is a query
     engine.transcript("trip/a.mp4"), engine.shots("trip/a.mp4"), engine.curve("a dog", "trip/a.mp4")
     engine.find_footage("clip.mp4"), engine.duplicates()
+    engine.index_frames("camera/3", frames, times_s)    # arrays as a video without a file
 
 ``Encoder`` is what an encoder of your own must offer: pass an object of it to ``Engine.open``. ``rerank`` of
 ``Engine.open`` takes the file of a trained aligner. ``RemoteEngine`` has the same methods over HTTP, for an index that

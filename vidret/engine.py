@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from vidret.align.baseline import WEAK
 from vidret.answers.citations import CitedAnswer, answer_question
@@ -25,6 +25,7 @@ from vidret.encode.encoder import Encoder, check_encoder
 from vidret.encode.load import load_encoder
 from vidret.errors import StoreError, UnknownEncoderError, VidretError
 from vidret.index.clip import encode_clip
+from vidret.index.frame_arrays import check_frames, index_arrays
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
@@ -289,6 +290,50 @@ class Engine(Searchable):
             record_head(store, self._models)
         self._update_derived(report)
         return report
+
+    def index_frames(
+        self,
+        name: str,
+        frames: UInt8[np.ndarray, "frame height width 3"],
+        times_s: Float[np.ndarray, " frame"],
+        *,
+        duration_s: float | None = None,
+    ) -> StoredVideo:
+        """Index frames in memory as a video without a file, ``frames://name``.
+
+        It is searched as others are, and stays until it is removed. What needs its file, such as thumbnails, clips,
+        precise edges and moving the index to another encoder, says that there is none. The identity of the video is its
+        content: frames that are stored already are not encoded again, and other frames replace those of the same name.
+
+        Args:
+            name: Printable, without ``?`` and ``://``; may have parts, ``camera/3``.
+            frames: RGB, as displayed.
+            times_s: When each frame begins, in seconds, rising. Shots are found best in frames that are close together.
+            duration_s: When the last frame ends; None for the median step between frames after it.
+
+        Raises:
+            VidretError: An argument is invalid, or the index cannot be written.
+        """
+        arrays = check_frames(name, np.asarray(frames), np.asarray(times_s), duration_s)
+        self._check_models()
+        with self._create_store() as store:
+            record_ranker(store, self._models)
+            record_class(store, self.encoder)
+            whole = self.encoder.sampling.whole
+            video_id = index_arrays(
+                store,
+                self.encoder,
+                arrays,
+                follow_shots=record_rule(store, shots=None, mode=None, whole=whole, decoder="auto") is not None,
+                pack=self.ranker.pack if self.ranker.fingerprint else None,
+                tokens=self.ranker.wants_tokens,
+                moments=self._choose_recorder(),
+            )
+            store.save_vectors()
+            save_baselines(store, self._index.searcher)
+            record_head(store, self._models)
+        self._update_derived(IndexReport())
+        return self.video(video_id)
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Compute and store what the grounding head needs of every video, unless stored already.

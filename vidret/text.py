@@ -8,6 +8,8 @@ from urllib.parse import unquote_to_bytes
 # At least two letters: a single one is a Windows drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _FILE_SCHEMES = ("file", "local")
+FRAMES_SCHEME = "frames"  # of videos that were indexed from memory, and have no file
+NO_FILE = "was indexed from frames in memory, and has no file"
 
 
 def sanitize(text: str) -> str:
@@ -32,6 +34,15 @@ def is_url(path: str) -> bool:
     """
     scheme = _SCHEME.match(path)
     return scheme is not None and scheme[1].lower() not in _FILE_SCHEMES
+
+
+def has_file(path: str) -> bool:
+    """Return whether a path of an index is that of a file, and not the name of frames that were in memory.
+
+    >>> has_file("/films/a.mp4"), has_file("s3://bucket/a.mp4"), has_file("frames://camera/3")
+    (True, True, False)
+    """
+    return not path.startswith(f"{FRAMES_SCHEME}://")
 
 
 def as_path(path: str) -> str:

@@ -284,6 +284,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "file",
     "forget_calibration",
     "index",
+    "index_frames",
     "open",
     "prepare_moments",
     "rate",

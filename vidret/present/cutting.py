@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidret.errors import VidretError
 from vidret.present.export import cannot_write, check_moments
-from vidret.text import format_time, is_url, sanitize, strip_query
+from vidret.text import NO_FILE, format_time, has_file, is_url, sanitize, strip_query
 from vidret.types import Moment
 from vidret.video.probe import probe
 
@@ -47,11 +47,13 @@ def cut_moments(
         The paths of the clips, in the order of the moments.
 
     Raises:
-        VidretError: There is no ffmpeg, a video is at a URL, a clip exists already, or one cannot be cut. Clips that
-            were cut before stay.
+        VidretError: There is no ffmpeg, a video is at a URL or has no file, a clip exists already, or one cannot be
+            cut. Clips that were cut before stay.
     """
     check_moments(moments)
     for moment in moments:
+        if not has_file(moment.path):
+            raise VidretError(f"{sanitize(moment.path)}: {NO_FILE}")
         if is_url(moment.path):
             raise VidretError(f"{sanitize(strip_query(moment.path))}: only local files can be cut; download it first")
     folder = Path(folder)

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
-from vidret.text import is_url
+from vidret.text import NO_FILE, has_file, is_url
 
 GONE = "its file is gone"
 RELINKED = "lies behind a link, and has changed since it was indexed: index it again"
@@ -29,6 +29,9 @@ def open_video(engine: Engine, video: StoredVideo) -> tuple[str, BinaryIO | None
     """
     failures = []
     for path in video.paths:
+        if not has_file(path):
+            failures.append(DecodeError(path, NO_FILE))
+            continue
         if is_url(path):
             return path, None
         try:

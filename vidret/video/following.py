@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Protocol
 
 from vidret.types import Picture, Resize, Sampling, ShotChange
-from vidret.video.probe import VideoInfo
 from vidret.video.resize import resize_image
 from vidret.video.sampled_frames import SampledFrames, share_pictures
 from vidret.video.segmenter import Segmenter, Stretch
@@ -27,6 +27,20 @@ class ReadSegment:
     end: float
     frames: SampledFrames
     shots: list[ShotChange]
+
+
+class VideoExtent(Protocol):
+    """How long a video is: a ``VideoInfo``, or frames in memory."""
+
+    @property
+    def duration(self) -> float:
+        """When the last frame ends, in seconds."""
+        ...
+
+    @property
+    def shown_seconds(self) -> float:
+        """The time from the start of the first frame to the end of the last, in seconds."""
+        ...
 
 
 class ShotFollower:
@@ -82,7 +96,7 @@ class SegmentReader:
 
     def __init__(
         self,
-        info: VideoInfo,
+        info: VideoExtent,
         sampling: Sampling,
         resize: Resize | None,
         *,
@@ -93,7 +107,7 @@ class SegmentReader:
         """Start at the beginning of a video, or where an interrupted run ended.
 
         Args:
-            info: The probed file.
+            info: The extent of the video.
             sampling: Samples of a segment; a video shorter than one segment has as many samples as that.
             resize: How frames are resized; None keeps them full-sized.
             start_s: Where the first segment begins, in seconds.

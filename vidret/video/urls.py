@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from vidret.errors import DecodeError, MissingExtraError, UnreachableError, VidretError
-from vidret.text import strip_query
+from vidret.text import NO_FILE, has_file, strip_query
 from vidret.types import NO_TIME
 
 T = TypeVar("T")
@@ -184,8 +184,11 @@ def open_store(url: str) -> tuple[Any, str]:
 
     Raises:
         VidretError: fsspec is not installed, does not know the scheme, or needs another package for it.
+        UnreachableError: The video was indexed from frames; it is not missing, but cannot be read.
     """
     scheme = url.partition("://")[0].lower()
+    if not has_file(url):
+        raise UnreachableError(url, NO_FILE)
     try:
         fsspec = importlib.import_module("fsspec")
     except ImportError as error:

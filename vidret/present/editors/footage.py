@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from vidret.errors import VidretError
 from vidret.present.editors.timecode import EDITING_RATES, format_rate, parse_timecode, snap_rate
-from vidret.text import is_url
+from vidret.text import NO_FILE, has_file, is_url
 from vidret.video.probe import VideoInfo, probe
 
 DEFAULT_RATE = Fraction(25)  # where nothing is known
@@ -46,6 +46,8 @@ class Footage:
 
 def read_footage(path: str) -> Footage:
     """Return the facts about a video. Of a file that cannot be read, and of one at a URL, nothing is known."""
+    if not has_file(path):
+        return Footage(path=path, note=NO_FILE)
     if is_url(path):
         return Footage(path=path, note="is at a URL, where it is not read")
     try:

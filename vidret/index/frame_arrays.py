@@ -1,0 +1,176 @@
+"""Index frames that a program holds in memory: a video of the index without a file."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vidret.encode.encoder import Encoder
+from vidret.errors import VidretError
+from vidret.index.options import MomentRecorder, Pack
+from vidret.index.stages import encode_segments
+from vidret.store.records import NewSegment
+from vidret.store.store import Store
+from vidret.text import FRAMES_SCHEME
+from vidret.types import NO_TIME, Frames, Picture, Resize, Sampling, Segment
+from vidret.video.following import ReadSegment, SegmentReader
+from vidret.video.grey import grey_from_luma
+from vidret.video.resize import resize_image
+from vidret.video.sampled_frames import SampledFrames
+from vidret.video.sampling import cut_segments, nearest
+from vidret.video.streaming import StreamedFrame
+
+_HASHED_AT_ONCE = 64  # frames
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameArrays:
+    """Frames in memory, with the path that names them in an index and when the last one ends, in seconds."""
+
+    path: str
+    frames: Frames
+    duration: float
+
+    @property
+    def shown_seconds(self) -> float:
+        """Return the time from the start of the first frame to the end of the last, in seconds."""
+        return self.duration - float(self.frames.times[0])
+
+    def fingerprint(self) -> str:
+        """Return the identity of the content: SHA-256 of the shape, the duration, the times and the pixels."""
+        pixels, times = self.frames.pixels, self.frames.times
+        digest = hashlib.sha256(f"{pixels.shape} {self.duration!r}".encode() + times.tobytes())
+        for first in range(0, len(pixels), _HASHED_AT_ONCE):
+            digest.update(np.ascontiguousarray(pixels[first : first + _HASHED_AT_ONCE]).data)
+        return f"frames-{digest.hexdigest()}"
+
+
+def check_frames(name: str, frames: np.ndarray, times_s: np.ndarray, duration_s: float | None) -> FrameArrays:
+    """Return frames to index; see ``Engine.index_frames``.
+
+    Raises:
+        VidretError: The name, the frames, the times or the duration are invalid.
+    """
+    if not name or not name.isprintable() or "?" in name or "://" in name:
+        raise VidretError(f"name must be printable, without ? and ://, got {name!r}")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise VidretError(f"frames must be uint8 (n, height, width, 3), got {frames.dtype} {frames.shape}")
+    times = np.ascontiguousarray(times_s, np.float64)
+    if times.shape != (len(frames),):
+        raise VidretError(f"times_s must have one time per frame, got {times.shape} for {len(frames)} frames")
+    if not (np.isfinite(times).all() and times[0] >= 0 and (np.diff(times) > 0).all()):
+        raise VidretError("times_s must be finite, not negative and rising, got others")
+    if duration_s is None:
+        if len(times) == 1:
+            raise VidretError("duration_s must be given for a single frame, got None")
+        duration_s = float(times[-1] + np.median(np.diff(times)))
+    if not (np.isfinite(duration_s) and duration_s > times[-1]):
+        raise VidretError(f"duration_s must be after the last frame, at {times[-1]:g} s, got {duration_s:g}")
+    return FrameArrays(f"{FRAMES_SCHEME}://{name}", Frames(frames, times), float(duration_s))
+
+
+def index_arrays(
+    store: Store,
+    encoder: Encoder,
+    arrays: FrameArrays,
+    *,
+    follow_shots: bool,
+    pack: Pack | None,
+    tokens: bool,
+    moments: MomentRecorder | None,
+) -> int:
+    """Encode and store frames, unless their content is stored, and return the id of their video.
+
+    An interrupted call stores nothing that is searched; the next one begins anew.
+
+    Args:
+        store: The index, open for writing.
+        encoder: The encoder of the index.
+        arrays: The frames.
+        follow_shots: Whether segments follow shots or a fixed grid.
+        pack: See ``IndexOptions``.
+        tokens: See ``IndexOptions``.
+        moments: See ``IndexOptions``.
+    """
+    content, start_s = arrays.fingerprint(), float(arrays.frames.times[0])
+    video_id = store.is_complete(content)
+    if video_id is None:
+        cut = follow_segments if follow_shots else cut_grid
+        segments = list(cut(arrays, encoder.sampling, encoder.resize))
+        video_id = store.begin_video(
+            content,
+            duration=arrays.duration,
+            facts=describe_arrays(arrays),
+            num_segments=None if follow_shots else len(segments),
+        )
+        num_layers = 0 if moments is None else moments.num_layers
+        new = []
+        for each in segments:
+            (embedding,) = encode_segments(encoder, [each.frames], pack=pack, tokens=tokens, num_layers=num_layers)
+            if moments is not None and embedding.layers is not None:
+                segment = Segment(video_id, each.number, each.start, each.end)
+                moments.record(content, embedding.layers, segment, first=start_s)
+                embedding = replace(embedding, layers=None)
+            packed = b"" if pack is None else pack(embedding)
+            new.append(NewSegment(video_id, each.number, each.start, each.end, embedding, packed, each.shots))
+        store.add_segments(new)
+        if moments is not None:
+            moments.finish(arrays.path, content, store.segments(store.video_segments(video_id)), first=start_s)
+        store.finish_video(video_id)
+    num_bytes = arrays.frames.pixels.nbytes
+    store.set_file(arrays.path, state="done", reason="", video=video_id, num_bytes=num_bytes, mtime_ns=NO_TIME)
+    return video_id
+
+
+def describe_arrays(arrays: FrameArrays) -> dict[str, object]:
+    """Return the facts that an index keeps of a video, as far as frames have them."""
+    num_frames, height, width, _ = arrays.frames.pixels.shape
+    return {
+        "path": arrays.path,
+        "width": width,
+        "height": height,
+        "start": float(arrays.frames.times[0]),
+        "duration": arrays.duration,
+        "average_rate": num_frames / arrays.shown_seconds,
+        "num_frames": num_frames,
+        "has_audio": False,
+        "decoder": "none",
+    }
+
+
+def follow_segments(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[ReadSegment]:
+    """Yield segments that follow shots, as of a decoded video."""
+    reader = SegmentReader(arrays, sampling, resize, start_s=float(arrays.frames.times[0]))
+    yield from reader.read(_stream(arrays.frames))
+
+
+def _stream(frames: Frames) -> Iterator[StreamedFrame]:
+    for index, (picture, time_s) in enumerate(zip(frames.pixels, frames.times.tolist(), strict=True)):
+        yield StreamedFrame(index, time_s, grey_from_luma(to_luma(picture)), partial(np.asarray, picture))
+
+
+def to_luma(picture: Picture) -> UInt8[np.ndarray, "height width"]:
+    """Return the brightness of a picture in the range of video, 16..235 (BT.601)."""
+    luma = picture.astype(np.float32) @ np.array([65.738, 129.057, 25.064], np.float32) / 256 + 16
+    return np.rint(luma).astype(np.uint8)
+
+
+def cut_grid(arrays: FrameArrays, sampling: Sampling, resize: Resize) -> Iterator[ReadSegment]:
+    """Yield the segments of a fixed grid, as of a decoded video."""
+    frames = arrays.frames
+    cuts = cut_segments(
+        arrays.duration,
+        frames.times,
+        start=float(frames.times[0]),
+        num_frames=sampling.num_frames,
+        fps=sampling.fps,
+        whole=sampling.whole,
+    )
+    for cut in cuts:
+        rows = np.unique(nearest(frames.times, np.array(cut.times)))
+        pixels = np.stack([resize_image(frames.pixels[row], resize) for row in rows])
+        sampled = SampledFrames.all_different(Frames(pixels, frames.times[rows]))
+        yield ReadSegment(cut.number, cut.start, cut.end, sampled, [])
