@@ -166,7 +166,7 @@ def test_every_option_is_one_of_the_command(options_type: Any, run: Runner, monk
 def test_a_switch_is_on_or_off(run: Runner) -> None:
     code, out, err = run("locate", "dog", "--snap", "maybe")
     assert (code, out) == (2, "")
-    assert "must be on or off, got maybe" in err
+    assert "must be one of on, off, got maybe" in err
 
 
 def test_a_field_without_a_description_is_refused() -> None:

@@ -53,22 +53,22 @@ def test_environment_variable_locates_benchmarks(
     [
         (("retrieval", "--videos", "nowhere"), 1, "captions needs captions.jsonl: not found in nowhere"),
         (("retrieval", "--videos", "VIDEOS", "--annotations", "WORLD"), 1, "VIDEOS: no such folder of videos"),
-        (("retrieval", "--videos", "WORLD", "--data", "msrvt"), 1, "name must be one of msrvtt-1k-a, "),
+        (("retrieval", "--videos", "WORLD", "--data", "msrvt"), 2, "must be one of msrvtt-1k-a, "),
         (
             ("retrieval", "--videos", "WORLD", "--data", "didemo"),
             1,
             "didemo-test needs test_data.json and test_list.txt",
         ),
-        (("retrieval", "--videos", "WORLD", "--segments", "whale"), 2, "must be auto, whole or cut, got whale"),
+        (("retrieval", "--videos", "WORLD", "--segments", "whale"), 2, "must be one of auto, whole, cut, got whale"),
         (
             ("retrieval", "--videos", "WORLD", "--calibrate", "none.txt"),
-            1,
+            2,
             "a file of queries or a split, got none.txt",
         ),
         (
             ("retrieval", "--videos", "WORLD", "--rerank", "colbert"),
-            1,
-            "rerank must be auto, none, mean, ucofia, glscl",
+            2,
+            "must be auto, none, mean, ucofia, glscl or the file of an aligner, got colbert",
         ),
         (("retrieval",), 2, "Missing option"),
         (
@@ -76,7 +76,7 @@ def test_environment_variable_locates_benchmarks(
             1,
             "tacos-test needs test.json or tacos_test_release.jsonl",
         ),
-        (("moments", "--videos", "WORLD", "--head", "none.safetensors"), 1, "none.safetensors"),
+        (("moments", "--videos", "WORLD", "--head", "none.safetensors"), 2, "none.safetensors"),
         (("highlights", "--videos", "WORLD"), 1, "qvhighlights-val needs highlight_val_release.jsonl"),
         (
             ("folder", "nowhere"),

@@ -103,6 +103,23 @@ def test_pictures_last_as_long_as_they_stand_out() -> None:
     assert span.parts[0].source == "picture"
 
 
+def test_pictures_are_ordered_by_how_they_stand_out_not_by_their_best_frame() -> None:
+    curve = bump(3, 8, 4.0)
+    curve[14] = 4.5  # one frame, which is more likely noise
+    spans = find(make_scores([], pictures=[curve]), make_structure())
+    assert times(spans)[0] == (3.0, 8.0)
+    assert spans[0].score == max(curve)
+
+
+def test_words_that_match_no_better_than_unrelated_queries_give_way_to_pictures() -> None:
+    poor = [(14.0, 16.0, UNEXPECTED - 0.1)]
+    low = [value - 8.0 for value in bump(6, 10)]  # that of a video in which little is seen of the query
+    spans = find(make_scores(poor, pictures=[low], cover=0.0), make_structure())
+    assert all(part.source == "picture" for span in spans for part in span.parts)
+    (alone,) = find(make_scores(poor, cover=0.0), make_structure())
+    assert (alone.start, alone.end) == (14.0, 16.0)
+
+
 def test_pictures_snap_to_cuts_unless_told_not_to() -> None:
     scores = make_scores([], pictures=[bump(5, 10)])
     scores.cuts = (5.2, 9.7)

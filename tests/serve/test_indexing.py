@@ -81,6 +81,8 @@ def test_index_is_described(client: TestClient, engine: Engine) -> None:
     info = state.pop("info")
     assert state == {
         "words": [],
+        "examples": [],
+        "asks": False,
         "running": False,
         "progress": None,
         "last": None,

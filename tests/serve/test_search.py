@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_invalid_requests_are_refused_in_one_sentence(client: TestClient, body: 
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert sentence in problem.pop("detail")
-    assert problem == {"type": "about:blank", "title": "Unprocessable Entity", "status": 422}
+    assert problem == {"type": "about:blank", "title": HTTPStatus(422).phrase, "status": 422}
 
 
 def test_number_of_negative_terms_is_limited(client: TestClient) -> None:

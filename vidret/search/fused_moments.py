@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from vidret.ground.curve import find_moments
-from vidret.ground.spans import keep_best
+from vidret.ground.spans import Span, keep_best
 from vidret.search.locating import gaps_between
 from vidret.search.text_matching import TextMatch
 from vidret.search.video_scores import ABSENT, VideoScores
@@ -73,10 +73,12 @@ def find_clause_spans(
     scores: VideoScores, clause: int, *, k: int, expects_words: bool, snap: bool = True
 ) -> list[FusedSpan]:
     """Return the spans of one clause, best first: those of words, and those of pictures."""
-    texts = _find_text_spans(scores.texts[clause])
+    texts, pictures = _find_text_spans(scores.texts[clause]), _find_picture_spans(scores, clause, k, snap=snap)
     if not expects_words:
         texts = [span if _covers(span) else replace(span, score=span.score - UNEXPECTED) for span in texts]
-    spans = [*texts, *_find_picture_spans(scores, clause, k, snap=snap)]
+        if pictures:  # a text that matches no better than it would an unrelated query is no moment of its own
+            texts = [span for span in texts if span.score >= 0.0 or _covers(span)]
+    spans = [*texts, *pictures]
     return [_add_support(span, spans) for span in sorted(spans, key=lambda span: -span.score)[: 2 * k]]
 
 
@@ -132,14 +134,21 @@ def _find_picture_spans(scores: VideoScores, clause: int, k: int, *, snap: bool)
     curve = Curve(
         scores=values, times=times, start=start, end=end, best=float(values.max()), gaps=gaps, cuts=scores.cuts
     )
-    spans = []
     by_head = None if scores.picture_spans is None else scores.picture_spans[clause][:k]
-    for span in find_moments(curve, k=k, overlapping=False, weak=True, snap=snap) if by_head is None else by_head:
-        inside = values[(times >= span.start) & (times <= span.end)]
-        score = float(inside.max(initial=ABSENT))
-        part = SpanPart(source="picture", start=span.start, end=span.end, score=score)
-        spans.append(FusedSpan(start=span.start, end=span.end, score=score, parts=(part,)))
-    return spans
+    if by_head is None:
+        return _score_curve_spans(curve, find_moments(curve, k=k, overlapping=False, weak=True, snap=snap))
+    peaks = [float(values[(times >= span.start) & (times <= span.end)].max(initial=ABSENT)) for span in by_head]
+    return [_make_picture_span(span, score) for span, score in zip(by_head, peaks, strict=True)]
+
+
+def _score_curve_spans(curve: Curve, spans: Sequence[Span]) -> list[FusedSpan]:
+    """Return spans of a curve with the score of its best frame, less what they lose to the best of them."""
+    return [_make_picture_span(span, curve.best - (spans[0].score - span.score)) for span in spans]
+
+
+def _make_picture_span(span: Span, score: float) -> FusedSpan:
+    part = SpanPart(source="picture", start=span.start, end=span.end, score=score)
+    return FusedSpan(start=span.start, end=span.end, score=score, parts=(part,))
 
 
 def _add_support(span: FusedSpan, others: Sequence[FusedSpan]) -> FusedSpan:

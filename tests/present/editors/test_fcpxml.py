@@ -43,8 +43,9 @@ def read_project(text: str) -> tuple[ElementTree.Element, Fraction, list[ReadCli
     """Return the sequence of a project, its rate and its clips."""
     assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n')
     root = ElementTree.fromstring(text.encode())
-    by_id = {each.attrib["id"]: each for each in root.find("resources") or ()}
-    assert len(by_id) == len(root.find("resources") or ()), "ids are unique"
+    resources = root.findall("resources/*")
+    by_id = {each.attrib["id"]: each for each in resources}
+    assert len(by_id) == len(resources), "ids are unique"
     sequence = root.find("event/project/sequence")
     assert sequence is not None
 
@@ -52,7 +53,7 @@ def read_project(text: str) -> tuple[ElementTree.Element, Fraction, list[ReadCli
         return 1 / read_time(by_id[element.attrib["format"]].attrib["frameDuration"])
 
     clips = []
-    for element in sequence.find("spine") or ():
+    for element in sequence.findall("spine/*"):
         asset = by_id[element.attrib["ref"]]
         times = (read_time(element.attrib[name]) for name in ("offset", "start", "duration"))
         clips.append(ReadClip(element, asset, rate_of(asset), *times))
