@@ -69,6 +69,11 @@ def test_locate_finds_exact_scene_boundaries(engine: Engine, library: Path) -> N
         assert [moment.start, moment.end] == pytest.approx([start, end], abs=0.11)
 
 
+def test_moments_of_a_video_that_is_named_by_an_ending_have_its_path(engine: Engine, library: Path) -> None:
+    (moment,) = engine.locate("blue", 1, video="films/both.mp4")
+    assert moment.path == str(library / "both.mp4")
+
+
 def test_locate_over_all_videos(engine: Engine) -> None:
     best = engine.locate("green", 1)[0]
     assert Path(best.path).name == "both.mp4"

@@ -46,6 +46,11 @@ class UnusedEncoder(ColourEncoder):
         raise AssertionError("pictures were encoded again")
 
 
+def test_words_other_than_a_switch_or_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(VidretError, match="words must be True, False, None or WordsOptions, got 'off'"):
+        Engine(tmp_path / "index", ColourEncoder()).index([tmp_path], words=cast(Any, "off"))
+
+
 def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
     film = write_worded(tmp_path / "films" / "a.mkv", ("lighthouse", 3.0), silence=True, subtitles=SUBTITLES)
     write_sidecar(film, "Good morning.")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
+from vidret.errors import VidretError
 from vidret.store.store import Store
 from vidret.store.text_records import TextTrack, make_key
 from vidret.store.text_store import FOLDER, TextStore
@@ -56,9 +57,15 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
 
 
 def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | None) -> WordsOptions | None:
-    """Return the options of a run: None reads what the index has, True also starts to, False reads no words."""
+    """Return the options of a run: None reads what the index has, True also starts to, False reads no words.
+
+    Raises:
+        VidretError: ``words`` is something else, such as the name of a source.
+    """
     if isinstance(words, WordsOptions):
         return words
+    if words not in (True, False, None):
+        raise VidretError(f"words must be True, False, None or WordsOptions, got {words!r}")
     known = None if words is False else read_options(index)
     return WordsOptions() if known is None and words else known
 

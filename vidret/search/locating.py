@@ -23,7 +23,7 @@ from vidret.search.searcher import Searcher
 from vidret.store.lookup import look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
-from vidret.text import as_path, strip_query
+from vidret.text import absolute_path, as_path, strip_query
 from vidret.types import Curve, LayerWords, Moment, Segment
 from vidret.video.files import may_exist
 from vidret.video.streaming import choose_mode
@@ -52,14 +52,15 @@ class RankedVideo:
 
 
 def choose_video(store: Store, video: str | os.PathLike[str] | int) -> RankedVideo:
-    """Return a video, by its path or id, that was not searched for.
+    """Return a video that was not searched for, by its id, its path, which stays as it is, or the ending of its path.
 
     Raises:
         StoreError: The index does not have it, or all of its files are missing.
     """
     video_id = look_up_video(store, video)
-    path = as_path(os.fspath(video)) if isinstance(video, str | os.PathLike) else choose_path(store, video_id)
-    return RankedVideo(video_id=video_id, path=path)
+    if isinstance(video, int) or store.file(absolute_path(video)) is None:
+        return RankedVideo(video_id=video_id, path=choose_path(store, video_id))
+    return RankedVideo(video_id=video_id, path=as_path(os.fspath(video)))
 
 
 def choose_path(store: Store, video_id: int) -> str:
