@@ -51,4 +51,4 @@ def test_convert_writes_a_model_that_merges(
     assert card.merging.layers == ()
     code, _, err = run("convert", model, out, "--from", "vidret", "--merge", "double")
     assert code == 2
-    assert "must be off, gentle, half, got double" in err.replace("│ ", "")
+    assert "must be one of off, gentle, half, got double" in err.replace("│ ", "")

@@ -1,6 +1,7 @@
 """The SQLite file: readers without write permission, and checksums of values."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import StoreError
+from vidret.store import database as database_module
 from vidret.store.catalog import Catalog
 from vidret.store.database import Database, checksum_values
 
@@ -73,6 +75,27 @@ def test_reader_without_write_permission_notices_a_checkpoint(path: Path, monkey
         writer.close()
         assert not path.with_name("a.sqlite-wal").exists() or number > 1
         assert rounds(reader) == [(number, number)]
+    reader.close()
+
+
+def test_reader_without_write_permission_opens_while_a_writer_closes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Database(path, write=True)
+    raise_rounds(writer)
+    connect = database_module._connect
+
+    def close_first(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connection:
+        monkeypatch.setattr(database_module, "_connect", connect)
+        writer.close()  # after the reader has seen its log
+        try:
+            return connect(uri, write=write, lenient=lenient)
+        finally:  # SQLite makes a log where this process may; a reader without permission cannot
+            path.with_name("a.sqlite-wal").unlink(missing_ok=True)
+
+    monkeypatch.setattr(database_module, "_connect", close_first)
+    reader = open_reader(path, monkeypatch)
+    assert rounds(reader) == [(1, 1)]
     reader.close()
 
 

@@ -50,12 +50,12 @@ class Database:
         self._write = write
         self._lock = threading.RLock()
         self._read_only = not write and not (os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK))
-        self._state = self._read_state() if self._read_only else WAL_STATE
+        self._state = WAL_STATE
         with as_store_error(self.path):
             if path is None:
                 self._connection = _connect("", write=True, lenient=lenient)
             elif self._read_only:
-                self._connection = self._connect_read_only()
+                self._connection = self._open_read_only()
             else:  # a reader may have to replay the log of a killed writer, so it also opens for writing
                 self._connection = _connect(
                     _uri(path, "mode=rwc" if create else "mode=rw"), write=write, lenient=lenient
@@ -139,6 +139,19 @@ class Database:
             except sqlite3.Error as error:
                 transient = self._read_state() != state or _code(error) in TRANSIENT_ERRORS
                 if not transient or time.monotonic() > deadline:
+                    raise
+            time.sleep(PAUSE_S)
+
+    def _open_read_only(self) -> sqlite3.Connection:
+        """Open the file, once more if a writer closes it meanwhile, whose log is then gone."""
+        deadline = time.monotonic() + READ_ONLY_WAIT_S
+        while True:
+            self._state = self._read_state()
+            try:
+                return self._connect_read_only()
+            except sqlite3.Error as error:
+                transient = self._state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
+                if not (transient or self._read_state() != self._state) or time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE_S)
 
