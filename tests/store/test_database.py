@@ -99,6 +99,27 @@ def test_reader_without_write_permission_opens_while_a_writer_closes(
     reader.close()
 
 
+def test_reader_without_write_permission_tries_again_after_it_could_not_reopen(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = open_reader(path, monkeypatch)
+    assert rounds(reader) == [(0, 0)]
+    writer = Database(path, write=True)
+    raise_rounds(writer)
+    connect = database_module._connect
+
+    def fail_once(uri: str, *, write: bool, lenient: bool = False) -> sqlite3.Connection:
+        monkeypatch.setattr(database_module, "_connect", connect)
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(database_module, "_connect", fail_once)
+    assert rounds(reader) == [(1, 1)]
+    writer.close()
+    reader.close()
+
+
 WRITER = """
 import sys
 from pathlib import Path

@@ -130,9 +130,9 @@ class Database:
             state = self._read_state()
             try:
                 if state != self._state:
+                    connection = self._connect_read_only(state)  # if this fails, the next attempt opens again
                     self._connection.close()
-                    self._state = state
-                    self._connection = self._connect_read_only()
+                    self._connection, self._state = connection, state
                 result = take(self._connection.execute(sql, values))
                 if self._read_state() == state:
                     return result
@@ -148,15 +148,15 @@ class Database:
         while True:
             self._state = self._read_state()
             try:
-                return self._connect_read_only()
+                return self._connect_read_only(self._state)
             except sqlite3.Error as error:
                 transient = self._state == WAL_STATE and _code(error) in TRANSIENT_ERRORS
                 if not (transient or self._read_state() != self._state) or time.monotonic() > deadline:
                     raise
             time.sleep(PAUSE_S)
 
-    def _connect_read_only(self) -> sqlite3.Connection:
-        option = "readonly_shm=1" if self._state == WAL_STATE else "immutable=1"
+    def _connect_read_only(self, state: State) -> sqlite3.Connection:
+        option = "readonly_shm=1" if state == WAL_STATE else "immutable=1"
         return _connect(_uri(self.path, f"mode=ro&{option}"), write=False)
 
     def _read_state(self) -> State:
