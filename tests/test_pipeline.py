@@ -1,6 +1,5 @@
 """tools/pipeline.py: what is done is not done again, what fails is said, and intervals are Student's."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,17 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.tool_loading import load_tool
+
 
 @pytest.fixture(scope="module")
 def tool() -> Any:
-    path = Path(__file__).parents[1] / "tools" / "pipeline.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("pipeline")
 
 
 def append(tool: Any, name: str, output: Path, code: int = 0, needs: Path | None = None) -> Any:

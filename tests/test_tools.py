@@ -1,6 +1,5 @@
 """The scripts under tools/: what they draw is what was merged or measured."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 import vidret.engine
 from tests.spoken import NamedColours, make_films
+from tests.tool_loading import load_tool
 from vidret.encode.model import Card, ClipModel, save_model
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
@@ -30,17 +30,6 @@ SCHEDULE = MergeSchedule(layers=(1, 2), factors=(2, 2), r=2)
 @pytest.fixture(scope="module")
 def tool() -> Any:
     return load_tool("draw_merging")
-
-
-def load_tool(name: str) -> Any:
-    path = Path(__file__).parents[1] / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

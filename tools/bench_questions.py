@@ -11,16 +11,13 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from bench_search import NUM_WARM, build
+from bench_search import build, time_queries
 
 from vidret.align.baseline import UNRELATED
 from vidret.encode.load import load_encoder
@@ -59,19 +56,6 @@ def list_queries() -> dict[str, list[Query]]:
     }
 
 
-def measure(ask: Callable[[Query], object], queries: Sequence[Query]) -> dict[str, float]:
-    """Ask each query once, after a few to warm up."""
-    for query in queries[:NUM_WARM]:
-        ask(query)
-    clock, cpu = [], []
-    for query in queries:
-        started, worked = time.perf_counter(), time.process_time()
-        ask(query)
-        clock.append(time.perf_counter() - started)
-        cpu.append(time.process_time() - worked)
-    return {"p50_ms": round(1e3 * statistics.median(clock), 1), "p50_cpu_ms": round(1e3 * statistics.median(cpu), 1)}
-
-
 def main() -> None:
     """Build or open the index, ask, print."""
     parser = argparse.ArgumentParser(description="Measure every kind of question over a large index.")
@@ -94,7 +78,7 @@ def main() -> None:
         for name, kind, is_located in kinds:
             if arguments.only is None or name in arguments.only:
                 ask = (lambda query: engine.locate(query, 10, weak=True)) if is_located else engine.search
-                report[name] = measure(ask, queries[kind][: arguments.num])
+                report[name] = time_queries(ask, queries[kind][: arguments.num])
     report["load"] = round(os.getloadavg()[0], 1)  # of the machine: above its cores, times tell little
     if arguments.index is None:
         shutil.rmtree(index)

@@ -19,9 +19,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from vidret.store.store import Store
 from vidret.store.text_store import TextStore
 from vidret.types import SegmentEmbedding, TextSource, TimedText
 
+T = TypeVar("T")
 SEGMENTS_PER_VIDEO = 50
 CENTRES = 200
 REGIONS = 49  # a frame, of the starter
@@ -136,12 +137,12 @@ def unit(vectors: Float[np.ndarray, "*any dim"]) -> Float[np.ndarray, "*any dim"
     return scaled
 
 
-def time_queries(ask: Callable[[str], object]) -> dict[str, float]:
+def time_queries(ask: Callable[[T], object], queries: Sequence[T]) -> dict[str, float]:
     """Ask every query once, after a few to warm up."""
-    for query in UNRELATED[:NUM_WARM]:
+    for query in queries[:NUM_WARM]:
         ask(query)
     seconds, busy = [], []
-    for query in UNRELATED:
+    for query in queries:
         started, worked = time.perf_counter(), time.process_time()
         ask(query)
         seconds.append(time.perf_counter() - started)
@@ -189,9 +190,9 @@ def main() -> None:
     started = time.perf_counter()
     engine.search("a warm start", 10)
     report["first_search_seconds_with_baseline"] = round(time.perf_counter() - started, 3)
-    report["search"] = time_queries(lambda query: engine.search(query, 10))
-    report["search_without_rerank"] = time_queries(lambda query: engine.search(query, 10, rerank=None))
-    report["locate"] = time_queries(lambda query: engine.locate(query, 10, weak=True))
+    report["search"] = time_queries(lambda query: engine.search(query, 10), UNRELATED)
+    report["search_without_rerank"] = time_queries(lambda query: engine.search(query, 10, rerank=None), UNRELATED)
+    report["locate"] = time_queries(lambda query: engine.locate(query, 10, weak=True), UNRELATED)
     report["load"] = round(os.getloadavg()[0], 1)  # of the machine: above its cores, times tell little
     if arguments.index is None:
         shutil.rmtree(index)

@@ -1,12 +1,11 @@
 """Tests of ``tools/measure_ask.py``: its questions have their answers in one film, and its hits cover them."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.tool_loading import load_tool
 from vidret.answers.retrieval import ContextMoment, QuestionContext
 
 TOOL = Path(__file__).parents[2] / "tools" / "measure_ask.py"
@@ -14,13 +13,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "measure_ask.py"
 
 @pytest.fixture(scope="module")
 def tool() -> Any:
-    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[TOOL.stem] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("measure_ask")
 
 
 def make_event(kind: str, name: str, text: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.tool_loading import load_tool
 from vidret.encode import starter
 from vidret.encode.efficientnet import RELU6, load_classifier
 from vidret.encode.encoder import check_encoder
@@ -265,18 +265,8 @@ def test_a_missing_file_is_reported() -> None:
         find_weights(CLASSIFIER[0], "models/gone.pth")
 
 
-def build_starter() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "build_starter.py"
-    spec = importlib.util.spec_from_file_location("build_starter", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tool_reproduces_the_shipped_class_texts() -> None:
-    tool, shipped = build_starter(), load_file(CLASS_TEXTS)["classes"].float()
+    tool, shipped = load_tool("build_starter"), load_file(CLASS_TEXTS)["classes"].float()
     classes = tool.read_classes()
     assert shipped.shape == (len(classes), 384) == (1000, 384)
     chosen = list(range(0, 1000, 50))

@@ -9,7 +9,7 @@ import typer
 from vidret.cli.evaluate import DATA, VideosOption, group
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import choose_model
-from vidret.cli.options import MODEL, OUTPUT, DeviceOption, JsonOption, PrecisionOption
+from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -21,9 +21,6 @@ PromptsOption = Annotated[
 RealOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of real videos; adds STREAM, which compares both.", rich_help_panel=DATA),
-]
-GeneratedModelOption = Annotated[
-    str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
 ]
 GeneratedPageOption = Annotated[
     Path | None,
@@ -46,7 +43,7 @@ def generated_command(
     prompts: PromptsOption,
     videos: VideosOption,
     real: RealOption = None,
-    model: GeneratedModelOption = None,
+    model: ProbedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     llm: QuestionsOption = None,

@@ -14,7 +14,6 @@ from vidret.cli.index_options import (
     AddressOption,
     DecoderOption,
     DecodeTimeoutOption,
-    DescribeModelOption,
     DescribeOption,
     ExitCodeOption,
     FailOnErrorOption,
@@ -40,7 +39,7 @@ from vidret.cli.index_options import (
 )
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
 from vidret.cli.keeping_up import keep_up, read_watched
-from vidret.cli.language_model import make_endpoint
+from vidret.cli.language_model import LlmModelOption, make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
 from vidret.cli.options import (
     DEFAULT_INDEX,
@@ -93,7 +92,7 @@ def index_command(
     prepare_moments: PrepareMomentsOption = False,
     speech_model: SpeechModelOption = None,
     describe: DescribeOption = None,
-    describe_model: DescribeModelOption = None,
+    describe_model: LlmModelOption = None,
     max_calls: MaxCallsOption = 500,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -164,7 +163,7 @@ def is_indexed(folder: Path) -> bool:
 
 
 def suggest_model() -> None:
-    """Say in one line what the recommended model would bring and cost, unless it could not be downloaded."""
+    """Print in one line what the recommended model would bring and cost, unless it could not be downloaded."""
     from huggingface_hub import constants
 
     from vidret.encode.recommended import RECOMMENDED

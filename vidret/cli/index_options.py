@@ -77,12 +77,6 @@ DescribeOption = Annotated[
         rich_help_panel=LANGUAGE_MODEL,
     ),
 ]
-DescribeModelOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", envvar="VIDRET_LLM_MODEL", help="Model of the endpoint.", rich_help_panel=LANGUAGE_MODEL
-    ),
-]
 MaxCallsOption = Annotated[
     int,
     typer.Option(

@@ -45,6 +45,9 @@ ModelOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+ProbedModelOption = Annotated[
+    str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
+]
 MergeOption = Annotated[
     str | None,
     typer.Option(

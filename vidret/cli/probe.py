@@ -8,7 +8,7 @@ import typer
 
 from vidret.cli.evaluate import DATA, group
 from vidret.cli.opening import choose_model
-from vidret.cli.options import MODEL, OUTPUT, DeviceOption, JsonOption, PrecisionOption
+from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
@@ -25,9 +25,6 @@ WorldArgument = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-ProbeModelOption = Annotated[
-    str | None, typer.Option(metavar="NAME|FILE", help="Encoder, as for vidret index.", rich_help_panel=MODEL)
-]
 ProbePageOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Also write a page that says where to trust it.", rich_help_panel=OUTPUT),
@@ -40,7 +37,7 @@ ProbeSeedOption = Annotated[
 @group.command("probe")
 def probe_command(
     world: WorldArgument,
-    model: ProbeModelOption = None,
+    model: ProbedModelOption = None,
     seed: ProbeSeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",

@@ -16,16 +16,14 @@ from vidret.engine import Engine
 from vidret.errors import DecodeError
 from vidret.present.cutting import cut_moments
 from vidret.serve import fields
-from vidret.serve.files import RELINKED, open_video
-from vidret.serve.media import VideoId
+from vidret.serve.files import RELINKED
+from vidret.serve.media import BYTES, VideoId, open_local_video
 from vidret.serve.problems import RefusedError, Responses, refusals
-from vidret.serve.rows import find_video, title
-from vidret.text import strip_query
+from vidret.serve.rows import title
 from vidret.types import Moment
 
 MAX_CLIP_S = 600.0
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
-CLIP: Responses = {200: {"description": "The clip.", "content": {"video/mp4": _BYTES}}}
+CLIP: Responses = {200: {"description": "The clip.", "content": {"video/mp4": BYTES}}}
 
 
 def clip_routes(engine: Engine) -> APIRouter:
@@ -62,9 +60,7 @@ def cut_span(engine: Engine, video_id: int, start: float, end: float) -> Path:
     """
     folder = Path(tempfile.mkdtemp(prefix="vidret-clip-"))
     try:
-        path, file = open_video(engine, find_video(engine, video_id))
-        if file is None:
-            raise RefusedError(404, f"{strip_query(path)}: is at a URL, and this server cuts local files only")
+        path, file = open_local_video(engine, video_id, purpose="cuts")
         with file:  # ffmpeg opens it again by its path, which must still lead to it afterwards
             moment = Moment(video=video_id, path=path, start=start, end=end, score=0.0, weak=False, by="request")
             clip = cut_moments([moment], folder)[0]

@@ -2,7 +2,7 @@
 
 import mimetypes
 import os
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Path, Query
 from fastapi.concurrency import run_in_threadpool
@@ -21,17 +21,17 @@ from vidret.text import sanitize, strip_query
 DEFAULT_WIDTH = 320
 CACHED = "private, max-age=3600"
 
-_BYTES = {"schema": {"type": "string", "format": "binary"}}
+BYTES = {"schema": {"type": "string", "format": "binary"}}
 _RANGE = {"text/plain": {"schema": {"type": "string"}}}
 FRAME: Responses = {
     200: {
-        "content": {"image/jpeg": _BYTES},
+        "content": {"image/jpeg": BYTES},
         "headers": {"X-Vidret-Reason": {"description": "Why there is no frame.", "schema": {"type": "string"}}},
     }
 }
 FILE: Responses = {
-    200: {"description": "The file.", "content": {"*/*": _BYTES}},
-    206: {"description": "Ranges of the file.", "content": {"*/*": _BYTES}},
+    200: {"description": "The file.", "content": {"*/*": BYTES}},
+    206: {"description": "Ranges of the file.", "content": {"*/*": BYTES}},
     400: {"description": "The range is malformed.", "content": _RANGE},
     416: {"description": "The range is outside the file.", "content": _RANGE},
 }
@@ -63,12 +63,7 @@ def media_routes(engine: Engine, thumbnails: Thumbnails) -> APIRouter:
     @router.get("/videos/{id}/stream", response_class=FileResponse, responses=FILE)
     def send_file(video_id: VideoId) -> FileResponse:
         """Return the file of a video, or the requested ranges of it."""
-        try:
-            path, file = open_video(engine, find_video(engine, video_id))
-        except DecodeError as error:
-            raise RefusedError(404, str(error)) from error
-        if file is None:
-            raise RefusedError(404, f"{strip_query(path)}: is at a URL, and this server sends local files only")
+        path, file = open_local_video(engine, video_id, purpose="sends")
         return OpenFileResponse(file, guess_media_type(path))
 
     return router
@@ -87,6 +82,21 @@ async def draw_video(engine: Engine, thumbnails: Thumbnails, video: StoredVideo,
         with file:  # another process opens it again to decode it
             status = os.fstat(file.fileno())
     return await thumbnails.get(path, min(time_s, video.duration), width, status)
+
+
+def open_local_video(engine: Engine, video_id: int, *, purpose: str) -> tuple[str, BinaryIO]:
+    """Return the first readable path of a video with its open file; ``purpose`` says what the server does with it.
+
+    Raises:
+        RefusedError: There is no such video, no path can be read, or it is at a URL.
+    """
+    try:
+        path, file = open_video(engine, find_video(engine, video_id))
+    except DecodeError as error:
+        raise RefusedError(404, str(error)) from error
+    if file is None:
+        raise RefusedError(404, f"{strip_query(path)}: is at a URL, and this server {purpose} local files only")
+    return path, file
 
 
 def guess_media_type(path: str) -> str:

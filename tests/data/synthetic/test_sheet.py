@@ -1,6 +1,5 @@
 """tools/make_synthetic.py: its contact sheets show what the files contain."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.tool_loading import load_tool
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.synthetic.world import read_pairs
 from vidret.video.decode import read_frames
@@ -16,14 +16,7 @@ from vidret.video.decode import read_frames
 
 @pytest.fixture(scope="module")
 def tool() -> Any:
-    path = Path(__file__).parents[3] / "tools" / "make_synthetic.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("make_synthetic")
 
 
 def test_tool_writes_both_worlds_and_their_sheets(
