@@ -26,6 +26,7 @@ from vidret.encode.load import load_encoder
 from vidret.errors import StoreError, UnknownEncoderError, VidretError
 from vidret.index.clip import encode_clip
 from vidret.index.frame_arrays import check_frames, index_arrays
+from vidret.index.importing import ImportReport, check_embeddings, import_videos
 from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport, Progress
 from vidret.index.run import index_files
@@ -53,7 +54,7 @@ from vidret.search.preparation import (
     save_baselines,
     save_fusion_baseline,
 )
-from vidret.search.ranking import AUTO, NONE, Ranker, check_ranker
+from vidret.search.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
 from vidret.search.teaching import teach_concept
 from vidret.store.embeddings_table import read_embeddings
 from vidret.store.lookup import find_by_ending, look_up_video
@@ -334,6 +335,38 @@ class Engine(Searchable):
             record_head(store, self._models)
         self._update_derived(IndexReport())
         return self.video(video_id)
+
+    def import_embeddings(
+        self, embeddings: Embeddings, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> ImportReport:
+        """Index videos by vectors that another program made, as far as their content is not stored already.
+
+        The vectors must be of the encoder of the index, which is not run, and are normalised. Files are read for their
+        identity and facts. An interrupted call keeps the videos that are complete; the same call continues.
+
+        Args:
+            embeddings: Rows of one path are the segments of a video, or frames where start and end are equal; a single
+                row without times (NaN) is the whole video. ``videos`` is not read.
+            on_progress: Called with the number of videos done and the total.
+
+        Raises:
+            VidretError: A vector or time is invalid, or the index cannot be written or is prepared for a trained
+                aligner, which reads more than vectors. Unreadable files are not an error: the report has their reasons.
+        """
+        if self.ranker.name not in UNTRAINED:
+            raise VidretError(f"rerank must be {', '.join(UNTRAINED)} to import vectors, got {self.ranker.name}")
+        unit, num_rescaled = check_embeddings(embeddings, self.encoder.dim)
+        with self._create_store() as store:
+            record_ranker(store, self._models)
+            record_class(store, self.encoder)
+            sampling = self.encoder.sampling
+            record_rule(store, shots=None, mode=None, whole=sampling.whole, decoder="auto")
+            report = import_videos(store, sampling, unit, num_rescaled=num_rescaled, on_progress=on_progress)
+            store.save_vectors()
+            save_baselines(store, self._index.searcher)
+            record_head(store, self._models)
+        self._update_derived(IndexReport())
+        return report
 
     def prepare_moments(self, *, timeout: float = 120.0, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Compute and store what the grounding head needs of every video, unless stored already.

@@ -283,6 +283,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "embeddings",
     "file",
     "forget_calibration",
+    "import_embeddings",
     "index",
     "index_frames",
     "open",

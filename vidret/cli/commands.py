@@ -82,6 +82,12 @@ COMMANDS = (
     ),
     Entry("export", MANAGE, "Write what an index holds for other programs."),
     Entry(
+        "import",
+        MANAGE,
+        "Index videos by vectors that another program made: files of vidret export, folders of clip-retrieval.",
+        modules="importing",
+    ),
+    Entry(
         "merge",
         MANAGE,
         "Merge indexes that were built separately into one. Safe to interrupt and run again.",

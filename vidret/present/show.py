@@ -170,6 +170,7 @@ def show_info(info: "StoreInfo", words: "Sequence[TextCounts]" = (), moments: "M
         ("index", info.path),
         ("files", files),
         ("videos", f"{info.videos}, {info.complete_videos} complete; {info.seconds / 3600:.2f} hours"),
+        *([("imported", f"{info.imported} videos, with vectors of another program")] if info.imported else []),
         ("segments", f"{info.segments}, {info.searchable} searchable; {info.frames} frames"),
         ("cut", {"shots": "where shots change", "grid": "at fixed lengths"}.get(info.segment_rule, info.segment_rule)),
         ("size", f"{info.num_bytes / 1e6:.1f} MB"),

@@ -9,6 +9,7 @@ from vidret.text import display_path, format_time, strip_query
 
 if TYPE_CHECKING:
     from vidret.answers.describing import DescribeReport
+    from vidret.index.importing import ImportReport
     from vidret.index.merging import MergeReport
     from vidret.index.progress import IndexReport
 
@@ -76,6 +77,19 @@ def print_merge_summary(report: "MergeReport", index: Path) -> None:
         print_message(f"  {note}")
     if report.interrupted:
         print_message(CONTINUE)
+
+
+def print_import_summary(report: "ImportReport", index: Path) -> None:
+    """Print what an import did, what was changed of the vectors, and which videos are not in the index."""
+    print_message(
+        f"{report.imported} videos imported, {report.known} known before, with the vectors that they had; "
+        f"{report.num_segments} segments, {len(report.failed)} videos failed."
+    )
+    if report.num_rescaled:
+        print_message(f"  {report.num_rescaled} vectors were not of unit length, and were normalised.")
+    _print_files("failed", report.failed, "; --json lists them all")
+    if report.imported:
+        print_message(f"  Search them: vidret search QUERY --index {index}")
 
 
 def _describe_kept(report: "MergeReport") -> str:

@@ -14,7 +14,7 @@ from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
 from vidret.store.manifest import MANIFEST, Manifest, find_mismatch, sync_folder
 from vidret.store.matching import IN_IDS, ids_to_json
-from vidret.store.records import BadFile, BadSegment, PruneReport, SegmentLocation
+from vidret.store.records import IMPORTED, BadFile, BadSegment, PruneReport, SegmentLocation
 from vidret.store.repair import find_bad_rows
 
 MAX_DEAD_FRACTION = 0.3  # of all bytes; compaction copies all live rows, so it must be worth it
@@ -118,11 +118,13 @@ def count(catalog: Catalog) -> dict[str, Any]:
     videos = catalog.rows("SELECT count(*), coalesce(sum(complete), 0), coalesce(sum(duration), 0.0) FROM videos")[0]
     sums = "count(*), coalesce(sum(num_frames), 0), coalesce(sum(num_bytes > 0), 0)"
     segments = catalog.rows(f"SELECT {sums} FROM segments")[0]
+    imported = catalog.value("SELECT count(*) FROM videos WHERE facts LIKE ?", f'%"{IMPORTED}": true%')
     return {
         "files": dict(catalog.rows("SELECT state, count(*) FROM files GROUP BY state ORDER BY state")),
         **dict(zip(("videos", "complete_videos", "seconds"), videos, strict=True)),
         **dict(zip(("segments", "frames", "with_tokens"), segments, strict=True)),
         "searchable": catalog.segments.count(),
+        "imported": imported,
     }
 
 

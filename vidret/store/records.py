@@ -21,6 +21,7 @@ ENCODER_CLASS = "encoder class"
 MOMENTS, KEPT, PROJECTED = "moments", "kept", ".zip"
 # The metadata key of the rule by which films are cut into segments, and its values; the grid if it was never set.
 SEGMENTS, FOLLOW_SHOTS, FIXED_GRID = "segments", "shots", "grid"
+IMPORTED = "imported"  # the fact that marks a video whose vectors another program made
 SAMPLING = "sampling"  # the metadata key of which frames are decoded to follow shots; all of them if it was never set
 
 
@@ -177,6 +178,7 @@ class StoreInfo:
     ``files`` counts files by state, ``searchable`` segments that searches may return, ``with_tokens`` segments with
     tokens of an aligner. ``vectors`` is the kind of the saved vectors, ``memory`` their limit in bytes, ``store`` their
     location: ``faiss`` or the address of a Milvus. ``segment_rule`` is how films are cut: ``shots`` or ``grid``.
+    ``imported`` counts videos whose vectors another program made.
     """
 
     path: str
@@ -198,3 +200,4 @@ class StoreInfo:
     memory: int | None = None
     store: str = "faiss"
     segment_rule: str = FIXED_GRID
+    imported: int = 0
