@@ -1,5 +1,6 @@
 """Moving an index to another encoder: what stays, what readers see, kills at every step."""
 
+import asyncio
 import json
 import os
 import signal
@@ -15,12 +16,13 @@ import pytest
 from tests.cli.runner import Runner
 from tests.fakes import ColourEncoder, unit, write_film
 from vidret.engine import Engine
-from vidret.errors import StoreError, VidretError
+from vidret.errors import EncoderError, StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
 from vidret.search.watches import add_watch
+from vidret.serve.worker import Worker
 from vidret.store.store import Store
 from vidret.store.watch_list import read_watches
-from vidret.types import Frames, SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, SearchOptions, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ("red", "blue", "green")
@@ -98,6 +100,37 @@ def test_an_index_moves_and_keeps_what_does_not_depend_on_the_encoder(index: Pat
     assert reindex(index, ColourEncoder(), workers=1).videos == 3, "and back"
 
 
+def test_a_server_goes_on_with_the_new_encoder(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Engine(index, ColourEncoder()) as engine:
+        worker = Worker(engine)
+        worker.start()
+
+        async def ask() -> tuple[list[str], list[str]]:
+            hits = await asyncio.gather(*(worker.search(colour, SearchOptions(k=1)) for colour in COLOURS))
+            moments = await asyncio.gather(
+                *(worker.call(lambda engine, colour=colour: engine.locate(colour, 1)) for colour in COLOURS)
+            )
+            return [Path(found[0].path).stem for found in hits], [Path(found[0].path).stem for found in moments]
+
+        before = asyncio.run(ask())
+        assert before == (list(COLOURS), list(COLOURS))
+        assert reindex(index, WideEncoder(), workers=1).switched
+        assert asyncio.run(ask()) == before
+        assert (engine.encoder.name, engine.info().dim) == (WideEncoder.name, 6)
+        assert [Path(hit.path).stem for hit in engine.search("@bright", 1)] == ["red"]
+        assert f"has moved to the encoder {WideEncoder.name}: loading it" in caplog.text
+        worker.close()
+
+
+def test_a_reopened_engine_says_how_to_load_an_encoder_without_a_name(index: Path) -> None:
+    encoder = WideEncoder()
+    encoder.name = "mine"
+    with Engine(index, ColourEncoder()) as engine:
+        assert reindex(index, encoder, workers=1).switched
+        with pytest.raises(EncoderError, match="was made with an encoder mine, which has no name to load it by"):
+            engine.reopen()
+
+
 def test_videos_that_would_be_lost_prevent_the_switch(index: Path) -> None:
     (index.parent / "films/blue.mp4").unlink()
     report = reindex(index, WideEncoder(), workers=1)
@@ -106,6 +139,15 @@ def test_videos_that_would_be_lost_prevent_the_switch(index: Path) -> None:
         assert (len(engine.videos()), find_best(engine)[0]) == (3, "red")
     report = reindex(index, WideEncoder(), workers=1, allow_loss=True)
     assert (report.switched, report.videos, len(report.lost)) == (True, 2, 1)
+
+
+def test_frames_from_memory_prevent_the_switch(index: Path) -> None:
+    with Engine(index, ColourEncoder()) as engine:
+        engine.index_frames("camera", np.full((4, 8, 8, 3), (255, 0, 0), np.uint8), np.arange(4.0))
+    report = reindex(index, WideEncoder(), workers=1)
+    assert not report.switched
+    assert report.lost == (("frames://camera", "it was indexed from memory, and has no file"),)
+    assert reindex(index, WideEncoder(), workers=1, allow_loss=True).videos == 3
 
 
 def test_an_unfinished_move_to_another_encoder_is_discarded(index: Path, caplog: pytest.LogCaptureFixture) -> None:

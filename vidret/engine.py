@@ -124,11 +124,13 @@ class Engine(Searchable):
         self.device = choose_device(device if self._is_device_given else getattr(encoder, "device", CPU))
         self.path = Path(path)
         self.encoder = encoder
+        self._precision = "auto"
         self._vectors = store
         self._models = choose_models(self.path, encoder, rerank=rerank, tokens=tokens, head=head)
         self.ranker = self._models.ranker
         self._opened: OpenIndex | None = None
         self._clip_finder: ClipFinder | None = None
+        self._retired: list[OpenIndex | ClipFinder] = []
         if self._models.is_head_given:
             _ = self.grounder  # report a wrong file now; a recorded one must not prevent searches
 
@@ -176,7 +178,29 @@ class Engine(Searchable):
                 encoder = load_encoder(name, device=chosen, precision=precision)
             except UnknownEncoderError as error:
                 raise explain_unknown(Path(path), name, error) from error
-        return cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
+        engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
+        engine._precision = precision
+        return engine
+
+    def reopen(self) -> None:
+        """Open the index again with the encoder that it has now, after ``vidret reindex`` changed it.
+
+        Its aligner and head are those of the index. Calls in progress in other threads finish with what was open, which
+        stays open until the engine is closed.
+
+        Raises:
+            VidretError: The index cannot be read, or its encoder cannot be loaded.
+        """
+        name = read_encoder_name(self.path)
+        try:
+            encoder = load_encoder(name, device=self.device, precision=self._precision)
+        except UnknownEncoderError as error:
+            raise explain_unknown(self.path, name, error) from error
+        models = choose_models(self.path, encoder, rerank=AUTO, tokens="int8", head=AUTO)
+        self._retired += [each for each in (self._opened, self._clip_finder) if each is not None]
+        self._opened = self._clip_finder = None
+        self.encoder, self._models, self.ranker = encoder, models, models.ranker
+        self.__dict__.pop("grounder", None)  # a cached property
 
     @cached_property
     def grounder(self) -> MomentHead | None:
@@ -200,11 +224,11 @@ class Engine(Searchable):
 
     def close(self) -> None:
         """Close the index."""
-        if self._clip_finder is not None:
-            self._clip_finder.close()
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = self._clip_finder = None
+        for each in (*self._retired, self._clip_finder, self._opened):
+            if each is not None:
+                each.close()
+        self._opened = self._clip_finder = None
+        self._retired.clear()
 
     def __enter__(self) -> Self:
         return self

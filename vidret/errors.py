@@ -56,6 +56,10 @@ class StoreError(VidretError):
     """An index that cannot be opened, read or written."""
 
 
+class MovedError(StoreError):
+    """An index that another process has moved to another encoder."""
+
+
 class MissingExtraError(VidretError):
     """A feature whose optional dependency is not installed."""
 

@@ -25,6 +25,7 @@ from vidret.store.address import FAISS
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
+from vidret.text import has_file
 from vidret.video.streaming import choose_mode
 
 logger = logging.getLogger(__name__)
@@ -148,8 +149,8 @@ def _read_settings(store: Store, encoder: Encoder) -> dict[str, Any]:
 
 
 def _list_files(store: Store) -> list[str]:
-    """Return the files of an index that exist, as far as they are on this machine."""
-    paths = [record.path for record in store.files() if record.state != "missing"]
+    """Return the files of an index that exist, as far as they are on this machine; frames from memory have none."""
+    paths = [record.path for record in store.files() if record.state != "missing" and has_file(record.path)]
     return [path for path in paths if "://" in path or os.path.exists(path)]  # noqa: PTH110
 
 
@@ -162,7 +163,9 @@ def _find_lost(store: Store, folder: Path) -> tuple[tuple[str, str], ...]:
             if not record.live or record.video not in complete:
                 continue
             found = new.file(record.path)
-            if found is None or found.state != "done":
+            if not has_file(record.path):
+                lost.append((record.path, "it was indexed from memory, and has no file"))
+            elif found is None or found.state != "done":
                 lost.append((record.path, "the file is gone" if found is None else found.reason or found.state))
     return tuple(lost)
 

@@ -19,6 +19,8 @@ from vidret.types import Hit, Query, SearchOptions
 class GatedEngine:
     """An engine that responds when its gate is open; the hits of a query are the query itself, k times."""
 
+    encoder = None
+
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
         self.entered = threading.Semaphore(0)

@@ -4,6 +4,7 @@ A call such as ``locate`` may decode and encode a whole video, so searches do no
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,9 +12,11 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from vidret.engine import Engine
+from vidret.errors import MovedError
 from vidret.serve.problems import RefusedError
 from vidret.types import Hit, Query, SearchOptions
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BATCH = 64  # searches per batch
@@ -81,7 +84,10 @@ class JobThread:
 
 
 class Worker:
-    """Runs searches and other calls in two threads that share one engine, and so one model and one index."""
+    """Runs searches and other calls in two threads that share one engine, and so one model and one index.
+
+    When another process moves the index to another encoder, the engine opens it again.
+    """
 
     def __init__(
         self,
@@ -100,6 +106,7 @@ class Worker:
             on_batch: Called with the size of each batch of searches.
         """
         self._engine, self._timeout, self._on_batch = engine, timeout, on_batch
+        self._reopening = threading.Lock()
         self._searches = JobThread("searches", self._search, size=size, max_batch=MAX_BATCH)
         self._calls = JobThread("calls", self._call, size=size, max_batch=1)
 
@@ -148,7 +155,7 @@ class Worker:
         """Search for all jobs at once; if that fails, one by one, so that an invalid query affects no other."""
         try:
             queries, options = zip(*(job.work for job in batch), strict=True)
-            results = self._engine.search_many(queries, options)
+            results = self._use_engine(lambda engine: engine.search_many(queries, options))
         except BaseException as error:
             if len(batch) == 1:
                 fail(batch[0].future, error)
@@ -162,9 +169,21 @@ class Worker:
     def _call(self, batch: list[Job]) -> None:
         (job,) = batch
         try:
-            job.future.set_result(job.work(self._engine))
+            job.future.set_result(self._use_engine(job.work))
         except BaseException as error:
             fail(job.future, error)
+
+    def _use_engine(self, work: Callable[[Engine], T]) -> T:
+        """Return the result of a function of the engine; reopen the engine if its index has another encoder now."""
+        encoder = self._engine.encoder
+        try:
+            return work(self._engine)
+        except MovedError as error:
+            logger.warning("%s: loading it", str(error).partition(";")[0])
+            with self._reopening:
+                if self._engine.encoder is encoder:  # else the other thread has done it
+                    self._engine.reopen()
+            return work(self._engine)
 
 
 def fail(future: "Future[Any]", error: BaseException) -> None:

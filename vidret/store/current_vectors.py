@@ -37,7 +37,7 @@ class CurrentVectors:
         """Return the vector index, reopened if another process has moved it.
 
         Raises:
-            StoreError: Another process has moved the index to another encoder.
+            MovedError: Another process has moved the index to another encoder.
         """
         self._catalog.check_fingerprint(self._fingerprint)
         location = self._read_location()

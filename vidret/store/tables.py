@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vidret.errors import StoreError
+from vidret.errors import MovedError, StoreError
 from vidret.store.database import REPAIR, Database
 from vidret.store.schema import CHECKSUM, INTACT, last_segment, set_meta
 
@@ -95,12 +95,11 @@ class CheckedTables:
         """Check that the index still has the encoder with which it was opened.
 
         Raises:
-            StoreError: Another process has moved it to another one.
+            MovedError: Another process has moved it to another one.
         """
         name, current, _ = self.encoder()
         if current != fingerprint:
-            rule = f"has moved to the encoder {name}; open it again, or restart the server"
-            raise StoreError(f"{self.database.path.parent}: {rule}")
+            raise MovedError(f"{self.database.path.parent}: has moved to the encoder {name}; open it again")
 
     def tail(self) -> tuple[int, int, int]:
         """Return the next free segment row, frame row and token byte."""
