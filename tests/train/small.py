@@ -24,6 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "promptswitch": {"prompts": PromptShape(num_prompts=6, num_frames=6)},
     "ucofia": {},
     "glscl": {},
+    "longclip": {},
     "all": {
         "method": "ucofia",
         "merging": MergeSchedule(layers=(0, 1), factors=(2, 3), r=1),
@@ -43,6 +44,7 @@ def write_world(folder: Path) -> None:
 def open_data(world: Path, **settings: Any) -> RetrievalData:
     chosen: dict[str, Any] = {"batch_size": 8, "eval_batch_size": 8, "num_workers": 0, "cache": str(world / "cache")}
     chosen |= {"sampling": "tempme", "image_size": 32, "val_share": 0.2, "train_split": "train-9k"}
+    chosen |= {"first_sentences": True}
     return RetrievalData("msrvtt-1k-a", str(world), str(world), **(chosen | settings))
 
 

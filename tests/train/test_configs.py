@@ -38,7 +38,7 @@ def test_validation_settings_match_the_exported_model(path: Path) -> None:
 def test_every_method_has_a_configuration() -> None:
     assert len(CONFIGS) > 10
     methods = {read(path)[0].get("method", "r2tuning") for path in CONFIGS}
-    assert methods == {"clip", "tempme", "promptswitch", "ucofia", "glscl", "joint", "r2tuning"}
+    assert methods == {"clip", "tempme", "promptswitch", "ucofia", "glscl", "joint", "longclip", "r2tuning"}
 
 
 def test_unknown_recipe_is_rejected() -> None:

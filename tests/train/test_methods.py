@@ -31,11 +31,12 @@ def draw_batch() -> RetrievalBatch:
     ids = torch.randint(1, 400, (NUM_PAIRS, NUM_WORDS), generator=generator)
     ids[:, 0], ids[:, -1] = 49406, 49407
     indices = torch.arange(NUM_PAIRS)
-    return RetrievalBatch(pixels, torch.ones(NUM_PAIRS, 12, dtype=torch.bool), ids, indices, indices, indices)
+    mask, firsts = torch.ones(NUM_PAIRS, 12, dtype=torch.bool), ids[:, [0, 1, 2, -1]]
+    return RetrievalBatch(pixels, mask, ids, indices, indices, indices, firsts)
 
 
 def test_methods_of_the_papers_are_listed() -> None:
-    assert list_methods() == ["clip", "glscl", "joint", "promptswitch", "tempme", "ucofia"]
+    assert list_methods() == ["clip", "glscl", "joint", "longclip", "promptswitch", "tempme", "ucofia"]
     assert set(list_methods()) <= {METHODS[name].get("method", name) for name in METHODS}
 
 
@@ -103,7 +104,7 @@ def test_settings_are_passed_to_their_method(caplog: pytest.LogCaptureFixture) -
     with pytest.raises(VidretError, match="options of glscl must be of beta, mixup_weight, got betta"):
         load_method("glscl", shared={}, options={"betta": 0.02})
     with pytest.raises(
-        VidretError, match="method must be one of clip, glscl, joint, promptswitch, tempme, ucofia, got clap"
+        VidretError, match="method must be one of clip, glscl, joint, longclip, promptswitch, tempme, ucofia, got clap"
     ):
         make_module("clap")
 

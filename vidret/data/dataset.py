@@ -34,6 +34,7 @@ class RetrievalBatch(NamedTuple):
         videos: Indices into the split's ``videos``.
         captions: Indices into the split's ``captions``.
         text_videos: Index, into the split's ``videos``, of the video that each text describes.
+        first_sentences: Token ids of the first sentence of each text; None unless they are wanted.
     """
 
     pixels: UInt8[Tensor, "video frame height width 3"]
@@ -42,6 +43,7 @@ class RetrievalBatch(NamedTuple):
     videos: Int[Tensor, " video"]
     captions: Int[Tensor, " text"]
     text_videos: Int[Tensor, " text"]
+    first_sentences: Int[Tensor, "text word"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +103,10 @@ class GalleryDataset(Dataset[Sample]):
 class Collate:
     """Collates samples into a ``RetrievalBatch``."""
 
-    def __init__(self, split: Split, *, num_frames: int, num_words: int) -> None:
-        """Set the split that texts come from, and the number of frames and of tokens to pad to."""
+    def __init__(self, split: Split, *, num_frames: int, num_words: int, first_sentences: bool = False) -> None:
+        """Set the split that texts come from, the number of frames and of tokens to pad to, and what is wanted."""
         self._split, self._num_frames, self._num_words = split, num_frames, num_words
+        self._first_sentences = first_sentences
 
     def __call__(self, samples: Sequence[Sample]) -> RetrievalBatch:
         """Stack and pad the frames, and tokenise the texts."""
@@ -114,14 +117,26 @@ class Collate:
             pixels.numpy()[row, : len(sample.pixels)] = sample.pixels
             frame_mask[row, : len(sample.pixels)] = True
         captions = [caption for sample in samples for caption in sample.captions]
+        texts = [self._split.captions[caption].text for caption in captions]
+        firsts = [find_first_sentence(text) for text in texts]
         return RetrievalBatch(
             pixels=pixels,
             frame_mask=frame_mask,
-            ids=clip_words([self._split.captions[caption].text for caption in captions], self._num_words),
+            ids=clip_words(texts, self._num_words),
             videos=torch.tensor([sample.video for sample in samples]),
             captions=torch.tensor(captions, dtype=torch.long),
             text_videos=torch.tensor([sample.video for sample in samples for _ in sample.captions], dtype=torch.long),
+            first_sentences=clip_words(firsts, self._num_words) if self._first_sentences else None,
         )
+
+
+def find_first_sentence(text: str) -> str:
+    """Return what precedes the first full stop that is followed by a space, on one line.
+
+    >>> find_first_sentence("A dog runs. It barks.")
+    'A dog runs'
+    """
+    return text.replace("\n", " ").partition(". ")[0]
 
 
 def read_sample_frames(source: FrameSource, video_id: str, rng: np.random.Generator) -> Pixels:

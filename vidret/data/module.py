@@ -48,6 +48,7 @@ class RetrievalData(SplitData):
         image_size: Height and width of the frames in pixels.
         interpolation: Interpolation used to resize frames.
         num_words: Number of tokens per text, including the start and end tokens.
+        first_sentences: Whether batches have the first sentences of texts too, as ``longclip`` needs.
         crop: See ``Augmentation``.
         flip: See ``Augmentation``; off by default, since it falsifies captions that mention left or right.
         colour: See ``Augmentation``.
@@ -83,6 +84,7 @@ class RetrievalData(SplitData):
         image_size: int = 224,
         interpolation: Interpolation = "bicubic",
         num_words: int = 32,
+        first_sentences: bool = False,
         crop: float = 1.0,
         flip: float = 0.0,
         colour: float = 0.0,
@@ -112,6 +114,7 @@ class RetrievalData(SplitData):
         if num_words < 3 or image_size < 1:
             raise VidretError(f"num_words must be at least 3 and image_size at least 1, got {num_words}, {image_size}")
         self._video_folder, self._cache, self._num_words = videos, cache, num_words
+        self._first_sentences = first_sentences
         self._sampling = FrameSampling(sampling, num_frames, num_segments, num_candidates)
         self._eval_sampling = FrameSampling(sampling, eval_frames or num_frames, num_segments)
         self._resize = Resize(image_size, image_size, interpolation)
@@ -133,7 +136,12 @@ class RetrievalData(SplitData):
         else:
             source = CachedFrames(self._open_cache(self._cache, training), spans)
         kept = drop_unreadable(split, missing | source.unreadable, source.salvaged, whole=whole)
-        collate_captions = Collate(kept, num_frames=sampling.num_frames, num_words=self._num_words)
+        collate_captions = Collate(
+            kept,
+            num_frames=sampling.num_frames,
+            num_words=self._num_words,
+            first_sentences=self._first_sentences and training,
+        )
         if training:
             dataset = CaptionedVideos(kept, source, augmentation=self._augmentation, seed=self._seed)
             return OpenedSplit(split=kept, dataset=dataset, collate=collate_captions)

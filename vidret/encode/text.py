@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from vidret.layers import Block
 
+KEPT_POSITIONS = 20  # of CLIP's, which Long-CLIP leaves as they are: few captions that CLIP was trained on are longer
+
 
 @dataclass(frozen=True, slots=True)
 class TextShape:
@@ -75,3 +77,26 @@ class TextTower(nn.Module):
         ends = ids.argmax(dim=-1)
         ids = ids[:, : int(ends.max()) + 1]
         return self.embedding(ids) + self.positions[: ids.shape[1]], ends
+
+
+def stretch_positions(
+    table: Float[Tensor, "word width"], *, factor: int = 4, kept: int = KEPT_POSITIONS
+) -> Float[Tensor, "longer width"]:
+    """Return positions for longer texts: the first ``kept`` as they are, and ``factor`` times as many of the others.
+
+    New positions lie on the lines between neighbours, and after the last on the line through the last two. CLIP's 77
+    positions become 248.
+
+    Raises:
+        ValueError: There are fewer than two positions after those kept, or ``factor`` is not positive.
+
+    Reference: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of CLIP", section 3.2.
+    """
+    if factor < 1 or len(table) < kept + 2:
+        rule = f"table must have at least {kept + 2} positions and factor be positive"
+        raise ValueError(f"{rule}, got {len(table)}, {factor}")
+    tail = table[kept:]
+    following = torch.cat([tail[1:], 2 * tail[-1:] - tail[-2:-1]])
+    steps = torch.arange(factor, dtype=table.dtype, device=table.device)[:, None] / factor
+    stretched = tail[:, None] + steps * (following - tail)[:, None]
+    return torch.cat([table[:kept], stretched.flatten(0, 1)])

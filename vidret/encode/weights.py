@@ -17,7 +17,7 @@ from torch import Tensor
 from vidret.encode.model import Card, ClipModel, load_exactly
 from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
-from vidret.encode.text import TextShape
+from vidret.encode.text import KEPT_POSITIONS, TextShape
 from vidret.encode.vision import VisionShape
 from vidret.encode.weight_names import OPEN_CLIP, PROMPT_KEY, PROMPT_SWITCH, TEMPME, UCOFIA, Names
 from vidret.errors import EncoderError
@@ -27,7 +27,7 @@ Weights = dict[str, Tensor]
 Heads = tuple[int, int]
 
 PROMPT_SWITCH_IGNORED = re.compile(r"caption_|clip\.(text|vision)_model\.embeddings\.position_ids$")
-LONG_POSITIONS, LONG_KEPT = "positional_embedding_res", 20
+LONG_POSITIONS = "positional_embedding_res"
 LONG_IGNORED = re.compile(r"(input_resolution|context_length|vocab_size)$")
 NOTHING = re.compile(r"(?!)")
 
@@ -234,8 +234,8 @@ def _from_longclip(weights: Weights, settings: ConversionSettings) -> ClipModel:
     if LONG_POSITIONS not in weights:
         raise EncoderError(f"1 weights missing: {LONG_POSITIONS}")
     if "positional_embedding" in table:
-        kept = table["positional_embedding"][:LONG_KEPT]
-        table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][LONG_KEPT:].to(kept.dtype)])
+        kept = table["positional_embedding"][:KEPT_POSITIONS]
+        table["positional_embedding"] = torch.cat([kept, weights[LONG_POSITIONS][KEPT_POSITIONS:].to(kept.dtype)])
     own = rename(table, OPEN_CLIP, ignored=LONG_IGNORED)
     return _fill(measure_card(own, method="longclip", heads=settings.heads, quick_gelu=True), own)
 

@@ -6,6 +6,7 @@ Pair i is text i with video i. A batch may hold several texts of one video, whic
     TempMe, CLIP4Clip    pair_losses(texts, videos, logit_scale).total
     Prompt Switch        pair_losses(...).total + caption_loss(...)
     UCoFiA               retrieval_loss(aligner(texts, videos).mean)
+    Long-CLIP            primary_losses(videos, texts, first_sentences, logit_scale).total
     GLSCL                concept_losses(scale * aligner(texts, videos).total, texts.concepts, videos.concepts).total
 
 With several processes, their inputs are gathered first; see ``gather``.
@@ -48,7 +49,7 @@ class ConceptLosses(NamedTuple):
 
 
 def retrieval_loss(
-    logits: Float[Tensor, "text video"], *, same: Bool[Tensor, "text video"] | None = None
+    logits: Float[Tensor, "text video"], *, same: Bool[Tensor, "text video"] | None = None, smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
     """Compute the symmetric InfoNCE loss: the mean of text to video and video to text.
 
@@ -56,19 +57,23 @@ def retrieval_loss(
         logits: Scaled scores; those of pairs are on the diagonal.
         same: True where a text matches the video of another pair, which then is not a negative. The diagonal is
             ignored.
+        smoothing: See ``contrast_rows``.
 
     Raises:
         ValueError: The logits are not a square matrix of at least one pair.
 
     Reference: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 3.
     """
-    return (contrast_rows(logits, same) + contrast_rows(logits.T, None if same is None else same.T)) / 2
+    columns = None if same is None else same.T
+    return (contrast_rows(logits, same, smoothing) + contrast_rows(logits.T, columns, smoothing)) / 2
 
 
 def contrast_rows(
-    logits: Float[Tensor, "pair pair"], same: Bool[Tensor, "pair pair"] | None = None
+    logits: Float[Tensor, "pair pair"], same: Bool[Tensor, "pair pair"] | None = None, smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
     """Compute the InfoNCE loss in one direction: the mean of -log softmax of each row at the diagonal.
+
+    With ``smoothing``, that share of each row's target is spread evenly over the row (label smoothing).
 
     Raises:
         ValueError: The logits are not a square matrix of at least one pair.
@@ -77,10 +82,14 @@ def contrast_rows(
         raise ValueError(f"logits must be a square matrix of at least one pair, got {tuple(logits.shape)}")
     logits = promote_half(logits)
     own = logits.diagonal()
-    if same is not None:
-        is_own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-        logits = logits.masked_fill(same & ~is_own, -torch.inf)
-    return (logits.logsumexp(dim=1) - own).mean()
+    target = own
+    is_used = None if same is None else ~same | torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    if smoothing:
+        used = torch.ones_like(logits) if is_used is None else is_used.to(logits)
+        target = own.lerp((logits * used).sum(dim=1) / used.sum(dim=1), smoothing)
+    if is_used is not None:
+        logits = logits.masked_fill(~is_used, -torch.inf)
+    return (logits.logsumexp(dim=1) - target).mean()
 
 
 def pair_losses(

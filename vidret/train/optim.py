@@ -238,9 +238,15 @@ def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None, start: float
 
 
 def adamw_optimizer(
-    model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1, betas: tuple[float, float] = (0.9, 0.999)
+    model: nn.Module,
+    rule: Rule,
+    *,
+    num_steps: int,
+    warm_up: float = 0.1,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
 ) -> tuple[Optimizer, LambdaLR]:
-    """Return AdamW and a schedule over all steps, for TempMe and Prompt Switch.
+    """Return AdamW and a schedule over all steps, for TempMe, Prompt Switch and Long-CLIP.
 
     Raises:
         ValueError: A weight has half precision, and its learning rate is too low for that.
@@ -250,7 +256,7 @@ def adamw_optimizer(
         if group["lr"] < HALF_LR:
             refuse_half(group["params"])
     # Not fused: a fused step unscales gradients itself, so that under autocast their norm cannot be clipped before.
-    optimizer = AdamW(groups, betas=betas, eps=1e-6)
+    optimizer = AdamW(groups, betas=betas, eps=eps)
     return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=True)
 
 

@@ -1,0 +1,134 @@
+"""Long-CLIP's training: losses, gradients and stretched positions of the published code, and a naive version."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.goldens import Case, check_close, find_cases
+from tests.train.small import make_module, make_trainer, open_data, write_world
+from vidret.data.dataset import find_first_sentence
+from vidret.encode.clip_loading import load_towers
+from vidret.encode.text import KEPT_POSITIONS, TextShape, stretch_positions
+from vidret.encode.weights import convert_state_dict
+from vidret.errors import VidretError
+from vidret.train.losses import contrast_rows, find_same_videos
+from vidret.train.methods.longclip import LongClip
+from vidret.train.primary_components import keep_components, primary_losses
+
+CASES = find_cases("longclip")
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
+
+
+@cases
+def test_losses_and_gradients_equal_the_published_code(case: Case) -> None:
+    config = case.config
+    model = convert_state_dict(case.weights, "longclip", heads=(config["visual_heads"], config["text_heads"]))
+    texts, firsts = (model.text(case.inputs[kind].long())[0] for kind in ("text_long", "text_short"))
+    images = model.vision(case.inputs["image"].float(), num_frames=1).frames[:, 0]
+    losses = primary_losses(images, texts, firsts, model.logit_scale, num_components=config["pca"])
+    check_close(losses.whole.reshape(1), case.outputs["loss_long"])
+    check_close(losses.first.reshape(1), case.outputs["loss_short"])
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    assert model.text.positions.grad is not None
+    kept = config["kept"]
+    published = [case.outputs[f"grad_positional_embedding{table}"] for table in ("", "_res")]
+    check_close(model.text.positions.grad, torch.cat([published[0][:kept], published[1][kept:]]))
+    assert not published[0][kept:].any()
+    assert not published[1][:kept].any()
+
+
+@cases
+def test_principal_components_equal_the_published_code(case: Case) -> None:
+    config = case.config
+    model = convert_state_dict(case.weights, "longclip", heads=(config["visual_heads"], config["text_heads"]))
+    with torch.no_grad():
+        images = functional.normalize(model.vision(case.inputs["image"].float(), num_frames=1).frames[:, 0], dim=-1)
+    for number in (32, 5):
+        check_close(keep_components(images, number), case.outputs[f"image_pca{number}"])
+
+
+@cases
+def test_stretched_positions_equal_the_published_code(case: Case) -> None:
+    stretched = stretch_positions(case.inputs["positions_77"].float())
+    check_close(stretched, case.outputs["stretched"], atol=2e-3)  # the published code computes in half precision
+    assert torch.equal(stretched[:KEPT_POSITIONS], case.inputs["positions_77"][:KEPT_POSITIONS].float())
+
+
+def test_positions_lie_on_lines() -> None:
+    table = torch.arange(10.0)[:, None] ** 2
+    found = stretch_positions(table, factor=2, kept=7)[:, 0].tolist()
+    assert found == [0, 1, 4, 9, 16, 25, 36, 49, 56.5, 64, 72.5, 81, 89.5]
+    assert torch.equal(stretch_positions(table, factor=1, kept=7), table)
+    with pytest.raises(ValueError, match="table must have at least 22 positions and factor be positive, got 10, 4"):
+        stretch_positions(table)
+
+
+def smooth(logits: Tensor, same: Tensor, share: float) -> float:
+    """Compute the loss of each row against a target that is spread by loops."""
+    total = 0.0
+    for row in range(len(logits)):
+        used = [column for column in range(len(logits)) if column == row or not same[row, column]]
+        chances = logits[row, used].log_softmax(0)
+        targets = [share / len(used) + (1 - share) * (column == row) for column in used]
+        total -= sum(target * float(chance) for target, chance in zip(targets, chances, strict=True))
+    return total / len(logits)
+
+
+@pytest.mark.parametrize("videos", [[0, 1, 2, 3], [0, 1, 0, 2], [5, 5, 5, 5]])
+def test_label_smoothing_matches_loops(videos: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 4, dtype=torch.float64, generator=generator)
+    same = find_same_videos(torch.tensor(videos))
+    for share in (0.0, 0.1, 0.5):
+        assert contrast_rows(logits, same, share).item() == pytest.approx(smooth(logits, same, share))
+    plain = functional.cross_entropy(logits, torch.arange(4), label_smoothing=0.1)
+    torch.testing.assert_close(contrast_rows(logits, smoothing=0.1), plain)
+
+
+def test_few_vectors_are_their_own_components() -> None:
+    vectors = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert keep_components(vectors, 5) is vectors
+    assert torch.linalg.matrix_rank(keep_components(vectors, 2) - vectors.mean(dim=0)) == 2
+
+
+def test_the_first_sentence_ends_with_a_full_stop() -> None:
+    found = [find_first_sentence(text) for text in ("A dog\nruns. It barks. Ends.", "3.5 dogs run.", "")]
+    assert found == ["A dog runs", "3.5 dogs run.", ""]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+def test_training_leaves_the_first_positions_as_they_are(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    text = TextShape(context=32, vocabulary=49408, width=32, layers=1, heads=2, dim=32)
+    out = tmp_path / "long.safetensors"
+    module = make_module("longclip", text=text, options={"stretch": 4}, train_all=False, lr=1e-3)
+    before = module.model.encoder.text.positions.detach().clone()
+    assert before.shape == (4 * 32 - 3 * 20, 32)
+    make_trainer(tmp_path, max_steps=3).fit(module, datamodule=open_data(tmp_path, num_words=60))
+    positions = module.model.encoder.text.positions
+    assert torch.equal(positions[:20], before[:20])
+    module.model.zero_grad()
+    module.model.encode_texts(torch.arange(1, 31)[None]).sentences.sum().backward()  # type: ignore[no-untyped-call]
+    assert positions.grad is not None
+    assert not positions.grad[:20].any()
+    assert positions.grad[20:30].any()
+    module.export(out)
+    assert load_towers(str(out)).card.text.context == 68, "the exported model reads long texts"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_data_without_first_sentences_are_refused(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    data = open_data(tmp_path, first_sentences=False)
+    with pytest.raises(VidretError, match="first_sentences of the data must be true for longclip, got false"):
+        make_trainer(tmp_path, max_steps=1).fit(make_module("longclip"), datamodule=data)
+
+
+def test_only_towers_of_clip_are_stretched_by_default() -> None:
+    assert make_module("longclip").model.encoder.text.shape.context == 32
+    text = TextShape(context=77, vocabulary=64, width=32, layers=1, heads=2, dim=32)
+    assert make_module("longclip", text=text).model.encoder.text.shape.context == 248
+    assert LongClip().stretch is None

@@ -1,0 +1,103 @@
+"""Long-CLIP: CLIP for long texts, by stretched positions and a loss that keeps short texts apart from long ones.
+
+Videos are means of frames. Published on images: Zhang et al. 2024, "Long-CLIP: Unlocking the Long-Text Capability of
+CLIP". The principal components are those of the videos of all processes, and the scale is clamped as in other methods.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vidret.align.batches import TextBatch, VideoBatch
+from vidret.align.ucofia_temporal import pool_frames
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.model import Card, ClipModel
+from vidret.encode.text import KEPT_POSITIONS, stretch_positions
+from vidret.errors import VidretError
+from vidret.train import optim
+from vidret.train.gather import gather
+from vidret.train.methods import Method
+from vidret.train.model import RetrievalModel
+from vidret.train.pairs import mixed_term, same_videos, score_pairs
+from vidret.train.primary_components import NUM_COMPONENTS, primary_losses
+
+CLIP_CONTEXT, STRETCH = 77, 4
+POSITIONS = "encoder.text.positions"
+
+
+def _rule(name: str, *, lr: float = 1e-6, weight_decay: float = 0.01) -> optim.Setting:
+    """Train every weight at one rate. Positions do not decay, since the first ones must stay as they are."""
+    return optim.Setting("positions", lr, 0.0) if name == POSITIONS else optim.Setting("all", lr, weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
+class LongClip:
+    """Stretched positions, and two contrasts: whole texts with videos, first sentences with their main components.
+
+    Attributes:
+        stretch: How many positions become of each of CLIP's after the first 20; 1 leaves them as they are. None for 4
+            if the towers have CLIP's 77 positions, else 1.
+        num_components: Number of principal components that first sentences are compared with.
+        mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); 0 for none.
+    """
+
+    recipe: ClassVar[optim.Recipe] = optim.Recipe(_rule, partial(optim.adamw_optimizer, eps=1e-8))
+    stretch: int | None = None
+    num_components: int = NUM_COMPONENTS
+    mixup_weight: float = 0.0
+
+    def build(self, card: Card, load: Callable[[Card], ClipModel]) -> RetrievalModel:
+        """Load the towers; if their positions are stretched, keep the first ones, and start at a scale of 100."""
+        encoder = load(card)
+        factor = self.stretch or (STRETCH if card.text.context == CLIP_CONTEXT else 1)
+        if factor == 1:
+            return RetrievalModel(encoder)
+        encoder = _stretch(encoder, factor)
+        with torch.no_grad():
+            encoder.logit_scale.fill_(math.log(optim.MAX_SCALE))
+        encoder.text.positions.register_hook(_keep_first)
+        return RetrievalModel(encoder)
+
+    def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the contrasts of whole texts and of first sentences, and of mixtures if they have a weight.
+
+        Raises:
+            VidretError: The batch has no first sentences.
+        """
+        if batch.first_sentences is None:
+            raise VidretError("first_sentences of the data must be true for longclip, got false")
+        texts, videos = model.encode_all(batch)
+        firsts = gather(model.encode_texts(batch.first_sentences).sentences.float())
+        same, scale = same_videos(batch), model.encoder.logit_scale
+        pooled = pool_frames(videos.frames, videos.frame_mask)
+        found = primary_losses(pooled, texts.sentences, firsts, scale, same=same, num_components=self.num_components)
+        mixed = mixed_term(texts, videos, scale, same=same, mixup_weight=self.mixup_weight, generator=generator)
+        return {"whole": found.whole, "first": found.first, **mixed}
+
+    def score(self, model: RetrievalModel, texts: TextBatch, videos: VideoBatch) -> Tensor:
+        """Return the cosines of sentences and mean frames."""
+        return score_pairs(texts, videos)
+
+
+def _stretch(encoder: ClipModel, factor: int) -> ClipModel:
+    """Return towers with stretched positions."""
+    state = encoder.state_dict()
+    positions = stretch_positions(state["text.positions"], factor=factor)
+    stretched = ClipModel(replace(encoder.card, text=replace(encoder.card.text, context=len(positions))))
+    stretched.load_state_dict({**state, "text.positions": positions})
+    return stretched
+
+
+def _keep_first(gradient: Tensor) -> Tensor:
+    """Return the gradient of the positions, without that of CLIP's own first ones."""
+    kept = gradient.clone()
+    kept[:KEPT_POSITIONS] = 0
+    return kept
+
+
+METHOD: type[Method] = LongClip
