@@ -5,12 +5,15 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.runner import Runner
 from tests.fakes import write_film
+from vidret.engine import Engine
 from vidret.index import changes
+from vidret.index.progress import IndexReport
 from vidret.store.store import Store
 
 watchfiles = pytest.importorskip("watchfiles", reason="needs the extra watch")
@@ -35,7 +38,15 @@ def test_an_index_follows_its_folder_until_ctrl_c(run: Runner, tmp_path: Path, m
     folder, index = tmp_path / "films", tmp_path / "films" / "index"  # whose files are no changes
     write_film(folder / "red.mp4", ("red", 1))
     ready = write_film(tmp_path / "ready" / "blue.mp4", ("blue", 1))
-    seen = []
+    seen, ended, run_once = [], threading.Semaphore(0), Engine.index
+
+    def index_and_tell(engine: Engine, *args: Any, **options: Any) -> IndexReport:
+        try:
+            return run_once(engine, *args, **options)
+        finally:
+            ended.release()
+
+    monkeypatch.setattr(Engine, "index", index_and_tell)
 
     def add_a_film_and_interrupt() -> None:
         try:
@@ -43,6 +54,7 @@ def test_an_index_follows_its_folder_until_ctrl_c(run: Runner, tmp_path: Path, m
             ready.rename(folder / "blue.mp4")
             wait_for_videos(index, 2)
             seen.append("blue")
+            assert all(ended.acquire(timeout=20) for _ in range(2))
             time.sleep(0.5)  # for a run that nothing should start
         finally:
             os.kill(os.getpid(), signal.SIGINT)

@@ -74,7 +74,7 @@ def test_score_is_the_probability_of_the_span_times_that_of_the_video(engine: En
         among_spans, alone_spans = ([(m.start, m.end) for m in each] for each in (among, alone))
         np.testing.assert_allclose(among_spans, alone_spans, atol=1e-4)  # videos go through the head together
         np.testing.assert_allclose(
-            [m.score for m in among], [probability * m.score for m in alone], rtol=1e-5, atol=1e-9
+            [m.score for m in among], [probability * m.score for m in alone], rtol=1e-4, atol=1e-9
         )
         assert all(0 < moment.score < 1 for moment in alone)
         assert {moment.by for moment in (*alone, *among)} == {"head"}

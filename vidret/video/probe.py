@@ -26,7 +26,7 @@ _RESTARTING_FORMATS = {"mpegts", "mpeg"}
 _FALLBACK_RATE = 25.0
 _MISSING_TOLERANCE_S = 1.0
 # Of a packet in which every block of 16 x 16 pixels is skipped, with some to spare.
-_STILL_BYTES, _STILL_BYTES_PER_BLOCK = 36, 0.0075
+_STILL_BYTES, _STILL_BYTES_PER_BLOCK = 44, 0.0075
 _CLOCK_STEP_S = 1e-6  # to which FFmpeg rounds the start of a container
 
 
