@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from vidret.search.watches import add_watch
 from vidret.serve.worker import Worker
 from vidret.store.store import Store
 from vidret.store.watch_list import read_watches
-from vidret.types import Frames, SearchOptions, SegmentEmbedding, TextEmbedding
+from vidret.types import Frames, Moment, SearchOptions, SegmentEmbedding, TextEmbedding
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ("red", "blue", "green")
@@ -105,11 +106,12 @@ def test_a_server_goes_on_with_the_new_encoder(index: Path, caplog: pytest.LogCa
         worker = Worker(engine)
         worker.start()
 
+        def locate(colour: str, engine: Engine) -> list[Moment]:
+            return engine.locate(colour, 1)
+
         async def ask() -> tuple[list[str], list[str]]:
             hits = await asyncio.gather(*(worker.search(colour, SearchOptions(k=1)) for colour in COLOURS))
-            moments = await asyncio.gather(
-                *(worker.call(lambda engine, colour=colour: engine.locate(colour, 1)) for colour in COLOURS)
-            )
+            moments = await asyncio.gather(*(worker.call(partial(locate, colour)) for colour in COLOURS))
             return [Path(found[0].path).stem for found in hits], [Path(found[0].path).stem for found in moments]
 
         before = asyncio.run(ask())

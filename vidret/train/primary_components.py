@@ -68,5 +68,5 @@ def keep_components(vectors: Float[Tensor, "pair dim"], num_components: int) -> 
     if len(vectors) <= num_components + 1:
         return vectors
     mean = vectors.mean(dim=0)
-    components = torch.linalg.svd(vectors - mean, full_matrices=False).Vh[:num_components]
+    components: Tensor = torch.linalg.svd(vectors - mean, full_matrices=False).Vh[:num_components]
     return mean + (vectors - mean) @ components.T @ components

@@ -60,7 +60,7 @@ class LongClip:
         encoder = _stretch(encoder, factor)
         with torch.no_grad():
             encoder.logit_scale.fill_(math.log(optim.MAX_SCALE))
-        encoder.text.positions.register_hook(_keep_first)
+        encoder.text.positions.register_hook(_keep_first)  # type: ignore[no-untyped-call]
         return RetrievalModel(encoder)
 
     def losses(self, model: RetrievalModel, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
