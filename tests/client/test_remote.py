@@ -289,6 +289,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "open",
     "prepare_moments",
     "rate",
+    "reopen",
     "score_videos",
     "search_many",
     "typical_score",
