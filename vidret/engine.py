@@ -16,6 +16,8 @@ from vidret.answers.citations import CitedAnswer, answer_question
 from vidret.answers.describing import DEFAULT_DESCRIBING, DescribeOptions, DescribeReport, describe_index
 from vidret.answers.endpoint import ChatEndpoint
 from vidret.answers.frames import FileFrames
+from vidret.answers.query_plans import CACHE, plan_with_model
+from vidret.answers.reply_cache import ReplyCache
 from vidret.answers.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.copies.clips import Clip, ClipFinder, read_stored_clip
 from vidret.copies.duplicates import find_duplicates
@@ -527,7 +529,7 @@ class Engine(Searchable):
         """Answer a question from moments that a search finds, by a language model that cites them.
 
         Args:
-            question: In English. It becomes one or several queries by rules.
+            question: In English. It becomes one or several queries by rules, and by the model.
             llm: The endpoint that gets the frames, words and times of these moments; only a ``RemoteEngine`` can do
                 without, and then asks the server, which may have one.
             videos: Paths or ids of the videos to look in; none for all.
@@ -539,8 +541,9 @@ class Engine(Searchable):
         """
         if llm is None:
             raise VidretError("llm must be a chat endpoint, got none")
+        plan = plan_with_model(question, llm, ReplyCache(self.path / CACHE)) if options.llm_queries else None
         with FileFrames() as frames:
-            context = gather_context(self, question, videos, options, draw=frames.draw)
+            context = gather_context(self, question, videos, options, plan=plan, draw=frames.draw)
         return answer_question(context, llm)
 
     def describe_segments(

@@ -42,6 +42,19 @@ def test_answer_is_printed_with_the_moments_it_cites(run: Runner, index: Path) -
     assert answer.text == "It is red [1]."
 
 
+def test_model_writes_queries_unless_told_not_to(run: Runner, index: Path) -> None:
+    with run_chat(lambda number: say("[1]" if number else '["something red"]')) as chat:
+        options = ["--index", index, "--llm", chat.url, "--llm-model", "small"]
+        code, _, err = run("ask", "what is red?", *options)
+        assert (code, err, len(chat.requests)) == (0, "", 2)
+        assert run("ask", "what is red?", *options)[0] == 0
+        assert len(chat.requests) == 3  # the queries are kept in the index
+        assert run("ask", "what is blue?", *options, "--no-llm-queries")[0] == 0
+        assert len(chat.requests) == 4
+        _, _, err = run("ask", "what is blue?", *options)
+        assert "note: the queries are those of the rules alone: small: must write a JSON list" in err
+
+
 def test_missing_options_are_refused(run: Runner, index: Path) -> None:
     run.check_refusal(["ask", "what?", "--index", index], 2, "must be given, or --context to ask no model, or --server")
     run.check_refusal(["ask", "what?", "--index", index, "--llm", "http://127.0.0.1:1"], 2, "--llm-model")

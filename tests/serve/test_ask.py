@@ -32,7 +32,7 @@ def make_llm(chat: Chat, **settings: Any) -> ChatEndpoint:
 
 
 def ask(client: TestClient, **body: Any) -> list[tuple[str, Any]]:
-    answer = client.post("/api/ask", json={"question": QUESTION, **body})
+    answer = client.post("/api/ask", json={"question": QUESTION, "llm_queries": False, **body})
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = [event.split("\n") for event in answer.text.split("\n\n") if event.startswith("event: ")]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
@@ -50,6 +50,18 @@ def test_events_lead_from_moments_to_a_checked_answer(serve: Serve, engine: Engi
     assert events[-1][1]["notes"] == ["removed citations of moments that were not retrieved: 44"]
     images = [part for part in chat.requests[0]["messages"][1]["content"] if part["type"] == "image_url"]
     assert len(images) == 6
+
+
+def test_model_writes_queries_before_the_first_event(serve: Serve, engine: Engine) -> None:
+    with run_chat(lambda number: say("Red [1]." if number else '["blue"]')) as chat:
+        client = serve(engine, llm=make_llm(chat))
+        events = ask(client, llm_queries=True, question="red")
+        assert len(chat.requests) == 2
+        assert {row["title"] for row in events[0][1]["moments"]} >= {"both"}  # it shows red and blue
+        assert ask(client, llm_queries=True, question="red")[-1] == events[-1]
+        assert len(chat.requests) == 3  # queries are kept, answers are not
+        assert [name for name, _ in ask(client, question="blue", llm_queries=True)] == ["moments", "text", "answer"]
+    assert events[-1][1]["notes"] == []
 
 
 def test_server_without_an_endpoint_asks_nobody(client: TestClient) -> None:
@@ -113,7 +125,7 @@ def test_only_a_few_questions_are_answered_at_a_time(serve: Serve, engine: Engin
 
 
 def test_client_gets_what_the_engine_answers(engine: Engine, chat: Chat) -> None:
-    llm, options = make_llm(chat), ContextOptions(moments=2, frames=1)
+    llm, options = make_llm(chat), ContextOptions(moments=2, frames=1, llm_queries=False)
     local = engine.ask(QUESTION, llm, options=options)
     with serve_page(engine, llm=llm) as url, RemoteEngine(url) as remote:
         served = remote.ask(QUESTION, options=options)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from vidret.answers.query_plans import QueryPlan
 from vidret.answers.questions import RetrievalQuery, plan_queries
 from vidret.answers.spans import overlap_largely, widen_span
 from vidret.errors import VidretError
@@ -47,6 +48,7 @@ class ContextOptions:
         frames: Frames of each moment.
         width: Maximum width of a frame in pixels.
         characters: Maximum characters of what is said and shown, in all moments together.
+        llm_queries: Whether the model that answers also writes queries, in one more request.
     """
 
     moments: int = 5
@@ -55,6 +57,7 @@ class ContextOptions:
     frames: int = 2
     width: int = 512
     characters: int = 12_000
+    llm_queries: bool = True
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -118,21 +121,24 @@ def gather_context(
     videos: Sequence[VideoName] = (),
     options: ContextOptions = DEFAULT_CONTEXT,
     *,
+    plan: QueryPlan | None = None,
     draw: DrawFrame | None = None,
 ) -> QuestionContext:
-    """Retrieve the moments that may answer a question.
+    """Retrieve the moments that may answer a question. No model is asked.
 
     Args:
         engine: The index.
         question: In English; see ``plan_queries``.
         videos: Paths or ids of the videos to look in; none for all.
         options: How much is retrieved.
+        plan: The queries of the question; None for those by rules.
         draw: Draws the frames; None for none.
 
     Raises:
         VidretError: The question is invalid, or a video is not in the index.
     """
-    queries, notes = plan_queries(question), list[str]()
+    plan = plan or QueryPlan(queries=tuple(plan_queries(question)))
+    queries, notes = plan.queries, list(plan.notes)
     candidates, further = list[_Candidate](), list[_Candidate]()
     for index, query in enumerate(queries):
         try:
@@ -140,7 +146,8 @@ def gather_context(
         except VidretError as error:
             if index == 0:
                 raise
-            notes.append(f"not searched in {', '.join(query.sources or ())}: {error}")
+            where = f"in {', '.join(query.sources)}" if query.sources else f"for {query.text!r}"
+            notes.append(f"not searched {where}: {error}")
             continue
         _unite(candidates, firsts, query.weight, options)
         _unite(further, others, query.weight, options)
@@ -154,7 +161,7 @@ def gather_context(
         lines, left = _read_lines(engine, moment, left)
         frames = _draw_frames(engine, moment, options, draw, notes)
         moments.append(replace(moment, lines=lines, frames=frames))
-    return QuestionContext(question=question, queries=tuple(queries), moments=tuple(moments), notes=tuple(notes))
+    return QuestionContext(question=question, queries=queries, moments=tuple(moments), notes=tuple(notes))
 
 
 def _locate(

@@ -53,6 +53,15 @@ FramesOption = Annotated[
     int, typer.Option(metavar="N", min=0, max=8, help="Frames of each moment.", rich_help_panel=SCOPE)
 ]
 
+LlmQueriesOption = Annotated[
+    bool,
+    typer.Option(
+        "--llm-queries/--no-llm-queries",
+        help="Also let the model write queries, in one more request whose answer is kept.",
+        rich_help_panel=LANGUAGE_MODEL,
+    ),
+]
+
 NO_MODEL = ", or --context to ask no model, or --server URL of one that asks"
 
 
@@ -67,6 +76,7 @@ def ask_command(
     llm: LlmOption = None,
     llm_model: LlmModelOption = None,
     llm_timeout: LlmTimeoutOption = 120.0,
+    llm_queries: LlmQueriesOption = True,
     only_context: ContextOption = False,
     images: ImagesOption = None,
     moments: MomentsOption = 5,
@@ -83,7 +93,8 @@ def ask_command(
 
     if images is not None and not only_context:
         raise typer.BadParameter("needs --context, got none", param_hint="--images")
-    options = ContextOptions(moments=moments, frames=frames if not only_context or images is not None else 0)
+    num_frames = frames if not only_context or images is not None else 0
+    options = ContextOptions(moments=moments, frames=num_frames, llm_queries=llm_queries)
     ask_here = llm is not None or server is None
     endpoint = make_endpoint(llm, llm_model, llm_timeout, hint=NO_MODEL) if ask_here and not only_context else None
     engine = open_engine_or_client(context, server, token, index, device, precision)

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from vidret.answers.citations import CitedAnswer, answer_question
 from vidret.answers.endpoint import ChatEndpoint
+from vidret.answers.query_plans import plan_with_model
 from vidret.answers.retrieval import DEFAULT_CONTEXT, ContextOptions, gather_context
 from vidret.client.messages import (
     encode_example,
@@ -109,7 +110,8 @@ class RemoteEngine(Searchable):
             EndpointError: The given endpoint does not answer.
         """
         if llm is not None:
-            context = gather_context(self, question, videos, options, draw=self._draw_frame)
+            plan = plan_with_model(question, llm) if options.llm_queries else None
+            context = gather_context(self, question, videos, options, plan=plan, draw=self._draw_frame)
             return answer_question(context, llm)
         body = {"question": question, "videos": [self._find_video(video) for video in videos]}
         return self._server.follow("/api/ask", parse_answer, body | dataclasses.asdict(options))

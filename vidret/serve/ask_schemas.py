@@ -28,6 +28,9 @@ class AskRequest(BaseModel):
     characters: int = Field(
         DEFAULT_CONTEXT.characters, ge=0, le=100_000, description="Maximum characters of words, in all moments."
     )
+    llm_queries: bool = Field(
+        DEFAULT_CONTEXT.llm_queries, description="Whether the model also writes queries, in one more request."
+    )
 
 
 class AskedMoment(BaseModel):

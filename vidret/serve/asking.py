@@ -17,6 +17,8 @@ from pydantic import BaseModel
 
 from vidret.answers.citations import CitedAnswer, stream_answer
 from vidret.answers.endpoint import ChatEndpoint
+from vidret.answers.query_plans import CACHE, plan_with_model
+from vidret.answers.reply_cache import ReplyCache
 from vidret.answers.retrieval import (
     ContextMoment,
     ContextOptions,
@@ -62,12 +64,20 @@ def ask_routes(engine: Engine, worker: Worker, thumbnails: Thumbnails, llm: Chat
         for video_id in body.videos:
             await run_in_threadpool(find_video, engine, video_id)
         options = ContextOptions(**body.model_dump(exclude={"question", "videos"}))
-        found = await worker.call(lambda engine: gather_context(engine, body.question, body.videos, options))
-        moments = await run_in_threadpool(write_moments_event, engine, found)
         if not free.acquire(blocking=False):
             raise RefusedError(
                 503, f"the server is busy: {MAX_ASKED} questions are being answered", {"Retry-After": "5"}
             )
+        try:
+            cache = ReplyCache(engine.path / CACHE)
+            plan = await run_in_threadpool(plan_with_model, body.question, llm, cache) if options.llm_queries else None
+            found = await worker.call(
+                lambda engine: gather_context(engine, body.question, body.videos, options, plan=plan)
+            )
+            moments = await run_in_threadpool(write_moments_event, engine, found)
+        except BaseException:
+            free.release()
+            raise
         frames = partial(add_frames, engine, thumbnails, found, options)
         events = follow(moments, frames, llm, on_end=free.release)
         return StreamingResponse(events, media_type="text/event-stream")
