@@ -1,11 +1,15 @@
-"""Measure how often the right moment is in the context of a question; print a table.
+"""Measure how often the right moment is in the context of a question; print tables.
 
-    python tools/measure_ask.py DATA --index INDEX [--questions 60] [--seed 0] [--seeds 1]
+    python tools/measure_ask.py DATA --index INDEX [--written FILE | --questions 60 --seed 0 --seeds 1]
 
 DATA has films.jsonl, the timeline of every film: a line has ``file`` and ``events`` with ``type`` (speech, text or
 picture), ``id``, ``text`` and ``window``. Questions are made from events that are in one film only, a third of each
-type. The right moment is found if one in the context, of at most 12 s, is in the right film and covers half of the
-window (of 12 s, for a longer window).
+type; or read from FILE, such as ``ask_questions.jsonl``, whose 60 questions a person wrote (``is_new``: about an event
+that none of the questions of four seeds is about, which retrieval was tuned on).
+
+The right moment is found if one in the context, of at most 12 s, is in the right film and covers half of the window
+(of 12 s, for a longer window). A budget of tokens holds as many of the best moments as fit: a token is four characters
+of their lines, and an image takes 200.
 """
 
 import argparse
@@ -14,13 +18,21 @@ import random
 import re
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from vidret import Engine
+from vidret.answers.prompt import describe_moment
 from vidret.answers.retrieval import ContextOptions, QuestionContext, gather_context
 
 SIZES = (1, 3, 5, 10)  # moments in the context
+BUDGETS = (500, 1000, 2000, 4000)  # tokens
+MOST = 30  # moments in a budget
+CHARACTERS, IMAGE = 4, 200  # of a token; tokens of an image of 512 pixels
+FRAMES = ContextOptions().frames
 TEMPLATES = {
     "speech": ("What is said about {}?", "When does someone mention {}?", "Who talks about {}, and when?"),
     "text": ("What is written about {}?", "When does the screen show {}?", "Which sign says {}, and where?"),
@@ -38,6 +50,7 @@ class Asked:
     kind: str
     file: str
     window: tuple[float, float]
+    is_new: bool = False
 
 
 def make_questions(films: list[dict[str, object]], count: int, seed: int) -> list[Asked]:
@@ -53,6 +66,12 @@ def make_questions(films: list[dict[str, object]], count: int, seed: int) -> lis
             question = templates[index % len(templates)].format(name_topic(kind, event["text"]))
             asked.append(Asked(question, kind, file, tuple(event["window"])))
     return asked
+
+
+def read_questions(path: Path) -> list[Asked]:
+    """Return the questions of a file of JSON lines."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [Asked(**{**row, "window": tuple(row["window"])}) for row in rows]
 
 
 def name_topic(kind: str, text: str) -> str:
@@ -74,11 +93,89 @@ def is_found(context: QuestionContext, asked: Asked, max_s: float) -> bool:
     )
 
 
+def count_tokens(context: QuestionContext, num_images: int) -> int:
+    """Return about how many tokens the moments of a context take, with some images each."""
+    characters = sum(len(describe_moment(moment)) + 1 for moment in context.moments)
+    return -(-characters // CHARACTERS) + num_images * IMAGE * len(context.moments)
+
+
+def fill_budget(gather: Callable[[int], QuestionContext], budget: int, num_images: int) -> QuestionContext | None:
+    """Return the largest context that fits in a budget of tokens; None if not even one moment does."""
+    best = None
+    for size in range(1, MOST + 1):
+        larger = gather(size)
+        if count_tokens(larger, num_images) > budget:
+            break
+        best = larger
+    return best
+
+
+class RememberedSearches:
+    """An engine whose searches are made once, for contexts of several sizes."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Remember nothing yet."""
+        self.search_with, self.locate_with = cache(engine.search_with), cache(engine.locate_with)
+        self.transcript, self.shots, self.video = cache(engine.transcript), cache(engine.shots), cache(engine.video)
+
+
+def measure_sizes(engine: Engine, asked: Sequence[Asked], *, is_shown: bool) -> None:
+    """Print the recall by type and number of moments, and the time of a context."""
+    found: Counter[tuple[str, int]] = Counter()
+    took = []
+    for each in asked:
+        for size in SIZES:
+            started = time.process_time()
+            context = gather_context(engine, each.question, (), ContextOptions(moments=size))
+            took.append(time.process_time() - started)
+            hit = is_found(context, each, ContextOptions().max_s)
+            for group in (each.kind, "all", *(["new"] if each.is_new else [])):
+                found[group, size] += hit
+            if is_shown and size == 5 and not hit:
+                print("missed:", each, [query.text for query in context.queries][:1])
+    totals = Counter(group for each in asked for group in (each.kind, "all", *(["new"] if each.is_new else [])))
+    for group in (*TEMPLATES, "all", "new"):
+        if totals[group]:
+            shares = (f"@{size}: {100 * found[group, size] / totals[group]:5.1f}" for size in SIZES)
+            print(f"{group:8} {totals[group]:3}", *shares)
+    print(f"CPU seconds of a context, p50: {sorted(took)[len(took) // 2]:.3f}")
+
+
+def measure_budgets(engine: Engine, asked: Sequence[Asked]) -> None:
+    """Print the recall by budget of tokens, of words alone and with images."""
+    found: Counter[tuple[int, int]] = Counter()
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for each in asked:
+        remembered: Any = RememberedSearches(engine)
+
+        def gather(size: int, question: str, engine: Any) -> QuestionContext:
+            return gather_context(engine, question, (), ContextOptions(moments=size))
+
+        gathered = cache(partial(gather, question=each.question, engine=remembered))
+        for num_images in (0, FRAMES):
+            for budget in BUDGETS:
+                context = fill_budget(gathered, budget, num_images)
+                found[num_images, budget] += context is not None and is_found(context, each, ContextOptions().max_s)
+                sizes.setdefault((num_images, budget), []).append(len(context.moments) if context else 0)
+    for num_images in (0, FRAMES):
+        shares = (
+            f"{budget}: {100 * found[num_images, budget] / len(asked):5.1f} ({count_median(sizes[num_images, budget])})"
+            for budget in BUDGETS
+        )
+        print(f"tokens (moments), {num_images} images each:", *shares)
+
+
+def count_median(numbers: list[int]) -> int:
+    """Return the median of numbers."""
+    return sorted(numbers)[len(numbers) // 2]
+
+
 def main() -> None:
-    """Make the questions, gather their contexts, print the recall by type and number of moments."""
+    """Make or read the questions, gather their contexts, print the recall."""
     parser = argparse.ArgumentParser(description="Measure the context recall of questions.")
     parser.add_argument("data", type=Path)
     parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--written", type=Path, default=None, help="File of questions, in place of made ones.")
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -86,28 +183,16 @@ def main() -> None:
     )
     parser.add_argument("--show", action="store_true", help="Print the questions that miss at 5 moments.")
     arguments = parser.parse_args()
-    films = [json.loads(line) for line in (arguments.data / "films.jsonl").read_text("utf-8").splitlines()]
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-    drawn = [each for seed in seeds for each in make_questions(films, arguments.questions, seed)]
-    asked = list(dict.fromkeys(drawn))
-    found: Counter[tuple[str, int]] = Counter()
-    took = []
+    if arguments.written is not None:
+        asked = read_questions(arguments.written)
+    else:
+        films = [json.loads(line) for line in (arguments.data / "films.jsonl").read_text("utf-8").splitlines()]
+        seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+        drawn = [each for seed in seeds for each in make_questions(films, arguments.questions, seed)]
+        asked = list(dict.fromkeys(drawn))
     with Engine.open(arguments.index) as engine:
-        for each in asked:
-            for size in SIZES:
-                started = time.process_time()
-                context = gather_context(engine, each.question, (), ContextOptions(moments=size))
-                took.append(time.process_time() - started)
-                hit = is_found(context, each, ContextOptions().max_s)
-                found[each.kind, size] += hit
-                if arguments.show and size == 5 and not hit:
-                    print("missed:", each, [query.text for query in context.queries][:1])
-    for kind in TEMPLATES:
-        total = sum(each.kind == kind for each in asked)
-        print(f"{kind:8} {total:3}", *(f"@{size}: {100 * found[kind, size] / total:5.1f}" for size in SIZES))
-    rows = (f"@{size}: {100 * sum(found[kind, size] for kind in TEMPLATES) / len(asked):5.1f}" for size in SIZES)
-    print(f"{'all':8} {len(asked):3}", *rows)
-    print(f"CPU seconds of a context, p50: {sorted(took)[len(took) // 2]:.3f}")
+        measure_sizes(engine, asked, is_shown=arguments.show)
+        measure_budgets(engine, asked)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tests of ``tools/measure_ask.py``: its questions have their answers in one film, and its hits cover them."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,27 @@ def test_long_window_needs_half_of_the_longest_moment(tool: Any) -> None:
     moment = ContextMoment(number=1, video=1, path="/a.mp4", start=0.0, end=6.0, weak=False)
     context = QuestionContext(question="who", queries=(), moments=(moment,))
     assert tool.is_found(context, tool.Asked("who", "text", "a.mp4", (0.0, 60.0)), 12.0)
+
+
+def test_budget_holds_the_moments_that_fit(tool: Any) -> None:
+    def gather(size: int) -> QuestionContext:
+        moments = [
+            ContextMoment(number=at + 1, video=1, path="/a.mp4", start=20.0 * at, end=20.0 * at + 9, weak=False)
+            for at in range(min(size, 8))
+        ]
+        return QuestionContext(question="who", queries=(), moments=tuple(moments))
+
+    one, two = (tool.count_tokens(gather(size), 0) for size in (1, 2))
+    assert one == -(-len('[1] file "a.mp4" 00:00-00:09\n') // tool.CHARACTERS)
+    assert tool.count_tokens(gather(1), 2) == one + 2 * tool.IMAGE
+    assert len(tool.fill_budget(gather, two, 0).moments) == 2
+    assert len(tool.fill_budget(gather, two - 1, 0).moments) == 1
+    assert tool.fill_budget(gather, one - 1, 0) is None
+    assert len(tool.fill_budget(gather, 10_000, 2).moments) == 8
+
+
+def test_written_questions_are_as_many_of_each_type(tool: Any) -> None:
+    asked = tool.read_questions(TOOL.with_name("ask_questions.jsonl"))
+    assert Counter(each.kind for each in asked) == dict.fromkeys(tool.TEMPLATES, 20)
+    assert len({each.question for each in asked}) == len(asked)
+    assert all(0 <= each.window[0] < each.window[1] for each in asked)
