@@ -28,9 +28,7 @@ STYLE = """
 .tip { display: none; position: absolute; left: 16px; top: 16px; width: min(176px, 44vw); background: var(--card);
   border: 1px solid var(--line); border-radius: 6px; padding: 6px; font-size: 0.8rem; line-height: 1.3;
   overflow-wrap: anywhere; box-shadow: 0 4px 16px #0005; pointer-events: none; }
-.dot:hover .tip, .dot:focus .shots { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
-@media (max-width: 600px) { .dot { width: 9px; height: 9px; margin: -4.5px; } }
-.tip { display: block; }
+.dot:hover .tip, .dot:focus .tip { display: block; }
 .east .tip { left: auto; right: 16px; }
 .south .tip { top: auto; bottom: 16px; }
 .tip img { display: block; width: 100%; height: auto; border-radius: 4px; margin-bottom: 4px; }
