@@ -1,12 +1,15 @@
 """Evaluation of generated videos, over films of plain colours."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
+import av
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 import vidret.encode.load
 from tests.evaluate.world import run
@@ -20,7 +23,7 @@ from vidret.evaluate.generated import (
     score_stream,
 )
 from vidret.evaluate.topics import find_topics
-from vidret.types import Frames
+from vidret.types import Frames, SegmentEmbedding, TextEmbedding
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
 
@@ -69,6 +72,60 @@ def test_shuffled_frames_lower_stream_t_alone() -> None:
     for name in ("temporal", "temporal_corrected"):
         assert after[name] < 0.5 * before[name]
     assert (after["fidelity"], after["diversity"]) == (before["fidelity"], before["diversity"])
+
+
+class DetailEncoder(ColourEncoder):
+    """Vectors are the mean colour of a frame and its detail: how much neighbouring pixels differ."""
+
+    dim = 5
+
+    def encode_frames(self, batch: Sequence[Frames], *, tokens: bool = False) -> list[SegmentEmbedding]:
+        embeddings = []
+        for frames in batch:
+            pixels = frames.pixels.astype(np.float32) / 255
+            detail = np.abs(np.diff(pixels, axis=2)).mean(axis=(1, 2, 3))
+            plain = np.concatenate(
+                [pixels.mean(axis=(1, 2)), 6 * detail[:, None], np.full((len(pixels), 1), 4)], axis=1
+            )
+            vectors = plain / np.linalg.norm(plain, axis=1, keepdims=True)
+            embeddings.append(SegmentEmbedding(vectors.mean(axis=0), vectors, frames.times, None))
+        return embeddings
+
+    def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
+        return [TextEmbedding(text, np.eye(5, dtype=np.float32)[0], np.eye(5, dtype=np.float32)[:1]) for text in texts]
+
+
+def write_striped(path: Path, seed: int, blur: float) -> None:
+    """Write a film of stripes of one colour whose contrast drifts, seen through a lens that is out of focus."""
+    rng = np.random.default_rng(seed)
+    colour = rng.uniform(70, 180, 3)
+    stripes = 45 * np.sign(np.sin(np.arange(64) * np.pi / 4 + 0.1))[None, :, None]
+    contrast = 1 + 0.06 * rng.standard_normal(16).cumsum()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = cast(Any, container.add_stream("libx264", rate=8, options={"preset": "ultrafast", "crf": "10"}))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for each in contrast:
+            pixels = np.clip(128 + each * (colour - 128 + stripes + np.zeros((48, 1, 1))), 0, 255).astype(np.uint8)
+            image = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(blur))
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+
+
+def test_blurred_pixels_lower_fidelity_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vidret.encode.load, "load_encoder", lambda *_args, **_kwargs: DetailEncoder())
+    scores = {}
+    for number in range(14):
+        write_striped(tmp_path / "real" / f"{number}.mp4", number, 0)
+        write_striped(tmp_path / "sharp" / f"{number}.mp4", 100 + number, 0)
+        write_striped(tmp_path / "blurred" / f"{number}.mp4", 100 + number, number / 2)  # from none to much
+    prompts = write_prompts(tmp_path / "prompts.jsonl", {f"{number}.mp4": "stripes" for number in range(14)})
+    for name in ("sharp", "blurred"):
+        where = ("--prompts", prompts, "--videos", tmp_path / name, "--real", tmp_path / "real")
+        scores[name] = json.loads(run("eval", "generated", *where, "--json").out)["stream"]
+    assert scores["blurred"]["fidelity"] < 0.6 < 0.9 < scores["sharp"]["fidelity"]
+    for other in ("diversity", "temporal", "temporal_corrected"):
+        assert scores["blurred"][other] == pytest.approx(scores["sharp"][other], abs=0.1)
 
 
 def test_topics_of_the_file_are_ranked_worst_first(generated: Path, tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidret.cli.evaluate import DATA, VideosOption, group
+from vidret.cli.inputs import parse_names
 from vidret.cli.language_model import LANGUAGE_MODEL, LlmModelOption, LlmTimeoutOption, make_endpoint
 from vidret.cli.opening import choose_model
 from vidret.cli.options import OUTPUT, DeviceOption, JsonOption, PrecisionOption, ProbedModelOption
-from vidret.present.progress import show_count
+from vidret.present.progress import show_count, show_progress
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
+
+if TYPE_CHECKING:
+    from vidret.timed_text.options import WordsOptions
 
 PromptsOption = Annotated[
     Path,
@@ -35,6 +39,16 @@ QuestionsOption = Annotated[
         rich_help_panel=LANGUAGE_MODEL,
     ),
 ]
+ComparedWordsOption = Annotated[
+    str,
+    typer.Option(
+        "--words",
+        metavar="off|on|LIST",
+        help="Also compare prompts with what is said and shown in the videos, as a search does: speech, screen (text "
+        "in the picture), subtitles, or several of them separated by commas; on is all. Each video is indexed for it.",
+        rich_help_panel=DATA,
+    ),
+]
 NUM_SHOWN = 10  # prompts in the table, worst first
 
 
@@ -43,6 +57,7 @@ def generated_command(
     prompts: PromptsOption,
     videos: VideosOption,
     real: RealOption = None,
+    words: ComparedWordsOption = "off",
     model: ProbedModelOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -57,15 +72,23 @@ def generated_command(
     from vidret.encode.load import load_encoder
     from vidret.evaluate.generated import evaluate_generated, read_prompts, read_topics
     from vidret.evaluate.video_questions import score_by_questions
+    from vidret.evaluate.word_alignment import check_prompts, score_with_words
     from vidret.video.scan import list_videos
 
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
+    compared = choose_words(words)
     by_path = read_prompts(prompts, videos)
+    if compared is not None:
+        compared.check_installed()
+        check_prompts(list(by_path.values()))
     topics = read_topics(prompts)
     originals = [] if real is None else list_videos([str(real)]).files
     encoder = load_encoder(choose_model(model) or STARTER, device=device, precision=precision)
     with show_count("encoding", "videos") as on_count:
         report = evaluate_generated(encoder, by_path, originals, topics=topics, on_progress=on_count)
+    if compared is not None:
+        with show_progress() as on_progress:
+            report["words"] = score_with_words(encoder, by_path, compared, on_progress=on_progress)
     if endpoint is not None:
         with show_count("asking", "videos") as on_count:
             report["questions"] = score_by_questions(endpoint, by_path, on_progress=on_count)
@@ -78,6 +101,22 @@ def generated_command(
 
         write_generated_page(report, html)
         print_message(f"page: {html}")
+
+
+def choose_words(text: str) -> "WordsOptions | None":
+    """Return which words to read, given ``--words``; None for none.
+
+    Raises:
+        BadParameter: It names no source.
+    """
+    from vidret.timed_text.options import WordsOptions
+    from vidret.types import WORD_SOURCES
+
+    if text == "off":
+        return None
+    if text == "on":
+        return WordsOptions()
+    return WordsOptions(sources=parse_names(text, WORD_SOURCES, option="--words", rule="must be off, on or some of"))
 
 
 def show_generated(report: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """An evaluation of generated videos as one HTML page with frames."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def list_scores(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "temporal consistency", f"{report['consistency']:.3f}, the cosine of successive frames"
     for name, value in report.get("stream", {}).items():
         yield STREAM_NAMES[name], f"{value:.3f}"
+    if (words := report.get("words")) is not None:
+        deviations = "deviations above unrelated queries"
+        yield (
+            "with words",
+            f"{words['alignment']:.2f} {deviations}, {words['alignment_of_pictures']:.2f} by pictures alone",
+        )
+        yield "own prompt fits best with words", f"{words['prompt_recall']:.1f} %"
+        yield "words compared", f"{', '.join(words['sources'])}; {words['num_with_words']} videos have some"
     if (asked := report.get("questions")) is not None:
         if asked["etva"] is not None:
             yield "ETVA", f"{asked['etva']:.1f} %, questions that were answered with yes"
@@ -86,39 +95,45 @@ def write_generated_page(report: Mapping[str, Any], out: Path) -> None:
         sections += ["<h2>Topics, the worst first</h2>", f'<p class="facts">{about}</p>']
         sections.append(render_table(tabulate_topics(report)))
     worst = report["prompts"][:NUM_WORST]
-    images, failures = FrameImages(), find_failures(report)
+    images, remarks = FrameImages(), list_remarks(report)
     sections.append(f"<h2>The {len(worst)} worst prompts</h2>")
-    sections += [render_prompt(row, images, failures) for row in worst]
+    sections += [render_prompt(row, images, remarks) for row in worst]
     sections += ["<h2>All prompts</h2>", f'<div class="prompts">{render_table(tabulate_prompts(report))}</div>']
     write_document("Generated videos", sections, out, style=STYLE)
 
 
-def find_failures(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the questions of each video that were not answered rightly, with the answers."""
-    videos = report["questions"]["videos"] if report.get("questions") else []
-    return {
-        row["path"]: [
-            f"{each['question']} {each['answer'] or 'no answer'}, not {each['expected']}"
-            for each in row["questions"]
-            if not each["is_right"]
+def list_remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return by path the texts that match the prompt, and the questions that were not answered rightly."""
+    remarks = defaultdict[str, list[str]](list)
+    for path, video in report.get("words", {"videos": {}})["videos"].items():
+        both = f"with words {video['alignment']:.2f}, by pictures alone {video['alignment_of_pictures']:.2f}"
+        remarks[path].append(both)
+        remarks[path] += [
+            f"{each['source']} {format_time(each['start'])}: \N{LEFT DOUBLE QUOTATION MARK}{each['text']}"
+            "\N{RIGHT DOUBLE QUOTATION MARK}"
+            for each in video["texts"]
         ]
-        for row in videos
-    }
+    for row in report.get("questions", {"videos": []})["videos"]:
+        wrong = (each for each in row["questions"] if not each["is_right"])
+        remarks[row["path"]] += [
+            f"{each['question']} {each['answer'] or 'no answer'}, not {each['expected']}" for each in wrong
+        ]
+    return remarks
 
 
-def render_prompt(row: Mapping[str, Any], images: FrameImages, failures: Mapping[str, list[str]]) -> str:
+def render_prompt(row: Mapping[str, Any], images: FrameImages, remarks: Mapping[str, list[str]]) -> str:
     """Return a prompt with its scores and the frames of its videos."""
     names = ("alignment", "consistency", "diversity")
     facts = ", ".join(f"{name} {row[name]:.3f}" for name in names) + f", {row['num_videos']} videos"
     shown = []
     for video in row["videos"][:MAX_VIDEOS]:
-        wrong = "".join(f"<li>{escape_text(each)}</li>" for each in failures.get(video["path"], ()))
+        items = "".join(f"<li>{escape_text(each)}</li>" for each in remarks.get(video["path"], ()))
         line = f"alignment {video['alignment']:.3f}"
         shots = "".join(
             images.render(video["path"], time_s, file_name(video["path"]), f"{format_time(time_s)}, {line}", "")
             for time_s in choose_times(video["path"])
         )
-        shown.append(f'<div class="shots">{shots}</div>{f"<ul>{wrong}</ul>" if wrong else ""}')
+        shown.append(f'<div class="shots">{shots}</div>{f"<ul>{items}</ul>" if items else ""}')
     heading = f'<h3>{escape_text(row["prompt"])}</h3><p class="facts">{escape_text(facts)}</p>'
     return f"<article>{heading}{''.join(shown)}</article>"
 
