@@ -5,13 +5,15 @@
 Builds an index of made vectors around 200 centres, in videos of 50 segments, half of them in each of two folders, with
 timed texts of made words; or takes the one that an earlier run left in DIR. Then runs the commands as a user would, one
 process after another: the overview of a folder with its comparison, a comparison of the folders, and the diversity of
-the index. Seconds are of the clock and of the CPU, from the start of the process to its end; memory is the peak of the
-process. The commands write no page, whose frames are decoded.
+the index. Each runs cold, without the vectors of phrases that an index keeps, and warm, with them. Seconds are of the
+clock and of the CPU, from the start of the process to its end; memory is the peak of the process. The commands write no
+page, whose frames are decoded.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ import numpy as np
 from vidret.encode.encoder import Encoder
 from vidret.encode.load import load_encoder
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME
+from vidret.evaluate.phrase_vectors import FOLDER
 from vidret.store.records import NewSegment
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
@@ -115,9 +118,14 @@ def main() -> None:
                 build(path, encoder, arguments.segments, arguments.frames, arguments.texts), 1
             )
         index = ("--index", str(path), "--json")
-        facts["overview"] = measure("describe", "/made/a", *index)
-        facts["against"] = measure("describe", "/made/a", "--against", "/made/b", *index)
-        facts["diversity"] = measure("info", "--diversity", *index)
+        commands = {
+            "overview": ("describe", "/made/a"),
+            "against": ("describe", "/made/a", "--against", "/made/b"),
+            "diversity": ("info", "--diversity"),
+        }
+        for name, command in commands.items():
+            shutil.rmtree(path / FOLDER, ignore_errors=True)
+            facts[name] = {state: measure(*command, *index) for state in ("cold", "warm")}
     print(json.dumps(facts, indent=2))
 
 

@@ -1,6 +1,7 @@
 """Tests of vidret describe and vidret info --diversity."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def test_a_folder_is_described_in_text_and_json(run: Runner, coloured: Path) -> 
     assert found["less"][0]["phrase"] == "blue"
 
 
+def test_phrases_are_encoded_once(run: Runner, coloured: Path) -> None:
+    common = ("describe", "/red", "--against", "/blue", "--index", coloured)
+    first, second = run(*common), run(*common)
+    assert "phrases, which the index keeps for the next time" in first[2]
+    assert "phrases, which" not in second[2]
+    assert first[1] == second[1]
+    assert "phrases, which" not in run("info", "--diversity", "--index", coloured)[2]  # class names are among them
+
+
 def test_no_difference_is_said(run: Runner, tmp_path: Path, coloured: Path) -> None:
     index = write_colour_index(tmp_path / "index", {"a": SAME, "b": SAME}, noise=0.8, seed=4)
     common = ("describe", "/a", "--phrases", coloured.parent / "phrases.txt", "--index", index)
@@ -54,6 +64,8 @@ def test_a_folder_by_itself_gets_an_overview_and_a_page(run: Runner, coloured: P
     assert page.count('class="dot ') == 24
     assert "More than in the other videos of the index" in page
     assert "<script" not in page
+    shown = re.findall(r"([^{}]*\.tip) {[^{}]*display: block", page)
+    assert shown == ["\n.dot:hover .tip, .dot:focus .tip"]  # and no other frame of the map
     found = json.loads(run(*common, "--json")[1])
     assert (found["num_videos"], len(found["clusters"])) == (12, 2)
     assert found["differences"]["more"][0]["phrase"] == "red"

@@ -8,7 +8,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.inputs import read_bank
-from vidret.cli.opening import open_engine
+from vidret.cli.opening import open_engine, remember_phrases
 from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOption
 from vidret.present.progress import show_count
 from vidret.present.show import show_table
@@ -69,7 +69,6 @@ def describe_command(
     """Describe the videos of a folder: what is in it, and what sets it apart from others, with example frames."""
     from vidret.evaluate.describing import NoComparisonError, describe_folder
     from vidret.evaluate.overview import make_overview, overview_to_dict
-    from vidret.evaluate.phrase_vectors import RememberedTexts
     from vidret.store.store import Store
 
     if against is not None and clusters is not None:
@@ -78,7 +77,7 @@ def describe_command(
     path, other = absolute_path(folder), None if against is None else absolute_path(against)
     overview = differences = None
     with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:
-        texts = RememberedTexts(engine.encoder)
+        texts = remember_phrases(engine.encoder, index)
         if other is None:
             overview = make_overview(store, texts, path, phrases=bank, num_clusters=clusters)
         try:

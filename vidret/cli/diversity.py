@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from vidret.cli.opening import open_engine
+from vidret.cli.opening import open_engine, remember_phrases
 from vidret.present.show import show_table
 from vidret.present.terminal import print_message
 
@@ -15,7 +15,7 @@ def print_diversity(index: Path, prompt: str | None, seed: int, *, as_json: bool
     from vidret.store.store import Store
 
     with open_engine(index, None, "auto", "auto", must_exist=True) as engine, Store.open(index) as store:
-        found = measure_index_diversity(store, engine.encoder, prompt, seed=seed)
+        found = measure_index_diversity(store, remember_phrases(engine.encoder, index), prompt, seed=seed)
     if as_json:
         print(json.dumps(dataclasses.asdict(found), indent=2))
     else:

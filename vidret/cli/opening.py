@@ -11,13 +11,16 @@ import typer
 
 from vidret.cli.inputs import parse_choice
 from vidret.errors import DeviceError, UnknownEncoderError, VidretError
-from vidret.present.terminal import show_status
+from vidret.present.terminal import print_message, show_status
 
 if TYPE_CHECKING:
     from vidret.client import RemoteEngine
+    from vidret.encode.encoder import Encoder
     from vidret.engine import Engine
+    from vidret.evaluate.phrase_vectors import RememberedTexts
 
 MODEL_VARIABLE = "VIDRET_MODEL"
+MANY_PHRASES = 100  # which take seconds to encode
 # Options that need the index or the videos on this machine.
 LOCAL_ONLY = ("index", "device", "precision", "head", "sheet", "export")
 
@@ -65,6 +68,17 @@ def open_engine(
             if model is None:  # the index names it
                 raise
             raise typer.BadParameter(str(error), param_hint="--model") from error
+
+
+def remember_phrases(encoder: "Encoder", index: Path) -> "RememberedTexts":
+    """Return the encoder with the phrases that the index keeps of it; say so if it has many to encode."""
+    from vidret.evaluate.phrase_vectors import FOLDER, RememberedTexts
+
+    def say(num_new: int) -> None:
+        if num_new >= MANY_PHRASES:
+            print_message(f"encoding {num_new:,} phrases, which the index keeps for the next time", style="dim")
+
+    return RememberedTexts(encoder, index / FOLDER, on_new=say)
 
 
 def choose_model(model: str | None, index: Path | None = None) -> str | None:

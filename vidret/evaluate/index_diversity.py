@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
-from vidret.evaluate.phrase_vectors import encode_phrases
+from vidret.evaluate.phrase_vectors import TextEncoder, encode_phrases
 from vidret.evaluate.phrases import list_class_names
 from vidret.evaluate.video_means import read_index_vectors
 from vidret.metrics.diversity import DiversityParts, compute_vendi, split_by_direction, split_diversity
@@ -35,7 +34,7 @@ class IndexDiversity:
 
 
 def measure_index_diversity(
-    store: Store, encoder: Encoder, prompt: str | None = None, *, seed: int = 0
+    store: Store, encoder: TextEncoder, prompt: str | None = None, *, seed: int = 0
 ) -> IndexDiversity:
     """Measure the diversity of an index, or of the segments that match a prompt best.
 

@@ -1,13 +1,22 @@
-"""Vectors of phrases, of which a text encoder sees each once."""
+"""Vectors of phrases, which an encoder sees once: in one process, or ever, if they are kept in a folder."""
 
-from collections.abc import Sequence
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32
 
 from vidret.errors import VidretError
 from vidret.types import TextEmbedding
+
+FOLDER = "phrases"  # of an index
+MAX_KEPT = 20_000  # phrases of an encoder; beyond it only those of the last run are kept
 
 
 class TextEncoder(Protocol):
@@ -18,20 +27,64 @@ class TextEncoder(Protocol):
         ...
 
 
-class RememberedTexts:
-    """A text encoder that remembers the texts of several steps, most of which are the same."""
+class IdentifiedEncoder(TextEncoder, Protocol):
+    """A text encoder whose vectors are the same wherever its fingerprint is."""
 
-    def __init__(self, encoder: TextEncoder) -> None:
-        """Remember nothing yet."""
-        self._encoder = encoder
-        self._known: dict[str, TextEmbedding] = {}
+    @property
+    def fingerprint(self) -> str:
+        """What names its weights and how it uses them."""
+        ...
+
+
+class RememberedTexts:
+    """A text encoder that remembers the sentence vectors of texts, in a file if it is given a folder.
+
+    The file belongs to the encoder's fingerprint. What cannot be read or written is encoded again.
+    """
+
+    def __init__(
+        self,
+        encoder: IdentifiedEncoder,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        on_new: Callable[[int], None] | None = None,
+    ) -> None:
+        """Read what the folder has of this encoder; ``on_new`` is called with the number of texts to be encoded."""
+        self._encoder, self._on_new = encoder, on_new
+        digest = hashlib.blake2b(encoder.fingerprint.encode(), digest_size=16).hexdigest()
+        self._path = None if folder is None else Path(folder) / f"{digest}.npz"
+        self._known = {} if self._path is None else read_vectors(self._path)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
-        """Encode the texts that are new, and return all."""
+        """Encode the texts that are new, and return all, each with the sentence as its only word."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            self._known.update(zip(new, self._encoder.encode_text(new), strict=True))
-        return [self._known[text] for text in texts]
+            if self._on_new is not None:
+                self._on_new(len(new))
+            found = {text: each.sentence for text, each in zip(new, self._encoder.encode_text(new), strict=True)}
+            self._known |= found
+            if self._path is not None and np.isfinite(np.stack(list(found.values()))).all():
+                write_vectors(self._path, self._known if len(self._known) <= MAX_KEPT else found)
+        return [TextEmbedding(text, self._known[text], self._known[text][None]) for text in texts]
+
+
+def read_vectors(path: Path) -> dict[str, Float32[np.ndarray, " dim"]]:
+    """Return the vectors of a file by phrase; none if it does not exist or is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return dict(zip(stored["phrases"].tolist(), stored["vectors"].astype(np.float32), strict=True))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return {}
+
+
+def write_vectors(path: Path, vectors: dict[str, Float32[np.ndarray, " dim"]]) -> None:
+    """Write vectors by phrase in place of a file, if the folder can be written."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            whole = Path(folder) / path.name
+            np.savez(whole, phrases=np.array(list(vectors)), vectors=np.stack(list(vectors.values())))
+            whole.replace(path)
 
 
 def encode_phrases(encoder: TextEncoder, phrases: Sequence[str]) -> Float32[np.ndarray, "phrase dim"]:
