@@ -108,7 +108,7 @@ def write_striped(path: Path, seed: int, blur: float) -> None:
         for each in contrast:
             pixels = np.clip(128 + each * (colour - 128 + stripes + np.zeros((48, 1, 1))), 0, 255).astype(np.uint8)
             image = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(blur))
-            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")))
         container.mux(stream.encode())
 
 
