@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.chatting import Reply, run_chat, say
 from vidret.answers.endpoint import ChatEndpoint
-from vidret.answers.query_plans import MAX_QUERY, MAX_WRITTEN, plan_with_model, read_queries
+from vidret.answers.query_plans import MAX_QUERY, MAX_WRITTEN, plan_with_model, read_written_queries
 from vidret.answers.questions import RetrievalQuery, plan_queries
 from vidret.answers.reply_cache import ReplyCache
 from vidret.errors import VidretError
@@ -62,11 +62,11 @@ def test_invalid_question_is_sent_to_nobody() -> None:
     ],
 )
 def test_list_is_found_in_a_reply(reply: str, queries: list[str]) -> None:
-    assert read_queries(reply) == queries
+    assert read_written_queries(reply) == queries
 
 
 @given(st.lists(st.text(max_size=MAX_QUERY + 9) | st.integers(), max_size=9).map(str) | st.text(max_size=60))
 def test_queries_are_few_and_short(reply: str) -> None:
-    queries = read_queries(reply)
+    queries = read_written_queries(reply)
     assert len(queries) <= MAX_WRITTEN
     assert all(0 < len(query) <= MAX_QUERY and query.isprintable() for query in queries)

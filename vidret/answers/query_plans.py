@@ -64,7 +64,7 @@ def write_queries(question: str, llm: ChatEndpoint, cache: ReplyCache | None) ->
     kept = None if cache is None else cache.get(key)
     brief = replace(llm, timeout_s=min(llm.timeout_s, TIMEOUT_S), retries=0)
     reply = kept or brief.complete(write_planning(question))
-    written = read_queries(reply)
+    written = read_written_queries(reply)
     if not written:
         raise EndpointError(f"{llm.model}: must write a JSON list of queries, got none")
     if cache is not None and kept is None:
@@ -77,10 +77,10 @@ def write_planning(question: str) -> list[dict[str, Any]]:
     return [{"role": "system", "content": RULES}, {"role": "user", "content": question}]
 
 
-def read_queries(reply: str) -> list[str]:
+def read_written_queries(reply: str) -> list[str]:
     r"""Return the queries in a model's reply, each once and as one line; none if it has no list of texts.
 
-    >>> read_queries('Here they are:\n["a man opens a door", "a door", "", 3]')
+    >>> read_written_queries('Here they are:\n["a man opens a door", "a door", "", 3]')
     ['a man opens a door', 'a door']
     """
     for found in _find_lists(_THOUGHT.sub("", reply)[:MAX_REPLY]):

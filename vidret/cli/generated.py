@@ -76,7 +76,7 @@ def generated_command(
     from vidret.video.scan import list_videos
 
     endpoint = None if llm is None else make_endpoint(llm, llm_model, llm_timeout)
-    compared = choose_words(words)
+    compared = choose_compared_words(words)
     by_path = read_prompts(prompts, videos)
     if compared is not None:
         compared.check_installed()
@@ -103,7 +103,7 @@ def generated_command(
         print_message(f"page: {html}")
 
 
-def choose_words(text: str) -> "WordsOptions | None":
+def choose_compared_words(text: str) -> "WordsOptions | None":
     """Return which words to read, given ``--words``; None for none.
 
     Raises:

@@ -95,14 +95,14 @@ def write_generated_page(report: Mapping[str, Any], out: Path) -> None:
         sections += ["<h2>Topics, the worst first</h2>", f'<p class="facts">{about}</p>']
         sections.append(render_table(tabulate_topics(report)))
     worst = report["prompts"][:NUM_WORST]
-    images, remarks = FrameImages(), list_remarks(report)
+    images, remarks = FrameImages(), list_video_remarks(report)
     sections.append(f"<h2>The {len(worst)} worst prompts</h2>")
     sections += [render_prompt(row, images, remarks) for row in worst]
     sections += ["<h2>All prompts</h2>", f'<div class="prompts">{render_table(tabulate_prompts(report))}</div>']
     write_document("Generated videos", sections, out, style=STYLE)
 
 
-def list_remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
+def list_video_remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return by path the texts that match the prompt, and the questions that were not answered rightly."""
     remarks = defaultdict[str, list[str]](list)
     for path, video in report.get("words", {"videos": {}})["videos"].items():

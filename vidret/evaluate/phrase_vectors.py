@@ -53,7 +53,7 @@ class RememberedTexts:
         self._encoder, self._on_new = encoder, on_new
         digest = hashlib.blake2b(encoder.fingerprint.encode(), digest_size=16).hexdigest()
         self._path = None if folder is None else Path(folder) / f"{digest}.npz"
-        self._known = {} if self._path is None else read_vectors(self._path)
+        self._known = {} if self._path is None else read_phrases(self._path)
 
     def encode_text(self, texts: Sequence[str]) -> list[TextEmbedding]:
         """Encode the texts that are new, and return all, each with the sentence as its only word."""
@@ -64,11 +64,11 @@ class RememberedTexts:
             found = {text: each.sentence for text, each in zip(new, self._encoder.encode_text(new), strict=True)}
             self._known |= found
             if self._path is not None and np.isfinite(np.stack(list(found.values()))).all():
-                write_vectors(self._path, self._known if len(self._known) <= MAX_KEPT else found)
+                write_phrases(self._path, self._known if len(self._known) <= MAX_KEPT else found)
         return [TextEmbedding(text, self._known[text], self._known[text][None]) for text in texts]
 
 
-def read_vectors(path: Path) -> dict[str, Float32[np.ndarray, " dim"]]:
+def read_phrases(path: Path) -> dict[str, Float32[np.ndarray, " dim"]]:
     """Return the vectors of a file by phrase; none if it does not exist or is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -77,7 +77,7 @@ def read_vectors(path: Path) -> dict[str, Float32[np.ndarray, " dim"]]:
         return {}
 
 
-def write_vectors(path: Path, vectors: dict[str, Float32[np.ndarray, " dim"]]) -> None:
+def write_phrases(path: Path, vectors: dict[str, Float32[np.ndarray, " dim"]]) -> None:
     """Write vectors by phrase in place of a file, if the folder can be written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
