@@ -30,7 +30,7 @@ from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.search.clauses import make_clause
 from vidret.search.fusion import HINT, MIN_PICTURE_DEVIATION, FusedSearcher
-from vidret.search.fusion_baseline import load_baseline
+from vidret.search.fusion_baseline import load_baseline, store_unrelated
 from vidret.search.text_matching import (
     MIN_COSINE_DEVIATION,
     MIN_COVER_DEVIATION,
@@ -39,7 +39,7 @@ from vidret.search.text_matching import (
     weigh_terms,
 )
 from vidret.store.text_store import TextStore
-from vidret.types import Filters, Hit, Source, TimedText
+from vidret.types import Filters, Hit, Source, TextEmbedding, TimedText
 from vidret.types import Sequence as EventSequence
 
 
@@ -359,6 +359,32 @@ def test_baseline_is_stored_and_reused(index: Path, monkeypatch: pytest.MonkeyPa
         again = load_baseline(texts)
         assert again is not None
         assert again.sizes[1] == len(WORDS) + 1
+
+
+def test_a_search_encodes_the_query_alone(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(index, NamedColours()) as engine:
+        expected = engine.search("red line")
+    encoder, encoded = NamedColours(), list[str]()
+    encode = encoder.encode_text
+
+    def note(texts: Sequence[str]) -> list[TextEmbedding]:
+        encoded.extend(texts)
+        return encode(texts)
+
+    monkeypatch.setattr(encoder, "encode_text", note)
+    with Engine(index, encoder) as engine:
+        assert engine.search("red line") == expected
+        assert encoded == ["red line"], "unrelated queries are stored"
+    with TextStore.open(index, write=True) as texts:
+        store_unrelated(texts, "another encoder", np.ones((len(UNRELATED), encoder.dim), np.float32))
+    with Engine(index, encoder) as engine:
+        assert engine.search("red line") == expected
+        assert set(UNRELATED) < set(encoded), "those of another encoder are not used"
+    encoded.clear()
+    save_baseline(index)
+    with Engine(index, encoder) as engine:
+        assert engine.search("red line") == expected
+        assert encoded == ["red line"], "the next run stores them again"
 
 
 def test_baseline_is_measured_again_when_the_index_has_grown_by_a_quarter(

@@ -15,11 +15,16 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32
 
-from vidret.align.baseline import UNRELATED
 from vidret.encode.sentences import load_sentence_encoder
 from vidret.search.candidates import find_candidates
 from vidret.search.clauses import AnalysedQuery, Clause, check_exclusions, parse_structure
-from vidret.search.fusion_baseline import FusionBaseline, load_baseline, store_baseline
+from vidret.search.fusion_baseline import (
+    FusionBaseline,
+    load_baseline,
+    load_unrelated,
+    store_baseline,
+    store_unrelated,
+)
 from vidret.search.fusion_measuring import measure_pictures, measure_texts
 from vidret.search.mentions import find_mentions
 from vidret.search.picture_scores import VideoPictures, hide_pictures, score_pictures
@@ -251,7 +256,11 @@ class FusedSearcher:
 
     @cached_property
     def _unrelated(self) -> Float32[np.ndarray, "query dim"]:
-        return np.stack([text.sentence for text in self._searcher.encoder.encode_text(UNRELATED)])
+        stored = self._load_unrelated()
+        return self._searcher.encode_unrelated() if stored is None else stored
+
+    def _load_unrelated(self) -> Float32[np.ndarray, "query dim"] | None:
+        return None if self.texts is None else load_unrelated(self.texts, self._searcher.encoder.fingerprint)
 
     @property
     def baseline(self) -> FusionBaseline:
@@ -283,14 +292,15 @@ class FusedSearcher:
         return FusionBaseline(sizes=self._sizes, picture_mean=mean, picture_deviation=deviation, texts=texts)
 
     def has_stored_baseline(self) -> bool:
-        """Return whether the stored baseline was measured on an index as large as it is."""
+        """Return whether the stored baseline was measured on an index as large as it is, with what it needs."""
         known = self._load_baseline()
-        return known is not None and known.sizes == self._sizes
+        return known is not None and known.sizes == self._sizes and self._load_unrelated() is not None
 
     def save_baseline(self) -> None:
         """Measure the baseline, and store it beside the texts, unless the index is as large as it was."""
         if self.texts is not None and not self.has_stored_baseline():
             self._baseline = baseline = self.measure_baseline()
+            store_unrelated(self.texts, self._searcher.encoder.fingerprint, self._unrelated)
             store_baseline(self.texts, baseline)
 
 

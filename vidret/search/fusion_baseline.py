@@ -1,13 +1,19 @@
 """What unrelated queries reach in each source of an index, which makes scores of different sources comparable."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Float32
+
+from vidret.align.baseline import UNRELATED
 from vidret.search.text_matching import TextBaseline
 from vidret.store.text_store import TextStore
 from vidret.types import TextSource
 
-_KEY = "fusion"
+_KEY, _VECTORS = "fusion", "fusion.unrelated"
+_DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +56,26 @@ def store_baseline(texts: TextStore, baseline: FusionBaseline) -> None:
     }
     picture = [baseline.picture_mean, baseline.picture_deviation]
     texts.store.set_meta(_KEY, json.dumps({"sizes": baseline.sizes, "picture": picture, "texts": figures}))
+
+
+def load_unrelated(texts: TextStore, encoder: str) -> Float32[np.ndarray, "query dim"] | None:
+    """Return the stored vectors of the unrelated queries; None unless they are of this list and this encoder.
+
+    Args:
+        texts: The words of an index.
+        encoder: Fingerprint of the encoder.
+    """
+    stored = texts.store.get_meta(_VECTORS)
+    if not isinstance(stored, bytes) or stored[:_DIGEST_BYTES] != _digest(encoder):
+        return None
+    vectors: Float32[np.ndarray, "query dim"] = np.frombuffer(stored, np.float32, offset=_DIGEST_BYTES)
+    return vectors.reshape(len(UNRELATED), -1)
+
+
+def store_unrelated(texts: TextStore, encoder: str, vectors: Float32[np.ndarray, "query dim"]) -> None:
+    """Store the vectors of the unrelated queries, so that the first search of a process need not encode them."""
+    texts.store.set_meta(_VECTORS, _digest(encoder) + np.ascontiguousarray(vectors, np.float32).tobytes())
+
+
+def _digest(encoder: str) -> bytes:
+    return hashlib.blake2b("\0".join((encoder, *UNRELATED)).encode(), digest_size=_DIGEST_BYTES).digest()

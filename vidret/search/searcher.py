@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import groupby
 
 import numpy as np
+from jaxtyping import Float32
 
 from vidret.align.baseline import UNRELATED, WEAK, unrelated_share
 from vidret.encode.encoder import Encoder
@@ -114,6 +115,10 @@ class Searcher:
         options = [SearchOptions(k=1, rerank=ranker.name)] * len(self._unrelated)
         ranked = self.rank(self._unrelated, options, [each.candidates for each in options])
         return [float(each.scores[0]) for each in ranked if len(each.scores)]
+
+    def encode_unrelated(self) -> Float32[np.ndarray, "query dim"]:
+        """Return the sentence vectors of the unrelated queries."""
+        return np.stack([query.positive.sentence for query in self._unrelated])
 
     @cached_property
     def _unrelated(self) -> list[EncodedQuery]:
