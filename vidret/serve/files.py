@@ -50,7 +50,7 @@ def open_indexed(engine: Engine, path: str) -> BinaryIO:
     try:
         if not os.path.isfile(path):  # noqa: PTH113  opening a device may have side effects
             raise DecodeError(path, GONE)
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe must not block
+        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # a pipe must not block
     except OSError as error:
         raise DecodeError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
     try:

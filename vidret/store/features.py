@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float16, Int64, UInt8
 
 from vidret.errors import StoreError
 from vidret.store.database import REPAIR
+from vidret.store.os_calls import open_handle, remove_closed, sync_data, write_at
 from vidret.store.records import SegmentLocation
 
 Rows = Float16[np.ndarray, "_row dim"]
@@ -37,7 +38,7 @@ class RowFile:
         self.path = path
         self._dim, self._dtype = dim, dtype
         self._row_bytes = dim * np.dtype(dtype).itemsize
-        self._handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o644)
+        self._handle = open_handle(path, write=write)
         self._close = weakref.finalize(self, os.close, self._handle)  # also closes files that a compaction replaced
         self._mapped: Rows | Bytes = np.empty((0, dim), dtype)
 
@@ -54,7 +55,7 @@ class RowFile:
             if num_rows < stop:
                 raise StoreError(f"{self.path}: must have at least {stop * self._row_bytes} bytes, got {num_bytes}")
             # The handle stays open, so that a file deleted by a compaction can still be mapped.
-            pages: Any = mmap.mmap(self._handle, num_rows * self._row_bytes, prot=mmap.PROT_READ)
+            pages: Any = mmap.mmap(self._handle, num_rows * self._row_bytes, access=mmap.ACCESS_READ)
             self._mapped = mapped = np.frombuffer(pages, self._dtype).reshape(num_rows, self._dim)
         return mapped[start:stop]
 
@@ -77,9 +78,9 @@ class RowFile:
         remaining, offset = rows.reshape(-1).view(np.uint8).data, start * self._row_bytes
         try:
             while remaining:
-                written = os.pwrite(self._handle, remaining, offset)
+                written = write_at(self._handle, remaining, offset)
                 remaining, offset = remaining[written:], offset + written
-            os.fdatasync(self._handle)
+            sync_data(self._handle)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written ({error.strerror})") from error
 
@@ -120,7 +121,7 @@ class Features:
         """Delete the files of other epochs, which an interrupted compaction left behind."""
         paths = {path for pattern in ("*.f16", "*.bin") for path in self._folder.glob(pattern)}
         for path in paths - set(feature_paths(self._folder, self.epoch)):
-            path.unlink()
+            remove_closed(path)
 
     @property
     def tail(self) -> tuple[int, int, int]:

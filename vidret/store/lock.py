@@ -1,12 +1,12 @@
 """The writer lock of an index: a file lock, which the kernel releases when the process ends."""
 
-import fcntl
 import os
 import threading
 import weakref
 from pathlib import Path
 
 from vidret.errors import StoreError
+from vidret.store.os_calls import open_handle, read_at, try_lock, unlock, write_at
 
 
 class WriterLock:
@@ -19,26 +19,25 @@ class WriterLock:
             StoreError: Another process, or another ``Store`` of this process, is writing.
         """
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = open_handle(path, write=True)
         except OSError as error:
             raise StoreError(f"{path.parent}: cannot be written ({error.strerror})") from error
         self._handle = handle
         self._close = weakref.finalize(self, os.close, handle)  # releases the lock of an abandoned writer
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        if not try_lock(handle):
+            holder = read_at(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
             self._close()
-            raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end") from error
+            raise StoreError(f"{path.parent}: process {holder} is writing this index; wait for it to end")
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        write_at(handle, f"{os.getpid()}\n".encode(), 0)
         # A forked child shares the lock: if the parent were killed, a surviving child would keep the index locked.
-        os.register_at_fork(after_in_child=self._close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._close)
 
     def release(self) -> None:
         """Release the lock. The file stays: removing it would allow two writers to lock different files."""
         if self._close.alive:
-            fcntl.flock(self._handle, fcntl.LOCK_UN)  # also for copies in forked children
+            unlock(self._handle)
             self._close()
 
 

@@ -12,8 +12,9 @@ from vidret.store.catalog import Catalog
 from vidret.store.database import REPAIR
 from vidret.store.epochs import Epochs
 from vidret.store.features import BYTES_PER_VALUE, Features, feature_paths
-from vidret.store.manifest import MANIFEST, Manifest, find_mismatch, sync_folder
+from vidret.store.manifest import MANIFEST, Manifest, find_mismatch
 from vidret.store.matching import IN_IDS, ids_to_json
+from vidret.store.os_calls import remove_closed, sync_folder
 from vidret.store.records import IMPORTED, BadFile, BadSegment, PruneReport, SegmentLocation
 from vidret.store.repair import find_bad_rows
 
@@ -62,7 +63,7 @@ def compact(catalog: Catalog, features: Features, folder: Path) -> Features | No
         catalog.set_meta("epoch", fresh.epoch)
         catalog.set_tail(*fresh.tail)
     for path in feature_paths(folder, epoch):
-        path.unlink()
+        remove_closed(path)
     return fresh
 
 

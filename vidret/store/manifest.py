@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vidret.errors import StoreError
+from vidret.store.os_calls import remove_closed, sync_folder
 
 MANIFEST, DEAD_IDS = "vectors", "vectors.dead"  # keys of the manifest and of the ids masked in its shards
 VERSION = 2  # 1 was a single file, loaded into memory
@@ -156,13 +157,4 @@ def remove_others(folder: Path, manifest: Manifest) -> None:
     known = {entry.name for entry in manifest.files}
     for path in (*folder.glob("*.faiss"), *folder.glob(UNFINISHED)):
         if path.name not in known:
-            path.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the entries of a folder are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            remove_closed(path)

@@ -15,8 +15,9 @@ from vidret.store.catalog import Catalog
 from vidret.store.creation import CATALOG, FEATURES
 from vidret.store.database import Database
 from vidret.store.features import feature_paths
-from vidret.store.manifest import DEAD_IDS, MANIFEST, sync_folder
+from vidret.store.manifest import DEAD_IDS, MANIFEST
 from vidret.store.moving import HOME
+from vidret.store.os_calls import sync_folder
 from vidret.store.tables import CheckedTables
 from vidret.store.vector_index import VectorLocation
 

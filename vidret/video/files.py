@@ -31,7 +31,7 @@ class LocalFile(io.FileIO):
         stat_file(path)
         try:
             # Non-blocking, in case a pipe has taken its place since.
-            super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+            super().__init__(path, opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
             self.num_bytes = os.fstat(self.fileno()).st_size
         except OSError as error:
             raise DecodeError(path, describe_failure(error)) from error

@@ -1,7 +1,6 @@
 """The parent's side of one decoding process: start it, exchange messages with a time limit, end it."""
 
 import contextlib
-import fcntl
 import os
 import select
 import subprocess
@@ -69,7 +68,9 @@ class Process:
                 process_group=0,  # Ctrl-C is handled by the parent
             )
             self.num_files = 0
-            with contextlib.suppress(AttributeError, OSError):
+            with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux alone has it
+                import fcntl
+
                 fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # type: ignore[arg-type]
         try:
             self.receive(START_TIMEOUT_S)

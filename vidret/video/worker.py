@@ -7,7 +7,6 @@ is gone then.
 import contextlib
 import os
 import queue
-import resource
 import signal
 import sys
 import threading
@@ -60,9 +59,12 @@ class _Parent:
 def run_worker(memory: int) -> None:
     """Answer requests until stdin closes; ``memory`` is the limit of this process in bytes, 0 for none."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    with contextlib.suppress(ImportError):  # Windows has no such limits
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if memory:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     with contextlib.suppress(OSError):
         # If the machine runs out of memory, the kernel kills this process first, not the run.
         Path("/proc/self/oom_score_adj").write_text("500")

@@ -5,7 +5,6 @@ flushed to disk before its line is written. Data that no line refers to is left 
 next writer truncates it. A later line replaces an earlier one with the same key.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vidret.errors import VidretError
+from vidret.store.os_calls import sync_data, try_lock, unlock, wait_for_lock
 
 logger = logging.getLogger(__name__)
 
@@ -115,18 +115,16 @@ class ArrayShards:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("ab")
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(lock.fileno()):
                 logger.info("%s: waiting for another process that writes here", self.folder)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                wait_for_lock(lock.fileno())
             try:
                 with self._write_errors():
                     self._load()
                     self._truncate()
                 yield
             finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a forked process may hold a copy
+                unlock(lock.fileno())  # closing is not enough: a forked process may hold a copy
 
     def append(self, key: str, arrays: Mapping[str, np.ndarray], facts: Facts | None = None) -> None:
         """Write an entry durably. The facts must be JSON-serialisable.
@@ -151,7 +149,7 @@ class ArrayShards:
                 with self._path(shard).open("ab") as file:
                     file.write(content)
                     file.flush()
-                    os.fdatasync(file.fileno())
+                    sync_data(file.fileno())
             with self._index.open("ab") as file:
                 file.write(_to_line(entry))
         self._entries[key] = entry
