@@ -500,3 +500,25 @@ def test_both_encoders_agree_on_a_plain_model(model: Any) -> None:
     for text, other in zip(foreign.encode_text(TEXTS), own.encode_text(TEXTS), strict=True):
         np.testing.assert_allclose(text.sentence, other.sentence, atol=1e-5)
         np.testing.assert_allclose(text.words, other.words, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.compiles
+def test_a_compiled_tower_gives_the_same_vectors(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load(f"{TINY}/{weights}")
+    monkeypatch.setenv("VIDRET_COMPILE", "eager")  # traced, and run as it is
+    compiled = load(f"{TINY}/{weights}")
+    for frames in (sample(3), sample(5, seed=1)):
+        one, other = (each.encode_frames([frames], tokens=True)[0] for each in (plain, compiled))
+        np.testing.assert_allclose(other.frames, one.frames, atol=1e-6)
+        assert one.tokens is not None
+        assert other.tokens is not None
+        np.testing.assert_allclose(other.tokens, one.tokens, atol=1e-6)
+    assert compiled.fingerprint == plain.fingerprint
+    assert compiled._model.vision._compiled_call_impl is not None
+
+
+def test_an_unknown_compiler_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDRET_COMPILE", "magic")
+    with pytest.raises(EncoderError, match=r"VIDRET_COMPILE must be one of .*inductor.*, got magic"):
+        load(f"{TINY}/{weights}")

@@ -48,10 +48,12 @@ class ClipEncoder:
         dtype: torch.dtype,
         batch_size: int = 64,
         int8_cosine: float | None = None,
+        compiler: str | None = None,
     ) -> None:
         """Wrap a model with loaded weights and its tokenizer; ``batch_size`` counts frames (or texts).
 
-        ``int8_cosine`` makes the vision tower's layers int8 when it is first used: see ``quantize_tower``.
+        ``int8_cosine`` makes the vision tower's layers int8 when it is first used: see ``quantize_tower``. ``compiler``
+        is the backend of ``torch.compile`` for the vision tower, None for none.
         """
         card = model.card
         self.name, self.card, self.device = name, card, str(device)
@@ -60,6 +62,7 @@ class ClipEncoder:
         self._model = model.folded().to(device, dtype).eval()
         self._tokenizer, self._device, self._dtype, self._batch_size = tokenizer, device, dtype, batch_size
         self._int8_cosine, self._lock = int8_cosine, Lock()
+        self._compiler = compiler
         joins = card.merging is not None and bool(card.merging.layers)
         self.encodes_frames_alone = not (joins or card.prompts is not None or card.token_shift)
 
@@ -141,11 +144,14 @@ class ClipEncoder:
 
     @cached_property
     def _vision(self) -> VisionTower:
-        """Return the vision tower, in int8 if that was chosen; queries in text do not wait for it."""
+        """Return the vision tower, in int8 and compiled if that was chosen; queries in text do not wait for it."""
         with self._lock:
             if self._int8_cosine is not None:
                 self._model.vision = quantize_tower(self._model.vision, self._int8_cosine)
                 self._int8_cosine = None
+            if self._compiler is not None:
+                self._model.vision.compile(backend=self._compiler)
+                self._compiler = None
             return self._model.vision
 
     def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """CLIP models by name: a vidret file, or a model of open_clip with the card derived from it."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,19 @@ from vidret.types import Sampling
 
 logger = logging.getLogger(__name__)
 
+COMPILE_VARIABLE = "VIDRET_COMPILE"
+
 
 def load_clip(
     name: str, *, device: torch.device, precision: str = "auto", whole: bool = False, merge: MergeLevel = OFF
 ) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
+    The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the frames of ViTs with
+    CLIP's standard blocks.
+
     Raises:
-        EncoderError: The name is unknown, the weights cannot be downloaded, or they do not fit the architecture; or the
+        EncoderError: The backend is unknown; or the name is unknown, the weights cannot be downloaded, or they do not fit the architecture; or the
             precision is int8, and the device not the CPU or the model not a ViT with CLIP's standard blocks; or the
             model cannot merge tokens.
     """
@@ -39,6 +45,7 @@ def load_clip(
         logger.info("precision auto is %s on %s", chosen, device)
     int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
     settings: dict[str, Any] = {"device": device, "dtype": DTYPES[chosen], "int8_cosine": int8_cosine}
+    settings["compiler"] = read_compiler()
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:
@@ -63,6 +70,21 @@ def load_clip(
     card = replace(card, sampling=replace(card.sampling, whole=whole))
     model = merge_tokens(from_open_clip(other.state_dict(), card), merge, name=name)
     return ClipEncoder(full_name, model, tokenizer, **settings)
+
+
+def read_compiler() -> str | None:
+    """Return the backend of ``torch.compile`` that ``VIDRET_COMPILE`` names; None if it is not set.
+
+    Raises:
+        EncoderError: There is no such backend.
+    """
+    backend = os.environ.get(COMPILE_VARIABLE)
+    if not backend:
+        return None
+    known: list[str] = torch.compiler.list_backends(exclude_tags=())  # type: ignore[no-untyped-call]
+    if backend not in known:
+        raise EncoderError(f"{COMPILE_VARIABLE} must be one of {', '.join(known)}, got {backend}")
+    return backend
 
 
 def load_towers(name: str) -> ClipModel:
