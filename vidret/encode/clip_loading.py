@@ -32,13 +32,13 @@ def load_clip(
 ) -> Encoder:
     """Load a CLIP model from a vidret file or from open_clip; names are described at ``load_encoder``.
 
-    The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the frames of ViTs with
-    CLIP's standard blocks.
+    The variable ``VIDRET_COMPILE`` names a backend of ``torch.compile``, such as ``inductor``, for the frames of ViTs
+    with CLIP's standard blocks.
 
     Raises:
-        EncoderError: The backend is unknown; or the name is unknown, the weights cannot be downloaded, or they do not fit the architecture; or the
-            precision is int8, and the device not the CPU or the model not a ViT with CLIP's standard blocks; or the
-            model cannot merge tokens.
+        EncoderError: The backend is unknown; or the name is unknown, the weights cannot be downloaded, or they do not
+            fit the architecture; or the precision is int8, and the device not the CPU or the model not a ViT with
+            CLIP's standard blocks; or the model cannot merge tokens.
     """
     chosen, suffix = choose_precision(precision, device), join_merge(WHOLE if whole else "", merge)
     if precision == "auto":
