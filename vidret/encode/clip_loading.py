@@ -81,7 +81,7 @@ def read_compiler() -> str | None:
     backend = os.environ.get(COMPILE_VARIABLE)
     if not backend:
         return None
-    known: list[str] = torch.compiler.list_backends(exclude_tags=())  # type: ignore[no-untyped-call]
+    known: list[str] = torch.compiler.list_backends(exclude_tags=())
     if backend not in known:
         raise EncoderError(f"{COMPILE_VARIABLE} must be one of {', '.join(known)}, got {backend}")
     return backend
