@@ -181,7 +181,7 @@ def test_any_failure_keeps_the_order_with_a_note(reply: Reply) -> None:
     with run_chat(lambda _: reply) as chat:
         found = judge_hits(Library(), "oil", make_hits(4), EndpointJudge(make_endpoint(chat, retries=1)))
     assert [each.old_rank for each in found.hits] == [1, 2, 3, 4]
-    assert found.note.startswith("small judged nothing, and the order is that of the search: ")
+    assert found.note.startswith("small judged nothing, so results keep the order of the search: ")
     assert "secret-key" not in found.note
 
 

@@ -39,10 +39,10 @@ def test_failing_judge_keeps_the_order_with_a_note(run: Runner, index: Path) -> 
     with run_chat(lambda _: Reply(b"", 404)) as chat:
         code, out, err = run("search", "red", "--index", index, "--judge", chat.url, "--llm-model", "small")
     assert (code, out) == (0, plain)
-    assert "note: small judged nothing, and the order is that of the search: " in err
+    assert "note: small judged nothing, so results keep the order of the search: " in err
     code, out, err = run("search", "red", "--index", index, "--judge", index / "no-model")
     assert (code, out) == (0, plain)
-    assert "note: judged nothing" in err
+    assert "note: nothing was judged" in err
 
 
 @pytest.mark.parametrize("by", ["icr", "first"])

@@ -119,7 +119,7 @@ def judge_hits(
             candidates = [replace(each, frames=draw(hit)) for each, hit in zip(candidates, hits, strict=False)]
         verdict = judge_in_windows(query, candidates, judge, options)
     except VidretError as error:
-        note = f"{judge.name} judged nothing, and the order is that of the search: {error}"
+        note = f"{judge.name} judged nothing, so results keep the order of the search: {error}"
         return JudgedHits(hits=keep_order(hits), note=note)
     order = [*verdict.order, *range(len(candidates), len(hits))]
     judged = [JudgedHit(hit=hits[at], old_rank=at + 1, reason=verdict.reasons.get(at, "")) for at in order]

@@ -50,7 +50,7 @@ def set_options(
         typer.Option(
             metavar="|".join(LEVELS),
             envvar="VIDRET_LOG_LEVEL",
-            help="Least important messages to print; debug and info add what was decided, and why.",
+            help="Least important messages to print; info and debug also explain decisions.",
         ),
     ] = "warning",
     log_json: Annotated[

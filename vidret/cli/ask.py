@@ -40,7 +40,7 @@ LlmOption = Annotated[
     ),
 ]
 ContextOption = Annotated[
-    bool, typer.Option("--context", help="Print what was retrieved, and ask no model.", rich_help_panel=OUTPUT)
+    bool, typer.Option("--context", help="Print what was retrieved, without asking a model.", rich_help_panel=OUTPUT)
 ]
 ImagesOption = Annotated[
     Path | None,

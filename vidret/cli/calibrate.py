@@ -42,7 +42,7 @@ def calibrate_command(
         typer.Option(
             metavar="N",
             min=1,
-            help="Maximum number of queries; of more, an even sample is used.",
+            help="Maximum number of queries; if there are more, an even sample is used.",
             rich_help_panel=CALIBRATION,
         ),
     ] = 2000,

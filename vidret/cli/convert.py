@@ -53,7 +53,7 @@ WithOption = Annotated[
 ]
 LayersOption = Annotated[str, typer.Option(metavar="N-N-N", help="Layers that merge clips.", rich_help_panel=TEMPME)]
 FactorsOption = Annotated[
-    str, typer.Option(metavar="N-N-N", help="Number of clips merged by each of them.", rich_help_panel=TEMPME)
+    str, typer.Option(metavar="N-N-N", help="Number of clips merged by each of these layers.", rich_help_panel=TEMPME)
 ]
 MergedOption = Annotated[
     int, typer.Option(metavar="N", help="Tokens merged per frame in each earlier layer.", rich_help_panel=TEMPME)

@@ -53,8 +53,8 @@ def describe_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Phrases about what is seen, one a line; default: names of things, actions and scenes, and the words "
-            "that the index has read.",
+            help="Phrases about what is seen, one per line; default: names of things, actions and scenes, and the "
+            "words that the index has read.",
             rich_help_panel=SCOPE,
         ),
     ] = None,

@@ -51,7 +51,7 @@ WordsOption = Annotated[
         metavar="auto|on|off|LIST",
         envvar="VIDRET_WORDS",
         help="Words to read besides the pictures: speech, screen (text in the picture), subtitles, or several of "
-        "them separated by commas. auto goes on as the index has it; a new index gets all of them if the extra "
+        "them separated by commas. auto keeps the setting of the index; a new index gets all of them if the extra "
         '"words" is installed.',
         rich_help_panel=SOURCES,
     ),
@@ -91,7 +91,7 @@ ShotsOption = Annotated[
     typer.Option(
         "--shots",
         metavar="auto|on|off",
-        help="Cut videos into segments at shots (on) or every 12 s (off). auto goes on as the index was made; a new "
+        help="Cut videos into segments at shots (on) or every 12 s (off). auto keeps the setting of the index; a new "
         "index follows shots.",
         rich_help_panel=SOURCES,
     ),
@@ -102,7 +102,7 @@ SamplingOption = Annotated[
         "--sampling",
         metavar="auto|exact|balanced|fast",
         help="Frames to decode: all (exact), those that other frames refer to (balanced, about twice as fast), or "
-        "keyframes alone (fast; of videos with six or more). auto goes on as the index does; a new index is exact.",
+        "only keyframes (fast; if a video has six or more). auto keeps the setting of the index; a new one is exact.",
         rich_help_panel=SOURCES,
     ),
 ]
@@ -144,7 +144,7 @@ WatchOption = Annotated[
     bool,
     typer.Option(
         "--watch",
-        help="Go on until Ctrl-C, and index again whenever files below the folders change (extra watch).",
+        help="Keep running until Ctrl-C, and index again whenever files in the folders change (extra watch).",
         rich_help_panel=SOURCES,
     ),
 ]

@@ -66,7 +66,7 @@ PromptArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[PROMPT]",
-        help="Text for --diversity: only the segments that match it best are measured.",
+        help="Text for --diversity: measure only the segments that match it best.",
         rich_help_panel=DIVERSITY,
     ),
 ]
@@ -74,7 +74,7 @@ DiversityOption = Annotated[
     bool,
     typer.Option(
         "--diversity",
-        help="Measure how many different segments there are (Vendi score), and what text explains of it.",
+        help="Measure how many different segments there are (Vendi score), and how much of that texts explain.",
         rich_help_panel=DIVERSITY,
     ),
 ]

@@ -61,7 +61,7 @@ JudgeFramesOption = Annotated[
         metavar="N",
         min=0,
         max=4,
-        help="Frames of each video for an endpoint that sees images.",
+        help="Frames of each video to send to an endpoint with vision.",
         rich_help_panel=LANGUAGE_MODEL,
     ),
 ]

@@ -76,13 +76,15 @@ HandlesOption = Annotated[
     typer.Option(
         metavar="SECONDS",
         min=0,
-        help="Seconds that a timeline shows before and after each moment, as far as the video has them.",
+        help="Seconds before and after each moment in a timeline, as far as the video allows.",
         rich_help_panel=EXPORT,
     ),
 ]
 ExportOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Cut the moments out into this folder (needs ffmpeg).", rich_help_panel=EXPORT),
+    typer.Option(
+        metavar="DIR", help="Cut the moments out as files in this folder (needs ffmpeg).", rich_help_panel=EXPORT
+    ),
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing clips in that folder.", rich_help_panel=EXPORT)

@@ -37,10 +37,11 @@ SharedTokenOption = Annotated[
     ),
 ]
 CharactersOption = Annotated[
-    int, typer.Option(metavar="N", min=4000, help="Maximum characters of one answer.", rich_help_panel=ADVANCED)
+    int,
+    typer.Option(metavar="N", min=4000, help="Maximum number of characters in one answer.", rich_help_panel=ADVANCED),
 ]
 ImagesOption = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Most images of one answer.", rich_help_panel=ADVANCED)
+    int, typer.Option(metavar="N", min=0, help="Maximum number of images in one answer.", rich_help_panel=ADVANCED)
 ]
 
 

@@ -39,8 +39,8 @@ def score_command(
 
 
 def compare_command(
-    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A report.json, or a folder that eval wrote.")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Another one, of the same data.")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A report.json, or a folder written by vidret eval.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="A second report on the same data.")],
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the bootstrap.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

@@ -189,7 +189,7 @@ def search_and_judge(
     try:
         judge, how = make_judge(settings)
     except VidretError as error:
-        print_message(f"note: judged nothing, and the order is that of the search: {error}")
+        print_message(f"note: nothing was judged, so results keep the order of the search: {error}")
         return list(keep_order(hits)[: options.k])
     with open_hit_frames(engine, settings.frames) as draw:
         judged = judge_hits(engine, query, hits, judge, how, draw=draw)

@@ -37,14 +37,14 @@ NoOption = Annotated[
     typer.Option(
         "--no",
         metavar="PATH",
-        help="Examples of what it is not, best those that look alike. As --yes.",
+        help="Examples of what it is not, preferably similar-looking ones. As --yes.",
         rich_help_panel=CONCEPT,
     ),
 ]
 MeaningOption = Annotated[
     str | None,
     typer.Option(
-        "--text", metavar="TEXT", help="What it is called in plain words; default: the name.", rich_help_panel=CONCEPT
+        "--text", metavar="TEXT", help="The concept in plain words; default: its name.", rich_help_panel=CONCEPT
     ),
 ]
 ReplaceOption = Annotated[
@@ -52,7 +52,7 @@ ReplaceOption = Annotated[
 ]
 AddOption = Annotated[
     bool,
-    typer.Option("--add", help="Add the examples to those of a concept of that name.", rich_help_panel=CONCEPT),
+    typer.Option("--add", help="Add the examples to an existing concept of that name.", rich_help_panel=CONCEPT),
 ]
 
 
