@@ -16,6 +16,7 @@ from vidret.video.decode import open_reader, read_frames
 from vidret.video.following import WARM_UP_S, ReadSegment, SegmentReader
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 from vidret.video.probe import VideoInfo, probe
+from vidret.video.pyav_decoder import PyavDecoder
 from vidret.video.sampling import cut_segments
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode
 
@@ -133,13 +134,17 @@ def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
             yield frame
 
     monkeypatch.setattr("vidret.video.pyav_decoder.decode_packets", count)
+    converted, convert = list[int](), PyavDecoder._convert
+    monkeypatch.setattr(PyavDecoder, "_convert", lambda *args: converted.append(1) or convert(*args))
     segments = read(path, mode=mode)
+    num_converted = len(converted)
     num_some, num_decoded = num_decoded, 0
     info = probe(path)
     every = replace(info, still=np.zeros_like(info.still))
     with open_reader(every, mode=mode, for_streaming=True) as reader:
         expected = list(SegmentReader(every, Sampling(), Resize(32, 32), start_s=0.0).read(reader.stream()))
     assert num_some < 0.7 * num_decoded
+    assert num_converted < 0.6 * (len(converted) - num_converted), "of four slides, one of which fades"
     assert [(each.start, each.end, each.shots) for each in segments] == [
         (each.start, each.end, each.shots) for each in expected
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import PictureType
+from jaxtyping import Bool
 
 from vidret.types import Picture
 from vidret.video.container import decode_packets, open_container, read_packets
@@ -86,7 +87,7 @@ class PyavDecoder:
         """Yield the frames from an index to the end; those that cannot be read or are left out by the mode are missing.
 
         Frames that stand still, see ``VideoInfo.still``, are not decoded if those before and after them look alike: all
-        share one picture.
+        share one picture. So do decoded frames of groups of pictures that end still, while they look like the first.
 
         Raises:
             DecodeError: A range of a remote file cannot be fetched.
@@ -95,7 +96,9 @@ class PyavDecoder:
         if first > 0:
             self._advance_to(first)
         self._leaves_still_out = self._can_leave_still_out()
+        ends_still = self._find_still_groups()
         before: StreamedFrame | None = None
+        shared: StreamedFrame | None = None
         self._walk(first)
         while self._frame is not None:
             frame, index = self._frame, self._position
@@ -103,6 +106,10 @@ class PyavDecoder:
             if grey is not None:
                 time_s, read_image = float(self._info.times[index]), _ReadOnce(partial(self._convert, frame))
                 current = StreamedFrame(index, time_s, grey, read_image)
+                if shared is not None and ends_still[index] and _look_alike(shared.grey, grey):
+                    current = replace(current, read_image=shared.read_image)
+                else:
+                    shared = current
                 if before is not None:
                     yield from self._stream_still(before, current)
                 yield current
@@ -115,6 +122,13 @@ class PyavDecoder:
         info = self._info
         is_simple = not (info.damage or info.edit_list) and self._mode != "fast"
         return is_simple and self._can_jump and self._can_seek and bool(info.still.any())
+
+    def _find_still_groups(self) -> Bool[np.ndarray, " frame"]:
+        """Return which frames belong to groups of pictures that end still; none if all frames are decoded."""
+        if not self._leaves_still_out:
+            return np.zeros_like(self._info.still)
+        groups = np.cumsum(self._info.keyframes)
+        return np.isin(groups, groups[self._info.still])
 
     def _stream_still(self, before: StreamedFrame, after: StreamedFrame) -> Iterator[StreamedFrame]:
         """Yield the frames that stand still between two decoded ones; decode them if these differ."""
