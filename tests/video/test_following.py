@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from vidret.types import Resize, Sampling
+from vidret.types import Picture, Resize, Sampling
 from vidret.video.container import decode_packets
 from vidret.video.decode import open_reader, read_frames
 from vidret.video.following import WARM_UP_S, ReadSegment, SegmentReader
@@ -135,7 +135,12 @@ def test_what_stands_still_is_not_decoded_and_reads_as_if_it_were(
 
     monkeypatch.setattr("vidret.video.pyav_decoder.decode_packets", count)
     converted, convert = list[int](), PyavDecoder._convert
-    monkeypatch.setattr(PyavDecoder, "_convert", lambda *args: converted.append(1) or convert(*args))
+
+    def convert_and_count(decoder: PyavDecoder, frame: Any) -> Picture | None:
+        converted.append(1)
+        return convert(decoder, frame)
+
+    monkeypatch.setattr(PyavDecoder, "_convert", convert_and_count)
     segments = read(path, mode=mode)
     num_converted = len(converted)
     num_some, num_decoded = num_decoded, 0
