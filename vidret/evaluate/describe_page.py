@@ -23,7 +23,7 @@ STYLE = """
 .dot { position: absolute; width: 12px; height: 12px; margin: -6px; border-radius: 50%; border: 1px solid var(--card);
   background: var(--tone); cursor: pointer; }
 .dot:hover, .dot:focus { outline: 3px solid var(--ink); z-index: 2; }
-.shots { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+.shots { grid-template-columns: repeat(3, minmax(0, 240px)); }
 @media (max-width: 600px) { .dot { width: 9px; height: 9px; margin: -4.5px; } }
 .tip { display: none; position: absolute; left: 16px; top: 16px; width: min(176px, 44vw); background: var(--card);
   border: 1px solid var(--line); border-radius: 6px; padding: 6px; font-size: 0.8rem; line-height: 1.3;
@@ -69,6 +69,7 @@ def write_description_page(
     if overview is not None:
         sections += render_overview(overview, frames)
     if differences is not None:
+        sections += ["<h2>What sets it apart</h2>"] if overview is not None else []
         sections += render_differences(differences, others, frames)
     write_document(title, sections, out, style=STYLE)
 
@@ -130,7 +131,8 @@ def render_cluster(number: int, cluster: ContentCluster, found: FolderOverview, 
     name = ", ".join(cluster.phrases) or "all segments"
     share = 100 * cluster.num_segments / found.num_segments
     size = f"{share:.0f} % of the segments ({cluster.num_segments})"
-    facts = f"{size}, {cluster.num_videos} videos, {format_hours(cluster.hours)}"
+    videos = "1 video" if cluster.num_videos == 1 else f"{cluster.num_videos} videos"
+    facts = f"{size}, {videos}, {format_hours(cluster.hours)}"
     heading = f'<h3><span class="swatch c{number % NUM_COLOURS}"></span>{escape_text(name)}</h3>'
     return f'<article>{heading}<p class="facts">{facts}</p>{render_frames(cluster.examples, frames)}</article>'
 

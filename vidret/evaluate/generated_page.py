@@ -26,13 +26,13 @@ STREAM_NAMES = {
 STYLE = """
 .shots { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 @media (max-width: 600px) { .shots { grid-template-columns: 1fr 1fr; } }
-.prompts td:last-child { white-space: normal; }
+.prompts td:last-child { white-space: normal; min-width: 15rem; }
 """
 
 
 def list_scores(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each score of all videos, in words."""
-    yield "videos", f"{report['num_videos']} of {report['num_prompts']} prompts"
+    yield "videos", f"{report['num_videos']}, of {report['num_prompts']} prompts"
     yield "alignment", f"{report['alignment']:.3f}, the cosine of frames and prompt"
     yield "own prompt fits best", f"{report['prompt_recall']:.1f} %"
     yield "temporal consistency", f"{report['consistency']:.3f}, the cosine of successive frames"

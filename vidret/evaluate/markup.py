@@ -23,7 +23,7 @@ main { max-width: 1120px; margin: 0 auto; padding: 24px 16px 64px; }
 h1 { font-size: 1.6rem; margin: 0 0 12px; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 36px 0 10px; }
 h3 { font-size: 1rem; margin: 0; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; }
+dl { display: grid; grid-template-columns: fit-content(45%) 1fr; gap: 2px 16px; margin: 0; }
 dt { color: var(--faint); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .note { border-left: 4px solid var(--found); padding: 4px 12px; margin: 12px 0 0; overflow-wrap: anywhere; }
@@ -50,6 +50,7 @@ svg text { fill: var(--faint); font: 12px system-ui, sans-serif; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px;
   margin: 0 0 14px; }
 .facts { color: var(--faint); font-size: 0.9rem; margin: 0 0 8px; overflow-wrap: anywhere; }
+.wide + .facts { margin-top: 20px; }
 .shots { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; }
 .shot { margin: 0; overflow-wrap: anywhere; line-height: 1.3; }
 .shot b { font-weight: 500; color: var(--ink); }

@@ -74,8 +74,8 @@ def render_table(table: Table) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Return whether a cell contains a number."""
-    return text.replace(".", "", 1).isdigit()
+    """Return whether a cell contains a number, which may have a sign and be a percentage."""
+    return text.removesuffix(" %").lstrip("+-").replace(".", "", 1).isdigit()
 
 
 def render_details(facts: Facts) -> Iterator[str]:

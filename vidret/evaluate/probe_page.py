@@ -73,7 +73,7 @@ def explain_corruption(result: CorruptionResult) -> str:
         )
     return (
         f"{name} is tolerated up to strength {held} of {NUM_STRENGTHS} ({levels[held - 1]:g}); "
-        f"at {held + 1} {result.found[held]:.0f} % of the videos are recognised."
+        f"at strength {held + 1}, {result.found[held]:.0f} % of the videos are recognised."
     )
 
 
