@@ -302,7 +302,7 @@ def measure_cost(num_videos: int) -> None:
     pairs = find_video_pairs(table)
     spent = time.process_time() - started
     lengths = np.diff(table.bounds)
-    likely = sum(is_worth_decoding(pair.alignment, int(lengths[pair.clip])) for pair in pairs)
+    likely = sum(is_worth_decoding(pair.alignment.gain, int(lengths[pair.clip])) for pair in pairs)
     print(f"{num_videos} videos: {spent:.1f} s of CPU, {len(pairs)} pairs aligned, {likely} to check on decoded frames")
 
 

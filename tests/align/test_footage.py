@@ -10,6 +10,7 @@ from vidret.align.footage import (
     SPEEDS,
     align_footage,
     align_repeatedly,
+    bound_gain,
     find_best_runs,
     score_lines,
     vote_offsets,
@@ -119,7 +120,7 @@ def test_lines_are_scored_as_by_loops(seed: int, speed: float, offset: float) ->
     rng = np.random.default_rng(seed)
     clip_times, film_times = np.sort(rng.uniform(0, 8, 7)), np.sort(rng.uniform(0, 12, 9))
     scores = rng.standard_normal((7, 9))
-    (values,) = score_lines(scores, clip_times, film_times, speed, np.array([offset]), 1.0)
+    (values,) = score_lines(scores, clip_times, film_times, np.array([speed]), np.array([offset]), 1.0)
     for value, expected in zip(values, naive_values(scores, clip_times, film_times, speed, offset, 1.0), strict=True):
         assert value < -1000 if expected is None else value == pytest.approx(expected)
 
@@ -133,6 +134,19 @@ def test_the_best_run_is_that_of_all_runs(values: list[float]) -> None:
 
 
 def test_most_weight_wins_the_vote_across_bins() -> None:
-    offsets = vote_offsets(np.array([3.24, 3.26, 9.0]), np.array([1.0, 1.0, 1.5]), 0.5)
+    pairs = np.array([[3.24, 3.26, 9.0], [9.0, 3.26, 3.24]])
+    speeds, offsets = vote_offsets(pairs, np.array([1.0, 1.0, 1.5]), 0.5)
+    assert speeds.tolist() == [0, 0, 0, 1, 1, 1]
     assert abs(offsets[0] - 3.25) <= 0.25
-    assert set(offsets.tolist()) == {3.0, 3.5, 9.0}
+    assert abs(offsets[3] - 3.25) <= 0.25
+    assert set(offsets[:3].tolist()) == set(offsets[3:].tolist()) == {3.0, 3.5, 9.0}
+
+
+@given(st.integers(0, 300))
+def test_no_line_gains_more_than_the_bound(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, clip_times, film_times = rng.uniform(-0.5, 0.5, (6, 9)), np.arange(6) + 0.5, np.arange(9) + 0.2
+    found = align_footage(scores, clip_times, film_times)
+    assert found is not None
+    assert found.gain <= bound_gain(scores)
+    assert bound_gain(-np.abs(scores)) == 0

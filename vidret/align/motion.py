@@ -40,6 +40,16 @@ class MotionMatch:
     merit: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MatchedLines:
+    """What ``MotionMatch`` says, of several lines; the merit of one with too few frames is minus infinity."""
+
+    agreement: Float64[np.ndarray, " line"]
+    num_changes: Int64[np.ndarray, " line"]
+    likeness: Float64[np.ndarray, " line"]
+    merit: Float64[np.ndarray, " line"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Products:
     """Inner products of mean-free pictures: of a clip with a film, and of each with itself, per pixel."""
@@ -79,31 +89,52 @@ def match_motion(
         offsets: Film times of the clip's time ``centre_s`` to try, in seconds.
         centre_s: A time of the clip, about its middle, so that speed and offset are tried independently.
     """
-    best: MotionMatch | None = None
-    for speed in speeds.tolist():
-        expected = offsets[:, None] + speed * (clip_times - centre_s)[None, :]
-        columns, reached = find_nearest_times(film_times, expected)
-        agreement, counts = np.zeros(len(offsets)), np.zeros(len(offsets), np.int64)
-        for change_s in CHANGES_S:
-            slow, num_slow = _agree(products, clip_times, change_s, columns, reached)
-            takes = (counts < ENOUGH) & (num_slow > counts)
-            agreement, counts = np.where(takes, slow, agreement), np.where(takes, num_slow, counts)
-        likeness = correlate_pictures(products, columns, reached)
-        # Where little moves, the pictures themselves decide between lines.
-        merit = agreement * np.minimum(counts / ENOUGH, 1) + LIKENESS_WEIGHT * likeness
-        merit -= OCTAVE_COST * abs(np.log2(speed))
-        merit[reached.mean(axis=1) < LEAST_REACHED] = -np.inf
-        index = int(np.argmax(merit))
-        if np.isfinite(merit[index]) and (best is None or merit[index] > best.merit):
-            best = MotionMatch(
-                speed=speed,
-                offset=float(offsets[index] - speed * centre_s),
-                agreement=float(agreement[index]),
-                num_changes=int(counts[index]),
-                likeness=float(likeness[index]),
-                merit=float(merit[index]),
-            )
-    return best
+    lines = np.stack([each.ravel() for each in np.meshgrid(speeds, offsets[::2], indexing="ij")])
+    matched = match_lines(products, clip_times, film_times, lines[0], lines[1], centre_s=centre_s)
+    best = int(np.argmax(matched.merit))
+    if not np.isfinite(matched.merit[best]):
+        return None
+    # Every second offset first: pictures change little in less than the time between two of them.
+    near = np.abs(offsets - lines[1, best]) <= np.abs(np.diff(offsets[:3])).sum(initial=0.0) + 1e-9
+    fine = np.stack([each.ravel() for each in np.meshgrid(lines[0, best], offsets[near], indexing="ij")])
+    matched = match_lines(products, clip_times, film_times, fine[0], fine[1], centre_s=centre_s)
+    best = int(np.argmax(matched.merit))
+    speed = float(fine[0, best])
+    return MotionMatch(
+        speed=speed,
+        offset=float(fine[1, best] - speed * centre_s),
+        agreement=float(matched.agreement[best]),
+        num_changes=int(matched.num_changes[best]),
+        likeness=float(matched.likeness[best]),
+        merit=float(matched.merit[best]),
+    )
+
+
+def match_lines(
+    products: Products,
+    clip_times: Float64[np.ndarray, " clip"],
+    film_times: Float64[np.ndarray, " film"],
+    speeds: Float64[np.ndarray, " line"],
+    offsets: Float64[np.ndarray, " line"],
+    *,
+    centre_s: float,
+) -> MatchedLines:
+    """Return how well a clip moves as a film does on lines; see ``match_motion``."""
+    expected = offsets[:, None] + speeds[:, None] * (clip_times - centre_s)[None, :]
+    columns, reached = find_nearest_times(film_times, expected)
+    agreement, counts = np.zeros(len(offsets)), np.zeros(len(offsets), np.int64)
+    for change_s in CHANGES_S:
+        slow, num_slow = _agree(products, clip_times, change_s, columns, reached)
+        takes = (counts < ENOUGH) & (num_slow > counts)
+        agreement, counts = np.where(takes, slow, agreement), np.where(takes, num_slow, counts)
+        if counts.min() >= ENOUGH:
+            break
+    likeness = correlate_pictures(products, columns, reached).astype(np.float64)
+    # Where little moves, the pictures themselves decide between lines.
+    merit = agreement * np.minimum(counts / ENOUGH, 1) + LIKENESS_WEIGHT * likeness
+    merit -= OCTAVE_COST * np.abs(np.log2(speeds))
+    merit[reached.mean(axis=1) < LEAST_REACHED] = -np.inf
+    return MatchedLines(agreement=agreement, num_changes=counts, likeness=likeness, merit=merit)
 
 
 def _agree(

@@ -7,6 +7,7 @@ of brightness or contrast affects (Lewis 1995, "Fast Normalized Cross-Correlatio
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -55,12 +56,13 @@ def find_placement(
     """
     best = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False, score=-1.0)
     small_clip, small_film = shrink_half(clip), shrink_half(film)
-    for mirrored in (False, True):
-        shown = small_clip[:, :, ::-1] if mirrored else small_clip
-        for width, height in list_scales(aspect):
-            for placement in _match_scale(shown, small_film, may_match, width, height, mirrored=mirrored):
-                if placement.score > best.score + 1e-4:
-                    best = placement
+    placements = [
+        _match_scale(small_clip, small_film, may_match, width, height) for width, height in list_scales(aspect)
+    ]
+    for side in zip(*placements, strict=True):  # plain ones first
+        for placement in side:
+            if placement.score > best.score + 1e-4:
+                best = placement
     return best
 
 
@@ -117,34 +119,46 @@ def score_placement(
     film: Float32[np.ndarray, "frame row column"],
 ) -> float:
     """Return the mean correlation of a clip's frames with what they show of a film's, 0 for flat ones."""
-    seen, inside = view_through(placement, film)
-    if inside.mean() < LEAST_INSIDE:
+    rows, row_inside = interpolation_weights(film.shape[1], placement.top, placement.height)
+    columns, column_inside = interpolation_weights(film.shape[2], placement.left, placement.width)
+    if row_inside.mean() * column_inside.mean() < LEAST_INSIDE:
         return -1.0
-    one, other = (pixels[:, inside] - pixels[:, inside].mean(axis=1, keepdims=True) for pixels in (clip, seen))
+    shown = clip[:, :, ::-1] if placement.mirrored else clip
+    cut = shown[:, row_inside][:, :, column_inside].reshape(len(clip), -1)
+    seen = (rows[row_inside] @ film @ columns[column_inside].T).reshape(len(clip), -1)
+    one, other = (pixels - pixels.mean(axis=1, keepdims=True) for pixels in (cut, seen))
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return float((np.einsum("ij,ij->i", one, other) / np.maximum(lengths, 1e-6)).mean())
 
 
 def _match_scale(
-    clip: Pixels, film: Pixels, may_match: Bool[np.ndarray, "clip film"], width: float, height: float, *, mirrored: bool
-) -> Iterator[PicturePlacement]:
-    """Yield the best placement of one size."""
+    clip: Pixels, film: Pixels, may_match: Bool[np.ndarray, "clip film"], width: float, height: float
+) -> tuple[PicturePlacement, PicturePlacement]:
+    """Return the best placement of one size, and the best mirrored one."""
     is_inside = width <= 1 and height <= 1
     smaller, larger = (clip, film) if is_inside else (film, clip)
     rows = round(COARSE[0] * (height if is_inside else 1 / height))
     columns = round(COARSE[1] * (width if is_inside else 1 / width))
     template = resize_pixels(smaller, rows, columns)
-    correlations = correlate_everywhere(template, larger)  # (smaller frame, larger frame, row, column)
+    # (side, smaller frame, larger frame, row, column): of the larger pictures, parts are cut once for both sides.
+    both = correlate_everywhere(np.concatenate([template, template[:, :, ::-1]]), larger)
+    both = both.reshape(2, len(template), *both.shape[1:])
     if not is_inside:
-        correlations = correlations.swapaxes(0, 1)
-    allowed = np.where(may_match[:, :, None, None], correlations, -1.0)
-    means = allowed.max(axis=1).mean(axis=0)
-    row, column = np.unravel_index(int(np.argmax(means)), means.shape)
-    left, top = float(column) / COARSE[1], float(row) / COARSE[0]
-    w, h = columns / COARSE[1], rows / COARSE[0]
-    if not is_inside:
-        left, top, w, h = -left / w, -top / h, 1 / w, 1 / h
-    yield PicturePlacement(left=left, top=top, width=w, height=h, mirrored=mirrored, score=float(means[row, column]))
+        both = both.swapaxes(1, 2)
+    allowed = np.where(may_match[:, :, None, None], both, -1.0)
+    means = allowed.max(axis=2).mean(axis=1)
+    placements = []
+    for mirrored in (False, True):
+        row, column = np.unravel_index(int(np.argmax(means[int(mirrored)])), means.shape[1:])
+        score = float(means[int(mirrored), row, column])
+        if mirrored and not is_inside:  # the film was mirrored in place of the clip
+            column = means.shape[2] - 1 - column
+        left, top = float(column) / COARSE[1], float(row) / COARSE[0]
+        w, h = columns / COARSE[1], rows / COARSE[0]
+        if not is_inside:
+            left, top, w, h = -left / w, -top / h, 1 / w, 1 / h
+        placements.append(PicturePlacement(left=left, top=top, width=w, height=h, mirrored=mirrored, score=score))
+    return placements[0], placements[1]
 
 
 def correlate_everywhere(
@@ -189,6 +203,7 @@ def resize_pixels(pixels: Pixels, rows: int, columns: int) -> Float32[np.ndarray
     return resized
 
 
+@lru_cache(maxsize=256)
 def average_weights(size: int, new_size: int) -> Float32[np.ndarray, "new old"]:
     """Return the share of each old pixel in each new one, for means of equal stretches."""
     edges = np.linspace(0, size, new_size + 1)

@@ -1,9 +1,6 @@
 """The check of decoded frames: whether two files show the same footage, and when exactly."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import partial
-from threading import Lock
 
 import numpy as np
 from jaxtyping import Float64
@@ -11,15 +8,16 @@ from jaxtyping import Float64
 from vidret.align.footage import OCTAVE_STEPS, SPEEDS
 from vidret.align.motion import MotionMatch, find_nearest_times, match_motion, multiply_pictures
 from vidret.align.placement import PicturePlacement, find_placement, refine_placement, shrink_half, view_through
-from vidret.video.files import stat_file
-from vidret.video.image_pool import FootageStretch, ImagePool
+from vidret.copies.reader import RATE, FootageReader
+from vidret.video.image_pool import FootageStretch
 
-RATE = 10.0  # pictures per second that are compared
 WINDOW_S = 4.0  # of the clip, that is compared at once
 SHORT_S = 6.0  # footage up to this long is compared as a whole
 MARGIN_S = 0.5  # at the ends of longer footage, which frame vectors know to a second
 VAGUE_S = 15.0  # of footage, up to which frame vectors tell little about speed and offset
 SLACK_S = 1.5  # by which the offset of an alignment of frame vectors may be wrong
+VAGUE_STRETCH = 2.0  # how many times as long as the clip vague footage may take in the film
+NEAR_S, NEAR_STRETCH = 1.0, 1.3  # the same, nearly always
 STEP_S = 0.05  # of offsets that are tried
 NUM_PLACED = 4  # clip frames whose place in the film's picture is searched
 NUM_REFINED = 6  # frames on which a placement is refined
@@ -28,8 +26,7 @@ HOPELESS = 0.3  # agreement below which no better placement and no second window
 UNCHANGED = PicturePlacement(left=0.0, top=0.0, width=1.0, height=1.0, mirrored=False)
 WELL_PLACED = 0.97  # likeness of pictures that need no better placement
 MANY_CHANGES = 8  # after which an agreement is not by chance
-BLOCK_S = 10.0  # footage is read in blocks of this length
-MAX_BLOCKS = 4000  # kept in memory, of 230 kB at most
+CERTAIN = 0.85  # agreement of well placed pictures that need no other place or time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,51 +62,35 @@ class CheckedWindow:
     placement: PicturePlacement
     motion: MotionMatch
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether no other place or time can be much better."""
+        motion = self.motion
+        is_alike = motion.likeness > WELL_PLACED and motion.num_changes >= MANY_CHANGES
+        return is_alike and motion.agreement >= CERTAIN
 
-class FootageReader:
-    """Small grey pictures of files, decoded in processes of its own and kept for the next comparison."""
 
-    def __init__(self, num_workers: int = 2) -> None:
-        self._pool = ImagePool(num_workers)
-        self._blocks: OrderedDict[tuple[str, int], FootageStretch] = OrderedDict()
-        self._lock = Lock()
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FramePair:
+    """Pictures of a clip around ``centre_s`` seconds, and pictures of a film that may show the same.
 
-    def close(self) -> None:
-        """End the processes."""
-        self._pool.close()
+    ``offsets`` are the film times of ``centre_s`` to try.
+    """
 
-    def forget(self) -> None:
-        """Drop the pictures that were kept; the processes stay."""
-        with self._lock:
-            self._blocks.clear()
+    clip: FootageStretch
+    film: FootageStretch
+    centre_s: float
+    speeds: Float64[np.ndarray, " speed"]
+    offsets: Float64[np.ndarray, " offset"]
 
-    def read(self, path: str, start: float, end: float) -> FootageStretch:
-        """Return the pictures of a stretch, given in seconds.
-
-        Raises:
-            DecodeError: The file cannot be read.
-        """
-        numbers = range(int(max(start, 0.0) // BLOCK_S), int(max(end, 0.0) // BLOCK_S) + 1)
-        blocks = [self._read_block(path, number) for number in numbers]
-        times = np.concatenate([block.times for block in blocks])
-        greys = np.concatenate([block.greys for block in blocks])
-        _, first = np.unique(times, return_index=True)  # a frame may be the nearest to the ends of two blocks
-        kept = first[(times[first] >= start) & (times[first] <= end)]
-        return FootageStretch(greys[kept], times[kept], blocks[0].size)
-
-    def _read_block(self, path: str, number: int) -> FootageStretch:
-        key = (path, number)
-        with self._lock:
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-                return self._blocks[key]
-        start = number * BLOCK_S
-        block = self._pool.read_greys(path, stat_file(path), start, start + BLOCK_S - 1 / RATE, RATE)
-        with self._lock:
-            self._blocks[key] = block
-            while len(self._blocks) > MAX_BLOCKS:
-                self._blocks.popitem(last=False)
-        return block
+    def compare(self, placement: PicturePlacement) -> CheckedWindow | None:
+        """Return how well the clip moves as the film does on the best line; None if none has enough frames."""
+        clip, film = self.clip, self.film
+        seen, inside = view_through(placement, film.greys.astype(np.float32))
+        halved_inside = inside[::2, ::2] & inside[1::2, ::2] & inside[::2, 1::2] & inside[1::2, 1::2]
+        products = multiply_pictures(shrink_half(clip.greys), shrink_half(seen), halved_inside)
+        motion = match_motion(products, clip.times, film.times, self.speeds, self.offsets, centre_s=self.centre_s)
+        return None if motion is None else CheckedWindow(centre_s=self.centre_s, placement=placement, motion=motion)
 
 
 def check_guess(guess: FootageGuess, reader: FootageReader) -> list[CheckedWindow]:
@@ -139,34 +120,58 @@ def choose_windows(start: float, end: float) -> list[tuple[float, float]]:
 
 
 def check_window(guess: FootageGuess, start: float, end: float, reader: FootageReader) -> CheckedWindow | None:
-    """Compare one stretch of the clip with where the film may show it; None if there are no frames."""
-    middle = (start + end) / 2
-    centre = guess.speed * middle + guess.offset
-    half = (end - start) / 2 * (2.0 if guess.is_vague else 1.1 * guess.speed) + guess.slack_s
-    clip = reader.read(guess.clip_path, start, end)
-    film = reader.read(guess.film_path, centre - half, centre + half)
-    if len(clip.times) < 2 or len(film.times) < 2:
-        return None
-    speeds = SPEEDS if guess.is_vague else SPEEDS[np.abs(np.log2(SPEEDS / guess.speed)) < 1.5 / OCTAVE_STEPS]
-    offsets = centre + np.arange(-guess.slack_s, guess.slack_s + STEP_S / 2, STEP_S)
-    compare = partial(compare_motion, clip, film, speeds=speeds, offsets=offsets, centre_s=middle)
-    placed = place_clip(clip, film, guess)
-    windows = []
-    unchanged = replace(UNCHANGED, mirrored=placed.mirrored, score=placed.score)
-    for placement in dict.fromkeys((unchanged, placed)):
-        motion = compare(placement)
-        if motion is not None:
-            windows.append(CheckedWindow(centre_s=middle, placement=placement, motion=motion))
+    """Compare one stretch of the clip with where the film may show it; None if there are no frames.
+
+    Most copies show the whole picture close to where frame vectors say: that is tried first, on few frames.
+    """
+    if guess.is_vague:
+        near = read_pair(guess, start, end, reader, slack_s=NEAR_S, stretch=NEAR_STRETCH)
+        window = None if near is None else near.compare(UNCHANGED)
+        if window is not None and window.is_certain:
+            return window
+    stretch = VAGUE_STRETCH if guess.is_vague else 1.1 * guess.speed
+    pair = read_pair(guess, start, end, reader, slack_s=guess.slack_s, stretch=stretch)
+    unchanged = None if pair is None else pair.compare(UNCHANGED)
+    if pair is None or (unchanged is not None and unchanged.is_certain):
+        return unchanged
+    placed = place_clip(pair.clip, pair.film, guess)
+    if placed.mirrored:
+        unchanged = pair.compare(replace(UNCHANGED, mirrored=True))
+    windows = [each for each in (unchanged, pair.compare(placed)) if each is not None]
     if not windows:
         return None
     best = max(windows, key=lambda window: window.motion.merit)
     if best.motion.agreement < HOPELESS or best.motion.likeness > WELL_PLACED:
         return best
-    placement = refine_at(clip, film, best.placement, best.motion)
-    motion = compare(placement)
-    if motion is None or motion.merit <= best.motion.merit + LEAST_GAIN:
-        return best
-    return CheckedWindow(centre_s=middle, placement=placement, motion=motion)
+    refined = pair.compare(refine_at(pair.clip, pair.film, best.placement, best.motion))
+    return best if refined is None or refined.motion.merit <= best.motion.merit + LEAST_GAIN else refined
+
+
+def read_pair(
+    guess: FootageGuess, start: float, end: float, reader: FootageReader, *, slack_s: float, stretch: float
+) -> FramePair | None:
+    """Return the pictures of a stretch of the clip, and those of where the film may show it; None if there are few.
+
+    Args:
+        guess: Where that is, give or take ``slack_s`` seconds.
+        start: Where the stretch begins in the clip, in seconds.
+        end: Where it ends.
+        reader: Reads the files.
+        slack_s: By how many seconds the offset may be wrong.
+        stretch: How many times as long the film may take at most.
+
+    Raises:
+        DecodeError: A file cannot be read.
+    """
+    middle = (start + end) / 2
+    film_s, half_s = guess.speed * middle + guess.offset, (end - start) / 2 * stretch + slack_s
+    clip = reader.read(guess.clip_path, start, end)
+    film = reader.read(guess.film_path, film_s - half_s, film_s + half_s)
+    if min(len(clip.times), len(film.times)) < 2:
+        return None
+    speeds = SPEEDS if guess.is_vague else SPEEDS[np.abs(np.log2(SPEEDS / guess.speed)) < 1.5 / OCTAVE_STEPS]
+    offsets = film_s + np.arange(-slack_s, slack_s + STEP_S / 2, STEP_S)
+    return FramePair(clip=clip, film=film, centre_s=middle, speeds=speeds, offsets=offsets)
 
 
 def place_clip(clip: FootageStretch, film: FootageStretch, guess: FootageGuess) -> PicturePlacement:
@@ -190,19 +195,3 @@ def refine_at(
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, NUM_REFINED).round().astype(int))]
     shown = film.greys[columns[0, rows]].astype(np.float32)
     return refine_placement(placement, clip.greys[rows].astype(np.float32), shown)
-
-
-def compare_motion(
-    clip: FootageStretch,
-    film: FootageStretch,
-    placement: PicturePlacement,
-    *,
-    speeds: Float64[np.ndarray, " speed"],
-    offsets: Float64[np.ndarray, " offset"],
-    centre_s: float,
-) -> MotionMatch | None:
-    """Return how well the clip moves as the film does, on the best line."""
-    seen, inside = view_through(placement, film.greys.astype(np.float32))
-    halved_inside = inside[::2, ::2] & inside[1::2, ::2] & inside[::2, 1::2] & inside[1::2, 1::2]
-    products = multiply_pictures(shrink_half(clip.greys), shrink_half(seen), halved_inside)
-    return match_motion(products, clip.times, film.times, speeds, offsets, centre_s=centre_s)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Float64
 
-from vidret.align.footage import Alignment, align_repeatedly
+from vidret.align.footage import Alignment, align_repeatedly, bound_gain
 from vidret.align.whitening import Whitening, fit_whitening
-from vidret.copies.checking import FootageGuess, FootageReader, check_guess
+from vidret.copies.checking import FootageGuess, check_guess
 from vidret.copies.frames import read_frame_table
 from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent
+from vidret.copies.reader import FootageReader
 from vidret.copies.verdict import judge_windows
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
@@ -115,10 +116,11 @@ class ClipFinder:
             scores = own @ whitening.apply(vectors).T - whitening.level
             if clip.video == key:
                 scores[:, (times >= clip.start - 1.0) & (times <= clip.end + 1.0)] = -1.0
-            if any(may_exist(path) for path in videos[key].paths):
+            shorter = min(len(clip.times), len(times))
+            can_gain = is_worth_decoding(bound_gain(scores), shorter)
+            if can_gain and any(may_exist(path) for path in videos[key].paths):
                 aligned = align_repeatedly(scores, clip.times, times, max_num=STRETCHES if repeated else 1)
-                shorter = min(len(clip.times), len(times))
-                found += [(key, alignment) for alignment in aligned if is_worth_decoding(alignment, shorter)]
+                found += [(key, alignment) for alignment in aligned if is_worth_decoding(alignment.gain, shorter)]
         return sorted(found, key=lambda item: -item[1].gain)
 
     def _fit(self) -> Whitening:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection
 
-from vidret.copies.checking import FootageReader
 from vidret.copies.frames import read_frame_table
 from vidret.copies.groups import group_copies
 from vidret.copies.pairs import PairFinder
+from vidret.copies.reader import FootageReader
 from vidret.store.store import Store
 from vidret.types import CopyGroup
 

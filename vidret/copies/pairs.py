@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from vidret.align.footage import Alignment
 from vidret.align.placement import PicturePlacement
 from vidret.copies.candidates import VideoPair, find_video_pairs
-from vidret.copies.checking import FootageGuess, FootageReader, check_guess
+from vidret.copies.checking import FootageGuess, check_guess
 from vidret.copies.frames import FrameTable
+from vidret.copies.reader import FootageReader
 from vidret.copies.verdict import FootageVerdict, judge_windows
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
@@ -65,12 +66,12 @@ def measure_extent(video: StoredVideo) -> Extent:
     return Extent(float(start) if isinstance(start, int | float) else 0.0, video.duration)
 
 
-def is_worth_decoding(alignment: Alignment, num_frames: int) -> bool:
+def is_worth_decoding(gain: float, num_frames: int) -> bool:
     """Return whether a line gains enough to decode frames, given the number of frames of the shorter video.
 
     Of pairs whose line is long and steep enough otherwise, this leaves out a third of the look-alikes.
     """
-    return alignment.gain >= LEAST_SCORE * num_frames
+    return gain >= LEAST_SCORE * num_frames
 
 
 def extend_alignment(
@@ -140,7 +141,7 @@ class PairFinder:
             return False
         start, end = self._span(candidate, candidate.alignment.speed, candidate.alignment.offset)
         rows = self._table.rows(candidate.clip)
-        return is_worth_decoding(candidate.alignment, rows.stop - rows.start) and self._fills(
+        return is_worth_decoding(candidate.alignment.gain, rows.stop - rows.start) and self._fills(
             clip, film, start, end, candidate.alignment.speed, LEAST_GUESSED_SHARE
         )
 

@@ -62,8 +62,8 @@ def split_matrix(matrix: Int32[np.ndarray, " 9"]) -> tuple[int, bool]:
 
 
 def orient(
-    image: UInt8[np.ndarray, "height width 3"], rotation: int, *, mirrored: bool
-) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    image: UInt8[np.ndarray, "height width *channel"], rotation: int, *, mirrored: bool
+) -> UInt8[np.ndarray, "new_height new_width *channel"]:
     """Return an image mirrored, then rotated clockwise by ``rotation`` degrees."""
     return np.ascontiguousarray(np.rot90(image[:, ::-1] if mirrored else image, -rotation // 90))
 

@@ -4,11 +4,11 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from vidret.types import Picture
 from vidret.video.decode import open_reader
 from vidret.video.grey import GREY_SHAPE
 from vidret.video.probe import VideoInfo
 from vidret.video.sampling import nearest
+from vidret.video.streaming import StreamedFrame
 
 Footage = UInt8[np.ndarray, "frame 36 64"]
 
@@ -31,9 +31,9 @@ def read_greys(
     times: list[float] = []
     with open_reader(info, for_streaming=True) as reader:
         for frame in reader.stream(int(wanted[0])):
-            image = frame.read_image() if frame.index in chosen else None
-            if image is not None:
-                greys.append(shrink_picture(image))
+            grey = read_grey(frame) if frame.index in chosen else None
+            if grey is not None:
+                greys.append(grey)
                 times.append(frame.time_s)
             if frame.index >= last:
                 break
@@ -41,8 +41,14 @@ def read_greys(
     return stacked, np.array(times, np.float64)
 
 
-def shrink_picture(image: Picture) -> UInt8[np.ndarray, "36 64"]:
-    """Return an image as a grey picture of 36 x 64 pixels, each the mean of what it covers."""
+def read_grey(frame: StreamedFrame) -> UInt8[np.ndarray, "36 64"] | None:
+    """Return the brightness of a whole frame as 36 x 64 pixels, each the mean of what it covers; None if damaged."""
+    if frame.read_luma is not None:
+        picture = frame.read_luma()  # no frame is converted to RGB
+    else:
+        image = frame.read_image()
+        picture = None if image is None else np.asarray(Image.fromarray(image).convert("L"))
+    if picture is None:
+        return None
     height, width = GREY_SHAPE
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0).convert("L"))
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX, reducing_gap=2.0))

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
 from av.video.frame import PictureType
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from vidret.types import Picture
 from vidret.video.container import decode_packets, open_container, read_packets
@@ -20,6 +20,8 @@ from vidret.video.luma import read_luma
 from vidret.video.probe import VideoInfo
 from vidret.video.pyav_compat import ONE_THREAD
 from vidret.video.streaming import SamplingMode, StreamedFrame
+
+T = TypeVar("T")
 
 # Measured frame by frame. In skippable containers every packet up to the keyframe is read, and none is decoded.
 _SEEKABLE = {"mov", "matroska"}
@@ -105,9 +107,9 @@ class PyavDecoder:
             grey = _read_grey(frame)
             if grey is not None:
                 time_s, read_image = float(self._info.times[index]), _ReadOnce(partial(self._convert, frame))
-                current = StreamedFrame(index, time_s, grey, read_image)
+                current = StreamedFrame(index, time_s, grey, read_image, partial(self._convert_luma, frame))
                 if shared is not None and ends_still[index] and _look_alike(shared.grey, grey):
-                    current = replace(current, read_image=shared.read_image)
+                    current = replace(current, read_image=shared.read_image, read_luma=shared.read_luma)
                 else:
                     shared = current
                 if before is not None:
@@ -140,7 +142,9 @@ class PyavDecoder:
             return
         if _look_alike(before.grey, after.grey):
             for index in still:
-                yield StreamedFrame(int(index), float(self._info.times[index]), before.grey, before.read_image)
+                yield StreamedFrame(
+                    int(index), float(self._info.times[index]), before.grey, before.read_image, before.read_luma
+                )
             return
         if self._apart is None:
             every_frame = replace(self._info, still=np.zeros_like(self._info.still))
@@ -272,24 +276,29 @@ class PyavDecoder:
         index = int(np.searchsorted(self._info.pts, pts)) if pts is not None else len(self._info.pts)
         return index if index < len(self._info.pts) and self._info.pts[index] == pts else -1
 
+    def _convert_luma(self, frame: Any) -> UInt8[np.ndarray, "height width"] | None:
+        """Return the brightness of a frame as it is displayed, but for its aspect ratio; None if it is too damaged."""
+        luma = _read_damaged(partial(frame.to_ndarray, format="gray", **ONE_THREAD))
+        return None if luma is None else orient(luma, self._info.rotation, mirrored=self._info.mirrored)
+
     def _convert(self, frame: Any) -> Picture | None:
         """Return a frame as it is displayed, None if it is too damaged to convert."""
         info = self._info
         width, height = (info.width, info.height)[:: -1 if info.rotation % 180 else 1]
-        try:
-            image = frame.to_ndarray(format="rgb24", width=width, height=height, **ONE_THREAD)
-        except (MemoryError, BlockingIOError):  # the latter if there was no memory to start a thread
-            raise
-        except (av.FFmpegError, OSError, ValueError):
-            return None
-        return orient(image, info.rotation, mirrored=info.mirrored)
+        image = _read_damaged(partial(frame.to_ndarray, format="rgb24", width=width, height=height, **ONE_THREAD))
+        return None if image is None else orient(image, info.rotation, mirrored=info.mirrored)
 
 
 def _read_grey(frame: Any) -> Grey | None:
     """Return a small grey picture of a frame, None if it is too damaged to convert."""
+    return _read_damaged(lambda: grey_from_luma(read_luma(frame)))
+
+
+def _read_damaged(read: Callable[[], T]) -> T | None:
+    """Return what is read of a frame, None if it is too damaged."""
     try:
-        return grey_from_luma(read_luma(frame))
-    except (MemoryError, BlockingIOError):
+        return read()
+    except (MemoryError, BlockingIOError):  # the latter if there was no memory to start a thread
         raise
     except (av.FFmpegError, OSError, ValueError):
         return None

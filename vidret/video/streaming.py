@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+from jaxtyping import UInt8
+
 from vidret.types import Picture
 from vidret.video.grey import Grey
 
@@ -26,9 +29,12 @@ class StreamedFrame:
         time_s: When it begins, in seconds.
         grey: A small grey picture of it; see ``grey_from_luma``.
         read_image: Returns its RGB image as displayed; None if it is too damaged.
+        read_luma: Returns its brightness as displayed, from 0 to 255; None if it is too damaged. Itself None where the
+            decoder has nothing but the image.
     """
 
     index: int
     time_s: float
     grey: Grey
     read_image: Callable[[], Picture | None]
+    read_luma: Callable[[], UInt8[np.ndarray, "height width"] | None] | None = None
