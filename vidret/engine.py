@@ -97,6 +97,8 @@ logger = logging.getLogger(__name__)
 
 IndexRunner = Callable[[Store, Encoder, Sequence[str], IndexOptions], IndexReport]
 
+DEFAULT_LOCATING = LocateOptions()
+
 
 class Engine(Searchable):
     """An index with its encoder: index, search, locate.
@@ -500,11 +502,28 @@ class Engine(Searchable):
 
     def locate_with(self, query: Query, options: LocateOptions, *, video: VideoName | None = None) -> list[Moment]:
         """Find the moments that match a query, as ``locate`` does, with all options in one object."""
-        if options.k < 1:
-            raise VidretError(f"k must be at least 1, got {options.k}")
-        check_offset(options.offset)
+        check_locating(options)
         whole = replace(options, k=options.k + options.offset, offset=0)
         return self._index.locate(query, whole, video=video, grounder=self.grounder)[options.offset :]
+
+    def locate_many(
+        self, queries: Sequence[Query], videos: Sequence[VideoName], options: LocateOptions = DEFAULT_LOCATING
+    ) -> list[list[list[Moment]]]:
+        """Return the moments of each query in each video, which is faster than one by one and gives the same.
+
+        Args:
+            queries: As in ``locate``.
+            videos: Paths or ids.
+            options: As in ``locate_with``.
+
+        Raises:
+            VidretError: As in ``locate``; one invalid query fails all.
+        """
+        check_locating(options)
+        whole = replace(options, k=options.k + options.offset, offset=0)
+        video_ids = [look_up_video(self._index.store, video) for video in videos]
+        found = self._index.locate_many(queries, video_ids, whole, grounder=self.grounder)
+        return [[moments[options.offset :] for moments in each] for each in found]
 
     def rate(self, query: Query, video: VideoName, times: Float[np.ndarray, " time"]) -> Float[np.ndarray, " time"]:
         """Return the saliency of a video for a query at times in seconds, by the head or the curve."""
@@ -838,3 +857,14 @@ def check_offset(offset: int) -> None:
     """
     if offset < 0:
         raise VidretError(f"offset must be at least 0, got {offset}")
+
+
+def check_locating(options: LocateOptions) -> None:
+    """Check how many moments are wanted.
+
+    Raises:
+        VidretError: None are, or a negative number is to be skipped.
+    """
+    if options.k < 1:
+        raise VidretError(f"k must be at least 1, got {options.k}")
+    check_offset(options.offset)

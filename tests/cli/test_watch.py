@@ -63,6 +63,18 @@ def test_new_matches_are_reported_once(run: Runner, index: Path, films: Path) ->
     assert "There are no watches." in run("watch", "list", "--index", index)[2]
 
 
+def test_many_watches_report_their_own_matches(run: Runner, index: Path, films: Path) -> None:
+    for name in ("reds", "blues", "greens"):
+        run("watch", "add", name, name.removesuffix("s"), "--index", index)
+        add_film(films, name, name.removesuffix("s"))  # the watch that is added last has seen fewer new videos
+        if name == "reds":
+            run("index", films, "--index", index)
+    code, out, _ = run("index", films, "--index", index, "--json")
+    assert code == 0
+    found = [(row["watch"], Path(row["path"]).stem) for row in map(json.loads, out.splitlines()) if "watch" in row]
+    assert sorted(found) == [("blues", "blues"), ("greens", "greens")]
+
+
 def test_matches_are_posted_and_kept_until_they_are_taken(run: Runner, index: Path, films: Path) -> None:
     run("watch", "add", "reds", "red", "--index", index)
     add_film(films, "rose", "red")

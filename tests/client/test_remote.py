@@ -286,6 +286,7 @@ LOCAL_METHODS = {  # that a server does not offer
     "import_embeddings",
     "index",
     "index_frames",
+    "locate_many",
     "open",
     "prepare_moments",
     "rate",

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from vidret.search.locating import Locator, RankedVideo, describe_video
 from vidret.search.queries import encode_queries
 from vidret.search.ranking import FrameRanker
 from vidret.store.lookup import look_up_video
-from vidret.types import Hit, Moment, TextEmbedding
+from vidret.store.records import StoredSegments
+from vidret.types import Hit, LocateOptions, Moment, TextEmbedding
 from vidret.video.decode import read_frames
 
 ALL: dict[str, Any] = {"overlapping": True, "weak": True}  # the complete ranked list
@@ -272,3 +273,28 @@ def test_saliency_of_an_unreadable_or_unknown_video_is_an_error(made: Path, tmp_
             engine.rate("rain", tmp_path / "films" / "b.mp4", np.array([1.0]))
         with pytest.raises(StoreError, match="not in the index"):
             engine.rate("rain", tmp_path / "nowhere.mp4", np.array([1.0]))
+
+
+def test_many_queries_in_many_videos_are_those_of_one_by_one(
+    made: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = [*QUERIES, "a dog -rain", f"{QUERIES[1]}, then {QUERIES[2]}"]
+    with Engine(made / "index", encoder) as engine:
+        ids = [video.id for video in engine.videos()]
+        single = [[engine.locate(query, 2, video=video, weak=True) for video in ids] for query in queries]
+        texts, reads = list[str](), list[int]()
+        encode, read = encoder.encode_text, engine._index.store.read
+
+        def count_texts(batch: Sequence[str]) -> list[TextEmbedding]:
+            texts.extend(batch)
+            return encode(batch)
+
+        def count_reads(rows: Sequence[int], **options: Any) -> StoredSegments:
+            reads.append(len(rows))
+            return read(rows, **options)
+
+        monkeypatch.setattr(encoder, "encode_text", count_texts)
+        monkeypatch.setattr(engine._index.store, "read", count_reads)
+        assert engine.locate_many(queries, ids, LocateOptions(k=2, weak=True)) == single
+    assert sorted(texts) == sorted([*QUERIES, "a dog", "rain"]), "each query is encoded once; events are remembered"
+    assert len(reads) == len(ids), "each video is read once"

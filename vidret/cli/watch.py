@@ -71,11 +71,13 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     """
     from vidret.search.watches import find_new_matches, mark_reported
     from vidret.store.watch_list import read_watches
+    from vidret.types import LocateOptions
 
     if not read_watches(index):
         return False
     videos = engine.videos()
-    matches = find_new_matches(index, videos, lambda query, video: engine.locate(query, 1, video=video))
+    best = LocateOptions(k=1)
+    matches = find_new_matches(index, videos, lambda queries, new: engine.locate_many(queries, new, best))
     print_matches(matches, as_json=as_json)
     if webhook is not None and matches:
         from vidret.present.webhook import post_json

@@ -30,6 +30,7 @@ from vidret.search.mentions import find_mentions
 from vidret.search.picture_scores import VideoPictures, hide_pictures, score_pictures
 from vidret.search.queries import EncodedQuery, parse_query
 from vidret.search.ranking import FrameRanker
+from vidret.search.reranking import SegmentFeatures
 from vidret.search.searcher import Searcher
 from vidret.search.text_matching import TextMatch, TextMatcher
 from vidret.search.video_candidates import VideoCandidates
@@ -110,11 +111,11 @@ class FusedSearcher:
             ids += find_candidates(self._searcher.store, encoded, [options] * count, [depth] * count)
         ids.append(self._cover(matches))
         excluded = self._exclude(query)
-        pictures = self._score_pictures(query, np.unique(np.concatenate(ids)))
+        pictures = self._score_pictures(query, self._read(np.unique(np.concatenate(ids))))
         ranked = self._collect(query, pictures, matches, sources, excluded=excluded)
         if query.structure.is_joint and "picture" in sources:
             best = self._list_segments(ranked.list_best(MAX_PLACED))
-            pictures = self._score_pictures(query, best)
+            pictures = self._score_pictures(query, self._read(best))
             self._whole_videos = (self._checked, query), pictures
             return ranked.replace_pictures(pictures)
         return ranked
@@ -144,7 +145,8 @@ class FusedSearcher:
             key, pictures = self._whole_videos
             if key == (self._checked, query) and video_id in pictures:
                 return {video_id: pictures[video_id]}
-        return self._score_pictures(query, np.array(self._searcher.store.video_segments(video_id), np.int64))
+        features = self._searcher.reranker.read_again(self._searcher.store.video_segments(video_id))
+        return self._score_pictures(query, features)
 
     # Words
 
@@ -234,7 +236,10 @@ class FusedSearcher:
         kept = {video_id: each for video_id, each in pictures.items() if video_id not in excluded}
         return VideoCandidates(query.structure, kept, texts)
 
-    def _score_pictures(self, query: AnalysedQuery, ids: np.ndarray) -> dict[int, VideoPictures]:
+    def _read(self, ids: np.ndarray) -> SegmentFeatures:
+        return self._searcher.reranker.read(FrameRanker(), ids)
+
+    def _score_pictures(self, query: AnalysedQuery, features: SegmentFeatures) -> dict[int, VideoPictures]:
         """Return the frames of some segments by video, with their standard scores for each clause."""
         clauses = np.stack([embedding.sentence for embedding in query.embeddings])
         negatives = np.array([each.sentence for each in query.negatives], np.float32).reshape(-1, clauses.shape[1])
@@ -243,7 +248,7 @@ class FusedSearcher:
         hints = [HINT if clause.source is None else -HINT for clause in query.structure.clauses]
         offsets = [embedding.offset / deviation for embedding in query.embeddings]
         return score_pictures(
-            self._searcher.reranker.read(FrameRanker(), ids),
+            features,
             clauses=clauses,
             negatives=negatives,
             unrelated=self._unrelated,

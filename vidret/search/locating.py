@@ -200,7 +200,7 @@ class Locator:
 def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[Curve, FrameScorer] | None:
     """Return the scores of all stored frames of one video, and what scores others; None if nothing is stored yet."""
     ids = searcher.store.video_segments(video_id)
-    stored = searcher.reranker.read(FrameRanker(), ids)
+    stored = searcher.reranker.read_again(ids)
     segments, frames = stored.segments, stored.frames
     if not segments:
         return None

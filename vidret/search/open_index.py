@@ -12,6 +12,7 @@ from vidret.search.clauses import check_exclusions, parse_structure
 from vidret.search.concept_encoder import ConceptEncoder
 from vidret.search.edges import EdgeRefiner
 from vidret.search.fused_results import FusedResults, check_sources
+from vidret.search.fusion import MAX_REMEMBERED
 from vidret.search.grounded import MomentHead
 from vidret.search.locating import Locator, RankedVideo, choose_video, read_curve
 from vidret.search.models import Models
@@ -26,6 +27,8 @@ from vidret.types import Curve, Hit, LocateOptions, Moment, Query, SearchOptions
 from vidret.types import Sequence as EventSequence
 
 logger = logging.getLogger(__name__)
+
+MAX_TOGETHER = MAX_REMEMBERED  # queries that are asked of a video at a time
 
 
 class OpenIndex:
@@ -78,15 +81,40 @@ class OpenIndex:
             hits |= zip(rest, self.searcher.search(encoded, [options[index] for index in rest]), strict=True)
         return [hits[index] for index in range(len(queries))]
 
+    def locate_many(
+        self, queries: Sequence[Query], videos: Sequence[int], options: LocateOptions, *, grounder: MomentHead | None
+    ) -> list[list[list[Moment]]]:
+        """Return the best moments of each query in each of some videos, given by their ids.
+
+        Each query is encoded once, and the frames of a video are read once for ``MAX_TOGETHER`` queries.
+        """
+        found: list[list[list[Moment]]] = []
+        for first in range(0, len(queries), MAX_TOGETHER):
+            batch = queries[first : first + MAX_TOGETHER]
+            search = SearchOptions(sources=options.sources)
+            encoded = [None if self._choose_fused(query, search) else self._encode(query) for query in batch]
+            found += [[] for _ in batch]
+            for video in videos:
+                for index, (query, each) in enumerate(zip(batch, encoded, strict=True), start=first):
+                    found[index].append(self.locate(query, options, video=video, grounder=grounder, encoded=each))
+        return found
+
     def locate(
-        self, query: Query, options: LocateOptions, *, video: VideoName | None, grounder: MomentHead | None
+        self,
+        query: Query,
+        options: LocateOptions,
+        *,
+        video: VideoName | None,
+        grounder: MomentHead | None,
+        encoded: EncodedQuery | None = None,
     ) -> list[Moment]:
-        """Return the best moments in one video, or in the best videos of a search."""
+        """Return the best moments in one video, or in the best videos of a search; ``encoded`` is the query's."""
         if self.encoder.check_mentions(query):
             grounder = None  # a head reads text
         search = SearchOptions(k=options.videos, filters=options.filters, sources=options.sources)
         fused = self._choose_fused(query, search)
-        encoded = None if fused is not None else self._encode(query)  # once for the search and its moments
+        if fused is None and encoded is None:
+            encoded = self._encode(query)  # once for the search and its moments
         if video is None:
             hits = (
                 self.search([query], [search])[0] if encoded is None else self.searcher.search([encoded], [search])[0]

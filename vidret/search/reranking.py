@@ -10,7 +10,7 @@ from jaxtyping import Float, Float16, Float32, Float64, Int64
 
 from vidret.search.calibration import Calibrations
 from vidret.search.queries import EncodedQuery
-from vidret.search.ranking import Levels, Ranker
+from vidret.search.ranking import FrameRanker, Levels, Ranker
 from vidret.store.store import Store
 from vidret.types import Segment, TextEmbedding
 
@@ -79,6 +79,14 @@ class Reranker:
     def __init__(self, store: Store, ranker: Ranker, calibrations: Calibrations) -> None:
         """Set the index, the ranker that it was made for, and its calibrations."""
         self._store, self._index_ranker, self._calibrations = store, ranker, calibrations
+        self._last: tuple[tuple[int, ...], SegmentFeatures] | None = None
+
+    def read_again(self, ids: Sequence[int] | Ids) -> SegmentFeatures:
+        """Read the frames of segments; the last ones are kept, as of a video that many queries are asked of."""
+        key = (self._store.generation, *map(int, ids))
+        if self._last is None or self._last[0] != key:
+            self._last = key, self.read(FrameRanker(), ids)
+        return self._last[1]
 
     def read(self, ranker: Ranker, ids: Sequence[int] | Ids) -> SegmentFeatures:
         """Read segments for a ranker; missing and damaged ones are left out."""

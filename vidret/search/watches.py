@@ -1,6 +1,7 @@
 """Watches: queries that an index keeps, to report which videos added later match them."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from vidret.store.records import StoredVideo
 from vidret.store.watch_list import Watch, read_watches, write_watches
 from vidret.types import Moment
 
+LocateMany = Callable[[Sequence[str], Sequence[int]], Sequence[Sequence[Sequence[Moment]]]]
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 
 
@@ -57,23 +59,24 @@ def remove_watch(index: Path, name: str) -> None:
     write_watches(index, kept)
 
 
-def find_new_matches(
-    index: Path, videos: Sequence[StoredVideo], locate: Callable[[str, int], Sequence[Moment]]
-) -> list[WatchMatch]:
+def find_new_matches(index: Path, videos: Sequence[StoredVideo], locate: LocateMany) -> list[WatchMatch]:
     """Return the matches among the videos that no watch has seen; ``mark_reported`` makes them seen.
 
     Args:
         index: Folder of the index.
         videos: Its videos.
-        locate: Returns the best moments of a query in a video by its id, without weak ones.
+        locate: Returns the best moments of each query in each video by its id, without weak ones.
     """
-    return [
-        WatchMatch(watch=watch, moment=moment)
-        for watch in read_watches(index)
-        for video in sorted(videos, key=lambda each: each.id)
-        if video.id > watch.last_video
-        for moment in locate(watch.query, video.id)[:1]
-    ]
+    watches_of = defaultdict[int, list[Watch]](list)  # by the last video that they have seen, which most share
+    for watch in read_watches(index):
+        watches_of[watch.last_video].append(watch)
+    matches = []
+    for last, watches in watches_of.items():
+        new = sorted(video.id for video in videos if video.id > last)
+        found = locate([watch.query for watch in watches], new) if new else []
+        for watch, by_video in zip(watches, found, strict=False):
+            matches += [WatchMatch(watch=watch, moment=moments[0]) for moments in by_video if moments]
+    return matches
 
 
 def mark_reported(index: Path, videos: Sequence[StoredVideo]) -> None:
