@@ -59,7 +59,7 @@ from vidret.search.preparation import (
 from vidret.search.ranking import AUTO, NONE, UNTRAINED, Ranker, check_ranker
 from vidret.search.teaching import teach_concept
 from vidret.store.embeddings_table import read_embeddings
-from vidret.store.lookup import find_by_ending, look_up_video
+from vidret.store.lookup import find_below, find_by_ending, look_up_video
 from vidret.store.records import MOMENTS, FileRecord, StoredVideo, StoreInfo
 from vidret.store.shot_list import read_shots
 from vidret.store.store import Store
@@ -637,7 +637,7 @@ class Engine(Searchable):
 
     def duplicates(
         self,
-        paths: Sequence[str | os.PathLike[str]] = (),
+        paths: Sequence[VideoName] = (),
         *,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[CopyGroup]:
@@ -646,14 +646,14 @@ class Engine(Searchable):
         Copies may be re-encoded, trimmed, cropped, mirrored, recoloured, watermarked, sped up or part of a longer film.
 
         Args:
-            paths: Files or folders to find copies of, anywhere in the index; none for all.
+            paths: Files, folders or ids to find copies of, anywhere in the index; none for all.
             on_progress: Called with the number of pairs of videos checked and the total.
 
         Raises:
             VidretError: A path is not in the index, or the encoder sees whole videos.
         """
         self._check_frames()
-        wanted = self._find_below(paths) if paths else None
+        wanted = {video.id for path in paths for video in find_below(self.videos, path)} if paths else None
         return find_duplicates(self._index.store, wanted, on_progress=on_progress)
 
     # Concepts
@@ -785,22 +785,6 @@ class Engine(Searchable):
                 return Clip(path=path, start=begin, end=stop, vectors=vectors, times=times)
             clip = record.video
         return read_stored_clip(store, self.video(clip), start, end)
-
-    def _find_below(self, paths: Sequence[str | os.PathLike[str]]) -> set[int]:
-        """Return the ids of the videos with these paths, or below them.
-
-        Raises:
-            StoreError: The index has none at or below a path.
-        """
-        found: set[int] = set()
-        for path in paths:
-            videos = self.videos(Filters(folder=absolute_path(path)))
-            if not videos and (named := find_by_ending(self.videos(), path)) is not None:
-                videos = [named]
-            if not videos:
-                raise StoreError(f"{strip_query(os.fspath(path))}: not in the index; index it first")
-            found.update(video.id for video in videos)
-        return found
 
     def _check_frames(self) -> None:
         """Check that the index has a vector for about every second.

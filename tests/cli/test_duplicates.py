@@ -10,6 +10,8 @@ from PIL import Image
 from tests.cli.runner import Runner
 from tests.copies.films import draw_footage, mirror, write_frames
 from tests.fakes import PatchEncoder
+from tests.served import Reply
+from tests.served import serve as serve_replies
 from vidret.engine import Engine
 
 
@@ -54,6 +56,17 @@ def test_groups_are_json_with_the_best_first(run_copies: Runner) -> None:
     assert code == 0
     assert [Path(file["path"]).name for file in group[:1]] in (["film.mp4"], ["mirrored.mp4"])
     assert all(file["width"] == 160 and file["bit_rate"] > 0 for file in group)
+
+
+def test_a_server_is_asked(run_copies: Runner) -> None:
+    events = b'event: progress\ndata: {"checked": 3, "total": 3}\n\nevent: groups\ndata: {"groups": []}\n\n'
+    with serve_replies() as server:
+        server.replies = [Reply(events, kind="text/event-stream")]
+        code, out, err = run_copies("duplicates", "--server", server.url)
+        assert (code, out, server.asked[0].body) == (0, "", {"videos": []})
+        assert "No copies" in err
+        refused = ("duplicates", "--server", server.url, "--sheet", "a.png")
+        run_copies.check_refusal(refused, 2, "--sheet: needs a local index, got --server URL")
 
 
 def test_no_copies_and_unknown_paths_are_said(run_copies: Runner, tmp_path: Path) -> None:

@@ -279,7 +279,6 @@ LOCAL_METHODS = {  # that a server does not offer
     "calibrate",
     "choose_ranker",
     "describe_segments",
-    "duplicates",
     "embeddings",
     "file",
     "forget_calibration",

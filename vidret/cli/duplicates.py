@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from vidret.cli.app import app
-from vidret.cli.opening import open_engine
-from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOption
+from vidret.cli.opening import open_engine_or_client
+from vidret.cli.options import DEFAULT_INDEX, OUTPUT, SCOPE, IndexOption, JsonOption, ServerOption, TokenOption
 from vidret.cli.sheets import write_copies_sheet
 from vidret.present.copies import format_copies, show_copies
 from vidret.present.progress import show_count
@@ -32,16 +32,17 @@ CopiesSheetOption = Annotated[
 
 @app.command("duplicates")
 def duplicates_command(
+    context: typer.Context,
     paths: PathsArgument = None,
     index: IndexOption = Path(DEFAULT_INDEX),
+    server: ServerOption = None,
+    token: TokenOption = None,
     as_json: JsonOption = False,
     sheet: CopiesSheetOption = None,
 ) -> None:
     """Find files that show the same footage, and the best file of each group; nothing is deleted."""
-    with (
-        open_engine(index, None, "cpu", "auto", must_exist=True) as engine,
-        show_count("comparing", "pairs") as on_count,
-    ):
+    engine = open_engine_or_client(context, server, token, index, "cpu", "auto")
+    with show_count("comparing", "pairs") as on_count:
         groups = engine.duplicates(paths or (), on_progress=on_count)
     if as_json:
         write_stdout(format_copies(groups))

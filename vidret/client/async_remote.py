@@ -91,6 +91,7 @@ class AsyncRemoteEngine:
     locate_with = as_coroutine(RemoteEngine.locate_with)
     ask = as_coroutine(RemoteEngine.ask)
     find_footage = as_coroutine(RemoteEngine.find_footage)
+    duplicates = as_coroutine(RemoteEngine.duplicates)
     curve = as_coroutine(RemoteEngine.curve)
     teach = as_coroutine(RemoteEngine.teach)
     concepts = as_coroutine(RemoteEngine.concepts)

@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +18,8 @@ from vidret.types import (
     ComposedQuery,
     Concept,
     ConceptExample,
+    CopiedFile,
+    CopyGroup,
     Curve,
     EventSpan,
     Evidence,
@@ -150,6 +152,31 @@ def parse_footage(row: dict[str, Any]) -> SharedFootage:
     """Return a find of a clip."""
     fields = {field.name: row[field.name] for field in dataclasses.fields(SharedFootage)}
     return SharedFootage(**fields | {"copies": tuple(row["copies"])})
+
+
+def parse_groups(
+    events: Iterable[tuple[str, Any]], on_progress: Callable[[int, int], None] | None = None
+) -> list[CopyGroup]:
+    """Return the groups of copies from the events of a server.
+
+    Args:
+        events: Their names and data.
+        on_progress: Called with the number of pairs of videos checked and the total.
+
+    Raises:
+        ValueError: The events end before the groups.
+    """
+    for name, data in events:
+        if name == "progress" and on_progress is not None:
+            on_progress(data["checked"], data["total"])
+        elif name == "groups":
+            return [CopyGroup(tuple(_parse_copied_file(row) for row in group)) for group in data["groups"]]
+    raise ValueError("the events must end with groups")
+
+
+def _parse_copied_file(row: dict[str, Any]) -> CopiedFile:
+    fields = {field.name: row[field.name] for field in dataclasses.fields(CopiedFile)}
+    return CopiedFile(**fields | {"differs": tuple(row["differs"])})
 
 
 def parse_shot(row: dict[str, Any]) -> Shot:

@@ -5,7 +5,7 @@ It needs neither torch nor a model, and imports quickly.
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -23,6 +23,7 @@ from vidret.client.messages import (
     parse_curve,
     parse_failures,
     parse_footage,
+    parse_groups,
     parse_hit,
     parse_info,
     parse_moment,
@@ -31,12 +32,14 @@ from vidret.client.messages import (
     parse_video,
 )
 from vidret.client.server import RemoteError, Server
-from vidret.store.lookup import find_by_ending
+from vidret.errors import StoreError
+from vidret.store.lookup import find_below, find_by_ending
 from vidret.store.records import StoredVideo, StoreInfo
 from vidret.text import absolute_path, strip_query
 from vidret.types import (
     ALL_VIDEOS,
     Concept,
+    CopyGroup,
     Curve,
     ExampleLike,
     Filters,
@@ -163,6 +166,24 @@ class RemoteEngine(Searchable):
         return self._server.ask(
             "POST", "/api/footage", lambda answer: [parse_footage(row) for row in answer["found"]], body
         )
+
+    def duplicates(
+        self, paths: Sequence[VideoName] = (), *, on_progress: Callable[[int, int], None] | None = None
+    ) -> list[CopyGroup]:
+        """Find the files of the server's index that show the same footage; see ``Engine.duplicates``.
+
+        ``timeout`` is then the maximum time between two signs of life.
+
+        Raises:
+            RemoteError: As in ``locate``; or the server compares videos for another request.
+        """
+        try:
+            below = [find_below(self.videos, path) for path in paths if not isinstance(path, int)]
+        except StoreError as error:
+            raise RemoteError(f"{self.url}: {error}") from error
+        wanted = {path for path in paths if isinstance(path, int)} | {each.id for found in below for each in found}
+        body = {"videos": sorted(wanted)}
+        return self._server.follow("/api/duplicates", lambda events: parse_groups(events, on_progress), body)
 
     def curve(self, query: Query, video: VideoName) -> Curve:
         """Score a query against every stored frame of one video.

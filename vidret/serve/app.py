@@ -16,6 +16,7 @@ from vidret.serve.access import AccessMiddleware
 from vidret.serve.asking import ask_routes
 from vidret.serve.clips import clip_routes
 from vidret.serve.concepts import concept_routes
+from vidret.serve.duplicates import duplicate_routes
 from vidret.serve.images import ImageReader
 from vidret.serve.indexing import Indexer, index_routes
 from vidret.serve.knn import knn_routes
@@ -83,6 +84,7 @@ def create_app(
     )
     add_error_handlers(app)
     app.include_router(search_routes(engine, worker, images))
+    app.include_router(duplicate_routes(engine))
     app.include_router(video_routes(engine, worker, images))
     app.include_router(concept_routes(engine, worker, images))
     app.include_router(media_routes(engine, thumbnails))

@@ -6,14 +6,12 @@ It exists for a server that was started with an endpoint. Nothing is sent to it 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 
 from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
 
 from vidret.answers.citations import CitedAnswer, stream_answer
 from vidret.answers.endpoint import ChatEndpoint
@@ -30,8 +28,9 @@ from vidret.answers.retrieval import (
 from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.serve.ask_schemas import AnswerEvent, AskedMoment, AskRequest, MomentsEvent, TextEvent
+from vidret.serve.events import Send, document_events, stream_events, write_event, write_problem
 from vidret.serve.media import draw_video
-from vidret.serve.problems import Problem, RefusedError, Responses, refusals
+from vidret.serve.problems import RefusedError, refusals
 from vidret.serve.rows import find_video, stream_url, thumbnail_url, title
 from vidret.serve.schemas import TextRow
 from vidret.serve.thumbnails import Thumbnails
@@ -39,15 +38,8 @@ from vidret.serve.worker import Worker
 from vidret.text import sanitize
 
 MAX_ASKED = 4  # answers of the endpoint at a time
-KEEP_ALIVE_S = 10.0  # time without an event after which a comment shows that the server is at work
 NO_MODEL = "questions must be allowed by vidret serve --llm URL, got none"
-EVENTS: Responses = {
-    200: {
-        "description": "Events: moments, then text, repeatedly, then answer; or problem, if the endpoint fails.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
-}
-Send = Callable[[str | None], None]
+EVENTS = document_events("Events: moments, then text, repeatedly, then answer; or problem, if the endpoint fails.")
 Gather = Callable[[], Coroutine[None, None, QuestionContext]]
 
 
@@ -112,51 +104,27 @@ def follow(moments: str, gather: Gather, llm: ChatEndpoint, *, on_end: Callable[
         llm: The endpoint.
         on_end: Called when the endpoint is done, also if nobody waits for its answer any more.
     """
-    loop, events, is_left = asyncio.get_running_loop(), asyncio.Queue[str | None](), threading.Event()
+    loop = asyncio.get_running_loop()
 
-    def send(event: str | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(events.put_nowait, event)
+    def work(send: Send, is_left: threading.Event) -> str:
+        context = asyncio.run_coroutine_threadsafe(gather(), loop).result()
+        return "" if is_left.is_set() else send_answer(context, llm, send, is_left)
 
-    def work() -> None:
-        try:
-            context = asyncio.run_coroutine_threadsafe(gather(), loop).result()
-            if not is_left.is_set():
-                send_answer(context, llm, send, is_left)
-        finally:
-            on_end()
-            send(None)
-
-    async def read() -> AsyncIterator[str]:
-        try:
-            yield moments
-            while True:
-                try:
-                    event = await asyncio.wait_for(events.get(), KEEP_ALIVE_S)
-                except TimeoutError:
-                    yield ": waiting\n\n"
-                    continue
-                if event is None:
-                    return
-                yield event
-        finally:
-            is_left.set()
-
-    threading.Thread(target=work, name="answer", daemon=True).start()
-    return read()
+    return stream_events(work, first=moments, on_end=on_end)
 
 
-def send_answer(context: QuestionContext, llm: ChatEndpoint, send: Send, is_left: threading.Event) -> None:
-    """Send the events of an answer until it is complete or nobody waits for it."""
+def send_answer(context: QuestionContext, llm: ChatEndpoint, send: Send, is_left: threading.Event) -> str:
+    """Send the text of an answer as it grows, and return the last event; empty if nobody waits for it."""
     try:
         for each in stream_answer(context, llm):
             if is_left.is_set():
-                return
-            event = TextEvent(text=each) if isinstance(each, str) else make_answer_event(each)
-            send(write_event("text" if isinstance(each, str) else "answer", event))
+                break
+            if not isinstance(each, str):
+                return write_event("answer", make_answer_event(each))
+            send(write_event("text", TextEvent(text=each)))
     except VidretError as error:
-        problem = Problem(type="about:blank", title="Bad Gateway", status=502, detail=sanitize(str(error)))
-        send(write_event("problem", problem))
+        return write_problem(502, "Bad Gateway", error)
+    return ""
 
 
 def make_answer_event(answer: CitedAnswer) -> AnswerEvent:
@@ -186,8 +154,3 @@ def moment_event_row(engine: Engine, moment: ContextMoment) -> AskedMoment:
         thumbnail=thumbnail_url(moment.video, (moment.start + moment.end) / 2),
         stream=stream_url(moment.video),
     )
-
-
-def write_event(name: str, data: BaseModel) -> str:
-    """Return a server-sent event; JSON has no line break outside strings, and escapes those inside."""
-    return f"event: {name}\ndata: {data.model_dump_json()}\n\n"

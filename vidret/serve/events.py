@@ -1,0 +1,78 @@
+"""Answers that arrive as server-sent events, while a thread works on them."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+from pydantic import BaseModel
+
+from vidret.errors import VidretError
+from vidret.serve.problems import Problem
+from vidret.text import sanitize
+
+KEEP_ALIVE_S = 10.0  # time without an event after which a comment shows that the server is at work
+Send = Callable[[str], None]
+
+
+def document_events(description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the response of a route that answers with events, for the OpenAPI document."""
+    return {200: {"description": description, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+def write_event(name: str, data: BaseModel) -> str:
+    """Return a server-sent event; JSON has no line break outside strings, and escapes those inside."""
+    return f"event: {name}\ndata: {data.model_dump_json()}\n\n"
+
+
+def write_problem(status: int, title: str, error: VidretError) -> str:
+    """Return the event that ends an answer that failed."""
+    return write_event("problem", Problem(type="about:blank", title=title, status=status, detail=sanitize(str(error))))
+
+
+def stream_events(
+    work: Callable[[Send, threading.Event], str], *, first: str = "", on_end: Callable[[], object]
+) -> AsyncIterator[str]:
+    """Run a function in a thread, and return the events that it sends as they arrive.
+
+    Args:
+        work: Called with a function that sends an event, and with an event that is set when nobody waits any more.
+            Returns the last event, empty if there is none.
+        first: Sent at once, if it is not empty.
+        on_end: Called when the work is done and before the last event, also if nobody waits for it any more.
+    """
+    loop, events, is_left = asyncio.get_running_loop(), asyncio.Queue[str | None](), threading.Event()
+
+    def send(event: str | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    def run() -> None:
+        last = ""
+        try:
+            last = work(send, is_left)
+        finally:
+            on_end()  # before the last event, after which a client may send its next request
+            if last:
+                send(last)
+            send(None)
+
+    async def read() -> AsyncIterator[str]:
+        try:
+            if first:
+                yield first
+            while True:
+                try:
+                    event = await asyncio.wait_for(events.get(), KEEP_ALIVE_S)
+                except TimeoutError:
+                    yield ": waiting\n\n"
+                    continue
+                if event is None:
+                    return
+                yield event
+        finally:
+            is_left.set()
+
+    threading.Thread(target=run, name="events", daemon=True).start()
+    return read()
