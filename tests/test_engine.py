@@ -252,8 +252,9 @@ def test_other_encoder_is_rejected(engine: Engine, library: Path) -> None:
 
 
 def test_invalid_queries_are_rejected(engine: Engine, library: Path, tmp_path: Path) -> None:
-    with pytest.raises(VidretError, match="query must contain a word, got ' '"):
-        engine.search(" ")
+    for query in (" ", "...", '""', "@", "->"):
+        with pytest.raises(VidretError, match="query must contain a word, got "):
+            engine.search(query)
     with pytest.raises(VidretError, match="k must be at least 1, got 0"):
         engine.locate("red", 0)
     with pytest.raises(StoreError, match="not in the index"):

@@ -62,7 +62,7 @@ def index(tmp_path: Path) -> Path:
     with Engine(tmp_path / "index", ColourEncoder()) as engine:
         engine.index([tmp_path / "films"], workers=1, memory=10**9)
         engine.teach("bright", [tmp_path / "films/red.mp4"])
-        add_watch(tmp_path / "index", "alarm", "red", engine.videos())
+        add_watch(engine._index.store, "alarm", "red")
     return tmp_path / "index"
 
 

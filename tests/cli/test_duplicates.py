@@ -93,6 +93,14 @@ def test_a_clip_is_searched_and_located(run_copies: Runner, tmp_path: Path) -> N
     )
 
 
+def test_a_clip_longer_than_every_film_is_found_by_what_they_share(run_copies: Runner, tmp_path: Path) -> None:
+    clip = write_frames(tmp_path / "clip.mp4", [*draw_footage(8, 6), *draw_footage(1, 8), *draw_footage(9, 4)])
+    code, out, _ = run_copies("search", "--clip", clip, "--json")
+    found = {Path(row["path"]).name: row for row in json.loads(out)}
+    assert (code, set(found)) == (0, {"film.mp4", "mirrored.mp4"})
+    assert found["film.mp4"]["clip_start"] == pytest.approx(6, abs=0.2)
+
+
 def test_footage_that_is_not_there_is_said(run_copies: Runner, tmp_path: Path) -> None:
     clip = write_frames(tmp_path / "clip.mp4", draw_footage(7, 5))
     code, out, err = run_copies("locate", "--clip", clip)
@@ -108,6 +116,7 @@ def test_options_that_do_not_fit_are_refused(run_copies: Runner, tmp_path: Path)
             2,
             "give a query, --image FILE, both, or --clip FILE or --queries FILE alone",
         ),
+        (("search", "--clip", ""), 2, "--clip: must be a file, got an empty name"),
         (("search", "dog", "--from", "2"), 2, "--from: needs --clip FILE, got none"),
         (("search", "--clip", "film.mp4", "--from", "5", "--to", "2"), 2, "--from: must be less than --to 2, got 5"),
         (("locate",), 2, "give a query or --clip FILE, got neither"),

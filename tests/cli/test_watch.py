@@ -71,7 +71,8 @@ def test_many_watches_report_their_own_matches(run: Runner, index: Path, films: 
             run("index", films, "--index", index)
     code, out, _ = run("index", films, "--index", index, "--json")
     assert code == 0
-    found = [(row["watch"], Path(row["path"]).stem) for row in map(json.loads, out.splitlines()) if "watch" in row]
+    rows = [json.loads(line) for line in out.splitlines() if line.startswith('{"watch"')]
+    found = [(row["watch"], Path(row["path"]).stem) for row in rows]
     assert sorted(found) == [("blues", "blues"), ("greens", "greens")]
 
 
@@ -102,13 +103,27 @@ def test_redirects_and_other_protocols_are_refused() -> None:
             post_json(wrong, {})
 
 
+def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(run: Runner, index: Path, films: Path) -> None:
+    run("teach", "rosy", "--yes", films / "red.mp4", "--index", index)
+    run("watch", "add", "rosies", "@rosy", "--index", index)
+    run("watch", "add", "blues", "blue", "--index", index)
+    run("forget", "rosy", "--index", index)
+    add_film(films, "rose", "red")
+    code, _, err = run("index", films, "--index", index, "--exit-code")
+    assert (code, "the watch rosies is left out: @rosy is no taught concept" in err) == (0, True)
+    run("teach", "rosy", "--yes", films / "red.mp4", "--index", index)
+    code, _, err = run("index", films, "--index", index, "--exit-code")
+    assert (code, "rosies: " in err, "blues: " in err) == (3, True, False)
+
+
 def test_wrong_watches_are_refused_in_one_sentence(run: Runner, index: Path, films: Path) -> None:
     run("watch", "add", "reds", "red", "--index", index)
     for name, query, rule in (
         ("reds", "blue", "name must be new, got reds, which looks for 'red'"),
         ("a/b", "red", "name must be up to 64 letters"),
-        ("x", " ", "query must contain a positive word"),
+        ("x", "...", "query must contain a positive word"),
         ("x", "a dog, no dog", "query must not exclude what it looks for"),
+        ("x", "@mascot, then red", "@mascot: must be the name of a taught concept (none)"),
     ):
         code, _, err = run("watch", "add", name, query, "--index", index)
         assert code == 1

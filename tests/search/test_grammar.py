@@ -103,6 +103,7 @@ def test_exclusions(query: str, text: str, terms: tuple[str, ...]) -> None:
     "query",
     [
         "then",
+        "and",
         "then while",
         "and then",
         "and then while",
@@ -131,6 +132,8 @@ def test_too_many_events_are_plain_words() -> None:
 def test_description_shows_what_is_looked_for() -> None:
     assert interpret("a dog").describe() == ""
     assert interpret("a dog, no cat").describe() == "looking for a dog; excluding cat"
+    assert interpret("-dog").describe() == "excluding dog"  # beside an image
+    assert interpret('"then"').describe() == ""
     query = "a dog barks while it rains, then within 5 s a cat runs"
     assert interpret(query).describe() == "looking for 1. a dog barks while 2. it rains then within 5 s 3. a cat runs"
     assert interpret(Sequence(["a", ["b", "c"]])).describe() == "looking for 1. a then 2. b while 3. c"

@@ -275,10 +275,8 @@ def test_saliency_of_an_unreadable_or_unknown_video_is_an_error(made: Path, tmp_
             engine.rate("rain", tmp_path / "nowhere.mp4", np.array([1.0]))
 
 
-def test_many_queries_in_many_videos_are_those_of_one_by_one(
-    made: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queries = [*QUERIES, "a dog -rain", f"{QUERIES[1]}, then {QUERIES[2]}"]
+def test_many_queries_in_many_videos_are_those_of_one_by_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, encoder = [*QUERIES, "a dog -rain", f"{QUERIES[1]}, then {QUERIES[2]}"], make_encoder()
     with Engine(made / "index", encoder) as engine:
         ids = [video.id for video in engine.videos()]
         single = [[engine.locate(query, 2, video=video, weak=True) for video in ids] for query in queries]

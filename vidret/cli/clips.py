@@ -36,11 +36,14 @@ ToOption = Annotated[
 
 
 def check_clip(clip: str | None, start: float | None, end: float | None) -> None:
-    """Refuse a part of a clip without a clip, and an empty part.
+    """Refuse a clip without a name, a part of a clip without a clip, and an empty part.
 
     Raises:
-        typer.BadParameter: ``--from`` or ``--to`` is without ``--clip``, or they are not in order.
+        typer.BadParameter: The clip has no name, ``--from`` or ``--to`` is without ``--clip``, or they are not
+            in order.
     """
+    if clip == "":
+        raise typer.BadParameter("must be a file, got an empty name", param_hint="--clip")
     for name, value in (("--from", start), ("--to", end)):
         if value is not None and clip is None:
             raise typer.BadParameter("needs --clip FILE, got none", param_hint=name)

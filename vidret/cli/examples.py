@@ -65,8 +65,10 @@ def _read_moments(file: Path) -> Iterator[ConceptExample]:
         rows = json.loads(text) if rows is None else rows
         for row in rows if isinstance(rows, list) else [rows]:
             yield from _read_row(row, file.parent)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = "an object lacks path, start or end" if isinstance(error, KeyError | TypeError) else error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, KeyError | TypeError | AttributeError):
+            reason = "each must be an object with path, start and end"
         raise VidretError(f"{file}: cannot be read as a list of moments: {reason}") from error
 
 

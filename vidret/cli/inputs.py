@@ -56,7 +56,8 @@ def read_image_file(path: Path) -> "Picture":
     try:
         return read_image(path.read_bytes())
     except (OSError, VidretError) as error:
-        raise VidretError(f"{path}: cannot be read as an image: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VidretError(f"{path}: cannot be read as an image: {reason}") from error
 
 
 def parse_memory(text: str) -> int:

@@ -38,7 +38,7 @@ def add_command(
     from vidret.store.store import Store
 
     with Store.open(index) as store:
-        add_watch(index, name, query, store.videos())
+        add_watch(store, name, query)
     show_interpretation(interpret(query))
     print_message(f"vidret index reports new videos that match {name}.")
 
@@ -69,21 +69,23 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
     Raises:
         VidretError: The webhook did not take the matches; they are reported again by the next run.
     """
-    from vidret.search.watches import find_new_matches, mark_reported
+    from vidret.search.watches import find_new_matches, leave_unknown_out, mark_reported
     from vidret.store.watch_list import read_watches
     from vidret.types import LocateOptions
 
-    if not read_watches(index):
+    watches = read_watches(index)
+    if not watches:
         return False
     videos = engine.videos()
+    asked = leave_unknown_out(watches, {concept.name for concept in engine.concepts()})
     best = LocateOptions(k=1)
-    matches = find_new_matches(index, videos, lambda queries, new: engine.locate_many(queries, new, best))
+    matches = find_new_matches(asked, videos, lambda queries, new: engine.locate_many(queries, new, best))
     print_matches(matches, as_json=as_json)
     if webhook is not None and matches:
         from vidret.present.webhook import post_json
 
         post_json(webhook, {"matches": [match_to_dict(each) for each in matches]})
-    mark_reported(index, videos)
+    mark_reported(index, videos, left_out={watch.name for watch in watches} - {watch.name for watch in asked})
     return bool(matches)
 
 

@@ -11,6 +11,7 @@ Text in quotes is never split. Text without such a structure is searched as plai
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -130,8 +131,9 @@ class Interpretation:
                 numbered.append(f"{number}. {event}" if len(self.events) > 1 else event)
             within = "" if step.gap_s is None else f" within {step.gap_s:g} s"
             parts.append((f"then{within} " if index else "") + " while ".join(numbered))
-        rest = f"; excluding {', '.join(self.excluded)}" if self.excluded else ""
-        return f"looking for {' '.join(parts)}{rest}"
+        excluding = f"excluding {', '.join(self.excluded)}" if self.excluded else ""
+        looking = f"looking for {' '.join(parts)}" if has_word(" ".join(self.events)) else ""  # beside an image
+        return "; ".join(each for each in (looking, excluding) if each)
 
 
 def interpret(query: str | Sequence) -> Interpretation:
@@ -153,10 +155,12 @@ def interpret(query: str | Sequence) -> Interpretation:
     dangling = _DANGLING.search(masked)
     pieces = list(_split(text, masked))
     num_events = len(pieces)
+    is_nothing_joined = has_word(text) and not has_word(_CONNECTIVES.sub("", masked.replace(_MASK, "x")))
+    is_nothing_joined |= num_events > 1 and not all(has_word(_CONNECTIVES.sub("", piece)) for _, piece in pieces)
     note = ""
     if num_events > MAX_EVENTS:
         note = f"they name {num_events} events, and at most {MAX_EVENTS} can be placed"
-    elif num_events > 1 and not all(_has_word(_CONNECTIVES.sub("", piece)) for _, piece in pieces):
+    elif is_nothing_joined:
         note = "a connective joins nothing"
     elif num_events == 1 and dangling is not None:
         note = f'"{dangling[1] or dangling[2]}" joins nothing'
@@ -181,7 +185,7 @@ def split_exclusions(query: str) -> tuple[str, tuple[str, ...]]:
     text = " ".join("".join([*kept, query[at:]]).split())
     masked, parts, at = _mask(text), [], 0
     for match in _EXCLUDED.finditer(masked):
-        if not _has_word(text[: match.start()]):
+        if not has_word(text[: match.start()]):
             continue  # nothing is left to look for
         start, end = match.span("what")
         terms += [PHRASE.sub(r"\1", term).strip() for term in _OR.split(text[start:end])]
@@ -261,8 +265,13 @@ def _trim(text: str) -> str:
     return text.strip().rstrip(",;. ").lstrip(",; ")
 
 
-def _has_word(text: str) -> bool:
-    return any(letter.isalnum() for letter in text)
+def has_word(text: str) -> bool:
+    """Return whether a text says something: a letter, a digit, or a symbol such as an emoji.
+
+    >>> has_word("dog"), has_word("\U0001f436"), has_word('"..."')
+    (True, True, False)
+    """
+    return any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in text)
 
 
 def _is_clause(text: str) -> bool:

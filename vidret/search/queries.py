@@ -8,7 +8,7 @@ import numpy as np
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.search.composing import Composer
-from vidret.search.grammar import split_exclusions
+from vidret.search.grammar import has_word, split_exclusions
 from vidret.search.mentions import find_mentions
 from vidret.types import ComposedQuery, Frames, Picture, Query, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence
@@ -99,7 +99,7 @@ def parse_query(query: str) -> tuple[str, tuple[str, ...]]:
         VidretError: There is no positive term, or a negative term is empty.
     """
     positive, negatives = split_terms(query)
-    if not positive.strip():
+    if not has_word(positive):
         raise VidretError(f"query must contain a {'positive ' if negatives else ''}word, got {query!r}")
     return positive, negatives
 
