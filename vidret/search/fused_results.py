@@ -1,8 +1,9 @@
 """Hits and moments of searches of pictures and words together, with their evidence."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -42,6 +43,8 @@ STANDS_OUT = 2.0  # standard deviations below the best moment that another one m
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class FusedResults:
     """Answers text queries from the pictures and the words of one index."""
@@ -58,10 +61,23 @@ class FusedResults:
 
     def search(self, query: str | EventSequence, options: SearchOptions) -> list[Hit]:
         """Return the best videos of a query."""
+        return self._find(query, options, self._make_hit)
+
+    def rank_videos(self, query: str | EventSequence, options: SearchOptions) -> list[RankedVideo]:
+        """Return the best videos of a query to locate moments in, without what shows why they match."""
+        return self._find(query, options, _rank_video)
+
+    def _find(
+        self,
+        query: str | EventSequence,
+        options: SearchOptions,
+        make: Callable[[VideoScores, AnalysedQuery, Sequence[str]], T],
+    ) -> list[T]:
+        """Return what is made of the best videos of a query and their existing paths."""
         analysed, depth = self._fused.analyse(query), options.candidates
         while True:
             ranked = self._fused.rank(analysed, options, depth)
-            hits, missing = self._make_hits(ranked, analysed, options)
+            hits, missing = self._make_hits(ranked, analysed, options, make)
             deeper = deepen(self._searcher.store, options, depth, len(ranked)) if len(hits) < options.k else None
             if deeper is None:
                 self._searcher.warn_missing(missing)
@@ -135,10 +151,14 @@ class FusedResults:
             scores.picture_spans = [choose_spans(each, overlapping=False, weak=False) for each in spans]
 
     def _make_hits(
-        self, ranked: VideoCandidates, query: AnalysedQuery, options: SearchOptions
-    ) -> tuple[list[Hit], list[str]]:
+        self,
+        ranked: VideoCandidates,
+        query: AnalysedQuery,
+        options: SearchOptions,
+        make: Callable[[VideoScores, AnalysedQuery, Sequence[str]], T],
+    ) -> tuple[list[T], list[str]]:
         """Return each video with a file that exists and passes the filters, and the paths of missing ones."""
-        hits: list[Hit] = []
+        hits: list[T] = []
         missing: list[str] = []
         videos = iter(ranked)
         while len(hits) < options.k and (batch := list(islice(videos, options.k - len(hits)))):
@@ -147,7 +167,7 @@ class FusedResults:
                 paths = found[video.video_id]
                 existing = [path for path in paths if may_exist(path)]
                 if existing:
-                    hits.append(self._make_hit(video, query, existing))
+                    hits.append(make(video, query, existing))
                 missing += [] if existing else paths
         return hits, missing
 
@@ -193,6 +213,10 @@ class FusedResults:
         if not segments:
             return Segment(video.video_id, 0, time_s, time_s)
         return min(segments, key=lambda each: max(each.start - time_s, time_s - each.end, 0.0))
+
+
+def _rank_video(video: VideoScores, _query: AnalysedQuery, paths: Sequence[str]) -> RankedVideo:
+    return RankedVideo(video_id=video.video_id, path=paths[0], score=video.score, weak=video.score < WEAK_SCORE)
 
 
 def find_query_spans(

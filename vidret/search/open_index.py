@@ -115,13 +115,15 @@ class OpenIndex:
         fused = self._choose_fused(query, search)
         if fused is None and encoded is None:
             encoded = self._encode(query)  # once for the search and its moments
-        if video is None:
-            hits = (
-                self.search([query], [search])[0] if encoded is None else self.searcher.search([encoded], [search])[0]
-            )
-            ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
-        else:
+        if video is not None:
             ranked = [choose_video(self.store, video)]
+        elif fused is not None:
+            assert isinstance(query, str | EventSequence)
+            ranked = fused.rank_videos(query, search)
+        else:
+            assert encoded is not None
+            hits = self.searcher.search([encoded], [search])[0]
+            ranked = [RankedVideo(video_id=hit.video, path=hit.path, score=hit.score, weak=hit.weak) for hit in hits]
         if fused is not None:
             assert isinstance(query, str | EventSequence)
             moments = fused.locate(
