@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vidret.layers import Attention, Block, Int8Linear, LowRank, Mlp, quantize
+from vidret.layers import SHORT, Attention, Block, Int8Linear, LowRank, Mlp, attend, quantize
 
 
 def naive_low_rank(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -93,6 +94,23 @@ def test_causal_attention_equals_loops_and_ignores_later_tokens() -> None:
     later = x.clone()
     later[:, 4:] = torch.randn(2, 2, 12)
     torch.testing.assert_close(attention(later, causal=True)[0][:, :4], actual[:, :4])
+
+
+@pytest.mark.parametrize("num_tokens", [5, SHORT, SHORT + 1])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_short_sequences_has_the_values_and_gradients_of_torchs_kernel(
+    num_tokens: int, causal: bool
+) -> None:
+    parts = torch.randn(3, 2, 3, num_tokens, 4, dtype=torch.float64, requires_grad=True)
+    bias = None if causal else torch.randn(2, 1, 1, num_tokens, dtype=torch.float64)
+    if bias is not None:
+        bias[0, ..., 3] = -torch.inf
+    query, key, value = parts.unbind(0)
+    plain = attend(query, key, value, bias, causal=causal)
+    fused = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
+    weights = torch.randn_like(plain)
+    torch.testing.assert_close(plain, fused)
+    torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), parts)[0] for out in (plain, fused)))
 
 
 @torch.no_grad()

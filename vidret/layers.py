@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 INT8_MAX = 127
+SHORT = 64  # tokens of a sequence; see attend
 
 
 class LowRank(nn.Module):
@@ -94,7 +95,7 @@ class Attention(nn.Module):
         return rearrange(projected, "b n (part h c) -> part b h n c", part=parts, h=self.heads).unbind(0)
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *, causal: bool) -> Tensor:
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
+        mixed = attend(query, key, value, bias, causal=causal)
         out: Tensor = self.out_proj(rearrange(mixed, "b h n c -> b n (h c)"))
         return out
 
@@ -104,6 +105,32 @@ class Attention(nn.Module):
         if self.lora is not None:
             self.in_proj_weight.add_(self.lora.b @ self.lora.a)
             self.lora = None
+
+
+def attend(
+    query: Float[Tensor, "batch head query channel"],
+    key: Float[Tensor, "batch head token channel"],
+    value: Float[Tensor, "batch head token channel"],
+    bias: Float[Tensor, "batch 1 1 token"] | None = None,
+    *,
+    causal: bool = False,
+) -> Float[Tensor, "batch head query channel"]:
+    """Compute attention, with ``bias`` added to the logits of each key.
+
+    Many short sequences are trained by plain products on a CPU: forwards and backwards, they take 0.6 times as long as
+    PyTorch's fused kernel in float32 and 0.1 times in bfloat16 (measured, 768 sequences of 19 tokens).
+    """
+    if not (torch.is_grad_enabled() and query.device.type == "cpu" and key.shape[2] <= SHORT):
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if bias is not None:
+        logits = logits + bias
+    if causal:
+        future = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
+        logits = logits.masked_fill(future, -torch.inf)
+    mixed: Tensor = logits.softmax(dim=-1).to(value.dtype) @ value
+    return mixed
 
 
 class Mlp(nn.Module):

@@ -16,6 +16,7 @@ from vidret.ground.checkpoint import load_head
 from vidret.model_files import read_part_cards
 from vidret.search.ranking import choose_ranker, load_ranker
 from vidret.train.grounding import GroundingModule
+from vidret.train.muon import MATRIX
 from vidret.train.retrieval import RetrievalModule
 
 # Lightning warns of its own use of torch, and of what it would do on a larger machine.
@@ -62,6 +63,19 @@ def test_method_trains_in_half_precision(method: str, precision: Any, world: Pat
     assert torch.bfloat16 not in dtypes or precision == "bf16-true", "autocast ends where the aligner begins"
     module.export(tmp_path / "model.safetensors")
     load_encoder(str(tmp_path / "model.safetensors"))
+
+
+@lightnings_own
+def test_muon_trains_with_clipped_gradients_in_half_precision(world: Path, tmp_path: Path) -> None:
+    module = make_module("joint", matrix_lr=0.02)
+    before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
+    make_trainer(tmp_path, max_steps=2, limit_val_batches=0, precision="bf16-mixed").fit(
+        module, datamodule=open_data(world)
+    )
+    assert all(weight.isfinite().all() for weight in module.model.parameters())
+    still = {name for name, weight in module.model.named_parameters() if torch.equal(weight, before[name])}
+    assert not any(MATRIX.match(name) for name in still)
+    assert {name.split(".")[0] for name in before.keys() - still} == {"encoder", "aligner", "captioner"}
 
 
 @lightnings_own

@@ -257,13 +257,13 @@ def adamw_optimizer(
             refuse_half(group["params"])
     # Not fused: a fused step unscales gradients itself, so that under autocast their norm cannot be clipped before.
     optimizer = AdamW(groups, betas=betas, eps=eps)
-    return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=True)
+    return optimizer, cosine_schedule(optimizer, num_steps, warm_up, rescaled=True)
 
 
 def bert_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1) -> tuple[Optimizer, LambdaLR]:
     """Return BertAdam and a schedule over all steps, for CLIP4Clip, UCoFiA and GLSCL."""
     optimizer = BertAdam(parameter_groups(model, rule))
-    return optimizer, _cosine(optimizer, num_steps, warm_up, rescaled=False)
+    return optimizer, cosine_schedule(optimizer, num_steps, warm_up, rescaled=False)
 
 
 def r2_optimizer(
@@ -279,7 +279,12 @@ def r2_optimizer(
     return optimizer, LambdaLR(optimizer, partial(warm_then_drop, warm_up=warm_up, drop_at=drop_at))
 
 
-def _cosine(optimizer: Optimizer, num_steps: int, warm_up: float, *, rescaled: bool) -> LambdaLR:
+def cosine_schedule(optimizer: Optimizer, num_steps: int, warm_up: float, *, rescaled: bool) -> LambdaLR:
+    """Return the schedule of ``warm_then_cosine``, in steps.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
     if num_steps < 1 or not 0 <= warm_up < 1:
         raise ValueError(f"num_steps must be at least 1 and warm_up in 0..1, got {num_steps} and {warm_up}")
     factor = partial(warm_then_cosine, num_steps=num_steps, warm_up=warm_up, rescaled=rescaled)

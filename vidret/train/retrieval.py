@@ -24,6 +24,7 @@ from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.methods import load_method
 from vidret.train.model import save_parts
+from vidret.train.muon import with_muon
 from vidret.types import Sampling
 
 
@@ -43,6 +44,8 @@ class RetrievalModule(lightning.LightningModule):
         lora_rank: Rank of TempMe's updates.
         train_all: Whether to train every weight at one rate instead of by the recipe, for random towers.
         lr: Learning rate; default: the recipe's.
+        matrix_lr: Learning rate of the matrices of the towers' blocks with Muon, such as 0.02, with ``train_all`` only;
+            default: they are trained like all others.
         warm_up: Fraction of the steps in which the rate rises.
         captions: Whether to train Prompt Switch's captioner; default: yes.
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); default: 0, for none.
@@ -69,6 +72,7 @@ class RetrievalModule(lightning.LightningModule):
         lora_rank: int = 0,
         train_all: bool = False,
         lr: float | None = None,
+        matrix_lr: float | None = None,
         warm_up: float = 0.1,
         captions: bool | None = None,
         mixup_weight: float | None = None,
@@ -82,8 +86,8 @@ class RetrievalModule(lightning.LightningModule):
         """Build the model with random or pretrained weights.
 
         Raises:
-            VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, or they do
-                not suit the method.
+            VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
+                suit the method, or ``matrix_lr`` is given without ``train_all``.
         """
         super().__init__()
         shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
@@ -100,6 +104,10 @@ class RetrievalModule(lightning.LightningModule):
             encoder.text.compile(backend=compiled)
         recipe = self.method.recipe
         self._recipe, self._warm_up = recipe.for_all(lr) if train_all else recipe.at_rate(lr), warm_up
+        if matrix_lr is not None:
+            if not train_all:
+                raise VidretError(f"matrix_lr must be with train_all, got {matrix_lr} without")
+            self._recipe = with_muon(self._recipe, matrix_lr)
         optim.freeze(self.model, self._recipe.rule)
         self._generator = torch.Generator().manual_seed(seed)
         self._encoded: list[dict[str, Tensor]] = []
