@@ -25,9 +25,9 @@ class ComposedQuery:
     text: str = ""
 
 
-# Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
-# look like; images with words; or a vector of the encoder's space.
 Query = str | Sequence | Picture | Vector | ComposedQuery
+"""Text, in which -word and -"some words" are negative terms and @name is a taught concept; events in order; an image to
+look like; images with words; or a vector of the encoder's space."""
 VideoName = str | os.PathLike[str] | int  # the path of a video, a unique ending of it, or the id
 
 SourcesField = Annotated[
