@@ -5,13 +5,17 @@ export HF_HUB_OFFLINE = 1
 # Else every test process, and each of the many that tests start, would compile vidret and the tests again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test docs pipeline browser matrix slow scale check bench clean
+.PHONY: demo test wheel docs pipeline browser matrix slow scale check bench clean
 
 demo: .venv/demo
 	$(BIN)/vidret demo
 
 test: check browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+# The sdist and the wheel: built, checked for their files, installed beside the dependencies and run.
+wheel: .venv/dev
+	$(BIN)/python tools/check_package.py
 
 # The documentation as a site, in build/site; a warning is an error.
 docs: .venv/docs

@@ -1,0 +1,103 @@
+"""Build the sdist, and the wheel from it; run the wheel in an environment without the checkout.
+
+    python tools/check_package.py [--out build/package]
+
+The environment has the dependencies of the one that runs this, which must hold the extras cpu, starter and demo: only
+vidret itself is installed. uv builds, so the first run needs a network for setuptools.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "vidret"
+
+
+def check_files(packed: Collection[str], tracked: Collection[str]) -> list[str]:
+    """Return what is wrong with the files of a wheel: those of the package that it lacks, and those that are not its.
+
+    Args:
+        packed: Paths in the wheel.
+        tracked: Paths in the repository.
+    """
+    needed = {path for path in tracked if path.startswith(f"{PACKAGE}/")}
+    strangers = {path for path in packed if not path.startswith((f"{PACKAGE}/", f"{PACKAGE}-"))}
+    untracked = {path for path in packed if path.startswith(f"{PACKAGE}/")} - needed
+    return [
+        *(f"the wheel lacks {path}" for path in sorted(needed - set(packed))),
+        *(f"the wheel has {path}" for path in sorted(strangers | untracked)),
+    ]
+
+
+def build(out: Path) -> Path:
+    """Build the sdist, then the wheel from it, and return the path of the wheel."""
+    shutil.rmtree(out, ignore_errors=True)
+    _run(
+        [
+            shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "uv",
+            "build",
+            "--quiet",
+            "--python",
+            sys.executable,
+            "--out-dir",
+            str(out),
+            str(ROOT),
+        ]
+    )
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """Make an environment with a wheel and the dependencies that are installed here; return its folder of programs."""
+    _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    python = folder / "bin" / "python"
+    _run([sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(wheel)])
+    own = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    # After its own packages, so that vidret is the wheel's; the checkout's entry in a .pth file there is not followed.
+    (Path(own) / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", "utf-8")
+    return python.parent
+
+
+def _run(command: Sequence[str], *, folder: Path | None = None) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    print("$", " ".join(Path(word).name if word.startswith("/") else word for word in command), flush=True)
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+
+
+def main() -> None:
+    """Build, check the files, install, and run the program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "package")
+    wheel = build(parser.parse_args().out)
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    with zipfile.ZipFile(wheel) as archive:
+        if wrong := check_files(archive.namelist(), tracked):
+            raise SystemExit("\n".join(wrong))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        programs = install(wheel, folder / "environment")
+        where = "import pathlib, sys, vidret; sys.exit(not pathlib.Path(vidret.__file__).is_relative_to(sys.prefix))"
+        _run([str(programs / "python"), "-c", where], folder=folder)
+        _run([str(programs / PACKAGE), "--version"], folder=folder)
+        _run([str(programs / PACKAGE), "demo"], folder=folder)
+    print(f"{wheel.name}: built, installed and run")
+
+
+if __name__ == "__main__":
+    main()
