@@ -2,7 +2,7 @@
 
 import { writePlace } from "./address.js";
 import { ask, isDropped, latest } from "./api.js";
-import { find, make, tell } from "./dom.js";
+import { clock, make, tell } from "./dom.js";
 
 const put = latest((signal, question) => question && ask("/api/ask", { method: "POST", body: { question }, signal, read }));
 const show = (...text) => tell("answer", ...text);
@@ -22,7 +22,7 @@ export async function showAnswerTo(place) {
     for await (const { moments, text = "Answering …", notes = [], detail } of await put(place.q)) {
       if (detail) throw new Error(detail);
       found ??= moments;
-      show(...linkCitations(text, found, place), ...notes.map((note) => `\nNote: ${note}.`));
+      show(...linkCitations(text, found, place), ...notes.map((note) => make("span", { className: "soft" }, `\nNote: ${note}.`)));
     }
   } catch (error) {
     if (!isDropped(error)) show(error.message);
@@ -32,7 +32,7 @@ export async function showAnswerTo(place) {
 const linkCitations = (text, moments, place) =>
   text.split(/(\[\d+\])/).map((piece) => {
     const { video: v, start: t, title } = moments.find(({ number }) => piece === `[${number}]`) ?? {};
-    return v ? make("a", { href: writePlace({ ...place, v, t }), title }, piece) : piece;
+    return v ? make("a", { href: writePlace({ ...place, v, t }), title: `${title} ${clock(t)}` }, piece) : piece;
   });
 
 async function* read({ body }) {
