@@ -60,6 +60,32 @@ def test_averaged_weights_lie_between_and_keep_the_card(tool: Any, tmp_path: Pat
         assert file.metadata() == {"card": "new"}
 
 
+def test_methods_train_in_equal_shares_of_half_the_time_and_a_resumed_run_keeps_its_plan(
+    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"clip": 1.0, "tempme": 0.5}
+    monkeypatch.setattr(tool, "time_step", lambda path: seconds.get(path.stem.removeprefix("synthetic_"), 2.0))
+    steps = tool.count_steps(tmp_path, 40.0, (0, 1))
+    share_s = 0.5 * 40 * 60 / 2 / (5 + 1 / 3) - tool.START_S
+    assert steps == {"clip": int(share_s), "tempme": int(2 * share_s)} | dict.fromkeys(
+        ("promptswitch", "ucofia", "joint"), int(share_s / 2)
+    )
+    monkeypatch.setattr(tool, "time_step", lambda path: 100.0)
+    assert tool.count_steps(tmp_path, 40.0, (0, 1)) == steps
+    assert set(tool.count_steps(tmp_path, 20.0, (0, 1)).values()) == {4}
+
+
+@pytest.mark.parametrize("method", ["ucofia", "joint"])
+def test_a_training_step_of_a_configuration_is_timed(
+    tool: Any, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool, "NUM_TIMED", 1)
+    text = (tool.CONFIGS / f"synthetic_{method}.yaml").read_text("utf-8")
+    small = tmp_path / "small.yaml"
+    small.write_text(text.replace("batch_size: 64", "batch_size: 2").replace("align_size: 32", "align_size: 2"))
+    assert 0 < tool.time_step(small) < 60
+
+
 def test_the_interval_is_of_student(tool: Any) -> None:
     values = [60.0, 62.0, 67.0]
     half = 4.302653 * np.std(values, ddof=1) / 3**0.5  # t of 2 degrees of freedom, from a table

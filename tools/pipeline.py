@@ -3,8 +3,9 @@
     python tools/pipeline.py OUT [--minutes 60] [--seeds 0 1 2]
 
 Every step is a command that a user could type; it is printed, and its output goes to OUT/logs. A step that has ended
-with the same command is skipped, so an interrupted run goes on where it stopped. ``--minutes`` scales the numbers of
-training steps and of videos; it is an estimate, not a limit. OUT/index.html has the table, with 95 % intervals over the
+with the same command is skipped, so an interrupted run goes on where it stopped. ``--minutes`` scales the number of
+videos. Half of it is for training, in equal time for each method: a step of each is timed first, and OUT/plan.json
+keeps how many there are. It is an estimate, not a limit. OUT/index.html has the table, with 95 % intervals over the
 seeds, the curves, a map of what merging joined, and timelines of moments.
 
 ``clip after B`` went on to train on a second, small world, and is measured on the first one: what fine-tuning forgets.
@@ -19,19 +20,29 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import yaml  # type: ignore[import-untyped]
 from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.stats import t
 
+from vidret.data.dataset import RetrievalBatch
+from vidret.encode.prompt_switch import PromptShape
+from vidret.encode.tempme import MergeSchedule
+from vidret.encode.text import TextShape
+from vidret.encode.vision import VisionShape
 from vidret.evaluate.markup import STYLE, escape_text
 from vidret.evaluate.page import render_table
 from vidret.evaluate.plots import plot_recall, plot_timeline
 from vidret.text import format_time
+from vidret.train.optim import parameter_groups
+from vidret.train.retrieval import RetrievalModule
 
 TOOLS = Path(__file__).parent
 CONFIGS = TOOLS.parent / "configs"
@@ -42,7 +53,11 @@ KS = (1, 5, 10)
 NUM_TIMELINES = 4
 # At 60 minutes and three seeds, on two cores.
 FULL_MINUTES, FULL_SEEDS = 60.0, 3
-STEPS, STEPS_ON_B, HEAD_STEPS = 170, 60, 1500
+HEAD_STEPS = 1500
+TRAINING_SHARE, START_S = 0.5, 10.0  # of the time; seconds until a command takes its first step
+SHARE_ON_B = 1 / 3  # of the steps on world A
+NUM_TIMED = 3
+SHAPES = {"vision": VisionShape, "text": TextShape, "merging": MergeSchedule, "prompts": PromptShape}
 SHORT, SHORT_B, FILMS = (4000, 200, 400), (200, 40, 40), (200, 20, 40)
 
 
@@ -59,11 +74,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The folder of a run, its seeds, and how much it trains."""
+    """The folder of a run, its seeds, the scale of its videos, and the training steps of each method."""
 
     out: Path
     seeds: Sequence[int]
     scale: float
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     def count(self, full: int, least: int = 4) -> int:
         """Return a number of steps or videos at this scale; even, as the world wants it."""
@@ -88,15 +104,60 @@ def plan_steps(plan: Plan) -> Iterator[Step]:
     yield from plan_worlds(plan)
     for seed in plan.seeds:
         for method in METHODS:
-            yield plan_training(plan, method, seed, plan.out / "a", plan.count(STEPS))
+            yield plan_training(plan, method, seed, plan.out / "a", plan.steps.get(method, 1))
             yield plan_evaluation(plan, method, seed)
-        yield plan_training(plan, AFTER, seed, plan.out / "b", plan.count(STEPS_ON_B), config="clip")
+        steps_on_b = max(1, round(SHARE_ON_B * plan.steps.get("clip", 1)))
+        yield plan_training(plan, AFTER, seed, plan.out / "b", steps_on_b, config="clip")
         average = [sys.executable, __file__, "--average"]
         average += [str(plan.model(name, seed)) for name in ("clip", AFTER, AVERAGED)]
         yield Step(f"average, seed {seed}", average, plan.model(AVERAGED, seed))
         yield from (plan_evaluation(plan, name, seed) for name in (AFTER, AVERAGED))
         yield from plan_moments(plan, seed)
     yield from plan_pictures(plan)
+
+
+def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, int]:
+    """Return how many steps each method makes in its share of the time; OUT/plan.json keeps them for a resumed run."""
+    kept, settings = out / "plan.json", {"minutes": minutes, "seeds": list(seeds)}
+    if kept.is_file():
+        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        if {name: found.get(name) for name in settings} == settings:
+            return dict(found["steps"])
+    share_s = TRAINING_SHARE * 60 * minutes / len(seeds) / (len(METHODS) + SHARE_ON_B) - START_S
+    steps = {}
+    for method in METHODS:
+        step_s = time_step(CONFIGS / f"synthetic_{method}.yaml")
+        steps[method] = max(4, int(share_s / step_s))
+        tell(f"a step of {method} takes {step_s:.2f} s: {steps[method]} steps for each seed")
+    out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({**settings, "steps": steps}), "utf-8")
+    return steps
+
+
+def time_step(config: Path) -> float:
+    """Return the seconds of a training step of a configuration on random frames, the median of a few."""
+    read = yaml.safe_load(config.read_text("utf-8"))
+    settings, batch_size = read["model"]["init_args"], read["data"]["init_args"]["batch_size"]
+    module = RetrievalModule(
+        **{name: SHAPES[name](**value) if name in SHAPES else value for name, value in settings.items()}
+    )
+    side, num_frames, numbers = settings["vision"]["image_size"], settings["num_frames"], torch.arange(batch_size)
+    ids = torch.randint(1, 40_000, (batch_size, 20))
+    ids[:, 0], ids[:, -1] = 49406, 49407
+    pixels = torch.randint(0, 256, (batch_size, num_frames, side, side, 3), dtype=torch.uint8)
+    mask = torch.ones(batch_size, num_frames, dtype=torch.bool)
+    batch = RetrievalBatch(pixels, mask, ids, numbers, numbers, numbers)
+    optimizer = torch.optim.AdamW(parameter_groups(module.model, module.method.recipe.for_all(None).rule))
+    generator, half, seconds = torch.Generator().manual_seed(0), "bf16" in read["trainer"].get("precision", ""), []
+    for _ in range(1 + NUM_TIMED):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+            terms = module.method.losses(module.model.train(), batch, generator)
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]))
 
 
 def plan_worlds(plan: Plan) -> Iterator[Step]:
@@ -325,7 +386,8 @@ def main() -> None:
     if given.minutes <= 0:
         parser.error(f"--minutes must be positive, got {given.minutes:g}")
     scale = given.minutes / FULL_MINUTES * FULL_SEEDS / len(given.seeds)
-    plan, started = Plan(given.out, given.seeds, scale), time.monotonic()
+    started = time.monotonic()
+    plan = Plan(given.out, given.seeds, scale, count_steps(given.out, given.minutes, given.seeds))
     failed = run_steps(list(plan_steps(plan)), plan.out / "logs")
     print(write_page(plan, failed, time.monotonic() - started))
     sys.exit(1 if failed else 0)
