@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vidret.layers import SHORT, Attention, Block, Int8Linear, LowRank, Mlp, attend, quantize
 
@@ -101,16 +100,19 @@ def test_causal_attention_equals_loops_and_ignores_later_tokens() -> None:
 def test_attention_of_short_sequences_has_the_values_and_gradients_of_torchs_kernel(
     num_tokens: int, causal: bool
 ) -> None:
-    parts = torch.randn(3, 2, 3, num_tokens, 4, dtype=torch.float64, requires_grad=True)
-    bias = None if causal else torch.randn(2, 1, 1, num_tokens, dtype=torch.float64)
+    parts = torch.randn(3, 2, 3, num_tokens, 4).bfloat16()
+    bias = None if causal else torch.randn(2, 1, 1, num_tokens).bfloat16()
     if bias is not None:
         bias[0, ..., 3] = -torch.inf
-    query, key, value = parts.unbind(0)
-    plain = attend(query, key, value, bias, causal=causal)
-    fused = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
-    weights = torch.randn_like(plain)
-    torch.testing.assert_close(plain, fused)
-    torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), parts)[0] for out in (plain, fused)))
+    weights, found = torch.randn(2, 3, num_tokens, 4).bfloat16(), []
+    for dtype in (torch.bfloat16, torch.float64):  # the latter takes PyTorch's kernel
+        own = parts.to(dtype).requires_grad_()
+        query, key, value = own.unbind(0)
+        mixed = attend(query, key, value, None if bias is None else bias.to(dtype), causal=causal)
+        (grad,) = torch.autograd.grad((mixed * weights.to(dtype)).sum(), own)
+        found.append((mixed.double(), grad.double()))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fused, atol=0.05, rtol=0.02)
 
 
 @torch.no_grad()

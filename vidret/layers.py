@@ -117,13 +117,14 @@ def attend(
 ) -> Float[Tensor, "batch head query channel"]:
     """Compute attention, with ``bias`` added to the logits of each key.
 
-    Many short sequences are trained by plain products on a CPU: forwards and backwards, they take 0.6 times as long as
-    PyTorch's fused kernel in float32 and 0.1 times in bfloat16 (measured, 768 sequences of 19 tokens).
+    Short sequences in bfloat16 are trained by plain products on a CPU: forwards and backwards, they take a tenth of the
+    time of PyTorch's fused kernel (measured, 768 sequences of 19 tokens; in float32 they take as long).
     """
-    if not (torch.is_grad_enabled() and query.device.type == "cpu" and key.shape[2] <= SHORT):
+    is_plain = query.dtype == torch.bfloat16 and query.device.type == "cpu" and key.shape[2] <= SHORT
+    if not (is_plain and torch.is_grad_enabled()):
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.float()
     if bias is not None:
         logits = logits + bias
     if causal:
