@@ -168,8 +168,10 @@ def test_a_search_shows_titles_times_and_scores(look: Look) -> None:
     shoot(page, "home")
     ask(page, BIKES)
     expect(titles(page).first).to_have_text("bikes")
-    assert re.fullmatch(r"0:10\s*bikes\s*at 0:\d\d\s*0\.\d{3}", cards(page).first.inner_text())
-    assert "segment" in str(cards(page).first.locator("[title^=score]").get_attribute("title"))
+    assert re.fullmatch(r"0:10\s*bikes\s*at 0:\d\d\s*very likely", cards(page).first.inner_text())
+    assert "very likely" not in cards(page).last.inner_text()
+    score = str(cards(page).first.locator("[title^=score]").get_attribute("title"))
+    assert re.match(r"score 0\.\d{3}, .*segment 0\.\d{3}", score)
     assert place_of(page) == {"q": BIKES}
     assert page.title() == f"{BIKES} - vidret"
     shoot(page, "results")

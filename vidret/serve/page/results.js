@@ -5,15 +5,17 @@ import { ask } from "./api.js";
 import { clock, find, isCalm, isModified, make, tell } from "./dom.js";
 import { findWords, LABELS, markMatches } from "./words.js";
 
-const PREVIEW_DELAY = 150; // milliseconds on a card before it plays
+const PREVIEW_DELAY = 150; // ms on a card before it plays
 const PREVIEW_LENGTH = 10; // seconds, without a segment
+const RATINGS = ["", "unlikely", "maybe", "very likely"]; // 1: as unrelated queries
+const GOOD = 0.7; // share of the best score
 
 const grid = find("results");
 const listCards = () => [...grid.querySelectorAll("a:first-child")];
 
 /** Show the hits of a query. */
 export function showHits(hits, place) {
-  grid.replaceChildren(...hits.map((hit) => makeHit(hit, place)));
+  grid.replaceChildren(...hits.map((hit) => makeHit(hit, place, hits[0].score)));
 }
 
 /** Show videos of the index, without a query. */
@@ -21,20 +23,18 @@ export function showVideos(videos, place) {
   grid.replaceChildren(...videos.map((video) => makeVideo(video, place)));
 }
 
-/** Show empty cards of the same size, so that nothing moves when results arrive. */
+/** Show empty cards, so that nothing moves when results arrive. */
 export function showSkeletons() {
-  const makeSkeleton = () =>
-    make("li", { className: "card skeleton", ariaHidden: true },
-      ...["shot", "title", "line"].map((className) => make("span", { className })));
-  grid.replaceChildren(...Array.from({ length: 12 }, makeSkeleton));
+  const lines = () => ["shot", "title", "line"].map((className) => make("span", { className }));
+  grid.replaceChildren(...Array.from({ length: 12 }, () => make("li", { className: "card skeleton", ariaHidden: true }, ...lines())));
 }
 
 /** Focus the card with an index. */
 export const focusCard = (number) => listCards()[number]?.focus();
 
-/** Move the focus with the arrow keys; the search box is above the first row. */
+/** Move the focus with the arrow keys; the box is above the first row. */
 export function listenToGrid() {
-  grid.addEventListener("keydown", (event) => {
+  grid.onkeydown = (event) => {
     const cards = listCards();
     const at = cards.indexOf(document.activeElement);
     if (at < 0 || isModified(event)) return;
@@ -44,13 +44,14 @@ export function listenToGrid() {
     event.preventDefault();
     if (event.key === "ArrowUp" && to < 0) find("query").focus();
     else focusCard(event.key === "ArrowDown" ? Math.min(to, cards.length - 1) : to);
-  });
+  };
 }
 
-function makeHit(hit, place) {
+function makeHit(hit, place, best) {
   const { start, end, time = start, duration = end - start, copies = [], why = {} } = hit; // a moment has a span alone
-  const levels = Object.entries(why).map(([level, score]) => `${level} ${score.toFixed(3)}`);
-  const score = make("span", { title: ["score", ...levels].join(", ") }, hit.score.toFixed(3));
+  const levels = Object.entries({ score: hit.score, ...why }).map(([level, score]) => `${level} ${score.toFixed(3)}`);
+  const value = hit.weak ? 1 : hit.score < GOOD * best ? 2 : 3;
+  const score = make("span", { title: levels.join(", ") }, make("meter", { max: 3, value, ariaHidden: true }), ` ${RATINGS[value]}`);
   const when = hit.time === undefined ? `${clock(start, true)} – ${clock(end, true)}` : `at ${clock(time)}`;
   const linkTo = (seconds) => writePlace({ ...place, v: hit.video, t: seconds.toFixed(1) });
   const about = [make("span", {}, when, copies.length ? `, ${copies.length + 1} copies` : ""), score];
@@ -64,10 +65,10 @@ function makeHit(hit, place) {
   return card;
 }
 
-/** Return the name of the first concept in a query, or undefined. */
+/** Find the first concept of a query. */
 const findConcept = (q) => q.replace(/"[^"]*"/g, " ").match(/(?<![^\s(])@(\p{L}[\w-]*)/u)?.[1];
 
-/** Create the buttons that mark a result, from which a concept learns. */
+/** Create buttons that mark a result, for a concept to learn from. */
 function makeMarks(name, { video, start, end }) {
   const marks = { yes: make("button", {}, "Right"), no: make("button", {}, "Wrong") };
   const teach = async (side) => {
@@ -80,7 +81,7 @@ function makeMarks(name, { video, start, end }) {
       tell("notice", error.message);
     }
   };
-  for (const side in marks) marks[side].addEventListener("click", () => teach(side));
+  for (const side in marks) marks[side].onclick = () => teach(side);
   return make("div", { className: "soft chips" }, `@${name}? `, marks.yes, " ", marks.no);
 }
 
@@ -122,10 +123,9 @@ function playWhileLookedAt(link, shot, makePreview) {
     film?.remove();
     film = null;
   };
-  link.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && begin());
-  link.addEventListener("pointerleave", stop);
-  link.addEventListener("focus", () => link.matches(":focus-visible") && begin());
-  link.addEventListener("blur", stop);
+  link.onpointerenter = ({ pointerType }) => pointerType === "mouse" && begin();
+  link.onpointerleave = link.onblur = stop;
+  link.onfocus = () => link.matches(":focus-visible") && begin();
 }
 
 function makeFilm(stream, start, end) {
@@ -133,14 +133,14 @@ function makeFilm(stream, start, end) {
   let zero = 0;
   const restart = () => {
     film.currentTime = zero + start;
-    film.play().catch(() => {}); // unplayable or removed: the thumbnail stays
+    film.play().catch(() => {}); // the thumbnail stays
   };
-  film.addEventListener("loadedmetadata", () => {
+  film.onloadedmetadata = () => {
     zero = film.currentTime; // as in the viewer
     restart();
-  });
-  film.addEventListener("playing", () => film.classList.add("seen"));
-  film.addEventListener("timeupdate", () => film.currentTime >= zero + end && restart());
-  film.addEventListener("ended", restart);
+  };
+  film.onplaying = () => film.classList.add("seen");
+  film.ontimeupdate = () => film.currentTime >= zero + end && restart();
+  film.onended = restart;
   return film;
 }
