@@ -150,3 +150,11 @@ def test_no_line_gains_more_than_the_bound(seed: int) -> None:
     assert found is not None
     assert found.gain <= bound_gain(scores)
     assert bound_gain(-np.abs(scores)) == 0
+
+
+def test_scores_that_the_lag_outweighs_are_no_footage() -> None:
+    times = np.array([0.0]), np.array([0.1])
+    assert align_footage(np.full((1, 1), 0.05 * LAG_COST), *times) is None
+    found = align_footage(np.full((1, 1), 0.2 * LAG_COST), *times)
+    assert found is not None
+    assert found.gain == pytest.approx(0.1 * LAG_COST)

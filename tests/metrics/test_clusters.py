@@ -63,3 +63,8 @@ def test_small_and_flat_sets_have_maps() -> None:
     assert np.isfinite(project_to_plane(np.ones((9, 4)))).all()
     with pytest.raises(VidretError, match=f"at most {MAX_POINTS} finite vectors, got 3"):
         project_to_plane(np.full((3, 2), np.nan))
+
+
+def test_fewer_different_vectors_than_clusters_make_one_cluster_each() -> None:
+    vectors = np.repeat(np.eye(4, dtype=np.float32)[[2, 0]], (2, 5), axis=0)
+    assert cluster_vectors(vectors, 6).tolist() == [1] * 2 + [0] * 5

@@ -123,3 +123,9 @@ def test_equals_published_ranking(case: Case) -> None:
     found = np.array([each.p_value for each in ranked]) < 0.05
     assert clear.any()
     assert (found == outputs["significant"].astype(bool))[clear].all()
+
+
+@pytest.mark.parametrize("num_each", [5, 60], ids=["counted", "approximated"])
+def test_equal_scores_separate_nothing(num_each: int) -> None:
+    equal = np.full((1, num_each), 0.3)
+    assert [each.tolist() for each in measure_separation(equal, equal)] == [[0.5], [1.0]]

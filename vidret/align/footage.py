@@ -54,7 +54,7 @@ def align_footage(
     *,
     step_s: float = 1.0,
 ) -> Alignment | None:
-    """Return the best line between a clip and a film; None if no pair of frames has a positive score.
+    """Return the best line between a clip and a film; None if no pair of frames scores more than its lag costs.
 
     Args:
         scores: How much alike the frames are, above 0 if more than unrelated ones.
