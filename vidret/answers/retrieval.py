@@ -12,7 +12,7 @@ from vidret.store.records import StoredVideo
 from vidret.text import file_name, sanitize, strip_query
 from vidret.types import Hit, LocateOptions, Moment, Query, SearchOptions, Shot, TextSource, TimedText, VideoName
 
-RANK_OFFSET = 10  # of reciprocal rank fusion; small, since lists are short
+RANK_OFFSET = 1  # of reciprocal rank fusion; small, so that two low ranks do not outweigh a first one
 VIDEOS_PER_QUERY, MOMENTS_PER_QUERY = 10, 60
 LINE_LENGTH = 400  # characters of one text
 DrawFrame = Callable[[StoredVideo, float, int], bytes]  # video, time in seconds, width in pixels: a JPEG
