@@ -86,7 +86,7 @@ SETTINGS = {
     ),
     "joint": Setting(
         64,
-        3000,
+        5200,  # as many videos as TempMe sees
         {
             "method": "joint",
             "matrix_lr": 0.02,
