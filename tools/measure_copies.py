@@ -1,11 +1,13 @@
 """Measure how well copies of videos are found among look-alikes, and what checking a large index costs.
 
     python tools/measure_copies.py REALSET [--work FOLDER]
+    python tools/measure_copies.py --work FOLDER --clips 60
     python tools/measure_copies.py --cost 1000
 
 REALSET is a folder with captions.jsonl and videos/. Of 30 of its videos, chosen at random, ffmpeg makes copies of ten
 kinds. Other videos are cut into disjoint clips: look-alikes that show the same place and people, but share no footage.
 The rest are bystanders. A pair of files is a copy if they share footage that fills half of the shorter one.
+``--clips N`` looks for the footage of N of the copies of an indexed corpus, one by one, and prints their mean CPU time.
 ``--cost N`` times the search for candidates among N made-up videos of one minute, by their frame vectors.
 """
 
@@ -271,6 +273,21 @@ def measure_copies(realset: Path, work: Path) -> None:
     print_score(score_groups(groups, files))
 
 
+def measure_clips(work: Path, num_clips: int) -> None:
+    """Look for the footage of some copies; print whether their sources are found, and the mean CPU seconds."""
+    rows = json.loads((work / "corpus" / "truth.json").read_text())
+    copies = [row for row in rows if row["kind"] not in ("source", "look-alike", "bystander", "exact")]
+    chosen = random.Random(SEED).sample(copies, num_clips)
+    before, num_found = count_cpu_s(), 0
+    with Engine.open(work / "index") as engine:
+        for row in chosen:
+            found = engine.find_footage(work / "corpus" / row["name"], 20)
+            names = {Path(path).name for each in found for path in (each.path, *each.copies)}
+            num_found += any(span["source"] in names for span in row["spans"])
+    spent = (count_cpu_s() - before) / num_clips
+    print(f"{num_found} of {num_clips} sources found, {spent:.2f} s of CPU each, with the start of the decoders")
+
+
 def count_cpu_s() -> float:
     """Return the CPU seconds of this process and of its processes that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -314,13 +331,16 @@ def main() -> None:
         "--work", type=Path, default=None, help="Folder for the corpus and its index; default: a new one."
     )
     parser.add_argument("--cost", type=int, default=None, metavar="N", help="Only time candidates among N videos.")
+    parser.add_argument("--clips", type=int, default=None, metavar="N", help="Only look for N clips, in --work.")
     arguments = parser.parse_args()
-    if arguments.cost is not None:
+    if arguments.clips is not None and arguments.work is not None:
+        measure_clips(arguments.work, arguments.clips)
+    elif arguments.cost is not None:
         measure_cost(arguments.cost)
     elif arguments.realset is not None:
         measure_copies(arguments.realset, arguments.work or Path(tempfile.mkdtemp(prefix="vidret-copies-")))
     else:
-        parser.error("give a REALSET or --cost N")
+        parser.error("give a REALSET, --work FOLDER --clips N, or --cost N")
 
 
 if __name__ == "__main__":
