@@ -17,8 +17,10 @@ Send = Callable[[str], None]
 
 
 def document_events(description: str) -> dict[int | str, dict[str, Any]]:
-    """Return the response of a route that answers with events, for the OpenAPI document."""
-    return {200: {"description": description, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+    """Return the response of a route that answers with events, whose data is JSON, for the OpenAPI document."""
+    text = {"type": "string"}
+    event = {"type": "object", "required": ["event", "data"], "properties": {"event": text, "data": text}}
+    return {200: {"description": description, "content": {"text/event-stream": {"schema": event}}}}
 
 
 def write_event(name: str, data: BaseModel) -> str:
