@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -177,11 +178,7 @@ class Engine(Searchable):
         """
         chosen = choose_device(device)
         if encoder is None or isinstance(encoder, str):
-            name = encoder or read_encoder_name(Path(path))
-            try:
-                encoder = load_encoder(name, device=chosen, precision=precision)
-            except UnknownEncoderError as error:
-                raise explain_unknown(Path(path), name, error) from error
+            encoder = _load_encoder(Path(path), encoder, device=chosen, precision=precision)
         engine = cls(path, encoder, rerank=rerank, tokens=tokens, head=head, device=device, store=store)
         engine._precision = precision
         return engine
@@ -195,11 +192,7 @@ class Engine(Searchable):
         Raises:
             VidretError: The index cannot be read, or its encoder cannot be loaded.
         """
-        name = read_encoder_name(self.path)
-        try:
-            encoder = load_encoder(name, device=self.device, precision=self._precision)
-        except UnknownEncoderError as error:
-            raise explain_unknown(self.path, name, error) from error
+        encoder = _load_encoder(self.path, device=self.device, precision=self._precision)
         models = choose_models(self.path, encoder, rerank=AUTO, tokens="int8", head=AUTO)
         self._retired += [each for each in (self._opened, self._clip_finder) if each is not None]
         self._opened = self._clip_finder = None
@@ -292,9 +285,7 @@ class Engine(Searchable):
             raise VidretError(f"no videos found in {', '.join(display_path(os.fspath(path)) for path in paths)}")
         if not exists:
             self._check_models()
-        with self._create_store() as store:
-            record_ranker(store, self._models)
-            record_class(store, self.encoder)
+        with self._write() as store:
             whole = self.encoder.sampling.whole
             shot_sampling = record_rule(store, shots=shots, mode=sampling, whole=whole, decoder=decoder)
             if memory is not None:
@@ -315,8 +306,6 @@ class Engine(Searchable):
                 on_progress=on_progress,
             )
             report = run(store, self.encoder, listing.files, options)
-            save_baselines(store, self._index.searcher)
-            record_head(store, self._models)
         self._update_derived(report)
         return report
 
@@ -345,9 +334,7 @@ class Engine(Searchable):
         """
         arrays = check_frames(name, np.asarray(frames), np.asarray(times_s), duration_s)
         self._check_models()
-        with self._create_store() as store:
-            record_ranker(store, self._models)
-            record_class(store, self.encoder)
+        with self._write() as store:
             whole = self.encoder.sampling.whole
             video_id = index_arrays(
                 store,
@@ -359,8 +346,6 @@ class Engine(Searchable):
                 moments=self._choose_recorder(),
             )
             store.save_vectors()
-            save_baselines(store, self._index.searcher)
-            record_head(store, self._models)
         self._update_derived(IndexReport())
         return self.video(video_id)
 
@@ -384,15 +369,11 @@ class Engine(Searchable):
         if self.ranker.name not in UNTRAINED:
             raise VidretError(f"rerank must be {', '.join(UNTRAINED)} to import vectors, got {self.ranker.name}")
         unit, num_rescaled = check_embeddings(embeddings, self.encoder.dim)
-        with self._create_store() as store:
-            record_ranker(store, self._models)
-            record_class(store, self.encoder)
+        with self._write() as store:
             sampling = self.encoder.sampling
             record_rule(store, shots=None, mode=None, whole=sampling.whole, decoder="auto")
             report = import_videos(store, sampling, unit, num_rescaled=num_rescaled, on_progress=on_progress)
             store.save_vectors()
-            save_baselines(store, self._index.searcher)
-            record_head(store, self._models)
         self._update_derived(IndexReport())
         return report
 
@@ -821,16 +802,35 @@ class Engine(Searchable):
             return None
         return grounder if isinstance(grounder, Grounder) and not self.encoder.sampling.whole else None
 
-    def _create_store(self) -> Store:
-        """Create the index, or open it for writing."""
+    @contextmanager
+    def _write(self) -> Iterator[Store]:
+        """Open the index for writing, created if it is new; record its models, and at the end its baselines."""
         encoder = self.encoder
-        return Store.create(
+        with Store.create(
             self.path,
             encoder_name=encoder.name,
             encoder_fingerprint=encoder.fingerprint,
             dim=encoder.dim,
             vectors=self._vectors,
-        )
+        ) as store:
+            record_ranker(store, self._models)
+            record_class(store, encoder)
+            yield store
+            save_baselines(store, self._index.searcher)
+            record_head(store, self._models)
+
+
+def _load_encoder(path: Path, name: str | None = None, *, device: str, precision: str) -> Encoder:
+    """Load an encoder by name, by default that of an index folder.
+
+    Raises:
+        EncoderError: It cannot be loaded; of an index that was made with an object, the error says how to open it.
+    """
+    name = name or read_encoder_name(path)
+    try:
+        return load_encoder(name, device=device, precision=precision)
+    except UnknownEncoderError as error:
+        raise explain_unknown(path, name, error) from error
 
 
 def check_offset(offset: int) -> None:
