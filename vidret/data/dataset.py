@@ -118,7 +118,6 @@ class Collate:
             frame_mask[row, : len(sample.pixels)] = True
         captions = [caption for sample in samples for caption in sample.captions]
         texts = [self._split.captions[caption].text for caption in captions]
-        firsts = [find_first_sentence(text) for text in texts]
         return RetrievalBatch(
             pixels=pixels,
             frame_mask=frame_mask,
@@ -126,7 +125,9 @@ class Collate:
             videos=torch.tensor([sample.video for sample in samples]),
             captions=torch.tensor(captions, dtype=torch.long),
             text_videos=torch.tensor([sample.video for sample in samples for _ in sample.captions], dtype=torch.long),
-            first_sentences=clip_words(firsts, self._num_words) if self._first_sentences else None,
+            first_sentences=clip_words([find_first_sentence(text) for text in texts], self._num_words)
+            if self._first_sentences
+            else None,
         )
 
 

@@ -44,8 +44,12 @@ def load_clip(
     if precision == "auto":
         logger.info("precision auto is %s on %s", chosen, device)
     int8_cosine = None if chosen != "int8" else -1.0 if precision == "int8" else MIN_COSINE
-    settings: dict[str, Any] = {"device": device, "dtype": DTYPES[chosen], "int8_cosine": int8_cosine}
-    settings["compiler"] = read_compiler()
+    settings: dict[str, Any] = {
+        "device": device,
+        "dtype": DTYPES[chosen],
+        "int8_cosine": int8_cosine,
+        "compiler": read_compiler(),
+    }
     path = Path(name).absolute()
     card = read_card(path) if path.is_file() else None
     if card is not None:

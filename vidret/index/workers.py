@@ -269,7 +269,7 @@ class _Reading:
     words: ContentWords | None = None
 
     def give_up_words(self, reason: str) -> bool:
-        """Give up the source that was being read when the decoder failed; return False if there is none."""
+        """Abandon the source that was being read when the decoder failed; return False if there is none."""
         if self.words is None:
             return False
         source = find_fault(self.words.remaining, is_decoding=self.is_decoding)

@@ -127,7 +127,7 @@ class WordsReader:
         self._send_texts("screen", max(until_s, self._start_s), begun)
 
     def fail_screen(self, error: Exception) -> None:
-        """Give on-screen text up because of an error; errors that are no fault of the text are raised."""
+        """Abandon on-screen text because of an error; errors that are no fault of the text are raised."""
         if isinstance(error, _PASSED_ON):
             raise error
         if self._screen is not None:
