@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -133,7 +134,14 @@ def refusals() -> list[str]:
 
 
 @pytest.fixture
-def look(browser: Browser, url: str, refusals: list[str]) -> Iterator[Look]:
+def servers() -> Iterator[ExitStack]:
+    """Return a stack for servers of a single test, which end after its pages: an open page asks for more."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def look(browser: Browser, url: str, refusals: list[str], servers: ExitStack) -> Iterator[Look]:
     """Return a function that opens a path in a new browser context; other errors in its console fail the test."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
@@ -427,25 +435,26 @@ def test_results_are_videos_or_moments(look: Look, refusals: list[str]) -> None:
 
 
 def test_results_marked_right_or_wrong_teach_the_concept_of_the_query(
-    look: Look, films: Path, tmp_path: Path, indexed: Engine
+    look: Look, servers: ExitStack, films: Path, tmp_path: Path, indexed: Engine
 ) -> None:
     folder = tmp_path / "index"
     shutil.copytree(indexed.path, folder)
-    with Engine.open(folder, encoder=indexed.encoder) as engine, serve_page(engine) as url:
-        engine.teach("club", [films / "bikes.mp4"])
-        page = look(at=url)
-        ask(page, "@club outdoors")
-        marks = page.locator("#results .chips").first
-        marks.get_by_role("button", name="Right").click()
-        expect(page.locator("#status")).to_have_text("@club has learned from 2 right and 0 wrong.")
-        marks.get_by_role("button", name="Wrong").click()
-        expect(page.locator("#status")).to_have_text("@club has learned from 1 right and 1 wrong.")
-        expect(marks.get_by_role("button", name="Wrong")).to_have_attribute("aria-pressed", "true")
-        shoot(page, "concept")
-        (concept,) = engine.concepts()
-        assert len(concept.no) == 1
-        ask(page, BIKES)
-        expect(page.locator("#results .chips")).to_have_count(0)
+    engine = servers.enter_context(Engine.open(folder, encoder=indexed.encoder))
+    url = servers.enter_context(serve_page(engine))
+    engine.teach("club", [films / "bikes.mp4"])
+    page = look(at=url)
+    ask(page, "@club outdoors")
+    marks = page.locator("#results .chips").first
+    marks.get_by_role("button", name="Right").click()
+    expect(page.locator("#status")).to_have_text("@club has learned from 2 right and 0 wrong.")
+    marks.get_by_role("button", name="Wrong").click()
+    expect(page.locator("#status")).to_have_text("@club has learned from 1 right and 1 wrong.")
+    expect(marks.get_by_role("button", name="Wrong")).to_have_attribute("aria-pressed", "true")
+    shoot(page, "concept")
+    (concept,) = engine.concepts()
+    assert len(concept.no) == 1
+    ask(page, BIKES)
+    expect(page.locator("#results .chips")).to_have_count(0)
 
 
 def test_an_empty_box_offers_words_of_the_videos(look: Look, worded_url: str, url: str) -> None:
@@ -571,17 +580,20 @@ def test_hit_opens_at_its_time_and_the_timeline_seeks(look: Look) -> None:
     wait_for_time(page, duration / 2)
 
 
-def test_film_whose_clock_starts_late_is_shown_at_the_right_time(look: Look, indexed: Engine, tmp_path: Path) -> None:
+def test_film_whose_clock_starts_late_is_shown_at_the_right_time(
+    look: Look, servers: ExitStack, indexed: Engine, tmp_path: Path
+) -> None:
     (tmp_path / "films").mkdir()
     film = write_video(tmp_path / "films" / "late.mp4", range(40), rate=5, options={"g": "5"}, shift=10)
-    with make_index(tmp_path / "index", indexed.encoder, film) as engine, serve_page(engine) as url:
-        page = look(f"{url}?v={find_id(engine, 'late.mp4')}&t=3.0", at=url)
-        wait_for_time(page, 2 + 3.0, tolerance=0.01)  # the file's clock starts at 2 s, and the browser keeps it
-        expect(page.locator("#clock")).to_have_text("0:03 / 0:08")
-        page.keyboard.press("Home")
-        wait_for_time(page, 2 + 0.0, tolerance=0.01)
-        page.wait_for_url(re.compile(r"t=0\.0"))
-        expect(page.locator("#clock")).to_have_text("0:00 / 0:08")
+    engine = servers.enter_context(make_index(tmp_path / "index", indexed.encoder, film))
+    url = servers.enter_context(serve_page(engine))
+    page = look(f"{url}?v={find_id(engine, 'late.mp4')}&t=3.0", at=url)
+    wait_for_time(page, 2 + 3.0, tolerance=0.01)  # the file's clock starts at 2 s, and the browser keeps it
+    expect(page.locator("#clock")).to_have_text("0:03 / 0:08")
+    page.keyboard.press("Home")
+    wait_for_time(page, 2 + 0.0, tolerance=0.01)
+    page.wait_for_url(re.compile(r"t=0\.0"))
+    expect(page.locator("#clock")).to_have_text("0:00 / 0:08")
 
 
 def test_moments_are_marked_and_seek(look: Look) -> None:
