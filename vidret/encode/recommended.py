@@ -55,7 +55,7 @@ RECOMMENDED = {
     "small": Recommendation(
         model="ViT-B-32/laion2b_s34b_b79k",
         purpose="a laptop without a GPU",
-        evidence="the fastest CLIP: 50 tokens a frame, int8 and bf16 on CPUs; ImageNet zero-shot 66.6 % (LAION)",
+        evidence="the fastest CLIP: 50 tokens a frame, int8 and bf16 on CPUs; ImageNet zero-shot 66.6 % (open_clip)",
         licence="MIT",
         size_bytes=605_000_000,
     ),
@@ -76,7 +76,7 @@ RECOMMENDED = {
     "multilingual": Recommendation(
         model="ViT-B-16-SigLIP2-256/webli",
         purpose="queries in many languages",
-        evidence="trained on captions in 109 languages (its authors)",
+        evidence="trained on captions in 109 languages, 90 % from English pages (its authors)",
         licence="Apache-2.0",
         size_bytes=1_501_000_000,
         languages="109 languages",
