@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from vidret.encode.hf_loading import hide_progress
+
 transformers: Any = importlib.import_module("transformers")  # whose annotations are incomplete
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?你好狗猫"
 VOCABULARY = ["<pad>", "<unk>", "<s>", "</s>", *LETTERS]
@@ -100,6 +102,41 @@ def _videoprism_processor() -> Any:
     return transformers.LlavaOnevisionVideoProcessor(size={"height": 32, "width": 32}, do_normalize=False)
 
 
+def _pe_encoder(**parts: Any) -> dict[str, Any]:
+    return {**TOWER, "num_hidden_layers": 1, "head_dim": 8, **parts}
+
+
+def _pe_frames() -> dict[str, Any]:
+    trunk = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 4}
+    vision = {"architecture": "vit_pe_core_tiny_patch16_384", "num_classes": 16, "model_args": trunk}
+    return _pe_encoder(vision_config={"model_type": "timm_wrapper", **vision})
+
+
+def _pe_text() -> dict[str, Any]:
+    return {**TEXT, "model_type": "modernbert", "max_position_embeddings": 40, "cls_token_id": 2, "sep_token_id": 3}
+
+
+def _pe_video() -> Any:
+    return transformers.PeVideoConfig(text_config=_pe_text(), video_config=_pe_frames())
+
+
+def _pe_audio_video() -> Any:
+    codec = {"model_type": "dac", "encoder_hidden_size": 4, "downsampling_ratios": [2, 2], "codebook_dim": 8}
+    audio = _pe_encoder(model_type="pe_audio_encoder", dac_config=codec)
+    both = _pe_encoder(audio_config=audio, video_config={"model_type": "pe_video_encoder", **_pe_frames()})
+    return transformers.PeAudioVideoConfig(text_config=_pe_text(), audio_video_config=both)
+
+
+def _pe_processor(num_frames: int | None = 4) -> Any:
+    return transformers.PeVideoVideoProcessor(
+        size={"height": 32, "width": 32},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        num_frames=num_frames,
+        do_sample_frames=num_frames is not None,
+    )
+
+
 def _clip(context: int, make: Callable[..., Any], **text: Any) -> Callable[[], Any]:
     words = {**TEXT, "max_position_embeddings": context, **text}
     return lambda: make(text_config=words, vision_config=IMAGE, projection_dim=24)
@@ -128,6 +165,8 @@ TINY: Mapping[str, TinyModel] = {
     "align": TinyModel(_align, _align_processor, 64),
     "xclip": TinyModel(_x_clip, _crops, 20),
     "videoprism": TinyModel(_videoprism, _videoprism_processor, 64),
+    "pe_video": TinyModel(_pe_video, _pe_processor, 40),
+    "pe_audio_video": TinyModel(_pe_audio_video, _pe_processor, 40),
 }
 
 
@@ -135,7 +174,8 @@ def save_tiny(kind: str, folder: Path) -> Path:
     """Write a tiny random model of a family with its tokenizer and processor, and return the folder."""
     tiny = TINY[kind]
     torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(tiny.make_config()).eval()
+    with hide_progress():
+        model = transformers.AutoModel.from_config(tiny.make_config()).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():  # some start at zero, and their use would not be seen
             if weight.ndim > (1 if kind == "align" else 0) and "logit" not in name:
@@ -146,4 +186,9 @@ def save_tiny(kind: str, folder: Path) -> Path:
     processor.save_pretrained(folder)
     if kind == "videoprism":
         transformers.VideoPrismProcessor(processor, tokenizer).save_pretrained(folder)
+    if kind == "pe_video":
+        transformers.PeVideoProcessor(processor, tokenizer).save_pretrained(folder)
+    if kind == "pe_audio_video":
+        sound = transformers.PeAudioFeatureExtractor()
+        transformers.PeAudioVideoProcessor(sound, processor, tokenizer).save_pretrained(folder)
     return folder

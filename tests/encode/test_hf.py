@@ -1,5 +1,6 @@
 """Models of transformers: equal to the library's own forward, and what is said when one cannot be loaded."""
 
+import functools
 import importlib
 import json
 import logging
@@ -18,7 +19,7 @@ import vidret.search.locating
 from tests.encode.hf_models import TINY, save_tiny
 from tests.fakes import write_film
 from vidret.encode.hf_families import FAMILIES
-from vidret.encode.hf_loading import find_source
+from vidret.encode.hf_loading import find_source, hide_progress
 from vidret.encode.hf_processing import read_preprocessing
 from vidret.encode.load import load_encoder
 from vidret.engine import Engine
@@ -30,6 +31,7 @@ transformers: Any = importlib.import_module("transformers")  # whose annotations
 KINDS = list(TINY)
 IMAGES = [kind for kind in KINDS if FAMILIES[kind].num_frames is None]
 VIDEOS = [kind for kind in KINDS if kind not in IMAGES]
+PE = [kind for kind in VIDEOS if kind.startswith("pe_")]
 TEXTS = ["a dog", "two cats.", "", "你好 dog"]
 
 
@@ -38,6 +40,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
 
 
+@functools.cache
 def load(folder: Path) -> Any:
     return load_encoder(f"hf:{folder}", device="cpu", precision="fp32")
 
@@ -86,8 +89,13 @@ def test_vectors_equal_those_of_the_library(kind: str, folders: Mapping[str, Pat
     assert ours.shape[1] == encoder.dim
 
 
+def load_theirs(folder: Path) -> Any:
+    with hide_progress():
+        return transformers.AutoModel.from_pretrained(folder).eval()
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("kind", VIDEOS)
+@pytest.mark.parametrize("kind", [kind for kind in VIDEOS if kind not in PE])
 def test_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path]) -> None:
     encoder, folder = load(folders[kind]), folders[kind]
     num_frames = encoder.sampling.num_frames
@@ -95,7 +103,7 @@ def test_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path
     preprocessing = read_preprocessing(kind, encoder_processor(folder))
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (preprocessing.mean, preprocessing.std))
     pixels = ((torch.from_numpy(frames.pixels).permute(0, 3, 1, 2) / 255 - mean) / std)[None]
-    model: Any = transformers.AutoModel.from_pretrained(folder).eval()
+    model = load_theirs(folder)
     key = "pixel_values" if kind == "xclip" else "pixel_values_videos"
     theirs = unit(model.get_video_features(**{key: pixels}))[0]
     embedding = encoder.encode_frames([frames])[0]
@@ -103,11 +111,53 @@ def test_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path
     np.testing.assert_allclose(embedding.frames, np.tile(theirs, (num_frames, 1)), atol=1e-5)
     ours = np.stack([each.sentence for each in encoder.encode_text(TEXTS)])
     np.testing.assert_allclose(ours, unit(model.get_text_features(**tokenize(kind, folder, TEXTS))), atol=1e-5)
+    check_short_segments(encoder, frames)
+
+
+def check_short_segments(encoder: Any, frames: Frames) -> None:
+    num_frames = len(frames)
     short = Frames(frames.pixels[:1], frames.times[:1])
     still = Frames(np.repeat(frames.pixels[:1], num_frames, axis=0), frames.times)
     alone, repeated = encoder.encode_frames([short, still])
     np.testing.assert_allclose(alone.video, repeated.video, atol=1e-6)
     assert alone.frames.shape == (1, encoder.dim)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", PE)
+def test_pe_videos_equal_those_of_the_library(kind: str, folders: Mapping[str, Path]) -> None:
+    """The frames are chosen by the model's own processor, and all outputs are those of its whole forward."""
+    encoder, folder = load(folders[kind]), folders[kind]
+    assert encoder.sampling.num_frames == 4
+    _, frames = draw_frames(encoder, 7)
+    processor, metadata = encoder_processor(folder), {"total_num_frames": 7, "fps": 1}
+    inputs = processor(frames.pixels, video_metadata=metadata, return_tensors="pt")
+    assert inputs["pixel_values_videos"].shape == (1, 4, 3, 32, 32)
+    tokens = tokenize(kind, folder, TEXTS)
+    inputs = {"pixel_values_videos": inputs["pixel_values_videos"].repeat(len(TEXTS), 1, 1, 1, 1), **tokens}
+    if kind == "pe_audio_video":
+        inputs["input_values"] = torch.randn(len(TEXTS), 1, 16)
+    output = load_theirs(folder)(**inputs)
+    embedding = encoder.encode_frames([frames])[0]
+    np.testing.assert_allclose(embedding.video, unit(output.video_embeds)[0], atol=1e-5)
+    texts = encoder.encode_text(TEXTS)
+    np.testing.assert_allclose(np.stack([each.sentence for each in texts]), unit(output.text_video_embeds), atol=1e-5)
+    assert texts[0].words.shape == (4, encoder.dim)
+    check_short_segments(encoder, Frames(frames.pixels[:4], frames.times[:4]))
+
+
+def test_a_pe_model_of_all_frames_sees_some(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_tiny("pe_video", tmp_path)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["video_processor"] |= {"num_frames": None, "do_sample_frames": False}
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    capsys.readouterr()
+    with caplog.at_level(logging.WARNING):
+        assert load(folder).sampling.num_frames == 16
+    assert f"{folder} was trained on all frames of a video; it sees 16 of each segment" in caplog.text
+    assert capsys.readouterr().out == ""
 
 
 def encoder_processor(folder: Path) -> Any:
@@ -120,8 +170,9 @@ def encoder_processor(folder: Path) -> Any:
 def test_pixels_are_those_of_the_models_own_processor(kind: str, folders: Mapping[str, Path]) -> None:
     encoder, processor = load(folders[kind]), encoder_processor(folders[kind])
     images, frames = draw_frames(encoder, 2)
-    video = kind == "videoprism"
-    theirs = processor(list(images), return_tensors="pt") if not video else processor(images, return_tensors="pt")
+    video = {"do_sample_frames": False} if kind in PE else {}
+    video_native = kind == "videoprism" or kind in PE
+    theirs = processor(images if video_native else list(images), return_tensors="pt", **video)
     values = next(value for key, value in theirs.items() if key.startswith("pixel_values"))
     preprocessing = read_preprocessing(kind, processor)
     ours = (frames.pixels / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)

@@ -23,6 +23,7 @@ from vidret.encode.starter import CLASSIFIER, CONTEXT_LENGTH, SENTENCES, Starter
 ModelState = Literal["installed", "cached", "needs download", "needs extra"]
 # Models of open_clip that are listed before they are cached, besides those that are recommended or have results.
 SUGGESTED = ("MobileCLIP2-S0/dfndr2b", "ViT-H-14-worldwide-quickgelu/metaclip2_worldwide")
+SUGGESTED_TRANSFORMERS = ("hf:facebook/pe-av-base-16-frame",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ def _describe_open_clip(architecture: str, tag: str) -> CatalogEntry:
 
 
 def _list_transformers() -> Iterator[CatalogEntry]:
-    """Yield the models of transformers that the cache holds, and those of both libraries with published results."""
+    """Yield the models of transformers that the cache holds or that are suggested, and those with published results."""
     extra = "hf" if importlib.util.find_spec("transformers") is None else ""
     names = {f"hf:{repository}": kind for repository, kind in find_cached_models() if kind in FAMILIES}
     for name in (each for each in PUBLISHED if each.startswith("st:")):
@@ -118,7 +119,8 @@ def _list_transformers() -> Iterator[CatalogEntry]:
         lacks = "st" if importlib.util.find_spec("sentence_transformers") is None else ""
         cached: ModelState = "cached" if is_cached else "needs download"
         yield CatalogEntry(name=name, state=cached, extra=lacks, published=PUBLISHED[name])
-    for name in sorted({*names, *(name for name in PUBLISHED if name.startswith("hf:"))}):
+    published = (name for name in PUBLISHED if name.startswith("hf:"))
+    for name in sorted({*names, *SUGGESTED_TRANSFORMERS, *published}):
         state: ModelState = "cached" if name in names else "needs download"
         context = FAMILIES[names[name]].context if name in names else None
         yield CatalogEntry(name=name, state=state, extra=extra, tokens=context, published=PUBLISHED.get(name))

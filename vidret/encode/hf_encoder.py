@@ -10,7 +10,7 @@ from einops import rearrange
 from torch.nn import functional
 
 from vidret.encode.encoder import digest_weights, gather_segments, normalise_pixels
-from vidret.encode.hf_families import Family, repeat_vector, spread_frames
+from vidret.encode.hf_families import Family, repeat_vector
 from vidret.encode.hf_processing import Preprocessing
 from vidret.encode.hf_text import TextSide
 from vidret.errors import EncoderError
@@ -90,8 +90,8 @@ class TransformersEncoder(_LoadedEncoder):
 class TransformersVideoEncoder(_LoadedEncoder):
     """A model of videos and texts, which gives each segment one vector; it is repeated for every frame.
 
-    A segment is shown as the model's own number of frames, spread evenly over it. Attributes are those of ``Encoder``,
-    and ``device``.
+    A segment is shown as the model's own number of frames, spread over it as in training. Attributes are those of
+    ``Encoder``, and ``device``.
     """
 
     encodes_frames_alone = False
@@ -112,10 +112,10 @@ class TransformersVideoEncoder(_LoadedEncoder):
         """
         if tokens:
             raise EncoderError(f"tokens must come from a model with patches, got {self.name}, which encodes videos")
-        embeddings = []
+        embeddings, choose = [], self._loaded.family.choose
         for start in range(0, len(batch), self._batch_size):
             chunk = batch[start : start + self._batch_size]
-            shown = [each.pixels[spread_frames(len(each), self._num_frames)] for each in chunk]
+            shown = [each.pixels[choose(len(each), self._num_frames)] for each in chunk]
             images = _normalise(self._loaded, torch.from_numpy(np.concatenate(shown)))
             videos = rearrange(images, "(video frame) c y x -> video frame c y x", frame=self._num_frames)
             output = self._loaded.family.encode(self._model, videos).pooler_output.float()

@@ -4,9 +4,10 @@ A patch's vector is what the model's own pooling and projection give for that pa
 that they lie in the joint space.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +15,30 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 Inputs = Mapping[str, Tensor]
+PE_FRAMES = 16  # of the PE-AV models that state a number
+logger = logging.getLogger(__name__)
+
+
+def spread_frames(num_frames: int, wanted: int) -> list[int]:
+    """Return the indices of ``wanted`` frames spread evenly over a segment; frames of a short one are repeated.
+
+    >>> spread_frames(3, 5)
+    [0, 0, 1, 2, 2]
+    """
+    return [int(index) for index in torch.linspace(0, num_frames - 1, wanted).round()]
+
+
+def spread_frames_down(num_frames: int, wanted: int) -> list[int]:
+    """Return the same with fractions rounded down, as the processor of PE-Video does.
+
+    >>> spread_frames_down(3, 6)
+    [0, 0, 0, 1, 1, 2]
+    """
+    return [index * (num_frames - 1) // max(wanted - 1, 1) for index in range(wanted)]
+
+
+def _encode_texts(model: Any, tokens: Inputs) -> Any:
+    return model.get_text_features(**tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,19 +49,25 @@ class Family:
         encode: From the model and its pixels, (frame, 3, height, width) or (video, frame, 3, height, width), to the
             outputs of its tower, with the vectors as ``pooler_output``.
         patches: From the model and these outputs to vectors of patches, (frame, patch, dim); None without patches.
+        texts: From the model and the tokens of texts to the outputs of its text tower, likewise.
         words: From the model and the states of a text, (text, word, width), to vectors of words; None without them.
         context: Number of tokens that texts were trained with; None if the configuration says it.
         pads: Whether the text tower was trained on texts padded to the full length.
-        num_frames: From the configuration to the frames that a video-native model sees as one video; None for a model
-            of images.
+        num_frames: From the configuration and the processor to the frames that a video-native model sees as one video;
+            None for a model of images.
+        choose: From the number of frames of a segment and this number to the indices of the frames that it sees.
+        part: The attribute of the loaded model that is used, if not all of it is.
     """
 
     encode: Callable[[Any, Tensor], Any]
     patches: Callable[[Any, Any], Tensor] | None = None
+    texts: Callable[[Any, Inputs], Any] = _encode_texts
     words: Callable[[Any, Tensor], Tensor] | None = None
     context: int | None = None
     pads: bool = False
-    num_frames: Callable[[Any], int] | None = None
+    num_frames: Callable[[Any, Any], int] | None = None
+    choose: Callable[[int, int], list[int]] = spread_frames
+    part: str = ""
 
 
 def _encode_images(model: Any, pixels: Tensor) -> Any:
@@ -91,12 +122,47 @@ def _head_words(model: Any, states: Tensor) -> Tensor:
     return projected
 
 
-def _count_frames(config: Any) -> int:
+def _count_frames(config: Any, processor: Any) -> int:
     return int(config.vision_config.num_frames)
+
+
+def _encode_pe_videos(model: Any, pixels: Tensor) -> Any:
+    """Encode by the parts that the model's own forward runs; it has no call for videos alone."""
+    output = model.video_encoder(pixel_values_videos=pixels)
+    output.pooler_output = model.video_head(output.pooler_output)
+    return output
+
+
+def _encode_pe_texts(model: Any, tokens: Inputs) -> Any:
+    """Encode texts, likewise; the class token stands for the text."""
+    output = model.text_model(**tokens)
+    output["pooler_output"] = model.text_video_head(output.last_hidden_state[:, 0])
+    return output
+
+
+def _project_pe_words(model: Any, states: Tensor) -> Tensor:
+    projected: Tensor = model.text_video_head(states)
+    return projected
+
+
+def _count_pe_frames(config: Any, processor: Any) -> int:
+    if processor.num_frames:
+        return int(processor.num_frames)
+    logger.warning(
+        "%s was trained on all frames of a video; it sees %d of each segment", config.name_or_path, PE_FRAMES
+    )
+    return PE_FRAMES
 
 
 _CLIP = Family(encode=_encode_images, patches=_project_patches, words=_project_words)
 _SIGLIP = Family(encode=_encode_images, patches=_pool_patches, words=_head_words, pads=True)
+_PE = Family(
+    encode=_encode_pe_videos,
+    texts=_encode_pe_texts,
+    words=_project_pe_words,
+    num_frames=_count_pe_frames,
+    choose=spread_frames_down,
+)
 # By the model_type of the configuration. The context lengths are those of the models' own training and processors.
 FAMILIES: Mapping[str, Family] = {
     "clip": _CLIP,
@@ -108,16 +174,9 @@ FAMILIES: Mapping[str, Family] = {
     "align": Family(encode=_encode_images, patches=_flatten_map, words=_project_words, context=64, pads=True),
     "xclip": Family(encode=_encode_clips, words=_project_words, num_frames=_count_frames),
     "videoprism": Family(encode=_encode_videos, context=64, pads=True, num_frames=_count_frames),
+    "pe_video": _PE,
+    "pe_audio_video": replace(_PE, part="video_model"),
 }
-
-
-def spread_frames(num_frames: int, wanted: int) -> list[int]:
-    """Return the indices of ``wanted`` frames spread evenly over a segment; frames of a short one are repeated.
-
-    >>> spread_frames(3, 5)
-    [0, 0, 1, 2, 2]
-    """
-    return [int(index) for index in torch.linspace(0, num_frames - 1, wanted).round()]
 
 
 def repeat_vector(vector: Tensor, num_frames: int) -> Tensor:

@@ -2,9 +2,10 @@
 
 import importlib
 import importlib.util
+import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,11 @@ def load_transformers(
     source, options = find_source(name)
     config, model, tokenizer, processor = _read_parts(name, source, options)
     family = FAMILIES[config.model_type]
-    num_frames = None if family.num_frames is None else family.num_frames(config)
+    num_frames = None if family.num_frames is None else family.num_frames(config, processor)
     sampling = Sampling(whole=whole) if num_frames is None else Sampling(num_frames=num_frames, whole=whole)
     loaded = TransformersModel(
         name=f"{PREFIX}{source}{WHOLE if whole else ''}",
-        model=model,
+        model=getattr(model, family.part) if family.part else model,
         tokenizer=tokenizer,
         family=family,
         preprocessing=read_preprocessing(name, processor),
@@ -122,13 +123,20 @@ def _read_parts(name: str, source: str, options: dict[str, Any]) -> tuple[Any, A
 
 @contextmanager
 def hide_progress() -> Iterator[None]:
-    """Hide transformers' bars of progress: loading weights takes a second, unlike downloading them."""
+    """Hide transformers' bars of progress: loading weights takes a second, unlike downloading them.
+
+    What it prints, which are remarks on its own documentation, is logged: standard output is for data.
+    """
     log: Any = importlib.import_module("transformers").utils.logging
     shows_progress = log.is_progress_bar_enabled()
     log.disable_progress_bar()
+    printed = io.StringIO()
     try:
-        yield
+        with redirect_stdout(printed):
+            yield
     finally:
+        for line in printed.getvalue().splitlines():
+            logger.debug("transformers: %s", line)
         if shows_progress:
             log.enable_progress_bar()
 

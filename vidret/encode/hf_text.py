@@ -51,7 +51,7 @@ class TextSide:
                 return_tensors="pt",
             )
         is_word = tokens.pop("special_tokens_mask") == 0
-        output = self._model.get_text_features(**{key: value.to(self._device) for key, value in tokens.items()})
+        output = self._family.texts(self._model, {key: value.to(self._device) for key, value in tokens.items()})
         sentences = functional.normalize(output.pooler_output.float().reshape(len(texts), -1), dim=-1).cpu()
         words = None
         if self._family.words is not None:
