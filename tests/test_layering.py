@@ -25,6 +25,7 @@ ONLY = {"client": {"types", "errors", "text", "store", "answers"}}
 # A third party lives where its name says; the day it is replaced, these files change and no others.
 FENCES = {
     "decord": ("vidret/video/decode.py",),
+    "torchcodec": ("vidret/video/torchcodec_decoder.py",),
     "av": (
         "vidret/video/audio.py",
         "vidret/video/subtitle_tracks.py",
@@ -63,6 +64,8 @@ FENCES = {
 # What must not be imported where: decoding processes start fast and stay small, an index opens without a model.
 NO_TORCH = ("video/*", "timed_text/*", "store/*", "types/*", "errors.py", "client/*", "__init__.py")
 BANS = {"torch": tuple(f"vidret/{each}" for each in NO_TORCH)}
+# torchcodec gives tensors; its module loads torch on first use, and no other decoder's process does.
+EXEMPT = {("torch", "vidret/video/torchcodec_decoder.py")}
 
 
 def read_imports(source: str, path: str) -> Iterator[tuple[int, str]]:
@@ -100,7 +103,7 @@ def broken_rules(source: str, path: str) -> list[str]:
                 broken.append(f"{place}, but {room} may import {', '.join(sorted(allowed)) or 'no other room'} only")
         if top in FENCES and not any(fnmatch(path, pattern) for pattern in FENCES[top]):
             broken.append(f"{place}, but {top} may be named in {', '.join(FENCES[top])} only")
-        if any(fnmatch(path, pattern) for pattern in BANS.get(top, ())):
+        if (top, path) not in EXEMPT and any(fnmatch(path, pattern) for pattern in BANS.get(top, ())):
             broken.append(f"{place}, but {top} is banned from {', '.join(BANS[top])}")
     return broken
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import av
 import numpy as np
@@ -22,7 +22,8 @@ from vidret.encode.prompt_switch import PromptShape
 from vidret.encode.tempme import MergeSchedule
 from vidret.encode.text import TextShape
 from vidret.encode.vision import VisionShape
-from vidret.types import Frames, Sampling
+from vidret.errors import VidretError
+from vidret.types import Frames, Resize, Sampling
 
 NUM_FRAMES, FPS = 12, 10
 METHODS: dict[str, dict[str, Any]] = {
@@ -118,19 +119,32 @@ def write_videos(setup: Setup) -> list[str]:
     return paths
 
 
-def check_decoding(setup: Setup, paths: Sequence[str]) -> Outcome:
+def check_decoding(
+    setup: Setup,
+    paths: Sequence[str],
+    decoder: Literal["decord", "torchcodec"] = "decord",
+    resize: Resize | None = None,
+) -> Outcome:
     """Compare frames: mean difference in grey levels of 255; 255 where a neighbour of the frame was decoded instead."""
     from vidret.video.decode import open_reader, try_gpu
     from vidret.video.probe import probe
+    from vidret.video.torchcodec_decoder import load_torchcodec
 
     gpu = cuda_index(setup.device)
-    if setup.device != CPU and (fault := "no decoder for it" if gpu is None else try_gpu(gpu)):
+    if setup.device != CPU and (fault := "no decoder for it" if gpu is None else try_gpu(gpu, decoder)):
         raise NotHereError(f"decoding on {setup.device}: {fault}")
+    settings: dict[str, Any] = {"device": setup.device, "gpu_decoders": (decoder,)}
+    if setup.device == CPU and decoder == "torchcodec":
+        try:
+            load_torchcodec()
+        except VidretError as error:
+            raise NotHereError(str(error)) from error
+        settings["decoder"] = decoder
     difference, cpu_s, device_s, skipped = 0.0, 0.0, 0.0, 0
     for path in paths:
         info = probe(path)
         chosen = np.linspace(1, info.num_frames - 2, 8).astype(int) if info.num_frames > 9 else np.arange(0)
-        with open_reader(info) as here, open_reader(info, device=setup.device) as there:
+        with open_reader(info, resize=resize) as here, open_reader(info, resize=resize, **settings) as there:
             if not len(chosen) or (gpu is not None and not there.why.startswith("GPU")):
                 skipped += 1
                 continue
@@ -142,7 +156,7 @@ def check_decoding(setup: Setup, paths: Sequence[str]) -> Outcome:
         if there.fallback or len(found) != len(exact):
             raise RuntimeError(f"{path}: {there.fallback or 'frames are missing'}")
         own = np.abs(found - exact).mean(axis=(1, 2, 3))
-        with open_reader(info) as here:
+        with open_reader(info, resize=resize) as here:
             for step in (-1, 1):
                 near = np.abs(found - here.read(chosen + step).pixels.astype(np.float32)).mean(axis=(1, 2, 3))
                 own = np.where(near < own - 0.5, 255, own)
@@ -158,6 +172,12 @@ def decode_real(setup: Setup) -> Outcome:
     if not setup.videos:
         raise NotHereError("no folder of videos was given")
     return check_decoding(setup, setup.videos)
+
+
+def decode_small(setup: Setup) -> Outcome:
+    """Compare frames that torchcodec decodes and that are resized where it does so."""
+    side = 24 if setup.tiny else 224
+    return check_decoding(setup, [*write_videos(setup), *setup.videos], "torchcodec", Resize(side, side))
 
 
 # Encoding
@@ -314,6 +334,7 @@ def check_engine(setup: Setup) -> Outcome:
 INFERENCE: dict[str, Callable[[Setup], Outcome]] = {
     "decode, made videos": lambda setup: check_decoding(setup, write_videos(setup)),
     "decode, real videos": decode_real,
+    "decode and resize, torchcodec": decode_small,
     "encode, CLIP": lambda setup: check_encoding(setup, write_model(setup, "clip"), 1e-3),
     "encode, CLIP in the device's own precision": lambda setup: check_encoding(
         setup, write_model(setup, "clip"), 1e-2, "auto"

@@ -267,7 +267,7 @@ class Engine(Searchable):
                 shots, unless the encoder sees whole videos, where True is refused. It cannot be changed later.
             sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop
                 filter; ``fast`` keyframes alone, of videos with six or more. None goes on as the index does, and means
-                ``exact`` for a new one. Decord decodes all, so ``decord`` is refused with the others.
+                ``exact`` for a new one. ``decord`` and ``torchcodec`` decode all, so they are refused with the others.
             on_progress: See ``IndexOptions``.
             run: ``index_files`` for threads of this process, or ``index_on_ray`` with its own arguments bound.
 

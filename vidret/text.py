@@ -73,6 +73,19 @@ def strip_query(path: str) -> str:
     return path.partition("?")[0] if is_url(path) else path
 
 
+def is_utf8(path: str) -> bool:
+    """Return whether a path can be passed on as UTF-8, which paths of undecodable bytes cannot.
+
+    >>> is_utf8("a.mp4"), is_utf8(os.fsdecode(bytes([255])))
+    (True, False)
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def file_name(path: str) -> str:
     """Return the last component of a path, or of a URL without its query string."""
     return Path(strip_query(path)).name

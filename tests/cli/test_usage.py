@@ -60,7 +60,7 @@ from vidret.store.store import Store
             "--export: needs a local index, got --server URL",
         ),
         (("index",), 2, "Missing argument"),
-        (("index", ".", "--decoder", "magic"), 2, "must be one of auto, decord, pyav"),
+        (("index", ".", "--decoder", "magic"), 2, "must be one of auto, decord, pyav, torchcodec"),
         (("search", "red", "-k", "0"), 2, "-k"),
     ],
 )

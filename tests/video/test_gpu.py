@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidret.video.decode import read_frames
-from vidret.video.gpu import can_decode_on
+from vidret.video.gpu import find_gpu_decoders
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 from vidret.video.streaming import SamplingMode
 
@@ -47,9 +47,9 @@ ndarray.empty = lambda shape, ctx: None
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    can_decode_on.cache_clear()
+    find_gpu_decoders.cache_clear()
     yield
-    can_decode_on.cache_clear()
+    find_gpu_decoders.cache_clear()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import typer
 
 from vidret.cli.app import app
 from vidret.cli.options import DEFAULT_INDEX, JsonOption, index_option
-from vidret.errors import VidretError
+from vidret.errors import MissingExtraError, VidretError
 from vidret.present.terminal import write_stdout
 
 State = Literal["ok", "missing", "broken"]
@@ -77,6 +77,7 @@ def run_checks(index: Path) -> Iterator[Check]:
     yield Check("vidret", "ok", f"{metadata.version('vidret')}, Python {version}, {os.cpu_count()} cores")
     for module, purpose, extra in PACKAGES:
         yield check_package(module, purpose, extra)
+    yield check_torchcodec()
     yield _try("device", _describe_device)
     yield _try("starter encoder", _try_starter, state="missing")
     yield _try("models of words", _try_words, state="missing")
@@ -99,6 +100,17 @@ def check_package(module: str, purpose: str, extra: str | None) -> Check:
     return Check(name, "ok", _find_version(module))
 
 
+def check_torchcodec() -> Check:
+    """Return whether torchcodec loads, which also takes FFmpeg's libraries and the right PyTorch."""
+    from vidret.video.torchcodec_decoder import load_torchcodec
+
+    name = "torchcodec (decoding on NVIDIA GPUs)"
+    try:
+        return Check(name, "ok", load_torchcodec().__version__)
+    except VidretError as error:
+        return Check(name, "missing" if isinstance(error, MissingExtraError) else "broken", str(error))
+
+
 def _find_version(module: str) -> str:
     try:
         return metadata.version(DISTRIBUTIONS.get(module, module))
@@ -115,9 +127,12 @@ def _try(name: str, describe: Callable[[], str], *, state: State = "broken") -> 
 
 
 def _describe_device() -> str:
-    from vidret.devices import choose_device
+    import torch
 
-    return choose_device()
+    from vidret.devices import CPU, choose_device
+
+    device = choose_device()
+    return f"{device}: PyTorch {torch.__version__} finds no accelerator" if device == CPU else device
 
 
 def _try_starter() -> str:

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 DESCRIBE_TIMEOUT_S = 120.0  # of one request
 GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
 NEEDS_EXTRA = 'that needs the extra "words": pip install "vidret[words]"'
-DECODERS: "tuple[Decoder, ...]" = ("auto", "decord", "pyav")
+DECODERS: "tuple[Decoder, ...]" = ("auto", "decord", "pyav", "torchcodec")
 SHOTS = {"auto": None, "on": True, "off": False}
 SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode in SAMPLING_MODES}}
 

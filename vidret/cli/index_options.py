@@ -167,8 +167,8 @@ FailOnErrorOption = Annotated[
 DecoderOption = Annotated[
     str,
     typer.Option(
-        metavar="auto|decord|pyav",
-        help="Video decoder; auto is Decord where it is exact, otherwise PyAV.",
+        metavar="auto|decord|pyav|torchcodec",
+        help="Video decoder; auto is Decord where it is exact, otherwise PyAV; on an NVIDIA GPU torchcodec or Decord.",
         rich_help_panel=ADVANCED,
     ),
 ]

@@ -13,7 +13,8 @@ from vidret.errors import VidretError
 
 FORMAT = 1
 REPORT = "report.json"
-PACKAGES = ("vidret", "torch", "numpy", "open_clip_torch", "faiss-cpu", "faiss-gpu", "decord", "decord2", "av")
+_DECODING = ("decord", "decord2", "av", "torchcodec")
+PACKAGES = ("vidret", "torch", "numpy", "open_clip_torch", "faiss-cpu", "faiss-gpu", *_DECODING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class IndexOptions:
         tokens: Whether ``pack`` needs token embeddings.
         workers: Number of files processed at once, and on Ray without GPUs, of models that encode; by default the
             number of usable cores.
-        decoder: ``auto``, ``decord`` or ``pyav``.
+        decoder: ``auto``, ``decord``, ``pyav`` or ``torchcodec``.
         device: The device of the encoder. On any but the CPU, several segments are encoded together. With ``cuda:N``,
             that GPU also decodes (see ``DecodePool``), and a Ray started on this machine has only that GPU; a cluster
             assigns its own GPUs.

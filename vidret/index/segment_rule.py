@@ -3,7 +3,7 @@
 from vidret.errors import VidretError
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
-from vidret.video.decode import Decoder
+from vidret.video.decode import READ_ALL, Decoder
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode, choose_mode
 
 
@@ -18,7 +18,7 @@ def record_rule(
             encoder sees ``whole`` videos. An index that was made before this could be chosen has a grid.
         mode: Which frames are decoded to follow shots; None goes on as the index does, and means ``exact`` at first.
         whole: Whether the encoder sees whole videos, each as one segment.
-        decoder: The decoder of the run; Decord decodes all frames.
+        decoder: The decoder of the run; Decord and torchcodec decode all frames.
 
     Raises:
         VidretError: The mode is unknown or not one of the decoder, shots are on for whole videos, or the index was made
@@ -38,8 +38,9 @@ def record_rule(
     chosen = mode or choose_mode(recorded_mode)
     if chosen != "exact" and not follow_shots:
         raise VidretError(f"{store.path}: sampling must be exact where segments do not follow shots, got {chosen}")
-    if chosen != "exact" and decoder == "decord":
-        raise VidretError(f"decoder must be auto or pyav with sampling {chosen}, got decord, which decodes all frames")
+    if chosen != "exact" and decoder in READ_ALL:
+        rule = f"decoder must be auto or pyav with sampling {chosen}"
+        raise VidretError(f"{rule}, got {decoder}, which decodes all frames")
     if store.get_meta(SEGMENTS) is None:
         store.set_meta(SEGMENTS, rule)
     if chosen != recorded_mode:

@@ -51,6 +51,7 @@ def answer_video(parent: Parent, request: wire.Header, path: str) -> None:
         info,
         decoder=request["decoder"],
         device=request["device"],
+        gpu_decoders=request["gpu_decoders"],
         resize=None if follows_shots else resize,
         heartbeat=parent.send_heartbeat,
         mode=request["shot_sampling"] if follows_shots else "exact",

@@ -1,6 +1,7 @@
 """Exact reading of chosen frames: with Decord where it was measured to be exact, otherwise with PyAV.
 
-Only this module uses Decord. Both ``decord2`` and the original ``decord`` work.
+torchcodec reads them on request, and on a GPU. Only this module uses Decord. Both ``decord2`` and the original
+``decord`` work.
 """
 
 import logging
@@ -8,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -15,16 +17,21 @@ from jaxtyping import Float64, Int64
 
 from vidret.devices import CPU, cuda_index
 from vidret.errors import DecodeError
-from vidret.text import is_url
+from vidret.text import is_url, is_utf8
 from vidret.types import Frames, Picture, Resize
+from vidret.video import torchcodec_decoder
 from vidret.video.grey import grey_from_luma
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.pyav_decoder import PyavDecoder
-from vidret.video.reader import GaveUpError, Reader
+from vidret.video.reader import FrameDecoder, GaveUpError, Reader, read_fault
 from vidret.video.sampling import nearest
 from vidret.video.streaming import SamplingMode, StreamedFrame
+from vidret.video.torchcodec_decoder import TorchcodecDecoder
 
-Decoder = Literal["auto", "decord", "pyav"]
+Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
+GPU_DECODERS = ("torchcodec", "decord")  # as ``auto`` prefers them: torchcodec resizes on the GPU
+READ_ALL = ("decord", "torchcodec")  # these decode every frame of a video that is streamed
+TITLES = {"decord": "Decord", "torchcodec": "torchcodec"}
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +57,8 @@ _MAX_DECORD_BYTES = 512 << 20
 def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, gpu: int | None = None) -> tuple[str, str]:
     """Return the decoder for a file and the reason: Decord where it is exact and its memory bounded, otherwise PyAV.
 
-    On a GPU, Decord does not queue frames in main memory, so that their size does not count.
+    On a GPU, Decord does not queue frames in main memory, so that their size does not count. ``auto`` is never
+    torchcodec on the CPU: each process that uses it loads torch, for about the CPU time of the others.
     """
     if decoder != "auto":
         return decoder, "requested"
@@ -78,7 +86,7 @@ def choose_decoder(info: VideoInfo, decoder: Decoder = "auto", *, gpu: int | Non
         "it has several video streams": info.num_streams > 1,
         "it is damaged": info.damage != "",
         "Decord might load all of it into memory": gpu is None and num_bytes > _MAX_DECORD_BYTES,
-        "Decord needs a path that is valid UTF-8": not _is_text(info.path),
+        "Decord needs a path that is valid UTF-8": not is_utf8(info.path),
     }
     for why, doubtful in doubts.items():
         if doubtful:
@@ -91,6 +99,7 @@ def open_reader(
     *,
     decoder: Decoder = "auto",
     device: str = CPU,
+    gpu_decoders: Sequence[str] = GPU_DECODERS,
     resize: Resize | None = None,
     heartbeat: Callable[[], None] = lambda: None,
     mode: SamplingMode = "exact",
@@ -102,41 +111,46 @@ def open_reader(
     Args:
         info: The result of ``probe``.
         decoder: ``"auto"`` chooses by file; the others force one decoder.
-        device: With ``cuda:N``, Decord decodes 8-bit 4:2:0 H.264 on that GPU, and falls back to the CPU with a warning.
-            All other files, and all other devices, are decoded on the CPU.
+        device: With ``cuda:N``, torchcodec decodes 8-bit 4:2:0 H.264, HEVC, VP9 and AV1 on that GPU, or else Decord
+            H.264, and they fall back to the CPU with a warning. All other files, and all other devices, are decoded on
+            the CPU.
+        gpu_decoders: The decoders to try on a GPU.
         resize: How frames are resized; None keeps them full-sized.
         heartbeat: Called for every packet that PyAV decodes, so that a watchdog does not fire when two frames lie hours
-            apart. Decord reads only files that it decodes in seconds.
-        mode: Which frames ``Reader.stream`` decodes; Decord decodes all.
+            apart. The others read only files that they decode in seconds.
+        mode: Which frames ``Reader.stream`` decodes; Decord and torchcodec decode all.
         num_threads: Threads of PyAV.
-        for_streaming: Prefer PyAV on the CPU, since Decord converts every frame that it decodes.
+        for_streaming: Prefer PyAV on the CPU, since the others convert every frame that they decode.
 
     Raises:
         DecodeError: The file cannot be opened, or not by the requested decoder.
+        VidretError: torchcodec is requested and cannot be loaded.
     """
 
     def spare() -> PyavDecoder:
         return PyavDecoder(info, heartbeat, mode=mode, num_threads=num_threads)
 
     gpu, fallback = cuda_index(device), ""
-    if gpu is not None and _suits_gpu(info) and choose_decoder(info, decoder, gpu=gpu)[0] == "decord":
+    suited = [] if gpu is None else [each for each in gpu_decoders if _suits_gpu(info, each, decoder, gpu)]
+    for name, following in pairwise([*suited, ""]):
         try:
             why = f"GPU {gpu} decodes {info.codec}"
-            return Reader(info, _DecordDecoder(info, gpu), "decord", why, resize, spare=spare)
+            return Reader(info, _open(name, info, gpu), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
-            fallback = f"Decord cannot decode it on GPU {gpu}, using the CPU: {error}"
+            instead = TITLES.get(following, "the CPU")
+            fallback = f"{TITLES[name]} cannot decode it on GPU {gpu}, using {instead}: {error}"
             _log.warning("%s: %s", info.path, fallback)
     if for_streaming and decoder == "auto":
         name, why = "pyav", "Decord would convert every frame"
     else:
         name, why = choose_decoder(info, decoder)
     why = f"{fallback}; {why}" if fallback else why
-    if name == "decord":
+    if name in TITLES:
         try:
-            return Reader(info, _DecordDecoder(info), name, why, resize, spare=spare, fallback=fallback)
+            return Reader(info, _open(name, info), name, why, resize, spare=spare, fallback=fallback)
         except GaveUpError as error:
-            if decoder == "decord":
-                raise DecodeError(info.path, f"Decord cannot read it: {error}") from error
+            if decoder == name:
+                raise DecodeError(info.path, f"{TITLES[name]} cannot read it: {error}") from error
             name, why = "pyav", f"{fallback}; {error}" if fallback else str(error)
     return Reader(info, spare(), name, why, resize, fallback=fallback)
 
@@ -185,7 +199,7 @@ class _DecordDecoder:
             self._reader: Any = decord.VideoReader(path, ctx=context, num_threads=1)
             num_frames = len(self._reader)
         except Exception as error:
-            raise GaveUpError(_first_line(error)) from error
+            raise GaveUpError(read_fault(error)) from error
         if num_frames != info.num_frames:
             raise GaveUpError(f"Decord counts {num_frames} frames, the container has {info.num_frames}")
 
@@ -194,7 +208,7 @@ class _DecordDecoder:
             try:
                 image = self._reader[index].asnumpy()
             except Exception as error:
-                raise GaveUpError(_first_line(error)) from error
+                raise GaveUpError(read_fault(error)) from error
             if image.shape != self._shape:
                 # In rotated videos whose rows swscale pads, Decord takes the padding for a fourth channel.
                 raise GaveUpError(f"frames must have shape {self._shape}, got {image.shape} from Decord")
@@ -213,19 +227,31 @@ def _identity(image: Picture) -> Picture:
     return image
 
 
-def try_gpu(gpu: int) -> str:
-    """Return why Decord cannot use a GPU, empty if it can; this process keeps a CUDA context afterwards."""
+def _open(name: str, info: VideoInfo, gpu: int | None = None) -> FrameDecoder:
+    return TorchcodecDecoder(info, gpu) if name == "torchcodec" else _DecordDecoder(info, gpu)
+
+
+def try_gpu(gpu: int, name: str = "decord") -> str:
+    """Return why a decoder cannot use a GPU, empty if it can; this process keeps a CUDA context afterwards."""
+    if name == "torchcodec":
+        return torchcodec_decoder.try_torchcodec_gpu(gpu)
     try:
         decord = _decord(gpu=True)
         decord.ndarray.empty((1,), ctx=decord.gpu(gpu))
     except Exception as error:
-        return _first_line(error)
+        return read_fault(error)
     return ""
 
 
-def _suits_gpu(info: VideoInfo) -> bool:
-    """Return whether a GPU may decode a file; with other codecs the threads of the decoder may crash."""
-    return info.codec == "h264" and info.pixel_format == "yuv420p"
+def _suits_gpu(info: VideoInfo, name: str, decoder: Decoder, gpu: int) -> bool:
+    """Return whether a decoder, if it may be used, may decode a file on a GPU."""
+    if decoder not in ("auto", name):
+        return False
+    if name == "torchcodec":
+        return torchcodec_decoder.is_torchcodec_installed() and not torchcodec_decoder.find_doubt(info, on_gpu=True)
+    if info.codec != "h264" or info.pixel_format != "yuv420p":  # with others its threads may crash
+        return False
+    return choose_decoder(info, decoder, gpu=gpu)[0] == name
 
 
 def _decord(*, gpu: bool) -> Any:
@@ -253,15 +279,3 @@ def _decord_version(*, gpu: bool) -> str:
         return str(_decord(gpu=gpu).__version__)
     except (ImportError, OSError, RuntimeError):
         return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

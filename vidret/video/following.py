@@ -153,6 +153,8 @@ class SegmentReader:
         return ReadSegment(stretch.number, stretch.start, stretch.end, frames, changes)
 
     def _sample(self, frame: StreamedFrame) -> tuple[float, Picture] | None:
+        if frame.read_resized is not None and self._resize is not None and self._observe is None:
+            return frame.time_s, frame.read_resized(self._resize)
         image = frame.read_image()
         if image is None:
             self.num_lost += 1

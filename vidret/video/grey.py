@@ -6,6 +6,7 @@ compression stay inside the envelope; another scene does not.
 """
 
 import math
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -106,12 +107,17 @@ def grey_from_luma(plane: UInt8[np.ndarray, "height width"]) -> Grey:
     The last rows and columns that fill no block are left out, in halves on each side. A plane that would lose
     more than an eighth so is sampled at rounded positions.
     """
-    samples = [plane[each].astype(np.uint16) for each in _find_samples(*plane.shape)]
-    return ((samples[0] + samples[1] + samples[2] + samples[3]) >> 2).astype(np.uint8)
+    return grey_from_samples([plane[each] for each in find_samples(*plane.shape)])
+
+
+def grey_from_samples(samples: Sequence[Grey]) -> Grey:
+    """Return the mean of the four samples of every block, at the positions of ``find_samples``."""
+    first, second, third, fourth = (each.astype(np.uint16) for each in samples)
+    return ((first + second + third + fourth) >> 2).astype(np.uint8)
 
 
 @lru_cache(maxsize=8)
-def _find_samples(height: int, width: int) -> list[tuple[_Positions, _Positions]]:
+def find_samples(height: int, width: int) -> list[tuple[_Positions, _Positions]]:
     """Return the rows and columns of the four samples of every block, as slices if they fit: they are faster."""
     rows, columns = height // GREY_SHAPE[0], width // GREY_SHAPE[1]
     top, left = height - rows * GREY_SHAPE[0], width - columns * GREY_SHAPE[1]

@@ -16,10 +16,11 @@ from vidret.text import strip_query
 from vidret.types import Resize, ShotChange, TextSource, TimedText
 from vidret.video import wire
 from vidret.video.decode import Decoder
-from vidret.video.gpu import NUM_PROCESSES, can_decode_on
+from vidret.video.gpu import NUM_PROCESSES, find_gpu_decoders
 from vidret.video.process import Process, ProcessGoneError
 from vidret.video.sampled_frames import SampledFrames
 from vidret.video.streaming import SamplingMode
+from vidret.video.torchcodec_decoder import load_torchcodec
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class DecodePool:
             num_workers: Maximum number of processes, and so of files decoded at once.
             decoder: See ``open_reader``.
             device: With ``cuda:N``, two of the processes decode on that GPU where ``open_reader`` can, and the others
-                decode on the CPU. If Decord cannot use the GPU, all decode on the CPU, with a warning.
+                decode on the CPU. If no decoder can use the device, all decode on the CPU, with a warning.
             resize: How frames are resized before they are sent; None keeps them full-sized.
             num_frames: Frames in a full segment.
             fps: Frames per second inside the segments of a long video.
@@ -140,19 +141,23 @@ class DecodePool:
 
         Raises:
             ValueError: A number is not positive.
+            VidretError: torchcodec is requested and cannot be loaded.
         """
         limits = {"num_workers": num_workers, "num_frames": num_frames, "fps": fps, "timeout": timeout}
         for name, value in limits.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        gpu = None if decoder == "pyav" else cuda_index(device)
-        num_on_gpu = 0 if gpu is None or not can_decode_on(gpu) else min(num_workers, NUM_PROCESSES)
+        if decoder == "torchcodec":
+            load_torchcodec()
+        gpu, gpu_decoders = cuda_index(device), find_gpu_decoders(device, decoder)
+        num_on_gpu = min(num_workers, NUM_PROCESSES) if gpu_decoders else 0
         if num_on_gpu and shot_sampling in ("balanced", "fast") and not whole:
             note = "GPU %d decodes all frames of the files that it reads, although sampling is %s"
             _log.warning(note, gpu, shot_sampling)
         self._timeout, self._has_warned = timeout, False
         self._request: wire.Header = {
             "decoder": decoder,
+            "gpu_decoders": gpu_decoders,
             "resize": asdict(resize) if resize else None,
             "num_frames": num_frames,
             "fps": fps,

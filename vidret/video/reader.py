@@ -19,12 +19,29 @@ class GaveUpError(Exception):
     """A decoder cannot continue with a file; another decoder may."""
 
 
+def read_fault(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if there is no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+class GpuImage(Protocol):
+    """An RGB image that a GPU decoded and holds."""
+
+    def read(self) -> Picture:
+        """Return a copy in main memory."""
+        ...
+
+    def resize(self, resize: Resize) -> Picture:
+        """Return a resized copy in main memory, without one of the whole image."""
+        ...
+
+
 class FrameDecoder(Protocol):
     """A decoder with an open file; ``reads_all`` tells whether ``stream`` decodes all frames."""
 
     reads_all: bool
 
-    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+    def decode(self, indices: Sequence[int]) -> Iterator[tuple[int, Picture | GpuImage]]:
         """Yield each index with its RGB image, for rising indices; frames that cannot be read are left out.
 
         Raises:
@@ -149,6 +166,11 @@ class Reader:
 
     def _decode_missing(self, wanted: Int64[np.ndarray, " index"], images: dict[int, Picture]) -> None:
         for index, image in self._source.decode([int(i) for i in wanted if i not in images]):
+            if not isinstance(image, np.ndarray):
+                if self.observe is None and self._resize:
+                    images[index] = image.resize(self._resize)
+                    continue
+                image = image.read()
             if self.observe is not None:
                 self.observe(index, image)
             images[index] = resize_image(image, self._resize) if self._resize else image

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import UInt8
 
-from vidret.types import Picture
+from vidret.types import Picture, Resize
 from vidret.video.grey import Grey
 
 # Which frames are decoded: all; those that others refer to, without the loop filter; or keyframes alone.
@@ -31,6 +31,7 @@ class StreamedFrame:
         read_image: Returns its RGB image as displayed; None if it is too damaged.
         read_luma: Returns its brightness as displayed, from 0 to 255; None if it is too damaged. Itself None where the
             decoder has nothing but the image.
+        read_resized: Returns its resized image. None where a GPU does not hold the image.
     """
 
     index: int
@@ -38,3 +39,4 @@ class StreamedFrame:
     grey: Grey
     read_image: Callable[[], Picture | None]
     read_luma: Callable[[], UInt8[np.ndarray, "height width"] | None] | None = None
+    read_resized: Callable[[Resize], Picture] | None = None
