@@ -21,6 +21,7 @@ from vidret.index.options import IndexOptions
 from vidret.index.progress import IndexReport
 from vidret.index.run import index_files
 from vidret.store.store import Store
+from vidret.store.vectors import choose_search_device
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
@@ -50,9 +51,14 @@ def test_invalid_and_missing_devices_are_rejected(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("kind", "chosen"), [("cuda", "cuda:0"), ("xpu", "xpu:0"), ("mps", "mps"), ("mtia", "cpu")], ids=str
 )
-def test_auto_selects_the_accelerator(monkeypatch: pytest.MonkeyPatch, kind: str, chosen: str) -> None:
+def test_auto_selects_the_accelerator(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, chosen: str
+) -> None:
     pretend(monkeypatch, kind)
     assert choose_device() == choose_device("auto") == chosen
+    notes = {record.message for record in caplog.records}
+    note = "the CPU is used: PyTorch finds mtia, and vidret knows cuda, xpu, mps only"
+    assert notes == ({note} if kind == "mtia" else set())
     assert choose_device(chosen) == chosen, "a full name is unchanged"
 
 
@@ -65,6 +71,16 @@ def test_auto_selects_the_cpu_without_an_accelerator(monkeypatch: pytest.MonkeyP
 def test_only_cuda_has_an_index() -> None:
     names = ("cuda", "cuda:0", "cuda:1", "cpu", "mps", "xpu:1")
     assert [cuda_index(name) for name in names] == [0, 0, 1, None, None, None]
+
+
+@pytest.mark.parametrize(("is_given", "level"), [(True, logging.WARNING), (False, logging.INFO)])
+@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu:0"])
+def test_a_search_on_the_cpu_is_told(caplog: pytest.LogCaptureFixture, device: str, is_given: bool, level: int) -> None:
+    with caplog.at_level(logging.INFO):
+        assert choose_search_device("cpu", is_given=is_given) == "cpu"
+        assert choose_search_device(device, is_given=is_given) == "cpu"
+    (record,) = caplog.records
+    assert (record.levelno, record.message) == (level, f"FAISS does not see {device}, so it searches on the CPU")
 
 
 class OnDevice(ColourEncoder):

@@ -4,7 +4,11 @@ A device's full name is ``cpu``, ``cuda:N``, ``xpu:N`` or ``mps``. Encoders and 
 training all but ``xpu``; decoding and FAISS support ``cpu`` and ``cuda`` only.
 """
 
+import logging
+
 from vidret.errors import DeviceError
+
+_log = logging.getLogger(__name__)
 
 AUTO, CPU = "auto", "cpu"
 ACCELERATORS = ("cuda", "xpu", "mps")
@@ -21,7 +25,10 @@ def choose_device(name: str = AUTO) -> str:
     kind, number = parse_device(name)
     if kind == AUTO:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        kind = CPU if accelerator is None or accelerator.type not in ACCELERATORS else accelerator.type
+        kind = CPU if accelerator is None else accelerator.type
+        if kind not in (CPU, *ACCELERATORS):
+            _log.warning("the CPU is used: PyTorch finds %s, and vidret knows %s only", kind, ", ".join(ACCELERATORS))
+            kind = CPU
     count = 1 if kind == CPU else torch.get_device_module(kind).device_count()
     if number >= count:
         raise DeviceError(f"device must exist, got {name} on a machine with {count} {kind.upper()} devices")

@@ -47,6 +47,8 @@ def test_a_new_index_remembers_its_rule(store: Store, given: dict[str, Any], cho
         ({"mode": "quick"}, "sampling must be exact, balanced, fast, got quick"),
         ({"mode": "fast", "shots": False}, "sampling must be exact where segments do not follow shots, got fast"),
         ({"mode": "fast", "decoder": "decord"}, "decoder must be auto or pyav with sampling fast, got decord"),
+        ({"mode": "fast", "decoder": "torchcodec"}, "with sampling fast, got torchcodec, which decodes all frames"),
+        ({"decoder": "magic"}, "decoder must be auto, decord, pyav, torchcodec, got magic"),
         ({"shots": True, "whole": True}, "shots must be off for an encoder of whole videos, got on"),
     ],
 )

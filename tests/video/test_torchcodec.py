@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,19 @@ def test_a_process_reads_segments_with_it(films: dict[str, Film]) -> None:
     assert (opened.decoder, opened.why, finished) == ("torchcodec", "requested", Finished(""))
     parts = [each.frames.pictures.pixels for each in segments if isinstance(each, DecodedSegment)]
     assert [number for pixels in parts for number in read_numbers(pixels)] == films["hevc.mp4"].numbers
+
+
+def test_a_file_that_takes_long_to_open_is_doubted(films: dict[str, Film]) -> None:
+    info = probe(films["h264.mp4"].path)
+    assert find_doubt(info) == ""
+    assert "takes too long" in find_doubt(replace(info, num_bytes=9 << 30))
+
+
+@pytest.mark.parametrize("name", ["turned_90.mp4", "prores.mov", "mpeg4.mp4"])
+def test_what_gpus_do_not_decode_is_doubted_there_alone(films: dict[str, Film], name: str) -> None:
+    info = probe(films[name].path)
+    assert find_doubt(info) == ""
+    assert find_doubt(info, on_gpu=True)
 
 
 def test_auto_does_not_choose_it_on_the_cpu(films: dict[str, Film]) -> None:

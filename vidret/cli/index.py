@@ -69,7 +69,6 @@ if TYPE_CHECKING:
 DESCRIBE_TIMEOUT_S = 120.0  # of one request
 GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
 NEEDS_EXTRA = 'that needs the extra "words": pip install "vidret[words]"'
-DECODERS: "tuple[Decoder, ...]" = ("auto", "decord", "pyav", "torchcodec")
 SHOTS = {"auto": None, "on": True, "off": False}
 SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode in SAMPLING_MODES}}
 
@@ -212,6 +211,8 @@ def read_decoding(decoder: str, shots: str, sampling: str) -> DecodingOptions:
     Raises:
         typer.BadParameter: One of them is unknown.
     """
+    from vidret.video.decode import DECODERS
+
     return {
         "decoder": parse_choice(decoder, DECODERS, option="--decoder"),
         "shots": SHOTS[parse_choice(shots, tuple(SHOTS), option="--shots")],

@@ -3,7 +3,7 @@
 from vidret.errors import VidretError
 from vidret.store.records import FIXED_GRID, FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
-from vidret.video.decode import READ_ALL, Decoder
+from vidret.video.decode import DECODERS, READ_ALL, Decoder
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode, choose_mode
 
 
@@ -21,11 +21,13 @@ def record_rule(
         decoder: The decoder of the run; Decord and torchcodec decode all frames.
 
     Raises:
-        VidretError: The mode is unknown or not one of the decoder, shots are on for whole videos, or the index was made
-            with the other rule for segments.
+        VidretError: The mode or the decoder is unknown, they do not go together, shots are on for whole videos, or the
+            index was made with the other rule for segments.
     """
     if mode is not None and mode not in SAMPLING_MODES:
         raise VidretError(f"sampling must be {', '.join(SAMPLING_MODES)}, got {mode}")
+    if decoder not in DECODERS:
+        raise VidretError(f"decoder must be {', '.join(DECODERS)}, got {decoder}")
     if shots and whole:
         raise VidretError("shots must be off for an encoder of whole videos, got on")
     recorded = store.get_meta(SEGMENTS) or (FIXED_GRID if store.fingerprints() else None)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int64, UInt8
 
-from vidret.devices import CPU, cuda_index
+from vidret.devices import CPU
 from vidret.errors import MissingExtraError, StoreError
 from vidret.store.gpu import GpuCopies, choose_faiss_device
 from vidret.store.manifest import ManifestEntry, write_file
@@ -69,7 +69,7 @@ def load_faiss() -> Any:
 
 def choose_search_device(device: str, *, is_given: bool) -> str:
     """Return the device if it is a GPU that FAISS sees, else ``cpu``; ``is_given`` decides how loud that is logged."""
-    if cuda_index(device) is None:
+    if device == CPU:
         return CPU
     chosen = choose_faiss_device(load_faiss(), device)
     if chosen != device:  # expected with auto: the extra "cpu" has no GPU code

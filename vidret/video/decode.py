@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -29,6 +29,7 @@ from vidret.video.streaming import SamplingMode, StreamedFrame
 from vidret.video.torchcodec_decoder import TorchcodecDecoder
 
 Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
+DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 GPU_DECODERS = ("torchcodec", "decord")  # as ``auto`` prefers them: torchcodec resizes on the GPU
 READ_ALL = ("decord", "torchcodec")  # these decode every frame of a video that is streamed
 TITLES = {"decord": "Decord", "torchcodec": "torchcodec"}

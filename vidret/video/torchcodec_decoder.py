@@ -29,6 +29,7 @@ _EXACT = {
     ("mov", "prores"),
     ("mov", "mjpeg"),
     ("matroska", "h264"),
+    ("matroska", "hevc"),
     ("matroska", "vp8"),
     ("matroska", "vp9"),
     ("matroska", "av1"),
@@ -52,6 +53,7 @@ _SAME_COLOURS = {
 _SAME_COLOURS |= {"yuv422p10le"}
 _GPU_CODECS = {"h264", "hevc", "vp9", "av1"}
 _CLOCK_TOLERANCE_S = 1e-3
+_MAX_BYTES = 8 << 30  # it is silent meanwhile, and a decoder that is silent for two minutes is ended
 
 
 def is_torchcodec_installed() -> bool:
@@ -103,6 +105,7 @@ def find_doubt(info: VideoInfo, *, on_gpu: bool = False) -> str:
         "frames are displayed mirrored": info.mirrored,
         "there are several video streams": info.num_streams > 1,
         "the file is damaged": info.damage != "",
+        "it reads all of a file to open it, which takes too long here": info.num_bytes > _MAX_BYTES,
         "the path must be valid UTF-8": not is_utf8(info.path),
     }
     if on_gpu:
