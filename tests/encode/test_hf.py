@@ -18,6 +18,7 @@ from torch.nn import functional
 import vidret.search.locating
 from tests.encode.hf_models import TINY, save_tiny
 from tests.fakes import write_film
+from tests.tool_loading import load_tool
 from vidret.encode.hf_families import FAMILIES
 from vidret.encode.hf_loading import find_source, hide_progress
 from vidret.encode.hf_processing import read_preprocessing
@@ -63,8 +64,10 @@ def tokenize(kind: str, folder: Path, texts: list[str]) -> Any:
     return tokenizer(texts, padding=padding, truncation=True, max_length=TINY[kind].context, return_tensors="pt")
 
 
-def test_every_family_is_tested() -> None:
+def test_every_family_is_tested_and_timed() -> None:
     assert TINY.keys() == FAMILIES.keys()
+    tool = load_tool("bench_families")
+    assert [tool.make_config(kind, 1).model_type for kind in FAMILIES] == list(FAMILIES)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch.nn import functional
 
-from vidret.encode.encoder import digest_weights, gather_segments, normalise_pixels
+from vidret.encode.encoder import digest_weights, gather_segments
 from vidret.encode.hf_families import Family, repeat_vector
 from vidret.encode.hf_processing import Preprocessing
 from vidret.encode.hf_text import TextSide
@@ -127,5 +127,5 @@ class TransformersVideoEncoder(_LoadedEncoder):
 
 
 def _normalise(loaded: TransformersModel, pixels: torch.Tensor) -> torch.Tensor:
-    preprocessing = loaded.preprocessing
-    return normalise_pixels(pixels.to(loaded.device), preprocessing.mean, preprocessing.std, loaded.dtype)
+    constants = loaded.preprocessing.mean, loaded.preprocessing.std
+    return loaded.family.normalise(loaded.model, pixels.to(loaded.device), *constants, loaded.dtype)

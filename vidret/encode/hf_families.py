@@ -14,7 +14,10 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from vidret.encode.encoder import normalise_pixels
+
 Inputs = Mapping[str, Tensor]
+Constants = tuple[float, ...]  # of the three channels, on the scale 0..1
 PE_FRAMES = 16  # of the PE-AV models that state a number
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,10 @@ def spread_frames_down(num_frames: int, wanted: int) -> list[int]:
     return [index * (num_frames - 1) // max(wanted - 1, 1) for index in range(wanted)]
 
 
+def _normalise_images(model: Any, pixels: Tensor, mean: Constants, std: Constants, dtype: torch.dtype) -> Tensor:
+    return normalise_pixels(pixels, mean, std, dtype)
+
+
 def _encode_texts(model: Any, tokens: Inputs) -> Any:
     return model.get_text_features(**tokens)
 
@@ -48,6 +55,7 @@ class Family:
     Attributes:
         encode: From the model and its pixels, (frame, 3, height, width) or (video, frame, 3, height, width), to the
             outputs of its tower, with the vectors as ``pooler_output``.
+        normalise: From the model, uint8 pixels (frame, height, width, 3), mean, standard deviation and type to pixels.
         patches: From the model and these outputs to vectors of patches, (frame, patch, dim); None without patches.
         texts: From the model and the tokens of texts to the outputs of its text tower, likewise.
         words: From the model and the states of a text, (text, word, width), to vectors of words; None without them.
@@ -60,6 +68,7 @@ class Family:
     """
 
     encode: Callable[[Any, Tensor], Any]
+    normalise: Callable[[Any, Tensor, Constants, Constants, torch.dtype], Tensor] = _normalise_images
     patches: Callable[[Any, Any], Tensor] | None = None
     texts: Callable[[Any, Inputs], Any] = _encode_texts
     words: Callable[[Any, Tensor], Tensor] | None = None
@@ -74,13 +83,19 @@ def _encode_images(model: Any, pixels: Tensor) -> Any:
     return model.get_image_features(pixel_values=pixels)
 
 
-def _encode_naflex(model: Any, pixels: Tensor) -> Any:
-    """Encode square images by a model of patches: each patch is a row of its pixels, channels last."""
+def _normalise_patches(model: Any, pixels: Tensor, mean: Constants, std: Constants, dtype: torch.dtype) -> Tensor:
+    """Return patches as rows of their pixels, channels last: (frame, patch, value)."""
     patch = model.config.vision_config.patch_size
-    rows = rearrange(pixels, "frame c (row y) (column x) -> frame (row column) (y x c)", y=patch, x=patch)
+    rows = rearrange(pixels, "frame (row y) (column x) c -> frame (row column) (y x c)", y=patch, x=patch)
+    centre, spread = (torch.tensor(values, device=rows.device).repeat(patch * patch) for values in (mean, std))
+    return rows.float().mul_(1 / (255 * spread)).add_(-centre / spread).to(dtype)
+
+
+def _encode_naflex(model: Any, rows: Tensor) -> Any:
+    """Encode the patches of square images."""
     side = math.isqrt(rows.shape[1])
-    shapes = torch.full((len(rows), 2), side, device=pixels.device)
-    mask = torch.ones(rows.shape[:2], dtype=torch.int32, device=pixels.device)
+    shapes = torch.full((len(rows), 2), side, device=rows.device)
+    mask = torch.ones(rows.shape[:2], dtype=torch.int32, device=rows.device)
     return model.get_image_features(pixel_values=rows, pixel_attention_mask=mask, spatial_shapes=shapes)
 
 
@@ -170,7 +185,9 @@ FAMILIES: Mapping[str, Family] = {
     "altclip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=77),
     "chinese_clip": Family(encode=_encode_images, patches=_project_patches, words=_project_words, context=52),
     "siglip": _SIGLIP,
-    "siglip2": Family(encode=_encode_naflex, patches=_pool_patches, words=_head_words, pads=True),
+    "siglip2": Family(
+        encode=_encode_naflex, normalise=_normalise_patches, patches=_pool_patches, words=_head_words, pads=True
+    ),
     "align": Family(encode=_encode_images, patches=_flatten_map, words=_project_words, context=64, pads=True),
     "xclip": Family(encode=_encode_clips, words=_project_words, num_frames=_count_frames),
     "videoprism": Family(encode=_encode_videos, context=64, pads=True, num_frames=_count_frames),
