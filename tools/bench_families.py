@@ -14,6 +14,7 @@ import argparse
 import importlib
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -290,6 +291,7 @@ def main() -> None:
             else:
                 contest = match_transformers(family, Path(folder), arguments.layers)
             rows.append(measure(family, contest, arguments.repeats))
+        print(rows[-1], file=sys.stderr, flush=True)  # what is measured outlives an interruption
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
