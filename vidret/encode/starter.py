@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from vidret.encode.efficientnet import RELU6, LiteTrunk, load_classifier
+from vidret.encode.efficientnet import RELU6, LiteTrunk, LiteWeights, load_weights
 from vidret.encode.encoder import STARTER, WHOLE, normalise_pixels
 from vidret.encode.languages import note_language
 from vidret.encode.minilm import MiniLM, load_minilm
@@ -142,9 +142,9 @@ class StarterEncoder:
     @cached_property
     def _classifier(self) -> tuple[LiteTrunk, nn.Linear]:
         find_weights(*SENTENCES)  # now, rather than when the first text is encoded, after hours of indexing
-        classifier = load_classifier(find_weights(*CLASSIFIER))
-        standardise = make_standardiser(classifier).to(self._device)
-        return LiteTrunk(classifier, device=self._device, dtype=self._dtype), standardise
+        weights = load_weights(find_weights(*CLASSIFIER))
+        standardise = make_standardiser(weights).to(self._device)
+        return LiteTrunk(weights, device=self._device, dtype=self._dtype), standardise
 
     @cached_property
     def _sentence_model(self) -> tuple[Any, MiniLM]:
@@ -187,18 +187,17 @@ def _compute_checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def make_standardiser(classifier: Any) -> nn.Linear:
+def make_standardiser(weights: LiteWeights) -> nn.Linear:
     """Return a linear layer from pooled features to standardised logits, (logit - mean) / deviation.
 
     Mean and deviation are those over the classifier's training set: by the last batch normalisation each channel is
     normal with mean ``bias`` and deviation ``|weight|``, followed by ReLU6 and a linear layer. Channels are taken as
     independent.
     """
-    last, head = classifier.bn2, classifier.classifier
+    last, weight = weights.read_norm("_bn1"), weights.tensors["_fc.weight"].double()
     mean, variance = clipped_normal(last.bias.double(), last.weight.double().abs(), RELU6)
-    weight = head.weight.double()
     deviation = (weight.square() @ variance).sqrt()
-    standardise = nn.Linear(head.in_features, head.out_features)
+    standardise = nn.Linear(weight.shape[1], weight.shape[0])
     standardise.weight.data = (weight / deviation.unsqueeze(1)).float().detach()
     standardise.bias.data = (-(weight @ mean) / deviation).float().detach()
     return standardise
