@@ -21,6 +21,7 @@ from vidret.video.gpu import find_gpu_decoders
 from vidret.video.grey import grey_from_luma
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, OpenedVideo
 from vidret.video.probe import probe
+from vidret.video.reader import GaveUpError
 from vidret.video.resize import resize_image
 from vidret.video.torchcodec_decoder import (
     DeviceImage,
@@ -214,6 +215,15 @@ def test_the_small_grey_picture_is_that_of_the_whole(size: tuple[int, int]) -> N
     device_image = DeviceImage(torch.from_numpy(image))
     assert (device_image.read_grey() == grey_from_luma(image[:, :, 1])).all()
     assert (device_image.read() == image).all()
+
+
+def test_a_device_that_fails_leaves_the_frame_to_another_decoder() -> None:
+    image = DeviceImage(torch.empty((48, 64, 3), dtype=torch.uint8, device="meta"))  # which cannot be copied
+    for use in (image.read, image.read_grey, lambda: image.resize(Resize(32, 32))):
+        with pytest.raises(GaveUpError):
+            use()
+    with pytest.raises(ValueError, match=r"crop must be in 1\.\.32, got 33"):
+        image.resize(Resize(32, 33))
 
 
 def stream(pool: DecodePool, path: Path) -> tuple[OpenedVideo, list[DecodedSegment], Finished]:

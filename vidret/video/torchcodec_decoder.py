@@ -7,17 +7,20 @@ its frames with those of the CPU.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
 
 from vidret.errors import MissingExtraError, VidretError
 from vidret.text import is_url, is_utf8
 from vidret.types import Picture, Resize
-from vidret.video.grey import Grey, find_samples, grey_from_samples
+from vidret.video.grey import GREY_SHAPE, Grey, find_samples, grey_from_samples
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import GaveUpError, read_fault
-from vidret.video.resize import plan_resize
+from vidret.video.resize import ResizePlan, plan_resize
 from vidret.video.streaming import StreamedFrame
 
 # Measured frame by frame, in rising and in shuffled order, with torchcodec 0.12.0 and FFmpeg 8: equal to PyAV's.
@@ -207,29 +210,56 @@ class DeviceImage:
         self._data = data
 
     def read(self) -> Picture:
-        """Return a copy in main memory."""
-        image: Picture = self._data.cpu().numpy()
-        return image
+        """Return a copy in main memory.
+
+        Raises:
+            GaveUpError: The device failed.
+        """
+        return _copy(lambda: self._data)
 
     def read_grey(self) -> Grey:
-        """Return the small grey picture of ``grey_from_luma``, whose samples alone are copied."""
-        green = self._data[:, :, 1]  # most of the brightness
-        return grey_from_samples([green[each].cpu().numpy() for each in find_samples(*green.shape)])
+        """Return the small grey picture of ``grey_from_luma``, whose samples alone are copied.
+
+        Raises:
+            GaveUpError: The device failed.
+        """
+        return grey_from_samples(list(_copy(self._sample_green)))
 
     def resize(self, resize: Resize) -> Picture:
         """Return a copy in main memory that was resized as by ``resize_image``, up to rounding.
 
         Raises:
             ValueError: The crop is larger than the shorter side.
+            GaveUpError: The device failed, as it does without free memory.
         """
+        height, width, _ = self._data.shape
+        plan = plan_resize(height, width, resize)
+        return _copy(lambda: self._resize(plan, resize))
+
+    def _sample_green(self) -> Any:
+        """Return the samples of every block, of green, which is most of the brightness."""
+        green = self._data[:, :, 1]
+        samples = green.new_empty((4, *GREY_SHAPE))
+        for row, position in enumerate(find_samples(*green.shape)):
+            samples[row] = green[position]
+        return samples
+
+    def _resize(self, plan: ResizePlan, resize: Resize) -> Any:
         from torch.nn import functional
 
-        height, width, _ = self._data.shape
-        plan, planes = plan_resize(height, width, resize), self._data.permute(2, 0, 1)[None].float()
-        for size in ((height, plan.width), (plan.height, plan.width)):  # rounded between, as by Pillow
+        planes = self._data.permute(2, 0, 1)[None].float()
+        for size in ((planes.shape[2], plan.width), (plan.height, plan.width)):  # rounded between, as by Pillow
             if planes.shape[2:] != size:
                 planes = functional.interpolate(planes, size, mode=resize.interpolation, antialias=True)
                 planes = planes.round().clamp(0, 255)
         square = planes[0, :, plan.top : plan.top + resize.crop, plan.left : plan.left + resize.crop]
-        image: Picture = square.byte().permute(1, 2, 0).contiguous().cpu().numpy()
-        return image
+        return square.byte().permute(1, 2, 0).contiguous()
+
+
+def _copy(compute: Callable[[], Any]) -> UInt8[np.ndarray, "..."]:
+    """Return a copy in main memory of the tensor that ``compute`` returns."""
+    try:
+        copy: UInt8[np.ndarray, ...] = compute().cpu().numpy()
+    except RuntimeError as error:
+        raise GaveUpError(read_fault(error)) from error
+    return copy
