@@ -66,8 +66,8 @@ def draw_queries() -> Iterator[str]:
 
 
 @contextmanager
-def run_server(index: Path, log: Path) -> Iterator[str]:
-    """Run vidret serve until the end of the block; give its URL once it answers."""
+def run_server(index: Path, log: Path) -> Iterator[tuple[str, int]]:
+    """Run vidret serve until the end of the block; give its URL and process id once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
@@ -77,7 +77,7 @@ def run_server(index: Path, log: Path) -> Iterator[str]:
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=open_to_all) as server:
         try:
             wait_for(url, server, log)
-            yield url
+            yield url, server.pid
         finally:
             server.terminate()
 
@@ -239,7 +239,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vidret-bench-") as scratch:
         index = arguments.index or make_index(Path(scratch), arguments.videos)
         with (
-            run_server(index, Path(scratch) / "server.log") as url,
+            run_server(index, Path(scratch) / "server.log") as (url, _),
             RemoteEngine(url) as remote,
             Engine.open(index) as engine,
         ):
