@@ -7,8 +7,8 @@ of 200, and on pairs of videos that differ in one respect alone, how often a cap
 chance). In training the two videos of a pair come in one batch, each other's hardest negatives. ``clip`` is mean
 pooling: it cannot know an order of frames. ``ucofia`` goes on from its towers; ``all`` does so with Prompt Switch and
 TempMe in them. ``joint`` trains the three from the start, with the captioner. ``r2`` grounds moments in long held-out
-films, on the frozen towers of ``clip``, beside the training-free curve. The seconds are a method's own: those that
-build on ``clip`` come after its.
+films, on the frozen towers of ``--towers``, beside the training-free curve. The seconds are a method's own: those that
+build on others come after theirs.
 
 The table is of the test split. A line of JSON a method has val too, on which settings are chosen. A method takes up to
 20 minutes on two cores; ``waiting`` is the share of training in which a step waited for its data, in percent.
@@ -230,7 +230,7 @@ def measure(scores: np.ndarray, names: Sequence[str], pairs: Sequence[CaptionPai
 
 def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the R2 head on the towers that retrieval left, and measure it and the curve in held-out films."""
-    towers, epochs = arguments.out / "clip.safetensors", arguments.head_epochs
+    towers, epochs = arguments.out / f"{arguments.towers}.safetensors", arguments.head_epochs
     module = GroundingModule(
         backbone=str(towers),
         width=VISION.width,
@@ -265,7 +265,8 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
     for split, name in zip(SPLITS, ("qvhighlights-val", "moments"), strict=True):
         asked, found[split] = read_split(name, world), {}
         for method, chosen in (("curve", "none"), ("head", str(head))):
-            with Engine.open(arguments.out / f"films-{split}", encoder=str(towers), head=chosen) as engine:
+            index = arguments.out / f"films-{split}-{arguments.towers}"
+            with Engine.open(index, encoder=str(towers), head=chosen) as engine:
                 engine.index([str(world / "videos" / f"{video}.mp4") for video in asked.videos])
                 overlaps = np.array([best_overlap(engine, query, world) for query in asked.queries])
             for limit in (0.5, 0.7):
@@ -306,7 +307,10 @@ def main() -> None:
     parser.add_argument("--head-epochs", type=int, default=20)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches; the world stays the same")
+    parser.add_argument(
+        "--towers", default="clip", choices=("clip", "joint"), help="trained before, that r2 looks through"
+    )
     parser.add_argument("--train", type=int, default=24_000, help="videos to train on")
     parser.add_argument("--films", type=int, default=1000, help="films to train on")
     parser.add_argument("--precision", help="of the trainer, unless given, each method its own")
@@ -318,7 +322,6 @@ def main() -> None:
     short, long = arguments.world / "msrvtt", arguments.world / "qvhighlights"
     write_retrieval_world(
         short,
-        seed=arguments.seed,
         num_train=arguments.train,
         num_val=400,
         num_captions=6,
@@ -326,7 +329,7 @@ def main() -> None:
         num_frames=FRAMES,
         fps=FPS,
     )
-    write_grounding_world(long, seed=arguments.seed, num_train=arguments.films, num_val=100, num_test=100, size=SIZE)
+    write_grounding_world(long, num_train=arguments.films, num_val=100, num_test=100, size=SIZE)
     table = {}
     for method in arguments.methods:
         table[method] = (
