@@ -7,7 +7,7 @@
 REALSET is a folder with captions.jsonl and videos/. Of 30 of its videos, chosen at random, ffmpeg makes copies of ten
 kinds. Other videos are cut into disjoint clips: look-alikes that show the same place and people, but share no footage.
 The rest are bystanders. A pair of files is a copy if they share footage that fills half of the shorter one.
-``--clips N`` looks for the footage of N of the copies of an indexed corpus, one by one, and prints their mean CPU time.
+``--clips N`` looks for the footage of N of the copies of an indexed corpus, and prints what it finds and costs.
 ``--cost N`` times the search for candidates among N made-up videos of one minute, by their frame vectors.
 """
 
@@ -223,7 +223,7 @@ def map_time(time_s: float, one: MadeFile, other: MadeFile) -> float | None:
 def score_groups(groups: Sequence[CopyGroup], files: Mapping[str, MadeFile]) -> Score:
     """Compare groups of copies with the list of made files."""
     total = Counter(file.kind for file in files.values() if file.kind not in ("source", "look-alike", "bystander"))
-    found: Counter[str] = Counter()
+    found: set[str] = set()  # a film that shows several sources is in a group of each
     wrong, errors, num_listed = [], [], 0
     for group in groups:
         best = files[Path(group.best.path).name]
@@ -238,8 +238,8 @@ def score_groups(groups: Sequence[CopyGroup], files: Mapping[str, MadeFile]) -> 
             file = files[name]
             has_source = any(files[each].kind == "source" and share_footage(file, files[each]) > 0 for each in names)
             if file.kind in total and has_source:
-                found[file.kind] += 1
-    return Score(found, total, num_listed, wrong, errors)
+                found.add(name)
+    return Score(Counter(files[name].kind for name in found), total, num_listed, wrong, errors)
 
 
 def print_score(score: Score) -> None:
@@ -274,18 +274,27 @@ def measure_copies(realset: Path, work: Path) -> None:
 
 
 def measure_clips(work: Path, num_clips: int) -> None:
-    """Look for the footage of some copies; print whether their sources are found, and the mean CPU seconds."""
+    """Look for the footage of some copies; print how many of their other copies are found, and what a search costs."""
     rows = json.loads((work / "corpus" / "truth.json").read_text())
-    copies = [row for row in rows if row["kind"] not in ("source", "look-alike", "bystander", "exact")]
+    files = {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
+    copies = [file for file in files.values() if file.kind not in ("source", "look-alike", "bystander", "exact")]
     chosen = random.Random(SEED).sample(copies, num_clips)
-    before, num_found = count_cpu_s(), 0
+    num_true = num_found = num_wrong = num_sources = 0
+    waited: list[float] = []
+    before = count_cpu_s()
     with Engine.open(work / "index") as engine:
-        for row in chosen:
-            found = engine.find_footage(work / "corpus" / row["name"], 20)
-            names = {Path(path).name for each in found for path in (each.path, *each.copies)}
-            num_found += any(span["source"] in names for span in row["spans"])
+        for file in chosen:
+            started = time.perf_counter()
+            found = engine.find_footage(work / "corpus" / file.name, 20)
+            waited.append(time.perf_counter() - started)
+            names = {Path(path).name for each in found for path in (each.path, *each.copies)} - {file.name}
+            true = {each.name for each in files.values() if share_footage(file, each) >= LEAST_SHARE} - {file.name}
+            num_true, num_found = num_true + len(true), num_found + len(true & names)
+            num_wrong += sum(share_footage(file, files[name]) == 0 for name in names)
+            num_sources += any(span.source in names for span in file.spans)
     spent = (count_cpu_s() - before) / num_clips
-    print(f"{num_found} of {num_clips} sources found, {spent:.2f} s of CPU each, with the start of the decoders")
+    print(f"{num_sources} of {num_clips} sources found, {num_found} of {num_true} copies, {num_wrong} others")
+    print(f"{spent:.2f} s of CPU each, with the start of the decoders; p50 {np.median(waited):.3f} s")
 
 
 def count_cpu_s() -> float:

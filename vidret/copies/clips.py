@@ -1,7 +1,8 @@
 """Where the videos of an index show the footage of a clip."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,7 @@ NEAREST = 100  # segments of each clip frame
 MAX_VIDEOS = 60  # that the clip is aligned with
 MAX_CHECKED = 24  # alignments that are checked on decoded frames
 STRETCHES = 5  # of one video, at most
+NUM_WORKERS = 2  # processes that decode frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,7 +54,7 @@ class ClipFinder:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._reader = store, FootageReader()
+        self._store, self._reader = store, FootageReader(NUM_WORKERS)
         self._fitted: tuple[int, Whitening] | None = None
 
     def close(self) -> None:
@@ -82,15 +84,24 @@ class ClipFinder:
         found: list[SharedFootage] = []
         own = [] if clip.video is None else [describe_clip(clip, clip.video)]  # the clip itself is no find
         try:
-            for key, alignment in guesses[:MAX_CHECKED]:
-                footage = check_footage(clip, videos[key], alignment, self._reader)
-                if footage is not None and not any(are_one_stretch(footage, each) for each in (*found, *own)):
+            for footage in self._check(clip, guesses[:MAX_CHECKED], videos):
+                if not any(are_one_stretch(footage, each) for each in (*found, *own)):
                     found.append(footage)
                 if len(found) == k:
                     break
         finally:
             self._reader.forget()
         return found
+
+    def _check(
+        self, clip: Clip, guesses: Sequence[tuple[int, Alignment]], videos: dict[int, StoredVideo]
+    ) -> Iterator[SharedFootage]:
+        """Yield what decoded frames confirm, in order; the decoding processes check as many at once as they are."""
+        with ThreadPoolExecutor(NUM_WORKERS) as threads:
+            for first in range(0, len(guesses), NUM_WORKERS):
+                batch = guesses[first : first + NUM_WORKERS]
+                checked = threads.map(lambda each: check_footage(clip, videos[each[0]], each[1], self._reader), batch)
+                yield from (footage for footage in checked if footage is not None)
 
     def _find_videos(self, clip: Clip, videos: dict[int, StoredVideo], filters: Filters) -> list[int]:
         """Return the ids of the videos with the nearest segments, all of them if they are few."""
