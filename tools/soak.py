@@ -3,9 +3,10 @@
     python tools/soak.py [--minutes 10] [--clients 50] [--videos 120]
 
 Clients search, locate and fetch frames, each with a pause of about a second between two calls. An indexer adds
-rendered videos meanwhile, deletes files, and runs ``vidret index --prune``. A video that is deleted between a search
-and its frame is no error: it is counted as ``gone``. ``memory_mb`` is of the server and its decoders, the median of the
-second, third and fourth quarter of the time. All share this machine, which must be Linux.
+rendered videos meanwhile, deletes files, and runs ``vidret index --prune``. A video whose file is deleted between a
+search and its frame is no error, if the answer says so: it is counted as ``gone``. ``memory_mb`` is of the server and
+its decoders, the median of the second, third and fourth quarter of the time. All share this machine, which must be
+Linux.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,11 @@ from bench_serve import SIZE, draw_queries, run_server
 
 from vidret.client import RemoteEngine, RemoteError
 from vidret.data.synthetic.world import write_retrieval_world
+from vidret.serve.files import GONE
 
 PAUSE_S = 1.0  # of a client between two calls, on average
 MEMORY_EVERY_S = 2.0
 BATCH = 4  # videos that each index run adds, and as many that it removes
-GONE = "404"
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class Record:
         try:
             answer = call()
         except RemoteError as error:
-            is_gone = kind == "frame" and GONE in str(error)
+            is_gone = kind == "frame" and (error.status == HTTPStatus.NOT_FOUND or GONE in str(error))
             (self.gone if is_gone else self.errors).append(f"{kind}: {error}")
             return None
         self.waited_ms[kind].append(1e3 * (time.perf_counter() - started))
