@@ -13,7 +13,7 @@ from vidret.align.whitening import Whitening, fit_whitening
 from vidret.copies.checking import FootageGuess, check_guess
 from vidret.copies.frames import read_frame_table
 from vidret.copies.pairs import LEAST_SHARE, Extent, extend_alignment, is_worth_decoding, measure_extent
-from vidret.copies.reader import FootageReader
+from vidret.copies.reader import NUM_WORKERS, FootageReader
 from vidret.copies.verdict import judge_windows
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
@@ -29,7 +29,6 @@ NEAREST = 100  # segments of each clip frame
 MAX_VIDEOS = 60  # that the clip is aligned with
 MAX_CHECKED = 24  # alignments that are checked on decoded frames
 STRETCHES = 5  # of one video, at most
-NUM_WORKERS = 2  # processes that decode frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,7 +53,7 @@ class ClipFinder:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._reader = store, FootageReader(NUM_WORKERS)
+        self._store, self._reader = store, FootageReader()
         self._fitted: tuple[int, Whitening] | None = None
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from vidret.align.placement import PicturePlacement
 from vidret.copies.candidates import VideoPair, find_video_pairs
 from vidret.copies.checking import FootageGuess, check_guess
 from vidret.copies.frames import FrameTable
-from vidret.copies.reader import FootageReader
+from vidret.copies.reader import NUM_WORKERS, FootageReader
 from vidret.copies.verdict import FootageVerdict, judge_windows
 from vidret.errors import DecodeError
 from vidret.store.records import StoredVideo
@@ -25,7 +25,6 @@ LEAST_GUESSED_SHARE = 0.35  # of it, as far as frame vectors can tell
 STEP_S = 1.0  # between two frames; footage is taken to reach the end of a video that is as close
 STILL_DIFFERENCE_S = 0.2  # between the lengths of copies in which nothing moves
 CHECKED_AT_ONCE = 64
-NUM_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +109,7 @@ class PairFinder:
         """
         candidates = [each for each in find_video_pairs(self._table) if self._is_likely(each, wanted)]
         groups = DisjointSets()
-        with ThreadPoolExecutor(NUM_THREADS) as threads:
+        with ThreadPoolExecutor(NUM_WORKERS) as threads:
             for first in range(0, len(candidates), CHECKED_AT_ONCE):
                 if on_progress is not None:
                     on_progress(first, len(candidates))

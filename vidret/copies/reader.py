@@ -10,13 +10,14 @@ from vidret.video.image_pool import FootageStretch, ImagePool
 
 RATE = 10.0  # pictures per second that are compared
 BLOCK_S = 4.0  # footage is read in blocks of this length
+NUM_WORKERS = 2  # processes that decode, and so comparisons that are made at once
 MAX_BLOCKS = 10_000  # kept in memory, of 92 kB at most
 
 
 class FootageReader:
     """Small grey pictures of files, decoded in processes of its own and kept for the next comparison."""
 
-    def __init__(self, num_workers: int = 2) -> None:
+    def __init__(self, num_workers: int = NUM_WORKERS) -> None:
         self._pool = ImagePool(num_workers)
         self._blocks: OrderedDict[tuple[str, int], FootageStretch] = OrderedDict()
         self._lock = Lock()

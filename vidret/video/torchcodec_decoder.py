@@ -52,8 +52,8 @@ _SAME_COLOURS = {
     "gray",
     "bgr0",
     "bgra",
+    "yuv422p10le",
 }
-_SAME_COLOURS |= {"yuv422p10le"}
 _GPU_CODECS = {"h264", "hevc", "vp9", "av1"}
 _CLOCK_TOLERANCE_S = 1e-3
 _MAX_BYTES = 8 << 30  # it is silent meanwhile, and a decoder that is silent for two minutes is ended
