@@ -42,6 +42,7 @@ PATIENCE = 120.0  # seconds a server may take to start
 SIZE = 320  # pixels, about what a thumbnail shows
 NUM_HITS, NUM_CONNECTIONS = 20, 6  # of a page, and of a browser to one server
 WARM_QUERIES = 20
+PROGRAM = (sys.executable, "-c", "from vidret.cli import main; main()")  # vidret, from the environment of this Python
 WORDS = (
     ("red", "blue", "small", "large", "old", "wooden", "shining", "broken"),
     ("dog", "car", "square", "child", "boat", "ring", "bird", "house", "star", "train"),
@@ -71,8 +72,7 @@ def run_server(index: Path, log: Path) -> Iterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    program = [sys.executable, "-c", "from vidret.cli import main; main()"]
-    command = [*program, "serve", "--index", str(index), "--port", str(port), "--no-open"]
+    command = [*PROGRAM, "serve", "--index", str(index), "--port", str(port), "--no-open"]
     open_to_all = {name: value for name, value in os.environ.items() if name != "VIDRET_TOKEN"}
     with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out, env=open_to_all) as server:
         try:

@@ -256,6 +256,12 @@ def print_score(score: Score) -> None:
         print(f"wrong: {one} {other}")
 
 
+def read_truth(path: Path) -> dict[str, MadeFile]:
+    """Return the files of a corpus by name."""
+    rows = json.loads(path.read_text())
+    return {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
+
+
 def measure_copies(realset: Path, work: Path) -> None:
     """Make the corpus unless it is there, index it, look for copies, print the score and the CPU seconds."""
     corpus = work / "corpus"
@@ -263,8 +269,7 @@ def measure_copies(realset: Path, work: Path) -> None:
     truth = corpus / "truth.json"
     if not truth.exists():
         make_corpus(realset, corpus)
-    rows = json.loads(truth.read_text())
-    files = {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
+    files = read_truth(truth)
     with Engine.open(work / "index") as engine:
         engine.index([corpus], words=False)
         before, started = count_cpu_s(), time.perf_counter()
@@ -275,8 +280,7 @@ def measure_copies(realset: Path, work: Path) -> None:
 
 def measure_clips(work: Path, num_clips: int) -> None:
     """Look for the footage of some copies; print how many of their other copies are found, and what a search costs."""
-    rows = json.loads((work / "corpus" / "truth.json").read_text())
-    files = {row["name"]: MadeFile(**row | {"spans": tuple(Span(**span) for span in row["spans"])}) for row in rows}
+    files = read_truth(work / "corpus" / "truth.json")
     copies = [file for file in files.values() if file.kind not in ("source", "look-alike", "bystander", "exact")]
     chosen = random.Random(SEED).sample(copies, num_clips)
     num_true = num_found = num_wrong = num_sources = 0

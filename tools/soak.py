@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_serve import SIZE, draw_queries, run_server
+from bench_serve import PROGRAM, SIZE, draw_queries, run_server
 
 from vidret.client import RemoteEngine, RemoteError
 from vidret.data.synthetic.world import write_retrieval_world
@@ -85,8 +85,7 @@ def run_indexer(index: Path, videos: Path, waiting: list[Path], ends: float, rec
         for _ in range(BATCH):
             path = waiting.pop(0)
             path.rename(videos / path.name)
-        program = [sys.executable, "-c", "from vidret.cli import main; main()"]
-        command = [*program, "index", str(videos), "--index", str(index), "--prune"]
+        command = [*PROGRAM, "index", str(videos), "--index", str(index), "--prune"]
         started = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         record.runs.append(time.monotonic() - started)
@@ -145,8 +144,7 @@ def soak(folder: Path, *, minutes: float, num_clients: int, num_videos: int) -> 
     for path in waiting[: num_videos // 2]:
         path.rename(videos / path.name)
     waiting = waiting[num_videos // 2 :]
-    program = [sys.executable, "-c", "from vidret.cli import main; main()"]
-    subprocess.run([*program, "index", str(videos), "--index", str(index), "--words", "off"], check=True)
+    subprocess.run([*PROGRAM, "index", str(videos), "--index", str(index), "--words", "off"], check=True)
     record, stop = Record(), threading.Event()
     queries = list(draw_queries())
     with run_server(index, folder / "server.log") as (url, pid), ThreadPoolExecutor(num_clients + 2) as pool:
