@@ -1,6 +1,6 @@
 """Write the synthetic world, and sheets that show it.
 
-    python tools/make_synthetic.py OUT [--seed 0] [--short 2000 200 500] [--films 200 40 40] [--size 96 64]
+    python tools/make_synthetic.py OUT [--seed 0] [--short 2000 200 500] [--films 200 40 40] [--size 96 64] [--frames 6]
 
 OUT/msrvtt holds short captioned videos, OUT/qvhighlights long ones with moments, both with their annotation files; the
 numbers are of train, val and test. The sheets pairs.png and films.png show what is in them. Videos that are there
@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -26,22 +27,22 @@ from vidret.present.sheet import GAP
 from vidret.video.decode import read_frames
 
 LINE = 18
-COLUMNS = 12
+FPS = 2
 NUM_PAIRS, NUM_FILMS = 15, 6
 THUMBNAIL = 40
 CLIP_SECONDS = 2.0
 BAR = (214, 90, 40)
 
 
-def draw_pairs(pairs: Sequence[CaptionPair], videos: Path) -> Image.Image:
+def draw_pairs(pairs: Sequence[CaptionPair], videos: Path, num_frames: int) -> Image.Image:
     """Draw a row of frames for each video under its caption, those of a pair one above the other."""
     rows = [
-        (f"{pair.kind}: {caption}", read_frames(str(videos / f"{video}.mp4"), indices=range(COLUMNS)).pixels)
+        (f"{pair.kind}: {caption}", read_frames(str(videos / f"{video}.mp4"), indices=range(num_frames)).pixels)
         for pair in pairs
         for video, caption in zip(pair.videos, pair.captions, strict=True)
     ]
     size = rows[0][1].shape[1]
-    sheet = Image.new("RGB", (GAP + COLUMNS * (size + GAP), GAP + len(rows) * (size + LINE + GAP)), PAPER)
+    sheet = Image.new("RGB", (GAP + num_frames * (size + GAP), GAP + len(rows) * (size + LINE + GAP)), PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for number, (title, frames) in enumerate(rows):
         top = GAP + number * (size + LINE + GAP)
@@ -83,13 +84,15 @@ def main() -> None:
     parser.add_argument("--short", type=int, nargs=3, default=(2000, 200, 500), metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--films", type=int, nargs=3, default=(200, 40, 40), metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--size", type=int, nargs=2, default=(96, 64), metavar=("SHORT", "FILMS"), help="pixels a side")
+    parser.add_argument("--frames", type=int, default=6, help=f"of a short video, {FPS} a second")
     arguments = parser.parse_args()
     short, films = arguments.out / "msrvtt", arguments.out / "qvhighlights"
     seed = arguments.seed
+    write_short = partial(write_retrieval_world, num_frames=arguments.frames, fps=FPS)
     try:
         for name, write, folder, counts, size in (
-            ("short videos", write_retrieval_world, short, arguments.short, arguments.size[0]),
-            ("films", write_grounding_world, films, arguments.films, arguments.size[1]),
+            ("short videos", write_short, short, arguments.short, arguments.size[0]),
+            ("films", partial(write_grounding_world, fps=FPS), films, arguments.films, arguments.size[1]),
         ):
             started = time.perf_counter()
             num_drawn = write(
@@ -99,7 +102,8 @@ def main() -> None:
             print(f"{name}: {sum(counts)}, drawn now {num_drawn} in {seconds:.1f} s", file=sys.stderr)
     except VidretError as error:
         sys.exit(str(error))
-    draw_pairs(read_pairs(short)[:NUM_PAIRS], short / "videos").save(arguments.out / "pairs.png")
+    pairs = draw_pairs(read_pairs(short)[:NUM_PAIRS], short / "videos", arguments.frames)
+    pairs.save(arguments.out / "pairs.png")
     queries = read_split("moments", films).queries
     shown = sorted({query.video for query in queries[:200]}, key=[q.video for q in queries].index)[:NUM_FILMS]
     draw_films([query for query in queries if query.video in shown], films / "videos").save(arguments.out / "films.png")

@@ -31,7 +31,7 @@ def test_tool_writes_both_worlds_and_their_sheets(
 
     pairs = np.asarray(Image.open(tmp_path / "pairs.png"))
     height = 48 + tool.LINE + tool.GAP
-    assert pairs.shape == (tool.GAP + 4 * height, tool.GAP + 12 * (48 + tool.GAP), 3)
+    assert pairs.shape == (tool.GAP + 4 * height, tool.GAP + 6 * (48 + tool.GAP), 3)
     video = read_pairs(tmp_path / "msrvtt")[1].videos[0]
     frame = read_frames(str(tmp_path / "msrvtt" / "videos" / f"{video}.mp4"), indices=[4]).pixels[0]
     top, left = tool.GAP + 2 * height + tool.LINE, tool.GAP + 4 * (48 + tool.GAP)
