@@ -60,13 +60,13 @@ def test_averaged_weights_lie_between_and_keep_the_card(tool: Any, tmp_path: Pat
         assert file.metadata() == {"card": "new"}
 
 
-def test_methods_train_in_equal_shares_of_half_the_time_and_a_resumed_run_keeps_its_plan(
+def test_methods_train_in_equal_shares_of_the_time_and_a_resumed_run_keeps_its_plan(
     tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {"clip": 1.0, "tempme": 0.5}
     monkeypatch.setattr(tool, "time_step", lambda path: seconds.get(path.stem.removeprefix("synthetic_"), 2.0))
     steps = tool.count_steps(tmp_path, 40.0, (0, 1))
-    share_s = 0.5 * 40 * 60 / 2 / (5 + 1 / 3) - tool.START_S
+    share_s = 0.6 * 40 * 60 / 2 / (5 + 1 / 3) - tool.START_S
     assert steps == {"clip": int(share_s), "tempme": int(2 * share_s)} | dict.fromkeys(
         ("promptswitch", "ucofia", "joint"), int(share_s / 2)
     )
