@@ -1,7 +1,9 @@
 """vidret eval retrieval: equality with scores computed by loops, and the content of the report."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ import torch
 
 from tests.evaluate.conftest import BANK
 from tests.evaluate.world import CAPTIONS, HERE, Answer, colour_encoder, read, run, write_rows
-from tests.fakes import ColourEncoder
+from tests.fakes import ColourEncoder, write_film
 from vidret.align.calibration import qb_norm, sk_norm
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.videos import find_videos
@@ -147,6 +149,8 @@ def test_report_describes_data_model_and_settings(report: dict[str, Any], world:
         "levels": {"frames": 1.0},
         "bank": "bank.jsonl",
         "num_bank": 5,
+        "video_bank": None,
+        "num_video_bank": 0,
         "dual_softmax_scale": 100.0,
     }
     assert report["seconds"]["indexing"] > 0
@@ -230,6 +234,49 @@ def test_bank_may_be_a_text_file(searched: Searched, world: Path, tmp_path: Path
     answer = run("eval", "retrieval", "--videos", world, "--calibrate", tmp_path / "empty.jsonl", *index)
     assert (answer.code, answer.out) == (1, "")
     assert "empty.jsonl: the bank must contain at least one query, got none" in answer.err
+
+
+def test_videos_are_the_bank_of_video_to_text(
+    world: Path, matrix: np.ndarray, truth: np.ndarray, tmp_path: Path
+) -> None:
+    films = {"red": (("red", 3),), "green": (("green", 2),), "both": (("yellow", 2), ("blue", 2))}
+    for name, scenes in films.items():
+        write_film(tmp_path / "bank" / f"{name}.mp4", *scenes)
+    (tmp_path / "bank" / "bad.mp4").write_text("no video")
+    shutil.copy(world / "videos" / "white.mp4", tmp_path / "bank")
+    out = ("--out", tmp_path / "out", "--workers", 1)
+    answer = run("eval", "retrieval", "--videos", world, "--video-bank", tmp_path / "bank", *out)
+    assert answer.code == 0, answer.err
+    encoder, names = colour_encoder(), ("both", "green", "red", "white")
+    texts = [text for _, _, text in QUERIED]
+    bank_scores = np.array(
+        [[score_naively(encoder, text, tmp_path / "bank" / f"{name}.mp4") for name in names] for text in texts],
+        np.float32,
+    )
+    scores, label = matrix[: len(truth)], f"4 videos of {tmp_path / 'bank'}"
+    expected = [
+        evaluate_calibrated(
+            "SK-norm", "v2t", [(scores, bank_scores)], partial(sk_norm, temperature=0.05), truth, bank=label
+        ),
+        evaluate_calibrated("QB-norm", "v2t", [(scores, bank_scores)], qb_norm, truth, bank=label),
+    ]
+    report = read(tmp_path / "out" / "report.json")
+    assert report["results"]["rows"][2:4] == [numbers(row) for row in expected]
+    assert report["settings"]["num_video_bank"] == 4
+    shown = [line for line in answer.out.splitlines() if "SK-norm" in line]
+    assert shown[0].startswith("video to text  SK-norm"), shown
+
+
+def test_bank_of_videos_must_have_one_and_names_those_of_the_test_set(
+    searched: Searched, world: Path, tmp_path: Path
+) -> None:
+    index = ("--index", searched[0] / "index", "--out", tmp_path / "out")
+    answer = run("eval", "retrieval", "--videos", world, "--video-bank", world / "videos", *index)
+    assert f"5 videos of {world / 'videos'}, 5 of them in the test set" in answer.out
+    (tmp_path / "none").mkdir()
+    answer = run("eval", "retrieval", "--videos", world, "--video-bank", tmp_path / "none", *index)
+    assert (answer.code, answer.out) == (1, "")
+    assert f"{tmp_path / 'none'}: the bank must contain at least one video, got none" in answer.err
 
 
 class Weighted:

@@ -11,6 +11,7 @@ from vidret.cli.evaluation import (
     OWN,
     default_out,
     describe_segments,
+    fill_bank,
     fill_index,
     find_annotations,
     finish,
@@ -120,7 +121,17 @@ def retrieval_command(
         str | None,
         typer.Option(
             metavar="FILE|SPLIT",
-            help="Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm.",
+            help="Bank of queries (text or .jsonl), or a split such as train-9k; adds SK-norm and QB-norm of text to "
+            "video.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    video_bank: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of other videos, such as those of the training split; adds SK-norm and QB-norm of video to "
+            "text.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -149,8 +160,12 @@ def retrieval_command(
             "choose another --index"
         )
     gallery, indexing_s = fill_index(engine, split, videos, workers)
+    banks: dict[str, Any] = {"bank": bank}
+    if video_bank is not None:
+        banks["video_bank"], seconds = fill_bank(engine, video_bank, workers)
+        indexing_s += seconds
     with show_count("scoring", "segments") as on_count:
-        report = evaluate_retrieval(engine, split, gallery, rerank=rerank, bank=bank, on_progress=on_count)
+        report = evaluate_retrieval(engine, split, gallery, rerank=rerank, **banks, on_progress=on_count)
     finish(report, target, indexing_s, html=html)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidret.data.records import Split
     from vidret.engine import Engine
     from vidret.evaluate.report import Gallery, Report
-    from vidret.evaluate.retrieval import Bank
+    from vidret.evaluate.retrieval import Bank, VideoBank
     from vidret.metrics.predictions import Prediction
     from vidret.timed_text.options import WordsOptions
 
@@ -94,6 +94,16 @@ def fill_index(
 
     with show_progress() as on_progress:
         return index_gallery(engine, split, videos, workers=workers, words=words, on_progress=on_progress)
+
+
+def fill_bank(engine: "Engine", folder: Path, workers: int | None) -> "tuple[VideoBank, float]":
+    """Index the videos of a bank; return it and the seconds that it took."""
+    from vidret.evaluate.gallery import index_bank
+    from vidret.evaluate.retrieval import VideoBank
+
+    with show_progress() as on_progress:
+        files, seconds = index_bank(engine, folder, workers=workers, on_progress=on_progress)
+    return VideoBank(str(folder), files), seconds
 
 
 def finish(

@@ -1,7 +1,7 @@
 """Indexing of a benchmark's videos, and the description of a model for reports."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vidret.index.progress import Progress
 from vidret.store.records import FOLLOW_SHOTS, StoreInfo
 from vidret.timed_text.options import WordsOptions
 from vidret.types import Sampling
+from vidret.video.scan import scan
 
 
 def index_gallery(
@@ -46,13 +47,42 @@ def index_gallery(
     files, missing = find_videos(split.videos, folder)
     if not files:
         raise VidretError(f"{folder}: must contain the videos of {split.name}, got none of {len(split.videos)}")
-    report = engine.index(sorted(map(str, files.values())), workers=workers, words=words, on_progress=on_progress)
-    if report.interrupted:
-        raise VidretError("interrupted while encoding; run the same command again to resume")
-    reasons = dict(report.failed)
+    reasons = _index(engine, sorted(map(str, files.values())), workers, words, on_progress)
     paths = {video_id: str(path.absolute()) for video_id, path in files.items()}
     failed = {video_id: reasons[path] for video_id, path in paths.items() if path in reasons}
     return Gallery(files, missing, failed), time.monotonic() - started
+
+
+def index_bank(
+    engine: Engine,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> tuple[list[Path], float]:
+    """Index all videos of a folder as a bank for video to text; return those that can be read, and the seconds.
+
+    Raises:
+        VidretError: The folder does not exist, or the run was interrupted; running it again resumes it.
+    """
+    started = time.monotonic()
+    files = scan([str(folder)])
+    reasons = _index(engine, files, workers, None, on_progress)
+    return [Path(file) for file in files if file not in reasons], time.monotonic() - started
+
+
+def _index(
+    engine: Engine,
+    files: Sequence[str],
+    workers: int | None,
+    words: bool | WordsOptions | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> Mapping[str, str]:
+    """Index files; return why some failed."""
+    report = engine.index(files, workers=workers, words=words, on_progress=on_progress)
+    if report.interrupted:
+        raise VidretError("interrupted while encoding; run the same command again to resume")
+    return dict(report.failed)
 
 
 def describe_model(engine: Engine) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from vidret.evaluate.gallery import describe_model
 from vidret.evaluate.report import Gallery, Report
 from vidret.metrics.corrected import evaluate_calibrated, evaluate_dual_softmax
 from vidret.metrics.ranks import rank_matrix
-from vidret.metrics.retrieval import CUTS, Row, evaluate, make_row
+from vidret.metrics.retrieval import CUTS, Direction, Row, evaluate, make_row
 from vidret.search.ranking import Ranker
 from vidret.search.reranking import TOTAL, sum_levels
 
@@ -29,7 +29,7 @@ MEMORY = 16 << 30  # limit in bytes for scores and the copies that corrections m
 AT_ONCE = 4096  # texts whose embeddings are in memory at a time
 
 Levels = Mapping[str, Float32[np.ndarray, "text video"]]
-BankLevels = Mapping[str, Float32[np.ndarray, "bank_text video"]]
+BankLevels = Mapping[str, Float32[np.ndarray, "bank_text bank_video"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,20 @@ class Bank:
         return f"{len(self.texts)} queries of {self.name}{overlap}"
 
 
+@dataclass(frozen=True, slots=True)
+class VideoBank:
+    """A bank of videos for hubness correction of video to text, all in the engine's index, and its name."""
+
+    name: str
+    files: Sequence[Path]
+
+    def describe(self, gallery: Set[Path]) -> str:
+        """Return the bank's name and size, and how many of its videos are in the gallery too."""
+        num_shared = sum(file.absolute() in gallery for file in self.files)
+        overlap = f", {num_shared} of them in the test set" if num_shared else ""
+        return f"{len(self.files)} videos of {self.name}{overlap}"
+
+
 def evaluate_retrieval(
     engine: Engine,
     split: Split,
@@ -53,6 +67,7 @@ def evaluate_retrieval(
     *,
     rerank: str | None,
     bank: Bank | None = None,
+    video_bank: VideoBank | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Score every caption for every available video, and compute the metrics.
@@ -65,10 +80,11 @@ def evaluate_retrieval(
         split: The split of the benchmark.
         gallery: The videos that are available.
         rerank: The reranker that computes the scores; see ``Engine.search``.
-        bank: Adds rows with hubness correction by this bank (SK-norm, QB-norm). Rows with a dual softmax, whose bank is
-            the test set itself, are always included and labelled as such.
+        bank: Adds rows of text to video with hubness correction by this bank (SK-norm, QB-norm). Rows with a dual
+            softmax, whose bank is the test set itself, are always included and labelled as such.
+        video_bank: Adds rows of video to text in the same way.
         on_progress: Called with the number of segments scored and of all, where each segment counts once per batch of
-            texts.
+            texts; twice, from 0 to all, if there is a ``video_bank``.
 
     Raises:
         VidretError: No caption is left, the bank is empty, or the scores do not fit into memory.
@@ -78,13 +94,24 @@ def evaluate_retrieval(
     columns = {video_id: column for column, video_id in enumerate(video_ids)}
     if bank is not None and not bank.texts:
         raise VidretError(f"{bank.name}: the bank must contain at least one query, got none")
+    if video_bank is not None and not video_bank.files:
+        raise VidretError(f"{video_bank.name}: the bank must contain at least one video, got none")
     ranker = engine.choose_ranker(rerank)
     texts = [caption.text for caption in captions] + list(bank.texts if bank is not None else ())
     paths = [gallery.files[video_id] for video_id in video_ids]
     scores = score_texts(engine, texts, paths, rerank, on_progress)
     truth = np.array([columns[caption.video] for caption in captions])
-    rows = _make_rows(ranker, scores, truth, bank, {caption.text for caption in captions})
-    totals = scores[TOTAL][: len(captions)]
+    own = {name: level[: len(captions)] for name, level in scores.items()}
+    rows = list(evaluate(own[TOTAL], truth))
+    if bank is not None:
+        bank_scores = {name: level[len(captions) :] for name, level in scores.items()}
+        rows += correct(ranker, own, bank_scores, truth, bank.describe({caption.text for caption in captions}))
+    if video_bank is not None:
+        bank_scores = score_texts(engine, texts[: len(captions)], video_bank.files, rerank, on_progress)
+        label = video_bank.describe({path.absolute() for path in paths})
+        rows += correct(ranker, own, bank_scores, truth, label, direction="v2t")
+    rows += [evaluate_dual_softmax(direction, SCALE * own[TOTAL], truth) for direction in ("t2v", "v2t")]
+    totals = own[TOTAL]
     results: dict[str, Any] = {
         "rows": [_drop_queries(row) for row in rows],
         "video_ranks": {video_ids[column]: rank for column, rank in _list_ranks(rows[1])},
@@ -96,7 +123,7 @@ def evaluate_retrieval(
         split=note_partial_captions(split, captions),
         gallery=gallery,
         model=describe_model(engine),
-        settings=_describe_settings(ranker, bank),
+        settings=_describe_settings(ranker, bank, video_bank),
         results=results,
         per_query=_list_queries(captions, video_ids, totals, rows[0]),
         seconds={"scoring": time.monotonic() - started},
@@ -148,31 +175,37 @@ def score_texts(
     return scores
 
 
-def _make_rows(
-    ranker: Ranker, scores: BankLevels, truth: Int64[np.ndarray, " text"], bank: Bank | None, captions: Set[str]
-) -> list[Row]:
-    """Return the plain rows, those with correction by a bank, whose scores follow the captions', and a dual softmax."""
-    own = {name: level[: len(truth)] for name, level in scores.items()}
-    rows = list(evaluate(own[TOTAL], truth))
-    if bank is not None:
-        bank_scores = {name: level[len(truth) :] for name, level in scores.items()}
-        rows += correct(ranker, own, bank_scores, truth, bank.describe(captions))
-    return rows + [evaluate_dual_softmax(direction, SCALE * own[TOTAL], truth) for direction in ("t2v", "v2t")]
-
-
 def correct(
-    ranker: Ranker, scores: Levels, bank_scores: BankLevels, truth: Int64[np.ndarray, " text"], label: str
+    ranker: Ranker,
+    scores: Levels,
+    bank_scores: BankLevels,
+    truth: Int64[np.ndarray, " text"],
+    label: str,
+    *,
+    direction: Direction = "t2v",
 ) -> list[Row]:
-    """Return the rows with hubness correction: SK-norm of each level, as in a calibrated search, and QB-norm of all."""
+    """Return the rows with hubness correction: SK-norm of each level, as in a calibrated search, and QB-norm of all.
+
+    Args:
+        ranker: The ranker of the scores.
+        scores: (text, video) by level, and in total.
+        bank_scores: (bank text, video) for t2v, (text, bank video) for v2t.
+        truth: Video of each text.
+        label: Description of the bank.
+        direction: "t2v" corrects videos, "v2t" texts.
+    """
     levels = {}
     for name in ranker.weights:
-        correction = sk_norm(torch.from_numpy(bank_scores[name]), temperature=ranker.temperature)
-        levels[name] = correction.correct(torch.from_numpy(scores[name])).numpy()
+        bank_level, level = (
+            torch.from_numpy(each[name] if direction == "t2v" else each[name].T) for each in (bank_scores, scores)
+        )
+        corrected = sk_norm(bank_level, temperature=ranker.temperature).correct(level).numpy()
+        levels[name] = corrected if direction == "t2v" else corrected.T
     ranks = rank_matrix(sum_levels(levels, ranker), truth)
     totals = [(scores[TOTAL], bank_scores[TOTAL])]
     return [
-        make_row("SK-norm", "t2v", ranks, CUTS, label),
-        evaluate_calibrated("QB-norm", "t2v", totals, qb_norm, truth, bank=label),
+        make_row("SK-norm", direction, ranks, CUTS, label),
+        evaluate_calibrated("QB-norm", direction, totals, qb_norm, truth, bank=label),
     ]
 
 
@@ -185,12 +218,14 @@ def note_partial_captions(split: Split, captions: Sequence[Caption]) -> Split:
     return replace(split, notes=(*split.notes, note))
 
 
-def _describe_settings(ranker: Ranker, bank: Bank | None) -> dict[str, Any]:
+def _describe_settings(ranker: Ranker, bank: Bank | None, video_bank: VideoBank | None) -> dict[str, Any]:
     return {
         "rerank": ranker.name,
         "levels": dict(ranker.weights),
         "bank": bank.name if bank is not None else None,
         "num_bank": len(bank.texts) if bank is not None else 0,
+        "video_bank": video_bank.name if video_bank is not None else None,
+        "num_video_bank": len(video_bank.files) if video_bank is not None else 0,
         "dual_softmax_scale": SCALE,
     }
 
