@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +196,12 @@ def test_resumed_training_sees_the_same_batches(world: Path, tmp_path: Path, sto
     second = fit(make(world, **data), max_steps=10, limit_val_batches=0, resume=checkpoint)
     assert (len(first.seen), len(second.seen)) == (stop, 10 - stop)
     assert first.seen + second.seen == whole.seen
+
+
+def test_no_worker_outlives_the_training(world: Path) -> None:
+    recorder = fit(make(world, num_workers=2), max_steps=6)
+    assert (len(recorder.seen), recorder.evaluated) == (6, [0, 1])
+    assert not multiprocessing.active_children()
 
 
 def test_checkpoint_at_the_end_of_an_epoch_resumes_in_the_next(world: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ sampler is needed on top. The batches depend neither on data loading workers nor
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Generic, TypeVar
 
@@ -182,7 +182,40 @@ class EvalBatches:
         return iter(self._batches)
 
 
-class TrainLoader(Generic[Batch]):
+class EvalLoader(Generic[Batch]):
+    """Loads the batches of this process. It is not a ``DataLoader``, since a trainer would shard that again, inexactly.
+
+    ``close`` ends the worker processes. Those of a loader that is left to the garbage collector may each take seconds.
+    """
+
+    def __init__(self, loader: DataLoader[Batch]) -> None:
+        """Wrap a loader."""
+        self._loader: DataLoader[Batch] | None = loader
+        self._num_batches = len(loader)
+        self._iteration: Generator[Batch, None, None] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of batches of this process."""
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        if self._loader is None:
+            raise ValueError("loader must be open, got a closed one")
+        self._iteration = self._load(self._loader)
+        return self._iteration
+
+    def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
+        yield from loader
+
+    def close(self) -> None:
+        """End the iteration and the worker processes."""
+        if self._iteration is not None:
+            self._iteration.close()
+        self._iteration = self._loader = None  # the last references to the workers
+
+
+class TrainLoader(EvalLoader[Batch]):
     """Loads training batches from where the last iteration or a checkpoint left off.
 
     The position counts batches that were returned, not those that workers have prefetched.
@@ -190,15 +223,15 @@ class TrainLoader(Generic[Batch]):
 
     def __init__(self, loader: DataLoader[Batch], batches: TrainBatches) -> None:
         """Wrap a loader whose batch sampler is ``batches``."""
-        self._loader, self._batches = loader, batches
+        super().__init__(loader)
+        self._batches = batches
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the remaining batches of the epoch."""
-        for batch in self._loader:
+    def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
+        for batch in loader:
             self._batches.advance()
             yield batch
 
@@ -209,19 +242,3 @@ class TrainLoader(Generic[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of ``TrainBatches``."""
         self._batches.load_state_dict(state)
-
-
-class EvalLoader(Generic[Batch]):
-    """Loads evaluation batches. It is not a ``DataLoader``, since a trainer would shard that again, inexactly."""
-
-    def __init__(self, loader: DataLoader[Batch]) -> None:
-        """Wrap a loader."""
-        self._loader = loader
-
-    def __len__(self) -> int:
-        """Return the number of batches of this process."""
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield all batches."""
-        return iter(self._loader)

@@ -64,6 +64,7 @@ class SplitData(lightning.LightningDataModule):
         self._num_workers, self._seed, self._neighbours = num_workers, seed, neighbours
         self._opened: dict[str, OpenedSplit] = {}
         self._loader: TrainLoader[Any] | None = None
+        self._eval_loaders: list[EvalLoader[Any]] = []
         self._loader_state: dict[str, Any] | None = None
 
     @property
@@ -135,6 +136,12 @@ class SplitData(lightning.LightningDataModule):
         """Return the test loader, with each item once over all processes."""
         return self._make_eval_loader("test")
 
+    def teardown(self, stage: str) -> None:
+        """End the worker processes of all loaders."""
+        for loader in (*self._eval_loaders, *([] if self._loader is None else [self._loader])):
+            loader.close()
+        self._eval_loaders = []
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the training loader, for a checkpoint."""
         return {} if self._loader is None else {"bookmark": self._loader.state_dict()}
@@ -168,7 +175,8 @@ class SplitData(lightning.LightningDataModule):
         rank, num_ranks = self._find_rank()
         num_items = len(opened.dataset)  # type: ignore[arg-type]
         batches = EvalBatches(num_items, self._eval_batch_size, rank=rank, num_ranks=num_ranks)
-        return EvalLoader(self._make_loader(opened, batches))
+        self._eval_loaders.append(EvalLoader(self._make_loader(opened, batches)))
+        return self._eval_loaders[-1]
 
     def _make_loader(self, opened: OpenedSplit, batches: TrainBatches | EvalBatches) -> DataLoader[Any]:
         return DataLoader(
