@@ -83,6 +83,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="duration of each of the two shots")
     parser.add_argument("--encoder", default="starter")
     arguments = parser.parse_args()
+    others = {path.name for path in arguments.out.glob("*")} - {"films", "index"}
+    if others:
+        parser.error(f"OUT must be a new folder, or one of this tool, got {arguments.out} with {min(others)}")
     pairs = draw_film_pairs(arguments.pairs, arguments.seconds)
     films = arguments.out.absolute() / "films"
     paths = [(films / f"{number}-a.mp4", films / f"{number}-b.mp4") for number in range(len(pairs))]
