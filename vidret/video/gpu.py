@@ -31,13 +31,15 @@ os.write(out, json.dumps(try_gpu(int(sys.argv[2]), sys.argv[3])).encode())
 def find_gpu_decoders(device: str, decoder: Decoder) -> list[str]:
     """Return the decoders that can use a device, of those that may be used; if none can, log the reason once.
 
-    ``auto`` may use Decord, and torchcodec where it is installed.
+    ``auto`` may use Decord, and torchcodec where it is installed. It says nothing of devices other than NVIDIA's, where
+    the CPU always decodes.
     """
     gpu, wanted = cuda_index(device), [each for each in GPU_DECODERS if decoder in ("auto", each)]
     if device == CPU or not wanted:
         return []
     if gpu is None:
-        _log.warning("decoders use NVIDIA GPUs alone, so the CPU decodes for %s", device)
+        if decoder != "auto":
+            _log.warning("%s can use NVIDIA GPUs alone, so the CPU decodes for %s", TITLES[decoder], device)
         return []
     if decoder == "auto" and not is_torchcodec_installed():
         wanted.remove("torchcodec")
