@@ -66,7 +66,7 @@ def test_methods_train_in_equal_shares_of_the_time_and_a_resumed_run_keeps_its_p
     seconds = {"clip": 1.0, "tempme": 0.5}
     monkeypatch.setattr(tool, "time_step", lambda path: seconds.get(path.stem.removeprefix("synthetic_"), 2.0))
     steps = tool.count_steps(tmp_path, 40.0, (0, 1))
-    share_s = 0.6 * 40 * 60 / 2 / (5 + 1 / 3) - tool.START_S
+    share_s = (0.7 * 40 * 60 / 2 / (5 + 1 / 3) - tool.START_S) / tool.OVERHEAD
     assert steps == {"clip": int(share_s), "tempme": int(2 * share_s)} | dict.fromkeys(
         ("promptswitch", "ucofia", "joint"), int(share_s / 2)
     )

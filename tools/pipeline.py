@@ -4,7 +4,7 @@
 
 Every step is a command that a user could type; it is printed, and its output goes to OUT/logs. A step that has ended
 with the same command is skipped, so an interrupted run goes on where it stopped. ``--minutes`` scales the number of
-videos. Three fifths of it are for training, in equal time for each method: a step of each is timed first, and
+videos. Seven tenths of it are for training, in equal time for each method: a step of each is timed first, and
 OUT/plan.json keeps how many there are. It is an estimate, not a limit. OUT/index.html has the table, with 95 %
 intervals over the seeds, the curves, a map of what merging joined, and timelines of moments.
 
@@ -55,7 +55,9 @@ NUM_TIMELINES = 4
 # At 60 minutes and three seeds, on two cores.
 FULL_MINUTES, FULL_SEEDS = 60.0, 3
 HEAD_STEPS = 1500
-TRAINING_SHARE, START_S = 0.6, 8.0  # of the time; seconds until a command takes its first step
+FULL_S = {"world a": 23.0, "world b": 4.0, "films": 30.0, "head": 110.0}
+TRAINING_SHARE, START_S = 0.7, 8.0  # of the time; seconds until a command takes its first step
+OVERHEAD = 1.3  # of a step in training, with its data, relative to a timed one
 SHARE_ON_B = 1 / 3  # of the steps on world A
 NUM_TIMED = 3
 SHAPES = {"vision": VisionShape, "text": TextShape, "merging": MergeSchedule, "prompts": PromptShape}
@@ -64,23 +66,24 @@ SHORT, SHORT_B, FILMS = (4000, 200, 400), (200, 40, 40), (200, 20, 40)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command, the file or folder that it writes, and its estimated share of the time."""
+    """One command, the file or folder that it writes, and about how many seconds it takes."""
 
     name: str
     command: Sequence[str]
     output: Path
-    cost: float = 1.0
+    seconds: float = 8.0
     needs: Path | None = None  # skipped, and said so, if this is missing
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The folder of a run, its seeds, the scale of its videos, and the training steps of each method."""
+    """The folder of a run, its seeds, the scale of its videos, and each method's training in steps and in seconds."""
 
     out: Path
     seeds: Sequence[int]
     scale: float
     steps: Mapping[str, int] = field(default_factory=dict)
+    training_s: float = 0.0
 
     def count(self, full: int, least: int = 4) -> int:
         """Return a number of steps or videos at this scale; even, as the world wants it."""
@@ -118,6 +121,11 @@ def plan_steps(plan: Plan) -> Iterator[Step]:
     yield from plan_pictures(plan)
 
 
+def share_time(minutes: float, seeds: Sequence[int]) -> float:
+    """Return for how many seconds each method trains with each seed."""
+    return TRAINING_SHARE * 60 * minutes / len(seeds) / (len(METHODS) + SHARE_ON_B) - START_S
+
+
 def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, int]:
     """Return how many steps each method makes in its share of the time; OUT/plan.json keeps them for a resumed run."""
     kept, settings = out / "plan.json", {"minutes": minutes, "seeds": list(seeds)}
@@ -125,11 +133,10 @@ def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, in
         found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
         if {name: found.get(name) for name in settings} == settings:
             return dict(found["steps"])
-    share_s = TRAINING_SHARE * 60 * minutes / len(seeds) / (len(METHODS) + SHARE_ON_B) - START_S
-    steps = {}
+    share_s, steps = share_time(minutes, seeds), {}
     for method in METHODS:
         step_s = time_step(CONFIGS / f"synthetic_{method}.yaml")
-        steps[method] = max(4, int(share_s / step_s))
+        steps[method] = max(4, int(share_s / (OVERHEAD * step_s)))
         tell(f"a step of {method} takes {step_s:.2f} s: {steps[method]} steps for each seed")
     out.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps({**settings, "steps": steps}), "utf-8")
@@ -169,7 +176,7 @@ def plan_worlds(plan: Plan) -> Iterator[Step]:
         command = [sys.executable, str(TOOLS / "make_synthetic.py"), str(plan.out / name), "--seed", str(seed)]
         command += ["--short", *(str(plan.count(number, 40)) for number in short)]
         command += ["--films", *(str(plan.count(number, 4)) for number in films), "--size", "64", "64"]
-        yield Step(f"world {name}", command, plan.out / name / "films.png", 20 if name == "a" else 2)
+        yield Step(f"world {name}", command, plan.out / name / "films.png", FULL_S[f"world {name}"] * plan.scale)
 
 
 def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int, config: str | None = None) -> Step:
@@ -196,7 +203,8 @@ def plan_training(plan: Plan, name: str, seed: int, world: Path, num_steps: int,
         settings |= {"model.init_args.weights": start, "model.init_args.vision": "null", "model.init_args.text": "null"}
     for key, value in settings.items():
         command += [f"--{key}", str(value)]
-    return Step(f"train {name}, seed {seed}", command, out, 10 + num_steps)
+    seconds = START_S + plan.training_s * (SHARE_ON_B if name == AFTER else 1)
+    return Step(f"train {name}, seed {seed}", command, out, seconds)
 
 
 def plan_evaluation(plan: Plan, name: str, seed: int, model: str | None = None, *options: str) -> Step:
@@ -204,7 +212,7 @@ def plan_evaluation(plan: Plan, name: str, seed: int, model: str | None = None, 
     report, world = plan.report(name, seed), plan.out / "a" / "msrvtt"
     command = vidret("eval", "msrvtt", "--videos", world, "--annotations", world)
     command += ["--model", str(plan.model(model or name, seed)), *options, "--out", str(report.parent), "--html"]
-    return Step(f"evaluate {name}, seed {seed}", command, report, 10)
+    return Step(f"evaluate {name}, seed {seed}", command, report)
 
 
 def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
@@ -212,15 +220,15 @@ def plan_moments(plan: Plan, seed: int) -> Iterator[Step]:
     films, index = plan.out / "a" / "qvhighlights", plan.out / "films" / f"seed-{seed}"
     command = vidret("index", films / "videos", "--index", index, "--model", plan.model("clip", seed), "--words", "off")
     head = plan.model("head", seed)
-    yield Step(f"index films, seed {seed}", command, index, 20)
+    yield Step(f"index films, seed {seed}", command, index, FULL_S["films"] * plan.scale)
     train = vidret("train", "head", "--index", index, "--moments", films / "highlight_train_release.jsonl")
     train += ["--out", str(head), "--seed", str(seed), "--steps", str(plan.count(HEAD_STEPS, 50))]
-    yield Step(f"train head, seed {seed}", train, head, 30)
+    yield Step(f"train head, seed {seed}", train, head, FULL_S["head"] * plan.scale)
     for name, chosen in (("curve", "none"), ("head", str(head))):
         report = plan.report(name, seed)
         command = vidret("eval", "moments", "--data", "moments", "--videos", films, "--index", index, "--head", chosen)
         needs = head if name == "head" else None  # train head keeps none that loses to the curve
-        yield Step(f"locate with {name}, seed {seed}", [*command, "--out", str(report.parent)], report, 10, needs)
+        yield Step(f"locate with {name}, seed {seed}", [*command, "--out", str(report.parent)], report, needs=needs)
 
 
 def plan_pictures(plan: Plan) -> Iterator[Step]:
@@ -228,13 +236,13 @@ def plan_pictures(plan: Plan) -> Iterator[Step]:
     seed, pictures = plan.seeds[0], plan.out / "pictures"
     videos = plan.out / "a" / "msrvtt" / "videos"
     search = vidret("search", "a red circle", "--index", plan.report("joint", seed).parent / "index")
-    yield Step("search", [*search, "--sheet", str(pictures / "search.png")], pictures / "search.png", 3)
+    yield Step("search", [*search, "--sheet", str(pictures / "search.png")], pictures / "search.png")
     locate = vidret("locate", "a red circle moves", "--index", plan.out / "films" / f"seed-{seed}")
     locate += ["--curve", str(pictures / "locate.png"), "--weak"]
-    yield Step("locate", locate, pictures / "locate.png", 3)
+    yield Step("locate", locate, pictures / "locate.png")
     draw = [sys.executable, str(TOOLS / "draw_merging.py"), str(videos / "test0.mp4"), str(pictures / "merging.png")]
     draw += ["--model", str(plan.model("tempme", seed))]
-    yield Step("draw merging", draw, pictures / "merging.png", 3)
+    yield Step("draw merging", draw, pictures / "merging.png")
 
 
 def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
@@ -245,14 +253,14 @@ def run_steps(steps: Sequence[Step], logs: Path) -> list[str]:
     failed: list[str] = []
     waiting = [step for step in steps if not is_done(step, logs)]
     logs.mkdir(parents=True, exist_ok=True)
-    started, total, done = time.monotonic(), sum(step.cost for step in waiting), 0.0
+    started, total, done = time.monotonic(), sum(step.seconds for step in waiting), 0.0
     tell(f"{len(steps) - len(waiting)} of {len(steps)} steps are done already")
     for number, step in enumerate(waiting, 1):
         elapsed = time.monotonic() - started
         left = f", about {format_time(elapsed / done * (total - done))} left" if done else ""
         tell(f"[{number}/{len(waiting)}{left}] {step.name}: {shlex.join(step.command)}")
         step.output.parent.mkdir(parents=True, exist_ok=True)
-        done += step.cost
+        done += step.seconds
         if step.needs is not None and not step.needs.exists():
             failed.append(f"{step.name}: skipped, for there is no {step.needs}")
             tell(failed[-1])
@@ -390,7 +398,8 @@ def main() -> None:
         parser.error(f"--minutes must be positive, got {given.minutes:g}")
     scale = given.minutes / FULL_MINUTES * FULL_SEEDS / len(given.seeds)
     started = time.monotonic()
-    plan = Plan(given.out, given.seeds, scale, count_steps(given.out, given.minutes, given.seeds))
+    steps = count_steps(given.out, given.minutes, given.seeds)
+    plan = Plan(given.out, given.seeds, scale, steps, share_time(given.minutes, given.seeds))
     failed = run_steps(list(plan_steps(plan)), plan.out / "logs")
     print(write_page(plan, failed, time.monotonic() - started))
     sys.exit(1 if failed else 0)
