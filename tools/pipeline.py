@@ -340,7 +340,10 @@ def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
     retrieval = read_scores(plan, (*METHODS, RERANKED, AFTER, AVERAGED), "rows")
     moments = read_scores(plan, ("curve", "head"), "moments")
     parts = ["<h1>The whole pipeline on the synthetic world</h1>"]
-    parts.append(f'<p class="facts">Scale {plan.scale:.2g}, this run took {format_time(seconds)}.</p>')
+    num_train, gallery = (plan.count(SHORT[place], 40) for place in (0, 2))
+    steps = ", ".join(f"{name} {count}" for name, count in plan.steps.items())
+    facts = f"{num_train:,} videos to train on, a gallery of {gallery}. Steps in equal time: {steps}. "
+    parts.append(f'<p class="facts">{facts}This run took {format_time(seconds)}.</p>')
     parts += [f'<p class="note">Not done: {escape_text(name)}</p>' for name in failed]
     if retrieval:
         metrics = ["R@1", "R@5", "R@10", "MnR"]
@@ -349,8 +352,9 @@ def write_page(plan: Plan, failed: Sequence[str], seconds: float) -> Path:
             name: [(float(k), float(np.mean([row[f"R@{k}"] for row in rows]))) for k in KS]
             for name, rows in retrieval.items()
         }
+        reference = {name: points for name, points in curves.items() if name == "clip"}
         parts += [
-            f"<figure>{plot_recall({'': points})}<figcaption>{escape_text(name)}</figcaption></figure>"
+            f"<figure>{plot_recall({name: points} | reference)}<figcaption>{escape_text(name)}</figcaption></figure>"
             for name, points in curves.items()
         ]
         parts.append("</div>")
