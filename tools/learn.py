@@ -71,12 +71,7 @@ class Setting(NamedTuple):
     @property
     def precision(self) -> str:
         """Give the precision of the trainer."""
-        return find_half() if self.half else "32-true"
-
-
-def find_half() -> str:
-    """Give bfloat16 where the CPU has it."""
-    return "bf16-mixed" if choose_precision("auto", torch.device("cpu")) == "bf16" else "32-true"
+        return "bf16-mixed" if self.half and choose_precision("auto", torch.device("cpu")) == "bf16" else "32-true"
 
 
 SETTINGS = {
@@ -244,7 +239,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
         num_layers=3,
         recipe="qvhighlights",
         lr=1e-3,
-        matrix_lr=0.02,
+        drop_at=3 * epochs // 4,
         warm_up=50,
         dropout=0.1,
         seed=arguments.seed,
@@ -262,7 +257,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
         num_workers=0,
     )
     clock = Clock("r2")
-    trainer = make_trainer(clock, world, arguments.precision or find_half(), max_epochs=epochs)
+    trainer = make_trainer(clock, world, max_epochs=epochs)
     trainer.fit(module, datamodule=data)
     head = arguments.out / "r2.safetensors"
     module.export(head)

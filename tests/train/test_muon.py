@@ -1,16 +1,14 @@
 """Tests of Muon against singular value decompositions and AdamW."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.utils.data import DataLoader
 
-from tests.train.small import draw_moments, make_head_module, make_module, make_trainer
+from tests.train.small import make_module
 from vidret.errors import VidretError
 from vidret.train.muon import COEFFICIENTS, MATRIX, MOMENTUM, NUM_REPEATS, Muon, muon_optimizer, orthogonalize
 from vidret.train.optim import parameter_groups
@@ -110,23 +108,6 @@ def test_matrices_are_those_of_the_towers_blocks() -> None:
     matrices = {name: weight for name, weight in model.named_parameters() if MATRIX.match(name)}
     assert {weight.ndim for weight in matrices.values()} == {2}
     assert len(matrices) == 4 * (2 + 1), "four in each block of both towers"
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")  # Lightning's
-def test_matrices_of_a_head_are_those_of_its_block(tmp_path: Path) -> None:
-    module = make_head_module(matrix_lr=0.02, lr=1e-3)
-    named = dict(module.model.named_parameters())
-    block = {name for name, weight in named.items() if name.startswith("head.block.") and weight.ndim == 2}
-    assert {name for name in named if MATRIX.match(name)} == block
-    assert len(block) == 2 + 2 + 2 + 4 + 4 + 2, "projections, keys, two attentions, an MLP"
-    module.trainer = make_trainer(tmp_path, max_steps=10, limit_val_batches=0)
-    batches: Any = DataLoader([draw_moments()] * 10, batch_size=None)  # type: ignore[arg-type]
-    module.trainer.fit(module, batches, batches)
-    groups = {group["name"]: group for group in module.trainer.optimizers[0].param_groups}
-    assert {name: group["initial_lr"] for name, group in groups.items()} == {"matrices": 0.02, "head": 1e-3}
-    assert groups["matrices"]["lr"] < 1e-3, "a cosine has brought it down"
-    with pytest.raises(VidretError, match=r"matrix_lr must be without drop_at, got 0\.02 and 3"):
-        make_head_module(matrix_lr=0.02, drop_at=3)
 
 
 def test_half_precision_is_refused() -> None:

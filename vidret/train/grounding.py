@@ -1,6 +1,5 @@
 """Training for grounding: R2-Tuning's head on the layers of a frozen encoder, as a Lightning module."""
 
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from vidret.data.benchmarks.registry import RECIPES
 from vidret.data.grounding import GroundingBatch
@@ -22,7 +20,6 @@ from vidret.search.joint import join_files
 from vidret.train import optim
 from vidret.train.gather import gather_objects
 from vidret.train.grounding_losses import grounding_loss
-from vidret.train.muon import muon_optimizer, muon_rule
 from vidret.train.targets import draw_positive, find_targets
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -56,8 +53,6 @@ class GroundingModule(lightning.LightningModule):
         fps: Frame rate instead of the recipe's.
         unit: Rounding in seconds instead of the recipe's; 0 for none.
         lr: Learning rate.
-        matrix_lr: Learning rate of the matrices of the head's block with Muon, such as 0.02; all rates then fall with
-            a cosine. Default: AdamW for all weights, as published.
         drop_at: Epoch at which the rate falls to a tenth; needs ``max_epochs`` of the trainer.
         warm_up: Number of steps in which the rate rises.
         saliency_weight: Weight of the saliency loss: 0.1; 0.01 for Charades-STA and 0.05 for TACoS.
@@ -87,7 +82,6 @@ class GroundingModule(lightning.LightningModule):
         fps: float | None = None,
         unit: float | None = None,
         lr: float = 5e-4,
-        matrix_lr: float | None = None,
         drop_at: int | None = None,
         warm_up: int = 500,
         saliency_weight: float = 0.1,
@@ -116,9 +110,7 @@ class GroundingModule(lightning.LightningModule):
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
         self.card = HeadCard.describe(head, backbone=backbone, **settings)
         self.fps, self.out, self._join = self.card.fps or 0.5, out, join
-        if matrix_lr is not None and drop_at is not None:
-            raise VidretError(f"matrix_lr must be without drop_at, got {matrix_lr} and {drop_at}")
-        self._lr, self._matrix_lr, self._drop_at, self._warm_up = lr, matrix_lr, drop_at, warm_up
+        self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
         self._generator = torch.Generator().manual_seed(seed)
         self._overlaps: list[float] = []
@@ -163,13 +155,10 @@ class GroundingModule(lightning.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         drop_at = None if self._drop_at is None else steps * self._drop_at // epochs
 
-        rule: optim.Rule = partial(optim.r2_tuning_rule, lr=self._lr)
-        optimizer: Optimizer
-        if self._matrix_lr is None:
-            optimizer, schedule = optim.r2_optimizer(self.model, drop_at=drop_at, rule=rule, warm_up=self._warm_up)
-        else:
-            rule, warm_up = partial(muon_rule, rule=rule, matrix_lr=self._matrix_lr), min(self._warm_up / steps, 0.5)
-            optimizer, schedule = muon_optimizer(self.model, rule, num_steps=steps, warm_up=warm_up)
+        def rule(name: str) -> optim.Setting | None:
+            return optim.r2_tuning_rule(name, lr=self._lr)
+
+        optimizer, schedule = optim.r2_optimizer(self.model, drop_at=drop_at, rule=rule, warm_up=self._warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def validation_step(self, batch: GroundingBatch, _batch_index: int) -> None:

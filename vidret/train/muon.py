@@ -21,11 +21,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from vidret.encode.precision import choose_precision
 from vidret.train.optim import FROM_SCRATCH, Recipe, Rule, Setting, cosine_schedule, parameter_groups, refuse_half
 
-# Matrices of the towers' blocks, where query, key and value share one weight, and of a grounding head's block.
+# Matrices of the towers' blocks; three of them, query, key and value, share one weight.
 MATRIX = re.compile(
-    r"(encoder\.(vision|text)\.blocks\.\d+\.(attn\.in_proj_weight|attn\.out_proj\.weight|mlp\.c_(fc|proj)\.weight)"
-    r"|head\.block\.((video|query)_map\.[26]|(token|word)_key|refine\.((cross|own)\.(query|key|value|out)|mlp\.[02]))"
-    r"\.weight)$"
+    r"encoder\.(vision|text)\.blocks\.\d+\.(attn\.in_proj_weight|attn\.out_proj\.weight|mlp\.c_(fc|proj)\.weight)$"
 )
 PARTS = {"matrices": 1, "packed matrices": 3}  # matrices in each weight of a group
 WEIGHT_DECAY = 0.05
@@ -129,18 +127,18 @@ def with_muon(recipe: Recipe, lr: float) -> Recipe:
         recipe: How all other weights are trained, by AdamW.
         lr: Learning rate of the matrices.
     """
-    return recipe._replace(rule=partial(muon_rule, rule=recipe.rule, matrix_lr=lr), optimizer=muon_optimizer)
+    return recipe._replace(rule=partial(_rule, rule=recipe.rule, lr=lr), optimizer=muon_optimizer)
 
 
-def muon_rule(name: str, *, rule: Rule, matrix_lr: float) -> Setting | None:
-    """Train the matrices of blocks by Muon, and all other weights by another rule."""
+def _rule(name: str, *, rule: Rule, lr: float) -> Setting | None:
+    """Train the matrices of the towers' blocks by Muon, and all other weights by another rule."""
     if MATRIX.match(name):
-        return Setting("packed matrices" if name.endswith("in_proj_weight") else "matrices", matrix_lr, WEIGHT_DECAY)
+        return Setting("packed matrices" if name.endswith("in_proj_weight") else "matrices", lr, WEIGHT_DECAY)
     return rule(name)
 
 
 def muon_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1) -> tuple[Muon, LambdaLR]:
-    """Return Muon and a schedule over all steps, for rules of ``muon_rule``.
+    """Return Muon and a schedule over all steps, for the rules of ``with_muon``.
 
     Raises:
         ValueError: A weight has half precision, in which small steps are lost.
