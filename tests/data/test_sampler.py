@@ -190,12 +190,20 @@ def test_restored_state_continues_exactly(num_workers: int) -> None:
     stopped = load(TrainBatches(videos, 7, seed=3), num_workers)
     seen = [*stopped, *islice(stopped, 3)]  # workers have prefetched more by now
     state = stopped.state_dict()
+    stopped.close()
     assert (state["epoch"], state["position"]) == (1, 3)
     resumed = load(TrainBatches(videos, 7, seed=3), num_workers)
     resumed.load_state_dict(state)
     assert len(resumed) == 7
     assert seen + list(resumed) == expected
     assert (resumed.state_dict()["epoch"], resumed.state_dict()["position"]) == (2, 0)
+
+
+def test_a_closed_loader_is_refused() -> None:
+    loader = load(TrainBatches(shuffled_videos(1, 1), 2))
+    loader.close()
+    with pytest.raises(ValueError, match="loader must be open, got a closed one"):
+        list(loader)
 
 
 def test_position_after_the_last_batch_is_in_the_next_epoch() -> None:

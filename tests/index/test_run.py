@@ -484,7 +484,7 @@ def index_and_kill(index: Path, films: Path, delay_s: float) -> bool:
     return False
 
 
-@pytest.mark.parametrize("num_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_index_is_resumed_without_loss_after_kills_at_any_time(tmp_path: Path, num_kills: int) -> None:
     films = tmp_path / "films"
     for number in range(3):

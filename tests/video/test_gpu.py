@@ -94,15 +94,6 @@ def test_a_decord_without_gpu_code_leaves_it_to_the_cpu_and_says_so_once(
     assert record.message.startswith("Decord cannot decode on GPU 1, so the CPU decodes: ")
 
 
-def test_a_device_that_never_decodes_is_told_only_to_those_who_name_a_decoder(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    assert find_gpu_decoders("mps", "auto") == []
-    assert not caplog.records
-    assert find_gpu_decoders("mps", "decord") == []
-    assert caplog.messages == ["Decord can use NVIDIA GPUs alone, so the CPU decodes for mps"]
-
-
 def test_a_named_gpu_decodes_in_two_processes_at_most(films: dict[str, Film], log: Path) -> None:
     film = films["h264.mp4"]
     with DecodePool(4, num_frames=12, fps=25.0, device="cuda:1") as pool:
