@@ -63,6 +63,20 @@ def test_bars_are_found() -> None:
     assert (found.left, found.top) == pytest.approx((0, -60 / 360), abs=0.05)
 
 
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_bars_of_unequal_width_are_found(is_mirrored: bool) -> None:
+    pictures = make_pictures(1)
+    boxed = []
+    for each in pictures:
+        canvas = Image.new("L", (800, 360))
+        canvas.paste(each, (60, 0))
+        boxed.append(canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else canvas)
+    found = find_placement(shrink(boxed), shrink(pictures), np.eye(3, dtype=bool), aspect=640 / 800)
+    assert (found.mirrored, found.score > 0.9) == (is_mirrored, True)
+    assert (found.width, found.height) == pytest.approx((800 / 640, 1), abs=0.05)
+    assert (found.left, found.top) == pytest.approx((-60 / 640, 0), abs=0.05)
+
+
 def test_brightness_and_contrast_do_not_matter() -> None:
     film = shrink(make_pictures(2))
     clip = (film * 0.4 + 90).astype(np.uint8)

@@ -183,6 +183,13 @@ def test_cover_agrees_with_its_naive_twin(stems: list[str], terms: list[Term]) -
     assert (cover > 0) == bool(shared)
 
 
+def test_two_words_written_as_one_count_as_a_whole() -> None:
+    joined, (file, name) = Term("filenam", 3, {}), (Term(stem, 3, {}) for stem in ("file", "name"))
+    compounds = {("file", "name"): "filenam"}
+    assert cover_terms(["a", "file", "name"], [joined], [2.0], compounds) == (1.0, {"file", "name"})
+    assert cover_terms(["a", "filenam"], [file, name], [2.0, 1.0], compounds) == (1.0, {"filenam"})
+
+
 @given(st.lists(STEMS, max_size=8), st.lists(STEMS, max_size=3))
 def test_phrase_agrees_with_its_naive_twin(stems: list[str], phrase: list[str]) -> None:
     held = bool(phrase) and f" {' '.join(phrase)} " in f" {' '.join(stems)} "
