@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidret.errors import VidretError
+from vidret.metrics import gallery_sizes
 from vidret.metrics.gallery_sizes import choose_sizes, measure_by_size
 from vidret.metrics.retrieval import evaluate
 
@@ -59,3 +60,9 @@ def test_sizes_and_scores_that_cannot_be_are_refused() -> None:
             measure_by_size(scores, np.arange(4), sizes)
     with pytest.raises(VidretError, match="scores must be finite"):
         measure_by_size(np.where(scores > 0, np.nan, scores), np.arange(4), [4])
+
+
+def test_interval_holds_95_percent_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery_sizes, "_draw", lambda *_: {1: list(range(101))})
+    (found,) = measure_by_size(np.eye(3, dtype=np.float32), np.arange(3), [2], cuts=(1,))
+    assert (found.mean, found.low, found.high) == pytest.approx((50.0, 2.5, 97.5))
