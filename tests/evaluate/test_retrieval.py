@@ -247,6 +247,8 @@ def test_videos_are_the_bank_of_video_to_text(
     out = ("--out", tmp_path / "out", "--workers", 1)
     answer = run("eval", "retrieval", "--videos", world, "--video-bank", tmp_path / "bank", *out)
     assert answer.code == 0, answer.err
+    bad = tmp_path / "bank" / "bad.mp4"
+    assert f"{bad.parent}: 1 videos unreadable, omitted from the bank: {bad}" in answer.err
     encoder, names = colour_encoder(), ("both", "green", "red", "white")
     texts = [text for _, _, text in QUERIED]
     bank_scores = np.array(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -97,13 +98,16 @@ def fill_index(
 
 
 def fill_bank(engine: "Engine", folder: Path, workers: int | None) -> "tuple[VideoBank, float]":
-    """Index the videos of a bank; return it and the seconds that it took."""
+    """Index the videos of a bank, naming those that cannot be read; return it and the seconds that it took."""
     from vidret.evaluate.gallery import index_bank
     from vidret.evaluate.retrieval import VideoBank
 
+    started = time.monotonic()
     with show_progress() as on_progress:
-        files, seconds = index_bank(engine, folder, workers=workers, on_progress=on_progress)
-    return VideoBank(str(folder), files), seconds
+        files, failed = index_bank(engine, folder, workers=workers, on_progress=on_progress)
+    if failed:
+        print_message(f"{folder}: {len(failed)} videos unreadable, omitted from the bank: {', '.join(failed)}")
+    return VideoBank(str(folder), files), time.monotonic() - started
 
 
 def finish(

@@ -59,16 +59,15 @@ def index_bank(
     *,
     workers: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> tuple[list[Path], float]:
-    """Index all videos of a folder as a bank for video to text; return those that can be read, and the seconds.
+) -> tuple[list[Path], Mapping[str, str]]:
+    """Index all videos of a folder as a bank for video to text; return those that can be read, and why others cannot.
 
     Raises:
         VidretError: The folder does not exist, or the run was interrupted; running it again resumes it.
     """
-    started = time.monotonic()
-    files = scan([str(folder)])
+    files = scan([str(folder.absolute())])
     reasons = _index(engine, files, workers, None, on_progress)
-    return [Path(file) for file in files if file not in reasons], time.monotonic() - started
+    return [Path(file) for file in files if file not in reasons], reasons
 
 
 def _index(
