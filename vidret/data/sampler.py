@@ -182,7 +182,7 @@ class EvalBatches:
         return iter(self._batches)
 
 
-class EvalLoader(Generic[Batch]):
+class ShardLoader(Generic[Batch]):
     """Loads the batches of this process. It is not a ``DataLoader``, since a trainer would shard that again, inexactly.
 
     ``close`` ends the worker processes. Those of a loader that is left to the garbage collector may each take seconds.
@@ -195,7 +195,7 @@ class EvalLoader(Generic[Batch]):
         self._iteration: Generator[Batch, None, None] | None = None
 
     def __len__(self) -> int:
-        """Return the number of batches of this process."""
+        """Return the number of batches of this process, in an epoch."""
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
@@ -215,7 +215,7 @@ class EvalLoader(Generic[Batch]):
         self._iteration = self._loader = None  # the last references to the workers
 
 
-class TrainLoader(EvalLoader[Batch]):
+class TrainLoader(ShardLoader[Batch]):
     """Loads training batches from where the last iteration or a checkpoint left off.
 
     The position counts batches that were returned, not those that workers have prefetched.
@@ -225,10 +225,6 @@ class TrainLoader(EvalLoader[Batch]):
         """Wrap a loader whose batch sampler is ``batches``."""
         super().__init__(loader)
         self._batches = batches
-
-    def __len__(self) -> int:
-        """Return the number of batches per epoch."""
-        return len(self._batches)
 
     def _load(self, loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
         for batch in loader:

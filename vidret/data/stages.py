@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from vidret.data.benchmarks.splits import read_split
 from vidret.data.holdout import default_train_split, read_train_val
 from vidret.data.records import Split
-from vidret.data.sampler import EvalBatches, EvalLoader, TrainBatches, TrainLoader
+from vidret.data.sampler import EvalBatches, ShardLoader, TrainBatches, TrainLoader
 from vidret.devices import choose_device
 from vidret.errors import VidretError
 
@@ -64,7 +64,7 @@ class SplitData(lightning.LightningDataModule):
         self._num_workers, self._seed, self._neighbours = num_workers, seed, neighbours
         self._opened: dict[str, OpenedSplit] = {}
         self._loader: TrainLoader[Any] | None = None
-        self._eval_loaders: list[EvalLoader[Any]] = []
+        self._open_loaders: list[ShardLoader[Any]] = []
         self._loader_state: dict[str, Any] | None = None
 
     @property
@@ -126,21 +126,22 @@ class SplitData(lightning.LightningDataModule):
         if self._loader_state is not None:
             batches.load_state_dict(self._loader_state)
         self._loader = TrainLoader(self._make_loader(opened, batches), batches)
+        self._open_loaders.append(self._loader)
         return self._loader
 
-    def val_dataloader(self) -> EvalLoader[Any] | list[Any]:
+    def val_dataloader(self) -> ShardLoader[Any] | list[Any]:
         """Return the validation loader, with each item once over all processes; an empty list without validation."""
         return self._make_eval_loader("val") if "val" in self._opened else []
 
-    def test_dataloader(self) -> EvalLoader[Any]:
+    def test_dataloader(self) -> ShardLoader[Any]:
         """Return the test loader, with each item once over all processes."""
         return self._make_eval_loader("test")
 
     def teardown(self, stage: str) -> None:
         """End the worker processes of all loaders."""
-        for loader in (*self._eval_loaders, *([] if self._loader is None else [self._loader])):
+        for loader in self._open_loaders:
             loader.close()
-        self._eval_loaders = []
+        self._open_loaders = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the training loader, for a checkpoint."""
@@ -170,13 +171,13 @@ class SplitData(lightning.LightningDataModule):
             splits["test"] = read_split(self._name, self._annotations, self._test_split)
         return splits
 
-    def _make_eval_loader(self, role: str) -> EvalLoader[Any]:
+    def _make_eval_loader(self, role: str) -> ShardLoader[Any]:
         opened = self._opened[role]
         rank, num_ranks = self._find_rank()
         num_items = len(opened.dataset)  # type: ignore[arg-type]
         batches = EvalBatches(num_items, self._eval_batch_size, rank=rank, num_ranks=num_ranks)
-        self._eval_loaders.append(EvalLoader(self._make_loader(opened, batches)))
-        return self._eval_loaders[-1]
+        self._open_loaders.append(ShardLoader(self._make_loader(opened, batches)))
+        return self._open_loaders[-1]
 
     def _make_loader(self, opened: OpenedSplit, batches: TrainBatches | EvalBatches) -> DataLoader[Any]:
         return DataLoader(
