@@ -132,6 +132,19 @@ def test_a_recipe_with_muon_trains_matrices_at_their_own_rate_and_all_others_as_
     assert not any(parts[name] for name in parts.keys() - matrices)
 
 
+def test_rates_fall_at_the_end_as_asked() -> None:
+    module = make_module("joint", matrix_lr=0.02, cool_down=0.5)
+    optimizer, schedule = module._recipe.optimizer(module.model, module._recipe.rule, num_steps=4, warm_up=0.25)
+    rates = []
+    for _ in range(4):
+        rates.append({group["lr"] / group["initial_lr"] for group in optimizer.param_groups})
+        optimizer.step()
+        schedule.step()
+    assert rates == [{0.0}, {1.0}, {1.0}, {0.5}]
+
+
 def test_muon_without_training_everything_is_refused() -> None:
+    with pytest.raises(VidretError, match=r"cool_down must be with matrix_lr, got 0\.3 without"):
+        make_module("joint", cool_down=0.3)
     with pytest.raises(VidretError, match=r"matrix_lr must be with train_all, got 0\.02 without"):
         make_module("joint", matrix_lr=0.02, train_all=False)

@@ -37,9 +37,11 @@ from vidret.train.optim import (
     bert_optimizer,
     clamp_scale,
     clip4clip_rule,
+    cooling_schedule,
     parameter_groups,
     r2_optimizer,
     r2_tuning_rule,
+    warm_then_cool,
     warm_then_cosine,
     warm_then_drop,
 )
@@ -346,6 +348,18 @@ def test_rescaled_schedule_is_continuous() -> None:
     assert [rate(step) for step in (0, 50, 100, 550, 1000, 2000)] == pytest.approx([0, 0.5, 1, 0.5, 0, 0], abs=1e-12)
     assert max(abs(rate(step + 1) - rate(step)) for step in range(1000)) == pytest.approx(0.01)
     assert warm_then_cosine(0, num_steps=10, warm_up=0.0, rescaled=True) == 1
+
+
+def test_cooling_schedule() -> None:
+    rate = partial(warm_then_cool, num_steps=1000, warm_up=0.1, cool_down=0.4)
+    steps = [0, 50, 100, 600, 601, 800, 1000, 2000]
+    assert [rate(step) for step in steps] == pytest.approx([0, 0.5, 1, 1, 0.9975, 0.5, 0, 0], abs=1e-12)
+    assert warm_then_cool(0, num_steps=10, warm_up=0.0, cool_down=1.0) == 1
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))], lr=2.0)
+    assert cooling_schedule(optimizer, 4, 0.0, 1.0).get_last_lr() == [2.0]
+    for steps_and_shares in ((0, 0.1, 0.1), (5, -0.1, 0.1), (5, 0.1, 0.0), (5, 0.6, 0.5)):
+        with pytest.raises(ValueError, match="num_steps must be at least 1, warm_up at least 0, cool_down positive"):
+            cooling_schedule(optimizer, *steps_and_shares)
 
 
 def test_r2_tuning_schedule() -> None:

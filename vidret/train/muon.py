@@ -19,7 +19,16 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from vidret.encode.precision import choose_precision
-from vidret.train.optim import FROM_SCRATCH, Recipe, Rule, Setting, cosine_schedule, parameter_groups, refuse_half
+from vidret.train.optim import (
+    FROM_SCRATCH,
+    Recipe,
+    Rule,
+    Setting,
+    cooling_schedule,
+    cosine_schedule,
+    parameter_groups,
+    refuse_half,
+)
 
 # Matrices of the towers' blocks; three of them, query, key and value, share one weight.
 MATRIX = re.compile(
@@ -120,14 +129,16 @@ class Muon(AdamW):
         return weight.grad.add(momentum, alpha=MOMENTUM)
 
 
-def with_muon(recipe: Recipe, lr: float) -> Recipe:
+def with_muon(recipe: Recipe, lr: float, cool_down: float | None = None) -> Recipe:
     """Return a recipe for towers trained from scratch that steps the matrices of their blocks by Muon.
 
     Args:
         recipe: How all other weights are trained, by AdamW.
         lr: Learning rate of the matrices.
+        cool_down: See ``muon_optimizer``.
     """
-    return recipe._replace(rule=partial(_rule, rule=recipe.rule, lr=lr), optimizer=muon_optimizer)
+    optimizer = partial(muon_optimizer, cool_down=cool_down)
+    return recipe._replace(rule=partial(_rule, rule=recipe.rule, lr=lr), optimizer=optimizer)
 
 
 def _rule(name: str, *, rule: Rule, lr: float) -> Setting | None:
@@ -137,15 +148,26 @@ def _rule(name: str, *, rule: Rule, lr: float) -> Setting | None:
     return rule(name)
 
 
-def muon_optimizer(model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1) -> tuple[Muon, LambdaLR]:
+def muon_optimizer(
+    model: nn.Module, rule: Rule, *, num_steps: int, warm_up: float = 0.1, cool_down: float | None = None
+) -> tuple[Muon, LambdaLR]:
     """Return Muon and a schedule over all steps, for the rules of ``with_muon``.
 
+    Args:
+        model: The model.
+        rule: Maps the name of a weight to its setting.
+        num_steps: Number of steps.
+        warm_up: Fraction of the steps in which the rates rise.
+        cool_down: Fraction of the steps, at the end, in which they fall; None: as a cosine from the warm-up on.
+
     Raises:
-        ValueError: A weight has half precision, in which small steps are lost.
+        ValueError: A weight has half precision, in which small steps are lost, or a fraction is out of range.
     """
     refuse_half(model.parameters())
     groups = [{**group, "matrix_parts": PARTS.get(group["name"], 0)} for group in parameter_groups(model, rule)]
     device = next(model.parameters()).device
     dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16" else torch.float32
     optimizer = Muon(groups, betas=FROM_SCRATCH, eps=1e-6, matrix_dtype=dtype)
+    if cool_down is not None:
+        return optimizer, cooling_schedule(optimizer, num_steps, warm_up, cool_down)
     return optimizer, cosine_schedule(optimizer, num_steps, warm_up, rescaled=True)

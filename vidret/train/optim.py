@@ -231,6 +231,17 @@ def warm_then_cosine(step: int, *, num_steps: int, warm_up: float = 0.1, rescale
     return (1 + math.cos(math.pi * progress)) / 2
 
 
+def warm_then_cool(step: int, *, num_steps: int, warm_up: float, cool_down: float) -> float:
+    """Return a linear rise from 0 over the fraction ``warm_up``, 1, and a linear fall to 0 over the last ``cool_down``.
+
+    Reference: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
+    """
+    progress = min(step / num_steps, 1.0)
+    if progress < warm_up:
+        return progress / warm_up
+    return min(1.0, (1 - progress) / cool_down)
+
+
 def warm_then_drop(step: int, *, warm_up: int, drop_at: int | None, start: float = 0.001, factor: float = 0.1) -> float:
     """Return a linear warm-up from ``start`` over ``warm_up`` steps, times ``factor`` from step ``drop_at`` on."""
     warmed = 1.0 if step >= warm_up else 1 - (1 - step / warm_up) * (1 - start)
@@ -289,6 +300,20 @@ def cosine_schedule(optimizer: Optimizer, num_steps: int, warm_up: float, *, res
         raise ValueError(f"num_steps must be at least 1 and warm_up in 0..1, got {num_steps} and {warm_up}")
     factor = partial(warm_then_cosine, num_steps=num_steps, warm_up=warm_up, rescaled=rescaled)
     return LambdaLR(optimizer, factor)
+
+
+def cooling_schedule(optimizer: Optimizer, num_steps: int, warm_up: float, cool_down: float) -> LambdaLR:
+    """Return the schedule of ``warm_then_cool``, in steps.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    if num_steps < 1 or warm_up < 0 or cool_down <= 0 or warm_up + cool_down > 1:
+        raise ValueError(
+            "num_steps must be at least 1, warm_up at least 0, cool_down positive, and the two at most 1 together, "
+            f"got {num_steps}, {warm_up} and {cool_down}"
+        )
+    return LambdaLR(optimizer, partial(warm_then_cool, num_steps=num_steps, warm_up=warm_up, cool_down=cool_down))
 
 
 @torch.no_grad()

@@ -47,6 +47,8 @@ class RetrievalModule(lightning.LightningModule):
         matrix_lr: Learning rate of the matrices of the towers' blocks with Muon, such as 0.02, with ``train_all`` only;
             default: they are trained like all others.
         warm_up: Fraction of the steps in which the rate rises.
+        cool_down: Fraction of the steps, at the end, in which the rate falls to 0, with ``matrix_lr`` only; default: it
+            falls as a cosine from the warm-up on.
         captions: Whether to train Prompt Switch's captioner; default: yes.
         mixup_weight: Weight of geodesic mixtures as hard negatives (m2-Mix); default: 0, for none.
         beta: GLSCL's weight of consistency, which depends on the batch size; default: 0.005.
@@ -74,6 +76,7 @@ class RetrievalModule(lightning.LightningModule):
         lr: float | None = None,
         matrix_lr: float | None = None,
         warm_up: float = 0.1,
+        cool_down: float | None = None,
         captions: bool | None = None,
         mixup_weight: float | None = None,
         beta: float | None = None,
@@ -87,7 +90,7 @@ class RetrievalModule(lightning.LightningModule):
 
         Raises:
             VidretError: The method is unknown or lacks an option, neither ``weights`` nor shapes are given, they do not
-                suit the method, or ``matrix_lr`` is given without ``train_all``.
+                suit the method, ``matrix_lr`` is given without ``train_all``, or ``cool_down`` without ``matrix_lr``.
         """
         super().__init__()
         shared = {"num_words": num_words, "captions": captions, "mixup_weight": mixup_weight, "beta": beta}
@@ -107,7 +110,9 @@ class RetrievalModule(lightning.LightningModule):
         if matrix_lr is not None:
             if not train_all:
                 raise VidretError(f"matrix_lr must be with train_all, got {matrix_lr} without")
-            self._recipe = with_muon(self._recipe, matrix_lr)
+            self._recipe = with_muon(self._recipe, matrix_lr, cool_down)
+        elif cool_down is not None:
+            raise VidretError(f"cool_down must be with matrix_lr, got {cool_down} without")
         optim.freeze(self.model, self._recipe.rule)
         self._generator = torch.Generator().manual_seed(seed)
         self._encoded: list[dict[str, Tensor]] = []
