@@ -65,6 +65,7 @@ class Setting(NamedTuple):
     batch: int
     steps: int
     extra: Mapping[str, Any]
+    lr: float = 1e-3
     on_clip: bool = False
     half: bool = False
 
@@ -86,14 +87,17 @@ SETTINGS = {
     ),
     "joint": Setting(
         64,
-        5200,  # as many videos as TempMe sees
+        6500,  # a quarter more videos than TempMe sees
         {
             "method": "joint",
-            "matrix_lr": 0.02,
+            "matrix_lr": 0.008,
+            "warm_up": 0.05,
+            "cool_down": 0.3,
             "merging": replace(MERGING, cross=0.5, intra=0.2),  # two prompts a frame cost what this saves
             "prompts": PromptShape(num_prompts=2, num_frames=FRAMES),
             "options": {"align_size": 32},
         },
+        lr=5e-4,
         half=True,
     ),
 }
@@ -160,7 +164,8 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
     start: dict[str, Any] = {"vision": VISION, "text": TEXT}
     if setting.on_clip:
         start = {"weights": str(arguments.out / "clip.safetensors")}
-    module = RetrievalModule(num_frames=FRAMES, fps=FPS, train_all=True, lr=arguments.lr, **start, **setting.extra)
+    lr = arguments.lr or setting.lr
+    module = RetrievalModule(num_frames=FRAMES, fps=FPS, train_all=True, lr=lr, **start, **setting.extra)
     trainer = make_trainer(clock, world, arguments.precision or setting.precision, max_steps=steps)
     trainer.fit(module, datamodule=open_data(world, batch))
     module.export(arguments.out / f"{method}.safetensors")
@@ -242,6 +247,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
         drop_at=3 * epochs // 4,
         warm_up=50,
         dropout=0.1,
+        motion=arguments.motion,
         seed=arguments.seed,
     )
     data = GroundingData(
@@ -305,8 +311,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=[*SETTINGS, "r2"], choices=[*SETTINGS, "r2"])
     parser.add_argument("--steps", type=int, help="unless given, each method its own")
     parser.add_argument("--head-epochs", type=int, default=20)
+    parser.add_argument("--motion", type=int, default=0, help="frames of the head's convolution over time; 0: none")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, help="unless given, each method its own")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches; the world stays the same")
     parser.add_argument(
         "--towers", default="clip", choices=("clip", "joint"), help="trained before, that r2 looks through"

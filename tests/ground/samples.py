@@ -31,7 +31,12 @@ class Inputs(NamedTuple):
 
 
 def make_head(
-    *, strides: tuple[int, ...] = (1, 2, 4), tef: bool = True, boundaries: bool = True, as_published: bool = False
+    *,
+    strides: tuple[int, ...] = (1, 2, 4),
+    tef: bool = True,
+    boundaries: bool = True,
+    motion: int = 0,
+    as_published: bool = False,
 ) -> GroundingHead:
     """Return a double precision head with random gates, scales and biases."""
     torch.manual_seed(0)
@@ -44,6 +49,7 @@ def make_head(
         tef=tef,
         boundaries=boundaries,
         cosine=boundaries,
+        motion=motion,
         as_published=as_published,
     ).double()
     with torch.no_grad():

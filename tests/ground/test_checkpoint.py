@@ -116,9 +116,9 @@ def test_invalid_widths_and_heads_are_rejected() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("boundaries", [True, False])
-def test_a_head_round_trips(tmp_path: Path, boundaries: bool) -> None:
-    head = make_head(boundaries=boundaries, strides=(1, 2, 8) if boundaries else (1,)).float()
+@pytest.mark.parametrize(("boundaries", "motion"), [(True, 0), (False, 0), (True, 5)])
+def test_a_head_round_trips(tmp_path: Path, boundaries: bool, motion: int) -> None:
+    head = make_head(boundaries=boundaries, strides=(1, 2, 8) if boundaries else (1,), motion=motion).float()
     head.limit = 7
     save_head(head, make_card(head), tmp_path / "head.safetensors")
     again, card = load_head(tmp_path / "head.safetensors")

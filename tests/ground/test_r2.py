@@ -83,6 +83,19 @@ def naive_pool(weights: dict[str, Tensor], tokens: list[Tensor], words: list[Ten
     return torch.stack(pooled).amax(0)
 
 
+def naive_motion(weights: dict[str, Tensor], frames: list[Tensor]) -> list[Tensor]:
+    """Add to each frame a sum over its neighbours, each multiplied by the matrix of its distance."""
+    kernel = weights["motion.weight"]
+    reach, moved = kernel.shape[-1] // 2, []
+    for t, frame in enumerate(frames):
+        total = frame + weights["motion.bias"]
+        for offset in range(-reach, reach + 1):
+            if 0 <= t + offset < len(frames):
+                total = total + torch.stack([(row * frames[t + offset]).sum() for row in kernel[..., reach + offset]])
+        moved.append(total)
+    return moved
+
+
 def naive_block(weights: dict[str, Tensor], inputs: Inputs, *, tef: bool) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Compute one unpadded video by loops: refined frames, and class tokens and words of each step."""
     key_bias = torch.randn(DIM).double()
@@ -103,6 +116,8 @@ def naive_block(weights: dict[str, Tensor], inputs: Inputs, *, tef: bool) -> tup
                 gate = 1 / (1 + torch.exp(-weights["gates"][i]))
                 x = gate * x + (1 - gate) * before[t]
             frames.append(x)
+        if "motion.weight" in weights:
+            frames = naive_motion(weights, frames)
         before = naive_refine(weights, frames, words)
         classes.append(torch.stack([each[0] for each in tokens]))
         queries.append(torch.stack(words))
@@ -117,9 +132,9 @@ def walk(head: GroundingHead, inputs: Inputs) -> R2Output:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tef", [True, False])
-def test_the_block_equals_loops(tef: bool) -> None:
-    head = make_head(tef=tef)
+@pytest.mark.parametrize(("tef", "motion"), [(True, 0), (False, 0), (True, 1), (True, 5)])
+def test_the_block_equals_loops(tef: bool, motion: int) -> None:
+    head = make_head(tef=tef, motion=motion)
     inputs = make_inputs((3,), (2,), num_tokens=(2, 3, 2))._replace(mask=None, word_mask=None)
     actual = walk(head, inputs)
     video, classes, words = naive_block(head.block.state_dict(), inputs, tef=tef)
@@ -130,9 +145,10 @@ def test_the_block_equals_loops(tef: bool) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("motion", [0, 3])
 @pytest.mark.parametrize("garbage", [0.0, 1e9, math.inf, math.nan])
-def test_padding_does_not_matter(garbage: float) -> None:
-    head, inputs = make_head(), make_inputs(garbage=garbage)
+def test_padding_does_not_matter(garbage: float, motion: int) -> None:
+    head, inputs = make_head(motion=motion), make_inputs(garbage=garbage)
     actual = walk(head, inputs)
     for row in range(3):
         alone = inputs.take(row)
@@ -224,8 +240,21 @@ def test_initial_scales_use_class_tokens_only() -> None:
     assert torch.equal(*outputs)
 
 
-def test_gradients_reach_every_weight_in_padded_batches() -> None:
-    head = make_head()
+def test_an_untrained_convolution_over_time_changes_nothing() -> None:
+    head, inputs = make_head(motion=3), make_inputs()
+    assert head.block.motion is not None
+    assert not torch.equal(walk(head, inputs).video, walk(make_head(), inputs).video)
+    fresh = GroundingHead(24, 16, DIM, num_layers=NUM_LAYERS, motion=3).block
+    assert fresh.motion is not None
+    assert not any(weight.any() for weight in fresh.motion.parameters())
+    for size in (-1, 2):
+        with pytest.raises(ValueError, match=f"motion must be an odd number of frames, got {size}"):
+            GroundingHead(24, 16, DIM, motion=size)
+
+
+@pytest.mark.parametrize("motion", [0, 3])
+def test_gradients_reach_every_weight_in_padded_batches(motion: int) -> None:
+    head = make_head(motion=motion)
     inputs = make_inputs(garbage=math.nan)
     actual = walk(head, inputs)
     assert inputs.mask is not None

@@ -232,6 +232,7 @@ def _build(
             boundaries=boundaries,
             cosine=boundaries if cosine is None else cosine,
             limit=limit,
+            motion=_find_motion(weights),
             as_published=as_published,
         )
     except ValueError as error:
@@ -254,6 +255,12 @@ def _find_length(weights: Weights, name: str, default: int) -> int:
     """Return a width from a norm's weight or bias; if both are missing, loading the weights reports it."""
     tensors = [weights[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in weights]
     return tensors[0].numel() if tensors else default
+
+
+def _find_motion(weights: Weights) -> int:
+    """Return the number of frames that the convolution over time reads; 0 if there is none."""
+    weight = weights.get("block.motion.weight")
+    return 0 if weight is None else weight.shape[-1]
 
 
 def _find_strides(weights: Weights) -> tuple[int, ...]:

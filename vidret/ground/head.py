@@ -98,6 +98,7 @@ class GroundingHead(nn.Module):
         limit: int = 50,
         dropout: float = 0.5,
         drop_path: float = 0.1,
+        motion: int = 0,
         as_published: bool = False,
     ) -> None:
         """Build a head with random weights.
@@ -115,6 +116,8 @@ class GroundingHead(nn.Module):
             limit: Maximum number of spans per video.
             dropout: Dropout of the inputs of the projections' linear layers.
             drop_path: Stochastic depth rate of the temporal layers.
+            motion: Number of frames, odd, that a convolution over time reads before each step of refinement, to tell
+                an action from its opposite; 0 for none, as published.
             as_published: Whether to treat padding as in the published code and the training of its checkpoints: it
                 counts towards a video's length, padding words take part, and convolutions read past the end.
         """
@@ -126,7 +129,15 @@ class GroundingHead(nn.Module):
         super().__init__()
         self.cosine, self.limit, self.as_published = cosine, limit, as_published
         self.block = R2Block(
-            width, text_width, dim, num_layers=num_layers, heads=heads, tef=tef, dropout=dropout, drop_path=drop_path
+            width,
+            text_width,
+            dim,
+            num_layers=num_layers,
+            heads=heads,
+            tef=tef,
+            dropout=dropout,
+            drop_path=drop_path,
+            motion=motion,
         )
         self.pyramid = Pyramid(dim, strides)
         self.pooling = WordPooling(dim)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidret.ground.projected import ProjectedVideos, pack_tokens
+from vidret.layers import zero_padding
 
 TOKENS_AT_ONCE = 1024  # chunk size without gradients: float32 tokens that stay in a core's cache between two uses
 EPS = 1e-6
@@ -50,8 +51,13 @@ class R2Block(nn.Module):
         tef: bool = True,
         dropout: float = 0.5,
         drop_path: float = 0.1,
+        motion: int = 0,
     ) -> None:
-        """Build the block for CLIP towers of these widths; scales start at 0 (class tokens only), gates at 1/2."""
+        """Build the block for CLIP towers of these widths; scales start at 0 (class tokens only), gates at 1/2.
+
+        ``motion`` is the number of frames, odd, that a convolution over time reads before each step of refinement; 0
+        for none, as published. It starts at 0.
+        """
         super().__init__()
         self.dim, self.num_layers, self.tef = dim, num_layers, tef
         self.video_map = _make_projection(width + 2 * tef, dim, dropout)
@@ -61,6 +67,7 @@ class R2Block(nn.Module):
         self.word_key = nn.Linear(dim, dim)
         self.gates = nn.Parameter(torch.zeros(num_layers - 1))
         self.scales = nn.Parameter(torch.zeros(num_layers))
+        self.motion = _make_convolution(dim, motion) if motion else None
         self.refine = Refine(dim, heads, drop_path=drop_path)
 
     def project_videos(
@@ -137,10 +144,21 @@ class R2Block(nn.Module):
             if video is not None:
                 gate = self.gates[layer].sigmoid()
                 x = gate * x + (1 - gate) * video
+            if self.motion is not None:
+                x = x + self._read_motion(x, projected.mask)
             video = self.refine(x, words, positions, frame_mask=projected.mask, word_mask=word_mask)
         assert video is not None
         ordered = rearrange(layer_words.flip(1), "video layer word dim -> layer video word dim")
         return R2Output(video=video, words=ordered[-1], layer_videos=torch.stack(layer_videos), layer_words=ordered)
+
+    def _read_motion(
+        self, frames: Float[Tensor, "video frame dim"], mask: Bool[Tensor, "video frame"] | None
+    ) -> Float[Tensor, "video frame dim"]:
+        """Return what the convolution over time reads around each frame; padding is read as zeros."""
+        assert self.motion is not None
+        rows = rearrange(zero_padding(frames, mask), "video frame dim -> video dim frame")
+        out: Tensor = rearrange(self.motion(rows), "video dim frame -> video frame dim")
+        return out
 
     def pool_tokens(
         self,
@@ -258,6 +276,16 @@ def cut_frames(num_frames: int, tokens_per_frame: int) -> list[slice]:
     """Return slices of frames to process in turn; one slice with gradients, which keep all activations anyway."""
     step = num_frames if torch.is_grad_enabled() else max(1, TOKENS_AT_ONCE // tokens_per_frame)
     return [slice(first, min(first + step, num_frames)) for first in range(0, num_frames, step)]
+
+
+def _make_convolution(dim: int, size: int) -> nn.Conv1d:
+    """Return a convolution that keeps the number of frames, and gives 0 until it is trained."""
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"motion must be an odd number of frames, got {size}")
+    convolution = nn.Conv1d(dim, dim, size, padding=size // 2)
+    for weight in convolution.parameters():
+        nn.init.zeros_(weight)
+    return convolution
 
 
 def _make_projection(width: int, dim: int, dropout: float) -> nn.Sequential:

@@ -48,6 +48,7 @@ class GroundingModule(lightning.LightningModule):
         boundaries: Whether to predict spans, not highlights only.
         dropout: See ``GroundingHead``.
         drop_path: See ``GroundingHead``.
+        motion: See ``GroundingHead``.
         as_published: See ``GroundingHead``.
         recipe: Benchmark whose frame rate, rounding and suppression the exported head uses.
         fps: Frame rate instead of the recipe's.
@@ -77,6 +78,7 @@ class GroundingModule(lightning.LightningModule):
         boundaries: bool = True,
         dropout: float = 0.5,
         drop_path: float = 0.1,
+        motion: int = 0,
         as_published: bool = False,
         recipe: str = "qvhighlights",
         fps: float | None = None,
@@ -102,6 +104,7 @@ class GroundingModule(lightning.LightningModule):
             boundaries=boundaries,
             dropout=dropout,
             drop_path=drop_path,
+            motion=motion,
             as_published=as_published,
         )
         self.model = GroundingModel(head)
