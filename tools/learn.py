@@ -11,7 +11,7 @@ films, on the frozen towers of ``--towers``, beside the training-free curve. The
 build on others come after theirs.
 
 The table is of the test split. A line of JSON a method has val too, on which settings are chosen. A method takes up to
-30 minutes on two cores; ``waiting`` is the share of training in which a step waited for its data, in percent.
+40 minutes on two cores; ``waiting`` is the share of training in which a step waited for its data, in percent.
 """
 
 import argparse
