@@ -44,8 +44,8 @@ class RetrievalModule(lightning.LightningModule):
         lora_rank: Rank of TempMe's updates.
         train_all: Whether to train every weight at one rate instead of by the recipe, for random towers.
         lr: Learning rate; default: the recipe's.
-        matrix_lr: Learning rate of the matrices of the towers' blocks with Muon, such as 0.008, with ``train_all`` only;
-            default: they are trained like all others.
+        matrix_lr: Learning rate of the matrices of the towers' blocks with Muon, such as 0.008, with ``train_all``
+            only; default: they are trained like all others.
         warm_up: Fraction of the steps in which the rate rises.
         cool_down: Fraction of the steps, at the end, in which the rate falls to 0, with ``matrix_lr`` only; default: it
             falls as a cosine from the warm-up on.
