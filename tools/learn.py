@@ -7,8 +7,8 @@ of 200, and on pairs of videos that differ in one respect alone, how often a cap
 chance). In training the two videos of a pair come in one batch, each other's hardest negatives. ``clip`` is mean
 pooling: it cannot know an order of frames. ``ucofia`` goes on from its towers; ``all`` does so with Prompt Switch and
 TempMe in them. ``joint`` trains the three from the start, with the captioner. ``r2`` grounds moments in long held-out
-films, on the frozen towers of ``--towers``, beside the training-free curve. The seconds are a method's own: those that
-build on others come after theirs.
+films, on the frozen towers of ``--towers``, beside the training-free curve; ``weighed`` is the same head with
+``similarity_weight`` 1. The seconds are a method's own: those that build on others come after theirs.
 
 The table is of the test split. A line of JSON a method has val too, on which settings are chosen. A method takes up to
 40 minutes on two cores; ``waiting`` is the share of training in which a step waited for its data, in percent.
@@ -52,6 +52,9 @@ VISION = VisionShape(image_size=SIZE, patch=16, width=96, layers=4, heads=3, dim
 TEXT = TextShape(context=32, vocabulary=49408, width=128, layers=3, heads=4, dim=128)
 MERGING = MergeSchedule(layers=(1, 2), factors=(2, 3), r=0, cross=0.3, intra=0.1)
 PROMPTS = PromptShape(num_prompts=FRAMES, num_frames=FRAMES)
+# Of every retrieval method: Muon for the matrices of the blocks, AdamW at LR for all other weights.
+RATES: Mapping[str, Any] = {"matrix_lr": 0.008, "warm_up": 0.05, "cool_down": 0.3}
+LR = 5e-4  # and that of the grounding head
 
 
 class Setting(NamedTuple):
@@ -65,7 +68,6 @@ class Setting(NamedTuple):
     batch: int
     steps: int
     extra: Mapping[str, Any]
-    lr: float = 1e-3
     on_clip: bool = False
     half: bool = False
 
@@ -90,14 +92,10 @@ SETTINGS = {
         6500,  # a quarter more videos than TempMe sees
         {
             "method": "joint",
-            "matrix_lr": 0.008,
-            "warm_up": 0.05,
-            "cool_down": 0.3,
             "merging": replace(MERGING, cross=0.5, intra=0.2),  # two prompts a frame cost what this saves
             "prompts": PromptShape(num_prompts=2, num_frames=FRAMES),
             "options": {"align_size": 32},
         },
-        lr=5e-4,
         half=True,
     ),
 }
@@ -164,8 +162,8 @@ def learn_retrieval(method: str, world: Path, arguments: argparse.Namespace) -> 
     start: dict[str, Any] = {"vision": VISION, "text": TEXT}
     if setting.on_clip:
         start = {"weights": str(arguments.out / "clip.safetensors")}
-    lr = arguments.lr or setting.lr
-    module = RetrievalModule(num_frames=FRAMES, fps=FPS, train_all=True, lr=lr, **start, **setting.extra)
+    lr = arguments.lr or LR
+    module = RetrievalModule(num_frames=FRAMES, fps=FPS, train_all=True, lr=lr, **start, **RATES, **setting.extra)
     trainer = make_trainer(clock, world, arguments.precision or setting.precision, max_steps=steps)
     trainer.fit(module, datamodule=open_data(world, batch))
     module.export(arguments.out / f"{method}.safetensors")
@@ -243,7 +241,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
         dim=128,
         num_layers=3,
         recipe="qvhighlights",
-        lr=1e-3,
+        lr=arguments.lr or LR,
         drop_at=3 * epochs // 4,
         warm_up=50,
         dropout=0.1,
@@ -265,12 +263,15 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
     clock = Clock("r2")
     trainer = make_trainer(clock, world, max_epochs=epochs)
     trainer.fit(module, datamodule=data)
-    head = arguments.out / "r2.safetensors"
-    module.export(head)
+    heads = {"curve": "none"}
+    for name, weight in (("head", 0.0), ("weighed", 1.0)):
+        module.card = replace(module.card, similarity_weight=weight)
+        module.export(arguments.out / f"r2-{name}.safetensors")
+        heads[name] = str(arguments.out / f"r2-{name}.safetensors")
     found: dict[str, Any] = clock.report()
     for split, name in zip(SPLITS, ("qvhighlights-val", "moments"), strict=True):
         asked, found[split] = read_split(name, world), {}
-        for method, chosen in (("curve", "none"), ("head", str(head))):
+        for method, chosen in heads.items():
             index = arguments.out / f"films-{split}-{arguments.towers}"
             with Engine.open(index, encoder=str(towers), head=chosen) as engine:
                 engine.index([str(world / "videos" / f"{video}.mp4") for video in asked.videos])
@@ -313,7 +314,7 @@ def main() -> None:
     parser.add_argument("--head-epochs", type=int, default=20)
     parser.add_argument("--motion", type=int, default=0, help="frames of the head's convolution over time; 0: none")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--lr", type=float, help="unless given, each method its own")
+    parser.add_argument("--lr", type=float, help="of the weights that Muon does not train, and of the head")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches; the world stays the same")
     parser.add_argument(
         "--towers", default="clip", choices=("clip", "joint"), help="trained before, that r2 looks through"

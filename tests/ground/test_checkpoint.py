@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ def highlights_alone() -> dict[str, Tensor]:
 
 
 def make_card(head: GroundingHead) -> HeadCard:
-    return HeadCard.describe(head, backbone="ViT-B/32", fps=0.5, suppression="hard", threshold=0.7, unit=2.0)
+    rules: Any = {"suppression": "hard", "threshold": 0.7, "unit": 2.0, "similarity_weight": 0.5}
+    return HeadCard.describe(head, backbone="ViT-B/32", fps=0.5, **rules)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder.name)
@@ -148,7 +150,11 @@ def test_a_card_round_trips() -> None:
         "threshold": 0.7,
         "unit": 2.0,
         "reads": "layers",
+        "similarity_weight": 0.5,
     }
+    assert HeadCard.from_json(json.dumps(fields)) == make_card(make_head())
+    del fields["similarity_weight"]  # cards written before it existed
+    assert HeadCard.from_json(json.dumps(fields)).similarity_weight == 0
 
 
 @pytest.mark.wrong_shapes

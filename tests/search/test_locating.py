@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.video.films import write_scenes
 from vidret.encode.encoder import Encoder
 from vidret.engine import Engine
 from vidret.errors import DecodeError, StoreError, VidretError
+from vidret.ground.postprocess import weigh_by_similarity
+from vidret.ground.spans import Span
 from vidret.search.locating import Locator, RankedVideo, describe_video
 from vidret.search.queries import encode_queries
 from vidret.search.ranking import FrameRanker
@@ -115,6 +118,21 @@ def test_k_limits_moments_and_videos_limits_videos(engine: Engine) -> None:
     assert len({moment.path for moment in everything}) == len(FIRSTS)
     assert engine.locate("rain", 7, **ALL) == everything[:7]
     assert len({moment.path for moment in engine.locate("rain", 1000, videos=1, **ALL)}) == 1
+
+
+def test_similarity_weighs_the_spans_of_a_head_if_its_card_says_so(engine: Engine, made: Path, tmp_path: Path) -> None:
+    head = write_head(tmp_path / "head.safetensors", similarity_weight=2.0)
+    with Engine(made / "index", make_encoder(), head=head) as weighing:
+        for query, film in product(QUERIES, FIRSTS):
+            path = made / "films" / film
+            plain = [Span(m.start, m.end, m.score) for m in engine.locate(query, 1000, video=path, **ALL)]
+            weighed = [Span(m.start, m.end, m.score) for m in weighing.locate(query, 1000, video=path, **ALL)]
+            expected = weigh_by_similarity(plain, engine.curve(query, path), 2.0)
+            assert expected != plain
+            np.testing.assert_allclose(weighed, expected, rtol=1e-4, atol=1e-9)
+        moments = weighing.locate("rain, and then a dog", 3, weak=True)
+        assert {moment.by for moment in moments} == {"head"}
+        assert all(len(moment.events) == 2 for moment in moments)
 
 
 def test_curve_locates_moments_without_a_head(made: Path) -> None:

@@ -46,6 +46,12 @@ def test_unknown_recipe_is_rejected() -> None:
         GroundingModule(width=8, text_width=8, dim=8, recipe="dreams")
 
 
+@pytest.mark.parametrize("settings", [{"similarity_weight": -1.0}, {"similarity_weight": 1.0, "boundaries": False}])
+def test_impossible_similarity_weight_is_rejected(settings: dict[str, Any]) -> None:
+    with pytest.raises(VidretError, match="similarity_weight must be at least 0, and 0 without boundaries, got "):
+        GroundingModule(width=8, text_width=8, dim=8, **settings)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Lightning's own
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

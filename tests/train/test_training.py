@@ -192,10 +192,11 @@ def test_head_is_exported_into_a_copy_of_its_backbone(tmp_path: Path) -> None:
     backbone, out = tmp_path / "towers.safetensors", tmp_path / "models" / "joint.safetensors"
     make_module("ucofia").export(backbone)
     sizes = {"width": 32, "text_width": 32, "num_layers": 1}
-    module = make_head_module(backbone=str(backbone), join=True, **sizes)
+    module = make_head_module(backbone=str(backbone), join=True, similarity_weight=1.0, **sizes)
     module.export(out)
     head, card = load_head(out)
     assert card == replace(module.card, backbone=str(out))
+    assert card.similarity_weight == 1.0
     for name, weight in module.model.head.state_dict().items():
         assert torch.equal(head.state_dict()[name], weight), name
     assert load_encoder(str(out)).fingerprint == load_encoder(str(backbone)).fingerprint

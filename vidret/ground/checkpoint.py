@@ -50,6 +50,8 @@ class HeadCard:
         threshold: Overlap at which ``hard`` suppresses, or the sigma of ``gaussian``; None for the default.
         unit: Grid that boundaries are rounded to, in seconds; None for no rounding.
         reads: ``layers`` of the backbone, or the ``vectors`` that an index stores; see ``vidret.ground.vectors``.
+        similarity_weight: Weight of the encoder's similarity in the scores of spans; 0 for none, as published. See
+            ``weigh_by_similarity``.
     """
 
     backbone: str
@@ -64,6 +66,7 @@ class HeadCard:
     threshold: float | None = None
     unit: float | None = None
     reads: str = LAYERS
+    similarity_weight: float = 0.0
 
     @classmethod
     def describe(
@@ -76,6 +79,7 @@ class HeadCard:
         threshold: float | None = None,
         unit: float | None = None,
         reads: str = LAYERS,
+        similarity_weight: float = 0.0,
     ) -> "HeadCard":
         """Return the card of a head, with the settings that the head itself does not know."""
         return cls(
@@ -91,6 +95,7 @@ class HeadCard:
             threshold=threshold,
             unit=unit,
             reads=reads,
+            similarity_weight=similarity_weight,
         )
 
     def to_json(self) -> str:
@@ -151,6 +156,7 @@ def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
         threshold=card.threshold,
         unit=card.unit,
         reads=card.reads,
+        similarity_weight=card.similarity_weight,
     )
     if card != expected:
         raise ValueError(f"card must describe the head, {expected}, got {card}")

@@ -1,13 +1,16 @@
-"""Post-processing of a head's results: clamping, rounding and soft-NMS of spans, and spans of highlights."""
+"""Post-processing of a head's results: spans clamped, rounded, suppressed and weighed, and spans of highlights."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from vidret.ground import curve
 from vidret.ground.checkpoint import HeadCard
+from vidret.ground.curve import find_spans, mean_inside
 from vidret.ground.head import GroundingResult
 from vidret.ground.spans import Span
 from vidret.ground.suppression import Decay, clip_and_round, gaussian, hard, linear, soft_nms
+from vidret.types import Curve
 
 DECAYS: dict[str | None, Decay | None] = {"linear": linear, None: None}
 
@@ -19,7 +22,7 @@ def find_highlights(saliency: Float[np.ndarray, " frame"], *, fps: float, durati
     """
     times = (np.arange(len(saliency)) + 0.5) / fps
     edges = np.concatenate([[0.0], (times[1:] + times[:-1]) / 2, [duration]])
-    spans = curve.find_spans(saliency, times, start=0.0, end=duration, k=limit)
+    spans = find_spans(saliency, times, start=0.0, end=duration, k=limit)
     starts, ends = np.array([span.start for span in spans]), np.array([span.end for span in spans])
     means = [saliency[(edges[:-1] >= span.start) & (edges[1:] <= span.end)].mean() for span in spans]
     order, scores = soft_nms(starts, ends, np.array(means, np.float64), linear)
@@ -48,6 +51,26 @@ def postprocess_spans(result: GroundingResult, card: HeadCard, *, duration: floa
         for index, score in zip(order, scores, strict=True)
         if score > 0
     ]
+
+
+def weigh_by_similarity(spans: Sequence[Span], curve: Curve, weight: float) -> list[Span]:
+    """Return spans whose scores also depend on how similar to the query their frames are, best first.
+
+    A score is multiplied by exp(weight * similarity). The similarity is the mean of the curve inside the span, in
+    standard deviations of the curve over the video. All scores are then divided by one factor, with which the best
+    span keeps its own score.
+
+    A head trained on few videos may find the right boundaries and yet confuse an action with its opposite, which an
+    encoder trained on many can tell apart.
+    """
+    deviation = float(curve.scores.std())
+    if not spans or deviation == 0:
+        return list(spans)
+    similarities = np.array([mean_inside(curve, span) for span in spans]) / deviation
+    logits = np.log([span.score for span in spans]) + weight * similarities
+    order = np.argsort(-logits, kind="stable")
+    scores = spans[order[0]].score * np.exp(logits - logits[order[0]])
+    return [Span(spans[index].start, spans[index].end, float(scores[index])) for index in order]
 
 
 def choose_decay(card: HeadCard) -> Decay | None:

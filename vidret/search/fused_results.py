@@ -27,7 +27,6 @@ from vidret.types import (
     EventSpan,
     Evidence,
     Hit,
-    LayerWords,
     Moment,
     SearchOptions,
     Segment,
@@ -103,7 +102,6 @@ class FusedResults:
         matches = self._fused.match_texts(analysed, chosen, video_id=only)
         if "picture" not in chosen:
             grounder = None
-        read = [] if grounder is None else [grounder.read(clause.text) for clause in analysed.structure.clauses]
         by_picture = "curve" if grounder is None else "head"
         scored = []
         for video in videos:
@@ -111,7 +109,7 @@ class FusedResults:
             if scores is not None and (weak or scores.score >= WEAK_SCORE):
                 scored.append((video, scores))
         if grounder is not None:
-            self._ask_head(grounder, read, scored)
+            self._ask_head(grounder, analysed, scored)
         moments: list[Moment] = []
         for video, scores in scored:
             scores.cuts = find_cuts(self._searcher.store, video.video_id)
@@ -142,11 +140,12 @@ class FusedResults:
         return EncodedQuery(positive=analysed.embeddings[0], negatives=tuple(analysed.negatives))
 
     def _ask_head(
-        self, grounder: MomentHead, clauses: Sequence[LayerWords], scored: Sequence[tuple[RankedVideo, VideoScores]]
+        self, grounder: MomentHead, query: AnalysedQuery, scored: Sequence[tuple[RankedVideo, VideoScores]]
     ) -> None:
         """Set the spans that the head finds in the pictures of each video, for each clause."""
         videos = [video for video, _ in scored]
-        answers = [answer_videos(self._searcher, grounder, words, videos) for words in clauses]
+        clauses = [EncodedQuery(positive=text, negatives=tuple(query.negatives)) for text in query.embeddings]
+        answers = [answer_videos(self._searcher, grounder, clause, videos) for clause in clauses]
         for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
             scores.picture_spans = [choose_spans(each, overlapping=False, weak=False) for each in spans]
 

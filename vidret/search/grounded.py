@@ -47,10 +47,12 @@ class MomentHead(Protocol):
 
     Attributes:
         path: Path of its file.
+        card: Its card.
         fps: Frames per second that it reads.
     """
 
     path: Path
+    card: HeadCard
     fps: float
 
     def read(self, query: str) -> LayerWords:

@@ -14,6 +14,7 @@ from vidret.align.similarity import score_top_frames
 from vidret.encode.encoder import has_frame_vectors
 from vidret.errors import StoreError
 from vidret.ground.curve import find_moments, mean_inside
+from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span, drop_overlapping
 from vidret.search.edges import FrameScorer
 from vidret.search.grounded import GroundedVideo, MomentHead
@@ -24,7 +25,7 @@ from vidret.store.lookup import look_up_video
 from vidret.store.records import FOLLOW_SHOTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.text import absolute_path, as_path, strip_query
-from vidret.types import Curve, LayerWords, Moment, Segment
+from vidret.types import Curve, Moment, Segment
 from vidret.video.files import may_exist
 from vidret.video.streaming import choose_mode
 from vidret.video.timeline import LONGEST_STILL_S
@@ -148,7 +149,6 @@ class Locator:
         the scores of the videos, so that an uncertain video's best moments do not outrank those of a certain one.
         Negative terms affect the choice of videos only.
         """
-        words = grounder.read(query.positive.text)
         logits = np.array([video.score for video in videos]) / self._searcher.ranker.temperature
         exponentials = np.exp(logits - logits.max(initial=-np.inf))
         shown = []
@@ -156,7 +156,7 @@ class Locator:
             is_weak = self._is_weak(query, video.video_id) if video.weak is None else video.weak
             if weak or not is_weak:
                 shown.append((video, float(probability), is_weak))
-        answers = answer_videos(self._searcher, grounder, words, [video for video, _, _ in shown])
+        answers = answer_videos(self._searcher, grounder, query, [video for video, _, _ in shown])
         moments = []
         for (video, probability, is_weak), spans in zip(shown, answers, strict=True):
             moments += [
@@ -220,9 +220,10 @@ def read_curve(searcher: Searcher, query: EncodedQuery, video_id: int) -> tuple[
 
 
 def answer_videos(
-    searcher: Searcher, grounder: MomentHead, words: LayerWords, videos: Sequence[RankedVideo]
+    searcher: Searcher, grounder: MomentHead, query: EncodedQuery, videos: Sequence[RankedVideo]
 ) -> list[list[Span]]:
     """Return the spans of a query in each video, best first; none for a video that cannot be read, which is logged."""
+    words, weight = grounder.read(query.positive.text), grounder.card.similarity_weight
     described = {}
     for video in videos:
         try:
@@ -230,7 +231,14 @@ def answer_videos(
         except StoreError as error:  # another process may have pruned it meanwhile
             logger.warning("the head left out: %s", error)
     found = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
-    return [found.get(video.video_id) or [] for video in videos]
+    answers = [found.get(video.video_id) or [] for video in videos]
+    if not weight:
+        return answers
+    curves = [read_curve(searcher, query, video.video_id) for video in videos]
+    return [
+        spans if read is None else weigh_by_similarity(spans, read[0], weight)
+        for spans, read in zip(answers, curves, strict=True)
+    ]
 
 
 def describe_video(searcher: Searcher, video_id: int, path: str) -> GroundedVideo:

@@ -1,5 +1,6 @@
 """Training for grounding: R2-Tuning's head on the layers of a frozen encoder, as a Lightning module."""
 
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,6 +60,8 @@ class GroundingModule(lightning.LightningModule):
         saliency_weight: Weight of the saliency loss: 0.1; 0.01 for Charades-STA and 0.05 for TACoS.
         across_samples: Whether the saliency loss also compares samples; off for YouTube Highlights and TVSum.
         seed: Seed of the positive frames.
+        similarity_weight: Weight of the backbone's similarity in the scores of the exported head's spans; 0 for none,
+            as published. Validation is without it. See ``weigh_by_similarity``.
         join: Whether to export the backbone's file with the head in it, not the head alone; the backbone must be a file
             of vidret.
         out: Path of the exported head (.safetensors), written at the end.
@@ -89,6 +92,7 @@ class GroundingModule(lightning.LightningModule):
         saliency_weight: float = 0.1,
         across_samples: bool = True,
         seed: int = 0,
+        similarity_weight: float = 0.0,
         join: bool = False,
         out: str | None = None,
     ) -> None:
@@ -110,8 +114,12 @@ class GroundingModule(lightning.LightningModule):
         self.model = GroundingModel(head)
         if recipe not in RECIPES:
             raise VidretError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe}")
+        if not 0 <= similarity_weight < math.inf or (similarity_weight and not boundaries):
+            raise VidretError(
+                f"similarity_weight must be at least 0, and 0 without boundaries, got {similarity_weight}"
+            )
         settings = _adapt_recipe(RECIPES[recipe], fps=fps, unit=unit)
-        self.card = HeadCard.describe(head, backbone=backbone, **settings)
+        self.card = HeadCard.describe(head, backbone=backbone, similarity_weight=similarity_weight, **settings)
         self.fps, self.out, self._join = self.card.fps or 0.5, out, join
         self._lr, self._drop_at, self._warm_up = lr, drop_at, warm_up
         self._saliency_weight, self._across = saliency_weight, across_samples
