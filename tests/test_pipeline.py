@@ -72,7 +72,9 @@ def test_methods_train_in_equal_shares_of_the_time_and_a_resumed_run_keeps_its_p
     )
     monkeypatch.setattr(tool, "time_step", lambda path: 100.0)
     assert tool.count_steps(tmp_path, 40.0, (0, 1)) == steps
-    assert set(tool.count_steps(tmp_path, 20.0, (0, 1)).values()) == {4}
+    with pytest.raises(SystemExit, match=r"must have been begun with .*20\.0.*, got .*40\.0.*: choose another folder"):
+        tool.count_steps(tmp_path, 20.0, (0, 1))
+    assert set(tool.count_steps(tmp_path / "other", 20.0, (0, 1)).values()) == {4}
 
 
 @pytest.mark.parametrize("method", ["ucofia", "joint"])

@@ -127,12 +127,17 @@ def share_time(minutes: float, seeds: Sequence[int]) -> float:
 
 
 def count_steps(out: Path, minutes: float, seeds: Sequence[int]) -> dict[str, int]:
-    """Return how many steps each method makes in its share of the time; OUT/plan.json keeps them for a resumed run."""
+    """Return how many steps each method makes in its share of the time; OUT/plan.json keeps them for a resumed run.
+
+    Raises:
+        SystemExit: A run with other settings began in this folder. Some of its results would pass for this one's.
+    """
     kept, settings = out / "plan.json", {"minutes": minutes, "seeds": list(seeds)}
     if kept.is_file():
         found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-        if {name: found.get(name) for name in settings} == settings:
-            return dict(found["steps"])
+        if (begun := {name: found.get(name) for name in settings}) != settings:
+            raise SystemExit(f"{out} must have been begun with {settings}, got {begun}: choose another folder")
+        return dict(found["steps"])
     share_s, steps = share_time(minutes, seeds), {}
     for method in METHODS:
         step_s = time_step(CONFIGS / f"synthetic_{method}.yaml")
