@@ -311,7 +311,7 @@ def main() -> None:
     parser.add_argument("world", type=Path)
     parser.add_argument("--methods", nargs="+", default=[*SETTINGS, "r2"], choices=[*SETTINGS, "r2"])
     parser.add_argument("--steps", type=int, help="unless given, each method its own")
-    parser.add_argument("--head-epochs", type=int, default=20)
+    parser.add_argument("--head-epochs", type=int, default=10)
     parser.add_argument("--motion", type=int, default=0, help="frames of the head's convolution over time; 0: none")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--lr", type=float, help="of the weights that Muon does not train, and of the head")
@@ -320,7 +320,7 @@ def main() -> None:
         "--towers", default="clip", choices=("clip", "joint"), help="trained before, that r2 looks through"
     )
     parser.add_argument("--train", type=int, default=24_000, help="videos to train on")
-    parser.add_argument("--films", type=int, default=1000, help="films to train on")
+    parser.add_argument("--films", type=int, default=2000, help="films to train on")
     parser.add_argument("--precision", help="of the trainer, unless given, each method its own")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()

@@ -56,11 +56,13 @@ def test_head_that_wins_is_written_and_used(made: Path, run: Runner) -> None:
     assert "Trained on 7 queries; 3 into other videos are held out" in err
     table = [line.split() for line in out.splitlines()]
     assert table[0] == ["R1@0.5", "R1@0.7", "mIoU"]
-    curve, head = (float(row[-1]) for row in table[1:])
+    curve, head, weighed = (float(row[-1]) for row in table[1:])
     assert head > curve + 30
+    assert weighed <= head, "what comes before a colour does not resemble it"
     path = made / "index" / "head.safetensors"
     card = read_head_card(path)
     assert (card.reads, card.backbone, card.fps, card.num_layers) == (VECTORS, "colours", 1.0, 1)
+    assert card.similarity_weight == 0
     with Engine(made / "index", ColourEncoder()) as engine:
         assert {moment.by for moment in engine.locate("red", 3, video=made / "films" / "film0.mp4")} == {"head"}
         assert {moment.by for moment in engine.locate("red", 3)} == {"head"}
@@ -83,16 +85,22 @@ def test_head_that_does_not_win_is_not_kept(made: Path, run: Runner, tmp_path: P
     with Store.open(made / "index", write=True) as store:
         before = store.get_meta(HEAD)
     rows = [json.loads(line) for line in (made / "moments.jsonl").read_text().splitlines()[:NUM_FILMS]]
-    for row in rows:  # what the curve finds
-        start = row["relevant_windows"][0][1]
-        row["relevant_windows"] = [[start, start + 5]]
+    with Engine(made / "index", ColourEncoder(), head="none") as engine:
+        for row in rows:
+            found = engine.locate("red", 1, video=f"{row['vid']}.mp4", overlapping=True, weak=True)[0]
+            row["relevant_windows"] = [[found.start, found.end]]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     command = ("train", "head", "--index", made / "index", "--moments", tmp_path / "own.jsonl", "--steps", 1)
     code, out, err = run(*command, "--out", out_path)
     assert code == 1
     assert "The head does not win against the curve on the held-out queries (mIoU), so it is not kept." in err
-    assert len(out.splitlines()) == 3
+    assert len(out.splitlines()) == 4
     assert not out_path.exists()
+    split = read_split("moments", tmp_path / "own.jsonl")
+    with Engine(made / "index", ColourEncoder(), head="none") as engine:
+        trial = try_head(engine, split, num_steps=1)
+    assert trial.by_weighed.mean_overlap > trial.by_head.mean_overlap
+    assert trial.card.similarity_weight == 1
     with Store.open(made / "index") as store:
         assert store.get_meta(HEAD) == before
 
