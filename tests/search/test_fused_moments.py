@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.spoken import NamedColours, add_all_words, fake_sentences, make_films, save_baseline, say
 from vidret.engine import Engine
+from vidret.ground.checkpoint import HeadCard
 from vidret.ground.spans import Span
 from vidret.search.clauses import QueryStructure, make_clause
 from vidret.search.fused_moments import JOIN_S, MIN_COVER, UNEXPECTED, FusedSpan
@@ -227,6 +228,8 @@ def test_spans_are_ordered_within_the_video_and_do_not_overlap(
 
 class FakeGrounder:
     """Finds the same span in every film, or cannot read it."""
+
+    card = HeadCard(backbone="fake", fps=1.0, strides=(1,), num_layers=1)
 
     def __init__(self, *, fails: bool = False) -> None:
         self.fails, self.queries = fails, list[str]()
