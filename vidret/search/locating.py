@@ -147,7 +147,7 @@ class Locator:
 
         Its scores are probabilities within a video. Each is multiplied by the probability of its video, a softmax over
         the scores of the videos, so that an uncertain video's best moments do not outrank those of a certain one.
-        Negative terms affect the choice of videos only.
+        Negative terms affect the choice of videos, and the spans only if the head's card weighs them by similarity.
         """
         logits = np.array([video.score for video in videos]) / self._searcher.ranker.temperature
         exponentials = np.exp(logits - logits.max(initial=-np.inf))
@@ -234,7 +234,10 @@ def answer_videos(
     answers = [found.get(video.video_id) or [] for video in videos]
     if not weight:
         return answers
-    curves = [read_curve(searcher, query, video.video_id) for video in videos]
+    curves = [
+        read_curve(searcher, query, video.video_id) if spans else None
+        for video, spans in zip(videos, answers, strict=True)
+    ]
     return [
         spans if read is None else weigh_by_similarity(spans, read[0], weight)
         for spans, read in zip(answers, curves, strict=True)
