@@ -40,6 +40,24 @@ def test_local_ray_has_only_the_named_gpu(monkeypatch: pytest.MonkeyPatch, visib
         assert ray.get(task.remote()) == seen
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_local_ray_is_started_again_once(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    from vidret.index.ray import cluster
+
+    starts = list[str]()
+
+    def start(address: str, **_: Any) -> None:
+        starts.append(address)
+        if len(starts) <= failures:
+            raise RuntimeError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", start)
+    fails = pytest.raises(VidretError, match=r"Ray cannot start on this machine \(The current node timed out")
+    with fails if failures == 2 else nullcontext(), cluster.join_cluster(None):
+        pass
+    assert starts == ["local", "local"]
+
+
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace Ray by a cluster with one GPU that does nothing; return the list of GPUs per encoder."""

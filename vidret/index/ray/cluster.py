@@ -63,7 +63,11 @@ def _start(address: str | None, device: str) -> None:
         if cuda_index(device) is not None:
             resources["num_gpus"] = 1
         with _show_one_gpu(cuda_index(device)):
-            ray.init("local", include_dashboard=False, **resources, **quiet)
+            try:
+                ray.init("local", include_dashboard=False, **resources, **quiet)
+            except Exception:  # now and then its processes take longer to start than it waits for them
+                ray.shutdown()
+                ray.init("local", include_dashboard=False, **resources, **quiet)
     else:
         _check_port(address)
         variables = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
