@@ -1,7 +1,8 @@
-"""Small heads whose weights all matter, random inputs, and inputs of the published code."""
+"""Small heads whose weights all matter, random inputs, inputs of the published code, and curves."""
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from tests.goldens import Case
 from vidret.ground.head import GroundingHead
 from vidret.ground.projected import ProjectedVideos
+from vidret.types import Curve
 
 WIDTH, TEXT_WIDTH, DIM, NUM_LAYERS = 24, 16, 16, 3
 
@@ -28,6 +30,12 @@ class Inputs(NamedTuple):
         frames, words = int(self.mask[video].sum()), int(self.word_mask[video].sum())
         layers = [layer[video : video + 1, :frames] for layer in self.layers]
         return Inputs(layers, self.query[video : video + 1, :, :words])
+
+
+def make_curve(scores: np.ndarray, typical: float | None = None) -> Curve:
+    """Return a curve of one frame a second."""
+    num_frames = len(scores)
+    return Curve(scores, np.arange(num_frames) + 0.5, 0.0, float(num_frames), float(scores.max()), typical)
 
 
 def make_head(

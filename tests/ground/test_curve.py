@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.ground.samples import make_curve
 from vidret.ground.curve import (
     ALL_LENGTHS,
     CONTRAST,
@@ -183,11 +184,6 @@ def test_invalid_input_is_rejected() -> None:
 
 
 # Moments to show
-
-
-def make_curve(scores: np.ndarray, typical: float | None = None) -> Curve:
-    num_frames = len(scores)
-    return Curve(scores, np.arange(num_frames) + 0.5, 0.0, float(num_frames), float(scores.max()), typical)
 
 
 def shown(curve: Curve, *, k: int = 5, overlapping: bool = False, weak: bool = False) -> list[Span]:

@@ -5,14 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from tests.ground.samples import make_curve
 from vidret.ground.postprocess import weigh_by_similarity
 from vidret.ground.spans import Span
 from vidret.types import Curve
-
-
-def make_curve(scores: list[float]) -> Curve:
-    times = np.arange(len(scores)) + 0.5
-    return Curve(scores=np.array(scores), times=times, start=0.0, end=float(len(scores)), best=max(scores))
 
 
 def weigh_naively(spans: list[Span], curve: Curve, weight: float) -> list[Span]:
@@ -32,7 +28,7 @@ def weigh_naively(spans: list[Span], curve: Curve, weight: float) -> list[Span]:
 def test_equals_a_naive_twin(weight: float) -> None:
     random = np.random.default_rng(0)
     for _ in range(20):
-        curve = make_curve(random.normal(size=30).tolist())
+        curve = make_curve(random.normal(size=30))
         starts, lengths = random.uniform(0, 20, 8), random.uniform(1, 10, 8)
         scores = np.sort(random.uniform(0.01, 1, 8))[::-1]
         spans = [Span(a, a + n, s) for a, n, s in zip(starts.tolist(), lengths.tolist(), scores.tolist(), strict=True)]
@@ -43,22 +39,22 @@ def test_equals_a_naive_twin(weight: float) -> None:
 
 
 def test_similarity_decides_between_nearly_equal_spans() -> None:
-    curve = make_curve([0.1] * 5 + [0.2] * 5 + [0.1] * 5 + [0.3] * 5)
+    curve = make_curve(np.repeat([0.1, 0.2, 0.1, 0.3], 5))
     spans = [Span(5.0, 10.0, 0.60), Span(15.0, 20.0, 0.59), Span(0.0, 5.0, 0.05)]
     weighed = weigh_by_similarity(spans, curve, 1.0)
     assert [span.start for span in weighed] == [15.0, 5.0, 0.0]
     assert weighed[0] == spans[1]
-    larger = make_curve((10 * curve.scores + 3).tolist())
+    larger = make_curve(10 * curve.scores + 3)
     np.testing.assert_allclose(weigh_by_similarity(spans, larger, 1.0), weighed)
 
 
 def test_flat_curve_and_no_spans_change_nothing() -> None:
     spans = [Span(5.0, 8.0, 0.6), Span(1.0, 2.0, 0.2)]
-    assert weigh_by_similarity(spans, make_curve([0.25] * 9), 1.0) == spans
-    assert weigh_by_similarity([], make_curve([0.1, 0.2]), 1.0) == []
+    assert weigh_by_similarity(spans, make_curve(np.full(9, 0.25)), 1.0) == spans
+    assert weigh_by_similarity([], make_curve(np.array([0.1, 0.2])), 1.0) == []
 
 
 def test_span_between_two_frames_has_the_similarity_of_the_nearest() -> None:
-    curve = make_curve([0.0, 0.0, 1.0, 0.0])
+    curve = make_curve(np.array([0.0, 0.0, 1.0, 0.0]))
     spans = [Span(0.6, 1.2, 0.5), Span(2.6, 2.9, 0.5)]
     assert weigh_by_similarity(spans, curve, 1.0)[0] == spans[1]

@@ -83,14 +83,9 @@ class HeadCard:
     ) -> "HeadCard":
         """Return the card of a head, with the settings that the head itself does not know."""
         return cls(
+            **_describe_architecture(head),
             backbone=backbone,
             fps=fps,
-            strides=head.pyramid.strides,
-            num_layers=head.block.num_layers,
-            heads=head.block.refine.own.heads,
-            limit=head.limit,
-            tef=head.block.tef,
-            cosine=head.cosine,
             suppression=suppression,
             threshold=threshold,
             unit=unit,
@@ -148,16 +143,7 @@ def save_head(head: GroundingHead, card: HeadCard, path: Path) -> None:
     Raises:
         ValueError: The card does not describe the head.
     """
-    expected = HeadCard.describe(
-        head,
-        backbone=card.backbone,
-        fps=card.fps,
-        suppression=card.suppression,
-        threshold=card.threshold,
-        unit=card.unit,
-        reads=card.reads,
-        similarity_weight=card.similarity_weight,
-    )
+    expected = replace(card, **_describe_architecture(head))
     if card != expected:
         raise ValueError(f"card must describe the head, {expected}, got {card}")
     weights = {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}
@@ -255,6 +241,18 @@ def _build(
         raise VidretError("; ".join(reasons))
     head.load_state_dict(weights)
     return head.eval()
+
+
+def _describe_architecture(head: GroundingHead) -> dict[str, Any]:
+    """Return the fields of a card that follow from the head itself."""
+    return {
+        "strides": head.pyramid.strides,
+        "num_layers": head.block.num_layers,
+        "heads": head.block.refine.own.heads,
+        "limit": head.limit,
+        "tef": head.block.tef,
+        "cosine": head.cosine,
+    }
 
 
 def _find_length(weights: Weights, name: str, default: int) -> int:

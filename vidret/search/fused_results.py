@@ -137,15 +137,14 @@ class FusedResults:
         analysed = self._fused.analyse(query)
         if analysed.structure.is_joint:
             return None
-        return EncodedQuery(positive=analysed.embeddings[0], negatives=tuple(analysed.negatives))
+        return list_encoded_clauses(analysed)[0]
 
     def _ask_head(
         self, grounder: MomentHead, query: AnalysedQuery, scored: Sequence[tuple[RankedVideo, VideoScores]]
     ) -> None:
         """Set the spans that the head finds in the pictures of each video, for each clause."""
         videos = [video for video, _ in scored]
-        clauses = [EncodedQuery(positive=text, negatives=tuple(query.negatives)) for text in query.embeddings]
-        answers = [answer_videos(self._searcher, grounder, clause, videos) for clause in clauses]
+        answers = [answer_videos(self._searcher, grounder, clause, videos) for clause in list_encoded_clauses(query)]
         for (_, scores), spans in zip(scored, zip(*answers, strict=True), strict=True):
             scores.picture_spans = [choose_spans(each, overlapping=False, weak=False) for each in spans]
 
@@ -216,6 +215,11 @@ class FusedResults:
 
 def _rank_video(video: VideoScores, _query: AnalysedQuery, paths: Sequence[str]) -> RankedVideo:
     return RankedVideo(video_id=video.video_id, path=paths[0], score=video.score, weak=video.score < WEAK_SCORE)
+
+
+def list_encoded_clauses(query: AnalysedQuery) -> list[EncodedQuery]:
+    """Return the clauses of a query, as pictures are compared with them."""
+    return [EncodedQuery(positive=text, negatives=tuple(query.negatives)) for text in query.embeddings]
 
 
 def find_query_spans(

@@ -231,17 +231,12 @@ def answer_videos(
         except StoreError as error:  # another process may have pruned it meanwhile
             logger.warning("the head left out: %s", error)
     found = dict(zip(described, grounder.answer_many(words, list(described.values())), strict=True))
-    answers = [found.get(video.video_id) or [] for video in videos]
-    if not weight:
-        return answers
-    curves = [
-        read_curve(searcher, query, video.video_id) if spans else None
-        for video, spans in zip(videos, answers, strict=True)
-    ]
-    return [
-        spans if read is None else weigh_by_similarity(spans, read[0], weight)
-        for spans, read in zip(answers, curves, strict=True)
-    ]
+    answers = []
+    for video in videos:
+        spans = found.get(video.video_id) or []
+        read = read_curve(searcher, query, video.video_id) if spans and weight else None
+        answers.append(spans if read is None else weigh_by_similarity(spans, read[0], weight))
+    return answers
 
 
 def describe_video(searcher: Searcher, video_id: int, path: str) -> GroundedVideo:

@@ -6,6 +6,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import ray
@@ -63,11 +64,12 @@ def _start(address: str | None, device: str) -> None:
         if cuda_index(device) is not None:
             resources["num_gpus"] = 1
         with _show_one_gpu(cuda_index(device)):
+            start = partial(ray.init, "local", include_dashboard=False, **resources, **quiet)
             try:
-                ray.init("local", include_dashboard=False, **resources, **quiet)
+                start()
             except Exception:  # now and then its processes take longer to start than it waits for them
                 ray.shutdown()
-                ray.init("local", include_dashboard=False, **resources, **quiet)
+                start()
     else:
         _check_port(address)
         variables = {name: os.environ[name] for name in FORWARDED_VARIABLES if name in os.environ}
