@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -217,6 +217,26 @@ def test_every_frame_of_every_format_is_streamed(films: dict[str, Film], name: s
     info: VideoInfo = probe(films[name].path)
     with open_reader(info, for_streaming=True) as reader:
         assert [frame.index for frame in reader.stream()] == list(range(info.num_frames))
+
+
+@pytest.mark.parametrize("first", [0, 37])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_reader_streams_a_second_time_from_where_it_is_told(films: dict[str, Film], name: str, first: int) -> None:
+    info = probe(films[name].path)
+    with open_reader(info, for_streaming=True) as reader:
+        for _ in range(2):
+            assert [frame.index for frame in reader.stream(first)] == list(range(first, info.num_frames))
+
+
+@pytest.mark.parametrize("first", [0, 5, 60])
+def test_frames_that_a_stream_left_out_are_there_for_the_next_one(tmp_path: Path, first: int) -> None:
+    info = probe(write_slides(tmp_path / "slides.mp4"))
+    assert info.still.any()
+    with open_reader(info, for_streaming=True) as reader:
+        next(islice(reader.stream(), 5, None))
+        assert [frame.index for frame in reader.stream(first)] == list(range(first, info.num_frames))
+        still = int(np.flatnonzero(info.still)[-1])
+        assert reader.read([still]).times.tolist() == [info.times[still]]
 
 
 def test_a_film_that_cuts_all_the_time_is_read_and_that_is_said(

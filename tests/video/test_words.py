@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.worded import SUBTITLES, shown, write_worded
-from vidret.types import TimedText
+from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
+from vidret.types import Resize, TimedText
+from vidret.video import process
 from vidret.video import words as words_module
 from vidret.video.pool import DecodedSegment, DecodePool, Finished, FinishedTexts, OpenedVideo, ReadTexts
 from vidret.video.probe import probe
 from vidret.video.words import WordsReader
 
-SCREEN = {"screen": {"start_s": 0.0}}
+SCREEN: Any = {"screen": {"start_s": 0.0}}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,16 @@ def test_screen_text_comes_from_the_decoded_frames(pool: DecodePool, tmp_path: P
     assert texts_of(again) == texts, "stored segments are decoded for their text"
     resumed, _ = read(pool, film, {"screen": {"start_s": 8.0}}, skip=True)
     assert texts_of(resumed) == texts[1:]
+
+
+def test_a_healthy_film_that_is_resumed_early_lost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_PROGRAM", QUICK_OCR)
+    film = write_worded(tmp_path / "a.mp4", ("lighthouse", 2.0), ("railway bridge", 10.0))
+    with DecodePool(1, resize=Resize(32, 32), shot_sampling="exact") as shots:
+        messages = list(shots.stream(film, start=lambda _: (1, 2.0), words=lambda _: SCREEN))
+    (finished,) = (message for message in messages if isinstance(message, Finished))
+    assert finished.salvaged == ""
+    assert [round(text.start) for text in texts_of(messages)] == [0, 2]
 
 
 def test_silence_has_no_words_and_a_missing_track_is_named(pool: DecodePool, tmp_path: Path) -> None:

@@ -94,9 +94,7 @@ class PyavDecoder:
         Raises:
             DecodeError: A range of a remote file cannot be fetched.
         """
-        self._leaves_still_out = False
-        if first > 0:
-            self._advance_to(first)
+        self._advance_to(first)
         self._leaves_still_out = self._can_leave_still_out()
         ends_still = self._find_still_groups()
         before: StreamedFrame | None = None
@@ -213,11 +211,13 @@ class PyavDecoder:
 
     def _advance_to(self, index: int) -> bool:
         """Make ``index`` the current frame, and return whether that succeeded."""
-        if index < self._position and not (self._can_jump and self._can_seek):
+        is_behind = index < self._position or self._leaves_still_out  # what was left out cannot be reached by decoding
+        self._leaves_still_out = False
+        if is_behind and not (self._can_jump and self._can_seek):
             self._restart()
         before = self._keyframes[self._keyframes <= index]
         keyframe = int(before[-1]) if len(before) else 0
-        if self._can_jump and (index < self._position or self._is_far_ahead(keyframe)):
+        if self._can_jump and (is_behind or self._is_far_ahead(keyframe)):
             if self._jump(keyframe) and self._starts_at(keyframe) and self._walk(index) and not self._frame.is_corrupt:
                 return True
             self._can_jump = False
