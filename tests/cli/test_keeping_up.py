@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,46 @@ def test_an_index_follows_its_folder_until_ctrl_c(run: Runner, tmp_path: Path, m
     assert (code, seen) == (0, ["blue"])
     assert err.count("1 encoded") == 2
     assert err.count("encoded") == 2, "its own files start no run"
+
+
+def test_what_a_run_reports_does_not_end_the_watching(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = tmp_path / "films", tmp_path / "index"
+    write_film(folder / "blue.mp4", ("blue", 1))
+    run("index", folder, "--index", index)
+    run("watch", "add", "reds", "red", "--index", index)
+
+    def change_files(_paths: Sequence[str], _ignored: Path) -> Iterator[None]:
+        write_film(folder / "rose.mp4", ("red", 1))
+        yield  # a match, which the webhook does not take
+        write_film(folder / "poppy.mp4", ("red", 1), salt=1)
+        yield
+        (folder / "bad.mp4").write_text("no video")
+        yield
+        write_film(folder / "sky.mp4", ("blue", 1), salt=2)
+        yield
+
+    monkeypatch.setattr(changes, "iterate_changes", change_files)
+    options = ("--watch", "--exit-code", "--fail-on-error", "--webhook", "http://127.0.0.1:9/found")
+    code, _, err = run("index", folder, "--index", index, *options)
+    assert (code, err.count("did not take the matches")) == (0, 4)
+    assert err.count("1 encoded") == 3
+    assert "bad.mp4" in err
+
+
+def test_ctrl_c_during_a_run_ends_the_watching(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_film(tmp_path / "films" / "blue.mp4", ("blue", 1))
+    monkeypatch.setattr(changes, "iterate_changes", lambda *_: iter([None] * 3))
+    runs = []
+
+    def interrupt(*_args: Any, **_options: Any) -> IndexReport:
+        runs.append(1)
+        return IndexReport(interrupted=True)
+
+    monkeypatch.setattr(Engine, "index", interrupt)
+    assert run("index", tmp_path / "films", "--index", tmp_path / "index", "--watch")[0] == 1
+    assert len(runs) == 1
 
 
 def test_what_cannot_be_watched_is_refused(run: Runner, films: Path) -> None:

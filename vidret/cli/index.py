@@ -38,7 +38,7 @@ from vidret.cli.index_options import (
     WordsOption,
 )
 from vidret.cli.inputs import parse_choice, parse_memory, parse_names
-from vidret.cli.keeping_up import keep_up, read_watched
+from vidret.cli.keeping_up import IndexOutcome, keep_up, read_watched
 from vidret.cli.language_model import LlmModelOption, make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
 from vidret.cli.options import (
@@ -52,9 +52,10 @@ from vidret.cli.options import (
     WorkersOption,
 )
 from vidret.cli.watch import MATCHED, report_matches
+from vidret.errors import VidretError
 from vidret.present.progress import show_count, show_progress
 from vidret.present.summaries import print_describe_summary, print_index_summary
-from vidret.present.terminal import print_message
+from vidret.present.terminal import print_error, print_message
 from vidret.present.webhook import check_webhook
 from vidret.video.streaming import SAMPLING_MODES, SamplingMode
 
@@ -129,8 +130,8 @@ def index_command(
         suggest_model()
     update = partial(engine.index, paths, run=run, workers=workers, timeout=timeout, memory=memory_bytes, **decoding)
 
-    def index_once() -> int:
-        """Index what is new or changed, report, and return the exit code."""
+    def index_once() -> IndexOutcome:
+        """Index what is new or changed, and report."""
         with show_progress(as_json=progress_json) as on_progress:
             report = update(prune=prune, retry_failed=retry_failed, words=chosen_words, on_progress=on_progress)
         if prepare_moments and not report.interrupted:
@@ -139,13 +140,18 @@ def index_command(
         if endpoint is not None and not report.interrupted:
             described = describe_with_progress(engine, endpoint, max_calls)
         print_report(report, index, described, as_json=as_json)
-        matched = not report.interrupted and report_matches(engine, index, as_json=as_json, webhook=webhook)
-        has_failed = described is not None and bool(described.error)
+        matched, has_failed = False, described is not None and bool(described.error)
+        if not report.interrupted:
+            try:
+                matched = report_matches(engine, index, as_json=as_json, webhook=webhook)
+            except VidretError as error:  # the run itself succeeded, so --watch goes on
+                print_error(str(error))
+                has_failed = True
         if report.interrupted or has_failed or (fail_on_error and report.failed):
-            return 1
-        return MATCHED if exit_code and matched else 0
+            return IndexOutcome(code=1, interrupted=report.interrupted)
+        return IndexOutcome(code=MATCHED if exit_code and matched else 0, interrupted=False)
 
-    raise typer.Exit(keep_up(index_once, watched, index) if watch else index_once())
+    raise typer.Exit(keep_up(index_once, watched, index) if watch else index_once().code)
 
 
 def prepare(engine: "Engine", timeout: float) -> None:

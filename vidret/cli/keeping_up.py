@@ -1,12 +1,21 @@
 """The option ``--watch`` of ``vidret index``."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
 from vidret.errors import MissingExtraError, VidretError
 from vidret.present.terminal import print_error, print_message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOutcome:
+    """The exit code of an indexing run, and whether Ctrl-C interrupted it."""
+
+    code: int
+    interrupted: bool
 
 
 def read_watched(paths: list[str]) -> list[str]:
@@ -26,23 +35,24 @@ def read_watched(paths: list[str]) -> list[str]:
         raise typer.BadParameter(str(error), param_hint="--watch") from error
 
 
-def keep_up(index_once: Callable[[], int], watched: list[str], index: Path) -> int:
-    """Index, and again after each change until Ctrl-C; return the exit code of a run that failed, else 0.
+def keep_up(index_once: Callable[[], IndexOutcome], watched: list[str], index: Path) -> int:
+    """Index, and again after each change until Ctrl-C; return the exit code, which is that of a run it interrupts.
 
-    A later run that a full disk or a missing drive stops is reported, and the next change starts another.
+    Whatever a run reports or a later run stops at, such as a full disk or a missing drive, the next change starts
+    another.
     """
     from vidret.index.changes import iterate_changes
 
     for number, _ in enumerate(iterate_changes(watched, index)):
         try:
-            code = index_once()
+            outcome = index_once()
         except VidretError as error:
             if not number:
                 raise
             print_error(str(error))
             continue
-        if code:
-            return code
+        if outcome.interrupted:
+            return outcome.code
         if not number:
             print_message("Watching for changes (press Ctrl-C to stop).")
     return 0
