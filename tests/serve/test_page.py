@@ -254,6 +254,21 @@ def test_weak_results_are_announced_and_dimmed(look: Look) -> None:
     shoot(page, "weak")
 
 
+def test_a_phrase_that_nothing_has_is_not_called_an_empty_index(look: Look, worded_url: str, empty_url: str) -> None:
+    page = look('/?q="quarterly tax regulations"', at=worded_url)
+    told = page.get_by_role("alert")
+    expect(told).to_have_text("No video searched has this exact phrase. Without quotes, similar ones match.")
+    shoot(page, "phrase")
+    page.get_by_role("button", name="Moments").click()
+    page.wait_for_url("**by=moment**")
+    expect(told).to_have_text("No video searched has this exact phrase. Without quotes, similar ones match.")
+    page = look("", at=empty_url)
+    search(page, BIKES)
+    page.get_by_role("button", name="Moments").click()
+    page.wait_for_url("**by=moment**")
+    expect(page.get_by_role("alert")).to_contain_text("There are no videos in this index yet.")
+
+
 def test_filters_select_videos_and_are_part_of_the_url(look: Look, films: Path) -> None:
     page = look(f"/?q={BIKES}")
     page.get_by_role("combobox", name="Folder").focus()

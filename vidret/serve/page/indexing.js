@@ -9,21 +9,20 @@ const CALM_PAUSE = 15000;
 
 const askIndex = latest((signal) => ask("/api/index", { signal }));
 let known = null; // the latest response
-let looked = null; // and its promise
 let visible = false;
 let timer = 0;
 let onEnd = null;
 
-/** Return the folder of the index. */
-export async function findIndexPath() {
-  await looked;
-  return known?.info.path ?? "DIR";
+/** Return facts about the index as it is now. */
+export async function findIndex() {
+  await look();
+  return known?.info ?? {};
 }
 
 /** Show or leave the tab; it polls while it is shown or a run is in progress. */
 export function showIndexTab(shown) {
   visible = shown;
-  looked = look();
+  look();
 }
 
 /** Listen to the tab's forms; `whenDone` is called at the end of a run. */
@@ -99,8 +98,7 @@ function showProgress(progress) {
   }
   const { share, done, files, failed, elapsed, left } = progress;
   bar.value = share;
-  const told = [`${Math.floor(share * 100)} %`, `${done} of ${count(files, "file")}`, failed && `${failed} failed`, `after ${clock(elapsed)}`];
-  told.push(left !== null && `about ${clock(left)} left`);
+  const told = [`${Math.floor(share * 100)} %`, `${done} of ${count(files, "file")}`, failed && `${failed} failed`, `after ${clock(elapsed)}`, left !== null && `about ${clock(left)} left`];
   tell("progress-status", told.filter(Boolean).join(", "));
 }
 

@@ -5,7 +5,7 @@ import { dropAnswer, showAnswerTo } from "./answer.js";
 import { ask, isDropped, latest } from "./api.js";
 import { listenToForm, showForm } from "./asking.js";
 import { count, find, isModified, make, on, showIcon, tell } from "./dom.js";
-import { findIndexPath, listenToIndexTab, showIndexTab } from "./indexing.js";
+import { findIndex, listenToIndexTab, showIndexTab } from "./indexing.js";
 import { keepPicture, listenForPictures, recall } from "./picture.js";
 import { focusCard, listenToGrid, showHits, showSkeletons, showVideos } from "./results.js";
 import { closeViewer, listenToViewer, openViewer, seek } from "./viewer.js";
@@ -114,11 +114,13 @@ function showAnswer({ moments, hits = moments, weak, took_ms: took, interpretati
 }
 
 async function tellNothing(moments) {
-  if (moments) return tell("notice", "No moment matches well. Videos shows the nearest ones.");
-  if (FILTERS.some((name) => place[name])) return tell("notice", "No video matches these filters.");
-  const command = make("code", {}, `vidret index ~/Videos --index ${await findIndexPath()}`);
-  if (find("results").children.length) return; // results arrived meanwhile
-  tell("notice", "There are no videos in this index yet. Add some with ", command, " to search them.");
+  const { path, videos } = await findIndex();
+  if (find("results").children.length) return; // meanwhile
+  const command = make("code", {}, `vidret index ~/Videos --index ${path}`);
+  if (!videos) tell("notice", "There are no videos in this index yet. Add some with ", command, ".");
+  else if (/["“„]/.test(place.q)) tell("notice", "No video searched has this exact phrase. Without quotes, similar ones match.");
+  else if (moments) tell("notice", "No moment matches well. Videos shows the nearest ones.");
+  else tell("notice", "No video matches", FILTERS.some((name) => place[name]) ? " these filters." : ".");
 }
 
 // Events
@@ -157,10 +159,7 @@ function begin() {
     (frame) => searchLike(keepPicture(frame)),
   );
   listenToIndexTab(() => place.tab || search({ more: false }));
-  listenForPictures(
-    searchLike,
-    (sentence) => tell("notice", sentence),
-  );
+  listenForPictures(searchLike, (sentence) => tell("notice", sentence));
   on("more", "click", () => go({ k: String(Math.min(MOST, numberAsked(place) + PAGE)) }, { replace: true }));
   addEventListener("click", onLink);
   addEventListener("keydown", onKey);
