@@ -30,6 +30,7 @@ The rooms, in the order data meets them: ``vidret.video`` reads files, ``vidret.
 keeps them, ``vidret.align`` compares, ``vidret.ground`` finds moments; ``vidret.engine`` is the door to all of them.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from vidret.errors import DecodeError, EncoderError, MissingExtraError, StoreError, VidretError
@@ -61,6 +62,14 @@ if TYPE_CHECKING:
         Sequence,
         TextEmbedding,
     )
+
+# Libraries read these when they are imported: nothing leaves the machine that nobody asked for.
+os.environ.update(
+    ORT_DISABLE_TELEMETRY="1",  # its own switch, disable_telemetry_events(), comes too late
+    HF_HUB_DISABLE_TELEMETRY="1",
+    DISABLE_SAFETENSORS_CONVERSION="1",  # else transformers asks the hub to convert the files of some models
+    RAY_USAGE_STATS_ENABLED="0",
+)
 
 __all__ = [
     "AsyncRemoteEngine",

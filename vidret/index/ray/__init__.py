@@ -4,9 +4,8 @@ import os
 
 from vidret.errors import MissingExtraError
 
-# Ray reads these when it is imported: no output of its own, and no usage statistics.
+# Ray reads these when it is imported: no output of its own.
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
