@@ -40,7 +40,7 @@ FENCES = {
     "faster_whisper": ("vidret/timed_text/speech.py",),
     "rapidocr": ("vidret/timed_text/screen.py",),
     "cv2": ("vidret/timed_text/images.py",),
-    "pysubs2": ("vidret/timed_text/subtitles.py",),
+    "charset_normalizer": ("vidret/timed_text/encodings.py",),
     "opentimelineio": ("vidret/present/editors/otio.py",),
     "watchfiles": ("vidret/index/changes.py",),
     "rapidfuzz": ("vidret/store/vocabulary.py",),

@@ -1,6 +1,7 @@
 """The commands that teach, list and forget concepts, and search by images with words."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,14 @@ def test_wrong_examples_are_refused(run: Runner, index: Path, films: Path, tmp_p
     empty.mkdir()
     bad.write_text('[{"path": "a.mp4"}]')
     (tmp_path / "no.jpg").write_text("no image")
+    for name in ("pipe.png", "pipe.json"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "sparse.png").touch()
+    os.truncate(tmp_path / "sparse.png", 40 << 30)
     cases = {
+        tmp_path / "pipe.png": "pipe.png: cannot be read as an image: is not a regular file",
+        tmp_path / "pipe.json": "pipe.json: cannot be read as a list of moments: is not a regular file",
+        tmp_path / "sparse.png": "sparse.png: cannot be read as an image: must have at most 256 MiB, got 40960",
         empty: "empty: must hold an image or a video, got none",
         bad: "bad.json: cannot be read as a list of moments: each must be an object with path, start and end",
         tmp_path / "no.jpg": "no.jpg: cannot be read as an image",

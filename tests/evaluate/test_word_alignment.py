@@ -12,7 +12,7 @@ from vidret.errors import VidretError
 from vidret.evaluate.word_alignment import score_with_words
 from vidret.timed_text.options import WordsOptions
 
-pytest.importorskip("pysubs2", reason='the extra "words" is not installed')
+pytest.importorskip("charset_normalizer", reason='the extra "words" is not installed')
 
 LINES = {"ferry": "The ferry to the island leaves at noon", "bread": "Knead the dough and let the bread rise"}
 SUBTITLES = WordsOptions(sources=("subtitles",))

@@ -56,7 +56,7 @@ def test_cues_are_valid(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["srt", "vtt"])
 def test_cues_are_read_back(form: str) -> None:
-    pytest.importorskip("pysubs2")
+    pytest.importorskip("charset_normalizer")
     texts = [text for text in TEXTS if text.start < 5]
     subtitles = parse_subtitles(to_transcript(texts, form).encode(), f".{form}")
     assert subtitles.problems == []

@@ -6,12 +6,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.growth import assert_linear
 from vidret.errors import VidretError
 from vidret.timed_text import subtitles
-from vidret.timed_text.subtitles import SUFFIXES, find_language, parse_subtitles
+from vidret.timed_text.subtitles import (
+    MAX_CHARACTERS,
+    MAX_NAMED,
+    MAX_PER_SECOND,
+    SUFFIXES,
+    clean,
+    find_language,
+    parse_subtitles,
+)
 from vidret.types import TimedText
 
-pytest.importorskip("pysubs2", reason='the extra "words" is not installed')
+pytest.importorskip("charset_normalizer", reason='the extra "words" is not installed')
 
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello there\n\n2\n00:00:03,000 --> 00:00:04,000\n<i>Second</i>\nline\n"
 VTT = """WEBVTT - made by hand
@@ -142,7 +151,9 @@ def test_scripts() -> None:
 
 
 def test_formatting_is_removed() -> None:
-    assert words(srt("{\\an8}<b>Bold</b>  <font color='red'>move</font>", "2 < 3 and 5 > 4", "A &amp; B")) == [
+    assert words(
+        srt("{\\an8}<b>Bold</b>  <font color='red'>{a remark}move</font>", "2 < 3 and 5 > 4", "A &amp; B")
+    ) == [
         "Bold move",
         "2 < 3 and 5 > 4",
         "A & B",
@@ -158,6 +169,53 @@ def test_huge_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subtitles, "MAX_BYTES", 1 << 20)
     with pytest.raises(VidretError, match="1 MiB"):
         parse_subtitles(bytes((1 << 20) + 1), ".srt")
+
+
+def test_times_of_a_few_digits() -> None:
+    found = parse_subtitles(b"1\n00:01,5 --> 1:00:02.25\nshort\n", ".srt")
+    assert [(text.start, text.end) for text in found.texts] == [(1.5, 3602.25)]
+    found = parse_subtitles(b"1\n99999:00:00,000 --> 99999:00:01,000\nfar\n", ".srt")
+    assert found.texts == []
+    assert "line 2 has no valid times" in found.problems[0]
+
+
+def test_the_order_of_fields_is_that_of_the_file() -> None:
+    content = "[Events]\nFormat: Start, End, Text\nDialogue: 0:00:01.00,0:00:02.50,Hello, {a remark}there\n"
+    assert parse_subtitles(content.encode(), ".ass").texts == [TimedText(1.0, 2.5, "Hello, there", "subtitles")]
+
+
+def test_the_number_of_an_entry_is_no_text() -> None:
+    content = "1\n00:00:01,000 --> 00:00:02,000\nNumber\n\n42\n2\n00:00:03,000 --> 00:00:04,000\n1984\n"
+    assert words(content.encode()) == ["Number 42", "1984"]
+
+
+def test_entries_after_the_end_of_the_video_are_left_out() -> None:
+    found = parse_subtitles(SRT.encode(), ".srt", video_end_s=2.0)
+    assert found.texts == [TimedText(1.0, 2.0, "Hello there", "subtitles")]
+    assert found.problems == ["entries that begin after the end of the video are left out: 1"]
+
+
+def test_an_entry_is_cut_to_what_people_read() -> None:
+    found = parse_subtitles(srt("gold " * MAX_CHARACTERS, "short"), ".srt")
+    assert [len(text.text) for text in found.texts] == [MAX_CHARACTERS, len("short")]
+    assert found.problems == [f"entries are cut after {MAX_CHARACTERS} characters: 1"]
+
+
+@pytest.mark.parametrize("suffix", [".srt", ".ass"])
+def test_entries_of_one_second_are_limited(suffix: str) -> None:
+    times = "00:00:01,000 --> 00:00:01,900\nword {k}\n\n" if suffix == ".srt" else ""
+    line = times or "Dialogue: 0,0:00:01.00,0:00:01.90,Default,,0,0,0,,word {k}\n"
+    later = "00:00:02,000 --> 00:00:03,000\nlater\n" if suffix == ".srt" else line.replace(":01", ":02")
+    found = parse_subtitles("".join([*(line.format(k=k) for k in range(1000)), later]).encode(), suffix)
+    assert len(found.texts) == MAX_PER_SECOND + 1
+    assert found.problems[0].endswith(f": {1000 - MAX_PER_SECOND}")
+
+
+def test_faults_are_named_a_few_times_and_counted() -> None:
+    found = parse_subtitles(SRT.encode() + b"\n" + b"-->\n" * 1000, ".srt")
+    assert found.texts == HELLO
+    assert len(found.problems) == MAX_NAMED + 1
+    assert found.problems[-1] == f"each of {1000 - MAX_NAMED} more has no valid times"
 
 
 def test_many_entries_are_cut_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,3 +257,45 @@ def test_arbitrary_bytes(data: bytes, suffix: str) -> None:
         found = parse_subtitles(data, suffix)
         assert all(0 <= text.start <= text.end and text.text for text in found.texts)
         assert [text.start for text in found.texts] == sorted(text.start for text in found.texts)
+
+
+# What makes an expression try every end for every beginning, or a number of thousands of digits.
+REPEATED = [
+    "<a",
+    "</a",
+    "< ",
+    "{",
+    "{\\",
+    "{\\{",
+    "\\{",
+    "<1",
+    "<:",
+    "&#9",
+    "9",
+    "&",
+    "&amp;",
+    "-->",
+    "1:",
+    "1\n",
+    "[a",
+    ",",
+    " ",
+]
+CUE = "1\n00:00:00,500 --> 00:00:02,000\n"
+DIALOGUE = "[Events]\nDialogue: 0,0:00:00.50,0:00:02.00,Default,,0,0,0,,"
+HEADS = [("", ".srt"), (CUE, ".srt"), (f"{CUE}&#", ".srt"), ("WEBVTT\n\n00:00.500 -->", ".vtt"), (DIALOGUE, ".ass")]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("repeated", REPEATED)
+def test_time_is_linear(repeated: str, head: tuple[str, str]) -> None:
+    def make(length: int) -> str:
+        return head[0] + repeated * (length // len(repeated))
+
+    assert_linear(lambda text: parse_subtitles(text.encode(), head[1]), make)
+
+
+@pytest.mark.parametrize("repeated", REPEATED)
+def test_cleaning_and_names_take_linear_time(repeated: str) -> None:
+    assert_linear(clean, lambda length: repeated * (length // len(repeated)))
+    assert_linear(find_language, lambda length: ".en" + repeated * (length // len(repeated)) + "!")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidret.errors import DecodeError
-from vidret.video.files import find_missing
+from vidret.video.files import find_missing, read_content
 from vidret.video.identity import fingerprint
 
 
@@ -27,6 +27,18 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
         with pytest.raises(DecodeError, match=reason) as caught:
             fingerprint(tmp_path / name)
         assert caught.value.path == str(tmp_path / name)
+
+
+def test_the_content_of_a_file_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "a.srt"
+    path.write_bytes(b"words")
+    assert read_content(str(path), 5) == b"words"
+    os.truncate(path, 40 << 30)
+    with pytest.raises(DecodeError, match="must have at most 1 MiB, got 40960"):
+        read_content(str(path), 1 << 20)
+    os.mkfifo(tmp_path / "pipe.srt")
+    with pytest.raises(DecodeError, match="is not a regular file"):
+        read_content(str(tmp_path / "pipe.srt"), 1 << 20)
 
 
 def test_a_forbidden_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Tests of words that decoding processes read: on-screen text, speech and subtitles."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,25 @@ def test_subtitles_of_tracks_and_files_are_joined(pool: DecodePool, tmp_path: Pa
     note = after[-1].note
     assert "a.fr.srt: line 2 has no valid times" in note
     assert "gone.srt" in note
+
+
+def test_subtitle_files_from_strangers_end_as_notes(pool: DecodePool, tmp_path: Path) -> None:
+    film = write_worded(tmp_path / "a.mp4", ("", 2.0))
+    os.mkfifo(tmp_path / "a.srt")
+    (tmp_path / "a.en.srt").mkdir()
+    (tmp_path / "a.de.srt").symlink_to("/dev/zero")
+    (tmp_path / "a.fr.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:09,000\nOui\n\n2\n00:00:02,500 --> 00:00:03,000\nNon\n"
+    )
+    sidecars = [str(tmp_path / f"a{part}.srt") for part in ("", ".en", ".de", ".fr")]
+    _, after = read(pool, film, {"subtitles": {"sidecars": sidecars}})
+    assert [(text.start, text.end, text.text) for text in texts_of(after)] == [(1.0, 2.0, "Oui")]
+    assert after[-1].note.split("; ") == [
+        "a.srt: is not a regular file",
+        "a.en.srt: is a directory",
+        "a.de.srt: is not a regular file",
+        "a.fr.srt: entries that begin after the end of the video are left out: 1",
+    ]
 
 
 def test_failures_become_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from vidret.cli.inputs import read_image_file
-from vidret.errors import VidretError
+from vidret.errors import DecodeError, VidretError
 from vidret.text import absolute_path, is_url
 from vidret.types import ConceptExample
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"))
 MOMENT_SUFFIXES = frozenset((".json", ".jsonl"))
+MAX_LIST_BYTES = 64 << 20
 
 
 def read_example_paths(paths: Sequence[str]) -> list[ConceptExample]:
@@ -55,8 +56,10 @@ def _read_folder(folder: Path) -> Iterator[ConceptExample]:
 
 
 def _read_moments(file: Path) -> Iterator[ConceptExample]:
+    from vidret.video.files import read_content
+
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_content(str(file), MAX_LIST_BYTES).decode("utf-8-sig")
         rows = (
             [json.loads(line) for line in text.splitlines() if line.strip()]
             if file.suffix.lower() == ".jsonl"
@@ -65,8 +68,8 @@ def _read_moments(file: Path) -> Iterator[ConceptExample]:
         rows = json.loads(text) if rows is None else rows
         for row in rows if isinstance(rows, list) else [rows]:
             yield from _read_row(row, file.parent)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+    except (DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error.reason if isinstance(error, DecodeError) else error
         if isinstance(error, KeyError | TypeError | AttributeError):
             reason = "each must be an object with path, start and end"
         raise VidretError(f"{file}: cannot be read as a list of moments: {reason}") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from vidret.errors import VidretError
+from vidret.errors import DecodeError, VidretError
 from vidret.types import Sequence as EventSequence
 
 if TYPE_CHECKING:
@@ -51,13 +51,12 @@ def read_image_file(path: Path) -> "Picture":
     Raises:
         VidretError: The file cannot be read as an image.
     """
-    from vidret.video.images import read_image
+    from vidret.video.images import read_image_at
 
     try:
-        return read_image(path.read_bytes())
-    except (OSError, VidretError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise VidretError(f"{path}: cannot be read as an image: {reason}") from error
+        return read_image_at(str(path))
+    except DecodeError as error:
+        raise VidretError(f"{path}: cannot be read as an image: {error.reason}") from error
 
 
 def parse_memory(text: str) -> int:

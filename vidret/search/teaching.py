@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.encode.encoder import Encoder
-from vidret.errors import StoreError, VidretError
+from vidret.errors import DecodeError, StoreError, VidretError
 from vidret.search.composing import Composer
 from vidret.search.concepts import (
     TaughtConcept,
@@ -24,7 +24,7 @@ from vidret.store.lookup import look_up_video
 from vidret.store.store import Store
 from vidret.text import strip_query
 from vidret.types import Concept, ConceptExample, ExampleLike, Vector, as_example
-from vidret.video.images import read_image
+from vidret.video.images import read_image_at
 
 HALF_FRAME_S = 0.5  # half the distance of two frames: how far outside a stretch a frame may lie
 
@@ -164,9 +164,9 @@ def _encode_picture(example: ConceptExample, encoder: Encoder) -> Vector:
     if example.image is not None:
         return _scale(encode_image(example.image, encoder).sentence)
     try:
-        image = read_image(Path(example.path).read_bytes())
-    except (OSError, VidretError) as error:
-        raise VidretError(f"{example.path}: must be an image or a video of the index: {error}") from error
+        image = read_image_at(example.path)
+    except DecodeError as error:
+        raise VidretError(f"{example.path}: must be an image or a video of the index: {error.reason}") from error
     return _scale(encode_image(image, encoder).sentence)
 
 

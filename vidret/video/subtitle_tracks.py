@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from vidret.text import is_url
-from vidret.timed_text.subtitles import MAX_ENTRIES, SUFFIXES, Subtitles, clean, drop_repeats
+from vidret.timed_text.subtitles import SUFFIXES, EntryLimits, Subtitles, drop_repeats
 from vidret.types import TimedText
 from vidret.video.container import open_container, read_packets, read_start
 from vidret.video.files import open_file
@@ -30,7 +30,9 @@ _TWO_LETTERS = {
 _NAME_PART = re.compile(r"\.([a-z]{2,3}(-[a-z]{2,4})?|sdh|cc|forced|hi)$", re.IGNORECASE)
 
 
-def read_tracks(path: str, heartbeat: Callable[[], None] = lambda: None) -> Subtitles:
+def read_tracks(
+    path: str, heartbeat: Callable[[], None] = lambda: None, *, video_end_s: float = float("inf")
+) -> Subtitles:
     """Return the entries of the text subtitle tracks inside a file, by start, and the problems that were found.
 
     Times are those of a player's clock, as in ``probe``. Picture subtitles are not read, nor tracks after the first
@@ -39,10 +41,12 @@ def read_tracks(path: str, heartbeat: Callable[[], None] = lambda: None) -> Subt
     Args:
         path: The path or URL.
         heartbeat: Called for every packet.
+        video_end_s: When the video ends, in seconds; entries that begin later are left out.
 
     Raises:
         DecodeError: The file cannot be opened.
     """
+    limits = EntryLimits(video_end_s)
     with open_file(path) as file, open_container(path, file) as container:
         chosen, problems = _choose_tracks(container)
         zero_s = read_start(container) or 0.0
@@ -50,14 +54,11 @@ def read_tracks(path: str, heartbeat: Callable[[], None] = lambda: None) -> Subt
         if chosen:
             for packet in read_packets(container, chosen):
                 heartbeat()
-                texts += _read_packet(packet, zero_s)
-                if len(texts) > MAX_ENTRIES:
-                    problems.append(f"only the first {MAX_ENTRIES} entries are used")
-                    break
+                texts += _read_packet(packet, zero_s, limits)
         file.check()
     by_language = sorted(texts, key=lambda text: (text.language, text.start, text.end))
-    kept = sorted(drop_repeats(by_language)[:MAX_ENTRIES], key=lambda text: (text.start, text.end))
-    return Subtitles(kept, problems)
+    kept = sorted(drop_repeats(by_language), key=lambda text: (text.start, text.end))
+    return Subtitles(kept, problems + limits.describe())
 
 
 def _choose_tracks(container: Any) -> tuple[list[Any], list[str]]:
@@ -77,13 +78,14 @@ def _choose_tracks(container: Any) -> tuple[list[Any], list[str]]:
     return chosen, [f"{count} subtitle track{'s' * (count > 1)} {which} not read" for which, count in unread.items()]
 
 
-def _read_packet(packet: Any, zero_s: float) -> Iterator[TimedText]:
+def _read_packet(packet: Any, zero_s: float, limits: EntryLimits) -> Iterator[TimedText]:
     """Yield the entries of a packet; one that cannot be decoded has none."""
     if packet.pts is None or packet.time_base is None:
         return
     start_s = float(packet.pts * packet.time_base) - zero_s
     end_s = start_s + (float(packet.duration * packet.time_base) if packet.duration else _UNKNOWN_DURATION_S)
     language = (packet.stream.language or "").lower()
+    language = _TWO_LETTERS.get(language, language)
     if end_s <= 0:
         return
     try:
@@ -92,9 +94,10 @@ def _read_packet(packet: Any, zero_s: float) -> Iterator[TimedText]:
         return
     for item in decoded:
         for entry in getattr(item, "rects", None) or [item]:  # PyAV before 15 returns sets of entries
-            if (ass := getattr(entry, "ass", None)) and (words := clean(_strip_fields(ass))):
-                language = _TWO_LETTERS.get(language, language)
-                yield TimedText(max(start_s, 0.0), end_s, words, "subtitles", 1.0, language)
+            if ass := getattr(entry, "ass", None):
+                raw, track = _strip_fields(ass), packet.stream.index
+                text = limits.make(max(start_s, 0.0), end_s, raw, language=language, track=track)
+                yield from () if text is None else (text,)
 
 
 def _strip_fields(event: bytes | str) -> str:

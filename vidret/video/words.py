@@ -23,6 +23,7 @@ from vidret.timed_text.subtitles import MAX_BYTES, find_language, parse_subtitle
 from vidret.types import Picture, TextSource, TimedText
 from vidret.video import wire
 from vidret.video.audio import find_sound_end, read_audio
+from vidret.video.files import read_content
 from vidret.video.probe import VideoInfo
 from vidret.video.reader import Reader
 from vidret.video.subtitle_tracks import read_tracks
@@ -173,13 +174,15 @@ class WordsReader:
         return f"only {until_s:.0f} s of {end_s:.0f} s of sound could be read" if is_short else ""
 
     def _read_subtitles(self) -> str:
-        found = read_tracks(self._info.path, self._heartbeat)
+        end_s = self._info.duration
+        found = read_tracks(self._info.path, self._heartbeat, video_end_s=end_s)
         texts, problems = found.texts, found.problems
         for path in self._request["subtitles"].get("sidecars", ()):
             name = os.path.basename(path)  # noqa: PTH119
             try:
-                parsed = parse_subtitles(_read_file(path), Path(name).suffix.lower(), language=find_language(name))
-            except (VidretError, OSError) as error:
+                content, suffix = read_content(path, MAX_BYTES), Path(name).suffix.lower()
+                parsed = parse_subtitles(content, suffix, language=find_language(name), video_end_s=end_s)
+            except VidretError as error:
                 problems.append(f"{name}: {_describe(error)}")
                 continue
             texts = texts + parsed.texts
@@ -216,11 +219,6 @@ def _trim(
     begin_s, samples = first
     num_before = max(0, round((start_s - begin_s) * SAMPLE_RATE))
     return chain([samples[num_before:]], (samples for _, samples in pieces))
-
-
-def _read_file(path: str) -> bytes:
-    with open(path, "rb") as file:  # noqa: PTH123
-        return file.read(MAX_BYTES + 1)
 
 
 def _describe(error: Exception) -> str:
