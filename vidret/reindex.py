@@ -20,11 +20,11 @@ from vidret.index.progress import IndexReport, Progress
 from vidret.search.concepts import list_concepts
 from vidret.search.fusion_baseline import forget_baseline
 from vidret.search.ranking import NONE
-from vidret.search.watches import mark_reported
 from vidret.store.address import FAISS
 from vidret.store.records import CALIBRATION, FOLLOW_SHOTS, HEAD, MOMENTS, SAMPLING, SEGMENTS
 from vidret.store.store import Store
 from vidret.store.text_store import TextStore
+from vidret.store.watch_list import change_watches, read_watches, write_watches
 from vidret.text import has_file
 from vidret.video.streaming import choose_mode
 
@@ -194,12 +194,26 @@ def _find_stale(store: Store, index: Path) -> tuple[str, ...]:
 
 def _switch(store: Store, index: Path, folder: Path) -> None:
     """Replace the old content by the new one; nothing before the call of ``take_over`` changes answers."""
-    with Store.open(folder) as new:
-        mark_reported(index, new.videos())
+    _move_watches(store, index, folder)
     if TextStore.exists(index):
         with TextStore.open(index, write=True) as texts:
             forget_baseline(texts)
     store.take_over(folder)
+
+
+def _move_watches(store: Store, index: Path, folder: Path) -> None:
+    """Write the watches for the ids of the new content to its folder, from which the end of the move takes them."""
+    with Store.open(folder) as new:
+        contents, target = ({key: video for video, key in each.fingerprints().items()} for each in (store, new))
+    write_watches(folder, [watch.move(contents, target) for watch in read_watches(index)])
+
+
+def _take_watches(index: Path, folder: Path) -> None:
+    """Let the watches of an index go on with what they have reported of its new content, once."""
+    moved = {(watch.name, watch.query): watch for watch in read_watches(folder)}
+    with change_watches(index) as watches:
+        watches[:] = [moved.get((watch.name, watch.query), watch) for watch in watches]
+    write_watches(folder, [])
 
 
 def _finish(index: Path, folder: Path, encoder: Encoder) -> ReindexReport:
@@ -208,6 +222,7 @@ def _finish(index: Path, folder: Path, encoder: Encoder) -> ReindexReport:
         with Store.open(folder) as new:
             is_same = new.encoder_fingerprint == encoder.fingerprint
         if is_same:
+            _take_watches(index, folder)
             shutil.rmtree(index / MOMENTS, ignore_errors=True)
             if (folder / MOMENTS).is_dir():
                 (folder / MOMENTS).rename(index / MOMENTS)

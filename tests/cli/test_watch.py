@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 import pytest
 
 from tests.cli.runner import Runner
-from tests.fakes import write_film
+from tests.fakes import ColourEncoder, write_film
+from vidret.engine import Engine
 from vidret.errors import VidretError
 from vidret.present.webhook import post_json
+from vidret.search.watches import add_watch, mark_reported, remove_watch
+from vidret.store.store import Store
+from vidret.store.watch_list import Watch, read_watches
 
 
 @contextmanager
@@ -101,6 +106,54 @@ def test_redirects_and_other_protocols_are_refused() -> None:
     for wrong in ("file:///etc/passwd", "http://", "ftp://host/a", "http://host:x/"):
         with pytest.raises(VidretError, match="webhook must be a URL like"):
             post_json(wrong, {})
+
+
+def test_a_video_is_reported_once_it_is_complete(run: Runner, index: Path, films: Path) -> None:
+    run("watch", "add", "early", "red", "--index", index)
+    add_film(films, "rose", "red")
+    with Engine.open(index, encoder=ColourEncoder()) as engine:
+        engine.index([films])
+        (rose,) = (video.id for video in engine.videos() if video.paths[0].endswith("rose.mp4"))
+    with Store.open(index, write=True) as store:  # as an interrupted run leaves it
+        facts = store.video(rose).facts
+        store.begin_video(store.fingerprints()[rose], duration=3.0, facts=facts, num_segments=99)
+        store.set_file(str(films / "rose.mp4"), state="pending")
+    run("watch", "add", "late", "red", "--index", index)
+    add_film(films, "tulip", "red")
+    code, _, err = run("index", films / "tulip.mp4", "--index", index, "--exit-code")
+    assert (code, "tulip.mp4" in err, "rose.mp4" in err) == (3, True, False)
+    code, _, err = run("index", films, "--index", index, "--exit-code")
+    assert (code, err.count("rose.mp4"), err.count("tulip.mp4")) == (3, 2, 0), "for both watches"
+    assert run("index", films, "--index", index, "--exit-code")[0] == 0
+
+
+def test_a_video_whose_drive_was_away_is_reported_when_it_is_back(run: Runner, index: Path, films: Path) -> None:
+    run("watch", "add", "reds", "red", "--index", index)
+    add_film(films, "rose", "red")
+    with Engine.open(index, encoder=ColourEncoder()) as engine:
+        engine.index([films])
+    away = (films / "rose.mp4").rename(films.parent / "away.mp4")
+    add_film(films, "sky", "blue")
+    assert run("index", films, "--index", index, "--exit-code")[0] == 0
+    away.rename(films / "rose.mp4")
+    assert run("index", films, "--index", index, "--exit-code")[0] == 3
+
+
+def test_watches_that_are_added_at_once_are_all_kept(index: Path) -> None:
+    with ThreadPoolExecutor(16) as threads, Store.open(index) as store:
+        list(threads.map(lambda number: add_watch(store, f"watch{number}", "red"), range(16)))
+        videos = store.completeness()
+    assert {watch.name for watch in read_watches(index)} == {f"watch{number}" for number in range(16)}
+    with ThreadPoolExecutor(8) as threads:
+        removals = [threads.submit(remove_watch, index, f"watch{number}") for number in range(8)]
+        reports = [threads.submit(mark_reported, index, videos, videos) for _ in range(8)]
+        assert [each.result() for each in (*removals, *reports)] == [None] * 16
+    assert {watch.name for watch in read_watches(index)} == {f"watch{number}" for number in range(8, 16)}
+
+
+def test_a_watch_of_an_older_version_is_read(index: Path) -> None:
+    (index / "watches.json").write_text('[{"name": "reds", "query": "red", "last_video": 2}]')
+    assert read_watches(index) == [Watch(name="reds", query="red", last_video=2)]
 
 
 def test_a_watch_for_a_forgotten_concept_is_left_out_and_waits(run: Runner, index: Path, films: Path) -> None:

@@ -70,22 +70,26 @@ def report_matches(engine: "Engine", index: Path, *, as_json: bool, webhook: str
         VidretError: The webhook did not take the matches; they are reported again by the next run.
     """
     from vidret.search.watches import find_new_matches, leave_unknown_out, mark_reported
+    from vidret.store.store import Store
     from vidret.store.watch_list import read_watches
     from vidret.types import LocateOptions
 
     watches = read_watches(index)
     if not watches:
         return False
-    videos = engine.videos()
+    with Store.open(index) as store:
+        complete = {video.id for video in store.videos() if video.complete}
+        known = store.completeness()  # read last: what begins meanwhile is left for the next report
     asked = leave_unknown_out(watches, {concept.name for concept in engine.concepts()})
     best = LocateOptions(k=1)
-    matches = find_new_matches(asked, videos, lambda queries, new: engine.locate_many(queries, new, best))
+    matches = find_new_matches(asked, complete, lambda queries, new: engine.locate_many(queries, new, best))
     print_matches(matches, as_json=as_json)
     if webhook is not None and matches:
         from vidret.present.webhook import post_json
 
         post_json(webhook, {"matches": [match_to_dict(each) for each in matches]})
-    mark_reported(index, videos, left_out={watch.name for watch in watches} - {watch.name for watch in asked})
+    left_out = {watch.name for watch in watches} - {watch.name for watch in asked}
+    mark_reported(index, known, complete, left_out=left_out)
     return bool(matches)
 
 

@@ -1,4 +1,4 @@
-"""Watches: queries that an index keeps, to report which videos added later match them."""
+"""Watches: queries that an index keeps, to report which videos that are finished later match them."""
 
 import logging
 import re
@@ -12,9 +12,8 @@ from vidret.search.clauses import check_exclusions, parse_structure
 from vidret.search.concepts import load_concept, unknown_concept
 from vidret.search.grammar import has_word, split_exclusions
 from vidret.search.mentions import find_mentions
-from vidret.store.records import StoredVideo
 from vidret.store.store import Store
-from vidret.store.watch_list import Watch, read_watches, write_watches
+from vidret.store.watch_list import Watch, change_watches
 from vidret.types import Moment
 
 logger = logging.getLogger(__name__)
@@ -46,12 +45,14 @@ def add_watch(store: Store, name: str, query: str) -> Watch:
     for mention in find_mentions(query):
         if load_concept(store, mention) is None:
             raise unknown_concept(store, mention)
-    watches = read_watches(store.path)
-    taken = next((each for each in watches if each.name == name), None)
-    if taken is not None:
-        raise VidretError(f"name must be new, got {name}, which looks for {taken.query!r}")
-    watch = Watch(name=name, query=query, last_video=_find_last(store.videos()))
-    write_watches(store.path, [*watches, watch])
+    with change_watches(store.path) as watches:
+        taken = next((each for each in watches if each.name == name), None)
+        if taken is not None:
+            raise VidretError(f"name must be new, got {name}, which looks for {taken.query!r}")
+        complete = store.completeness()
+        unfinished = tuple(video for video, is_complete in complete.items() if not is_complete)
+        watch = Watch(name=name, query=query, last_video=max(complete, default=0), unreported=unfinished)
+        watches.append(watch)
     return watch
 
 
@@ -61,27 +62,27 @@ def remove_watch(index: Path, name: str) -> None:
     Raises:
         VidretError: There is none of this name.
     """
-    watches = read_watches(index)
-    kept = [each for each in watches if each.name != name]
-    if len(kept) == len(watches):
-        raise VidretError(f"name must be that of a watch, got {name}")
-    write_watches(index, kept)
+    with change_watches(index) as watches:
+        named = next((each for each in watches if each.name == name), None)
+        if named is None:
+            raise VidretError(f"name must be that of a watch, got {name}")
+        watches.remove(named)
 
 
-def find_new_matches(watches: Sequence[Watch], videos: Sequence[StoredVideo], locate: LocateMany) -> list[WatchMatch]:
-    """Return the matches among the videos that no watch has seen; ``mark_reported`` makes them seen.
+def find_new_matches(watches: Sequence[Watch], complete: Collection[int], locate: LocateMany) -> list[WatchMatch]:
+    """Return the matches among the videos that a watch has not reported; ``mark_reported`` makes them reported.
 
     Args:
         watches: The watches to ask.
-        videos: All videos of the index.
+        complete: Ids of the searchable videos of the index that are complete.
         locate: Returns the best moments of each query in each video by its id, without weak ones.
     """
-    watches_of = defaultdict[int, list[Watch]](list)  # by the last video that they have seen, which most share
+    watches_of = defaultdict[tuple[int, tuple[int, ...]], list[Watch]](list)  # by what they have seen, which most share
     for watch in watches:
-        watches_of[watch.last_video].append(watch)
+        watches_of[watch.last_video, watch.unreported].append(watch)
     matches = []
-    for last, asked in watches_of.items():
-        new = sorted(video.id for video in videos if video.id > last)
+    for asked in watches_of.values():
+        new = sorted(filter(asked[0].is_new, complete))
         found = locate([watch.query for watch in asked], new) if new else []
         for watch, by_video in zip(asked, found, strict=False):
             matches += [WatchMatch(watch=watch, moment=moments[0]) for moments in by_video if moments]
@@ -100,13 +101,19 @@ def leave_unknown_out(watches: Sequence[Watch], concepts: Collection[str]) -> li
     return kept
 
 
-def mark_reported(index: Path, videos: Sequence[StoredVideo], *, left_out: Collection[str] = ()) -> None:
-    """Remember that all watches have seen these videos, but for those whose names are left out."""
-    watches, last = read_watches(index), _find_last(videos)
-    seen = [each if each.name in left_out else replace(each, last_video=max(each.last_video, last)) for each in watches]
-    if seen != watches:
-        write_watches(index, seen)
+def mark_reported(
+    index: Path, known: Collection[int], reported: Collection[int], *, left_out: Collection[str] = ()
+) -> None:
+    """Remember what was reported by all watches, but for those whose names are left out.
 
-
-def _find_last(videos: Sequence[StoredVideo]) -> int:
-    return max((video.id for video in videos), default=0)
+    Args:
+        index: The folder of the index.
+        known: Ids of all its videos.
+        reported: Ids of those that need no further report.
+        left_out: Names of the watches that were not asked.
+    """
+    with change_watches(index) as watches:
+        for position, watch in enumerate(watches):
+            if watch.name not in left_out:
+                unreported = tuple(sorted(video for video in known if watch.is_new(video) and video not in reported))
+                watches[position] = replace(watch, last_video=max(known, default=0), unreported=unreported)

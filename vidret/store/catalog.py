@@ -228,6 +228,10 @@ class Catalog:
         video_id: int | None = self.value(sql, fingerprint)
         return video_id
 
+    def completeness(self) -> dict[int, bool]:
+        """Return whether each video is complete, by id, searchable or not."""
+        return {video: bool(complete) for video, complete in self.rows("SELECT id, complete FROM videos ORDER BY id")}
+
     def begin_video(
         self, fingerprint: str, duration: float, facts: Mapping[str, object], num_segments: int | None
     ) -> int:

@@ -52,11 +52,8 @@ class Store:
         segments = catalog.segments
         self.file, self.files, self.paths = catalog.file, catalog.files, catalog.paths
         self.video, self.videos, self.count_videos = catalog.video, catalog.stored_videos, catalog.count_videos
-        self.contents, self.fingerprints, self.is_complete = (
-            catalog.contents,
-            catalog.fingerprints,
-            catalog.complete_video,
-        )
+        self.contents, self.fingerprints = catalog.contents, catalog.fingerprints
+        self.is_complete, self.completeness = catalog.complete_video, catalog.completeness
         self.segments, self.owners, self.searchable = segments.get, segments.owners, segments.searchable
         self.intact_segments, self.intact_vectors = segments.intact, epochs.vectors
         self.stored_segments, self.video_segments = segments.stored_indices, segments.ids_of_video

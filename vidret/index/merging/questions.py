@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vidret.store.records import CONCEPT
 from vidret.store.store import Store
-from vidret.store.watch_list import read_watches, write_watches
+from vidret.store.watch_list import change_watches, read_watches
 
 
 def copy_concepts(target: Store, sources: Sequence[Store]) -> tuple[int, list[str]]:
@@ -47,21 +47,18 @@ def copy_watches(target: Store, sources: Sequence[Store], video_ids: Mapping[str
     Returns:
         How many were copied, and a note for each that is not: another watch has its name.
     """
-    watches = {each.name: each for each in read_watches(target.path)}
-    origins: dict[str, Path] = {}
-    num_known, notes = len(watches), []
-    for source in sources:
-        contents = source.fingerprints()
-        for watch in read_watches(source.path):
-            known = watches.get(watch.name)
-            if known is None:
-                new = [video_ids[own] for key, own in contents.items() if key > watch.last_video and own in video_ids]
-                last = min(new) - 1 if new else max(video_ids.values(), default=0)
-                watches[watch.name] = replace(watch, last_video=last)
-                origins[watch.name] = source.path
-            elif known.query != watch.query:
-                rival = origins.get(watch.name, target.path)
-                notes.append(f"{source.path}: its watch {watch.name} is not copied: {rival} has another of that name")
-    if len(watches) > num_known:
-        write_watches(target.path, list(watches.values()))
+    notes, last = list[str](), max(video_ids.values(), default=0)
+    with change_watches(target.path) as watches:
+        origins = {each.name: (target.path, each.query) for each in watches}
+        num_known = len(watches)
+        for source in sources:
+            contents = {content: video_id for video_id, content in source.fingerprints().items()}
+            shared = {content: video_ids[content] for content in contents.keys() & video_ids.keys()}
+            for watch in read_watches(source.path):
+                rival, query = origins.setdefault(watch.name, (source.path, watch.query))
+                if rival == source.path:
+                    watches.append(replace(watch.move(contents, shared), last_video=last))
+                elif query != watch.query:
+                    note = f"its watch {watch.name} is not copied: {rival} has another of that name"
+                    notes.append(f"{source.path}: {note}")
     return len(watches) - num_known, notes
