@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from vidret.errors import VidretError
 from vidret.search.clauses import check_exclusions, make_clause, parse_structure
+from vidret.search.exclusions import straighten_quotes
 from vidret.types import Sequence
 
 
@@ -81,7 +82,9 @@ PARTS = st.sampled_from(
 @given(st.one_of(st.text(), st.lists(st.one_of(PARTS, st.text(max_size=4))).map(" ".join)))
 def test_any_text_has_clauses_of_its_own_words(query: str) -> None:
     structure = parse_structure(query)
-    words = set(query.replace('"', " ").replace(",", " ").replace(";", " ").replace(".", " ").split())
+    words = set(
+        straighten_quotes(query).replace('"', " ").replace(",", " ").replace(";", " ").replace(".", " ").split()
+    )
     for clause in structure.clauses:
         assert set(clause.text.replace(",", " ").replace(";", " ").replace(".", " ").split()) <= words
         assert clause.content in clause.text

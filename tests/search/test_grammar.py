@@ -1,13 +1,19 @@
 """Plain English that joins events: what is split, what is not, and what is excluded."""
 
+import contextlib
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidret.search.grammar import PHRASE, interpret, split_exclusions
-from vidret.types import MAX_EVENTS, Sequence
+from vidret.errors import VidretError
+from vidret.search.clauses import parse_structure
+from vidret.search.exclusions import PHRASE, split_exclusions
+from vidret.search.grammar import interpret
+from vidret.search.queries import parse_query
+from vidret.types import MAX_EVENTS, MAX_QUERY_LENGTH, Sequence
 
 Steps = list[tuple[str, ...]]
 
@@ -44,7 +50,24 @@ Steps = list[tuple[str, ...]]
         ("after a man with a red hat enters, he sits down", [("a man with a red hat enters",), ("he sits down",)]),
         ("two men with hats before three houses", [("two men with hats before three houses",)]),
         ("a dog runs,\n\t then\n a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
+        ("a car stops after a dog barks after a cat runs", [("a cat runs",), ("a dog barks",), ("a car stops",)]),
+        ("a car stops after a dog barks while a cat runs", [("a dog barks", "a cat runs"), ("a car stops",)]),
+        ("a car stops while a dog barks after a cat runs", [("a cat runs",), ("a car stops", "a dog barks")]),
+        ("a car stops, then a dog barks after a cat runs", [("a car stops",), ("a cat runs",), ("a dog barks",)]),
+        ("a car stops after a dog barks, then a cat runs", [("a dog barks",), ("a car stops",), ("a cat runs",)]),
+        ("as soon as he arrives, she leaves", [("he arrives",), ("she leaves",)]),
+        ("she leaves, as soon as he arrives", [("he arrives",), ("she leaves",)]),
+        ("once a man enters, a car leaves", [("a man enters",), ("a car leaves",)]),
+        ("first floor then second floor", [("first floor",), ("second floor",)]),
+        ("first aid is given, then an ambulance arrives", [("first aid is given",), ("an ambulance arrives",)]),
+        ("first, snow falls, then children play", [("snow falls",), ("children play",)]),
+        ("first of all a dog runs, then a cat sleeps", [("a dog runs",), ("a cat sleeps",)]),
         # Connectives that join no events.
+        ("a man holds a microphone over him while they talk", [("a man holds a microphone over him while they talk",)]),
+        ("please hold, while we connect you", [("please hold, while we connect you",)]),
+        ("she sings, as always", [("she sings, as always",)]),
+        ("p->next in C code", [("p->next in C code",)]),
+        ("File -> Save As", [("File -> Save As",)]),
         ("first a dog runs", [("first a dog runs",)]),
         ("a dog with a ball", [("a dog with a ball",)]),
         ("a man and a woman dance", [("a man and a woman dance",)]),
@@ -57,6 +80,8 @@ Steps = list[tuple[str, ...]]
         # Quotes.
         ('"a dog, then a cat"', [('"a dog, then a cat"',)]),
         ('someone says "now, then what" while it rains', [('someone says "now, then what"', "it rains")]),
+        ("\u201ca dog, then a cat\u201d", [('"a dog, then a cat"',)]),
+        ("\u2018don\u2019t go, then\u2019 while it rains", [('"don\u2019t go, then"', "it rains")]),
         # Negative terms are left out.
         ('a dog -beach runs, while -"two cats" it rains', [("a dog runs", "it rains")]),
     ],
@@ -93,6 +118,14 @@ def test_gaps(query: str, gap_s: float | None) -> None:
         ("a wall, no one is there", "a wall, no one is there", ()),
         ("no parking", "no parking", ()),
         (", no parking", ", no parking", ()),
+        ("no woman, no cry", "no woman, no cry", ()),
+        ("I don't have money, no job", "I don't have money, no job", ()),
+        ("yes, not now", "yes, not now", ()),
+        ("a man, no older than 30, runs", "a man, no older than 30, runs", ()),
+        ('someone says "no dogs", no cats', 'someone says "no dogs"', ("cats",)),
+        ("a thermometer showing -5 degrees", "a thermometer showing -5 degrees", ()),
+        ('a film -"3d" -@mascot, -snow.', "a film", ("3d", "@mascot", "snow")),
+        ("a film -\u201ctwo cats\u201d", "a film", ("two cats",)),
     ],
 )
 def test_exclusions(query: str, text: str, terms: tuple[str, ...]) -> None:
@@ -119,6 +152,29 @@ def test_connectives_that_join_nothing_are_plain_words_and_said_to_be(query: str
     assert interpretation.events == (query,)
     assert "joins nothing" in interpretation.note
     assert interpretation.describe().startswith("searching for plain words: ")
+
+
+@pytest.mark.parametrize("word", ["when he runs, ", "a man runs and a dog walks ", ", no a", "-a ", 'a" ', "a "])
+def test_a_query_that_is_too_long_is_refused_at_once(word: str) -> None:
+    for ask in (interpret, split_exclusions, parse_structure, parse_query, lambda query: interpret(Sequence([query]))):
+        with pytest.raises(VidretError, match="query must have at most 1000 characters, got 1001"):
+            ask((word * MAX_QUERY_LENGTH)[: MAX_QUERY_LENGTH + 1])
+    started = time.perf_counter()
+    with contextlib.suppress(VidretError):  # it may exclude too much
+        interpret((word * MAX_QUERY_LENGTH)[:MAX_QUERY_LENGTH])
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("query", ["dog" + " -cat" * 17, "dog, no x or b" + " or c" * 15, "dog" + ", no a" * 17])
+def test_exclusions_are_counted_however_they_are_written(query: str) -> None:
+    with pytest.raises(VidretError, match="query must exclude at most 16 words or phrases, got 17"):
+        interpret(query)
+
+
+def test_only_what_is_written_with_a_minus_is_forbidden() -> None:
+    interpretation = interpret('a dog runs, then a cat -"two birds" -snow, no people')
+    assert interpretation.excluded == ("two birds", "snow", "people")
+    assert interpretation.forbidden == ("two birds", "snow")
 
 
 def test_too_many_events_are_plain_words() -> None:

@@ -22,7 +22,8 @@ from vidret.search.queries import parse_query
             "hund",
             ("strand", "\N{LATIN SMALL LETTER O WITH STROKE}l"),
         ),
-        ("it's 5-10 -6", "it's 5-10", ("6",)),
+        ("it's 5-10 -6", "it's 5-10 -6", ()),
+        ('it\'s 5-10 -"6"', "it's 5-10", ("6",)),
     ],
 )
 def test_negative_terms_are_parsed(query: str, positive: str, negatives: tuple[str, ...]) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from vidret.errors import VidretError
-from vidret.search.grammar import PHRASE, interpret
+from vidret.search.exclusions import PHRASE
+from vidret.search.grammar import interpret
 from vidret.types import Sequence as EventSequence
 from vidret.types import TextEmbedding, TextSource
 

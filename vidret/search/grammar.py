@@ -5,33 +5,31 @@
     then     = ("," then | followed by | -> ...) [within 5 seconds]
     excluded = "-word" | '-"some words"' | ", no B" | "but not B"
 
-A plain "and" joins events only between two clauses that each have a verb of their own, since it joins nouns more often.
-Text in quotes is never split. Text without such a structure is searched as plain words.
+A connective joins the clause after it to the last clause before it: "A after B while C" is B while C, then A. A plain
+"and" joins events only between two clauses that each have a verb of their own, since it joins nouns more often. "While
+they talk" belongs to the event before it, which says who they are. Text in quotes, straight or curly, is never split.
+Text without such a structure is searched as plain words.
 """
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vidret.errors import VidretError
+from vidret.search.exclusions import MASK, check_length, has_word, mask_quotes, split_exclusions, split_negatives
 from vidret.types import MAX_EVENTS, Sequence
-
-PHRASE = re.compile(r'"([^"]*)"')
-NEGATIVE_TERM = re.compile(r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=@?\w)(\S+))')
-_QUOTED = re.compile(rf"(?P<negative>{NEGATIVE_TERM.pattern})|{PHRASE.pattern}")
-_MASK = "\ue000"  # stands for each character in quotes
 
 _AFTER = (
     r"(?:then|afterwards?|after\s+(?:that|this|which)|subsequently|thereafter|later(?:\s+on)?|next|eventually|finally"
     r"|lastly|followed\s+by)"
 )
 _WHILE = (
-    r"(?:just\s+)?(?:while|whilst|as)|when|whereas|meanwhile|at\s+the\s+same\s+time|at\s+that\s+(?:very\s+)?moment"
+    r"(?:just\s+)?(?:while|whilst|as(?!\s+soon\b))|when|whereas|meanwhile|at\s+the\s+same\s+time|at\s+that\s+(?:very\s+)?moment"
     r"|over\s+it|on\s+top\s+of\s+(?:it|that)|together\s+with|along\s+with|with"
 )
 _WITHIN = r"within\s+(?:\d+(?:\.\d+)?)\s*(?:s|secs?|seconds?|m|mins?|minutes?)"
+_ARROW = r"(?:->|=>|\u2192)"
 _JOINT = re.compile(
     rf"(?P<then>[,;.]\s+(?:and\s+|but\s+)?(?:{_AFTER}(?:,?\s+{_WITHIN})?,?\s+)+"
     rf"|[,;.]\s+(?:and\s+|but\s+)?{_WITHIN},?\s+(?:{_AFTER},?\s+)?"
@@ -39,31 +37,31 @@ _JOINT = re.compile(
     rf"|\s+followed(?:\s+{_WITHIN})?\s+by\s+"
     rf"|(?<!\bnow\sand)(?<!\b(?:back|even|till))(?<!\bsince)(?<!\buntil)(?<!\b(?:the))(?<!\bby)"
     rf"\s+then(?:,?\s+{_WITHIN})?,?\s+"
-    r"|\s*(?:->|=>|\u2192)\s*)"
+    rf"|\s+{_ARROW}\s+)"
     rf"|(?P<together>[,;]\s+(?:and\s+)?(?:{_WHILE})(?:,?\s+(?:and\s+)?(?:{_WHILE}))*\s+"
     r"|(?<!\ba)(?<!\bthe)(?<!\bany)\s+(?:while|whilst|at\s+the\s+same\s+time\s+as)\s+(?!\w+ing\b))"
-    r"|(?P<before>,?\s+before\s+)|(?P<after>,?\s+after\s+)|(?P<both>,?\s+and\s+)",
+    r"|(?P<before>,?\s+before\s+)|(?P<after>,?\s+(?:after|as\s+soon\s+as)\s+)|(?P<both>,?\s+and\s+)",
     re.IGNORECASE,
 )
 _CONNECTIVES = re.compile(r"\b(?:and|then|while|before|after|followed|by)\b", re.IGNORECASE)
-_LEADING = re.compile(r"^(?P<word>while|whilst|as|when|after|before|once)\s+(?P<first>[^,]+),\s+(?P<second>.+)$", re.I)
-_FIRST = re.compile(r"^(?:at\s+)?first(?:\s+of\s+all)?,?\s+", re.IGNORECASE)
+_LEADING = re.compile(
+    r"^(?P<word>while|whilst|as\s+soon\s+as|as|when|after|before|once)\s+(?P<first>[^,]+),\s+(?P<second>.+)$", re.I
+)
+_DETERMINER_WORDS = (
+    r"(?:an?|one|two|three|the|some\w*|another|this|that|these|those|his|her|their|its|he|she|it|they|people"
+    r"|everyone)\b"
+)
+_DETERMINER = re.compile(rf"^{_DETERMINER_WORDS}", re.IGNORECASE)
+# An ordinal, as in "first aid", stays.
+_FIRST = re.compile(rf"^(?:at\s+first\b|first\s+of\s+all\b|first(?=,|\s+{_DETERMINER_WORDS})),?\s+", re.IGNORECASE)
+_SUBORDINATE = re.compile(r"\b(?:(?P<when>as|when)|while|whilst|whereas)\s+$", re.IGNORECASE)
+_SAME_SUBJECT = re.compile(r"(?:i|you|he|she|we|they)\b", re.IGNORECASE)
 _DANGLING = re.compile(
     r"^(?:[,;]\s*)?(?:and\s+)?(then|afterwards|meanwhile|followed\s+by|while|->)(?:\s|,|$)"
     r"|(?:[,\s]|^)(then|while|before|followed\s+by|and\s+then|->)[\s,.]*$",
     re.IGNORECASE,
 )
-_EXCLUDED = re.compile(
-    r"(?:,\s+(?:(?:but|and)\s+)?|\s+but\s+)(?:no(?!\s+(?:one|longer|matter|doubt)\b)|not|without)\s+(?:any\s+|an?\s+|the\s+)?"
-    r"(?P<what>[^,;]+?)(?=\s*(?:[,;.]|$)|\s+(?:and\s+then|then|while|followed\s+by)\s)",
-    re.IGNORECASE,
-)
-_OR = re.compile(r"\s+(?:or|nor|and\s+no)\s+", re.IGNORECASE)
 _GAP = re.compile(r"within\s+(\d+(?:\.\d+)?)\s*(m?)", re.IGNORECASE)
-_DETERMINER = re.compile(
-    r"^(?:an?|one|two|three|the|some\w*|another|this|that|these|those|his|her|their|its|he|she|it|they|people|everyone)\b",
-    re.IGNORECASE,
-)
 # What someone says goes on after an "and".
 _REPORTED = re.compile(
     r"\b(?:says?|said|explains?|tells?|told|announces?|asks?|warns?|describes?|that)\b", re.IGNORECASE
@@ -101,11 +99,13 @@ class Interpretation:
     Attributes:
         steps: What to look for; they follow one another.
         excluded: What must not be there.
+        forbidden: Those of them that are written with a minus: no text must hold them.
         note: Why the query is searched as plain words although it looks like more; empty otherwise.
     """
 
     steps: tuple[QueryStep, ...]
     excluded: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -140,7 +140,8 @@ def interpret(query: str | Sequence) -> Interpretation:
     """Return the events of a query; any text has an interpretation.
 
     Raises:
-        VidretError: A ``Sequence`` has no event, an empty one or too many, or its gap is negative.
+        VidretError: The query is too long, or excludes too much; or a ``Sequence`` has no event, an empty one or too
+            many, or its gap is negative.
 
     >>> [step.events for step in interpret("a dog barks while it rains, then a cat runs").steps]
     [('a dog barks', 'it rains'), ('a cat runs',)]
@@ -150,12 +151,12 @@ def interpret(query: str | Sequence) -> Interpretation:
     if isinstance(query, Sequence):
         return _interpret_sequence(query)
     text, excluded = split_exclusions(query)
-    plain = Interpretation(steps=(QueryStep(events=(text,)),), excluded=tuple(term for term in excluded if term))
-    masked = _mask(text)
+    plain = make_plain(text, excluded, split_negatives(query)[1])
+    masked = mask_quotes(text)
     dangling = _DANGLING.search(masked)
     pieces = list(_split(text, masked))
     num_events = len(pieces)
-    is_nothing_joined = has_word(text) and not has_word(_CONNECTIVES.sub("", masked.replace(_MASK, "x")))
+    is_nothing_joined = has_word(text) and not has_word(_CONNECTIVES.sub("", masked.replace(MASK, "x")))
     is_nothing_joined |= num_events > 1 and not all(has_word(_CONNECTIVES.sub("", piece)) for _, piece in pieces)
     note = ""
     if num_events > MAX_EVENTS:
@@ -165,40 +166,25 @@ def interpret(query: str | Sequence) -> Interpretation:
     elif num_events == 1 and dangling is not None:
         note = f'"{dangling[1] or dangling[2]}" joins nothing'
     if note or num_events < 2:
-        return Interpretation(steps=plain.steps, excluded=plain.excluded, note=note)
-    return Interpretation(steps=_build_steps(pieces), excluded=plain.excluded)
+        return replace(plain, note=note)
+    return replace(plain, steps=_build_steps(pieces))
 
 
-def split_exclusions(query: str) -> tuple[str, tuple[str, ...]]:
-    """Return a query without what it excludes, and these terms; one is empty for an empty pair of quotes.
-
-    >>> split_exclusions('a beach -dog -"two cats", no people or boats')
-    ('a beach', ('dog', 'two cats', 'people', 'boats'))
-    """
-    terms = []
-    kept, at = [], 0
-    for match in _QUOTED.finditer(query):
-        if match["negative"] is not None:
-            terms.append((match[2] or match[3] or "").strip())
-            kept += [query[at : match.start()], " "]
-            at = match.end()
-    text = " ".join("".join([*kept, query[at:]]).split())
-    masked, parts, at = _mask(text), [], 0
-    for match in _EXCLUDED.finditer(masked):
-        if not has_word(text[: match.start()]):
-            continue  # nothing is left to look for
-        start, end = match.span("what")
-        terms += [PHRASE.sub(r"\1", term).strip() for term in _OR.split(text[start:end])]
-        parts.append(text[at : match.start()])
-        at = match.end()
-    rest = "".join([*parts, text[at:]])
-    return (rest if parts else text).strip(), tuple(terms)
+def make_plain(text: str, excluded: tuple[str, ...], forbidden: tuple[str, ...]) -> Interpretation:
+    """Return the interpretation of a text as plain words; empty terms are left out."""
+    return Interpretation(
+        steps=(QueryStep(events=(text,)),),
+        excluded=tuple(filter(None, excluded)),
+        forbidden=tuple(filter(None, forbidden)),
+    )
 
 
 def _interpret_sequence(query: Sequence) -> Interpretation:
     texts = [text for event in query.events for text in (event if isinstance(event, tuple) else [event])]
     if not all(isinstance(text, str) and text.strip() for text in texts) or () in query.events or not texts:
         raise VidretError(f"events must be texts with a word each, got {list(query.events)}")
+    for text in texts:
+        check_length(str(text))
     if len(texts) > MAX_EVENTS:
         raise VidretError(f"a query must have at most {MAX_EVENTS} events, got {len(texts)}")
     if query.gap is not None and not 0 <= query.gap < math.inf:
@@ -210,24 +196,20 @@ def _interpret_sequence(query: Sequence) -> Interpretation:
     return Interpretation(steps=tuple(steps))
 
 
-def _mask(text: str) -> str:
-    """Return text of the same length with a letter for each character in quotes."""
-    return PHRASE.sub(lambda match: _MASK * len(match[0]), text)
-
-
 def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
     """Yield the pieces of a text, each with the connective before it; the first has none."""
     leading = _LEADING.match(masked)
     if leading is not None and _has_predicate(leading["first"]) and _has_predicate(leading["second"]):
         first, (start, end) = text[slice(*leading.span("first"))], leading.span("second")
         rest = list(_split(text[start:end], masked[start:end]))
-        word = leading["word"].lower()
+        word = " ".join(leading["word"].lower().split())
         if word == "before":
             yield from rest
             yield "then", first
         else:
             yield "", first
-            yield ("then" if word in ("after", "once") else "together"), rest[0][1]
+            is_earlier = word in ("after", "once") or word.endswith("soon as")
+            yield ("then" if is_earlier else "together"), rest[0][1]
             yield from rest[1:]
         return
     at, joint = 0, ""
@@ -240,6 +222,8 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
             is_clause = is_clause or "AND" in match[0]
         if kind in ("both", "before", "after") and not is_clause:
             continue
+        if kind in ("then", "together") and _is_same_event(match[0], after):
+            continue
         yield joint, _trim(text[at : match.start()])
         at = match.end()
         gap = _GAP.search(match[0]) if kind == "then" else None
@@ -247,31 +231,37 @@ def _split(text: str, masked: str) -> Iterator[tuple[str, str]]:
     yield joint, _trim(text[at:])
 
 
+def _is_same_event(joint: str, after: str) -> bool:
+    """Return whether what follows a connective is no event of its own.
+
+    It is not in "he reads, as always" or "while they talk"; and an arrow before a capital is a path: "File -> Save As".
+    """
+    if re.fullmatch(_ARROW, joint.strip()):
+        return after[:1].isupper() and _DETERMINER.match(after) is None
+    subordinate = _SUBORDINATE.search(joint)
+    if subordinate is None:
+        return False
+    return _SAME_SUBJECT.match(after) is not None or (subordinate["when"] is not None and not _has_predicate(after))
+
+
 def _build_steps(pieces: list[tuple[str, str]]) -> tuple[QueryStep, ...]:
     steps: list[QueryStep] = []
+    last = 0  # the step of the last clause
     for joint, piece in pieces:
         event = _FIRST.sub("", piece) if not steps else piece
         if joint in ("together", "both"):
-            steps[-1] = QueryStep(events=(*steps[-1].events, event), gap_s=steps[-1].gap_s)
+            steps[last] = replace(steps[last], events=(*steps[last].events, event))
         elif joint == "after":
-            steps.insert(len(steps) - 1, QueryStep(events=(event,)))
+            steps.insert(last, QueryStep(events=(event,)))
         else:
             _, _, gap = joint.partition(" ")
+            last = len(steps)
             steps.append(QueryStep(events=(event,), gap_s=float(gap) if gap else None))
     return tuple(steps)
 
 
 def _trim(text: str) -> str:
     return text.strip().rstrip(",;. ").lstrip(",; ")
-
-
-def has_word(text: str) -> bool:
-    """Return whether a text says something: a letter, a digit, or a symbol such as an emoji.
-
-    >>> has_word("dog"), has_word("\U0001f436"), has_word('"..."')
-    (True, True, False)
-    """
-    return any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in text)
 
 
 def _is_clause(text: str) -> bool:

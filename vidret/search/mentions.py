@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from vidret.errors import VidretError
+from vidret.search.exclusions import straighten_quotes
 
 NAME = r"[^\W\d_][\w-]{0,63}"
 MENTION = re.compile(rf"(?<![^\s(])@({NAME})")
@@ -16,7 +17,7 @@ def find_mentions(text: str) -> list[str]:
     >>> find_mentions('@Mascot and (@anna) write to anna@home "@work", then @mascot leaves')
     ['mascot', 'anna']
     """
-    return list(dict.fromkeys(name.casefold() for name in MENTION.findall(QUOTED.sub(" ", text))))
+    return list(dict.fromkeys(name.casefold() for name in MENTION.findall(QUOTED.sub(" ", straighten_quotes(text)))))
 
 
 def replace_mentions(text: str, meanings: Mapping[str, str]) -> str:

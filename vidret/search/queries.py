@@ -8,7 +8,7 @@ import numpy as np
 from vidret.encode.encoder import Encoder
 from vidret.errors import VidretError
 from vidret.search.composing import Composer
-from vidret.search.grammar import has_word, split_exclusions
+from vidret.search.exclusions import has_word, split_exclusions
 from vidret.search.mentions import find_mentions
 from vidret.types import ComposedQuery, Frames, Picture, Query, TextEmbedding, Vector
 from vidret.types import Sequence as EventSequence

@@ -5,18 +5,20 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vidret.search.grammar import NEGATIVE_TERM
+from vidret.errors import VidretError
+from vidret.search.exclusions import split_exclusions
+from vidret.types import MAX_QUERY_LENGTH
 
-MAX_QUERY_LENGTH = 1000  # characters
-MAX_NEGATIVE_TERMS = 16  # each is encoded separately
 MAX_ID = 2**63 - 1
 YEARS = (1700, 2200)  # range of timestamps in nanoseconds
 
 
-def check_negative_terms(query: str) -> str:
-    """Refuse a query with too many negative terms, which would take long to encode."""
-    if len(NEGATIVE_TERM.findall(query)) > MAX_NEGATIVE_TERMS:
-        raise ValueError(f"must exclude at most {MAX_NEGATIVE_TERMS} words or phrases")
+def check_excluded_terms(query: str) -> str:
+    """Refuse a query that excludes too much, which would take long to encode."""
+    try:
+        split_exclusions(query)
+    except VidretError as error:
+        raise ValueError(str(error).removeprefix("query ").partition(", got")[0]) from error
     return query
 
 
@@ -36,5 +38,5 @@ def refuse_bool(value: object) -> object:
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID, description="Id of a video."), BeforeValidator(refuse_bool)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), BeforeValidator(refuse_bool)]
-QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_negative_terms)]
+QueryText = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_LENGTH), AfterValidator(check_excluded_terms)]
 Date = Annotated[datetime, AfterValidator(check_date), Field(examples=["2026-01-31", "2026-01-31T18:30:00Z"])]

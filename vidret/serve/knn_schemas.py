@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from vidret.serve.fields import MAX_QUERY_LENGTH, check_negative_terms
+from vidret.serve.fields import check_excluded_terms
+from vidret.types import MAX_QUERY_LENGTH
 
 
 class KnnRequest(BaseModel):
@@ -16,7 +17,7 @@ class KnnRequest(BaseModel):
         }
     )
 
-    text: Annotated[str, AfterValidator(check_negative_terms)] | None = Field(None, max_length=MAX_QUERY_LENGTH)
+    text: Annotated[str, AfterValidator(check_excluded_terms)] | None = Field(None, max_length=MAX_QUERY_LENGTH)
     image: str | None = Field(None, description="Base64.")
     image_url: str | None = Field(None, description="Refused: URLs are not fetched.")
     embedding_input: list[float] | None = Field(None, max_length=8192, description="Vector of the index's encoder.")

@@ -47,12 +47,13 @@ from vidret.types.queries import (
 )
 from vidret.types.results import Curve, Evidence, Hit, Moment
 from vidret.types.searchable import Searchable
-from vidret.types.sequence import MAX_EVENTS, EventSpan, Sequence
+from vidret.types.sequence import MAX_EVENTS, MAX_QUERY_LENGTH, EventSpan, Sequence
 
 __all__ = [
     "ALL_VIDEOS",
     "CANDIDATES",
     "MAX_EVENTS",
+    "MAX_QUERY_LENGTH",
     "NO_TIME",
     "SHOT_KINDS",
     "SOURCES",

@@ -4,6 +4,7 @@ from collections.abc import Sequence as AnySequence
 from dataclasses import dataclass
 
 MAX_EVENTS = 8  # of one query
+MAX_QUERY_LENGTH = 1000  # characters; text encoders read 77 to 256 tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""Quotes in a text query, and what it excludes.
+
+Words are excluded only after words that say what to look for: "no woman, no cry" excludes nothing.
+"""
+
+import re
+import unicodedata
+
+from vidret.errors import VidretError
+from vidret.types import MAX_QUERY_LENGTH
+
+MAX_EXCLUSIONS = 16  # each is encoded separately
+PHRASE = re.compile(r'"([^"]*)"')
+_NEGATIVE_TERM = r'(?:(?<=\s)|^)-(?:"([^"]*)"|(?=@?[^\W\d_])(\S+?)(?=[,;.]*(?:\s|$)))'  # "-5 degrees" is a number
+_QUOTED = re.compile(rf"(?P<negative>{_NEGATIVE_TERM})|{PHRASE.pattern}")
+_CURLY = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\xab\xbb", '"'))
+_SINGLE_CURLY = re.compile(r"\u2018((?:[^\u2018\u2019]|\u2019(?=\w))*)\u2019(?!\w)")
+_SPACED = re.compile(r"\s+(?=[,;.](?:\s|$))")  # spaces left before punctuation
+MASK = "\ue000"  # stands for each character in quotes
+
+_EXCLUDED = re.compile(
+    r"(?:,\s+(?:(?:but|and)\s+)?|\s+but\s+)"
+    r"(?:no(?!\s+(?:one|longer|matter|doubt|way|more|less|\w+er\s+than)\b)|not(?!\s+(?:now|yet|only|just|to)\b)|without)"
+    r"\s+(?:any\s+|an?\s+|the\s+)?"
+    r"(?P<what>[^,;]+?)(?=\s*(?:[,;.]|$)|\s+(?:and\s+then|then|while|followed\s+by)\s)",
+    re.IGNORECASE,
+)
+_OR = re.compile(r"\s+(?:or|nor|and\s+no)\s+", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"\b(?:no|not|nor|never|neither|none|nothing|nobody|without|cannot|\w+n['\u2019]t)\b", re.IGNORECASE
+)
+
+
+def straighten_quotes(text: str) -> str:
+    """Return a text with straight double quotes in place of curly ones.
+
+    >>> straighten_quotes("\u201ctwo cats\u201d, \u2018don\u2019t go\u2019, a dog\u2019s")
+    '"two cats", "don\u2019t go", a dog\u2019s'
+    """
+    return _SINGLE_CURLY.sub(r'"\1"', text.translate(_CURLY))
+
+
+def split_negatives(query: str) -> tuple[str, tuple[str, ...]]:
+    """Return a query without the terms that are written with a minus, and these terms.
+
+    One is empty for an empty pair of quotes.
+
+    Raises:
+        VidretError: The query is too long.
+
+    >>> split_negatives('a beach at -5 degrees -dog -"two cats", no people')
+    ('a beach at -5 degrees, no people', ('dog', 'two cats'))
+    """
+    check_length(query)
+    query, terms, kept, at = straighten_quotes(query), [], [], 0
+    for match in _QUOTED.finditer(query):
+        if match["negative"] is not None:
+            terms.append((match[2] or match[3] or "").strip())
+            kept += [query[at : match.start()], " "]
+            at = match.end()
+    text = " ".join("".join([*kept, query[at:]]).split())
+    return (_SPACED.sub("", text).rstrip(",;. ") if terms else text), tuple(terms)
+
+
+def split_exclusions(query: str) -> tuple[str, tuple[str, ...]]:
+    """Return a query without what it excludes, and these terms; one is empty for an empty pair of quotes.
+
+    Raises:
+        VidretError: The query is too long, or excludes too much.
+
+    >>> split_exclusions('a beach -dog -"two cats", no people or boats')
+    ('a beach', ('dog', 'two cats', 'people', 'boats'))
+    """
+    text, negatives = split_negatives(query)
+    masked, terms, at = mask_quotes(text), list(negatives), 0
+    parts: list[str] = []
+    for match in _EXCLUDED.finditer(masked):
+        start = match.start()
+        if not parts and (not has_word(text[:start]) or _NEGATED.search(masked[:start])):
+            continue  # nothing is left to look for, or the sentence itself says no
+        start, end = match.span("what")
+        terms += [PHRASE.sub(r"\1", term).strip() for term in _OR.split(text[start:end])]
+        parts.append(text[at : match.start()])
+        at = match.end()
+    if len(terms) > MAX_EXCLUSIONS:
+        raise VidretError(f"query must exclude at most {MAX_EXCLUSIONS} words or phrases, got {len(terms)}")
+    rest = "".join([*parts, text[at:]])
+    return (rest if parts else text).strip(), tuple(terms)
+
+
+def check_length(query: str) -> None:
+    """Check the length of a text.
+
+    Raises:
+        VidretError: It is too long.
+    """
+    if len(query) > MAX_QUERY_LENGTH:
+        raise VidretError(f"query must have at most {MAX_QUERY_LENGTH} characters, got {len(query)}")
+
+
+def mask_quotes(text: str) -> str:
+    """Return text of the same length with a letter for each character in quotes."""
+    return PHRASE.sub(lambda match: MASK * len(match[0]), text)
+
+
+def has_word(text: str) -> bool:
+    """Return whether a text says something: a letter, a digit, or a symbol such as an emoji.
+
+    >>> has_word("dog"), has_word("\U0001f436"), has_word('"..."')
+    (True, True, False)
+    """
+    return any(letter.isalnum() or unicodedata.category(letter) == "So" for letter in text)
