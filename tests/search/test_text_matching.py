@@ -34,6 +34,7 @@ SAID = (
     "the line is busy, please call again",
     "strikes go on for the fourth day",
     "the day after the fourth strike",
+    "i'm sure you're in their house",
 )
 
 
@@ -78,6 +79,10 @@ def test_misspelt_words_count_in_part(matcher: TextMatcher) -> None:
     assert 0.7 < cover < FUZZY_WEIGHT
 
 
+def test_another_first_letter_makes_another_word(matcher: TextMatcher) -> None:
+    assert all(match.cover == 0 for match in find(matcher, "nighthouse"))
+
+
 def test_words_may_be_joined(matcher: TextMatcher) -> None:
     assert {match.stored.text.text for match in find(matcher, "filename") if match.cover >= 1} == {SAID[0], SAID[2]}
     assert {match.stored.text.text for match in find(matcher, "file name") if match.cover >= 1} == {SAID[0], SAID[2]}
@@ -117,9 +122,18 @@ def test_marks_are_the_matching_words(matcher: TextMatcher) -> None:
     text = match.stored.text.text
     marked = [text[start:end] for start, end in matcher.mark(text, match.stems)]
     assert marked == ["line", "busy"], "without stop words"
-    only = [text[start:end] for start, end in matcher.mark(text, frozenset({"the", "is"}))]
-    assert only == ["the", "is"], "unless there are no others"
     assert matcher.mark(text, frozenset()) == ()
+
+
+@pytest.mark.parametrize("query", ["is it the", "I'm what you're", "isn't that his"])
+def test_stop_words_are_no_evidence(matcher: TextMatcher, query: str) -> None:
+    assert {stem for match in find(matcher, query) for stem in match.stems} == set()
+
+
+def test_stop_words_in_quotes_are_evidence(matcher: TextMatcher) -> None:
+    (match,) = find(matcher, "line", ["the line is"])
+    text = match.stored.text.text
+    assert {text[start:end] for start, end in matcher.mark(text, match.stems)} == {"the", "line", "is"}
 
 
 def test_contents_that_hold_a_term(matcher: TextMatcher) -> None:

@@ -109,6 +109,7 @@ def test_misspelt_words(index: TextIndex) -> None:
     assert similar("mountaim") == ["mountain"]
     assert similar("platfrm") == ["platform"]
     assert similar("norhtern") == ["northern"]  # two edits from eight letters on
+    assert similar("funnel") == similar("puntain") == []  # another first letter
     assert similar("xunel") == []  # two edits, five letters
     assert similar("sx") == similar("lat") == similar("2024") == []  # too short, or a number
     assert 0 < index.terms("tunel")[0].similar["tunnel"] < 1

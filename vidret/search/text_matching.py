@@ -31,7 +31,7 @@ MIN_COSINE_DEVIATION, MIN_COVER_DEVIATION = 0.04, 0.06  # of small indexes, in w
 _STOP_WORDS = (
     "a an the of in on at to is are be it its and or with for by from as that thi there which who what where when how "
     "ha have had wa were will can do doe did no not you your i we he she thei their hi her our my me us so if then "
-    "someon somebodi person peopl one"
+    "someon somebodi person peopl one m s t d ll re ve"  # the last ones as in "I'm"
 )
 STOP_STEMS = frozenset(_STOP_WORDS.split())
 
@@ -54,7 +54,7 @@ class TextBaseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextMatch:
-    """A text that may match a clause, with both scores and the stems that it shares with it."""
+    """A text that may match a clause, with both scores, and the stems that it shares with it but for stop words."""
 
     stored: StoredText
     cosine: float
@@ -123,7 +123,7 @@ class TextMatcher:
 
     def mark(self, text: str, stems: frozenset[str]) -> tuple[tuple[int, int], ...]:
         """Return the places of the words of a text that have one of these stems, in characters."""
-        return self._store.index.find_words(text, stems - STOP_STEMS or stems)
+        return self._store.index.find_words(text, stems)
 
     def _find_phrases(self, phrases: Sequence[str]) -> np.ndarray:
         ids = [self._store.find_segments(self._store.index.find_phrase(phrase, PHRASES)) for phrase in phrases]
@@ -154,6 +154,7 @@ class TextMatcher:
         matches = []
         for stored, stems, text_vector in texts:
             cover, shared = cover_terms(stems, terms, weights, compounds)
+            shared -= STOP_STEMS  # they are evidence only in quotes
             for phrase in phrase_stems:
                 if holds_phrase(stems, phrase):
                     cover, shared = max(cover, 1.0 + PHRASE_BONUS), shared | set(phrase)

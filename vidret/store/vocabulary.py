@@ -25,7 +25,10 @@ class Vocabulary:
             self._lengths = np.append(self._lengths, np.array([len(term) for _, term, _ in rows], np.int64))
 
     def find_similar(self, stem: str) -> dict[str, float]:
-        """Return other terms within one edit, or two from eight letters on, with their likeness."""
+        """Return other terms within one edit, or two from eight letters on, with their likeness.
+
+        The first letter, which is rarely wrong, must be the same: "peach" is no misspelt "beach".
+        """
         if len(stem) < MIN_FUZZY_LETTERS or stem.isdigit():
             return {}
         from rapidfuzz.distance import Levenshtein
@@ -37,7 +40,7 @@ class Vocabulary:
         for row in near:
             term = self._terms[row]
             distance = Levenshtein.distance(stem, term, score_cutoff=edits)
-            if 0 < distance <= edits and not term.isdigit():
+            if term[0] == stem[0] and 0 < distance <= edits and not term.isdigit():
                 found[term] = 1.0 - distance / max(len(stem), len(term))
         return found
 
