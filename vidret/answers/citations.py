@@ -12,7 +12,7 @@ NOTHING = "The videos do not show it."
 MAX_ANSWER = 8_000  # characters
 # [1], [1, 2], [1-3], [moment 1] and what looks like it
 _CITATION = re.compile(r"\s?\[\s*(?:moments?\s*)?(\d+(?:\s*[,;\u2013-]\s*\d+)*)\s*\]", re.I)
-_OPEN_CITATION = re.compile(r"\s*(?:\[[^\]]{0,60})?$")
+MAX_OPEN = 60  # characters of a citation that is not complete
 _UNSAFE = re.compile(r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -60,8 +60,10 @@ def stream_answer(context: QuestionContext, endpoint: ChatEndpoint) -> Iterator[
     reply, shown = "", ""
     for piece in endpoint.stream(write_messages(context)):
         reply += piece
-        text = _OPEN_CITATION.sub("", reply)
-        if len(text) <= MAX_ANSWER and not NOT_SHOWN.startswith(text.strip(" \n*.").upper()):
+        if len(reply) > MAX_ANSWER:
+            continue
+        text = _drop_open_citation(reply)
+        if not NOT_SHOWN.startswith(text.strip(" \n*.").upper()):
             grown = check_citations(context, text).text
             if grown != shown:
                 shown = grown
@@ -71,11 +73,11 @@ def stream_answer(context: QuestionContext, endpoint: ChatEndpoint) -> Iterator[
 
 def check_citations(context: QuestionContext, reply: str) -> CitedAnswer:
     """Return a model's reply without the citations of moments that it was not given."""
-    text = _UNSAFE.sub(" ", reply).strip()
+    text = reply.strip()
     notes = list(context.notes)
     if len(text) > MAX_ANSWER:
-        text = text[:MAX_ANSWER]
         notes.append(f"the answer was cut after {MAX_ANSWER} characters")
+    text = _UNSAFE.sub(" ", text[:MAX_ANSWER]).strip()
     if re.fullmatch(rf"\W*{NOT_SHOWN}\W*", text, re.I):
         return CitedAnswer(text=NOTHING, is_shown=False, cited=(), context=context, notes=tuple(notes))
     known = {moment.number: moment for moment in context.moments}
@@ -105,6 +107,16 @@ def describe_citation(moment: ContextMoment) -> str:
     return f"[{moment.number}] {moment.name} {format_span(moment.start, moment.end)}"
 
 
+def _drop_open_citation(text: str) -> str:
+    """Return a text that grows without a citation at its end that is not complete.
+
+    >>> _drop_open_citation("It opens [1] [mom"), _drop_open_citation("It opens [1] ")
+    ('It opens [1]', 'It opens [1]')
+    """
+    start = text.rfind("[", -MAX_OPEN - 1)
+    return (text if start < 0 or "]" in text[start:] else text[:start]).rstrip()
+
+
 def _list_numbers(text: str) -> list[int]:
     """Return the numbers of a citation; a range stands for its ends and what is between, up to a hundred.
 
@@ -112,7 +124,7 @@ def _list_numbers(text: str) -> list[int]:
     [1, 3, 4, 5]
     """
     numbers: list[int] = []
-    for piece in re.split(r"\s*[,;]\s*", text):
-        ends = [int(each[:9]) for each in re.split(r"\s*[\u2013-]\s*", piece)]
+    for piece in re.split("[,;]", text):
+        ends = [int(each.strip()[:9]) for each in re.split("[\u2013-]", piece)]
         numbers += range(ends[0], ends[-1] + 1) if 0 <= ends[-1] - ends[0] <= 100 else ends
     return numbers

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidret.answers.endpoint import ChatEndpoint, EndpointError
+from vidret.answers.endpoint import ChatEndpoint, EndpointError, drop_thoughts
 from vidret.answers.reply_cache import ReplyCache
 from vidret.encode.sentences import DIM, FINGERPRINT, NAME, load_sentence_encoder
 from vidret.errors import VidretError
@@ -215,7 +215,7 @@ def read_description(reply: str) -> str:
     >>> read_description("A dog\nruns."), read_description("NOTHING.")
     ('A dog runs.', '')
     """
-    text = sanitize(" ".join(reply.rpartition("</think>")[2].split()))
+    text = sanitize(" ".join(drop_thoughts(reply).split()))
     if text.strip(" .*\"'").upper() == NOTHING:
         return ""
     return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - 1].rsplit(" ", 1)[0] + "…"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,10 +11,13 @@ from typing import Any
 from vidret.endpoints.transport import EndpointError, JsonTransport
 from vidret.errors import VidretError
 
-__all__ = ["ChatEndpoint", "EndpointError", "read_key"]
+__all__ = ["ChatEndpoint", "EndpointError", "drop_thoughts", "read_key"]
 
 KEY_VARIABLE = "VIDRET_LLM_KEY"
 MAX_ANSWER_BYTES = 1 << 20
+MAX_REPLY = 16_000  # characters that are read, without thoughts
+# Some prompts hold the beginning of a thought, and a limit of tokens may cut off its end.
+_THOUGHT = re.compile(r"\A(?:(?!<think>).)*</think>|<think>.*?(?:</think>|\Z)", re.S | re.I)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,15 @@ class ChatEndpoint:
 def read_key() -> str | None:
     """Return the key in the environment; None if it is not set."""
     return os.environ.get(KEY_VARIABLE) or None
+
+
+def drop_thoughts(reply: str) -> str:
+    """Return the first ``MAX_REPLY`` characters of a model's reply without its thoughts.
+
+    >>> drop_thoughts("<think>[2]?</think>[1]"), drop_thoughts("or [2]?</think>[1]"), drop_thoughts("[1]<think>or")
+    ('[1]', '[1]', '[1]')
+    """
+    return _THOUGHT.sub("", reply).strip()[:MAX_REPLY]
 
 
 def _read_answer(kind: str, lines: Iterator[bytes]) -> Iterator[str]:

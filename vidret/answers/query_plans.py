@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vidret.answers.endpoint import ChatEndpoint, EndpointError
+from vidret.answers.endpoint import ChatEndpoint, EndpointError, drop_thoughts
 from vidret.answers.questions import RetrievalQuery, plan_queries
 from vidret.answers.reply_cache import ReplyCache
 from vidret.text import sanitize
@@ -15,14 +15,13 @@ VERSION = 1  # of the prompt, in the keys of the cache
 CACHE = "planned"  # a folder of the index
 MAX_WRITTEN = 4  # queries by the model
 MAX_QUERY = 200  # characters
-MAX_REPLY = 4000  # characters that are read, without thoughts
+MAX_LIST = 4000  # characters of a reply in which a list is looked for
 TIMEOUT_S = 20.0  # the request is not repeated: the rules are there
 RULES = f"""\
 You prepare a search of videos. It compares a query with what is seen, said and written in them.
 Reply to a question with a JSON list of one to {MAX_WRITTEN} strings and nothing else: queries in plain English that
 find the moments that answer it. A query says in at most 12 words what is seen, said or written at such a moment; it is
 not the question, and has no quotation marks and no signs. Use several only if they look for different things."""
-_THOUGHT = re.compile(r"<think>.*?</think>", re.S | re.I)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ def read_written_queries(reply: str) -> list[str]:
     >>> read_written_queries('Here they are:\n["a man opens a door", "a door", "", 3]')
     ['a man opens a door', 'a door']
     """
-    for found in _find_lists(_THOUGHT.sub("", reply)[:MAX_REPLY]):
+    for found in _find_lists(drop_thoughts(reply)[:MAX_LIST]):
         texts = [sanitize(" ".join(each.split()))[:MAX_QUERY] for each in found if isinstance(each, str)]
         queries = dict.fromkeys(text for text in texts if re.search(r"\w", text))
         if queries:
@@ -92,9 +91,9 @@ def read_written_queries(reply: str) -> list[str]:
 
 
 def _find_lists(text: str) -> Iterator[list[Any]]:
-    """Yield the JSON lists in a text."""
+    """Yield the JSON lists in a text that begin with a string; nested brackets would take long, each anew."""
     decoder = json.JSONDecoder()
-    for match in re.finditer(r"\[", text):
+    for match in re.finditer(r'\[\s*"', text):
         try:
             value, _ = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):

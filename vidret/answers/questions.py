@@ -14,7 +14,8 @@ _AUXILIARY = r"is|are|was|were|do|does|did|can|could|will|would|has|have|had|sho
 _ACTOR = r"(?:someone|somebody|anyone|anybody|one|we|i|you|they|people|the (?:speaker|narrator|voice|video|film|clip))"
 # Further questions about the same thing: "..., and when?", "... and where exactly"
 _AND_WHEN = re.compile(
-    r"[\s,;]*\b(?:and|or)\s+(?:at\s+)?(?:when|where|why|how|who|what\s+time|in\s+which\s+\w+)(?:\s+exactly)?\s*$", re.I
+    r"(?<![\s,;])[\s,;]*\b(?:and|or)\s+(?:at\s+)?(?:when|where|why|how|who|what\s+time|in\s+which\s+\w+)(?:\s+exactly)?\s*$",
+    re.I,
 )
 # Two questions in one: "who opens the door, and what is on the table"
 _NEXT_QUESTION = re.compile(rf"[?;]\s*(?:and\s+)?|,?\s+and\s+(?=(?:{_ASKS})\b)", re.I)
