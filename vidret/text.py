@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -84,6 +85,20 @@ def is_utf8(path: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def compose(path: str) -> str:
+    """Return a path as people type it: each accented letter is one character (NFC), where macOS stores two (NFD)."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def escape_formula(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula when it opens a CSV file.
+
+    >>> escape_formula("=HYPERLINK(A1)"), escape_formula("a=b")
+    ("'=HYPERLINK(A1)", 'a=b')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def file_name(path: str) -> str:

@@ -16,6 +16,7 @@ from av.container import InputContainer
 from tests.present.moments import ODD_PATHS, assert_refused, make_moment
 from vidret.present.cutting import cut_moments
 from vidret.present.export import format_moments, to_chapters, to_csv, to_json, to_srt, write_moments
+from vidret.text import escape_formula
 from vidret.types import Evidence, Moment
 
 
@@ -24,13 +25,25 @@ def test_json_round_trips() -> None:
     text = to_json(moments, query='a "red"\ncar \u8eca')
     assert text.isascii()
     rows = json.loads(text)
-    assert [row["path"] for row in rows] == list(ODD_PATHS)
+    assert [row["path"] for row in rows] == [escape_formula(path) for path in ODD_PATHS]
     assert [row["rank"] for row in rows] == list(range(1, len(ODD_PATHS) + 1))
     assert {row["query"] for row in rows} == {'a "red"\ncar \u8eca'}
     for row, each in zip(rows, moments, strict=True):
         assert list(row) == ["rank", "query", "path", "start", "end", "score", "weak", "by", "similarity"]
         assert (row["start"], row["end"]) == pytest.approx((each.start, each.end), abs=1e-6)
         assert (row["score"], row["weak"]) == (each.score, False)
+
+
+@pytest.mark.parametrize("query", ["=1+1", "+1", "-dog", "@SUM(A1)", "\t=1", '=HYPERLINK("http://here","car")'])
+def test_csv_holds_no_formulas(query: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(to_csv([make_moment()], query=query), newline=""))
+    assert row["query"] == f"'{query}"
+    assert row["path"] == "/films/a.mp4"
+
+
+def test_csv_keeps_negative_numbers() -> None:
+    (row,) = csv.DictReader(io.StringIO(to_csv([replace(make_moment(), score=-0.5)], query="car"), newline=""))
+    assert row["score"] == "-0.5"
 
 
 def test_csv_round_trips() -> None:

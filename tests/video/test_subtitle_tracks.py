@@ -45,6 +45,12 @@ def test_sidecars_are_found_by_name(tmp_path: Path) -> None:
     assert find_sidecars(str(tmp_path / "nowhere" / "film.mp4")) == []
 
 
+def test_sidecars_are_found_in_another_unicode_form(tmp_path: Path) -> None:
+    (tmp_path / "cafe\N{COMBINING ACUTE ACCENT}.fr.srt").touch()
+    found = find_sidecars(str(tmp_path / "caf\N{LATIN SMALL LETTER E WITH ACUTE}.mp4"))
+    assert [Path(path).name for path in found] == ["cafe\N{COMBINING ACUTE ACCENT}.fr.srt"]
+
+
 def test_the_digest_changes_with_a_sidecar(tmp_path: Path) -> None:
     path = tmp_path / "film.srt"
     path.write_text("a")

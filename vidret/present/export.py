@@ -17,7 +17,7 @@ from vidret.present.editors.footage import read_footage
 from vidret.present.editors.otio import to_otio
 from vidret.present.editors.timeline import list_remarks, plan_timeline
 from vidret.present.transcript import to_transcript
-from vidret.text import format_time, sanitize, strip_query
+from vidret.text import escape_formula, format_time, sanitize, strip_query
 from vidret.types import Moment, TimedText
 
 COLUMNS = ("rank", "query", "path", "start", "end", "score", "weak", "by", "similarity")
@@ -97,11 +97,13 @@ def to_json(moments: Sequence[Moment], *, query: str) -> str:
 
 
 def to_csv(moments: Sequence[Moment], *, query: str) -> str:
-    """Return a header and one line per moment, as specified in RFC 4180."""
+    """Return a header and one line per moment, as specified in RFC 4180; a query that is a formula begins with '."""
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, COLUMNS)
     table.writeheader()
-    table.writerows({**row, "weak": "true" if row["weak"] else "false"} for row in moment_rows(moments, query))
+    for row in moment_rows(moments, query):
+        texts = {name: escape_formula(value) for name, value in row.items() if isinstance(value, str)}
+        table.writerow({**row, **texts, "weak": "true" if row["weak"] else "false"})
     return text.getvalue()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from vidret.errors import StoreError, VidretError
 from vidret.store.records import StoredVideo
 from vidret.store.store import Store
-from vidret.text import absolute_path, strip_query
+from vidret.text import absolute_path, compose, strip_query
 from vidret.types import Filters, VideoName
 
 MAX_NAMED = 3  # paths in a message
@@ -33,16 +33,25 @@ def look_up_video(store: Store, video: str | os.PathLike[str] | int) -> int:
 def find_by_ending(videos: Iterable[StoredVideo], ending: str | os.PathLike[str]) -> StoredVideo | None:
     """Return the video with a path that ends with these parts, such as ``trip/a.mp4``; None if there is none.
 
+    Letters may be in another Unicode form than those of the path, unless a path has them just so.
+
     Raises:
         VidretError: Several videos have such paths.
     """
-    wanted = "/" + strip_query(os.fspath(ending))  # the ending of no path, if it is absolute
+    typed = strip_query(os.fspath(ending))
     paths = [(strip_query(path), video) for video in videos for path in video.paths]
-    found = {video.id: (path, video) for path, video in paths if path.endswith(wanted)}
+    found = {video.id: (path, video) for path, video in paths if _names(typed, path)} or {
+        video.id: (path, video) for path, video in paths if _names(compose(typed), compose(path))
+    }
     if len(found) > 1:
         named = ", ".join(path for path, _ in list(found.values())[:MAX_NAMED])
         raise VidretError(f"{ending}: must be the end of one video's path, got {len(found)}: {named}")
     return next((video for _, video in found.values()), None)
+
+
+def _names(typed: str, path: str) -> bool:
+    """Return whether a path is what was typed, or ends with it after a slash."""
+    return path == typed or path.endswith("/" + typed)  # an absolute path ends no other
 
 
 def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoName) -> list[StoredVideo]:
@@ -59,9 +68,16 @@ def find_below(list_videos: Callable[[Filters], list[StoredVideo]], path: VideoN
     if isinstance(path, int):
         found = [video for video in list_videos(Filters()) if video.id == path]
     else:
-        found = list_videos(Filters(folder=absolute_path(path)))
-        if not found and (named := find_by_ending(list_videos(Filters()), path)) is not None:
-            found = [named]
+        folder = absolute_path(path)
+        found = list_videos(Filters(folder=folder))
+        if not found:
+            videos, inside = list_videos(Filters()), compose(folder).rstrip("/") + "/"
+            named = find_by_ending(videos, path)
+            found = (
+                [named]
+                if named is not None
+                else [video for video in videos if any(compose(each).startswith(inside) for each in video.paths)]
+            )
     if not found:
         name = path if isinstance(path, int) else strip_query(os.fspath(path))
         raise StoreError(f"{name}: not in the index; index it first")

@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from vidret.text import is_url
+from vidret.text import compose, is_url
 from vidret.timed_text.subtitles import SUFFIXES, EntryLimits, Subtitles, drop_repeats
 from vidret.types import TimedText
 from vidret.video.container import open_container, read_packets, read_start
@@ -120,7 +120,8 @@ class Sidecars:
         folder, name = os.path.split(path)
         if folder not in self._folders:
             self._folders[folder] = _list_subtitles(folder)
-        return self._folders[folder].get(os.path.splitext(name)[0], [])  # noqa: PTH122  the name may be no text
+        stem = os.path.splitext(name)[0]  # noqa: PTH122  the name may be no text
+        return self._folders[folder].get(compose(stem), [])
 
 
 def find_sidecars(path: str) -> list[str]:
@@ -148,7 +149,7 @@ def _list_subtitles(folder: str) -> dict[str, list[str]]:
     except OSError:
         return {}
     for name in names:
-        stem = Path(name).stem
+        stem = compose(Path(name).stem)
         files[stem].append(os.path.join(folder, name))  # noqa: PTH118
         for _ in range(2):  # film.en.forced.srt
             if (match := _NAME_PART.search(stem)) is None:
