@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,9 @@ from vidret.engine import Engine
 from vidret.errors import EncoderError, StoreError, VidretError
 from vidret.reindex import FOLDER, reindex
 from vidret.search.watches import add_watch
+from vidret.serve.mcp.budget import Budget
+from vidret.serve.mcp.library import open_frames
+from vidret.serve.mcp.tools import ToolBox
 from vidret.serve.worker import Worker
 from vidret.store.store import Store
 from vidret.store.watch_list import read_watches
@@ -140,6 +144,22 @@ def test_a_server_goes_on_with_the_new_encoder(index: Path, caplog: pytest.LogCa
         assert [Path(hit.path).stem for hit in engine.search("@bright", 1)] == ["red"]
         assert f"has moved to the encoder {WideEncoder.name}: loading it" in caplog.text
         worker.close()
+
+
+def test_tools_of_a_language_model_go_on_with_the_new_encoder(index: Path) -> None:
+    with Engine(index, ColourEncoder()) as engine, closing(open_frames(engine)) as frames:
+        tools = ToolBox(engine, frames, Budget())
+        before = {name: read_titles(tools, name) for name in ("search", "locate")}
+        assert before["search"][0] == before["locate"][0] == "red"
+        assert reindex(index, WideEncoder(), workers=1).switched
+        assert {name: read_titles(tools, name) for name in before} == before
+        assert engine.encoder.name == WideEncoder.name
+
+
+def read_titles(tools: ToolBox, name: str) -> list[str]:
+    """Return the titles of what a tool finds for red, best first."""
+    (rows,) = [found for found in json.loads(tools.call(name, {"query": "red"}).text).values() if found]
+    return [row["title"] for row in rows]
 
 
 def test_a_reopened_engine_says_how_to_load_an_encoder_without_a_name(index: Path) -> None:

@@ -1,12 +1,14 @@
 """The tools: each answers with JSON, and with images if it draws frames, within a budget. None changes anything."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from vidret.errors import VidretError
+from vidret.engine import Engine
+from vidret.errors import MovedError, VidretError
 from vidret.serve.mcp import arguments as given
 from vidret.serve.mcp.budget import MAX_OFFSET, Budget, compact_json, fit_page, shorten
 from vidret.serve.mcp.library import AnyEngine, FrameDrawer, draw_within
@@ -15,6 +17,8 @@ from vidret.serve.rows import title
 from vidret.store.records import StoredVideo
 from vidret.text import strip_query
 from vidret.types import Evidence, Hit, Moment, TimedText
+
+logger = logging.getLogger(__name__)
 
 TITLE_LENGTH, PATH_LENGTH, QUOTE_LENGTH, LINE_LENGTH = 100, 300, 160, 600
 MAX_EVIDENCE = 3
@@ -85,7 +89,7 @@ class ToolBox:
         }
 
     def call(self, name: str, values: Mapping[str, Any]) -> ToolReply:
-        """Run a tool.
+        """Run a tool; the engine is opened again if its index has another encoder now.
 
         Raises:
             VidretError: There is no such tool, its arguments are invalid, or it fails.
@@ -99,7 +103,13 @@ class ToolBox:
             raise VidretError(
                 describe_invalid([{**each, "loc": ("", *each["loc"])} for each in error.errors()])
             ) from None
-        return self._tools[name](arguments)
+        try:
+            return self._tools[name](arguments)
+        except MovedError as error:
+            logger.warning("%s: loading it", str(error).partition(";")[0])
+            assert isinstance(self.engine, Engine)  # the engine behind a server follows by itself
+            self.engine.reopen()
+            return self._tools[name](arguments)
 
     def search_videos(self, asked: given.SearchArguments) -> ToolReply:
         """Return the page of videos that match a query."""
