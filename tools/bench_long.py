@@ -87,7 +87,7 @@ def main() -> None:
 
     watcher = threading.Thread(target=look_on)
     watcher.start()
-    result = Engine.open(scratch / "index", encoder=encoder).index([film])
+    result = Engine.open(scratch / "index", encoder=encoder).index([film], words=False)
     ended.set()
     watcher.join()
     report |= {"segments": result.num_segments, "seconds": result.elapsed, "first_segment_found_after": first}

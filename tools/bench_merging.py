@@ -63,7 +63,7 @@ def main() -> None:
     for number in range(arguments.repeats):
         for name, encoder in variants.items():
             with Engine(scratch / f"{name}-{number}", encoder) as engine:
-                seconds[name].append(timed(lambda engine=engine: engine.index(files, workers=1))["cpu"])  # type: ignore[misc]
+                seconds[name].append(timed(lambda engine=engine: engine.index(files, workers=1, words=False))["cpu"])  # type: ignore[misc]
     for name, encoder in variants.items():
         made = encode_segments(encoder, segments[:: max(1, len(segments) // 8)], pack=None, tokens=False)
         vectors[name] = np.stack([each.video for each in made])

@@ -55,7 +55,7 @@ def write_head(path: Path, encoder: LayeredEncoder, fps: float) -> Path:
 def index(folder: Path, encoder: Encoder, files: list[str], head: str, *, prepare: str = "") -> None:
     """Index files, and then prepare them for another head."""
     with Engine(folder, encoder, head=head) as engine:
-        engine.index(files)
+        engine.index(files, words=False)
     if prepare:
         with Engine(folder, encoder, head=prepare) as engine:
             engine.prepare_moments()

@@ -55,7 +55,7 @@ def make_index(folder: Path, num_videos: int) -> Path:
     """Render videos and index them with the starter."""
     write_retrieval_world(folder / "world", num_train=num_videos - 4, num_val=2, num_test=2, size=SIZE)
     with Engine.open(folder / "index", encoder="starter") as engine:
-        engine.index([folder / "world" / "videos"])
+        engine.index([folder / "world" / "videos"], words=False)
     return folder / "index"
 
 

@@ -309,7 +309,7 @@ def check_engine(setup: Setup) -> Outcome:
     def use(device: str, name: str) -> tuple[np.ndarray, list[str], np.ndarray]:
         index = setup.scratch / f"index-{name}"
         with Engine.open(index, encoder=model, head=head, device=device, precision="fp32") as engine:
-            engine.index(films)
+            engine.index(films, words=False)
             best = [engine.search(query, 1)[0].path for query in ("a dog", "music", "something red")]
             saliency = engine.rate("a dog", films[0], np.arange(3.0))
         with Store.open(index) as store:

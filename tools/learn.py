@@ -274,7 +274,7 @@ def learn_grounding(world: Path, arguments: argparse.Namespace) -> dict[str, Any
         for method, chosen in heads.items():
             index = arguments.out / f"films-{split}-{arguments.towers}"
             with Engine.open(index, encoder=str(towers), head=chosen) as engine:
-                engine.index([str(world / "videos" / f"{video}.mp4") for video in asked.videos])
+                engine.index([str(world / "videos" / f"{video}.mp4") for video in asked.videos], words=False)
                 overlaps = np.array([best_overlap(engine, query, world) for query in asked.queries])
             for limit in (0.5, 0.7):
                 found[split][f"{method} R1@{limit}"] = round(100 * float((overlaps >= limit).mean()), 1)

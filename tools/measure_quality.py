@@ -113,7 +113,7 @@ def main() -> None:
     report: dict[str, Any] = {"data": str(data), "model": arguments.model, "retrieval": {}, "moments": {}}
 
     engine = Engine.open(index / "videos", encoder=arguments.model)
-    engine.index([data / "videos"])
+    engine.index([data / "videos"], words=False)
     by_kind: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in captions:
         by_kind[row["kind"]].append(row)
@@ -134,7 +134,7 @@ def main() -> None:
         forget_calibration(engine, rerank)
 
     engine = Engine.open(index / "moments", encoder=engine.encoder)
-    engine.index(sorted({str(data / row["file"]) for row in moments}))
+    engine.index(sorted({str(data / row["file"]) for row in moments}), words=False)
     for kind in sorted({row["kind"] for row in moments}):
         rows = [row for row in moments if row["kind"] == kind]
         report["moments"][kind] = {

@@ -262,7 +262,8 @@ class Engine(Searchable):
             prune: Remove missing files below the listed folders from the index.
             memory: See ``Store.set_memory``; None leaves it unchanged.
             words: Whether to read what is said and shown besides the pictures, and which; None goes on as the index has
-                it, and reads none for a new index. An index remembers the options.
+                it, and reads all of them for a new index if the extra ``words`` is installed, unless VIDRET_WORDS says
+                otherwise. An index remembers the options.
             shots: Whether segments follow shots or a fixed grid; None goes on as the index does. A new index follows
                 shots, unless the encoder sees whole videos, where True is refused. It cannot be changed later.
             sampling: Which frames are decoded: ``exact`` all; ``balanced`` those that others refer to, without the loop

@@ -129,7 +129,7 @@ def test_words_are_chosen(run: Runner, films: Path, tmp_path: Path, monkeypatch:
     assert "texts read: 1 of subtitles." in run("index", films, "--index", index, "--words", "auto")[2]
     monkeypatch.setattr("vidret.timed_text.options.find_spec", lambda _name: None)
     _, _, err = run("index", films, "--index", tmp_path / "new", "--words", "auto")
-    assert 'No words (speech, on-screen text, subtitles) are read: that needs the extra "words"' in " ".join(
+    assert 'no words (speech, on-screen text, subtitles) are read: that needs the extra "words"' in " ".join(
         err.split()
     )
     assert not (tmp_path / "new" / "words").exists()

@@ -9,22 +9,27 @@ from typing import Any, cast
 
 import pytest
 
-from tests.fakes import ColourEncoder
+from tests.fakes import ColourEncoder, write_film
 from tests.index.samples import read_contents
 from tests.worded import QUICK_OCR, SUBTITLES, shown, write_worded
 from tests.words import add_words
 from vidret.engine import Engine
 from vidret.errors import MissingExtraError, VidretError
-from vidret.index.words import read_options
+from vidret.index.words import choose_words, read_options
 from vidret.store.text_records import TextTrack
 from vidret.store.text_store import TextStore
 from vidret.timed_text import options as options_module
 from vidret.timed_text.options import WordsOptions
-from vidret.types import Frames, SegmentEmbedding, TextSource, TimedText
+from vidret.types import WORD_SOURCES, Frames, SegmentEmbedding, TextSource, TimedText
 from vidret.video import process
 
 ROOT = Path(__file__).parents[2]
 SUBTITLES_ONLY = WordsOptions(sources=("subtitles",))
+
+
+@pytest.fixture(autouse=True)
+def words_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDRET_WORDS", "auto")
 
 
 def read_words(index: Path) -> dict[TextSource, tuple[TextTrack, list[TimedText]]]:
@@ -51,6 +56,36 @@ def test_words_other_than_a_switch_or_options_are_refused(tmp_path: Path) -> Non
         Engine(tmp_path / "index", ColourEncoder()).index([tmp_path], words=cast(Any, "off"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "sources"),
+    [("auto", WORD_SOURCES), ("", WORD_SOURCES), ("off", None), ("subtitles, speech", ("speech", "subtitles"))],
+)
+def test_a_new_index_gets_the_words_of_the_command_line(
+    setting: str, sources: tuple[TextSource, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDRET_WORDS", setting)
+    write_film(tmp_path / "films" / "a.mp4", ("red", 1))
+    index = tmp_path / "index"
+    with Engine(index, ColourEncoder()) as engine:
+        engine.index([tmp_path / "films"])
+    options = read_options(index)
+    assert (options.sources if options else None) == sources
+    monkeypatch.setenv("VIDRET_WORDS", "auto")
+    assert choose_words(index, None) == options, "an index goes on as it is"
+
+
+def test_a_new_index_without_the_extra_says_that_it_has_no_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VIDRET_WORDS", "auto")
+    monkeypatch.setattr(options_module, "find_spec", lambda _name: None)
+    assert choose_words(tmp_path / "index", None) is None
+    assert 'needs the extra "words"' in caplog.text
+    monkeypatch.setenv("VIDRET_WORDS", "music")
+    with pytest.raises(VidretError, match="must be auto, on, off or some of speech, screen, subtitles, got 'music'"):
+        choose_words(tmp_path / "index", None)
+
+
 def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
     film = write_worded(tmp_path / "films" / "a.mkv", ("lighthouse", 3.0), silence=True, subtitles=SUBTITLES)
     write_sidecar(film, "Good morning.")
@@ -70,7 +105,7 @@ def test_words_are_stored_with_the_pictures(tmp_path: Path) -> None:
 
 def test_words_are_added_later_without_encoding(tmp_path: Path) -> None:
     film = write_worded(tmp_path / "films" / "a.mp4", ("", 2.0))
-    Engine(tmp_path / "index", ColourEncoder()).index([film.parent])
+    Engine(tmp_path / "index", ColourEncoder()).index([film.parent], words=False)
     assert not (tmp_path / "index" / "words").exists()
     before = read_contents(tmp_path / "index")
     engine = Engine(tmp_path / "index", UnusedEncoder())
@@ -107,7 +142,7 @@ def test_words_follow_a_moved_file_and_are_pruned_with_it(tmp_path: Path) -> Non
 
 KILLED = """
 import os, signal, sys
-from tests.fakes import ColourEncoder
+from tests.fakes import ColourEncoder, write_film
 from vidret.engine import Engine
 from vidret.index.words import ContentWords
 from vidret.timed_text.options import WordsOptions

@@ -36,7 +36,8 @@ def demo_command(
     engine = open_engine(out / "index", None, "auto", "auto")
     console.rule("[bold]vidret index")
     with show_progress() as on_progress:
-        report = engine.index([folder], on_progress=on_progress)
+        words = False if videos is None else None  # the sample clips are silent
+        report = engine.index([folder], words=words, on_progress=on_progress)
     print_index_summary(report, out / "index")
     if engine.info().searchable == 0:
         index = out / "index"

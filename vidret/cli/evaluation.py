@@ -88,7 +88,7 @@ def fill_index(
     split: "Split",
     videos: Path,
     workers: int | None,
-    words: "WordsOptions | Literal[False] | None" = None,
+    words: "WordsOptions | Literal[False]" = False,
 ) -> "tuple[Gallery, float]":
     """Index the videos of a split; return them and the seconds that it took."""
     from vidret.evaluate.gallery import index_gallery

@@ -37,7 +37,7 @@ from vidret.cli.index_options import (
     WebhookOption,
     WordsOption,
 )
-from vidret.cli.inputs import parse_choice, parse_memory, parse_names
+from vidret.cli.inputs import parse_choice, parse_memory
 from vidret.cli.keeping_up import IndexOutcome, keep_up, read_watched
 from vidret.cli.language_model import LlmModelOption, make_endpoint
 from vidret.cli.opening import choose_merge, choose_model, open_engine, pause_collection
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
 
 DESCRIBE_TIMEOUT_S = 120.0  # of one request
 GOOD_COST = 17  # CPU time of encoding a frame with it, relative to the starter
-NEEDS_EXTRA = 'that needs the extra "words": pip install "vidret[words]"'
 SHOTS = {"auto": None, "on": True, "off": False}
 SAMPLING: dict[str, SamplingMode | None] = {"auto": None, **{mode: mode for mode in SAMPLING_MODES}}
 
@@ -121,7 +120,7 @@ def index_command(
     run = choose_run(runner, address, num_gpus_per_worker, precision)
     memory_bytes = None if memory is None else parse_memory(memory)
     is_new = not is_indexed(index)
-    chosen_words = parse_words(words, speech_model, index, is_new=is_new)
+    chosen_words = parse_words(words, speech_model, index)
     name = choose_merge(merge, model, index)
     engine = open_engine(index, name, device, precision, rerank=rerank, tokens=tokens, head=head, store=store)
     if prepare_moments and engine.grounder is None:
@@ -226,27 +225,20 @@ def read_decoding(decoder: str, shots: str, sampling: str) -> DecodingOptions:
     }
 
 
-def parse_words(text: str, speech_model: str | None, index: Path, *, is_new: bool) -> "WordsOptions | Literal[False]":
-    """Return which words to read, given ``--words`` and ``--speech-model``; say so if a new index gets none.
+def parse_words(text: str, speech_model: str | None, index: Path) -> "WordsOptions | Literal[False]":
+    """Return which words to read, given ``--words`` and ``--speech-model``.
 
     Raises:
         typer.BadParameter: ``--words`` names no source.
     """
-    from vidret.index.words import read_options
-    from vidret.timed_text.options import WordsOptions, is_installed
-    from vidret.types import WORD_SOURCES
+    from vidret.index.words import read_setting
 
-    known = read_options(index)
-    options = known or WordsOptions()
-    if text == "off" or (text == "auto" and known is None and not is_new):
+    try:
+        options = read_setting(index, text)
+    except VidretError as error:
+        raise typer.BadParameter(str(error), param_hint="--words") from error
+    if options is None:
         return False
-    if text == "auto" and known is None:
-        if not is_installed():
-            print_message(f"No words (speech, on-screen text, subtitles) are read: {NEEDS_EXTRA}.")
-            return False
-    elif text not in ("auto", "on"):
-        sources = parse_names(text, WORD_SOURCES, option="--words", rule="must be auto, on, off or some of")
-        options = replace(options, sources=sources)
     return options if speech_model is None else replace(options, speech_model=speech_model)
 
 

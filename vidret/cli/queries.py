@@ -41,12 +41,11 @@ def answer_queries(
     """
     from vidret.answers.judging import DEFAULT_JUDGING
     from vidret.evaluate.queries import evaluate_queries, read_queries_folder
-    from vidret.store.store import Store
 
     split, videos = read_queries_folder(folder)
     index = out / "index"
     chosen_judge, judging = (None, DEFAULT_JUDGING) if judge is None else make_judge(judge)
-    chosen_words = parse_words(words, None, index, is_new=not Store.exists(index))
+    chosen_words = parse_words(words, None, index)
     engine = open_index(index, model, device, precision)
     gallery, indexing_s = fill_index(engine, split, videos, None, chosen_words)
     with show_count("answering", "queries") as on_count:

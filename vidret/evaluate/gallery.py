@@ -24,7 +24,7 @@ def index_gallery(
     folder: Path,
     *,
     workers: int | None = None,
-    words: bool | WordsOptions | None = None,
+    words: bool | WordsOptions | None = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Gallery, float]:
     """Index the videos of a split, except those that are indexed already.
@@ -66,7 +66,7 @@ def index_bank(
         VidretError: The folder does not exist, or the run was interrupted; running it again resumes it.
     """
     files = scan([str(folder.absolute())])
-    reasons = _index(engine, files, workers, None, on_progress)
+    reasons = _index(engine, files, workers, False, on_progress)
     return [Path(file) for file in files if file not in reasons], reasons
 
 

@@ -1,10 +1,12 @@
 """The words of an indexing run: which are wanted, and their texts as they arrive. ``TextStore`` keeps them."""
 
 import contextlib
+import logging
 import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -14,14 +16,16 @@ from vidret.errors import VidretError
 from vidret.store.store import Store
 from vidret.store.text_records import TextTrack, make_key
 from vidret.store.text_store import FOLDER, TextStore
-from vidret.timed_text.options import WordsOptions
+from vidret.timed_text.options import WordsOptions, is_installed
 from vidret.timed_text.screen import similar
 from vidret.timed_text.speech import BUNDLED
 from vidret.types import WORD_SOURCES, TextSource, TimedText
 from vidret.video.pool import ReadTexts, WordsRequest
 from vidret.video.subtitle_tracks import Sidecars, digest_sidecars
 
+logger = logging.getLogger(__name__)
 OPTIONS = "words"  # the metadata key
+SETTING = "VIDRET_WORDS"  # the environment variable
 _TOLERANCE_S = 0.01
 _SEGMENTS_PER_SPEECH = 4
 
@@ -57,17 +61,47 @@ def read_options(index: str | os.PathLike[str]) -> WordsOptions | None:
 
 
 def choose_words(index: str | os.PathLike[str], words: bool | WordsOptions | None) -> WordsOptions | None:
-    """Return the options of a run: None reads what the index has, True also starts to, False reads no words.
+    """Return the options of a run: None follows ``read_setting``, True starts to read words, False reads none.
 
     Raises:
-        VidretError: ``words`` is something else, such as the name of a source.
+        VidretError: ``words`` is something else, such as the name of a source, or VIDRET_WORDS is invalid.
     """
     if isinstance(words, WordsOptions):
         return words
     if words not in (True, False, None):
         raise VidretError(f"words must be True, False, None or WordsOptions, got {words!r}")
-    known = None if words is False else read_options(index)
-    return WordsOptions() if known is None and words else known
+    default = os.environ.get(SETTING) or "auto"
+    return read_setting(index, {True: "on", False: "off", None: default}[words])
+
+
+def read_setting(index: str | os.PathLike[str], setting: str) -> WordsOptions | None:
+    """Return the options that a value of ``--words`` means for an index: ``auto``, ``on``, ``off`` or sources.
+
+    ``auto`` goes on as the index has it. A new index gets all words, or none, with a warning, without the extra
+    ``words``.
+
+    Raises:
+        VidretError: A source is unknown.
+    """
+    known = None if setting == "off" else read_options(index)
+    if setting == "off" or (setting == "auto" and known is None and Store.exists(index)):
+        return None
+    if setting == "auto" and known is None and not is_installed():
+        logger.warning(
+            'no words (speech, on-screen text, subtitles) are read: that needs the extra "words": pip install '
+            '"vidret[words]"'
+        )
+        return None
+    options = known or WordsOptions()
+    if setting in ("auto", "on"):
+        return options
+    names = {name.strip() for name in setting.split(",")}
+    unknown = tuple(sorted(names.difference(WORD_SOURCES)))
+    if unknown:
+        raise VidretError(
+            f"words must be auto, on, off or some of {', '.join(WORD_SOURCES)}, got {', '.join(map(repr, unknown))}"
+        )
+    return replace(options, sources=tuple(source for source in WORD_SOURCES if source in names))
 
 
 def prune_words(store: Store, words: "WordsRun | None") -> None:
