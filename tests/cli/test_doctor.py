@@ -1,6 +1,8 @@
 """Tests of ``vidret doctor``."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,19 @@ def test_a_working_machine_passes(run: Runner, tmp_path: Path) -> None:
     for name in ("torch (models)", "av (decoding)", "device", "starter encoder", "disk"):
         assert checks[name]["state"] == "ok", checks[name]
     assert checks["index"]["detail"] == f"none at {tmp_path / 'none'}"
+
+
+def test_what_takes_seconds_to_load_is_only_looked_up(tmp_path: Path) -> None:
+    program = (
+        "import json, sys; from pathlib import Path; from vidret.cli.doctor import run_checks\n"
+        "rows = [(each.name, each.detail) for each in run_checks(Path(sys.argv[1]))]\n"
+        "print(json.dumps([rows, list(sys.modules)]))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "none")]
+    rows, modules = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert {"open_clip", "transformers", "sentence_transformers", "pytorch_lightning", "timm"}.isdisjoint(modules)
+    assert {"torch", "faiss", "ctranslate2"} <= set(modules)
+    assert dict(rows)["open_clip (CLIP models)"].endswith(", not loaded")
 
 
 def test_an_index_that_cannot_be_read_is_broken(run: Runner, tmp_path: Path) -> None:
